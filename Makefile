@@ -1,0 +1,90 @@
+# `make demo` and `make test` install everything into .venv once; they need Python 3.11 or 3.12 and a package index.
+# PYTHON=... chooses the interpreter, JOBS=... the number of test processes.
+#
+# uv does the installing, because it is several times faster than pip; it is told pip's index where one is configured.
+# Where uv cannot, pip installs the same lock: same versions, same hashes.
+
+SHELL := /bin/sh
+JOBS ?= 2
+DEMO_ADAPTERS ?= identity resize.2 jpeg.q10 jpeg.q50 jpeg.q90 webp.q50 avif.q50 toy.p8
+
+# `python3.12` may be on the path and still not run (pyenv), so every candidate is tried. Python finds itself a pip in
+# `ensurepip`; Debian cuts that module out of python3 and puts it into python3-venv.
+RUNS_HERE = import sys; from importlib.util import find_spec as has; \
+	sys.exit(not (sys.version_info[:2] in ((3, 11), (3, 12)) and has("venv") and (has("ensurepip") or has("pip"))))
+PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
+	if $$p -c '$(RUNS_HERE)' 2>/dev/null; then echo $$p; break; fi; done)
+
+# pip before 24.2 knows PIP_CERT but not SSL_CERT_FILE, which uv and OpenSSL read.
+ifdef SSL_CERT_FILE
+export PIP_CERT ?= $(SSL_CERT_FILE)
+endif
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test lint venv lock clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: venv  ## install, evaluate codecs and the toy adapter on the embedded images, print the table; files in out/
+	.venv/bin/tokbench eval $(DEMO_ADAPTERS) --data samples --out out
+	.venv/bin/tokbench leaderboard --out out
+
+# One thread a test process: several processes with several threads each only wait for one another.
+test: lint  ## install, check style and types, run the tests
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/pytest -n $(JOBS)
+
+lint: venv  ## check style (ruff) and types (mypy)
+	.venv/bin/ruff check
+	.venv/bin/mypy
+
+venv: .venv/.installed  ## only install
+
+# Editable, so that the checkout is what runs. The build backend comes from the lock: no isolation, no second download.
+.venv/.installed: .venv/.locked pyproject.toml
+	@PYTHONWARNINGS=ignore .venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Each lock change starts a new environment: what an interrupted installation leaves behind cannot be told from a
+# complete one, and --clear also removes the stamps.
+.venv/.locked: requirements/bootstrap.txt requirements/lock-py311.txt requirements/lock-py312.txt
+	@test -n '$(PYTHON)' || { \
+	echo 'tokbench: found no usable Python 3.11 or 3.12 (tried python3.12, python3.11, python3).' >&2; \
+	echo 'Install one with its venv module (Debian, Ubuntu: apt install python3 python3-venv),' >&2; \
+	echo 'or name one: make PYTHON=/path/to/python3.12' >&2; exit 1; }
+	@$(PYTHON) -c '$(RUNS_HERE)' || { \
+	echo 'tokbench: $(PYTHON) is not a Python 3.11 or 3.12 with its venv module.' >&2; exit 1; }
+	@echo "installing into .venv with $$($(PYTHON) -V): about 6 GB, most of it torch"
+	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then \
+	$(PYTHON) -m venv --clear .venv && \
+	.venv/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements/bootstrap.txt; \
+	else \
+	$(PYTHON) -m venv --clear --without-pip .venv && \
+	$(PYTHON) -m pip --python .venv/bin/python install --quiet --require-hashes --no-deps -r requirements/bootstrap.txt; \
+	fi
+	@lock=requirements/lock-py$$(.venv/bin/python -c 'import sys; print("%d%d" % sys.version_info[:2])').txt; \
+	index=$${UV_DEFAULT_INDEX:-$${UV_INDEX_URL:-$${PIP_INDEX_URL:-$$(.venv/bin/python -m pip config get global.index-url 2>/dev/null)}}}; \
+	if test -n "$$index"; then export UV_DEFAULT_INDEX="$$index"; fi; \
+	.venv/bin/uv pip install --python .venv/bin/python --require-hashes --no-deps -r $$lock || { \
+	echo 'tokbench: uv could not install the lock; pip tries the same lock' >&2; \
+	.venv/bin/python -m pip install --require-hashes --no-deps -r $$lock; }
+	@touch $@
+
+# One lock for each Python, because numpy and PyAV stop supporting 3.11 before the others do. --universal writes the
+# markers of every platform and --only-binary takes only versions that have wheels, so the same two files serve Linux
+# (x86_64 and aarch64) and macOS (arm64). They hold versions and hashes and no address: any index or mirror will do.
+# Pins that still satisfy pyproject.toml stay; `make lock UPGRADE=--upgrade` moves them all.
+COMPILE = .venv/bin/uv pip compile --quiet --universal --fork-strategy fewest --only-binary :all: \
+	--generate-hashes --no-annotate --no-header $(UPGRADE)
+lock: .venv/.locked  ## write the locks in requirements/ again (maintainers)
+	$(COMPILE) --python-version 3.11 -o requirements/bootstrap.txt requirements/bootstrap.in
+	$(COMPILE) --python-version 3.11 --extra all --no-emit-package opencv-python \
+	-c requirements/bootstrap.txt -o requirements/lock-py311.txt pyproject.toml
+	$(COMPILE) --python-version 3.12 --extra all --no-emit-package opencv-python \
+	-c requirements/bootstrap.txt -o requirements/lock-py312.txt pyproject.toml
+
+clean:  ## remove what was made, but for .venv
+	rm -rf out build dist tokbench.egg-info .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find tokbench adapters datasets tests -name __pycache__ -type d -prune -exec rm -rf {} +
