@@ -1,0 +1,48 @@
+"""What can go wrong, by who can mend it. Every message names the thing and the remedy."""
+
+
+class TokbenchError(Exception):
+    """Anything tokbench refuses; the command line prints its message and exits with status 1."""
+
+
+class UsageError(TokbenchError):
+    """The command or call asks for something that does not exist or does not fit together (exit status 2)."""
+
+
+class DataError(TokbenchError):
+    """A dataset cannot be found, read or used as asked."""
+
+
+class BadImage(DataError):
+    """One image cannot be read; the run lists it and goes on."""
+
+
+class AdapterError(TokbenchError):
+    """An adapter cannot be loaded, or its tokenizer broke its contract (shape, range, index, finite values)."""
+
+
+class ResultError(TokbenchError):
+    """A result file is not what it should be."""
+
+
+class CannotMeasure(TokbenchError):
+    """A metric cannot be computed in this run; it is reported as skipped, with this message as the reason.
+
+    `fact` is the reason as a result file keeps it: without the paths of one machine.
+    """
+
+    def __init__(self, message: str, fact: str | None = None) -> None:
+        super().__init__(message)
+        self.fact = fact or message
+
+
+class MissingWeights(CannotMeasure):
+    """A frozen network's weights are not on this machine."""
+
+
+class MissingField(CannotMeasure):
+    """The stream of batches lacks what a metric eats (tokens, timings, labels ...)."""
+
+
+class NotApplicable(CannotMeasure):
+    """The metric is not defined on these images (too small, too few ...)."""

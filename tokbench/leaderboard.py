@@ -1,0 +1,226 @@
+"""Results to sorted CSV and Markdown; the one mapping from JSON fields to column names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tokbench.errors import ResultError
+from tokbench.result import Result, load
+
+
+@dataclass(frozen=True)
+class Column:
+    """A number's name in JSON, its title in tables, its digits there, and whether more is better (None: neither)."""
+
+    field: str
+    title: str
+    digits: int
+    more: bool | None = None
+
+    @property
+    def arrow(self) -> str:
+        return "" if self.more is None else " ↑" if self.more else " ↓"
+
+
+COLUMNS = (
+    Column("tokens_per_image", "tokens/image", 0),
+    Column("bits_per_image", "bits/image", 0, False),
+    Column("bpp", "bpp", 3, False),
+    Column("compression_ratio", "compression ratio", 1, True),
+    Column("psnr", "PSNR", 2, True),
+    Column("exact", "exact images", 0),
+    Column("ssim", "SSIM", 4, True),
+    Column("ms_ssim", "MS-SSIM", 4, True),
+    Column("lpips", "LPIPS", 4, False),
+    Column("lpips_vgg", "LPIPS-VGG", 4, False),
+    Column("rfid", "rFID", 3, False),
+    Column("rfid_768", "rFID-768", 4, False),
+    Column("rfid_192", "rFID-192", 4, False),
+    Column("rfid_64", "rFID-64", 4, False),
+    Column("sfid", "sFID", 3, False),
+    Column("fd_efficientnet", "FD-EfficientNet", 3, False),
+    Column("kid", "KID", 6, False),
+    Column("kid_768", "KID-768", 6, False),
+    Column("inception_score", "IS", 2, True),
+    Column("codebook_usage", "codebook usage", 4, True),
+    Column("perplexity", "perplexity", 1, True),
+    Column("codebook_entropy", "codebook entropy", 3),
+    Column("parameters", "parameters", 0),
+    Column("encode_images_per_second", "encode images/s", 1, True),
+    Column("decode_images_per_second", "decode images/s", 1, True),
+    Column("peak_memory_mib", "peak memory MiB", 0, False),
+)
+
+_BY_FIELD = {column.field: (rank, column) for rank, column in enumerate(COLUMNS)}
+
+
+def column_of(number: str) -> tuple[int, Column]:
+    """Rank and column of a number; `codebook_usage.sem` follows `codebook_usage`, unknown numbers come last."""
+    base, _, stream = number.partition(".")
+    rank, column = _BY_FIELD.get(base, (len(COLUMNS), Column(number, number, 4)))
+    if stream and base in _BY_FIELD:
+        column = Column(number, f"{column.title} ({stream})", column.digits, column.more)
+    return rank, column
+
+
+def read_all(out: Path) -> list[Result]:
+    """Every result below a results folder, sorted by path. Raises ResultError for a broken one, or for none."""
+    paths = sorted(path for path in out.glob("*/*.json") if path.parent.name != "leaderboard")
+    if not paths:
+        raise ResultError(f"{out} holds no results; run 'tokbench eval ... --out {out}' first")
+    return [result for result in map(load, paths) if result.error is None]
+
+
+def groups(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """Results that may stand in one table, by its name: one dataset, size, N, protocol and task, the same pixels.
+
+    Where two results share a name but saw different pixels or protocols, each set gets a table of its own.
+    """
+    by_name: dict[str, dict[tuple[str, str], list[Result]]] = {}
+    for result in results:
+        seen = result.provenance["data"]["sha256"], result.provenance["protocol"]["sha256"]
+        by_name.setdefault(result.group, {}).setdefault(seen, []).append(result)
+    tables = {}
+    for name, sets in by_name.items():
+        for (data, protocol), members in sets.items():
+            tables[name if len(sets) == 1 else f"{name}.{data[:8]}.{protocol[:8]}"] = members
+    return dict(sorted(tables.items()))
+
+
+def _sort_key(result: Result) -> tuple[float, str]:
+    bpp = result.metrics.get("bpp", {}).get("value")
+    return (float("inf") if bpp is None else bpp, result.adapter)
+
+
+def _labels(results: Sequence[Result]) -> dict[tuple[int, str], str]:
+    """For (row, number): a label that tells apart numbers made in different ways, empty where all rows agree."""
+    labels = {}
+    for number in {number for result in results for number in result.metrics}:
+        made = {
+            row: result.provenance.get("metrics", {}).get(number, {})
+            for row, result in enumerate(results)
+            if number in result.metrics
+        }
+        keys = sorted({key for told in made.values() for key in told})
+        differ = [key for key in keys if len({told.get(key) for told in made.values()}) > 1]
+        for row, told in made.items():
+            shown = [str(told.get(key, "unknown")) for key in differ]
+            labels[row, number] = ", ".join(text[:8] if len(text) == 64 else text for text in shown)
+    return labels
+
+
+def cells(results: Sequence[Result]) -> tuple[list[tuple[str, Column]], list[dict[tuple[str, str], dict[str, Any]]]]:
+    """The columns of a table, as (label, column) in order, and for each result its entries by (label, field).
+
+    Numbers that were made by different networks, weights or devices get columns of their own.
+    """
+    labels = _labels(results)
+    found = {(labels[row, number], number) for row, result in enumerate(results) for number in result.metrics}
+    columns = sorted(found, key=lambda item: (column_of(item[1])[0], item[1], item[0]))
+    rows = [
+        {(labels[row, number], number): entry for number, entry in result.metrics.items()}
+        for row, result in enumerate(results)
+    ]
+    return [(label, column_of(number)[1]) for label, number in columns], rows
+
+
+def frame(results: Sequence[Result]) -> pd.DataFrame:
+    """One row a result, sorted by bits: values under their JSON names, intervals as `<name>_low` and `<name>_high`."""
+    results = sorted(results, key=_sort_key)
+    columns, rows = cells(results)
+    records = []
+    for result, row in zip(results, rows, strict=True):
+        record: dict[str, Any] = {
+            "adapter": result.adapter,
+            "kind": result.provenance["adapter"]["kind"],
+            "num_images": result.num_images,
+        }
+        for label, column in columns:
+            entry = row.get((label, column.field), {})
+            name = f"{column.field}[{label}]" if label else column.field
+            record[name] = entry.get("value")
+            if any(other.get((label, column.field), {}).get("low") is not None for other in rows):
+                record[f"{name}_low"], record[f"{name}_high"] = entry.get("low"), entry.get("high")
+        records.append(record)
+    return pd.DataFrame.from_records(records)
+
+
+def markdown(results: Sequence[Result], skip: Sequence[str] = ()) -> str:
+    """A Markdown table, aligned also as plain text: one row a result, sorted by bits, without the fields in `skip`."""
+    results = sorted(results, key=_sort_key)
+    columns, rows = cells(results)
+    columns = [
+        (label, column)
+        for label, column in columns
+        if column.field not in skip and any(_shown(row.get((label, column.field)), column) for row in rows)
+    ]
+    head = ["adapter"] + [column.title + (f" [{label}]" if label else "") + column.arrow for label, column in columns]
+    body = [
+        [result.adapter] + [_shown(row.get((label, column.field)), column) or "-" for label, column in columns]
+        for result, row in zip(results, rows, strict=True)
+    ]
+    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+    lines = [
+        _line(head, widths),
+        "|" + "|".join(":" + "-" * (w + 1) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|",
+    ]
+    return "\n".join(lines + [_line(line, widths) for line in body]) + "\n"
+
+
+def _line(texts: Sequence[str], widths: Sequence[int]) -> str:
+    first, *rest = (
+        text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(texts, widths, strict=True))
+    )
+    return "| " + " | ".join([first, *rest]) + " |"
+
+
+def _shown(entry: dict[str, Any] | None, column: Column) -> str:
+    if entry is None:
+        return ""
+    if entry["value"] is None:
+        return "exact" if column.field == "psnr" else ""
+    if column.field == "exact" and not entry["value"]:
+        return ""
+    text = f"{entry['value']:,.{column.digits}f}"
+    low, high = entry.get("low"), entry.get("high")
+    if low is None or high is None or high == low:
+        return text
+    return f"{text} ± {(high - low) / 2:,.{column.digits}f}"
+
+
+def write(out: Path) -> list[Path]:
+    """Rebuild `leaderboard/*.csv` and `*.md` below a results folder from its facts; files of vanished tables go."""
+    folder = out / "leaderboard"
+    tables = groups(read_all(out))
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, results in tables.items():
+        csv, md = folder / f"{name}.csv", folder / f"{name}.md"
+        csv.write_text(frame(results).to_csv(index=False, lineterminator="\n"), encoding="utf-8", newline="\n")
+        md.write_text(f"# {name}\n\n{legend(results)}\n\n{markdown(results)}", encoding="utf-8", newline="\n")
+        written += [csv, md]
+    for stale in {*folder.glob("*-*.csv"), *folder.glob("*-*.md")} - set(written):
+        stale.unlink()
+    return written
+
+
+def legend(results: Sequence[Result]) -> str:
+    """What a reader of the table must know: N, size, protocol, hashes."""
+    told = results[0].provenance
+    counts = " or ".join(f"{count:,}" for count in sorted({result.num_images for result in results}))
+    return (
+        f"{counts} images of {told['data']['width']}x{told['data']['height']} px, "
+        f"protocol `{told['protocol']['name']}` ({told['protocol']['sha256'][:8]}), "
+        f"pixels {told['data']['sha256'][:8]}. Sorted by bits. ± is half of the 95 % bootstrap interval over images."
+    )
+
+
+def to_json(facts: Sequence[dict[str, Any]]) -> str:
+    """The facts of several results as a JSON list."""
+    return json.dumps(facts, indent=1, allow_nan=False)

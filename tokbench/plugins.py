@@ -1,0 +1,214 @@
+"""Find and load plug-ins: folders of adapters and datasets, other people's packages, and the builtin adapters."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from tokbench.errors import AdapterError, TokbenchError, UsageError
+from tokbench.variant import Variant
+
+if TYPE_CHECKING:
+    from tokbench.tokenizer import Reconstructor
+
+BUILTIN = {
+    "identity": "identity",
+    "resize": "resize",
+    "jpeg": "codecs",
+    "webp": "codecs",
+    "avif": "codecs",
+}
+"""Builtin families and the module of `tokbench.builtin` that makes them; `resize.2` is family.argument."""
+
+PATH_LIKE = {"images": "images", "diffusers": "diffusers", "torchscript": "torchscript"}
+"""Builtin families whose argument is a path or hub id, after a colon."""
+
+BUILTIN_SUMMARIES = {
+    "identity": "the image itself, raw: the ceiling of every metric",
+    "resize.<factor>": "area down, bicubic up: what a tokenizer with so small a latent has to beat",
+    "jpeg.q<quality>": "JPEG, q0 to q100, judged by its real bytes",
+    "webp.q<quality>": "WebP, q0 to q100",
+    "avif.q<quality>": "AVIF, q0 to q100",
+    "images:<dir>": "reconstructions made elsewhere, paired by path",
+    "diffusers:<dir or id>": "AutoencoderKL, VQModel, AutoencoderTiny or AutoencoderDC",
+    "torchscript:<dir>": "encoder.jit and decoder.jit, as NVIDIA ships Cosmos",
+}
+"""What `tokbench list adapters` says of the builtin forms."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An adapter ready to run. `name` is its key in results; `source` what was asked for; `weights` file -> sha256."""
+
+    name: str
+    source: str
+    model: Reconstructor
+    weights: dict[str, str]
+    code: str | None = None
+    """sha256 of an adapter folder's Python files and of the variant's TOML."""
+
+
+def find_root(chosen: Path | None = None) -> Path | None:
+    """The folder that adapters/ and datasets/ hang from, or None.
+
+    `chosen` (--root), else TOKBENCH_ROOT, else the current directory where it holds one, else the source checkout.
+    Raises UsageError where a root was chosen that holds neither.
+    """
+    named = chosen or (Path(os.environ["TOKBENCH_ROOT"]) if os.environ.get("TOKBENCH_ROOT") else None)
+    if named is not None:
+        named = named.expanduser()
+        if not _holds_plugins(named):
+            raise UsageError(f"{named} holds neither an adapters/ nor a datasets/ folder of plug-ins")
+        return named
+    for place in (Path.cwd(), Path(__file__).resolve().parent.parent):
+        if _holds_plugins(place):
+            return place
+    return None
+
+
+def _holds_plugins(place: Path) -> bool:
+    return any(place.glob("adapters/*/adapter.py")) or any(place.glob("datasets/*/dataset.toml"))
+
+
+def dataset_folders(root: Path | None = None) -> dict[str, Path]:
+    """Dataset folders by name."""
+    found = find_root(root)
+    return {toml.parent.name: toml.parent for toml in sorted(found.glob("datasets/*/dataset.toml"))} if found else {}
+
+
+def adapter_files(root: Path | None = None) -> dict[str, Path]:
+    """The variant files of all adapter folders by full name, those of installed packages included.
+
+    `adapters/taef2/default.toml` is `taef2`, `adapters/toy/p8.toml` is `toy.p8`.
+    """
+    found = find_root(root)
+    folders = [path.parent for path in sorted(found.glob("adapters/*/adapter.py"))] if found else []
+    for point in entry_points(group="tokbench.adapters"):
+        try:
+            spec = importlib.util.find_spec(point.value)
+        except (ImportError, ValueError):
+            spec = None
+        if spec is not None and spec.submodule_search_locations:  # a broken package must not take the others with it
+            folders.append(Path(spec.submodule_search_locations[0]))
+    return {name: toml for folder in folders for name, toml in _variants(folder).items()}
+
+
+def _variants(folder: Path) -> dict[str, Path]:
+    family = folder.resolve().name
+    return {
+        family if toml.stem == "default" else f"{family}.{toml.stem}": toml for toml in sorted(folder.glob("*.toml"))
+    }
+
+
+def load_adapter(asked: str, device: str = "cpu", root: Path | None = None, allow_download: bool = False) -> Loaded:
+    """The adapter that a command-line argument names.
+
+    Raises UsageError where there is none, AdapterError (or MissingWeights) where it cannot be loaded.
+    """
+    family, _, argument = asked.partition(":")
+    if family in PATH_LIKE and argument:
+        module = importlib.import_module(f"tokbench.builtin.{PATH_LIKE[family]}")
+        model = _guarded(asked, lambda: module.load(argument, device, allow_download))
+        return Loaded(f"{family}.{_path_slug(argument)}", asked, model, {})
+    files = adapter_files(root)
+    if asked in files:
+        return _load_variant(asked, asked, files[asked], device, allow_download)
+    family, _, argument = asked.partition(".")
+    if family in BUILTIN and bool(argument) != (family == "identity"):
+        module = importlib.import_module(f"tokbench.builtin.{BUILTIN[family]}")
+        return Loaded(asked, asked, module.load(asked), {})
+    if Path(asked).exists():
+        name, toml = _at_path(Path(asked))
+        return _load_variant(name, asked, toml, device, allow_download)
+    near = difflib.get_close_matches(asked, [*files, *BUILTIN], 1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    raise UsageError(f"no adapter '{asked}'; {hint}run 'tokbench list adapters' to see them")
+
+
+def _at_path(path: Path) -> tuple[str, Path]:
+    folder = path if path.is_dir() else path.parent
+    if not (folder / "adapter.py").is_file():
+        raise UsageError(f"{path} is not an adapter folder: it has no adapter.py (copy adapters/toy to start one)")
+    variants = _variants(folder)
+    if path.is_file():
+        variants = {name: toml for name, toml in variants.items() if toml.resolve() == path.resolve()}
+    if len(variants) != 1:
+        listed = ", ".join(str(toml) for toml in variants.values()) or "none"
+        raise UsageError(f"{path} has not one but {len(variants)} variant files ({listed}); name one of them")
+    return next(iter(variants.items()))
+
+
+def _load_variant(name: str, asked: str, toml: Path, device: str, allow_download: bool) -> Loaded:
+    try:
+        config = tomllib.loads(toml.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise AdapterError(f"{toml} cannot be read ({error})") from error
+    variant = Variant(name, toml.parent, config, allow_download)
+    module = _import_folder(toml.parent)
+    if not hasattr(module, "load"):
+        raise AdapterError(f"{toml.parent / 'adapter.py'} has no function load(variant, device)")
+    model = _guarded(name, lambda: module.load(variant, device))
+    if model.spec.name != name:
+        raise AdapterError(f"{toml.parent / 'adapter.py'}: the spec is named '{model.spec.name}', not '{name}'")
+    code = hashlib.sha256()
+    for path in [*sorted(toml.parent.rglob("*.py")), toml]:
+        code.update(path.relative_to(toml.parent).as_posix().encode() + path.read_bytes())
+    weights = {found.source.file: found.sha256 for found in variant.found.values()}
+    return Loaded(name, asked, model, weights, code.hexdigest())
+
+
+def _guarded(name: str, load: Callable[[], Reconstructor]) -> Reconstructor:
+    """What `load` returns; anything that other people's code or a library raises becomes an AdapterError."""
+    try:
+        return load()
+    except TokbenchError:
+        raise
+    except Exception as error:
+        raise AdapterError(f"{name} failed to load ({type(error).__name__}: {str(error)[:300]})") from error
+
+
+def _import_folder(folder: Path) -> ModuleType:
+    """Import adapter.py as a package of its own, so that `from .model import Model` works and no name clashes."""
+    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
+    name = f"tokbench_adapter_{folder.resolve().name.replace('-', '_').replace('.', '_')}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, folder / "adapter.py", submodule_search_locations=[str(folder)])
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        if isinstance(error, TokbenchError):
+            raise
+        raise AdapterError(f"{folder / 'adapter.py'} cannot be imported ({type(error).__name__}: {error})") from error
+    return module
+
+
+def slug(text: str) -> str:
+    """A file-name-safe form of a name: letters, digits, dot, dash and underscore."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "unnamed"
+
+
+def _path_slug(argument: str) -> str:
+    """A folder name for a path-like adapter: the last part of what was typed, and a digest where a path was cut."""
+    typed = argument.rstrip("/")
+    if Path(typed).exists():
+        digest = hashlib.sha256(typed.encode()).hexdigest()[:6]
+        return f"{slug(Path(typed).resolve().name)}-{digest}"
+    return slug(typed.replace("/", "--"))

@@ -1,0 +1,70 @@
+"""Weight files into networks: nothing unpickled but tensors, every name and shape checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from tokbench.errors import MissingWeights
+from tokbench.weights import Found
+
+
+def read_state(network: str, found: Found) -> dict[str, Tensor]:
+    """The float32 tensors of a .safetensors file or of a .pth file that is a plain state dict, on the CPU.
+
+    Nothing is unpickled but tensors. Raises MissingWeights where the file is anything else.
+    """
+    remedy = f"replace it by the published file ({found.source.get})"
+    try:
+        if found.path.suffix == ".safetensors":
+            state = load_file(found.path)
+        else:
+            state = torch.load(found.path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpicklers, zip readers and safetensors raise many classes, some with pages of text
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        raise MissingWeights(f"{network}: {found.path} is not a readable state dict ({reason}); {remedy}") from error
+    plain = isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
+    if not plain:
+        raise MissingWeights(f"{network}: {found.path} is not a plain state dict of named tensors; {remedy}")
+    # Batch norm's step counters: some files have them, some not, and nothing reads them.
+    return {key: value.detach().float() for key, value in state.items() if not key.endswith("num_batches_tracked")}
+
+
+def load_strictly(network: str, module: nn.Module, state: dict[str, Tensor], found: Found) -> None:
+    """Put `state` into a module built on the meta device, and freeze it for evaluation.
+
+    Raises MissingWeights unless names and shapes agree exactly: no parameter may be left as it was.
+    """
+    expected = {k: v for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}
+    problems = {
+        "lacks": expected.keys() - state.keys(),
+        "holds unknown": state.keys() - expected.keys(),
+        "has another shape in": {k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape},
+    }
+    told = [f"{verb} {_few(keys)}" for verb, keys in problems.items() if keys]
+    if told:
+        raise MissingWeights(
+            f"{network}: {found.path} {', '.join(told)}; replace it by the published file ({found.source.get})"
+        )
+    module.load_state_dict(state, strict=False, assign=True)  # strictness checked above, with a shorter message
+    module.requires_grad_(False).eval()
+
+
+def _few(keys: Iterable[str]) -> str:
+    names = sorted(keys)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """Multiply a frozen batch norm into the convolution before it, in float64; `norm` is then not needed."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    shift = norm.bias.double() - norm.running_mean.double() * scale
+    if conv.bias is not None:
+        shift = shift + conv.bias.double() * scale
+    conv.weight = nn.Parameter((conv.weight.double() * scale[:, None, None, None]).float(), requires_grad=False)
+    conv.bias = nn.Parameter(shift.float(), requires_grad=False)

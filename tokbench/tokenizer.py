@@ -1,0 +1,91 @@
+"""What an adapter must be: a spec that states the contract, and encode and decode that keep it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from tokbench.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class TokenizerSpec:
+    """What a tokenizer declares; the contract tests hold it to every line.
+
+    name: `family.variant`, the same string in folder, command, JSON and table.
+    kind: `discrete` (indices), `continuous` (latents), `codec` (bytes) or `images` (made elsewhere, no tokens).
+    range: the values that `encode` wants and `decode` gives; images arrive converted from [0, 1].
+    multiple: height and width must be multiples of it; other images are padded at the edge and cropped back.
+    size: the only height and width it can take, or None; larger images run in tiles of it.
+    downsample: pixels a side per token of a 2-D grid, or None.
+    num_tokens: tokens of one image (or tile) where that is fixed, or None.
+    codebook: entries per stream of indices; empty for other kinds.
+    bits_per_token: None where it is not fixed (codecs).
+    """
+
+    name: str
+    kind: Literal["discrete", "continuous", "codec", "images"]
+    range: tuple[float, float] = (0.0, 1.0)
+    multiple: int = 1
+    size: int | None = None
+    downsample: int | None = None
+    num_tokens: int | None = None
+    codebook: dict[str, int] = field(default_factory=dict)
+    bits_per_token: float | None = None
+
+    def tokens_at(self, height: int, width: int) -> int | None:
+        """Tokens of one height x width image (already padded to the size rules); None where the spec does not say."""
+        if self.num_tokens is not None:
+            return self.num_tokens
+        if self.downsample is not None:
+            return (height // self.downsample) * (width // self.downsample)
+        return None
+
+
+class Reconstructor(ABC):
+    """Anything that answers an image with a reconstruction of it: a `Tokenizer`, or an `ImageSource`."""
+
+    spec: TokenizerSpec
+    module: nn.Module | None = None
+    """The networks, or None: counted as parameters, moved to the device, hashed into the result."""
+    dtype: torch.dtype = torch.float32
+    """In which the networks compute; a result names any other than float32."""
+
+    def prepare(self, names: Sequence[str], all_names: Sequence[str]) -> None:
+        """Called once before the pass with the images to come and those of the whole dataset.
+
+        For sources that must know them; may raise AdapterError.
+        """
+        return
+
+    def fingerprint(self) -> str | None:
+        """After the pass: what else, beside spec and weights, tells this source from another one of its name."""
+        return None
+
+
+class ImageSource(Reconstructor):
+    """A source whose tokens are out of reach: reconstructions made elsewhere, an autoencoder in one piece."""
+
+    @abstractmethod
+    def reconstruct(self, images: Tensor, names: Sequence[str]) -> Tensor:
+        """(B, 3, H, W) in `spec.range` to the same shape and range (values outside it are clamped later)."""
+
+
+class Tokenizer(Reconstructor):
+    """An encoder and a decoder. Evaluation decodes from the tokens alone."""
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Tokens:
+        """(B, 3, H, W) in `spec.range`, sizes as the spec allows, to the tokens of B images."""
+
+    @abstractmethod
+    def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
+        """Tokens to images (B, 3, H, W) in `spec.range`.
+
+        `seeds` holds one number an image; a decoder that samples draws its noise from them and from nothing else.
+        """

@@ -1,0 +1,160 @@
+"""Tokens: what an encoder hands to its decoder, with its length and its bits."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tokbench.errors import AdapterError
+
+Kind = Literal["index", "latent", "bytes"]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One named sequence of tokens for B images.
+
+    `index`: int64 (B, ...), every trailing axis a position, values in [0, codebook_size).
+    `latent`: float16 (B, ...), continuous values in the layout that the decoder wants.
+    `bytes`: B byte strings, the real files of a codec, or raw samples as uint8 (B, ...).
+    """
+
+    kind: Kind
+    data: Tensor | tuple[bytes, ...]
+    codebook_size: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens of B images: streams by name, tokens per image `length` (B,) and their cost `bits` (B,).
+
+    A codec's bytes are not tokens: their `length` is 0 and only their bits count.
+    """
+
+    streams: dict[str, Stream]
+    length: Tensor = field(repr=False)
+    bits: Tensor = field(repr=False)
+
+    @staticmethod
+    def of_indices(indices: Tensor | dict[str, Tensor], codebook_size: int | dict[str, int]) -> Tokens:
+        """Discrete tokens: int (B, ...) per stream; each costs log2(codebook_size) bits.
+
+        Raises AdapterError where an index lies outside its codebook or the data is not integer.
+        """
+        named = indices if isinstance(indices, dict) else {"codes": indices}
+        sizes = codebook_size if isinstance(codebook_size, dict) else dict.fromkeys(named, codebook_size)
+        streams, batch = {}, len(next(iter(named.values())))
+        length, bits = 0, 0.0
+        for name, data in named.items():
+            if data.is_floating_point() or data.dtype == torch.bool:
+                raise AdapterError(f"token stream '{name}' must hold integer indices, got {data.dtype}")
+            size = sizes[name]
+            if data.numel() and (int(data.min()) < 0 or int(data.max()) >= size):
+                raise AdapterError(
+                    f"token stream '{name}' holds indices {int(data.min())} to {int(data.max())}, "
+                    f"outside its codebook of {size}"
+                )
+            positions = data[0].numel() if batch else 0
+            streams[name] = Stream("index", data.to(torch.int64), size)
+            length += positions
+            bits += positions * math.log2(size)
+        return Tokens(streams, torch.full((batch,), length), torch.full((batch,), bits, dtype=torch.float64))
+
+    @staticmethod
+    def of_latents(latents: Tensor, tokens: int) -> Tokens:
+        """Continuous tokens: float (B, ...) holding `tokens` vectors an image.
+
+        They are stored as float16 and the decoder gets just that, so 16 bits a value is what they really cost.
+        Raises AdapterError where float16 cannot hold them (NaN, infinite, beyond 65504).
+        """
+        stored = latents.detach().to(torch.float16)
+        if not torch.isfinite(stored).all():
+            raise AdapterError("latents are not finite in float16, the precision in which they are stored and charged")
+        batch = len(latents)
+        bits = 16.0 * (stored[0].numel() if batch else 0)
+        return Tokens(
+            {"latents": Stream("latent", stored)},
+            torch.full((batch,), tokens),
+            torch.full((batch,), bits, dtype=torch.float64),
+        )
+
+    @staticmethod
+    def of_bytes(files: list[bytes]) -> Tokens:
+        """A codec's files, one an image: 8 bits a byte, headers included."""
+        return Tokens(
+            {"file": Stream("bytes", tuple(files))},
+            torch.zeros(len(files), dtype=torch.int64),
+            torch.tensor([8.0 * len(f) for f in files], dtype=torch.float64),
+        )
+
+    @staticmethod
+    def of_samples(samples: Tensor) -> Tokens:
+        """Raw 8-bit samples, uint8 (B, ...): 8 bits each."""
+        bits = 8.0 * samples[0].numel()
+        return Tokens(
+            {"samples": Stream("bytes", samples)},
+            torch.zeros(len(samples), dtype=torch.int64),
+            torch.full((len(samples),), bits, dtype=torch.float64),
+        )
+
+    @staticmethod
+    def cat(parts: Sequence[Tokens]) -> Tokens:
+        """The tokens of several batches of one tokenizer as one batch."""
+        if len(parts) == 1:
+            return parts[0]
+        streams = {}
+        for name, first in parts[0].streams.items():
+            pieces = [part.streams[name].data for part in parts]
+            tensors = [piece for piece in pieces if isinstance(piece, Tensor)]
+            files = [piece for piece in pieces if isinstance(piece, tuple)]
+            joined = torch.cat(tensors) if tensors else tuple(itertools.chain.from_iterable(files))
+            streams[name] = Stream(first.kind, joined, first.codebook_size)
+        return Tokens(streams, torch.cat([p.length for p in parts]), torch.cat([p.bits for p in parts]))
+
+    def __len__(self) -> int:
+        return len(self.length)
+
+    def only(self) -> Stream:
+        """The only stream. Raises AdapterError where there are several."""
+        if len(self.streams) != 1:
+            raise AdapterError(f"tokens have the streams {', '.join(sorted(self.streams))}; name one")
+        return next(iter(self.streams.values()))
+
+    @property
+    def tensor(self) -> Tensor:
+        """The data of the only stream, a tensor (B, ...). Raises AdapterError where it is something else."""
+        data = self.only().data
+        if isinstance(data, tuple):
+            raise AdapterError("these tokens are a codec's files, not a tensor")
+        return data
+
+    @property
+    def files(self) -> tuple[bytes, ...]:
+        """The data of the only stream, B files. Raises AdapterError where it is something else."""
+        data = self.only().data
+        if not isinstance(data, tuple):
+            raise AdapterError("these tokens are a tensor, not a codec's files")
+        return data
+
+    def merged(self, per_image: int) -> Tokens:
+        """B x per_image tiles, the tiles of an image in a row, as B images: positions join, lengths and bits add."""
+        if per_image == 1:
+            return self
+        streams = {}
+        for name, stream in self.streams.items():
+            if isinstance(stream.data, tuple):
+                groups = zip(*[iter(stream.data)] * per_image, strict=True)
+                joined: Tensor | tuple[bytes, ...] = tuple(b"".join(group) for group in groups)
+            else:
+                joined = stream.data.reshape(len(stream.data) // per_image, -1)
+            streams[name] = Stream(stream.kind, joined, stream.codebook_size)
+        return Tokens(streams, self.length.reshape(-1, per_image).sum(1), self.bits.reshape(-1, per_image).sum(1))
