@@ -1,0 +1,115 @@
+"""`images:DIR`: reconstructions made elsewhere, paired with the dataset by relative path without its suffix."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tokbench.errors import AdapterError, BadImage
+from tokbench.image import open_rgb
+from tokbench.pixels import from_bytes
+from tokbench.sources import open_source
+from tokbench.tokenizer import ImageSource, TokenizerSpec
+
+_SHOWN = 8
+
+
+def stem(name: str) -> str:
+    """A relative path without its suffix: what reconstructions and originals must share."""
+    return str(PurePosixPath(name).with_suffix(""))
+
+
+class ImageFolder(ImageSource):
+    """Images from a folder, zip, tar or Parquet file. Their tokens and bits are unknown."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.spec = TokenizerSpec(name, "images")
+        self._source = open_source(path)
+        self._path = path
+        self._by_stem: dict[str, int] = {}
+        self._digest = hashlib.sha256()
+        self._checked = False
+        for position, file in enumerate(self._source.names):
+            if (key := stem(file)) in self._by_stem:
+                other = self._source.names[self._by_stem[key]]
+                raise AdapterError(f"{path}: {other} and {file} are both reconstructions of '{key}'; keep one")
+            self._by_stem[key] = position
+
+    def prepare(self, names: Sequence[str], all_names: Sequence[str]) -> None:
+        """Raises AdapterError that lists images without a reconstruction and reconstructions without an image."""
+        known = {stem(name) for name in all_names}
+        if len(known) < len(all_names):
+            seen: set[str] = set()
+            again = [name for name in all_names if stem(name) in seen or seen.add(stem(name))]  # type: ignore[func-returns-value]
+            raise AdapterError(
+                f"several images of the dataset differ by suffix only, so pairs are unclear: {_list(again)}"
+            )
+        self._asked = list(names)
+        missing = [name for name in names if stem(name) not in self._by_stem]
+        extra = [name for key, name in zip(self._by_stem, self._source.names, strict=True) if key not in known]
+        problems = []
+        if missing:
+            problems.append(f"{len(missing)} images have no reconstruction: {_list(missing)}")
+        if extra:
+            problems.append(f"{len(extra)} reconstructions belong to no image: {_list(extra)}")
+        if problems:
+            raise AdapterError(
+                f"{self._path} does not fit the dataset (paired by path without suffix); {'; '.join(problems)}"
+            )
+
+    def reconstruct(self, images: Tensor, names: Sequence[str]) -> Tensor:
+        """Raises AdapterError that lists files which differ in size from their original or cannot be read."""
+        wanted = (images.shape[3], images.shape[2])
+        if not self._checked:
+            self._check_sizes(wanted)
+        pictures, problems = [], []
+        for name in names:
+            position = self._by_stem[stem(name)]
+            try:
+                picture = open_rgb(self._source.read(position), self._source.names[position])
+            except BadImage as error:
+                problems.append(str(error))
+                continue
+            pictures.append(np.asarray(picture))
+        if problems:
+            raise AdapterError(f"{self._path}: {len(problems)} reconstructions cannot be read: {_list(problems)}")
+        for pixels in pictures:
+            self._digest.update(pixels.tobytes())
+        return from_bytes(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
+
+    def _check_sizes(self, wanted: tuple[int, int]) -> None:
+        """Every reconstruction's header, once, so that all that differ are listed and not the first batch's alone."""
+        wrong = []
+        for name in self._asked:
+            position = self._by_stem[stem(name)]
+            try:
+                found = self._source.size(position)
+            except BadImage as error:
+                wrong.append(str(error))
+                continue
+            if found != wanted:
+                wrong.append(f"{self._source.names[position]} is {found[0]}x{found[1]}")
+        if wrong:
+            size = f"{wanted[0]}x{wanted[1]}"
+            raise AdapterError(
+                f"{self._path}: {len(wrong)} reconstructions do not fit originals of {size}: {_list(wrong)}"
+            )
+        self._checked = True
+
+    def fingerprint(self) -> str:
+        """sha256 of all pixels handed out."""
+        return self._digest.hexdigest()
+
+
+def _list(items: Sequence[str]) -> str:
+    return ", ".join(items[:_SHOWN]) + (f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else "")
+
+
+def load(argument: str, device: str, allow_download: bool) -> ImageFolder:
+    """Raises DataError where the path is not readable, AdapterError where two files claim one image."""
+    return ImageFolder(f"images:{argument}", Path(argument).expanduser())
