@@ -1,0 +1,44 @@
+"""What the tokens of an image cost."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tokbench.batch import Batch
+from tokbench.errors import NotApplicable
+from tokbench.metrics.metric import Interval, PerImageMetric
+from tokbench.tokens import Tokens
+
+RAW_BITS = 24.0
+
+
+class Rate(PerImageMetric):
+    """`tokens_per_image` (none for codecs), `bits_per_image`, `bpp` (bits per pixel of the image as evaluated) and
+    `compression_ratio` (24 bits a pixel divided by the mean bpp).
+
+    An index costs log2 of its codebook's size, a latent value 16 bits (it is stored as float16), a codec's file its
+    bytes. No entropy coder is assumed.
+    """
+
+    def measure(self, batch: Batch) -> dict[str, np.ndarray]:
+        tokens: Tokens = batch.need("tokens")
+        pixels = batch.need("reference").shape[2] * batch.need("reference").shape[3]
+        bits = tokens.bits.numpy()
+        values = {"bits_per_image": bits, "bpp": bits / pixels}
+        if int(tokens.length.max()) > 0:
+            values["tokens_per_image"] = tokens.length.numpy().astype(np.float64)
+        return values
+
+    def compute(self) -> dict[str, float]:
+        numbers = super().compute()
+        if not numbers["bpp"]:
+            raise NotApplicable("the tokens cost no bits")
+        return numbers | {"compression_ratio": RAW_BITS / numbers["bpp"]}
+
+    def intervals(self, seed: int) -> dict[str, Interval]:
+        found = super().intervals(seed)
+        bpp = found["bpp"]
+        low, high = (RAW_BITS / edge if edge else math.nan for edge in (bpp.high, bpp.low))
+        return found | {"compression_ratio": Interval(low, high, bpp.n)}

@@ -1,0 +1,45 @@
+"""Frozen networks that look at images for metrics, made when first asked for and shared by all metrics of a run."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from tokbench.errors import MissingWeights
+from tokbench.weights import NETWORKS, find
+
+if TYPE_CHECKING:
+    from tokbench.readers.network import Network
+
+READERS = {
+    "inception-2015-12-05": ("inception:Inception", {}),
+    "efficientnet-lite0": ("efficientnet:EfficientNetLite0", {}),
+    "lpips-alex": ("perceptual:LPIPSNetwork", {"net": "alex"}),
+    "lpips-vgg": ("perceptual:LPIPSNetwork", {"net": "vgg"}),
+}
+"""Every network: its class and options. Its weight files are listed in `tokbench.weights`."""
+
+
+class Networks:
+    """The frozen networks of one run on one device."""
+
+    def __init__(self, device: str = "cpu", allow_download: bool = False) -> None:
+        self.device = device
+        self._allow_download = allow_download
+        self._made: dict[str, Network] = {}
+        self._missing: dict[str, MissingWeights] = {}
+
+    def get(self, name: str) -> Network:
+        """The network of that name. Raises MissingWeights where its weights are not on this machine."""
+        if name in self._missing:  # neither hashed nor downloaded again for every metric and adapter
+            raise self._missing[name]
+        if name not in self._made:
+            try:
+                found = find(name, NETWORKS[name], self._allow_download)
+            except MissingWeights as error:
+                self._missing[name] = error
+                raise
+            module, _, kind = READERS[name][0].partition(":")
+            make = getattr(importlib.import_module(f"tokbench.readers.{module}"), kind)
+            self._made[name] = make(found, self.device, **READERS[name][1])
+        return self._made[name]

@@ -1,0 +1,50 @@
+"""A frozen network that looks at images for metrics: one forward pass, named layers, chunks of a fixed size."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+# Networks always see this many images (the last chunk is padded), so that no value depends on --batch-size:
+# float32 kernels may round differently for different shapes.
+CHUNK = 16
+
+
+class Network(ABC):
+    """`network(images)` gives each wanted layer's features of images (B, 3, H, W) in [0, 1].
+
+    name: the network's name in results. sha256: of its weights file. layers: those asked for so far;
+    a forward pass stops after the deepest of them.
+    """
+
+    name: str
+    sha256: str
+
+    def __init__(self) -> None:
+        self.layers: set[str] = set()
+
+    def want(self, layer: str) -> None:
+        """Ask for one layer more. Raises MissingWeights where the weights at hand do not reach it."""
+        self.layers.add(layer)
+
+    def chunk(self, height: int, width: int) -> int:
+        """Images in one forward pass: fixed by their size alone, and fewer of large ones."""
+        return max(1, CHUNK * 512**2 // max(512**2, height * width))
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Features by layer, each (CHUNK, ...), of images (CHUNK, 3, H, W) in [0, 1] on the network's device."""
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """Features by layer, each float32 (B, ...) on the CPU, of images (B, 3, H, W) in [0, 1]."""
+        pieces: list[dict[str, Tensor]] = []
+        size = self.chunk(images.shape[2], images.shape[3])
+        for chunk in images.split(size):
+            short = size - len(chunk)
+            padded = torch.cat([chunk, chunk[-1:].expand(short, -1, -1, -1)]) if short else chunk
+            features = self.forward(padded)
+            pieces.append({layer: value[: len(chunk)].float().cpu() for layer, value in features.items()})
+        return {layer: torch.cat([piece[layer] for piece in pieces]) for layer in pieces[0]}
