@@ -1,0 +1,42 @@
+"""TAEF2, the tiny autoencoder of FLUX.2's latent space: published weights that users bring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from tokbench.state import load_strictly, read_state
+from tokbench.tokenizer import Tokenizer, TokenizerSpec
+from tokbench.tokens import Tokens
+from tokbench.variant import Variant
+
+from .model import LATENTS, decoder, encoder
+
+
+class TAEF2(Tokenizer):
+    """32 float16 values for each 8x8 patch, decoded by convolutions alone."""
+
+    def __init__(self, name: str, networks: nn.ModuleDict) -> None:
+        self.module = networks
+        self.spec = TokenizerSpec(
+            name, kind="continuous", range=(0.0, 1.0), multiple=8, downsample=8, bits_per_token=16 * LATENTS
+        )
+
+    def encode(self, images: Tensor) -> Tokens:
+        """(B, 3, H, W) in [0, 1] to latents (B, 32, H/8, W/8)."""
+        latents = self.module["encoder"](images)
+        return Tokens.of_latents(latents, tokens=latents.shape[2] * latents.shape[3])
+
+    def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
+        return self.module["decoder"](tokens.tensor.float())
+
+
+def load(variant: Variant, device: str) -> TAEF2:
+    """Raises MissingWeights where a file is not here or holds other keys or shapes."""
+    networks = nn.ModuleDict({"encoder": encoder(), "decoder": decoder()})
+    for part, network in networks.items():
+        found = variant.weights(part)
+        # Stored as float16; computed in float32, as every tokenizer here.
+        load_strictly(variant.name, network, read_state(variant.name, found), found)
+    return TAEF2(variant.name, networks.to(device))

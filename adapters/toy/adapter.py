@@ -1,0 +1,45 @@
+"""toy: the mean colour of each patch, quantised. No weights, no training: a tokenizer to test with and to copy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
+
+from tokbench.tokenizer import Tokenizer, TokenizerSpec
+from tokbench.tokens import Tokens
+from tokbench.variant import Variant
+
+
+class Toy(Tokenizer):
+    """One index a patch: its mean colour with `levels` values a channel, decoded by bicubic interpolation."""
+
+    def __init__(self, name: str, patch: int, levels: int) -> None:
+        self.patch, self.levels = patch, levels
+        self.spec = TokenizerSpec(
+            name,
+            kind="discrete",
+            range=(0.0, 1.0),
+            multiple=patch,
+            downsample=patch,
+            codebook={"codes": levels**3},
+            bits_per_token=3 * torch.tensor(levels).log2().item(),
+        )
+
+    def encode(self, images: Tensor) -> Tokens:
+        """(B, 3, H, W) in [0, 1] to indices (B, H / patch, W / patch)."""
+        digits = (avg_pool2d(images, self.patch) * (self.levels - 1)).round().long()  # (B, 3, h, w), each 0..levels-1
+        codes = (digits[:, 0] * self.levels + digits[:, 1]) * self.levels + digits[:, 2]
+        return Tokens.of_indices(codes, self.levels**3)
+
+    def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
+        codes = tokens.tensor
+        digits = torch.stack([codes // self.levels**2, codes // self.levels % self.levels, codes % self.levels], dim=1)
+        return interpolate(digits.float() / (self.levels - 1), scale_factor=self.patch, mode="bicubic")
+
+
+def load(variant: Variant, device: str) -> Toy:
+    """What tokbench calls: the tokenizer that one TOML file of this folder describes."""
+    return Toy(variant.name, **variant.config["model"])
