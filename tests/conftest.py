@@ -1,0 +1,106 @@
+"""Fixtures that several test files share: photos from wheels, a folder of them, stand-in networks, the command line."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+os.environ.setdefault("TOKBENCH_ROOT", str(ROOT))
+torch.set_num_threads(1)  # pytest runs in several processes
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The source checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def photos() -> torch.Tensor:
+    """Six real 256x256 photo crops, float32 (6, 3, 256, 256) on the 8-bit grid."""
+    from skimage import data
+
+    astronaut, coffee, rocket = data.astronaut(), data.coffee(), data.rocket()
+    crops = [astronaut[:256, :256], astronaut[256:, :256], coffee[:256, :256], coffee[:256, 256:512]]
+    crops += [rocket[:256, :256], rocket[:256, 256:512]]
+    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+
+
+@pytest.fixture(scope="session")
+def damaged(photos: torch.Tensor) -> torch.Tensor:
+    """The same photos with noise, on the 8-bit grid."""
+    noise = torch.randn(photos.shape, generator=torch.Generator().manual_seed(0)) * 0.05
+    return ((photos + noise).clamp(0, 1) * 255).round() / 255
+
+
+@pytest.fixture(scope="session")
+def photo_folder(photos: torch.Tensor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The six photos as PNG files, two of them in a subfolder."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "more").mkdir()
+    for i, photo in enumerate((photos * 255).round().byte().permute(0, 2, 3, 1).numpy()):
+        Image.fromarray(photo).save(folder / ("more" if i > 3 else ".") / f"photo{i}.png")
+    return folder
+
+
+@pytest.fixture
+def cli():
+    """Run the command line in this process; gives click's Result."""
+    from tokbench.cli import main
+
+    def run(*arguments: object) -> Result:
+        return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="tokbench")
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """tokbench's own cache and PyTorch's are empty and apart in every test."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("TOKBENCH_CACHE", str(folder))
+    monkeypatch.setenv("TORCH_HOME", str(folder / "torch"))
+    return folder
+
+
+@pytest.fixture
+def networks():
+    """Networks whose weights need not be here: fixed random projections under the real names and layers."""
+    from tokbench.metrics import METRICS
+    from tokbench.readers import Networks
+    from tokbench.readers.network import Network
+
+    class Projection(Network):
+        smallest = 1  # any image will do
+        sizes: ClassVar = {"2048": 2048, "sfid": 2023, "pooled": 1280, "logits_unbiased": 1008}
+
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name, self.sha256 = name, "0" * 64
+
+        def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+            small = torch.nn.functional.adaptive_avg_pool2d(images, 8).flatten(1)
+            features = {}
+            for layer in self.layers or {"0"}:
+                weights = torch.randn(
+                    192, self.sizes.get(layer) or int(layer) or 16, generator=torch.Generator().manual_seed(len(layer))
+                )
+                features[layer] = (small @ weights).tanh()
+            return features
+
+        def distance(self, a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> torch.Tensor:
+            return (a["0"] - b["0"]).square().mean(1)
+
+    made = Networks()
+    for entry in METRICS.values():
+        if entry.network:
+            made._made.setdefault(entry.network, Projection(entry.network))
+    return made

@@ -1,0 +1,116 @@
+"""The contract of every adapter: builtin forms and every variant of every folder in adapters/."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tokbench.dataset import Images
+from tokbench.errors import MissingWeights
+from tokbench.fit import fit
+from tokbench.plugins import adapter_files, load_adapter
+from tokbench.tasks import reconstruct
+from tokbench.tokenizer import Tokenizer
+
+BUILTIN = ["identity", "resize.2", "resize.4", "jpeg.q10", "jpeg.q50", "jpeg.q90", "webp.q50", "avif.q50"]
+ALL = [*BUILTIN, *adapter_files()]
+
+
+@pytest.fixture(params=ALL)
+def adapter(request: pytest.FixtureRequest) -> Tokenizer:
+    try:
+        model = load_adapter(request.param).model
+    except MissingWeights as error:
+        pytest.skip(str(error))
+    assert isinstance(model, Tokenizer)
+    return model
+
+
+def run(model: Tokenizer, images: torch.Tensor, batch_size: int = 16):
+    given = Images(torch.arange(len(images)), [f"image{i}" for i in range(len(images))], images)
+    return reconstruct(model, given, {}, device="cpu", batch_size=batch_size, seed=0)
+
+
+def in_range(model: Tokenizer, images: torch.Tensor) -> torch.Tensor:
+    low, high = model.spec.range
+    return images * (high - low) + low
+
+
+def test_spec_is_complete(adapter: Tokenizer) -> None:
+    spec = adapter.spec
+    assert spec.name in ALL
+    assert spec.kind in ("discrete", "continuous", "codec")
+    assert spec.range[0] < spec.range[1]
+    assert (spec.kind == "discrete") == bool(spec.codebook)
+    if spec.kind != "codec":
+        assert spec.bits_per_token is not None
+        assert spec.tokens_at(256, 256) is not None
+
+
+def test_output_is_on_the_8_bit_grid_and_of_the_same_size(adapter: Tokenizer, photos: torch.Tensor) -> None:
+    image = run(adapter, photos[:2]).image
+    assert image.shape == photos[:2].shape
+    assert torch.equal((image * 255).round() / 255, image)
+    assert image.min() >= 0
+    assert image.max() <= 1
+
+
+def test_bits_and_tokens_are_as_declared(adapter: Tokenizer, photos: torch.Tensor) -> None:
+    tokens = run(adapter, photos[:2]).tokens
+    assert (tokens.bits > 0).all()
+    if adapter.spec.kind != "codec":
+        assert int(tokens.length[0]) == adapter.spec.tokens_at(256, 256)
+        assert float(tokens.bits[0]) == pytest.approx(int(tokens.length[0]) * adapter.spec.bits_per_token)
+
+
+def test_indices_lie_in_their_codebook(adapter: Tokenizer, photos: torch.Tensor) -> None:
+    for name, stream in run(adapter, photos[:2]).tokens.streams.items():
+        if stream.kind == "index":
+            assert stream.codebook_size == adapter.spec.codebook[name]
+            assert stream.data.min() >= 0
+            assert stream.data.max() < stream.codebook_size
+
+
+def test_batch_size_does_not_change_a_pixel_visibly(adapter: Tokenizer, photos: torch.Tensor) -> None:
+    together, alone = run(adapter, photos[:3], 16), run(adapter, photos[:3], 1)
+    gap = (together.image - alone.image).abs()
+    assert gap.max() <= 1.001 / 255  # a network may round a pixel to the next level
+    assert (gap > 0).float().mean() < 1e-3
+    assert torch.equal(together.tokens.bits, alone.tokens.bits)
+
+
+def test_twice_is_the_same(adapter: Tokenizer, photos: torch.Tensor) -> None:
+    assert torch.equal(run(adapter, photos[:2]).image, run(adapter, photos[:2]).image)
+
+
+def test_input_is_left_alone(adapter: Tokenizer, photos: torch.Tensor) -> None:
+    given = in_range(adapter, photos[:1])
+    before = given.clone()
+    with torch.inference_mode():
+        adapter.encode(given)
+    assert torch.equal(given, before)
+
+
+def test_decodes_from_the_tokens_alone(adapter: Tokenizer, photos: torch.Tensor) -> None:
+    """Encoding another image in between must not change what the first image's tokens decode to."""
+    with torch.inference_mode():
+        first = adapter.encode(in_range(adapter, photos[:1]))
+        expected = adapter.decode(first, [0])
+        adapter.encode(in_range(adapter, photos[1:2]))
+        assert torch.equal(adapter.decode(first, [0]), expected)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_range_is_the_declared_one(adapter: Tokenizer, value: float) -> None:
+    """A constant image comes back nearly constant: a wrong range would shift or clip it."""
+    grey = torch.full((1, 3, 64, 64), round(value * 255) / 255)
+    assert (run(adapter, grey).image - grey).abs().mean() < 0.05
+
+
+def test_odd_sizes_are_padded_and_cropped_back(adapter: Tokenizer, photos: torch.Tensor) -> None:
+    odd = photos[:1, :, :101, :77]
+    batch = run(adapter, odd)
+    assert batch.image.shape == odd.shape
+    plan = fit(adapter.spec, 101, 77)
+    if adapter.spec.kind != "codec":
+        assert int(batch.tokens.length[0]) == plan.tiles * adapter.spec.tokens_at(*plan.tile)

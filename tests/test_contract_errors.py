@@ -1,0 +1,162 @@
+"""What happens when a tokenizer breaks its contract, and how tokens, tiles and seeds are counted."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tokbench.dataset import Images
+from tokbench.errors import AdapterError
+from tokbench.fit import fit
+from tokbench.tasks import image_seeds, reconstruct
+from tokbench.tokenizer import Tokenizer, TokenizerSpec
+from tokbench.tokens import Tokens
+
+
+class Blocks(Tokenizer):
+    """Four 2x2 means of a fixed 32x32 image, range [-1, 1], with faults to order."""
+
+    spec = TokenizerSpec(
+        "blocks", "discrete", (-1.0, 1.0), size=32, num_tokens=4, codebook={"codes": 256}, bits_per_token=8
+    )
+
+    def __init__(self, fault: str = "") -> None:
+        self.fault = fault
+        self.seen: list[torch.Tensor] = []
+        self.seeds: list[int] = []
+
+    def encode(self, images: torch.Tensor) -> Tokens:
+        self.seen.append(images)
+        if self.fault == "exception":
+            raise RuntimeError("out of order")
+        grey = ((images.mean(1, keepdim=True) + 1) / 2).clamp(0, 1)
+        codes = (torch.nn.functional.avg_pool2d(grey, 16)[:, 0] * 255).round().long()
+        if self.fault == "index":
+            codes += 200
+        if self.fault == "count":
+            codes = codes[:1]
+        if self.fault == "more tokens":
+            codes = torch.cat([codes, codes], 1)
+        if self.fault == "float":
+            return Tokens.of_indices(codes.float(), 256)
+        if self.fault == "type":
+            return codes
+        return Tokens.of_indices(codes, 512 if self.fault == "codebook" else 256)
+
+    def decode(self, tokens: Tokens, seeds) -> torch.Tensor:
+        self.seeds += seeds
+        grey = tokens.tensor.float()[:, None] / 255 * 2 - 1
+        images = torch.nn.functional.interpolate(grey, scale_factor=16).repeat(1, 3, 1, 1)
+        if self.fault == "nan":
+            images[0, 0, 0, 0] = float("nan")
+        if self.fault == "shape":
+            images = images[:, :, :-1]
+        if self.fault == "outside":
+            images = images * 3
+        return images
+
+
+def run(model: Tokenizer, images: torch.Tensor, batch_size: int = 16, index=None):
+    index = torch.arange(len(images)) if index is None else torch.tensor(index)
+    return reconstruct(
+        model, Images(index, [f"i{i}" for i in index], images), {}, device="cpu", batch_size=batch_size, seed=7
+    )
+
+
+@pytest.mark.parametrize(
+    ("fault", "complaint"),
+    [
+        ("index", "outside its codebook of 256"),
+        ("count", "tokens of 1 images for 2"),
+        ("more tokens", "8 tokens an image, its spec declares 4"),
+        ("float", "must hold integer indices"),
+        ("type", "returned Tensor, not Tokens"),
+        ("codebook", "declares stream 'codes' of 256 codes"),
+        ("nan", "NaN or infinite"),
+        ("shape", r"decode gave \(2, 3, 31, 32\)"),
+    ],
+)
+def test_a_broken_contract_is_named(fault: str, complaint: str) -> None:
+    with pytest.raises(AdapterError, match=complaint):
+        run(Blocks(fault), torch.full((2, 3, 32, 32), 0.9))
+
+
+def test_values_outside_the_range_are_clamped() -> None:
+    assert run(Blocks("outside"), torch.full((1, 3, 32, 32), 0.9)).image.max() == 1
+
+
+def test_images_arrive_in_the_declared_range_and_come_back() -> None:
+    model = Blocks()
+    ramp = torch.stack([torch.full((3, 32, 32), v / 255) for v in (0, 51, 255)])
+    assert torch.equal(run(model, ramp).image, ramp)
+    assert (float(model.seen[0].min()), float(model.seen[0].max())) == (-1.0, 1.0)
+
+
+def test_larger_images_run_in_tiles() -> None:
+    """A 64x96 image of constant 32x32 squares: six tiles, each decoded exactly, tokens and bits added up."""
+    squares = torch.arange(6).reshape(1, 1, 2, 3).repeat(1, 3, 1, 1).float() * 40 / 255
+    image = torch.nn.functional.interpolate(squares, scale_factor=32)
+    batch = run(Blocks(), image.repeat(2, 1, 1, 1), batch_size=5)
+    assert torch.equal(batch.image, image.repeat(2, 1, 1, 1))
+    assert batch.tokens.length.tolist() == [24, 24]
+    assert batch.tokens.bits.tolist() == [192.0, 192.0]
+    assert batch.tokens.tensor.shape == (2, 24)
+    assert fit(Blocks.spec, 64, 96).describe() == "cut into 6 tiles of 32x32"
+
+
+def test_smaller_images_are_padded_at_the_edge() -> None:
+    image = torch.full((1, 3, 20, 30), 128 / 255)
+    model = Blocks()
+    assert torch.equal(run(model, image).image, image)
+    assert model.seen[0].shape == (1, 3, 32, 32)
+    assert fit(Blocks.spec, 20, 30).describe() == "padded from 30x20 to 32x32"
+
+
+def test_cut_and_join_are_inverse() -> None:
+    images = torch.rand(2, 3, 50, 70)
+    for spec in (Blocks.spec, TokenizerSpec("m", "continuous", multiple=16), TokenizerSpec("free", "codec")):
+        plan = fit(spec, 50, 70)
+        tiles = plan.cut(images)
+        assert len(tiles) == 2 * plan.tiles
+        assert torch.equal(plan.join(tiles), images)
+
+
+def test_seeds_belong_to_images_not_to_batches() -> None:
+    images = torch.zeros(4, 3, 32, 32)
+    together, alone = Blocks(), Blocks()
+    run(together, images)
+    for i in range(4):
+        run(alone, images[i : i + 1], index=[i])
+    assert together.seeds == alone.seeds
+    assert len(set(together.seeds)) == 4
+    assert image_seeds(7, [2], 2)[0] == together.seeds[2]
+    assert image_seeds(8, [2], 1) != image_seeds(7, [2], 1)
+
+
+def test_latents_are_stored_and_charged_as_float16() -> None:
+    tokens = Tokens.of_latents(torch.tensor([[1.00001, 2.0]]), 1)
+    assert tokens.tensor.dtype == torch.float16
+    assert tokens.bits.tolist() == [32.0]
+    for bad in (float("nan"), float("inf"), 70000.0):
+        with pytest.raises(AdapterError, match="not finite in float16"):
+            Tokens.of_latents(torch.tensor([[bad]]), 1)
+
+
+def test_tokens_join_and_merge() -> None:
+    parts = [Tokens.of_indices(torch.tensor([[i, i + 1]]), 16) for i in range(4)]
+    whole = Tokens.cat(parts)
+    assert len(whole) == 4
+    merged = whole.merged(2)
+    assert merged.tensor.tolist() == [[0, 1, 1, 2], [2, 3, 3, 4]]
+    assert merged.length.tolist() == [4, 4]
+    assert merged.bits.tolist() == [16.0, 16.0]
+    files = Tokens.cat([Tokens.of_bytes([b"a"]), Tokens.of_bytes([b"bc", b"d", b"e"])]).merged(2)
+    assert files.files == (b"abc", b"de")
+    assert files.bits.tolist() == [24.0, 16.0]
+
+
+def test_streams_must_be_named_where_there_are_several() -> None:
+    tokens = Tokens.of_indices({"a": torch.zeros(1, 2).long(), "b": torch.zeros(1, 1).long()}, {"a": 2, "b": 4})
+    assert tokens.bits.tolist() == [4.0]
+    with pytest.raises(AdapterError, match="streams a, b"):
+        _ = tokens.tensor

@@ -1,0 +1,149 @@
+"""The Fréchet distance, KID and Inception Score: by algebra, and against torch-fidelity."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tokbench.batch import Batch
+from tokbench.errors import NotApplicable
+from tokbench.metrics.frechet import Frechet, Gaussian, frechet_distance
+from tokbench.metrics.kid import KID
+
+
+def gaussian(features: np.ndarray) -> Gaussian:
+    made = Gaussian()
+    made.add(features)
+    return made
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    one, two = gaussian(a), gaussian(b)
+    return frechet_distance(one.mean, one.covariance, two.mean, two.covariance)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def spd(rng: np.random.Generator, size: int) -> np.ndarray:
+    root = rng.normal(size=(size, size))
+    return root @ root.T
+
+
+def test_equal_covariances_leave_the_squared_mean_gap(rng: np.random.Generator) -> None:
+    covariance, one, two = spd(rng, 20), rng.normal(size=20), rng.normal(size=20)
+    assert frechet_distance(one, covariance, two, covariance) == pytest.approx(((one - two) ** 2).sum(), rel=1e-10)
+
+
+def test_commuting_covariances_have_a_closed_form() -> None:
+    a, b = np.array([1.0, 4.0, 9.0]), np.array([4.0, 1.0, 16.0])
+    zero = np.zeros(3)
+    assert frechet_distance(zero, np.diag(a), zero, np.diag(b)) == pytest.approx(((a**0.5 - b**0.5) ** 2).sum())
+
+
+def test_symmetric_and_rotation_invariant(rng: np.random.Generator) -> None:
+    a, b, m, n = spd(rng, 8), spd(rng, 8), rng.normal(size=8), rng.normal(size=8)
+    turn = np.linalg.qr(rng.normal(size=(8, 8)))[0]
+    expected = frechet_distance(m, a, n, b)
+    assert frechet_distance(n, b, m, a) == pytest.approx(expected, rel=1e-10)
+    turned = frechet_distance(turn @ m, turn @ a @ turn.T, turn @ n, turn @ b @ turn.T)
+    assert turned == pytest.approx(expected, rel=1e-10)
+
+
+def test_equals_the_matrix_square_root(rng: np.random.Generator) -> None:
+    from scipy.linalg import sqrtm
+
+    a, b, zero = spd(rng, 30), spd(rng, 30), np.zeros(30)
+    expected = np.trace(a + b - 2 * sqrtm(a @ b).real)
+    assert frechet_distance(zero, a, zero, b) == pytest.approx(expected, rel=1e-9)
+
+
+def test_singular_covariances(rng: np.random.Generator) -> None:
+    """Fewer images than dimensions: no NaN, 0 for the same set, and the nuclear norm of the centred Gram matrix."""
+    a, b = rng.normal(size=(12, 64)), rng.normal(size=(12, 64)) + 0.3
+    assert distance(a, a) == pytest.approx(0, abs=1e-9)
+    x, y = (a - a.mean(0)) / 11**0.5, (b - b.mean(0)) / 11**0.5
+    overlap = np.linalg.svd(x @ y.T, compute_uv=False).sum()
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + (x**2).sum() + (y**2).sum() - 2 * overlap
+    assert distance(a, b) == pytest.approx(expected, rel=1e-10)
+
+
+def test_both_forms_of_a_gaussian_agree(rng: np.random.Generator) -> None:
+    """Below D vectors they are kept, above they are summed: the same mean, covariance and distance, merged or not."""
+    features = rng.normal(size=(40, 16)) @ rng.normal(size=(16, 16)) + 3
+    for count in (10, 16, 17, 40):
+        part = features[:count]
+        whole, left, right = gaussian(part), gaussian(part[:7]), gaussian(part[7:])
+        left.merge(right)
+        for made in (whole, left):
+            assert made.count == count
+            np.testing.assert_allclose(made.mean, part.mean(0), rtol=1e-12)
+            np.testing.assert_allclose(made.covariance, np.cov(part, rowvar=False), atol=1e-11)
+            np.testing.assert_allclose(made.root @ made.root.T, np.cov(part, rowvar=False), atol=1e-11)
+        assert (whole._rows is None) == (count > 16)
+    summed, few = gaussian(features), gaussian(features[:5])
+    summed.merge(few)
+    few.merge(gaussian(features))
+    np.testing.assert_allclose(summed.covariance, few.covariance, atol=1e-11)
+
+
+def test_constant_features(rng: np.random.Generator) -> None:
+    assert distance(np.ones((5, 4)), np.ones((5, 4))) == pytest.approx(0, abs=1e-12)
+    assert distance(np.ones((5, 4)), np.zeros((5, 4))) == pytest.approx(4)
+
+
+def test_equals_torch_fidelity(rng: np.random.Generator) -> None:
+    fid = pytest.importorskip("torch_fidelity.metric_fid")
+    mix = rng.normal(size=(96, 96))
+    a, b = rng.normal(size=(400, 96)) @ mix, rng.normal(size=(400, 96)) @ mix * 1.1 + 0.2
+    stats = [fid.fid_features_to_statistics(torch.from_numpy(x)) for x in (a, b)]
+    expected = fid.fid_statistics_to_metric(*stats, verbose=False)["frechet_inception_distance"]
+    assert distance(a, b) == pytest.approx(expected, rel=1e-7)
+
+
+def test_the_metric_equals_torch_fidelity(networks, photos: torch.Tensor, damaged: torch.Tensor) -> None:
+    fid = pytest.importorskip("torch_fidelity.metric_fid")
+    network = networks.get("inception-2015-12-05")
+    metric = Frechet("rfid_64", network, "64")
+    reference, image = torch.cat([photos, photos.flip(3)]), torch.cat([damaged, damaged.flip(2)])
+    metric.update(Batch(torch.arange(12), reference, image))
+    stats = [fid.fid_features_to_statistics(network(images)["64"]) for images in (reference, image)]
+    expected = fid.fid_statistics_to_metric(*stats, verbose=False)["frechet_inception_distance"]
+    assert metric.compute()["rfid_64"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_kid_on_more_than_a_subset_equals_torch_fidelity(networks) -> None:
+    kid = pytest.importorskip("torch_fidelity.metric_kid")
+    metric = KID("kid_768", networks.get("inception-2015-12-05"), "768")
+    draw = torch.Generator().manual_seed(0)
+    a, b = torch.randn(1200, 8, generator=draw), torch.randn(1200, 8, generator=draw) + 0.1
+    for start, end in ((700, 1200), (0, 700)):  # shards in any order
+        metric._reference.add(torch.arange(start, end), a[start:end])
+        metric._image.add(torch.arange(start, end), b[start:end])
+    expected = kid.kid_features_to_metric(a, b, kid_subsets=100, kid_subset_size=1000, rng_seed=2020, verbose=False)
+    assert metric.compute()["kid_768"] == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-9)
+
+
+def test_one_image_is_refused(networks, photos: torch.Tensor) -> None:
+    metric = Frechet("rfid", networks.get("inception-2015-12-05"), "2048")
+    metric.update(Batch(torch.arange(1), photos[:1], photos[:1]))
+    with pytest.raises(NotApplicable, match="at least 2 images"):
+        metric.compute()
+
+
+def test_kid_equals_the_unbiased_estimator(networks, photos: torch.Tensor, damaged: torch.Tensor) -> None:
+    network = networks.get("inception-2015-12-05")
+    metric = KID("kid_768", network, "768")
+    metric.update(Batch(torch.arange(len(photos)), photos, damaged))
+    x, y = (network(images)["768"].double().numpy() for images in (photos, damaged))
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return (a @ b.T / 768 + 1) ** 3
+
+    n = len(x)
+    within = sum((kernel(z, z).sum() - np.trace(kernel(z, z))) / (n * (n - 1)) for z in (x, y))
+    expected = within - 2 * kernel(x, y).mean()
+    assert metric.compute()["kid_768"] == pytest.approx(expected, abs=1e-5)

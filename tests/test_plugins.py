@@ -1,0 +1,159 @@
+"""Finding and loading adapters and datasets; weight files."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tokbench import weights
+from tokbench.errors import AdapterError, MissingWeights, UsageError
+from tokbench.plugins import adapter_files, find_root, load_adapter
+
+TOML = 'summary = "s"\n[model]\npatch = 4\nlevels = 2\n'
+
+
+@pytest.fixture
+def own(root: Path, tmp_path: Path) -> Path:
+    """A copy of the template as somebody's own adapter with two variants, and its root."""
+    folder = tmp_path / "own-root" / "adapters" / "mine"
+    shutil.copytree(root / "adapters" / "toy", folder, ignore=shutil.ignore_patterns("*.toml", "__pycache__"))
+    for name in ("default", "small"):
+        (folder / f"{name}.toml").write_text(TOML)
+    return folder
+
+
+def test_variants_are_named_after_folder_and_file(own: Path) -> None:
+    assert list(adapter_files(own.parent.parent)) == ["mine", "mine.small"]
+    loaded = load_adapter("mine.small", root=own.parent.parent)
+    assert (loaded.name, loaded.model.spec.downsample) == ("mine.small", 4)
+
+
+def test_by_path(own: Path) -> None:
+    assert load_adapter(str(own / "small.toml")).name == "mine.small"
+    with pytest.raises(UsageError, match="not one but 2 variant files"):
+        load_adapter(str(own))
+    (own / "small.toml").unlink()
+    assert load_adapter(str(own)).name == "mine"
+    with pytest.raises(UsageError, match=r"has no adapter\.py"):
+        load_adapter(str(own.parent))
+
+
+def test_two_folders_with_a_module_of_the_same_name_do_not_clash(tmp_path: Path) -> None:
+    for name, patch in (("one", 2), ("two", 4)):
+        folder = tmp_path / "adapters" / name
+        folder.mkdir(parents=True)
+        (folder / "model.py").write_text(f"PATCH = {patch}\n")
+        (folder / "v.toml").write_text("")
+        (folder / "adapter.py").write_text(
+            "from tokbench.tokenizer import Tokenizer, TokenizerSpec\n"
+            "from .model import PATCH\n"
+            "class Any(Tokenizer):\n"
+            "    def __init__(self, name): self.spec = TokenizerSpec(name, 'codec', multiple=PATCH)\n"
+            "    def encode(self, images): ...\n"
+            "    def decode(self, tokens, seeds): ...\n"
+            "def load(variant, device): return Any(variant.name)\n"
+        )
+    for name, patch in (("one", 2), ("two", 4)):
+        assert load_adapter(f"{name}.v", root=tmp_path).model.spec.multiple == patch
+
+
+@pytest.mark.parametrize(
+    ("code", "complaint"),
+    [
+        ("import nothing_of_that_name", r"adapter\.py cannot be imported \(ModuleNotFoundError"),
+        ("x = 1", "has no function load"),
+        ("def load(variant, device): raise KeyError('model')", "failed to load .KeyError"),
+        ("class M:\n class spec: name = 'other'\ndef load(variant, device): return M()", "named 'other', not 'mine'"),
+    ],
+)
+def test_broken_adapters_are_named(own: Path, code: str, complaint: str) -> None:
+    (own / "adapter.py").write_text(code)
+    with pytest.raises(AdapterError, match=complaint):
+        load_adapter("mine", root=own.parent.parent)
+
+
+def test_broken_toml_is_named(own: Path) -> None:
+    (own / "default.toml").write_text("= nonsense")
+    with pytest.raises(AdapterError, match=r"default\.toml cannot be read"):
+        load_adapter("mine", root=own.parent.parent)
+
+
+def test_packages_bring_adapters_through_an_entry_point(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    shutil.copytree(own, site / "theirs")
+    (site / "theirs" / "__init__.py").write_text("")
+    info = site / "theirs-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[tokbench.adapters]\ntheirs = theirs\n")
+    monkeypatch.setattr(sys, "path", [str(site), *sys.path])
+    assert load_adapter("theirs.small").name == "theirs.small"
+
+
+def test_root_order(own: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = own.parent.parent
+    monkeypatch.setenv("TOKBENCH_ROOT", str(mine))
+    assert find_root() == mine
+    assert find_root(root) == root
+    monkeypatch.delenv("TOKBENCH_ROOT")
+    monkeypatch.chdir(mine)
+    assert find_root() == mine
+    monkeypatch.chdir(tmp_path)
+    assert find_root() == root
+    with pytest.raises(UsageError, match="neither an adapters/ nor a datasets/"):
+        find_root(tmp_path)
+
+
+def test_missing_weights_name_file_places_and_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKBENCH_WEIGHTS", str(tmp_path / "w"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "t"))
+    with pytest.raises(MissingWeights) as caught:
+        weights.find("lpips-vgg", weights.NETWORKS["lpips-vgg"])
+    text = str(caught.value)
+    hub = tmp_path / "t" / "hub" / "checkpoints"
+    for part in ("vgg16-397923af.pth", str(tmp_path / "w"), str(hub), "https://", "add FILE"):
+        assert part in text
+
+
+def test_a_file_with_a_wrong_hash_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKBENCH_WEIGHTS", str(tmp_path))
+    (tmp_path / "vgg16-397923af.pth").write_bytes(b"half a file")
+    with pytest.raises(MissingWeights, match=r"has sha256 .* not 397923af"):
+        weights.find("lpips-vgg", weights.NETWORKS["lpips-vgg"])
+
+
+def test_add_checks_the_hash_and_puts_the_file_in_place(tmp_path: Path, private_cache: Path, cli) -> None:
+    import hashlib
+
+    file = tmp_path / "downloaded (1).bin"
+    file.write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    known = [weights.WeightFile("proper.pth", digest[:8], "somewhere")]
+    assert weights.add(file, known) == private_cache / "weights" / "proper.pth"
+    assert weights.find("x", known).path == private_cache / "weights" / "proper.pth"
+    done = cli("weights", "add", file)
+    assert done.exit_code == 2
+    assert digest in done.stderr
+
+
+def test_download_only_when_allowed_and_only_the_right_file(tmp_path: Path, private_cache: Path) -> None:
+    import hashlib
+
+    file = tmp_path / "served.pth"
+    file.write_bytes(b"weights")
+    good = weights.WeightFile("got.pth", hashlib.sha256(b"weights").hexdigest(), "here", url=file.as_uri())
+    with pytest.raises(MissingWeights, match="--allow-download"):
+        weights.find("x", [good])
+    assert weights.find("x", [good], allow_download=True).path.read_bytes() == b"weights"
+    bad = weights.WeightFile("other.pth", "0" * 64, "here", url=file.as_uri())
+    with pytest.raises(MissingWeights, match="gave a file with sha256"):
+        weights.find("x", [bad], allow_download=True)
+    absent = weights.WeightFile("absent.pth", "0" * 64, "here", url=(tmp_path / "no").as_uri())
+    with pytest.raises(MissingWeights, match="its download failed"):
+        weights.find("x", [absent], allow_download=True)
+    assert sorted(path.name for path in (private_cache / "weights").iterdir()) == ["got.pth"]

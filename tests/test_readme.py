@@ -1,0 +1,141 @@
+"""What README says is true: its commands run, its tables are those of results/, its links and names exist."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tokbench.leaderboard import COLUMNS
+from tokbench.metrics import METRICS
+from tokbench.result import load
+from tokbench.weights import NETWORKS
+
+README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture
+def workplace(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what README's commands name: images, reconstructions, a diffusers folder, a TorchScript pair."""
+    shutil.copytree(photo_folder, tmp_path / "path" / "to" / "images")
+    shutil.copytree(photo_folder, tmp_path / "reconstructions")
+    down, up = torch.nn.AvgPool2d(8), torch.nn.Upsample(scale_factor=8)
+    (tmp_path / "path" / "to" / "model").mkdir()
+    torch.jit.script(down).save(tmp_path / "path" / "to" / "model" / "encoder.jit")
+    torch.jit.script(up).save(tmp_path / "path" / "to" / "model" / "decoder.jit")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_own_checkpoint_commands_run(workplace: Path, cli) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    diffusers.AutoencoderTiny(
+        encoder_block_out_channels=(4, 4),
+        decoder_block_out_channels=(4, 4),
+        num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1),
+    ).save_pretrained(workplace / "path" / "to" / "vae")
+    commands = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("tokbench eval")]
+    assert len(commands) == 3
+    for command in commands:
+        done = cli(*shlex.split(command)[1:], "--metrics", "psnr", "--limit", 2)
+        assert done.exit_code == 0, (command, done.stderr)
+    assert len(list((workplace / "results").glob("*/*.json"))) == 3
+
+
+def test_the_five_lines_are_an_adapter(workplace: Path, cli) -> None:
+    (code,) = blocks("python")
+    folder = workplace / "path" / "to" / "folder"
+    folder.mkdir()
+    (folder / "default.toml").write_text("")
+    (folder / "adapter.py").write_text(
+        "import torch\nfrom tokbench.tokenizer import Tokenizer, TokenizerSpec\nfrom tokbench.tokens import Tokens\n"
+        "class Model(torch.nn.Module):\n"
+        "    def encode(self, x): return ((x.mean(1)[:, ::16, ::16] + 1) * 99).long()\n"
+        "    def decode(self, c):\n"
+        "        return torch.nn.Upsample(scale_factor=16)((c[:, None] / 99.0 - 1).repeat(1, 3, 1, 1))\n"
+        f"def load_my_model(): return Model()\n{code}\ndef load(variant, device): return Mine(variant.name)\n"
+    )
+    done = cli("eval", "path/to/folder", "--data", "path/to/images", "--metrics", "psnr,rate,codebook")
+    assert done.exit_code == 0, done.stderr
+    (path,) = Path("results").glob("folder/*.json")
+    assert load(path).metrics["tokens_per_image"]["value"] == 256
+
+
+def test_tables_are_those_of_the_results(root: Path) -> None:
+    spec = importlib.util.spec_from_file_location("tables", root / "docs" / "tables.py")
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    assert README.count("<!-- table:") == 2
+    assert tables.filled(README) == README, "run python docs/tables.py"
+
+
+def test_the_demo_table_is_that_of_make_demo(root: Path) -> None:
+    demo = re.search(r"^DEMO_ADAPTERS \?= (.*)$", (root / "Makefile").read_text(), re.MULTILINE)[1].split()
+    shown = re.search(r"<!-- table: samples-reconstruct -lpips (.*) -->", README)[1].split()
+    assert shown == demo
+
+
+def test_every_number_metric_and_weight_file_is_explained() -> None:
+    for column in COLUMNS:
+        assert f"`{column.field}`" in README or column.field in ("rfid_192", "rfid_64", "exact"), column.field
+    for name, entry in METRICS.items():
+        assert f"`{name}`" in README or name in ("codebook", "rate", "speed"), name
+        assert entry.network is None or NETWORKS[entry.network][0].file in README
+
+
+def test_links_lead_somewhere(root: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (root / target).exists(), target
+
+
+def test_committed_results_are_whole(root: Path) -> None:
+    paths = sorted((root / "results").glob("*/*.json"))
+    assert paths
+    for path in paths:
+        result = load(path)
+        assert result.error is None, path
+        assert result.bad_images == [], path
+        assert path == root / "results" / result.path
+        assert 0 < len(result.per_image["index"]) == result.num_images <= 2000, path
+        for number in ("psnr", "ssim", "lpips", "bpp"):
+            value = result.metrics[number]["value"]
+            if value is not None:
+                assert np.nanmean(result.per_image[number]) == pytest.approx(value, rel=1e-8), (path, number)
+
+
+def test_committed_leaderboards_are_made_again_byte_for_byte(root: Path, tmp_path: Path, cli) -> None:
+    shutil.copytree(root / "results", tmp_path / "results")
+    expected = {path.name: path.read_bytes() for path in (root / "results" / "leaderboard").iterdir()}
+    for path in (tmp_path / "results" / "leaderboard").iterdir():
+        path.unlink()
+    assert cli("leaderboard", "--out", tmp_path / "results").exit_code == 0
+    made = {path.name: path.read_bytes() for path in (tmp_path / "results" / "leaderboard").iterdir()}
+    assert made == expected
+
+
+def test_the_committed_numbers_come_out_again(root: Path, tmp_path: Path, cli) -> None:
+    """Two codecs on the first 20 embedded images: each image's PSNR and bytes as committed."""
+    done = cli("eval", "jpeg.q50", "resize.2", "--metrics", "psnr,ssim,rate", "--limit", 20, "--out", tmp_path)
+    assert done.exit_code == 0, done.stderr
+    for adapter in ("jpeg.q50", "resize.2"):
+        committed = load(root / "results" / adapter / "samples-reconstruct.json").per_image
+        again = load(next((tmp_path / adapter).glob("*.json"))).per_image
+        for number in ("psnr", "ssim", "bits_per_image"):
+            np.testing.assert_allclose(again[number], committed[number][:20], rtol=1e-9)
+
+
+def test_the_picture_is_an_image(root: Path) -> None:
+    assert (root / "docs" / "flow.svg").read_text().startswith("<svg ")
+    assert Image.open(next((root / "datasets" / "samples" / "pages").glob("*.png"))).size == (256, 256)
