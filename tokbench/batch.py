@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import Tensor
 
 from tokbench.errors import MissingField
+from tokbench.pixels import rounded
+from tokbench.protocol import Rounding
 from tokbench.tokens import Tokens
 
 if TYPE_CHECKING:
     from tokbench.readers.network import Network
+
+Side = Literal["reference", "image", "original"]
 
 
 @dataclass(frozen=True)
@@ -24,14 +29,24 @@ class Timing:
 
 
 @dataclass
+class Memo:
+    """What has been made of one set of images: roundings, and what networks saw in them. Each is made once."""
+
+    rounded: dict[Rounding, Tensor] = field(default_factory=dict)
+    features: dict[tuple[str, int], dict[str, Tensor]] = field(default_factory=dict)
+
+
+@dataclass
 class Batch:
     """B images and what a tokenizer made of them.
 
-    index: int64 (B,), positions in the dataset. reference, image: float32 (B, 3, H, W) in [0, 1], both on the 8-bit
-    grid k/255, on the CPU. A field that a task does not produce is None, and `need` says so to the metric that asks.
+    index: int64 (B,), positions in the dataset. reference, image: float32 (B, 3, H, W) in [0, 1] on the CPU, not yet
+    rounded: a metric asks for them with `rounded` and its protocol's rounding. original: the whole image files, each
+    (1, 3, h, w), where the protocol compares with them. A field that a task does not produce is None, and `need` says
+    so to the metric that asks.
 
-    Features of frozen networks are computed once and kept: those of `reference` in `reference_memo`, which all
-    adapters that see these images share, those of `image` in `image_memo`.
+    Whatever is made of `reference` is kept in `reference_memo`, which all adapters that see these images share; what is
+    made of `image`, in `image_memo`.
     """
 
     index: Tensor
@@ -39,22 +54,45 @@ class Batch:
     image: Tensor | None = None
     tokens: Tokens | None = None
     timing: Timing | None = None
-    reference_memo: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    image_memo: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    original: list[Tensor] | None = None
+    reference_memo: Memo = field(default_factory=Memo)
+    image_memo: Memo = field(default_factory=Memo)
 
     def __len__(self) -> int:
         return len(self.index)
 
-    def need(self, name: Literal["reference", "image", "tokens", "timing"]) -> Any:
+    def need(self, name: Literal["reference", "image", "tokens", "timing", "original"]) -> Any:
         """The field of that name. Raises MissingField where this stream does not carry it."""
         value = getattr(self, name)
         if value is None:
             raise MissingField(f"needs '{name}', which this adapter and task do not produce")
         return value
 
-    def features(self, network: Network, side: Literal["reference", "image"]) -> dict[str, Tensor]:
-        """A network's features (B, ...) of one side's images, by layer; one forward pass serves all metrics."""
+    def rounded(self, side: Literal["reference", "image"], rounding: Rounding = "nearest") -> Tensor:
+        """One side's images (B, 3, H, W) on the 8-bit grid, or as they are for `none`. Made once: do not write to it.
+
+        Raises MissingField where this stream does not carry them.
+        """
+        images: Tensor = self.need(side)
         memo = self.reference_memo if side == "reference" else self.image_memo
-        if network.name not in memo:
-            memo[network.name] = network(self.need(side))
-        return memo[network.name]
+        if rounding not in memo.rounded:
+            made = rounded(images, rounding)
+            # Where two roundings agree (an 8-bit original), networks need look only once.
+            same = (other for other in memo.rounded.values() if torch.equal(other, made))
+            memo.rounded[rounding] = next(same, made)
+        return memo.rounded[rounding]
+
+    def features(self, network: Network, side: Side, rounding: Rounding = "nearest") -> dict[str, Tensor]:
+        """A network's features (B, ...) of one side's images, by layer; one forward pass serves all metrics."""
+        if side == "original":
+            memo, wanted = self.reference_memo, self.need("original")
+        else:
+            memo, wanted = self.reference_memo if side == "reference" else self.image_memo, self.rounded(side, rounding)
+        key = network.key, id(wanted)  # the memo or this batch holds `wanted`, so its id stays its own
+        if key not in memo.features:
+            if side == "original":
+                each = [network(rounded(image, rounding)) for image in wanted]
+                memo.features[key] = {layer: torch.cat([one[layer] for one in each]) for layer in each[0]}
+            else:
+                memo.features[key] = network(wanted)
+        return memo.features[key]

@@ -18,6 +18,7 @@ from torch import Tensor
 from tokbench.errors import BadImage, DataError, UsageError
 from tokbench.pixels import from_bytes
 from tokbench.plugins import dataset_folders, slug
+from tokbench.prepare import prepare
 from tokbench.protocol import Protocol
 from tokbench.sources import Manifest, Source, open_source, open_sources, sort_by
 from tokbench.weights import cache_dir
@@ -25,11 +26,15 @@ from tokbench.weights import cache_dir
 
 @dataclass(frozen=True)
 class Images:
-    """What a dataset yields: positions (B,), names, and the prepared images, float32 (B, 3, H, W) in [0, 1]."""
+    """What a dataset yields: positions (B,), names, and the prepared images, float32 (B, 3, H, W) in [0, 1].
+
+    original: the whole files, each (1, 3, h, w), where the protocol compares with them.
+    """
 
     index: Tensor
     names: list[str]
     reference: Tensor
+    original: list[Tensor] | None = None
 
 
 @dataclass
@@ -94,10 +99,10 @@ class Dataset:
         """The images, `batch_size` at a time (the last batch may be smaller). Unreadable ones go to `bad`."""
         self.bad.clear()
         self.enlarged, self.shape, self._digest = 0, None, hashlib.sha256()
-        held: list[tuple[int, str, np.ndarray]] = []
+        held: list[_Prepared] = []
         for position, name in enumerate(self.names):
             try:
-                held.append((position, name, self._prepare(position)))
+                held.append(self._prepare(position))
             except BadImage as error:
                 self.bad.append((name, str(error)))
             if len(held) == batch_size:
@@ -106,26 +111,41 @@ class Dataset:
         if held:
             yield self._batch(held)
 
-    def _prepare(self, position: int) -> np.ndarray:
-        image, enlarged = self.protocol.prepare(self.source.open(position), self.size)
-        pixels = np.asarray(image)
+    def _prepare(self, position: int) -> _Prepared:
+        name, image = self.source.names[position], self.source.open(position)
+        pixels, enlarged = prepare(image, self.size, self.protocol)
         if self.shape is None:
             self.shape = (pixels.shape[0], pixels.shape[1])
         elif pixels.shape[:2] != self.shape:
-            raise BadImage(f"{self.source.names[position]}: changed its size during the run")
+            raise BadImage(f"{name}: changed its size during the run")
         self.enlarged += enlarged
-        self._digest.update(repr(pixels.shape).encode())
-        self._digest.update(pixels.tobytes())
-        return pixels
+        original = np.array(image) if self.protocol.reference == "original" else None
+        for part in (pixels,) if original is None else (pixels, original):
+            self._digest.update(repr(part.shape).encode())
+            self._digest.update(np.ascontiguousarray(part).tobytes())
+        return _Prepared(position, name, pixels, original)
 
     @staticmethod
-    def _batch(held: list[tuple[int, str, np.ndarray]]) -> Images:
-        pixels = torch.from_numpy(np.stack([pixels for _, _, pixels in held]))
+    def _batch(held: list[_Prepared]) -> Images:
         return Images(
-            torch.tensor([position for position, _, _ in held]),
-            [name for _, name, _ in held],
-            from_bytes(pixels.permute(0, 3, 1, 2).contiguous()),
+            torch.tensor([one.position for one in held]),
+            [one.name for one in held],
+            _tensor(np.stack([one.pixels for one in held])),
+            [_tensor(one.original[None]) for one in held if one.original is not None] or None,
         )
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    position: int
+    name: str
+    pixels: np.ndarray
+    original: np.ndarray | None
+
+
+def _tensor(pixels: np.ndarray) -> Tensor:
+    """Levels (B, H, W, 3) to float32 (B, 3, H, W) in [0, 1]."""
+    return from_bytes(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous())
 
 
 def open_dataset(

@@ -9,11 +9,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from tokbench.batch import Batch, Timing
+from tokbench.batch import Batch, Memo, Timing
 from tokbench.dataset import Images
 from tokbench.errors import AdapterError
 from tokbench.fit import fit
-from tokbench.pixels import from_bytes, to_bytes
 from tokbench.speed import timed, with_peak
 from tokbench.tokenizer import ImageSource, Reconstructor, Tokenizer
 from tokbench.tokens import Tokens
@@ -32,16 +31,16 @@ def image_seeds(seed: int, index: Sequence[int], per_image: int) -> list[int]:
 def reconstruct(
     model: Reconstructor,
     images: Images,
-    memo: dict[str, dict[str, Tensor]],
+    memo: Memo,
     *,
     device: str,
     batch_size: int,
     seed: int,
     watch_memory: bool = False,
 ) -> Batch:
-    """One batch through encode and decode, its output clamped and rounded to 8 bits.
+    """One batch through encode and decode, its output clamped to [0, 1].
 
-    `memo` keeps the reference images' features for the other adapters of this pass. `watch_memory` measures the peak.
+    `memo` keeps what is made of the references for the other adapters of this pass. `watch_memory` measures the peak.
     Raises AdapterError where the tokenizer breaks its contract.
     """
     low, high = model.spec.range
@@ -76,8 +75,9 @@ def reconstruct(
         image,
         Tokens.cat(tokens).merged(plan.tiles) if tokens else None,
         Timing(encoding, decoding, peak) if tokens else None,
+        images.original,
         reference_memo=memo,
-        image_memo=memo if torch.equal(image, images.reference) else {},  # exact images need no second forward pass
+        image_memo=memo if torch.equal(image, images.reference) else Memo(),  # exact images need no second forward pass
     )
 
 
@@ -98,7 +98,7 @@ def _check_tokens(tokens: Tokens, part: Tensor, model: Reconstructor) -> None:
 
 
 def _finish(images: Tensor, like: Tensor, model: Reconstructor) -> Tensor:
-    """Decoded images from the spec's range to float32 [0, 1] on the 8-bit grid, on the CPU."""
+    """Decoded images from the spec's range to float32 in [0, 1], clamped, on the CPU."""
     name = model.spec.name
     if not isinstance(images, Tensor) or images.shape != like.shape:
         given = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
@@ -106,7 +106,7 @@ def _finish(images: Tensor, like: Tensor, model: Reconstructor) -> Tensor:
     if not torch.isfinite(images).all():
         raise AdapterError(f"{name}: decode gave NaN or infinite pixels")
     low, high = model.spec.range
-    return from_bytes(to_bytes((images.float() - low) / (high - low))).cpu()
+    return ((images.float() - low) / (high - low)).clamp(0, 1).cpu()
 
 
 TASKS = {"reconstruct": reconstruct}

@@ -46,8 +46,10 @@ class Found:
 
 _TORCHVISION = "https://download.pytorch.org/models/"
 
+INCEPTION = "inception-2015-12-05"
+
 NETWORKS: dict[str, tuple[WeightFile, ...]] = {
-    "inception-2015-12-05": (
+    INCEPTION: (
         WeightFile(
             "weights-inception-2015-12-05-6726825d.pth",
             "6726825d",

@@ -6,13 +6,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 from tokbench.errors import MissingWeights
-from tokbench.weights import NETWORKS, find
+from tokbench.weights import INCEPTION, NETWORKS, find
 
 if TYPE_CHECKING:
     from tokbench.readers.network import Network
 
 READERS = {
-    "inception-2015-12-05": ("inception:Inception", {}),
+    INCEPTION: ("inception:Inception", {}),
     "efficientnet-lite0": ("efficientnet:EfficientNetLite0", {}),
     "lpips-alex": ("perceptual:LPIPSNetwork", {"net": "alex"}),
     "lpips-vgg": ("perceptual:LPIPSNetwork", {"net": "vgg"}),
@@ -29,8 +29,15 @@ class Networks:
         self._made: dict[str, Network] = {}
         self._missing: dict[str, MissingWeights] = {}
 
-    def get(self, name: str) -> Network:
-        """The network of that name. Raises MissingWeights where its weights are not on this machine."""
+    def get(self, name: str, path: str | None = None) -> Network:
+        """The network of that name; `path` is its way from images to its input, where it has several.
+
+        Raises MissingWeights where its weights are not on this machine.
+        """
+        if path is not None and (plain := self.get(name)).input != path:
+            if f"{name}/{path}" not in self._made:
+                self._made[f"{name}/{path}"] = plain.seeing(path)
+            return self._made[f"{name}/{path}"]
         if name in self._missing:  # neither hashed nor downloaded again for every metric and adapter
             raise self._missing[name]
         if name not in self._made:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from torch_fidelity import feature_extractor_inceptionv3 as port
 
 from tokbench.errors import MissingWeights, UsageError
-from tokbench.pixels import to_bytes
+from tokbench.pixels import levels
 from tokbench.readers.network import Network
 from tokbench.state import fold_batch_norm, load_strictly, read_state
 from tokbench.weights import NETWORKS, Found
@@ -63,9 +65,10 @@ class Inception(Network):
     columns, channels). `logits_unbiased`: (B, 1008), the 2048-d features times the last layer's weights without its
     bias, from which the field computes the Inception Score.
 
-    Images become 8-bit values, are resized to 299 x 299 as TensorFlow 1 did (bilinear, no half-pixel centres, no
-    antialias) and scaled to (x - 128) / 128: the protocol of ADM and torch-fidelity.
+    `input` is how images become the network's 299 x 299 values (see `tokbench.protocol.InputPath`).
     """
+
+    input = "tf1"
 
     def __init__(self, found: Found, device: str) -> None:
         """Raises MissingWeights where a block in the file is not exactly as expected. The file may end early."""
@@ -91,7 +94,8 @@ class Inception(Network):
             full = NETWORKS[self.name][0]
             raise MissingWeights(
                 f"{self.name}: layer {layer} needs {', '.join(missing)}, which {self.path.name} does not hold; get "
-                f"the full {full.file} from {full.get} ({full.url}) and run 'tokbench weights add FILE'"
+                f"the full {full.file} from {full.get} ({full.url}) and run 'tokbench weights add FILE'",
+                fact=f"{self.name}: layer {layer} needs blocks that {self.path.name} does not hold",
             )
         super().want(layer)
 
@@ -100,8 +104,7 @@ class Inception(Network):
         if not self.layers:
             return features
         depth = max(_ORDER.index(ENDS[layer]) for layer in self.layers)
-        x = resize_like_tensorflow1(to_bytes(images.to(self.device)).float(), SIZE)
-        x = ((x - 128) / 128).contiguous(memory_format=torch.channels_last)
+        x = _INPUT[self.input](images.to(self.device)).contiguous(memory_format=torch.channels_last)
         for name in _ORDER[: depth + 1]:
             if name == "Mixed_6d" and "sfid" in self.layers:
                 features["sfid"] = self._spatial(x)
@@ -121,6 +124,27 @@ class Inception(Network):
         weight, bias = (self.blocks.get_parameter(f"Mixed_6d.branch1x1.conv.{part}") for part in ("weight", "bias"))
         maps = F.relu(F.conv2d(x, weight[:SFID_CHANNELS], bias[:SFID_CHANNELS]))
         return maps.permute(0, 2, 3, 1).flatten(1)
+
+
+def _tf1(images: Tensor) -> Tensor:
+    """As the TensorFlow graph, torch-fidelity and ADM: it expects 0 to 255."""
+    return (resize_like_tensorflow1(levels(images).float(), SIZE) - 128) / 128
+
+
+def _half_pixel(images: Tensor) -> Tensor:
+    """As pytorch-fid."""
+    return 2 * F.interpolate(images, (SIZE, SIZE), mode="bilinear", align_corners=False) - 1
+
+
+def _clean(images: Tensor) -> Tensor:
+    """As clean-fid in its mode `clean` (Parmar et al., CVPR 2022): Pillow's antialiased bicubic, not rounded."""
+    planes = levels(images).float().cpu().flatten(0, 1).numpy()
+    resized = [Image.fromarray(plane).resize((SIZE, SIZE), Image.Resampling.BICUBIC) for plane in planes]
+    stacked = torch.from_numpy(np.stack([np.asarray(plane) for plane in resized])).unflatten(0, (-1, 3))
+    return (stacked.clamp(0, 255).to(images.device) - 128) / 128
+
+
+_INPUT: dict[str | None, Callable[[Tensor], Tensor]] = {"tf1": _tf1, "half-pixel": _half_pixel, "clean": _clean}
 
 
 def resize_like_tensorflow1(images: Tensor, size: int) -> Tensor:

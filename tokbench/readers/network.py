@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -15,12 +17,28 @@ CHUNK = 16
 class Network(ABC):
     """`network(images)` gives each wanted layer's features of images (B, 3, H, W) in [0, 1].
 
-    name: the network's name in results. sha256: of its weights file. layers: those asked for so far;
-    a forward pass stops after the deepest of them.
+    name: the network's name in results. sha256: of its weights file. layers: those asked for so far; a forward pass
+    stops after the deepest of them. input: which of several ways leads from images to its input; None for only one.
     """
 
     name: str
     sha256: str
+    input: str | None = None
+
+    @property
+    def key(self) -> str:
+        """What tells its features from those of another instance."""
+        return f"{self.name}/{self.input or ''}"
+
+    def told(self) -> dict[str, str]:
+        """What a result must say of it."""
+        return {"network": self.name, "sha256": self.sha256} | ({"input": self.input} if self.input else {})
+
+    def seeing(self, path: str) -> Self:
+        """The same network, its weights shared, with another way to its input."""
+        other = copy.copy(self)
+        other.input, other.layers = path, set(self.layers)
+        return other
 
     def __init__(self) -> None:
         self.layers: set[str] = set()

@@ -27,7 +27,10 @@ class LPIPSNetwork(Network):
 
     `distance` turns those of two sets of images into LPIPS. Memory, float32, 256 x 256 images: AlexNet 2.6 MB an image,
     VGG 32 MB an image: 0.5 GB a side for a batch of 16, which is as large as batches with VGG should be.
+    Its input `unsigned` feeds it with [0, 1] where it expects [-1, 1].
     """
+
+    input = "signed"
 
     def __init__(self, found: Found, device: str, net: Literal["alex", "vgg"]) -> None:
         """Raises MissingWeights where the file does not hold every convolution of the trunk (`features.*`)."""
@@ -56,7 +59,8 @@ class LPIPSNetwork(Network):
         super().want(layer)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        scaled = self.scaling(2 * images.to(self.device) - 1).contiguous(memory_format=torch.channels_last)
+        given = images.to(self.device) if self.input == "unsigned" else 2 * images.to(self.device) - 1
+        scaled = self.scaling(given).contiguous(memory_format=torch.channels_last)
         outputs = self.trunk(scaled)
         return {layer: lpips.normalize_tensor(output) for layer, output in zip(LAYERS, outputs, strict=True)}
 

@@ -1,0 +1,89 @@
+"""From a decoded image to the square that a protocol compares: crop and resize."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from tokbench.errors import BadImage, UsageError
+from tokbench.image import MAX_PIXELS
+from tokbench.protocol import Protocol
+
+_PILLOW = {
+    "lanczos": Image.Resampling.LANCZOS,
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "area": Image.Resampling.BOX,
+}
+
+
+def prepare(image: Image.Image, size: int | None, protocol: Protocol) -> tuple[np.ndarray, bool]:
+    """RGB image to its size x size square, (size, size, 3), and whether it was enlarged; as it is where `size` is None.
+
+    uint8 levels, or float32 ones (0 to 255, unrounded) where the protocol resizes tensors. Raises BadImage where the
+    scaled image, before its crop, would be over the decompression limit, and UsageError where the protocol does not
+    crop and the image has another size.
+    """
+    if size is None or image.size == (size, size):
+        return np.asarray(image), False
+    if protocol.crop == "none":
+        raise UsageError(
+            f"protocol {protocol.name} takes images as they are, and this one is {image.width}x{image.height}, not "
+            f"{size}x{size}; give images of that size, or a protocol that crops"
+        )
+    short = min(image.size)
+    if protocol.crop == "adm":
+        while min(image.size) >= 2 * size:
+            image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
+    pixels: np.ndarray = np.asarray(image)
+    if min(image.size) != size:
+        pixels = _scale(image, size, protocol)
+    height, width = pixels.shape[:2]
+    # Python's round takes halves to even, as torchvision's CenterCrop does.
+    left, top = (
+        round((side - size) / 2.0) if protocol.crop == "torchvision" else (side - size) // 2 for side in (width, height)
+    )
+    return pixels[top : top + size, left : left + size], short < size
+
+
+def _scale(image: Image.Image, size: int, protocol: Protocol) -> np.ndarray:
+    """The short side to `size`."""
+    short, long = sorted(image.size)
+    # Resize multiplies before it divides, which decides what is cut off.
+    scaled = int(size * long / short) if protocol.crop == "torchvision" else round(long * (size / short))
+    width, height = (size, scaled) if image.width <= image.height else (scaled, size)
+    if width * height > MAX_PIXELS:
+        raise BadImage(f"a {image.width}x{image.height} image would become {width}x{height} before its crop")
+    if protocol.library == "pillow":
+        return np.asarray(image.resize((width, height), _PILLOW[protocol.filter]))
+    if protocol.library == "opencv":
+        return _opencv(np.asarray(image), (width, height), protocol)
+    return _tensor(np.asarray(image), (height, width), protocol)
+
+
+def _opencv(pixels: np.ndarray, size: tuple[int, int], protocol: Protocol) -> np.ndarray:
+    try:
+        import cv2
+    except ImportError as error:
+        raise UsageError(
+            f"protocol {protocol.name} resizes with OpenCV; install it with: pip install opencv-python-headless"
+        ) from error
+    filters = {
+        "lanczos": cv2.INTER_LANCZOS4,
+        "bicubic": cv2.INTER_CUBIC,
+        "bilinear": cv2.INTER_LINEAR,
+        "area": cv2.INTER_AREA,
+    }
+    return np.asarray(cv2.resize(pixels, size, interpolation=filters[protocol.filter]))
+
+
+def _tensor(pixels: np.ndarray, size: tuple[int, int], protocol: Protocol) -> np.ndarray:
+    import torch
+    from torch.nn.functional import interpolate
+
+    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float()
+    if protocol.filter == "area":
+        resized = interpolate(image, size, mode="area")
+    else:
+        resized = interpolate(image, size, mode=protocol.filter, antialias=protocol.antialias, align_corners=False)
+    return resized[0].clamp(0, 255).permute(1, 2, 0).numpy()
