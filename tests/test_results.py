@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tokbench import leaderboard
-from tokbench.bootstrap import bootstrap_mean, mean
+from tokbench.bootstrap import bootstrap, mean
 from tokbench.errors import ResultError
 from tokbench.result import Result, load
 
@@ -172,14 +172,14 @@ def test_bootstrap_covers_the_mean_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     hits = 0
     for _ in range(300):
-        interval = bootstrap_mean(rng.normal(size=50), seed=1)
+        interval = bootstrap(rng.normal(size=50), seed=1)
         hits += interval.low <= 0 <= interval.high
     assert 0.90 <= hits / 300 <= 0.98
 
 
 def test_bootstrap_of_equal_and_of_no_values() -> None:
-    same = bootstrap_mean(np.full(7, 0.1), 0)
+    same = bootstrap(np.full(7, 0.1), 0)
     assert same.low == pytest.approx(0.1)
     assert same.high == pytest.approx(0.1)
     assert same.low <= 0.1 <= same.high
-    assert bootstrap_mean(np.array([np.nan]), 0).n == 0
+    assert bootstrap(np.array([np.nan]), 0).n == 0

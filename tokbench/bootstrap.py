@@ -1,8 +1,9 @@
-"""Bootstrap intervals for means over images (percentile bootstrap, Efron 1979)."""
+"""Numbers that are means over images, or functions of one, and their intervals (percentile bootstrap, Efron 1979)."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,20 +21,58 @@ class Interval:
     n: int
 
 
+@dataclass(frozen=True)
+class Statistic:
+    """A number made of per-image values: `of` their mean. `values` is their name beside the result."""
+
+    values: str
+    of: Callable[[float], float] = float
+
+
+DERIVED = {
+    "compression_ratio": Statistic("bpp", lambda bpp: 24 / bpp if bpp else math.nan),
+    "psnr": Statistic("mse", lambda mse: 10 * math.log10(255.0**2 / mse) if mse else math.nan),
+}
+"""Numbers that are no plain means: raw RGB's 24 bits a pixel to the mean bpp; the PSNR of all images' pooled errors."""
+
+
+def statistic(number: str, present: Container[str]) -> Statistic | None:
+    """How a number comes from the per-image values that are `present`; None where it does not."""
+    if number in present:
+        return Statistic(number)
+    derived = DERIVED.get(number)
+    return derived if derived and derived.values in present else None
+
+
 def mean(values: np.ndarray) -> float:
     """Mean of the values that are not NaN, NaN where there are none. Summed exactly, so order cannot change it."""
     kept = values[~np.isnan(values)]
     return math.fsum(kept) / len(kept) if len(kept) else math.nan
 
 
-def bootstrap_mean(values: np.ndarray, seed: int) -> Interval:
-    """Interval of the mean of `values` (n,), NaN left out, from 1,000 resamples of images drawn with `seed`."""
+def bootstrap(values: np.ndarray, seed: int, of: Callable[[float], float] = float) -> Interval:
+    """Interval of `of` the mean of `values` (n,), NaN left out, from 1,000 resamples of images drawn with `seed`."""
     kept = values[~np.isnan(values)]
     if not len(kept):
         return Interval(math.nan, math.nan, 0)
+    means = [of(kept[chosen].mean()) for chosen in _resamples(len(kept), seed)]
+    return _interval(means, of(mean(kept)), len(kept))
+
+
+def bootstrap_pairs(
+    first: np.ndarray, second: np.ndarray, seed: int, of: Callable[[float], float] = float
+) -> Interval:
+    """Interval of `of` the mean of `second` less that of `first`, (n,) each, no NaN, images drawn together."""
+    gaps = [of(second[chosen].mean()) - of(first[chosen].mean()) for chosen in _resamples(len(first), seed)]
+    return _interval(gaps, of(mean(second)) - of(mean(first)), len(first))
+
+
+def _resamples(count: int, seed: int) -> Iterator[np.ndarray]:
     rng = np.random.default_rng(seed)
-    means = [kept[rng.integers(0, len(kept), len(kept))].mean() for _ in range(RESAMPLES)]
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return (rng.integers(0, count, count) for _ in range(RESAMPLES))
+
+
+def _interval(found: Sequence[float], centre: float, count: int) -> Interval:
+    low, high = np.nanquantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     # A mean of equal values can round past them; the interval must hold its own centre.
-    centre = mean(kept)
-    return Interval(min(float(low), centre), max(float(high), centre), len(kept))
+    return Interval(min(float(low), centre), max(float(high), centre), count)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from tokbench.errors import ResultError
+from tokbench.files import write_atomically
+from tokbench.halves import Replicates
 
 _RUN = ("seed", "precision", "device")
 """What else of a run is the same for all numbers of one result."""
+
+_REPLICATES = "replicates."
+"""Before the names of those arrays beside a result that are no per-image values."""
 
 _FIELDS: dict[str, type] = {
     "adapter": str,
@@ -35,8 +39,9 @@ _FIELDS: dict[str, type] = {
 class Result:
     """What one run found out.
 
-    metrics: number -> {value, n} and, for means over images, {low, high}: a 95 % interval. value is None where the
-    number has none. skipped: metric -> reason. error: what stopped the adapter, None where nothing did. notes: the
+    metrics: number -> {value, n} and, where it varies with the images, {low, high}: a 95 % interval. value is None
+    where the number has none. per_image: number -> values (n,). replicates: of numbers that are no means over images.
+    skipped: metric -> reason. error: what stopped the adapter, None where nothing did. notes: the
     reasons in full, with the paths of this machine; computed: metrics that gave numbers. These two are never written.
     """
 
@@ -50,17 +55,22 @@ class Result:
     provenance: dict[str, Any]
     error: str | None = None
     per_image: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+    replicates: dict[str, Replicates] = field(default_factory=dict, repr=False)
     notes: dict[str, str] = field(default_factory=dict, repr=False)
     computed: frozenset[str] = frozenset()
 
     @property
     def group(self) -> str:
-        """`<dataset>[.s512][.n2000][@protocol]-<task>`: what results must share to stand in one table."""
+        """`<dataset>[.s512][.n2000][.ref-1a2b3c4d][@protocol]-<task>`: what results must share to stand in one table.
+
+        `ref` is there where distributions were compared with a statistics file.
+        """
         data, protocol = self.provenance["data"], self.provenance["protocol"]["name"]
         side = f"{data['width']}" if data["width"] == data["height"] else f"{data['width']}x{data['height']}"
         size = "" if data["own_size"] is not None and side == str(data["own_size"]) else f".s{side}"
         limit = f".n{data['limit']}" if data["limit"] else ""
-        return f"{self.dataset}{size}{limit}{'' if protocol == 'tokbench' else '@' + protocol}-{self.task}"
+        reference = f".ref-{told['sha256'][:8]}" if (told := self.provenance.get("reference")) else ""
+        return f"{self.dataset}{size}{limit}{reference}{'' if protocol == 'tokbench' else '@' + protocol}-{self.task}"
 
     @property
     def path(self) -> Path:
@@ -92,12 +102,15 @@ class Result:
             replaced = earlier.identity != self.identity
         joined = self if earlier is None or replaced else _join(earlier, self)
         beside = target.with_suffix(".npz")
-        if joined.per_image:
-            _write(beside, lambda file: np.savez_compressed(file, **joined.per_image))  # type: ignore[arg-type]
+        arrays = joined.per_image | {_REPLICATES + name: made.as_array() for name, made in joined.replicates.items()}
+        if arrays:
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+            write_atomically(beside, buffer.getvalue())
         else:
             beside.unlink(missing_ok=True)  # an earlier one belongs to other data
         text = json.dumps(joined.facts(), indent=1, sort_keys=True, allow_nan=False) + "\n"
-        _write(target, lambda file: file.write(text.encode()))
+        write_atomically(target, text.encode())
         return target, replaced
 
 
@@ -109,7 +122,7 @@ def _join(earlier: Result, later: Result) -> Result:
     per_image = {**earlier.per_image, **later.per_image}
     return Result(
         later.adapter, later.dataset, later.task, later.num_images, metrics, skipped, later.bad_images, told,
-        per_image=per_image,
+        per_image=per_image, replicates=earlier.replicates | later.replicates,
     )  # fmt: skip
 
 
@@ -127,15 +140,23 @@ def load(path: Path) -> Result:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ResultError(f"{path} is not a readable result ({error}); delete it and run again") from error
     check(facts, path)
-    per_image: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
     beside = path.with_suffix(".npz")
     if beside.exists():
         try:
-            with np.load(beside, allow_pickle=False) as arrays:
-                per_image = dict(arrays)
+            with np.load(beside, allow_pickle=False) as held:
+                arrays = dict(held)
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise ResultError(f"{beside} is not readable ({error}); delete it and run again") from error
-    return Result(**{name: facts[name] for name in _FIELDS}, error=facts.get("error"), per_image=per_image)
+    replicates = {
+        name.removeprefix(_REPLICATES): Replicates.from_array(columns)
+        for name, columns in arrays.items()
+        if name.startswith(_REPLICATES)
+    }
+    per_image = {name: values for name, values in arrays.items() if not name.startswith(_REPLICATES)}
+    return Result(
+        **{name: facts[name] for name in _FIELDS}, error=facts.get("error"), per_image=per_image, replicates=replicates
+    )
 
 
 def check(facts: Any, path: Path) -> None:
@@ -159,22 +180,3 @@ def check(facts: Any, path: Path) -> None:
     }.items():
         if not isinstance(told.get(part), dict) or not all(key in told[part] for key in keys):
             raise ResultError(f"{path}: provenance.{part} must hold {', '.join(keys)}")
-
-
-def _write(target: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write beside the target and rename, so that a reader (or an interruption) never meets half a file."""
-    part = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-        os.chmod(part, 0o644)
-        os.replace(part, target)
-    except OSError as error:
-        raise ResultError(
-            f"{target} cannot be written ({error.strerror}); the file that was there is untouched"
-        ) from error
-    finally:
-        if part:
-            Path(part).unlink(missing_ok=True)

@@ -11,78 +11,154 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tokbench.errors import UsageError
+from tokbench.halves import INFINITY
+from tokbench.protocol import TOKBENCH, Protocol
+from tokbench.weights import INCEPTION
 
 if TYPE_CHECKING:
     from tokbench.metrics.metric import Metric
     from tokbench.readers import Networks
+    from tokbench.statistics import Statistics
     from tokbench.tokenizer import Reconstructor
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One metric: `module:Class`, the frozen network and layer it reads, and a summary for `tokbench list metrics`."""
+    """One metric: `module:Class`, the frozen network and layer it reads, and a summary for `tokbench list metrics`.
+
+    numbers: what it computes, where that is not one number of its own name.
+    """
 
     path: str
     summary: str
     network: str | None = None
     layer: str | None = None
     wants: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The fields of a protocol that change it, beside those that change the pixels of every metric."""
+        return _READS.get(self.path.partition(":")[0], ())
 
 
-_INCEPTION = "inception-2015-12-05"
+_READS = {
+    "psnr": ("psnr",),
+    "ssim": ("ssim",),
+    "perceptual": ("lpips",),
+    "frechet": ("features", "reference"),
+    "kid": ("features", "reference"),
+    "inception_score": ("features", "inception_score"),
+}
+
+_DISTANCE = ("name", "protocol", "statistics")
 
 METRICS: dict[str, Entry] = {
-    "psnr": Entry("psnr:PSNR", "mean per-image PSNR in dB; exact images counted apart"),
-    "ssim": Entry("ssim:SSIM", "mean SSIM, 11x11 Gaussian window, RGB"),
-    "ms_ssim": Entry("ssim:MultiScaleSSIM", "mean five-scale SSIM, from 161 px on"),
-    "lpips": Entry("perceptual:LPIPS", "mean LPIPS 0.1, AlexNet", network="lpips-alex", wants=("name",)),
-    "lpips_vgg": Entry("perceptual:LPIPS", "mean LPIPS 0.1, VGG-16", network="lpips-vgg", wants=("name",)),
-    "rfid": Entry("frechet:Frechet", "Fréchet distance, 2048-d Inception", _INCEPTION, "2048", ("name",)),
-    "rfid_768": Entry("frechet:Frechet", "Fréchet distance, 768-d layer of Inception", _INCEPTION, "768", ("name",)),
-    "rfid_192": Entry("frechet:Frechet", "Fréchet distance, 192-d layer of Inception", _INCEPTION, "192", ("name",)),
-    "rfid_64": Entry("frechet:Frechet", "Fréchet distance, 64-d layer of Inception", _INCEPTION, "64", ("name",)),
-    "sfid": Entry("frechet:Frechet", "Fréchet distance, 2023-d spatial Inception", _INCEPTION, "sfid", ("name",)),
-    "fd_efficientnet": Entry(
-        "frechet:Frechet", "Fréchet distance, 1280-d EfficientNet-Lite0", "efficientnet-lite0", "pooled", ("name",)
+    "psnr": Entry(
+        "psnr:PSNR", "mean PSNR in dB; exact images counted apart", wants=("protocol",), numbers=("psnr", "exact")
     ),
-    "kid": Entry("kid:KID", "kernel distance, 2048-d Inception", _INCEPTION, "2048", ("name",)),
-    "kid_768": Entry("kid:KID", "kernel distance, 768-d layer of Inception", _INCEPTION, "768", ("name",)),
-    "inception_score": Entry("inception_score:InceptionScore", "Inception Score, 10 splits", _INCEPTION),
-    "codebook": Entry("codebook:Codebook", "usage, perplexity and entropy of the codebook, per stream"),
-    "rate": Entry("rate:Rate", "tokens and bits per image, bpp, compression ratio"),
+    "ssim": Entry("ssim:SSIM", "mean SSIM, 11x11 Gaussian window, RGB", wants=("protocol",)),
+    "ms_ssim": Entry("ssim:MultiScaleSSIM", "mean five-scale SSIM, from 161 px on", wants=("protocol",)),
+    "lpips": Entry("perceptual:LPIPS", "mean LPIPS 0.1, AlexNet", network="lpips-alex", wants=("name", "protocol")),
+    "lpips_vgg": Entry("perceptual:LPIPS", "mean LPIPS 0.1, VGG-16", network="lpips-vgg", wants=("name", "protocol")),
+    "rfid": Entry("frechet:Frechet", "Fréchet distance, 2048-d Inception", INCEPTION, "2048", _DISTANCE),
+    "rfid_768": Entry("frechet:Frechet", "Fréchet distance, 768-d layer of Inception", INCEPTION, "768", _DISTANCE),
+    "rfid_192": Entry("frechet:Frechet", "Fréchet distance, 192-d layer of Inception", INCEPTION, "192", _DISTANCE),
+    "rfid_64": Entry("frechet:Frechet", "Fréchet distance, 64-d layer of Inception", INCEPTION, "64", _DISTANCE),
+    "sfid": Entry("frechet:Frechet", "Fréchet distance, 2023-d spatial Inception", INCEPTION, "sfid", _DISTANCE),
+    "fd_efficientnet": Entry(
+        "frechet:Frechet", "Fréchet distance, 1280-d EfficientNet-Lite0", "efficientnet-lite0", "pooled", _DISTANCE
+    ),
+    "kid": Entry("kid:KID", "kernel distance, 2048-d Inception", INCEPTION, "2048", _DISTANCE),
+    "kid_768": Entry("kid:KID", "kernel distance, 768-d layer of Inception", INCEPTION, "768", _DISTANCE),
+    "inception_score": Entry(
+        "inception_score:InceptionScore", "Inception Score, 10 splits", INCEPTION, "logits_unbiased", _DISTANCE
+    ),
+    "codebook": Entry(
+        "codebook:Codebook",
+        "usage, perplexity and entropy of the codebook, per stream",
+        numbers=(
+            "codebook_usage",
+            "perplexity",
+            "codebook_entropy",
+        ),
+    ),
+    "rate": Entry(
+        "rate:Rate",
+        "tokens and bits per image, bpp, compression ratio",
+        numbers=(
+            "tokens_per_image",
+            "bits_per_image",
+            "bpp",
+            "compression_ratio",
+        ),
+    ),
     "speed": Entry(
         "throughput:Throughput",
         "parameters, encode and decode images/s, peak memory",
         wants=("model", "device", "batch_size"),
+        numbers=("parameters", "encode_images_per_second", "decode_images_per_second", "peak_memory_mib"),
     ),
 }
 
 DEFAULT = ("rate", "psnr", "ssim", "ms_ssim", "lpips", "rfid", "fd_efficientnet", "codebook", "speed")
-"""What `tokbench eval` computes when it is not told."""
+"""What `tokbench eval` computes when neither the user nor the protocol tells it."""
 
 
-def choose(names: str | None) -> list[str]:
-    """Metric names from a comma-separated list, `all`, or None for the default. Raises UsageError for unknown ones."""
+def metric_of(number: str) -> str | None:
+    """The metric that computes a number, None where there is none: `psnr` of `exact`, `rfid` of `rfid_infinity`."""
+    base = number.partition(".")[0].removesuffix(INFINITY)
+    return next((name for name, entry in METRICS.items() if base in (entry.numbers or (name,))), None)
+
+
+def choose(names: str | None, protocol: Protocol = TOKBENCH) -> list[str]:
+    """Metric names from a comma-separated list, `all`, or None for the default. Raises UsageError for unknown ones.
+
+    The default is what the protocol's authors publish, and the rest of tokbench's; `lpips` is the protocol's network.
+    """
     if names is None:
-        return list(DEFAULT)
+        asked = dict.fromkeys([*DEFAULT, *protocol.published.metrics])
+        return [_LPIPS[protocol.lpips.net] if name == "lpips" else name for name in asked]
     if names == "all":
         return list(METRICS)
-    asked = [name.strip() for name in names.split(",") if name.strip()]
-    unknown = [name for name in asked if name not in METRICS]
-    if unknown or not asked:
+    given = [name.strip() for name in names.split(",") if name.strip()]
+    unknown = [name for name in given if name not in METRICS]
+    if unknown or not given:
         raise UsageError(f"no metric '{', '.join(unknown)}'; there are: {', '.join(METRICS)}")
-    return list(dict.fromkeys(asked))
+    return list(dict.fromkeys(given))
 
 
-def build(name: str, networks: Networks, model: Reconstructor, batch_size: int = 16) -> Metric:
-    """A fresh metric of that name. Raises MissingWeights where its network's weights are not here."""
+_LPIPS = {"alex": "lpips", "vgg": "lpips_vgg"}
+
+
+def build(
+    name: str,
+    networks: Networks,
+    model: Reconstructor,
+    protocol: Protocol = TOKBENCH,
+    batch_size: int = 16,
+    statistics: Statistics | None = None,
+) -> Metric:
+    """A fresh metric of that name; `statistics` are a reference's, in place of those of the images to come.
+
+    Raises MissingWeights where its network's weights are not here, NotApplicable where the statistics do not fit.
+    """
     entry = METRICS[name]
     module, _, kind = entry.path.partition(":")
-    given: dict[str, object] = {"name": name, "model": model, "device": networks.device, "batch_size": batch_size}
+    given: dict[str, object] = {
+        "name": name, "model": model, "device": networks.device, "batch_size": batch_size, "protocol": protocol,
+        "statistics": statistics,
+    }  # fmt: skip
     arguments = {key: given[key] for key in entry.wants}
     if entry.network:
-        arguments["network"] = networks.get(entry.network)
+        arguments["network"] = networks.get(entry.network, _input_path(entry.network, protocol))
     if entry.layer:
         arguments["layer"] = entry.layer
     metric: Metric = getattr(importlib.import_module(f"tokbench.metrics.{module}"), kind)(**arguments)
     return metric
+
+
+def _input_path(network: str, protocol: Protocol) -> str | None:
+    if network == INCEPTION:
+        return protocol.features.input
+    return protocol.lpips.input if network.startswith("lpips") else None

@@ -2,44 +2,50 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+import torch
+from torch import Tensor
 from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
 
-from tokbench.batch import Batch
-from tokbench.errors import NotApplicable
-from tokbench.metrics.metric import Metric
-from tokbench.metrics.rows import Rows
+from tokbench.metrics.distribution import Distribution
+from tokbench.protocol import TOKBENCH, Protocol
+from tokbench.statistics import Statistics
 
 if TYPE_CHECKING:
     from tokbench.readers.network import Network
 
-SPLITS = 10
+LEAST = 10
 
 
-class InceptionScore(Metric):
-    """Mean over 10 splits of exp(KL(p(y|x) || p(y))) on the produced images, shuffled with torch-fidelity's seed.
+class InceptionScore(Distribution):
+    """Mean over splits of exp(KL(p(y|x) || p(y))) on the produced images; 10 splits, shuffled with torch-fidelity's
+    seed, unless the protocol says otherwise. It grows with the number of images in a split.
 
     Classes come from the 2015-12-05 network's last layer without its bias, as in every code of the TF-graph family.
     """
 
-    def __init__(self, network: Network) -> None:
-        network.want("logits_unbiased")
-        self._network = network
-        self._logits = Rows()
+    compares: bool = False
+    least: ClassVar[int] = LEAST
 
-    def update(self, batch: Batch) -> None:
-        self._logits.add(batch.index, batch.features(self._network, "image")["logits_unbiased"])
+    def __init__(
+        self,
+        name: str,
+        network: Network,
+        layer: str,
+        protocol: Protocol = TOKBENCH,
+        statistics: Statistics | None = None,
+    ) -> None:
+        super().__init__(name, network, layer, protocol, statistics)
+        self._rule = protocol.inception_score
 
-    def merge(self, other: Self) -> None:
-        self._logits.merge(other._logits)
+    def measure(self, reference: np.ndarray, image: np.ndarray) -> float:
+        logits, size = torch.from_numpy(image), self._rule.split_size
+        if size is None:
+            return _score(logits, self._rule.splits, self._rule.shuffle)
+        return float(np.mean([_score(part, 1, False) for part in logits.split(size)]))
 
-    def compute(self) -> dict[str, float]:
-        count = len(self._logits)
-        if count < SPLITS:
-            raise NotApplicable(f"needs at least {SPLITS} images for its {SPLITS} splits; there are {count}")
-        score = isc_features_to_metric(self._logits.in_order(), splits=SPLITS)[KEY_METRIC_ISC_MEAN]
-        return {"inception_score": score}
 
-    def provenance(self) -> dict[str, str]:
-        return {"network": self._network.name, "layer": "logits_unbiased", "sha256": self._network.sha256}
+def _score(logits: Tensor, splits: int, shuffle: bool) -> float:
+    return float(isc_features_to_metric(logits, splits=splits, shuffle=shuffle)[KEY_METRIC_ISC_MEAN])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Self
 
 import numpy as np
 
 from tokbench.batch import Batch
-from tokbench.bootstrap import Interval, bootstrap_mean, mean
+from tokbench.bootstrap import DERIVED, Interval, Statistic, bootstrap, mean, statistic
+from tokbench.halves import Halves, Replicates
 
 
 class Metric(ABC):
@@ -35,8 +36,12 @@ class Metric(ABC):
         return {}
 
     def intervals(self, seed: int) -> dict[str, Interval]:
-        """A 95 % bootstrap interval for each number that is a mean over images."""
-        return {name: bootstrap_mean(values, seed) for name, (_, values) in self.per_image().items()}
+        """A 95 % bootstrap interval for each number that comes from a mean over images."""
+        return {}
+
+    def replicates(self, halves: Halves) -> dict[str, Replicates]:
+        """For each number that is no mean over images but varies with them: its values on random halves of them."""
+        return {}
 
     def provenance(self) -> dict[str, str]:
         """What a reader must know to make the number again: network and its sha256, settings."""
@@ -72,5 +77,19 @@ class PerImageMetric(Metric):
         order = np.argsort(index, kind="stable")
         return {name: (index[order], np.concatenate(values)[order]) for name, values in self._values.items()}
 
+    def numbers(self) -> list[str]:
+        """The names of the numbers: per-image values by their own name, and those that are made of a mean of them."""
+        present = self.per_image()
+        return [*present, *(name for name, made in DERIVED.items() if made.values in present and name not in present)]
+
     def compute(self) -> dict[str, float]:
-        return {name: mean(values) for name, (_, values) in self.per_image().items()}
+        return {name: how.of(mean(values)) for name, how, values in self._statistics()}
+
+    def intervals(self, seed: int) -> dict[str, Interval]:
+        return {name: bootstrap(values, seed, how.of) for name, how, values in self._statistics()}
+
+    def _statistics(self) -> Iterator[tuple[str, Statistic, np.ndarray]]:
+        values = {name: column for name, (_, column) in self.per_image().items()}
+        for name in self.numbers():
+            if how := statistic(name, values):
+                yield name, how, values[how.values]

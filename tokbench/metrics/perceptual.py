@@ -10,6 +10,7 @@ import torch
 from tokbench.batch import Batch
 from tokbench.errors import NotApplicable
 from tokbench.metrics.metric import PerImageMetric
+from tokbench.protocol import TOKBENCH, Protocol
 
 if TYPE_CHECKING:
     from tokbench.readers.perceptual import LPIPSNetwork
@@ -22,23 +23,23 @@ SHARED_UP_TO = 512 * 512
 class LPIPS(PerImageMetric):
     """Mean LPIPS distance of image and reference at their own size, images scaled to [-1, 1] as the package expects."""
 
-    def __init__(self, name: str, network: LPIPSNetwork) -> None:
+    def __init__(self, name: str, network: LPIPSNetwork, protocol: Protocol = TOKBENCH) -> None:
         super().__init__()
-        self._name, self._network = name, network
+        self._name, self._network, self._rounding = name, network, protocol.rounding_of(protocol.lpips)
 
     def measure(self, batch: Batch) -> dict[str, np.ndarray]:
-        image, reference = batch.need("image"), batch.need("reference")
+        image, reference = (batch.rounded(side, self._rounding) for side in ("image", "reference"))
         height, width = image.shape[2:]
         if min(height, width) < self._network.smallest:
             raise NotApplicable(
                 f"needs images of at least {self._network.smallest} px a side; these have {min(height, width)}"
             )
         if height * width <= SHARED_UP_TO:
-            ours, theirs = (batch.features(self._network, side) for side in ("image", "reference"))
+            ours, theirs = (batch.features(self._network, side, self._rounding) for side in ("image", "reference"))
             return {self._name: self._network.distance(ours, theirs).double().numpy()}
         pairs = zip(image.split(1), reference.split(1), strict=True)
         distance = torch.cat([self._network.distance(self._network(x), self._network(y)) for x, y in pairs])
         return {self._name: distance.double().numpy()}
 
     def provenance(self) -> dict[str, str]:
-        return {"network": self._network.name, "sha256": self._network.sha256}
+        return self._network.told()

@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from tokbench.batch import Batch
+from tokbench.bootstrap import mean
 from tokbench.metrics.metric import PerImageMetric
-from tokbench.pixels import to_bytes
+from tokbench.pixels import levels
+from tokbench.protocol import TOKBENCH, Protocol
+
+PEAK = 255.0
 
 
 class PSNR(PerImageMetric):
-    """Mean over images of 10 log10(255^2 / MSE) in dB, on 8-bit RGB, the MSE over all pixels and channels of an image.
+    """`psnr`: 10 log10(255^2 / MSE) in dB on RGB levels, the MSE over all pixels and channels of an image.
 
-    An exact image has no finite PSNR: it is counted in `exact` and left out of the mean.
+    Averaged as the protocol says (see `tokbench.protocol.Psnr`). With no epsilon an exact image has no finite PSNR: it
+    is counted in `exact` and, but for the pooled form, left out.
     """
 
+    def __init__(self, protocol: Protocol = TOKBENCH) -> None:
+        super().__init__()
+        self._rule, self._rounding = protocol.psnr, protocol.rounding_of(protocol.psnr)
+
     def measure(self, batch: Batch) -> dict[str, np.ndarray]:
-        gap = to_bytes(batch.need("image")).to(torch.float64) - to_bytes(batch.need("reference")).to(torch.float64)
+        gap = levels(batch.rounded("image", self._rounding)) - levels(batch.rounded("reference", self._rounding))
         mse = gap.square().mean(dim=(1, 2, 3)).numpy()
+        if self._rule.average == "pooled":
+            return {"mse": mse}
         with np.errstate(divide="ignore"):
-            decibels = 10 * np.log10(255.0**2 / mse)
-        return {"psnr": np.where(mse > 0, decibels, np.nan)}
+            decibels = 20 * np.log10(PEAK / (np.sqrt(mse) + self._rule.epsilon))
+        return {"psnr": np.where(np.isfinite(decibels), decibels, np.nan)}
+
+    def numbers(self) -> list[str]:
+        return ["psnr"]
 
     def compute(self) -> dict[str, float]:
-        values = self.per_image()["psnr"][1]
-        return super().compute() | {"exact": float(np.isnan(values).sum())}
+        numbers = super().compute()
+        (values,) = (values for _, values in self.per_image().values())
+        if self._rule.average == "batch":
+            batches = np.split(values, range(self._rule.batch_size, len(values), self._rule.batch_size))
+            numbers["psnr"] = mean(np.array([mean(batch) for batch in batches]))
+        exact = (values == 0) if self._rule.average == "pooled" else np.isnan(values)
+        return numbers | {"exact": float(exact.sum())}

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from tokbench.batch import Batch
 from tokbench.errors import NotApplicable
-from tokbench.metrics.metric import Interval, PerImageMetric
+from tokbench.metrics.metric import PerImageMetric
 from tokbench.tokens import Tokens
-
-RAW_BITS = 24.0
 
 
 class Rate(PerImageMetric):
@@ -35,10 +31,4 @@ class Rate(PerImageMetric):
         numbers = super().compute()
         if not numbers["bpp"]:
             raise NotApplicable("the tokens cost no bits")
-        return numbers | {"compression_ratio": RAW_BITS / numbers["bpp"]}
-
-    def intervals(self, seed: int) -> dict[str, Interval]:
-        found = super().intervals(seed)
-        bpp = found["bpp"]
-        low, high = (RAW_BITS / edge if edge else math.nan for edge in (bpp.high, bpp.low))
-        return found | {"compression_ratio": Interval(low, high, bpp.n)}
+        return numbers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch
+import numpy as np
 from torch import Tensor
 
 
@@ -10,22 +10,22 @@ class Rows:
     """Features (N, D) in the order of the dataset, in whatever order their batches and shards came."""
 
     def __init__(self) -> None:
-        self._index: list[Tensor] = []
-        self._features: list[Tensor] = []
+        self._index: list[np.ndarray] = []
+        self._features: list[np.ndarray] = []
 
     def __len__(self) -> int:
         return sum(len(piece) for piece in self._index)
 
     def add(self, index: Tensor, features: Tensor) -> None:
         """Take in the features (B, D) of the images at positions `index` (B,)."""
-        self._index.append(index)
-        self._features.append(features)
+        self._index.append(index.numpy())
+        self._features.append(features.numpy())
 
     def merge(self, other: Rows) -> None:
         """Take in all that `other` has seen. `other` is left as it was."""
         self._index += other._index
         self._features += other._features
 
-    def in_order(self) -> Tensor:
-        """(N, D), sorted by position."""
-        return torch.cat(self._features)[torch.cat(self._index).argsort(stable=True)]
+    def in_order(self) -> np.ndarray:
+        """(N, D) float32, sorted by position."""
+        return np.concatenate(self._features)[np.concatenate(self._index).argsort(kind="stable")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -13,37 +14,89 @@ from scipy.ndimage import correlate1d
 from tokbench.batch import Batch
 from tokbench.errors import NotApplicable
 from tokbench.metrics.metric import PerImageMetric
-from tokbench.pixels import to_bytes
+from tokbench.pixels import levels
+from tokbench.protocol import TOKBENCH, Protocol, Rounding, Ssim
 
 WINDOW, SIGMA, K1, K2, RANGE = 11, 1.5, 0.01, 0.03, 255.0
+UNIFORM = 7
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 SMALLEST_MULTI_SCALE = (WINDOW - 1) * 2 ** (len(SCALE_WEIGHTS) - 1) + 1
 
 
+def _gaussian() -> np.ndarray:
+    weights = np.exp(-((np.arange(WINDOW) - WINDOW // 2) ** 2) / (2 * SIGMA**2))
+    return np.asarray(weights / weights.sum())
+
+
+@dataclass(frozen=True)
+class Window:
+    """How local means are taken: `weights` along each axis, the estimate of covariances, the range of the data."""
+
+    weights: np.ndarray
+    unbiased: float = 1.0
+    """What a covariance is multiplied with: 1, or n / (n - 1) for the sample covariance of n pixels."""
+    range: float = RANGE
+    reflect: bool = False
+
+    def mean(self, maps: np.ndarray) -> np.ndarray:
+        """Local means of (..., H, W), at the positions where the whole window lies inside, or at all."""
+        mode, edge = ("mirror", 0) if self.reflect else ("reflect", len(self.weights) // 2)
+        inside = slice(edge, -edge or None)
+        across = correlate1d(maps, self.weights, axis=-1, mode=mode)[..., inside]
+        return np.asarray(correlate1d(across, self.weights, axis=-2, mode=mode)[..., inside, :])
+
+
+PAPER = Window(_gaussian())
+"""The window of Wang et al. (2004)."""
+
+
+def window_of(rule: Ssim) -> Window:
+    """The window that a protocol asks for."""
+    weights = PAPER.weights if rule.window == "gaussian" else np.full(UNIFORM, 1 / UNIFORM)
+    # Of an 11 x 11 Gaussian too, scikit-image counts 121 equal pixels here.
+    unbiased = len(weights) ** 2 / (len(weights) ** 2 - 1) if rule.covariance == "sample" else 1.0
+    return Window(weights, unbiased, rule.range, rule.border == "reflect")
+
+
 class SSIM(PerImageMetric):
-    """Mean SSIM on 8-bit RGB: 11x11 Gaussian window of sigma 1.5, K1 .01, K2 .03, population covariance, range 255.
+    """Mean SSIM on RGB levels: 11x11 Gaussian window of sigma 1.5, K1 .01, K2 .03, population covariance, range 255.
 
     Averaged over the valid region and over R, G and B: scikit-image with gaussian_weights=True, sigma=1.5 and
-    use_sample_covariance=False. Not scikit-image's default, which is a 7x7 uniform window.
+    use_sample_covariance=False. Not scikit-image's default, which is a 7x7 uniform window. A protocol may ask for that
+    and for the other choices in `tokbench.protocol.Ssim`.
     """
 
+    def __init__(self, protocol: Protocol = TOKBENCH) -> None:
+        super().__init__()
+        self._window, self._rounding = window_of(protocol.ssim), protocol.rounding_of(protocol.ssim)
+
     def measure(self, batch: Batch) -> dict[str, np.ndarray]:
-        return {"ssim": _each_pair(batch, WINDOW, lambda x, y: float(ssim_and_contrast(x, y)[0].mean()))}
+        def one(x: np.ndarray, y: np.ndarray) -> float:
+            return float(ssim_and_contrast(x, y, self._window)[0].mean())
+
+        return {"ssim": _each_pair(batch, self._rounding, len(self._window.weights), one)}
 
 
 class MultiScaleSSIM(PerImageMetric):
-    """Mean MS-SSIM on 8-bit RGB: five scales with the paper's weights, each a 2x2 mean of the one before.
+    """Mean MS-SSIM on RGB levels: five scales with the paper's weights, each a 2x2 mean of the one before.
 
-    Window and constants are those of `SSIM`. From 161 px on: four halvings must leave more than the window.
+    Window and constants are the paper's under every protocol. From 161 px on: four halvings must leave more than the
+    window.
     """
 
+    def __init__(self, protocol: Protocol = TOKBENCH) -> None:
+        super().__init__()
+        self._rounding = protocol.rounding_of(protocol.ssim)
+
     def measure(self, batch: Batch) -> dict[str, np.ndarray]:
-        return {"ms_ssim": _each_pair(batch, SMALLEST_MULTI_SCALE, multi_scale_ssim)}
+        return {"ms_ssim": _each_pair(batch, self._rounding, SMALLEST_MULTI_SCALE, multi_scale_ssim)}
 
 
-def _each_pair(batch: Batch, smallest: int, measure: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
-    """`measure` of every image and its reference, as float64 (3, H, W) in 0..255."""
-    images, references = (to_bytes(batch.need(side)).numpy().astype(np.float64) for side in ("image", "reference"))
+def _each_pair(
+    batch: Batch, rounding: Rounding, smallest: int, measure: Callable[[np.ndarray, np.ndarray], float]
+) -> np.ndarray:
+    """`measure` of every image and its reference, as float64 levels (3, H, W)."""
+    images, references = (levels(batch.rounded(side, rounding)).numpy() for side in ("image", "reference"))
     side = min(images.shape[2:])
     if side < smallest:
         raise NotApplicable(f"needs images of at least {smallest} px a side; these have {side}")
@@ -56,26 +109,12 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), "ssim")
 
 
-def _window() -> np.ndarray:
-    weights = np.exp(-((np.arange(WINDOW) - WINDOW // 2) ** 2) / (2 * SIGMA**2))
-    return np.asarray(weights / weights.sum())
-
-
-_WEIGHTS, _EDGE = _window(), WINDOW // 2
-
-
-def _filter(maps: np.ndarray) -> np.ndarray:
-    """Gaussian means of (..., H, W) at the positions where the whole window lies inside: (..., H - 10, W - 10)."""
-    across = correlate1d(maps, _WEIGHTS, axis=-1)[..., _EDGE:-_EDGE]
-    return np.asarray(correlate1d(across, _WEIGHTS, axis=-2)[..., _EDGE:-_EDGE, :])
-
-
-def ssim_and_contrast(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Per-channel means (C,) of SSIM and of its contrast-structure factor, for two images (C, H, W) in 0..255."""
-    mean_x, mean_y, squares, xy = _filter(np.stack([x, y, x * x + y * y, x * y]))
-    c1, c2 = (K1 * RANGE) ** 2, (K2 * RANGE) ** 2
+def ssim_and_contrast(x: np.ndarray, y: np.ndarray, window: Window = PAPER) -> tuple[np.ndarray, np.ndarray]:
+    """Per-channel means (C,) of SSIM and of its contrast-structure factor, for two images (C, H, W) of levels."""
+    mean_x, mean_y, squares, xy = window.mean(np.stack([x, y, x * x + y * y, x * y]))
+    c1, c2 = (K1 * window.range) ** 2, (K2 * window.range) ** 2
     product, both = mean_x * mean_y, mean_x**2 + mean_y**2
-    contrast = (2 * (xy - product) + c2) / (squares - both + c2)
+    contrast = (2 * window.unbiased * (xy - product) + c2) / (window.unbiased * (squares - both) + c2)
     luminance = (2 * product + c1) / (both + c1)
     return (luminance * contrast).mean(axis=(1, 2)), contrast.mean(axis=(1, 2))
 

@@ -1,0 +1,101 @@
+"""What distances between sets of features share: rows kept in the dataset's order, halves, provenance."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import numpy as np
+
+from tokbench.batch import Batch, Side
+from tokbench.errors import NotApplicable
+from tokbench.halves import Halves, Replicates
+from tokbench.metrics.metric import Metric
+from tokbench.metrics.rows import Rows
+from tokbench.protocol import TOKBENCH, Protocol
+from tokbench.statistics import Statistics
+
+if TYPE_CHECKING:
+    from tokbench.readers.network import Network
+
+
+class Distribution(Metric):
+    """A number of the features of all references and all images, in one layer of one network."""
+
+    compares: bool = True
+    """Whether it looks at the references at all."""
+    least: ClassVar[int] = 2
+    """Images that it needs."""
+    quarters: ClassVar[bool] = False
+    """Whether halves of halves are measured too, from which the number is extrapolated."""
+
+    paired: bool = True
+    """Whether the image at a position is made from the reference there, so that both are drawn together."""
+
+    def __init__(
+        self,
+        name: str,
+        network: Network,
+        layer: str,
+        protocol: Protocol = TOKBENCH,
+        statistics: Statistics | None = None,
+    ) -> None:
+        """Raises MissingWeights, and NotApplicable where the statistics do not fit or are wanted and not there."""
+        if self.compares and protocol.reference == "statistics" and statistics is None:
+            raise NotApplicable(
+                f"protocol {protocol.name} compares with the statistics of another set "
+                f"({protocol.published.reference or 'a file'}); give it with --reference FILE.npz"
+            )
+        network.want(layer)
+        self._name, self._network, self._layer = name, network, layer
+        self._rounding = protocol.rounding_of(protocol.features)
+        self._side: Side = "original" if protocol.reference == "original" else "reference"
+        self._reference, self._image = Rows(), Rows()
+
+    @abstractmethod
+    def measure(self, reference: np.ndarray, image: np.ndarray) -> float:
+        """The number of features (n, D) each; `reference` is empty where they are not compared."""
+
+    def update(self, batch: Batch) -> None:
+        if self.compares:
+            features = batch.features(self._network, self._side, self._rounding)[self._layer]
+            self._reference.add(batch.index, features)
+        self._image.add(batch.index, batch.features(self._network, "image", self._rounding)[self._layer])
+
+    def merge(self, other: Self) -> None:
+        self._reference.merge(other._reference)
+        self._image.merge(other._image)
+
+    def _rows(self) -> tuple[np.ndarray, np.ndarray]:
+        if (count := len(self._image)) < self.least:
+            raise NotApplicable(f"needs at least {self.least} images; there {'is' if count == 1 else 'are'} {count}")
+        image = self._image.in_order()
+        return (self._reference.in_order() if len(self._reference) else image[:0]), image
+
+    def compute(self) -> dict[str, float]:
+        return {self._name: self.measure(*self._rows())}
+
+    def replicates(self, halves: Halves) -> dict[str, Replicates]:
+        if halves.half < (2 * self.least if self.quarters else self.least):
+            return {}
+        reference, image = self._rows()
+        own = halves if self.paired else Halves(f"{halves.sha256}/reference", len(reference))
+
+        def on(first: np.ndarray, second: np.ndarray) -> float:
+            return self.measure(reference[first] if len(reference) else reference, image[second])
+
+        whole, parts = [], []
+        for first, second in zip(own, halves, strict=True):
+            whole.append(on(first, second))
+            if self.quarters:
+                (a, b), (x, y) = _halved(first), _halved(second)
+                parts.append((on(a, x) + on(b, y)) / 2)
+        return {self._name: Replicates(np.array(whole), np.array(parts) if parts else None)}
+
+    def provenance(self) -> dict[str, str]:
+        return self._network.told() | {"layer": self._layer}
+
+
+def _halved(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    middle = len(positions) // 2
+    return positions[:middle], positions[middle : 2 * middle]
