@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tokbench.batch import Memo
 from tokbench.dataset import Images
 from tokbench.errors import MissingWeights
 from tokbench.fit import fit
@@ -28,7 +29,7 @@ def adapter(request: pytest.FixtureRequest) -> Tokenizer:
 
 def run(model: Tokenizer, images: torch.Tensor, batch_size: int = 16):
     given = Images(torch.arange(len(images)), [f"image{i}" for i in range(len(images))], images)
-    return reconstruct(model, given, {}, device="cpu", batch_size=batch_size, seed=0)
+    return reconstruct(model, given, Memo(), device="cpu", batch_size=batch_size, seed=0)
 
 
 def in_range(model: Tokenizer, images: torch.Tensor) -> torch.Tensor:
@@ -48,8 +49,10 @@ def test_spec_is_complete(adapter: Tokenizer) -> None:
 
 
 def test_output_is_on_the_8_bit_grid_and_of_the_same_size(adapter: Tokenizer, photos: torch.Tensor) -> None:
-    image = run(adapter, photos[:2]).image
+    batch = run(adapter, photos[:2])
+    image = batch.rounded("image")
     assert image.shape == photos[:2].shape
+    assert (batch.image - image).abs().max() <= 0.5001 / 255
     assert torch.equal((image * 255).round() / 255, image)
     assert image.min() >= 0
     assert image.max() <= 1
@@ -73,7 +76,7 @@ def test_indices_lie_in_their_codebook(adapter: Tokenizer, photos: torch.Tensor)
 
 def test_batch_size_does_not_change_a_pixel_visibly(adapter: Tokenizer, photos: torch.Tensor) -> None:
     together, alone = run(adapter, photos[:3], 16), run(adapter, photos[:3], 1)
-    gap = (together.image - alone.image).abs()
+    gap = (together.rounded("image") - alone.rounded("image")).abs()
     assert gap.max() <= 1.001 / 255  # a network may round a pixel to the next level
     assert (gap > 0).float().mean() < 1e-3
     assert torch.equal(together.tokens.bits, alone.tokens.bits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tokbench.batch import Memo
 from tokbench.dataset import Images
 from tokbench.errors import AdapterError
 from tokbench.fit import fit
@@ -59,7 +60,7 @@ class Blocks(Tokenizer):
 def run(model: Tokenizer, images: torch.Tensor, batch_size: int = 16, index=None):
     index = torch.arange(len(images)) if index is None else torch.tensor(index)
     return reconstruct(
-        model, Images(index, [f"i{i}" for i in index], images), {}, device="cpu", batch_size=batch_size, seed=7
+        model, Images(index, [f"i{i}" for i in index], images), Memo(), device="cpu", batch_size=batch_size, seed=7
     )
 
 
@@ -88,7 +89,7 @@ def test_values_outside_the_range_are_clamped() -> None:
 def test_images_arrive_in_the_declared_range_and_come_back() -> None:
     model = Blocks()
     ramp = torch.stack([torch.full((3, 32, 32), v / 255) for v in (0, 51, 255)])
-    assert torch.equal(run(model, ramp).image, ramp)
+    assert torch.equal(run(model, ramp).rounded("image"), ramp)
     assert (float(model.seen[0].min()), float(model.seen[0].max())) == (-1.0, 1.0)
 
 
@@ -97,7 +98,7 @@ def test_larger_images_run_in_tiles() -> None:
     squares = torch.arange(6).reshape(1, 1, 2, 3).repeat(1, 3, 1, 1).float() * 40 / 255
     image = torch.nn.functional.interpolate(squares, scale_factor=32)
     batch = run(Blocks(), image.repeat(2, 1, 1, 1), batch_size=5)
-    assert torch.equal(batch.image, image.repeat(2, 1, 1, 1))
+    assert torch.equal(batch.rounded("image"), image.repeat(2, 1, 1, 1))
     assert batch.tokens.length.tolist() == [24, 24]
     assert batch.tokens.bits.tolist() == [192.0, 192.0]
     assert batch.tokens.tensor.shape == (2, 24)

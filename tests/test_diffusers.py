@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tokbench.batch import Memo
 from tokbench.dataset import Images
 from tokbench.errors import AdapterError
 from tokbench.plugins import load_adapter
@@ -167,7 +168,7 @@ def test_spec_and_module(kind: str, saved, photos: torch.Tensor) -> None:
     assert not getattr(ours.module, "use_tiling", False)
     assert not getattr(ours.module, "use_slicing", False)
     odd = Images(torch.arange(2), ["a", "b"], photos[:2, :, :41, :30])
-    batch = reconstruct(ours, odd, {}, device="cpu", batch_size=2, seed=0)
+    batch = reconstruct(ours, odd, Memo(), device="cpu", batch_size=2, seed=0)
     tokens = -(-41 // factor) * -(-30 // factor)
     assert batch.image.shape == (2, 3, 41, 30)
     assert batch.tokens.length.tolist() == [tokens] * 2

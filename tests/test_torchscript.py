@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tokbench.batch import Memo
 from tokbench.dataset import Images
 from tokbench.errors import AdapterError
 from tokbench.evaluate import hash_module
@@ -197,7 +198,7 @@ def test_settings_reach_the_spec(tmp_path: Path, photos: Tensor) -> None:
 
 def run(model: Reconstructor, images: Tensor):
     given = Images(torch.arange(len(images)), [str(i) for i in range(len(images))], images)
-    return reconstruct(model, given, {}, device="cpu", batch_size=16, seed=0)
+    return reconstruct(model, given, Memo(), device="cpu", batch_size=16, seed=0)
 
 
 def test_bfloat16_files_run_in_float32(tmp_path: Path, images: Tensor) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from tokbench.errors import ResultError
+from tokbench.halves import INFINITY
 from tokbench.result import Result, load
 
 
@@ -61,8 +62,12 @@ _BY_FIELD = {column.field: (rank, column) for rank, column in enumerate(COLUMNS)
 
 
 def column_of(number: str) -> tuple[int, Column]:
-    """Rank and column of a number; `codebook_usage.sem` follows `codebook_usage`, unknown numbers come last."""
+    """Rank and column of a number; `codebook_usage.sem` follows `codebook_usage`, `rfid_infinity` (extrapolated to
+    infinitely many images) `rfid`; unknown numbers come last."""
     base, _, stream = number.partition(".")
+    if (finite := base.removesuffix(INFINITY)) != base and finite in _BY_FIELD:
+        rank, column = _BY_FIELD[finite]
+        return rank, Column(number, f"{column.title} ∞", column.digits, column.more)
     rank, column = _BY_FIELD.get(base, (len(COLUMNS), Column(number, number, 4)))
     if stream and base in _BY_FIELD:
         column = Column(number, f"{column.title} ({stream})", column.digits, column.more)
@@ -165,19 +170,19 @@ def markdown(results: Sequence[Result], skip: Sequence[str] = ()) -> str:
         [result.adapter] + [_shown(row.get((label, column.field)), column) or "-" for label, column in columns]
         for result, row in zip(results, rows, strict=True)
     ]
+    return table(head, body)
+
+
+def table(head: Sequence[str], body: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> str:
+    """A Markdown table, aligned also as plain text; the columns at the positions `left` are set to the left."""
     widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
-    lines = [
-        _line(head, widths),
-        "|" + "|".join(":" + "-" * (w + 1) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|",
-    ]
-    return "\n".join(lines + [_line(line, widths) for line in body]) + "\n"
 
+    def line(texts: Sequence[str]) -> str:
+        cells = zip(texts, widths, strict=True)
+        return "| " + " | ".join(t.ljust(w) if i in left else t.rjust(w) for i, (t, w) in enumerate(cells)) + " |"
 
-def _line(texts: Sequence[str], widths: Sequence[int]) -> str:
-    first, *rest = (
-        text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(texts, widths, strict=True))
-    )
-    return "| " + " | ".join([first, *rest]) + " |"
+    rule = "|".join(":" + "-" * (w + 1) if i in left else "-" * (w + 1) + ":" for i, w in enumerate(widths))
+    return "\n".join([line(head), f"|{rule}|", *map(line, body)]) + "\n"
 
 
 def _shown(entry: dict[str, Any] | None, column: Column) -> str:
@@ -211,14 +216,32 @@ def write(out: Path) -> list[Path]:
 
 
 def legend(results: Sequence[Result]) -> str:
-    """What a reader of the table must know: N, size, protocol, hashes."""
+    """What a reader of a leaderboard must know."""
+    told = results[0].provenance
+    return f"{context(results)} Sorted by bits. ± is half of the 95 % interval over images.{_published(told)}"
+
+
+def context(results: Sequence[Result]) -> str:
+    """N, size, protocol and hashes of results that belong together."""
     told = results[0].provenance
     counts = " or ".join(f"{count:,}" for count in sorted({result.num_images for result in results}))
     return (
         f"{counts} images of {told['data']['width']}x{told['data']['height']} px, "
         f"protocol `{told['protocol']['name']}` ({told['protocol']['sha256'][:8]}), "
-        f"pixels {told['data']['sha256'][:8]}. Sorted by bits. ± is half of the 95 % bootstrap interval over images."
+        f"pixels {told['data']['sha256'][:8]}."
     )
+
+
+def _published(told: dict[str, Any]) -> str:
+    """Where the protocol's authors use another size or N, that."""
+    published = told["protocol"].get("published", {})
+    size, count = published.get("size"), published.get("num_images")
+    stated = []
+    if size and size != told["data"]["width"]:
+        stated.append(f"{size} px")
+    if count and count != (told["data"]["limit"] or told["data"]["available"]):
+        stated.append(f"N = {count:,}")
+    return f" The protocol's authors use {' and '.join(stated)}." if stated else ""
 
 
 def to_json(facts: Sequence[dict[str, Any]]) -> str:

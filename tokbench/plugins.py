@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -135,6 +135,27 @@ def load_adapter(asked: str, device: str = "cpu", root: Path | None = None, allo
     near = difflib.get_close_matches(asked, [*files, *BUILTIN], 1)
     hint = f"did you mean '{near[0]}'? " if near else ""
     raise UsageError(f"no adapter '{asked}'; {hint}run 'tokbench list adapters' to see them")
+
+
+def load_adapters(
+    asked: Sequence[str], device: str = "cpu", root: Path | None = None, allow_download: bool = False
+) -> tuple[list[Loaded], dict[str, str]]:
+    """The adapters that a command names, and of those that cannot be loaded the reason.
+
+    Raises UsageError where there is none of a name, or where two would share a result.
+    """
+    loaded, failed = [], {}
+    for name in dict.fromkeys(asked):
+        try:
+            loaded.append(load_adapter(name, device, root, allow_download))
+        except UsageError:
+            raise
+        except TokbenchError as error:
+            failed[name] = str(error)
+    names = [adapter.name for adapter in loaded]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UsageError(f"two adapters are named {', '.join(sorted(twice))} and would share a result; rename a folder")
+    return loaded, failed
 
 
 def _at_path(path: Path) -> tuple[str, Path]:

@@ -1,0 +1,142 @@
+"""The audit: every row is what an evaluation under that protocol gives, and what is said of a claim is true."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tokbench import claims
+from tokbench.audit import Choice, Row, audit, choices
+from tokbench.dataset import open_dataset
+from tokbench.errors import UsageError
+from tokbench.evaluate import evaluate
+from tokbench.plugins import load_adapter
+from tokbench.protocol import TOKBENCH, protocols
+
+NAMES = ("psnr", "ssim", "lpips", "rfid_64", "fd_efficientnet")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten photos of unequal sizes, so that crops and filters matter."""
+    from PIL import Image
+    from skimage import data
+
+    made = tmp_path_factory.mktemp("unequal")
+    photos = [data.astronaut(), data.coffee(), data.rocket(), data.chelsea()]
+    for i in range(10):
+        photo = Image.fromarray(photos[i % 4]).crop((5 * i, 3 * i, 260 + 11 * i, 231 + 7 * i))
+        photo.save(made / f"{i}.png")
+    return made
+
+
+def test_rows_are_what_evaluations_give(folder: Path, networks) -> None:
+    """One pass for all protocols, or one evaluation for each: the same numbers."""
+    adapter = load_adapter("jpeg.q50")
+    rows = audit(adapter, open_dataset(str(folder), TOKBENCH, 64), NAMES, networks=networks)
+    assert [row.choice.title for row in rows] == [choice.title for choice in choices()]
+    for row in rows:
+        if row.choice.protocol.crop == "none":
+            assert "takes images as they are" in row.missing["psnr"], row.choice.title
+            continue
+        dataset = open_dataset(str(folder), row.choice.protocol, 64)
+        vgg = row.choice.protocol.lpips.net == "vgg"
+        names = ["lpips_vgg" if name == "lpips" and vgg else name for name in NAMES]
+        (result,) = evaluate([adapter], dataset, names, networks=networks)
+        assert result.error is None, result.error
+        for name, own in zip(NAMES, names, strict=True):
+            if own not in result.metrics:
+                assert name in row.missing, (row.choice.title, name)
+                continue
+            expected = result.metrics[own]["value"]
+            assert row.numbers[name]["value"] == pytest.approx(expected, rel=1e-9), (row.choice.title, name)
+
+
+def test_choices_move_what_they_should(folder: Path, networks) -> None:
+    rows = audit(load_adapter("jpeg.q50"), open_dataset(str(folder), TOKBENCH, 64), NAMES, networks=networks)
+    default, by_title = rows[0], {row.choice.title: row for row in rows}
+
+    def moved(title: str) -> set[str]:
+        row = by_title[title]
+        return {name for name in NAMES if row.numbers[name]["value"] != default.numbers[name]["value"]}
+
+    assert moved("PSNR: of the pooled error") == {"psnr"}
+    assert moved("SSIM: range 2 for images in [0, 1]") == {"ssim"}
+    assert moved("reference: the original files") == {"rfid_64", "fd_efficientnet"}
+    assert moved("storage: JPEG, quality 75") == set(NAMES)
+    assert moved("filter: area") == set(NAMES)
+    assert default.same_pixels
+    assert not by_title["filter: area"].same_pixels
+
+
+def test_every_protocol_has_a_row() -> None:
+    named = [choice.title for choice in choices() if choice.named]
+    assert sorted([*named, "tokbench"]) == sorted(protocols())
+
+
+def test_idle_choices_are_named_once(cli, photo_folder: Path) -> None:
+    done = cli("audit", "jpeg.q10", "--data", photo_folder, "--metrics", "psnr,ssim", "--limit", 2)
+    assert done.exit_code == 0, done.stderr
+    assert "The tokenizer got the same pixels" in done.stdout
+    assert "\n| filter: area" not in done.stdout
+    assert "\n| titok" in done.stdout
+
+
+def test_json(cli, photo_folder: Path) -> None:
+    done = cli("audit", "jpeg.q10", "--data", photo_folder, "--metrics", "psnr", "--limit", 2, "--json")
+    told = json.loads(done.stdout)
+    assert [entry["choice"] for entry in told] == [choice.title for choice in choices()]
+    assert all(set(entry["metrics"]["psnr"]) == {"value", "low", "high", "n"} for entry in told)
+
+
+def rows_of(values: dict[str, float], spread: float = 0.0) -> list[Row]:
+    made = []
+    for title, value in values.items():
+        entry = {"value": value, "low": value - spread, "high": value + spread, "n": 1000}
+        made.append(Row(Choice(title, TOKBENCH.but(title), named=title != "default"), {"rfid": entry}))
+    return made
+
+
+def test_a_claim_is_ranked_and_put_into_a_sentence() -> None:
+    rows = rows_of({"default": 1.74, "adm": 3.91, "titok": 1.74, "pytorch-fid": 1.70}, spread=0.01)
+    found = claims.candidates(rows, "rfid", 3.9, 1000)
+    assert [one.value for one in found] == [3.91, 1.74, 1.70]
+    assert found[1].title == "titok, default"
+    text = claims.verdict(found, "rfid", 3.9, 1000)
+    assert "3.9 is closest to this tokenizer under `adm`: 3.910; under `titok` (and 1 more) it is 1.740." in text
+
+
+def test_a_claim_that_many_choices_explain() -> None:
+    rows = rows_of({"default": 1.74, "adm": 1.8}, spread=0.5)
+    text = claims.verdict(claims.candidates(rows, "rfid", 1.75, 48), "rfid", 1.75, 48)
+    assert "the 95 % intervals of 2 of 2 values hold 1.75: 48 images cannot tell which of them made it." in text
+
+
+def test_a_claim_that_nothing_explains() -> None:
+    rows = rows_of({"default": 1.74}, spread=0.1)
+    text = claims.verdict(claims.candidates(rows, "rfid", 0.5, 48), "rfid", 0.5, 48)
+    assert "No interval holds 0.5" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--claim", "rfid"], "as in rfid=0.92"),
+        (["--claim", "rfid=nan"], "must be finite"),
+        (["--claim", "fid=1"], "no metric 'fid'"),
+        (["--metrics", "psnr,rate"], "no protocol changes rate"),
+        (["--metrics", "psnr", "--claim", "rfid=1", "--limit", "2"], "no choice gave that number"),
+    ],
+)
+def test_wrong_usage(cli, photo_folder: Path, arguments: list[str], complaint: str, monkeypatch) -> None:
+    monkeypatch.delenv("TOKBENCH_WEIGHTS", raising=False)
+    done = cli("audit", "jpeg.q10", "--data", photo_folder, *arguments)
+    assert done.exit_code == 2
+    assert complaint in done.stderr
+
+
+def test_a_claim_needs_its_number() -> None:
+    with pytest.raises(UsageError, match="there is rfid"):
+        claims.candidates(rows_of({"default": 1.0}), "kid", 1.0, 10)

@@ -1,0 +1,29 @@
+"""The command line: parses, calls the library, prints. Nothing here imports torch until a command needs it."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import click
+
+import tokbench
+from tokbench.cli.audit import audit
+from tokbench.cli.common import Group
+from tokbench.cli.evaluate import eval_
+from tokbench.cli.judge import check, compare
+from tokbench.cli.look import leaderboard, list_, show, weights
+from tokbench.cli.stats import stats
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(tokbench.__version__, prog_name="tokbench")
+def main() -> None:
+    """Benchmark and evaluation suite for visual tokenizers."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal or pipe of another encoding must not end a run
+            stream.reconfigure(errors="replace")
+
+
+for command in (eval_, list_, show, leaderboard, weights, stats, compare, check, audit):
+    main.add_command(command)

@@ -1,0 +1,118 @@
+"""`tokbench audit`: one tokenizer under every convention."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import click
+
+from tokbench.cli.common import (
+    batch_size_option,
+    choose_device,
+    data_option,
+    device_option,
+    download_option,
+    limit_option,
+    progress_bar,
+    reference_is_option,
+    reference_option,
+    root_option,
+    say,
+    size_option,
+)
+from tokbench.errors import UsageError
+
+
+@click.command()
+@click.argument("adapter")
+@data_option
+@click.option("--claim", metavar="METRIC=VALUE", help="A number that somebody reports, as in rfid=0.92.")
+@click.option("--metrics", "metric_names", help="Comma-separated [default: psnr,ssim,lpips,rfid,rfid_768].")
+@limit_option
+@size_option
+@reference_option
+@reference_is_option
+@batch_size_option
+@device_option
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@download_option
+@click.option("--json", "as_json", is_flag=True, help="Print to stdout nothing but a JSON list, one object a choice.")
+@root_option
+def audit(
+    adapter: str,
+    data: str,
+    claim: str | None,
+    metric_names: str | None,
+    limit: int | None,
+    size: int | None,
+    reference: Path | None,
+    reference_is: str | None,
+    batch_size: int,
+    device: str | None,
+    seed: int,
+    allow_download: bool,
+    as_json: bool,
+    root: Path | None,
+) -> None:
+    """How a tokenizer's numbers move with each choice of an evaluation, from one pass over the images.
+
+    First the default protocol, then each choice varied by itself, then every named protocol. With --claim the protocols
+    are ranked by how close they come. Give --reference for those that compare with a statistics file.
+    """
+    from tokbench import claims, metrics
+    from tokbench.audit import PRESENT
+    from tokbench.audit import audit as run
+    from tokbench.dataset import open_dataset
+    from tokbench.plugins import load_adapter
+    from tokbench.protocol import TOKBENCH
+    from tokbench.readers import Networks
+    from tokbench.statistics import load_statistics
+
+    asked = claims.read_claim(claim) if claim else None
+    names = list(PRESENT) if metric_names is None else metrics.choose(metric_names)
+    if asked and asked[0] not in names:
+        names += metrics.choose(asked[0])
+    if others := [name for name in names if name not in metrics.METRICS or not metrics.METRICS[name].reads]:
+        raise UsageError(f"no protocol changes {', '.join(others)}")
+    device = choose_device(device)
+    statistics = load_statistics(reference).assumed(reference_is) if reference else None
+    dataset = open_dataset(data, TOKBENCH, size, limit, root)
+    with redirect_stdout(sys.stderr), progress_bar() as progress:
+        loaded = load_adapter(adapter, device, root, allow_download)
+        rows = run(
+            loaded,
+            dataset,
+            names,
+            networks=Networks(device, allow_download),
+            statistics=statistics,
+            batch_size=batch_size,
+            seed=seed,
+            progress=progress,
+        )
+    for name, reason in dataset.bad:
+        say(f"bad image {name}: {reason}")
+    told = set()
+    for note in (note for row in rows for note in row.notes):
+        reason = note.partition(": ")[2]
+        if reason not in told:  # once for all choices that share it
+            told.add(reason)
+            say(f"skipped {note}")
+    count = len(dataset) - len(dataset.bad)
+    if as_json:
+        click.echo(json.dumps(claims.facts(rows), indent=1))
+    else:
+        assert dataset.shape is not None
+        height, width = dataset.shape
+        click.echo(
+            f"{loaded.name} on {dataset.name}: {count:,} images of {width}x{height} px, pixels {dataset.sha256[:8]}. "
+            "In brackets: the change from the default. ± is half of the 95 % interval over images.\n"
+        )
+        click.echo(claims.audit_table(rows, names, count), nl=False)
+        if asked:
+            click.echo(f"\nClaim: {asked[0]} = {asked[1]:g}\n")
+            click.echo(claims.verdict(claims.candidates(rows, *asked, count), *asked, count), nl=False)
+    if dataset.bad:
+        sys.exit(1)

@@ -1,0 +1,115 @@
+"""What several commands share: options, the device, the progress bar, how errors become exit statuses."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tokbench.errors import TokbenchError, UsageError
+
+
+class Group(click.Group):
+    """Turns tokbench's errors into one line and an exit status: 2 for wrong usage, 1 for the rest."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            raise click.UsageError(str(error)) from error
+        except TokbenchError as error:
+            raise click.ClickException(str(error)) from error
+
+
+data_option = click.option(
+    "--data", default="samples", show_default=True, help="A dataset's name, or a folder, zip, tar or Parquet file."
+)
+limit_option = click.option("--limit", type=click.IntRange(min=1), help="Only the first N images.")
+size_option = click.option(
+    "--size", type=click.IntRange(min=1), help="Short side to S, centre S x S [default: the dataset's own size]."
+)
+batch_size_option = click.option(
+    "--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Images in one forward pass."
+)
+protocol_option = click.option(
+    "--protocol", default="tokbench", show_default=True, help="How images are prepared and compared (or a .toml)."
+)
+reference_option = click.option(
+    "--reference",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A statistics file (.npz) to compare distributions with, in place of these images' own.",
+)
+reference_is_option = click.option(
+    "--reference-is",
+    metavar="NETWORK:INPUT:PRECISION",
+    help="What made that file, where it does not say so, as in inception-2015-12-05:tf1:float32.",
+)
+device_option = click.option("--device", help="cpu, cuda, cuda:1 ... [default: cuda where there is one, else cpu].")
+download_option = click.option(
+    "--allow-download", is_flag=True, help="Fetch missing weights of frozen networks and hub checkpoints."
+)
+root_option = click.option(
+    "--root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder that holds adapters/ and datasets/ [default: TOKBENCH_ROOT, the current folder, the source checkout].",
+)
+
+
+def out_option(help_text: str) -> Callable[..., Any]:
+    return click.option(
+        "--out",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path("results"),
+        show_default=True,
+        help=help_text,
+    )
+
+
+def choose_device(asked: str | None) -> str:
+    """The device asked for, or the best one here. Raises UsageError where it cannot be used."""
+    import torch
+
+    if asked is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=asked)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device '{asked}' cannot be used here: {str(error).splitlines()[0]}") from error
+    return asked
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar with speed and the time left for each thing that is being done; nothing where stderr is piped."""
+    if not sys.stderr.isatty():
+        yield lambda what, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            return Text(f"{task.speed:.1f} {task.description}/s" if task.speed else "")
+
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn(),
+        console=Console(stderr=True),
+    ) as bar:  # fmt: skip
+        tasks: dict[str, Any] = {}
+
+        def told(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done)
+
+        yield told
+
+
+def say(text: str) -> None:
+    """To stderr, which holds all that is no result."""
+    click.echo(text, err=True)

@@ -1,0 +1,167 @@
+"""`tokbench compare` and `tokbench check`: two results against each other, and committed facts against today's."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tokbench.cli.common import (
+    batch_size_option,
+    choose_device,
+    device_option,
+    download_option,
+    limit_option,
+    progress_bar,
+    root_option,
+)
+from tokbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from tokbench.result import Result
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("first", type=_FILE, metavar="A.json")
+@click.argument("second", type=_FILE, metavar="B.json")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list, one object a number.")
+def compare(first: Path, second: Path, as_json: bool) -> None:
+    """The paired difference of two results on the same images, with 95 % intervals and a verdict.
+
+    Means over images are resampled together; Fréchet distances, KID and Inception Score are compared on the same random
+    halves of the images, which lie beside the results, so no features are needed.
+    """
+    from tokbench import reports
+    from tokbench.compare import differences
+    from tokbench.leaderboard import context
+    from tokbench.result import load
+
+    ours, theirs = load(first), load(second)
+    found = differences(ours, theirs)
+    if as_json:
+        click.echo(json.dumps([one.facts() for one in found], indent=1))
+        return
+    names = [ours.adapter, theirs.adapter]
+    if names[0] == names[1]:
+        names = ["A", "B"]
+    click.echo(f"{context([ours])}\n")
+    click.echo(reports.comparison(found, *names), nl=False)
+
+
+@click.command()
+@click.argument("adapters", metavar="[ADAPTER]...", nargs=-1)
+@click.option("--data", help="Only results on this dataset (a name), or the path of a folder that has none.")
+@click.option(
+    "--against",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("results"),
+    show_default=True,
+    help="The folder of committed results.",
+)
+@limit_option
+@click.option(
+    "--config", type=_FILE, help="A tokbench.toml with tolerances [default: that of the current folder, if any]."
+)
+@click.option("--all", "all_rows", is_flag=True, help="Print the numbers that did not move, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print to stdout nothing but a JSON object.")
+@click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Write JUnit XML to this file.")
+@click.option(
+    "--github/--no-github",
+    default=None,
+    help="Annotations, and a summary of the step [default: where GITHUB_ACTIONS is true].",
+)
+@batch_size_option
+@device_option
+@download_option
+@root_option
+def check(
+    adapters: tuple[str, ...],
+    data: str | None,
+    against: Path,
+    limit: int | None,
+    config: Path | None,
+    all_rows: bool,
+    as_json: bool,
+    junit: Path | None,
+    github: bool | None,
+    batch_size: int,
+    device: str | None,
+    allow_download: bool,
+    root: Path | None,
+) -> None:
+    """Measure committed results again and compare: all of them, or those of the adapters named.
+
+    A difference within a number's tolerance is none; one that a paired comparison over the images cannot tell from 0 is
+    noise; one for the worse beyond that is a regression. Tolerances are set in tokbench.toml:
+
+    \b
+        [check.tolerance]
+        psnr = 0.01      # dB
+        rfid = "1%"
+
+    Exit status: 1 for a regression or an adapter that failed, 3 where nothing could be compared or where pixels,
+    protocol or weights are not those of the committed result (then nothing is compared), else 0. Speeds are not
+    compared. With --limit only means over images are, on the first N images.
+    """
+    from tokbench import reports
+    from tokbench.files import write_atomically
+    from tokbench.leaderboard import read_all
+    from tokbench.readers import Networks
+    from tokbench.regression import SETTINGS, read_tolerances
+    from tokbench.regression import check as run
+
+    if config is None and Path(SETTINGS).is_file():
+        config = Path(SETTINGS)
+    tolerances = read_tolerances(config)
+    path = data is not None and Path(data).expanduser().exists()
+    committed = [
+        result
+        for result in read_all(against)
+        if (not adapters or any(_is(name, result) for name in adapters))
+        and (data is None or path or result.dataset == data)
+    ]
+    if path:
+        from tokbench.dataset import open_dataset
+        from tokbench.protocol import TOKBENCH
+
+        assert data is not None
+        name = open_dataset(data, TOKBENCH, size=1, root=root).name
+        committed = [result for result in committed if result.dataset == name]
+    if unknown := [name for name in adapters if not any(_is(name, result) for result in committed)]:
+        raise UsageError(f"{against} holds no result of {', '.join(unknown)}{f' on {data}' if data else ''}")
+    with redirect_stdout(sys.stderr), progress_bar() as progress:
+        report = run(
+            committed,
+            data=data if path else None,
+            root=root,
+            limit=limit,
+            tolerances=tolerances,
+            networks=Networks(choose_device(device), allow_download),
+            batch_size=batch_size,
+            progress=progress,
+        )
+    if as_json:
+        click.echo(json.dumps(reports.check_facts(report), indent=1))
+    else:
+        click.echo(reports.check_table(report, all_rows=all_rows), nl=False)
+    if junit:
+        write_atomically(junit, reports.junit(report).encode())
+    if github if github is not None else os.environ.get("GITHUB_ACTIONS") == "true":
+        for line in reports.workflow_commands(report):
+            click.echo(line, err=as_json)
+        if step := os.environ.get("GITHUB_STEP_SUMMARY"):
+            with Path(step).open("a", encoding="utf-8") as file:
+                file.write(f"### tokbench check\n\n{reports.check_table(report, all_rows=True)}\n")
+    sys.exit(report.exit_status)
+
+
+def _is(asked: str, result: Result) -> bool:
+    """Whether a result is that of the adapter that was named, by its own name or by what it was made from."""
+    return asked in (result.adapter, result.provenance["adapter"].get("source"))

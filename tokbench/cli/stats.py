@@ -1,0 +1,171 @@
+"""`tokbench stats`: make, show and verify statistics files."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tokbench.cli.common import (
+    Group,
+    choose_device,
+    data_option,
+    device_option,
+    download_option,
+    limit_option,
+    progress_bar,
+    protocol_option,
+    reference_is_option,
+    root_option,
+    say,
+    size_option,
+)
+from tokbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from tokbench.protocol import Protocol
+    from tokbench.readers.network import Network
+
+_FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+
+
+@click.group(cls=Group)
+def stats() -> None:
+    """Statistics files: mean and covariance of a data set's features, to compare distributions with (.npz).
+
+    Read and written in the form of pytorch-fid and clean-fid (mu, sigma) and of ADM (mu_s, sigma_s for sFID). Use one
+    with: tokbench eval ... --reference FILE.
+    """
+
+
+@stats.command()
+@data_option
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The .npz to write.")
+@click.option("--network", default="inception-2015-12-05", show_default=True)
+@click.option(
+    "--layers", default="2048", show_default=True, help="Comma-separated: one pooled layer, and sfid if you want it."
+)
+@limit_option
+@size_option
+@protocol_option
+@device_option
+@download_option
+@root_option
+def make(
+    data: str,
+    out: Path,
+    network: str,
+    layers: str,
+    limit: int | None,
+    size: int | None,
+    protocol: str,
+    device: str | None,
+    allow_download: bool,
+    root: Path | None,
+) -> None:
+    """Measure a data set and write its statistics."""
+    from tokbench.dataset import open_dataset
+    from tokbench.protocol import load_protocol
+    from tokbench.readers import READERS
+    from tokbench.reference import measure
+
+    if network not in READERS:
+        raise UsageError(f"no network '{network}'; there are {', '.join(READERS)}")
+    wanted = [layer.strip() for layer in layers.split(",") if layer.strip()]
+    if not wanted or len([layer for layer in wanted if layer != "sfid"]) > 1:
+        raise UsageError(f"--layers {layers}: one file holds one pooled layer and, beside it, sfid")
+    if out.suffix != ".npz":
+        raise UsageError(f"--out {out}: the file's name must end in .npz")
+    rules = load_protocol(protocol)
+    reader = _reader(network, rules, device, allow_download)
+    dataset = open_dataset(data, rules, size, limit, root)
+    with progress_bar() as progress:
+        made = measure(dataset, reader, wanted, progress)
+    for name, reason in dataset.bad:
+        say(f"bad image {name}: {reason}")
+    made.save(out)
+    click.echo(f"wrote {out}: {made.count:,} images, layers {', '.join(wanted)}")
+    if dataset.bad:
+        sys.exit(1)
+
+
+@stats.command("show")
+@_FILE
+def show_(file: Path) -> None:
+    """Say what a file holds, and what made it as far as it tells."""
+    from tokbench.statistics import load_statistics
+
+    found = load_statistics(file)
+    for layer, (mean, covariance) in found.layers.items():
+        click.echo(f"layer {layer}: {len(mean)} dimensions, mean {mean.mean():.6g}, trace {covariance.trace():.6g}")
+    for key, value in found.facts().items():
+        if key != "layers":
+            click.echo(f"{key:10} {'not told' if value is None else value}")
+    click.echo(f"{'sha256':10} {found.sha256}")
+
+
+@stats.command()
+@_FILE
+@data_option
+@reference_is_option
+@limit_option
+@size_option
+@protocol_option
+@device_option
+@download_option
+@root_option
+def verify(
+    file: Path,
+    data: str,
+    reference_is: str | None,
+    limit: int | None,
+    size: int | None,
+    protocol: str,
+    device: str | None,
+    allow_download: bool,
+    root: Path | None,
+) -> None:
+    """Make a file's statistics again from its data and compare: exit status 1 where they differ by more than 1e-5."""
+    from tokbench.dataset import open_dataset
+    from tokbench.metrics.frechet import frechet_distance
+    from tokbench.protocol import load_protocol
+    from tokbench.readers import READERS
+    from tokbench.reference import measure
+    from tokbench.statistics import TOLERANCE, largest_gaps, load_statistics
+
+    found = load_statistics(file).assumed(reference_is)
+    if found.network not in READERS:
+        raise UsageError(f"{file} does not say which network made it; name it with --reference-is")
+    rules = load_protocol(protocol)
+    reader = _reader(found.network, rules, device, allow_download)
+    told = reader.told()
+    for layer in found.layers:
+        found.moments(reader.name, told.get("input"), "float32", reader.sha256, layer)  # refuses what does not fit
+    dataset = open_dataset(data, rules, size, limit, root)
+    with progress_bar() as progress:
+        again = measure(dataset, reader, list(found.layers), progress)
+    differs = False
+    for layer, theirs in found.layers.items():
+        mean, covariance = largest_gaps(theirs, again.layers[layer])
+        distance = frechet_distance(*theirs, *again.layers[layer])
+        click.echo(
+            f"layer {layer}: largest difference of means {mean:.1e}, of covariances {covariance:.1e} (relative), "
+            f"Fréchet distance {distance:.3g}"
+        )
+        differs |= max(mean, covariance) > TOLERANCE
+    if found.data and found.data != again.data:
+        click.echo(f"pixels: {found.data[:12]} in the file, {again.data and again.data[:12]} here")
+        differs = True
+    click.echo("differs" if differs else "the same")
+    if differs:
+        sys.exit(1)
+
+
+def _reader(name: str, protocol: Protocol, device: str | None, allow_download: bool) -> Network:
+    from tokbench.readers import Networks
+    from tokbench.weights import INCEPTION
+
+    path = protocol.features.input if name == INCEPTION else None
+    return Networks(choose_device(device), allow_download).get(name, path)
