@@ -1,0 +1,21 @@
+"""clean-fid: the resize of its mode `clean`, which is all that sets it apart (its FID is in test_pytorch_fid.py)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tokbench.pixels import from_bytes
+from tokbench.readers.inception import _clean
+
+
+@pytest.mark.parametrize(("width", "height"), [(256, 256), (451, 300), (299, 299), (700, 513)])
+def test_resize(record, sources, width: int, height: int) -> None:
+    resize = pytest.importorskip("cleanfid.resize").build_resizer("clean")
+    photo = next(photo for photo in sources if photo.shape[0] >= height and photo.shape[1] >= width)[:height, :width]
+    ours = _clean(from_bytes(torch.from_numpy(photo.copy()).permute(2, 0, 1)[None])) * 128 + 128
+    record(
+        "clean-fid", "resize to 299", "clean-fid", ours[0].permute(1, 2, 0).numpy(),
+        np.asarray(resize(photo)), 1e-4,
+    )  # fmt: skip
