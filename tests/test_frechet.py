@@ -8,6 +8,7 @@ import torch
 
 from tokbench.batch import Batch
 from tokbench.errors import NotApplicable
+from tokbench.halves import Halves
 from tokbench.metrics.frechet import Frechet, distance_of_sets, frechet_distance
 from tokbench.metrics.kid import KID
 
@@ -126,3 +127,26 @@ def test_kid_equals_the_unbiased_estimator(networks, photos: torch.Tensor, damag
     within = sum((kernel(z, z).sum() - np.trace(kernel(z, z))) / (n * (n - 1)) for z in (x, y))
     expected = within - 2 * kernel(x, y).mean()
     assert metric.compute()["kid_768"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_independent_sets_are_halved_independently(networks, photos: torch.Tensor, damaged: torch.Tensor) -> None:
+    """The reference's halves are not those of the images, its own split is N/2 against N/2, and exact sets differ."""
+    network = networks.get("inception-2015-12-05")
+    reference, image = torch.cat([photos, photos.flip(3)]), torch.cat([damaged, damaged.flip(2)])
+    made = []
+    for paired in (True, False):
+        metric = Frechet("rfid_64", network, "64", paired=paired)
+        metric.update(Batch(torch.arange(12), reference, image))
+        made.append(metric)
+    halves = Halves("data", 12)
+    together, apart = (metric.replicates(halves)["rfid_64"] for metric in made)
+    assert (together.halves != apart.halves).all()
+    assert made[0].compute() == made[1].compute()
+    rows = network(reference)["64"].numpy()
+    drawn = list(Halves("data/reference", 12))
+    first = distance_of_sets(rows[drawn[0]], rows[drawn[1]])
+    split = made[1].split_half(halves)
+    assert 0 < split < 3 * first
+    assert split == pytest.approx(
+        np.mean([distance_of_sets(rows[a], rows[b]) for a, b in zip(drawn[::2], drawn[1::2], strict=True)])
+    )

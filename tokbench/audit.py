@@ -21,6 +21,7 @@ from tokbench.plugins import Loaded
 from tokbench.protocol import TOKBENCH, Protocol, load_protocol, protocols
 from tokbench.readers import Networks
 from tokbench.sources import Source
+from tokbench.speed import give_back_memory
 from tokbench.statistics import Statistics
 from tokbench.storage import stored
 from tokbench.tasks import TASKS
@@ -66,7 +67,6 @@ def choices(default: Protocol = TOKBENCH) -> list[Choice]:
         ("library: tensors", {"library": "tensor"}),
         ("library: tensors, no antialias", {"library": "tensor", "antialias": False}),
         ("rounding: truncated", {"rounding": "truncate"}),
-        ("rounding: truncated after a trip through [-1, 1]", {"rounding": "truncate-signed"}),
         ("rounding: none", {"rounding": "none"}),
         ("storage: JPEG, quality 95", {"storage": "jpeg.q95"}),
         ("storage: JPEG, quality 75", {"storage": "jpeg.q75"}),
@@ -183,6 +183,7 @@ def audit(
                 made[key] = _reconstruct(adapter, images, made, networks.device, batch_size, seed)
                 views[key].same &= torch.equal(images.reference, given[home].reference)
             _feed(measures, made)
+            give_back_memory()
             done += len(given[home].names)
             progress("images", done, len(dataset))
     if views[home].error:

@@ -84,6 +84,8 @@ class Batch:
 
     def features(self, network: Network, side: Side, rounding: Rounding = "nearest") -> dict[str, Tensor]:
         """A network's features (B, ...) of one side's images, by layer; one forward pass serves all metrics."""
+        if side == "original" and self._uncropped():
+            side = "reference"
         if side == "original":
             memo, wanted = self.reference_memo, self.need("original")
         else:
@@ -96,3 +98,9 @@ class Batch:
             else:
                 memo.features[key] = network(wanted)
         return memo.features[key]
+
+    def _uncropped(self) -> bool:
+        """Whether the whole files are just the references: images that had the size already."""
+        whole, reference = self.need("original"), self.need("reference")
+        alike = all(image.shape[1:] == reference.shape[1:] for image in whole)
+        return alike and torch.equal(torch.cat(whole), reference)

@@ -29,6 +29,7 @@ from tokbench.protocol import Protocol
 from tokbench.readers import Networks
 from tokbench.readers.network import CHUNK
 from tokbench.result import Result
+from tokbench.speed import give_back_memory
 from tokbench.statistics import Statistics
 from tokbench.storage import stored
 from tokbench.tasks import TASKS
@@ -159,6 +160,7 @@ def evaluate(
                     batch = run.take(images, task, memo=memo, device=networks.device, batch_size=batch_size, seed=seed)
                     if batch is not None:
                         run.eat(stored(batch, dataset.protocol))
+            give_back_memory()
             done += len(images.names)
             progress("images", done, len(dataset))
             if all(run.error for run in runs):

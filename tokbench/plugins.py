@@ -23,6 +23,9 @@ from tokbench.variant import Variant
 if TYPE_CHECKING:
     from tokbench.tokenizer import Reconstructor
 
+CHECKOUT = Path(__file__).resolve().parent.parent
+"""The source checkout, where tokbench runs from one; in an installation this folder holds no plug-ins."""
+
 BUILTIN = {
     "identity": "identity",
     "resize": "resize",
@@ -72,10 +75,7 @@ def find_root(chosen: Path | None = None) -> Path | None:
         if not _holds_plugins(named):
             raise UsageError(f"{named} holds neither an adapters/ nor a datasets/ folder of plug-ins")
         return named
-    for place in (Path.cwd(), Path(__file__).resolve().parent.parent):
-        if _holds_plugins(place):
-            return place
-    return None
+    return next((place for place in (Path.cwd(), CHECKOUT) if _holds_plugins(place)), None)
 
 
 def _holds_plugins(place: Path) -> bool:
@@ -83,9 +83,9 @@ def _holds_plugins(place: Path) -> bool:
 
 
 def dataset_folders(root: Path | None = None) -> dict[str, Path]:
-    """Dataset folders by name."""
-    found = find_root(root)
-    return {toml.parent.name: toml.parent for toml in sorted(found.glob("datasets/*/dataset.toml"))} if found else {}
+    """Dataset folders by name: those of the root, then those of the source checkout that have other names."""
+    places = [place for place in (CHECKOUT, find_root(root)) if place is not None]
+    return {toml.parent.name: toml.parent for place in places for toml in sorted(place.glob("datasets/*/dataset.toml"))}
 
 
 def adapter_files(root: Path | None = None) -> dict[str, Path]:

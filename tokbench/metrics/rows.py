@@ -1,4 +1,4 @@
-"""Feature vectors that are kept one by one, for metrics that are no sums."""
+"""Vectors that are kept one by one, for metrics that are no sums."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Rows:
-    """Features (N, D) in the order of the dataset, in whatever order their batches and shards came."""
+    """Features or token indices (N, D) in the order of the dataset, in whatever order their batches and shards came."""
 
     def __init__(self) -> None:
         self._index: list[np.ndarray] = []
@@ -27,5 +27,5 @@ class Rows:
         self._features += other._features
 
     def in_order(self) -> np.ndarray:
-        """(N, D) float32, sorted by position."""
+        """(N, D), sorted by position."""
         return np.concatenate(self._features)[np.concatenate(self._index).argsort(kind="stable")]
