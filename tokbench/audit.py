@@ -13,7 +13,7 @@ from tokbench import metrics
 from tokbench.batch import Batch, Memo
 from tokbench.dataset import Dataset, Images
 from tokbench.errors import CannotMeasure, TokbenchError
-from tokbench.evaluate import Numbers, Progress, exact_kernels, make_ready, refuse_nothing, whole_chunks
+from tokbench.evaluate import Numbers, Progress, exact_kernels, make_ready, refuse_empty, whole_chunks
 from tokbench.halves import Halves, Replicates
 from tokbench.metrics import METRICS
 from tokbench.metrics.metric import Metric
@@ -189,7 +189,7 @@ def audit(
     if views[home].error:
         raise TokbenchError(views[home].error)
     read = views[home].dataset
-    refuse_nothing(read)
+    refuse_empty(read)
     dataset.bad, dataset.shape, dataset._digest = read.bad, read.shape, read._digest
     halves = Halves(read.sha256, len(dataset) - len(dataset.bad))
     for position, measure in enumerate(measures.values()):

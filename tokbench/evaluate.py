@@ -165,7 +165,7 @@ def evaluate(
             progress("images", done, len(dataset))
             if all(run.error for run in runs):
                 break
-    refuse_nothing(dataset)
+    refuse_empty(dataset)
     told = {"seed": seed, "precision": precision, "device": networks.device}
     if statistics is not None:
         told["reference"] = {"file": statistics.name, "sha256": statistics.sha256, "count": statistics.count}
@@ -200,7 +200,7 @@ def whole_chunks(batch_size: int) -> int:
     return -(-batch_size // CHUNK) * CHUNK
 
 
-def refuse_nothing(dataset: Dataset) -> None:
+def refuse_empty(dataset: Dataset) -> None:
     """Raises DataError where a pass read not one image."""
     if dataset.shape is None:
         first = dataset.bad[0][1] if dataset.bad else "it is empty"

@@ -8,7 +8,7 @@ import numpy as np
 
 from tokbench.batch import Batch
 from tokbench.dataset import Dataset
-from tokbench.evaluate import exact_kernels, refuse_nothing
+from tokbench.evaluate import exact_kernels, refuse_empty
 from tokbench.readers.network import CHUNK, Network
 from tokbench.statistics import Moments, Statistics
 
@@ -33,7 +33,7 @@ def measure(
                 sums[layer].add(features[layer].numpy().astype(np.float64))
             count += len(images.names)
             progress("images", count, len(dataset))
-    refuse_nothing(dataset)
+    refuse_empty(dataset)
     told = network.told()
     return Statistics(
         {layer: made.moments() for layer, made in sums.items()},

@@ -28,9 +28,9 @@ class Distribution(Metric):
     """Images that it needs."""
     quarters: ClassVar[bool] = False
     """Whether halves of halves are measured too, from which the number is extrapolated."""
+    needs_rows: ClassVar[bool] = True
+    """Whether it needs the references' features themselves, and not their mean and covariance alone."""
 
-    paired: bool = True
-    """Whether the image at a position is made from the reference there, so that both are drawn together."""
 
     def __init__(
         self,
@@ -39,15 +39,27 @@ class Distribution(Metric):
         layer: str,
         protocol: Protocol = TOKBENCH,
         statistics: Statistics | None = None,
+        paired: bool = True,
     ) -> None:
-        """Raises MissingWeights, and NotApplicable where the statistics do not fit or are wanted and not there."""
+        """`statistics`: of another set, to compare with in place of the references. `paired`: whether the image at a
+        position was made from the reference there, so that both are drawn together; a generator's were not (gFID).
+
+        Raises MissingWeights, and NotApplicable where the statistics do not fit or are wanted and not there.
+        """
         if self.compares and protocol.reference == "statistics" and statistics is None:
             raise NotApplicable(
                 f"protocol {protocol.name} compares with the statistics of another set "
                 f"({protocol.published.reference or 'a file'}); give it with --reference FILE.npz"
             )
+        if self.compares and self.needs_rows and statistics is not None:
+            raise NotApplicable("needs the reference's features, and a statistics file holds their mean and covariance")
         network.want(layer)
-        self._name, self._network, self._layer = name, network, layer
+        self._name, self._network, self._layer, self._protocol = name, network, layer, protocol
+        self._paired, self._statistics = paired, statistics if self.compares else None
+        if self._statistics is not None:
+            told = network.told()
+            self._moments = self._statistics.moments(network.name, told.get("input"), "float32", network.sha256, layer)
+            self.compares = False
         self._rounding = protocol.rounding_of(protocol.features)
         self._side: Side = "original" if protocol.reference == "original" else "reference"
         self._reference, self._image = Rows(), Rows()
@@ -79,7 +91,7 @@ class Distribution(Metric):
         if halves.half < (2 * self.least if self.quarters else self.least):
             return {}
         reference, image = self._rows()
-        own = halves if self.paired else Halves(f"{halves.sha256}/reference", len(reference))
+        own = halves if self._paired else Halves(f"{halves.sha256}/reference", len(reference))
 
         def on(first: np.ndarray, second: np.ndarray) -> float:
             return self.measure(reference[first] if len(reference) else reference, image[second])
@@ -93,7 +105,8 @@ class Distribution(Metric):
         return {self._name: Replicates(np.array(whole), np.array(parts) if parts else None)}
 
     def provenance(self) -> dict[str, str]:
-        return self._network.told() | {"layer": self._layer}
+        told = self._network.told() | {"layer": self._layer}
+        return told | ({"reference": self._statistics.sha256} if self._statistics else {})
 
 
 def _halved(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from tokbench.halves import Halves
 from tokbench.metrics.distribution import Distribution
-from tokbench.protocol import TOKBENCH, Protocol
-from tokbench.statistics import Statistics
-
-if TYPE_CHECKING:
-    from tokbench.readers.network import Network
 
 
 def frechet_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray) -> float:
@@ -70,23 +65,7 @@ class Frechet(Distribution):
     """Fréchet distance between the features of all references and of all images, in one layer of one network."""
 
     quarters: ClassVar[bool] = True
-
-    def __init__(
-        self,
-        name: str,
-        network: Network,
-        layer: str,
-        protocol: Protocol = TOKBENCH,
-        statistics: Statistics | None = None,
-        paired: bool = True,
-    ) -> None:
-        """`paired`: False for sets whose images do not belong together, as those of a generator (gFID)."""
-        super().__init__(name, network, layer, protocol, statistics)
-        self._statistics, self.paired = statistics, paired
-        if statistics is not None:
-            told = network.told()
-            self._moments = statistics.moments(network.name, told.get("input"), "float32", network.sha256, layer)
-            self.compares = False
+    needs_rows: ClassVar[bool] = False
 
     def measure(self, reference: np.ndarray, image: np.ndarray) -> float:
         return distance_to(*self._moments, image) if self._statistics else distance_of_sets(reference, image)
@@ -99,7 +78,3 @@ class Frechet(Distribution):
         drawn = list(Halves(f"{halves.sha256}/reference", len(reference)))
         pairs = zip(drawn[::2], drawn[1::2], strict=True)
         return float(np.mean([distance_of_sets(reference[one], reference[other]) for one, other in pairs]))
-
-    def provenance(self) -> dict[str, str]:
-        told = super().provenance()
-        return told | {"reference": self._statistics.sha256} if self._statistics else told

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -10,11 +10,6 @@ from torch import Tensor
 from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
 
 from tokbench.metrics.distribution import Distribution
-from tokbench.protocol import TOKBENCH, Protocol
-from tokbench.statistics import Statistics
-
-if TYPE_CHECKING:
-    from tokbench.readers.network import Network
 
 LEAST = 10
 
@@ -29,21 +24,10 @@ class InceptionScore(Distribution):
     compares: bool = False
     least: ClassVar[int] = LEAST
 
-    def __init__(
-        self,
-        name: str,
-        network: Network,
-        layer: str,
-        protocol: Protocol = TOKBENCH,
-        statistics: Statistics | None = None,
-    ) -> None:
-        super().__init__(name, network, layer, protocol, statistics)
-        self._rule = protocol.inception_score
-
     def measure(self, reference: np.ndarray, image: np.ndarray) -> float:
-        logits, size = torch.from_numpy(image), self._rule.split_size
-        if size is None:
-            return _score(logits, self._rule.splits, self._rule.shuffle)
+        logits, rule = torch.from_numpy(image), self._protocol.inception_score
+        if (size := rule.split_size) is None:
+            return _score(logits, rule.splits, rule.shuffle)
         return float(np.mean([_score(part, 1, False) for part in logits.split(size)]))
 
 

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
-from tokbench.errors import NotApplicable
 from tokbench.halves import Halves, Replicates
 from tokbench.metrics.distribution import Distribution
-from tokbench.protocol import TOKBENCH, Protocol
-from tokbench.statistics import Statistics
-
-if TYPE_CHECKING:
-    from tokbench.readers.network import Network
 
 SUBSETS, SUBSET_SIZE, SEED = 100, 1000, 2020
 """torch-fidelity's defaults."""
@@ -27,18 +19,6 @@ class KID(Distribution):
     Unbiased for independent sets, so it may be slightly negative; for reconstructions of the same images it usually
     is where they are near exact. It has an interval where all images were used at once.
     """
-
-    def __init__(
-        self,
-        name: str,
-        network: Network,
-        layer: str,
-        protocol: Protocol = TOKBENCH,
-        statistics: Statistics | None = None,
-    ) -> None:
-        if statistics is not None:
-            raise NotApplicable("needs the reference's features, and a statistics file holds their mean and covariance")
-        super().__init__(name, network, layer, protocol)
 
     def measure(self, reference: np.ndarray, image: np.ndarray) -> float:
         whole = len(image) <= SUBSET_SIZE
