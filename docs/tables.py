@@ -50,7 +50,7 @@ def with_protocols(text: str) -> str:
         differ = [f"{key} {value}" for key, value in _flat(asdict(protocol)).items() if value != default[key]]
         published = [f"{protocol.published.size} px"] * bool(protocol.published.size)
         published += [f"N {protocol.published.num_images:,}"] if protocol.published.num_images else []
-        sources = "; ".join(source.partition(": ")[0] for source in protocol.source)
+        sources = "; ".join(dict.fromkeys(source.partition(": ")[0] for source in protocol.source))
         told = [", ".join(differ), ", ".join(published), sources]
         rows.append([f"`{name}`", protocol.sha256[:8], *(text or "-" for text in told)])
     head = ["protocol", "hash", "differs from the default in", "its authors use", "read from"]

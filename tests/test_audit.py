@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tokbench import claims
 from tokbench.audit import Choice, Row, audit, choices
 from tokbench.dataset import open_dataset
-from tokbench.errors import UsageError
+from tokbench.errors import AdapterError, UsageError
 from tokbench.evaluate import evaluate
+from tokbench.halves import Replicates
 from tokbench.plugins import load_adapter
-from tokbench.protocol import TOKBENCH, protocols
+from tokbench.protocol import TOKBENCH, Published, protocols
 
 NAMES = ("psnr", "ssim", "lpips", "rfid_64", "fd_efficientnet")
 
@@ -85,39 +88,73 @@ def test_idle_choices_are_named_once(cli, photo_folder: Path) -> None:
 
 
 def test_json(cli, photo_folder: Path) -> None:
-    done = cli("audit", "jpeg.q10", "--data", photo_folder, "--metrics", "psnr", "--limit", 2, "--json")
-    told = json.loads(done.stdout)
+    asked = ["--metrics", "psnr", "--limit", 2, "--json", "--claim", "psnr=30"]
+    done = cli("audit", "jpeg.q10", "--data", photo_folder, *asked)
+    told = json.loads(done.stdout)["choices"]
     assert [entry["choice"] for entry in told] == [choice.title for choice in choices()]
+    assert json.loads(done.stdout)["claim"]["ranking"][0]["choices"]
     assert all(set(entry["metrics"]["psnr"]) == {"value", "low", "high", "n"} for entry in told)
 
 
+NAMED = {"adm", "titok", "pytorch-fid"}
+
+
 def rows_of(values: dict[str, float], spread: float = 0.0) -> list[Row]:
+    """Rows as an audit gives them, the default first."""
     made = []
     for title, value in values.items():
         entry = {"value": value, "low": value - spread, "high": value + spread, "n": 1000}
-        made.append(Row(Choice(title, TOKBENCH.but(title), named=title != "default"), {"rfid": entry}))
+        made.append(Row(Choice(title, TOKBENCH.but(title), named=title in NAMED), {"rfid": entry}))
     return made
 
 
 def test_a_claim_is_ranked_and_put_into_a_sentence() -> None:
-    rows = rows_of({"default": 1.74, "adm": 3.91, "titok": 1.74, "pytorch-fid": 1.70}, spread=0.01)
-    found = claims.candidates(rows, "rfid", 3.9, 1000)
-    assert [one.value for one in found] == [3.91, 1.74, 1.70]
-    assert found[1].title == "titok, default"
-    text = claims.verdict(found, "rfid", 3.9, 1000)
-    assert "3.9 is closest to this tokenizer under `adm`: 3.910; under `titok` (and 1 more) it is 1.740." in text
+    """The default of the sentence is the default, though another unnamed choice comes closer."""
+    rows = rows_of({"default": 1.74, "adm": 3.91, "truncated": 2.1, "titok": 1.74, "pytorch-fid": 1.70}, spread=0.01)
+    claim = claims.judge(rows, "rfid", 3.9, 1000)
+    assert [one.value for one in claim.found] == [3.91, 2.1, 1.74, 1.70]
+    assert claim.found[2].title == "titok, default"
+    text = claims.verdict(claim)
+    assert "3.9 is closest to this tokenizer under `adm`: 3.910; under `titok` (and 1 more), the default, it is" in text
 
 
 def test_a_claim_that_many_choices_explain() -> None:
     rows = rows_of({"default": 1.74, "adm": 1.8}, spread=0.5)
-    text = claims.verdict(claims.candidates(rows, "rfid", 1.75, 48), "rfid", 1.75, 48)
+    text = claims.verdict(claims.judge(rows, "rfid", 1.75, 48))
     assert "the 95 % intervals of 2 of 2 values hold 1.75: 48 images cannot tell which of them made it." in text
 
 
 def test_a_claim_that_nothing_explains() -> None:
-    rows = rows_of({"default": 1.74}, spread=0.1)
-    text = claims.verdict(claims.candidates(rows, "rfid", 0.5, 48), "rfid", 0.5, 48)
+    text = claims.verdict(claims.judge(rows_of({"default": 1.74}, spread=0.1), "rfid", 0.5, 48))
     assert "No interval holds 0.5" in text
+
+
+def with_halves(rows: list[Row], mean: float, quarters: float) -> list[Row]:
+    """The rows with an N that authors state, and replicates from which a distance there follows, or does not."""
+    for row in rows:
+        value = row.numbers["rfid"]["value"]
+        row.replicates["rfid"] = Replicates(np.full(200, value + mean), np.full(200, value + mean + quarters))
+        row.choice = replace(
+            row.choice, protocol=replace(row.choice.protocol, published=Published(num_images=50_000))
+        )
+    return rows
+
+
+def test_few_images_cannot_tell() -> None:
+    """Authors state an N at which a distance is less biased, and these images are too few to say by how much."""
+    rows = with_halves(rows_of({"default": 25.0, "adm": 30.0}, spread=1.0), 10.0, 10.0)
+    text = claims.verdict(claims.judge(rows, "rfid", 0.92, 48))
+    assert "But 48 images cannot tell: authors use 50,000" in text
+    assert "none of these choices" not in text
+
+
+def test_a_claim_is_held_against_the_n_that_authors_state() -> None:
+    """A law of c / n: 5 + 1000 / n is 6 at 1,000 images and 5.02 at 50,000."""
+    rows = with_halves(rows_of({"default": 6.0, "adm": 9.0}, spread=0.1), 1.0, 2.0)
+    claim = claims.judge(rows, "rfid", 5.0, 1000)
+    assert claim.found[0].compared == pytest.approx(5.02)
+    text = claims.verdict(claim)
+    assert "5 is closest to this tokenizer under `default`: 5.020 (about, at N = 50,000)." in text
 
 
 @pytest.mark.parametrize(
@@ -127,7 +164,6 @@ def test_a_claim_that_nothing_explains() -> None:
         (["--claim", "rfid=nan"], "must be finite"),
         (["--claim", "fid=1"], "no metric 'fid'"),
         (["--metrics", "psnr,rate"], "no protocol changes rate"),
-        (["--metrics", "psnr", "--claim", "rfid=1", "--limit", "2"], "no choice gave that number"),
     ],
 )
 def test_wrong_usage(cli, photo_folder: Path, arguments: list[str], complaint: str, monkeypatch) -> None:
@@ -139,4 +175,18 @@ def test_wrong_usage(cli, photo_folder: Path, arguments: list[str], complaint: s
 
 def test_a_claim_needs_its_number() -> None:
     with pytest.raises(UsageError, match="there is rfid"):
-        claims.candidates(rows_of({"default": 1.0}), "kid", 1.0, 10)
+        claims.judge(rows_of({"default": 1.0}), "kid", 1.0, 10)
+
+
+def test_a_claim_whose_weights_are_missing_ends_at_once(cli, photo_folder: Path, monkeypatch) -> None:
+    monkeypatch.delenv("TOKBENCH_WEIGHTS", raising=False)
+    done = cli("audit", "jpeg.q10", "--data", photo_folder, "--claim", "rfid=1")
+    assert done.exit_code == 1
+    assert "weights-inception-2015-12-05-6726825d.pth" in done.stderr
+
+
+def test_an_adapter_that_fails_is_named(photo_folder: Path) -> None:
+    adapter = load_adapter("jpeg.q10")
+    adapter.model.decode = lambda tokens, seeds: 1 / 0
+    with pytest.raises(AdapterError, match=r"jpeg\.q10 failed on the batch that starts with .*ZeroDivisionError"):
+        audit(adapter, open_dataset(str(photo_folder), TOKBENCH, limit=2), ("psnr",))

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from tokbench.compare import difference, differences, judge
+from tokbench import reports
+from tokbench.compare import Difference, difference, differences, judge
 from tokbench.errors import ResultError, UsageError
+from tokbench.regression import TOLERANCES, _outcome, read_tolerances
 from tokbench.result import Result, load
 
 METRICS = "psnr,ssim,rate,fd_efficientnet,codebook"
@@ -109,8 +111,11 @@ def exact_in(values: list[float]) -> Result:
 
 def test_images_that_are_exact_in_one_result_only_are_counted() -> None:
     found = difference("psnr", exact_in([30.0, np.nan, 40.0]), exact_in([30.0, 50.0, 40.0]))
-    assert (found.gap, found.n, found.alone) == (0, 2, 1)
+    assert (found.gap, found.n, found.first_only, found.second_only) == (0, 2, 0, 1)
     assert difference("psnr", exact_in([np.nan]), exact_in([np.nan])).verdict == "same"
+    mostly_exact = difference("psnr", exact_in([30.0, 30.0, 30.0, 40.0]), exact_in([np.nan, np.nan, np.nan, 39.0]))
+    assert (mostly_exact.verdict, mostly_exact.alone) == ("cannot tell", 3)
+    assert "(+3 in one only)" in reports.comparison([mostly_exact], "a", "b")
 
 
 def test_pooled_psnr_is_compared_from_its_errors() -> None:
@@ -122,6 +127,9 @@ def test_pooled_psnr_is_compared_from_its_errors() -> None:
     found = difference("psnr", pooled([10.0, 20.0]), pooled([1.0, 2.0]))
     assert found.gap == pytest.approx(10)
     assert found.low == pytest.approx(10)
+    assert "in mse" in reports.moved_text(found)
+    assert difference("psnr", pooled([0.0, 0.0]), pooled([0.0, 0.0])).verdict == "same"
+    assert difference("psnr", pooled([5.0, 5.0]), pooled([0.0, 0.0])).verdict == "cannot tell"
 
 
 @pytest.mark.parametrize(
@@ -134,6 +142,7 @@ def test_pooled_psnr_is_compared_from_its_errors() -> None:
         ("psnr", (0.5, -0.1, 0.9), "cannot tell"),
         ("codebook_entropy", (0.5, 0.1, 0.9), "no direction"),
         ("psnr", (0.0, 0.0, 0.0), "same"),
+        ("psnr", (0.5, np.nan, np.nan), "no error bar"),
     ],
 )
 def test_verdicts(number: str, interval: tuple[float, float, float], expected: str) -> None:
@@ -147,7 +156,7 @@ def test_compare_prints_a_table_and_json(cli, results: Path) -> None:
     assert "| PSNR " in shown.stdout
     assert "better" in shown.stdout
     listed = json.loads(cli("compare", *files, "--json").stdout)
-    assert {"number", "first", "second", "gap", "low", "high", "n", "alone", "verdict"} == set(listed[0])
+    assert {"number", "gap", "low", "high", "n", "first_only", "second_only", "verdict"} < set(listed[0])
 
 
 def check(cli, results: Path, folder: Path, *more: object):
@@ -208,6 +217,8 @@ def test_tolerances_come_from_a_file(cli, results: Path, folder: Path, tmp_path:
     config = tmp_path / "tokbench.toml"
     config.write_text("[check.tolerance]\npsnr = 0.6\nfd_efficientnet = '1%'\n")
     assert check(cli, results, folder, "jpeg.q50", "--config", config).exit_code == 0
+    config.write_text("check = 3")
+    assert check(cli, results, folder, "--config", config).exit_code == 2
     for wrong in ("psnrr = 1", "psnr = 'x%'", "psnr = -1", "psnr = true and"):
         config.write_text(f"[check.tolerance]\n{wrong}\n")
         done = check(cli, results, folder, "--config", config)
@@ -258,21 +269,59 @@ def test_an_adapter_that_fails_is_a_failure(cli, results: Path, folder: Path, tm
     root = tmp_path / "root"
     shutil.copytree(Path(__file__).resolve().parent.parent / "adapters" / "toy", root / "adapters" / "toy")
     code = root / "adapters" / "toy" / "adapter.py"
-    code.write_text(code.read_text().replace("codes = tokens.tensor", "raise ValueError('boom')"))
-    done = check(cli, results, folder, "toy.p8", "--root", root)
+    working = code.read_text()
+    for line in ("codes = tokens.tensor", "return Toy(variant.name"):  # in decode, and while it is loaded
+        code.write_text(working.replace(line, f"raise ValueError('boom'); {line}"))
+        done = check(cli, results, folder, "toy.p8", "--root", root)
+        assert done.exit_code == 1
+        assert "boom" in done.stdout
+
+
+def without_bar(number: str, first: float, second: float) -> Difference:
+    nan = float("nan")
+    return Difference(number, first, second, second - first, nan, nan, 10, "no error bar")
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (difference("psnr", exact_in([np.nan, 30.0]), exact_in([60.0, 30.0])), "regression"),
+        (difference("psnr", exact_in([60.0, 30.0]), exact_in([np.nan, 30.0])), "better"),
+        (difference("psnr", exact_in([np.nan]), exact_in([np.nan])), "same"),
+        (without_bar("kid", 0.01, 0.005), "better"),
+        (without_bar("kid", 0.005, 0.01), "regression"),
+        (without_bar("exact", 3, 5), "better"),
+        (without_bar("exact", 5, 3), "regression"),
+        (without_bar("tokens_per_image", 256, 255), "regression"),
+        (without_bar("kid", 0.01, 0.010001), "same"),
+    ],
+)
+def test_outcomes(found: Difference, expected: str) -> None:
+    assert _outcome(found, TOLERANCES[found.number]) == expected
+
+
+def test_an_image_that_became_unreadable_is_refused(cli, facts: Path, folder: Path, tmp_path: Path) -> None:
+    """The remaining images alone are another set: comparing them would hide it."""
+    shutil.copytree(folder, tmp_path / "photos")
+    shutil.copytree(facts, tmp_path / "results")
+    broken = tmp_path / "photos" / "photo1.png"
+    broken.write_bytes(b"x" * broken.stat().st_size)  # the folder's name follows from names and sizes
+    done = check(cli, tmp_path / "results", tmp_path / "photos", "jpeg.q50")
+    assert done.exit_code == 3
+    assert "1 images cannot be read, such as photo1.png" in done.stdout
+    for path in (tmp_path / "photos").rglob("*.png"):
+        path.write_bytes(b"x" * path.stat().st_size)
+    done = check(cli, tmp_path / "results", tmp_path / "photos", "jpeg.q50", "--junit", tmp_path / "junit.xml")
     assert done.exit_code == 1
-    assert "boom" in done.stdout
+    assert "no image could be read" in (tmp_path / "junit.xml").read_text()
 
 
-def test_images_that_are_no_longer_exact_are_a_regression() -> None:
-    from tokbench.regression import TOLERANCES, _outcome
-
-    found = difference("psnr", exact_in([np.nan, 30.0]), exact_in([60.0, 30.0]))
-    assert _outcome(found, TOLERANCES["psnr"]) == "regression"
+def test_no_results_are_status_3(cli, tmp_path: Path) -> None:
+    done = cli("check", "--against", tmp_path)
+    assert done.exit_code == 3
+    assert "holds no results" in done.stderr
 
 
 def test_unknown_results_are_wrong_usage(tmp_path: Path) -> None:
-    from tokbench.regression import read_tolerances
-
     with pytest.raises(UsageError, match="cannot be read"):
         read_tolerances(tmp_path / "none.toml")

@@ -82,6 +82,8 @@ def test_what_is_only_told_is_not_in_the_hash() -> None:
         ("psnr = 3", "unknown psnr"),
         ('[psnr]\naverage = "pooled"\nepsilon = 1.0', "no epsilon"),
         ("a = ", "not readable TOML"),
+        ("[inception_score]\nsplit_size = 0", "must be positive"),
+        ("[psnr]\nepsilon = inf", "epsilon must be finite"),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
@@ -89,6 +91,11 @@ def test_a_wrong_file_is_refused(tmp_path: Path, text: str, complaint: str) -> N
     with pytest.raises(UsageError, match="'mine'") as caught:
         load_protocol(str(tmp_path / "mine.toml"))
     assert complaint in str(caught.value)
+
+
+def test_whole_and_broken_numbers_hash_alike(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("[ssim]\nrange = 255\n")
+    assert load_protocol(str(tmp_path / "mine.toml")).sha256 == TOKBENCH.sha256
 
 
 def test_ones_own_protocol(tmp_path: Path) -> None:

@@ -113,6 +113,9 @@ def test_make_show_verify_and_use(cli, photo_folder: Path, tmp_path: Path) -> No
     assert "network    efficientnet-lite0" in shown.stdout
     verified = cli("stats", "verify", file, *common)
     assert (verified.exit_code, verified.stdout.splitlines()[-1]) == (0, "the same")
+    nameless = cli("stats", "verify", file)  # it names its images; a folder without a name cannot be found by that
+    assert nameless.exit_code == 2
+    assert f"no dataset or path '{load_statistics(file).dataset}'" in nameless.stderr
     other = cli("stats", "verify", file, *common, "--limit", 5)
     assert (other.exit_code, other.stdout.splitlines()[-1]) == (1, "differs")
 
@@ -129,6 +132,24 @@ def test_make_show_verify_and_use(cli, photo_folder: Path, tmp_path: Path) -> No
     assert len(names) == 2
     assert f".ref-{digest[:8]}-" in names[1]
     assert load(tmp_path / "jpeg.q10" / names[1]).provenance["reference"]["sha256"] == digest
+
+
+def test_verify_takes_data_and_protocol_from_the_file(cli, tmp_path: Path) -> None:
+    options = ["--network", "efficientnet-lite0", "--layers", "pooled", "--protocol", "seed-voken", "--limit", 4]
+    assert cli("stats", "make", "--data", "samples", *options, "--out", tmp_path / "s.npz").exit_code == 0
+    assert load_statistics(tmp_path / "s.npz").protocol == "seed-voken"
+    done = cli("stats", "verify", tmp_path / "s.npz")
+    assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, "the same"), done.stderr
+
+
+def test_only_vectors_have_statistics(cli, tmp_path: Path) -> None:
+    options = ["--network", "efficientnet-lite0", "--layers", "nothing", "--limit", 1, "--out", tmp_path / "s.npz"]
+    done = cli("stats", "make", *options)
+    assert done.exit_code == 2
+    assert "no layer 'nothing'" in done.stderr
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    with pytest.raises(ResultError, match=r"x\.npy is not a readable"):
+        load_statistics(tmp_path / "x.npy")
 
 
 def test_another_input_path_is_refused(cli, photo_folder: Path, tmp_path: Path) -> None:

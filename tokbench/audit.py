@@ -12,7 +12,7 @@ from PIL import Image
 from tokbench import metrics
 from tokbench.batch import Batch, Memo
 from tokbench.dataset import Dataset, Images
-from tokbench.errors import CannotMeasure, TokbenchError
+from tokbench.errors import AdapterError, CannotMeasure, TokbenchError
 from tokbench.evaluate import Numbers, Progress, exact_kernels, make_ready, refuse_empty, whole_chunks
 from tokbench.halves import Halves, Replicates
 from tokbench.metrics import METRICS
@@ -37,6 +37,8 @@ class Choice:
     title: str
     protocol: Protocol
     named: bool = False
+    pixels: bool = False
+    """Whether it is about the tokenizer's input alone, and so nothing where all images have the size already."""
 
 
 @dataclass
@@ -81,7 +83,11 @@ def choices(default: Protocol = TOKBENCH) -> list[Choice]:
         ("FID input: clean (Pillow bicubic)", {"features__input": "clean"}),
     ]
     rows = [Choice(f"{default.name} (the default)", default)]
-    rows += [Choice(title, default.but(f"{default.name}, {title}", **changes)) for title, changes in varied]
+    about_pixels = {"crop", "filter", "library", "antialias"}
+    rows += [
+        Choice(title, default.but(f"{default.name}, {title}", **changes), pixels=set(changes) <= about_pixels)
+        for title, changes in varied
+    ]
     named = [load_protocol(name) for name in protocols() if name != default.name]
     return rows + [Choice(protocol.name, protocol, named=True) for protocol in named]
 
@@ -144,6 +150,7 @@ def audit(
     dataset: Dataset,
     names: Sequence[str] = PRESENT,
     *,
+    claimed: str | None = None,
     networks: Networks | None = None,
     statistics: Statistics | None = None,
     batch_size: int = 16,
@@ -152,8 +159,8 @@ def audit(
 ) -> list[Row]:
     """Every choice's numbers. Each image file is decoded once, each prepared image reconstructed once.
 
-    `dataset` gives the images and the default protocol. Raises DataError where not one image could be read, and
-    whatever the adapter raises.
+    `dataset` gives the images and the default protocol. Raises DataError where not one image could be read,
+    AdapterError where the adapter fails, and CannotMeasure where `claimed`, a metric, cannot be had under the default.
     """
     networks = networks or Networks()
     rows = [Row(choice) for choice in choices(dataset.protocol)]
@@ -163,6 +170,8 @@ def audit(
             key = _key(name, row.choice.protocol)
             if key not in measures:
                 measures[key] = _make(key[0], row.choice.protocol, networks, adapter, batch_size, statistics)
+    if claimed and (missing := measures[_key(claimed, dataset.protocol)].missing):
+        raise missing  # before the pass, not after it
     chunk = whole_chunks(batch_size)
     shared = _Shared(dataset.source, 2 * chunk)
     views: dict[tuple[Any, ...], _View] = {}
@@ -231,7 +240,13 @@ def _reconstruct(
     for batch in made.values():
         if batch.reference is not None and torch.equal(batch.reference, images.reference):
             return replace(batch, original=images.original) if images.original else batch
-    return TASKS["reconstruct"](adapter.model, images, Memo(), device=device, batch_size=batch_size, seed=seed)
+    try:
+        return TASKS["reconstruct"](adapter.model, images, Memo(), device=device, batch_size=batch_size, seed=seed)
+    except TokbenchError:
+        raise
+    except Exception as error:  # other people's code: anything may come
+        told = f"{type(error).__name__}: {str(error)[:300]}"
+        raise AdapterError(f"{adapter.name} failed on the batch that starts with {images.names[0]}: {told}") from error
 
 
 def _feed(measures: dict[tuple[str, str], _Measure], made: dict[tuple[Any, ...], Batch]) -> None:

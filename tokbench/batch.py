@@ -84,19 +84,18 @@ class Batch:
 
     def features(self, network: Network, side: Side, rounding: Rounding = "nearest") -> dict[str, Tensor]:
         """A network's features (B, ...) of one side's images, by layer; one forward pass serves all metrics."""
-        if side == "original" and self._uncropped():
-            side = "reference"
-        if side == "original":
-            memo, wanted = self.reference_memo, self.need("original")
-        else:
-            memo, wanted = self.reference_memo if side == "reference" else self.image_memo, self.rounded(side, rounding)
-        key = network.key, id(wanted)  # the memo or this batch holds `wanted`, so its id stays its own
-        if key not in memo.features:
-            if side == "original":
-                each = [network(rounded(image, rounding)) for image in wanted]
+        if side == "original" and not self._uncropped():
+            memo, key = self.reference_memo, (f"{network.key}/{rounding}", id(self.need("original")))
+            if key not in memo.features:
+                # Each has its own size, so each is a forward pass of its own.
+                each = [network(rounded(image, rounding), chunk=1) for image in self.need("original")]
                 memo.features[key] = {layer: torch.cat([one[layer] for one in each]) for layer in each[0]}
-            else:
-                memo.features[key] = network(wanted)
+            return memo.features[key]
+        memo = self.image_memo if side == "image" else self.reference_memo
+        wanted = self.rounded("image" if side == "image" else "reference", rounding)
+        key = network.key, id(wanted)  # the memo holds `wanted`, so its id stays its own
+        if key not in memo.features:
+            memo.features[key] = network(wanted)
         return memo.features[key]
 
     def _uncropped(self) -> bool:

@@ -22,7 +22,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Statistic:
+class OfMean:
     """A number made of per-image values: `of` their mean. `values` is their name beside the result."""
 
     values: str
@@ -30,16 +30,16 @@ class Statistic:
 
 
 DERIVED = {
-    "compression_ratio": Statistic("bpp", lambda bpp: 24 / bpp if bpp else math.nan),
-    "psnr": Statistic("mse", lambda mse: 10 * math.log10(255.0**2 / mse) if mse else math.nan),
+    "compression_ratio": OfMean("bpp", lambda bpp: 24 / bpp if bpp else math.nan),
+    "psnr": OfMean("mse", lambda mse: 10 * math.log10(255.0**2 / mse) if mse else math.nan),
 }
 """Numbers that are no plain means: raw RGB's 24 bits a pixel to the mean bpp; the PSNR of all images' pooled errors."""
 
 
-def statistic(number: str, present: Container[str]) -> Statistic | None:
+def of_mean(number: str, present: Container[str]) -> OfMean | None:
     """How a number comes from the per-image values that are `present`; None where it does not."""
     if number in present:
-        return Statistic(number)
+        return OfMean(number)
     derived = DERIVED.get(number)
     return derived if derived and derived.values in present else None
 
@@ -73,6 +73,8 @@ def _resamples(count: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def _interval(found: Sequence[float], centre: float, count: int) -> Interval:
+    if math.isnan(centre) or np.isnan(found).all():
+        return Interval(math.nan, math.nan, count)
     low, high = np.nanquantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     # A mean of equal values can round past them; the interval must hold its own centre.
     return Interval(min(float(low), centre), max(float(high), centre), count)

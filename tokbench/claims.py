@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tokbench.audit import Choice, Row
@@ -30,7 +30,7 @@ def audit_table(rows: Sequence[Row], names: Sequence[str], count: int) -> str:
     """Every choice's numbers and how far each moves from the default's; choices that change no pixel are named once."""
     default = rows[0]
     shown = [name for name in names if any(name in row.numbers for row in rows)]
-    idle = [row for row in rows[1:] if row.same_pixels and not row.choice.named and _only_pixels(row)]
+    idle = [row for row in rows[1:] if row.same_pixels and row.choice.pixels]
     body = [[row.choice.title] + [_cell(row, default, name) for name in shown] for row in rows if row not in idle]
     half = _half_row(default, shown, count)
     if half:
@@ -47,10 +47,6 @@ def audit_table(rows: Sequence[Row], names: Sequence[str], count: int) -> str:
     for why, what in reasons.items():
         text += f"\n`-` {', '.join(dict.fromkeys(what))}: {why}\n"
     return text
-
-
-def _only_pixels(row: Row) -> bool:
-    return row.choice.title.startswith(("crop", "filter", "library"))
 
 
 def _cell(row: Row, default: Row, name: str) -> str:
@@ -92,15 +88,14 @@ def _half_row(default: Row, names: Sequence[str], count: int) -> list[str] | Non
 class Candidate:
     """An answer to a claim: a value at this N, its interval, and all the choices that give it.
 
-    published: about what it would be at the N that the authors of one of them state.
+    at_claim: about what it would be at the N that authors state; None where that is not to be had from so few images.
     """
 
     choices: tuple[Choice, ...]
     value: float
     low: float
     high: float
-    published: float | None
-    published_count: int | None
+    at_claim: float | None
 
     @property
     def title(self) -> str:
@@ -115,79 +110,123 @@ class Candidate:
         more = len(self.choices) - 1
         return f"`{best.title}`" + (f" (and {more} more)" if more else "")
 
+    @property
+    def compared(self) -> float:
+        """What is held against a claim."""
+        return self.value if self.at_claim is None else self.at_claim
+
     def holds(self, claim: float) -> bool:
-        return self.low <= claim <= self.high
+        shift = self.compared - self.value
+        return self.low + shift <= claim <= self.high + shift
 
 
-def candidates(rows: Sequence[Row], name: str, claim: float, count: int) -> list[Candidate]:
-    """The values that the claimed number has in the rows, the closest first. Raises UsageError where there is none."""
+@dataclass(frozen=True)
+class Claim:
+    """A reported number held against every choice: candidates, the closest first, and the default's own.
+
+    stated: the largest N that a protocol's authors state, if a distance at this audit's `count` is more biased than one
+    there; else None.
+    """
+
+    name: str
+    value: float
+    count: int
+    stated: int | None
+    found: tuple[Candidate, ...]
+    default: Candidate
+
+    @property
+    def resolved(self) -> bool:
+        """Whether values at this N, or extrapolated from it, can be held against the claim at all."""
+        return self.stated is None or all(one.at_claim is not None for one in self.found)
+
+
+def judge(rows: Sequence[Row], name: str, value: float, count: int) -> Claim:
+    """Hold a claim against the rows, of which the first is the default. Raises UsageError where none has the number."""
     by_value: dict[float, list[Row]] = {}
     for row in rows:
-        value = row.numbers.get(name, {}).get("value")
-        if value is not None:
-            by_value.setdefault(value, []).append(row)
-    if not by_value:
+        found = row.numbers.get(name, {}).get("value")
+        if found is not None:
+            by_value.setdefault(found, []).append(row)
+    if name not in rows[0].numbers or not by_value:
         asked = ", ".join(sorted({other for row in rows for other in row.numbers})) or "nothing"
-        raise UsageError(f"--claim {name}: no choice gave that number; there is {asked}")
-    found = []
-    for value, same in by_value.items():
-        entry = same[0].numbers[name]
-        low, high = (value if entry[edge] is None else entry[edge] for edge in ("low", "high"))
-        stated = [row.choice.protocol.published.num_images for row in same]
-        wanted = max((n for n in stated if n and n > count), default=None)
-        at = _at(same[0].replicates.get(name), value, count, wanted) if wanted else None
-        found.append(Candidate(tuple(row.choice for row in same), value, low, high, at, wanted))
-    return sorted(found, key=lambda one: abs(one.value - claim))
+        raise UsageError(f"--claim {name}: the default did not give that number; there is {asked}")
+    wanted = [row.choice.protocol.published.num_images for row in rows]
+    largest = max((n for n in wanted if n), default=0)
+    stated = largest if largest > count and METRICS[name].path.startswith("frechet") else None
+    made = []
+    for number, same in by_value.items():
+        entry, replicates = same[0].numbers[name], same[0].replicates.get(name)
+        low, high = (number if entry[edge] is None else entry[edge] for edge in ("low", "high"))
+        at = _at(replicates, number, count, stated) if stated else None
+        made.append(Candidate(tuple(row.choice for row in same), number, low, high, at))
+    # Only where all values can be brought to the N of the claim, they are ranked by that.
+    if any(one.at_claim is None for one in made):
+        made = [replace(one, at_claim=None) for one in made]
+    ranked = tuple(sorted(made, key=lambda one: abs(one.compared - value)))
+    default = next(one for one in ranked if rows[0].choice in one.choices)
+    return Claim(name, value, count, stated, ranked, default)
 
 
 def _at(made: Replicates | None, value: float, count: int, wanted: int) -> float | None:
     """A distance extrapolated to another N by its law of c / n; None where the law does not hold."""
     limit = made.at_infinity(value) if made else None
-    return limit[0] + (value - limit[0]) * count / wanted if limit else None
+    return max(0.0, limit[0] + (value - limit[0]) * count / wanted) if limit else None
 
 
-def verdict(found: Sequence[Candidate], name: str, claim: float, count: int) -> str:
+def verdict(claim: Claim) -> str:
     """The ranking, and the plain sentences that a reader needs."""
-    column = column_of(name)[1]
+    column, stated, found = column_of(claim.name)[1], claim.stated, claim.found
 
     def say(value: float) -> str:
         return f"{value:,.{column.digits}f}"
 
-    head = ["choice", f"{column.title} at N = {count:,}", "95 %", "off the claim by", "about, at its authors' N"]
-    body = [
-        [
-            one.title,
-            say(one.value),
-            "-" if one.low == one.high else f"{say(one.low)} to {say(one.high)}",
-            f"{one.value - claim:+.{column.digits}f}",
-            f"{say(one.published)} (N = {one.published_count:,})" if one.published is not None else "-",
-        ]
-        for one in found
-    ]
-    best = found[0]
-    default = next(one for one in found if any(not choice.named for choice in one.choices))
-    told = [f"{claim:g} is closest to this tokenizer under {best.quoted}: {say(best.value)}"]
+    extrapolated = stated is not None and claim.resolved
+    head = ["choice", f"{column.title} at N = {claim.count:,}", "95 %", "off the claim by"]
+    head[2:2] = [f"about, at N = {stated:,}"] if extrapolated else []
+    body = []
+    for one in found:
+        shift = one.compared - one.value
+        low, high = say(one.low + shift), say(one.high + shift)
+        line = [one.title, say(one.value), "-" if low == high else f"{low} to {high}"]
+        line.append(f"{one.compared - claim.value:+.{column.digits}f}")
+        line[2:2] = [say(one.compared)] if extrapolated else []
+        body.append(line)
+    best, default, number = found[0], claim.default, f"{claim.value:g}"
+    at = f" (about, at N = {stated:,})" if extrapolated else ""
+    told = [f"{number} is closest to this tokenizer under {best.quoted}: {say(best.compared)}{at}"]
     if default is not best:
-        told[0] += f"; under {default.quoted} it is {say(default.value)}"
-    holding = [one for one in found if one.holds(claim)]
-    if len(holding) > 1:
+        told[0] += f"; under {default.quoted}, the default, it is {say(default.compared)}"
+    holding = [one for one in found if one.holds(claim.value)]
+    if not claim.resolved:
         told.append(
-            f"But the 95 % intervals of {len(holding)} of {len(found)} values hold {claim:g}: {count:,} images cannot "
-            "tell which of them made it"
+            f"But {claim.count:,} images cannot tell: authors use {stated:,}, a Fréchet distance of fewer is higher by "
+            "its bias alone, and these are too few to say by how much"
+        )
+    elif len(holding) > 1:
+        told.append(
+            f"But the 95 % intervals of {len(holding)} of {len(found)} values hold {number}: "
+            f"{claim.count:,} images cannot tell which of them made it"
         )
     elif not holding:
-        told.append(f"No interval holds {claim:g}: none of these choices alone explains it at N = {count:,}")
-    stated = max((one.published_count for one in found if one.published_count), default=0)
-    if stated and METRICS[name].path.startswith("frechet"):
-        told.append(
-            f"Authors who state an N use {stated:,}; at {count:,} images a Fréchet distance is higher by bias alone, "
-            "so compare a claim made there with the last column"
-        )
+        told.append(f"No interval holds {number}: none of these choices alone explains it on these images")
     return f"{table(head, body, left=(0,))}\n{'. '.join(told)}.\n"
 
 
-def facts(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The audit as JSON objects."""
+def facts(rows: Sequence[Row], claim: Claim | None = None) -> dict[str, Any]:
+    """The audit as a JSON object: `choices`, and `claim` where there was one."""
+    told: dict[str, Any] = {"choices": _choices(rows)}
+    if claim:
+        ranking = [
+            {"choices": [choice.title for choice in one.choices], "value": one.value, "low": one.low, "high": one.high,
+             "at_claim": one.at_claim}
+            for one in claim.found
+        ]  # fmt: skip
+        told["claim"] = {"metric": claim.name, "value": claim.value, "stated": claim.stated, "ranking": ranking}
+    return told
+
+
+def _choices(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [
         {
             "choice": row.choice.title,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tokbench.bootstrap import Interval, Statistic, bootstrap_pairs, mean, statistic
+from tokbench.bootstrap import Interval, OfMean, bootstrap_pairs, mean, of_mean
 from tokbench.errors import ResultError
 from tokbench.halves import INFINITY
 from tokbench.leaderboard import column_of
@@ -24,9 +24,10 @@ SEED = 0
 class Difference:
     """One number of two results on the same images.
 
-    first, second: their values there (None: there is none). gap: second less first. low, high: its paired 95 %
-    interval, NaN where there is no error bar. n: images behind it. alone: images for which only one of the two has a
-    value (an exact image has no PSNR). moved: each image's own difference by name, the most moved first.
+    first, second: their values on the images for which both have one, None for none (a mean over images, also where a
+    protocol averages by batches). gap: second less first. low, high: its paired 95 % interval, NaN where there is no
+    error bar. n: images behind it. first_only, second_only: images for which only one of the two has a value: an exact
+    image has no PSNR. moved: each image's own difference by name, the most moved first, in what `moved_in` names.
     """
 
     number: str
@@ -37,12 +38,19 @@ class Difference:
     high: float
     n: int
     verdict: Verdict
-    alone: int = 0
+    first_only: int = 0
+    second_only: int = 0
+    moved_in: str = ""
     moved: list[tuple[str, float]] = field(default_factory=list, repr=False)
+
+    @property
+    def alone(self) -> int:
+        """Images for which only one of the two has a value."""
+        return self.first_only + self.second_only
 
     def facts(self) -> dict[str, Any]:
         """As a JSON object; NaN becomes None."""
-        names = ("number", "first", "second", "gap", "low", "high", "n", "alone", "verdict")
+        names = ("number", "first", "second", "gap", "low", "high", "n", "first_only", "second_only", "verdict")
         told = {name: getattr(self, name) for name in names}
         return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in told.items()}
 
@@ -63,11 +71,20 @@ def refuse_unlike(first: Result, second: Result) -> None:
 def differences(first: Result, second: Result) -> list[Difference]:
     """Every number that both results have and that was made in the same way, in the order of tables.
 
-    Raises ResultError where the results are not on the same images under the same protocol.
+    Raises ResultError where the results are not on the same images under the same protocol, or share no such number.
     """
     refuse_unlike(first, second)
     both = sorted(set(first.metrics) & set(second.metrics), key=lambda number: (column_of(number)[0], number))
-    return [difference(number, first, second) for number in both if made_alike(number, first, second)]
+    found = [difference(number, first, second) for number in both if made_alike(number, first, second)]
+    if not found:
+        raise ResultError(f"{first.adapter} and {second.adapter} have no number that was made in the same way")
+    return found
+
+
+def made_otherwise(first: Result, second: Result) -> list[str]:
+    """Numbers that both results have and that cannot be compared: another network, other weights, another device."""
+    both = sorted(set(first.metrics) & set(second.metrics))
+    return [number for number in both if not made_alike(number, first, second)]
 
 
 def made_alike(number: str, first: Result, second: Result) -> bool:
@@ -101,13 +118,13 @@ class Pairs:
     names: np.ndarray
     first: np.ndarray
     second: np.ndarray
-    how: Statistic
+    how: OfMean
 
 
 def per_image_pairs(number: str, first: Result, second: Result) -> Pairs | None:
     """The values that a number is made of; None where it does not come from per-image values."""
-    how = statistic(number, first.per_image)
-    if how is None or statistic(number, second.per_image) != how:
+    how = of_mean(number, first.per_image)
+    if how is None or of_mean(number, second.per_image) != how:
         return None
     _, left, right = np.intersect1d(
         first.per_image["index"], second.per_image["index"], assume_unique=True, return_indices=True
@@ -118,18 +135,33 @@ def per_image_pairs(number: str, first: Result, second: Result) -> Pairs | None:
 
 def _of_means(number: str, pairs: Pairs) -> Difference:
     absent = np.isnan(pairs.first), np.isnan(pairs.second)
-    alone, both = int((absent[0] != absent[1]).sum()), ~(absent[0] | absent[1])
-    names, ours, theirs, of = pairs.names[both], pairs.first[both], pairs.second[both], pairs.how.of
-    if not len(names):
-        verdict: Verdict = "cannot tell" if alone else "same"
-        return Difference(number, None, None, math.nan, math.nan, math.nan, 0, verdict, alone)
-    first, second = of(mean(ours)), of(mean(theirs))
+    first_only, second_only = int((absent[1] & ~absent[0]).sum()), int((absent[0] & ~absent[1]).sum())
+    both, of = ~(absent[0] | absent[1]), pairs.how.of
+    names, ours, theirs = pairs.names[both], pairs.first[both], pairs.second[both]
+    first, second = (None if math.isnan(value := of(mean(column))) else value for column in (ours, theirs))
+    if first is None or second is None:
+        verdict: Verdict = "same" if first is second and not first_only + second_only else "cannot tell"
+        nan = math.nan
+        return Difference(number, first, second, nan, nan, nan, len(names), verdict, first_only, second_only)
     interval = bootstrap_pairs(ours, theirs, SEED, of)
     verdict = judge(number, second - first, interval.low, interval.high)
+    if first_only + second_only and verdict != "same":
+        verdict = "cannot tell"  # the images left out may be the ones that matter
     each = theirs - ours
     moved = [(str(names[i]), float(each[i])) for i in np.argsort(-np.abs(each), kind="stable") if each[i]]
     return Difference(
-        number, first, second, second - first, interval.low, interval.high, len(names), verdict, alone, moved
+        number,
+        first,
+        second,
+        second - first,
+        interval.low,
+        interval.high,
+        len(names),
+        verdict,
+        first_only,
+        second_only,
+        pairs.how.values,
+        moved,
     )
 
 
@@ -149,6 +181,8 @@ def judge(number: str, gap: float, low: float, high: float) -> Verdict:
     """What a paired interval says of a number of which more, or less, is better."""
     if gap == 0 and low == high == 0:
         return "same"
+    if math.isnan(low) or math.isnan(high):
+        return "no error bar"
     if low <= 0 <= high:
         return "cannot tell"
     more = column_of(number)[1].more

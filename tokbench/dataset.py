@@ -90,9 +90,12 @@ class Dataset:
             if first is None:
                 first = (name, size)
             elif size != first[1]:
+                remedy = "give --size S to bring them all to S x S"
+                if self.protocol.crop == "none":
+                    remedy = f"protocol {self.protocol.name} takes images as they are; choose one that crops"
                 raise DataError(
                     f"{self.name} holds images of unequal sizes ({first[0]} is {first[1][0]}x{first[1][1]}, "
-                    f"{name} is {size[0]}x{size[1]}); give --size S to bring them all to S x S"
+                    f"{name} is {size[0]}x{size[1]}); {remedy}"
                 )
 
     def batches(self, batch_size: int) -> Iterator[Images]:

@@ -35,7 +35,7 @@ COLUMNS = (
     Column("bpp", "bpp", 3, False),
     Column("compression_ratio", "compression ratio", 1, True),
     Column("psnr", "PSNR", 2, True),
-    Column("exact", "exact images", 0),
+    Column("exact", "exact images", 0, True),
     Column("ssim", "SSIM", 4, True),
     Column("ms_ssim", "MS-SSIM", 4, True),
     Column("lpips", "LPIPS", 4, False),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -136,8 +137,11 @@ class Protocol:
             raise UsageError(f"protocol '{self.name}': a {self.storage} file holds 8 bits, so rounding cannot be none")
         if self.psnr.average == "pooled" and self.psnr.epsilon:
             raise UsageError(f"protocol '{self.name}': a pooled PSNR has no epsilon")
-        if self.psnr.batch_size < 1 or self.inception_score.splits < 1 or self.ssim.range <= 0:
-            raise UsageError(f"protocol '{self.name}': batch_size, splits and range must be positive")
+        counts = (self.psnr.batch_size, self.inception_score.splits, self.inception_score.split_size or 1)
+        if min(counts) < 1 or self.inception_score.split_size == 0 or not 0 < self.ssim.range < math.inf:
+            raise UsageError(f"protocol '{self.name}': batch_size, splits, split_size and range must be positive")
+        if not 0 <= self.psnr.epsilon < math.inf:
+            raise UsageError(f"protocol '{self.name}': epsilon must be finite and not negative")
 
     @property
     def sha256(self) -> str:
@@ -218,6 +222,8 @@ def _read(name: str, kind: type, told: Mapping[str, Any]) -> Any:
             raise UsageError(f"protocol '{name}': {key} = {value!r}; it must be one of {', '.join(map(str, allowed))}")
         if not allowed and not _fits(value, hints[key]):
             raise UsageError(f"protocol '{name}': {key} = {value!r} is of the wrong type")
+        if hints[key] is float:
+            value = float(value)  # 255 and 255.0 are one number and must have one hash
         values[key] = tuple(value) if isinstance(value, list) else value
     return kind(**values)
 

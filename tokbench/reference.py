@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tokbench.batch import Batch
+from tokbench.batch import Batch, Side
 from tokbench.dataset import Dataset
+from tokbench.errors import UsageError
 from tokbench.evaluate import exact_kernels, refuse_empty
 from tokbench.readers.network import CHUNK, Network
 from tokbench.statistics import Moments, Statistics
@@ -23,13 +24,17 @@ def measure(
     """
     for layer in layers:
         network.want(layer)
+    side: Side = "original" if dataset.protocol.reference == "original" else "reference"
     rounding = dataset.protocol.rounding_of(dataset.protocol.features)
     sums: dict[str, _Sums] = {layer: _Sums() for layer in layers}
     count = 0
     with exact_kernels():
         for images in dataset.batches(CHUNK):
-            features = Batch(images.index, images.reference).features(network, "reference", rounding)
+            batch = Batch(images.index, images.reference, original=images.original)
+            features = batch.features(network, side, rounding)
             for layer in layers:
+                if features[layer].dim() != 2:
+                    raise UsageError(f"layer {layer} of {network.name} is no vector of features")
                 sums[layer].add(features[layer].numpy().astype(np.float64))
             count += len(images.names)
             progress("images", count, len(dataset))
@@ -45,6 +50,7 @@ def measure(
         data=dataset.sha256,
         dataset=dataset.name,
         protocol=dataset.protocol.name,
+        protocol_sha256=dataset.protocol.sha256,
     )
 
 

@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 from tokbench.compare import Difference, difference, made_alike, per_image_pairs
 from tokbench.dataset import Dataset, open_dataset
-from tokbench.errors import TokbenchError, UsageError
+from tokbench.errors import AdapterError, TokbenchError, UsageError
 from tokbench.evaluate import Progress, evaluate
 from tokbench.halves import INFINITY
+from tokbench.leaderboard import column_of
 from tokbench.metrics import METRICS, metric_of
-from tokbench.plugins import load_adapter
+from tokbench.plugins import Loaded, load_adapter
 from tokbench.protocol import load_protocol
 from tokbench.readers import Networks
 from tokbench.result import Result
@@ -56,7 +57,6 @@ TOLERANCES: dict[str, Tolerance] = {
     "bits_per_image": Tolerance(relative=1e-4),
     "bpp": Tolerance(relative=1e-4),
     "compression_ratio": Tolerance(relative=1e-4),
-    "parameters": Tolerance(),
 }
 
 Outcome = Literal["same", "within noise", "better", "regression"]
@@ -120,7 +120,10 @@ def read_tolerances(path: Path | None) -> dict[str, Tolerance]:
         told = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path} cannot be read ({error})") from error
-    asked = told.get("check", {}).get("tolerance", {})
+    section = told.get("check", {})
+    asked = section.get("tolerance", {}) if isinstance(section, dict) else None
+    if not isinstance(asked, dict):
+        raise UsageError(f"{path}: tolerances are a table, [check.tolerance]")
     if unknown := sorted(set(asked) - set(TOLERANCES)):
         raise UsageError(f"{path}: no number '{', '.join(unknown)}'; there are {', '.join(TOLERANCES)}")
     return TOLERANCES | {number: _tolerance(path, number, value) for number, value in asked.items()}
@@ -147,6 +150,7 @@ def check(
     limit: int | None = None,
     tolerances: Mapping[str, Tolerance] = TOLERANCES,
     networks: Networks | None = None,
+    allow_download: bool = False,
     batch_size: int = 16,
     progress: Progress = lambda what, done, total: None,
 ) -> Report:
@@ -154,7 +158,7 @@ def check(
 
     `data` is a path for results on images that have no name of their own.
     """
-    report, networks = Report(), networks or Networks()
+    report, networks = Report(), networks or Networks(allow_download=allow_download)
     passes: dict[tuple[Any, ...], list[Result]] = defaultdict(list)
     for result in committed:
         told = result.provenance
@@ -170,8 +174,30 @@ def check(
             report.skipped += [Skipped(result.adapter, result.group, "all", str(error)) for result in results]
             continue
         some = open_dataset(_place(dataset, data), rules, size, _least(count, limit), root)
-        comparable = _unlike(results, whole, some, rules.sha256, report)
-        _again(comparable, some, seed, networks, tolerances, batch_size, root, progress, report)
+        kept = _unlike(results, whole, len(some) < len(whole), rules.sha256, report)
+        adapters = _load(kept, networks.device, root, allow_download, report)
+        if not adapters:
+            continue
+        wanted = {metric_of(number) for result, _ in adapters for number in result.metrics}
+        names = [name for name in METRICS if name in wanted and name != "speed"]
+        try:
+            found = evaluate(
+                [loaded for _, loaded in adapters],
+                some,
+                names,
+                networks=networks,
+                batch_size=batch_size,
+                seed=seed,
+                progress=progress,
+            )
+        except TokbenchError as error:  # not one image could be read
+            report.skipped += [Skipped(one.adapter, one.group, "all", str(error), "failed") for one, _ in adapters]
+            continue
+        for (result, _), made in zip(adapters, found, strict=True):
+            if made.error:
+                report.skipped.append(Skipped(result.adapter, result.group, "all", made.error, "failed"))
+            else:
+                _compare(result, made, len(some) < len(whole), tolerances, report)
     return report
 
 
@@ -183,9 +209,9 @@ def _least(count: int | None, limit: int | None) -> int | None:
     return min(count or limit, limit) if limit else count
 
 
-def _unlike(results: list[Result], whole: Dataset, some: Dataset, protocol: str, report: Report) -> list[Result]:
+def _unlike(results: list[Result], whole: Dataset, limited: bool, protocol: str, report: Report) -> list[Result]:
     """The results whose protocol and pixels are those of today; the others are refused."""
-    if len(some) < len(whole) or len({result.provenance["data"]["sha256"] for result in results}) > 1:
+    if limited:
         for _ in whole.batches(64):
             pass  # only read and hashed: the first few images alone have a hash of their own
     kept = []
@@ -194,8 +220,8 @@ def _unlike(results: list[Result], whole: Dataset, some: Dataset, protocol: str,
         if told["protocol"]["sha256"] != protocol:
             reason = f"protocol {told['protocol']['name']} was {told['protocol']['sha256'][:12]}, now {protocol[:12]}"
             report.skipped.append(Skipped(result.adapter, result.group, "all", reason, "refused"))
-        elif whole.shape is not None and told["data"]["sha256"] != whole.sha256:
-            reason = f"the images' pixels were {told['data']['sha256'][:12]}, now {whole.sha256[:12]}"
+        elif limited and told["data"]["sha256"] != whole.sha256:
+            reason = _other_pixels(told["data"]["sha256"], whole.sha256, whole.bad)
             report.skipped.append(Skipped(result.adapter, result.group, "all", reason, "refused"))
         elif told.get("reference"):
             reason = f"compared with the statistics file {told['reference']['file']}, which a check does not look for"
@@ -205,40 +231,30 @@ def _unlike(results: list[Result], whole: Dataset, some: Dataset, protocol: str,
     return kept
 
 
-def _again(
-    results: list[Result],
-    dataset: Dataset,
-    seed: int,
-    networks: Networks,
-    tolerances: Mapping[str, Tolerance],
-    batch_size: int,
-    root: Path | None,
-    progress: Progress,
-    report: Report,
-) -> None:
-    """One pass over the images for all results that share it."""
-    by_source = {result.provenance["adapter"].get("source", result.adapter): result for result in results}
-    loaded = []
-    for source, result in by_source.items():
+def _other_pixels(before: str, now: str, bad: Sequence[tuple[str, str]]) -> str:
+    unreadable = f"; {len(bad)} images cannot be read, such as {bad[0][1]}" if bad else ""
+    return f"the images' pixels were {before[:12]}, now {now[:12]}{unreadable}"
+
+
+def _load(
+    results: list[Result], device: str, root: Path | None, allow_download: bool, report: Report
+) -> list[tuple[Result, Loaded]]:
+    """Each result with its adapter; those that are not here are listed, those that break while loading have failed."""
+    found = []
+    for result in results:
         try:
-            loaded.append(load_adapter(source, networks.device, root))
+            source = result.provenance["adapter"].get("source", result.adapter)
+            found.append((result, load_adapter(source, device, root, allow_download)))
+        except AdapterError as error:
+            report.skipped.append(Skipped(result.adapter, result.group, "all", str(error), "failed"))
         except TokbenchError as error:
             report.skipped.append(Skipped(result.adapter, result.group, "all", str(error)))
-    if not loaded:
-        return
-    wanted = {metric_of(number) for result in results for number in result.metrics}
-    names = [name for name in METRICS if name in wanted and name != "speed"]
-    for made in evaluate(
-        loaded, dataset, names, networks=networks, batch_size=batch_size, seed=seed, progress=progress
-    ):
-        result = next(result for result in results if result.adapter == made.adapter)
-        if made.error:
-            report.skipped.append(Skipped(result.adapter, result.group, "all", made.error, "failed"))
-        else:
-            _compare(result, made, tolerances, report)
+    return found
 
 
-def _compare(committed: Result, made: Result, tolerances: Mapping[str, Tolerance], report: Report) -> None:
+def _compare(
+    committed: Result, made: Result, limited: bool, tolerances: Mapping[str, Tolerance], report: Report
+) -> None:
     def skip(what: str, reason: str, kind: Literal["absent", "refused"] = "absent") -> None:
         report.skipped.append(Skipped(committed.adapter, committed.group, what, reason, kind))
 
@@ -246,9 +262,10 @@ def _compare(committed: Result, made: Result, tolerances: Mapping[str, Tolerance
         ours, theirs = (result.provenance["adapter"].get(key) for result in (committed, made))
         if ours != theirs:
             return skip("all", "the tokenizer's weights are not those of the committed result", "refused")
-    whole = committed.provenance["data"]["sha256"] == made.provenance["data"]["sha256"]
-    if not whole and made.num_images >= committed.num_images:
-        return skip("all", "the images' pixels are not those of the committed result", "refused")
+    before, now = (result.provenance["data"]["sha256"] for result in (committed, made))
+    if not limited and before != now:
+        bad = [(image["name"], image["reason"]) for image in made.bad_images]
+        return skip("all", _other_pixels(before, now, bad), "refused")
     for number in committed.metrics:
         tolerance = tolerances.get(number.partition(".")[0].removesuffix(INFINITY))
         if tolerance is None:
@@ -257,7 +274,7 @@ def _compare(committed: Result, made: Result, tolerances: Mapping[str, Tolerance
             skip(number, made.skipped.get(metric_of(number) or "", "it was not measured"))
         elif not made_alike(number, committed, made):
             skip(number, "its network, weights or settings are not those of the committed result", "refused")
-        elif not whole and per_image_pairs(number, committed, made) is None:
+        elif limited and per_image_pairs(number, committed, made) is None:
             skip(number, f"it depends on all {committed.num_images:,} images, and {made.num_images:,} were measured")
         else:
             found = difference(number, committed, made)
@@ -268,11 +285,14 @@ def _compare(committed: Result, made: Result, tolerances: Mapping[str, Tolerance
 
 
 def _outcome(found: Difference, tolerance: Tolerance) -> Outcome:
-    if found.alone or (found.first is None) != (found.second is None):
-        return "regression"  # images that were exact no longer are, or the other way round
-    if found.first is None:
-        return "same"
+    if found.second_only:
+        return "regression"  # images that were exact no longer are
+    if found.first is None or found.second is None:
+        return "same" if found.first is found.second and not found.alone else "better" if found.alone else "regression"
     if tolerance.holds(found.gap, found.first):
-        return "same"
+        return "better" if found.first_only else "same"
+    if found.verdict == "no error bar":
+        more = column_of(found.number)[1].more
+        return "better" if more is not None and (found.gap > 0) == more else "regression"
     outcomes: Mapping[str, Outcome] = {"cannot tell": "within noise", "better": "better"}
     return outcomes.get(found.verdict, "regression")

@@ -35,6 +35,8 @@ def gap_text(found: Difference) -> str:
 def moved_text(found: Difference) -> str:
     """The images that moved most, each with its own difference."""
     some = ", ".join(f"{name} {gap:+.3g}" for name, gap in found.moved[:SHOWN])
+    if some and found.moved_in != found.number:
+        some += f" (in {found.moved_in})"
     alone = f"{found.alone} images have a value in one result only" if found.alone else ""
     return "; ".join(part for part in (some, alone) if part)
 
@@ -47,7 +49,7 @@ def comparison(found: Sequence[Difference], first: str, second: str) -> str:
             number_text(one.number, one.first),
             number_text(one.number, one.second),
             gap_text(one),
-            f"{one.n:,}",
+            f"{one.n:,}" + (f" (+{one.alone} in one only)" if one.alone else ""),
             one.verdict,
         ]
         for one in found

@@ -35,7 +35,8 @@ class Statistics:
     """Mean (D,) and covariance (D, D) by layer. What is None is not known.
 
     network, input, precision: what made the features. weights: the network file's sha256. count: how many images.
-    data, protocol: sha256 of the prepared pixels and of the protocol. sha256: of this file.
+    dataset, protocol: names; data, protocol_sha256: hashes of the prepared pixels and of the protocol. sha256: of this
+    file.
     """
 
     layers: Mapping[str, Moments]
@@ -47,12 +48,13 @@ class Statistics:
     data: str | None = None
     dataset: str | None = None
     protocol: str | None = None
+    protocol_sha256: str | None = None
     path: Path | None = None
     sha256: str = ""
 
     def facts(self) -> dict[str, Any]:
         """All but the arrays and the place, as the file says it."""
-        names = ("network", "input", "precision", "weights", "count", "data", "dataset", "protocol")
+        names = ("network", "input", "precision", "weights", "count", "data", "dataset", "protocol", "protocol_sha256")
         return {name: getattr(self, name) for name in names} | {"layers": sorted(self.layers)}
 
     def moments(self, network: str, input: str | None, precision: str, weights: str, layer: str) -> Moments:
@@ -122,7 +124,7 @@ def load_statistics(path: Path) -> Statistics:
                 for spatial, (mean, covariance) in KEYS.items()
                 if mean in arrays and covariance in arrays
             }
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise ResultError(f"{path} is not a readable .npz of statistics ({str(error)[:120]})") from error
     if not pairs:
         raise ResultError(f"{path} holds neither mu and sigma nor mu_s and sigma_s")

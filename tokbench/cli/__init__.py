@@ -9,10 +9,10 @@ import click
 
 import tokbench
 from tokbench.cli.audit import audit
-from tokbench.cli.common import Group
 from tokbench.cli.evaluate import eval_
 from tokbench.cli.judge import check, compare
 from tokbench.cli.look import leaderboard, list_, show, weights
+from tokbench.cli.options import Group
 from tokbench.cli.stats import stats
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from tokbench.cli.common import (
+from tokbench.cli.options import (
     batch_size_option,
     choose_device,
     data_option,
@@ -39,7 +39,7 @@ from tokbench.errors import UsageError
 @device_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @download_option
-@click.option("--json", "as_json", is_flag=True, help="Print to stdout nothing but a JSON list, one object a choice.")
+@click.option("--json", "as_json", is_flag=True, help="Print to stdout nothing but a JSON object.")
 @root_option
 def audit(
     adapter: str,
@@ -86,6 +86,7 @@ def audit(
             loaded,
             dataset,
             names,
+            claimed=asked[0] if asked else None,
             networks=Networks(device, allow_download),
             statistics=statistics,
             batch_size=batch_size,
@@ -101,8 +102,9 @@ def audit(
             told.add(reason)
             say(f"skipped {note}")
     count = len(dataset) - len(dataset.bad)
+    claim_made = claims.judge(rows, *asked, count) if asked else None
     if as_json:
-        click.echo(json.dumps(claims.facts(rows), indent=1))
+        click.echo(json.dumps(claims.facts(rows, claim_made), indent=1))
     else:
         assert dataset.shape is not None
         height, width = dataset.shape
@@ -111,8 +113,8 @@ def audit(
             "In brackets: the change from the default. ± is half of the 95 % interval over images.\n"
         )
         click.echo(claims.audit_table(rows, names, count), nl=False)
-        if asked:
-            click.echo(f"\nClaim: {asked[0]} = {asked[1]:g}\n")
-            click.echo(claims.verdict(claims.candidates(rows, *asked, count), *asked, count), nl=False)
+        if claim_made:
+            click.echo(f"\nClaim: {claim_made.name} = {claim_made.value:g}\n")
+            click.echo(claims.verdict(claim_made), nl=False)
     if dataset.bad:
         sys.exit(1)

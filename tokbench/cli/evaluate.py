@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from tokbench.cli.common import (
+from tokbench.cli.options import (
     batch_size_option,
     choose_device,
     data_option,
@@ -130,7 +130,8 @@ def eval_(
     for result in good:
         try:
             path, replaced = result.save(out)
-            say(f"wrote {path}" + (" (replaced: its data, code, weights or seed had changed)" if replaced else ""))
+            changed = " (replaced: its data, protocol, code, weights or settings had changed)" if replaced else ""
+            say(f"wrote {path}{changed}")
         except TokbenchError as error:
             failed[result.adapter] = str(error)
     if as_json:

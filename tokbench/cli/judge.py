@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tokbench.cli.common import (
+from tokbench.cli.options import (
     batch_size_option,
     choose_device,
     device_option,
@@ -20,7 +20,7 @@ from tokbench.cli.common import (
     progress_bar,
     root_option,
 )
-from tokbench.errors import UsageError
+from tokbench.errors import ResultError, UsageError
 
 if TYPE_CHECKING:
     from tokbench.result import Result
@@ -39,7 +39,7 @@ def compare(first: Path, second: Path, as_json: bool) -> None:
     halves of the images, which lie beside the results, so no features are needed.
     """
     from tokbench import reports
-    from tokbench.compare import differences
+    from tokbench.compare import differences, made_otherwise
     from tokbench.leaderboard import context
     from tokbench.result import load
 
@@ -53,6 +53,8 @@ def compare(first: Path, second: Path, as_json: bool) -> None:
         names = ["A", "B"]
     click.echo(f"{context([ours])}\n")
     click.echo(reports.comparison(found, *names), nl=False)
+    if others := made_otherwise(ours, theirs):
+        click.echo(f"\nnot compared, since made in another way: {', '.join(others)}")
 
 
 @click.command()
@@ -106,9 +108,9 @@ def check(
         psnr = 0.01      # dB
         rfid = "1%"
 
-    Exit status: 1 for a regression or an adapter that failed, 3 where nothing could be compared or where pixels,
-    protocol or weights are not those of the committed result (then nothing is compared), else 0. Speeds are not
-    compared. With --limit only means over images are, on the first N images.
+    Exit status: 1 for a regression or an adapter that failed; else 3 where nothing could be compared, or where pixels,
+    protocol or weights are not those of a committed result (which is then refused, the others are compared); else 0.
+    Speeds are not compared. With --limit only means over images are, on the first N images.
     """
     from tokbench import reports
     from tokbench.files import write_atomically
@@ -121,9 +123,13 @@ def check(
         config = Path(SETTINGS)
     tolerances = read_tolerances(config)
     path = data is not None and Path(data).expanduser().exists()
+    try:
+        kept = read_all(against)
+    except ResultError as error:
+        raise _NothingCompared(str(error)) from error
     committed = [
         result
-        for result in read_all(against)
+        for result in kept
         if (not adapters or any(_is(name, result) for name in adapters))
         and (data is None or path or result.dataset == data)
     ]
@@ -144,6 +150,7 @@ def check(
             limit=limit,
             tolerances=tolerances,
             networks=Networks(choose_device(device), allow_download),
+            allow_download=allow_download,
             batch_size=batch_size,
             progress=progress,
         )
@@ -160,6 +167,12 @@ def check(
             with Path(step).open("a", encoding="utf-8") as file:
                 file.write(f"### tokbench check\n\n{reports.check_table(report, all_rows=True)}\n")
     sys.exit(report.exit_status)
+
+
+class _NothingCompared(click.ClickException):
+    """There are no facts to compare with."""
+
+    exit_code = 3
 
 
 def _is(asked: str, result: Result) -> bool:

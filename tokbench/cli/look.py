@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tokbench.cli.common import Group, out_option, root_option
+from tokbench.cli.options import Group, out_option, root_option
 
 
 @click.command("list")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tokbench.cli.common import (
+from tokbench.cli.options import (
     Group,
     choose_device,
     data_option,
@@ -108,21 +108,21 @@ def show_(file: Path) -> None:
 
 @stats.command()
 @_FILE
-@data_option
+@click.option("--data", help="The images [default: the data set that the file names].")
 @reference_is_option
 @limit_option
 @size_option
-@protocol_option
+@click.option("--protocol", help="How images are prepared [default: the protocol that the file names].")
 @device_option
 @download_option
 @root_option
 def verify(
     file: Path,
-    data: str,
+    data: str | None,
     reference_is: str | None,
     limit: int | None,
     size: int | None,
-    protocol: str,
+    protocol: str | None,
     device: str | None,
     allow_download: bool,
     root: Path | None,
@@ -138,12 +138,18 @@ def verify(
     found = load_statistics(file).assumed(reference_is)
     if found.network not in READERS:
         raise UsageError(f"{file} does not say which network made it; name it with --reference-is")
-    rules = load_protocol(protocol)
+    if (data := data or found.dataset) is None:
+        raise UsageError(f"{file} does not say which images it was made from; name them with --data")
+    rules = load_protocol(protocol or found.protocol or "tokbench")
+    if found.protocol_sha256 not in (None, rules.sha256):
+        raise UsageError(f"{file} was made under another protocol than today's {rules.name}; give that with --protocol")
     reader = _reader(found.network, rules, device, allow_download)
     told = reader.told()
     for layer in found.layers:
         found.moments(reader.name, told.get("input"), "float32", reader.sha256, layer)  # refuses what does not fit
     dataset = open_dataset(data, rules, size, limit, root)
+    if limit is None and found.count and found.count < len(dataset):
+        dataset = open_dataset(data, rules, size, found.count, root)
     with progress_bar() as progress:
         again = measure(dataset, reader, list(found.layers), progress)
     differs = False

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from tokbench.batch import Batch
-from tokbench.bootstrap import DERIVED, Interval, Statistic, bootstrap, mean, statistic
+from tokbench.bootstrap import DERIVED, Interval, OfMean, bootstrap, mean, of_mean
 from tokbench.halves import Halves, Replicates
 
 
@@ -88,8 +88,8 @@ class PerImageMetric(Metric):
     def intervals(self, seed: int) -> dict[str, Interval]:
         return {name: bootstrap(values, seed, how.of) for name, how, values in self._statistics()}
 
-    def _statistics(self) -> Iterator[tuple[str, Statistic, np.ndarray]]:
+    def _statistics(self) -> Iterator[tuple[str, OfMean, np.ndarray]]:
         values = {name: column for name, (_, column) in self.per_image().items()}
         for name in self.numbers():
-            if how := statistic(name, values):
+            if how := of_mean(name, values):
                 yield name, how, values[how.values]

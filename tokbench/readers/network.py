@@ -56,13 +56,16 @@ class Network(ABC):
         """Features by layer, each (CHUNK, ...), of images (CHUNK, 3, H, W) in [0, 1] on the network's device."""
 
     @torch.inference_mode()
-    def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Features by layer, each float32 (B, ...) on the CPU, of images (B, 3, H, W) in [0, 1]."""
+    def __call__(self, images: Tensor, chunk: int | None = None) -> dict[str, Tensor]:
+        """Features by layer, each float32 (B, ...) on the CPU, of images (B, 3, H, W) in [0, 1].
+
+        `chunk`: images in one forward pass, where it is not to follow from their size.
+        """
         pieces: list[dict[str, Tensor]] = []
-        size = self.chunk(images.shape[2], images.shape[3])
-        for chunk in images.split(size):
-            short = size - len(chunk)
-            padded = torch.cat([chunk, chunk[-1:].expand(short, -1, -1, -1)]) if short else chunk
+        size = chunk or self.chunk(images.shape[2], images.shape[3])
+        for part in images.split(size):
+            short = size - len(part)
+            padded = torch.cat([part, part[-1:].expand(short, -1, -1, -1)]) if short else part
             features = self.forward(padded)
-            pieces.append({layer: value[: len(chunk)].float().cpu() for layer, value in features.items()})
+            pieces.append({layer: value[: len(part)].float().cpu() for layer, value in features.items()})
         return {layer: torch.cat([piece[layer] for piece in pieces]) for layer in pieces[0]}
