@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tokbench import leaderboard
+from tokbench.halves import INFINITY
 from tokbench.protocol import TOKBENCH, load_protocol, protocols
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,6 +35,7 @@ def filled(text: str) -> str:
         name, words = match[1], match[2].split()
         wanted = [word for word in words if not word.startswith("-")]
         hidden = [word[1:] for word in words if word.startswith("-")]
+        hidden += [number for result in tables[name] for number in result.metrics if number.endswith(INFINITY)]
         rows = [result for result in tables[name] if not wanted or result.adapter in wanted]
         head = f"<!-- table: {name}{match[2]} -->\n"
         return f"{head}{leaderboard.markdown(rows, (*LEFT_OUT, *hidden))}\n{leaderboard.legend(rows)}\n<!-- /table -->"

@@ -27,6 +27,9 @@ INFINITY = "_infinity"
 _LAW = (1.8, 2.5)
 """Between which a law of c / n, which gives 2, is believed."""
 
+_NEGLIGIBLE = 0.2
+"""Of the standard deviation: a bias that need not follow any law."""
+
 _Z = 1.959963985  # of a normal distribution's central 95 %
 
 
@@ -97,12 +100,13 @@ class Replicates:
         A Fréchet distance at n images lies above its limit by about c / n (Chong and Forsyth, CVPR 2020), so its value
         at N counts twice and the mean over halves is subtracted; likewise on each half, from its own halves. With few
         images for the dimension the law does not hold yet: then what the distance grows by from N/2 to N/4 images is
-        not twice what it grows by from N to N/2, and the limit is not to be had.
+        not twice what it grows by from N to N/2, and the limit is not to be had. Where it hardly grows at all beside
+        its noise, that is no matter.
         """
         if self.quarters is None:
             return None
         first, second = float(self.halves.mean()) - value, float((self.quarters - self.halves).mean())
-        if not (first <= 1e-9 * max(value, 1.0) or _LAW[0] <= second / first <= _LAW[1]):
+        if first > _NEGLIGIBLE * self.deviation and not _LAW[0] <= second / first <= _LAW[1]:
             return None
         return self.extrapolated(value)
 
