@@ -39,7 +39,7 @@ def audit_table(rows: Sequence[Row], names: Sequence[str], count: int) -> str:
     text = table(head, body)
     if idle:
         titles = "; ".join(row.choice.title for row in idle)
-        text += f"\nThe tokenizer got the same pixels, the images having the size already, under: {titles}.\n"
+        text += f"\nThe tokenizer got the same pixels as by default, so nothing moves, under: {titles}.\n"
     reasons: dict[str, list[str]] = {}
     for row in rows:
         for name, why in row.missing.items():
