@@ -16,7 +16,8 @@ from tokbench.errors import AdapterError, UsageError
 from tokbench.evaluate import evaluate
 from tokbench.halves import Replicates
 from tokbench.plugins import load_adapter
-from tokbench.protocol import TOKBENCH, Published, protocols
+from tokbench.protocol import TOKBENCH, Published, load_protocol, protocols
+from tokbench.statistics import Statistics
 
 NAMES = ("psnr", "ssim", "lpips", "rfid_64", "fd_efficientnet")
 
@@ -72,6 +73,25 @@ def test_choices_move_what_they_should(folder: Path, networks) -> None:
     assert moved("filter: area") == set(NAMES)
     assert default.same_pixels
     assert not by_title["filter: area"].same_pixels
+
+
+def test_protocols_that_compare_with_statistics_get_them(folder: Path, networks) -> None:
+    """The row of `adm` is an evaluation against that file, the other rows do not look at it; without it, a reason."""
+    adapter, adm = load_adapter("jpeg.q50"), load_protocol("adm")
+    network = networks.get("inception-2015-12-05", "tf1")
+    moments = np.zeros(64), np.eye(64)
+    statistics = Statistics({"64": moments}, network.name, network.input, "float32", network.sha256)
+    dataset = open_dataset(str(folder), TOKBENCH, 64)
+    alone, given = (audit(adapter, dataset, ("rfid_64",), networks=networks, statistics=s) for s in (None, statistics))
+    for before, after in zip(alone, given, strict=True):
+        if before.choice.title == "adm":
+            assert "give it with --reference" in before.missing["rfid_64"]
+            (result,) = evaluate(
+                [adapter], open_dataset(str(folder), adm, 64), ["rfid_64"], networks=networks, statistics=statistics
+            )
+            assert after.numbers["rfid_64"]["value"] == pytest.approx(result.metrics["rfid_64"]["value"], rel=1e-9)
+        else:
+            assert before.numbers == after.numbers
 
 
 def test_every_protocol_has_a_row() -> None:
