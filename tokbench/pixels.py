@@ -29,8 +29,8 @@ def rounded(images: Tensor, rounding: Rounding) -> Tensor:
     return from_bytes((images.clamp(0, 1) * 255).to(torch.uint8))
 
 
-def levels(images: Tensor) -> Tensor:
-    """Images in [0, 1] to levels 0..255, float64. Whole levels come out exact: float32 held them up to 2e-5."""
-    scaled = images.double() * 255
+def levels(images: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Images in [0, 1] to levels 0..255. Whole levels come out exact: float32 held them up to 2e-5."""
+    scaled = images.to(dtype) * 255
     whole = scaled.round()
     return torch.where((scaled - whole).abs() < 1e-4, whole, scaled)

@@ -332,7 +332,7 @@ def inception_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
 @pytest.fixture(scope="session")
 def inception(inception_file: Path) -> Inception:
     """tokbench's network with those weights."""
-    return Inception(_found(inception_file, INCEPTION), "cpu")
+    return Inception(_found(inception_file, INCEPTION))
 
 
 @pytest.fixture(scope="session")
@@ -357,7 +357,7 @@ def trunk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="session")
 def perceptual(trunk: Callable[[str], Path]) -> Callable[[str], LPIPSNetwork]:
     """tokbench's LPIPS network, `alex` or `vgg`, with those weights."""
-    return cache(lambda net: LPIPSNetwork(_found(trunk(net), f"lpips-{net}"), "cpu", net))
+    return cache(lambda net: LPIPSNetwork(_found(trunk(net), f"lpips-{net}"), net=net))
 
 
 Asked = Sequence[tuple[Protocol, str]]

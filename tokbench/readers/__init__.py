@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from tokbench.errors import MissingWeights
+from tokbench.readers.backend import Backend, Precision
 from tokbench.weights import INCEPTION, NETWORKS, find
 
 if TYPE_CHECKING:
@@ -21,10 +22,13 @@ READERS = {
 
 
 class Networks:
-    """The frozen networks of one run on one device."""
+    """The frozen networks of one run on one device, in one precision."""
 
-    def __init__(self, device: str = "cpu", allow_download: bool = False) -> None:
-        self.device = device
+    def __init__(
+        self, device: str = "cpu", allow_download: bool = False, precision: Precision = "float32"
+    ) -> None:
+        self.device, self.precision = device, precision
+        self._backend = Backend(device, precision)
         self._allow_download = allow_download
         self._made: dict[str, Network] = {}
         self._missing: dict[str, MissingWeights] = {}
@@ -48,5 +52,5 @@ class Networks:
                 raise
             module, _, kind = READERS[name][0].partition(":")
             make = getattr(importlib.import_module(f"tokbench.readers.{module}"), kind)
-            self._made[name] = make(found, self.device, **READERS[name][1])
+            self._made[name] = make(found, self._backend, **READERS[name][1])
         return self._made[name]

@@ -7,6 +7,7 @@ ICML 2021).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch_fidelity import feature_extractor_inceptionv3 as port
 
 from tokbench.errors import MissingWeights, UsageError
 from tokbench.pixels import levels
+from tokbench.readers.backend import Backend
 from tokbench.readers.network import Network
 from tokbench.state import fold_batch_norm, load_strictly, read_state
 from tokbench.weights import NETWORKS, Found
@@ -70,10 +72,10 @@ class Inception(Network):
 
     input = "tf1"
 
-    def __init__(self, found: Found, device: str) -> None:
+    def __init__(self, found: Found, backend: Backend | None = None) -> None:
         """Raises MissingWeights where a block in the file is not exactly as expected. The file may end early."""
-        super().__init__()
-        self.name, self.sha256, self.device, self.path = "inception-2015-12-05", found.sha256, device, found.path
+        super().__init__(backend)
+        self.name, self.sha256, self.path = "inception-2015-12-05", found.sha256, found.path
         state = read_state(self.name, found)
         held = {key.partition(".")[0] for key in state}
         with torch.device("meta"):  # nothing is allocated or drawn from the random generator
@@ -82,8 +84,6 @@ class Inception(Network):
         for unit in [module for module in self.blocks.modules() if isinstance(module, port.BasicConv2d)]:
             fold_batch_norm(unit.conv, unit.bn)
             unit.bn = nn.Identity()
-        # Without batch norm and in this memory order the CPU is 1.7 times as fast; equal up to rounding.
-        self.blocks.to(device).to(memory_format=torch.channels_last)
 
     def want(self, layer: str) -> None:
         """Ask for one layer more. Raises MissingWeights where the file lacks a block before its end."""
@@ -100,13 +100,26 @@ class Inception(Network):
         super().want(layer)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
+        layers = tuple(layer for layer in ENDS if layer in self.layers)
+        if not layers:
+            return {}
+        entered = _INPUT[self.input](images.to(self.backend.device))
+        outputs = self.run(layers, lambda: _Layers(self.blocks, layers), entered)
+        return dict(zip(layers, outputs, strict=True))
+
+
+class _Layers(nn.Module):
+    """The blocks up to the deepest of `layers`: (B, 3, 299, 299) to those layers' features, in that order."""
+
+    def __init__(self, blocks: nn.ModuleDict, layers: tuple[str, ...]) -> None:
+        super().__init__()
+        self.blocks, self._layers = blocks, layers
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         features: dict[str, Tensor] = {}
-        if not self.layers:
-            return features
-        depth = max(_ORDER.index(ENDS[layer]) for layer in self.layers)
-        x = _INPUT[self.input](images.to(self.device)).contiguous(memory_format=torch.channels_last)
+        depth = max(_ORDER.index(ENDS[layer]) for layer in self._layers)
         for name in _ORDER[: depth + 1]:
-            if name == "Mixed_6d" and "sfid" in self.layers:
+            if name == "Mixed_6d" and "sfid" in self._layers:
                 features["sfid"] = self._spatial(x)
             if name == "fc":
                 features["logits_unbiased"] = features["2048"] @ self.blocks.get_parameter("fc.weight").T
@@ -117,7 +130,7 @@ class Inception(Network):
             for layer in ("64", "192", "768", "2048"):
                 if ENDS[layer] == name:
                     features[layer] = x.mean((2, 3))
-        return {layer: features[layer] for layer in self.layers}
+        return tuple(features[layer] for layer in self._layers)
 
     def _spatial(self, x: Tensor) -> Tensor:
         """The sFID features from Mixed_6d's input: 7 of 192 channels, so they are computed apart rather than caught."""
@@ -128,7 +141,7 @@ class Inception(Network):
 
 def _tf1(images: Tensor) -> Tensor:
     """As the TensorFlow graph, torch-fidelity and ADM: it expects 0 to 255."""
-    return (resize_like_tensorflow1(levels(images).float(), SIZE) - 128) / 128
+    return (resize_like_tensorflow1(levels(images, torch.float32), SIZE) - 128) / 128
 
 
 def _half_pixel(images: Tensor) -> Tensor:
@@ -138,7 +151,7 @@ def _half_pixel(images: Tensor) -> Tensor:
 
 def _clean(images: Tensor) -> Tensor:
     """As clean-fid in its mode `clean` (Parmar et al., CVPR 2022): Pillow's antialiased bicubic, not rounded."""
-    planes = levels(images).float().cpu().flatten(0, 1).numpy()
+    planes = levels(images, torch.float32).cpu().flatten(0, 1).numpy()
     resized = [Image.fromarray(plane).resize((SIZE, SIZE), Image.Resampling.BICUBIC) for plane in planes]
     stacked = torch.from_numpy(np.stack([np.asarray(plane) for plane in resized])).unflatten(0, (-1, 3))
     return (stacked.clamp(0, 255).to(images.device) - 128) / 128
@@ -150,20 +163,18 @@ _INPUT: dict[str | None, Callable[[Tensor], Tensor]] = {"tf1": _tf1, "half-pixel
 def resize_like_tensorflow1(images: Tensor, size: int) -> Tensor:
     """Bilinear resize (B, C, H, W) to (B, C, size, size) as TensorFlow 1 did it without align_corners.
 
-    Output pixel i samples input position i * H / size: no half-pixel centres, no antialias. Bit for bit the values of
-    torch_fidelity.interpolate_compat_tensorflow, which gathers four times as much.
+    Output pixel i samples input position i * H / size: no half-pixel centres, no antialias. The values are those of
+    torch_fidelity.interpolate_compat_tensorflow up to the last bits, at a fifth of its time: a matrix on either side.
     """
-    return _stretch(_stretch(images, 3, size), 2, size)
+    rows, columns = (_weights(length, size).to(images.device) for length in images.shape[2:])
+    return rows @ (images @ columns.T)
 
 
-def _stretch(images: Tensor, dim: int, size: int) -> Tensor:
-    """Linear interpolation along one dimension."""
-    length = images.shape[dim]
-    where = torch.arange(size, dtype=torch.float32, device=images.device) * torch.tensor(
-        length / size, dtype=torch.float32
-    )
+@cache
+def _weights(length: int, size: int) -> Tensor:
+    """(size, length): what each output position takes of each input position."""
+    where = torch.arange(size, dtype=torch.float32) * torch.tensor(length / size, dtype=torch.float32)
     low = where.long()
-    weight = (where - low).view([size if d == dim else 1 for d in range(4)])
-    left = images.index_select(dim, low)
-    right = images.index_select(dim, (low + 1).clamp_max(length - 1))
-    return left + (right - left) * weight
+    made, right = torch.zeros(size, length), where - low
+    made.scatter_(1, low[:, None], 1 - right[:, None])
+    return made.scatter_add_(1, (low + 1).clamp_max(length - 1)[:, None], right[:, None])

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from tokbench.readers.backend import Backend, Compiled
 
 # Networks always see this many images (the last chunk is padded), so that no value depends on --batch-size:
 # float32 kernels may round differently for different shapes.
@@ -24,24 +27,35 @@ class Network(ABC):
     name: str
     sha256: str
     input: str | None = None
+    stays: bool = False
+    """Whether its features stay on the device; else they come to the CPU."""
+
+    def __init__(self, backend: Backend | None = None) -> None:
+        self.layers: set[str] = set()
+        self.backend = backend or Backend()
+        self._compiled: dict[tuple[object, ...], Compiled] = {}
+
+    @property
+    def precision(self) -> str:
+        return self.backend.precision
 
     @property
     def key(self) -> str:
         """What tells its features from those of another instance."""
-        return f"{self.name}/{self.input or ''}"
+        return f"{self.name}/{self.sha256}/{self.input or ''}/{self.precision}/{self.backend.name}"
 
     def told(self) -> dict[str, str]:
         """What a result must say of it."""
-        return {"network": self.name, "sha256": self.sha256} | ({"input": self.input} if self.input else {})
+        told = {"network": self.name, "sha256": self.sha256, "backend": self.backend.name}
+        if self.precision != "float32":
+            told["precision"] = self.precision
+        return told | ({"input": self.input} if self.input else {})
 
     def seeing(self, path: str) -> Self:
         """The same network, its weights shared, with another way to its input."""
         other = copy.copy(self)
         other.input, other.layers = path, set(self.layers)
         return other
-
-    def __init__(self) -> None:
-        self.layers: set[str] = set()
 
     def want(self, layer: str) -> None:
         """Ask for one layer more. Raises MissingWeights where the weights at hand do not reach it."""
@@ -53,11 +67,17 @@ class Network(ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Features by layer, each (CHUNK, ...), of images (CHUNK, 3, H, W) in [0, 1] on the network's device."""
+        """Features by layer, each (CHUNK, ...), of images (CHUNK, 3, H, W) in [0, 1] on the CPU."""
+
+    def run(self, key: object, make: Callable[[], nn.Module], entered: Tensor) -> list[Tensor]:
+        """The outputs of a module, compiled once for each `key` and shape of input."""
+        if (found := (key, *entered.shape)) not in self._compiled:
+            self._compiled[found] = self.backend.compile(make().eval(), entered)
+        return self._compiled[found](entered)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, chunk: int | None = None) -> dict[str, Tensor]:
-        """Features by layer, each float32 (B, ...) on the CPU, of images (B, 3, H, W) in [0, 1].
+        """Features by layer, each float32 (B, ...), of images (B, 3, H, W) in [0, 1].
 
         `chunk`: images in one forward pass, where it is not to follow from their size.
         """
@@ -67,5 +87,6 @@ class Network(ABC):
             short = size - len(part)
             padded = torch.cat([part, part[-1:].expand(short, -1, -1, -1)]) if short else part
             features = self.forward(padded)
-            pieces.append({layer: value[: len(part)].float().cpu() for layer, value in features.items()})
+            kept = {layer: value[: len(part)].float() for layer, value in features.items()}
+            pieces.append(kept if self.stays else {layer: value.cpu() for layer, value in kept.items()})
         return {layer: torch.cat([piece[layer] for piece in pieces]) for layer in pieces[0]}

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from tokbench.errors import MissingWeights, UsageError
-from tokbench.readers.network import Network
+from tokbench.readers.backend import Backend
+from tokbench.readers.network import CHUNK, Network
 from tokbench.state import load_strictly, read_state
 from tokbench.weights import Found
 
@@ -31,11 +32,12 @@ class LPIPSNetwork(Network):
     """
 
     input = "signed"
+    stays = True
 
-    def __init__(self, found: Found, device: str, net: Literal["alex", "vgg"]) -> None:
+    def __init__(self, found: Found, backend: Backend | None = None, *, net: Literal["alex", "vgg"]) -> None:
         """Raises MissingWeights where the file does not hold every convolution of the trunk (`features.*`)."""
-        super().__init__()
-        self.name, self.sha256, self.device = f"lpips-{net}", found.sha256, device
+        super().__init__(backend)
+        self.name, self.sha256 = f"lpips-{net}", found.sha256
         self.layers.update(LAYERS)
         # Below, a pooling has nothing left: AlexNet 31 -> 7 -> 3 -> 1, VGG 16 -> 8 -> 4 -> 2 -> 1.
         self.smallest = 31 if net == "alex" else 16
@@ -48,9 +50,7 @@ class LPIPSNetwork(Network):
         layers = {index: layer for stage in model.net.children() for index, layer in stage.named_children()}
         named = nn.ModuleDict({"features": nn.ModuleDict(layers)})
         load_strictly(self.name, named, {k: v for k, v in trunk.items() if k.startswith("features.")}, found)
-        # In this memory order VGG takes 0.8 of the time on the CPU; equal up to rounding.
-        self.trunk = model.net.to(device).to(memory_format=torch.channels_last)
-        self.scaling = lpips.ScalingLayer().to(device)
+        self.trunk = _Trunk(model.net)
         self.heads = _heads(net)
 
     def want(self, layer: str) -> None:
@@ -59,10 +59,8 @@ class LPIPSNetwork(Network):
         super().want(layer)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        given = images.to(self.device) if self.input == "unsigned" else 2 * images.to(self.device) - 1
-        scaled = self.scaling(given).contiguous(memory_format=torch.channels_last)
-        outputs = self.trunk(scaled)
-        return {layer: lpips.normalize_tensor(output) for layer, output in zip(LAYERS, outputs, strict=True)}
+        outputs = self.run("trunk", lambda: self.trunk, images if self.input == "unsigned" else 2 * images - 1)
+        return dict(zip(LAYERS, outputs, strict=True))
 
     @torch.inference_mode()
     def distance(self, a: dict[str, Tensor], b: dict[str, Tensor]) -> Tensor:
@@ -70,12 +68,25 @@ class LPIPSNetwork(Network):
 
         The sum over layers of the spatial mean of the squared difference, channels weighted by the linear head.
         """
-        total = torch.zeros(len(a["0"]))
+        total = torch.zeros(len(a["0"]), device=a["0"].device)
+        # On a CPU one image at a time, for the squares of a whole batch would take as much memory as its features.
+        step = 1 if total.device.type == "cpu" else CHUNK
         for layer, head in zip(LAYERS, self.heads, strict=True):
-            # One image at a time, for the squares of a whole batch would take as much memory as its features.
-            for i, (left, right) in enumerate(zip(a[layer], b[layer], strict=True)):
-                total[i] += (left - right).square().mean((1, 2)) @ head
-        return total
+            for start in range(0, len(total), step):
+                some = slice(start, start + step)
+                total[some] += (a[layer][some] - b[layer][some]).square().mean((2, 3)) @ head.to(total.device)
+        return total.cpu()
+
+
+class _Trunk(nn.Module):
+    """(B, 3, H, W) in the package's [-1, 1] to the five normalised activations."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.scaling, self.net = lpips.ScalingLayer(), net
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(lpips.normalize_tensor(output) for output in self.net(self.scaling(x)))
 
 
 def _heads(net: str) -> list[Tensor]:

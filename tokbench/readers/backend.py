@@ -1,0 +1,92 @@
+"""What runs a frozen network: PyTorch, or OpenVINO on a CPU where it is installed (`pip install 'tokbench[fast]'`)."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tokbench.errors import UsageError
+
+Precision = Literal["float32", "bfloat16"]
+
+Compiled = Callable[[Tensor], list[Tensor]]
+"""From the input, of the shape that it was compiled for, to float32 outputs on the device."""
+
+
+class Backend:
+    """The fastest library that is installed and exact in float32, for one device and one precision.
+
+    On a CPU OpenVINO, else PyTorch; on other devices PyTorch. TOKBENCH_BACKEND=torch or =openvino chooses. The
+    precision is that of the network's inside: OpenVINO would take bfloat16 by itself on CPUs that have it, so it is
+    always told.
+    """
+
+    def __init__(self, device: str = "cpu", precision: Precision = "float32", library: str | None = None) -> None:
+        """Raises UsageError for a library that is not there or cannot use the device."""
+        self.device, self.precision = device, precision
+        library = library or os.environ.get("TOKBENCH_BACKEND") or None
+        able = device == "cpu" and importlib.util.find_spec("openvino") is not None
+        if library not in (None, "torch", "openvino"):
+            raise UsageError(f"TOKBENCH_BACKEND is '{library}'; it can be torch or openvino")
+        if library == "openvino" and not able:
+            raise UsageError("openvino needs the device cpu, and to be installed: pip install 'tokbench[fast]'")
+        self.library = library or ("openvino" if able else "torch")
+
+    @property
+    def name(self) -> str:
+        """Library and version, as in `openvino 2026.4`."""
+        version = importlib.metadata.version(self.library).split("+")[0]
+        return f"{self.library} {'.'.join(version.split('.')[:2])}"
+
+    def compile(self, module: nn.Module, example: Tensor) -> Compiled:
+        """`module`, which maps one tensor to a tuple of tensors, for inputs of the example's shape."""
+        return self._openvino(module, example) if self.library == "openvino" else self._torch(module)
+
+    def _torch(self, module: nn.Module) -> Compiled:
+        # Channels last, because with it a CPU needs 0.6 of the time.
+        module.to(self.device).to(memory_format=torch.channels_last)
+        kind = torch.device(self.device).type
+
+        def run(images: Tensor) -> list[Tensor]:
+            half = torch.autocast(kind, torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
+            with torch.inference_mode(), half:
+                outputs = module(images.to(self.device).contiguous(memory_format=torch.channels_last))
+            return [output.float() for output in outputs]
+
+        return run
+
+    def _openvino(self, module: nn.Module, example: Tensor) -> Compiled:
+        import openvino
+        from openvino.frontend import FrontEndManager
+        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+        # Traced with one image, for it is the cheapest, and then given the real shape. `openvino.convert_model` would
+        # do the same, and try to reach the network for its statistics of use.
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # OpenVINO's decoder takes traces only
+            traced = torch.jit.trace(module, example[:1], check_trace=False)
+            front = FrontEndManager().load_by_framework("pytorch")
+            # A variable of its own, since the front end does not keep it alive.
+            decoder = TorchScriptPythonDecoder(traced, example_input=example[:1])
+            model = front.convert(front.load(decoder))
+        model.reshape(list(example.shape))
+        settings: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[self.precision],
+            "PERFORMANCE_HINT": "LATENCY",  # one batch at a time, on all threads
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
+        compiled = openvino.Core().compile_model(model, "CPU", settings)
+
+        def run(images: Tensor) -> list[Tensor]:
+            found = compiled(images.contiguous().numpy(), share_inputs=True)
+            return [torch.from_numpy(found[place]) for place in range(len(found))]
+
+        return run
