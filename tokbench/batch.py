@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tokbench.errors import MissingField
-from tokbench.pixels import rounded
+from tokbench.pixels import levels, rounded
 from tokbench.protocol import Rounding
 from tokbench.tokens import Tokens
 
@@ -33,6 +33,7 @@ class Memo:
     """What has been made of one set of images: roundings, and what networks saw in them. Each is made once."""
 
     rounded: dict[Rounding, Tensor] = field(default_factory=dict)
+    levels: dict[Rounding, Tensor] = field(default_factory=dict)
     features: dict[tuple[str, int], dict[str, Tensor]] = field(default_factory=dict)
 
 
@@ -81,6 +82,14 @@ class Batch:
             same = (other for other in memo.rounded.values() if torch.equal(other, made))
             memo.rounded[rounding] = next(same, made)
         return memo.rounded[rounding]
+
+    def levels(self, side: Literal["reference", "image"], rounding: Rounding = "nearest") -> Tensor:
+        """The same as levels 0..255, (B, 3, H, W): uint8, or float64 for `none`. Made once: do not write to it."""
+        memo = self.reference_memo if side == "reference" else self.image_memo
+        if rounding not in memo.levels:
+            found = levels(self.rounded(side, rounding), torch.float64 if rounding == "none" else torch.float32)
+            memo.levels[rounding] = found if rounding == "none" else found.to(torch.uint8)
+        return memo.levels[rounding]
 
     def features(self, network: Network, side: Side, rounding: Rounding = "nearest") -> dict[str, Tensor]:
         """A network's features (B, ...) of one side's images, by layer; one forward pass serves all metrics."""

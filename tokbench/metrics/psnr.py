@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from tokbench.batch import Batch
 from tokbench.bootstrap import mean
 from tokbench.metrics.metric import PerImageMetric
-from tokbench.pixels import levels
 from tokbench.protocol import TOKBENCH, Protocol
 
 PEAK = 255.0
@@ -25,8 +25,10 @@ class PSNR(PerImageMetric):
         self._rule, self._rounding = protocol.psnr, protocol.rounding_of(protocol.psnr)
 
     def measure(self, batch: Batch) -> dict[str, np.ndarray]:
-        gap = levels(batch.rounded("image", self._rounding)) - levels(batch.rounded("reference", self._rounding))
-        mse = gap.square().mean(dim=(1, 2, 3)).numpy()
+        image, reference = (batch.levels(side, self._rounding) for side in ("image", "reference"))
+        whole = torch.float64 if image.is_floating_point() else torch.int32
+        squares = (image.to(whole) - reference.to(whole)).square_().flatten(1)
+        mse = squares.sum(1).double().numpy() / squares.shape[1]
         if self._rule.average == "pooled":
             return {"mse": mse}
         with np.errstate(divide="ignore"):
