@@ -1,197 +1,134 @@
-"""Where images come from: a folder, a zip, a tar, Parquet files, a manifest. Names in order, read by position."""
+"""Where images come from: a folder, a zip, a tar, Parquet files, a manifest. Names in order, read by position.
+
+What cannot be read stops nothing: it keeps its place among the names, and reading it raises BadImage. What makes a
+dataset ambiguous, or was made to harm, is refused as a whole, with a DataError:
+
+    folders    links that leave the folder are bad images unless they are followed (`follow_links`); links to a folder
+               inside it are not descended, since its images stand under their own names; no folder is read twice
+    archives   a name that climbs out (.., /, a drive, a backslash) or comes twice: the archive is refused; only
+               regular files are read, a link or device with an image's name is a bad image; a cut-off tar is refused
+    Parquet    a path that comes twice gets its row behind it, a row without one is called by its number
+    names      in the order of their code points, so that no file system decides it; case matters; bytes that are not
+               UTF-8, and control characters, are shown escaped
+    sizes      nothing over image.MAX_BYTES is read into memory, whatever it claims
+
+Any number of threads may read and decode at once: where a file handle is shared, its bytes are read under a lock.
+"""
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import re
+import stat
 import sys
-import tarfile
-import zipfile
-from abc import ABC, abstractmethod
-from bisect import bisect_right
-from collections.abc import Sequence
-from pathlib import Path
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
+from tokbench import archives
+from tokbench.archives import Tar, Zip
 from tokbench.errors import BadImage, DataError
-from tokbench.image import SUFFIXES, open_rgb, size_of
+from tokbench.image import refuse_large, size_of
+from tokbench.parquet import Parquet
+from tokbench.source import Source, is_image, readable
 
-ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
+__all__ = ["Folder", "Manifest", "Parquet", "Source", "Tar", "Zip", "open_source", "open_sources", "sort_by"]
 
-
-def _is_image(name: str) -> bool:
-    path = Path(name)
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(("._", "."))
-
-
-class Source(ABC):
-    """Images by position. `names` are relative paths, in the order in which they are read."""
-
-    names: list[str]
-
-    @abstractmethod
-    def read(self, position: int) -> bytes:
-        """The file's bytes. Raises BadImage where it cannot be read."""
-
-    @abstractmethod
-    def listing(self) -> list[tuple[str, int]]:
-        """(name, bytes) of what lies there: the cheap fingerprint of a dataset that has no name of its own."""
-
-    def open(self, position: int) -> Image.Image:
-        """The decoded RGB image. Raises BadImage."""
-        return open_rgb(self.read(position), self.names[position])
-
-    def size(self, position: int) -> tuple[int, int]:
-        """Width and height. Raises BadImage."""
-        return size_of(self.read(position), self.names[position])
-
-    def reorder(self, positions: Sequence[int]) -> None:
-        """Take the images in this order from now on."""
-        self._order = list(positions)
-        self.names = [self.names[p] for p in positions]
-
-    def _at(self, position: int) -> int:
-        order: list[int] | None = getattr(self, "_order", None)
-        return order[position] if order else position
+_LEAVES = "a link that leaves the dataset's folder, which is not followed; give --follow-links where you trust it"
 
 
 class Folder(Source):
     """Every image file below a folder, by sorted relative path."""
 
-    def __init__(self, path: Path) -> None:
-        found = [file for file in path.rglob("*") if file.is_file() and _is_image(file.name)]
-        self._files = sorted(found, key=lambda file: file.relative_to(path).as_posix())
-        self.names = [file.relative_to(path).as_posix() for file in self._files]
+    def __init__(self, path: Path, follow_links: bool = False) -> None:
+        found = sorted(_walk(path.resolve(), follow_links), key=lambda entry: entry[0])
+        self._files = [(file, reason) for _, file, reason in found]
+        self.names = [name for name, _, _ in found]
 
     def read(self, position: int) -> bytes:
+        file = self._file(position)
         try:
-            return self._files[self._at(position)].read_bytes()
+            refuse_large(file.stat().st_size, self.names[position])
+            return file.read_bytes()
         except OSError as error:
-            raise BadImage(f"{self.names[position]}: cannot be read ({error.strerror})") from error
+            raise self._unreadable(position, error) from error
 
     def listing(self) -> list[tuple[str, int]]:
-        return [(name, self._files[self._at(i)].stat().st_size) for i, name in enumerate(self.names)]
+        return [(name, _bytes_of(self._files[self._at(i)][0])) for i, name in enumerate(self.names)]
 
     def size(self, position: int) -> tuple[int, int]:
         try:
-            with self._files[self._at(position)].open("rb") as file:
+            with self._file(position).open("rb") as file:
                 return size_of(file.read(65536), self.names[position])
         except (OSError, BadImage):  # some headers lie deeper than 64 KiB
             return super().size(position)
 
+    def _file(self, position: int) -> Path:
+        file, reason = self._files[self._at(position)]
+        if reason:
+            raise BadImage(f"{self.names[position]}: {reason}")
+        return file
 
-class Zip(Source):
-    """The images in a zip file, by sorted name."""
+    def _unreadable(self, position: int, error: OSError) -> BadImage:
+        remedy = "it was there when the run began" if isinstance(error, FileNotFoundError) else "check its permissions"
+        return BadImage(f"{self.names[position]}: cannot be read ({error.strerror}); {remedy}")
 
-    def __init__(self, path: Path) -> None:
+
+def _bytes_of(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:  # it vanished, or is a link to nothing: reading it will say so
+        return 0
+
+
+def _walk(root: Path, follow_links: bool) -> Iterator[tuple[str, Path, str]]:
+    """(name, file, why it cannot be read or "") of what is, or may hold, an image below a folder. `root` is resolved.
+
+    Raises DataError where the folder itself cannot be listed.
+    """
+    seen = set()
+    waiting = [("", root)]
+    while waiting:
+        prefix, folder = waiting.pop()
         try:
-            self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise DataError(f"{path} is not a readable zip file ({error})") from error
-        self._infos = sorted(
-            (i for i in self._zip.infolist() if not i.is_dir() and _is_image(i.filename)), key=lambda i: i.filename
-        )
-        self.names = [info.filename for info in self._infos]
-
-    def read(self, position: int) -> bytes:
-        try:
-            return self._zip.read(self._infos[self._at(position)])
-        except Exception as error:  # zlib, CRC, encryption and format errors have no common class
-            raise BadImage(f"{self.names[position]}: cannot be read from the zip ({error})") from error
-
-    def listing(self) -> list[tuple[str, int]]:
-        return [(name, self._infos[self._at(i)].file_size) for i, name in enumerate(self.names)]
-
-
-class Tar(Source):
-    """The images in a tar file (compressed or not), by sorted name."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self._tar = tarfile.open(path)  # noqa: SIM115 - read from as long as the source lives
-            self._members = [m for m in self._tar.getmembers() if m.isfile() and _is_image(m.name)]
-        except (tarfile.TarError, OSError, EOFError) as error:
-            raise DataError(f"{path} is not a readable tar file ({error})") from error
-        self._members.sort(key=lambda member: member.name)
-        self.names = [member.name for member in self._members]
-
-    def read(self, position: int) -> bytes:
-        try:
-            file = self._tar.extractfile(self._members[self._at(position)])
-            assert file is not None  # only regular files were listed
-            return file.read()
-        except (tarfile.TarError, OSError, EOFError) as error:
-            raise BadImage(f"{self.names[position]}: cannot be read from the tar ({error})") from error
-
-    def listing(self) -> list[tuple[str, int]]:
-        return [(name, self._members[self._at(i)].size) for i, name in enumerate(self.names)]
+            status = folder.stat()
+            if (status.st_dev, status.st_ino) in seen:  # a circle of links, or two links to one place
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as listed:
+                entries = sorted(listed, key=lambda entry: entry.name, reverse=True)
+        except OSError as error:
+            if not prefix:
+                raise DataError(f"{folder} cannot be listed ({error.strerror}); check its permissions") from error
+            yield readable(prefix), folder, f"a folder that cannot be listed ({error.strerror}); check its permissions"
+            continue
+        for entry in entries:
+            name, file = prefix + entry.name, folder / entry.name
+            mode, inside = _kind(entry, root)
+            reason = "" if inside or follow_links else _LEAVES
+            if stat.S_ISDIR(mode):
+                if reason:
+                    yield readable(name), file, reason
+                elif not (entry.is_symlink() and inside):  # else its images stand under their own names
+                    waiting.append((f"{name}/", file))
+            elif is_image(entry.name):
+                yield readable(name), file, reason or ("" if stat.S_ISREG(mode) else "leads to no file; remove it")
 
 
-class Parquet(Source):
-    """The rows of Parquet files with a column `image: {bytes, path}`, in file order."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        self._files: list[pq.ParquetFile] = []
-        self._groups: list[tuple[int, int]] = []  # (file, row group) of each block
-        self._starts: list[int] = []  # first position of each block
-        self.names = []
-        self._sizes: list[tuple[str, int]] = []
-        for path in paths:
-            try:
-                file = pq.ParquetFile(path)
-                columns = file.schema_arrow
-                kind = columns.field("image").type if "image" in columns.names else None
-                if kind is None or not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
-                    raise DataError(
-                        f"{path} has no column image: {{bytes, path}}; its columns are {', '.join(columns.names)}"
-                    )
-                has_path = kind.get_field_index("path") >= 0
-                for group in range(file.num_row_groups):
-                    self._starts.append(len(self.names))
-                    self._groups.append((len(self._files), group))
-                    rows = file.metadata.row_group(group).num_rows
-                    listed = (
-                        [
-                            row and row["path"]
-                            for row in file.read_row_group(group, columns=["image.path"])["image"].to_pylist()
-                        ]
-                        if has_path
-                        else [None] * rows
-                    )
-                    first = len(self.names)
-                    self.names += [name or f"{first + i:08d}" for i, name in enumerate(listed)]
-            except (pa.ArrowException, OSError) as error:
-                raise DataError(f"{path} is not a readable Parquet file ({str(error)[:200]})") from error
-            self._files.append(file)
-            self._sizes.append((path.name, path.stat().st_size))
-        self._held: tuple[int, object] | None = None
-
-    def read(self, position: int) -> bytes:
-        import pyarrow as pa
-
-        row = self._at(position)
-        block = bisect_right(self._starts, row) - 1
-        if self._held is None or self._held[0] != block:
-            file, group = self._groups[block]
-            try:
-                table = self._files[file].read_row_group(group, columns=["image.bytes"])
-            except (pa.ArrowException, OSError) as error:
-                raise BadImage(f"{self.names[position]}: cannot be read from Parquet ({str(error)[:120]})") from error
-            self._held = (block, table["image"])
-        entry = self._held[1][row - self._starts[block]].as_py()  # type: ignore[index]
-        data = entry and entry["bytes"]
-        if data is None:
-            raise BadImage(f"{self.names[position]}: this Parquet row holds no bytes")
-        return bytes(data)
-
-    def listing(self) -> list[tuple[str, int]]:
-        return self._sizes
+def _kind(entry: os.DirEntry[str], root: Path) -> tuple[int, bool]:
+    """Folder, file or 0, of an entry or of what it links to, and whether that lies below `root`."""
+    if not entry.is_symlink():
+        folder, file = entry.is_dir(follow_symlinks=False), entry.is_file(follow_symlinks=False)
+        return stat.S_IFDIR if folder else stat.S_IFREG if file else 0, True
+    try:
+        return stat.S_IFMT(entry.stat().st_mode), Path(entry.path).resolve().is_relative_to(root)
+    except (OSError, RuntimeError):  # links to nothing, or in a circle, for which pathlib had a RuntimeError
+        return 0, True
 
 
 class Manifest(Source):
@@ -209,9 +146,18 @@ class Manifest(Source):
             raise DataError(f"{path} is not a readable manifest ({error})") from error
         if any(row.get(key) is None for row in self._rows for key in ("name", "source", "box", "sha256")):
             raise DataError(f"{path}: every row must give name, source, box and sha256")
-        self.names = [row["name"] for row in self._rows]
+        for row in self._rows:
+            inside = PurePosixPath(row["source"].partition(":")[2])
+            if inside.is_absolute() or ".." in inside.parts:
+                raise DataError(f"{path}: {row['source']} leads out of its folder")
+            if row["box"] and not re.fullmatch(r"\d{1,6}(,\d{1,6}){3}", row["box"], re.ASCII):
+                raise DataError(f"{path}: the box {row['box']!r} must be left,top,right,bottom")
+        self.names = [readable(row["name"]) for row in self._rows]
+        if len(set(self.names)) < len(self.names):
+            raise DataError(f"{path}: two rows have the same name")
         self._folder = path.parent
         self._held: tuple[str, Image.Image] | None = None
+        self._lock = threading.Lock()
 
     def _locate(self, source: str, name: str) -> Path:
         kind, _, inside = source.partition(":")
@@ -225,17 +171,27 @@ class Manifest(Source):
 
     def read(self, position: int) -> bytes:
         row = self._rows[self._at(position)]
-        return self._locate(row["source"], row["name"]).read_bytes()
+        file = self._locate(row["source"], row["name"])
+        try:
+            refuse_large(file.stat().st_size, row["name"])
+            return file.read_bytes()
+        except OSError as error:
+            raise BadImage(f"{row['name']}: {row['source']} cannot be read ({error.strerror})") from error
 
     def open(self, position: int) -> Image.Image:
         row = self._rows[self._at(position)]
-        if self._held is None or self._held[0] != row["source"]:  # neighbouring crops share a photo
-            self._held = (row["source"], super().open(position))
-        whole = self._held[1]
-        image = whole
         if row["box"]:
+            with self._lock:  # neighbouring crops share a photo, which one thread decodes for all
+                held = self._held
+                if held is None or held[0] != row["source"]:
+                    held = self._held = (row["source"], super().open(position))
+            whole = held[1]
             left, top, right, bottom = (int(edge) for edge in row["box"].split(","))
+            if not (left < right <= whole.width and top < bottom <= whole.height):
+                raise BadImage(f"{row['name']}: its box {row['box']} is not inside {row['source']}, which was changed")
             image = whole.crop((left, top, right, bottom))
+        else:
+            image = super().open(position)
         if hashlib.sha256(np.asarray(image).tobytes()).hexdigest() != row["sha256"]:
             raise BadImage(f"{row['name']}: its pixels are not those of the manifest ({row['source']} was changed)")
         return image
@@ -247,12 +203,12 @@ class Manifest(Source):
         return [(row["sha256"], 0) for row in self._rows]
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: Path, *, follow_links: bool = False) -> Source:
     """The source that a path is: folder, zip, tar or Parquet file. Raises DataError for anything else."""
-    return open_sources([path])
+    return open_sources([path], follow_links=follow_links)
 
 
-def open_sources(paths: Sequence[Path]) -> Source:
+def open_sources(paths: Sequence[Path], *, follow_links: bool = False) -> Source:
     """One source over several paths (Parquet shards), or over one path of any form."""
     first = paths[0]
     if all(path.suffix == ".parquet" for path in paths):
@@ -261,11 +217,13 @@ def open_sources(paths: Sequence[Path]) -> Source:
         raise DataError(f"several files of which not all are Parquet: {', '.join(path.name for path in paths[:5])}")
     if first.is_dir():
         shards = sorted(first.glob("*.parquet"))
-        folder = Folder(first)
-        return Parquet(shards) if shards and not folder.names else folder
+        folder = Folder(first, follow_links)
+        return Parquet(shards) if shards and not any(map(is_image, folder.names)) else folder
+    if first.exists() and not first.is_file():  # a pipe would be waited for
+        raise DataError(f"{first} is neither a folder nor a file")
     if first.suffix.lower() == ".zip":
         return Zip(first)
-    if first.name.lower().endswith(ARCHIVES):
+    if first.name.lower().endswith(archives.SUFFIXES):
         return Tar(first)
     if first.is_file():
         raise DataError(f"{first} is neither a folder nor a zip, tar or Parquet file")
@@ -280,5 +238,6 @@ def sort_by(source: Source, pattern: str) -> None:
         if match is None:
             raise DataError(f"{name}: its name does not match the dataset's order rule {pattern!r}")
         key = match.group(1)
-        keys.append((0, int(key), "") if key.isdigit() else (1, 0, key))
+        number = key.isdecimal() and len(key) <= 100  # Python refuses to convert thousands of digits
+        keys.append((0, int(key), "") if number else (1, 0, key))
     source.reorder(sorted(range(len(keys)), key=keys.__getitem__))
