@@ -154,9 +154,7 @@ def with_halves(rows: list[Row], mean: float, quarters: float) -> list[Row]:
     for row in rows:
         value = row.numbers["rfid"]["value"]
         row.replicates["rfid"] = Replicates(np.full(200, value + mean), np.full(200, value + mean + quarters))
-        row.choice = replace(
-            row.choice, protocol=replace(row.choice.protocol, published=Published(num_images=50_000))
-        )
+        row.choice = replace(row.choice, protocol=replace(row.choice.protocol, published=Published(num_images=50_000)))
     return rows
 
 

@@ -72,7 +72,7 @@ def test_paired_differences(results: Path) -> None:
     assert ratio.verdict == "worse"
     distance = found["fd_efficientnet"]
     halves = high.replicates["fd_efficientnet"] - low.replicates["fd_efficientnet"]
-    assert distance.high - distance.low == pytest.approx(2 * 1.959963985 * halves.deviation)
+    assert distance.high - distance.low == pytest.approx(2 * 1.983971519 * halves.deviation)
     backwards = {gap.number: gap for gap in differences(high, low)}
     assert backwards["psnr"].gap == pytest.approx(-found["psnr"].gap)
     assert backwards["psnr"].verdict == "worse"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from tokbench.errors import AdapterError
 from tokbench.fit import fit
 from tokbench.tasks import image_seeds, reconstruct
 from tokbench.tokenizer import Tokenizer, TokenizerSpec
-from tokbench.tokens import Tokens
+from tokbench.tokens import Stream, Tokens
 
 
 class Blocks(Tokenizer):
@@ -27,7 +29,7 @@ class Blocks(Tokenizer):
         self.seeds: list[int] = []
 
     def encode(self, images: torch.Tensor) -> Tokens:
-        self.seen.append(images)
+        self.seen.append(images.clone())
         if self.fault == "exception":
             raise RuntimeError("out of order")
         grey = ((images.mean(1, keepdim=True) + 1) / 2).clamp(0, 1)
@@ -36,32 +38,45 @@ class Blocks(Tokenizer):
             codes += 200
         if self.fault == "count":
             codes = codes[:1]
+        if self.fault == "mutates":
+            images.mul_(0.5)
         if self.fault == "more tokens":
             codes = torch.cat([codes, codes], 1)
         if self.fault == "float":
             return Tokens.of_indices(codes.float(), 256)
         if self.fault == "type":
             return codes
+        if self.fault == "unchecked index":
+            return replace(Tokens.of_indices(codes, 512), streams={"codes": Stream("index", codes + 100, 256)})
         return Tokens.of_indices(codes, 512 if self.fault == "codebook" else 256)
 
     def decode(self, tokens: Tokens, seeds) -> torch.Tensor:
         self.seeds += seeds
+        if self.fault == "ignores tokens":
+            return self.seen[-1]
+        if self.fault == "constant":
+            return torch.zeros_like(self.seen[-1])
         grey = tokens.tensor.float()[:, None] / 255 * 2 - 1
         images = torch.nn.functional.interpolate(grey, scale_factor=16).repeat(1, 3, 1, 1)
         if self.fault == "nan":
-            images[0, 0, 0, 0] = float("nan")
+            images[1, 0, 0, 0] = float("nan")
         if self.fault == "shape":
             images = images[:, :, :-1]
         if self.fault == "outside":
-            images = images * 3
+            images = images * 1.3
+        if self.fault == "range":
+            images = (images + 1) * 127.5
+        if self.fault == "integers":
+            images = ((images + 1) * 127.5).to(torch.uint8)
+        if self.fault == "device":
+            images = images.to("meta")
         return images
 
 
-def run(model: Tokenizer, images: torch.Tensor, batch_size: int = 16, index=None):
+def run(model: Tokenizer, images: torch.Tensor, batch_size: int = 16, index=None, **options):
     index = torch.arange(len(images)) if index is None else torch.tensor(index)
-    return reconstruct(
-        model, Images(index, [f"i{i}" for i in index], images), Memo(), device="cpu", batch_size=batch_size, seed=7
-    )
+    given = Images(index, [f"i{i}" for i in index], images)
+    return reconstruct(model, given, Memo(), device="cpu", batch_size=batch_size, seed=7, **options)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +88,11 @@ def run(model: Tokenizer, images: torch.Tensor, batch_size: int = 16, index=None
         ("float", "must hold integer indices"),
         ("type", "returned Tensor, not Tokens"),
         ("codebook", "declares stream 'codes' of 256 codes"),
-        ("nan", "NaN or infinite"),
+        ("nan", "i1: decode gave NaN or infinite"),
+        ("unchecked index", "i0: stream 'codes' holds indices 329 to 329, outside its codebook of 256"),
+        ("range", "i0: decode gave values from 229 to 229, its spec declares the range -1 to 1"),
+        ("integers", "torch.uint8, not floats in -1 to 1, from i0 on"),
+        ("device", "on meta, its tokens came from cpu"),
         ("shape", r"decode gave \(2, 3, 31, 32\)"),
     ],
 )
@@ -82,8 +101,30 @@ def test_a_broken_contract_is_named(fault: str, complaint: str) -> None:
         run(Blocks(fault), torch.full((2, 3, 32, 32), 0.9))
 
 
+@pytest.mark.parametrize(
+    ("fault", "complaint"),
+    [
+        ("mutates", "encode wrote into its input"),
+        ("ignores tokens", "does not look at its tokens: those of i0"),
+        ("constant", "does not look at its tokens: those of i0"),
+    ],
+)
+def test_what_only_a_second_look_shows(fault: str, complaint: str) -> None:
+    ramp = torch.stack([torch.full((3, 32, 32), v / 255) for v in (0, 51, 255)])
+    assert run(Blocks(fault), ramp).image is not None
+    with pytest.raises(AdapterError, match=complaint):
+        run(Blocks(fault), ramp, try_first=True)
+
+
+def test_a_second_look_at_what_is_right_finds_nothing() -> None:
+    ramp = torch.stack([torch.full((3, 32, 32), v / 255) for v in (0, 51, 255)])
+    assert torch.equal(run(Blocks(), ramp, try_first=True).image, run(Blocks(), ramp).image)
+    for images in (ramp[:1], ramp[:1].repeat(3, 1, 1, 1)):  # one image, or three equal ones, prove nothing
+        run(Blocks("constant"), images, try_first=True)
+
+
 def test_values_outside_the_range_are_clamped() -> None:
-    assert run(Blocks("outside"), torch.full((1, 3, 32, 32), 0.9)).image.max() == 1
+    assert run(Blocks("outside"), torch.full((1, 3, 32, 32), 0.9)).image.min() == 1
 
 
 def test_images_arrive_in_the_declared_range_and_come_back() -> None:

@@ -101,8 +101,8 @@ def test_kid_on_more_than_a_subset_equals_torch_fidelity(networks) -> None:
     draw = torch.Generator().manual_seed(0)
     a, b = torch.randn(1200, 8, generator=draw), torch.randn(1200, 8, generator=draw) + 0.1
     for start, end in ((700, 1200), (0, 700)):  # shards in any order
-        metric._reference.add(torch.arange(start, end), a[start:end])
-        metric._image.add(torch.arange(start, end), b[start:end])
+        metric.references.add(torch.arange(start, end), {"768": a[start:end].numpy()})
+        metric.rows.add(torch.arange(start, end), {"image": b[start:end].numpy()})
     expected = kid.kid_features_to_metric(a, b, kid_subsets=100, kid_subset_size=1000, rng_seed=2020, verbose=False)
     assert metric.compute()["kid_768"] == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-9)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tokbench.evaluate import Numbers
-from tokbench.halves import PAIRS, Halves, Replicates
+from tokbench.halves import Halves, Replicates, pairs
 from tokbench.metrics.frechet import Frechet, distance_of_sets, frechet_distance
 from tokbench.readers.network import Network
 
@@ -25,7 +25,7 @@ def replicates(statistic, count: int, key: str = "data") -> Replicates:
 @pytest.mark.parametrize("count", [10, 11])
 def test_halves_are_complements_without_repetition(count: int) -> None:
     halves = list(Halves("a", count))
-    assert len(halves) == 2 * PAIRS
+    assert len(halves) == 2 * pairs(count)
     for one, other in zip(halves[::2], halves[1::2], strict=True):
         assert len(one) == len(other) == count // 2
         assert len({*one.tolist(), *other.tolist()}) == 2 * (count // 2)
@@ -94,8 +94,8 @@ def test_coverage_on_gaussians(dimension: int, count: int, decay: float, paired:
         source = reference if paired else rng.normal(size=(count, dimension)) * scale
         image = 0.9 * source + 0.3 * rng.normal(size=(count, dimension)) * scale + 0.02 * scale
         metric = Frechet("fd", Blind(), "x", paired=paired)
-        metric._reference.add(torch.arange(count), torch.from_numpy(reference))
-        metric._image.add(torch.arange(count), torch.from_numpy(image))
+        metric.references.add(torch.arange(count), {"x": reference})
+        metric.rows.add(torch.arange(count), {"image": image})
         numbers = Numbers()
         numbers.add(metric, 0, Halves(str(trial), count))
         found.append(numbers.values)
@@ -126,3 +126,8 @@ def covered(entries: list[dict], target: float) -> float:
 
 def width(entries: list[dict]) -> float:
     return float(np.mean([entry["high"] - entry["low"] for entry in entries]))
+
+
+def test_a_number_without_a_value_has_no_interval() -> None:
+    interval = Replicates(np.array([np.nan, 1.0])).interval(np.nan, 10, floor=0.0)
+    assert np.isnan([interval.low, interval.high]).all()

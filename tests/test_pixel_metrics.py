@@ -149,3 +149,19 @@ def test_codebook_names_several_streams() -> None:
 def test_codebook_refuses_continuous_tokens() -> None:
     with pytest.raises(NotApplicable, match="no codebook"):
         Codebook().update(Batch(torch.arange(1), tokens=Tokens.of_latents(torch.zeros(1, 4, 2, 2), 4)))
+
+
+@pytest.mark.parametrize("make", [SSIM, MultiScaleSSIM])
+def test_opencv_changes_nothing_but_the_time(
+    make, photos: torch.Tensor, damaged: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is not installed SciPy filters; both are float64."""
+    pytest.importorskip("cv2")
+    values = []
+    for present in (True, False):
+        if not present:
+            monkeypatch.setattr("tokbench.metrics.ssim._opencv", lambda: None)
+        metric = make()
+        metric.update(Batch(torch.arange(len(photos)), photos, damaged))
+        values.append(next(iter(metric.per_image().values()))[1])
+    np.testing.assert_allclose(values[0], values[1], rtol=1e-12)

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from tokbench.errors import MissingWeights
-from tokbench.evaluate import hash_module
 from tokbench.plugins import load_adapter
+from tokbench.provenance import hash_module
 from tokbench.weights import search_dirs
 
 

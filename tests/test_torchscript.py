@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from tokbench.batch import Memo
 from tokbench.dataset import Images
 from tokbench.errors import AdapterError
-from tokbench.evaluate import hash_module
 from tokbench.plugins import load_adapter
+from tokbench.provenance import hash_module
 from tokbench.tasks import reconstruct
 from tokbench.tokenizer import Reconstructor, Tokenizer
 

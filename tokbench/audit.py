@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import Any
 
 import torch
@@ -11,15 +12,16 @@ from PIL import Image
 
 from tokbench import metrics
 from tokbench.batch import Batch, Memo
-from tokbench.dataset import Dataset, Images
+from tokbench.dataset import Dataset, Images, Seen, whole_units
 from tokbench.errors import AdapterError, CannotMeasure, TokbenchError
-from tokbench.evaluate import Numbers, Progress, exact_kernels, make_ready, refuse_empty, whole_chunks
+from tokbench.evaluate import Progress, exact_kernels, make_ready, refuse_empty
 from tokbench.halves import Halves, Replicates
 from tokbench.metrics import METRICS
 from tokbench.metrics.metric import Metric
 from tokbench.plugins import Loaded
 from tokbench.protocol import TOKBENCH, Protocol, load_protocol, protocols
 from tokbench.readers import Networks
+from tokbench.run import Numbers
 from tokbench.sources import Source
 from tokbench.speed import give_back_memory
 from tokbench.statistics import Statistics
@@ -107,7 +109,8 @@ class _Shared(Source):
     """A source whose last images are kept decoded, for several datasets that walk through it side by side."""
 
     def __init__(self, source: Source, window: int) -> None:
-        self._source, self._window = source, window
+        super().__init__()
+        self._source, self._window, self._lock = source, window, Lock()
         self._held: dict[int, Image.Image] = {}
         self.names = source.names
 
@@ -121,11 +124,12 @@ class _Shared(Source):
         return self._source.size(position)
 
     def open(self, position: int) -> Image.Image:
-        if position not in self._held:
-            self._held[position] = self._source.open(position)
-            while len(self._held) > self._window:
-                del self._held[next(iter(self._held))]
-        return self._held[position]
+        with self._lock:  # views read in threads
+            if position not in self._held:
+                self._held[position] = self._source.open(position)
+                while len(self._held) > self._window:
+                    del self._held[next(iter(self._held))]
+            return self._held[position]
 
 
 class _View:
@@ -133,7 +137,7 @@ class _View:
 
     def __init__(self, dataset: Dataset, batch_size: int) -> None:
         self.dataset, self.error, self.same = dataset, "", True
-        self._batches: Iterator[Images] = dataset.batches(batch_size)
+        self._batches: Iterator[Images] = iter(dataset.batches(batch_size))
 
     def next(self) -> Images | None:
         if self.error:
@@ -172,12 +176,12 @@ def audit(
                 measures[key] = _make(key[0], row.choice.protocol, networks, adapter, batch_size, statistics)
     if claimed and (missing := measures[_key(claimed, dataset.protocol)].missing):
         raise missing  # before the pass, not after it
-    chunk = whole_chunks(batch_size)
+    chunk = whole_units(batch_size)
     shared = _Shared(dataset.source, 2 * chunk)
     views: dict[tuple[Any, ...], _View] = {}
     for row in rows:
         protocol = row.choice.protocol
-        seen = replace(dataset, source=shared, protocol=protocol, bad=[])
+        seen = replace(dataset, source=shared, protocol=protocol, seen=Seen())
         views.setdefault(_view_key(protocol), _View(seen, chunk))
     home = _view_key(dataset.protocol)
     if error := make_ready(adapter, dataset, networks.device):
@@ -199,7 +203,7 @@ def audit(
         raise TokbenchError(views[home].error)
     read = views[home].dataset
     refuse_empty(read)
-    dataset.bad, dataset.shape, dataset._digest = read.bad, read.shape, read._digest
+    dataset.seen, dataset.shape = read.seen, read.shape
     halves = Halves(read.sha256, len(dataset) - len(dataset.bad))
     for position, measure in enumerate(measures.values()):
         _finish(measure, seed, halves)

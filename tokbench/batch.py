@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -14,6 +15,7 @@ from tokbench.protocol import Rounding
 from tokbench.tokens import Tokens
 
 if TYPE_CHECKING:
+    from tokbench.features import References
     from tokbench.readers.network import Network
 
 Side = Literal["reference", "image", "original"]
@@ -21,11 +23,13 @@ Side = Literal["reference", "image", "original"]
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds that one batch spent in encode and in decode, and the MiB that both needed (None: not measured)."""
+    """Seconds that one batch spent in encode and in decode, the MiB that both needed (None: not measured), and how many
+    images they took at once (None: as many as were asked for)."""
 
     encode: float
     decode: float
     peak_mib: float | None = None
+    batch_size: int | None = None
 
 
 @dataclass
@@ -35,6 +39,8 @@ class Memo:
     rounded: dict[Rounding, Tensor] = field(default_factory=dict)
     levels: dict[Rounding, Tensor] = field(default_factory=dict)
     features: dict[tuple[str, int], dict[str, Tensor]] = field(default_factory=dict)
+    lock: RLock = field(default_factory=RLock, repr=False)
+    """Roundings are made by one metric at a time: those that need no network run beside those that do."""
 
 
 @dataclass
@@ -47,7 +53,7 @@ class Batch:
     so to the metric that asks.
 
     Whatever is made of `reference` is kept in `reference_memo`, which all adapters that see these images share; what is
-    made of `image`, in `image_memo`.
+    made of `image`, in `image_memo`. `references` keeps the features of all references of the run by their `digests`.
     """
 
     index: Tensor
@@ -56,6 +62,8 @@ class Batch:
     tokens: Tokens | None = None
     timing: Timing | None = None
     original: list[Tensor] | None = None
+    digests: list[str] | None = None
+    references: References | None = None
     reference_memo: Memo = field(default_factory=Memo)
     image_memo: Memo = field(default_factory=Memo)
 
@@ -76,39 +84,55 @@ class Batch:
         """
         images: Tensor = self.need(side)
         memo = self.reference_memo if side == "reference" else self.image_memo
-        if rounding not in memo.rounded:
-            made = rounded(images, rounding)
-            # Where two roundings agree (an 8-bit original), networks need look only once.
-            same = (other for other in memo.rounded.values() if torch.equal(other, made))
-            memo.rounded[rounding] = next(same, made)
-        return memo.rounded[rounding]
+        with memo.lock:
+            if rounding not in memo.rounded:
+                made = rounded(images, rounding)
+                # Where two roundings agree (an 8-bit original), networks need look only once.
+                same = (other for other in memo.rounded.values() if torch.equal(other, made))
+                memo.rounded[rounding] = next(same, made)
+            return memo.rounded[rounding]
 
     def levels(self, side: Literal["reference", "image"], rounding: Rounding = "nearest") -> Tensor:
         """The same as levels 0..255, (B, 3, H, W): uint8, or float64 for `none`. Made once: do not write to it."""
         memo = self.reference_memo if side == "reference" else self.image_memo
-        if rounding not in memo.levels:
-            found = levels(self.rounded(side, rounding), torch.float64 if rounding == "none" else torch.float32)
-            memo.levels[rounding] = found if rounding == "none" else found.to(torch.uint8)
-        return memo.levels[rounding]
+        with memo.lock:
+            if rounding not in memo.levels:
+                found = levels(self.rounded(side, rounding), torch.float64 if rounding == "none" else torch.float32)
+                memo.levels[rounding] = found if rounding == "none" else found.to(torch.uint8)
+            return memo.levels[rounding]
 
     def features(self, network: Network, side: Side, rounding: Rounding = "nearest") -> dict[str, Tensor]:
         """A network's features (B, ...) of one side's images, by layer; one forward pass serves all metrics."""
-        if side == "original" and not self._uncropped():
-            memo, key = self.reference_memo, (f"{network.key}/{rounding}", id(self.need("original")))
-            if key not in memo.features:
-                # Each has its own size, so each is a forward pass of its own.
-                each = [network(rounded(image, rounding), chunk=1) for image in self.need("original")]
-                memo.features[key] = {layer: torch.cat([one[layer] for one in each]) for layer in each[0]}
-            return memo.features[key]
+        apart = side == "original" and not self._uncropped()
         memo = self.image_memo if side == "image" else self.reference_memo
-        wanted = self.rounded("image" if side == "image" else "reference", rounding)
-        key = network.key, id(wanted)  # the memo holds `wanted`, so its id stays its own
-        if key not in memo.features:
-            memo.features[key] = network(wanted)
-        return memo.features[key]
+        if apart:
+            images: list[Tensor] = self.need("original")
+            key = f"{network.key}/{rounding}", id(images)
+        else:
+            wanted = self.rounded("image" if side == "image" else "reference", rounding)
+            key = network.key, id(wanted)  # the memo holds `wanted`, so its id stays its own
+
+        def look(some: slice) -> dict[str, Tensor]:
+            return _one_by_one(network, images[some], rounding) if apart else network(wanted[some])
+
+        if side == "image" or self.references is None or self.digests is None or network.stays:
+            if key not in memo.features:
+                memo.features[key] = look(slice(None))
+            return memo.features[key]
+        kept = f"{network.key}/{side}/{rounding}", 0
+        if kept not in memo.features:  # `references` must be told of every rounding, if the pixels are the same or not
+            found = self.references.features(network, side, rounding, self.index, self.digests, look)
+            memo.features[kept] = memo.features[key] = found
+        return memo.features[kept]
 
     def _uncropped(self) -> bool:
         """Whether the whole files are just the references: images that had the size already."""
         whole, reference = self.need("original"), self.need("reference")
         alike = all(image.shape[1:] == reference.shape[1:] for image in whole)
         return alike and torch.equal(torch.cat(whole), reference)
+
+
+def _one_by_one(network: Network, images: list[Tensor], rounding: Rounding) -> dict[str, Tensor]:
+    """Each image has its own size, so each is a forward pass of its own."""
+    each = [network(rounded(image, rounding), chunk=1) for image in images]
+    return {layer: torch.cat([one[layer] for one in each]) for layer in each[0]}

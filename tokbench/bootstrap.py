@@ -59,9 +59,7 @@ def bootstrap(values: np.ndarray, seed: int, of: Callable[[float], float] = floa
     return _interval(means, of(mean(kept)), len(kept))
 
 
-def bootstrap_pairs(
-    first: np.ndarray, second: np.ndarray, seed: int, of: Callable[[float], float] = float
-) -> Interval:
+def bootstrap_pairs(first: np.ndarray, second: np.ndarray, seed: int, of: Callable[[float], float] = float) -> Interval:
     """Interval of `of` the mean of `second` less that of `first`, (n,) each, no NaN, images drawn together."""
     gaps = [of(second[chosen].mean()) - of(first[chosen].mean()) for chosen in _resamples(len(first), seed)]
     return _interval(gaps, of(mean(second)) - of(mean(first)), len(first))

@@ -170,6 +170,8 @@ def _of_halves(number: str, first: Result, second: Result) -> Interval | None:
     base = number.removesuffix(INFINITY)
     if base not in first.replicates or base not in second.replicates:
         return None
+    if len(first.replicates[base].halves) != len(second.replicates[base].halves):
+        return None  # another version of tokbench drew another number of halves
     gap = second.metrics[base]["value"] - first.metrics[base]["value"]
     made = second.replicates[base] - first.replicates[base]
     if base != number:

@@ -6,7 +6,8 @@ import difflib
 import hashlib
 import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,20 @@ from tokbench.protocol import Protocol
 from tokbench.sources import Manifest, Source, open_source, open_sources, sort_by
 from tokbench.weights import cache_dir
 
+UNIT = 32
+"""Images are kept, cached and resumed in units: the positions 0 to 31, 32 to 63 and so on, whatever the batch size."""
+
+
+def whole_units(batch_size: int) -> int:
+    """Images of a pass's batch: whole units, however few a tokenizer takes at once."""
+    return -(-batch_size // UNIT) * UNIT
+
 
 @dataclass(frozen=True)
 class Images:
     """What a dataset yields: positions (B,), names, and the prepared images, float32 (B, 3, H, W) in [0, 1].
 
+    digests: the sha256 of each image's prepared pixels (and of the whole file's, where the protocol compares with it).
     original: the whole files, each (1, 3, h, w), where the protocol compares with them.
     """
 
@@ -35,6 +45,9 @@ class Images:
     names: list[str]
     reference: Tensor
     original: list[Tensor] | None = None
+    digests: list[str] = field(default_factory=list)
+    levels: Tensor | None = None
+    """The same as uint8 levels (B, 3, H, W), where they are whole."""
 
 
 @dataclass
@@ -42,7 +55,7 @@ class Dataset:
     """Images in a fixed order under one protocol.
 
     After (and during) a pass: `bad` lists unreadable images as (name, reason), `enlarged` counts images smaller than
-    `size`, `sha256` hashes the prepared pixels of all images read, in order.
+    `size`, `sha256` hashes the digests of all images read, in order.
     """
 
     name: str
@@ -51,10 +64,8 @@ class Dataset:
     size: int | None
     limit: int | None = None
     own_size: int | None = None
-    bad: list[tuple[str, str]] = field(default_factory=list)
-    enlarged: int = 0
     shape: tuple[int, int] | None = None
-    _digest: Any = field(default_factory=hashlib.sha256, repr=False)
+    seen: Seen = field(default_factory=lambda: Seen(), repr=False)
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -74,8 +85,15 @@ class Dataset:
 
     @property
     def sha256(self) -> str:
-        digest: str = self._digest.hexdigest()
-        return digest
+        return self.seen.sha256
+
+    @property
+    def bad(self) -> list[tuple[str, str]]:
+        return [(self.source.names[position], reason) for position, reason in sorted(self.seen.bad.items())]
+
+    @property
+    def enlarged(self) -> int:
+        return self.seen.enlarged
 
     def check_sizes(self) -> None:
         """Where no size is given, all images must have one. Reads headers only. Raises DataError naming two."""
@@ -98,72 +116,144 @@ class Dataset:
                     f"{name} is {size[0]}x{size[1]}); {remedy}"
                 )
 
-    def batches(self, batch_size: int) -> Iterator[Images]:
-        """The images, `batch_size` at a time (the last batch may be smaller). Unreadable ones go to `bad`."""
-        self.bad.clear()
-        self.enlarged, self.shape, self._digest = 0, None, hashlib.sha256()
-        held: list[_Prepared] = []
-        for position, name in enumerate(self.names):
-            try:
-                held.append(self._prepare(position))
-            except BadImage as error:
-                self.bad.append((name, str(error)))
-            if len(held) == batch_size:
-                yield self._batch(held)
-                held = []
-        if held:
-            yield self._batch(held)
+    def batches(self, batch_size: int, share: Callable[[list[range]], list[range]] = lambda spans: spans) -> Reader:
+        """The images of `batch_size` positions at a time, without those that are unreadable, which go to `bad`.
 
-    def _prepare(self, position: int) -> _Prepared:
-        name, image = self.source.names[position], self.source.open(position)
-        pixels, enlarged = prepare(image, self.size, self.protocol)
-        if self.shape is None:
-            self.shape = (pixels.shape[0], pixels.shape[1])
-        elif pixels.shape[:2] != self.shape:
-            raise BadImage(f"{name}: changed its size during the run")
-        self.enlarged += enlarged
+        `share` chooses among the spans of positions, for a process that reads only some.
+        """
+        self.shape, self.seen = None, Seen()
+        starts = range(0, len(self), batch_size)
+        return Reader(self, share([range(start, min(start + batch_size, len(self))) for start in starts]))
+
+    def prepared(self, position: int) -> Prepared:
+        """One image as the protocol wants it. Raises BadImage."""
+        image = self.source.open(position)
+        try:
+            pixels, enlarged = prepare(image, self.size, self.protocol)
+        except BadImage as error:
+            raise BadImage(f"{self.source.names[position]}: {error}") from error
         original = np.array(image) if self.protocol.reference == "original" else None
+        digest = hashlib.sha256()
         for part in (pixels,) if original is None else (pixels, original):
-            self._digest.update(repr(part.shape).encode())
-            self._digest.update(np.ascontiguousarray(part).tobytes())
-        return _Prepared(position, name, pixels, original)
+            digest.update(repr(part.shape).encode())
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return Prepared(pixels, original, digest.hexdigest(), enlarged)
 
-    @staticmethod
-    def _batch(held: list[_Prepared]) -> Images:
-        return Images(
-            torch.tensor([one.position for one in held]),
-            [one.name for one in held],
-            _tensor(np.stack([one.pixels for one in held])),
-            [_tensor(one.original[None]) for one in held if one.original is not None] or None,
-        )
+
+@dataclass
+class Seen:
+    """What reading images found out, by position: the digests of those that were read, reasons for the others."""
+
+    digests: dict[int, str] = field(default_factory=dict)
+    bad: dict[int, str] = field(default_factory=dict)
+    enlarged: int = 0
+
+    @property
+    def sha256(self) -> str:
+        """Over the digests of all images read, in their order."""
+        return hashlib.sha256("".join(digest for _, digest in sorted(self.digests.items())).encode()).hexdigest()
+
+    def merge(self, other: Seen) -> None:
+        """Take in what another reader found in other images."""
+        self.digests |= other.digests
+        self.bad |= other.bad
+        self.enlarged += other.enlarged
 
 
 @dataclass(frozen=True)
-class _Prepared:
-    position: int
-    name: str
+class Prepared:
+    """One image's pixels (H, W, 3), those of the whole file where they are compared, and a sha256 of both."""
+
     pixels: np.ndarray
     original: np.ndarray | None
+    digest: str
+    enlarged: bool
 
 
-def _tensor(pixels: np.ndarray) -> Tensor:
-    """Levels (B, H, W, 3) to float32 (B, 3, H, W) in [0, 1]."""
-    return from_bytes(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous())
+class Reader:
+    """Iterates over spans of positions; decodes and prepares each span's images in a few threads.
+
+    `ahead` starts on the next span. It is for the caller to say when: what decodes while a tokenizer is timed would
+    spoil its timing.
+    """
+
+    def __init__(self, dataset: Dataset, spans: Sequence[range]) -> None:
+        self._dataset, self._spans, self._next = dataset, spans, 0
+        self.total, self.done = sum(len(span) for span in spans), 0
+        self._coming: list[Future[Prepared]] = []
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __iter__(self) -> Iterator[Images]:
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1), "decode") as self._pool:
+            try:
+                while self._next < len(self._spans):
+                    self.ahead()
+                    span, coming = self._spans[self._next], self._coming
+                    self._next, self._coming, self.done = self._next + 1, [], self.done + len(span)
+                    if (images := self._gather(span, coming)) is not None:
+                        yield images
+            finally:  # whoever leaves the loop early waits for no image more
+                self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def ahead(self) -> None:
+        """Begin to decode the next span, if there is one and that has not begun."""
+        if not self._coming and self._pool is not None and self._next < len(self._spans):
+            prepare = self._dataset.prepared
+            self._coming = [self._pool.submit(prepare, position) for position in self._spans[self._next]]
+
+    def _gather(self, span: Sequence[int], coming: Sequence[Future[Prepared]]) -> Images | None:
+        dataset, seen = self._dataset, self._dataset.seen
+        kept: list[tuple[int, Prepared]] = []
+        for position, task in zip(span, coming, strict=True):
+            try:
+                made = task.result()
+                if dataset.shape is None:
+                    dataset.shape = (made.pixels.shape[0], made.pixels.shape[1])
+                elif made.pixels.shape[:2] != dataset.shape:
+                    raise BadImage(f"{dataset.source.names[position]}: changed its size during the run")
+            except BadImage as error:
+                seen.bad[position] = str(error)
+                continue
+            seen.digests[position] = made.digest
+            seen.enlarged += made.enlarged
+            kept.append((position, made))
+        if not kept:
+            return None
+        levels = _planes(np.stack([made.pixels for _, made in kept]))
+        return Images(
+            torch.tensor([position for position, _ in kept]),
+            [dataset.source.names[position] for position, _ in kept],
+            from_bytes(levels),
+            [from_bytes(_planes(made.original[None])) for _, made in kept if made.original is not None] or None,
+            [made.digest for _, made in kept],
+            levels if levels.dtype == torch.uint8 else None,
+        )
+
+
+def _planes(pixels: np.ndarray) -> Tensor:
+    """(B, H, W, 3) to (B, 3, H, W)."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
 
 def open_dataset(
-    data: str, protocol: Protocol, size: int | None = None, limit: int | None = None, root: Path | None = None
+    data: str,
+    protocol: Protocol,
+    size: int | None = None,
+    limit: int | None = None,
+    root: Path | None = None,
+    follow_links: bool = False,
 ) -> Dataset:
     """The dataset that `data` names (a folder in `datasets/`, or a path to images), not yet read.
 
-    Raises UsageError for an unknown name, DataError where its images are not on this machine or do not fit together.
+    `follow_links`: read symbolic links that leave a folder of images, too. Raises UsageError for an unknown name,
+    DataError where its images are not on this machine or do not fit together.
     """
     folders = dataset_folders(root)
     if data in folders:
-        dataset = _named(data, folders[data], protocol, size, limit)
+        dataset = _named(data, folders[data], protocol, size, limit, follow_links)
     elif Path(data).expanduser().exists():
         path = Path(data).expanduser()
-        source = open_source(path)
+        source = open_source(path, follow_links=follow_links)
         name = f"{slug(path.resolve().name)}-{_fingerprint(source)}"
         dataset = Dataset(name, source, protocol, size, limit, own_size=None)
     else:
@@ -176,7 +266,9 @@ def open_dataset(
     return dataset
 
 
-def _named(name: str, folder: Path, protocol: Protocol, size: int | None, limit: int | None) -> Dataset:
+def _named(
+    name: str, folder: Path, protocol: Protocol, size: int | None, limit: int | None, follow_links: bool
+) -> Dataset:
     described = describe(folder)
     if manifest := described.get("manifest"):
         source: Source = Manifest(folder / manifest)
@@ -188,7 +280,7 @@ def _named(name: str, folder: Path, protocol: Protocol, size: int | None, limit:
                 f"dataset {name} is not on this machine: looked for {' or '.join(described['sources'])} in {looked}; "
                 f"{described['get']}"
             )
-        source = open_sources(paths)
+        source = open_sources(paths, follow_links=follow_links)
         if described["order"] != "listed":
             sort_by(source, described["order"])
     count = described["count"]

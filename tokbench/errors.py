@@ -25,6 +25,10 @@ class ResultError(TokbenchError):
     """A result file is not what it should be."""
 
 
+class CacheError(TokbenchError):
+    """What was kept of an unfinished run, or of the references' features, is gone or damaged."""
+
+
 class CannotMeasure(TokbenchError):
     """A metric cannot be computed in this run; it is reported as skipped, with this message as the reason.
 

@@ -2,129 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
-import math
 import platform
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 import tokbench
-from tokbench import metrics
-from tokbench.batch import Batch, Memo
-from tokbench.bootstrap import Interval
-from tokbench.dataset import Dataset, Images
-from tokbench.errors import CannotMeasure, DataError, TokbenchError
+from tokbench.batch import Memo
+from tokbench.dataset import Dataset, Images, Reader, whole_units
+from tokbench.errors import DataError
+from tokbench.features import References
 from tokbench.fit import fit
-from tokbench.halves import INFINITY, Halves, Replicates
-from tokbench.metrics.metric import Metric
+from tokbench.halves import Halves
+from tokbench.journal import Journal
 from tokbench.plugins import Loaded
-from tokbench.protocol import Protocol
+from tokbench.provenance import code_of, describe_protocol
+from tokbench.ranks import ALONE, Ranks
 from tokbench.readers import Networks
-from tokbench.readers.network import CHUNK
 from tokbench.result import Result
-from tokbench.speed import give_back_memory
+from tokbench.run import Numbers, Run, explain
+from tokbench.speed import describe, give_back_memory
 from tokbench.statistics import Statistics
 from tokbench.storage import stored
-from tokbench.tasks import TASKS
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is, and of how much."""
 
 _VERSIONS = ("torch", "torchvision", "numpy", "pillow", "scikit-image", "torch-fidelity", "lpips")
-
-
-@dataclass
-class Run:
-    """One adapter under one protocol on its way through the pass: its metrics, those that cannot be computed, and what
-    stopped it."""
-
-    adapter: Loaded
-    protocol: Protocol
-    metrics: dict[str, Metric] = field(default_factory=dict)
-    skipped: dict[str, CannotMeasure] = field(default_factory=dict)
-    error: str | None = None
-    batches: int = 0
-
-    def start(self, names: Sequence[str], networks: Networks, batch_size: int, statistics: Statistics | None) -> None:
-        """Make the metrics."""
-        for name in names:
-            try:
-                self.metrics[name] = metrics.build(
-                    name, networks, self.adapter.model, self.protocol, batch_size, statistics
-                )
-            except CannotMeasure as error:
-                self.skipped[name] = error
-
-    def take(self, images: Images, task: str, **options: Any) -> Batch | None:
-        """One batch through the adapter; None where it failed. A fault of the adapter ends its run, not the others'."""
-        try:
-            # The first batch also pays for what is allocated once, so the second one's peak is what counts.
-            batch = TASKS[task](self.adapter.model, images, watch_memory=self.batches < 2, **options)
-        except Exception as error:  # other people's code: anything may come
-            self.error = f"failed on the batch that starts with {images.names[0]}: {_explain(error)}"
-            return None
-        self.batches += 1
-        return batch
-
-    def eat(self, batch: Batch) -> None:
-        """One batch into every metric."""
-        for name, metric in list(self.metrics.items()):
-            try:
-                metric.update(batch)
-            except CannotMeasure as error:
-                self.skipped[name] = error
-                del self.metrics[name]
-            except Exception as error:
-                self.error = f"metric {name} failed: {_explain(error)}"
-                return
-
-    def numbers(self, seed: int, halves: Halves, done: Callable[[str], None]) -> Numbers:
-        """What the metrics found. `done` is told of each."""
-        found = Numbers()
-        for name, metric in self.metrics.items():
-            try:
-                found.add(metric, seed, halves)
-            except CannotMeasure as error:
-                self.skipped[name] = error
-            except Exception as error:
-                self.error = f"metric {name} failed: {_explain(error)}"
-                return Numbers()
-            done(name)
-        return found
-
-
-@dataclass
-class Numbers:
-    """Values with intervals, their provenance, per-image values and replicates, each by the number's name."""
-
-    values: dict[str, dict[str, Any]] = field(default_factory=dict)
-    provenance: dict[str, dict[str, str]] = field(default_factory=dict)
-    per_image: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-    replicates: dict[str, Replicates] = field(default_factory=dict)
-
-    def add(self, metric: Metric, seed: int, halves: Halves) -> None:
-        """Take in one metric's numbers. Raises CannotMeasure."""
-        computed, intervals, replicates = metric.compute(), metric.intervals(seed), metric.replicates(halves)
-        for number, made in replicates.items():
-            floor = 0.0 if made.quarters is not None else -math.inf  # an unbiased estimate may be negative
-            intervals[number] = made.interval(computed[number], halves.count, floor)
-            if extrapolated := made.at_infinity(computed[number]):
-                value, own = extrapolated
-                computed |= {number + INFINITY: value}
-                intervals[number + INFINITY] = own.interval(value, halves.count)
-        for number, value in computed.items():
-            self.values[number] = {"value": tidy(value), "low": None, "high": None} | _interval(intervals.get(number))
-            if told := metric.provenance():
-                self.provenance[number] = told
-        self.per_image |= metric.per_image()
-        self.replicates |= replicates
 
 
 def evaluate(
@@ -133,50 +43,166 @@ def evaluate(
     names: Sequence[str],
     *,
     task: str = "reconstruct",
-    precision: str = "float32",
     networks: Networks | None = None,
     statistics: Statistics | None = None,
     batch_size: int = 16,
     seed: int = 0,
+    cache: Path | None = None,
+    ranks: Ranks = ALONE,
+    warn: Callable[[str], None] = lambda text: None,
     progress: Progress = lambda what, done, total: None,
 ) -> list[Result]:
     """Evaluate adapters on a dataset in one pass; one Result each, in order, those with an `error` included.
 
     `names` are metric names. `statistics`: what distributions are compared with in place of the references' own.
-    `progress` is told ("images" or "intervals", how many are done, of how many).
-    Raises DataError where not one image could be read.
+    `cache`: a folder where what is found is kept as it is found, so that the same call goes on from there after an
+    interruption, and memory does not grow with the images; it also holds the references' features for later runs. Call
+    `discard` of each result's journal once the result is saved. `ranks`: this process among others that share the
+    images; only the first one gets results, the others an empty list. `progress` is told ("images" or "intervals", how
+    many are done, of how many).
+    Raises DataError where not one image could be read, TokbenchError where another rank ended.
     """
     networks = networks or Networks()
-    runs = [Run(adapter, dataset.protocol) for adapter in adapters]
+    references = References(cache / "features" if cache else None, warn)
+    runs = [Run(adapter, dataset.protocol, batch_size) for adapter in adapters]
+    told: dict[str, Any] = {"seed": seed, "precision": networks.precision, "device": networks.device.partition(":")[0]}
     for run in runs:
-        run.start(names, networks, batch_size, statistics)
+        run.start(names, networks, statistics)
         run.error = make_ready(run.adapter, dataset, networks.device)
-    with exact_kernels():
-        done = 0
-        for images in dataset.batches(whole_chunks(batch_size)):
+        if cache and run.error is None:
+            run.journal = Journal(cache / "runs", _about(run, dataset, task, names, statistics, networks, told), warn)
+    for run in runs:  # when every layer has been asked for
+        run.attach(references)
+    kept = cache is not None and all(run.journal is None or run.journal.folder for run in runs)
+    if ranks.world > 1 and not kept:
+        raise DataError("several processes need a cache folder that they can write; set TOKBENCH_CACHE to one")
+    try:
+        _pass(runs, dataset, references, task, networks.device, batch_size, seed, ranks, progress)
+        if ranks.world > 1 and cache is not None:
+            _join(runs, dataset, references, ranks, cache)
+        if not ranks.first:
+            for run in runs:
+                if run.journal:
+                    run.journal.close()
+            return []
+        refuse_empty(dataset)
+        if statistics is not None:
+            told["reference"] = {"file": statistics.name, "sha256": statistics.sha256, "count": statistics.count}
+        total, measured = sum(len(run.metrics) for run in runs if run.error is None), 0
+
+        def count(name: str) -> None:
+            nonlocal measured
+            measured += 1
+            progress("intervals", measured, total)
+
+        return [_result(run, dataset, task, told, count) for run in runs]
+    except BaseException:
+        for run in runs:
+            if run.journal:
+                run.journal.close()
+        raise
+
+
+def _pass(
+    runs: Sequence[Run],
+    dataset: Dataset,
+    references: References,
+    task: str,
+    device: str,
+    batch_size: int,
+    seed: int,
+    ranks: Ranks,
+    progress: Progress,
+) -> None:
+    """This process's share of the images through every adapter and metric, but for what is in the journals."""
+    reader = dataset.batches(whole_units(batch_size), ranks.share)
+    with exact_kernels(), ThreadPoolExecutor(1, "metrics") as beside:
+        for images in reader:
             memo = Memo()
             for run in runs:
                 if run.error is None:
-                    batch = run.take(images, task, memo=memo, device=networks.device, batch_size=batch_size, seed=seed)
-                    if batch is not None:
-                        run.eat(stored(batch, dataset.protocol))
+                    _step(run, images, memo, references, reader, task, beside, device=device, seed=seed)
             give_back_memory()
-            done += len(images.names)
-            progress("images", done, len(dataset))
+            progress("images", reader.done, reader.total)
             if all(run.error for run in runs):
                 break
-    refuse_empty(dataset)
-    told = {"seed": seed, "precision": precision, "device": networks.device}
-    if statistics is not None:
-        told["reference"] = {"file": statistics.name, "sha256": statistics.sha256, "count": statistics.count}
-    total, measured = sum(len(run.metrics) for run in runs if run.error is None), 0
 
-    def count(name: str) -> None:
-        nonlocal measured
-        measured += 1
-        progress("intervals", measured, total)
 
-    return [_result(run, dataset, task, told, count) for run in runs]
+def _step(
+    run: Run,
+    images: Images,
+    memo: Memo,
+    references: References,
+    reader: Reader,
+    task: str,
+    beside: ThreadPoolExecutor,
+    **options: Any,
+) -> None:
+    """Some images through one adapter and its metrics."""
+    if not run.elsewhere and run.resume(images, references):
+        return
+    batch = run.take(images, task, memo=memo, **options)
+    reader.ahead()  # nothing is timed from here on
+    if batch is None:
+        return
+    batch.references = references
+    if run.elsewhere and run.resume(images, references, batch):
+        return
+    run.eat(stored(batch, run.protocol), beside)
+    run.keep(images)
+
+
+def _join(runs: Sequence[Run], dataset: Dataset, references: References, ranks: Ranks, cache: Path) -> None:
+    """Bring together on rank 0 what all ranks found."""
+    if not ranks.first:
+        files = [run.journal.path(unit) for run in runs if run.journal for unit in sorted(run.units)]
+        told = {
+            "rank": ranks.rank,
+            "seen": dataset.seen,
+            "shape": dataset.shape,
+            "runs": [(run.error, sorted(run.units)) for run in runs],
+        }
+        ranks.hand_over(told, [file for file in files if file] + sorted(references.files), cache)
+        return
+    for told in ranks.collect(cache):
+        dataset.seen.merge(told["seen"])
+        dataset.shape = dataset.shape or told["shape"]
+        for run, (error, units) in zip(runs, told["runs"], strict=True):
+            run.error = run.error or (f"rank {told['rank']}: {error}" if error else None)
+            for unit in units if run.error is None else ():
+                if (kept := run.kept(unit, references)) is None:
+                    raise DataError(
+                        f"unit {unit} of rank {told['rank']} cannot be read in {cache}; run the same command again"
+                    )
+                run.restore(kept)
+
+
+def _about(
+    run: Run,
+    dataset: Dataset,
+    task: str,
+    names: Sequence[str],
+    statistics: Statistics | None,
+    networks: Networks,
+    told: dict[str, Any],
+) -> dict[str, Any]:
+    """All that the numbers of a run depend on but the pixels themselves, which are compared one by one."""
+    layers = {name: metric.provenance() for name, metric in run.metrics.items() if name != "speed"}
+    return {
+        "adapter": run.adapter.name,
+        "made": run.described,
+        "dataset": dataset.name,
+        "images": len(dataset),
+        "size": dataset.size,
+        "protocol": dataset.protocol.sha256,
+        "task": task,
+        "metrics": sorted(names),
+        "networks": layers,
+        "statistics": statistics.sha256 if statistics else None,
+        "hardware": describe(networks.device).partition(",")[0],
+        "tokbench": code_of(Path(tokbench.__file__).parent),
+        "versions": {package: importlib.metadata.version(package) for package in _VERSIONS},
+    } | told
 
 
 def make_ready(adapter: Loaded, dataset: Dataset, device: str) -> str | None:
@@ -186,18 +212,13 @@ def make_ready(adapter: Loaded, dataset: Dataset, device: str) -> str | None:
         if adapter.model.module is not None:
             adapter.model.module.eval().to(device)
     except Exception as error:
-        return _explain(error)
+        return explain(error)
     return None
 
 
 def exact_kernels() -> AbstractContextManager[None]:
     """On a GPU, cuDNN would otherwise round float32 to TF32 and choose kernels that differ from run to run."""
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-
-
-def whole_chunks(batch_size: int) -> int:
-    """Images of a pass's batch: whole chunks of the frozen networks, however few the tokenizer takes at once."""
-    return -(-batch_size // CHUNK) * CHUNK
 
 
 def refuse_empty(dataset: Dataset) -> None:
@@ -216,6 +237,11 @@ def _result(run: Run, dataset: Dataset, task: str, told: dict[str, Any], done: C
     assert dataset.shape is not None
     height, width = dataset.shape
     plan = fit(run.adapter.model.spec, height, width)
+    adapter = dict(run.described)
+    if note := plan.describe():
+        adapter["fitted"] = note
+    if fingerprint := run.fingerprint():
+        adapter["fingerprint"] = fingerprint
     return Result(
         adapter=run.adapter.name,
         dataset=dataset.name,
@@ -225,7 +251,7 @@ def _result(run: Run, dataset: Dataset, task: str, told: dict[str, Any], done: C
         skipped={name: error.fact for name, error in run.skipped.items()},
         bad_images=[{"name": name, "reason": reason} for name, reason in dataset.bad],
         provenance={
-            "adapter": describe_adapter(run.adapter) | ({"fitted": note} if (note := plan.describe()) else {}),
+            "adapter": adapter,
             "data": {
                 "sha256": dataset.sha256,
                 "width": width,
@@ -246,52 +272,8 @@ def _result(run: Run, dataset: Dataset, task: str, told: dict[str, Any], done: C
         replicates=numbers.replicates,
         notes={name: str(error) for name, error in run.skipped.items()},
         computed=frozenset(run.metrics) - frozenset(run.skipped),
+        journal=run.journal,
     )
-
-
-def describe_protocol(protocol: Protocol) -> dict[str, Any]:
-    """What a result must say of its protocol: name, hash, and what its authors use."""
-    published = {key: value for key in ("size", "num_images") if (value := getattr(protocol.published, key))}
-    return {"name": protocol.name, "sha256": protocol.sha256} | ({"published": published} if published else {})
-
-
-def describe_adapter(adapter: Loaded) -> dict[str, Any]:
-    """What a result must say of its adapter: the spec, and hashes of its weights."""
-    spec = adapter.model.spec
-    told: dict[str, Any] = {"source": adapter.source, "kind": spec.kind, "range": list(spec.range)}
-    for key in ("multiple", "size", "downsample", "num_tokens", "codebook", "bits_per_token"):
-        if value := getattr(spec, key):
-            told[key] = value
-    if adapter.model.dtype != torch.float32:
-        told["dtype"] = str(adapter.model.dtype).removeprefix("torch.")
-    if adapter.weights:
-        told["weights"] = adapter.weights
-    if adapter.code:
-        told["code_sha256"] = adapter.code
-    if fingerprint := adapter.model.fingerprint():
-        told["fingerprint"] = fingerprint
-    if adapter.model.module is not None:
-        told["parameters_sha256"] = hash_module(adapter.model.module)
-    return told
-
-
-def hash_module(module: nn.Module) -> str:
-    """sha256 over names, shapes and values of all parameters and buffers."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        if isinstance(tensor, Tensor):
-            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def tidy(value: float) -> float | None:
-    """Ten significant digits, the most that a float32 network could give a meaning to; None for NaN."""
-    return None if math.isnan(value) else float(f"{value:.10g}")
-
-
-def _interval(interval: Interval | None) -> dict[str, Any]:
-    return {} if interval is None else {"low": tidy(interval.low), "high": tidy(interval.high), "n": interval.n}
 
 
 def _aligned(per_image: dict[str, tuple[np.ndarray, np.ndarray]], names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -305,8 +287,3 @@ def _aligned(per_image: dict[str, tuple[np.ndarray, np.ndarray]], names: Sequenc
         column[np.searchsorted(positions, index)] = values
         columns[number] = column
     return columns
-
-
-def _explain(error: Exception) -> str:
-    text = str(error).strip()
-    return text if isinstance(error, TokbenchError) else f"{type(error).__name__}: {text[:300]}"

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import logging
 import os
 import re
 import sys
@@ -22,6 +23,8 @@ from tokbench.variant import Variant
 
 if TYPE_CHECKING:
     from tokbench.tokenizer import Reconstructor
+
+_LOG = logging.getLogger("tokbench")
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 """The source checkout, where tokbench runs from one; in an installation this folder holds no plug-ins."""
@@ -206,6 +209,11 @@ def _import_folder(folder: Path) -> ModuleType:
     name = f"tokbench_adapter_{folder.resolve().name.replace('-', '_').replace('.', '_')}_{digest}"
     if name in sys.modules:
         return sys.modules[name]
+    if not folder.resolve().is_relative_to(CHECKOUT / "adapters"):
+        _LOG.warning(
+            "%s is somebody's code, and runs with your rights; read it where you do not trust its author",
+            folder / "adapter.py",
+        )
     spec = importlib.util.spec_from_file_location(name, folder / "adapter.py", submodule_search_locations=[str(folder)])
     assert spec is not None
     assert spec.loader is not None

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tokbench.errors import ResultError
-from tokbench.files import write_atomically
-from tokbench.halves import Replicates
+from tokbench.files import locked, write_atomically
+from tokbench.halves import INFINITY, Replicates
+from tokbench.unpack import read_arrays
+
+if TYPE_CHECKING:
+    from tokbench.journal import Journal
 
 _RUN = ("seed", "precision", "device")
 """What else of a run is the same for all numbers of one result."""
@@ -42,7 +44,8 @@ class Result:
     metrics: number -> {value, n} and, where it varies with the images, {low, high}: a 95 % interval. value is None
     where the number has none. per_image: number -> values (n,). replicates: of numbers that are no means over images.
     skipped: metric -> reason. error: what stopped the adapter, None where nothing did. notes: the
-    reasons in full, with the paths of this machine; computed: metrics that gave numbers. These two are never written.
+    reasons in full, with the paths of this machine; computed: metrics that gave numbers; journal: what is
+    kept of the run until the result is saved. These three are never written.
     """
 
     adapter: str
@@ -58,6 +61,7 @@ class Result:
     replicates: dict[str, Replicates] = field(default_factory=dict, repr=False)
     notes: dict[str, str] = field(default_factory=dict, repr=False)
     computed: frozenset[str] = frozenset()
+    journal: Journal | None = field(default=None, repr=False)
 
     @property
     def group(self) -> str:
@@ -96,6 +100,10 @@ class Result:
         Returns the path, and whether an earlier result was replaced since its data, weights, seed or protocol differ.
         """
         target = out / self.path
+        with locked(target.parent):
+            return target, self._save(target)
+
+    def _save(self, target: Path) -> bool:
         replaced, earlier = False, None
         if target.exists():
             earlier = load(target)
@@ -111,7 +119,7 @@ class Result:
             beside.unlink(missing_ok=True)  # an earlier one belongs to other data
         text = json.dumps(joined.facts(), indent=1, sort_keys=True, allow_nan=False) + "\n"
         write_atomically(target, text.encode())
-        return target, replaced
+        return replaced
 
 
 def _join(earlier: Result, later: Result) -> Result:
@@ -136,47 +144,197 @@ def failure(adapter: str, dataset: str, task: str, error: str, bad: Sequence[tup
 def load(path: Path) -> Result:
     """Read a result and the per-image values beside it. Raises ResultError, naming file and fault."""
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ResultError(f"{path} is not a readable result ({error}); delete it and run again") from error
+        facts = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once, parse_constant=_refuse_constant)
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: JSON, UTF-8, integers of thousands of digits
+        why = "it is nested too deep" if isinstance(error, RecursionError) else str(error)[:200]
+        raise ResultError(f"{path} is not a readable result ({why}); delete it and run again") from error
     check(facts, path)
-    arrays: dict[str, np.ndarray] = {}
     beside = path.with_suffix(".npz")
+    arrays: dict[str, np.ndarray] = {}
     if beside.exists():
         try:
-            with np.load(beside, allow_pickle=False) as held:
-                arrays = dict(held)
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            arrays = read_arrays(beside)
+        except ValueError as error:
             raise ResultError(f"{beside} is not readable ({error}); delete it and run again") from error
     replicates = {
-        name.removeprefix(_REPLICATES): Replicates.from_array(columns)
+        name.removeprefix(_REPLICATES): Replicates.from_array(_checked_replicates(name, columns, beside))
         for name, columns in arrays.items()
         if name.startswith(_REPLICATES)
     }
     per_image = {name: values for name, values in arrays.items() if not name.startswith(_REPLICATES)}
-    return Result(
+    _check_per_image(per_image, beside)
+    made = Result(
         **{name: facts[name] for name in _FIELDS}, error=facts.get("error"), per_image=per_image, replicates=replicates
     )
+    _check_infinity(made, beside)
+    return made
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, in which a key that comes twice would hide a value."""
+    made: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in made:
+            raise ValueError(f"the key {key!r} comes twice")
+        made[key] = value
+    return made
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _check_per_image(arrays: dict[str, np.ndarray], path: Path) -> None:
+    """One axis of images: `index` rises, all other arrays are as long. Without names, positions stand for them."""
+    if not arrays:
+        return
+    index = arrays.get("index")
+    whole = index is not None and index.ndim == 1 and index.dtype.kind in "iu"
+    if index is None or not whole or not (index[1:] > index[:-1]).all() or (index < 0).any():
+        raise ResultError(f"{path}: 'index' must hold rising positions of images; delete it and run again")
+    arrays.setdefault("name", index.astype(str))
+    for name, values in arrays.items():
+        if values.shape != index.shape:
+            raise ResultError(f"{path}: '{name}' has the shape {values.shape} for {len(index)} images")
+        if name == "name" and values.dtype.kind != "U":
+            raise ResultError(f"{path}: 'name' must hold text")
+        if name not in ("index", "name"):
+            _check_values(name, values, path)
+
+
+def _checked_replicates(name: str, columns: np.ndarray, path: Path) -> np.ndarray:
+    if columns.ndim != 2 or not len(columns) or len(columns) % 2 or columns.shape[1] not in (1, 2):
+        raise ResultError(f"{path}: '{name}' has the shape {columns.shape}, not (halves, 1 or 2)")
+    _check_values(name, columns, path)
+    return columns
+
+
+def _check_values(name: str, values: np.ndarray, path: Path) -> None:
+    if values.dtype.kind not in "fiu":
+        raise ResultError(f"{path}: '{name}' must hold numbers, it holds {values.dtype}")
+    if (np.abs(values[~np.isnan(values)]) > _LARGEST).any():
+        raise ResultError(f"{path}: '{name}' holds infinite values")
+
+
+def _check_infinity(result: Result, path: Path) -> None:
+    """A number extrapolated from replicates needs the number itself, and both columns of them."""
+    for number, entry in result.metrics.items():
+        base = number.removesuffix(INFINITY)
+        if base == number or entry["value"] is None or base not in result.replicates:
+            continue
+        if result.metrics.get(base, {}).get("value") is None or result.replicates[base].quarters is None:
+            raise ResultError(f"{path}: '{_REPLICATES}{base}' and metric '{base}' do not give '{number}'")
+
+
+_LARGEST = 1e300
+"""No number is larger; sums of such numbers stay finite."""
+
+_DEEPEST = 20
+"""Levels of a result's JSON, several times what there are."""
 
 
 def check(facts: Any, path: Path) -> None:
     """Raises ResultError where a JSON object is not a result: a field missing or of the wrong type."""
     if not isinstance(facts, dict):
         raise ResultError(f"{path} does not hold one JSON object")
+    _check_leaves(facts, path)
+
+    def must(holds: bool, field: str, be: str, value: Any) -> None:
+        if not holds:
+            raise ResultError(f"{path}: {field} must be {be}, it is {value!r:.80}")
+
     for name, kind in _FIELDS.items():
-        if not isinstance(facts.get(name), kind):
-            raise ResultError(f"{path}: '{name}' must be a {kind.__name__}, it is {facts.get(name)!r:.80}")
+        must(isinstance(facts.get(name), kind), f"'{name}'", f"a {kind.__name__}", facts.get(name))
+    must(isinstance(facts.get("error"), str | None), "'error'", "text", facts.get("error"))
+    for name in ("adapter", "dataset", "task"):
+        must(_is_name(facts[name]), f"'{name}'", "a plain file name", facts[name])
+    must(_is_count(facts["num_images"]), "'num_images'", "a count", facts["num_images"])
     for number, entry in facts["metrics"].items():
         value = entry.get("value", "") if isinstance(entry, dict) else ""
-        if not (value is None or (isinstance(value, int | float) and not isinstance(value, bool))):
+        if not (value is None or _is_number(value)):
             raise ResultError(f"{path}: metric '{number}' must hold a number or null as its value")
-    told = facts["provenance"]
+        low, high = entry.get("low"), entry.get("high")
+        ends = (low is None and high is None) or (_is_number(low) and _is_number(high))
+        must(ends, f"metric '{number}': low and high", "two numbers or null", [low, high])
+        must(_is_count(entry.get("n", 0)), f"metric '{number}': n", "a count", entry.get("n"))
+    for name, reason in facts["skipped"].items():
+        must(isinstance(reason, str), f"skipped '{name}'", "text", reason)
+    for bad in facts["bad_images"]:
+        texts = isinstance(bad, dict) and isinstance(bad.get("name"), str) and isinstance(bad.get("reason"), str)
+        must(texts, "an entry of 'bad_images'", "an object with name and reason", bad)
+    _check_provenance(facts["provenance"], path, must)
+
+
+def _check_provenance(told: dict[str, Any], path: Path, must: Callable[[bool, str, str, Any], None]) -> None:
     if absent := [key for key in (*_RUN, "metrics") if key not in told]:
         raise ResultError(f"{path}: provenance must hold {', '.join(absent)}")
-    for part, keys in {
-        "data": ("sha256", "width", "height", "own_size", "limit"),
-        "protocol": ("name", "sha256"),
-        "adapter": ("kind",),
-    }.items():
+    must(_is_whole(told["seed"]), "provenance.seed", "an integer", told["seed"])
+    for part, keys in _PARTS.items():
+        if part in ("reference", "versions") and part not in told:
+            continue  # not every result has them
         if not isinstance(told.get(part), dict) or not all(key in told[part] for key in keys):
             raise ResultError(f"{path}: provenance.{part} must hold {', '.join(keys)}")
+        for key, (holds, be) in keys.items():
+            must(holds(told[part][key]), f"provenance.{part}.{key}", be, told[part][key])
+    for key in ("precision", "device"):
+        must(isinstance(told[key], str), f"provenance.{key}", "text", told[key])
+    must(isinstance(told["metrics"], dict), "provenance.metrics", "an object", told["metrics"])
+    for number, ways in told["metrics"].items():
+        texts = isinstance(ways, dict) and all(isinstance(text, str) for text in ways.values())
+        must(texts, f"provenance.metrics.{number}", "an object of texts", ways)
+    source = told["adapter"].get("source", "")
+    must(isinstance(source, str), "provenance.adapter.source", "text", source)
+    published = told["protocol"].get("published", {})
+    counts = isinstance(published, dict) and all(map(_is_count, published.values()))
+    must(counts, "provenance.protocol.published", "an object of counts", published)
+    available = told["data"].get("available", 0 if not published.get("num_images") else None)
+    must(_is_count(available), "provenance.data.available", "a count", available)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
+
+
+def _is_count(value: Any) -> bool:
+    return _is_whole(value) and value >= 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
+
+
+def _is_name(value: Any) -> bool:
+    """Whether it can be a part of a file's name: results are filed under what they say of themselves."""
+    plain = isinstance(value, str) and value not in ("", ".", "..") and len(value.encode(errors="replace")) <= 200
+    return plain and value.isprintable() and "/" not in value and "\\" not in value
+
+
+def _check_leaves(facts: dict[str, Any], path: Path) -> None:
+    """What holds of every part, known or not, since all is written again: shallow, finite, Unicode."""
+    waiting: list[tuple[Any, int]] = [(facts, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        if isinstance(value, dict | list):
+            if depth > _DEEPEST:
+                raise ResultError(f"{path} is nested deeper than {_DEEPEST} levels")
+            parts = [*value, *value.values()] if isinstance(value, dict) else value
+            waiting += [(part, depth + 1) for part in parts]
+        elif isinstance(value, float) and not abs(value) <= _LARGEST:
+            raise ResultError(f"{path} holds a number that is not finite")
+        elif isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+            raise ResultError(f"{path} holds text that is not Unicode: {value!a:.80}")
+
+
+_Test = tuple[Callable[[Any], bool], str]
+_TEXT: _Test = (lambda value: isinstance(value, str), "text")
+_NAME: _Test = (_is_name, "a plain name")
+_SIDE: _Test = (lambda value: _is_count(value) and value > 0, "a positive integer")
+_MAYBE: _Test = (lambda value: value is None or _is_count(value), "a count or null")
+_PARTS: dict[str, dict[str, _Test]] = {
+    "data": {"sha256": _NAME, "width": _SIDE, "height": _SIDE, "own_size": _MAYBE, "limit": _MAYBE},
+    "protocol": {"name": _NAME, "sha256": _NAME},
+    "adapter": {"kind": _TEXT},
+    "reference": {"file": _TEXT, "sha256": _NAME},
+    "versions": {},
+}
+"""What provenance must hold. Hashes are parts of file names, too."""

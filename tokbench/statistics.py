@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +18,10 @@ import numpy as np
 
 from tokbench.errors import NotApplicable, ResultError, UsageError
 from tokbench.files import write_atomically
+from tokbench.moments import Moments
+from tokbench.unpack import read_arrays
 from tokbench.weights import INCEPTION, sha256_of
 
-Moments = tuple[np.ndarray, np.ndarray]
 TOLERANCE = 1e-5
 """Largest relative difference of entries of which one float32 network on two machines is capable."""
 
@@ -117,27 +116,52 @@ def load_statistics(path: Path) -> Statistics:
     Raises ResultError, naming file and fault.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            told = json.loads(str(arrays["tokbench"])) if "tokbench" in arrays else {}
-            pairs = {
-                spatial: (arrays[mean].astype(np.float64), arrays[covariance].astype(np.float64))
-                for spatial, (mean, covariance) in KEYS.items()
-                if mean in arrays and covariance in arrays
-            }
-    except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        arrays, digest = read_arrays(path), sha256_of(path)
+        told = json.loads(str(arrays["tokbench"])) if "tokbench" in arrays else {}
+    except (OSError, ValueError, RecursionError) as error:
         raise ResultError(f"{path} is not a readable .npz of statistics ({str(error)[:120]})") from error
-    if not pairs:
-        raise ResultError(f"{path} holds neither mu and sigma nor mu_s and sigma_s")
+    known = _told(told, path)
     layers: dict[str, Moments] = {}
     named = [layer for layer in told.get("layers", []) if layer != "sfid"]
-    for spatial, (mean, covariance) in pairs.items():
-        if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
-            raise ResultError(f"{path}: a mean of {mean.shape} and a covariance of {covariance.shape} do not fit")
-        if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
-            raise ResultError(f"{path} holds NaN or infinite statistics; make it again")
-        layers["sfid" if spatial else named[0] if named else str(len(mean))] = (mean, covariance)
-    known = {key: told[key] for key in Statistics.__dataclass_fields__ if key in told and key != "layers"}
-    return Statistics(layers, **known, path=path, sha256=sha256_of(path))
+    for spatial, (first, second) in KEYS.items():
+        if first in arrays and second in arrays:
+            mean, covariance = _moments(arrays[first], arrays[second], path)
+            layers["sfid" if spatial else named[0] if named else str(len(mean))] = (mean, covariance)
+    if not layers:
+        raise ResultError(f"{path} holds neither mu and sigma nor mu_s and sigma_s")
+    return Statistics(layers, **known, path=path, sha256=digest)
+
+
+def _told(told: Any, path: Path) -> dict[str, Any]:
+    """What a file of tokbench says of itself, each of its type. Raises ResultError."""
+    if not isinstance(told, dict):
+        raise ResultError(f"{path}: 'tokbench' must hold a JSON object, it holds {told!r:.80}")
+    listed = told.get("layers", [])
+    if not isinstance(listed, list) or not all(isinstance(layer, str) for layer in listed):
+        raise ResultError(f"{path}: 'layers' must be a list of names, it is {listed!r:.80}")
+    known: dict[str, Any] = {}
+    for key in ("network", "input", "precision", "weights", "count", "data", "dataset", "protocol", "protocol_sha256"):
+        value, kind = told.get(key), int if key == "count" else str
+        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+            raise ResultError(f"{path}: '{key}' must be a {kind.__name__} or null, it is {value!r:.80}")
+        known[key] = value
+    if known["count"] is not None and not 0 <= known["count"] < 1 << 63:
+        raise ResultError(f"{path}: 'count' is no count of images")
+    return known
+
+
+def _moments(mean: np.ndarray, covariance: np.ndarray, path: Path) -> Moments:
+    """Both as float64. Raises ResultError where they are no mean and covariance."""
+    if mean.ndim != 1 or not len(mean) or covariance.shape != (len(mean), len(mean)):
+        raise ResultError(f"{path}: a mean of {mean.shape} and a covariance of {covariance.shape} do not fit")
+    if mean.dtype.kind not in "fiu" or covariance.dtype.kind not in "fiu":
+        raise ResultError(f"{path}: statistics must be numbers, these are {mean.dtype} and {covariance.dtype}")
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise ResultError(f"{path} holds NaN or infinite statistics; make it again")
+    mean, covariance = mean.astype(np.float64), covariance.astype(np.float64)
+    if (np.diagonal(covariance) < 0).any() or not np.allclose(covariance, covariance.T, rtol=1e-3, atol=1e-6):
+        raise ResultError(f"{path}: its covariance is not one (a negative variance, or not symmetric); make it again")
+    return mean, covariance
 
 
 def largest_gaps(first: Moments, second: Moments) -> tuple[float, float]:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from tokbench.batch import Batch, Memo, Timing
+from tokbench.contract import TRIED, check_images, check_tokens, try_out
 from tokbench.dataset import Images
-from tokbench.errors import AdapterError
 from tokbench.fit import fit
 from tokbench.speed import timed, with_peak
 from tokbench.tokenizer import ImageSource, Reconstructor, Tokenizer
@@ -37,10 +37,12 @@ def reconstruct(
     batch_size: int,
     seed: int,
     watch_memory: bool = False,
+    try_first: bool = False,
 ) -> Batch:
     """One batch through encode and decode, its output clamped to [0, 1].
 
-    `memo` keeps what is made of the references for the other adapters of this pass. `watch_memory` measures the peak.
+    `memo` keeps what is made of the references for the other adapters of this pass. `watch_memory` measures the peak;
+    `try_first` makes those checks too that are too costly to make on every batch (`tokbench.contract`).
     Raises AdapterError where the tokenizer breaks its contract.
     """
     low, high = model.spec.range
@@ -55,56 +57,41 @@ def reconstruct(
             here = slice(start, start + batch_size)
             part = tiles[here].to(device, copy=True) * (high - low) + low
             if isinstance(model, ImageSource):
-                pieces.append(_finish(model.reconstruct(part, names[here]), part, model))
+                pieces.append(_finish(model.reconstruct(part, names[here]), part, model, names[here]))
                 continue
             assert isinstance(model, Tokenizer)
             encoded, seconds = timed(partial(model.encode, part), device)
             encoding += seconds
-            _check_tokens(encoded, part, model)
+            check_tokens(encoded, part, model, names[here])
             decoded, seconds = timed(partial(model.decode, encoded, seeds[here]), device)
             decoding += seconds
-            pieces.append(_finish(decoded, part, model))
+            pieces.append(_finish(decoded, part, model, names[here]))
             tokens.append(encoded)
         return tokens, pieces, encoding, decoding
 
+    if try_first and isinstance(model, Tokenizer):
+        some = tiles[: min(TRIED, batch_size)].to(device, copy=True) * (high - low) + low
+        try_out(model, some, names, seeds[: len(some)])
     (tokens, pieces, encoding, decoding), peak = with_peak(run, device) if watch_memory else (run(), None)
     image = plan.join(torch.cat(pieces))
+    if images.levels is not None:  # rounding them again would change nothing
+        memo.levels["nearest"], memo.rounded["nearest"] = images.levels, images.reference
     return Batch(
         images.index,
         images.reference,
         image,
         Tokens.cat(tokens).merged(plan.tiles) if tokens else None,
-        Timing(encoding, decoding, peak) if tokens else None,
+        Timing(encoding, decoding, peak, batch_size) if tokens else None,
         images.original,
+        images.digests or None,
         reference_memo=memo,
         image_memo=memo if torch.equal(image, images.reference) else Memo(),  # exact images need no second forward pass
     )
 
 
-def _check_tokens(tokens: Tokens, part: Tensor, model: Reconstructor) -> None:
-    name = model.spec.name
-    if not isinstance(tokens, Tokens):
-        raise AdapterError(f"{name}: encode returned {type(tokens).__name__}, not Tokens")
-    if len(tokens) != len(part):
-        raise AdapterError(f"{name}: encode gave tokens of {len(tokens)} images for {len(part)}")
-    declared = model.spec.tokens_at(part.shape[2], part.shape[3])
-    if declared is not None and model.spec.kind != "codec" and int(tokens.length.max()) > declared:
-        raise AdapterError(
-            f"{name}: encode gave {int(tokens.length.max())} tokens an image, its spec declares {declared}"
-        )
-    for stream, size in model.spec.codebook.items():
-        if stream not in tokens.streams or tokens.streams[stream].codebook_size != size:
-            raise AdapterError(f"{name}: its spec declares stream '{stream}' of {size} codes, encode gave another")
-
-
-def _finish(images: Tensor, like: Tensor, model: Reconstructor) -> Tensor:
+def _finish(images: Tensor, like: Tensor, model: Reconstructor, names: Sequence[str]) -> Tensor:
     """Decoded images from the spec's range to float32 in [0, 1], clamped, on the CPU."""
-    name = model.spec.name
-    if not isinstance(images, Tensor) or images.shape != like.shape:
-        given = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise AdapterError(f"{name}: decode gave {given} for images of {tuple(like.shape)}")
-    if not torch.isfinite(images).all():
-        raise AdapterError(f"{name}: decode gave NaN or infinite pixels")
+    check_images(images, like, model, names)
     low, high = model.spec.range
     return ((images.float() - low) / (high - low)).clamp(0, 1).cpu()
 

@@ -63,10 +63,6 @@ class Reconstructor(ABC):
         """
         return
 
-    def fingerprint(self) -> str | None:
-        """After the pass: what else, beside spec and weights, tells this source from another one of its name."""
-        return None
-
 
 class ImageSource(Reconstructor):
     """A source whose tokens are out of reach: reconstructions made elsewhere, an autoencoder in one piece."""

@@ -123,6 +123,15 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.length)
 
+    def select(self, positions: Sequence[int]) -> Tokens:
+        """The tokens of some of the images, in that order."""
+        streams = {}
+        for name, stream in self.streams.items():
+            data = stream.data
+            some = tuple(data[p] for p in positions) if isinstance(data, tuple) else data[list(positions)]
+            streams[name] = Stream(stream.kind, some, stream.codebook_size)
+        return Tokens(streams, self.length[list(positions)], self.bits[list(positions)])
+
     def only(self) -> Stream:
         """The only stream. Raises AdapterError where there are several."""
         if len(self.streams) != 1:

@@ -9,6 +9,7 @@ import click
 
 import tokbench
 from tokbench.cli.audit import audit
+from tokbench.cli.cache import cache
 from tokbench.cli.evaluate import eval_
 from tokbench.cli.judge import check, compare
 from tokbench.cli.look import leaderboard, list_, show, weights
@@ -25,5 +26,5 @@ def main() -> None:
             stream.reconfigure(errors="replace")
 
 
-for command in (eval_, list_, show, leaderboard, weights, stats, compare, check, audit):
+for command in (eval_, list_, show, leaderboard, weights, stats, compare, check, audit, cache):
     main.add_command(command)

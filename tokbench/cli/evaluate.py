@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -16,7 +16,9 @@ from tokbench.cli.options import (
     device_option,
     download_option,
     limit_option,
+    links_option,
     out_option,
+    precision_option,
     progress_bar,
     protocol_option,
     reference_is_option,
@@ -24,6 +26,7 @@ from tokbench.cli.options import (
     root_option,
     say,
     size_option,
+    stoppable,
 )
 from tokbench.errors import DataError, TokbenchError, UsageError
 
@@ -42,7 +45,7 @@ from tokbench.errors import DataError, TokbenchError, UsageError
 @click.option("--task", type=click.Choice(["reconstruct"]), default="reconstruct", show_default=True)
 @batch_size_option
 @device_option
-@click.option("--precision", type=click.Choice(["float32"]), default="float32", show_default=True)
+@precision_option
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
@@ -51,6 +54,8 @@ from tokbench.errors import DataError, TokbenchError, UsageError
     help="Of bootstrap intervals and of decoders that sample.",
 )
 @click.option("--skip-bad", is_flag=True, help="Unreadable images are listed, and do not make the exit status 1.")
+@links_option
+@click.option("--no-cache", is_flag=True, help="Read nothing from the cache and keep nothing there (no resuming).")
 @download_option
 @click.option("--json", "as_json", is_flag=True, help="Print to stdout nothing but a JSON list, one object an adapter.")
 @root_option
@@ -67,9 +72,11 @@ def eval_(
     task: str,
     batch_size: int,
     device: str | None,
-    precision: str,
+    precision: Literal["float32", "bfloat16"],
     seed: int,
     skip_bad: bool,
+    follow_links: bool,
+    no_cache: bool,
     allow_download: bool,
     as_json: bool,
     root: Path | None,
@@ -78,7 +85,8 @@ def eval_(
     """Evaluate tokenizers on images.
 
     ADAPTER is a name (tokbench list adapters), a path to an adapter folder, or images:DIR, diffusers:DIR_OR_ID,
-    torchscript:DIR. Several adapters share one pass over the images.
+    torchscript:DIR. Several adapters share one pass over the images. After an interruption the same command goes on
+    where it was. Several processes share the images with: torchrun --nproc-per-node 4 -m tokbench eval ...
 
     Exit status: 0 when every metric asked for was computed or skipped with a reason, 1 for a failure or for images
     that cannot be read (without --skip-bad), 2 for wrong usage.
@@ -98,33 +106,54 @@ def eval_(
     from tokbench.dataset import open_dataset
     from tokbench.evaluate import evaluate
     from tokbench.plugins import load_adapters
+    from tokbench.ranks import ranks
     from tokbench.readers import Networks
     from tokbench.result import failure
     from tokbench.statistics import load_statistics
+    from tokbench.weights import cache_dir
 
-    device = choose_device(device)
-    statistics = load_statistics(reference).assumed(reference_is) if reference else None
-    dataset = open_dataset(data, rules, size, limit, root)
-    results = []
-    with redirect_stdout(sys.stderr):  # what adapters print must not mix with the result
-        loaded, failed = load_adapters(adapters, device, root, allow_download)
-        try:
-            if loaded:
-                with progress_bar() as progress:
-                    results = evaluate(
-                        loaded,
-                        dataset,
-                        chosen,
-                        task=task,
-                        precision=precision,
-                        networks=Networks(device, allow_download),
-                        statistics=statistics,
-                        batch_size=batch_size,
-                        seed=seed,
-                        progress=progress,
-                    )
-        except DataError as error:
-            failed |= dict.fromkeys([adapter.name for adapter in loaded], str(error))
+    with ranks() as mine:
+        device = choose_device(device, mine.local)
+        statistics = load_statistics(reference).assumed(reference_is) if reference else None
+        dataset = open_dataset(data, rules, size, limit, root, follow_links)
+        results, done = [], (0, len(dataset))
+
+        def left() -> str:
+            if no_cache:
+                return "nothing is kept, as --no-cache asks"
+            return f"{done[0]:,} of {done[1]:,} images were read; the same command goes on from what is finished"
+
+        with redirect_stdout(sys.stderr), stoppable(left):  # what adapters print must not mix with the result
+            loaded, failed = load_adapters(adapters, device, root, allow_download)
+            try:
+                with progress_bar(quiet=not mine.first) as bar:
+
+                    def progress(what: str, count: int, total: int) -> None:
+                        nonlocal done
+                        done = (count, total) if what == "images" else done
+                        bar(what, count, total)
+
+                    if loaded:
+                        results = evaluate(
+                            loaded,
+                            dataset,
+                            chosen,
+                            task=task,
+                            networks=Networks(device, allow_download, precision),
+                            statistics=statistics,
+                            batch_size=batch_size,
+                            seed=seed,
+                            cache=None if no_cache else cache_dir(),
+                            ranks=mine,
+                            warn=say,
+                            progress=progress,
+                        )
+            except DataError as error:
+                failed |= dict.fromkeys([adapter.name for adapter in loaded], str(error))
+    if not mine.first:
+        for name, reason in failed.items():
+            say(f"rank {mine.rank}: failed {name}: {reason}")
+        sys.exit(1 if failed else 0)
     failed |= {result.adapter: result.error for result in results if result.error}
     good = [result for result in results if result.error is None]
     for result in good:
@@ -132,6 +161,8 @@ def eval_(
             path, replaced = result.save(out)
             changed = " (replaced: its data, protocol, code, weights or settings had changed)" if replaced else ""
             say(f"wrote {path}{changed}")
+            if result.journal is not None:
+                result.journal.discard()
         except TokbenchError as error:
             failed[result.adapter] = str(error)
     if as_json:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,6 +61,16 @@ root_option = click.option(
 )
 
 
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Of the networks that metrics read; bfloat16 is faster, and each result says what it changed.",
+)
+links_option = click.option("--follow-links", is_flag=True, help="Read symbolic links that leave the folder of images.")
+
+
 def out_option(help_text: str) -> Callable[..., Any]:
     return click.option(
         "--out",
@@ -69,12 +81,14 @@ def out_option(help_text: str) -> Callable[..., Any]:
     )
 
 
-def choose_device(asked: str | None) -> str:
-    """The device asked for, or the best one here. Raises UsageError where it cannot be used."""
+def choose_device(asked: str | None, local: int = 0) -> str:
+    """The device asked for, or the best here (of several the `local`-th). Raises UsageError where it cannot be used."""
     import torch
 
     if asked is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return (
+            f"cuda:{local}" if local and torch.cuda.is_available() else "cuda" if torch.cuda.is_available() else "cpu"
+        )
     try:
         torch.empty(0, device=asked)
     except (RuntimeError, AssertionError) as error:
@@ -83,9 +97,9 @@ def choose_device(asked: str | None) -> str:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+def progress_bar(quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
     """A bar with speed and the time left for each thing that is being done; nothing where stderr is piped."""
-    if not sys.stderr.isatty():
+    if quiet or not sys.stderr.isatty():
         yield lambda what, done, total: None
         return
     from rich.console import Console
@@ -108,6 +122,33 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
             bar.update(tasks[what], completed=done, total=total)
 
         yield told
+
+
+class Stopped(BaseException):
+    """The run was told to end: `status` is what the process exits with."""
+
+    def __init__(self, why: str, status: int) -> None:
+        super().__init__(why)
+        self.why, self.status = why, status
+
+
+@contextmanager
+def stoppable(left: Callable[[], str]) -> Iterator[None]:
+    """Ends the process orderly at Ctrl-C or SIGTERM, and says what is `left` of its work."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise Stopped(signal.Signals(number).name, 128 + number)
+
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
+    try:
+        yield
+    except (Stopped, KeyboardInterrupt) as stopped:
+        say(f"stopped by {getattr(stopped, 'why', 'SIGINT')}: {left()}")
+        raise SystemExit(getattr(stopped, "status", 130)) from stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def say(text: str) -> None:

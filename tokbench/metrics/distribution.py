@@ -1,4 +1,4 @@
-"""What distances between sets of features share: rows kept in the dataset's order, halves, provenance."""
+"""What distances between sets of features share: rows of features, halves, provenance."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from tokbench.batch import Batch, Side
 from tokbench.errors import NotApplicable
 from tokbench.halves import Halves, Replicates
 from tokbench.metrics.metric import Metric
-from tokbench.metrics.rows import Rows
 from tokbench.protocol import TOKBENCH, Protocol
+from tokbench.rows import Rows
 from tokbench.statistics import Statistics
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tokbench.features import References
     from tokbench.readers.network import Network
 
 
@@ -30,7 +33,6 @@ class Distribution(Metric):
     """Whether halves of halves are measured too, from which the number is extrapolated."""
     needs_rows: ClassVar[bool] = True
     """Whether it needs the references' features themselves, and not their mean and covariance alone."""
-
 
     def __init__(
         self,
@@ -53,62 +55,91 @@ class Distribution(Metric):
             )
         if self.compares and self.needs_rows and statistics is not None:
             raise NotApplicable("needs the reference's features, and a statistics file holds their mean and covariance")
+        super().__init__()
         network.want(layer)
         self._name, self._network, self._layer, self._protocol = name, network, layer, protocol
         self._paired, self._statistics = paired, statistics if self.compares else None
         if self._statistics is not None:
             told = network.told()
-            self._moments = self._statistics.moments(network.name, told.get("input"), "float32", network.sha256, layer)
+            self._moments = self._statistics.moments(
+                network.name, told.get("input"), network.precision, network.sha256, layer
+            )
             self.compares = False
         self._rounding = protocol.rounding_of(protocol.features)
         self._side: Side = "original" if protocol.reference == "original" else "reference"
-        self._reference, self._image = Rows(), Rows()
+        self._shared = False
+        self.references = Rows()
+        """The references' features, by layer: its own, or those that all metrics of a run share."""
 
     @abstractmethod
-    def measure(self, reference: np.ndarray, image: np.ndarray) -> float:
+    def statistic(self, reference: np.ndarray, image: np.ndarray) -> float:
         """The number of features (n, D) each; `reference` is empty where they are not compared."""
+
+    def measure(self, batch: Batch) -> dict[str, np.ndarray]:
+        return {"image": batch.features(self._network, "image", self._rounding)[self._layer].numpy()}
+
+    def attach(self, references: References) -> None:
+        self._shared = True
+        self.references = references.rows(self._network, self._side, self._rounding)
+
+    def needs(self, references: References, index: np.ndarray, digests: Sequence[str]) -> bool:
+        if not self.compares:
+            return False
+        return not references.known(self._network, self._side, self._rounding, index, digests)
 
     def update(self, batch: Batch) -> None:
         if self.compares:
-            features = batch.features(self._network, self._side, self._rounding)[self._layer]
-            self._reference.add(batch.index, features)
-        self._image.add(batch.index, batch.features(self._network, "image", self._rounding)[self._layer])
+            features = batch.features(self._network, self._side, self._rounding)
+            if not self._shared:
+                self.references.add(batch.index, {self._layer: features[self._layer].numpy()})
+        super().update(batch)
 
     def merge(self, other: Self) -> None:
-        self._reference.merge(other._reference)
-        self._image.merge(other._image)
+        super().merge(other)
+        if other.references is not self.references:
+            self.references.merge(other.references)
 
-    def _rows(self) -> tuple[np.ndarray, np.ndarray]:
-        if (count := len(self._image)) < self.least:
+    def _enough(self) -> None:
+        if (count := len(self.rows)) < self.least:
             raise NotApplicable(f"needs at least {self.least} images; there {'is' if count == 1 else 'are'} {count}")
-        image = self._image.in_order()
-        return (self._reference.in_order() if len(self._reference) else image[:0]), image
+
+    def _whole(self) -> tuple[np.ndarray, np.ndarray]:
+        """All features of the references, if they are compared, and of the images, in memory."""
+        image = self.rows.column("image")
+        return (self.references.column(self._layer) if self.compares else image[:0]), image
 
     def compute(self) -> dict[str, float]:
-        return {self._name: self.measure(*self._rows())}
+        self._enough()
+        return {self._name: self.statistic(*self._whole())}
 
     def replicates(self, halves: Halves) -> dict[str, Replicates]:
         if halves.half < (2 * self.least if self.quarters else self.least):
             return {}
-        reference, image = self._rows()
-        own = halves if self._paired else Halves(f"{halves.sha256}/reference", len(reference))
+        reference, image = self._whole()
 
         def on(first: np.ndarray, second: np.ndarray) -> float:
-            return self.measure(reference[first] if len(reference) else reference, image[second])
+            return self.statistic(reference[first] if len(reference) else reference, image[second])
 
         whole, parts = [], []
-        for first, second in zip(own, halves, strict=True):
+        for first, second in zip(self._own(halves), halves, strict=True):
             whole.append(on(first, second))
             if self.quarters:
-                (a, b), (x, y) = _halved(first), _halved(second)
+                (a, b), (x, y) = halved(first), halved(second)
                 parts.append((on(a, x) + on(b, y)) / 2)
         return {self._name: Replicates(np.array(whole), np.array(parts) if parts else None)}
+
+    def _own(self, halves: Halves) -> Halves:
+        """The references' halves: those of the images that were made from them, else drawn apart."""
+        if self._paired or not self.compares:
+            return halves
+        return Halves(f"{halves.sha256}/reference", len(self.references))
 
     def provenance(self) -> dict[str, str]:
         told = self._network.told() | {"layer": self._layer}
         return told | ({"reference": self._statistics.sha256} if self._statistics else {})
 
 
-def _halved(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def halved(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A half's own two halves; of an odd number, one position is left out."""
     middle = len(positions) // 2
     return positions[:middle], positions[middle : 2 * middle]

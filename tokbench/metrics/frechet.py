@@ -6,8 +6,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from tokbench.halves import Halves
-from tokbench.metrics.distribution import Distribution
+from tokbench.halves import Halves, Replicates
+from tokbench.metrics.distribution import Distribution, halved
+from tokbench.moments import Sums
+from tokbench.rows import Rows
 
 
 def frechet_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray) -> float:
@@ -62,19 +64,86 @@ def _total(gap: np.ndarray, trace1: float, trace2: float, overlap: float) -> flo
 
 
 class Frechet(Distribution):
-    """Fréchet distance between the features of all references and of all images, in one layer of one network."""
+    """Fréchet distance between the features of all references and of all images, in one layer of one network.
+
+    Features that are too many to be held go through sums of vectors and of products, a block at a time.
+    """
 
     quarters: ClassVar[bool] = True
     needs_rows: ClassVar[bool] = False
 
-    def measure(self, reference: np.ndarray, image: np.ndarray) -> float:
+    def statistic(self, reference: np.ndarray, image: np.ndarray) -> float:
         return distance_to(*self._moments, image) if self._statistics else distance_of_sets(reference, image)
+
+    def _fits(self) -> bool:
+        return self.rows.fits("image") and (not self.compares or self.references.fits(self._layer))
+
+    def compute(self) -> dict[str, float]:
+        self._enough()
+        if self._fits():
+            return super().compute()
+        everyone = np.zeros(len(self.rows), dtype=np.int64)
+        image = sums(self.rows, "image", everyone, 1)[0].moments()
+        if not self.compares:
+            return {self._name: frechet_distance(*self._moments, *image)}
+        everyone = np.zeros(len(self.references), dtype=np.int64)
+        reference = sums(self.references, self._layer, everyone, 1)[0].moments()
+        if all(np.array_equal(ours, theirs) for ours, theirs in zip(reference, image, strict=True)):
+            return {self._name: 0.0}
+        return {self._name: frechet_distance(*reference, *image)}
+
+    def replicates(self, halves: Halves) -> dict[str, Replicates]:
+        if self._fits():
+            return super().replicates(halves)
+        whole, parts = [], []
+        own = iter(self._own(halves))
+        drawn = iter(halves)
+        for one, other in zip(drawn, drawn, strict=True):
+            image = sums(self.rows, "image", _quarters(one, other, len(self.rows)), 4)
+            reference: list[Sums] = []
+            if self.compares:
+                theirs = _quarters(next(own), next(own), len(self.references))
+                reference = sums(self.references, self._layer, theirs, 4)
+            for first in (0, 2):
+                whole.append(self._between(reference, image, first, first + 2))
+                quarters = [self._between(reference, image, k, k + 1) for k in (first, first + 1)]
+                parts.append(sum(quarters) / 2)
+        return {self._name: Replicates(np.array(whole), np.array(parts))}
+
+    def _between(self, reference: list[Sums], image: list[Sums], first: int, last: int) -> float:
+        """The distance over some of the parts."""
+        theirs = _joined(reference[first:last]).moments() if reference else self._moments
+        return frechet_distance(*theirs, *_joined(image[first:last]).moments())
 
     def split_half(self, halves: Halves) -> float:
         """The mean distance of the reference's own complementary halves, N/2 images each: what no generator can beat at
         that N, and so the scale of an unpaired distance. Not of reconstructions, which share the reference's images.
         """
-        reference, _ = self._rows()
+        reference, _ = self._whole()
         drawn = list(Halves(f"{halves.sha256}/reference", len(reference)))
         pairs = zip(drawn[::2], drawn[1::2], strict=True)
         return float(np.mean([distance_of_sets(reference[one], reference[other]) for one, other in pairs]))
+
+
+def sums(rows: Rows, name: str, part_of: np.ndarray, parts: int) -> list[Sums]:
+    """The sums of a column (N, D) over each part; `part_of` (N,) says which one an image's rank belongs to, or -1."""
+    found: list[Sums] = []
+    for ranks, block in rows.blocks(name):
+        if not found:
+            origin = block.mean(axis=0, dtype=np.float64)
+            found = [Sums(origin) for _ in range(parts)]
+        for part, own in enumerate(found):
+            own.add(block[part_of[ranks] == part])
+    return found
+
+
+def _quarters(one: np.ndarray, other: np.ndarray, count: int) -> np.ndarray:
+    """For every rank below `count`: 0 or 1 in the halves of one half, 2 or 3 in those of the other, else -1."""
+    part_of = np.full(count, -1)
+    for part, ranks in enumerate((*halved(one), *halved(other))):
+        part_of[ranks] = part
+    return part_of
+
+
+def _joined(parts: list[Sums]) -> Sums:
+    return parts[0] if len(parts) == 1 else parts[0] + parts[1]

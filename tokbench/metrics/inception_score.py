@@ -24,7 +24,7 @@ class InceptionScore(Distribution):
     compares: bool = False
     least: ClassVar[int] = LEAST
 
-    def measure(self, reference: np.ndarray, image: np.ndarray) -> float:
+    def statistic(self, reference: np.ndarray, image: np.ndarray) -> float:
         logits, rule = torch.from_numpy(image), self._protocol.inception_score
         if (size := rule.split_size) is None:
             return _score(logits, rule.splits, rule.shuffle)

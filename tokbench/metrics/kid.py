@@ -20,7 +20,7 @@ class KID(Distribution):
     is where they are near exact. It has an interval where all images were used at once.
     """
 
-    def measure(self, reference: np.ndarray, image: np.ndarray) -> float:
+    def statistic(self, reference: np.ndarray, image: np.ndarray) -> float:
         whole = len(image) <= SUBSET_SIZE
         result = kid_features_to_metric(
             torch.from_numpy(reference),

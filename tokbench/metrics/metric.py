@@ -3,29 +3,48 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from typing import Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from tokbench.batch import Batch
 from tokbench.bootstrap import DERIVED, Interval, OfMean, bootstrap, mean, of_mean
 from tokbench.halves import Halves, Replicates
+from tokbench.rows import Rows
+
+if TYPE_CHECKING:
+    from tokbench.features import References
 
 
 class Metric(ABC):
-    """Eats batches, merges with its like, computes named numbers.
+    """Eats batches, merges with its like, computes named numbers. All that it remembers are rows, one an image.
 
     Whatever a metric cannot do in this run it raises as CannotMeasure; the run reports it as skipped, with the reason.
     """
 
-    @abstractmethod
-    def update(self, batch: Batch) -> None:
-        """Take in one batch. Raises MissingField or NotApplicable."""
+    def __init__(self) -> None:
+        self.rows = Rows()
 
     @abstractmethod
+    def measure(self, batch: Batch) -> dict[str, np.ndarray]:
+        """What is to be kept of each image: columns (B, ...) by name. Raises MissingField or NotApplicable."""
+
+    def update(self, batch: Batch) -> None:
+        """Take in one batch. Raises MissingField or NotApplicable."""
+        self.rows.add(batch.index, self.measure(batch))
+
+    def attach(self, references: References) -> None:
+        """Take the references' features, where any are needed, from what all metrics of a run share."""
+        return
+
+    def needs(self, references: References, index: np.ndarray, digests: Sequence[str]) -> bool:
+        """Whether the references' features of some images are needed that `references` does not have yet."""
+        return False
+
     def merge(self, other: Self) -> None:
-        """Take in everything that `other` has seen, as if its batches had come after mine."""
+        """Take in everything that `other` has seen, in whatever order the images came."""
+        self.rows.merge(other.rows)
 
     @abstractmethod
     def compute(self) -> dict[str, float]:
@@ -49,33 +68,10 @@ class Metric(ABC):
 
 
 class PerImageMetric(Metric):
-    """A metric whose numbers are means of one value an image. Subclasses give `measure`."""
-
-    def __init__(self) -> None:
-        self._index: list[np.ndarray] = []
-        self._values: dict[str, list[np.ndarray]] = {}
-
-    @abstractmethod
-    def measure(self, batch: Batch) -> dict[str, np.ndarray]:
-        """Values (B,) by name, one an image; NaN leaves an image out of the mean."""
-
-    def update(self, batch: Batch) -> None:
-        values = self.measure(batch)
-        self._index.append(np.asarray(batch.index, dtype=np.int64))
-        for name, value in values.items():
-            self._values.setdefault(name, []).append(np.asarray(value, dtype=np.float64))
-
-    def merge(self, other: Self) -> None:
-        self._index += other._index
-        for name, values in other._values.items():
-            self._values.setdefault(name, []).extend(values)
+    """A metric whose numbers are means of one value an image: `measure` gives them (B,), NaN to leave an image out."""
 
     def per_image(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        if not self._index:
-            return {}
-        index = np.concatenate(self._index)
-        order = np.argsort(index, kind="stable")
-        return {name: (index[order], np.concatenate(values)[order]) for name, values in self._values.items()}
+        return {name: (self.rows.index(name), self.rows.column(name)) for name in self.rows.names}
 
     def numbers(self) -> list[str]:
         """The names of the numbers: per-image values by their own name, and those that are made of a mean of them."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Self
+import math
+
+import numpy as np
 
 from tokbench import speed
 from tokbench.batch import Batch, Timing
@@ -18,25 +20,35 @@ class Throughput(Metric):
     """
 
     def __init__(self, model: Reconstructor, device: str, batch_size: int) -> None:
-        self._model, self._device, self._batch_size = model, device, batch_size
-        self._batches: list[tuple[int, Timing]] = []
+        super().__init__()
+        self._model, self._device, self._batch_size, self._warm = model, device, batch_size, False
 
-    def update(self, batch: Batch) -> None:
-        self._batches.append((len(batch), batch.need("timing")))
-
-    def merge(self, other: Self) -> None:
-        self._batches += other._batches
+    def measure(self, batch: Batch) -> dict[str, np.ndarray]:
+        timing: Timing = batch.need("timing")
+        count = len(batch)
+        columns = {
+            "encode": np.full(count, timing.encode / count),
+            "decode": np.full(count, timing.decode / count),
+            "peak": np.full(count, math.nan if timing.peak_mib is None else timing.peak_mib),
+            "batch_size": np.full(count, timing.batch_size or self._batch_size),
+            "warm": np.full(count, self._warm),
+        }
+        self._warm = True
+        return columns
 
     def compute(self) -> dict[str, float]:
-        warm = self._batches[1:] or self._batches
-        images = sum(count for count, _ in warm)
+        warm = self.rows.column("warm")
+        chosen = warm if warm.any() else ~warm
         numbers = {
             "parameters": float(speed.parameters(self._model.module)),
-            "encode_images_per_second": images / max(sum(timing.encode for _, timing in warm), 1e-9),
-            "decode_images_per_second": images / max(sum(timing.decode for _, timing in warm), 1e-9),
+            "encode_images_per_second": chosen.sum() / max(self.rows.column("encode")[chosen].sum(), 1e-9),
+            "decode_images_per_second": chosen.sum() / max(self.rows.column("decode")[chosen].sum(), 1e-9),
         }
-        peaks = [timing.peak_mib for _, timing in self._batches if timing.peak_mib is not None]
-        return numbers | ({"peak_memory_mib": peaks[-1]} if peaks else {})
+        # The first batch of a process also pays for what is allocated once.
+        peaks = self.rows.column("peak")
+        measured = peaks[~np.isnan(peaks) & chosen] if (~np.isnan(peaks) & chosen).any() else peaks[~np.isnan(peaks)]
+        return numbers | ({"peak_memory_mib": float(measured[-1])} if len(measured) else {})
 
     def provenance(self) -> dict[str, str]:
-        return {"device": speed.describe(self._device), "batch_size": str(self._batch_size)}
+        sizes = np.unique(self.rows.column("batch_size")) if len(self.rows) else [self._batch_size]
+        return {"device": speed.describe(self._device), "batch_size": " and ".join(str(int(size)) for size in sizes)}

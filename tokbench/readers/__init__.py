@@ -24,14 +24,22 @@ READERS = {
 class Networks:
     """The frozen networks of one run on one device, in one precision."""
 
-    def __init__(
-        self, device: str = "cpu", allow_download: bool = False, precision: Precision = "float32"
-    ) -> None:
+    def __init__(self, device: str = "cpu", allow_download: bool = False, precision: Precision = "float32") -> None:
         self.device, self.precision = device, precision
         self._backend = Backend(device, precision)
         self._allow_download = allow_download
+        self._whole: Networks | None = None
         self._made: dict[str, Network] = {}
         self._missing: dict[str, MissingWeights] = {}
+
+    @property
+    def whole(self) -> Networks:
+        """The same networks in float32."""
+        if self.precision == "float32":
+            return self
+        if self._whole is None:
+            self._whole = Networks(self.device, self._allow_download)
+        return self._whole
 
     def get(self, name: str, path: str | None = None) -> Network:
         """The network of that name; `path` is its way from images to its input, where it has several.

@@ -46,6 +46,12 @@ class Backend:
         version = importlib.metadata.version(self.library).split("+")[0]
         return f"{self.library} {'.'.join(version.split('.')[:2])}"
 
+    @property
+    def key(self) -> str:
+        """Whatever may move the last bits of a feature."""
+        kind = torch.device(self.device).type
+        return f"{self.library} {importlib.metadata.version(self.library)}/{kind}/{self.precision}"
+
     def compile(self, module: nn.Module, example: Tensor) -> Compiled:
         """`module`, which maps one tensor to a tuple of tensors, for inputs of the example's shape."""
         return self._openvino(module, example) if self.library == "openvino" else self._torch(module)

@@ -42,7 +42,7 @@ class Network(ABC):
     @property
     def key(self) -> str:
         """What tells its features from those of another instance."""
-        return f"{self.name}/{self.sha256}/{self.input or ''}/{self.precision}/{self.backend.name}"
+        return f"{self.name}/{self.sha256}/{self.input or ''}/{self.backend.key}"
 
     def told(self) -> dict[str, str]:
         """What a result must say of it."""

@@ -1,0 +1,120 @@
+"""Merging, by property: however images are dealt to shards, in whatever order shards are joined, the state is one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tokbench import metrics
+from tokbench.batch import Batch, Timing
+from tokbench.halves import Halves
+from tokbench.metrics import METRICS
+from tokbench.moments import Sums
+from tokbench.plugins import load_adapter
+from tokbench.rows import Rows
+from tokbench.tokens import Tokens
+
+COUNT = 24
+SETTINGS = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@st.composite
+def deals(draw) -> list[list[list[int]]]:
+    """Shards of batches of positions: a permutation of all images, cut at random twice over."""
+    order = draw(st.permutations(range(COUNT)))
+    shards = draw(st.integers(1, 4))
+    cuts = sorted(draw(st.lists(st.integers(0, COUNT), min_size=shards - 1, max_size=shards - 1)))
+    parts = [order[a:b] for a, b in zip([0, *cuts], [*cuts, COUNT], strict=True)]
+    size = draw(st.integers(1, 9))
+    return [[part[i : i + size] for i in range(0, len(part), size)] for part in parts]
+
+
+def batch_of(positions: list[int], images: tuple[torch.Tensor, torch.Tensor]) -> Batch:
+    reference, image = (side[positions] for side in images)
+    codes = (image[:, 0, ::8, ::8] * 15).long()
+    count = len(positions)
+    return Batch(
+        torch.tensor(positions), reference, image, Tokens.of_indices(codes, 16), Timing(0.5 * count, 0.25 * count)
+    )
+
+
+@pytest.fixture(scope="module")
+def images() -> tuple[torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    reference = torch.rand(COUNT, 3, 32, 32, generator=draw)
+    return reference, (reference + 0.1 * torch.randn(reference.shape, generator=draw)).clamp(0, 1)
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if name not in ("speed", "ms_ssim")])
+@SETTINGS
+@given(dealt=deals(), data=st.data())
+def test_every_deal_of_images_gives_the_same_numbers(name: str, networks, images, dealt, data) -> None:
+    model = load_adapter("identity").model
+    whole = metrics.build(name, networks, model)
+    whole.update(batch_of(list(range(COUNT)), images))
+    shards = []
+    for batches in dealt:
+        shard = metrics.build(name, networks, model)
+        for positions in batches:
+            shard.update(batch_of(positions, images))
+        shards.append(shard)
+    order = data.draw(st.permutations(range(len(shards))))
+    merged = shards[order[0]]
+    for position in order[1:]:
+        merged.merge(shards[position])
+    near = {"rel": 1e-9, "abs": 1e-9} if METRICS[name].network else {"rel": 0, "abs": 0}
+    for number, value in whole.compute().items():
+        assert merged.compute()[number] == pytest.approx(value, **near), number
+    halves = Halves("x", COUNT)
+    for number, made in whole.replicates(halves).items():
+        np.testing.assert_allclose(
+            merged.replicates(halves)[number].as_array(), made.as_array(), rtol=1e-7, atol=1e-9, err_msg=number
+        )
+
+
+@SETTINGS
+@given(dealt=deals(), small=st.booleans())
+def test_rows_come_back_in_order_from_memory_and_files(dealt, small: bool, tmp_path_factory) -> None:
+    folder: Path = tmp_path_factory.mktemp("rows")
+    values = np.arange(COUNT * 3, dtype=np.float32).reshape(COUNT, 3)
+    joined = Rows()
+    for number, batches in enumerate(dealt):
+        shard = Rows()
+        for positions in batches:
+            shard.add(positions, {"v": values[positions]})
+        if number % 2:  # every other shard goes to a file
+            index, columns = shard.take_held()
+            if len(index):
+                np.savez(folder / f"{number}.npz", **{f"m/{name}": column for name, column in columns.items()})
+                shard.add_file(index, ["v"], folder / f"{number}.npz", "m/")
+        joined.merge(shard)
+    assert joined.index().tolist() == list(range(COUNT))
+    np.testing.assert_array_equal(joined.column("v"), values)
+    patch = pytest.MonkeyPatch()
+    with patch.context() as patched:
+        if small:
+            patched.setattr("tokbench.rows.HELD", 0)
+        again = np.full_like(values, np.nan)
+        for ranks, block in joined.blocks("v"):
+            again[ranks] = block
+    np.testing.assert_array_equal(again, values)
+
+
+@SETTINGS
+@given(st.integers(2, 40), st.integers(1, 6), st.integers(0, 2**32 - 1), st.floats(0, 1e6))
+def test_sums_of_parts_are_the_moments_of_the_whole(count: int, width: int, seed: int, far: float) -> None:
+    """Far from the origin, too, where the difference of two large sums would lose everything."""
+    rows = np.random.default_rng(seed).normal(size=(count, width)) + far
+    cut = count // 2
+    first, second = Sums(rows[0]), Sums(rows[0])
+    first.add(rows[:cut])
+    second.add(rows[cut:])
+    both = first + second if first.count and second.count else first if first.count else second
+    mean, covariance = both.moments()
+    np.testing.assert_allclose(mean, rows.mean(axis=0), rtol=1e-12, atol=1e-9)
+    np.testing.assert_allclose(covariance, np.atleast_2d(np.cov(rows, rowvar=False)), rtol=1e-6, atol=1e-8)

@@ -1,0 +1,92 @@
+"""bfloat16 by request: named in the result with what it changed, and never mixed with float32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tokbench.dataset import UNIT, open_dataset
+from tokbench.errors import NotApplicable
+from tokbench.evaluate import evaluate
+from tokbench.metrics.frechet import Frechet
+from tokbench.plugins import load_adapter
+from tokbench.protocol import TOKBENCH
+from tokbench.readers import Networks
+from tokbench.readers.backend import Precision
+from tokbench.result import Result
+from tokbench.statistics import Statistics
+
+LIMIT = UNIT + 4
+
+
+def measured(precision: Precision, cache: Path | None) -> Result:
+    (result,) = evaluate(
+        [load_adapter("jpeg.q10")],
+        open_dataset("samples", TOKBENCH, limit=LIMIT),
+        ["psnr", "fd_efficientnet"],
+        networks=Networks(precision=precision),
+        cache=cache,
+    )
+    assert result.error is None
+    return result
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
+    """The same in both precisions, with one cache."""
+    cache = tmp_path_factory.mktemp("cache")
+    return {precision: measured(precision, cache) for precision in ("float32", "bfloat16")}
+
+
+def test_the_result_says_what_the_precision_changed(both: dict[str, Result]) -> None:
+    whole, half = both["float32"], both["bfloat16"]
+    assert (whole.provenance["precision"], half.provenance["precision"]) == ("float32", "bfloat16")
+    told = half.provenance["metrics"]["fd_efficientnet"]
+    assert told["precision"] == "bfloat16"
+    effect = told["effect of the precision"]
+    exact, _, rest = effect.partition(" in float32, ")
+    assert rest.endswith(f" in bfloat16, on the first {UNIT} images")
+    (first,) = evaluate([load_adapter("jpeg.q10")], open_dataset("samples", TOKBENCH, limit=UNIT), ["fd_efficientnet"])
+    assert float(exact) == pytest.approx(first.metrics["fd_efficientnet"]["value"], rel=1e-5)
+    assert float(rest.split()[0]) == pytest.approx(float(exact), rel=0.5)  # ReLU6 and depthwise filters suffer most
+    assert "effect of the precision" not in whole.provenance["metrics"]["fd_efficientnet"]
+    assert "psnr" not in half.provenance["metrics"]  # it reads no network
+
+
+def test_numbers_without_a_network_are_the_same(both: dict[str, Result]) -> None:
+    assert both["float32"].metrics["psnr"] == both["bfloat16"].metrics["psnr"]
+
+
+def test_cached_features_of_one_precision_do_not_serve_the_other(both: dict[str, Result], tmp_path: Path) -> None:
+    alone = measured("bfloat16", tmp_path)
+    assert alone.metrics == both["bfloat16"].metrics
+    again = measured("bfloat16", tmp_path)
+    assert again.metrics == alone.metrics
+    kinds = list((tmp_path / "features").iterdir())
+    assert len(kinds) == 2  # bfloat16, and the few in float32 that the comparison takes
+
+
+def test_a_result_of_another_precision_is_replaced(both: dict[str, Result], tmp_path: Path) -> None:
+    both["float32"].save(tmp_path)
+    _, replaced = both["bfloat16"].save(tmp_path)
+    assert replaced
+
+
+def test_statistics_of_another_precision_are_refused() -> None:
+    network = Networks(precision="bfloat16").get("efficientnet-lite0")
+    network.want("pooled")
+    moments = (torch.zeros(1280).numpy(), torch.eye(1280).numpy())
+    made = Statistics({"pooled": moments}, network.name, None, "float32", network.sha256)
+    with pytest.raises(NotApplicable, match="was made with precision float32, this run uses bfloat16"):
+        Frechet("fd_efficientnet", network, "pooled", TOKBENCH, made)
+
+
+def test_the_command_line(cli, photo_folder: Path, tmp_path: Path) -> None:
+    done = cli(
+        "eval", "jpeg.q10", "--data", photo_folder, "--metrics", "fd_efficientnet", "--precision", "bfloat16", "--out",
+        tmp_path,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "bfloat16" in next(tmp_path.rglob("*.json")).read_text()

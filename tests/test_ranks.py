@@ -1,0 +1,151 @@
+"""Several processes: the result of one, and an error that names the rank where one of them dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tokbench.result import load
+
+WHAT = ["toy.p8", "jpeg.q50", "--data", "samples", "--metrics", "psnr,ssim,fd_efficientnet,codebook"]
+
+
+def environment(cache: Path, **more: object) -> dict[str, str]:
+    return os.environ | {"TOKBENCH_CACHE": str(cache), "OMP_NUM_THREADS": "1"} | {k: str(v) for k, v in more.items()}
+
+
+def alone(out: Path, cache: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "tokbench", "eval", *WHAT, "--out", str(out)], env=environment(cache), check=True,
+        capture_output=True, timeout=200,
+    )  # fmt: skip
+
+
+def torchrun(out: Path, cache: Path, ranks: int = 2) -> subprocess.CompletedProcess[str]:
+    launch = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}", f"--master-port={free()}"]
+    return subprocess.run(
+        [*launch, "-m", "tokbench", "eval", *WHAT, "--out", str(out)], env=environment(cache), text=True,
+        capture_output=True, timeout=200,
+    )  # fmt: skip
+
+
+def free() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start(rank: int, port: int, out: Path, cache: Path) -> subprocess.Popen[str]:
+    """One rank by itself, as a launcher that does not watch over the others would start it."""
+    joined = environment(cache, RANK=rank, WORLD_SIZE=2, LOCAL_RANK=rank, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    return subprocess.Popen(
+        [sys.executable, "-m", "tokbench", "eval", *WHAT, "--out", str(out)], env=joined, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    alone(folder / "out", folder / "cache")
+    return folder / "out"
+
+
+def equal(out: Path, expected: Path) -> None:
+    """Codec values and counts bit for bit, network values within 1e-5 and Fréchet distances within 1e-6."""
+    for path in expected.rglob("*.json"):
+        ours, theirs = load(out / path.relative_to(expected)), load(path)
+        assert ours.metrics.keys() == theirs.metrics.keys()
+        assert ours.provenance["data"] == theirs.provenance["data"]
+        for number, entry in theirs.metrics.items():
+            near = 1e-6 if number.startswith("fd_") else 0
+            assert ours.metrics[number]["value"] == pytest.approx(entry["value"], rel=near, abs=0), number
+        for number, values in theirs.per_image.items():
+            np.testing.assert_array_equal(ours.per_image[number], values)
+
+
+def test_two_processes_give_the_result_of_one(tmp_path: Path, expected: Path) -> None:
+    done = torchrun(tmp_path / "out", tmp_path / "cache")
+    assert done.returncode == 0, done.stderr
+    equal(tmp_path / "out", expected)
+    assert done.stdout.count("samples: 108 images") == 1  # rank 0 alone prints
+    assert not list((tmp_path / "cache" / "runs").iterdir())
+
+
+def test_nodes_without_a_common_folder(tmp_path: Path, expected: Path) -> None:
+    """Each rank has a cache of its own; its files come to rank 0 through the process group."""
+    port = free()
+    both = [start(rank, port, tmp_path / "out", tmp_path / f"cache{rank}") for rank in (0, 1)]
+    for process in both:
+        _, told = process.communicate(timeout=200)
+        assert process.returncode == 0, told
+    equal(tmp_path / "out", expected)
+
+
+@pytest.mark.parametrize("victim", [1, 0])
+def test_a_killed_rank_is_named_and_the_run_resumes(tmp_path: Path, expected: Path, victim: int) -> None:
+    port, cache = free(), tmp_path / "cache"
+    both = [start(rank, port, tmp_path / "out", cache) for rank in (0, 1)]
+    deadline = time.monotonic() + 120
+    while not list((cache / "runs").glob("*/0*.npz")):
+        assert time.monotonic() < deadline
+        assert both[0].poll() is None, both[0].communicate()
+        time.sleep(0.02)
+    both[victim].send_signal(signal.SIGKILL)
+    both[victim].communicate(timeout=60)
+    _, told = both[1 - victim].communicate(timeout=120)
+    assert both[1 - victim].returncode == 1
+    assert f"rank {victim} ended before its share was done" in told
+    assert "run the same command again" in told
+    assert not list((tmp_path / "out").rglob("*.json"))
+    kept = {path.relative_to(cache): path.stat().st_mtime_ns for path in (cache / "runs").rglob("0*.npz")}
+    assert kept
+    done = torchrun(tmp_path / "out", cache)
+    assert done.returncode == 0, done.stderr
+    equal(tmp_path / "out", expected)
+
+
+def test_torchrun_names_a_rank_that_fails(tmp_path: Path) -> None:
+    """One that cannot write its cache: the launcher ends the others and says which one it was."""
+    (tmp_path / "cache").write_text("no folder")
+    done = torchrun(tmp_path / "out", tmp_path / "cache")
+    assert done.returncode != 0
+    assert "several processes need a cache folder that they can write" in done.stderr
+    assert "rank " in done.stderr
+
+
+def test_a_lonely_rank_is_told_to_use_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    monkeypatch.delenv("RANK", raising=False)
+    done = cli("eval", "identity", "--out", tmp_path)
+    assert done.exit_code == 2
+    assert "start with torchrun" in done.stderr
+
+
+def test_shares_are_disjoint_and_whole() -> None:
+    from tokbench.ranks import Ranks
+
+    items = list(range(11))
+    shares = [Ranks(rank, 3).share(items) for rank in range(3)]
+    assert sorted(item for share in shares for item in share) == items
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_files_outside_the_cache_are_refused(tmp_path: Path) -> None:
+    from tokbench.errors import TokbenchError
+    from tokbench.ranks import _inside
+
+    assert _inside(tmp_path, "runs/a.npz") == tmp_path / "runs" / "a.npz"
+    for name in ("../a", "/etc/passwd", "runs/../../a"):
+        with pytest.raises(TokbenchError, match="outside the cache"):
+            _inside(tmp_path, name)

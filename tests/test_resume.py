@@ -1,0 +1,284 @@
+"""Interrupted runs: whatever stops one, the same command goes on and gives the identical result."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tokbench.dataset import UNIT, open_dataset
+from tokbench.evaluate import evaluate
+from tokbench.journal import unfinished
+from tokbench.plugins import Loaded, load_adapter
+from tokbench.protocol import TOKBENCH
+from tokbench.result import Result
+from tokbench.tokenizer import Tokenizer, TokenizerSpec
+from tokbench.tokens import Tokens
+
+COUNT = 3 * UNIT + 5
+METRICS = ["rate", "psnr", "ssim", "rfid_64", "codebook"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hundred noisy gradients of 32 x 32 px."""
+    folder = tmp_path_factory.mktemp("many")
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0, 200, 32)[None, :, None]
+    for i in range(COUNT):
+        pixels = ramp * rng.random((1, 1, 3)) + 55 * rng.random((32, 32, 3))
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:03d}.png")
+    return folder
+
+
+class Counting(Tokenizer):
+    """16 grey levels of 4 x 4 blocks; counts images, and fails at one of them while it is told to."""
+
+    spec = TokenizerSpec("counting", "discrete", downsample=4, codebook={"codes": 16}, bits_per_token=4)
+
+    def __init__(self, fail_after: int | None = None) -> None:
+        self.encoded, self.fail_after = 0, fail_after
+
+    def encode(self, images: torch.Tensor) -> Tokens:
+        self.encoded += len(images)
+        if self.fail_after is not None and self.encoded > self.fail_after:
+            raise RuntimeError("the device is lost")
+        codes = (torch.nn.functional.avg_pool2d(images.mean(1), 4) * 15).round().long()
+        return Tokens.of_indices(codes, 16)
+
+    def decode(self, tokens: Tokens, seeds) -> torch.Tensor:
+        grey = tokens.tensor.float()[:, None].repeat(1, 3, 1, 1) / 15
+        return torch.nn.functional.interpolate(grey, scale_factor=4)
+
+
+def run(folder: Path, networks, cache: Path | None, model: Counting | None = None, **options) -> Result:
+    model = model or Counting()
+    (result,) = evaluate(
+        [Loaded("counting", "counting", model, {})],
+        open_dataset(str(folder), TOKBENCH),
+        METRICS,
+        networks=networks,
+        cache=cache,
+        **options,
+    )
+    return result
+
+
+def alike(one: Result, other: Result) -> None:
+    """Equal in every number, interval, per-image value and replicate, bit for bit."""
+    assert one.error is None
+    assert other.error is None
+    assert json.dumps(one.facts(), sort_keys=True) == json.dumps(other.facts(), sort_keys=True)
+    for name, values in one.per_image.items():
+        np.testing.assert_array_equal(values, other.per_image[name])
+    for name, made in one.replicates.items():
+        np.testing.assert_array_equal(made.as_array(), other.replicates[name].as_array())
+
+
+@pytest.mark.parametrize("batch_size", [8, 64])
+def test_a_run_that_failed_half_way_goes_on(folder: Path, networks, tmp_path: Path, batch_size: int) -> None:
+    whole = run(folder, networks, None, batch_size=batch_size)
+    broken = Counting(fail_after=70 + 8)  # some images are tried once more than needed
+    failed = run(folder, networks, tmp_path, broken, batch_size=batch_size)
+    assert "the device is lost" in failed.error
+    assert "failed on the batch that starts with 064.png" in failed.error
+    (left,) = unfinished(tmp_path / "runs")
+    assert (left.about["adapter"], left.about["images"], left.images) == ("counting", COUNT, 2 * UNIT)
+    again = Counting()
+    alike(run(folder, networks, tmp_path, again, batch_size=batch_size), whole)
+    assert again.encoded <= COUNT - 2 * UNIT + 4
+
+
+def test_a_finished_run_whose_result_was_not_saved_computes_nothing(folder: Path, networks, tmp_path: Path) -> None:
+    first = run(folder, networks, tmp_path)
+    again = Counting()
+    second = run(folder, networks, tmp_path, again)
+    alike(second, first)
+    assert again.encoded == 0
+    first.journal.discard()
+    assert list(unfinished(tmp_path / "runs"))  # the second one holds it still
+    second.journal.discard()
+    assert not list(unfinished(tmp_path / "runs"))
+
+
+def test_the_last_one_deletes_the_journal(folder: Path, networks, tmp_path: Path) -> None:
+    result = run(folder, networks, tmp_path)
+    result.journal.discard()
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_changed_pixels_are_measured_again(folder: Path, networks, tmp_path: Path) -> None:
+    """Same names, same number of bytes even; only the unit of the changed image is computed again."""
+    shutil.copytree(folder, tmp_path / "many")
+    run(tmp_path / "many", networks, tmp_path / "cache")
+    image = Image.open(tmp_path / "many" / "040.png")
+    size = (tmp_path / "many" / "040.png").stat().st_size
+    image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "many" / "040.png")
+    data = (tmp_path / "many" / "040.png").read_bytes()
+    (tmp_path / "many" / "040.png").write_bytes(data.ljust(size, b"\0"))
+    again = Counting()
+    name = open_dataset(str(folder), TOKBENCH).name
+    result = run(tmp_path / "many", networks, tmp_path / "cache", again)
+    fresh = run(tmp_path / "many", networks, None)
+    if result.dataset == name or len(data) <= size:
+        assert again.encoded <= UNIT + 4
+    alike(result, fresh)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "foreign"])
+def test_damaged_files_of_the_cache_are_made_again(folder: Path, networks, tmp_path: Path, damage: str) -> None:
+    first = run(folder, networks, tmp_path)
+    files = sorted(tmp_path.rglob("*.npz"))
+    assert len(files) == 2 * 4  # the journal's units, and the references' features
+    for file in files[::2]:
+        data = bytearray(file.read_bytes())
+        if damage == "flip":
+            data[len(data) // 2] ^= 0x10
+        made = {"cut": data[: len(data) // 2], "flip": data, "empty": b"", "foreign": b"PK\x03\x04 something else"}
+        file.write_bytes(bytes(made[damage]))
+    alike(run(folder, networks, tmp_path), first)
+
+
+def test_features_of_references_are_computed_once(folder: Path, networks, tmp_path: Path, monkeypatch) -> None:
+    network = networks.get("inception-2015-12-05")
+    seen = 0
+    forward = type(network).forward
+
+    def counted(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        nonlocal seen
+        seen += len(images)
+        return forward(self, images)
+
+    monkeypatch.setattr(type(network), "forward", counted)
+    first = run(folder, networks, tmp_path)
+    both, seen = seen, 0
+    first.journal.discard()
+    alike(run(folder, networks, tmp_path), first)
+    assert seen == both / 2  # of the reconstructions alone
+
+
+def test_rows_in_files_take_no_memory_and_large_sets_go_block_by_block(
+    folder: Path, networks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums over blocks give what the whole set gives, in the value and in every replicate."""
+    whole = run(folder, networks, tmp_path / "a")
+    monkeypatch.setattr("tokbench.rows.HELD", 64)
+    parts = run(folder, networks, tmp_path / "b")
+    for number, entry in whole.metrics.items():
+        if entry["value"] is not None:
+            assert parts.metrics[number]["value"] == pytest.approx(entry["value"], rel=1e-6), number
+    for number, made in whole.replicates.items():
+        np.testing.assert_allclose(parts.replicates[number].as_array(), made.as_array(), rtol=1e-5)
+
+
+def test_out_of_memory_halves_the_batch(folder: Path, networks) -> None:
+    class Large(Counting):
+        def encode(self, images: torch.Tensor) -> Tokens:
+            if len(images) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().encode(images)
+
+    alike(run(folder, networks, None, Large(), batch_size=16), run(folder, networks, None, batch_size=2))
+
+    class Never(Counting):
+        def encode(self, images: torch.Tensor) -> Tokens:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    assert "out of memory with a single image, 000.png" in run(folder, networks, None, Never()).error
+
+
+def test_a_cache_that_cannot_be_written_costs_only_resuming(folder: Path, networks, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    told: list[str] = []
+    alike(run(folder, networks, tmp_path / "file", warn=told.append), run(folder, networks, None))
+    assert any("cannot be resumed" in text for text in told)
+    assert any("kept in memory only" in text for text in told)
+
+
+COMMAND = ["eval", "toy.p8", "--metrics", "psnr,ssim,ms_ssim,fd_efficientnet", "--json"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_process_goes_on_where_it_was(number: signal.Signals, tmp_path: Path, root: Path) -> None:
+    """A whole process, stopped as soon as it has kept a unit; its second start gives what an undisturbed run gives."""
+    environment = os.environ | {"TOKBENCH_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tokbench", *COMMAND, "--data", "samples", "--limit", "128"]
+
+    def started(out: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*command, "--out", str(tmp_path / out)],
+            cwd=root, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    first = started("out")
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "cache" / "runs").glob("*/0*.npz")):
+        assert first.poll() is None, first.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    first.send_signal(number)
+    _, told = first.communicate(timeout=60)
+    assert first.returncode in (-number, 128 + number)
+    if number != signal.SIGKILL:
+        assert f"stopped by {number.name}" in told
+        assert "the same command goes on" in told
+    assert not (tmp_path / "out" / "toy.p8").exists()
+    kept = len(list((tmp_path / "cache" / "runs").glob("*/0*.npz")))
+    assert 1 <= kept < 4
+    again = started("out")
+    out, told = again.communicate(timeout=120)
+    assert again.returncode == 0, told
+    environment["TOKBENCH_CACHE"] = str(tmp_path / "other")
+    undisturbed, _ = started("undisturbed").communicate(timeout=120)
+    assert out == undisturbed
+    assert not list((tmp_path / "cache" / "runs").iterdir())
+
+
+def test_resuming_needs_the_same_adapter(folder: Path, networks, tmp_path: Path) -> None:
+    """Another tokenizer of the same name, data and metrics has a journal of its own."""
+
+    class Darker(Counting):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.module = torch.nn.Linear(2, 2)
+
+        def decode(self, tokens: Tokens, seeds) -> torch.Tensor:
+            return super().decode(tokens, seeds) * 0.5
+
+    run(folder, networks, tmp_path)
+    alike(run(folder, networks, tmp_path, Darker()), run(folder, networks, None, Darker()))
+
+
+def test_images_made_elsewhere_are_compared_by_their_pixels(folder: Path, networks, tmp_path: Path) -> None:
+    """A folder of reconstructions that changes between two runs has no weights that would tell."""
+    shutil.copytree(folder, tmp_path / "made")
+
+    def measured(cache: Path | None) -> Result:
+        (result,) = evaluate(
+            [load_adapter(f"images:{tmp_path / 'made'}")],
+            open_dataset(str(folder), TOKBENCH),
+            ["psnr", "rfid_64"],
+            networks=networks,
+            cache=cache,
+        )
+        return result
+
+    before = measured(tmp_path / "cache")
+    alike(measured(tmp_path / "cache"), before)
+    picture = np.asarray(Image.open(tmp_path / "made" / "050.png"))
+    Image.fromarray(255 - picture).save(tmp_path / "made" / "050.png")
+    after = measured(tmp_path / "cache")
+    alike(after, measured(None))
+    assert after.provenance["adapter"]["fingerprint"] != before.provenance["adapter"]["fingerprint"]
+    assert after.metrics["psnr"]["value"] != before.metrics["psnr"]["value"]

@@ -1,0 +1,50 @@
+"""Mean and covariance from sums, so that memory does not grow with the number of vectors."""
+
+from __future__ import annotations
+
+import numpy as np
+
+Moments = tuple[np.ndarray, np.ndarray]
+"""Mean (D,) and covariance (D, D)."""
+
+
+class Sums:
+    """Sums of vectors (D,) and of their products, in float64, around an `origin` so that little is lost in the
+    difference of the two: the first vector, where none is given."""
+
+    def __init__(self, origin: np.ndarray | None = None) -> None:
+        self.count, self.origin = 0, origin
+        self._sum: np.ndarray | None = None
+        self._products: np.ndarray | None = None
+
+    def add(self, rows: np.ndarray) -> None:
+        """Take in vectors (n, D)."""
+        if not len(rows):
+            return
+        wide = rows.astype(np.float64)
+        if self.origin is None:
+            self.origin = wide[0]
+        shifted = wide - self.origin
+        self.count += len(rows)
+        if self._sum is None or self._products is None:
+            self._sum, self._products = shifted.sum(axis=0), shifted.T @ shifted
+        else:
+            self._sum += shifted.sum(axis=0)
+            self._products += shifted.T @ shifted
+
+    def __add__(self, other: Sums) -> Sums:
+        """Of both sets. Their origins must be the same."""
+        assert self.origin is not None and other.origin is not None and np.array_equal(self.origin, other.origin)
+        both = Sums(self.origin)
+        both.count = self.count + other.count
+        assert self._sum is not None and self._products is not None
+        assert other._sum is not None and other._products is not None
+        both._sum, both._products = self._sum + other._sum, self._products + other._products
+        return both
+
+    def moments(self) -> Moments:
+        """Mean, and covariance divided by count - 1."""
+        assert self._sum is not None and self._products is not None and self.origin is not None
+        mean = self._sum / self.count
+        spread = self._products - self.count * np.outer(mean, mean)
+        return self.origin + mean, spread / max(self.count - 1, 1)

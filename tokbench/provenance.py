@@ -1,0 +1,57 @@
+"""What a result says of how it was made: adapter, weights, protocol."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokbench.plugins import Loaded
+from tokbench.protocol import Protocol
+
+
+def describe_protocol(protocol: Protocol) -> dict[str, Any]:
+    """What a result must say of its protocol: name, hash, and what its authors use."""
+    published = {key: value for key in ("size", "num_images") if (value := getattr(protocol.published, key))}
+    return {"name": protocol.name, "sha256": protocol.sha256} | ({"published": published} if published else {})
+
+
+def describe_adapter(adapter: Loaded) -> dict[str, Any]:
+    """What a result must say of its adapter: the spec, and hashes of its weights."""
+    spec = adapter.model.spec
+    told: dict[str, Any] = {"source": adapter.source, "kind": spec.kind, "range": list(spec.range)}
+    for key in ("multiple", "size", "downsample", "num_tokens", "codebook", "bits_per_token"):
+        if value := getattr(spec, key):
+            told[key] = value
+    if adapter.model.dtype != torch.float32:
+        told["dtype"] = str(adapter.model.dtype).removeprefix("torch.")
+    if adapter.weights:
+        told["weights"] = adapter.weights
+    if adapter.code:
+        told["code_sha256"] = adapter.code
+    if adapter.model.module is not None:
+        told["parameters_sha256"] = hash_module(adapter.model.module)
+    return told
+
+
+@cache
+def code_of(folder: Path) -> str:
+    """sha256 over the Python files in a folder: what was measured with other code must not be mixed."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def hash_module(module: nn.Module) -> str:
+    """sha256 over names, shapes and values of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        if isinstance(tensor, Tensor):
+            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
