@@ -1,0 +1,129 @@
+"""One contender, as a whole process: `python benchmarks/jobs.py NAME REFERENCE IMAGES WEIGHTS` prints its numbers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def tokbench(reference: str, images: str, weights: str, *options: str) -> dict[str, float]:
+    """The command line, told that WEIGHTS is the FID network."""
+    from click.testing import CliRunner
+
+    from tokbench.cli import main
+
+    file = _take(weights)
+    command = ["eval", f"images:{images}", "--data", reference, "--metrics", "rfid,psnr,ssim,lpips", "--json", "--out"]
+    done = CliRunner().invoke(main, [*command, str(file.parent / "results"), *options])
+    if done.exit_code:
+        raise SystemExit(done.output)
+    (facts,) = json.loads(done.stdout)
+    numbers = {name: entry["value"] for name, entry in facts["metrics"].items()}
+    return {"fid": numbers["rfid"], "psnr": numbers["psnr"], "ssim": numbers["ssim"], "lpips": numbers["lpips"]}
+
+
+def _take(weights: str) -> Path:
+    """Let tokbench take this file for the FID network, published or not."""
+    from tokbench import weights as places
+
+    file, before = Path(weights), places.search_dirs
+    places.NETWORKS[places.INCEPTION] = (places.WeightFile(file.name, places.sha256_of(file), "the benchmark"),)
+    places.search_dirs = lambda: [file.parent, *before()]
+    return file
+
+
+def torch_fidelity(reference: str, images: str, weights: str) -> dict[str, float]:
+    """torch-fidelity for FID, then the lpips package and scikit-image over the pairs."""
+    from torch_fidelity import calculate_metrics
+
+    found = calculate_metrics(
+        input1=images, input2=reference, fid=True, cuda=False, verbose=False, batch_size=16,
+        feature_extractor_weights_path=weights, save_cpu_ram=True, cache=False,
+    )  # fmt: skip
+    return {"fid": found["frechet_inception_distance"]} | pairs(reference, images)
+
+
+def pytorch_fid(reference: str, images: str, weights: str) -> dict[str, float]:
+    """pytorch-fid for FID, then the lpips package and scikit-image over the pairs. Its resize is another convention."""
+    import torch
+    from pytorch_fid import fid_score, inception
+
+    state = torch.load(weights, weights_only=True)
+    inception.load_state_dict_from_url = lambda *args, **kwargs: state  # the very file, under the same names
+    fid = fid_score.calculate_fid_given_paths([images, reference], 16, "cpu", 2048, num_workers=2)
+    return {"fid": float(fid)} | pairs(reference, images)
+
+
+def pairs(reference: str, images: str) -> dict[str, float]:
+    """PSNR and SSIM by scikit-image, LPIPS-alex by lpips, in batches of 16."""
+    import lpips
+    import numpy as np
+    import torch
+    from PIL import Image
+    from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+    from tokbench.readers import Networks
+
+    network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)  # its linear heads, and no download of a trunk
+    ours: Any = Networks().get("lpips-alex")
+    network.net.load_state_dict(ours.trunk.net.state_dict())  # the same trunk, wherever its file lies
+    network.eval()
+    names = sorted(path.name for path in Path(reference).iterdir())
+    psnr, ssim, distance = [], [], []
+    for start in range(0, len(names), 16):
+        sides = [
+            [np.asarray(Image.open(Path(folder) / name).convert("RGB")) for name in names[start : start + 16]]
+            for folder in (reference, images)
+        ]
+        for x, y in zip(*sides, strict=True):
+            psnr.append(peak_signal_noise_ratio(x, y, data_range=255))
+            ssim.append(
+                structural_similarity(
+                    x, y, data_range=255, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+                )
+            )
+        first, second = (torch.from_numpy(np.stack(side)).permute(0, 3, 1, 2) / 127.5 - 1 for side in sides)
+        with torch.inference_mode():
+            distance += network(first, second).flatten().tolist()
+    return {"psnr": float(np.mean(psnr)), "ssim": float(np.mean(ssim)), "lpips": float(np.mean(distance))}
+
+
+def bare(reference: str, images: str, weights: str, *, precision: str = "float32", sides: int = 2) -> dict[str, float]:
+    """Nothing but tokbench's forward passes, on noise: what no pipeline over these networks can beat."""
+    import torch
+
+    from tokbench.readers import Networks
+    from tokbench.readers.network import CHUNK
+    from tokbench.weights import INCEPTION
+
+    _take(weights)
+    networks = Networks(precision=precision)  # type: ignore[arg-type]
+    inception, lpips = networks.get(INCEPTION), networks.get("lpips-alex")
+    inception.want("2048")
+    count = len(list(Path(reference).iterdir()))
+    noise = (torch.rand(CHUNK, 3, 256, 256) * 255).round() / 255
+    inception(noise), lpips(noise)
+    entered = [(network, *next(iter(network._compiled.items()))) for network in (inception, lpips)]
+    for network, key, compiled in entered:
+        passes = sides if network is inception else 2
+        given = torch.rand(*key[1:])
+        for _ in range(passes * -(-count // CHUNK)):
+            compiled(given)
+    return {}
+
+
+JOBS = {
+    "torch-fidelity": torch_fidelity,
+    "pytorch-fid": pytorch_fid,
+    "tokbench": tokbench,
+    "tokbench bf16": lambda *given: tokbench(*given, "--precision", "bfloat16"),
+    "bare": bare,
+    "bare, references cached": lambda *given: bare(*given, sides=1),
+    "bare bf16": lambda *given: bare(*given, precision="bfloat16"),
+    "bare bf16, references cached": lambda *given: bare(*given, precision="bfloat16", sides=1),
+}
+
+if __name__ == "__main__":
+    print(json.dumps(JOBS[sys.argv[1]](*sys.argv[2:])))
