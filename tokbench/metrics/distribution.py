@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -11,6 +12,7 @@ from tokbench.batch import Batch, Side
 from tokbench.errors import NotApplicable
 from tokbench.halves import Halves, Replicates
 from tokbench.metrics.metric import Metric
+from tokbench.parallel import each
 from tokbench.protocol import TOKBENCH, Protocol
 from tokbench.rows import Rows
 from tokbench.statistics import Statistics
@@ -120,13 +122,14 @@ class Distribution(Metric):
         def on(first: np.ndarray, second: np.ndarray) -> float:
             return self.statistic(reference[first] if len(reference) else reference, image[second])
 
-        whole, parts = [], []
-        for first, second in zip(self._own(halves), halves, strict=True):
-            whole.append(on(first, second))
-            if self.quarters:
-                (a, b), (x, y) = halved(first), halved(second)
-                parts.append((on(a, x) + on(b, y)) / 2)
-        return {self._name: Replicates(np.array(whole), np.array(parts) if parts else None)}
+        def both(pair: tuple[np.ndarray, np.ndarray]) -> tuple[float, float]:
+            if not self.quarters:
+                return on(*pair), math.nan
+            (a, b), (x, y) = map(halved, pair)
+            return on(*pair), (on(a, x) + on(b, y)) / 2
+
+        found = np.array(each(both, zip(self._own(halves), halves, strict=True)))
+        return {self._name: Replicates(found[:, 0], found[:, 1] if self.quarters else None)}
 
     def _own(self, halves: Halves) -> Halves:
         """The references' halves: those of the images that were made from them, else drawn apart."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from tokbench.halves import Halves, Replicates
 from tokbench.metrics.distribution import Distribution, halved
 from tokbench.moments import Sums
+from tokbench.parallel import each
 from tokbench.rows import Rows
 
 
@@ -104,14 +106,15 @@ class Frechet(Distribution):
             if self.compares:
                 theirs = _quarters(next(own), next(own), len(self.references))
                 reference = sums(self.references, self._layer, theirs, 4)
-            for first in (0, 2):
-                whole.append(self._between(reference, image, first, first + 2))
-                quarters = [self._between(reference, image, k, k + 1) for k in (first, first + 1)]
-                parts.append(sum(quarters) / 2)
+            spans = [(0, 2), (2, 4), (0, 1), (1, 2), (2, 3), (3, 4)]
+            found = each(partial(self._between, reference, image), spans)
+            whole += found[:2]
+            parts += [(found[2] + found[3]) / 2, (found[4] + found[5]) / 2]
         return {self._name: Replicates(np.array(whole), np.array(parts))}
 
-    def _between(self, reference: list[Sums], image: list[Sums], first: int, last: int) -> float:
-        """The distance over some of the parts."""
+    def _between(self, reference: list[Sums], image: list[Sums], span: tuple[int, int]) -> float:
+        """The distance over some of the parts, from the first to before the last."""
+        first, last = span
         theirs = _joined(reference[first:last]).moments() if reference else self._moments
         return frechet_distance(*theirs, *_joined(image[first:last]).moments())
 
