@@ -136,16 +136,16 @@ def main() -> None:
             made = measure(contender, arguments, asked.work)
             found[contender.title].append(made)
             print(f"round {number + 1}: {contender.title}: {made.wall:.1f} s, {made.cpu:.1f} CPU s", file=sys.stderr)
-    against = chosen[0].title
-    told = (
-        f"{asked.images:,} images of 256 px, {asked.rounds} rounds, {os.cpu_count()} cores; the FID network has "
-        f"{'the published weights' if published else 'stand-in weights, so its FID means nothing by itself'}.\n\n"
-        f"{table(found, against)}\n\nThe numbers, and their relative difference from the first line's:\n\n"
-        f"{equality(found, against)}\n"
-    )
+        against = chosen[0].title
+        told = (
+            f"{asked.images:,} images of 256 px, {number + 1} rounds, {os.cpu_count()} cores; the FID network has "
+            f"{'the published weights' if published else 'stand-in weights, so its FID means nothing by itself'}.\n\n"
+            f"{table(found, against)}\n\nThe numbers, and their relative difference from the first line's:\n\n"
+            f"{equality(found, against)}\n"
+        )
+        if asked.out:  # after every round, so that what was measured is kept if a later one is interrupted
+            asked.out.write_text(told, encoding="utf-8")
     print(told)
-    if asked.out:
-        asked.out.write_text(told, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tokbench.errors import MissingField
-from tokbench.pixels import levels, rounded
+from tokbench.pixels import levels, rounded, to_bytes
 from tokbench.protocol import Rounding
 from tokbench.tokens import Tokens
 
@@ -97,8 +97,8 @@ class Batch:
         memo = self.reference_memo if side == "reference" else self.image_memo
         with memo.lock:
             if rounding not in memo.levels:
-                found = levels(self.rounded(side, rounding), torch.float64 if rounding == "none" else torch.float32)
-                memo.levels[rounding] = found if rounding == "none" else found.to(torch.uint8)
+                images = self.rounded(side, rounding)
+                memo.levels[rounding] = levels(images) if rounding == "none" else to_bytes(images)
             return memo.levels[rounding]
 
     def features(self, network: Network, side: Side, rounding: Rounding = "nearest") -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -68,10 +69,10 @@ class Run:
                 self.metrics[name] = metrics.build(name, networks, model, protocol, self.batch_size, statistics)
             except CannotMeasure as error:
                 self.skipped[name] = error
-        if networks.precision == "float32" or statistics is not None:
+        if networks.precision == "float32":
             return
-        for name in self.metrics:
-            if METRICS[name].network:
+        for name in [name for name in self.metrics if METRICS[name].network]:
+            with suppress(CannotMeasure):  # where a protocol compares with statistics, of one precision only
                 for probe in (networks.whole, networks):
                     made = metrics.build(name, probe, model, protocol, self.batch_size)
                     self.probes[f"{probe.precision}/{name}"] = made

@@ -55,7 +55,7 @@ def reconstruct(
         tokens, pieces, encoding, decoding = [], [], 0.0, 0.0
         for start in range(0, len(tiles), batch_size):
             here = slice(start, start + batch_size)
-            part = tiles[here].to(device, copy=True) * (high - low) + low
+            part = tiles[here].to(device, copy=True).mul_(high - low).add_(low)
             if isinstance(model, ImageSource):
                 pieces.append(_finish(model.reconstruct(part, names[here]), part, model, names[here]))
                 continue
@@ -93,7 +93,7 @@ def _finish(images: Tensor, like: Tensor, model: Reconstructor, names: Sequence[
     """Decoded images from the spec's range to float32 in [0, 1], clamped, on the CPU."""
     check_images(images, like, model, names)
     low, high = model.spec.range
-    return ((images.float() - low) / (high - low)).clamp(0, 1).cpu()
+    return images.float().sub(low).div_(high - low).clamp_(0, 1).cpu()
 
 
 TASKS = {"reconstruct": reconstruct}

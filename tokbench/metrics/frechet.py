@@ -6,6 +6,7 @@ from functools import partial
 from typing import ClassVar
 
 import numpy as np
+import torch
 
 from tokbench.halves import Halves, Replicates
 from tokbench.metrics.distribution import Distribution, halved
@@ -41,7 +42,8 @@ def distance_of_sets(first: np.ndarray, second: np.ndarray) -> float:
     (mean1, root1), (mean2, root2) = _centred(first), _centred(second)
     if max(len(first), len(second)) > first.shape[1]:
         return frechet_distance(mean1, root1.T @ root1, mean2, root2.T @ root2)
-    overlap = np.linalg.svd(root1 @ root2.T, compute_uv=False).sum()
+    # PyTorch's, since NumPy's holds the interpreter's lock, and error bars are made in several threads.
+    overlap = float(torch.linalg.svdvals(torch.from_numpy(root1 @ root2.T)).sum())
     return _total(mean1 - mean2, (root1**2).sum(), (root2**2).sum(), overlap)
 
 

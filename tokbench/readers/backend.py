@@ -20,6 +20,9 @@ Precision = Literal["float32", "bfloat16"]
 Compiled = Callable[[Tensor], list[Tensor]]
 """From the input, of the shape that it was compiled for, to float32 outputs on the device."""
 
+_PARTS = 4
+"""Requests into which OpenVINO's batch is cut, each with its share of the threads: that suits the caches better."""
+
 
 class Backend:
     """The fastest library that is installed and exact in float32, for one device and one precision.
@@ -83,16 +86,25 @@ class Backend:
             # A variable of its own, since the front end does not keep it alive.
             decoder = TorchScriptPythonDecoder(traced, example_input=example[:1])
             model = front.convert(front.load(decoder))
-        model.reshape(list(example.shape))
+        count, threads = len(example), torch.get_num_threads()
+        parts = _PARTS if count % _PARTS == 0 else 1
+        model.reshape([count // parts, *example.shape[1:]])
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[self.precision],
-            "PERFORMANCE_HINT": "LATENCY",  # one batch at a time, on all threads
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": min(threads, parts),
         }
         compiled = openvino.Core().compile_model(model, "CPU", settings)
+        requests = [compiled.create_infer_request() for _ in range(parts)]
 
         def run(images: Tensor) -> list[Tensor]:
-            found = compiled(images.contiguous().numpy(), share_inputs=True)
-            return [torch.from_numpy(found[place]) for place in range(len(found))]
+            pieces = images.contiguous().chunk(parts)
+            for request, piece in zip(requests, pieces, strict=True):
+                request.start_async([piece.numpy()], share_inputs=True)
+            for request in requests:
+                request.wait()
+            # The outputs still are OpenVINO's memory; joining the parts is what copies them.
+            outputs = [[torch.from_numpy(output.data) for output in request.output_tensors] for request in requests]
+            return [torch.cat(each) for each in zip(*outputs, strict=True)]
 
         return run

@@ -140,8 +140,8 @@ class _Layers(nn.Module):
 
 
 def _tf1(images: Tensor) -> Tensor:
-    """As the TensorFlow graph, torch-fidelity and ADM: it expects 0 to 255."""
-    return (resize_like_tensorflow1(levels(images, torch.float32), SIZE) - 128) / 128
+    """As the TensorFlow graph, torch-fidelity and ADM, which expects (x - 128) / 128 for x from 0 to 255."""
+    return resize_like_tensorflow1(images * (255 / 128), SIZE).sub_(1)
 
 
 def _half_pixel(images: Tensor) -> Tensor:

@@ -81,12 +81,18 @@ class Network(ABC):
 
         `chunk`: images in one forward pass, where it is not to follow from their size.
         """
-        pieces: list[dict[str, Tensor]] = []
+        found: dict[str, Tensor] = {}
         size = chunk or self.chunk(images.shape[2], images.shape[3])
-        for part in images.split(size):
+        for start, part in zip(range(0, len(images), size), images.split(size), strict=True):
             short = size - len(part)
             padded = torch.cat([part, part[-1:].expand(short, -1, -1, -1)]) if short else part
             features = self.forward(padded)
-            kept = {layer: value[: len(part)].float() for layer, value in features.items()}
-            pieces.append(kept if self.stays else {layer: value.cpu() for layer, value in kept.items()})
-        return {layer: torch.cat([piece[layer] for piece in pieces]) for layer in pieces[0]}
+            for layer, value in features.items():
+                if size == len(images):
+                    found[layer] = value if self.stays else value.cpu()
+                    continue
+                if layer not in found:
+                    place = value.device if self.stays else "cpu"
+                    found[layer] = torch.empty((len(images), *value.shape[1:]), device=place)
+                found[layer][start : start + len(part)] = value[: len(part)]
+        return found

@@ -59,7 +59,7 @@ class LPIPSNetwork(Network):
         super().want(layer)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        outputs = self.run("trunk", lambda: self.trunk, images if self.input == "unsigned" else 2 * images - 1)
+        outputs = self.run("trunk", lambda: self.trunk, images if self.input == "unsigned" else images.mul(2).sub_(1))
         return dict(zip(LAYERS, outputs, strict=True))
 
     @torch.inference_mode()
