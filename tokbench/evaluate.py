@@ -75,15 +75,16 @@ def evaluate(
         run.attach(references)
     kept = cache is not None and all(run.journal is None or run.journal.folder for run in runs)
     if ranks.world > 1 and not kept:
-        raise DataError("several processes need a cache folder that they can write; set TOKBENCH_CACHE to one")
+        _close(runs)
+        raise DataError(
+            "several processes need a cache folder that they can write; set TOKBENCH_CACHE to one, without --no-cache"
+        )
     try:
         _pass(runs, dataset, references, task, networks.device, batch_size, seed, ranks, progress)
         if ranks.world > 1 and cache is not None:
             _join(runs, dataset, references, ranks, cache)
         if not ranks.first:
-            for run in runs:
-                if run.journal:
-                    run.journal.close()
+            _close(runs)
             return []
         refuse_empty(dataset)
         if statistics is not None:
@@ -97,10 +98,15 @@ def evaluate(
 
         return [_result(run, dataset, task, told, count) for run in runs]
     except BaseException:
-        for run in runs:
-            if run.journal:
-                run.journal.close()
+        _close(runs)
         raise
+
+
+def _close(runs: Sequence[Run]) -> None:
+    """Let go of the journals, and leave them for the same call."""
+    for run in runs:
+        if run.journal:
+            run.journal.close()
 
 
 def _pass(
@@ -170,7 +176,8 @@ def _join(runs: Sequence[Run], dataset: Dataset, references: References, ranks: 
         for run, (error, units) in zip(runs, told["runs"], strict=True):
             run.error = run.error or (f"rank {told['rank']}: {error}" if error else None)
             for unit in units if run.error is None else ():
-                if (kept := run.kept(unit, references)) is None:
+                kept = run.kept(unit)
+                if kept is None or not run.comparable(kept, references):
                     raise DataError(
                         f"unit {unit} of rank {told['rank']} cannot be read in {cache}; run the same command again"
                     )

@@ -171,27 +171,34 @@ class Run:
         made = None if batch is None else _digests(batch)
         for unit in np.unique(index // UNIT).tolist():
             here = index // UNIT == unit
-            kept = self.kept(unit, references)
+            kept = self.kept(unit)
             digests = [digest for digest, own in zip(images.digests, here, strict=True) if own]
             if kept is None or kept.digests != digests or not np.array_equal(kept.index, index[here]):
                 return False
             if made is not None and not np.array_equal(kept.load(_PIXELS, "sha256"), made[here]):
                 return False
             found.append(kept)
+        # Only now, since this takes in the features of what are surely the same pixels.
+        if not all(self.comparable(kept, references) for kept in found):
+            return False
         for kept in found:
             self.restore(kept)
         return True
 
-    def kept(self, unit: int, references: References) -> Unit | None:
-        """What the journal holds of a unit; None unless that is all that is wanted, the references' features too."""
+    def kept(self, unit: int) -> Unit | None:
+        """What the journal holds of a unit; None unless that is all that is wanted."""
         kept = self.journal.read(unit) if self.journal else None
         if kept is None or not len(kept.index) or (self.elsewhere and _PIXELS not in kept.columns):
             return None
         wanted = [*self.metrics, *(self.probes if unit < PROBED else ())]
         if any(name not in kept.columns and name not in kept.skipped for name in wanted):
             return None
+        return kept
+
+    def comparable(self, kept: Unit, references: References) -> bool:
+        """Whether the references' features of a unit are there; they are taken in."""
         present = [metric for name, metric in (self.metrics | self.probes).items() if name in kept.columns]
-        return None if any(metric.needs(references, kept.index, kept.digests) for metric in present) else kept
+        return not any(metric.needs(references, kept.index, kept.digests) for metric in present)
 
     def restore(self, kept: Unit) -> None:
         """Take in a unit of the journal."""
