@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokbench import readers
+from tokbench import pixels, readers, state
 from tokbench.dataset import UNIT
 from tokbench.errors import ResultError
 from tokbench.files import write_atomically
@@ -24,6 +24,9 @@ from tokbench.rows import UNREADABLE, Rows
 if TYPE_CHECKING:
     from tokbench.readers.network import Network
 
+_ALSO = (Path(pixels.__file__), Path(state.__file__))
+"""What the readers' code rests on: roundings, and how weights are loaded and folded."""
+
 Look = Callable[[slice], dict[str, Tensor]]
 """A network's features of some of the images at hand."""
 
@@ -32,7 +35,7 @@ class References:
     """Features by network, side and rounding. With a `folder` they go to files there, and come from them.
 
     A file holds one unit of images. Its name is a hash of the images' digests, of the network's weights, backend,
-    precision and layers, of what a protocol says of a network's input, and of the code of `tokbench.readers`; on
+    precision and layers, of what a protocol says of a network's input, and of the code that reads them; on
     anything else they do not depend. It is checked when it is read. Files are renamed into place, so several processes
     may share a folder.
     """
@@ -107,7 +110,7 @@ class References:
 
 
 def _key(network: Network, side: str, rounding: Rounding) -> str:
-    layers, code = ",".join(sorted(network.layers)), code_of(Path(readers.__file__).parent)
+    layers, code = ",".join(sorted(network.layers)), code_of(Path(readers.__file__).parent, *_ALSO)
     return f"{network.key}/{layers}/{side}/{rounding}/{code}"
 
 

@@ -39,11 +39,11 @@ def describe_adapter(adapter: Loaded) -> dict[str, Any]:
 
 
 @cache
-def code_of(folder: Path) -> str:
-    """sha256 over the Python files in a folder: what was measured with other code must not be mixed."""
+def code_of(folder: Path, *others: Path) -> str:
+    """sha256 over the Python files in a folder, and others: what other code has measured must not be mixed in."""
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    for path in (*sorted(folder.rglob("*.py")), *others):
+        digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
 

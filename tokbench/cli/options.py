@@ -86,9 +86,9 @@ def choose_device(asked: str | None, local: int = 0) -> str:
     import torch
 
     if asked is None:
-        return (
-            f"cuda:{local}" if local and torch.cuda.is_available() else "cuda" if torch.cuda.is_available() else "cpu"
-        )
+        if not torch.cuda.is_available():
+            return "cpu"
+        return f"cuda:{local}" if local else "cuda"
     try:
         torch.empty(0, device=asked)
     except (RuntimeError, AssertionError) as error:
