@@ -56,7 +56,7 @@ def evaluate(
 
     `names` are metric names. `statistics`: what distributions are compared with in place of the references' own.
     `cache`: a folder where what is found is kept as it is found, so that the same call goes on from there after an
-    interruption, and memory does not grow with the images; it also holds the references' features for later runs. Call
+    interruption, and what metrics keep takes no memory; it also holds the references' features for later runs. Call
     `discard` of each result's journal once the result is saved. `ranks`: this process among others that share the
     images; only the first one gets results, the others an empty list. `progress` is told ("images" or "intervals", how
     many are done, of how many).
