@@ -116,7 +116,7 @@ class Blind(Network):
 
     name, sha256 = "blind", "0" * 64
 
-    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(self, images: torch.Tensor, chunk: int) -> dict[str, torch.Tensor]:
         raise AssertionError
 
 

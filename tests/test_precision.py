@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from tokbench.dataset import UNIT, open_dataset
-from tokbench.errors import NotApplicable
+from tokbench.errors import NotApplicable, UsageError
 from tokbench.evaluate import evaluate
 from tokbench.metrics.frechet import Frechet
 from tokbench.plugins import load_adapter
 from tokbench.protocol import TOKBENCH
 from tokbench.readers import Networks
-from tokbench.readers.backend import Precision
+from tokbench.readers.backend import Backend, Compiled, Precision
 from tokbench.result import Result
 from tokbench.statistics import Statistics
 
 LIMIT = UNIT + 4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def units() -> Iterator[None]:
+    """On a processor without units for bfloat16, whose emulation would take minutes, features are at least rounded to
+    it: all of this module is about what becomes of them."""
+    with pytest.MonkeyPatch.context() as patched:
+        try:
+            Backend(precision="bfloat16")
+        except UsageError:
+            compile = Backend.compile
+
+            def rounding(self: Backend, module: torch.nn.Module, example: torch.Tensor) -> Compiled:
+                run = compile(self, module, example)
+                if self.precision == "float32":
+                    return run
+                return lambda images: [output.bfloat16().float() for output in run(images)]
+
+            patched.setattr("tokbench.readers.backend._abilities", lambda: ("FP32", "BF16"))
+            patched.setattr(Backend, "compile", rounding)
+        yield
 
 
 def measured(precision: Precision, cache: Path | None) -> Result:
@@ -51,6 +73,7 @@ def test_the_result_says_what_the_precision_changed(both: dict[str, Result]) -> 
     (first,) = evaluate([load_adapter("jpeg.q10")], open_dataset("samples", TOKBENCH, limit=UNIT), ["fd_efficientnet"])
     assert float(exact) == pytest.approx(first.metrics["fd_efficientnet"]["value"], rel=1e-5)
     assert float(rest.split()[0]) == pytest.approx(float(exact), rel=0.5)  # ReLU6 and depthwise filters suffer most
+    assert rest.split()[0] != exact
     assert "effect of the precision" not in whole.provenance["metrics"]["fd_efficientnet"]
     assert "psnr" not in half.provenance["metrics"]  # it reads no network
 

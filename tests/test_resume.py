@@ -151,10 +151,10 @@ def test_features_of_references_are_computed_once(folder: Path, networks, tmp_pa
     seen = 0
     forward = type(network).forward
 
-    def counted(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def counted(self, images: torch.Tensor, chunk: int) -> dict[str, torch.Tensor]:
         nonlocal seen
         seen += len(images)
-        return forward(self, images)
+        return forward(self, images, chunk)
 
     monkeypatch.setattr(type(network), "forward", counted)
     first = run(folder, networks, tmp_path)

@@ -34,6 +34,9 @@ from tokbench.storage import stored
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is, and of how much."""
 
+_TRIMMED = 8
+"""Batches after which freed memory goes back to the system; getting it again costs milliseconds."""
+
 _VERSIONS = ("torch", "torchvision", "numpy", "pillow", "scikit-image", "torch-fidelity", "lpips")
 
 
@@ -123,12 +126,13 @@ def _pass(
     """This process's share of the images through every adapter and metric, but for what is in the journals."""
     reader = dataset.batches(whole_units(batch_size), ranks.share)
     with exact_kernels(), ThreadPoolExecutor(1, "metrics") as beside:
-        for images in reader:
+        for number, images in enumerate(reader):
             memo = Memo()
             for run in runs:
                 if run.error is None:
                     _step(run, images, memo, references, reader, task, beside, device=device, seed=seed)
-            give_back_memory()
+            if number % _TRIMMED == 0:
+                give_back_memory()
             progress("images", reader.done, reader.total)
             if all(run.error for run in runs):
                 break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.linalg.blas import dsyr, dsyrk
 
 Moments = tuple[np.ndarray, np.ndarray]
 """Mean (D,) and covariance (D, D)."""
@@ -15,7 +16,7 @@ class Sums:
     def __init__(self, origin: np.ndarray | None = None) -> None:
         self.count, self.origin = 0, origin
         self._sum: np.ndarray | None = None
-        self._products: np.ndarray | None = None
+        self._products: np.ndarray | None = None  # the lower triangle, in Fortran's order
 
     def add(self, rows: np.ndarray) -> None:
         """Take in vectors (n, D)."""
@@ -23,14 +24,14 @@ class Sums:
             return
         wide = rows.astype(np.float64)
         if self.origin is None:
-            self.origin = wide[0]
-        shifted = wide - self.origin
+            self.origin = wide[0].copy()
+        wide -= self.origin
         self.count += len(rows)
-        if self._sum is None or self._products is None:
-            self._sum, self._products = shifted.sum(axis=0), shifted.T @ shifted
-        else:
-            self._sum += shifted.sum(axis=0)
-            self._products += shifted.T @ shifted
+        if self._sum is None:
+            self._sum, self._products = np.zeros(wide.shape[1]), np.zeros((wide.shape[1],) * 2, order="F")
+        self._sum += wide.sum(axis=0)
+        # In place, and half of the products: they are symmetric.
+        self._products = dsyrk(1.0, wide.T, beta=1.0, c=self._products, lower=1, overwrite_c=1)
 
     def __add__(self, other: Sums) -> Sums:
         """Of both sets. Their origins must be the same."""
@@ -45,6 +46,9 @@ class Sums:
     def moments(self) -> Moments:
         """Mean, and covariance divided by count - 1."""
         assert self._sum is not None and self._products is not None and self.origin is not None
-        mean = self._sum / self.count
-        spread = self._products - self.count * np.outer(mean, mean)
-        return self.origin + mean, spread / max(self.count - 1, 1)
+        # Lower triangle first, in place: at 2,048 dimensions each matrix takes 32 MiB.
+        spread = dsyr(-1 / self.count, self._sum, a=self._products.copy(order="F"), lower=1, overwrite_a=1)
+        spread /= max(self.count - 1, 1)
+        for row in range(len(spread) - 1):
+            spread[row, row + 1 :] = spread[row + 1 :, row]
+        return self.origin + self._sum / self.count, spread

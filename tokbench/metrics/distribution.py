@@ -18,7 +18,7 @@ from tokbench.rows import Rows
 from tokbench.statistics import Statistics
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tokbench.features import References
     from tokbench.readers.network import Network
@@ -117,10 +117,7 @@ class Distribution(Metric):
     def replicates(self, halves: Halves) -> dict[str, Replicates]:
         if halves.half < (2 * self.least if self.quarters else self.least):
             return {}
-        reference, image = self._whole()
-
-        def on(first: np.ndarray, second: np.ndarray) -> float:
-            return self.statistic(reference[first] if len(reference) else reference, image[second])
+        on = self._on_subsets(*self._whole(), halves.half)
 
         def both(pair: tuple[np.ndarray, np.ndarray]) -> tuple[float, float]:
             if not self.quarters:
@@ -130,6 +127,14 @@ class Distribution(Metric):
 
         found = np.array(each(both, zip(self._own(halves), halves, strict=True)))
         return {self._name: Replicates(found[:, 0], found[:, 1] if self.quarters else None)}
+
+    def _on_subsets(self, reference: np.ndarray, image: np.ndarray, most: int) -> Callable[..., float]:
+        """The number as a function of positions (n,) in `reference` and in `image`, for n up to `most`."""
+
+        def on(first: np.ndarray, second: np.ndarray) -> float:
+            return self.statistic(reference[first] if len(reference) else reference, image[second])
+
+        return on
 
     def _own(self, halves: Halves) -> Halves:
         """The references' halves: those of the images that were made from them, else drawn apart."""

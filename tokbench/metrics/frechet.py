@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import ClassVar
 
@@ -23,11 +24,11 @@ def frechet_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov
     neither NaN nor an imaginary part.
     """
     try:
-        root = np.linalg.cholesky(cov1)
-    except np.linalg.LinAlgError:  # singular: then its eigenvectors
+        root = torch.linalg.cholesky(torch.from_numpy(cov1)).numpy()
+    except torch.linalg.LinAlgError:  # singular: then its eigenvectors
         values, vectors = np.linalg.eigh(cov1)
         root = vectors * np.sqrt(values.clip(0))
-    overlap = np.sqrt(np.linalg.eigvalsh(root.T @ cov2 @ root).clip(0)).sum()
+    overlap = _roots_of_eigenvalues(root.T @ cov2 @ root)
     return _total(mean1 - mean2, np.trace(cov1), np.trace(cov2), overlap)
 
 
@@ -42,9 +43,7 @@ def distance_of_sets(first: np.ndarray, second: np.ndarray) -> float:
     (mean1, root1), (mean2, root2) = _centred(first), _centred(second)
     if max(len(first), len(second)) > first.shape[1]:
         return frechet_distance(mean1, root1.T @ root1, mean2, root2.T @ root2)
-    # PyTorch's, since NumPy's holds the interpreter's lock, and error bars are made in several threads.
-    overlap = float(torch.linalg.svdvals(torch.from_numpy(root1 @ root2.T)).sum())
-    return _total(mean1 - mean2, (root1**2).sum(), (root2**2).sum(), overlap)
+    return _total(mean1 - mean2, np.vdot(root1, root1), np.vdot(root2, root2), _singular_values(root1 @ root2.T))
 
 
 def distance_to(mean: np.ndarray, covariance: np.ndarray, rows: np.ndarray) -> float:
@@ -52,19 +51,70 @@ def distance_to(mean: np.ndarray, covariance: np.ndarray, rows: np.ndarray) -> f
     own, root = _centred(rows)
     if len(rows) > rows.shape[1]:
         return frechet_distance(mean, covariance, own, root.T @ root)
-    overlap = np.sqrt(np.linalg.eigvalsh(root @ covariance @ root.T).clip(0)).sum()
-    return _total(mean - own, np.trace(covariance), (root**2).sum(), overlap)
+    overlap = _roots_of_eigenvalues(root @ covariance @ root.T)
+    return _total(mean - own, np.trace(covariance), np.vdot(root, root), overlap)
 
 
 def _centred(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean (D,) and root (n, D) with root^T root = covariance, in float64."""
     wide = rows.astype(np.float64)
     mean = wide.mean(axis=0)
-    return mean, (wide - mean) / np.sqrt(len(wide) - 1)
+    wide -= mean
+    wide /= np.sqrt(len(wide) - 1)
+    return mean, wide
+
+
+# PyTorch's, since NumPy's hold the interpreter's lock, and error bars are made in several threads.
+
+
+def _singular_values(matrix: np.ndarray) -> float:
+    """The sum of them."""
+    return float(torch.linalg.svdvals(torch.from_numpy(matrix)).sum())
+
+
+def _roots_of_eigenvalues(matrix: np.ndarray) -> float:
+    """The sum of them, of a symmetric matrix without negative eigenvalues but for rounding."""
+    return float(torch.linalg.eigvalsh(torch.from_numpy(matrix)).clamp_(min=0).sqrt_().sum())
 
 
 def _total(gap: np.ndarray, trace1: float, trace2: float, overlap: float) -> float:
     return max(0.0, float(gap @ gap + trace1 + trace2 - 2 * overlap))
+
+
+class Subsets:
+    """The distance of the same subset of two sets of vectors, each (N, D), for many subsets of at most D vectors.
+
+    All that it needs of the vectors are their scalar products, made once: a subset's centred products are some rows and
+    columns of them, less their means.
+    """
+
+    def __init__(self, first: np.ndarray, second: np.ndarray) -> None:
+        self._same = np.array_equal(first, second)
+        origin = first.mean(axis=0, dtype=np.float64)  # little is lost then in the differences below
+        self._first, self._second = (rows - origin for rows in (first, second))
+        self._products = self._first @ self._second.T
+        self._squares = [np.einsum("nd,nd->n", rows, rows) for rows in (self._first, self._second)]
+
+    def distance(self, one: np.ndarray, other: np.ndarray) -> float:
+        """Of the vectors at `one` (n,) of the first set and at `other` (n,) of the second."""
+        if self._same and np.array_equal(one, other):
+            return 0.0
+        products = self._products[np.ix_(one, other)]
+        products -= products.mean(axis=0)
+        products -= products.mean(axis=1, keepdims=True)
+        means = [_mean(rows, at) for rows, at in ((self._first, one), (self._second, other))]
+        trace1, trace2 = (
+            float(squares[at].sum() - len(at) * (mean @ mean)) / (len(at) - 1)
+            for squares, at, mean in zip(self._squares, (one, other), means, strict=True)
+        )
+        return _total(means[0] - means[1], trace1, trace2, _singular_values(products) / (len(one) - 1))
+
+
+def _mean(rows: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """The mean (D,) of the rows at `at`, without a copy of them."""
+    weights = np.zeros(len(rows))
+    weights[at] = 1 / len(at)
+    return np.asarray(weights @ rows)
 
 
 class Frechet(Distribution):
@@ -78,6 +128,11 @@ class Frechet(Distribution):
 
     def statistic(self, reference: np.ndarray, image: np.ndarray) -> float:
         return distance_to(*self._moments, image) if self._statistics else distance_of_sets(reference, image)
+
+    def _on_subsets(self, reference: np.ndarray, image: np.ndarray, most: int) -> Callable[..., float]:
+        if self.compares and most <= image.shape[1]:
+            return Subsets(reference, image).distance
+        return super()._on_subsets(reference, image, most)
 
     def _fits(self) -> bool:
         return self.rows.fits("image") and (not self.compares or self.references.fits(self._layer))

@@ -50,14 +50,14 @@ class EfficientNetLite0(Network):
             raise UsageError(f"{self.name} has no layer '{layer}'; it has pooled and logits")
         super().want(layer)
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, chunk: int) -> dict[str, Tensor]:
         images = images.to(self.backend.device)
         if images.shape[-2:] != (SIZE, SIZE):
             images = F.interpolate(images, (SIZE, SIZE), mode="bicubic", antialias=True, align_corners=False).clamp(
                 0, 1
             )
         layers = tuple(layer for layer in ("pooled", "logits") if layer in self.layers)
-        outputs = self.run(layers, lambda: _Layers(self.net, layers), (images * 255 - 127) / 128)
+        outputs = self.run(layers, lambda: _Layers(self.net, layers), (images * 255 - 127) / 128, chunk)
         return dict(zip(layers, outputs, strict=True))
 
 

@@ -99,12 +99,12 @@ class Inception(Network):
             )
         super().want(layer)
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, chunk: int) -> dict[str, Tensor]:
         layers = tuple(layer for layer in ENDS if layer in self.layers)
         if not layers:
             return {}
         entered = _INPUT[self.input](images.to(self.backend.device))
-        outputs = self.run(layers, lambda: _Layers(self.blocks, layers), entered)
+        outputs = self.run(layers, lambda: _Layers(self.blocks, layers), entered, chunk)
         return dict(zip(layers, outputs, strict=True))
 
 

@@ -16,6 +16,9 @@ from tokbench.readers.backend import Backend, Compiled
 # float32 kernels may round differently for different shapes.
 CHUNK = 16
 
+_GROUP = 2
+"""Chunks that are handed to the backend at once: it then need not wait for the last part of each."""
+
 
 class Network(ABC):
     """`network(images)` gives each wanted layer's features of images (B, 3, H, W) in [0, 1].
@@ -66,13 +69,13 @@ class Network(ABC):
         return max(1, CHUNK * 512**2 // max(512**2, height * width))
 
     @abstractmethod
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Features by layer, each (CHUNK, ...), of images (CHUNK, 3, H, W) in [0, 1] on the CPU."""
+    def forward(self, images: Tensor, chunk: int) -> dict[str, Tensor]:
+        """Features by layer, each (B, ...), of images (B, 3, H, W) in [0, 1] on the CPU. B is a multiple of `chunk`."""
 
-    def run(self, key: object, make: Callable[[], nn.Module], entered: Tensor) -> list[Tensor]:
-        """The outputs of a module, compiled once for each `key` and shape of input."""
-        if (found := (key, *entered.shape)) not in self._compiled:
-            self._compiled[found] = self.backend.compile(make().eval(), entered)
+    def run(self, key: object, make: Callable[[], nn.Module], entered: Tensor, chunk: int) -> list[Tensor]:
+        """The outputs of a module, compiled once for each `key` and shape of a chunk of its input."""
+        if (found := (key, chunk, *entered.shape[1:])) not in self._compiled:
+            self._compiled[found] = self.backend.compile(make().eval(), entered[:chunk])
         return self._compiled[found](entered)
 
     @torch.inference_mode()
@@ -81,18 +84,12 @@ class Network(ABC):
 
         `chunk`: images in one forward pass, where it is not to follow from their size.
         """
-        found: dict[str, Tensor] = {}
+        found: dict[str, list[Tensor]] = {}
         size = chunk or self.chunk(images.shape[2], images.shape[3])
-        for start, part in zip(range(0, len(images), size), images.split(size), strict=True):
-            short = size - len(part)
+        for part in images.split(_GROUP * size):
+            short = -len(part) % size
             padded = torch.cat([part, part[-1:].expand(short, -1, -1, -1)]) if short else part
-            features = self.forward(padded)
-            for layer, value in features.items():
-                if size == len(images):
-                    found[layer] = value if self.stays else value.cpu()
-                    continue
-                if layer not in found:
-                    place = value.device if self.stays else "cpu"
-                    found[layer] = torch.empty((len(images), *value.shape[1:]), device=place)
-                found[layer][start : start + len(part)] = value[: len(part)]
-        return found
+            for layer, value in self.forward(padded, size).items():
+                own = value[: len(part)]
+                found.setdefault(layer, []).append(own if self.stays else own.cpu())
+        return {layer: values[0] if len(values) == 1 else torch.cat(values) for layer, values in found.items()}

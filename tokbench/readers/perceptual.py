@@ -58,8 +58,9 @@ class LPIPSNetwork(Network):
             raise UsageError(f"{self.name} has no layer '{layer}'; it has {', '.join(LAYERS)}")
         super().want(layer)
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        outputs = self.run("trunk", lambda: self.trunk, images if self.input == "unsigned" else images.mul(2).sub_(1))
+    def forward(self, images: Tensor, chunk: int) -> dict[str, Tensor]:
+        entered = images if self.input == "unsigned" else images.mul(2).sub_(1)
+        outputs = self.run("trunk", lambda: self.trunk, entered, chunk)
         return dict(zip(LAYERS, outputs, strict=True))
 
     @torch.inference_mode()
