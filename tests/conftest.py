@@ -12,6 +12,9 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from tokbench.annotations import Annotations, Face, Word
+from tokbench.dataset import Marked
+
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("TOKBENCH_ROOT", str(ROOT))
 torch.set_num_threads(1)  # pytest runs in several processes
@@ -62,6 +65,27 @@ def cli():
     return run
 
 
+@pytest.fixture(scope="session")
+def mark():
+    """Image files (B, 3, H, W) in [0, 1] with words and faces in them, three each in every one, of three sizes."""
+
+    def marked(images: torch.Tensor) -> list[Marked]:
+        pixels = (images * 255).round().byte().permute(0, 2, 3, 1).numpy()
+        side = min(pixels.shape[1:3])
+        made = []
+        for image in pixels:
+            words, faces = [], []
+            for i, ratio in enumerate((0.025, 0.035, 0.05)):
+                left, right = side * (i + 1) // 6, side * (i + 2) // 6
+                words.append(Word("word", (left, side / 4, right, side / 2), ratio))
+                points = tuple((left + j, right - j) for j in range(5))
+                faces.append(Face((left, left, right, right), points, 7 * ratio))
+            made.append(Marked(image, Annotations(tuple(words), tuple(faces))))
+        return made
+
+    return marked
+
+
 @pytest.fixture(autouse=True)
 def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """tokbench's own cache and PyTorch's are empty and apart in every test."""
@@ -99,8 +123,34 @@ def networks():
         def distance(self, a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> torch.Tensor:
             return (a["0"] - b["0"]).square().mean(1)
 
+    class Words:
+        """Reads `word`, or something else where a crop's mean level is odd."""
+
+        key = name = "words"
+
+        def read(self, crops: list[np.ndarray]) -> list[str]:
+            return ["w0rd" if round(float(crop.mean())) % 2 else "word" for crop in crops]
+
+        def told(self) -> dict[str, str]:
+            return {"reader": self.name, "sha256": "0" * 64}
+
+    class Faces(Words):
+        """Embeds a face as the colours at its points, and finds it unless its box is dark."""
+
+        key = name = "faces"
+        measure = "euclidean"
+
+        def embed(self, image: np.ndarray, points: np.ndarray) -> np.ndarray:
+            at = points.round().astype(int)
+            return image[at[..., 1], at[..., 0]].reshape(len(points), -1).astype(np.float32) + 1
+
+        def detected(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+            return np.array([image[int(y1) : int(y2), int(x1) : int(x2)].mean() > 8 for x1, y1, x2, y2 in boxes])
+
     made = Networks()
     for entry in METRICS.values():
+        if entry.reader:
+            made._readers[entry.reader] = Words() if entry.path.startswith("text") else Faces()
         if entry.network:
             made._made.setdefault(entry.network, Projection(entry.network))
     return made

@@ -67,7 +67,7 @@ def test_bfloat16_is_bfloat16(library: str, images, expected) -> None:
 def test_a_processor_without_units_for_bfloat16_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenVINO would compute in float32 and say nothing."""
     monkeypatch.setattr("tokbench.readers.backend._abilities", lambda: ("FP32", "INT8"))
-    with pytest.raises(UsageError, match="no units for bfloat16.*TOKBENCH_BACKEND=torch"):
+    with pytest.raises(UsageError, match=r"no units for bfloat16.*TOKBENCH_BACKEND=torch"):
         Backend(precision="bfloat16", library="openvino")
     Backend(precision="float32", library="openvino")
     monkeypatch.setattr("tokbench.readers.backend._abilities", lambda: ("FP32", "BF16"))

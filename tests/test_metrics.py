@@ -10,18 +10,22 @@ import torch
 
 from tokbench import metrics
 from tokbench.batch import Batch, Timing
+from tokbench.dataset import Marked
 from tokbench.errors import MissingField, UsageError
 from tokbench.metrics import METRICS
 from tokbench.metrics.throughput import Throughput
 from tokbench.plugins import load_adapter
 from tokbench.tokens import Tokens
 
-FIELDS = ("reference", "image", "tokens", "timing")
+FIELDS = ("reference", "image", "tokens", "timing", "marked")
 EATS = {"inception_score": {"image"}, "codebook": {"tokens"}, "rate": {"tokens", "reference"}, "speed": {"timing"}}
+EATS |= {name: {"reference", "image", "marked"} for name, entry in METRICS.items() if entry.reader}
 """What each metric eats; the others eat reference and image."""
 
 
-def stream(reference: torch.Tensor, image: torch.Tensor, size: int) -> list[Batch]:
+def stream(
+    reference: torch.Tensor, image: torch.Tensor, marked: list[Marked] | None = None, *, size: int
+) -> list[Batch]:
     """The pair of image sets as batches of `size`, with tokens and timings."""
     codes = (image[:, 0, ::32, ::32] * 15).long()
     batches = []
@@ -36,6 +40,7 @@ def stream(reference: torch.Tensor, image: torch.Tensor, size: int) -> list[Batc
                 image[part],
                 tokens,
                 Timing(0.5 * count, 0.25 * count),
+                marked=marked[part] if marked else None,
             )
         )
     return batches
@@ -53,9 +58,10 @@ def make(metric_name: str, networks):
 
 
 @pytest.fixture
-def pair(photos: torch.Tensor, damaged: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def pair(photos: torch.Tensor, damaged: torch.Tensor, mark) -> tuple[torch.Tensor, torch.Tensor, list[Marked]]:
     """Twelve pairs: enough for the ten splits of the Inception Score."""
-    return torch.cat([photos, photos.flip(3)]), torch.cat([damaged, damaged.flip(3)])
+    reference = torch.cat([photos, photos.flip(3)])
+    return reference, torch.cat([damaged, damaged.flip(3)]), mark(reference)
 
 
 def run(metric, batches):
@@ -71,18 +77,18 @@ def same(a: dict[str, float], b: dict[str, float]) -> None:
 
 
 def test_numbers_are_finite(make, pair) -> None:
-    for name, value in run(make(), stream(*pair, 4)).items():
+    for name, value in run(make(), stream(*pair, size=4)).items():
         assert math.isfinite(value), name
 
 
 def test_batch_size_does_not_change_a_value(make, pair) -> None:
-    whole = run(make(), stream(*pair, 12))
+    whole = run(make(), stream(*pair, size=12))
     for size in (1, 5):
-        same(run(make(), stream(*pair, size)), whole)
+        same(run(make(), stream(*pair, size=size)), whole)
 
 
 def test_merge_equals_one_pass(make, pair) -> None:
-    batches = stream(*pair, 4)
+    batches = stream(*pair, size=4)
     left, right = make(), make()
     for batch in batches[:2]:
         left.update(batch)
@@ -92,7 +98,7 @@ def test_merge_equals_one_pass(make, pair) -> None:
 
 
 def test_merge_does_not_depend_on_the_order_of_shards(make, pair) -> None:
-    batches = stream(*pair, 4)
+    batches = stream(*pair, size=4)
     left, right = make(), make()
     left.update(batches[2])
     for batch in batches[:2]:
@@ -109,10 +115,10 @@ def test_merge_does_not_depend_on_the_order_of_shards(make, pair) -> None:
 
 @pytest.mark.parametrize("missing", FIELDS)
 def test_a_missing_field_raises_for_the_metrics_that_eat_it(metric_name: str, make, pair, missing: str) -> None:
-    full = stream(*pair, 12)[0]
+    full = stream(*pair, size=12)[0]
     batch = Batch(full.index, **{name: getattr(full, name) for name in FIELDS if name != missing})
     if missing in EATS.get(metric_name, {"reference", "image"}):
-        with pytest.raises(MissingField, match=f"'{missing}'"):
+        with pytest.raises(MissingField, match=f"'{missing}'|words and faces"):
             make().update(batch)
     else:
         make().update(batch)
@@ -120,7 +126,7 @@ def test_a_missing_field_raises_for_the_metrics_that_eat_it(metric_name: str, ma
 
 def test_per_image_values_average_to_the_number(make, pair) -> None:
     metric = make()
-    numbers = run(metric, stream(*pair, 5))
+    numbers = run(metric, stream(*pair, size=5))
     intervals = metric.intervals(0)
     for name, (index, values) in metric.per_image().items():
         assert list(index) == list(range(12))
@@ -131,7 +137,7 @@ def test_per_image_values_average_to_the_number(make, pair) -> None:
 
 def test_intervals_are_deterministic(make, pair) -> None:
     one, two = make(), make()
-    assert run(one, stream(*pair, 4)) == run(two, stream(*pair, 4))
+    assert run(one, stream(*pair, size=4)) == run(two, stream(*pair, size=4))
     assert one.intervals(3) == two.intervals(3)
 
 

@@ -15,6 +15,7 @@ from tokbench.protocol import Rounding
 from tokbench.tokens import Tokens
 
 if TYPE_CHECKING:
+    from tokbench.dataset import Marked
     from tokbench.features import References
     from tokbench.readers.network import Network
 
@@ -49,7 +50,8 @@ class Batch:
 
     index: int64 (B,), positions in the dataset. reference, image: float32 (B, 3, H, W) in [0, 1] on the CPU, not yet
     rounded: a metric asks for them with `rounded` and its protocol's rounding. original: the whole image files, each
-    (1, 3, h, w), where the protocol compares with them. A field that a task does not produce is None, and `need` says
+    (1, 3, h, w), where the protocol compares with them. marked: the image files as they are and what is known of their
+    words and faces. A field that a task does not produce is None, and `need` says
     so to the metric that asks.
 
     Whatever is made of `reference` is kept in `reference_memo`, which all adapters that see these images share; what is
@@ -64,15 +66,18 @@ class Batch:
     original: list[Tensor] | None = None
     digests: list[str] | None = None
     references: References | None = None
+    marked: list[Marked] | None = None
     reference_memo: Memo = field(default_factory=Memo)
     image_memo: Memo = field(default_factory=Memo)
 
     def __len__(self) -> int:
         return len(self.index)
 
-    def need(self, name: Literal["reference", "image", "tokens", "timing", "original"]) -> Any:
+    def need(self, name: Literal["reference", "image", "tokens", "timing", "original", "marked"]) -> Any:
         """The field of that name. Raises MissingField where this stream does not carry it."""
         value = getattr(self, name)
+        if value is None and name == "marked":
+            raise MissingField("needs a dataset that tells what words and faces are where (tokbench list datasets)")
         if value is None:
             raise MissingField(f"needs '{name}', which this adapter and task do not produce")
         return value

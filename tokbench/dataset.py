@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tokbench.annotated import Annotated, annotate, open_layout
+from tokbench.annotations import Annotations
 from tokbench.errors import BadImage, DataError, UsageError
 from tokbench.pixels import from_bytes
 from tokbench.plugins import dataset_folders, slug
@@ -34,6 +36,14 @@ def whole_units(batch_size: int) -> int:
 
 
 @dataclass(frozen=True)
+class Marked:
+    """An image file as it is, uint8 (h, w, 3), and what is known of its words and faces, in pixels of it."""
+
+    pixels: np.ndarray
+    known: Annotations
+
+
+@dataclass(frozen=True)
 class Images:
     """What a dataset yields: positions (B,), names, and the prepared images, float32 (B, 3, H, W) in [0, 1].
 
@@ -48,6 +58,8 @@ class Images:
     digests: list[str] = field(default_factory=list)
     levels: Tensor | None = None
     """The same as uint8 levels (B, 3, H, W), where they are whole."""
+    marked: list[Marked] | None = None
+    """What is known of the words and faces of each, where the dataset tells."""
 
 
 @dataclass
@@ -133,11 +145,17 @@ class Dataset:
         except BadImage as error:
             raise BadImage(f"{self.source.names[position]}: {error}") from error
         original = np.array(image) if self.protocol.reference == "original" else None
+        marked = None
+        if isinstance(self.source, Annotated):
+            marked = Marked(np.asarray(image), self.source.annotations(position) or Annotations())
         digest = hashlib.sha256()
-        for part in (pixels,) if original is None else (pixels, original):
-            digest.update(repr(part.shape).encode())
-            digest.update(np.ascontiguousarray(part).tobytes())
-        return Prepared(pixels, original, digest.hexdigest(), enlarged)
+        for part in (pixels, original, marked.pixels if marked else None):
+            if part is not None:
+                digest.update(repr(part.shape).encode())
+                digest.update(np.ascontiguousarray(part).tobytes())
+        if marked:
+            digest.update(marked.known.to_json().encode())
+        return Prepared(pixels, original, marked, digest.hexdigest(), enlarged)
 
 
 @dataclass
@@ -162,10 +180,12 @@ class Seen:
 
 @dataclass(frozen=True)
 class Prepared:
-    """One image's pixels (H, W, 3), those of the whole file where they are compared, and a sha256 of both."""
+    """One image's pixels (H, W, 3), those of the whole file where they are compared, what is known of its words and
+    faces, and a sha256 of all that."""
 
     pixels: np.ndarray
     original: np.ndarray | None
+    marked: Marked | None
     digest: str
     enlarged: bool
 
@@ -219,6 +239,7 @@ class Reader:
             kept.append((position, made))
         if not kept:
             return None
+        marked = [made.marked for _, made in kept if made.marked]
         levels = _planes(np.stack([made.pixels for _, made in kept]))
         return Images(
             torch.tensor([position for position, _ in kept]),
@@ -227,6 +248,7 @@ class Reader:
             [from_bytes(_planes(made.original[None])) for _, made in kept if made.original is not None] or None,
             [made.digest for _, made in kept],
             levels if levels.dtype == torch.uint8 else None,
+            marked or None,
         )
 
 
@@ -270,20 +292,26 @@ def _named(
     name: str, folder: Path, protocol: Protocol, size: int | None, limit: int | None, follow_links: bool
 ) -> Dataset:
     described = describe(folder)
+    stored = described.get("folder", name)
     if manifest := described.get("manifest"):
         source: Source = Manifest(folder / manifest)
     else:
-        paths = locate(name, described)
+        paths = locate(stored, described)
         if not paths:
-            looked = ", ".join(str(place) for place in places(name))
+            looked = ", ".join(str(place) for place in places(stored))
             raise DataError(
                 f"dataset {name} is not on this machine: looked for {' or '.join(described['sources'])} in {looked}; "
                 f"{described['get']}"
             )
-        source = open_sources(paths, follow_links=follow_links)
+        if "layout" in described:
+            source = open_layout(paths[0].parent, described["part"], follow_links)
+        else:
+            source = open_sources(paths, follow_links=follow_links)
         if described["order"] != "listed":
             sort_by(source, described["order"])
-    count = described["count"]
+    if annotations := described.get("annotations"):
+        source = annotate(source, folder / annotations)
+    count = described.get("count", len(source.names))
     if len(source.names) != count:
         raise DataError(
             f"dataset {name} should hold {count} images and {len(source.names)} are here: an incomplete copy?"
@@ -297,7 +325,11 @@ def describe(folder: Path) -> dict[str, Any]:
         described = tomllib.loads((folder / "dataset.toml").read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise DataError(f"{folder}/dataset.toml cannot be read ({error})") from error
-    needed = {"title", "size", "count", "get", "licence"} | (set() if "manifest" in described else {"sources", "order"})
+    needed = {"title", "size", "get", "licence"}
+    if "layout" in described:  # whose sets may be more or fewer
+        needed |= {"sources", "order", "part"}
+    else:
+        needed |= {"count"} | (set() if "manifest" in described else {"sources", "order"})
     if missing := needed - set(described):
         raise DataError(f"{folder}/dataset.toml lacks {', '.join(sorted(missing))}")
     return described

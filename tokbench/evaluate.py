@@ -281,6 +281,7 @@ def _result(run: Run, dataset: Dataset, task: str, told: dict[str, Any], done: C
         error=run.error,
         per_image=_aligned(numbers.per_image, dataset.names),
         replicates=numbers.replicates,
+        readings={kind: [(dataset.names[at], read) for at, read in own] for kind, own in numbers.readings.items()},
         notes={name: str(error) for name, error in run.skipped.items()},
         computed=frozenset(run.metrics) - frozenset(run.skipped),
         journal=run.journal,

@@ -55,18 +55,30 @@ class References:
         self, network: Network, side: str, rounding: Rounding, index: Tensor, digests: Sequence[str], look: Look
     ) -> dict[str, Tensor]:
         """The features (B, ...) by layer of the references at positions `index` (B,): read, or computed by `look`."""
-        key, found, start = _key(network, side, rounding), [], 0
+
+        def computed(some: slice) -> dict[str, np.ndarray]:
+            return {layer: value.numpy() for layer, value in look(some).items()}
+
+        found = self.arrays(_key(network, side, rounding), index, digests, computed)
+        return {layer: torch.from_numpy(values) for layer, values in found.items()}
+
+    def arrays(
+        self, key: str, index: Tensor, digests: Sequence[str], look: Callable[[slice], dict[str, np.ndarray]]
+    ) -> dict[str, np.ndarray]:
+        """The same of whatever follows from the references' pixels and from what `key` says: arrays (B, ...) by name,
+        numbers or text."""
+        found, start = [], 0
         for unit, members in itertools.groupby((index // UNIT).tolist()):
             some = slice(start, start + len(list(members)))
             start = some.stop
             path = self._path(key, digests[some])
             held = _read(path, key) if path else None
             if held is None:
-                held = {layer: value.numpy() for layer, value in look(some).items()}
+                held = look(some)
                 path = path if path and self._write(path, key, held) else None
             self._take(key, unit, index[some].numpy(), held, path)
             found.append(held)
-        return {layer: torch.from_numpy(np.concatenate([held[layer] for held in found])) for layer in found[0]}
+        return {name: np.concatenate([held[name] for held in found]) for name in found[0]}
 
     def known(self, network: Network, side: str, rounding: Rounding, index: np.ndarray, digests: Sequence[str]) -> bool:
         """Take in the features of one unit from its file, without the images; whether it was there."""

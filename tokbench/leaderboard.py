@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,34 @@ class Column:
         return "" if self.more is None else " ↑" if self.more else " ↓"
 
 
+_READERS = {"": "", "_easyocr": " EasyOCR", "_parseq": " PARSeq", "_insightface": " InsightFace"}
+"""What ends the numbers of words and faces that another reader than the default one has read."""
+
+MARKED = (
+    Column("t_acc", "T-ACC", 4, True),
+    Column("t_ned", "T-NED", 4, True),
+    Column("cer", "CER", 4, False),
+    Column("f_sim", "F-Sim", 4, True),
+    Column("f_distance", "face distance", 4, False),
+    Column("f_detected", "faces found", 4, True),
+    Column("f_rank1", "rank-1 identity", 4, True),
+)
+_VERSIONS = {"": "", "_ceiling": " ceiling", "_ratio": " / ceiling"}
+_SPANS = {"": "", "_all": " (all)", "_curve": ""}
+
+
+def marked() -> Iterator[Column]:
+    """The columns of words and faces, by every reader, with their ceilings and ratios to them."""
+    for reader, said in _READERS.items():
+        for one in MARKED:
+            for version, name in _VERSIONS.items():
+                for span, of in _SPANS.items():
+                    yield Column(f"{one.field}{version}{span}{reader}", f"{one.title}{said}{name}{of}", 4, one.more)
+        yield Column(f"words{reader}", f"words{said}", 0)
+        yield Column(f"words_filtered{reader}", f"words filtered{said}", 0)
+        yield Column(f"faces{reader}", f"faces{said}", 0)
+
+
 COLUMNS = (
     Column("tokens_per_image", "tokens/image", 0),
     Column("bits_per_image", "bits/image", 0, False),
@@ -49,6 +77,7 @@ COLUMNS = (
     Column("kid", "KID", 6, False),
     Column("kid_768", "KID-768", 6, False),
     Column("inception_score", "IS", 2, True),
+    *marked(),
     Column("codebook_usage", "codebook usage", 4, True),
     Column("perplexity", "perplexity", 1, True),
     Column("codebook_entropy", "codebook entropy", 3),
@@ -163,7 +192,9 @@ def markdown(results: Sequence[Result], skip: Sequence[str] = ()) -> str:
     columns = [
         (label, column)
         for label, column in columns
-        if column.field not in skip and any(_shown(row.get((label, column.field)), column) for row in rows)
+        if column.field not in skip
+        and not _detail(column.field)
+        and any(_shown(row.get((label, column.field)), column) for row in rows)
     ]
     head = ["adapter"] + [column.title + (f" [{label}]" if label else "") + column.arrow for label, column in columns]
     body = [
@@ -171,6 +202,12 @@ def markdown(results: Sequence[Result], skip: Sequence[str] = ()) -> str:
         for result, row in zip(results, rows, strict=True)
     ]
     return table(head, body)
+
+
+def _detail(number: str) -> bool:
+    """Whether a number is for the CSV alone: curves over size, and bins of ceilings and of ratios to them."""
+    base, _, span = number.partition(".")
+    return "_curve" in base or (bool(span) and ("_ceiling" in base or "_ratio" in base))
 
 
 def table(head: Sequence[str], body: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> str:

@@ -36,8 +36,10 @@ def datasets(root: Path | None) -> list[str]:
     for name, folder in dataset_folders(root).items():
         try:
             described = describe(folder)
-            here = "embedded" if "manifest" in described else "here" if locate_data(name, described) else "not here"
-            found.append((name, f"{described['count']:,} images, {described['size']} px, {here}: {described['title']}"))
+            stored = described.get("folder", name)
+            here = "embedded" if "manifest" in described else "here" if locate_data(stored, described) else "not here"
+            count = f"{described['count']:,}" if "count" in described else "all"
+            found.append((name, f"{count} images, {described['size']} px, {here}: {described['title']}"))
         except TokbenchError as error:
             found.append((name, f"broken: {error}"))
     return _columns(found)

@@ -7,6 +7,7 @@ from PIL import Image
 
 from tokbench.errors import BadImage, UsageError
 from tokbench.image import MAX_PIXELS
+from tokbench.padding import pad
 from tokbench.protocol import Protocol
 
 _PILLOW = {
@@ -31,6 +32,8 @@ def prepare(image: Image.Image, size: int | None, protocol: Protocol) -> tuple[n
             f"protocol {protocol.name} takes images as they are, and this one is {image.width}x{image.height}, not "
             f"{size}x{size}; give images of that size, or a protocol that crops"
         )
+    if protocol.crop == "pad":
+        return pad(image, size), max(image.size) < size
     short = min(image.size)
     if protocol.crop == "adm":
         while min(image.size) >= 2 * size:

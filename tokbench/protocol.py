@@ -96,8 +96,9 @@ class Protocol:
 
     crop: `centre` scales the short side to the size, both sides rounded to nearest, and cuts the centre square, its
     corner rounded down; `torchvision` truncates the long side and rounds the corner to nearest (Resize, CenterCrop);
-    `adm` first halves with a box filter while the short side is at least twice the size; `none` takes images as they
-    are. filter, library, antialias: of the scaling; Pillow always antialiases, OpenCV never (but its area filter),
+    `adm` first halves with a box filter while the short side is at least twice the size; `pad` scales the long side and
+    centres the whole image on black (Pillow's Lanczos); `none` takes images as they are. filter, library, antialias: of
+    the scaling; Pillow always antialiases, OpenCV never (but its area filter),
     `tensor` is torch's on float images, whose pixels stay unrounded.
     rounding: of decoded images to 8 bits (and of references that are not), once; a metric's table may say otherwise.
     storage: reconstructions stay in memory, or pass through PNG or `jpeg.q<quality>` (Pillow, 4:2:0).
@@ -108,7 +109,7 @@ class Protocol:
     summary: str = ""
     source: tuple[str, ...] = ()
     published: Published = Published()
-    crop: Literal["centre", "torchvision", "adm", "none"] = "centre"
+    crop: Literal["centre", "torchvision", "adm", "pad", "none"] = "centre"
     filter: Literal["lanczos", "bicubic", "bilinear", "area"] = "bicubic"
     library: Literal["pillow", "opencv", "tensor"] = "pillow"
     antialias: bool = True
@@ -131,6 +132,8 @@ class Protocol:
                 f"protocol '{self.name}': {self.library}'s {self.filter} filter has antialias = "
                 f"{str(antialiased[self.library]).lower()}"
             )
+        if self.crop == "pad" and (self.filter, self.library) != ("lanczos", "pillow"):
+            raise UsageError(f"protocol '{self.name}': crop = pad scales with Pillow's lanczos filter")
         if self.library == "tensor" and self.filter == "lanczos":
             raise UsageError(f"protocol '{self.name}': tensors have no Lanczos filter; use bicubic, bilinear or area")
         if self.storage != "memory" and self.rounding == "none":

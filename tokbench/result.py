@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _RUN = ("seed", "precision", "device")
 """What else of a run is the same for all numbers of one result."""
 
-_REPLICATES = "replicates."
+_REPLICATES, _READINGS = "replicates.", "readings."
 """Before the names of those arrays beside a result that are no per-image values."""
 
 _FIELDS: dict[str, type] = {
@@ -43,9 +43,10 @@ class Result:
 
     metrics: number -> {value, n} and, where it varies with the images, {low, high}: a 95 % interval. value is None
     where the number has none. per_image: number -> values (n,). replicates: of numbers that are no means over images.
-    skipped: metric -> reason. error: what stopped the adapter, None where nothing did. notes: the
-    reasons in full, with the paths of this machine; computed: metrics that gave numbers; journal: what is
-    kept of the run until the result is saved. These three are never written.
+    readings: by kind (words, faces), the images' names and what was read in each. skipped: metric -> reason. error:
+    what stopped the adapter, None where nothing did. notes: the reasons in full, with the paths of this machine;
+    computed: metrics that gave numbers; journal: what is kept of the run until the result is saved. These three are
+    never written.
     """
 
     adapter: str
@@ -59,6 +60,7 @@ class Result:
     error: str | None = None
     per_image: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
     replicates: dict[str, Replicates] = field(default_factory=dict, repr=False)
+    readings: dict[str, list[tuple[str, list[dict[str, Any]]]]] = field(default_factory=dict, repr=False)
     notes: dict[str, str] = field(default_factory=dict, repr=False)
     computed: frozenset[str] = frozenset()
     journal: Journal | None = field(default=None, repr=False)
@@ -111,6 +113,7 @@ class Result:
         joined = self if earlier is None or replaced else _join(earlier, self)
         beside = target.with_suffix(".npz")
         arrays = joined.per_image | {_REPLICATES + name: made.as_array() for name, made in joined.replicates.items()}
+        arrays |= {_READINGS + kind: _encoded(own) for kind, own in joined.readings.items()}
         if arrays:
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
@@ -131,6 +134,7 @@ def _join(earlier: Result, later: Result) -> Result:
     return Result(
         later.adapter, later.dataset, later.task, later.num_images, metrics, skipped, later.bad_images, told,
         per_image=per_image, replicates=earlier.replicates | later.replicates,
+        readings=earlier.readings | later.readings,
     )  # fmt: skip
 
 
@@ -161,13 +165,44 @@ def load(path: Path) -> Result:
         for name, columns in arrays.items()
         if name.startswith(_REPLICATES)
     }
+    readings = {
+        name.removeprefix(_READINGS): _decoded(arrays.pop(name), name, beside)
+        for name in [name for name in arrays if name.startswith(_READINGS)]
+    }
     per_image = {name: values for name, values in arrays.items() if not name.startswith(_REPLICATES)}
     _check_per_image(per_image, beside)
     made = Result(
-        **{name: facts[name] for name in _FIELDS}, error=facts.get("error"), per_image=per_image, replicates=replicates
+        **{name: facts[name] for name in _FIELDS},
+        error=facts.get("error"),
+        per_image=per_image,
+        replicates=replicates,
+        readings=readings,
     )
     _check_infinity(made, beside)
     return made
+
+
+def _encoded(readings: list[tuple[str, list[dict[str, Any]]]]) -> np.ndarray:
+    """JSON as bytes, since an array of texts gives each the room of the longest."""
+    return np.frombuffer(json.dumps(readings, ensure_ascii=False).encode(), dtype=np.uint8)
+
+
+def _decoded(array: np.ndarray, name: str, path: Path) -> list[tuple[str, list[dict[str, Any]]]]:
+    try:
+        told = json.loads(array.tobytes()) if array.dtype == np.uint8 else None
+    except (ValueError, RecursionError):
+        told = None
+    whole = isinstance(told, list) and all(
+        isinstance(entry, list)
+        and len(entry) == 2
+        and isinstance(entry[0], str)
+        and isinstance(entry[1], list)
+        and all(isinstance(one, dict) for one in entry[1])
+        for entry in told
+    )
+    if not whole or not isinstance(told, list):
+        raise ResultError(f"{path}: '{name}' does not hold readings; delete it and run again")
+    return [(image, read) for image, read in told]
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

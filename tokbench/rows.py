@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,12 @@ class Rows:
                 return values
             self._held[name] = values
         return self._held[name]
+
+    def texts(self, name: str) -> list[str]:
+        """A column of texts, sorted by position. As an array, each would take the room of the longest."""
+        pieces = [piece for piece in self._pieces if name in piece.columns]
+        found = [pair for piece in pieces for pair in zip(piece.index.tolist(), piece.load(name).tolist(), strict=True)]
+        return [text for _, text in sorted(found, key=itemgetter(0))]
 
     def fits(self, name: str) -> bool:
         """Whether a column is small enough to be held."""

@@ -253,12 +253,14 @@ def _digests(batch: Batch) -> np.ndarray:
 
 @dataclass
 class Numbers:
-    """Values with intervals, their provenance, per-image values and replicates, each by the number's name."""
+    """Values with intervals, their provenance, per-image values and replicates, each by the number's name; readings by
+    kind."""
 
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
     provenance: dict[str, dict[str, str]] = field(default_factory=dict)
     per_image: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     replicates: dict[str, Replicates] = field(default_factory=dict)
+    readings: dict[str, list[tuple[int, list[dict[str, Any]]]]] = field(default_factory=dict)
 
     def add(self, metric: Metric, seed: int, halves: Halves, told: Mapping[str, str] = MappingProxyType({})) -> None:
         """Take in one metric's numbers; `told` joins their provenance. Raises CannotMeasure."""
@@ -276,6 +278,7 @@ class Numbers:
                 self.provenance[number] = origin
         self.per_image |= metric.per_image()
         self.replicates |= replicates
+        self.readings |= metric.readings()
 
 
 def tidy(value: float) -> float | None:

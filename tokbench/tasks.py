@@ -84,6 +84,7 @@ def reconstruct(
         Timing(encoding, decoding, peak, batch_size) if tokens else None,
         images.original,
         images.digests or None,
+        marked=images.marked,
         reference_memo=memo,
         image_memo=memo if torch.equal(image, images.reference) else Memo(),  # exact images need no second forward pass
     )

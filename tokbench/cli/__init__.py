@@ -13,6 +13,7 @@ from tokbench.cli.cache import cache
 from tokbench.cli.evaluate import eval_
 from tokbench.cli.judge import check, compare
 from tokbench.cli.look import leaderboard, list_, show, weights
+from tokbench.cli.official import import_tokbench
 from tokbench.cli.options import Group
 from tokbench.cli.stats import stats
 
@@ -26,5 +27,5 @@ def main() -> None:
             stream.reconfigure(errors="replace")
 
 
-for command in (eval_, list_, show, leaderboard, weights, stats, compare, check, audit, cache):
+for command in (eval_, list_, show, leaderboard, weights, stats, compare, check, audit, cache, import_tokbench):
     main.add_command(command)

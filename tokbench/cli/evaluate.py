@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
+from click.core import ParameterSource
 
 from tokbench.cli.options import (
     batch_size_option,
@@ -29,6 +30,7 @@ from tokbench.cli.options import (
     stoppable,
 )
 from tokbench.errors import DataError, TokbenchError, UsageError
+from tokbench.suites import SUITES
 
 
 @click.command("eval")
@@ -37,6 +39,12 @@ from tokbench.errors import DataError, TokbenchError, UsageError
 @click.option(
     "--metrics", "metric_names", help="Comma-separated names, or 'all' [default: see 'tokbench list metrics']."
 )
+@click.option(
+    "--suite",
+    type=click.Choice(list(SUITES)),
+    help="Size, protocol, metrics and (unless --data names others, separated by commas) the data of a suite.",
+)
+@click.option("--faithful", is_flag=True, help="With --suite: also what only its authors' code does (JPEG files).")
 @limit_option
 @size_option
 @protocol_option
@@ -60,10 +68,14 @@ from tokbench.errors import DataError, TokbenchError, UsageError
 @click.option("--json", "as_json", is_flag=True, help="Print to stdout nothing but a JSON list, one object an adapter.")
 @root_option
 @out_option("Where results are written.")
+@click.pass_context
 def eval_(
+    ctx: click.Context,
     adapters: tuple[str, ...],
     data: str,
     metric_names: str | None,
+    suite: str | None,
+    faithful: bool,
     limit: int | None,
     size: int | None,
     protocol: str,
@@ -94,6 +106,19 @@ def eval_(
     from tokbench import leaderboard, metrics
     from tokbench.protocol import load_protocol
 
+    given = {
+        name for name in ("data", "size", "protocol") if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+    names = [data]
+    if suite:
+        if taken := given & {"size", "protocol"}:
+            raise UsageError(f"--suite {suite} has its own {' and '.join(sorted(taken))}; leave that out")
+        chosen_suite = SUITES[suite]
+        names = [name.strip() for name in data.split(",")] if "data" in given else list(chosen_suite.data)
+        size, protocol = chosen_suite.size, chosen_suite.faithful if faithful else chosen_suite.protocol
+        metric_names = metric_names or ",".join(chosen_suite.metrics)
+    elif faithful:
+        raise UsageError("--faithful says how a suite is run; give --suite too")
     rules = load_protocol(protocol)
     chosen = metrics.choose(metric_names, rules)
     if reference_is and reference is None:
@@ -103,77 +128,97 @@ def eval_(
     except OSError as error:
         raise UsageError(f"--out {out} cannot be written ({error.strerror})") from error
 
-    from tokbench.dataset import open_dataset
+    from tokbench.dataset import Dataset, open_dataset
     from tokbench.evaluate import evaluate
     from tokbench.plugins import load_adapters
     from tokbench.ranks import ranks
     from tokbench.readers import Networks
-    from tokbench.result import failure
+    from tokbench.result import Result, failure
     from tokbench.statistics import load_statistics
     from tokbench.weights import cache_dir
 
-    with ranks() as mine:
-        device = choose_device(device, mine.local)
-        statistics = load_statistics(reference).assumed(reference_is) if reference else None
-        dataset = open_dataset(data, rules, size, limit, root, follow_links)
-        results, done = [], (0, len(dataset))
+    def measured(
+        loaded: list[Any], dataset: Dataset, networks: Networks, mine: Any
+    ) -> tuple[list[Result], dict[str, str]]:
+        """One dataset's results, and why there are none."""
+        done = (0, len(dataset))
 
         def left() -> str:
             if no_cache:
                 return "nothing is kept, as --no-cache asks"
             return f"{done[0]:,} of {done[1]:,} images were read; the same command goes on from what is finished"
 
-        with redirect_stdout(sys.stderr), stoppable(left):  # what adapters print must not mix with the result
-            loaded, failed = load_adapters(adapters, device, root, allow_download)
+        with redirect_stdout(sys.stderr), stoppable(left), progress_bar(quiet=not mine.first) as bar:
+
+            def progress(what: str, count: int, total: int) -> None:
+                nonlocal done
+                done = (count, total) if what == "images" else done
+                bar(what, count, total)
+
             try:
-                with progress_bar(quiet=not mine.first) as bar:
-
-                    def progress(what: str, count: int, total: int) -> None:
-                        nonlocal done
-                        done = (count, total) if what == "images" else done
-                        bar(what, count, total)
-
-                    if loaded:
-                        results = evaluate(
-                            loaded,
-                            dataset,
-                            chosen,
-                            task=task,
-                            networks=Networks(device, allow_download, precision),
-                            statistics=statistics,
-                            batch_size=batch_size,
-                            seed=seed,
-                            cache=None if no_cache else cache_dir(),
-                            ranks=mine,
-                            warn=say,
-                            progress=progress,
-                        )
+                results = evaluate(
+                    loaded,
+                    dataset,
+                    chosen,
+                    task=task,
+                    networks=networks,
+                    statistics=statistics,
+                    batch_size=batch_size,
+                    seed=seed,
+                    cache=None if no_cache else cache_dir(),
+                    ranks=mine,
+                    warn=say,
+                    progress=progress,
+                )
             except DataError as error:
-                failed |= dict.fromkeys([adapter.name for adapter in loaded], str(error))
-    if not mine.first:
-        for name, reason in failed.items():
-            say(f"rank {mine.rank}: failed {name}: {reason}")
-        sys.exit(1 if failed else 0)
-    failed |= {result.adapter: result.error for result in results if result.error}
-    good = [result for result in results if result.error is None]
-    for result in good:
-        try:
-            path, replaced = result.save(out)
-            changed = " (replaced: its data, protocol, code, weights or settings had changed)" if replaced else ""
-            say(f"wrote {path}{changed}")
-            if result.journal is not None:
-                result.journal.discard()
-        except TokbenchError as error:
-            failed[result.adapter] = str(error)
-    if as_json:
-        made = {result.adapter: result.facts() for result in good}
-        unmade = {name: failure(name, dataset.name, task, why, dataset.bad) for name, why in failed.items()}
-        click.echo(leaderboard.to_json(list((unmade | made).values())))
-    elif good:
-        click.echo(f"{dataset.name}: {leaderboard.legend(good)}\n")
-        click.echo(leaderboard.markdown(good), nl=False)
-    _report(good, dataset.bad, failed)
-    if failed or (dataset.bad and not skip_bad):
+                return [], dict.fromkeys([adapter.name for adapter in loaded], str(error))
+        return results, {result.adapter: result.error for result in results if result.error}
+
+    def keep(results: list[Result]) -> dict[str, str]:
+        """Write results; of those that cannot be written, why."""
+        unwritten = {}
+        for result in results:
+            try:
+                path, replaced = result.save(out)
+                changed = " (replaced: its data, protocol, code, weights or settings had changed)" if replaced else ""
+                say(f"wrote {path}{changed}")
+                if result.journal is not None:
+                    result.journal.discard()
+            except TokbenchError as error:
+                unwritten[result.adapter] = str(error)
+        return unwritten
+
+    facts: list[dict[str, Any]] = []
+    broken = False
+    with ranks() as mine:
+        device = choose_device(device, mine.local)
+        statistics = load_statistics(reference).assumed(reference_is) if reference else None
+        datasets = [open_dataset(name, rules, size, limit, root, follow_links) for name in names]
+        with redirect_stdout(sys.stderr):  # what adapters print must not mix with the result
+            loaded, unloaded = load_adapters(adapters, device, root, allow_download)
+        networks = Networks(device, allow_download, precision)
+        for dataset in datasets:
+            results, failed = measured(loaded, dataset, networks, mine) if loaded else ([], {})
+            failed = unloaded | failed
+            if not mine.first:
+                for name, reason in failed.items():
+                    say(f"rank {mine.rank}: failed {name}: {reason}")
+                broken = broken or bool(failed)
+                continue
+            good = [result for result in results if result.error is None]
+            failed |= keep(good)
+            if as_json:
+                made = {result.adapter: result.facts() for result in good}
+                unmade = {name: failure(name, dataset.name, task, why, dataset.bad) for name, why in failed.items()}
+                facts += (unmade | made).values()
+            elif good:
+                click.echo(f"{dataset.name}: {leaderboard.legend(good)}\n")
+                click.echo(leaderboard.markdown(good), nl=dataset is not datasets[-1])
+            _report(good, dataset.bad, failed)
+            broken = broken or bool(failed) or bool(dataset.bad and not skip_bad)
+    if as_json and mine.first:
+        click.echo(leaderboard.to_json(facts))
+    if broken:
         sys.exit(1)
 
 

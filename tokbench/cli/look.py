@@ -22,12 +22,48 @@ def list_(what: str, root: Path | None) -> None:
 
 @click.command()
 @click.argument("result", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def show(result: Path) -> None:
-    """Print one result file: its numbers with intervals, what was skipped, and how it was made."""
+@click.option("--worst", type=click.IntRange(1, 200), help="Draw this many of the words or faces that suffered most.")
+@click.option("--kind", help="Of which readings, as in words, faces or words_easyocr [default: all].")
+@click.option("--data", help="Where the images are, if not the dataset of that name.")
+@click.option("--adapter", help="What made the images, if not the adapter of that name.")
+@click.option(
+    "--picture", type=click.Path(dir_okay=False, path_type=Path), default=Path("worst.png"), show_default=True
+)
+@root_option
+def show(
+    result: Path,
+    worst: int | None,
+    kind: str | None,
+    data: str | None,
+    adapter: str | None,
+    picture: Path,
+    root: Path | None,
+) -> None:
+    """Print one result file: its numbers with intervals, what was skipped, and how it was made.
+
+    With --worst N, draw instead the N words or faces of it that suffered most: the original, the same only scaled, the
+    reconstruction, and what was read.
+    """
     from tokbench import listing
     from tokbench.result import load
 
-    click.echo(listing.show(load(result)), nl=False)
+    found = load(result)
+    if worst is None:
+        click.echo(listing.show(found), nl=False)
+        return
+    from tokbench import worst as drawing
+    from tokbench.dataset import open_dataset
+    from tokbench.plugins import load_adapter
+    from tokbench.protocol import load_protocol
+
+    told = found.provenance
+    shown = drawing.cases(found, kind)[:worst]
+    size = None if told["data"]["own_size"] is None else told["data"]["width"]
+    rules = load_protocol(told["protocol"]["name"])
+    dataset = open_dataset(data or found.dataset, rules, size, told["data"]["limit"], root)
+    sheet = drawing.picture(shown, load_adapter(adapter or found.adapter, root=root), dataset, seed=told["seed"])
+    drawing.save(sheet, picture)
+    click.echo(f"drew {len(shown)} to {picture}")
 
 
 @click.command()

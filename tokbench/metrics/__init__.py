@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Entry:
     """One metric: `module:Class`, the frozen network and layer it reads, and a summary for `tokbench list metrics`.
 
-    numbers: what it computes, where that is not one number of its own name.
+    numbers: what it computes, where that is not one number of its own name. reader: what reads words or faces.
     """
 
     path: str
@@ -35,6 +35,8 @@ class Entry:
     layer: str | None = None
     wants: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
+    reader: str | None = None
+    suffix: str = ""
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -52,6 +54,21 @@ _READS = {
 }
 
 _DISTANCE = ("name", "protocol", "statistics")
+
+
+def _text(reader: str, suffix: str, says: str) -> Entry:
+    scores = [f"{score}{end}{suffix}" for score in ("t_acc", "t_ned", "cer") for end in _ENDS]
+    numbers = (*scores, f"words{suffix}", f"words_filtered{suffix}")
+    return Entry("text:Text", says, wants=("protocol",), numbers=numbers, reader=reader, suffix=suffix)
+
+
+def _faces(reader: str, suffix: str, says: str) -> Entry:
+    scores = [f"{score}{end}{suffix}" for score in ("f_sim", "f_distance", "f_detected", "f_rank1") for end in _ENDS]
+    numbers = (*scores, f"faces{suffix}")
+    return Entry("faces:Faces", says, wants=("protocol",), numbers=numbers, reader=reader, suffix=suffix)
+
+
+_ENDS = tuple(f"{of}{how}" for of in ("", "_ceiling", "_ratio") for how in ("", "_all", "_curve"))
 
 METRICS: dict[str, Entry] = {
     "psnr": Entry(
@@ -93,6 +110,11 @@ METRICS: dict[str, Entry] = {
             "compression_ratio",
         ),
     ),
+    "text": _text("rapidocr", "", "T-ACC, T-NED and CER of words, by RapidOCR's PP-OCRv6"),
+    "text_easyocr": _text("easyocr", "_easyocr", "the same by EasyOCR"),
+    "text_parseq": _text("parseq", "_parseq", "the same by docTR's PARSeq, TokBench's own reader"),
+    "faces": _faces("dlib", "", "F-Sim, detection and rank-1 identity of faces, by dlib's network"),
+    "faces_insightface": _faces("insightface", "_insightface", "the same by InsightFace, TokBench's own reader"),
     "speed": Entry(
         "throughput:Throughput",
         "parameters, encode and decode images/s, peak memory",
@@ -152,6 +174,8 @@ def build(
     arguments = {key: given[key] for key in entry.wants}
     if entry.network:
         arguments["network"] = networks.get(entry.network, _input_path(entry.network, protocol))
+    if entry.reader:
+        arguments |= {"reader": networks.reader(entry.reader), "suffix": entry.suffix}
     if entry.layer:
         arguments["layer"] = entry.layer
     metric: Metric = getattr(importlib.import_module(f"tokbench.metrics.{module}"), kind)(**arguments)

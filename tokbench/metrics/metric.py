@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -60,6 +60,10 @@ class Metric(ABC):
 
     def replicates(self, halves: Halves) -> dict[str, Replicates]:
         """For each number that is no mean over images but varies with them: its values on random halves of them."""
+        return {}
+
+    def readings(self) -> dict[str, list[tuple[int, list[dict[str, Any]]]]]:
+        """By kind (`words`, `faces`), what was read in each image, by its position: dicts that JSON can hold."""
         return {}
 
     def provenance(self) -> dict[str, str]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokbench.errors import MissingWeights
 from tokbench.readers.backend import Backend, Precision
 from tokbench.weights import INCEPTION, NETWORKS, find
 
 if TYPE_CHECKING:
+    from tokbench.readers.face import FaceReader
     from tokbench.readers.network import Network
+    from tokbench.readers.recogniser import Recogniser
 
 READERS = {
     INCEPTION: ("inception:Inception", {}),
@@ -19,6 +21,16 @@ READERS = {
     "lpips-vgg": ("perceptual:LPIPSNetwork", {"net": "vgg"}),
 }
 """Every network: its class and options. Its weight files are listed in `tokbench.weights`."""
+
+
+MARKED = {
+    "rapidocr": "rapid:RapidOCR",
+    "easyocr": "easy:EasyOCR",
+    "parseq": "parseq:PARSeq",
+    "dlib": "dlib_face:DlibFace",
+    "insightface": "insight:InsightFace",
+}
+"""Every reader of words or of faces: its class."""
 
 
 class Networks:
@@ -30,6 +42,7 @@ class Networks:
         self._allow_download = allow_download
         self._whole: Networks | None = None
         self._made: dict[str, Network] = {}
+        self._readers: dict[str, Any] = {}
         self._missing: dict[str, MissingWeights] = {}
 
     @property
@@ -62,3 +75,21 @@ class Networks:
             make = getattr(importlib.import_module(f"tokbench.readers.{module}"), kind)
             self._made[name] = make(found, self._backend, **READERS[name][1])
         return self._made[name]
+
+    def reader(self, name: str) -> Recogniser | FaceReader:
+        """The reader of words or faces of that name. Raises MissingWeights where its package or weights are not here.
+
+        It computes as its own library does, whatever the precision.
+        """
+        if name in self._missing:
+            raise self._missing[name]
+        if name not in self._readers:
+            module, _, kind = MARKED[name].partition(":")
+            try:
+                make = getattr(importlib.import_module(f"tokbench.readers.{module}"), kind)
+                self._readers[name] = make(self._allow_download)
+            except MissingWeights as error:
+                self._missing[name] = error
+                raise
+        made: Recogniser | FaceReader = self._readers[name]
+        return made

@@ -1,0 +1,80 @@
+"""An OCR network that reads the word in each given crop; text is not detected, since the boxes are given."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tokbench.errors import UsageError
+from tokbench.weights import Found, WeightFile, find, sha256_of
+
+WIDEST = 25
+"""A crop wider than so many heights is squeezed to it: no word is, and memory grows with the width."""
+
+
+class Recogniser(ABC):
+    """`read(crops)` gives the text of each crop.
+
+    name: the reader's name in results. sha256: of its weights file. library: the packages that run it, with versions.
+
+    What is read in a crop does not depend on the other crops: the width to which a crop is padded follows from its
+    own shape, and only crops of the same padded width share a batch. What remains is that float32 kernels may round
+    differently for another number of crops (1e-5 in a probability), which changes a text only where two characters
+    are as good as equally likely; with `batch` 1 not even that.
+    """
+
+    name: str
+    sha256: str
+    library: str
+    device: str = "cpu"
+    batch: int = 1
+    """Most crops in one call of the network."""
+
+    @property
+    def key(self) -> str:
+        """What tells its readings from those of another reader."""
+        return "/".join([*self.told().values(), self.device])
+
+    def told(self) -> dict[str, str]:
+        """What a result must say of it."""
+        return {"reader": self.name, "sha256": self.sha256, "library": self.library}
+
+    @abstractmethod
+    def width(self, height: int, width: int) -> int:
+        """Width of the network's input, in pixels, for a crop of that shape; it may depend on nothing else."""
+
+    @abstractmethod
+    def read_batch(self, crops: Sequence[np.ndarray], width: int) -> list[str]:
+        """The texts of at most `batch` crops, none of them empty, whose `width` is this one."""
+
+    def read(self, crops: Sequence[np.ndarray]) -> list[str]:
+        """The text of each crop, in the order given; of an empty crop (no height or no width) it is "".
+
+        crops: uint8 RGB, each (h, w, 3) of any size. Raises UsageError for anything else.
+        """
+        texts = [""] * len(crops)
+        waiting: dict[int, list[int]] = defaultdict(list)
+        for index, crop in enumerate(crops):
+            if crop.ndim != 3 or crop.shape[2] != 3 or crop.dtype != np.uint8:
+                raise UsageError(f"{self.name} reads crops of shape (h, w, 3), uint8, not {crop.shape} {crop.dtype}")
+            if crop.size:
+                waiting[self.width(*crop.shape[:2])].append(index)
+        for width, indices in sorted(waiting.items()):
+            for start in range(0, len(indices), self.batch):
+                part = indices[start : start + self.batch]
+                found = self.read_batch([crops[index] for index in part], width)
+                for index, text in zip(part, found, strict=True):
+                    texts[index] = text
+        return texts
+
+
+def find_weights(reader: str, source: WeightFile, folder: Path, allow_download: bool = False) -> Found:
+    """The reader's weights, looked for in the folder where its own library keeps them, then where all weights are."""
+    path = folder / source.file
+    if path.is_file() and (digest := sha256_of(path)).startswith(source.sha256):
+        return Found(path, source, digest)
+    return find(reader, [source], allow_download)
