@@ -80,7 +80,12 @@ def test_scores_by_the_published_formulas(networks) -> None:
     assert found["t_acc_curve.12 to 16"] == 1  # 0.05 x 256 = 12.8 pixels a character
     assert "t_acc_curve.24 to 40" not in found
     intervals = metric.intervals(0)
-    assert {name for name in found if name not in intervals} == {"t_acc_ratio", "t_ned_ratio", "words", "words_filtered"}
+    assert {name for name in found if name not in intervals} == {
+        "t_acc_ratio",
+        "t_ned_ratio",
+        "words",
+        "words_filtered",
+    }
     assert intervals["t_acc.small"].n == 2
 
 
@@ -115,7 +120,9 @@ def test_faces_that_change_places_are_no_longer_themselves(networks, photos, mar
     assert metric.compute()["f_rank1_all"] == 0
     assert metric.compute()["f_sim_all"] < 1
     twins = [
-        Marked(one.pixels, Annotations(faces=tuple(Face(f.box, f.points, f.ratio, "the same") for f in one.known.faces)))
+        Marked(
+            one.pixels, Annotations(faces=tuple(Face(f.box, f.points, f.ratio, "the same") for f in one.known.faces))
+        )
         for one in mark(photos)
     ]
     same = metrics.build("faces", networks, load_adapter("identity").model)

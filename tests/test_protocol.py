@@ -70,7 +70,8 @@ def test_what_is_only_told_is_not_in_the_hash() -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ('crop = "left"', "crop = 'left'; it must be one of centre, torchvision, adm, none"),
+        ('crop = "left"', "crop = 'left'; it must be one of centre, torchvision, adm, pad, none"),
+        ('crop = "pad"', "crop = pad scales with Pillow's lanczos filter"),
         ("crap = 1", "unknown crap"),
         ("[ssim]\nwidow = 1", "unknown widow"),
         ("[ssim]\nrange = 'wide'", "range = 'wide' is of the wrong type"),

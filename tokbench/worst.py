@@ -98,6 +98,7 @@ def _sheet(rows: Sequence[tuple[Case, list[np.ndarray]]]) -> Image.Image:
             sheet.paste(shown, (GAP + column * (WIDTH + GAP), top + (HEIGHT - size[1]) // 2))
         left = GAP + 3 * (WIDTH + GAP)
         for line, text in enumerate((*case.told, case.image[-34:])):
+            text = text.encode("latin-1", "backslashreplace").decode("latin-1")  # the font has no other letters
             fits = text if draw.textlength(text, font) <= WIDTH else text[:30] + "…"
             draw.text((left, top + line * (FONT + 6)), fits, "grey" if line == len(case.told) else "black", font)
     return sheet

@@ -13,7 +13,7 @@ from tokbench.errors import DataError
 OVERLAP = 0.4
 """Intersection over union from which on a face that was found is the given one.
 
-Detectors draw boxes differently. On 69 photographed faces dlib's square ones overlapped MTCNN's by 0.55 or more wherever
+Detectors draw boxes differently. On 69 photographed faces dlib's square ones overlapped MTCNN's by 0.55 or more where
 dlib found the face, also after the photos had been brought down to 64, 32, 24, 16, 12 and 8 pixels a face; of 268 boxes
 beside faces none was overlapped by 0.4.
 """
