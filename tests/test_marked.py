@@ -113,7 +113,7 @@ def test_an_exact_image_has_its_ceiling(networks, photos, mark) -> None:
 
 
 def test_faces_that_change_places_are_no_longer_themselves(networks, photos, mark) -> None:
-    """Reconstructions that are the other images: the nearest original is the other's face, unless it is the same man."""
+    """Reconstructions that are the other images: the nearest original is another face, unless of the same man."""
     other = photos.roll(1, 0)
     metric = metrics.build("faces", networks, load_adapter("identity").model)
     metric.update(Batch(torch.arange(6), photos, other, marked=mark(photos)))
@@ -261,3 +261,32 @@ def test_embedded_datasets_are_annotated(name: str) -> None:
     assert isinstance(dataset.source, Annotated)
     known = [dataset.source.annotations(i) for i in range(len(dataset))]
     assert all(one.words if name == "text" else one.faces for one in known)
+
+
+def test_a_suite_is_data_size_protocol_and_metrics(cli, tmp_path: Path) -> None:
+    """With the readers that are here, on one image of words and one of faces; then a picture of the worst."""
+    pytest.importorskip("rapidocr")
+    pytest.importorskip("dlib")
+    command = ["eval", "jpeg.q10", "--suite", "tokbench-256", "--faithful", "--limit", "1", "--out", tmp_path]
+    done = cli(*command, "--data", "text,faces", "--json")
+    assert done.exit_code == 0, done.output
+    text, faces = json.loads(done.stdout)
+    for facts in (text, faces):
+        assert facts["provenance"]["protocol"]["name"] == "tokbench-peer-jpeg"
+        assert facts["provenance"]["data"]["width"] == 256
+    assert text["metrics"]["t_acc_ceiling_all"]["value"] > text["metrics"]["t_acc_all"]["value"]
+    assert text["provenance"]["metrics"]["t_acc"]["reader"] == "rapidocr"
+    assert 0 < faces["metrics"]["f_sim_all"]["value"] < faces["metrics"]["f_sim_ceiling_all"]["value"]
+    assert "words" in faces["skipped"]["text"]
+    (path,) = tmp_path.glob("jpeg.q10/text*.json")
+    drawn = cli("show", path, "--worst", "3", "--picture", tmp_path / "worst.png")
+    assert drawn.exit_code == 0, drawn.output
+    with Image.open(tmp_path / "worst.png") as picture:
+        assert picture.height > 3 * 72
+
+
+def test_a_suite_cannot_be_half_another(cli, tmp_path: Path) -> None:
+    for more in (["--suite", "tokbench-256", "--size", "128"], ["--faithful"]):
+        done = cli("eval", "identity", *more, "--out", tmp_path)
+        assert done.exit_code == 2
+        assert "--suite" in done.output

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from math import ceil
 from pathlib import Path
@@ -36,7 +37,6 @@ class EasyOCR(Recogniser):
     """
 
     name = "easyocr"
-    batch = 8
 
     def __init__(self, allow_download: bool = False, *, device: str = "cpu") -> None:
         """Raises MissingWeights where the package or the weights are not on this machine.
@@ -72,10 +72,23 @@ class EasyOCR(Recogniser):
             )
         sys.path[:] = path  # to which it adds the folder of networks
         self.sha256, self.device = sha256_of(folder / SOURCE.file), device
+        self.threads = torch.get_num_threads() if device == "cpu" else 1
         self.library = f"easyocr {version('easyocr')}, torch {torch.__version__.split('+')[0]}"
 
     def width(self, height: int, width: int) -> int:
         return HEIGHT * min(max(1, ceil(width / height)), WIDEST)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # in each of the pool's threads, for they begin now
+        try:
+            with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+                # Its loader draws a seed, and wants its images in an accelerator's memory, be there one or not.
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            torch.set_num_threads(threads)
 
     def read_batch(self, crops: Sequence[np.ndarray], width: int) -> list[str]:
         import cv2
@@ -88,18 +101,15 @@ class EasyOCR(Recogniser):
             (image,), _ = get_image_list([[0, grey.shape[1], 0, grey.shape[0]]], [], grey, model_height=HEIGHT)
             entered.append(image)
         reader = self._reader
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            # Its loader draws a seed, and would have its images in the memory of an accelerator, be there one or not.
-            warnings.simplefilter("ignore")
-            results = get_text(
-                reader.character,
-                HEIGHT,
-                width,
-                reader.recognizer,
-                reader.converter,
-                entered,
-                batch_size=len(entered),
-                workers=0,
-                device=self.device,
-            )
+        results = get_text(
+            reader.character,
+            HEIGHT,
+            width,
+            reader.recognizer,
+            reader.converter,
+            entered,
+            batch_size=len(entered),
+            workers=0,
+            device=self.device,
+        )
         return [text for _, text, _ in results]

@@ -59,7 +59,7 @@ class RapidOCR(Recogniser):
         logging.getLogger("RapidOCR").setLevel(logging.ERROR)
         settings = ParseParams.load(Path(rapidocr.__file__).parent / "config.yaml")
         engine = settings.EngineConfig.onnxruntime
-        engine.intra_op_num_threads = torch.get_num_threads()
+        engine.intra_op_num_threads, self.threads = 1, torch.get_num_threads()
         settings.Rec.engine_cfg = engine
         settings.Rec.model_path = str(found.path)  # with a path it never downloads
         self._recognizer = TextRecognizer(settings.Rec)
