@@ -55,6 +55,13 @@ def test_no_reading_depends_on_the_other_crops(reader: Recogniser) -> None:
     assert reader.read([*small[::-1], rendered("extraordinary wide line")])[:-1] == together[::-1]
 
 
+def test_several_threads_read_the_same(reader: Recogniser, monkeypatch: pytest.MonkeyPatch) -> None:
+    crops, threads = [rendered(word)[::2, ::2] for word in WORDS], torch.get_num_threads()
+    alone = reader.read(crops)
+    monkeypatch.setattr(reader, "threads", 3)
+    assert reader.read(crops) == alone and torch.get_num_threads() == threads
+
+
 def test_an_empty_crop_says_nothing_and_moves_no_other(reader: Recogniser) -> None:
     nothing = np.zeros((0, 12, 3), np.uint8)
     assert reader.read([nothing, rendered("tokens"), nothing[:, :0], rendered("of")]) == ["", "tokens", "", "of"]
@@ -173,6 +180,8 @@ def test_batches_are_sorted_by_width_and_hold_one_width() -> None:
     texts = echo.read([np.zeros((*shape, 3), np.uint8) for shape in shapes])
     assert texts == ["10x35", "10x8", "10x900", "20x70", "", "7x7", "10x36", "5x20"]
     assert echo.batches == [(10, 2), (40, 3), (40, 1), (10 * WIDEST, 1)]
+    echo.threads = 3
+    assert echo.read([np.zeros((*shape, 3), np.uint8) for shape in shapes]) == texts
 
 
 def test_parseq_loads_verified_weights_and_reads_whole_crops(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

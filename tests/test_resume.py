@@ -202,24 +202,31 @@ def test_a_cache_that_cannot_be_written_costs_only_resuming(folder: Path, networ
     assert any("kept in memory only" in text for text in told)
 
 
-COMMAND = ["eval", "toy.p8", "--metrics", "psnr,ssim,ms_ssim,fd_efficientnet", "--json"]
+COMMAND = [sys.executable, "-m", "tokbench", "eval", "toy.p8", "--metrics", "psnr,ssim,ms_ssim,fd_efficientnet"]
+COMMAND += ["--json", "--data", "samples", "--limit", "128"]
+
+
+def started(out: Path, cache: Path) -> subprocess.Popen[str]:
+    environment = os.environ | {"TOKBENCH_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*COMMAND, "--out", str(out)], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What the command prints that nobody stops."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return started(folder / "out", folder / "cache").communicate(timeout=240)[0]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_process_goes_on_where_it_was(number: signal.Signals, tmp_path: Path, root: Path) -> None:
+def test_a_killed_process_goes_on_where_it_was(number: signal.Signals, tmp_path: Path, undisturbed: str) -> None:
     """A whole process, stopped as soon as it has kept a unit; its second start gives what an undisturbed run gives."""
-    environment = os.environ | {"TOKBENCH_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tokbench", *COMMAND, "--data", "samples", "--limit", "128"]
-
-    def started(out: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [*command, "--out", str(tmp_path / out)],
-            cwd=root, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-
-    first = started("out")
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "cache" / "runs").glob("*/0*.npz")):
+    cache = tmp_path / "cache"
+    first = started(tmp_path / "out", cache)
+    deadline = time.monotonic() + 240
+    while not list((cache / "runs").glob("*/0*.npz")):
         assert first.poll() is None, first.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -230,15 +237,13 @@ def test_a_killed_process_goes_on_where_it_was(number: signal.Signals, tmp_path:
         assert f"stopped by {number.name}" in told
         assert "the same command goes on" in told
     assert not (tmp_path / "out" / "toy.p8").exists()
-    kept = len(list((tmp_path / "cache" / "runs").glob("*/0*.npz")))
+    kept = len(list((cache / "runs").glob("*/0*.npz")))
     assert 1 <= kept < 4
-    again = started("out")
-    out, told = again.communicate(timeout=120)
+    again = started(tmp_path / "out", cache)
+    out, told = again.communicate(timeout=240)
     assert again.returncode == 0, told
-    environment["TOKBENCH_CACHE"] = str(tmp_path / "other")
-    undisturbed, _ = started("undisturbed").communicate(timeout=120)
     assert out == undisturbed
-    assert not list((tmp_path / "cache" / "runs").iterdir())
+    assert not list((cache / "runs").iterdir())
 
 
 def test_resuming_needs_the_same_adapter(folder: Path, networks, tmp_path: Path) -> None:

@@ -29,7 +29,13 @@ class Column:
         return "" if self.more is None else " ↑" if self.more else " ↓"
 
 
-_READERS = {"": "", "_easyocr": " EasyOCR", "_parseq": " PARSeq", "_insightface": " InsightFace"}
+_READERS = {
+    "": "",
+    "_easyocr": " EasyOCR",
+    "_parseq": " PARSeq",
+    "_insightface": " antelopev2",
+    "_buffalo_l": " buffalo_l",
+}
 """What ends the numbers of words and faces that another reader than the default one has read."""
 
 MARKED = (

@@ -114,7 +114,8 @@ METRICS: dict[str, Entry] = {
     "text_easyocr": _text("easyocr", "_easyocr", "the same by EasyOCR"),
     "text_parseq": _text("parseq", "_parseq", "the same by docTR's PARSeq, TokBench's own reader"),
     "faces": _faces("dlib", "", "F-Sim, detection and rank-1 identity of faces, by dlib's network"),
-    "faces_insightface": _faces("insightface", "_insightface", "the same by InsightFace, TokBench's own reader"),
+    "faces_insightface": _faces("insightface", "_insightface", "the same by InsightFace's antelopev2, TokBench's own"),
+    "faces_buffalo_l": _faces("buffalo_l", "_buffalo_l", "the same by InsightFace's buffalo_l"),
     "speed": Entry(
         "throughput:Throughput",
         "parameters, encode and decode images/s, peak memory",

@@ -29,6 +29,7 @@ MARKED = {
     "parseq": "parseq:PARSeq",
     "dlib": "dlib_face:DlibFace",
     "insightface": "insight:InsightFace",
+    "buffalo_l": "insight:BuffaloL",
 }
 """Every reader of words or of faces: its class."""
 

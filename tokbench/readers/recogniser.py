@@ -27,8 +27,8 @@ class Recogniser(ABC):
     own shape, and only crops of the same padded width share a batch. With `batch` 1 not even the last bits do; with
     more, kernels may round differently for another number of crops.
 
-    On a CPU batches of one on several threads, with one thread inside each, are as fast as larger batches, and faster
-    where other programs compute: no thread waits for another within a layer.
+    On a CPU batches of one on several threads, with one thread inside each, are about as fast as larger batches, and
+    faster where other programs compute: no thread waits for another within a layer.
     """
 
     name: str
@@ -85,9 +85,8 @@ class Recogniser(ABC):
             return self.read_batch([crops[index] for index in indices], width)
 
         with self.reading(), ThreadPoolExecutor(self.threads) as pool:
-            for (indices, _), read in zip(
-                batches, (map if self.threads == 1 else pool.map)(found, batches), strict=True
-            ):
+            run = map if self.threads == 1 else pool.map
+            for (indices, _), read in zip(batches, run(found, batches), strict=True):
                 for index, text in zip(indices, read, strict=True):
                     texts[index] = text
         return texts
