@@ -84,6 +84,7 @@ def evaluate(
         )
     try:
         _pass(runs, dataset, references, task, networks.device, batch_size, seed, ranks, progress)
+        give_back_memory()  # so that the matrices of distances find room below what the pass needed
         if ranks.world > 1 and cache is not None:
             _join(runs, dataset, references, ranks, cache)
         if not ranks.first:

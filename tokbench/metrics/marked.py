@@ -74,6 +74,7 @@ class MarkedMetric(Metric):
         """`suffix` joins every number's name, so that two readers never share a column."""
         super().__init__()
         self._reader, self._protocol, self._suffix = reader, protocol, suffix
+        self._made: tuple[tuple[int, int], dict[str, Binned]] | None = None
 
     @abstractmethod
     def originals(self, marked: Marked) -> list[dict[str, Any]]:
@@ -130,7 +131,7 @@ class MarkedMetric(Metric):
 
     def compute(self) -> dict[str, float]:
         found = self._found()
-        numbers = {name: one.mean for name, one in self._binned(found, 0)}
+        numbers = {name: one.mean for name, one in self._numbers(found, 0).items()}
         for name in found.scores.keys() - found.errors:
             whole, ceiling = (numbers.get(f"{name}{end}{self._suffix}") for end in ("", CEILING))
             if whole is not None and ceiling is not None:
@@ -138,7 +139,7 @@ class MarkedMetric(Metric):
         return numbers | {f"{name}{self._suffix}": count for name, count in found.counts.items()}
 
     def intervals(self, seed: int) -> dict[str, Interval]:
-        return {name: Interval(one.low, one.high, one.n) for name, one in self._binned(self._found(), seed)}
+        return {name: Interval(one.low, one.high, one.n) for name, one in self._numbers(self._found(), seed).items()}
 
     def readings(self) -> dict[str, list[tuple[int, list[dict[str, Any]]]]]:
         lines = zip(self.rows.index().tolist(), self._lines(), strict=True)
@@ -160,6 +161,13 @@ class MarkedMetric(Metric):
         if not len(found.axis):
             raise NotApplicable(f"no {self.kind} to score: none are annotated, or none could be read in the originals")
         return found
+
+    def _numbers(self, found: Found, seed: int) -> dict[str, Binned]:
+        """Means with their intervals, by number: made once, for values and intervals are asked for in turn."""
+        key = (seed, len(self.rows))
+        if self._made is None or self._made[0] != key:
+            self._made = key, dict(self._binned(found, seed))
+        return self._made[1]
 
     def _binned(self, found: Found, seed: int) -> Iterator[tuple[str, Binned]]:
         """Every number but ratios of means of bins, by name."""
