@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tokbench import official
+from tokbench import official, reported
 from tokbench.bins import FACE_BINS, TEXT_BINS
 from tokbench.cli.official import import_tokbench
 from tokbench.cli.options import Group
@@ -176,6 +176,24 @@ def test_reported_numbers_are_no_results(files: list[Path], tmp_path: Path) -> N
         read_all(tmp_path / "results")
 
 
+def test_reported_numbers_have_a_table_of_their_own(files: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    assert reported.write(out) == []
+    command(*files, "--csv", out / "reported" / "tokbench.csv")
+    (path,) = reported.write(out)
+    text = path.read_text(encoding="utf-8")
+    assert "Reported, not measured here" in text
+    assert "33.33" in next(line for line in text.splitlines() if line.startswith("| vae"))  # T-ACC of the small words
+    assert text.count("## Faces at 256") == 2  # bins of two releases
+    kept = out / "reported" / "tokbench.csv"
+    kept.write_text(kept.read_text(encoding="utf-8").replace("reported", "measured", 1), encoding="utf-8")
+    with pytest.raises(ResultError, match="no table of reported numbers"):
+        reported.write(out)
+    kept.unlink()
+    assert reported.write(out) == []
+    assert not path.exists()
+
+
 def broken(**changes: Any) -> dict[str, Any]:
     """A file with one word, some of its fields changed or, where None, left out."""
     made = word("ab", "ab", 0.02) | changes
@@ -193,7 +211,7 @@ AT = "'vae/256/a.jpg/results"
         ("{", "is not a readable result file"),
         ("[" * 100_000, "nested too deep"),
         ('{"a": ' + "1" * 5000 + "}", "is not a readable result file"),
-        ('{"a": {}, "a": {}}', "a key comes twice"),
+        ('{"a": {}, "a": {}}', "'a' comes twice"),
         ([], "what it holds must be an object"),
         ({}, "no method in there"),
         ({"vae": []}, "'vae' must be an object"),

@@ -128,6 +128,19 @@ def test_unlike_rows_never_share_a_table() -> None:
     assert len(tables) == 3
 
 
+def test_sizes_stand_in_their_order() -> None:
+    made = result("a")
+    for span in ("large", "small", "medium"):
+        made.metrics[f"t_acc.{span}"] = {"value": 0.5, "n": 3}
+    for span in ("10 to 12", "below 4", "4 to 5", "from 40"):
+        made.metrics[f"t_acc_curve.{span}"] = {"value": 0.5, "n": 3}
+    found = [name for name in leaderboard.frame([made]) if name.startswith("t_acc")]
+    spans = ("below 4", "4 to 5", "10 to 12", "from 40")
+    assert found == ["t_acc.small", "t_acc.medium", "t_acc.large", *(f"t_acc_curve.{span}" for span in spans)]
+    assert "T-ACC (small)" in leaderboard.markdown([made])
+    assert "curve" not in leaderboard.markdown([made])
+
+
 def test_unlike_numbers_never_share_a_column() -> None:
     a, b = result("a"), result("b")
     for row, device in ((a, "slow CPU"), (b, "fast GPU")):

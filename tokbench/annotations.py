@@ -15,6 +15,7 @@ from reprlib import repr as shortened
 from typing import Any
 
 from tokbench.errors import DataError
+from tokbench.strict import loads
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2: the edges in pixels, x2 and y2 exclusive, as Pillow crops."""
@@ -96,8 +97,8 @@ def ratio_of_face(box: Box, image_size: tuple[int, int]) -> float:
 def parse(text: str, name: str) -> object:
     """JSON. Raises DataError for what is none: also for NaN, for keys given twice and for what nests too deeply."""
     try:
-        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
+        return loads(text)
+    except ValueError as error:
         raise DataError(f"{name}: not readable as JSON ({str(error)[:120]}); copy the annotations again") from error
 
 
@@ -120,14 +121,17 @@ def box_of(value: object, where: str) -> Box:
 
 
 def points_of(value: object, where: str) -> Points:
-    """Five pairs of finite numbers. Raises DataError naming where."""
+    """Five pairs of finite numbers, not all the same. Raises DataError naming where."""
     if (
         not isinstance(value, list)
         or len(value) != 5
         or not all(isinstance(pair, list) and len(pair) == 2 for pair in value)
     ):
         raise DataError(f"{where} must be five pairs x, y, not {shortened(value)}")
-    return tuple((number(x, where), number(y, where)) for x, y in value)
+    points = tuple((number(x, where), number(y, where)) for x, y in value)
+    if len(set(points)) == 1:
+        raise DataError(f"{where} are all in one place, {list(points[0])}, by which no face can be aligned")
+    return points
 
 
 def ratio_from(value: object, where: str) -> float:
@@ -198,14 +202,3 @@ def _plain(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _no_constant(text: str) -> float:
-    raise ValueError(f"{text} is no number")
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key is given twice")
-    return found

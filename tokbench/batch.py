@@ -51,8 +51,7 @@ class Batch:
     index: int64 (B,), positions in the dataset. reference, image: float32 (B, 3, H, W) in [0, 1] on the CPU, not yet
     rounded: a metric asks for them with `rounded` and its protocol's rounding. original: the whole image files, each
     (1, 3, h, w), where the protocol compares with them. marked: the image files as they are and what is known of their
-    words and faces. A field that a task does not produce is None, and `need` says
-    so to the metric that asks.
+    words and faces. A field that a task does not produce is None, and `need` says so to the metric that asks.
 
     Whatever is made of `reference` is kept in `reference_memo`, which all adapters that see these images share; what is
     made of `image`, in `image_memo`. `references` keeps the features of all references of the run by their `digests`.

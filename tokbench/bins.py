@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from tokbench.bootstrap import LEVEL, RESAMPLES
+from tokbench.bootstrap import RESAMPLES, edges
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def binned(
     """
     found = _resample(values, axis, bins, seed, groups, per)
     return [
-        Binned(one, found.n[i], found.groups[i], found.means[i], *_edges(found.drawn[:, i], found.means[i]))
+        Binned(one, found.n[i], found.groups[i], found.means[i], *edges(found.drawn[:, i], found.means[i]))
         for i, one in enumerate(bins)
     ]
 
@@ -112,7 +112,7 @@ def mean_of_bins(
     found = _resample(values, axis, bins, seed, groups, per)
     mean = math.fsum(found.means) / len(bins)
     whole = Bin("mean", min(one.low for one in bins), max(one.high for one in bins))
-    return Binned(whole, sum(found.n), found.all_groups, mean, *_edges(found.drawn.mean(1), mean))
+    return Binned(whole, sum(found.n), found.all_groups, mean, *edges(found.drawn.mean(1), mean))
 
 
 @dataclass(frozen=True)
@@ -174,11 +174,3 @@ def _draw(above: np.ndarray, below: np.ndarray, seed: int) -> np.ndarray:
         total = weights @ below
         np.divide(weights @ above, total, out=row, where=total != 0)
     return made
-
-
-def _edges(drawn: np.ndarray, mean: float) -> tuple[float, float]:
-    if math.isnan(mean) or np.isnan(drawn).all():
-        return math.nan, math.nan
-    low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    # A mean of equal values can round past them; the interval must hold its own centre.
-    return min(float(low), mean), max(float(high), mean)

@@ -71,8 +71,13 @@ def _resamples(count: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def _interval(found: Sequence[float], centre: float, count: int) -> Interval:
+    return Interval(*edges(found, centre), count)
+
+
+def edges(found: Sequence[float] | np.ndarray, centre: float) -> tuple[float, float]:
+    """The 95 % interval of resampled values, NaN left out, around the value itself; NaN where there are none."""
     if math.isnan(centre) or np.isnan(found).all():
-        return Interval(math.nan, math.nan, count)
+        return math.nan, math.nan
     low, high = np.nanquantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     # A mean of equal values can round past them; the interval must hold its own centre.
-    return Interval(min(float(low), centre), max(float(high), centre), count)
+    return min(float(low), centre), max(float(high), centre)

@@ -326,6 +326,8 @@ def describe(folder: Path) -> dict[str, Any]:
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise DataError(f"{folder}/dataset.toml cannot be read ({error})") from error
     needed = {"title", "size", "get", "licence"}
+    if (layout := described.get("layout", "tokbench")) != "tokbench":
+        raise DataError(f"{folder}/dataset.toml: layout = {layout!r}; there is only tokbench")
     if "layout" in described:  # whose sets may be more or fewer
         needed |= {"sources", "order", "part"}
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,12 +163,22 @@ def cells(results: Sequence[Result]) -> tuple[list[tuple[str, Column]], list[dic
     """
     labels = _labels(results)
     found = {(labels[row, number], number) for row, result in enumerate(results) for number in result.metrics}
-    columns = sorted(found, key=lambda item: (column_of(item[1])[0], item[1], item[0]))
+    columns = sorted(found, key=lambda item: (column_of(item[1])[0], _span(item[1]), item[1], item[0]))
     rows = [
         {(labels[row, number], number): entry for number, entry in result.metrics.items()}
         for row, result in enumerate(results)
     ]
     return [(label, column_of(number)[1]) for label, number in columns], rows
+
+
+def _span(number: str) -> float:
+    """The place of `t_acc.small` or `t_acc_curve.8 to 10` among its like: by size, not by name."""
+    span = number.partition(".")[2]
+    sizes = ("", "small", "medium", "large")
+    if span in sizes:
+        return sizes.index(span)
+    edge = re.search(r"[\d.]+", span)
+    return float(edge[0]) - span.startswith("below") if edge else 0
 
 
 def frame(results: Sequence[Result]) -> pd.DataFrame:

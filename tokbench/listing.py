@@ -70,7 +70,7 @@ def weight_files(root: Path | None) -> list[tuple[str, str, WeightFile]]:
     """(what it is for, what needs it, file) of every weight file that tokbench knows."""
     known = []
     for network, sources in NETWORKS.items():
-        users = ", ".join(name for name, entry in METRICS.items() if entry.network == network)
+        users = ", ".join(name for name, entry in METRICS.items() if network in (entry.network, entry.reader))
         known += [(network, users, source) for source in sources]
     for name, toml in adapter_files(root).items():
         try:

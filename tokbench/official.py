@@ -7,7 +7,6 @@ compute_all_metrics.py: `{method: {setting: {"details": {image: {"results": [...
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import numpy as np
 from tokbench.bins import FACE_BINS, TEXT_BINS, Binned, binned, mean_of_bins
 from tokbench.errors import ResultError
 from tokbench.leaderboard import table
+from tokbench.strict import loads
 from tokbench.words import exact, similarity
 
 MAX_FILE = 1 << 28
@@ -129,18 +129,9 @@ def _load(path: Path) -> Any:
             data = file.read(MAX_FILE + 1)
         if len(data) > MAX_FILE:
             raise ValueError(f"over the limit of {MAX_FILE:,} bytes")
-        return json.loads(data, object_pairs_hook=_once)
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: JSON, Unicode, integers of thousands of digits
-        why = "nested too deep" if isinstance(error, RecursionError) else str(error)[:200]
-        raise ResultError(f"{path} is not a readable result file of TokBench ({why})") from error
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, in which a key that comes twice would hide a value."""
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        raise ValueError(f"a key comes twice among {[key for key, _ in pairs]!r:.80}")
-    return made
+        return loads(data, nan=True)  # so that a NaN is refused by the name of its field
+    except (OSError, ValueError) as error:  # ValueError: JSON, Unicode, integers of thousands of digits
+        raise ResultError(f"{path} is not a readable result file of TokBench ({str(error)[:200]})") from error
 
 
 def _object(facts: Any, path: Path, *keys: str) -> dict[str, Any]:

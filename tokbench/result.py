@@ -14,6 +14,7 @@ import numpy as np
 from tokbench.errors import ResultError
 from tokbench.files import locked, write_atomically
 from tokbench.halves import INFINITY, Replicates
+from tokbench.strict import loads
 from tokbench.unpack import read_arrays
 
 if TYPE_CHECKING:
@@ -148,10 +149,9 @@ def failure(adapter: str, dataset: str, task: str, error: str, bad: Sequence[tup
 def load(path: Path) -> Result:
     """Read a result and the per-image values beside it. Raises ResultError, naming file and fault."""
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once, parse_constant=_refuse_constant)
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: JSON, UTF-8, integers of thousands of digits
-        why = "it is nested too deep" if isinstance(error, RecursionError) else str(error)[:200]
-        raise ResultError(f"{path} is not a readable result ({why}); delete it and run again") from error
+        facts = loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # ValueError: JSON, UTF-8, integers of thousands of digits
+        raise ResultError(f"{path} is not a readable result ({str(error)[:200]}); delete it and run again") from error
     check(facts, path)
     beside = path.with_suffix(".npz")
     arrays: dict[str, np.ndarray] = {}
@@ -189,8 +189,8 @@ def _encoded(readings: list[tuple[str, list[dict[str, Any]]]]) -> np.ndarray:
 
 def _decoded(array: np.ndarray, name: str, path: Path) -> list[tuple[str, list[dict[str, Any]]]]:
     try:
-        told = json.loads(array.tobytes()) if array.dtype == np.uint8 else None
-    except (ValueError, RecursionError):
+        told = loads(array.tobytes()) if array.dtype == np.uint8 else None
+    except ValueError:
         told = None
     whole = isinstance(told, list) and all(
         isinstance(entry, list)
@@ -203,20 +203,6 @@ def _decoded(array: np.ndarray, name: str, path: Path) -> list[tuple[str, list[d
     if not whole or not isinstance(told, list):
         raise ResultError(f"{path}: '{name}' does not hold readings; delete it and run again")
     return [(image, read) for image, read in told]
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, in which a key that comes twice would hide a value."""
-    made: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in made:
-            raise ValueError(f"the key {key!r} comes twice")
-        made[key] = value
-    return made
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _check_per_image(arrays: dict[str, np.ndarray], path: Path) -> None:

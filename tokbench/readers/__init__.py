@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tokbench.errors import MissingWeights
 from tokbench.readers.backend import Backend, Precision
 from tokbench.weights import INCEPTION, NETWORKS, find
 
 if TYPE_CHECKING:
-    from tokbench.readers.face import FaceReader
     from tokbench.readers.network import Network
-    from tokbench.readers.recogniser import Recogniser
+    from tokbench.readers.reader import Reader
 
 READERS = {
     INCEPTION: ("inception:Inception", {}),
@@ -43,7 +42,7 @@ class Networks:
         self._allow_download = allow_download
         self._whole: Networks | None = None
         self._made: dict[str, Network] = {}
-        self._readers: dict[str, Any] = {}
+        self._readers: dict[str, Reader] = {}
         self._missing: dict[str, MissingWeights] = {}
 
     @property
@@ -77,7 +76,7 @@ class Networks:
             self._made[name] = make(found, self._backend, **READERS[name][1])
         return self._made[name]
 
-    def reader(self, name: str) -> Recogniser | FaceReader:
+    def reader(self, name: str) -> Reader:
         """The reader of words or faces of that name. Raises MissingWeights where its package or weights are not here.
 
         It computes as its own library does, whatever the precision.
@@ -92,5 +91,4 @@ class Networks:
             except MissingWeights as error:
                 self._missing[name] = error
                 raise
-        made: Recogniser | FaceReader = self._readers[name]
-        return made
+        return self._readers[name]

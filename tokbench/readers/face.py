@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Literal
 
 import numpy as np
 from skimage.transform import estimate_transform
 
 from tokbench.errors import DataError
+from tokbench.readers.reader import Reader
 
 OVERLAP = 0.4
 """Intersection over union from which on a face that was found is the given one.
@@ -19,31 +20,17 @@ beside faces none was overlapped by 0.4.
 """
 
 
-class FaceReader(ABC):
+class FaceReader(Reader):
     """`embed` gives a vector for each face, `detected` whether each face is found again.
 
-    name: the reader's name in results. sha256: of the embedding's weights file. library: the packages that run it.
-    measure: the distance that its vectors were trained for. Vectors are as the network gives them, not normalised,
-    for a Euclidean distance needs their length.
+    sha256 is that of the embedding's weights. measure: the distance that its vectors were trained for. Vectors are as
+    the network gives them, not normalised, for a Euclidean distance needs their length.
 
     Points are five a face in MTCNN's order: left eye, right eye, tip of the nose, left and right corner of the mouth,
     as seen in the image, (x, y) in pixels. Boxes are x1 y1 x2 y2 in pixels.
     """
 
-    name: str
-    sha256: str
-    library: str
     measure: Literal["cosine", "euclidean"]
-    device: str = "cpu"
-
-    @property
-    def key(self) -> str:
-        """What tells its vectors from those of another reader."""
-        return "/".join([*self.told().values(), self.device])
-
-    def told(self) -> dict[str, str]:
-        """What a result must say of it."""
-        return {"reader": self.name, "sha256": self.sha256, "library": self.library}
 
     @abstractmethod
     def embed(self, image: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -12,14 +12,9 @@ import torch
 
 from tokbench.errors import MissingWeights
 from tokbench.readers.recogniser import Recogniser, find_weights
-from tokbench.weights import WeightFile
+from tokbench.weights import NETWORKS
 
-SOURCE = WeightFile(
-    "parseq-56125471.pt",
-    "56125471",
-    "docTR's PARSeq",
-    url="https://doctr-static.mindee.com/models?id=v0.7.0/parseq-56125471.pt&src=0",
-)
+(SOURCE,) = NETWORKS["parseq"]
 
 WIDTH = 128
 

@@ -17,15 +17,9 @@ import torch
 
 from tokbench.errors import MissingWeights
 from tokbench.readers.recogniser import WIDEST, Recogniser
-from tokbench.weights import WeightFile, find
+from tokbench.weights import NETWORKS, find
 
-SOURCE = WeightFile(
-    "PP-OCRv6_rec_small.onnx",
-    "6f327246b50388f3c176ae304bd95767ea6dc0c9ae92153ef8cbe210b3c14884",
-    "pip install 'rapidocr>=3.10'",
-    url="https://www.modelscope.cn/models/RapidAI/RapidOCR/resolve/v3.10.0/onnx/PP-OCRv6/rec/PP-OCRv6_rec_small.onnx",
-    wheel=("rapidocr", "models/PP-OCRv6_rec_small.onnx"),
-)
+(SOURCE,) = NETWORKS["rapidocr"]
 
 HEIGHT, WIDTH = 48, 320
 """The network's input; wider words get a wider one."""

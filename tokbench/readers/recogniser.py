@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,16 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from tokbench.errors import UsageError
+from tokbench.readers.reader import Reader
 from tokbench.weights import Found, WeightFile, find, sha256_of
 
 WIDEST = 25
 """A crop wider than so many heights is squeezed to it: no word is, and memory grows with the width."""
 
 
-class Recogniser(ABC):
+class Recogniser(Reader):
     """`read(crops)` gives the text of each crop.
-
-    name: the reader's name in results. sha256: of its weights file. library: the packages that run it, with versions.
 
     What is read in a crop does not depend on the other crops: the width to which a crop is padded follows from its
     own shape, and only crops of the same padded width share a batch. With `batch` 1 not even the last bits do; with
@@ -31,23 +30,10 @@ class Recogniser(ABC):
     faster where other programs compute: no thread waits for another within a layer.
     """
 
-    name: str
-    sha256: str
-    library: str
-    device: str = "cpu"
     batch: int = 1
     """Most crops in one call of the network."""
     threads: int = 1
     """Calls of the network at once."""
-
-    @property
-    def key(self) -> str:
-        """What tells its readings from those of another reader."""
-        return "/".join([*self.told().values(), self.device])
-
-    def told(self) -> dict[str, str]:
-        """What a result must say of it."""
-        return {"reader": self.name, "sha256": self.sha256, "library": self.library}
 
     @abstractmethod
     def width(self, height: int, width: int) -> int:
