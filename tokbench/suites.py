@@ -23,7 +23,7 @@ def _tokbench(size: int) -> Suite:
         size,
         "tokbench-peer",
         "tokbench-peer-jpeg",
-        ("text", "text_parseq", "faces", "faces_insightface"),
+        ("rate", "text", "text_parseq", "faces", "faces_insightface"),
     )
 
 

@@ -55,7 +55,9 @@ def _case(image: str, one: dict[str, Any]) -> Case | None:
         if "truth" not in one:
             found = one["detected"]
             lost = "no face found again" if found["original"] and not found["image"] else ""
-            return Case(image, (x1, y1, x2, y2), float(one["f_sim"]), (f"F-Sim {one['f_sim']:.3f}", lost))
+            return Case(
+                image, (x1, y1, x2, y2), float(one["f_sim"]), tuple(filter(None, (f"F-Sim {one['f_sim']:.3f}", lost)))
+            )
         if one["image"] is None:
             return None
         score = similarity(one["truth"], one["image"]) + (one["ceiling"] != one["truth"])
