@@ -1,0 +1,1 @@
+"""Parts that several trained adapters share: quantizers, networks, losses."""

@@ -1,0 +1,1 @@
+"""Quantizers, a file each: latents in, what the decoder gets and its indices out."""
