@@ -46,6 +46,11 @@ def batch_of(positions: list[int], images: tuple[torch.Tensor, torch.Tensor, lis
     )  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _few_images_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokbench.metrics.coding.FEWEST", 2)
+
+
 @pytest.fixture(scope="module")
 def images(mark) -> tuple[torch.Tensor, torch.Tensor, list[Marked]]:
     draw = torch.Generator().manual_seed(0)

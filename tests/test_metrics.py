@@ -19,6 +19,7 @@ from tokbench.tokens import Tokens
 
 FIELDS = ("reference", "image", "tokens", "timing", "marked")
 EATS = {"inception_score": {"image"}, "codebook": {"tokens"}, "rate": {"tokens", "reference"}, "speed": {"timing"}}
+EATS |= {"coding": {"tokens"}}
 EATS |= {name: {"reference", "image", "marked"} for name, entry in METRICS.items() if entry.reader}
 """What each metric eats; the others eat reference and image."""
 
@@ -55,6 +56,12 @@ def metric_name(request: pytest.FixtureRequest) -> str:
 def make(metric_name: str, networks):
     """Makes fresh metrics of one name."""
     return lambda: metrics.build(metric_name, networks, load_adapter("identity").model)
+
+
+@pytest.fixture(autouse=True)
+def _few_images_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`coding` refuses twelve images only since its coders would learn little."""
+    monkeypatch.setattr("tokbench.metrics.coding.FEWEST", 2)
 
 
 @pytest.fixture

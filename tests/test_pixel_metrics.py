@@ -151,6 +151,33 @@ def test_codebook_refuses_continuous_tokens() -> None:
         Codebook().update(Batch(torch.arange(1), tokens=Tokens.of_latents(torch.zeros(1, 4, 2, 2), 4)))
 
 
+def test_codebooks_of_groups_are_counted_apart() -> None:
+    """The first group uses its 4 entries as often, the second one entry: usage (1 + 1/4) / 2, entropy (2 + 0) / 2."""
+    first = torch.arange(4).repeat(2)
+    codes = torch.stack([first, torch.zeros(8, dtype=torch.int64)], 1).reshape(2, 4, 2)
+    metric = Codebook()
+    metric.update(Batch(torch.arange(2), tokens=Tokens.of_indices(codes, 4, groups=2)))
+    numbers = metric.compute()
+    assert numbers["codebook_usage"] == pytest.approx(0.625)
+    assert numbers["codebook_entropy"] == pytest.approx(1)
+    assert numbers["perplexity"] == pytest.approx(2)
+
+
+def test_codes_beyond_an_images_length_do_not_count() -> None:
+    codes = torch.tensor([[1, 2, 0, 0], [1, 2, 2, 1]])
+    metric = Codebook()
+    metric.update(Batch(torch.arange(2), tokens=Tokens.of_indices(codes, 4, length=torch.tensor([2, 4]))))
+    assert metric.compute()["codebook_usage"] == 0.5
+    assert metric.compute()["codebook_entropy"] == pytest.approx(1)
+
+
+def test_tiles_of_unequal_length_join_with_the_tokens_that_count_in_front() -> None:
+    codes = torch.tensor([[1, 2, 0], [3, 0, 0], [1, 1, 1], [2, 0, 0]])
+    tokens = Tokens.of_indices(codes, 4, length=torch.tensor([2, 1, 3, 1])).merged(2)
+    assert tokens.tensor[:, :4].tolist() == [[1, 2, 3, 0], [1, 1, 1, 2]]
+    assert tokens.length.tolist() == [3, 4]
+
+
 @pytest.mark.parametrize("make", [SSIM, MultiScaleSSIM])
 def test_opencv_changes_nothing_but_the_time(
     make, photos: torch.Tensor, damaged: torch.Tensor, monkeypatch: pytest.MonkeyPatch

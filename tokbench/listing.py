@@ -91,7 +91,8 @@ def weights(root: Path | None) -> list[str]:
             lines += ["", f"{what}: needed by {users}"]
             headed = what
         found, wrong = locate([source])
-        lines.append(f"  {source.file}  sha256 {source.sha256}{'' if len(source.sha256) == 64 else '...'}")
+        digits = f"{source.sha256}{'' if len(source.sha256) == 64 else '...'}" if source.sha256 else "not published"
+        lines.append(f"  {source.file}  sha256 {digits}")
         lines.append(
             f"    {f'found at {found.path}' if found else 'not found'}{f' ({source.note})' if source.note else ''}"
         )

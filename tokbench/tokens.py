@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -20,7 +20,8 @@ Kind = Literal["index", "latent", "bytes"]
 class Stream:
     """One named sequence of tokens for B images.
 
-    `index`: int64 (B, ...), every trailing axis a position, values in [0, codebook_size).
+    `index`: int64 (B, ...), values in [0, codebook_size). Every trailing axis is one of positions, but with `groups`
+    above 1 the last: that many indices, each into a codebook of its own, are one token.
     `latent`: float16 (B, ...), continuous values in the layout that the decoder wants.
     `bytes`: B byte strings, the real files of a codec, or raw samples as uint8 (B, ...).
     """
@@ -28,6 +29,7 @@ class Stream:
     kind: Kind
     data: Tensor | tuple[bytes, ...]
     codebook_size: int | None = None
+    groups: int = 1
 
     def __len__(self) -> int:
         return len(self.data)
@@ -45,15 +47,22 @@ class Tokens:
     bits: Tensor = field(repr=False)
 
     @staticmethod
-    def of_indices(indices: Tensor | dict[str, Tensor], codebook_size: int | dict[str, int]) -> Tokens:
-        """Discrete tokens: int (B, ...) per stream; each costs log2(codebook_size) bits.
+    def of_indices(
+        indices: Tensor | dict[str, Tensor],
+        codebook_size: int | dict[str, int],
+        groups: int = 1,
+        length: Tensor | None = None,
+    ) -> Tokens:
+        """Discrete tokens: int (B, ...) per stream; each index costs log2(codebook_size) bits.
 
+        `groups`: how many indices, along the last axis, make one token. `length` (B,): how many of its first tokens
+        each image has, where that varies; log2 of their largest number are then what it costs to say so.
         Raises AdapterError where an index lies outside its codebook or the data is not integer.
         """
         named = indices if isinstance(indices, dict) else {"codes": indices}
         sizes = codebook_size if isinstance(codebook_size, dict) else dict.fromkeys(named, codebook_size)
         streams, batch = {}, len(next(iter(named.values())))
-        length, bits = 0, 0.0
+        most, bits = 0, 0.0
         for name, data in named.items():
             if data.is_floating_point() or data.dtype == torch.bool:
                 raise AdapterError(f"token stream '{name}' must hold integer indices, got {data.dtype}")
@@ -64,10 +73,13 @@ class Tokens:
                     f"outside its codebook of {size}"
                 )
             positions = data[0].numel() if batch else 0
-            streams[name] = Stream("index", data.to(torch.int64), size)
-            length += positions
+            streams[name] = Stream("index", data.to(torch.int64), size, groups)
+            most += positions // groups
             bits += positions * math.log2(size)
-        return Tokens(streams, torch.full((batch,), length), torch.full((batch,), bits, dtype=torch.float64))
+        whole = torch.full((batch,), bits, dtype=torch.float64)
+        if length is None:
+            return Tokens(streams, torch.full((batch,), most), whole)
+        return Tokens(streams, length.cpu(), whole * length.cpu() / most + math.log2(most))
 
     @staticmethod
     def of_latents(latents: Tensor, tokens: int) -> Tokens:
@@ -117,7 +129,7 @@ class Tokens:
             tensors = [piece for piece in pieces if isinstance(piece, Tensor)]
             files = [piece for piece in pieces if isinstance(piece, tuple)]
             joined = torch.cat(tensors) if tensors else tuple(itertools.chain.from_iterable(files))
-            streams[name] = Stream(first.kind, joined, first.codebook_size)
+            streams[name] = replace(first, data=joined)
         return Tokens(streams, torch.cat([p.length for p in parts]), torch.cat([p.bits for p in parts]))
 
     def __len__(self) -> int:
@@ -129,8 +141,34 @@ class Tokens:
         for name, stream in self.streams.items():
             data = stream.data
             some = tuple(data[p] for p in positions) if isinstance(data, tuple) else data[list(positions)]
-            streams[name] = Stream(stream.kind, some, stream.codebook_size)
+            streams[name] = replace(stream, data=some)
         return Tokens(streams, self.length[list(positions)], self.bits[list(positions)])
+
+    def holding(self, data: Tensor) -> Tokens:
+        """The same with other data in the only stream."""
+        ((name, stream),) = self.streams.items()
+        return replace(self, streams={name: replace(stream, data=data)})
+
+    def first(self, count: int, variable: bool = False) -> Tokens:
+        """The first `count` tokens of every image, all where it has fewer.
+
+        An image's bits shrink in proportion to its tokens. `variable` ones hold log2 of the row's length, which is what
+        it costs to say how many of them count; for a row of `count` that is log2 of `count`. Raises AdapterError where
+        tokens are no single row, or where images have more and fewer of them and are not `variable`.
+        """
+        stream, data = self.only(), self.tensor
+        row = data.shape[1]
+        each = data[0].numel() // stream.groups if stream.kind == "index" else int(self.length.max())
+        if stream.kind == "bytes" or each != row:
+            raise AdapterError(f"tokens of the shape {tuple(data.shape[1:])} are no row, so there are no first ones")
+        if not variable and (self.length != row).any():
+            raise AdapterError(f"images have {int(self.length.min())} to {row} tokens, and the spec is not `variable`")
+        if count >= row:
+            return self
+        length = self.length.clamp(max=count)
+        told, tell = (math.log2(row), math.log2(count)) if variable else (0.0, 0.0)
+        bits = (self.bits - told) * (length.double() / self.length.clamp(min=1)) + tell
+        return replace(self.holding(data[:, :count]), length=length, bits=bits)
 
     def only(self) -> Stream:
         """The only stream. Raises AdapterError where there are several."""
@@ -155,7 +193,10 @@ class Tokens:
         return data
 
     def merged(self, per_image: int) -> Tokens:
-        """B x per_image tiles, the tiles of an image in a row, as B images: positions join, lengths and bits add."""
+        """B x per_image tiles, the tiles of an image in a row, as B images: positions join, lengths and bits add.
+
+        Where tiles have lengths of their own, the tokens that count come first, tile after tile.
+        """
         if per_image == 1:
             return self
         streams = {}
@@ -164,6 +205,12 @@ class Tokens:
                 groups = zip(*[iter(stream.data)] * per_image, strict=True)
                 joined: Tensor | tuple[bytes, ...] = tuple(b"".join(group) for group in groups)
             else:
-                joined = stream.data.reshape(len(stream.data) // per_image, -1)
-            streams[name] = Stream(stream.kind, joined, stream.codebook_size)
+                last = (stream.groups,) if stream.groups > 1 else ()
+                rows = stream.data.reshape(len(stream.data), -1, *last)
+                joined = rows.reshape(len(rows) // per_image, -1, *last)
+                if stream.kind == "index" and len(self.streams) == 1 and int(self.length.min()) < rows.shape[1]:
+                    counts = torch.arange(rows.shape[1]) < self.length[:, None]
+                    order = (~counts).reshape(len(joined), -1).int().argsort(dim=1, stable=True).to(joined.device)
+                    joined = joined.take_along_dim(order.reshape(order.shape + (1,) * len(last)), 1)
+            streams[name] = replace(stream, data=joined)
         return Tokens(streams, self.length.reshape(-1, per_image).sum(1), self.bits.reshape(-1, per_image).sum(1))

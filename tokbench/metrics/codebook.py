@@ -2,52 +2,31 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from tokbench.batch import Batch
-from tokbench.errors import NotApplicable
 from tokbench.halves import Halves, Replicates
-from tokbench.metrics.metric import Metric
-from tokbench.tokens import Tokens
-
-_SIZE = "size of "
-"""Before a stream's name: the column that says how many entries its codebook has."""
-
-_KINDS = (np.uint8, np.uint16, np.uint32, np.int64)
+from tokbench.metrics.codes import Codes
 
 
-class Codebook(Metric):
+class Codebook(Codes):
     """Per stream of indices: `codebook_usage` (share of entries used at least once), `perplexity` (2^entropy) and
-    `codebook_entropy` (bits a token). With several streams their names follow a dot. All three grow with N.
+    `codebook_entropy` (bits an index). With several streams their names follow a dot. All three grow with N.
+
+    Where several indices make a token, each has a codebook of its own: usage and entropy are means over these.
     """
-
-    def measure(self, batch: Batch) -> dict[str, np.ndarray]:
-        tokens: Tokens = batch.need("tokens")
-        streams = {name: stream for name, stream in tokens.streams.items() if stream.kind == "index"}
-        if not streams:
-            raise NotApplicable("this tokenizer has no codebook")
-        columns: dict[str, np.ndarray] = {}
-        for name, stream in streams.items():
-            assert not isinstance(stream.data, tuple)
-            assert stream.codebook_size is not None
-            narrow = next(kind for kind in _KINDS if stream.codebook_size - 1 <= np.iinfo(kind).max)
-            columns[name] = stream.data.cpu().flatten(1).numpy().astype(narrow)
-            columns[_SIZE + name] = np.full(len(batch), float(stream.codebook_size))
-        return columns
-
-    def _streams(self) -> list[str]:
-        return [name for name in self.rows.names if not name.startswith(_SIZE)]
 
     def compute(self) -> dict[str, float]:
         numbers: dict[str, float] = {}
-        for name in self._streams():
+        for name in self.streams():
             _, (counts,) = self._counts(name, np.zeros(len(self.rows), dtype=np.int64), 1)
             numbers |= self._numbers(name, counts)
         return numbers
 
     def replicates(self, halves: Halves) -> dict[str, Replicates]:
         found: dict[str, list[float]] = {}
-        for name in self._streams() if halves.half else ():
+        for name in self.streams() if halves.half else ():
             seen = None
             drawn = iter(halves)
             for pair in zip(drawn, drawn, strict=True):
@@ -67,24 +46,36 @@ class Codebook(Metric):
         not of all, a codebook of 2^64 entries has room."""
         if seen is None:
             seen = np.zeros(0, dtype=np.uint8)
-            for _, block in self.rows.blocks(name):
-                seen = np.union1d(seen, np.unique(block))
+            for ranks, codes in self.rows.blocks(name):
+                seen = np.union1d(seen, np.unique(self._apart(name, ranks, codes)[0]))
         counts = [np.zeros(len(seen), dtype=np.int64) for _ in range(parts)]
-        for ranks, block in self.rows.blocks(name):
+        for ranks, codes in self.rows.blocks(name):
+            found, of = self._apart(name, ranks, codes)
             for part, own in enumerate(counts):
-                chosen = block[part_of[ranks] == part]
-                own += np.bincount(np.searchsorted(seen, chosen.ravel()), minlength=len(seen))
+                chosen = found[part_of[of] == part]
+                own += np.bincount(np.searchsorted(seen, chosen), minlength=len(seen))
         return seen, counts
+
+    def _apart(self, name: str, ranks: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of codes (n, N), images at `ranks` (n,): those that count, in a row, with the entries of each group's
+        codebook numbered after those of the group before; and the rank of each one's image."""
+        groups, place = self.groups(name), np.arange(codes.shape[1])
+        counts = np.ones(codes.shape, dtype=bool)
+        if len(self.streams()) == 1:
+            counts = place // groups < self.lengths()[ranks][:, None]
+        if groups > 1:
+            codes = codes + place % groups * int(self.size(name))
+        return codes[counts], np.broadcast_to(ranks[:, None], codes.shape)[counts]
 
     def _numbers(self, name: str, counts: np.ndarray) -> dict[str, float]:
         """From how often each entry was used; entries that were not may be missing or 0."""
-        used = counts[counts > 0]
+        used, groups = counts[counts > 0], self.groups(name)
         share = used / used.sum()
-        entropy = float(-(share * np.log2(share)).sum()) + 0.0  # no minus zero
-        suffix = "" if len(self._streams()) == 1 else f".{name}"
-        size = float(self.rows.column(_SIZE + name)[0])
+        # Each group has the same share of all indices, so which one it is has log2(groups) bits of the entropy.
+        entropy = float(-(share * np.log2(share)).sum()) - math.log2(groups) + 0.0  # no minus zero
+        suffix = "" if len(self.streams()) == 1 else f".{name}"
         return {
-            f"codebook_usage{suffix}": len(used) / size,
+            f"codebook_usage{suffix}": len(used) / self.size(name) / groups,
             f"perplexity{suffix}": 2.0**entropy,
             f"codebook_entropy{suffix}": entropy,
         }
