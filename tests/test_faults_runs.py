@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import shutil
 import socket
 from pathlib import Path
@@ -34,23 +33,13 @@ def made(metric: str, count: int = 50) -> Result:
 def test_a_full_disk_says_so_and_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, _ = made("psnr").save(tmp_path)
     before = {file: file.read_bytes() for file in path.parent.iterdir()}
-    real = os.fdopen
 
-    class Full:
-        def __init__(self, handle: int) -> None:
-            self.file = real(handle, "wb")
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *given) -> None:
-            self.file.close()
-
-        def write(self, data: bytes) -> None:
-            self.file.write(data[: len(data) // 2])
+    def full(path: Path, data: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(data[: len(data) // 2])
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fdopen", lambda handle, mode: Full(handle))
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(ResultError, match=r"No space left on device.*the file that was there is unto"):
         made("ssim").save(tmp_path)
     assert {file: file.read_bytes() for file in path.parent.iterdir()} == before

@@ -35,17 +35,20 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def write_atomically(target: Path, data: bytes) -> None:
-    """Write beside the target and rename, so that a reader (or an interruption) never meets half a file.
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A file beside `target` to write, which takes its place in the end, so that a reader (or an interruption) never
+    meets half a file.
 
     Raises ResultError where it cannot be written; the file that was there is then untouched.
     """
     part = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        os.close(handle)
+        part = Path(name)
+        yield part
         os.chmod(part, 0o644)
         os.replace(part, target)
     except OSError as error:
@@ -54,4 +57,10 @@ def write_atomically(target: Path, data: bytes) -> None:
         ) from error
     finally:
         if part:
-            Path(part).unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
+
+
+def write_atomically(target: Path, data: bytes) -> None:
+    """The bytes of a whole file, as `replacing` writes it."""
+    with replacing(target) as part:
+        part.write_bytes(data)

@@ -91,6 +91,21 @@ class Parquet(Source):
         except Exception as error:
             return str(error)[:120] or type(error).__name__
 
+    def labels(self) -> dict[str, int] | None:
+        """The integer column `label`; None where a file has none."""
+        found: list[int] = []
+        for file in self._files:
+            try:
+                if "label" not in file.schema_arrow.names:
+                    return None
+                column = file.read(columns=["label"]).column("label")
+                if not str(column.type).startswith(("int", "uint")) or column.null_count:
+                    return None
+                found += column.to_pylist()
+            except Exception as error:
+                raise DataError(f"the labels cannot be read from Parquet ({str(error)[:120]})") from error
+        return {name: found[self._at(position)] for position, name in enumerate(self.names)}
+
     def listing(self) -> list[tuple[str, int]]:
         return self._sizes
 

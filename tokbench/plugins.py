@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokbench.errors import AdapterError, TokbenchError, UsageError
 from tokbench.variant import Variant
@@ -174,13 +174,28 @@ def _at_path(path: Path) -> tuple[str, Path]:
     return next(iter(variants.items()))
 
 
-def _load_variant(name: str, asked: str, toml: Path, device: str, allow_download: bool) -> Loaded:
+def network_files(root: Path | None = None) -> dict[str, Path]:
+    """The variant files, by full name, of folders with a network.py: what adapters are trained with, no tokenizers."""
+    found = find_root(root)
+    folders = [path.parent for path in sorted(found.glob("adapters/*/network.py"))] if found else []
+    return {name: toml for folder in folders for name, toml in _variants(folder).items()}
+
+
+def read_variant(toml: Path) -> dict[str, Any]:
+    """What a variant file says. Raises AdapterError where it cannot be read."""
     try:
-        config = tomllib.loads(toml.read_text(encoding="utf-8"))
+        return tomllib.loads(toml.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise AdapterError(f"{toml} cannot be read ({error})") from error
-    variant = Variant(name, toml.parent, config, allow_download)
-    module = _import_folder(toml.parent)
+
+
+def open_variant(name: str, toml: Path, allow_download: bool = False) -> tuple[Variant, ModuleType]:
+    """What a variant file says, and the code of its folder. Raises AdapterError where one cannot be read."""
+    return Variant(name, toml.parent, read_variant(toml), allow_download), _import_folder(toml.parent)
+
+
+def _load_variant(name: str, asked: str, toml: Path, device: str, allow_download: bool) -> Loaded:
+    variant, module = open_variant(name, toml, allow_download)
     if not hasattr(module, "load"):
         raise AdapterError(f"{toml.parent / 'adapter.py'} has no function load(variant, device)")
     model = _guarded(name, lambda: module.load(variant, device))
@@ -204,7 +219,11 @@ def _guarded(name: str, load: Callable[[], Reconstructor]) -> Reconstructor:
 
 
 def _import_folder(folder: Path) -> ModuleType:
-    """Import adapter.py as a package of its own, so that `from .model import Model` works and no name clashes."""
+    """Import adapter.py (or network.py) as a package of its own, so that `from .model import Model` works and no name
+    clashes."""
+    file = next(
+        (folder / name for name in ("adapter.py", "network.py") if (folder / name).is_file()), folder / "adapter.py"
+    )
     digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
     name = f"tokbench_adapter_{folder.resolve().name.replace('-', '_').replace('.', '_')}_{digest}"
     if name in sys.modules:
@@ -212,9 +231,9 @@ def _import_folder(folder: Path) -> ModuleType:
     if not folder.resolve().is_relative_to(CHECKOUT / "adapters"):
         _LOG.warning(
             "%s is somebody's code, and runs with your rights; read it where you do not trust its author",
-            folder / "adapter.py",
+            file,
         )
-    spec = importlib.util.spec_from_file_location(name, folder / "adapter.py", submodule_search_locations=[str(folder)])
+    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=[str(folder)])
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -225,7 +244,7 @@ def _import_folder(folder: Path) -> ModuleType:
         del sys.modules[name]
         if isinstance(error, TokbenchError):
             raise
-        raise AdapterError(f"{folder / 'adapter.py'} cannot be imported ({type(error).__name__}: {error})") from error
+        raise AdapterError(f"{file} cannot be imported ({type(error).__name__}: {error})") from error
     return module
 
 

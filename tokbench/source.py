@@ -45,6 +45,10 @@ class Source(ABC):
     def listing(self) -> list[tuple[str, int]]:
         """(name, bytes) of what lies there: the cheap fingerprint of a dataset that has no name of its own."""
 
+    def labels(self) -> dict[str, int] | None:
+        """The class of each image by its name, where the source knows. Raises DataError where it cannot be read."""
+        return None
+
     def open(self, position: int) -> Image.Image:
         """The decoded RGB image. Raises BadImage."""
         return open_rgb(self.read(position), self.names[position])

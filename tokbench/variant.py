@@ -29,6 +29,12 @@ class Variant:
     allow_download: bool = False
     found: dict[str, Found] = field(default_factory=dict, compare=False)
 
+    @property
+    def file(self) -> Path:
+        """Where the weights that were trained here lie, beside the TOML."""
+        stem = self.name.removeprefix(self.folder.resolve().name).removeprefix(".") or "default"
+        return self.folder / f"{stem}.safetensors"
+
     def weight_files(self) -> dict[str, list[WeightFile]]:
         """The weight files that the TOML lists, by their key. Raises AdapterError where an entry lacks a field."""
         files = {}

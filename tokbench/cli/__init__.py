@@ -16,6 +16,7 @@ from tokbench.cli.look import leaderboard, list_, show, weights
 from tokbench.cli.official import import_tokbench
 from tokbench.cli.options import Group
 from tokbench.cli.stats import stats
+from tokbench.cli.train import train
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,5 +28,5 @@ def main() -> None:
             stream.reconfigure(errors="replace")
 
 
-for command in (eval_, list_, show, leaderboard, weights, stats, compare, check, audit, cache, import_tokbench):
+for command in (eval_, list_, show, leaderboard, weights, stats, compare, check, audit, train, cache, import_tokbench):
     main.add_command(command)

@@ -5,6 +5,9 @@ Network: Tan and Le, EfficientNet (ICML 2019, arXiv:1905.11946), in its "lite" f
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -44,6 +47,7 @@ class EfficientNetLite0(Network):
         load_strictly(self.name, net, read_state(self.name, found), found)
         net.fold()
         self.net = net
+        """The network itself, for losses of training; frozen."""
 
     def want(self, layer: str) -> None:
         if layer not in ("pooled", "logits"):
@@ -133,10 +137,24 @@ class _Net(nn.Module):
                 module.fold()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu6(self._conv_stem(F.pad(x, _same_padding(3, 2))))
-        for block in self._blocks:
+        for block in self.blocks():
             x = block(x)
         return F.relu6(self._conv_head(x)).mean((2, 3))
+
+    def blocks(self) -> Iterator[Callable[[Tensor], Tensor]]:
+        """The stem, then the blocks."""
+        yield lambda x: F.relu6(self._conv_stem(F.pad(x, _same_padding(3, 2))))
+        yield from self._blocks
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """Activations (B, D, h, w) at the end of the first five stages, D = 16, 24, 40, 80, 112; for losses."""
+        ends = list(itertools.accumulate(repeats for repeats, *_ in STAGES[:5]))  # the stem comes before the first
+        found = []
+        for number, block in enumerate(itertools.islice(self.blocks(), ends[-1] + 1)):
+            x = block(x)
+            if number in ends:
+                found.append(x)
+        return found
 
 
 def _same_padding(kernel: int, stride: int) -> tuple[int, int, int, int]:

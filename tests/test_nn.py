@@ -1,0 +1,222 @@
+"""Parts of the adapters that are trained here, by algebra."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tokbench.nn import drop, flow, gan, losses, masks
+from tokbench.nn.conv import ConvDecoder, ConvEncoder, to_grid, to_places
+from tokbench.nn.vit import GridDecoder, GridEncoder, MaskDecoder, QueryEncoder, Shape
+
+SMALL = Shape(size=32, patch=8, width=32, depth=2, heads=2)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+def test_causal_queries_see_patches_and_earlier_queries() -> None:
+    mask = masks.causal_queries(2, 3)
+    assert mask.int().tolist() == [
+        [1, 1, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 0],
+        [1, 1, 1, 1, 1],
+    ]
+
+
+def test_scales_see_their_own_and_coarser_ones() -> None:
+    mask = masks.scale_causal([1, 2])
+    assert mask.shape == (5, 5)
+    assert mask[0].int().tolist() == [1, 0, 0, 0, 0]
+    assert mask[1:].all()
+
+
+def test_a_later_query_changes_no_earlier_latent() -> None:
+    encoder = QueryEncoder(SMALL, 4, 3, masks.causal_queries(SMALL.patches, 4)).eval()
+    images = torch.rand(2, 3, 32, 32)
+    before = encoder(images)
+    with torch.no_grad():
+        encoder.queries[3] += torch.randn(SMALL.width)
+    after = encoder(images)
+    assert torch.allclose(before[:, :3], after[:, :3], atol=1e-6)
+    assert not torch.allclose(before[:, 3], after[:, 3], atol=1e-3)
+
+
+def test_fewer_queries_are_the_first_of_more_under_a_causal_mask() -> None:
+    encoder = QueryEncoder(SMALL, 4, 3).eval()
+    assert encoder.features(torch.rand(1, 3, 32, 32), count=2).shape == (1, 2, SMALL.width)
+
+
+def test_hidden_latents_do_not_reach_the_patches() -> None:
+    decoder = MaskDecoder(SMALL, 4, 3).eval()
+    latents = torch.randn(2, 4, 3)
+    keep = torch.tensor([[True, True, False, False], [True, True, True, True]])
+    expected = decoder(latents, keep)
+    other = latents.clone()
+    other[0, 2:] += 5
+    assert torch.allclose(decoder(other, keep), expected, atol=1e-5)
+    assert torch.allclose(decoder(latents[:1, :2]), expected[:1], atol=1e-5)  # hiding is the same as leaving out
+    other[1, 3] += 5
+    assert not torch.allclose(decoder(other, keep)[1], expected[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("height, width", [(64, 64), (40, 72)])
+def test_convolutions_take_any_multiple_of_8(height: int, width: int) -> None:
+    latents = ConvEncoder(5)(torch.rand(2, 3, height, width))
+    assert latents.shape == (2, 5, height // 8, width // 8)
+    assert torch.equal(to_grid(to_places(latents)), latents)
+    assert ConvDecoder(5)(latents).shape == (2, 3, height, width)
+
+
+def test_patches_go_back_to_their_places() -> None:
+    """Turning one patch dark changes the decoded pixels of no other patch where nothing attends (depth 0)."""
+    shape = Shape(size=32, patch=8, width=32, depth=0, heads=2)
+    encoder, decoder = GridEncoder(shape, 8), GridDecoder(shape, 8)
+    images = torch.rand(1, 3, 32, 32)
+    changed = images.clone()
+    changed[:, :, 8:16, 16:24] = 0  # row 1, column 2
+    gap = (decoder(encoder(changed)) - decoder(encoder(images))).abs().sum((0, 1)) > 0
+    assert gap[8:16, 16:24].all()
+    gap[7:17, 15:25] = False  # the seam is smoothed by one pixel
+    assert not gap.any()
+
+
+def test_tail_drop_is_uniform() -> None:
+    counts = torch.bincount(torch.tensor([drop.tail_drop(4) for _ in range(4000)]), minlength=5)
+    assert counts[0] == 0
+    assert ((counts[1:] - 1000).abs() < 130).all()
+
+
+def test_nested_keep_has_the_stated_shares() -> None:
+    kept = drop.nested_keep(8000, 16, "uniform_pow2")
+    shares = {value: float((kept == value).float().mean()) for value in (1, 2, 4, 8, 16)}
+    expected = {1: 1 / 16, 2: 1 / 16, 4: 2 / 16, 8: 4 / 16, 16: 8 / 16}
+    assert sum(shares.values()) == pytest.approx(1)
+    for value, share in expected.items():
+        assert shares[value] == pytest.approx(share, abs=0.02)
+    pow2 = drop.nested_keep(5000, 16, "pow2")
+    assert torch.bincount(pow2)[[1, 2, 4, 8, 16]].sub(1000).abs().max() < 130
+    uniform = drop.nested_keep(1600, 16, "uniform")
+    assert int(uniform.min()) == 1 and int(uniform.max()) == 16
+
+
+def test_prefix_marks_the_first_ones() -> None:
+    assert drop.prefix(torch.tensor([0, 2, 3]), 3).int().tolist() == [[0, 0, 0], [1, 1, 0], [1, 1, 1]]
+
+
+def test_noised_lies_on_the_line_and_its_velocity_leads_back() -> None:
+    latents, time = torch.randn(3, 4, 2), torch.tensor([0.0, 0.3, 1.0])
+    x, velocity = flow.noised(latents, time)
+    assert torch.allclose(x - time[:, None, None] * velocity, latents, atol=1e-6)
+    assert torch.equal(x[0], latents[0])
+
+
+class _Straight(flow.FlowDecoder):
+    """Knows where the data is, so that its velocity is exact."""
+
+    def __init__(self, target: Tensor) -> None:
+        super().__init__(4, 2, tokens=3, dim=5, width=16, depth=1, heads=2)
+        self.target = target
+
+    def forward(self, noised: Tensor, time: Tensor, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
+        told = self.target if keep is None or bool(keep.any()) else torch.zeros_like(self.target)
+        return (noised - told) / time[:, None, None]
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_euler_reaches_the_data_with_an_exact_velocity(steps: int) -> None:
+    target = torch.randn(2, 4, 2)
+    found = _Straight(target).sample(torch.zeros(2, 3, 5), [1, 2], steps)
+    assert torch.allclose(found, target, atol=1e-5)
+
+
+def test_guidance_goes_beyond_by_its_scale() -> None:
+    """Without tokens the data is 0 and with them `target`, so scale 2 leads to twice the target."""
+    target = torch.randn(2, 4, 2)
+    found = _Straight(target).sample(torch.zeros(2, 3, 5), [1, 2], 5, guidance=2.0, keep=torch.ones(2, 3).bool())
+    assert torch.allclose(found, 2 * target, atol=1e-4)
+
+
+def test_noise_follows_the_seed_and_not_the_batch() -> None:
+    both = flow.seeded_noise([5, 7], (4, 2))
+    assert torch.equal(both[1:], flow.seeded_noise([7], (4, 2)))
+    assert not torch.equal(both[0], both[1])
+    assert float(flow.seeded_noise(range(64), (8, 8)).std()) == pytest.approx(1, abs=0.05)
+
+
+def test_dropped_tokens_do_not_reach_the_flow() -> None:
+    decoder = flow.FlowDecoder(4, 2, tokens=3, dim=5, width=16, depth=2, heads=2)
+    with torch.no_grad():  # as initialised every block is the identity and nothing would be seen
+        for parameter in decoder.parameters():
+            parameter.normal_(std=0.3)
+    x, time, tokens = torch.randn(1, 4, 2), torch.tensor([0.5]), torch.randn(1, 3, 5)
+    keep = torch.tensor([[True, False, False]])
+    expected = decoder(x, time, tokens, keep)
+    tokens[:, 1:] += 3
+    assert torch.allclose(decoder(x, time, tokens, keep), expected, atol=1e-5)
+    tokens[:, 0] += 3
+    assert not torch.allclose(decoder(x, time, tokens, keep), expected, atol=1e-3)
+
+
+def test_logit_normal_times_lie_in_the_unit_interval() -> None:
+    times = flow.logit_normal(4000, torch.device("cpu"))
+    assert float(times.min()) > 0 and float(times.max()) < 1
+    assert float(times.median()) == pytest.approx(0.5, abs=0.03)
+
+
+def test_perceptual_distance_is_zero_at_home_and_grows_with_blur(photos: Tensor) -> None:
+    reference = F.interpolate(photos[:2], (64, 64), mode="area") * 2 - 1
+    blurred = [F.interpolate(F.avg_pool2d(reference, side), (64, 64), mode="bilinear") for side in (2, 4, 8)]
+    distance = losses.Perceptual()
+    found = [float(distance(image, reference)) for image in (reference, *blurred)]
+    assert found[0] == pytest.approx(0, abs=1e-6)
+    assert found == sorted(found)
+    image = blurred[1].clone().requires_grad_()
+    distance(image, reference).backward()
+    assert image.grad is not None
+    stepped = image.detach() - 0.02 * image.grad / image.grad.abs().max()
+    assert float(distance(stepped, reference)) < found[2]
+
+
+def test_cosine_is_zero_for_parallel_and_two_for_opposite() -> None:
+    target = torch.randn(3, 4)
+    assert float(losses.cosine(2 * target, target)) == pytest.approx(0, abs=1e-6)
+    assert float(losses.cosine(-target, target)) == pytest.approx(2)
+
+
+def test_hinge_is_satisfied_beyond_its_margins() -> None:
+    assert float(gan.hinge(torch.tensor([1.0, 3.0]), torch.tensor([-1.0, -2.0]))) == 0
+    assert float(gan.hinge(torch.zeros(2), torch.zeros(2))) == 1
+    assert float(gan.deceive(torch.tensor([2.0, 4.0]))) == -3
+
+
+def test_lecam_keeps_scores_near_the_other_sides_average() -> None:
+    lecam = gan.LeCam(decay=0.0)
+    near = float(lecam(torch.full((4,), 0.5), torch.full((4,), 0.5)))
+    far = float(lecam(torch.full((4,), 3.0), torch.full((4,), -3.0)))
+    assert near == 0
+    assert far == pytest.approx(72)
+
+
+def test_adaptive_weight_balances_gradients() -> None:
+    last = torch.ones(3, requires_grad=True)
+    weight = gan.adaptive_weight(3 * last.sum(), 0.5 * last.sum(), last)
+    assert float(weight) == pytest.approx(6, rel=1e-3)
+
+
+def test_a_critic_tells_noise_from_photos(photos: Tensor) -> None:
+    reference = F.interpolate(photos[:4], (24, 24), mode="area") * 2 - 1
+    critic = gan.PatchGAN(16)
+    optimiser = torch.optim.Adam(critic.parameters(), 4e-3)
+    for _ in range(20):
+        loss = gan.hinge(critic(reference), critic(torch.rand_like(reference) * 2 - 1))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert float(loss.detach()) < 0.2

@@ -1,0 +1,98 @@
+"""`tokbench train`: the adapters that are trained here, from images to weights."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tokbench.cli.options import (
+    choose_device,
+    device_option,
+    limit_option,
+    progress_bar,
+    root_option,
+    say,
+    stoppable,
+)
+from tokbench.errors import TokbenchError, UsageError
+
+
+@click.command()
+@click.argument("adapters", metavar="ADAPTER...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every adapter that can be trained, in order.")
+@click.option("--data", default="tiny-imagenet-train", show_default=True, help="What to train on.")
+@click.option("--budget", help="Seconds or images of each training: 90s, 20000i [default: the profile's images].")
+@click.option(
+    "--profile", type=click.Choice(["cpu", "gpu"]), help="Batch, rate and images [default: what the device is]."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of weights, order and noise.")
+@limit_option
+@device_option
+@root_option
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where weights and records are written [default: beside each adapter's TOML].",
+)
+def train(
+    adapters: tuple[str, ...],
+    everything: bool,
+    data: str,
+    budget: str | None,
+    profile: str | None,
+    seed: int,
+    limit: int | None,
+    device: str | None,
+    root: Path | None,
+    out: Path | None,
+) -> None:
+    """Train adapters that come with this repository, or your own that say how.
+
+    Each is written as ADAPTER's <variant>.safetensors (float16) and <variant>.training.json. After an interruption the
+    same command goes on from the last minute. Exit status: 1 where an adapter could not be trained; the others are.
+    """
+    changes = _budget(budget) | {"seed": seed}
+    from tokbench.dataset import open_dataset
+    from tokbench.protocol import load_protocol
+    from tokbench.training import chosen, material_of, train_adapter
+
+    wanted = chosen(adapters, everything, root)
+    where = choose_device(device)
+    profile = profile or ("gpu" if where.startswith("cuda") else "cpu")
+    dataset = open_dataset(data, load_protocol("tokbench"), None, limit, root)
+    failed = False
+    with stoppable(lambda: "the same command goes on from the last minute"), progress_bar() as bar:
+        material = material_of(dataset, lambda done, total: bar("images read", done, total))
+        described = f"{dataset.name}, {len(material):,} images"
+        for name, toml in wanted.items():
+
+            def told(share: float, images: int, speed: float, terms: dict[str, float], name: str = name) -> None:
+                bar(f"{name}: ‰", round(1000 * share), 1000)
+
+            try:
+                path, made = train_adapter(
+                    name, toml, material, described, profile, changes, device=where, out=out, progress=told
+                )
+            except TokbenchError as error:
+                say(f"failed {name}: {str(error).removeprefix(f'{name}: ')}")
+                failed = True
+                continue
+            last = ", ".join(f"{term} {curve[-1]:g}" for term, curve in made.curve.items())
+            speed = made.images / made.seconds if made.seconds else float("inf")
+            say(f"wrote {path}: {made.images:,} images in {made.seconds:,.0f} s ({speed:.0f}/s); {last}")
+    if failed:
+        sys.exit(1)
+
+
+def _budget(text: str | None) -> dict[str, Any]:
+    """`90s` or `20000i` as fields of a recipe. Raises UsageError."""
+    if text is None:
+        return {}
+    found = re.fullmatch(r"([1-9]\d*)([si])", text.strip())
+    if found is None:
+        raise UsageError(f"--budget {text}: give seconds or images, as in 90s or 20000i")
+    return {"seconds": float(found[1])} if found[2] == "s" else {"images": int(found[1])}

@@ -1,0 +1,79 @@
+"""Convolutional encoder and decoder, f8: halved three times by strides, as in VQGAN (arXiv:2012.09841) but small."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+WIDTHS = (48, 80, 128)
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions, each after a group norm and SiLU, added to the input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        last = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(last.weight)  # the identity at first: deep stacks then start without a warm-up
+        self.body = nn.Sequential(
+            nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(8, width), nn.SiLU(), last,
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class ConvEncoder(nn.Module):
+    """Images (B, 3, H, W) to (B, out, H / 8, W / 8) with the default widths; each width halves the sides once."""
+
+    def __init__(self, out: int, widths: Sequence[int] = WIDTHS) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, 2, padding=1), Residual(widths[0])]
+        for before, width in pairwise(widths):
+            layers += [nn.Conv2d(before, width, 4, 2, padding=1), Residual(width)]
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Sequential(nn.GroupNorm(8, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], out, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.body(images))
+
+
+class ConvDecoder(nn.Module):
+    """(B, dim, h, w) to images (B, 3, 8 h, 8 w) with the default widths."""
+
+    def __init__(self, dim: int, widths: Sequence[int] = WIDTHS) -> None:
+        super().__init__()
+        widths = widths[::-1]
+        layers: list[nn.Module] = [nn.Conv2d(dim, widths[0], 3, padding=1), Residual(widths[0]), Residual(widths[0])]
+        for before, width in pairwise(widths):
+            layers += [Double(before, width), Residual(width)]
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Sequential(nn.GroupNorm(8, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], 12, 3, padding=1))
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.head(self.body(latents)), 2)
+
+
+class Double(nn.Module):
+    """Twice the sides: nearest neighbours, then a convolution, which leaves no checkerboard."""
+
+    def __init__(self, before: int, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(before, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+
+
+def to_places(grid: Tensor) -> Tensor:
+    """(B, D, h, w) to places (B, h, w, D)."""
+    return grid.permute(0, 2, 3, 1)
+
+
+def to_grid(places: Tensor) -> Tensor:
+    """Places (B, h, w, D) to (B, D, h, w)."""
+    return places.permute(0, 3, 1, 2)

@@ -1,0 +1,58 @@
+"""An adversary for decoders: PatchGAN, the hinge loss, and LeCam's regularisation."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PatchGAN(nn.Module):
+    """Images (B, 3, H, W) to a score for each patch (B, 1, h, w); three strided convolutions (arXiv:1611.07004).
+
+    Group norm in place of batch norm: with the latter a batch of references and one of images would not be comparable.
+    """
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+        for before in (width, 2 * width):
+            layers += [nn.Conv2d(before, 2 * before, 4, 2, 1), nn.GroupNorm(8, 2 * before), nn.LeakyReLU(0.2)]
+        self.body = nn.Sequential(*layers, nn.Conv2d(4 * width, 1, 3, padding=1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.body(images)
+
+
+class LeCam(nn.Module):
+    """Keeps an adversary's scores near moving averages of those of the other side (arXiv:2104.03310), which steadies
+    training on few images."""
+
+    averages: Tensor
+
+    def __init__(self, decay: float = 0.99) -> None:
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("averages", torch.zeros(2))
+
+    def forward(self, of_reference: Tensor, of_image: Tensor) -> Tensor:
+        now = torch.stack([of_reference.detach().float().mean(), of_image.detach().float().mean()])
+        self.averages.lerp_(now, 1 - self.decay)
+        apart = F.relu(of_reference - self.averages[1]).square() + F.relu(self.averages[0] - of_image).square()
+        return apart.mean()
+
+
+def hinge(of_reference: Tensor, of_image: Tensor) -> Tensor:
+    """The adversary's loss: scores of references above 1, of images below -1."""
+    return (F.relu(1 - of_reference).mean() + F.relu(1 + of_image).mean()) / 2
+
+
+def deceive(of_image: Tensor) -> Tensor:
+    """The decoder's loss against the hinge: its images' scores as high as they go."""
+    return -of_image.mean()
+
+
+def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last: Tensor) -> Tensor:
+    """VQGAN's balance: the ratio of both losses' gradients at the decoder's last weight, at most 10,000."""
+    gradients = [torch.autograd.grad(loss, last, retain_graph=True)[0].norm() for loss in (reconstruction, adversarial)]
+    return (gradients[0] / (gradients[1] + 1e-4)).clamp(0, 1e4).detach()

@@ -1,0 +1,95 @@
+"""What `tokbench.train` can train: a model that says what is to be minimised."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tokbench.nn.gan import LeCam, PatchGAN, deceive, hinge
+from tokbench.nn.losses import Perceptual
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a step learns from: images (B, 3, H, W) in [-1, 1] and, where the data set has them, labels int64 (B,)."""
+
+    images: Tensor
+    labels: Tensor | None = None
+
+
+class Trainable(nn.Module, ABC):
+    """A model and its loss.
+
+    critic: an adversary, trained beside the model by an optimiser of its own and not stored with it. helpers: frozen
+    networks that training looks through. bases: frozen models of other adapters that this one is built on. Both are
+    plain dicts, so that they are neither trained nor stored with it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.critic: nn.Module | None = None
+        self.helpers: dict[str, nn.Module] = {}
+        self.bases: dict[str, nn.Module] = {}
+
+    def ready(self, device: str, adversary: float) -> None:
+        """Called once before training: make the helpers, and a critic where `adversary`, its weight, is not 0.
+
+        Raises MissingWeights where a network is not here.
+        """
+        return
+
+    @abstractmethod
+    def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
+        """Weighted terms by name; their sum is what is minimised.
+
+        `progress` runs from 0 to 1 over the whole training, for schedules.
+        """
+
+    def critic_loss(self) -> Tensor:
+        """What the critic minimises, after `loss` on the same images."""
+        raise NotImplementedError
+
+
+class Fitted(nn.Module, ABC):
+    """A model whose few numbers follow from images in one pass, without training by gradient."""
+
+    @abstractmethod
+    def fit(self, images: Iterator[Tensor]) -> None:
+        """Images (B, 3, H, W) in [-1, 1], all of them once."""
+
+
+class Autoencoder(Trainable):
+    """A model that reconstructs, trained on pixels, on features of a frozen network and, if asked, against a critic."""
+
+    perceptual = 0.1
+    """Weight of the perceptual distance beside the mean squared error of pixels in [-1, 1]."""
+    adversary_from = 0.6
+    """Share of the training before the critic has a say: it would only learn to tell blur from photos."""
+
+    def ready(self, device: str, adversary: float) -> None:
+        self.adversary = adversary
+        if self.perceptual:
+            self.helpers["perceptual"] = Perceptual(device)
+        if adversary:
+            self.critic, self.lecam = PatchGAN().to(device), LeCam().to(device)
+
+    def compare(self, image: Tensor, reference: Tensor, progress: float) -> dict[str, Tensor]:
+        """The terms that say how far reconstructions are from their references."""
+        terms = {"pixels": (image.float() - reference).square().mean()}
+        if self.perceptual:
+            terms["perceptual"] = self.perceptual * self.helpers["perceptual"](image, reference)
+        self._seen = None
+        if self.critic and progress >= self.adversary_from:
+            terms["adversary"] = self.adversary * deceive(self.critic(image))
+            self._seen = reference, image.detach()
+        return terms
+
+    def critic_loss(self) -> Tensor:
+        if self._seen is None or self.critic is None:
+            return torch.zeros(())
+        of_reference, of_image = (self.critic(side) for side in self._seen)
+        return hinge(of_reference, of_image) + 0.001 * self.lecam(of_reference, of_image)

@@ -1,0 +1,193 @@
+"""Adapters that are trained here: which there are, how each is trained, where its weights are kept."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from tokbench.dataset import Dataset
+from tokbench.errors import AdapterError, DataError, MissingWeights, UsageError
+from tokbench.files import replacing, write_atomically
+from tokbench.nn.trainable import Fitted, Trainable
+from tokbench.plugins import adapter_files, load_adapter, network_files, open_variant, read_variant
+from tokbench.provenance import code_of
+from tokbench.state import load_strictly, read_state
+from tokbench.train import Material, Progress, Recipe, Trained, fingerprint, fit, train
+from tokbench.variant import Variant
+from tokbench.weights import Found, WeightFile, cache_dir, sha256_of
+
+_LOG = logging.getLogger("tokbench")
+
+PROFILES = {
+    "cpu": Recipe(images=12_800, batch=32, rate=1e-3),
+    "gpu": Recipe(images=1_024_000, batch=256, rate=2e-3),
+}
+"""The same images seen by every family; a variant's TOML may say otherwise under [training]."""
+
+LARGEST = 4 * 2**20
+"""Bytes of one weights file."""
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def trainees(root: Path | None = None) -> dict[str, Path]:
+    """Adapters and networks that can be trained, by name, each after those that it is built on."""
+    files = adapter_files(root) | network_files(root)
+    bases: dict[str, list[str]] = {}
+    for name, toml in files.items():
+        with suppress(AdapterError):  # `tokbench list adapters` names it
+            config = read_variant(toml)
+            if isinstance(config.get("training"), dict):
+                bases[name] = [config[key] for key in ("base", "teacher") if key in config]
+    ordered: dict[str, Path] = {}
+
+    def visit(name: str, above: tuple[str, ...] = ()) -> None:
+        if name in above:
+            raise UsageError(f"adapters are built on one another in a circle: {' -> '.join((*above, name))}")
+        for base in bases[name]:
+            if base in bases:
+                visit(base, (*above, name))
+        ordered.setdefault(name, files[name])
+
+    for name in sorted(bases):
+        visit(name)
+    return ordered
+
+
+def material_of(dataset: Dataset, progress: Callable[[int, int], None] = lambda done, total: None) -> Material:
+    """All images of a dataset, sorted by name, so that the form in which they lie on a disk changes nothing; with their
+    labels where it has a Parquet column of them. Unreadable ones are left out, with a warning.
+
+    Raises DataError where not one can be read.
+    """
+    found, names, reader = [], [], dataset.batches(256)
+    for images in reader:
+        reader.ahead()
+        levels = images.levels if images.levels is not None else (images.reference * 255).round()
+        found.append(levels.to(torch.uint8))
+        names += images.names
+        progress(reader.done, reader.total)
+    if not found:
+        raise DataError(f"{dataset.name}: no image could be read")
+    for name, reason in dataset.bad:
+        _LOG.warning("left out %s: %s", name, reason)
+    order = sorted(range(len(names)), key=names.__getitem__)
+    known = dataset.source.labels()
+    labels = None if known is None else torch.tensor([known[names[place]] for place in order])
+    return Material(torch.cat(found)[order], labels)
+
+
+def recipe_of(variant: Variant, profile: str, changes: dict[str, Any]) -> Recipe:
+    """The profile's recipe with the TOML's changes, then the caller's. Raises AdapterError for unknown fields."""
+    table = variant.config.get("training", {})
+    own = {key: value for key, value in table.items() if key not in PROFILES} | table.get(profile, {})
+    try:
+        made = replace(PROFILES[profile], **own)
+    except TypeError as error:
+        raise AdapterError(f"{variant.name}: [training] of its TOML: {error}") from error
+    if {"images", "seconds"} & changes.keys():
+        made = replace(made, images=None, seconds=None)
+    return replace(made, **changes)
+
+
+def train_adapter(
+    name: str,
+    toml: Path,
+    material: Material,
+    data: str,
+    profile: str,
+    changes: dict[str, Any],
+    *,
+    device: str = "cpu",
+    out: Path | None = None,
+    progress: Progress = lambda share, images, speed, terms: None,
+) -> tuple[Path, Trained]:
+    """Train one adapter and write its weights, and what its training was, beside its TOML (or into `out`).
+
+    `data` names and hashes the images, for the record. An interrupted call goes on from its last state.
+    Raises AdapterError where the adapter cannot be trained, or its weights are too large for one file.
+    """
+    variant, module = open_variant(name, toml)
+    recipe = recipe_of(variant, profile, changes)
+    if not hasattr(module, "model"):
+        raise AdapterError(f"{toml.parent / 'adapter.py'} has no function model(variant), so it cannot be trained")
+    torch.manual_seed(recipe.seed)  # twins start from the same weights wherever they have the same parts
+    made = module.model(variant)
+    if not isinstance(made, Trainable | Fitted):
+        raise AdapterError(f"{toml.parent / 'adapter.py'}: model(variant) must return a Trainable or a Fitted")
+    code = code_of(Path(__file__).parent / "nn", Path(__file__).with_name("train.py"), *toml.parent.glob("*.py"), toml)
+    state = cache_dir() / "training" / f"{name}-{fingerprint(code, recipe, data, len(material), device)}.pt"
+    if isinstance(made, Fitted):
+        told = fit(made, material, recipe, device)
+    else:
+        told = train(made, material, recipe, device=device, state=state, progress=progress)
+    target = (out or variant.folder) / variant.file.name
+    keep(made, target, told, data)
+    state.unlink(missing_ok=True)
+    return target, told
+
+
+def base(variant: Variant, kind: type[M]) -> M:
+    """The frozen model of the adapter that a TOML names as `base`. Raises MissingWeights where it is not trained."""
+    below = variant.config.get("base")
+    if not isinstance(below, str):
+        raise AdapterError(f'{variant.name}: its TOML must name the adapter it is built on, as base = "..."')
+    model = getattr(load_adapter(below, root=variant.folder.parent.parent).model, "model", None)
+    if not isinstance(model, kind):
+        raise AdapterError(f"{variant.name}: its base {below} is no {kind.__name__}")
+    return model
+
+
+def network(variant: Variant, key: str) -> nn.Module:
+    """The frozen network of `adapters/<family>/network.py` that a TOML names under `key`. Raises MissingWeights."""
+    files, name = network_files(variant.folder.parent.parent), variant.config.get(key)
+    if name not in files:
+        raise AdapterError(f'{variant.name}: its TOML names no known network as {key} = "..."; {", ".join(files)}')
+    own, module = open_variant(name, files[name])
+    model: nn.Module = restore(own, module.model(own))
+    return model
+
+
+def keep(model: nn.Module, target: Path, told: Trained, data: str) -> None:
+    """Weights as float16 safetensors, and the record of their training as `<variant>.training.json`."""
+    state = {
+        key: (value.half() if value.is_floating_point() else value).contiguous().cpu()
+        for key, value in model.state_dict().items()
+        if not key.startswith("critic.")
+    }
+    with replacing(target) as part:
+        save_file(state, part)
+        if (size := part.stat().st_size) > LARGEST:
+            raise AdapterError(
+                f"{target.name} would have {size:,} bytes, more than {LARGEST:,}; make the model smaller"
+            )
+    told.recipe["data"] = data
+    write_atomically(target.with_suffix(".training.json"), told.to_json().encode())
+
+
+def restore(variant: Variant, model: M) -> M:
+    """Put the weights that were trained here into a model. Raises MissingWeights where there are none or others."""
+    remedy = WeightFile(variant.file.name, "", f"tokbench train {variant.name}")
+    if not variant.file.is_file():
+        raise MissingWeights(f"{variant.name} is not trained: no {variant.file}; run 'tokbench train {variant.name}'")
+    found = Found(variant.file, remedy, sha256_of(variant.file))
+    load_strictly(variant.name, model, read_state(variant.name, found), found)
+    return model
+
+
+def chosen(names: Sequence[str], everything: bool, root: Path | None) -> dict[str, Path]:
+    """What a command asks to be trained, in order. Raises UsageError."""
+    known = trainees(root)
+    if everything == bool(names):
+        raise UsageError("name adapters to train, or give --all")
+    if unknown := [name for name in names if name not in known]:
+        raise UsageError(f"cannot train {', '.join(unknown)}; there are: {', '.join(known) or 'none'}")
+    return {name: toml for name, toml in known.items() if everything or name in names}
