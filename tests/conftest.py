@@ -154,3 +154,39 @@ def networks():
         if entry.network:
             made._made.setdefault(entry.network, Projection(entry.network))
     return made
+
+
+@pytest.fixture(scope="session")
+def untrained():
+    """Makes tokenizers of 32 px images with fixed random weights, by their kind of bottleneck."""
+    from tokbench.nn.autoencoders import ConvAutoencoder, GridAutoencoder, QueryAutoencoder
+    from tokbench.nn.learned import LearnedTokenizer
+    from tokbench.nn.quantizers.bits import BernoulliBits
+    from tokbench.nn.quantizers.fsq import FSQ
+    from tokbench.nn.quantizers.gaussian_bins import GaussianBins
+    from tokbench.nn.quantizers.kl import KL
+    from tokbench.nn.quantizers.lfq import LFQ
+    from tokbench.nn.quantizers.product import ProductVQ
+    from tokbench.nn.quantizers.residual import ResidualVQ
+    from tokbench.nn.quantizers.simvq import SimVQ
+    from tokbench.nn.quantizers.vq import VectorQuantizer
+    from tokbench.nn.vit import Shape
+
+    shape = Shape(32, 8, 32, 1, 2)
+    kinds = {
+        "vq": lambda: GridAutoencoder(shape, shape, VectorQuantizer(1024, 8)),
+        "simvq": lambda: ConvAutoencoder(SimVQ(64, 8)),
+        "fsq": lambda: QueryAutoencoder(shape, 8, FSQ([8, 5, 5])),
+        "lfq": lambda: ConvAutoencoder(LFQ(4, 3)),
+        "bits": lambda: QueryAutoencoder(shape, 8, BernoulliBits(12, 32)),
+        "product": lambda: GridAutoencoder(shape, shape, ProductVQ(2, 256, 8)),
+        "residual": lambda: ConvAutoencoder(ResidualVQ(3, 512, 8)),
+        "bins": lambda: ConvAutoencoder(GaussianBins(6, 4)),
+        "kl": lambda: ConvAutoencoder(KL(4)),
+    }
+
+    def made(kind: str) -> LearnedTokenizer:
+        torch.manual_seed(0)
+        return LearnedTokenizer(kind, kinds[kind]().eval())
+
+    return made

@@ -26,7 +26,7 @@ from tokbench.sources import Source
 from tokbench.speed import give_back_memory
 from tokbench.statistics import Statistics
 from tokbench.storage import stored
-from tokbench.tasks import TASKS
+from tokbench.tasks import reconstruct
 
 PRESENT = ("psnr", "ssim", "lpips", "rfid", "rfid_768")
 """What an audit shows unless it is told otherwise."""
@@ -245,7 +245,7 @@ def _reconstruct(
         if batch.reference is not None and torch.equal(batch.reference, images.reference):
             return replace(batch, original=images.original) if images.original else batch
     try:
-        return TASKS["reconstruct"](adapter.model, images, Memo(), device=device, batch_size=batch_size, seed=seed)
+        return reconstruct(adapter.model, images, Memo(), device=device, batch_size=batch_size, seed=seed)
     except TokbenchError:
         raise
     except Exception as error:  # other people's code: anything may come

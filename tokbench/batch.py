@@ -35,11 +35,13 @@ class Timing:
 
 @dataclass
 class Memo:
-    """What has been made of one set of images: roundings, and what networks saw in them. Each is made once."""
+    """What has been made of one set of images: roundings, what networks saw in them, and `looks`: what several runs of
+    one tokenizer share. Each is made once."""
 
     rounded: dict[Rounding, Tensor] = field(default_factory=dict)
     levels: dict[Rounding, Tensor] = field(default_factory=dict)
     features: dict[tuple[str, int], dict[str, Tensor]] = field(default_factory=dict)
+    looks: dict[tuple[int, ...], Any] = field(default_factory=dict)
     lock: RLock = field(default_factory=RLock, repr=False)
     """Roundings are made by one metric at a time: those that need no network run beside those that do."""
 

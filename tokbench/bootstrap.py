@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,18 @@ class Interval:
     low: float
     high: float
     n: int
+
+
+def tidy(value: float) -> float | None:
+    """Ten significant digits, the most that a float32 network could give a meaning to; None for NaN."""
+    return None if math.isnan(value) else float(f"{value:.10g}")
+
+
+def entry(value: float, interval: Interval | None = None) -> dict[str, Any]:
+    """A number as a result holds it: {value, low, high} and, with an interval, {n}."""
+    if interval is None:
+        return {"value": tidy(value), "low": None, "high": None}
+    return {"value": tidy(value), "low": tidy(interval.low), "high": tidy(interval.high), "n": interval.n}
 
 
 @dataclass(frozen=True)

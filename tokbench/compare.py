@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tokbench.bootstrap import Interval, OfMean, bootstrap_pairs, mean, of_mean
+from tokbench.cells import of_one
 from tokbench.errors import ResultError
 from tokbench.halves import INFINITY
 from tokbench.leaderboard import column_of
@@ -69,12 +70,14 @@ def refuse_unlike(first: Result, second: Result) -> None:
 
 
 def differences(first: Result, second: Result) -> list[Difference]:
-    """Every number that both results have and that was made in the same way, in the order of tables.
+    """Every number that both results have and that was made in the same way, in the order of tables; of a grid's cells
+    the means alone, since nothing is kept that would give a difference of single cells its interval.
 
     Raises ResultError where the results are not on the same images under the same protocol, or share no such number.
     """
     refuse_unlike(first, second)
-    both = sorted(set(first.metrics) & set(second.metrics), key=lambda number: (column_of(number)[0], number))
+    shared = {number for number in set(first.metrics) & set(second.metrics) if not of_one(number)}
+    both = sorted(shared, key=lambda number: (column_of(number)[0], number))
     found = [difference(number, first, second) for number in both if made_alike(number, first, second)]
     if not found:
         raise ResultError(f"{first.adapter} and {second.adapter} have no number that was made in the same way")
@@ -84,7 +87,7 @@ def differences(first: Result, second: Result) -> list[Difference]:
 def made_otherwise(first: Result, second: Result) -> list[str]:
     """Numbers that both results have and that cannot be compared: another network, other weights, another device."""
     both = sorted(set(first.metrics) & set(second.metrics))
-    return [number for number in both if not made_alike(number, first, second)]
+    return [number for number in both if not of_one(number) and not made_alike(number, first, second)]
 
 
 def made_alike(number: str, first: Result, second: Result) -> bool:

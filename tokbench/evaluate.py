@@ -29,7 +29,9 @@ from tokbench.result import Result
 from tokbench.run import Numbers, Run, explain
 from tokbench.speed import describe, give_back_memory
 from tokbench.statistics import Statistics
+from tokbench.steps import Step
 from tokbench.storage import stored
+from tokbench.tasks import RECONSTRUCT, Task
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is, and of how much."""
@@ -45,7 +47,7 @@ def evaluate(
     dataset: Dataset,
     names: Sequence[str],
     *,
-    task: str = "reconstruct",
+    task: Task = RECONSTRUCT,
     networks: Networks | None = None,
     statistics: Statistics | None = None,
     batch_size: int = 16,
@@ -55,7 +57,8 @@ def evaluate(
     warn: Callable[[str], None] = lambda text: None,
     progress: Progress = lambda what, done, total: None,
 ) -> list[Result]:
-    """Evaluate adapters on a dataset in one pass; one Result each, in order, those with an `error` included.
+    """Evaluate adapters on a dataset in one pass; their Results in order, those with an `error` included: one of each
+    adapter, but for a task that makes several.
 
     `names` are metric names. `statistics`: what distributions are compared with in place of the references' own.
     `cache`: a folder where what is found is kept as it is found, so that the same call goes on from there after an
@@ -67,13 +70,13 @@ def evaluate(
     """
     networks = networks or Networks()
     references = References(cache / "features" if cache else None, warn)
-    runs = [Run(adapter, dataset.protocol, batch_size) for adapter in adapters]
+    groups = [_runs(adapter, dataset, task, batch_size, networks.device) for adapter in adapters]
+    runs = [run for group in groups for run in group]
     told: dict[str, Any] = {"seed": seed, "precision": networks.precision, "device": networks.device.partition(":")[0]}
     for run in runs:
         run.start(names, networks, statistics)
-        run.error = make_ready(run.adapter, dataset, networks.device)
         if cache and run.error is None:
-            run.journal = Journal(cache / "runs", _about(run, dataset, task, names, statistics, networks, told), warn)
+            run.journal = Journal(cache / "runs", _about(run, dataset, names, statistics, networks, told), warn)
     for run in runs:  # when every layer has been asked for
         run.attach(references)
     kept = cache is not None and all(run.journal is None or run.journal.folder for run in runs)
@@ -83,7 +86,7 @@ def evaluate(
             "several processes need a cache folder that they can write; set TOKBENCH_CACHE to one, without --no-cache"
         )
     try:
-        _pass(runs, dataset, references, task, networks.device, batch_size, seed, ranks, progress)
+        _pass(runs, dataset, references, networks.device, batch_size, seed, ranks, progress)
         give_back_memory()  # so that the matrices of distances find room below what the pass needed
         if ranks.world > 1 and cache is not None:
             _join(runs, dataset, references, ranks, cache)
@@ -100,10 +103,25 @@ def evaluate(
             measured += 1
             progress("intervals", measured, total)
 
-        return [_result(run, dataset, task, told, count) for run in runs]
+        results: list[Result] = []
+        for group in groups:
+            results += task.results([(run.step, _result(run, dataset, told, count)) for run in group])
+        return results
     except BaseException:
         _close(runs)
         raise
+
+
+def _runs(adapter: Loaded, dataset: Dataset, task: Task, batch_size: int, device: str) -> list[Run]:
+    """One for each step of the task; one with an error where the adapter cannot do it, or cannot be made ready."""
+    steps: Sequence[Step] = [Step(task.name)]
+    error = make_ready(adapter, dataset, device)
+    if error is None:
+        try:
+            steps = task.steps(adapter.model)
+        except Exception as refusal:  # other people's code: anything may come
+            error = explain(refusal)
+    return [Run(adapter, dataset.protocol, batch_size, step, error=error) for step in steps]
 
 
 def _close(runs: Sequence[Run]) -> None:
@@ -117,7 +135,6 @@ def _pass(
     runs: Sequence[Run],
     dataset: Dataset,
     references: References,
-    task: str,
     device: str,
     batch_size: int,
     seed: int,
@@ -131,7 +148,7 @@ def _pass(
             memo = Memo()
             for run in runs:
                 if run.error is None:
-                    _step(run, images, memo, references, reader, task, beside, device=device, seed=seed)
+                    _step(run, images, memo, references, reader, beside, device=device, seed=seed)
             if number % _TRIMMED == 0:
                 give_back_memory()
             progress("images", reader.done, reader.total)
@@ -145,14 +162,13 @@ def _step(
     memo: Memo,
     references: References,
     reader: Reader,
-    task: str,
     beside: ThreadPoolExecutor,
     **options: Any,
 ) -> None:
     """Some images through one adapter and its metrics."""
     if not run.elsewhere and run.resume(images, references):
         return
-    batch = run.take(images, task, memo=memo, **options)
+    batch = run.take(images, memo=memo, **options)
     reader.ahead()  # nothing is timed from here on
     if batch is None:
         return
@@ -192,7 +208,6 @@ def _join(runs: Sequence[Run], dataset: Dataset, references: References, ranks: 
 def _about(
     run: Run,
     dataset: Dataset,
-    task: str,
     names: Sequence[str],
     statistics: Statistics | None,
     networks: Networks,
@@ -207,7 +222,8 @@ def _about(
         "images": len(dataset),
         "size": dataset.size,
         "protocol": dataset.protocol.sha256,
-        "task": task,
+        "task": run.step.task,
+        "cell": run.step.cell,
         "metrics": sorted(names),
         "networks": layers,
         "statistics": statistics.sha256 if statistics else None,
@@ -240,7 +256,7 @@ def refuse_empty(dataset: Dataset) -> None:
         raise DataError(f"{dataset.name}: no image could be read ({first})")
 
 
-def _result(run: Run, dataset: Dataset, task: str, told: dict[str, Any], done: Callable[[str], None]) -> Result:
+def _result(run: Run, dataset: Dataset, told: dict[str, Any], done: Callable[[str], None]) -> Result:
     count = len(dataset) - len(dataset.bad)
     halves = Halves(dataset.sha256, count)
     numbers = run.numbers(told["seed"], halves, done) if run.error is None else Numbers()
@@ -257,7 +273,7 @@ def _result(run: Run, dataset: Dataset, task: str, told: dict[str, Any], done: C
     return Result(
         adapter=run.adapter.name,
         dataset=dataset.name,
-        task=task,
+        task=run.step.task,
         num_images=count,
         metrics=numbers.values,
         skipped={name: error.fact for name, error in run.skipped.items()},

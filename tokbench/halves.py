@@ -103,6 +103,15 @@ class Replicates:
         reach = float(stdtrit(len(self.halves) // 2, (1 + LEVEL) / 2)) * self.deviation
         return Interval(max(floor, value - reach), value + reach, count)
 
+    def entries(self, number: str, value: float, count: int) -> Iterator[tuple[str, float, Interval]]:
+        """Name, value and interval of the number, and of its extrapolation to infinitely many images where that can be
+        had."""
+        floor = 0.0 if self.quarters is not None else -math.inf  # an unbiased estimate may be negative
+        yield number, value, self.interval(value, count, floor)
+        if extrapolated := self.at_infinity(value):
+            limit, own = extrapolated
+            yield number + INFINITY, limit, own.interval(limit, count)
+
     def at_infinity(self, value: float) -> tuple[float, Replicates] | None:
         """The number extrapolated to infinitely many images, and its own replicates; None where that cannot be done.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from tokbench.cells import CAVEAT, EXTENSIONS, of_one, plain
 from tokbench.errors import ResultError
 from tokbench.halves import INFINITY
 from tokbench.result import Result, load
@@ -64,11 +65,7 @@ def marked() -> Iterator[Column]:
         yield Column(f"faces{reader}", f"faces{said}", 0)
 
 
-COLUMNS = (
-    Column("tokens_per_image", "tokens/image", 0),
-    Column("bits_per_image", "bits/image", 0, False),
-    Column("bpp", "bpp", 3, False),
-    Column("compression_ratio", "compression ratio", 1, True),
+_IMAGES = (
     Column("psnr", "PSNR", 2, True),
     Column("exact", "exact images", 0, True),
     Column("ssim", "SSIM", 4, True),
@@ -83,11 +80,35 @@ COLUMNS = (
     Column("fd_efficientnet", "FD-EfficientNet", 3, False),
     Column("kid", "KID", 6, False),
     Column("kid_768", "KID-768", 6, False),
+)
+
+
+def perturbed() -> Iterator[Column]:
+    """The columns of perturbed tokens: `pfid_768` is pFID-768, `nfid` (noise on continuous latents) nFID."""
+    for kind in EXTENSIONS.values():
+        for one in _IMAGES:
+            if name := kind.name(one.field):
+                said = one.title.removeprefix("r").replace("FD-", "FID-")
+                yield Column(name, f"{kind.letter}{said}{kind.title}", one.digits, one.more)
+
+
+COLUMNS = (
+    Column("tokens_per_image", "tokens/image", 0),
+    Column("bits_per_image", "bits/image", 0, False),
+    Column("bpp", "bpp", 3, False),
+    Column("compression_ratio", "compression ratio", 1, True),
+    *_IMAGES,
     Column("inception_score", "IS", 2, True),
+    *perturbed(),
     *marked(),
     Column("codebook_usage", "codebook usage", 4, True),
     Column("perplexity", "perplexity", 1, True),
     Column("codebook_entropy", "codebook entropy", 3),
+    Column("order0_bits_per_image", "order-0 bits/image", 0, False),
+    Column("bpe_bits_per_image", "BPE bits/image", 0, False),
+    Column("bpe_tokens_per_image", "BPE tokens/image", 1),
+    Column("order0_model_bytes", "order-0 model bytes", 0),
+    Column("bpe_model_bytes", "BPE model bytes", 0),
     Column("parameters", "parameters", 0),
     Column("encode_images_per_second", "encode images/s", 1, True),
     Column("decode_images_per_second", "decode images/s", 1, True),
@@ -222,9 +243,10 @@ def markdown(results: Sequence[Result], skip: Sequence[str] = ()) -> str:
 
 
 def _detail(number: str) -> bool:
-    """Whether a number is for the CSV alone: curves over size, and bins of ceilings and of ratios to them."""
+    """Whether a number is for the CSV alone: curves over size, bins of ceilings and of ratios to them, single cells of
+    a grid."""
     base, _, span = number.partition(".")
-    return "_curve" in base or (bool(span) and ("_ceiling" in base or "_ratio" in base))
+    return of_one(number) or "_curve" in base or (bool(span) and ("_ceiling" in base or "_ratio" in base))
 
 
 def table(head: Sequence[str], body: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> str:
@@ -272,7 +294,11 @@ def write(out: Path) -> list[Path]:
 def legend(results: Sequence[Result]) -> str:
     """What a reader of a leaderboard must know."""
     told = results[0].provenance
-    return f"{context(results)} Sorted by bits. ± is half of the 95 % interval over images.{_published(told)}"
+    numbers = {number for result in results for number in result.metrics}
+    said = [context(results), "Sorted by bits."] if "bpp" in numbers else [context(results)]
+    if any(map(plain, numbers)):
+        said.append(CAVEAT)
+    return f"{' '.join(said)} ± is half of the 95 % interval over images.{_published(told)}"
 
 
 def context(results: Sequence[Result]) -> str:

@@ -24,7 +24,7 @@ def describe_adapter(adapter: Loaded) -> dict[str, Any]:
     """What a result must say of its adapter: the spec, and hashes of its weights."""
     spec = adapter.model.spec
     told: dict[str, Any] = {"source": adapter.source, "kind": spec.kind, "range": list(spec.range)}
-    for key in ("multiple", "size", "downsample", "num_tokens", "codebook", "bits_per_token"):
+    for key in ("multiple", "size", "downsample", "num_tokens", "codebook", "bits_per_token", "variable", "prefixes"):
         if value := getattr(spec, key):
             told[key] = value
     if adapter.model.dtype != torch.float32:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,9 +16,6 @@ from tokbench.files import locked, write_atomically
 from tokbench.halves import INFINITY, Replicates
 from tokbench.strict import loads
 from tokbench.unpack import read_arrays
-
-if TYPE_CHECKING:
-    from tokbench.journal import Journal
 
 _RUN = ("seed", "precision", "device")
 """What else of a run is the same for all numbers of one result."""
@@ -36,6 +33,13 @@ _FIELDS: dict[str, type] = {
     "bad_images": list,
     "provenance": dict,
 }
+
+
+class Kept(Protocol):
+    """What lies in the cache until a result is saved (`tokbench.journal`)."""
+
+    def discard(self) -> None:
+        """Delete it."""
 
 
 @dataclass
@@ -64,7 +68,7 @@ class Result:
     readings: dict[str, list[tuple[str, list[dict[str, Any]]]]] = field(default_factory=dict, repr=False)
     notes: dict[str, str] = field(default_factory=dict, repr=False)
     computed: frozenset[str] = frozenset()
-    journal: Journal | None = field(default=None, repr=False)
+    journal: Kept | None = field(default=None, repr=False)
 
     @property
     def group(self) -> str:

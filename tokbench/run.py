@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -17,11 +16,11 @@ import torch
 
 from tokbench import metrics
 from tokbench.batch import Batch
-from tokbench.bootstrap import Interval
+from tokbench.bootstrap import entry
 from tokbench.dataset import UNIT, Images
 from tokbench.errors import CannotMeasure, NotApplicable, TokbenchError
 from tokbench.features import References
-from tokbench.halves import INFINITY, Halves, Replicates
+from tokbench.halves import Halves, Replicates
 from tokbench.journal import Journal, Unit
 from tokbench.metrics import METRICS
 from tokbench.metrics.metric import Metric
@@ -32,7 +31,8 @@ from tokbench.provenance import describe_adapter
 from tokbench.readers import Networks
 from tokbench.rows import Rows
 from tokbench.statistics import Statistics
-from tokbench.tasks import TASKS
+from tokbench.steps import AS_ENCODED, Step
+from tokbench.tasks import reconstruct
 
 PROBED = 1
 """Units of images, at the start, on which a reduced precision is compared with float32."""
@@ -45,6 +45,7 @@ _PIXELS = "(pixels)"
 class Run:
     """One adapter under one protocol: its metrics, those that cannot be computed, and what stopped it.
 
+    step: what its decoder gets of its tokens.
     probes: in a reduced precision, each metric with a network twice more, for the first images alone: `float32/lpips`
     and `bfloat16/lpips`. produced: digests of images made elsewhere, which no weights tell apart.
     """
@@ -52,6 +53,7 @@ class Run:
     adapter: Loaded
     protocol: Protocol
     batch_size: int
+    step: Step = AS_ENCODED
     metrics: dict[str, Metric] = field(default_factory=dict)
     probes: dict[str, Metric] = field(default_factory=dict)
     skipped: dict[str, CannotMeasure] = field(default_factory=dict)
@@ -92,13 +94,13 @@ class Run:
         for metric in (*self.metrics.values(), *self.probes.values()):
             metric.attach(references)
 
-    def take(self, images: Images, task: str, **options: Any) -> Batch | None:
+    def take(self, images: Images, **options: Any) -> Batch | None:
         """One batch through the adapter; None where it failed. A fault of the adapter ends its run, not the others'."""
         while True:
             try:
                 # The first batch also pays for what is allocated once, so the second one's peak is what counts.
                 options |= {"watch_memory": self.batches < 2, "try_first": self.batches == 0}
-                batch = TASKS[task](self.adapter.model, images, batch_size=self.batch_size, **options)
+                batch = reconstruct(self.adapter.model, images, step=self.step, batch_size=self.batch_size, **options)
                 self.batches += 1
                 return batch
             except (torch.OutOfMemoryError, MemoryError) as error:
@@ -266,28 +268,15 @@ class Numbers:
         """Take in one metric's numbers; `told` joins their provenance. Raises CannotMeasure."""
         computed, intervals, replicates = metric.compute(), metric.intervals(seed), metric.replicates(halves)
         for number, made in replicates.items():
-            floor = 0.0 if made.quarters is not None else -math.inf  # an unbiased estimate may be negative
-            intervals[number] = made.interval(computed[number], halves.count, floor)
-            if extrapolated := made.at_infinity(computed[number]):
-                value, own = extrapolated
-                computed |= {number + INFINITY: value}
-                intervals[number + INFINITY] = own.interval(value, halves.count)
+            for name, value, interval in made.entries(number, computed[number], halves.count):
+                computed[name], intervals[name] = value, interval
         for number, value in computed.items():
-            self.values[number] = {"value": tidy(value), "low": None, "high": None} | _interval(intervals.get(number))
+            self.values[number] = entry(value, intervals.get(number))
             if origin := {**metric.provenance(), **told}:
                 self.provenance[number] = origin
         self.per_image |= metric.per_image()
         self.replicates |= replicates
         self.readings |= metric.readings()
-
-
-def tidy(value: float) -> float | None:
-    """Ten significant digits, the most that a float32 network could give a meaning to; None for NaN."""
-    return None if math.isnan(value) else float(f"{value:.10g}")
-
-
-def _interval(interval: Interval | None) -> dict[str, Any]:
-    return {} if interval is None else {"low": tidy(interval.low), "high": tidy(interval.high), "n": interval.n}
 
 
 def explain(error: Exception) -> str:

@@ -1,19 +1,24 @@
-"""Tasks turn (tokenizer, images) into a stream of batches. Here: reconstruct, decode the tokens as encoded."""
+"""Tasks turn (tokenizer, images) into streams of batches, one for each step between encode and decode."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from tokbench.batch import Batch, Memo, Timing
-from tokbench.contract import TRIED, check_images, check_tokens, try_out
+from tokbench.cells import ALPHAS, Anchor, combined, deltas
+from tokbench.contract import TRIED, check_images, check_tokens
 from tokbench.dataset import Images
+from tokbench.errors import AdapterError, NotApplicable, UsageError
 from tokbench.fit import fit
+from tokbench.result import Result
 from tokbench.speed import timed, with_peak
+from tokbench.steps import AS_ENCODED, Cell, First, Step
 from tokbench.tokenizer import ImageSource, Reconstructor, Tokenizer
 from tokbench.tokens import Tokens
 
@@ -36,10 +41,11 @@ def reconstruct(
     device: str,
     batch_size: int,
     seed: int,
+    step: Step = AS_ENCODED,
     watch_memory: bool = False,
     try_first: bool = False,
 ) -> Batch:
-    """One batch through encode and decode, its output clamped to [0, 1].
+    """One batch through encode, `step` and decode, its output clamped to [0, 1].
 
     `memo` keeps what is made of the references for the other adapters of this pass. `watch_memory` measures the peak;
     `try_first` makes those checks too that are too costly to make on every batch (`tokbench.contract`).
@@ -60,7 +66,7 @@ def reconstruct(
                 pieces.append(_finish(model.reconstruct(part, names[here]), part, model, names[here]))
                 continue
             assert isinstance(model, Tokenizer)
-            encoded, seconds = timed(partial(model.encode, part), device)
+            encoded, seconds = timed(partial(step.tokens, model, part, seeds[here], memo), device)
             encoding += seconds
             check_tokens(encoded, part, model, names[here])
             decoded, seconds = timed(partial(model.decode, encoded, seeds[here]), device)
@@ -71,7 +77,7 @@ def reconstruct(
 
     if try_first and isinstance(model, Tokenizer):
         some = tiles[: min(TRIED, batch_size)].to(device, copy=True) * (high - low) + low
-        try_out(model, some, names, seeds[: len(some)])
+        step.try_out(model, some, names, seeds[: len(some)])
     (tokens, pieces, encoding, decoding), peak = with_peak(run, device) if watch_memory else (run(), None)
     image = plan.join(torch.cat(pieces))
     if images.levels is not None:  # rounding them again would change nothing
@@ -97,5 +103,91 @@ def _finish(images: Tensor, like: Tensor, model: Reconstructor, names: Sequence[
     return images.float().sub(low).div_(high - low).clamp_(0, 1).cpu()
 
 
-TASKS = {"reconstruct": reconstruct}
-"""Every task by name."""
+@dataclass(frozen=True)
+class Task:
+    """Reconstruction: what a tokenizer's steps are, and what their results make together."""
+
+    @property
+    def name(self) -> str:
+        """That of what it makes, where there is nothing that has a name of its own."""
+        return "reconstruct"
+
+    def steps(self, model: Reconstructor) -> Sequence[Step]:
+        """One or more. Raises NotApplicable where a model cannot do the task."""
+        return [AS_ENCODED]
+
+    def results(self, made: Sequence[tuple[Step, Result]]) -> list[Result]:
+        """What is kept of the steps' results."""
+        return [result for _, result in made]
+
+
+RECONSTRUCT = Task()
+
+
+@dataclass(frozen=True)
+class Truncate(Task):
+    """The first k tokens alone, for every k of `counts`, each a result of its own; for tokenizers of which any first
+    tokens decode. counts: None for 1, 2, 4 ... and all."""
+
+    counts: tuple[int, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        return "truncate"
+
+    def steps(self, model: Reconstructor) -> Sequence[Step]:
+        name, most = model.spec.name, model.spec.num_tokens
+        if not (isinstance(model, Tokenizer) and model.spec.prefixes):
+            raise NotApplicable(
+                f"{name}: its first tokens alone do not decode; truncate is for tokenizers that were trained with "
+                "dropped tails, whose spec says `prefixes`"
+            )
+        if most is None:
+            raise AdapterError(f"{name}: its spec declares `prefixes`, and no `num_tokens`")
+        if self.counts and max(self.counts) > most:
+            raise NotApplicable(f"{name}: has {most} tokens an image, not {max(self.counts)}")
+        counts = self.counts or sorted({2**power for power in range(most.bit_length())} | {most})
+        return [First(f"truncate-{count}", count=count) for count in counts]
+
+
+@dataclass(frozen=True)
+class Perturb(Task):
+    """Tokens replaced by near misses, on the grid of `tokbench.cells`; one result of all cells."""
+
+    anchor: Anchor = "latent"
+
+    @property
+    def name(self) -> str:
+        return "perturb" if self.anchor == "latent" else f"perturb-{self.anchor}"
+
+    def steps(self, model: Reconstructor) -> Sequence[Step]:
+        if not isinstance(model, Tokenizer):
+            raise NotApplicable(f"{model.spec.name}: there are no tokens to perturb, only images")
+        perturber = model.perturber(self.anchor)
+        size = perturber.codebook_size
+        found: Sequence[int | None] = [None] if size is None else deltas(size)
+        most = max(delta or 1 for delta in found)
+        return [
+            Cell(self.name, perturber=perturber, alpha=alpha, delta=delta, most=most)
+            for alpha in ALPHAS
+            for delta in found
+        ]
+
+    def results(self, made: Sequence[tuple[Step, Result]]) -> list[Result]:
+        first = made[0][0]
+        if not isinstance(first, Cell):  # it was refused
+            return super().results(made)
+        cells = [(step.cell, result) for step, result in made]
+        return [combined(cells, first.perturber.extension, self.anchor)]
+
+
+def task_of(name: str) -> Task:
+    """The task that makes a result of that name alone: `truncate-8` is Truncate((8,)). Raises UsageError."""
+    kind, _, rest = name.partition("-")
+    if name == RECONSTRUCT.name:
+        return RECONSTRUCT
+    if kind == "truncate" and rest.isdecimal() and int(rest):
+        return Truncate((int(rest),))
+    if name in (made := {task.name: task for task in (Perturb(), Perturb("code"))}):
+        return made[name]
+    raise UsageError(f"no task '{name}'")

@@ -5,12 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
+from tokbench.errors import NotApplicable
 from tokbench.tokens import Tokens
+
+if TYPE_CHECKING:
+    from tokbench.cells import Anchor
+    from tokbench.perturbation import Perturber
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,8 @@ class TokenizerSpec:
     num_tokens: tokens of one image (or tile) where that is fixed, or None.
     codebook: entries per stream of indices; empty for other kinds.
     bits_per_token: None where it is not fixed (codecs).
+    variable: each image has as many tokens as it needs, `num_tokens` at most, and says how many in a few bits more.
+    prefixes: the first tokens of an image decode to an image, too, however few.
     """
 
     name: str
@@ -37,6 +44,8 @@ class TokenizerSpec:
     num_tokens: int | None = None
     codebook: dict[str, int] = field(default_factory=dict)
     bits_per_token: float | None = None
+    variable: bool = False
+    prefixes: bool = False
 
     def tokens_at(self, height: int, width: int) -> int | None:
         """Tokens of one height x width image (already padded to the size rules); None where the spec does not say."""
@@ -85,3 +94,16 @@ class Tokenizer(Reconstructor):
 
         `seeds` holds one number an image; a decoder that samples draws its noise from them and from nothing else.
         """
+
+    def perturber(self, anchor: Anchor) -> Perturber:
+        """How its tokens are perturbed, around `anchor`. Raises NotApplicable where they cannot be."""
+        from tokbench.perturbation import Noise
+
+        if self.spec.kind == "continuous":
+            return Noise(self, anchor)
+        codec = self.spec.kind == "codec"
+        why = "a codec has no codes to perturb" if codec else "it does not say which codes lie near each other"
+        raise NotApplicable(
+            f"{self.spec.name}: {why}; what can be perturbed are continuous tokens, those of a LearnedTokenizer, and "
+            "those of one with a `perturber` of its own"
+        )

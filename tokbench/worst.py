@@ -19,7 +19,7 @@ from tokbench.metrics.text import cut
 from tokbench.plugins import Loaded
 from tokbench.result import Result
 from tokbench.storage import scored
-from tokbench.tasks import TASKS
+from tokbench.tasks import reconstruct
 from tokbench.words import similarity
 
 HEIGHT, WIDTH, GAP, FONT = 72, 220, 8, 15
@@ -77,7 +77,7 @@ def picture(
     spans = [range(position, position + 1) for position in sorted({at[case.image] for case in shown})]
     adapter.model.prepare(dataset.names, dataset.source.names)
     for images in dataset.batches(1, lambda _: spans):
-        batch = TASKS["reconstruct"](adapter.model, images, Memo(), device=device, batch_size=1, seed=seed)
+        batch = reconstruct(adapter.model, images, Memo(), device=device, batch_size=1, seed=seed)
         (marked,) = batch.need("marked")
         height, width = marked.pixels.shape[:2]
         sides = [batch.levels(side)[0].permute(1, 2, 0).numpy() for side in ("reference", "image")]

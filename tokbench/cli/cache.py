@@ -27,9 +27,11 @@ def cache(context: click.Context) -> None:
     click.echo(f"unfinished runs: {len(left) or 'none'}")
     for run in left:
         about = run.about
+        cell = f", cell {about['cell']}" if about.get("cell") else ""
         click.echo(
-            f"  {about.get('adapter')} on {about.get('dataset')}: about {run.images:,} of {about.get('images'):,} "
-            f"images, {_size(run.size)}, {_ago(run.age)}; metrics {', '.join(about.get('metrics', []))}"
+            f"  {about.get('adapter')} on {about.get('dataset')}{cell}: about {run.images:,} of "
+            f"{about.get('images'):,} images, {_size(run.size)}, {_ago(run.age)}; "
+            f"metrics {', '.join(about.get('metrics', []))}"
         )
     if left:
         click.echo("The same command goes on from there; 'tokbench cache clear --runs' deletes them.")

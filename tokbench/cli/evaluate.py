@@ -10,6 +10,8 @@ from typing import Any, Literal
 import click
 from click.core import ParameterSource
 
+from tokbench.cells import ANCHORS, Anchor, measurable
+from tokbench.cells import DEFAULT as PERTURBED
 from tokbench.cli.options import (
     batch_size_option,
     choose_device,
@@ -50,7 +52,19 @@ from tokbench.suites import SUITES
 @protocol_option
 @reference_option
 @reference_is_option
-@click.option("--task", type=click.Choice(["reconstruct"]), default="reconstruct", show_default=True)
+@click.option(
+    "--task",
+    type=click.Choice(["reconstruct", "truncate", "perturb"]),
+    default="reconstruct",
+    show_default=True,
+    help="What is decoded: all tokens, only the first ones, or tokens replaced by near misses (pFID).",
+)
+@click.option("--tokens", help="With truncate: how many, as in 4,8 [default: 1, 2, 4 ... all].")
+@click.option(
+    "--anchor",
+    type=click.Choice(ANCHORS),
+    help="With perturb: near to the encoder's latent or to the chosen code [default: latent].",
+)
 @batch_size_option
 @device_option
 @precision_option
@@ -82,6 +96,8 @@ def eval_(
     reference: Path | None,
     reference_is: str | None,
     task: str,
+    tokens: str | None,
+    anchor: Anchor | None,
     batch_size: int,
     device: str | None,
     precision: Literal["float32", "bfloat16"],
@@ -106,6 +122,10 @@ def eval_(
     from tokbench import leaderboard, metrics
     from tokbench.protocol import load_protocol
 
+    counts, listed = _counts(tokens), metric_names not in (None, "all")
+    for option, value, wanted in (("--tokens", tokens, "truncate"), ("--anchor", anchor, "perturb")):
+        if value is not None and task != wanted:
+            raise UsageError(f"{option} is for --task {wanted}")
     given = {
         name for name in ("data", "size", "protocol") if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
     }
@@ -120,7 +140,11 @@ def eval_(
     elif faithful:
         raise UsageError("--faithful says how a suite is run; give --suite too")
     rules = load_protocol(protocol)
-    chosen = metrics.choose(metric_names, rules)
+    if task == "perturb":
+        asked = ",".join(PERTURBED) if metric_names is None else metric_names
+        chosen = measurable(metrics.choose(asked, rules), strict=listed)
+    else:
+        chosen = metrics.choose(metric_names, rules)
     if reference_is and reference is None:
         raise UsageError("--reference-is says what made the file of --reference; give that too")
     try:
@@ -135,11 +159,14 @@ def eval_(
     from tokbench.readers import Networks
     from tokbench.result import Result, failure
     from tokbench.statistics import load_statistics
+    from tokbench.tasks import RECONSTRUCT, Perturb, Truncate
     from tokbench.weights import cache_dir
+
+    doing = {"truncate": Truncate(counts), "perturb": Perturb(anchor or "latent")}.get(task, RECONSTRUCT)
 
     def measured(
         loaded: list[Any], dataset: Dataset, networks: Networks, mine: Any
-    ) -> tuple[list[Result], dict[str, str]]:
+    ) -> tuple[list[Result], dict[_Key, str]]:
         """One dataset's results, and why there are none."""
         done = (0, len(dataset))
 
@@ -160,7 +187,7 @@ def eval_(
                     loaded,
                     dataset,
                     chosen,
-                    task=task,
+                    task=doing,
                     networks=networks,
                     statistics=statistics,
                     batch_size=batch_size,
@@ -171,10 +198,10 @@ def eval_(
                     progress=progress,
                 )
             except DataError as error:
-                return [], dict.fromkeys([adapter.name for adapter in loaded], str(error))
-        return results, {result.adapter: result.error for result in results if result.error}
+                return [], {(adapter.name, doing.name): str(error) for adapter in loaded}
+        return results, {(result.adapter, result.task): result.error for result in results if result.error}
 
-    def keep(results: list[Result]) -> dict[str, str]:
+    def keep(results: list[Result]) -> dict[_Key, str]:
         """Write results; of those that cannot be written, why."""
         unwritten = {}
         for result in results:
@@ -185,7 +212,7 @@ def eval_(
                 if result.journal is not None:
                     result.journal.discard()
             except TokbenchError as error:
-                unwritten[result.adapter] = str(error)
+                unwritten[result.adapter, result.task] = str(error)
         return unwritten
 
     facts: list[dict[str, Any]] = []
@@ -195,25 +222,30 @@ def eval_(
         statistics = load_statistics(reference).assumed(reference_is) if reference else None
         datasets = [open_dataset(name, rules, size, limit, root, follow_links) for name in names]
         with redirect_stdout(sys.stderr):  # what adapters print must not mix with the result
-            loaded, unloaded = load_adapters(adapters, device, root, allow_download)
+            loaded, broken_ones = load_adapters(adapters, device, root, allow_download)
+        unloaded = {(name, doing.name): reason for name, reason in broken_ones.items()}
         networks = Networks(device, allow_download, precision)
         for dataset in datasets:
             results, failed = measured(loaded, dataset, networks, mine) if loaded else ([], {})
             failed = unloaded | failed
             if not mine.first:
-                for name, reason in failed.items():
-                    say(f"rank {mine.rank}: failed {name}: {reason}")
+                for key, reason in failed.items():
+                    say(f"rank {mine.rank}: failed {_called(key)}: {reason}")
                 broken = broken or bool(failed)
                 continue
             good = [result for result in results if result.error is None]
             failed |= keep(good)
             if as_json:
-                made = {result.adapter: result.facts() for result in good}
-                unmade = {name: failure(name, dataset.name, task, why, dataset.bad) for name, why in failed.items()}
+                made = {(result.adapter, result.task): result.facts() for result in good}
+                unmade = {key: failure(key[0], dataset.name, key[1], why, dataset.bad) for key, why in failed.items()}
                 facts += (unmade | made).values()
             elif good:
-                click.echo(f"{dataset.name}: {leaderboard.legend(good)}\n")
-                click.echo(leaderboard.markdown(good), nl=dataset is not datasets[-1])
+                tasks = list(dict.fromkeys(result.task for result in good))
+                for name in tasks:
+                    rows = [result for result in good if result.task == name]
+                    named = dataset.name if name == RECONSTRUCT.name else f"{dataset.name}, {name}"
+                    click.echo(f"{named}: {leaderboard.legend(rows)}\n")
+                    click.echo(leaderboard.markdown(rows), nl=dataset is not datasets[-1] or name != tasks[-1])
             _report(good, dataset.bad, failed)
             broken = broken or bool(failed) or bool(dataset.bad and not skip_bad)
     if as_json and mine.first:
@@ -222,16 +254,35 @@ def eval_(
         sys.exit(1)
 
 
-def _report(results: list[Any], bad: list[tuple[str, str]], failed: dict[str, str]) -> None:
+_Key = tuple[str, str]
+"""An adapter and a task, which have one result on a dataset."""
+
+
+def _counts(text: str | None) -> tuple[int, ...] | None:
+    """`4,8` as (4, 8), rising, each once. Raises UsageError."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() and int(part) for part in parts):
+        raise UsageError(f"--tokens {text}: give how many of the first tokens, as in 4,8")
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def _called(key: _Key) -> str:
+    name, task = key
+    return name if task == "reconstruct" else f"{name} ({task})"
+
+
+def _report(results: list[Any], bad: list[tuple[str, str]], failed: dict[_Key, str]) -> None:
     """On stderr: what was skipped and why (once for all adapters that share it), bad images, failures."""
     skipped: dict[tuple[str, str], list[str]] = {}
     for result in results:
         for metric, reason in result.notes.items():
-            skipped.setdefault((metric, reason), []).append(result.adapter)
+            skipped.setdefault((metric, reason), []).append(_called((result.adapter, result.task)))
     for (metric, reason), names in skipped.items():
         some = "" if len(names) == len(results) else f" for {', '.join(names)}"
         say(f"skipped {metric}{some}: {reason}")
     for name, reason in bad:
         say(f"bad image {name}: {reason.removeprefix(f'{name}: ')}")
-    for name, reason in failed.items():
-        say(f"failed {name}: {reason.removeprefix(f'{name}: ')}")
+    for key, reason in failed.items():
+        say(f"failed {_called(key)}: {reason.removeprefix(f'{key[0]}: ')}")

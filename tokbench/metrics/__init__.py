@@ -10,6 +10,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tokbench.cells import plain
 from tokbench.errors import UsageError
 from tokbench.halves import INFINITY
 from tokbench.protocol import TOKBENCH, Protocol
@@ -100,6 +101,17 @@ METRICS: dict[str, Entry] = {
             "codebook_entropy",
         ),
     ),
+    "coding": Entry(
+        "coding:Coding",
+        "bits an image that lossless coders reach on the codes: order 0, byte pairs",
+        numbers=(
+            "order0_bits_per_image",
+            "bpe_bits_per_image",
+            "bpe_tokens_per_image",
+            "order0_model_bytes",
+            "bpe_model_bytes",
+        ),
+    ),
     "rate": Entry(
         "rate:Rate",
         "tokens and bits per image, bpp, compression ratio",
@@ -129,7 +141,10 @@ DEFAULT = ("rate", "psnr", "ssim", "ms_ssim", "lpips", "rfid", "fd_efficientnet"
 
 
 def metric_of(number: str) -> str | None:
-    """The metric that computes a number, None where there is none: `psnr` of `exact`, `rfid` of `rfid_infinity`."""
+    """The metric that computes a number, None where there is none: `psnr` of `exact`, `rfid` of `rfid_infinity` and of
+    `pfid`."""
+    if perturbed := plain(number):
+        return perturbed
     base = number.partition(".")[0].removesuffix(INFINITY)
     return next((name for name, entry in METRICS.items() if base in (entry.numbers or (name,))), None)
 

@@ -1,0 +1,86 @@
+"""Steps: what a decoder gets of the tokens that an encoder gave. A task is a list of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tokbench import contract
+from tokbench.batch import Memo
+from tokbench.cells import cell_name
+from tokbench.errors import AdapterError
+from tokbench.perturbation import Perturber
+from tokbench.tokenizer import Tokenizer
+from tokbench.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class Step:
+    """All tokens, as they were encoded. task: that of the result."""
+
+    task: str = "reconstruct"
+
+    @property
+    def cell(self) -> str:
+        """Tells apart the steps of one task."""
+        return ""
+
+    def tokens(self, model: Tokenizer, images: Tensor, seeds: Sequence[int], memo: Memo) -> Tokens:
+        """What the decoder gets of images (B, 3, H, W) in `spec.range`. `seeds`: one an image; `memo`: theirs."""
+        return model.encode(images)
+
+    def try_out(self, model: Tokenizer, images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> None:
+        """What is too costly to check of every batch, on a few images. Raises AdapterError."""
+        contract.try_out(model, images, names, seeds)
+
+
+AS_ENCODED = Step()
+"""The step of the task `reconstruct`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class First(Step):
+    """The first `count` tokens of each image (or tile)."""
+
+    count: int
+
+    def tokens(self, model: Tokenizer, images: Tensor, seeds: Sequence[int], memo: Memo) -> Tokens:
+        return model.encode(images).first(self.count, model.spec.variable)
+
+    def try_out(self, model: Tokenizer, images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> None:
+        super().try_out(model, images, names, seeds)
+        some = self.tokens(model, images, seeds, Memo())
+        try:
+            decoded = model.decode(some, seeds)
+        except (torch.OutOfMemoryError, MemoryError):
+            raise
+        except Exception as error:  # other people's code: anything may come
+            raise AdapterError(
+                f"{model.spec.name}: its spec declares `prefixes`, and {self.count} tokens of {names[0]} do not decode "
+                f"({type(error).__name__}: {str(error)[:200]})"
+            ) from error
+        contract.check_images(decoded, images, model, names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell(Step):
+    """Perturbed tokens. delta: None where there is nothing to choose from. most: the largest delta of the task."""
+
+    perturber: Perturber
+    alpha: float
+    delta: int | None
+    most: int
+
+    @property
+    def cell(self) -> str:
+        return cell_name(self.alpha, self.delta)
+
+    def tokens(self, model: Tokenizer, images: Tensor, seeds: Sequence[int], memo: Memo) -> Tokens:
+        key = id(self.perturber), *seeds
+        if key not in memo.looks:  # all cells share it: encoding and ranking cost more than the change itself
+            memo.looks[key] = self.perturber.look(images, seeds, self.most)
+        made: Tokens = memo.looks[key](self.alpha, self.delta or 1)
+        return made
