@@ -22,7 +22,9 @@ def adapter(request: pytest.FixtureRequest) -> Tokenizer:
     try:
         model = load_adapter(request.param).model
     except MissingWeights as error:
-        pytest.skip(str(error))
+        # One line of the summary for all of them: what each needs, `tokbench eval` says.
+        theirs = ".official-" in request.param
+        pytest.skip("authors' code and checkpoints are not here" if theirs else str(error).partition(":")[0])
     assert isinstance(model, Tokenizer)
     return model
 
@@ -61,8 +63,12 @@ def test_output_is_on_the_8_bit_grid_and_of_the_same_size(adapter: Tokenizer, ph
 def test_bits_and_tokens_are_as_declared(adapter: Tokenizer, photos: torch.Tensor) -> None:
     tokens = run(adapter, photos[:2]).tokens
     assert (tokens.bits > 0).all()
-    if adapter.spec.kind != "codec":
-        assert int(tokens.length[0]) == adapter.spec.tokens_at(256, 256)
+    plan = fit(adapter.spec, 256, 256)
+    declared = adapter.spec.kind != "codec" and plan.tiles * adapter.spec.tokens_at(*plan.tile)
+    if adapter.spec.variable:
+        assert (tokens.length <= declared).all()
+    elif declared:
+        assert int(tokens.length[0]) == declared
         assert float(tokens.bits[0]) == pytest.approx(int(tokens.length[0]) * adapter.spec.bits_per_token)
 
 
@@ -115,5 +121,5 @@ def test_odd_sizes_are_padded_and_cropped_back(adapter: Tokenizer, photos: torch
     batch = run(adapter, odd)
     assert batch.image.shape == odd.shape
     plan = fit(adapter.spec, 101, 77)
-    if adapter.spec.kind != "codec":
+    if adapter.spec.kind != "codec" and not adapter.spec.variable:
         assert int(batch.tokens.length[0]) == plan.tiles * adapter.spec.tokens_at(*plan.tile)

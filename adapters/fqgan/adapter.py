@@ -1,0 +1,103 @@
+"""fqgan: a codebook for what things are and one for how they look (Bai et al., FQGAN, arXiv:2411.16681)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from tokbench.nn.conv import ConvDecoder, ConvEncoder, to_grid
+from tokbench.nn.learned import Bottlenecked, LearnedTokenizer
+from tokbench.nn.losses import cosine
+from tokbench.nn.quantizers.product import ProductVQ, disentangle
+from tokbench.nn.trainable import Examples
+from tokbench.nn.vit import Block, Transformer, initialise, learned
+from tokbench.tokenizer import Tokenizer
+from tokbench.training import network, restore
+from tokbench.variant import Variant
+
+from . import official
+
+SIDE, TRUNK, WIDTH = 8, 128, 64
+
+
+class Branch(nn.Module):
+    """From the trunk's places (B, N, TRUNK) to one codebook's latents (B, N, dim)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.embed, self.positions = nn.Linear(TRUNK, WIDTH), learned(SIDE * SIDE, WIDTH)
+        self.body, self.head = Transformer(WIDTH, 2, 4), nn.Linear(WIDTH, dim)
+
+    def forward(self, places: Tensor) -> Tensor:
+        return self.head(self.body(self.embed(places) + self.positions))
+
+
+class Predictor(nn.Module):
+    """From a codebook's vectors (B, N, dim) to a teacher's features (B, N, out)."""
+
+    def __init__(self, dim: int, out: int) -> None:
+        super().__init__()
+        self.embed, self.block, self.head = nn.Linear(dim, WIDTH), Block(WIDTH, 4), nn.Linear(WIDTH, out)
+        self.apply(initialise)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return self.head(self.block(self.embed(vectors)))
+
+
+class FQGAN(Bottlenecked):
+    """A convolutional trunk, a branch and a codebook for each of two sub-tokens, a common decoder.
+
+    apart: weight of the squared cosine between the two codes of a place. semantic: weight of 1 - cos between features
+    predicted from the first code and a teacher's. Both 0: the ablated twin.
+    """
+
+    def __init__(self, quantizer: ProductVQ, apart: float, semantic: float, teacher: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.size, self.tokens = 8 * SIDE, SIDE * SIDE
+        self.apart, self.semantic, self.teacher = apart, semantic, teacher
+        self.trunk, self.bottleneck = ConvEncoder(TRUNK), quantizer
+        each = quantizer.dim // quantizer.groups
+        self.branches = nn.ModuleList(Branch(each) for _ in range(quantizer.groups))
+        self.predictor, self.decoder = Predictor(each, 128), ConvDecoder(quantizer.dim)
+
+    def ready(self, device: str, adversary: float) -> None:
+        super().ready(device, adversary)
+        if self.semantic:
+            self.helpers["teacher"] = self.teacher().to(device)
+
+    def latents(self, images: Tensor) -> Tensor:
+        places = self.trunk(images).flatten(2).transpose(1, 2)
+        return torch.cat([branch(places) for branch in self.branches], 2).unflatten(1, (SIDE, SIDE))
+
+    def pixels(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+        return self.decoder(to_grid(vectors))
+
+    def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
+        vectors, own = self.squeeze(self.latents(batch.images))
+        terms = self.compare(self.pixels(vectors), batch.images, progress) | {"bottleneck": own}
+        assert isinstance(self.bottleneck, ProductVQ)
+        parts = self.bottleneck.split(vectors.flatten(1, 2))
+        if self.apart:
+            terms["apart"] = self.apart * disentangle(parts)
+        if self.semantic:
+            with torch.no_grad():
+                target = self.helpers["teacher"](batch.images)
+            terms["semantic"] = self.semantic * cosine(self.predictor(parts[0]), target)
+        return terms
+
+
+def model(variant: Variant) -> FQGAN:
+    given = variant.config["model"]
+    return FQGAN(
+        ProductVQ(**given["quantizer"]), given["apart"], given["semantic"], partial(network, variant, "teacher")
+    )
+
+
+def load(variant: Variant, device: str) -> Tokenizer:
+    """Raises MissingWeights where it is not trained."""
+    if "official" in variant.config:
+        return official.load(variant, device)
+    return LearnedTokenizer(variant.name, restore(variant, model(variant)))

@@ -1,0 +1,19 @@
+"""fsq: the convolutional autoencoder with finite scalar quantization (Mentzer et al., arXiv:2309.15505)."""
+
+from __future__ import annotations
+
+from tokbench.nn.autoencoders import ConvAutoencoder
+from tokbench.nn.learned import LearnedTokenizer
+from tokbench.nn.quantizers.fsq import FSQ
+from tokbench.training import restore
+from tokbench.variant import Variant
+
+
+def model(variant: Variant) -> ConvAutoencoder:
+    """One of the product of `levels` codes for each 8x8 px."""
+    return ConvAutoencoder(FSQ(variant.config["model"]["levels"]))
+
+
+def load(variant: Variant, device: str) -> LearnedTokenizer:
+    """Raises MissingWeights where it is not trained."""
+    return LearnedTokenizer(variant.name, restore(variant, model(variant)))

@@ -1,0 +1,20 @@
+"""kl: a convolutional autoencoder with a Gaussian bottleneck, as the VAEs of latent diffusion (arXiv:2112.10752)."""
+
+from __future__ import annotations
+
+from tokbench.nn.autoencoders import ConvAutoencoder
+from tokbench.nn.learned import LearnedTokenizer
+from tokbench.nn.quantizers.kl import KL
+from tokbench.training import restore
+from tokbench.variant import Variant
+
+
+def model(variant: Variant) -> ConvAutoencoder:
+    """`channels` values for each 8x8 px, `weight` of the divergence from a standard normal distribution."""
+    given = variant.config["model"]
+    return ConvAutoencoder(KL(given["channels"], weight=given["weight"]))
+
+
+def load(variant: Variant, device: str) -> LearnedTokenizer:
+    """Raises MissingWeights where it is not trained."""
+    return LearnedTokenizer(variant.name, restore(variant, model(variant)))

@@ -1,0 +1,33 @@
+"""titok: an image as a short row of tokens (Yu et al., An Image is Worth 32 Tokens, arXiv:2406.07550)."""
+
+from __future__ import annotations
+
+from tokbench.errors import AdapterError
+from tokbench.nn.autoencoders import GridAutoencoder, QueryAutoencoder
+from tokbench.nn.learned import Bottlenecked, LearnedTokenizer
+from tokbench.nn.quantizers.vq import VectorQuantizer
+from tokbench.nn.vit import Shape
+from tokbench.tokenizer import Tokenizer
+from tokbench.training import restore
+from tokbench.variant import Variant
+
+from . import official
+
+
+def model(variant: Variant) -> Bottlenecked:
+    """`kind` "row": `tokens` learned queries; "grid", the ablated twin: as many patches, each a token of its own."""
+    given = variant.config["model"]
+    quantizer = VectorQuantizer(**given["quantizer"])
+    shape = Shape(**given["shape"])
+    if given["kind"] == "row":
+        return QueryAutoencoder(shape, given["tokens"], quantizer)
+    if given["kind"] != "grid" or shape.patches != given["tokens"]:
+        raise AdapterError(f"{variant.name}: a grid of {shape.patches} patches does not give {given['tokens']} tokens")
+    return GridAutoencoder(shape, shape, quantizer)
+
+
+def load(variant: Variant, device: str) -> Tokenizer:
+    """Raises MissingWeights where it is not trained."""
+    if "official" in variant.config:
+        return official.load(variant, device)
+    return LearnedTokenizer(variant.name, restore(variant, model(variant)))

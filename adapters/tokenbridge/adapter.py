@@ -1,0 +1,74 @@
+"""tokenbridge: a trained continuous tokenizer made discrete afterwards (Wang et al., TokenBridge, arXiv:2503.16430)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from tokbench.nn.autoencoders import ConvAutoencoder
+from tokbench.nn.learned import Bottlenecked, LearnedTokenizer
+from tokbench.nn.quantizers.gaussian_bins import GaussianBins
+from tokbench.nn.trainable import Fitted
+from tokbench.tokenizer import Tokenizer
+from tokbench.training import base, restore
+from tokbench.variant import Variant
+
+from . import official
+
+
+class TokenBridge(Bottlenecked, Fitted):
+    """The latents of a KL autoencoder, brought to mean 0 and deviation 1 in all, each to one of 2^bits values.
+
+    Nothing is trained: two numbers are measured.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, around: ConvAutoencoder, bits: int, uniform: bool) -> None:
+        super().__init__()
+        self.bases = {"autoencoder": around}
+        self.bottleneck = GaussianBins(bits, around.bottleneck.dim, uniform=uniform)
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("deviation", torch.ones(()))
+
+    def _around(self) -> ConvAutoencoder:
+        around = self.bases["autoencoder"]
+        assert isinstance(around, ConvAutoencoder)
+        return around
+
+    def _continuous(self, images: Tensor) -> Tensor:
+        around = self._around()
+        return around.squeeze(around.latents(images))[0]
+
+    @torch.no_grad()
+    def fit(self, images: Iterator[Tensor]) -> None:
+        count, total, squares = 0, 0.0, 0.0
+        for some in images:
+            latents = self._continuous(some).double()
+            count += latents.numel()
+            total += float(latents.sum())
+            squares += float(latents.square().sum())
+        self.mean.fill_(total / count)
+        self.deviation.fill_((squares / count - (total / count) ** 2) ** 0.5)
+
+    def latents(self, images: Tensor) -> Tensor:
+        return (self._continuous(images) - self.mean) / self.deviation
+
+    def pixels(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+        return self._around().pixels(vectors * self.deviation + self.mean)
+
+
+def model(variant: Variant) -> TokenBridge:
+    """Raises MissingWeights where the autoencoder below is not trained."""
+    given = variant.config["model"]
+    return TokenBridge(base(variant, ConvAutoencoder), given["bits"], given["uniform"])
+
+
+def load(variant: Variant, device: str) -> Tokenizer:
+    """Raises MissingWeights where it, or the autoencoder below, is not fitted or trained."""
+    if "official" in variant.config:
+        return official.load(variant, device)
+    return LearnedTokenizer(variant.name, restore(variant, model(variant)))

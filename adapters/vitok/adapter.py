@@ -1,0 +1,27 @@
+"""vitok: a KL autoencoder of transformers alone, its halves scaled apart (Hansen-Estruch et al., arXiv:2501.09755)."""
+
+from __future__ import annotations
+
+from tokbench.nn.autoencoders import GridAutoencoder
+from tokbench.nn.learned import LearnedTokenizer
+from tokbench.nn.quantizers.kl import KL
+from tokbench.nn.vit import Shape
+from tokbench.tokenizer import Tokenizer
+from tokbench.training import restore
+from tokbench.variant import Variant
+
+from . import official
+
+
+def model(variant: Variant) -> GridAutoencoder:
+    """`channels` values a patch; encoder and decoder have shapes of their own."""
+    given = variant.config["model"]
+    bottleneck = KL(given["channels"], weight=given["weight"])
+    return GridAutoencoder(Shape(**given["encoder"]), Shape(**given["decoder"]), bottleneck)
+
+
+def load(variant: Variant, device: str) -> Tokenizer:
+    """Raises MissingWeights where it is not trained."""
+    if "official" in variant.config:
+        return official.load(variant, device)
+    return LearnedTokenizer(variant.name, restore(variant, model(variant)))

@@ -1,0 +1,19 @@
+"""vqgan: a convolutional autoencoder with a codebook (Esser et al., arXiv:2012.09841)."""
+
+from __future__ import annotations
+
+from tokbench.nn.autoencoders import ConvAutoencoder
+from tokbench.nn.learned import LearnedTokenizer
+from tokbench.nn.quantizers.vq import VectorQuantizer
+from tokbench.training import restore
+from tokbench.variant import Variant
+
+
+def model(variant: Variant) -> ConvAutoencoder:
+    """One of `codebook_size` codes of `dim` values for each 8x8 px."""
+    return ConvAutoencoder(VectorQuantizer(**variant.config["model"]))
+
+
+def load(variant: Variant, device: str) -> LearnedTokenizer:
+    """Raises MissingWeights where it is not trained."""
+    return LearnedTokenizer(variant.name, restore(variant, model(variant)))

@@ -1,0 +1,24 @@
+"""wetok: lookup-free quantization in groups (Zhuang et al., WeTok, arXiv:2508.05599)."""
+
+from __future__ import annotations
+
+from tokbench.nn.autoencoders import ConvAutoencoder
+from tokbench.nn.learned import LearnedTokenizer
+from tokbench.nn.quantizers.lfq import LFQ
+from tokbench.tokenizer import Tokenizer
+from tokbench.training import restore
+from tokbench.variant import Variant
+
+from . import official
+
+
+def model(variant: Variant) -> ConvAutoencoder:
+    """`groups` groups of `bits` bits for each 8x8 px."""
+    return ConvAutoencoder(LFQ(**variant.config["model"]))
+
+
+def load(variant: Variant, device: str) -> Tokenizer:
+    """Raises MissingWeights where it is not trained."""
+    if "official" in variant.config:
+        return official.load(variant, device)
+    return LearnedTokenizer(variant.name, restore(variant, model(variant)))

@@ -1,0 +1,120 @@
+"""Draw the pictures of README.md and docs/zoo.md: reconstructions side by side, and quality against bits.
+
+python docs/pictures.py sheet     # embedded photos through every adapter that is trained here
+python docs/pictures.py rates     # from results/
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from tokbench.batch import Memo
+from tokbench.dataset import open_dataset
+from tokbench.errors import TokbenchError
+from tokbench.leaderboard import groups, read_all
+from tokbench.pixels import to_bytes
+from tokbench.plugins import load_adapter
+from tokbench.protocol import TOKBENCH
+from tokbench.result import Result
+from tokbench.tasks import reconstruct
+from tokbench.training import trainees
+
+ROOT = Path(__file__).resolve().parent.parent
+SIZE, SCALE, LABEL, COUNT = 64, 2, 190, 8
+CODECS = ("jpeg", "webp", "avif")
+
+
+def sheet(target: Path) -> None:
+    """Rows of the same photos: as they are, then as each adapter reconstructs them."""
+    dataset = open_dataset("samples", TOKBENCH, SIZE)
+    reader = dataset.batches(len(dataset))
+    images = next(iter(reader))
+    photos = [place for place, name in enumerate(images.names) if "page" not in name][::3][:COUNT]
+    chosen = type(images)(images.index[photos], [images.names[p] for p in photos], images.reference[photos])
+    rows = [("original", chosen.reference)]
+    for name in trainees(ROOT):
+        try:
+            adapter = load_adapter(name, root=ROOT)
+        except TokbenchError:  # networks, and what is not trained
+            continue
+        batch = reconstruct(adapter.model, chosen, Memo(), device="cpu", batch_size=COUNT, seed=0)
+        assert batch.tokens is not None
+        rows.append((f"{name}\n{float(batch.tokens.bits.mean()):,.0f} bits", batch.rounded("image")))
+    drawn(rows).save(target, optimize=True)
+
+
+def drawn(rows: Sequence[tuple[str, torch.Tensor]]) -> Image.Image:
+    side = SIZE * SCALE
+    canvas = Image.new("RGB", (LABEL + COUNT * (side + 4), len(rows) * (side + 4)), "white")
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(15)
+    for number, (label, images) in enumerate(rows):
+        top = number * (side + 4)
+        pen.text((8, top + side // 2 - 18), label, fill="black", font=font)
+        for place, pixels in enumerate(to_bytes(images).permute(0, 2, 3, 1).numpy()):
+            picture = Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)
+            canvas.paste(picture, (LABEL + place * (side + 4), top))
+    return canvas
+
+
+def rates(target: Path) -> None:
+    """PSNR and LPIPS against bits an image, of all results on the validation images of Tiny ImageNet."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams |= {
+        "svg.hashsalt": "tokbench",
+        "svg.fonttype": "none",
+        "font.family": "sans-serif",
+        "font.size": 9,
+    }
+    from matplotlib import pyplot
+
+    tables = groups(read_all(ROOT / "results"))
+    rows = [one for name, table in tables.items() if name.startswith("tiny-imagenet.n2000-") for one in table]
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
+    for axis, number, title in zip(axes, ("psnr", "lpips"), ("PSNR, dB ↑", "LPIPS ↓"), strict=True):
+        for label, points in curves(rows, number).items():
+            points = sorted(points)
+            codec = label in CODECS
+            axis.plot(
+                [bits for bits, _ in points], [value for _, value in points], label=label, markersize=4, linewidth=1,
+                marker="x" if codec else "o", color="grey" if codec else None,
+                linestyle={"jpeg": "-", "webp": "--", "avif": ":"}.get(label, "-"),
+            )  # fmt: skip
+        axis.set_xscale("log")
+        axis.set_xlabel("bits an image of 64x64 px")
+        axis.set_ylabel(title)
+        axis.grid(alpha=0.3)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=7, fontsize=8, frameon=False)
+    figure.savefig(target, metadata={"Date": None})
+
+
+def curves(rows: Sequence[Result], number: str) -> dict[str, list[tuple[float, float]]]:
+    """Points (bits, value) of each line: a codec's qualities, a tokenizer's first tokens, else one point each."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        bits, value = (row.metrics.get(key, {}).get("value") for key in ("bits_per_image", number))
+        family = row.adapter.partition(".")[0]
+        if bits is None or value is None or family in ("identity", "toy") or row.task == "perturb":
+            continue
+        found.setdefault(family if family in (*CODECS, "resize") else row.adapter, []).append((bits, value))
+    return found
+
+
+def main() -> int:
+    made = {"sheet": (sheet, ROOT / "docs" / "zoo-sheet.png"), "rates": (rates, ROOT / "docs" / "zoo-rates.svg")}
+    for name in sys.argv[1:] or made:
+        draw, target = made[name]
+        draw(target)
+        print(f"wrote {target}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

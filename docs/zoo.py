@@ -1,0 +1,118 @@
+"""Write what was measured of the adapters trained here into their cards and docs/zoo.md; `--check` only compares.
+
+A card's part lies between markers: <!-- zoo: titok --> ... <!-- /zoo -->.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tokbench import leaderboard
+from tokbench.ablations import Finding, ablations, findings
+from tokbench.halves import INFINITY
+from tokbench.leaderboard import column_of
+from tokbench.plugins import adapter_files, network_files
+from tokbench.result import Result
+
+ROOT = Path(__file__).resolve().parent.parent
+MARKED = re.compile(r"<!-- zoo: (\S+) -->\n.*?<!-- /zoo -->", re.DOTALL)
+SHOWN = (
+    "tokens_per_image", "bits_per_image", "psnr", "ssim", "lpips", "rfid_768", "sfid", "fd_efficientnet",
+    "codebook_usage", "perplexity", "pfid_768", "pfid_efficientnet", "ppsnr",
+)  # fmt: skip
+
+
+def records() -> dict[str, dict[str, Any]]:
+    """What the training of each adapter and network was, by name."""
+    found = {}
+    for name, toml in (adapter_files(ROOT) | network_files(ROOT)).items():
+        record = toml.with_suffix(".training.json")
+        if record.is_file():
+            found[name] = json.loads(record.read_text(encoding="utf-8"))
+    return found
+
+
+def trainings(told: dict[str, dict[str, Any]]) -> str:
+    """A table of trainings."""
+    head = ["trained", "device", "seconds", "images seen", "steps", "seed", "loss at the end"]
+    rows = []
+    for name, record in told.items():
+        terms = [f"{term} {curve[0]:.4g} → {curve[-1]:.4g}" for term, curve in record["curve"].items()]
+        steps = f"{record['steps']:,}" if record["steps"] else "fitted"
+        rows.append(
+            [f"`{name}`", record["device"], f"{record['seconds']:,.0f}", f"{record['images']:,}", steps,
+             str(record["seed"]), ", ".join(terms) or "-"]
+        )  # fmt: skip
+    return leaderboard.table(head, rows, left=(0, 1, 6))
+
+
+def measured(results: Sequence[Result]) -> str:
+    """A table for each group of results, with the numbers in SHOWN."""
+    text = ""
+    for group, rows in leaderboard.groups(results).items():
+        hidden = {number for result in rows for number in result.metrics if number.partition(".")[0] not in SHOWN}
+        hidden |= {number for result in rows for number in result.metrics if number.endswith(INFINITY)}
+        text += f"\n`{group}`\n\n{leaderboard.markdown(rows, sorted(hidden))}\n{leaderboard.legend(rows)}\n"
+    return text
+
+
+def verdicts(found: Sequence[Finding]) -> str:
+    """A table of ablations."""
+    head = ["claim", "without it", "number", "measured on", "with", "without", "difference", "verdict"]
+    rows = []
+    for one in found:
+        gap, column = one.difference, column_of(one.difference.number)[1]
+        shown = [f"{value:,.{column.digits}f}" if value is not None else "none" for value in (gap.first, gap.second)]
+        spread = f"{gap.gap:+,.{column.digits}f} [{gap.low:+,.{column.digits}f}, {gap.high:+,.{column.digits}f}]"
+        rows.append(
+            [one.ablation.claim, f"`{one.ablation.twin}`", column.title + column.arrow, one.group, *shown, spread,
+             f"{one.verdict} (one seed)"]
+        )  # fmt: skip
+    return leaderboard.table(head, rows, left=(0, 1, 2, 3, 7))
+
+
+def card(family: str, results: Sequence[Result]) -> str:
+    """What is known of one family."""
+    own = {name: record for name, record in records().items() if name.partition(".")[0] == family}
+    text = f"## Trained here\n\n{trainings(own)}" if own else "Not trained yet.\n"
+    mine = [result for result in results if result.adapter in own]
+    if mine:
+        text += f"\n## Measured\n{measured(mine)}"
+    found = [one for one in findings(ablations(adapter_files(ROOT)), results) if one.ablation.of in own]
+    if found:
+        text += (
+            f"\n## The ablation\n\n{verdicts(found)}\nEvery row is one pair of trainings with the same seed, images, "
+            "order and number of steps. The interval is over images, not over seeds.\n"
+        )
+    return text
+
+
+def filled(text: str, results: Sequence[Result]) -> str:
+    return MARKED.sub(lambda match: f"<!-- zoo: {match[1]} -->\n{card(match[1], results)}<!-- /zoo -->", text)
+
+
+def main() -> int:
+    results, stale = leaderboard.read_all(ROOT / "results"), 0
+    pages = [path for path in sorted((ROOT / "adapters").glob("*/README.md")) if "<!-- zoo:" in path.read_text("utf-8")]
+    made = {path: filled(path.read_text("utf-8"), results) for path in pages}
+    overview = ROOT / "docs" / "zoo.md"
+    found = findings(ablations(adapter_files(ROOT)), results)
+    text = overview.read_text("utf-8")
+    for mark, part in {"trainings": trainings(records()), "verdicts": verdicts(found)}.items():
+        part = f"<!-- {mark} -->\n{part}<!-- /{mark} -->"
+        text = re.sub(rf"<!-- {mark} -->\n.*?<!-- /{mark} -->", lambda _, part=part: part, text, flags=re.DOTALL)
+    made[overview] = text
+    for path, text in made.items():
+        stale += text != path.read_text("utf-8")
+        if "--check" not in sys.argv:
+            path.write_text(text, encoding="utf-8")
+    return int(bool(stale)) if "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""Ablated twins: verdicts from result files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tokbench.ablations import ablations, findings
+from tokbench.errors import AdapterError
+from tokbench.plugins import adapter_files
+from tokbench.result import Result
+
+TABLE = """
+[ablation]
+of = "mini.whole"
+without = "the part"
+claim = "The part helps."
+numbers = ["psnr"]
+tasks = ["reconstruct"]
+"""
+
+
+def result(adapter: str, shift: float, task: str = "reconstruct") -> Result:
+    values = np.linspace(20, 30, 40) + shift
+    return Result(
+        adapter, "photos", task, 40,
+        {"psnr": {"value": float(values.mean()), "low": None, "high": None, "n": 40}}, {}, [],
+        {
+            "data": {"sha256": "a", "width": 64, "height": 64, "own_size": 64, "limit": None},
+            "protocol": {"name": "tokbench", "sha256": "b"},
+            "metrics": {},
+        },
+        per_image={"index": np.arange(40), "name": np.arange(40).astype(str), "psnr": values},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def told(tmp_path: Path):
+    (tmp_path / "twin.toml").write_text(TABLE)
+    (tmp_path / "whole.toml").write_text("")
+    return ablations({"mini.twin": tmp_path / "twin.toml", "mini.whole": tmp_path / "whole.toml"})
+
+
+@pytest.mark.parametrize("shift, verdict", [(-1.0, "supported"), (1.0, "not supported"), (0.0, "cannot tell")])
+def test_the_verdict_follows_the_paired_difference(told, shift: float, verdict: str) -> None:
+    (found,) = findings(told, [result("mini.whole", 0), result("mini.twin", shift)])
+    assert found.verdict == verdict
+    assert found.difference.gap == pytest.approx(shift)
+
+
+def test_other_tasks_and_lone_twins_say_nothing(told) -> None:
+    assert not findings(told, [result("mini.twin", 1)])
+    assert not findings(told, [result("mini.whole", 0, "truncate-4"), result("mini.twin", 1, "truncate-4")])
+
+
+def test_an_incomplete_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "twin.toml").write_text('[ablation]\nof = "mini.whole"\n')
+    with pytest.raises(AdapterError, match=r"mini.twin: \[ablation\] must give"):
+        ablations({"mini.twin": tmp_path / "twin.toml"})
+
+
+def test_every_twin_here_names_an_adapter_of_its_family() -> None:
+    files = adapter_files()
+    assert len(ablations(files)) >= 10
+    for one in ablations(files):
+        assert one.of in files
+        assert one.of.partition(".")[0] == one.twin.partition(".")[0]
