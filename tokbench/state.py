@@ -33,9 +33,10 @@ def read_state(network: str, found: Found) -> dict[str, Tensor]:
     return {key: value.detach().float() for key, value in state.items() if not key.endswith("num_batches_tracked")}
 
 
-def load_strictly(network: str, module: nn.Module, state: dict[str, Tensor], found: Found) -> None:
+def load_strictly(network: str, module: nn.Module, state: dict[str, Tensor], found: Found, assign: bool = True) -> None:
     """Put `state` into a module built on the meta device, and freeze it for evaluation.
 
+    assign: False copies into the module's own tensors, for other people's modules, which may hold on to them.
     Raises MissingWeights unless names and shapes agree exactly: no parameter may be left as it was.
     """
     expected = {k: v for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}
@@ -49,7 +50,7 @@ def load_strictly(network: str, module: nn.Module, state: dict[str, Tensor], fou
         raise MissingWeights(
             f"{network}: {found.path} {', '.join(told)}; replace it by the published file ({found.source.get})"
         )
-    module.load_state_dict(state, strict=False, assign=True)  # strictness checked above, with a shorter message
+    module.load_state_dict(state, strict=False, assign=assign)  # strictness checked above, with a shorter message
     module.requires_grad_(False).eval()
 
 

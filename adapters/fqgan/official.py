@@ -1,0 +1,68 @@
+"""FQGAN as its authors trained it (showlab/FQGAN, commit dc34256; CC-BY-NC-4.0).
+
+Facts from tokenizer/vq_model_dual.py, vq_model_triple.py and reconstruction_vq_ddp_*.py: images in [-1, 1], 256 px, to
+which the positions of its adapters are tied. `encode` gives the latents of all codebooks, then an (_, _, indices) of
+each, indices (B h w,) flat; `decode_code` takes the indices and then the latents' shapes (B, D, h, w), in the same
+order: dual semantic and visual, triple visual, middle and high. A checkpoint is a dict of which `ema`, else `model`,
+holds the weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from tokbench.authors import fill, imported, silent, tensors
+from tokbench.tokenizer import Tokenizer, TokenizerSpec
+from tokbench.tokens import Tokens
+from tokbench.variant import Variant
+
+SIZE, DIM = 256, 8
+BOOKS = {"dual": ("semantic", "visual"), "triple": ("visual", "middle", "high")}
+UNUSED = ("feat_pred_head.", "mid_sem_feat_pred.", "high_sem_feat_pred.")
+"""The heads that are compared with CLIP's and DINOv2's features in training."""
+
+
+class OfficialFQGAN(Tokenizer):
+    """A place has an index of each codebook, in a stream of its own."""
+
+    def __init__(self, name: str, net: Any, books: Sequence[str], codes: int, side: int) -> None:
+        self.module, self._net, self._books, self._codes, self._side = net, net, books, codes, side
+        self.spec = TokenizerSpec(
+            name,
+            kind="discrete",
+            range=(-1.0, 1.0),
+            size=SIZE,
+            num_tokens=len(books) * side**2,
+            codebook=dict.fromkeys(books, codes),
+            bits_per_token=math.log2(codes),
+        )
+
+    def encode(self, images: Tensor) -> Tokens:
+        """(B, 3, 256, 256) in [-1, 1] to streams of indices (B, h, w)."""
+        found = self._net.encode(images)[len(self._books) :]
+        grid = (len(images), self._side, self._side)
+        streams = {book: indices.reshape(grid) for book, (_, _, indices) in zip(self._books, found, strict=True)}
+        return Tokens.of_indices(streams, self._codes)
+
+    def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
+        shape, flat = (len(tokens), DIM, self._side, self._side), []
+        for book in self._books:
+            indices = tokens.streams[book].data
+            assert isinstance(indices, Tensor)
+            flat.append(indices.flatten())
+        return self._net.decode_code(*flat, *[shape] * len(flat))
+
+
+def load(variant: Variant, device: str) -> OfficialFQGAN:
+    """Raises MissingWeights where the code or the weights are not here."""
+    given = variant.config["official"]
+    code, factor = imported(variant, f"tokenizer.vq_model_{given['books']}"), given["factor"]
+    state, found = tensors(variant, "model", ("ema", "model", "state_dict"))
+    with silent():
+        net: nn.Module = code.VQ_models[f"VQ-{factor}"](codebook_size=given["codes"], codebook_embed_dim=DIM)
+    fill(variant, net, state, found, UNUSED)
+    return OfficialFQGAN(variant.name, net.to(device), BOOKS[given["books"]], given["codes"], SIZE // factor)

@@ -1,0 +1,58 @@
+"""GigaTok as its authors trained it (SilentView/GigaTok, commit 182920c, MIT).
+
+Facts from tokenizer/tokenizer_image/vq/vq_vit_model.py, reconstruction_ddp.py, utils/model_init.py and configs/vq:
+images in [-1, 1], 256 px. `encode` gives (z, losses, (_, _, indices)), indices (B N,) flat; `decode_code` takes them
+with z's shape (B, D, 1, N). A checkpoint is a dict of which `ema`, else `model`, holds the weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from tokbench.authors import fill, imported, tensors
+from tokbench.tokenizer import Tokenizer, TokenizerSpec
+from tokbench.tokens import Tokens
+from tokbench.variant import Variant
+
+UNUSED = ("s1to2decoder.distill_mlp.",)
+"""The head that is compared with DINOv2's features in training."""
+
+
+class OfficialGigaTok(Tokenizer):
+    """A row of N indices; nothing but the queries' order makes the first ones coarser."""
+
+    def __init__(self, name: str, net: Any) -> None:
+        self.module, self._net, self._codes = net, net, net.config.codebook_size
+        self._count, self._dim = net.config.num_latent_tokens, net.config.codebook_embed_dim
+        self.spec = TokenizerSpec(
+            name,
+            kind="discrete",
+            range=(-1.0, 1.0),
+            size=256,
+            num_tokens=self._count,
+            codebook={"codes": self._codes},
+            bits_per_token=math.log2(self._codes),
+        )
+
+    def encode(self, images: Tensor) -> Tokens:
+        """(B, 3, 256, 256) in [-1, 1] to indices (B, N)."""
+        _, _, (_, _, indices) = self._net.encode(images)
+        return Tokens.of_indices(indices.reshape(len(images), -1), self._codes)
+
+    def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
+        indices = tokens.tensor
+        return self._net.decode_code(indices.flatten(), (len(indices), self._dim, 1, indices.shape[1]))
+
+
+def load(variant: Variant, device: str) -> OfficialGigaTok:
+    """Raises MissingWeights where the code or the weights are not here."""
+    code = imported(variant, "tokenizer.tokenizer_image.vq.vq_vit_model")
+    state, found = tensors(variant, "model", ("ema", "model", "state_dict"))
+    # Sizes are given for each half, and then model_size must be None, which TOML cannot say.
+    arguments = code.VQVitModelPlusArgs(model_size=None, **variant.config["official"]["model"])
+    net: nn.Module = code.VQVitModelPlus(arguments)
+    return OfficialGigaTok(variant.name, fill(variant, net, state, found, UNUSED).to(device))

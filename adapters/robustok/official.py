@@ -1,0 +1,88 @@
+"""RobustTok and RobusTok as their authors trained them (lxa9867/ImageFolder, 76ddfb9; qiuk2/RobusTok, c4c6760).
+
+Facts from tokenizer/tokenizer_image/xqgan_model.py and dino_enc/dinov2.py, alike in both repositories, and from their
+configs: images in [-1, 1], 256 px. `encode` gives latents (B, D, 16, 16), the quantizer's `f_to_idxBl_or_fhat` a list
+with the flat indices (B 256,), and `fhat_to_img` takes codes (B, D, 16, 16), l2-normalised. A checkpoint is a dict of
+which `ema`, else `model`, holds the weights; its options may be objects of ruamel.yaml, which are not read here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tokbench.authors import fill, imported, tensors
+from tokbench.tokenizer import Tokenizer, TokenizerSpec
+from tokbench.tokens import Tokens
+from tokbench.variant import Variant
+
+SIDE = 16
+UNUSED = ("semantic_model.", "semantic_loss.", "sem_linear.")
+"""DINOv2 itself, whose features the codes are compared with in training, and what belongs to that."""
+
+
+class OfficialRobusTok(Tokenizer):
+    """16x16 indices of learned tokens, which a transformer reads beside the patches."""
+
+    def __init__(self, name: str, net: Any, codes: int) -> None:
+        self.module, self._net, self._codes = net, net, codes
+        self.spec = TokenizerSpec(
+            name,
+            kind="discrete",
+            range=(-1.0, 1.0),
+            size=256,
+            num_tokens=SIDE**2,
+            codebook={"codes": codes},
+            bits_per_token=math.log2(codes),
+        )
+
+    def encode(self, images: Tensor) -> Tokens:
+        """(B, 3, 256, 256) in [-1, 1] to indices (B, 16, 16)."""
+        latents = self._net.encode(images)
+        indices = self._net.quantize.f_to_idxBl_or_fhat(latents, to_fhat=False, v_patch_nums=None)[0]
+        return Tokens.of_indices(indices.reshape(len(images), SIDE, SIDE), self._codes)
+
+    def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
+        vectors = F.normalize(self._net.quantize.embedding(tokens.tensor), dim=-1)
+        return self._net.fhat_to_img(vectors.permute(0, 3, 1, 2))
+
+
+def load(variant: Variant, device: str) -> OfficialRobusTok:
+    """Raises MissingWeights where the code or the weights are not here."""
+    code, given = imported(variant, "tokenizer.tokenizer_image.xqgan_model"), variant.config["official"]
+    state, found = tensors(variant, "model", ("ema", "model"))
+    backbone = "vit_base_patch14_dinov2.lvd142m"
+    with _untrained(importlib.import_module("tokenizer.tokenizer_image.dino_enc.dinov2")):
+        net: nn.Module = code.VQ_models["VQ-16"](
+            codebook_size=given["codes"],
+            codebook_embed_dim=given["dim"],
+            v_patch_nums=[SIDE],
+            enc_type="dinov2",
+            dec_type="dinov2",
+            encoder_model=backbone,
+            decoder_model=backbone,
+            semantic_guide="none",
+            detail_guide="none",
+            num_latent_tokens=SIDE**2,
+            abs_pos_embed=True,
+            product_quant=1,
+        )
+    return OfficialRobusTok(variant.name, fill(variant, net, state, found, UNUSED).to(device), given["codes"])
+
+
+@contextmanager
+def _untrained(module: ModuleType) -> Iterator[None]:
+    """Their constructor asks timm for DINOv2's weights, a download, which the checkpoint's then replace."""
+    create = module.create_model
+    module.create_model = lambda name, **options: create(name, **{**options, "pretrained": False})
+    try:
+        yield
+    finally:
+        module.create_model = create

@@ -1,0 +1,58 @@
+"""TiTok as its authors trained it (bytedance/1d-tokenizer, commit 942a96f, Apache-2.0; README_TiTok.md).
+
+Facts from modeling/titok.py and modules/blocks.py: images in [0, 1], 256 px. `encode` gives (z, told); told is a dict
+with `min_encoding_indices` (B, 1, N), or of a VAE the posterior. The first checkpoints reshape (B, N, W) to (B, W, N,
+1) without transposing; their class does so where the config has no `is_legacy`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from tokbench.authors import fill, imported, tensors
+from tokbench.tokenizer import Tokenizer, TokenizerSpec
+from tokbench.tokens import Tokens
+from tokbench.variant import Variant
+
+SIZE = 256
+
+
+class OfficialTiTok(Tokenizer):
+    """A row of N indices, or of N vectors where the bottleneck is a VAE's."""
+
+    def __init__(self, name: str, net: Any, given: dict[str, Any]) -> None:
+        self.module, self._net = net, net
+        self._count, self._codes = given["num_latent_tokens"], given.get("codebook_size")
+        discrete = self._codes is not None
+        self.spec = TokenizerSpec(
+            name,
+            kind="discrete" if discrete else "continuous",
+            range=(0.0, 1.0),
+            size=SIZE,
+            num_tokens=self._count,
+            codebook={"codes": self._codes} if discrete else {},
+            bits_per_token=math.log2(self._codes) if discrete else 16.0 * given["token_size"],
+        )
+
+    def encode(self, images: Tensor) -> Tokens:
+        """(B, 3, 256, 256) in [0, 1] to indices (B, N), or to the posterior's means (B, C, 1, N)."""
+        _, told = self._net.encode(images)
+        if self._codes is None:
+            return Tokens.of_latents(told.mode(), tokens=self._count)
+        return Tokens.of_indices(told["min_encoding_indices"].flatten(1), self._codes)
+
+    def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
+        data = tokens.tensor
+        return self._net.decode_tokens(data.float() if self._codes is None else data[:, None])
+
+
+def load(variant: Variant, device: str) -> OfficialTiTok:
+    """Raises MissingWeights where the code or the weights are not here."""
+    code, given = imported(variant, "modeling.titok"), variant.config["official"]["model"]
+    state, found = tensors(variant, "tokenizer")
+    net: nn.Module = code.TiTok({"model": {"vq_model": given}, "dataset": {"preprocessing": {"crop_size": SIZE}}})
+    return OfficialTiTok(variant.name, fill(variant, net, state, found).to(device), given)

@@ -1,0 +1,64 @@
+"""TokenBridge as its authors use it (YuqingWang1029/TokenBridge, commit 3ede281): MAR's KL-16 VAE, its latents in bins.
+
+Facts from reconstruction.py and models/vae.py: images in [-1, 1]; latents (B, 16, H / 16, W / 16), times 0.2325; each
+value to the nearest of 64, the means of a normal distribution's 64 equal parts between -3 and 3, after [-5, 5] was
+mapped to these. The VAE's class unpickles its checkpoint, a dict whose `model` holds the weights, only if it is given
+a path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tokbench.authors import fill, imported, silent, tensors
+from tokbench.nn.quantizers.gaussian_bins import GaussianBins
+from tokbench.tokenizer import Tokenizer, TokenizerSpec
+from tokbench.tokens import Tokens
+from tokbench.variant import Variant
+
+CHANNELS, FACTOR, SCALE = 16, 16, 0.2325
+UNUSED = ("loss.",)
+
+
+class OfficialTokenBridge(Tokenizer):
+    """A token on each 16x16 px: an index out of 2^bits for each of the 16 channels.
+
+    The posterior's mean is quantized, where the authors take a sample: encoding must not be a matter of chance.
+    """
+
+    def __init__(self, name: str, parts: nn.ModuleDict, bits: int) -> None:
+        self.module, self._parts, self._codes = parts, parts, 2**bits
+        self.spec = TokenizerSpec(
+            name,
+            kind="discrete",
+            range=(-1.0, 1.0),
+            multiple=FACTOR,
+            downsample=FACTOR,
+            codebook={"codes": self._codes},
+            bits_per_token=float(bits * CHANNELS),
+        )
+
+    def encode(self, images: Tensor) -> Tokens:
+        """(B, 3, H, W) in [-1, 1] to indices (B, H / 16, W / 16, 16)."""
+        latents = self._parts["vae"].encode(images).mode().mul(SCALE).permute(0, 2, 3, 1).contiguous()
+        indices = self._parts["bins"](latents.flatten(1, 2)).indices.unflatten(1, latents.shape[1:3])
+        return Tokens.of_indices(indices, self._codes, groups=CHANNELS)
+
+    def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
+        indices = tokens.tensor
+        latents = self._parts["bins"].lookup(indices.flatten(1, 2)).unflatten(1, indices.shape[1:3])
+        return self._parts["vae"].decode(latents.permute(0, 3, 1, 2).div(SCALE))
+
+
+def load(variant: Variant, device: str) -> OfficialTokenBridge:
+    """Raises MissingWeights where the code or the weights are not here."""
+    code, given = imported(variant, "models.vae"), variant.config["official"]
+    state, found = tensors(variant, "vae", ("model",))
+    with silent():
+        net: nn.Module = code.AutoencoderKL(embed_dim=CHANNELS, ch_mult=(1, 1, 2, 2, 4))
+    parts = nn.ModuleDict({"vae": fill(variant, net, state, found, UNUSED)})
+    parts["bins"] = GaussianBins(given["bits"], CHANNELS, limit=5.0, span=3.0)
+    return OfficialTokenBridge(variant.name, parts.eval().to(torch.device(device)), given["bits"])

@@ -1,0 +1,66 @@
+"""ViTok v2 as its author trained it (Na-VAE/vitok-release, commit a90f23b, MIT): a reimplementation, not Meta's ViTok.
+
+Facts from vitok/models/ae.py, pp/ops.py and pretrained.py: images in [-1, 1] as patches (B, N, 3 p p) with the row and
+column of each; `encode` gives a dict whose `z` (B, N, C) is normalised over its channels, so nothing is sampled.
+Weights in two safetensors files. The attention is FlashAttention in bfloat16, or PyTorch's, `attn_backend` = "sdpa".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokbench.authors import fill, imported, tensors
+from tokbench.tokenizer import Tokenizer, TokenizerSpec
+from tokbench.tokens import Tokens
+from tokbench.variant import Variant
+
+
+class OfficialViTok(Tokenizer):
+    """One vector of C values on each patch; float32, where the author evaluates in bfloat16 and 8-bit floats."""
+
+    def __init__(self, name: str, net: Any, ops: ModuleType) -> None:
+        self.module, self._net, self._ops, self._patch = net, net, ops, net.spatial_stride
+        self.spec = TokenizerSpec(
+            name,
+            kind="continuous",
+            range=(-1.0, 1.0),
+            multiple=self._patch,
+            downsample=self._patch,
+            bits_per_token=16.0 * net.channels_per_token,
+        )
+
+    def encode(self, images: Tensor) -> Tokens:
+        """(B, 3, H, W) in [-1, 1] to latents (B, H / p, W / p, C)."""
+        rows, columns = images.shape[2] // self._patch, images.shape[3] // self._patch
+        cut = self._ops.patchify(self._patch, rows * columns)
+        each = [cut(image.cpu()) for image in images]  # it makes its indices on the CPU
+        keys = ("patches", "patch_mask", "row_idx", "col_idx")
+        patches = {key: torch.stack([one[key] for one in each]).to(images.device) for key in keys}
+        latents = self._net.encode(patches)["z"]
+        return Tokens.of_latents(latents.unflatten(1, (rows, columns)), tokens=rows * columns)
+
+    def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
+        latents = tokens.tensor.float()
+        batch, rows, columns, _ = latents.shape
+        place = torch.arange(rows * columns, device=latents.device).expand(batch, -1)
+        told = {
+            "z": latents.flatten(1, 2),
+            "patch_mask": torch.ones_like(place, dtype=torch.bool),
+            "row_idx": place // columns,
+            "col_idx": place % columns,
+        }
+        return self._ops.unpatchify(self._net.decode(told), patch=self._patch)
+
+
+def load(variant: Variant, device: str) -> OfficialViTok:
+    """Raises MissingWeights where the code or the weights are not here."""
+    code, ops = imported(variant, "vitok.models.ae"), imported(variant, "vitok.pp.ops")
+    encoder, _ = tensors(variant, "encoder")
+    decoder, found = tensors(variant, "decoder")
+    net: nn.Module = code.AE(**code.decode_variant(variant.config["official"]["variant"]), attn_backend="sdpa")
+    return OfficialViTok(variant.name, fill(variant, net, encoder | decoder, found).to(device), ops)

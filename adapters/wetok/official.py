@@ -1,0 +1,77 @@
+"""WeTok as its authors trained it (zhuangshaobin/WeTok, commit caa2ad7, Apache-2.0).
+
+Facts from src/WeTok/models/lfqgan.py, modules/diffusionmodules/improved_model.py,
+modules/vqvae/lookup_free_quantize.py, modules/ema.py and configs/WeToK/Inference: images in [-1, 1], sides a multiple
+of the downsampling. Their VQModel needs Lightning and builds the losses, whose networks are downloaded; its encoder,
+quantizer and decoder need neither, so these are taken. They are evaluated with the moving average of the weights,
+stored as `model_ema.` and the parameter's name without dots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokbench.authors import fill, imported, seeded, tensors
+from tokbench.tokenizer import Tokenizer, TokenizerSpec
+from tokbench.tokens import Tokens
+from tokbench.variant import Variant
+
+BITS = 8
+"""Of one group: a codebook of 256 corners."""
+
+
+class OfficialWeTok(Tokenizer):
+    """A token on each patch: `groups` indices of 8 bits. noisy: the generative decoder, which draws from torch's global
+    generator, so it runs image by image, each at its seed."""
+
+    def __init__(self, name: str, parts: nn.ModuleDict, groups: int, factor: int, noisy: bool) -> None:
+        self.module, self._parts, self._groups, self._noisy = parts, parts, groups, noisy
+        self.spec = TokenizerSpec(
+            name,
+            kind="discrete",
+            range=(-1.0, 1.0),
+            multiple=factor,
+            downsample=factor,
+            codebook={"codes": 2**BITS},
+            bits_per_token=float(BITS * groups),
+        )
+
+    def encode(self, images: Tensor) -> Tokens:
+        """(B, 3, H, W) in [-1, 1] to indices (B, H / f, W / f, G)."""
+        latents = self._parts["encoder"](images)
+        _, _, flat = self._parts["quantize"](latents)  # one axis over images, places and groups
+        indices = flat.reshape(len(latents), *latents.shape[2:], self._groups)
+        return Tokens.of_indices(indices, 2**BITS, groups=self._groups)
+
+    def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
+        corners = self._parts["quantize"].decode(tokens.tensor).permute(0, 3, 1, 2).contiguous()
+        if not self._noisy:
+            return self._parts["decoder"](corners)
+        images = []
+        for corner, seed in zip(corners, seeds, strict=True):
+            with seeded(seed, corner.device):
+                images.append(self._parts["decoder"](corner[None]))
+        return torch.cat(images)
+
+
+def load(variant: Variant, device: str) -> OfficialWeTok:
+    """Raises MissingWeights where the code or the weights are not here."""
+    given: dict[str, Any] = variant.config["official"]["model"]
+    layers = imported(variant, "src.WeTok.modules.diffusionmodules.improved_model")
+    quantizers = imported(variant, "src.WeTok.modules.vqvae.lookup_free_quantize")
+    state, found = tensors(variant, "model", ("state_dict",))
+    groups, noisy, channels = given["groups"], given["generative"], given["groups"] * BITS
+    shape = {"ch": 256, "out_ch": 3, "in_channels": 3, "num_res_blocks": 4, "resolution": 128, "double_z": False}
+    shape |= {"z_channels": channels, "ch_mult": given["ch_mult"]}
+    decoder = layers.GANDecoder if noisy else layers.Decoder
+    parts = nn.ModuleDict({"encoder": layers.Encoder(**shape), "decoder": decoder(**shape)})
+    names = [name for name, _ in parts.named_parameters()]
+    averages = {name: f"model_ema.{name.replace('.', '')}" for name in names}
+    fill(variant, parts, {name: state[key] for name, key in averages.items() if key in state}, found)
+    # It has no parameters; its tables move to the device with the rest.
+    parts["quantize"] = quantizers.LFQ(dim=channels, codebook_size=2**BITS, num_codebooks=groups)
+    return OfficialWeTok(variant.name, parts.eval().to(device), groups, 2 ** (len(given["ch_mult"]) - 1), noisy)
