@@ -26,8 +26,8 @@ class VectorQuantizer(nn.Module):
         return z, (None, None, None, 0), (None, None, indices)
 
     def get_codebook_entry(self, indices, shape=None, channel_first=True):
-        found = F.normalize(self.embedding.weight, dim=-1)[indices]
-        return found.reshape(shape[0], shape[2], shape[3], shape[1]).permute(0, 3, 1, 2)
+        batch, _, rows, columns = shape
+        return F.normalize(self.embedding(indices), dim=-1).unflatten(0, (batch, rows, columns)).movedim(-1, 1)
 
 
 class VQModel(nn.Module):
@@ -44,15 +44,14 @@ class VQModel(nn.Module):
 
     def encode(self, x):
         assert x.shape[1:] == (3, 256, 256) and x.min() < 0
-        h_sem, h_vis = self.encoder(x).chunk(2, dim=1)
-        quant_sem, _, info_sem = self.quantize_sem(h_sem)
-        quant_vis, _, info_vis = self.quantize_vis(h_vis)
-        return quant_sem, quant_vis, info_sem, info_vis
+        parts = zip((self.quantize_sem, self.quantize_vis), self.encoder(x).chunk(2, dim=1), strict=True)
+        (semantic, _, of_semantic), (visual, _, of_visual) = (quantize(part) for quantize, part in parts)
+        return semantic, visual, of_semantic, of_visual
 
     def decode_code(self, indices_sem, indices_vis, shape_sem=None, shape_vis=None, channel_first=True):
-        quant = self.quantize_vis.get_codebook_entry(indices_vis, shape_vis, channel_first)
-        quant_sem = self.quantize_sem.get_codebook_entry(indices_sem, shape_sem, channel_first)
-        return self.decoder(torch.cat([quant, quant_sem], dim=1)).tanh()
+        semantic = self.quantize_sem.get_codebook_entry(indices_sem, shape_sem)
+        visual = self.quantize_vis.get_codebook_entry(indices_vis, shape_vis)
+        return self.decoder(torch.cat([visual, semantic], 1)).tanh()
 
 
 def VQ_8(**kwargs):

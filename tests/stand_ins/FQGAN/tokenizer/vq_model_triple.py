@@ -15,21 +15,19 @@ class VQModel(nn.Module):
         self.quantize_sem_high = VectorQuantizer(config.codebook_size, dim)
         self.decoder = nn.ConvTranspose2d(3 * dim, 3, factor, factor)
 
+    def books(self):
+        return self.quantize_vis, self.quantize_sem_mid, self.quantize_sem_high
+
     def encode(self, x):
-        h_vis, h_mid, h_high = self.encoder(x).chunk(3, dim=1)
-        quant_vis, _, info_vis = self.quantize_vis(h_vis)
-        quant_mid, _, info_mid = self.quantize_sem_mid(h_mid)
-        quant_high, _, info_high = self.quantize_sem_high(h_high)
-        return quant_vis, quant_mid, quant_high, info_vis, info_mid, info_high
+        parts = zip(self.books(), self.encoder(x).chunk(3, dim=1), strict=True)
+        found = [quantize(part) for quantize, part in parts]
+        return (*(one[0] for one in found), *(one[2] for one in found))
 
     def decode_code(self, indices_vis, indices_sem_mid, indices_sem_high, shape_vis=None, shape_sem_mid=None,
                     shape_sem_high=None, channel_first=True):  # fmt: skip
-        quants = [
-            self.quantize_vis.get_codebook_entry(indices_vis, shape_vis, channel_first),
-            self.quantize_sem_mid.get_codebook_entry(indices_sem_mid, shape_sem_mid, channel_first),
-            self.quantize_sem_high.get_codebook_entry(indices_sem_high, shape_sem_high, channel_first),
-        ]
-        return self.decoder(torch.cat(quants, dim=1)).tanh()
+        given = (indices_vis, shape_vis), (indices_sem_mid, shape_sem_mid), (indices_sem_high, shape_sem_high)
+        codes = [book.get_codebook_entry(*one) for book, one in zip(self.books(), given, strict=True)]
+        return self.decoder(torch.cat(codes, 1)).tanh()
 
 
 def VQ_8(**kwargs):

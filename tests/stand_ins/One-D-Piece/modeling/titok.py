@@ -67,7 +67,6 @@ class TiTok(nn.Module):
     def decode_tokens(self, tokens):
         if self.quantize_mode == "vae":
             return self.decode(tokens)
-        tokens = tokens.squeeze(1)
-        batch, count = tokens.shape
-        z = self.quantize.get_codebook_entry(tokens.reshape(-1)).reshape(batch, 1, count, -1)
-        return self.decode(z.permute(0, 3, 1, 2))
+        assert tokens.ndim == 3 and tokens.shape[1] == 1
+        vectors = self.quantize.get_codebook_entry(tokens.flatten()).unflatten(0, tokens.shape)
+        return self.decode(vectors.movedim(-1, 1))

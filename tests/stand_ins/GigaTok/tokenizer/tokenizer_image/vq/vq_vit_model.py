@@ -46,8 +46,8 @@ class VectorQuantizer(nn.Module):
         return z, (None, None, 0, None, 0), (None, None, indices)
 
     def get_codebook_entry(self, indices, shape=None, channel_first=True):
-        found = F.normalize(self.embedding.weight, dim=-1)[indices]
-        return found.reshape(shape[0], shape[2], shape[3], shape[1]).permute(0, 3, 1, 2)
+        batch, _, rows, columns = shape
+        return F.normalize(self.embedding(indices), dim=-1).unflatten(0, (batch, rows, columns)).movedim(-1, 1)
 
 
 class VQVitModelPlus(nn.Module):
