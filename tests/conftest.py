@@ -20,6 +20,18 @@ os.environ.setdefault("TOKBENCH_ROOT", str(ROOT))
 torch.set_num_threads(1)  # pytest runs in several processes
 
 
+ONCE = {"test_audit", "test_halves", "test_ranks", "test_resume"}
+"""Files of which every test is marked `once`."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem in ONCE:
+            item.add_marker("once")
+
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The source checkout."""
