@@ -21,7 +21,9 @@ def adapters(root: Path | None) -> list[str]:
     found = [(name, summary) for name, summary in BUILTIN_SUMMARIES.items()]
     for name, toml in adapter_files(root).items():
         try:
-            found.append((name, str(tomllib.loads(toml.read_text(encoding="utf-8")).get("summary", ""))))
+            config = tomllib.loads(toml.read_text(encoding="utf-8"))
+            untrained = "training" in config and not Variant(name, toml.parent, config).file.is_file()
+            found.append((name, f"{config.get('summary', '')}{' (not trained yet)' if untrained else ''}"))
         except (OSError, ValueError) as error:
             found.append((name, f"broken: {error}"))
     return _columns(found)
