@@ -69,11 +69,11 @@ def show(
 @click.command()
 @out_option("The folder of results.")
 def leaderboard(out: Path) -> None:
-    """Rebuild every table (CSV and Markdown) from the result files, and one of what lies in reported/."""
-    from tokbench import reported
+    """Rebuild every table (CSV and Markdown) from the result files, those of rate curves, and one of reported/."""
+    from tokbench import rates, reported
     from tokbench.leaderboard import write
 
-    for path in (*write(out), *reported.write(out)):
+    for path in (*write(out), *rates.write(out), *reported.write(out)):
         click.echo(path)
 
 

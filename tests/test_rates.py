@@ -1,0 +1,70 @@
+"""Rate curves: points, areas and their tables, from result files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from tokbench.cli import main
+from tokbench.rates import Curve, curves, weights
+from tokbench.result import Result
+
+
+def result(adapter: str, count: int, psnr: float, bits: float) -> Result:
+    values = psnr + np.linspace(-1, 1, 20)
+    return Result(
+        adapter, "photos", f"truncate-{count}", 20,
+        {
+            "psnr": {"value": psnr, "low": None, "high": None, "n": 20},
+            "bits_per_image": {"value": bits, "low": None, "high": None, "n": 20},
+        },
+        {}, [],
+        {
+            "seed": 0, "precision": "float32", "device": "cpu", "metrics": {}, "versions": {},
+            "adapter": {"source": adapter, "kind": "discrete", "range": [-1.0, 1.0]},
+            "data": {
+                "sha256": "a" * 64, "width": 64, "height": 64, "own_size": 64, "limit": None, "available": 20,
+                "enlarged": 0,
+            },
+            "protocol": {"name": "tokbench", "sha256": "b" * 64},
+        },
+        per_image={"index": np.arange(20), "name": np.arange(20).astype(str), "psnr": values},
+    )  # fmt: skip
+
+
+def test_a_straight_line_over_log_bits_has_its_middle_as_area() -> None:
+    points = [(1, 8.0, 10.0), (2, 16.0, 12.0), (8, 64.0, 16.0)]
+    assert weights(points).sum() == pytest.approx(1)
+    assert Curve("x", "psnr", points).area == pytest.approx(13)
+
+
+def test_a_constant_is_its_own_area_wherever_its_points_lie() -> None:
+    assert Curve("x", "psnr", [(1, 3.0, 7.0), (3, 9.0, 7.0), (4, 100.0, 7.0)]).area == pytest.approx(7)
+    assert Curve("x", "psnr", [(1, 3.0, 7.0)]).area is None
+
+
+def test_curves_are_sorted_by_tokens_and_carry_intervals_over_images() -> None:
+    results = [(count, result("mini.a", count, 10.0 + count, 9.0 * count)) for count in (4, 1, 2)]
+    (found,) = curves(results)
+    assert [tokens for tokens, *_ in found.points] == [1, 2, 4]
+    assert found.interval is not None
+    assert found.interval.low < found.area < found.interval.high
+
+
+def test_the_command_writes_them(tmp_path: Path) -> None:
+    for adapter, gain in (("mini.a", 1.0), ("mini.b", 2.0)):
+        for count in (1, 2, 4):
+            result(adapter, count, 10 + gain * count, 9.0 * count).save(tmp_path)
+    run = CliRunner().invoke(main, ["leaderboard", "--out", str(tmp_path)])
+    assert run.exit_code == 0, run.output
+    text = (tmp_path / "leaderboard" / "photos-rates.md").read_text()
+    assert "| mini.b  |   12.00 |    14.00 |    18.00 | 9 to 36 |" in text
+    assert len((tmp_path / "leaderboard" / "photos-rates.csv").read_text().splitlines()) == 7
+    for path in tmp_path.glob("mini.*/*"):
+        path.unlink()
+    result("mini.a", 1, 10, 9).save(tmp_path)
+    CliRunner().invoke(main, ["leaderboard", "--out", str(tmp_path)])
+    assert len((tmp_path / "leaderboard" / "photos-rates.csv").read_text().splitlines()) == 2
