@@ -31,7 +31,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("once")
 
 
-
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The source checkout."""
