@@ -95,8 +95,8 @@ def write(out: Path) -> list[Path]:
         csv.write_text(_frame(made).to_csv(index=False, lineterminator="\n"), encoding="utf-8", newline="\n")
         about = context([result for _, result in members])
         told = (
-            f"# {name}: rate curves\n\n{about} Decoded from the first tokens alone. The area is the mean over log2 of bits; "
-            "it compares only over one span.\n"
+            f"# {name}: rate curves\n\n{about} Decoded from the first tokens alone. The area is the mean over "
+            "log2 of bits; it compares only over one span.\n"
         )
         md.write_text(told + _tables(made), encoding="utf-8", newline="\n")
         written += [csv, md]
