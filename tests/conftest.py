@@ -20,7 +20,7 @@ os.environ.setdefault("TOKBENCH_ROOT", str(ROOT))
 torch.set_num_threads(1)  # pytest runs in several processes
 
 
-ONCE = {"test_audit", "test_halves", "test_ranks", "test_resume"}
+ONCE = {"test_audit", "test_halves", "test_ranks", "test_resume", "test_zoo"}
 """Files of which every test is marked `once`."""
 
 

@@ -49,8 +49,17 @@ def test_a_later_query_changes_no_earlier_latent() -> None:
 
 
 def test_fewer_queries_are_the_first_of_more_under_a_causal_mask() -> None:
+    encoder = QueryEncoder(SMALL, 4, 3, masks.causal_queries(SMALL.patches, 4)).eval()
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.allclose(encoder.features(images, count=2), encoder.features(images)[:, :2], atol=1e-5)
+    with pytest.raises(ValueError, match="does not say who sees the context"):
+        encoder(images, torch.zeros(2, 1, SMALL.width))
+
+
+def test_a_context_reaches_the_queries() -> None:
     encoder = QueryEncoder(SMALL, 4, 3).eval()
-    assert encoder.features(torch.rand(1, 3, 32, 32), count=2).shape == (1, 2, SMALL.width)
+    images, context = torch.rand(1, 3, 32, 32), torch.randn(1, 1, SMALL.width)
+    assert not torch.allclose(encoder(images, context), encoder(images, -context), atol=1e-4)
 
 
 def test_hidden_latents_do_not_reach_the_patches() -> None:

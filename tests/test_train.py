@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tokbench.cli import main
+from tokbench.dataset import Dataset
 from tokbench.errors import AdapterError
-from tokbench.nn.trainable import Examples, Trainable
+from tokbench.nn.gan import Adversary
+from tokbench.nn.trainable import Autoencoder, Examples, Trainable
+from tokbench.protocol import TOKBENCH
+from tokbench.sources import open_sources
 from tokbench.train import Material, Recipe, batches, train
-from tokbench.training import PROFILES, keep, recipe_of, trainees
+from tokbench.training import PROFILES, keep, material_of, recipe_of, restore, trainees
 from tokbench.variant import Variant
 
 PIXELS = torch.randint(0, 256, (40, 3, 8, 8), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
@@ -132,37 +140,52 @@ def test_too_few_images_for_a_batch_are_refused() -> None:
         train(made(), MATERIAL, Recipe(images=64, batch=64))
 
 
-class Adversarial(Linear):
-    """With a critic that is one number, to see that each optimiser moves its own."""
+class Painter(Autoencoder):
+    """Images through one value a channel: blurred ones, which a critic soon knows."""
 
-    def ready(self, device: str, adversary: float) -> None:
-        if adversary:
-            self.critic = nn.Linear(192, 1)
+    perceptual = 0.0
+    adversary_from = 0.5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.paint = nn.Conv2d(3, 3, 1)
 
     def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
-        terms = super().loss(batch, progress)
-        if self.critic:
-            terms["adversary"] = -self.critic(self.decode.bias).mean()
-        return terms
-
-    def critic_loss(self) -> Tensor:
-        return (self.critic.bias - 1).square().sum()
+        blurred = batch.images.mean((2, 3), keepdim=True).expand_as(batch.images)
+        return self.compare(self.paint(blurred), batch.images, progress)
 
 
-def test_the_critic_learns_by_its_own_loss(tmp_path: Path) -> None:
+def test_an_adversary_learns_beside_the_model_and_is_not_kept(tmp_path: Path) -> None:
+    pixels = torch.randint(0, 256, (16, 3, 16, 16), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    recipe = Recipe(images=480, batch=8, adversary=0.1, critic_rate=5e-3, flip=False)
     torch.manual_seed(0)
-    model = Adversarial()
-    told = train(model, MATERIAL, Recipe(images=1600, batch=8, adversary=1.0, critic_rate=3e-2, average=0.5))
-    assert float(model.critic.bias) == pytest.approx(1, abs=0.1)
-    assert {"pixels", "adversary", "critic"} <= told.curve.keys()
-    keep(model, tmp_path / "x.safetensors", told, "data")
-    from safetensors.torch import load_file
+    model = Painter()
+    told = train(model, Material(pixels), recipe)
+    assert {"pixels", "adversary", "critic"} == told.curve.keys()
+    assert len(told.curve["pixels"]) > len(told.curve["critic"])  # it has no say in the first half
+    assert told.curve["critic"][-1] < 0.8 * told.curve["critic"][0]
+    variant = Variant("x.y", tmp_path / "x", {})
+    keep(model, variant.file, told, "data")
+    kept = load_file(variant.file)
+    assert kept.keys() == {"paint.weight", "paint.bias"}
+    assert kept["paint.weight"].dtype == torch.float16
+    assert torch.allclose(restore(variant, Painter()).paint.weight, model.paint.weight, atol=1e-3)
+    record = json.loads(variant.file.with_suffix(".training.json").read_text())
+    assert record["images"] == 480 and record["recipe"]["data"] == "data"
 
-    kept = load_file(tmp_path / "x.safetensors")
-    assert not any(key.startswith("critic") for key in kept)
-    assert kept["encode.weight"].dtype == torch.float16
-    record = json.loads((tmp_path / "x.training.json").read_text())
-    assert record["images"] == 1600 and record["recipe"]["data"] == "data"
+
+def test_the_models_loss_does_not_move_the_critic_and_back() -> None:
+    adversary = Adversary(1.0)
+    image, reference = torch.rand(2, 3, 16, 16, requires_grad=True), torch.rand(2, 3, 16, 16)
+    assert adversary.loss() is None
+    adversary.against(image, reference).backward()
+    assert image.grad is not None and image.grad.abs().sum() > 0
+    image.grad = None
+    loss = adversary.loss()
+    assert loss is not None
+    loss.backward()
+    assert image.grad is None  # the critic's own loss does not reach the images
+    assert adversary.loss() is None  # asked once, answered once
 
 
 def test_weights_beyond_the_limit_are_refused(tmp_path: Path) -> None:
@@ -179,6 +202,30 @@ def test_a_recipe_with_an_unknown_field_names_it(tmp_path: Path) -> None:
     changed = recipe_of(Variant("x.y", tmp_path, {"training": {"gpu": {"batch": 7}}}), "gpu", {"seconds": 5.0})
     assert (changed.batch, changed.images, changed.seconds) == (7, None, 5.0)
     assert recipe_of(Variant("x.y", tmp_path, {"training": {}}), "cpu", {}) == PROFILES["cpu"]
+
+
+def test_images_and_labels_are_sorted_by_name(tmp_path: Path) -> None:
+    """Written in another order, and into two files, they are the same material."""
+
+    def files(folder: Path, order: list[int], parts: int) -> Path:
+        folder.mkdir()
+        for part in range(parts):
+            rows = []
+            for number in order[part::parts]:
+                buffer = io.BytesIO()
+                Image.fromarray(np.full((8, 8, 3), 20 * number, dtype=np.uint8)).save(buffer, format="PNG")
+                rows.append((number, {"bytes": buffer.getvalue(), "path": f"{number}.png"}))
+            table = pa.table({"image": [image for _, image in rows], "label": [100 + number for number, _ in rows]})
+            pq.write_table(table, folder / f"{part}.parquet")
+        return folder
+
+    given = [files(tmp_path / "a", [3, 1, 4, 0, 2], 1), files(tmp_path / "b", [0, 4, 2, 1, 3], 2)]
+    one, other = (material_of(Dataset("x", open_sources(sorted(path.iterdir())), TOKBENCH, None)) for path in given)
+    assert one.labels is not None
+    assert one.labels.tolist() == [100, 101, 102, 103, 104]
+    assert one.pixels[:, 0, 0, 0].tolist() == [0, 20, 40, 60, 80]
+    assert one.sha256 == other.sha256
+    assert one.sha256 != Material(one.pixels).sha256
 
 
 def test_what_others_are_built_on_comes_first() -> None:

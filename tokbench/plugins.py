@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tokbench.errors import AdapterError, TokbenchError, UsageError
 from tokbench.variant import Variant
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tokbench.tokenizer import Reconstructor
 
 _LOG = logging.getLogger("tokbench")
+
+T = TypeVar("T")
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 """The source checkout, where tokbench runs from one; in an installation this folder holds no plug-ins."""
@@ -123,7 +125,7 @@ def load_adapter(asked: str, device: str = "cpu", root: Path | None = None, allo
     family, _, argument = asked.partition(":")
     if family in PATH_LIKE and argument:
         module = importlib.import_module(f"tokbench.builtin.{PATH_LIKE[family]}")
-        model = _guarded(asked, lambda: module.load(argument, device, allow_download))
+        model = guarded(asked, lambda: module.load(argument, device, allow_download))
         return Loaded(f"{family}.{_path_slug(argument)}", asked, model, {})
     files = adapter_files(root)
     if asked in files:
@@ -198,7 +200,7 @@ def _load_variant(name: str, asked: str, toml: Path, device: str, allow_download
     variant, module = open_variant(name, toml, allow_download)
     if not hasattr(module, "load"):
         raise AdapterError(f"{toml.parent / 'adapter.py'} has no function load(variant, device)")
-    model = _guarded(name, lambda: module.load(variant, device))
+    model = guarded(name, lambda: module.load(variant, device))
     if model.spec.name != name:
         raise AdapterError(f"{toml.parent / 'adapter.py'}: the spec is named '{model.spec.name}', not '{name}'")
     code = hashlib.sha256()
@@ -208,7 +210,7 @@ def _load_variant(name: str, asked: str, toml: Path, device: str, allow_download
     return Loaded(name, asked, model, weights, code.hexdigest())
 
 
-def _guarded(name: str, load: Callable[[], Reconstructor]) -> Reconstructor:
+def guarded(name: str, load: Callable[[], T]) -> T:
     """What `load` returns; anything that other people's code or a library raises becomes an AdapterError."""
     try:
         return load()

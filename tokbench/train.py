@@ -84,6 +84,14 @@ class Material:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    @property
+    def sha256(self) -> str:
+        """Over all pixels and labels."""
+        digest = hashlib.sha256(self.pixels.cpu().numpy().tobytes())
+        if self.labels is not None:
+            digest.update(self.labels.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
 
 def batches(material: Material, recipe: Recipe, device: str, step: int = 0) -> Iterator[Examples]:
     """Batches without end from `step` on: every epoch in another order, half of the images mirrored."""
@@ -139,16 +147,16 @@ def train(
         torch.manual_seed(recipe.seed * 1_000_003 + learner.step)
         terms = learner.learn(batch, share)
         learner.seconds = before + time.monotonic() - started
-        if learner.step % 10 == 0:
+        if learner.step % 10 == 0 or learner.share() >= 1:  # the last one, too: what is kept was looked at
             values = {name: float(value) for name, value in terms.items()}
             if not all(map(math.isfinite, values.values())):
                 told = ", ".join(f"{name} {value:g}" for name, value in values.items())
                 raise AdapterError(f"the loss is not finite at step {learner.step} ({told}); lower the rate")
             learner.note(share, values)
             progress(share, learner.step * recipe.batch, learner.step * recipe.batch / learner.seconds, values)
-        if state is not None and time.monotonic() - kept > KEPT:
-            learner.save(state)
-            kept = time.monotonic()
+            if state is not None and time.monotonic() - kept > KEPT:  # never one whose loss was not looked at
+                learner.save(state)
+                kept = time.monotonic()
     model.load_state_dict(learner.averaged)
     model.eval()
     seconds, images = round(learner.seconds, 1), learner.step * recipe.batch
@@ -178,13 +186,13 @@ class _Learner:
     def __init__(self, model: Trainable, recipe: Recipe) -> None:
         self.model, self.recipe = model, recipe
         self.step, self.seconds = 0, 0.0
-        critic = list(model.critic.parameters()) if model.critic else []
-        others = {id(p) for p in critic}
+        theirs = list(model.adversary.parameters()) if model.adversary else []
+        others = {id(p) for p in theirs}
         own = [p for p in model.parameters() if p.requires_grad and id(p) not in others]
         self.optimisers = [_optimiser(own, recipe.rate, recipe.decay)]
-        if critic:
-            self.optimisers.append(_optimiser(critic, recipe.critic_rate, 0.0))
-        self.own, self.critic = own, critic
+        if theirs:
+            self.optimisers.append(_optimiser(theirs, recipe.critic_rate, 0.0))
+        self.own, self.theirs = own, theirs
         self.averaged = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self.noted: list[tuple[float, dict[str, float]]] = []
 
@@ -206,11 +214,12 @@ class _Learner:
         with half:
             terms = self.model.loss(batch, share)
         self._descend(self.optimisers[0], sum(terms.values(), torch.zeros((), device=device)), self.own)
-        if self.critic:
+        if self.model.adversary:
             with half:
-                terms["critic"] = self.model.critic_loss()
-            if terms["critic"].requires_grad:
-                self._descend(self.optimisers[1], terms["critic"], self.critic)
+                loss = self.model.adversary.loss()
+            if loss is not None:
+                self._descend(self.optimisers[1], loss, self.theirs)
+                terms["critic"] = loss
         self.step += 1
         keep = min(recipe.average, (1 + self.step) / (10 + self.step))
         with torch.no_grad():

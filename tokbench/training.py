@@ -17,8 +17,8 @@ from tokbench.dataset import Dataset
 from tokbench.errors import AdapterError, DataError, MissingWeights, UsageError
 from tokbench.files import replacing, write_atomically
 from tokbench.nn.trainable import Fitted, Trainable
-from tokbench.plugins import adapter_files, load_adapter, network_files, open_variant, read_variant
-from tokbench.provenance import code_of
+from tokbench.plugins import adapter_files, guarded, load_adapter, network_files, open_variant, read_variant
+from tokbench.provenance import code_of, hash_module
 from tokbench.state import load_strictly, read_state
 from tokbench.train import Material, Progress, Recipe, Trained, fingerprint, fit, train
 from tokbench.variant import Variant
@@ -120,19 +120,22 @@ def train_adapter(
     if not hasattr(module, "model"):
         raise AdapterError(f"{toml.parent / 'adapter.py'} has no function model(variant), so it cannot be trained")
     torch.manual_seed(recipe.seed)  # twins start from the same weights wherever they have the same parts
-    made = module.model(variant)
+    made = guarded(name, lambda: module.model(variant))
     if not isinstance(made, Trainable | Fitted):
         raise AdapterError(f"{toml.parent / 'adapter.py'}: model(variant) must return a Trainable or a Fitted")
-    code = code_of(Path(__file__).parent / "nn", Path(__file__).with_name("train.py"), *toml.parent.glob("*.py"), toml)
-    state = cache_dir() / "training" / f"{name}-{fingerprint(code, recipe, data, len(material), device)}.pt"
+    here = Path(__file__).parent
+    used = [here / "train.py", here / "perturbation.py", *sorted(toml.parent.glob("*.py")), toml]
+    bases = [hash_module(base) for base in getattr(made, "bases", {}).values()]
+    told = fingerprint(code_of(here / "nn", *used), bases, recipe, data, device)
+    state = cache_dir() / "training" / f"{name}-{told}.pt"
     if isinstance(made, Fitted):
-        told = fit(made, material, recipe, device)
+        record = fit(made, material, recipe, device)
     else:
-        told = train(made, material, recipe, device=device, state=state, progress=progress)
+        record = train(made, material, recipe, device=device, state=state, progress=progress)
     target = (out or variant.folder) / variant.file.name
-    keep(made, target, told, data)
+    keep(made, target, record, data)
     state.unlink(missing_ok=True)
-    return target, told
+    return target, record
 
 
 def base(variant: Variant, kind: type[M]) -> M:
@@ -161,7 +164,7 @@ def keep(model: nn.Module, target: Path, told: Trained, data: str) -> None:
     state = {
         key: (value.half() if value.is_floating_point() else value).contiguous().cpu()
         for key, value in model.state_dict().items()
-        if not key.startswith("critic.")
+        if not key.startswith("adversary.")
     }
     with replacing(target) as part:
         save_file(state, part)
@@ -175,7 +178,7 @@ def keep(model: nn.Module, target: Path, told: Trained, data: str) -> None:
 
 def restore(variant: Variant, model: M) -> M:
     """Put the weights that were trained here into a model. Raises MissingWeights where there are none or others."""
-    remedy = WeightFile(variant.file.name, "", f"tokbench train {variant.name}")
+    remedy = WeightFile(variant.file.name, "", f"'tokbench train {variant.name}' makes it")
     if not variant.file.is_file():
         raise MissingWeights(f"{variant.name} is not trained: no {variant.file}; run 'tokbench train {variant.name}'")
     found = Found(variant.file, remedy, sha256_of(variant.file))

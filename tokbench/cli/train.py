@@ -67,11 +67,11 @@ def train(
     failed = False
     with stoppable(lambda: "the same command goes on from the last minute"), progress_bar() as bar:
         material = material_of(dataset, lambda done, total: bar("images read", done, total))
-        described = f"{dataset.name}, {len(material):,} images"
+        described = f"{dataset.name}, {len(material):,} images, sha256 {material.sha256[:16]}"
         for name, toml in wanted.items():
 
             def told(share: float, images: int, speed: float, terms: dict[str, float], name: str = name) -> None:
-                bar(f"{name}: ‰", round(1000 * share), 1000)
+                bar(f"{name} images", images, round(images / share) if share else images)
 
             try:
                 path, made = train_adapter(

@@ -1,10 +1,13 @@
-"""An adversary for decoders: PatchGAN, the hinge loss, and LeCam's regularisation."""
+"""Adversaries of decoders: PatchGAN, the hinge loss, and LeCam's regularisation."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+LECAM = 0.001
+"""Weight of LeCam's term in the critic's loss: TiTok's and RobusTok's."""
 
 
 class PatchGAN(nn.Module):
@@ -40,6 +43,30 @@ class LeCam(nn.Module):
         self.averages.lerp_(now, 1 - self.decay)
         apart = F.relu(of_reference - self.averages[1]).square() + F.relu(self.averages[0] - of_image).square()
         return apart.mean()
+
+
+class Adversary(nn.Module):
+    """A critic that learns to tell references from images; what it says of the images, `weight` times, is a term of the
+    model's loss, and its own loss is for an optimiser of its own."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = weight
+        self.critic, self.lecam = PatchGAN(), LeCam()
+        self._seen: tuple[Tensor, Tensor] | None = None
+
+    def against(self, image: Tensor, reference: Tensor) -> Tensor:
+        """The term of the model's loss, a scalar, for images and references (B, 3, H, W) in [-1, 1]."""
+        self._seen = reference, image.detach()
+        return self.weight * deceive(self.critic(image))
+
+    def loss(self) -> Tensor | None:
+        """The critic's own loss on what it was last asked about; None where it was not asked since."""
+        if self._seen is None:
+            return None
+        of_reference, of_image = (self.critic(side) for side in self._seen)
+        self._seen = None
+        return hinge(of_reference, of_image) + LECAM * self.lecam(of_reference, of_image)
 
 
 def hinge(of_reference: Tensor, of_image: Tensor) -> Tensor:

@@ -6,10 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from tokbench.nn.gan import LeCam, PatchGAN, deceive, hinge
+from tokbench.nn.gan import Adversary
 from tokbench.nn.losses import Perceptual
 
 
@@ -24,19 +23,19 @@ class Examples:
 class Trainable(nn.Module, ABC):
     """A model and its loss.
 
-    critic: an adversary, trained beside the model by an optimiser of its own and not stored with it. helpers: frozen
+    adversary: trained beside the model by an optimiser of its own and not stored with it. helpers: frozen
     networks that training looks through. bases: frozen models of other adapters that this one is built on. Both are
     plain dicts, so that they are neither trained nor stored with it.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.critic: nn.Module | None = None
+        self.adversary: Adversary | None = None
         self.helpers: dict[str, nn.Module] = {}
         self.bases: dict[str, nn.Module] = {}
 
     def ready(self, device: str, adversary: float) -> None:
-        """Called once before training: make the helpers, and a critic where `adversary`, its weight, is not 0.
+        """Called once before training: make the helpers, and an adversary where its weight is not 0.
 
         Raises MissingWeights where a network is not here.
         """
@@ -48,10 +47,6 @@ class Trainable(nn.Module, ABC):
 
         `progress` runs from 0 to 1 over the whole training, for schedules.
         """
-
-    def critic_loss(self) -> Tensor:
-        """What the critic minimises, after `loss` on the same images."""
-        raise NotImplementedError
 
 
 class Fitted(nn.Module, ABC):
@@ -68,28 +63,19 @@ class Autoencoder(Trainable):
     perceptual = 0.1
     """Weight of the perceptual distance beside the mean squared error of pixels in [-1, 1]."""
     adversary_from = 0.6
-    """Share of the training before the critic has a say: it would only learn to tell blur from photos."""
+    """Share of the training before the adversary has a say: it would only learn to tell blur from photos."""
 
     def ready(self, device: str, adversary: float) -> None:
-        self.adversary = adversary
         if self.perceptual:
             self.helpers["perceptual"] = Perceptual(device)
         if adversary:
-            self.critic, self.lecam = PatchGAN().to(device), LeCam().to(device)
+            self.adversary = Adversary(adversary).to(device)
 
     def compare(self, image: Tensor, reference: Tensor, progress: float) -> dict[str, Tensor]:
         """The terms that say how far reconstructions are from their references."""
         terms = {"pixels": (image.float() - reference).square().mean()}
         if self.perceptual:
             terms["perceptual"] = self.perceptual * self.helpers["perceptual"](image, reference)
-        self._seen = None
-        if self.critic and progress >= self.adversary_from:
-            terms["adversary"] = self.adversary * deceive(self.critic(image))
-            self._seen = reference, image.detach()
+        if self.adversary and progress >= self.adversary_from:
+            terms["adversary"] = self.adversary.against(image, reference)
         return terms
-
-    def critic_loss(self) -> Tensor:
-        if self._seen is None or self.critic is None:
-            return torch.zeros(())
-        of_reference, of_image = (self.critic(side) for side in self._seen)
-        return hinge(of_reference, of_image) + 0.001 * self.lecam(of_reference, of_image)

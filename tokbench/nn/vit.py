@@ -183,10 +183,19 @@ class QueryEncoder(nn.Module):
         self.register_buffer("mask", mask, persistent=False)
 
     def features(self, images: Tensor, context: Tensor | None = None, count: int | None = None) -> Tensor:
-        """What the first `count` queries (all of them) have found, (B, count, width)."""
+        """What the first `count` queries (all of them) have found, (B, count, width).
+
+        Raises ValueError for a context where there is a mask, which does not know it.
+        """
         patches, queries = self.patches(images), self.queries[:count]
         parts = [patches, queries.expand(len(images), -1, -1), *([] if context is None else [context])]
-        seen = self.body(torch.cat(parts, 1), self.mask)
+        mask = self.mask
+        if mask is not None:
+            if context is not None:
+                raise ValueError("a mask over patches and queries does not say who sees the context")
+            length = patches.shape[1] + len(queries)
+            mask = mask[:length, :length]
+        seen = self.body(torch.cat(parts, 1), mask)
         return seen[:, patches.shape[1] : patches.shape[1] + len(queries)]
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> Tensor:

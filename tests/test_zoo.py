@@ -1,0 +1,75 @@
+"""Every adapter and network that is trained here, trained for two steps: its loss, its file, and the tokenizer of it."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from tokbench.batch import Memo
+from tokbench.dataset import Images
+from tokbench.plugins import load_adapter, network_files
+from tokbench.speed import parameters
+from tokbench.steps import First
+from tokbench.tasks import Truncate, reconstruct
+from tokbench.train import Material, Trained
+from tokbench.training import LARGEST, network, train_adapter, trainees
+from tokbench.variant import Variant
+
+CHECKOUT = Path(__file__).parent.parent
+NAMES = list(trainees(CHECKOUT))
+LIMIT = 2_000_000
+"""Parameters of one adapter."""
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Trained]]:
+    """A root in which every adapter has seen eight images, and what each training was."""
+    root = tmp_path_factory.mktemp("zoo")
+    for folder in sorted((CHECKOUT / "adapters").iterdir()):
+        ignored = shutil.ignore_patterns("*.safetensors", "*.training.json", "__pycache__")
+        shutil.copytree(folder, root / "adapters" / folder.name, ignore=ignored)
+    made = torch.Generator().manual_seed(0)
+    coarse = torch.rand(8, 3, 8, 8, generator=made)
+    pixels = torch.nn.functional.interpolate(coarse, (64, 64), mode="bicubic").clamp(0, 1).mul(255).to(torch.uint8)
+    material = Material(pixels, torch.arange(8))
+    changes = {"images": 8, "batch": 4}
+    records = {}
+    for name, toml in trainees(root).items():
+        path, records[name] = train_adapter(name, toml, material, "eight images", "cpu", changes)
+        assert path == toml.with_suffix(".safetensors")
+        assert path.stat().st_size <= LARGEST
+    return root, records
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_trains_and_runs(name: str, zoo: tuple[Path, dict[str, Trained]], photos: torch.Tensor) -> None:
+    root, records = zoo
+    assert records[name].steps in (2, 0)  # 0: fitted in one pass
+    assert all(math.isfinite(curve[-1]) for curve in records[name].curve.values())
+    if name in network_files(root):
+        user = Variant("any", root / "adapters" / "any", {"teacher": name})
+        assert parameters(network(user, "teacher")) < LIMIT
+        return
+    model = load_adapter(name, root=root).model
+    own = model.module["model"] if isinstance(model.module, torch.nn.ModuleDict) else model.module
+    assert parameters(own) < LIMIT
+    assert all(torch.isfinite(value).all() for value in own.state_dict().values())
+    given = Images(torch.arange(2), ["a", "b"], torch.nn.functional.interpolate(photos[:2], (64, 64), mode="area"))
+    told = {"device": "cpu", "batch_size": 2, "seed": 0}
+    batch = reconstruct(model, given, Memo(), try_first=True, **told)
+    assert batch.image.shape == given.reference.shape
+    most = model.spec.tokens_at(64, 64)
+    assert (batch.tokens.length <= most).all()
+    side = math.log2(most) if model.spec.variable else 0.0
+    assert batch.tokens.bits.tolist() == pytest.approx(
+        (batch.tokens.length * model.spec.bits_per_token + side).tolist()
+    )
+    if model.spec.prefixes:
+        for step in Truncate().steps(model):
+            assert isinstance(step, First)
+            few = reconstruct(model, given, Memo(), step=step, **told)
+            assert (few.tokens.length <= step.count).all()
