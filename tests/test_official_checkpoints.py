@@ -48,6 +48,10 @@ CASES: dict[str, tuple[str, Streams, float]] = {
 """Repository, streams with the shape and codebook of an image's, and bits."""
 
 
+COPIED = {"One-D-Piece": ("1d-tokenizer",)}
+"""Repositories that began as copies of others: turingmotors/One-D-Piece at 473665d has 1d-tokenizer's titok.py."""
+
+
 @pytest.fixture
 def path(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Path]]:
     """Puts a stand-in repository onto the Python path; none of its modules outlives the test."""
@@ -55,7 +59,8 @@ def path(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
     def put(repository: str) -> Path:
         folder = tmp_path / "code" / repository
-        shutil.copytree(root / "tests" / "stand_ins" / repository, folder)
+        for part in (*COPIED.get(repository, ()), repository):
+            shutil.copytree(root / "tests" / "stand_ins" / part, folder, dirs_exist_ok=True)
         monkeypatch.syspath_prepend(folder)
         tops.update(entry.stem for entry in folder.iterdir())
         return folder

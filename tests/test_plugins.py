@@ -31,6 +31,26 @@ def test_variants_are_named_after_folder_and_file(own: Path) -> None:
     assert (loaded.name, loaded.model.spec.downsample) == ("mine.small", 4)
 
 
+def test_a_variant_may_name_another_file_of_its_folder(own: Path) -> None:
+    """Which may use what stands in adapter.py, and another variant still gets adapter.py."""
+    (own / "other.py").write_text(
+        "from . import adapter_loads\n\n\ndef load(variant, device):\n    return adapter_loads(variant, device)\n"
+    )
+    with (own / "adapter.py").open("a") as file:
+        file.write("\n\nadapter_loads = load\n\n\ndef load(variant, device):\n    raise ValueError('adapter.py')\n")
+    (own / "small.toml").write_text(f'code = "other"\n{TOML}')
+    assert load_adapter("mine.small", root=own.parent.parent).model.spec.downsample == 4
+    with pytest.raises(AdapterError, match=r"failed to load \(ValueError: adapter\.py\)"):
+        load_adapter("mine", root=own.parent.parent)
+
+
+@pytest.mark.parametrize("code", ["'gone'", "'../adapter'", "3"])
+def test_code_that_is_not_beside_its_toml_is_named(own: Path, code: str) -> None:
+    (own / "small.toml").write_text(f"code = {code}\n{TOML}")
+    with pytest.raises(AdapterError, match=r"small\.toml: code = .* names no Python file beside it"):
+        load_adapter("mine.small", root=own.parent.parent)
+
+
 def test_by_path(own: Path) -> None:
     assert load_adapter(str(own / "small.toml")).name == "mine.small"
     with pytest.raises(UsageError, match="not one but 2 variant files"):

@@ -1,4 +1,4 @@
-"""Every adapter and network that is trained here, trained for two steps: its loss, its file, and the tokenizer of it."""
+"""Every adapter and network that is trained here, trained for two steps: its loss, its file, its tokenizer."""
 
 from __future__ import annotations
 

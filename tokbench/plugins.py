@@ -192,17 +192,23 @@ def read_variant(toml: Path) -> dict[str, Any]:
 
 
 def open_variant(name: str, toml: Path, allow_download: bool = False) -> tuple[Variant, ModuleType]:
-    """What a variant file says, and the code of its folder. Raises AdapterError where one cannot be read."""
-    return Variant(name, toml.parent, read_variant(toml), allow_download), _import_folder(toml.parent)
+    """What a variant file says, and the code of its folder: adapter.py (or network.py), or another file there that its
+    TOML names as `code`, without the ending. Raises AdapterError where one cannot be read."""
+    config, module = read_variant(toml), _import_folder(toml.parent)
+    if part := config.get("code"):
+        if not isinstance(part, str) or not part.isidentifier() or not (toml.parent / f"{part}.py").is_file():
+            raise AdapterError(f"{toml}: code = {part!r} names no Python file beside it")
+        module = _import(f"{module.__name__}.{part}", toml.parent / f"{part}.py")
+    return Variant(name, toml.parent, config, allow_download), module
 
 
 def _load_variant(name: str, asked: str, toml: Path, device: str, allow_download: bool) -> Loaded:
     variant, module = open_variant(name, toml, allow_download)
     if not hasattr(module, "load"):
-        raise AdapterError(f"{toml.parent / 'adapter.py'} has no function load(variant, device)")
+        raise AdapterError(f"{module.__file__} has no function load(variant, device)")
     model = guarded(name, lambda: module.load(variant, device))
     if model.spec.name != name:
-        raise AdapterError(f"{toml.parent / 'adapter.py'}: the spec is named '{model.spec.name}', not '{name}'")
+        raise AdapterError(f"{module.__file__}: the spec is named '{model.spec.name}', not '{name}'")
     code = hashlib.sha256()
     for path in [*sorted(toml.parent.rglob("*.py")), toml]:
         code.update(path.relative_to(toml.parent).as_posix().encode() + path.read_bytes())
@@ -235,7 +241,15 @@ def _import_folder(folder: Path) -> ModuleType:
             "%s is somebody's code, and runs with your rights; read it where you do not trust its author",
             file,
         )
-    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=[str(folder)])
+    return _import(name, file, folder)
+
+
+def _import(name: str, file: Path, package: Path | None = None) -> ModuleType:
+    """Import a file under a name, once; `package` is where its submodules lie. Raises AdapterError where it cannot."""
+    if name in sys.modules:
+        return sys.modules[name]
+    places = None if package is None else [str(package)]
+    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=places)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -14,6 +14,7 @@ from tokbench.weights import Found, WeightFile, find
 class Variant:
     """One `<variant>.toml`: `name` is `family.variant`, `config` the parsed file, `folder` where it lies.
 
+    `code = "official"` in the TOML has official.py beside it loaded in place of adapter.py.
     The TOML may list weight files that users bring; several entries under one key are forms of the same weights:
 
         [[weights.encoder]]

@@ -15,11 +15,8 @@ from tokbench.nn.masks import causal_queries
 from tokbench.nn.quantizers.fsq import FSQ
 from tokbench.nn.trainable import Examples
 from tokbench.nn.vit import Places, QueryEncoder, Shape
-from tokbench.tokenizer import Tokenizer
 from tokbench.training import base, restore
 from tokbench.variant import Variant
-
-from . import official
 
 UNGUIDED = 0.1
 """Share of the images whose tokens are all dropped in training, for guidance."""
@@ -100,8 +97,6 @@ def model(variant: Variant) -> FlexTok:
     return FlexTok(around, Shape(**given["shape"]), given["tokens"], *(given[key] for key in keys))
 
 
-def load(variant: Variant, device: str) -> Tokenizer:
+def load(variant: Variant, device: str) -> LearnedTokenizer:
     """Raises MissingWeights where it, or the autoencoder below, is not trained."""
-    if "official" in variant.config:
-        return official.load(variant, device)
     return LearnedTokenizer(variant.name, restore(variant, model(variant)), prefixes=True)

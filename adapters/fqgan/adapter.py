@@ -14,11 +14,8 @@ from tokbench.nn.losses import cosine
 from tokbench.nn.quantizers.product import ProductVQ, disentangle
 from tokbench.nn.trainable import Examples
 from tokbench.nn.vit import Block, Transformer, initialise, learned
-from tokbench.tokenizer import Tokenizer
 from tokbench.training import network, restore
 from tokbench.variant import Variant
-
-from . import official
 
 SIDE, TRUNK, WIDTH = 8, 128, 64
 
@@ -96,8 +93,6 @@ def model(variant: Variant) -> FQGAN:
     )
 
 
-def load(variant: Variant, device: str) -> Tokenizer:
+def load(variant: Variant, device: str) -> LearnedTokenizer:
     """Raises MissingWeights where it is not trained."""
-    if "official" in variant.config:
-        return official.load(variant, device)
     return LearnedTokenizer(variant.name, restore(variant, model(variant)))

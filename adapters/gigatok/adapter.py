@@ -15,11 +15,8 @@ from tokbench.nn.losses import cosine
 from tokbench.nn.quantizers.vq import VectorQuantizer
 from tokbench.nn.trainable import Examples
 from tokbench.nn.vit import Shape, Transformer, learned
-from tokbench.tokenizer import Tokenizer
 from tokbench.training import network, restore
 from tokbench.variant import Variant
-
-from . import official
 
 WIDTHS = (32, 64, 96)
 
@@ -102,8 +99,6 @@ def model(variant: Variant) -> GigaTok:
     )  # fmt: skip
 
 
-def load(variant: Variant, device: str) -> Tokenizer:
+def load(variant: Variant, device: str) -> LearnedTokenizer:
     """Raises MissingWeights where it is not trained."""
-    if "official" in variant.config:
-        return official.load(variant, device)
     return LearnedTokenizer(variant.name, restore(variant, model(variant)))

@@ -15,12 +15,9 @@ from tokbench.nn.quantizers.quantizer import Quantizer
 from tokbench.nn.quantizers.vq import VectorQuantizer
 from tokbench.nn.trainable import Examples
 from tokbench.nn.vit import MaskDecoder, Patches, QueryEncoder, Shape, initialise, learned
-from tokbench.tokenizer import Tokenizer
 from tokbench.tokens import Tokens
 from tokbench.training import base, restore
 from tokbench.variant import Variant
-
-from . import official
 
 EDGES = torch.linspace(0.005, 0.38, 20)
 """Of the bins of the condition: the mean absolute error, of pixels in [0, 1], that a reconstruction may have."""
@@ -164,8 +161,6 @@ def model(variant: Variant) -> KARL:
     return KARL(base(variant, ConvAutoencoder), Shape(**given["shape"]), given["tokens"], quantizer, given["error"])
 
 
-def load(variant: Variant, device: str) -> Tokenizer:
+def load(variant: Variant, device: str) -> KARLTokenizer:
     """Raises MissingWeights where it, or the autoencoder below, is not trained."""
-    if "official" in variant.config:
-        return official.load(variant, device)
     return KARLTokenizer(variant.name, restore(variant, model(variant)), prefixes=True, variable=True)

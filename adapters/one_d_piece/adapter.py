@@ -10,11 +10,8 @@ from tokbench.nn.learned import LearnedTokenizer
 from tokbench.nn.quantizers.vq import VectorQuantizer
 from tokbench.nn.trainable import Examples
 from tokbench.nn.vit import Shape
-from tokbench.tokenizer import Tokenizer
 from tokbench.training import restore
 from tokbench.variant import Variant
-
-from . import official
 
 
 class OneDPiece(QueryAutoencoder):
@@ -37,8 +34,6 @@ def model(variant: Variant) -> OneDPiece:
     return OneDPiece(Shape(**given["shape"]), given["tokens"], VectorQuantizer(**given["quantizer"]), given["drop"])
 
 
-def load(variant: Variant, device: str) -> Tokenizer:
+def load(variant: Variant, device: str) -> LearnedTokenizer:
     """Raises MissingWeights where it is not trained."""
-    if "official" in variant.config:
-        return official.load(variant, device)
     return LearnedTokenizer(variant.name, restore(variant, model(variant)), prefixes=True)

@@ -11,11 +11,8 @@ from tokbench.nn.quantizers.vq import VectorQuantizer
 from tokbench.nn.trainable import Examples
 from tokbench.nn.vit import Shape
 from tokbench.perturbation import replaced
-from tokbench.tokenizer import Tokenizer
 from tokbench.training import restore
 from tokbench.variant import Variant
-
-from . import official
 
 STRENGTH = 0.025
 """Nearest codes among which a replacement is drawn, as a share of the codebook: the authors train with 100 of 4096."""
@@ -51,8 +48,6 @@ def model(variant: Variant) -> RobusTok:
     return RobusTok(Shape(**given["shape"]), VectorQuantizer(**given["quantizer"]), given["share"])
 
 
-def load(variant: Variant, device: str) -> Tokenizer:
+def load(variant: Variant, device: str) -> LearnedTokenizer:
     """Raises MissingWeights where it is not trained."""
-    if "official" in variant.config:
-        return official.load(variant, device)
     return LearnedTokenizer(variant.name, restore(variant, model(variant)))

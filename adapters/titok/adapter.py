@@ -7,11 +7,8 @@ from tokbench.nn.autoencoders import GridAutoencoder, QueryAutoencoder
 from tokbench.nn.learned import Bottlenecked, LearnedTokenizer
 from tokbench.nn.quantizers.vq import VectorQuantizer
 from tokbench.nn.vit import Shape
-from tokbench.tokenizer import Tokenizer
 from tokbench.training import restore
 from tokbench.variant import Variant
-
-from . import official
 
 
 def model(variant: Variant) -> Bottlenecked:
@@ -26,8 +23,6 @@ def model(variant: Variant) -> Bottlenecked:
     return GridAutoencoder(shape, shape, quantizer)
 
 
-def load(variant: Variant, device: str) -> Tokenizer:
+def load(variant: Variant, device: str) -> LearnedTokenizer:
     """Raises MissingWeights where it is not trained."""
-    if "official" in variant.config:
-        return official.load(variant, device)
     return LearnedTokenizer(variant.name, restore(variant, model(variant)))

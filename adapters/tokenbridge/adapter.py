@@ -11,11 +11,8 @@ from tokbench.nn.autoencoders import ConvAutoencoder
 from tokbench.nn.learned import Bottlenecked, LearnedTokenizer
 from tokbench.nn.quantizers.gaussian_bins import GaussianBins
 from tokbench.nn.trainable import Fitted
-from tokbench.tokenizer import Tokenizer
 from tokbench.training import base, restore
 from tokbench.variant import Variant
-
-from . import official
 
 
 class TokenBridge(Bottlenecked, Fitted):
@@ -67,8 +64,6 @@ def model(variant: Variant) -> TokenBridge:
     return TokenBridge(base(variant, ConvAutoencoder), given["bits"], given["uniform"])
 
 
-def load(variant: Variant, device: str) -> Tokenizer:
+def load(variant: Variant, device: str) -> LearnedTokenizer:
     """Raises MissingWeights where it, or the autoencoder below, is not fitted or trained."""
-    if "official" in variant.config:
-        return official.load(variant, device)
     return LearnedTokenizer(variant.name, restore(variant, model(variant)))

@@ -6,11 +6,8 @@ from tokbench.nn.autoencoders import GridAutoencoder
 from tokbench.nn.learned import LearnedTokenizer
 from tokbench.nn.quantizers.kl import KL
 from tokbench.nn.vit import Shape
-from tokbench.tokenizer import Tokenizer
 from tokbench.training import restore
 from tokbench.variant import Variant
-
-from . import official
 
 
 def model(variant: Variant) -> GridAutoencoder:
@@ -20,8 +17,6 @@ def model(variant: Variant) -> GridAutoencoder:
     return GridAutoencoder(Shape(**given["encoder"]), Shape(**given["decoder"]), bottleneck)
 
 
-def load(variant: Variant, device: str) -> Tokenizer:
+def load(variant: Variant, device: str) -> LearnedTokenizer:
     """Raises MissingWeights where it is not trained."""
-    if "official" in variant.config:
-        return official.load(variant, device)
     return LearnedTokenizer(variant.name, restore(variant, model(variant)))

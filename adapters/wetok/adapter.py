@@ -5,11 +5,8 @@ from __future__ import annotations
 from tokbench.nn.autoencoders import ConvAutoencoder
 from tokbench.nn.learned import LearnedTokenizer
 from tokbench.nn.quantizers.lfq import LFQ
-from tokbench.tokenizer import Tokenizer
 from tokbench.training import restore
 from tokbench.variant import Variant
-
-from . import official
 
 
 def model(variant: Variant) -> ConvAutoencoder:
@@ -17,8 +14,6 @@ def model(variant: Variant) -> ConvAutoencoder:
     return ConvAutoencoder(LFQ(**variant.config["model"]))
 
 
-def load(variant: Variant, device: str) -> Tokenizer:
+def load(variant: Variant, device: str) -> LearnedTokenizer:
     """Raises MissingWeights where it is not trained."""
-    if "official" in variant.config:
-        return official.load(variant, device)
     return LearnedTokenizer(variant.name, restore(variant, model(variant)))
