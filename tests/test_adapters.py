@@ -24,7 +24,7 @@ def adapter(request: pytest.FixtureRequest) -> Tokenizer:
     except MissingWeights as error:
         # One line of the summary for all of them: what each needs, `tokbench eval` says.
         theirs = ".official-" in request.param
-        pytest.skip("authors' code and checkpoints are not here" if theirs else str(error).partition(":")[0])
+        pytest.skip("authors' code and checkpoints are not here" if theirs else str(error).partition(";")[0])
     assert isinstance(model, Tokenizer)
     return model
 

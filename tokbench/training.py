@@ -180,7 +180,7 @@ def restore(variant: Variant, model: M) -> M:
     """Put the weights that were trained here into a model. Raises MissingWeights where there are none or others."""
     remedy = WeightFile(variant.file.name, "", f"'tokbench train {variant.name}' makes it")
     if not variant.file.is_file():
-        raise MissingWeights(f"{variant.name} is not trained: no {variant.file}; run 'tokbench train {variant.name}'")
+        raise MissingWeights(f"{variant.name}: not trained yet, no {variant.file}; run 'tokbench train {variant.name}'")
     found = Found(variant.file, remedy, sha256_of(variant.file))
     load_strictly(variant.name, model, read_state(variant.name, found), found)
     return model
