@@ -5,7 +5,6 @@ A card's part lies between markers: <!-- zoo: titok --> ... <!-- /zoo -->.
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from tokbench import leaderboard
 from tokbench.ablations import Finding, ablations, findings
 from tokbench.halves import INFINITY
 from tokbench.leaderboard import column_of
-from tokbench.plugins import adapter_files, network_files
+from tokbench.plugins import adapter_files, network_files, read_record
 from tokbench.result import Result
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,12 +28,8 @@ SHOWN = (
 
 def records() -> dict[str, dict[str, Any]]:
     """What the training of each adapter and network was, by name."""
-    found = {}
-    for name, toml in (adapter_files(ROOT) | network_files(ROOT)).items():
-        record = toml.with_suffix(".training.json")
-        if record.is_file():
-            found[name] = json.loads(record.read_text(encoding="utf-8"))
-    return found
+    files = adapter_files(ROOT) | network_files(ROOT)
+    return {name: told for name, toml in files.items() if (told := read_record(toml))}
 
 
 def trainings(told: dict[str, dict[str, Any]]) -> str:

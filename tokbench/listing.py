@@ -9,6 +9,7 @@ from pathlib import Path
 from tokbench.errors import TokbenchError
 from tokbench.leaderboard import column_of
 from tokbench.metrics import DEFAULT, METRICS
+from tokbench.parts import weight_parts
 from tokbench.plugins import BUILTIN_SUMMARIES, adapter_files, dataset_folders
 from tokbench.protocol import load_protocol, protocols
 from tokbench.result import Result
@@ -22,7 +23,7 @@ def adapters(root: Path | None) -> list[str]:
     for name, toml in adapter_files(root).items():
         try:
             config = tomllib.loads(toml.read_text(encoding="utf-8"))
-            untrained = "training" in config and not Variant(name, toml.parent, config).file.is_file()
+            untrained = "training" in config and not weight_parts(Variant(name, toml.parent, config).file)
             found.append((name, f"{config.get('summary', '')}{' (not trained yet)' if untrained else ''}"))
         except (OSError, ValueError) as error:
             found.append((name, f"broken: {error}"))

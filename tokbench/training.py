@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from tokbench.dataset import Dataset
 from tokbench.errors import AdapterError, DataError, MissingWeights, UsageError
-from tokbench.files import replacing, write_atomically
+from tokbench.files import write_atomically
 from tokbench.nn.trainable import Fitted, Trainable
+from tokbench.parts import weight_parts, write_weights
 from tokbench.plugins import adapter_files, guarded, load_adapter, network_files, open_variant, read_variant
 from tokbench.provenance import code_of, hash_module
 from tokbench.state import load_strictly, read_state
@@ -27,13 +27,10 @@ from tokbench.weights import Found, WeightFile, cache_dir, sha256_of
 _LOG = logging.getLogger("tokbench")
 
 PROFILES = {
-    "cpu": Recipe(images=12_800, batch=32, rate=1e-3),
+    "cpu": Recipe(images=12_800, batch=16, rate=1e-3),
     "gpu": Recipe(images=1_024_000, batch=256, rate=2e-3),
 }
 """The same images seen by every family; a variant's TOML may say otherwise under [training]."""
-
-LARGEST = 4 * 2**20
-"""Bytes of one weights file."""
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -133,7 +130,7 @@ def train_adapter(
     else:
         record = train(made, material, recipe, device=device, state=state, progress=progress)
     target = (out or variant.folder) / variant.file.name
-    keep(made, target, record, data)
+    keep(made, target, record, data, profile)
     state.unlink(missing_ok=True)
     return target, record
 
@@ -154,35 +151,38 @@ def network(variant: Variant, key: str) -> nn.Module:
     files, name = network_files(variant.folder.parent.parent), variant.config.get(key)
     if name not in files:
         raise AdapterError(f'{variant.name}: its TOML names no known network as {key} = "..."; {", ".join(files)}')
-    own, module = open_variant(name, files[name])
-    model: nn.Module = restore(own, module.model(own))
-    return model
+    return open_network(name, files[name])[1]
 
 
-def keep(model: nn.Module, target: Path, told: Trained, data: str) -> None:
+def open_network(name: str, toml: Path) -> tuple[Variant, nn.Module]:
+    """A network of `adapters/<family>/network.py` with the weights that were trained here. Raises MissingWeights."""
+    own, module = open_variant(name, toml)
+    return own, restore(own, guarded(name, lambda: module.model(own)))
+
+
+def keep(model: nn.Module, target: Path, told: Trained, data: str, profile: str) -> None:
     """Weights as float16 safetensors, and the record of their training as `<variant>.training.json`."""
+    left_out = ("adversary.", *getattr(model, "kept_out", ()))
     state = {
         key: (value.half() if value.is_floating_point() else value).contiguous().cpu()
         for key, value in model.state_dict().items()
-        if not key.startswith("adversary.")
+        if not key.startswith(left_out)
     }
-    with replacing(target) as part:
-        save_file(state, part)
-        if (size := part.stat().st_size) > LARGEST:
-            raise AdapterError(
-                f"{target.name} would have {size:,} bytes, more than {LARGEST:,}; make the model smaller"
-            )
-    told.recipe["data"] = data
+    write_weights(state, target)
+    told.recipe |= {"data": data, "profile": profile}
     write_atomically(target.with_suffix(".training.json"), told.to_json().encode())
 
 
 def restore(variant: Variant, model: M) -> M:
     """Put the weights that were trained here into a model. Raises MissingWeights where there are none or others."""
-    remedy = WeightFile(variant.file.name, "", f"'tokbench train {variant.name}' makes it")
-    if not variant.file.is_file():
+    remedy = f"'tokbench train {variant.name}' makes it"
+    if not (parts := weight_parts(variant.file)):
         raise MissingWeights(f"{variant.name}: not trained yet, no {variant.file}; run 'tokbench train {variant.name}'")
-    found = Found(variant.file, remedy, sha256_of(variant.file))
-    load_strictly(variant.name, model, read_state(variant.name, found), found)
+    state: dict[str, Tensor] = {}
+    for path in parts:
+        found = Found(path, WeightFile(path.name, "", remedy), sha256_of(path))
+        state |= read_state(variant.name, found)
+    load_strictly(variant.name, model, state, found)
     return model
 
 

@@ -13,7 +13,7 @@ from tokbench.nn.learned import Bottlenecked, LearnedTokenizer
 from tokbench.nn.losses import cosine
 from tokbench.nn.quantizers.product import ProductVQ, disentangle
 from tokbench.nn.trainable import Examples
-from tokbench.nn.vit import Block, Transformer, initialise, learned
+from tokbench.nn.vit import Block, Transformer, initialise, placed
 from tokbench.training import network, restore
 from tokbench.variant import Variant
 
@@ -25,7 +25,7 @@ class Branch(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.embed, self.positions = nn.Linear(TRUNK, WIDTH), learned(SIDE * SIDE, WIDTH)
+        self.embed, self.positions = nn.Linear(TRUNK, WIDTH), placed(SIDE, WIDTH)
         self.body, self.head = Transformer(WIDTH, 2, 4), nn.Linear(WIDTH, dim)
 
     def forward(self, places: Tensor) -> Tensor:

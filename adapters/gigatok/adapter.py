@@ -14,7 +14,7 @@ from tokbench.nn.learned import Bottlenecked, LearnedTokenizer
 from tokbench.nn.losses import cosine
 from tokbench.nn.quantizers.vq import VectorQuantizer
 from tokbench.nn.trainable import Examples
-from tokbench.nn.vit import Shape, Transformer, learned
+from tokbench.nn.vit import Shape, Transformer, learned, placed
 from tokbench.training import network, restore
 from tokbench.variant import Variant
 
@@ -37,10 +37,10 @@ class GigaTok(Bottlenecked):
         self.semantic, self.teacher = semantic, teacher
         width = shape.width
         self.encoder, self.bottleneck = ConvEncoder(width, WIDTHS), quantizer
-        self.positions, self.queries = learned(shape.patches, width), learned(count, width)
+        self.positions, self.queries = placed(shape.side, width), learned(count, width)
         self.reader = Transformer(width, shape.depth, shape.heads, cross=True)
         self.squeezed, self.widened = nn.Linear(width, quantizer.dim), nn.Linear(quantizer.dim, width)
-        self.places, self.asked = learned(count, width), learned(shape.patches, width)
+        self.places, self.asked = learned(count, width), placed(shape.side, width)
         self.painter = Transformer(width, shape.depth, shape.heads, cross=True)
         self.projected = nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, 128))
         self.decoder = ConvDecoder(width, WIDTHS)
@@ -74,7 +74,7 @@ class GigaTok(Bottlenecked):
         return self.decoder(features.transpose(1, 2).unflatten(2, (self.side, self.side)))
 
     def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
-        vectors, own = self.squeeze(self.latents(batch.images))
+        vectors, own = self.squeeze(self.latents(batch.images), progress)
         early, last = self.painted(vectors)
         terms = self.compare(self._image(last), batch.images, progress) | {"bottleneck": own}
         if self.semantic:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tokbench.nn.learned import Bottlenecked, LearnedTokenizer
 from tokbench.nn.masks import scale_causal
 from tokbench.nn.quantizers.kl import KL
-from tokbench.nn.vit import GridEncoder, Pixels, Shape, Transformer, learned
+from tokbench.nn.vit import GridEncoder, Pixels, Shape, Transformer, learned, placed
 from tokbench.training import restore
 from tokbench.variant import Variant
 
@@ -33,7 +33,8 @@ class HieraTok(Bottlenecked):
         self.scales = list(scales)
         self.encoder, self.bottleneck = GridEncoder(shape, 2 * kl.dim), kl
         self.embed = nn.Linear(kl.dim, shape.width)
-        self.positions = learned(sum(side**2 for side in scales), shape.width)  # of places and scales in one
+        grids = [placed(side, shape.width, shape.side) + learned(1, shape.width) for side in scales]
+        self.positions = nn.Parameter(torch.cat(grids).detach())  # of places and scales in one
         self.body = Transformer(shape.width, shape.depth, shape.heads)
         self.head = Pixels(shape)
         mask = scale_causal(scales) if causal and len(scales) > 1 else None

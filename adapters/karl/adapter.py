@@ -108,13 +108,13 @@ class KARL(Bottlenecked):
         count = 4 * int(torch.randint(1, self.tokens // 4 + 1, ()))
         low = torch.empty(len(images)).uniform_(float(EDGES[0]), ASKED).to(device)
         latents, halting = self.seen(images, low, count)
-        vectors, own = self.squeeze(latents)
+        vectors, own = self.squeeze(latents, progress)
         logits = self.codes(vectors)
         terms = {"codes": self._codes(logits, wanted, target.vectors), "bottleneck": own, "halting": _halts(halting, 0)}
         with torch.no_grad():
             reached = (self.painted(logits) - images).abs().mean((1, 2, 3)) / 2
         latents, halting = self.seen(images, reached)
-        vectors, own = self.squeeze(latents)
+        vectors, own = self.squeeze(latents, progress)
         keep = prefix(torch.full((len(images),), count, device=device), self.tokens)
         logits = self.codes(vectors, keep)
         terms["codes"] = terms["codes"] + self._codes(logits, wanted, target.vectors)

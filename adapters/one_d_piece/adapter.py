@@ -22,7 +22,7 @@ class OneDPiece(QueryAutoencoder):
         self.drop = drop
 
     def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
-        vectors, own = self.squeeze(self.latents(batch.images))
+        vectors, own = self.squeeze(self.latents(batch.images), progress)
         if self.drop:
             vectors = vectors[:, : tail_drop(vectors.shape[1])]
         return self.compare(self.pixels(vectors), batch.images, progress) | {"bottleneck": own}

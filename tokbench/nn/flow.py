@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from tokbench.nn.vit import Attention, initialise, learned, mlp
+from tokbench.nn.vit import Attention, initialise, learned, mlp, placed
 
 
 class FlowDecoder(nn.Module):
@@ -26,7 +26,8 @@ class FlowDecoder(nn.Module):
         super().__init__()
         self.patches, self.channels, self.width = patches, channels, width
         self.noised, self.embed = nn.Linear(channels, width), nn.Linear(dim, width)
-        self.positions, self.places, self.dropped = learned(patches, width), learned(tokens, width), learned(width)
+        self.positions = placed(math.isqrt(patches), width)
+        self.places, self.dropped = learned(tokens, width), learned(width)
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         modulate = [nn.Linear(width, 6 * width) for _ in range(2)]
         self.modulate = nn.ModuleDict(dict(zip(("patches", "tokens"), modulate, strict=True)))

@@ -14,6 +14,7 @@ from tokbench.nn.quantizers.fsq import FSQ
 from tokbench.nn.quantizers.kl import KL
 from tokbench.nn.quantizers.lfq import LFQ
 from tokbench.nn.quantizers.quantizer import Quantizer
+from tokbench.nn.quantizers.vq import VectorQuantizer
 from tokbench.nn.trainable import Autoencoder, Examples
 from tokbench.perturbation import Bits, Codes, Perturber
 from tokbench.tokenizer import Tokenizer, TokenizerSpec
@@ -40,18 +41,21 @@ class Bottlenecked(Autoencoder):
     def pixels(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         """What leaves the bottleneck, (B, *place, D), to images. `seeds` for decoders that sample, None in training."""
 
-    def squeeze(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents through the bottleneck: the vectors, and what it adds to the loss."""
+    def squeeze(self, latents: Tensor, progress: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Latents through the bottleneck: the vectors, and what it adds to the loss, at a share of the training."""
         place = latents.shape[1:-1]
         row = latents.flatten(1, -2)
         if isinstance(self.bottleneck, Quantizer):
             quantized = self.bottleneck(row)
+            late = isinstance(self.bottleneck, VectorQuantizer) and progress < self.bottleneck.used_from
+            if late and self.training:
+                return self.bottleneck.anchors(row)[:, :, 0].unflatten(1, place), quantized.loss.detach() * 0
             return quantized.vectors.unflatten(1, place), quantized.loss
         vectors, loss = self.bottleneck(row)
         return vectors.unflatten(1, place), loss
 
     def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
-        vectors, own = self.squeeze(self.latents(batch.images))
+        vectors, own = self.squeeze(self.latents(batch.images), progress)
         return self.compare(self.pixels(vectors), batch.images, progress) | {"bottleneck": own}
 
 

@@ -25,8 +25,11 @@ class Trainable(nn.Module, ABC):
 
     adversary: trained beside the model by an optimiser of its own and not stored with it. helpers: frozen
     networks that training looks through. bases: frozen models of other adapters that this one is built on. Both are
-    plain dicts, so that they are neither trained nor stored with it.
+    plain dicts, so that they are neither trained nor stored with it. kept_out: how the names of parameters begin that
+    are trained and not stored.
     """
+
+    kept_out: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()

@@ -35,6 +35,7 @@ class VQOptions(TypedDict, total=False):
     gradient: Gradient
     entropy: float
     entropy_temperature: float
+    used_from: float
 
 
 class VectorQuantizer(Quantizer):
@@ -47,6 +48,9 @@ class VectorQuantizer(Quantizer):
     restart_after: entries that so many training passes in a row did not use become latents of the present batch, drawn
     from torch's global generator; None never restarts one.
     gradient: what passes from vectors to latents. entropy: weight of the entropy loss at `entropy_temperature`.
+    used_from: the share of a training from which the decoder gets entries; before it, latents as an entry could hold
+    them. A row of tokens that is quantized from its first step learns nothing for long: latents and entries agree
+    before either says anything of an image. It is for whoever calls (`tokbench.nn.learned`) to heed.
     One process: the running means are not shared between several.
     Raises ValueError for options that do not exist or make no sense.
     """
@@ -70,6 +74,7 @@ class VectorQuantizer(Quantizer):
         gradient: Gradient = "straight-through",
         entropy: float = 0.0,
         entropy_temperature: float = 0.01,
+        used_from: float = 0.0,
     ) -> None:
         super().__init__()
         if update not in ("gradient", "ema") or gradient not in GRADIENTS:
@@ -81,6 +86,7 @@ class VectorQuantizer(Quantizer):
             raise ValueError(f"decay must lie in 0 to 1 and restart_after be at least 1: {decay}, {restart_after}")
         self.codebook_size, self.dim, self.normalised = codebook_size, dim, normalised
         self.commitment, self.entropy, self.entropy_temperature = commitment, entropy, entropy_temperature
+        self.used_from = used_from
         self.learned, self.decay, self.restart_after = update == "gradient", decay, restart_after
         self.passed = GRADIENTS[gradient]
 
