@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from tokbench.cli import main
 from tokbench.dataset import Dataset
-from tokbench.errors import AdapterError
+from tokbench.errors import AdapterError, MissingWeights
 from tokbench.nn.gan import Adversary
 from tokbench.nn.trainable import Autoencoder, Examples, Trainable
+from tokbench.parts import LARGEST, weight_parts
 from tokbench.protocol import TOKBENCH
 from tokbench.sources import open_sources
 from tokbench.train import Material, Recipe, batches, train
@@ -193,6 +194,27 @@ def test_weights_beyond_the_limit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="make the model smaller"):
         keep(nn.Linear(2048, 2048), tmp_path / "x.safetensors", told, "data")
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_of_several_files_are_whole_again_and_leave_nothing_behind(tmp_path: Path) -> None:
+    told, target = train(made(), MATERIAL, RECIPE), tmp_path / "x.safetensors"
+    keep(nn.Linear(8, 8), target, told, "data")
+    assert weight_parts(target) == [target]
+    large = nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(4)))
+    keep(large, target, told, "data")
+    parts = weight_parts(target)
+    assert [path.name for path in parts] == [f"x-0000{n}-of-00003.safetensors" for n in (1, 2, 3)]
+    assert not target.exists() and max(path.stat().st_size for path in parts) <= LARGEST
+    state: dict[str, torch.Tensor] = {}
+    for path in parts:
+        state |= load_file(path)
+    assert state.keys() == large.state_dict().keys()
+    assert all(torch.equal(state[name], value.half()) for name, value in large.state_dict().items())
+    parts[1].unlink()
+    with pytest.raises(MissingWeights, match="has 2 files of weights, which say that there are 3"):
+        weight_parts(target)
+    keep(nn.Linear(8, 8), target, told, "data")
+    assert weight_parts(target) == [target] and len(list(tmp_path.glob("*.safetensors"))) == 1
 
 
 def test_a_recipe_with_an_unknown_field_names_it(tmp_path: Path) -> None:

@@ -30,9 +30,11 @@ def write_weights(state: dict[str, Tensor], target: Path) -> None:
     from safetensors.torch import save_file
 
     shares = _shared_out(state)
-    if len(shares) > MOST:
+    most = max(map(_bytes_of, state.values()), default=0)
+    if len(shares) > MOST or most > LARGEST - _HEADER:
         raise AdapterError(
-            f"{target.name} would need {len(shares)} files of {LARGEST:,} bytes, more than {MOST}; make it smaller"
+            f"{target.name} would need {len(shares)} files and one of {most:,} bytes; there may be {MOST}, of "
+            f"{LARGEST:,} bytes each: make the model smaller"
         )
     paths = [target]
     if len(shares) > 1:
@@ -50,13 +52,17 @@ def _shared_out(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
     shares: list[dict[str, Tensor]] = [{}]
     held = 0
     for name, tensor in state.items():
-        size = tensor.numel() * tensor.element_size()
+        size = _bytes_of(tensor)
         if shares[-1] and held + size > LARGEST - _HEADER:
             shares.append({})
             held = 0
         shares[-1][name] = tensor
         held += size
     return shares
+
+
+def _bytes_of(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def weight_parts(target: Path) -> list[Path]:

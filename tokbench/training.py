@@ -130,7 +130,8 @@ def train_adapter(
     else:
         record = train(made, material, recipe, device=device, state=state, progress=progress)
     target = (out or variant.folder) / variant.file.name
-    keep(made, target, record, data, profile)
+    record.recipe["profile"] = profile
+    keep(made, target, record, data)
     state.unlink(missing_ok=True)
     return target, record
 
@@ -160,7 +161,7 @@ def open_network(name: str, toml: Path) -> tuple[Variant, nn.Module]:
     return own, restore(own, guarded(name, lambda: module.model(own)))
 
 
-def keep(model: nn.Module, target: Path, told: Trained, data: str, profile: str) -> None:
+def keep(model: nn.Module, target: Path, told: Trained, data: str) -> None:
     """Weights as float16 safetensors, and the record of their training as `<variant>.training.json`."""
     left_out = ("adversary.", *getattr(model, "kept_out", ()))
     state = {
@@ -169,7 +170,7 @@ def keep(model: nn.Module, target: Path, told: Trained, data: str, profile: str)
         if not key.startswith(left_out)
     }
     write_weights(state, target)
-    told.recipe |= {"data": data, "profile": profile}
+    told.recipe["data"] = data
     write_atomically(target.with_suffix(".training.json"), told.to_json().encode())
 
 
