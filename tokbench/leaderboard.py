@@ -14,6 +14,7 @@ import pandas as pd
 from tokbench.cells import CAVEAT, EXTENSIONS, of_one, plain
 from tokbench.errors import ResultError
 from tokbench.halves import INFINITY
+from tokbench.pruning.facts import PREFIX as PRUNED
 from tokbench.result import Result, load
 
 
@@ -133,7 +134,8 @@ def column_of(number: str) -> tuple[int, Column]:
 
 def read_all(out: Path) -> list[Result]:
     """Every result below a results folder, sorted by path. Raises ResultError for a broken one, or for none."""
-    paths = sorted(path for path in out.glob("*/*.json") if path.parent.name != "leaderboard")
+    found = (path for path in out.glob("*/*.json") if path.parent.name != "leaderboard")
+    paths = sorted(path for path in found if not path.name.startswith(PRUNED))
     if not paths:
         raise ResultError(f"{out} holds no results; run 'tokbench eval ... --out {out}' first")
     return [result for result in map(load, paths) if result.error is None]

@@ -85,7 +85,8 @@ def find_root(chosen: Path | None = None) -> Path | None:
 
 
 def _holds_plugins(place: Path) -> bool:
-    return any(place.glob("adapters/*/adapter.py")) or any(place.glob("datasets/*/dataset.toml"))
+    patterns = ("adapters/*/adapter.py", "adapters/*/network.py", "datasets/*/dataset.toml")
+    return any(any(place.glob(pattern)) for pattern in patterns)
 
 
 def dataset_folders(root: Path | None = None) -> dict[str, Path]:

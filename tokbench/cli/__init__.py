@@ -15,6 +15,7 @@ from tokbench.cli.judge import check, compare
 from tokbench.cli.look import leaderboard, list_, show, weights
 from tokbench.cli.official import import_tokbench
 from tokbench.cli.options import Group
+from tokbench.cli.prune import prune
 from tokbench.cli.stats import stats
 from tokbench.cli.train import train
 
@@ -28,5 +29,9 @@ def main() -> None:
             stream.reconfigure(errors="replace")
 
 
-for command in (eval_, list_, show, leaderboard, weights, stats, compare, check, audit, train, cache, import_tokbench):
+_COMMANDS = (
+    eval_, list_, show, leaderboard, weights, stats, compare, check, audit, train, prune, cache, import_tokbench,
+)  # fmt: skip
+
+for command in _COMMANDS:
     main.add_command(command)

@@ -72,8 +72,9 @@ def leaderboard(out: Path) -> None:
     """Rebuild every table (CSV and Markdown) from the result files, those of rate curves, and one of reported/."""
     from tokbench import rates, reported
     from tokbench.leaderboard import write
+    from tokbench.pruning.table import write as pruned
 
-    for path in (*write(out), *rates.write(out), *reported.write(out)):
+    for path in (*write(out), *rates.write(out), *reported.write(out), *pruned(out)):
         click.echo(path)
 
 

@@ -1,0 +1,263 @@
+"""`tokbench prune`: time in turns, facts row by row, tables, and what a user can do wrong."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+from safetensors.torch import save_file
+
+from tokbench.cli import main
+from tokbench.duel import Duel, duel
+from tokbench.errors import ResultError
+from tokbench.leaderboard import read_all
+from tokbench.pruning import table
+from tokbench.pruning.facts import Reduced, load, load_all
+
+timm = pytest.importorskip("timm", reason="timm is not installed: pip install 'tokbench[prune]'")
+
+CHECKOUT = Path(__file__).parent.parent
+VIT = """
+summary = "small"
+{base}
+[model]
+{model}
+
+[training]
+images = 16
+batch = 8
+"""
+SHAPE = """kind = "dense"
+classes = 4
+[model.vit]
+img_size = 16
+patch_size = 2
+embed_dim = 16
+depth = {depth}
+num_heads = 2"""
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root with small networks trained for two steps, and images of four classes."""
+    made = tmp_path_factory.mktemp("prune")
+    folder = made / "adapters" / "small"
+    folder.mkdir(parents=True)
+    (made / "datasets").mkdir()
+    shutil.copy(CHECKOUT / "adapters" / "vit_tiny_imagenet" / "network.py", folder)
+    base = 'base = "small.whole"'
+    texts = {
+        "whole": VIT.format(base="", model=SHAPE.format(depth=8)),
+        "half": VIT.format(base="", model=SHAPE.format(depth=4)),
+        "sit": VIT.format(base=base, model='kind = "slimmed"\nkeep = 0.5'),
+        "rates": VIT.format(base=base, model='kind = "rates"\nkeep = 0.5'),
+    }
+    for name, text in texts.items():
+        (folder / f"{name}.toml").write_text(text)
+    images(made / "images.parquet", 24, 4)
+    images(made / "three.parquet", 6, 3)
+    pq.write_table(pq.read_table(made / "images.parquet").drop_columns(["label"]), made / "bare.parquet")
+    trained = CliRunner().invoke(
+        main,
+        ["train", *(f"small.{name}" for name in texts), "--data", str(made / "images.parquet"), "--root", str(made)],
+    )
+    assert trained.exit_code == 0, trained.output
+    return made
+
+
+def images(path: Path, count: int, classes: int) -> None:
+    drawn = np.random.default_rng(0)
+    rows = []
+    for place in range(count):
+        buffer = io.BytesIO()
+        Image.fromarray(drawn.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(buffer, "PNG")
+        rows.append({"bytes": buffer.getvalue(), "path": f"{place:03}.png"})
+    pq.write_table(pa.table({"image": rows, "label": [place % classes for place in range(count)]}), path)
+
+
+def prune(root: Path, *words: str, data: str = "images.parquet", model: str = "small.whole") -> Result:
+    given = ["--model", model, "--data", str(root / data), "--root", str(root), "--batches", "2"]
+    return CliRunner().invoke(main, ["prune", *given, *words])
+
+
+def test_a_duel_is_of_medians_with_an_interval_and_a_control() -> None:
+    drawn = np.random.default_rng(0)
+    noise = drawn.normal(1, 0.005, (20, 4))
+    first, second = 0.3 * noise[:, :2], 0.2 * noise[:, 2:]
+    made = Duel(first, second)
+    low, high = made.interval()
+    assert low < made.ratio < high
+    assert made.ratio == pytest.approx(1.5, rel=0.01)
+    assert made.measured
+    assert not Duel(first, 0.3 * noise[:, 2:]).measured  # the interval holds 1
+    crooked = first.copy()
+    crooked[::2, 0] *= 1.2
+    crooked[1::2, 1] *= 1.2  # half of the calls, not by their place in a round
+    assert abs(Duel(crooked, second).control - 1) > 0.03
+    assert not Duel(crooked, second).measured
+    placed = first * np.array([1.1, 1.0])  # by their place: both halves hold as many
+    assert abs(Duel(placed, second).control - 1) < 0.03
+
+
+def test_a_duel_runs_in_turns_after_a_warm_up() -> None:
+    calls: list[str] = []
+    made = duel(lambda: calls.append("a"), lambda: calls.append("b"), 30, "cpu")
+    assert made.first.size == made.second.size == 30
+    assert "".join(calls) == "ab" * 3 + "abba" * 15
+
+
+def test_everything_is_measured_kept_and_not_measured_again(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    words = ["random", "evit", "lower_resolution", "sit_slim", "diffrate", "small.half", "--keep", "0.5,1", "--out"]
+    first = prune(root, *words, str(out))
+    assert first.exit_code == 1  # at keep 1 nothing is trained
+    assert "failed sit_slim: sit_slim is trained for one network and one keep" in first.output
+    found = {one.about["method"]: one for one in load_all(out)}
+    assert found.keys() == {"random", "evit", "lower_resolution", "sit_slim", "diffrate", "small.half"}
+    assert found["random"].rows.keys() == {"0.5", "1"}
+    whole = found["random"].rows["1"]
+    assert whole["top1_gap"]["value"] == 0 and whole["agreement"]["value"] == 1
+    assert whole["gflops"] == whole["whole_gflops"] == pytest.approx(whole["counted_gflops"])
+    half = found["random"].rows["0.5"]
+    assert half["gflops"] < whole["gflops"] and half["tokens"][-1][1] < 65
+    assert found["sit_slim"].about["training"] == "weights" and found["diffrate"].about["training"] == "rates"
+    assert found["sit_slim"].rows["0.5"]["training_images"] == 16
+    assert found["small.half"].rows.keys() == {"whole"} and len(found["small.half"].rows["whole"]["tokens"]) == 4
+    for one in found.values():
+        assert one.about["short"] is True
+        for row in one.rows.values():
+            (pace,) = row["pace"]
+            assert pace["speedup"]["repetitions"] >= 30 and pace["speedup"]["ms"] > 0
+            assert 0 <= pace["selector_ms"] < 10 * pace["speedup"]["ms"]
+    files = {path: path.read_bytes() for path in out.rglob("*.json")}
+    again = prune(root, *words, str(out))
+    assert {path: path.read_bytes() for path in out.rglob("*.json")} == files  # times, too
+    assert "**short**" in again.output and "## Nothing trained for it" in again.output
+    boards = CliRunner().invoke(main, ["leaderboard", "--out", str(out)])
+    assert boards.exit_code == 1 and "holds no results" in boards.output  # there are none of tokenizers
+    csv, md = table.write(out)
+    assert csv.name.startswith("pruning-") and csv.suffix == ".csv"
+    header, *lines = csv.read_text().splitlines()
+    assert header.startswith("method,keep,training,") and len(lines) == 9
+    text = md.read_text()
+    assert "## Trained for it" in text and "| SiT" in text
+    with pytest.raises(ResultError, match="holds no results"):
+        read_all(out)
+
+
+def test_a_row_of_another_network_is_measured_anew(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    assert prune(root, "random", "--keep", "0.5", "--out", str(out)).exit_code == 0
+    (path,) = out.rglob("*.json")
+    facts = json.loads(path.read_text())
+    facts["about"]["provenance"]["weights"] = {"other": "weights"}
+    facts["rows"]["0.7"] = facts["rows"]["0.5"]
+    path.write_text(json.dumps(facts))
+    assert prune(root, "random", "--keep", "0.5", "--out", str(out)).exit_code == 0
+    assert load(path).rows.keys() == {"0.5"}
+
+
+def test_rows_that_are_no_speed_up_say_so() -> None:
+    told = {"measured": False, "value": 1.4, "low": 0.9, "high": 2.0}
+    assert table.faster(told) == "none measured"
+    assert table.faster(told | {"measured": True}) == "1.40 [0.90, 2.00]"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["nothing"], 1, "no method 'nothing'; there are random, strided"),
+        ([], 2, "name a METHOD, or give --list"),
+        (["random", "--keep", "0"], 2, "every keep must lie in"),
+        (["random", "--keep", "half"], 2, "give numbers in"),
+        (["random", "--keep", "0.001"], 0, "random 0.001"),  # rounded up: one token stays
+        (["tome", "--batches", "x"], 2, "give whole numbers"),
+        (["diffrate", "--keep", "0.3"], 1, "or give --rates"),
+        (["diffrate", "--rates", "deit_s"], 1, "rates for 12 blocks and 197 tokens do not fit 8 blocks and 65 tokens"),
+        (["diffrate", "--rates", "missing.json"], 1, "give deit_s, or a JSON file"),
+        (["random", "--repetitions", "5"], 2, "30"),
+    ],
+)
+def test_what_cannot_be_is_said_and_how_it_could(
+    root: Path, tmp_path: Path, words: list[str], status: int, said: str
+) -> None:
+    done = prune(root, *words, "--out", str(tmp_path))
+    assert done.exit_code == status, done.output
+    assert said in done.output
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [("three.parquet", "has 3 classes, 0 to 2, and small.whole names 4"), ("bare.parquet", "has no labels")],
+)
+def test_images_must_have_the_networks_labels(root: Path, tmp_path: Path, data: str, said: str) -> None:
+    done = prune(root, "random", "--out", str(tmp_path), data=data)
+    assert done.exit_code == 1 and said in done.output
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("small.none", "no network 'small.none'; there are small.half"),
+        ("small.sit", "is no classifier whose tokens could be reduced, but a Slimmed"),
+        ("timm:no_such", "has no model 'no_such'"),
+        ("timm:resnet18@{folder}/resnet18.safetensors", "has no list of blocks"),
+        ("timm:vit_tiny_patch16_224@/missing.safetensors", "no weights file"),
+        ("timm:vit_tiny_patch16_224@{folder}/bad.safetensors", "is not a readable state dict"),
+        ("timm:vit_tiny_patch16_224", "give --allow-download, or timm:NAME@FILE"),
+    ],
+)
+def test_networks_that_cannot_be_had(root: Path, tmp_path: Path, model: str, said: str) -> None:
+    (tmp_path / "bad.safetensors").write_bytes(b"no tensors")
+    if "resnet18@" in model:
+        save_file(timm.create_model("resnet18").state_dict(), tmp_path / "resnet18.safetensors")
+    done = prune(root, "random", "--out", str(tmp_path), model=model.format(folder=tmp_path))
+    assert done.exit_code in (1, 2) and said in done.output, done.output
+
+
+def test_a_file_of_timms_weights_is_run(root: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    vit = timm.create_model("vit_tiny_patch16_224", num_classes=1000)
+    save_file(vit.state_dict(), tmp_path / "own.safetensors")
+    images(tmp_path / "thousand.parquet", 1000, 1000)
+    done = CliRunner().invoke(
+        main,
+        ["prune", "tome", "--model", f"timm:vit_tiny_patch16_224@{tmp_path / 'own.safetensors'}", "--keep", "0.5",
+         "--data", str(tmp_path / "thousand.parquet"), "--limit", "4", "--batches", "0", "--out", str(tmp_path / "out"),
+         "--root", str(root)],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    (one,) = load_all(tmp_path / "out")
+    assert one.about["short"] is False and one.about["provenance"]["data"]["side"] == 224
+    assert one.rows["0.5"]["pace"] == [] and one.rows["0.5"]["whole_gflops"] == pytest.approx(2 * 1.26, rel=0.03)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"about": {}, "rows": {}}', '{"rows": {"0.5": {}}}'])
+def test_broken_facts_are_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "prune-x.json"
+    path.write_text(text)
+    with pytest.raises(ResultError, match=r"prune-x\.json"):
+        load(path)
+
+
+def test_facts_with_a_row_without_its_numbers_are_named(tmp_path: Path) -> None:
+    about = {"model": "m", "method": "x", "title": "x", "training": "none", "dataset": "d", "num_images": 1,
+             "short": False, "provenance": {"device": "cpu", "data": {"limit": None}}}  # fmt: skip
+    path = Reduced(about, {"0.5": {"top1": {"value": 1.0}}}).save(tmp_path)
+    with pytest.raises(ResultError, match=r"keep 0\.5 has no top5"):
+        load(path)
+
+
+def test_the_list_names_methods_and_networks() -> None:
+    listed = CliRunner().invoke(main, ["prune", "--list"]).output.split()
+    assert {"random", "evit", "diffrate", "sit_slim", "lower_resolution", "vit_tiny_imagenet.d6"} <= set(listed)
+    assert "vit_tiny_imagenet.sit50" not in listed

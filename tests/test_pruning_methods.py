@@ -1,0 +1,243 @@
+"""Token reduction: the algebra of each method."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tokbench.errors import UsageError
+from tokbench.nn.trainable import Examples
+from tokbench.pruning.diffrate import DiffRate, Rates, absorb
+from tokbench.pruning.divprune import spread
+from tokbench.pruning.evit import fused
+from tokbench.pruning.flops import dense, flops, of_kept
+from tokbench.pruning.pruner import budget
+from tokbench.pruning.random import lots
+from tokbench.pruning.search import RateSearch
+from tokbench.pruning.sit_slim import SiTSlim, Slimmer, slimmed
+from tokbench.pruning.strided import spaced
+from tokbench.pruning.token_transforming import recovered, transform
+from tokbench.pruning.tome import ToMe, merge
+from tokbench.pruning.vit import recognise
+from tokbench.pruning.zero_tprune import ZeroTPrune, heads_with_a_say, page_rank, without_alike
+
+pytest.importorskip("timm", reason="timm is not installed: pip install 'tokbench[prune]'")
+
+
+def made(**changes: Any) -> Any:
+    """A small transformer with weights large enough that tokens matter."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    torch.manual_seed(0)
+    given = {"img_size": 32, "patch_size": 4, "embed_dim": 32, "depth": 8, "num_heads": 2, "num_classes": 10}
+    vit = VisionTransformer(**(given | changes)).eval().requires_grad_(False)
+    for parameter in vit.parameters():
+        parameter.normal_(std=0.2) if parameter.dim() > 1 else None
+    return vit
+
+
+def images(count: int = 3) -> Tensor:
+    return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def test_lots_are_even_and_follow_from_seed_and_place_alone() -> None:
+    drawn = lots(torch.arange(400), torch.arange(64))
+    assert torch.equal(drawn[7:8, :10], lots(torch.tensor([7]), torch.arange(10)))
+    ranks = drawn.argsort(dim=1).argsort(dim=1).double()
+    assert ranks.mean(0).sub(31.5).abs().max() < 5 * (64**2 / 12 / 400) ** 0.5
+    assert len(drawn.unique()) == drawn.numel()
+
+
+def test_strides_are_even() -> None:
+    like = torch.zeros(1)
+    assert spaced(10, 5, like).tolist() == [1, 3, 5, 7, 9]
+    assert spaced(7, 7, like).tolist() == list(range(7))
+    gaps = spaced(256, 180, like).diff()
+    assert set(gaps.tolist()) <= {1, 2}
+
+
+def test_evit_fuses_what_it_drops_with_weights_that_are_not_renormalised() -> None:
+    tokens, scores = torch.randn(2, 5, 3), torch.rand(2, 5)
+    chosen = torch.tensor([[0, 3], [1, 2]])
+    made_of = fused(tokens, scores, chosen)
+    expected = torch.stack(
+        [sum(scores[b, i] * tokens[b, i] for i in range(5) if i not in chosen[b]) for b in range(2)]  # type: ignore[misc]
+    )
+    torch.testing.assert_close(made_of[:, 0], expected)
+
+
+def test_tome_keeps_the_mean_weighted_by_size_and_merges_the_most_similar_pairs() -> None:
+    made_by = torch.Generator().manual_seed(0)
+    tokens, keys = torch.randn(2, 9, 4, generator=made_by), torch.randn(2, 9, 4, generator=made_by)
+    sizes = torch.randint(1, 5, (2, 9), generator=made_by).float()
+    merged, of = merge(tokens, keys, sizes, 6)
+    assert merged.shape == (2, 6, 4)
+    torch.testing.assert_close(of.sum(1), sizes.sum(1))
+    torch.testing.assert_close((merged * of[..., None]).sum(1), (tokens * sizes[..., None]).sum(1))
+    for b in range(2):  # by hand
+        unit = keys[b] / keys[b].norm(dim=1, keepdim=True)
+        pairs = {a: max(range(1, 9, 2), key=lambda o: float(unit[a] @ unit[o])) for a in range(0, 9, 2)}
+        gone = sorted(pairs, key=lambda a: -float(unit[a] @ unit[pairs[a]]))[:3]
+        left = [[a] for a in range(0, 9, 2) if a not in gone]
+        left += [[o, *(a for a in gone if pairs[a] == o)] for o in range(1, 9, 2)]
+        for place, group in enumerate(left):
+            mass = sizes[b, group]
+            torch.testing.assert_close(merged[b, place], (tokens[b, group] * mass[:, None]).sum(0) / mass.sum())
+            assert of[b, place] == mass.sum()
+
+
+@torch.inference_mode()
+def test_copies_that_merge_change_nothing() -> None:
+    """Proportional attention: tokens that are equal, merged, give the logits of all of them."""
+    vit = made(pos_embed="none", class_token=True, depth=4)
+    patch = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(3))
+    pixels = patch.repeat(1, 1, 8, 8)
+    whole = vit(pixels)
+    with ToMe().applied_to(vit, 0.7) as run:
+        torch.testing.assert_close(vit(pixels), whole, rtol=1e-4, atol=1e-5)
+    assert run.counts[-1][1] < 40
+
+
+def test_page_rank_is_the_power_iteration() -> None:
+    maps = torch.rand(2, 3, 7, 7, generator=torch.Generator().manual_seed(0))
+    maps = maps / maps.sum(-1, keepdim=True)
+    for rounds in (1, 5, 200):
+        scores = page_rank(maps.double(), rounds)
+        for b in range(2):
+            for head in range(3):
+                by_hand = np.ones(7)
+                by_hand[0] = 7**0.5
+                by_hand /= by_hand.sum()
+                matrix = maps[b, head].double().numpy()
+                for _ in range(rounds):
+                    by_hand = np.array([sum(matrix[j, i] * by_hand[j] for j in range(7)) for i in range(7)])
+                np.testing.assert_allclose(scores[b, head], by_hand, rtol=1e-9)
+    values, vectors = np.linalg.eig(maps[0, 0].double().numpy().T)
+    stationary = np.real(vectors[:, np.argmax(values.real)])
+    np.testing.assert_allclose(scores[0, 0], stationary / stationary.sum(), rtol=1e-6)
+
+
+def test_heads_with_even_scores_have_no_say_unless_all_are_even() -> None:
+    even, uneven = torch.full((10,), 0.1), torch.arange(10) / 45.0
+    say = heads_with_a_say(torch.stack([torch.stack([even, uneven]), torch.stack([even, even])]))
+    assert say.tolist() == [[0, 1], [1, 1]]
+
+
+def test_of_two_tokens_alike_the_less_important_goes() -> None:
+    keys = torch.eye(6)[None].clone()
+    keys[0, 4] = keys[0, 1]  # 4 is less important than 1 and its double
+    vote = torch.tensor([[0.9, 0.8, 0.7, 0.3, 0.2, 0.1]])
+    assert without_alike(keys, vote, 1).tolist() == [[0, 1, 2, 3, 5]]
+
+
+@torch.inference_mode()
+def test_zero_tprune_without_page_rank_or_likeness_is_another_choice() -> None:
+    vit, seen = made(), []
+    for pruner in (ZeroTPrune(), ZeroTPrune(page_rank=False), ZeroTPrune(similar=0.0), ZeroTPrune(heads=False)):
+        with pruner.applied_to(vit, 0.5):
+            seen.append(vit(images()))
+    assert all(not torch.equal(seen[0], other) for other in seen[1:3])
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 12])
+def test_greedy_diversity_is_the_slow_one_and_at_least_half_as_good_as_any(count: int) -> None:
+    for seed in range(20):
+        points = torch.randn(1, 12, 3, generator=torch.Generator().manual_seed(seed))
+        gaps = torch.cdist(points, points)
+        chosen = spread(gaps, count)[0].tolist()
+        away = gaps[0].numpy() + np.diag([np.inf] * 12)
+        slow = [int(away.min(1).argmax())]
+        while len(slow) < count:
+            rest = [i for i in range(12) if i not in slow]
+            slow.append(max(rest, key=lambda i: min(gaps[0, i, j] for j in slow)))
+        assert chosen == slow
+        if count in (2, 5):
+            best = max(min(gaps[0, i, j] for i, j in combinations(some, 2)) for some in combinations(range(12), count))
+            assert min(gaps[0, i, j] for i, j in combinations(chosen, 2)) >= best / 2
+
+
+def test_of_a_transform_pruning_and_merging_are_special_cases() -> None:
+    made_by = torch.Generator().manual_seed(0)
+    tokens, sizes = torch.randn(2, 8, 5, generator=made_by), torch.rand(2, 8, generator=made_by) + 0.5
+    anchors = torch.tensor([[0, 3, 5], [1, 2, 7]])
+    pruned, _ = transform(tokens, anchors, sizes, 0.1, "prune")
+    assert torch.equal(pruned @ tokens, tokens.gather(1, anchors[..., None].expand(-1, -1, 5)))
+    merged, of = transform(tokens, anchors, sizes, 0.1, "merge")
+    assert ((merged > 0).sum(1) == 1).all()  # disjoint rows
+    sharp, sharp_of = transform(tokens, anchors, sizes, 1e-4, "many-to-many")
+    torch.testing.assert_close(sharp, merged)
+    torch.testing.assert_close(sharp_of, of)
+    soft, soft_of = transform(tokens, anchors, sizes, 0.5, "many-to-many")
+    torch.testing.assert_close(soft.sum(2), torch.ones(2, 3))
+    torch.testing.assert_close(soft_of.sum(1), sizes.sum(1))
+    torch.testing.assert_close(
+        (soft @ tokens * soft_of[..., None]).sum(1), (tokens * sizes[..., None]).sum(1), rtol=1e-5, atol=1e-5
+    )
+    same = torch.ones(2, 8, 5) * torch.randn(2, 1, 5)
+    torch.testing.assert_close(recovered(soft @ same, soft), same)
+
+
+def test_diffrate_absorbs_as_a_plain_mean() -> None:
+    tokens = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [2.0, 0.0], [4.0, 0.0]]])
+    merged, sizes = absorb(tokens, torch.ones(1, 4), 2)
+    torch.testing.assert_close(merged[0], torch.tensor([[7 / 3, 0.0], [0.0, 1.0]]))
+    assert sizes.tolist() == [[3.0, 1.0]]
+
+
+@pytest.mark.parametrize(("prune", "merge_"), [((9, 8), (9,)), ((9, 8), (9, 9)), ((9, 8), (8, 9)), ((9, 8), (9, 1))])
+def test_rates_that_rise_or_leave_nothing_are_refused(prune: Any, merge_: Any) -> None:
+    with pytest.raises(UsageError, match="rates must give"):
+        Rates(prune, merge_)
+
+
+@torch.no_grad()
+def test_rates_are_learned_on_what_they_will_do() -> None:
+    """Masked in training, tokens must count for nothing: the logits are those of the reduced network."""
+    vit = made()
+    search = RateSearch(SimpleNamespace(vit=vit), 0.5)  # type: ignore[arg-type]
+    for place, (prune, merge_) in enumerate(zip(search.prune, search.merge, strict=True)):
+        for kept, step in ((prune, 2 * place + 1), (merge_, 2 * place + 2)):
+            assert isinstance(kept.logits, Tensor)
+            kept.logits.fill_(-50.0)
+            kept.logits[min(step, len(kept.logits) - 1)] = 50.0
+    rates = search.rates()
+    assert rates.merge[-1] < rates.merge[1] < 65
+    pruned, merged = search.counts()
+    masked = search._logits(images(), pruned, merged)
+    with DiffRate(rates).applied_to(vit, 0.5, kernel="eager"):
+        torch.testing.assert_close(vit(images()), masked, rtol=1e-3, atol=1e-4)
+    share = flops(search.sizes, of_kept(search.sizes, [count - 1 for count in rates.merge]))
+    assert float(search.share(merged)) == pytest.approx(share / flops(search.sizes, dense(search.sizes)), rel=1e-5)
+
+
+def test_learning_moves_rates_to_their_budget() -> None:
+    vit = made()
+    search = RateSearch(SimpleNamespace(vit=vit), 0.5)  # type: ignore[arg-type]
+    optimiser = torch.optim.Adam(search.parameters(), 0.3)
+    aim = budget(search.sizes, 0.5) / flops(search.sizes, dense(search.sizes))
+    for _ in range(25):
+        optimiser.zero_grad()
+        terms = search.loss(Examples(images(2), torch.tensor([1, 2])), 0.0)
+        sum(terms.values()).backward()  # type: ignore[union-attr]
+        optimiser.step()
+    assert search.share(search.counts()[1]).item() == pytest.approx(aim, abs=0.08)
+    assert all(parameter.grad is not None for parameter in search.merge.parameters())
+
+
+def test_a_slimmers_tokens_are_means_of_all() -> None:
+    slimmer = Slimmer(6, 3)
+    same = torch.ones(2, 8, 6)
+    torch.testing.assert_close(slimmer(same), same[:, :3])
+    sizes = recognise(made(img_size=56, depth=12)).sizes
+    assert slimmed(sizes, 0.5)[2:10:3] == [196, 98, 49]
+
+
+def test_a_slimmer_is_for_one_keep() -> None:
+    with pytest.raises(UsageError, match=r"trained for keep 0\.5"), SiTSlim([], 0.5).applied_to(made(), 0.7):
+        pass

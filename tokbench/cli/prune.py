@@ -1,0 +1,125 @@
+"""`tokbench prune`: token reduction inside a classifier, its accuracy and its time."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from tokbench.cli.options import (
+    choose_device,
+    data_option,
+    device_option,
+    download_option,
+    limit_option,
+    out_option,
+    progress_bar,
+    root_option,
+    say,
+    stoppable,
+)
+from tokbench.errors import MissingWeights, UsageError
+
+
+@click.command()
+@click.argument("methods", metavar="METHOD...", nargs=-1)
+@click.option("--model", default="vit_tiny_imagenet.d12", show_default=True, help="A network, or timm:NAME[@FILE].")
+@click.option("--keep", default="0.9,0.7,0.5,0.3", show_default=True, help="Shares of tokens, in (0, 1].")
+@data_option
+@limit_option
+@click.option("--batches", help="Batch sizes for time, 0 for none [default: 1,32,128; on a CPU 1,32].")
+@click.option("--repetitions", type=click.IntRange(min=30), default=30, show_default=True, help="Timings of each.")
+@click.option(
+    "--kernel", type=click.Choice(["sdpa", "eager"]), default="sdpa", show_default=True, help="Of reduced attention."
+)
+@click.option(
+    "--round-to", type=click.IntRange(min=1), default=1, show_default=True, help="Multiples for token counts."
+)
+@click.option("--rates", help="For diffrate: a JSON file with lists prune and merge, or deit_s (the authors').")
+@device_option
+@download_option
+@root_option
+@out_option("Where facts are written.")
+@click.option("--list", "listing", is_flag=True, help="Print what METHOD may be, and end.")
+def prune(
+    methods: tuple[str, ...],
+    model: str,
+    keep: str,
+    data: str,
+    limit: int | None,
+    batches: str | None,
+    repetitions: int,
+    kernel: str,
+    round_to: int,
+    rates: str | None,
+    device: str | None,
+    allow_download: bool,
+    root: Path | None,
+    out: Path,
+    listing: bool,
+) -> None:
+    """Measure token-reduction methods: accuracy against the whole network on the same images, FLOPs and real time.
+
+    METHOD: see --list; 'all' is every method that needs no training, with the controls. Rows that are measured already
+    are not measured again, so after an interruption the same command goes on. Exit status: 1 where a method could not
+    be run; the others are.
+    """
+    from tokbench.pruning.arms import CONTROLS, known
+    from tokbench.pruning.methods import METHODS
+
+    if listing:
+        click.echo("\n".join(known(root)))
+        return
+    if not methods:
+        raise UsageError("name a METHOD, or give --list")
+    from tokbench.pruning import table
+    from tokbench.pruning.models import load_subject, open_labelled
+    from tokbench.pruning.run import Bench, Plan, read_keeps
+
+    keeps = read_keeps(keep)
+    where = choose_device(device)
+    names = [name for given in methods for name in ((*METHODS, *CONTROLS) if given == "all" else (given,))]
+    sizes = _sizes(batches, where)
+    subject = load_subject(model, where, root, allow_download)
+    images = open_labelled(data, subject, limit, root)
+    plan = Plan("eager" if kernel == "eager" else "sdpa", sizes, repetitions, round_to, rates)
+    failed, found = False, {}
+    rows = 0
+    with stoppable(lambda: f"{rows} rows are kept; the same command goes on from there"), progress_bar() as bar:
+        bench = Bench(subject, images, where, plan, root)
+        for name in dict.fromkeys(names):
+            try:
+                for reduced, key in bench.run([name], keeps, out, bar, say):
+                    found[reduced.path], rows = reduced, rows + 1
+                    say(f"{name} {key}: {_short(reduced.rows[key])}")
+            except (UsageError, MissingWeights) as error:
+                say(f"failed {name}: {str(error).removeprefix(f'{name}: ')}")
+                failed = True
+    if found:
+        members = list(found.values())
+        click.echo(f"{table.legend(members)}{table.markdown(members)}", nl=False)
+    if failed:
+        sys.exit(1)
+
+
+def _short(row: dict[str, object]) -> str:
+    from tokbench.pruning.table import faster
+
+    top1, pace = row["top1"], row["pace"]
+    assert isinstance(top1, dict)
+    assert isinstance(pace, list)
+    times = [f"batch {one['batch']}: {faster(one['speedup'])}" for one in pace]
+    return ", ".join([f"top-1 {100 * top1['value']:.1f} %", *times])
+
+
+def _sizes(text: str | None, device: str) -> tuple[int, ...]:
+    if text is None:
+        return (1, 32) if device == "cpu" else (1, 32, 128)
+    try:
+        sizes = tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"--batches {text}: give whole numbers, as in 1,32") from error
+    if min(sizes) < 0 or (0 in sizes and len(sizes) > 1):
+        raise UsageError(f"--batches {text}: give sizes from 1, or 0 alone for no timing")
+    return () if sizes == (0,) else sizes

@@ -1,0 +1,144 @@
+"""Names on the command line to ways of running a classifier."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from tokbench.errors import MissingWeights, UsageError
+from tokbench.nn.classifier import Classifier
+from tokbench.parts import weight_parts
+from tokbench.plugins import network_files, read_record, read_variant
+from tokbench.pruning.diffrate import DEIT_S, DiffRate, Rates
+from tokbench.pruning.distil import Slimmed
+from tokbench.pruning.flops import flops, of_kept
+from tokbench.pruning.measure import Arm
+from tokbench.pruning.methods import METHODS, TRAINED
+from tokbench.pruning.models import Subject
+from tokbench.pruning.pruner import budget
+from tokbench.pruning.resolution import LowerResolution
+from tokbench.pruning.search import RateSearch
+from tokbench.pruning.vit import Sizes, recognise
+from tokbench.training import open_network
+from tokbench.weights import sha256_of
+
+CONTROLS = ("lower_resolution",)
+"""Beside random and strided: no method, but what one must beat."""
+KINDS = {"diffrate": "rates", "sit_slim": "slimmed"}
+"""What [model] kind says in the TOML of what a trained method has trained."""
+
+
+def known(root: Path | None = None) -> list[str]:
+    """Everything that `tokbench prune` takes as METHOD but networks of one's own."""
+    own = [name for name, toml in network_files(root).items() if _kind(read_variant(toml)) == "dense"]
+    return [*METHODS, *TRAINED, *CONTROLS, *own]
+
+
+def arms(
+    name: str, subject: Subject, keeps: Sequence[float], rates: str | None = None, root: Path | None = None
+) -> Iterator[Arm]:
+    """One for each keep, or the only one where there is nothing to keep: a method, a control, or another network that
+    was trained here as a control. `rates`: a JSON file of DiffRate's rates, or "deit_s" for the published ones.
+
+    Raises UsageError for unknown names and MissingWeights for what is not trained.
+    """
+    if name in METHODS:
+        pruner = METHODS[name]()
+        for keep in keeps:
+            yield Arm(name, pruner.title, keep, subject.vit, subject.vit, pruner)
+    elif name == "diffrate" and rates is not None:
+        yield _with_rates(subject, _read_rates(rates))
+    elif name in KINDS:
+        for keep in keeps:
+            yield _trained(name, subject, keep, root)
+    elif name in CONTROLS:
+        for keep in keeps:
+            smaller = LowerResolution(subject.vit, keep)
+            yield Arm(name, f"{smaller.title}, {smaller.side} px", keep, smaller, smaller.vit)
+    elif name in network_files(root):
+        yield _control(name, root)
+    else:
+        raise UsageError(f"no method '{name}'; there are {', '.join(known(root))}")
+
+
+def _kind(config: dict[str, Any]) -> Any:
+    return config.get("model", {}).get("kind")
+
+
+def _trained(name: str, subject: Subject, keep: float, root: Path | None) -> Arm:
+    for network, toml in network_files(root).items():
+        config = read_variant(toml)
+        whole = config.get("base") == subject.name and "ablation" not in config
+        if whole and _kind(config) == KINDS[name] and config["model"].get("keep") == keep:
+            return of_network(network, toml)
+    raise MissingWeights(
+        f"{name} is trained for one network and one keep, and nothing here is for {subject.name} at {keep:g}; write a "
+        f"TOML beside adapters/vit_tiny_imagenet/*.toml and run 'tokbench train' on it"
+        + (", or give --rates" if name == "diffrate" else "")
+    )
+
+
+def of_network(name: str, toml: Path) -> Arm:
+    """What a trained network of adapters/*/network.py is an arm of. Raises MissingWeights, UsageError."""
+    variant, network = open_network(name, toml)
+    weights = {path.name: sha256_of(path) for path in weight_parts(variant.file)}
+    record = read_record(toml)
+    if isinstance(network, Slimmed):
+        return Arm(
+            "sit_slim", network.pruner.title, network.keep, network.vit, network.vit, network.pruner, "weights", record,
+            weights,
+        )  # fmt: skip
+    if isinstance(network, RateSearch):
+        found = DiffRate(network.rates())
+        return Arm("diffrate", found.title, network.keep, network.vit, network.vit, found, "rates", record, weights)
+    raise UsageError(f"{name} is no token reduction, but a {type(network).__name__}")
+
+
+def _control(name: str, root: Path | None) -> Arm:
+    variant, network = open_network(name, network_files(root)[name])
+    if type(network) is not Classifier:
+        return of_network(name, network_files(root)[name])
+    weights = {path.name: sha256_of(path) for path in weight_parts(variant.file)}
+    vit: nn.Module = network.vit
+    title = f"{name}, whole"
+    return Arm(name, title, None, vit, vit, None, "weights", read_record(network_files(root)[name]), weights)
+
+
+def _with_rates(subject: Subject, rates: Rates) -> Arm:
+    sizes = recognise(subject.vit).sizes
+    pruner = DiffRate(rates)
+    keep = keep_of(sizes, flops(sizes, of_kept(sizes, pruner.plan(sizes, 0.5))))
+    return Arm("diffrate", f"{pruner.title}, given rates", keep, subject.vit, subject.vit, pruner, "rates")
+
+
+def _read_rates(text: str) -> Rates:
+    if text == "deit_s":
+        return DEIT_S
+    path = Path(text).expanduser()
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        return Rates(tuple(map(int, told["prune"])), tuple(map(int, told["merge"])))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"--rates {text}: give deit_s, or a JSON file with lists prune and merge, tokens for each block "
+            f"({type(error).__name__})"
+        ) from error
+
+
+def keep_of(sizes: Sizes, cost: int) -> float:
+    """The keep that stands for so many FLOPs, to three digits."""
+    keeps = [step / 1000 for step in range(1, 1001)]
+    return min(keeps, key=lambda keep: abs(budget(sizes, keep) - cost))
+
+
+def apart(arm: Arm) -> Arm:
+    """The same with a network of its own, as timing two networks in turns needs."""
+    if arm.forward is not arm.vit:
+        return arm  # it is a copy already
+    vit = copy.deepcopy(arm.vit)
+    return Arm(arm.method, arm.title, arm.keep, vit, vit, arm.pruner, arm.training, arm.trained, arm.weights)

@@ -1,0 +1,114 @@
+"""diffrate: how many tokens each block drops and how many it merges is learned (Chen et al., ICCV 2023,
+arXiv:2305.17997)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tokbench.errors import UsageError
+from tokbench.pruning.pruner import Pruner, Run, Training, nearest, pick
+from tokbench.pruning.vit import Attended, Sizes
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Tokens, CLS included, that stay after pruning and after merging in each block."""
+
+    prune: tuple[int, ...]
+    merge: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        falls = all(first >= second for first, second in zip(self.merge, self.merge[1:], strict=False))
+        fits = len(self.prune) == len(self.merge) and all(p >= m for p, m in zip(self.prune, self.merge, strict=True))
+        if not fits or not falls or min(self.merge, default=0) < 2:
+            raise UsageError(
+                "rates must give for each block the tokens after pruning and, no more than those, after merging; they "
+                "must not rise, nor leave less than CLS and one patch"
+            )
+
+
+DEIT_S = Rates(
+    (197, 196, 190, 168, 150, 139, 129, 117, 99, 78, 58, 3), (197, 194, 176, 156, 141, 133, 121, 107, 88, 64, 56, 3)
+)
+"""The authors' rates for DeiT-S at 2.9 GMAC (compression_rate.json of OpenGVLab/DiffRate)."""
+
+
+class DiffRate(Pruner):
+    """In each block tokens are sorted by what CLS looks at; the last ones are dropped, and the last of the rest merged
+    with the most similar of those that stay. Attention is proportional to sizes.
+
+    rates: learned (`tokbench.pruning.search`) or published.
+    """
+
+    title, source = "DiffRate", "arXiv:2305.17997"
+    training: ClassVar[Training] = "rates"
+    needs_cls = True
+    proportional = True
+
+    def __init__(self, rates: Rates | None = None) -> None:
+        self.rates = rates
+
+    def plan(self, sizes: Sizes, keep: float) -> list[int]:
+        """What the rates leave. Raises UsageError where they are for another transformer."""
+        assert self.rates is not None, "rates are given or, in a subclass, made here"
+        merge = self.rates.merge
+        if len(merge) != sizes.depth or max(merge) > sizes.patches + 1:
+            raise UsageError(
+                f"rates for {len(merge)} blocks and {merge[0]} tokens do not fit {sizes.depth} blocks and "
+                f"{sizes.patches + 1} tokens"
+            )
+        return [count - 1 for count in merge]
+
+    def reduce(self, tokens: Tensor, seen: Attended, count: int, run: Run) -> Tensor:
+        prefix, block = run.prefix, len(run.counts)
+        left = self.between(block, tokens.shape[1] - prefix, count)
+        order = seen.cls()[:, prefix:].argsort(dim=1, descending=True, stable=True)[:, :left]
+        sizes = run.sizes_of(tokens)
+        kept = pick(tokens, order, prefix)
+        of = torch.cat([sizes[:, :prefix], sizes.gather(1, order + prefix)], 1)
+        if left > count:
+            merged, grown = absorb(kept[:, prefix:], of[:, prefix:], count)
+            kept, of = torch.cat([kept[:, :prefix], merged], 1), torch.cat([of[:, :prefix], grown], 1)
+        run.sizes = of
+        return kept
+
+    def between(self, block: int, entering: int, count: int) -> int:
+        """Patch tokens after pruning, of which merging leaves `count`."""
+        assert self.rates is not None
+        return min(entering, max(count, self.rates.prune[block] - 1))
+
+
+class UniformRate(DiffRate):
+    """The control without learning: every block but the first takes away as many, half of them dropped, half merged."""
+
+    title, source = "DiffRate (uniform rates)", "control of arXiv:2305.17997"
+    training = "none"
+
+    def plan(self, sizes: Sizes, keep: float) -> list[int]:
+        plans = [
+            [max(sizes.patches - block * each, 1) for block in range(sizes.depth)] for each in range(sizes.patches // 2)
+        ]
+        return nearest(sizes, keep, plans)
+
+    def between(self, block: int, entering: int, count: int) -> int:
+        return count + (entering - count) // 2
+
+
+def absorb(tokens: Tensor, sizes: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Tokens (B, n, D) in order of importance, of sizes (B, n), to the first `count` and what they have taken in.
+
+    Each of the others goes to the most similar of the first, as a plain mean of all that meet there; its size counts
+    as far as it is similar (as in the authors' code: `size` times cosine is added, not more than the whole).
+    """
+    stay, go = tokens[:, :count], tokens[:, count:]
+    similar, to = (F.normalize(go, dim=-1) @ F.normalize(stay, dim=-1).transpose(1, 2)).max(2)
+    wide = to[..., None].expand_as(go)
+    met = torch.ones_like(sizes[:, :count]).scatter_add(1, to, torch.ones_like(similar))
+    merged = stay.scatter_add(1, wide, go) / met[..., None]
+    grown = sizes[:, :count].scatter_add(1, to, sizes[:, count:] * similar.clamp(0, 1))
+    return merged, grown

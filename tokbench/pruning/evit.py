@@ -1,0 +1,39 @@
+"""evit: the tokens that CLS looks at most stay, the others become one (Liang et al., ICLR 2022, arXiv:2202.07800)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tokbench.pruning.pruner import Pruner, Run, best, pick, staged
+from tokbench.pruning.vit import Attended, Sizes
+
+
+class EViT(Pruner):
+    """At each stage ceil(keep n) of n tokens, fused ones of earlier stages among them, and their fusion.
+
+    fuse: whether the others are blended into one more token, weighted by CLS's attention, which is not brought to sum 1
+    (as in the authors' code), or dropped. The scores cost one row of the map, O(N d).
+    """
+
+    title, source = "EViT", "arXiv:2202.07800"
+    needs_cls = True
+
+    def __init__(self, fuse: bool = True) -> None:
+        self.fuse = fuse
+
+    def plan(self, sizes: Sizes, keep: float) -> list[int]:
+        return staged(sizes, keep, extra=int(self.fuse))
+
+    def reduce(self, tokens: Tensor, seen: Attended, count: int, run: Run) -> Tensor:
+        scores = seen.cls()[:, run.prefix :]
+        chosen = best(scores, count - int(self.fuse))
+        kept = pick(tokens, chosen, run.prefix)
+        if not self.fuse:
+            return kept
+        return torch.cat([kept, fused(tokens[:, run.prefix :], scores, chosen)], 1)
+
+
+def fused(tokens: Tensor, scores: Tensor, chosen: Tensor) -> Tensor:
+    """The sum of score times token over those of (B, n, D) that are not `chosen` (B, k): (B, 1, D)."""
+    return scores.scatter(1, chosen, 0.0)[:, None] @ tokens

@@ -1,0 +1,81 @@
+"""What was measured of one method on one network, as a JSON file of facts: a row for each keep."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tokbench.errors import ResultError
+from tokbench.files import locked, write_atomically
+from tokbench.plugins import slug
+from tokbench.strict import loads
+
+PREFIX = "prune-"
+"""How the names of these files begin; a file of another task never does."""
+
+_ABOUT = ("model", "method", "title", "training", "dataset", "num_images", "short", "provenance")
+
+
+@dataclass
+class Reduced:
+    """One method on one network, data set and device.
+
+    about: what was measured, with provenance; two runs whose `about` differs are not mixed. rows: by keep, as text.
+    """
+
+    about: dict[str, Any]
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        """Where it lies below the results folder."""
+        limit = self.about["provenance"]["data"]["limit"]
+        data = self.about["dataset"] + (f".n{limit}" if limit else "")
+        device = slug(self.about["provenance"]["device"])
+        return Path(slug(self.about["model"])) / f"{PREFIX}{self.about['method']}.{data}.{device}.json"
+
+    def save(self, out: Path) -> Path:
+        """Written whole. Returns the path."""
+        target = out / self.path
+        facts = {"about": self.about, "rows": dict(sorted(self.rows.items(), reverse=True))}
+        with locked(target.parent):
+            write_atomically(target, (json.dumps(facts, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+        return target
+
+    def resumed(self, out: Path) -> Reduced:
+        """This with the rows that an earlier run of just the same has left, so that they need not be measured again."""
+        target = out / self.path
+        if not target.exists():
+            return self
+        earlier = load(target)
+        return Reduced(self.about, earlier.rows) if earlier.about == self.about else self
+
+
+def load(path: Path) -> Reduced:
+    """Raises ResultError, naming file and fault."""
+    try:
+        facts = loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ResultError(f"{path} is not readable ({str(error)[:200]}); delete it and run again") from error
+    about, rows = (facts.get(key) if isinstance(facts, dict) else None for key in ("about", "rows"))
+    whole = isinstance(about, dict) and all(key in about for key in _ABOUT) and isinstance(about["provenance"], dict)
+    if (
+        not isinstance(about, dict)
+        or not whole
+        or not isinstance(rows, dict)
+        or not all(isinstance(row, dict) for row in rows.values())
+    ):
+        raise ResultError(f"{path} does not hold a method's facts; delete it and run again")
+    for keep, row in rows.items():
+        for number in ("top1", "top5", "agreement", "top1_gap"):
+            entry = row.get(number)
+            if not isinstance(entry, dict) or not isinstance(entry.get("value"), int | float):
+                raise ResultError(f"{path}: keep {keep} has no {number}; delete it and run again")
+    return Reduced(about, rows)
+
+
+def load_all(out: Path) -> list[Reduced]:
+    """All below a results folder, sorted by path."""
+    return [load(path) for path in sorted(out.glob(f"*/{PREFIX}*.json")) if path.parent.name != "leaderboard"]

@@ -1,0 +1,37 @@
+"""Floating-point operations of a transformer from its token counts; two for each multiply-add."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tokbench.pruning.vit import Sizes
+
+FORMULA = (
+    "2 (4 n D^2 + 2 n^2 D) for the attention and 2 (2 m D h) for the MLP of each block, n and m the tokens that enter "
+    "them, h its hidden width; 2 P v D for P patches of v values, 2 D C for C classes. Norms, softmax, activations and "
+    "what chooses tokens are not counted"
+)
+
+Counts = Sequence[tuple[int, int]]
+"""For each block the tokens, prefix included, that enter its attention and its MLP."""
+
+
+def flops(sizes: Sizes, counts: Counts) -> int:
+    """Of one image, by FORMULA."""
+    width = sizes.width
+    blocks = sum(2 * (4 * n * width**2 + 2 * n**2 * width) + 2 * (2 * m * width * sizes.hidden) for n, m in counts)
+    return blocks + 2 * sizes.patches * sizes.patch_values * width + 2 * width * sizes.classes
+
+
+def dense(sizes: Sizes) -> list[tuple[int, int]]:
+    """The counts of a transformer that keeps all tokens."""
+    return [(sizes.prefix + sizes.patches,) * 2] * sizes.depth
+
+
+def of_kept(sizes: Sizes, kept: Sequence[int], after: bool = False) -> list[tuple[int, int]]:
+    """Counts from the patch tokens that each block leaves, reduced between attention and MLP, or `after` both."""
+    counts, entering = [], sizes.patches
+    for leaving in kept:
+        counts.append((sizes.prefix + entering, sizes.prefix + (entering if after else leaving)))
+        entering = leaving
+    return counts

@@ -1,0 +1,213 @@
+"""What token reduction does to a classifier: accuracy on the same images, operations, and time against the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from tokbench.bootstrap import bootstrap, bootstrap_pairs, entry, mean
+from tokbench.duel import Duel, duel
+from tokbench.errors import UsageError
+from tokbench.pruning.flops import Counts, dense, flops
+from tokbench.pruning.models import Labelled
+from tokbench.pruning.pruner import Pruner, Run, Training
+from tokbench.pruning.vit import Kernel, images_like, recognise
+from tokbench.speed import timed, with_peak
+
+CHUNK = 50
+"""Images of a pass for accuracy."""
+TRIES = 5
+"""Timings of each kernel of the whole network before the faster one becomes the baseline."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to run a classifier: `forward` gives logits for images of the subject; `vit` is the transformer inside.
+
+    keep: None where there is nothing to set. trained: what its training was, empty for none.
+    """
+
+    method: str
+    title: str
+    keep: float | None
+    forward: nn.Module
+    vit: nn.Module
+    pruner: Pruner | None = None
+    training: Training = "none"
+    trained: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, str] = field(default_factory=dict)
+
+    @contextmanager
+    def ready(self, kernel: Kernel, round_to: int = 1) -> Iterator[Run | None]:
+        """Reduced as long as the `with` block lasts, with one kernel for attention."""
+        with with_kernel(self.vit, kernel):
+            if self.pruner is None:
+                yield None
+            else:
+                with self.pruner.applied_to(self.vit, self.keep or 1.0, kernel=kernel, round_to=round_to) as run:
+                    yield run
+
+
+@contextmanager
+def with_kernel(vit: nn.Module, kernel: Kernel) -> Iterator[None]:
+    """timm's attention by one kernel; as before behind the `with` block."""
+    attentions = [block.attn for block in recognise(vit).blocks]
+    before = [attention.fused_attn for attention in attentions]
+    try:
+        for attention in attentions:
+            attention.fused_attn = kernel == "sdpa"
+        yield
+    finally:
+        for attention, fused in zip(attentions, before, strict=True):
+            attention.fused_attn = fused
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Of N images: positions, labels, and the five likeliest classes, the likeliest first, (N, 5)."""
+
+    index: np.ndarray
+    labels: np.ndarray
+    top: np.ndarray
+
+    @property
+    def first(self) -> np.ndarray:
+        """Whether the likeliest class is right, (N,), 1 or 0."""
+        return (self.top[:, 0] == self.labels).astype(float)
+
+    @property
+    def fifth(self) -> np.ndarray:
+        """Whether one of the five is right."""
+        return (self.top == self.labels[:, None]).any(1).astype(float)
+
+
+@torch.inference_mode()
+def predict(
+    arm: Arm, images: Labelled, device: str, kernel: Kernel, round_to: int, told: Callable[[int, int], None]
+) -> tuple[Predictions, Counts]:
+    """Over all images of a data set; and the tokens of each block in the last pass, as recorded."""
+    index, labels, top = [], [], []
+    counts: Counts = dense(recognise(arm.vit).sizes)
+    with arm.ready(kernel, round_to) as run:
+        for positions, seeds, pixels, classes in images.batches(CHUNK, device):
+            if run is not None:
+                run.seeds = seeds
+            logits = arm.forward(pixels)
+            top.append(logits.topk(min(5, logits.shape[1]), dim=1).indices.cpu().numpy())
+            index.append(positions.numpy())
+            labels.append(classes.numpy())
+            told(sum(map(len, index)), len(images.dataset))
+        if run is not None:
+            counts = run.planned
+    return Predictions(np.concatenate(index), np.concatenate(labels), np.concatenate(top)), counts
+
+
+def accuracy(arm: Predictions, whole: Predictions) -> dict[str, Any]:
+    """Top-1, top-5, how often the likeliest class is the whole network's, and what top-1 lost, paired by image."""
+    agree = (arm.top[:, 0] == whole.top[:, 0]).astype(float)
+    numbers = {"top1": arm.first, "top5": arm.fifth, "agreement": agree}
+    gaps = bootstrap_pairs(whole.first, arm.first, 0)
+    gap = entry(mean(arm.first) - mean(whole.first), gaps)
+    return {name: entry(mean(values), bootstrap(values, 0)) for name, values in numbers.items()} | {"top1_gap": gap}
+
+
+@torch.inference_mode()
+def counted_flops(arm: Arm, images: Tensor, round_to: int = 1) -> int:
+    """Of one image by PyTorch's counter of matrix products, attention computed by them: a check of the formula."""
+    with arm.ready("eager", round_to), FlopCounterMode(display=False) as counter:
+        arm.forward(images[:1])
+    return int(counter.get_total_flops())
+
+
+@dataclass(frozen=True)
+class Pace:
+    """At one batch size: the whole network by its faster kernel, and by the arm's, against the arm."""
+
+    batch: int
+    best_kernel: Kernel
+    best: Duel
+    same: Duel
+    selector_seconds: float
+    peak_mib: float | None
+    whole_peak_mib: float | None
+
+    def facts(self) -> dict[str, Any]:
+        told = {"batch": self.batch, "best_kernel": self.best_kernel, "peak_mib": self.peak_mib}
+        told |= {"whole_peak_mib": self.whole_peak_mib, "selector_ms": self.selector_seconds * 1000}
+        return told | {"speedup": _of(self.best), "speedup_same_kernel": _of(self.same)}
+
+
+def _of(made: Duel) -> dict[str, Any]:
+    low, high = made.interval()
+    return {
+        "value": made.ratio, "low": low, "high": high, "control": made.control, "measured": made.measured,
+        "whole_ms": float(np.median(made.first)) * 1000, "ms": float(np.median(made.second)) * 1000,
+        "repetitions": made.second.size,
+    }  # fmt: skip
+
+
+@torch.inference_mode()
+def pace(arm: Arm, whole: Arm, batch: int, device: str, kernel: Kernel, repetitions: int, round_to: int = 1) -> Pace:
+    """Time of one batch against the whole network's, in turns. `whole` must be a network of its own."""
+    images = images_like(recognise(whole.vit), batch)
+    if arm.vit is whole.vit:
+        raise UsageError("what is timed against itself needs a copy")
+    seconds = {}
+    for tried in ("sdpa", "eager"):
+        with whole.ready(tried):
+            run = [timed(partial(whole.forward, images), device)[1] for _ in range(TRIES + 1)]
+        seconds[tried] = float(np.median(run[1:]))
+    best: Kernel = "sdpa" if seconds["sdpa"] <= seconds["eager"] else "eager"
+    with arm.ready(kernel, round_to) as state:
+        duels = {}
+        for tried in dict.fromkeys((best, kernel)):
+            with whole.ready(tried):
+                duels[tried] = duel(partial(whole.forward, images), partial(arm.forward, images), repetitions, device)
+                if tried == best:
+                    whole_peak = with_peak(partial(whole.forward, images), device)[1]
+        peak = with_peak(partial(arm.forward, images), device)[1]
+        spent = _selecting(arm, state, images)
+    return Pace(batch, best, duels[best], duels[kernel], spent, peak, whole_peak)
+
+
+def _selecting(arm: Arm, state: Run | None, images: Tensor) -> float:
+    """Median seconds that choosing and blending take in one pass."""
+    if state is None:
+        return 0.0
+    state.timing, spent = True, []
+    for _ in range(TRIES):
+        arm.forward(images)
+        spent.append(state.selector_seconds)
+    state.timing = False
+    return float(np.median(spent))
+
+
+def shares(counts: Counts, arm: Arm, whole: Arm) -> dict[str, Any]:
+    """Operations by the formula, of the arm and of the whole network, in GFLOPs an image."""
+    own, theirs = recognise(arm.vit).sizes, recognise(whole.vit).sizes
+    return {
+        "tokens": [list(pair) for pair in counts],
+        "gflops": flops(own, counts) / 1e9,
+        "whole_gflops": flops(theirs, dense(theirs)) / 1e9,
+    }
+
+
+def check_same(vit: nn.Module, arms: Sequence[Pruner]) -> None:
+    """Nothing reduced, a network must say what it says by itself. Raises UsageError where it does not: then its blocks
+    compute what this package does not know."""
+    images = images_like(recognise(vit), 2)
+    with torch.inference_mode(), with_kernel(vit, "sdpa"):
+        alone = vit(images)
+        for pruner in arms:
+            with pruner.applied_to(vit, 1.0):
+                gap = float((vit(images) - alone).abs().max())
+            if not gap <= 1e-4 * max(1.0, float(alone.abs().max())):
+                raise UsageError(f"{type(vit).__name__} is not recognised: with all tokens its logits move by {gap:g}")

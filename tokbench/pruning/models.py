@@ -1,0 +1,168 @@
+"""The transformers whose tokens are reduced: trained here, or timm's with weights that users have."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokbench.dataset import Dataset, open_dataset
+from tokbench.errors import DataError, MissingWeights, UsageError
+from tokbench.nn.classifier import Classifier
+from tokbench.parts import weight_parts
+from tokbench.plugins import network_files, read_record
+from tokbench.protocol import TOKBENCH
+from tokbench.pruning.vit import recognise
+from tokbench.state import load_strictly, read_state
+from tokbench.tasks import image_seeds
+from tokbench.training import open_network
+from tokbench.weights import Found, WeightFile, sha256_of
+
+PREFIX = "timm:"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A classifier and how it wants its images: short side scaled to `scaled`, centre crop of `side` px, then less
+    `mean` and over `std`, of values in [0, 1]. weights: sha256 by file; training: what it was, where it was here."""
+
+    name: str
+    vit: nn.Module
+    side: int
+    scaled: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    filter: str = "bicubic"
+    weights: dict[str, str] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def short(self) -> bool:
+        """Whether it was trained here too briefly for its accuracy to mean anything."""
+        return self.training.get("recipe", {}).get("profile") == "cpu"
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) in [0, 1], S = `scaled`, as the network wants them."""
+        edge = (images.shape[-1] - self.side) // 2
+        cut = images[..., edge : edge + self.side, edge : edge + self.side]
+        mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (self.mean, self.std))
+        return (cut - mean) / std
+
+
+def load_subject(name: str, device: str, root: Path | None = None, allow_download: bool = False) -> Subject:
+    """A network of adapters/*/network.py by its name; or timm's, as `timm:ARCHITECTURE` with weights from the hub
+    (downloaded with `allow_download`, or from its cache) or `timm:ARCHITECTURE@FILE` with those of a file.
+
+    Raises UsageError for unknown names and for networks that are not recognised, MissingWeights without weights.
+    """
+    made = _of_timm(name, allow_download) if name.startswith(PREFIX) else _trained_here(name, root)
+    recognise(made.vit)
+    made.vit.to(device).eval().requires_grad_(False)
+    return made
+
+
+def _trained_here(name: str, root: Path | None) -> Subject:
+    files = network_files(root)
+    if name not in files:
+        raise UsageError(
+            f"no network '{name}'; there are {', '.join(files) or 'none'}, and {PREFIX}ARCHITECTURE[@FILE]"
+        )
+    variant, network = open_network(name, files[name])
+    if type(network) is not Classifier:
+        raise UsageError(f"{name} is no classifier whose tokens could be reduced, but a {type(network).__name__}")
+    side = recognised_side(network.vit)
+    weights = {path.name: sha256_of(path) for path in weight_parts(variant.file)}
+    half = (0.5, 0.5, 0.5)
+    return Subject(name, network.vit, side, side, half, half, weights=weights, training=read_record(files[name]))
+
+
+def recognised_side(vit: Any) -> int:
+    return int(vit.patch_embed.img_size[0])
+
+
+def timm_library() -> Any:
+    """Raises UsageError where timm is not installed."""
+    try:
+        return importlib.import_module("timm")
+    except ImportError as error:
+        raise UsageError(f"needs timm ({error}); pip install 'tokbench[prune]'") from error
+
+
+def _of_timm(name: str, allow_download: bool) -> Subject:
+    timm = timm_library()
+    architecture, _, path = name.removeprefix(PREFIX).partition("@")
+    if not timm.is_model(architecture):
+        raise UsageError(f"timm {timm.__version__} has no model '{architecture}'; timm.list_models() names them")
+    if path:
+        vit, weights = _from_file(timm, architecture, Path(path).expanduser())
+    else:
+        vit, weights = _from_hub(timm, architecture, allow_download)
+    told = timm.data.resolve_model_data_config(vit)
+    side = told["input_size"][-1]
+    scaled = int(side / told["crop_pct"])
+    mean, std, kind = tuple(told["mean"]), tuple(told["std"]), told["interpolation"]
+    if kind not in ("bicubic", "bilinear"):
+        raise UsageError(f"{name} wants its images scaled with '{kind}'; there are bicubic and bilinear")
+    return Subject(name, vit, side, scaled, mean, std, kind, weights)
+
+
+def _from_file(timm: Any, architecture: str, path: Path) -> tuple[nn.Module, dict[str, str]]:
+    if not path.is_file():
+        raise MissingWeights(f"{architecture}: no weights file {path}")
+    vit = timm.create_model(architecture, pretrained=False)
+    found = Found(path, WeightFile(path.name, "", f"of timm's {architecture}"), sha256_of(path))
+    load_strictly(architecture, vit, read_state(architecture, found), found, assign=False)
+    return vit, {path.name: found.sha256}
+
+
+def _from_hub(timm: Any, architecture: str, allow_download: bool) -> tuple[nn.Module, dict[str, str]]:
+    hub: Any = importlib.import_module("huggingface_hub.constants")
+    before = hub.HF_HUB_OFFLINE
+    hub.HF_HUB_OFFLINE = before or not allow_download
+    try:
+        vit = timm.create_model(architecture, pretrained=True)
+    except Exception as error:  # hub, network and readers raise many classes
+        remedy = "see whether it is on the hub" if allow_download else "give --allow-download, or timm:NAME@FILE"
+        raise MissingWeights(f"{architecture}: no weights ({str(error).splitlines()[0][:150]}); {remedy}") from error
+    finally:
+        hub.HF_HUB_OFFLINE = before
+    return vit, {}
+
+
+@dataclass
+class Labelled:
+    """A data set with labels, as a subject wants it."""
+
+    dataset: Dataset
+    labels: dict[str, int]
+    subject: Subject
+
+    def batches(self, batch_size: int, device: str) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Positions (B,), seeds (B,), images ready for the network, labels (B,)."""
+        reader = self.dataset.batches(batch_size)
+        for images in reader:
+            reader.ahead()
+            seeds = torch.tensor(image_seeds(0, images.index.tolist(), 1))
+            labels = torch.tensor([self.labels[name] for name in images.names])
+            yield images.index, seeds, self.subject.prepared(images.reference.to(device)), labels
+
+
+def open_labelled(data: str, subject: Subject, limit: int | None, root: Path | None = None) -> Labelled:
+    """Raises DataError where the data set has no labels, or others than the network names."""
+    protocol = TOKBENCH if subject.filter == TOKBENCH.filter else TOKBENCH.but("tokbench", filter=subject.filter)
+    dataset = open_dataset(data, protocol, subject.scaled, limit, root)
+    labels = dataset.source.labels()
+    if labels is None:
+        raise DataError(f"{dataset.name} has no labels, so there is no accuracy; bring Parquet with a column 'label'")
+    named, present = recognise(subject.vit).sizes.classes, set(labels.values())
+    if len(present) != named or not present <= set(range(named)):
+        raise DataError(
+            f"{dataset.name} has {len(present)} classes, {min(present)} to {max(present)}, and {subject.name} names "
+            f"{named}: these are not the labels that it was trained on"
+        )
+    return Labelled(dataset, labels, subject)

@@ -1,0 +1,150 @@
+"""`tokbench prune`: methods and keeps in, facts out; what is measured is kept row by row."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import tokbench
+from tokbench.bootstrap import tidy
+from tokbench.errors import UsageError
+from tokbench.provenance import code_of, describe_protocol
+from tokbench.pruning.arms import apart, arms
+from tokbench.pruning.facts import Reduced
+from tokbench.pruning.flops import FORMULA
+from tokbench.pruning.measure import Arm, Predictions, accuracy, check_same, counted_flops, pace, predict, shares
+from tokbench.pruning.models import Labelled, Subject
+from tokbench.pruning.vit import Kernel, images_like, recognise
+from tokbench.speed import describe
+
+WHOLE = "whole"
+"""The name of the network as it is, in facts and tables."""
+
+Told = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to measure: attention's kernel, batch sizes for time (none: no time), timings of each, multiples for counts
+    of tokens, DiffRate's given rates."""
+
+    kernel: Kernel = "sdpa"
+    batches: tuple[int, ...] = (1, 32, 128)
+    repetitions: int = 30
+    round_to: int = 1
+    rates: str | None = None
+
+
+class Bench:
+    """One network on one data set and device."""
+
+    def __init__(self, subject: Subject, images: Labelled, device: str, plan: Plan, root: Path | None = None) -> None:
+        self.subject, self.images, self.device, self.plan, self.root = subject, images, device, plan, root
+        self.whole = Arm(WHOLE, WHOLE, None, subject.vit, subject.vit)
+        self._predictions: Predictions | None = None
+
+    def run(
+        self, names: Sequence[str], keeps: Sequence[float], out: Path, told: Told, warn: Callable[[str], None]
+    ) -> Iterator[tuple[Reduced, str]]:
+        """Measures what is not in `out` yet and yields after each row what is known of its method, and the row's keep.
+
+        Raises UsageError and MissingWeights for a method or keep that cannot be; rows before it are kept.
+        """
+        for name in names:
+            for arm in arms(name, self.subject, keeps, self.plan.rates, self.root):
+                if arm.pruner is not None:
+                    check_same(arm.vit, [arm.pruner])
+                kept = Reduced(self.about(arm)).resumed(out)
+                key = WHOLE if arm.keep is None else f"{arm.keep:g}"
+                if key not in kept.rows:
+                    kept.rows[key] = self.row(arm, told)
+                    kept.save(out)
+                yield kept, key
+
+    def predictions(self, told: Told) -> Predictions:
+        """The whole network's, made once."""
+        if self._predictions is None:
+            self._predictions, _ = predict(
+                self.whole, self.images, self.device, "sdpa", 1, lambda done, total: told("whole images", done, total)
+            )
+        return self._predictions
+
+    def row(self, arm: Arm, told: Told) -> dict[str, Any]:
+        """Everything about one arm."""
+        whole, plan = self.predictions(told), self.plan
+        label = f"{arm.method} {arm.keep:g}" if arm.keep else arm.method
+        own, counts = predict(
+            arm, self.images, self.device, plan.kernel, plan.round_to,
+            lambda done, total: told(f"{label} images", done, total),
+        )  # fmt: skip
+        row: dict[str, Any] = {"title": arm.title, **accuracy(own, whole), **shares(counts, arm, self.whole)}
+        images = images_like(recognise(self.subject.vit), 1)
+        row["counted_gflops"] = counted_flops(arm, images, plan.round_to) / 1e9
+        row["training_seconds"], row["training_images"] = arm.trained.get("seconds", 0), arm.trained.get("images", 0)
+        row["training_profile"] = arm.trained.get("recipe", {}).get("profile")
+        row["weights"] = arm.weights
+        row["pace"] = []
+        for place, batch in enumerate(plan.batches):
+            told(f"{label} batch sizes", place, len(plan.batches))
+            made = pace(apart(arm), self.whole, batch, self.device, plan.kernel, plan.repetitions, plan.round_to)
+            row["pace"].append(_tidied(made.facts()))
+        return row
+
+    def about(self, arm: Arm) -> dict[str, Any]:
+        """What of a method is the same for all its rows."""
+        dataset, subject = self.images.dataset, self.subject
+        self.predictions(lambda what, done, total: None)  # the data set's hash is known after a pass
+        title = arm.pruner.title if arm.pruner else arm.title.split(",")[0]
+        packages = ("torch", "timm", "numpy")
+        return {
+            "model": subject.name,
+            "method": arm.method,
+            "title": title,
+            "training": arm.training if arm.pruner is None else arm.pruner.training,
+            "dataset": dataset.name,
+            "num_images": len(self.predictions(lambda what, done, total: None).labels),
+            "short": subject.short,
+            "provenance": {
+                "device": describe(self.device),
+                "processor": _processor(self.device),
+                "kernel": self.plan.kernel,
+                "repetitions": self.plan.repetitions,
+                "round_to": self.plan.round_to,
+                "formula": FORMULA,
+                "weights": subject.weights,
+                "data": {"sha256": dataset.sha256, "limit": dataset.limit, "side": subject.side},
+                "protocol": describe_protocol(dataset.protocol),
+                "code_sha256": code_of(Path(tokbench.__file__).parent / "pruning"),
+                "versions": {"tokbench": tokbench.__version__, "python": platform.python_version()}
+                | {package: importlib.metadata.version(package) for package in packages},
+            },
+        }
+
+
+def _processor(device: str) -> str:
+    """The CPU's name and instructions, which decide its kernels; nothing more of a GPU."""
+    return torch.backends.cpu.get_cpu_capability() if device == "cpu" else ""
+
+
+def _tidied(told: Any) -> Any:
+    """Ten digits of every float, None for NaN."""
+    if isinstance(told, dict):
+        return {key: _tidied(value) for key, value in told.items()}
+    return tidy(told) if isinstance(told, float) else told
+
+
+def read_keeps(text: str) -> list[float]:
+    """`.9,.7,.5` as numbers. Raises UsageError outside (0, 1]."""
+    try:
+        keeps = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--keep {text}: give numbers in (0, 1], as in .9,.7,.5") from error
+    if not keeps or not all(0 < keep <= 1 for keep in keeps):
+        raise UsageError(f"--keep {text}: every keep must lie in (0, 1]")
+    return keeps

@@ -1,0 +1,58 @@
+"""sit_slim: learned weights blend all tokens into fewer (Zong et al., ECCV 2022, arXiv:2111.12624)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tokbench.errors import UsageError
+from tokbench.pruning.pruner import Pruner, Run, stages
+from tokbench.pruning.vit import Attended, Sizes
+
+
+class Slimmer(nn.Module):
+    """Tokens (B, n, D) to `count` tokens, each a mean of all with weights that a small network gives (TSM)."""
+
+    def __init__(self, width: int, count: int) -> None:
+        super().__init__()
+        self.weigh = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, width // 2), nn.GELU(), nn.Linear(width // 2, count)
+        )
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return (self.weigh(tokens) * self.scale).softmax(1).transpose(1, 2) @ tokens
+
+
+class SiTSlim(Pruner):
+    """After the block of each stage its slimmer; trained together with the network, for one `keep`."""
+
+    title, source = "SiT", "arXiv:2111.12624"
+    training = "weights"
+    after = True
+
+    def __init__(self, slimmers: Sequence[nn.Module], keep: float) -> None:
+        self.slimmers, self.keep = slimmers, keep
+
+    def plan(self, sizes: Sizes, keep: float) -> list[int]:
+        """Raises UsageError for another `keep` than that of its training."""
+        if keep != self.keep:
+            raise UsageError(f"{self.title} was trained for keep {self.keep:g}; {keep:g} needs a training of its own")
+        return slimmed(sizes, keep)
+
+    def reduce(self, tokens: Tensor, seen: Attended, count: int, run: Run) -> Tensor:
+        done = run.memory.get("slimmed", 0)
+        run.memory["slimmed"] = done + 1
+        return torch.cat([tokens[:, : run.prefix], self.slimmers[done](tokens[:, run.prefix :])], 1)
+
+
+def slimmed(sizes: Sizes, keep: float) -> list[int]:
+    """Patch tokens that each block leaves: floor(n keep^i) after stage i."""
+    kept, passed = [], 0
+    for block in range(sizes.depth):
+        passed += block in stages(sizes.depth)
+        kept.append(math.floor(sizes.patches * keep**passed))
+    return kept

@@ -1,0 +1,21 @@
+"""strided: evenly spaced tokens stay, the control that looks at no image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tokbench.pruning.pruner import Pruner, Run, pick
+from tokbench.pruning.vit import Attended
+
+
+class Strided(Pruner):
+    title, source = "strided", "control"
+
+    def reduce(self, tokens: Tensor, seen: Attended, count: int, run: Run) -> Tensor:
+        return pick(tokens, spaced(tokens.shape[1] - run.prefix, count, tokens).expand(len(tokens), -1), run.prefix)
+
+
+def spaced(n: int, count: int, like: Tensor) -> Tensor:
+    """`count` of n places, in the middle of as many equal parts, (count,)."""
+    return ((torch.arange(count, device=like.device) * 2 + 1) * n).div(2 * count, rounding_mode="floor")

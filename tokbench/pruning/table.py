@@ -1,0 +1,159 @@
+"""Facts of token reduction to tables: one for each network, data set and device, as speed compares only within one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tokbench.leaderboard import table
+from tokbench.plugins import slug
+from tokbench.pruning.facts import Reduced, load_all
+
+NONE = "none measured"
+
+FREE = "Nothing trained for it"
+LEARNED = "Trained for it"
+
+
+def groups(found: Sequence[Reduced]) -> dict[str, list[Reduced]]:
+    """What may stand in one table, by its name: the same device, network, weights, images, kernel and code."""
+    by_name: dict[str, dict[str, list[Reduced]]] = {}
+    for one in found:
+        told = one.about["provenance"]
+        name = f"pruning-{slug(told['device'])}"
+        same = [one.about[key] for key in ("model", "dataset", "num_images")]
+        same += [told["data"], told["weights"], told["kernel"], told["round_to"], told["processor"]]
+        by_name.setdefault(name, {}).setdefault(repr(same), []).append(one)
+    tables = {}
+    for name, sets in by_name.items():
+        for members in sets.values():
+            told = members[0].about
+            tables[name if len(sets) == 1 else f"{name}.{slug(told['model'])}.{told['dataset']}"] = members
+    return dict(sorted(tables.items()))
+
+
+def rows(found: Sequence[Reduced]) -> list[tuple[Reduced, float | None, dict[str, Any]]]:
+    """Every row with its keep, by method and falling keep."""
+    listed = []
+    for one in sorted(found, key=lambda one: (one.about["training"] != "none", one.about["method"])):
+        keeps = [(None if key == "whole" else float(key), row) for key, row in one.rows.items()]
+        listed += [(one, keep, row) for keep, row in sorted(keeps, key=lambda pair: -(pair[0] or 2))]
+    return listed
+
+
+def frame(found: Sequence[Reduced]) -> pd.DataFrame:
+    """One row a method and keep, everything that was measured."""
+    records = []
+    for one, keep, row in rows(found):
+        record = {
+            "method": one.about["method"], "keep": keep, "training": one.about["training"],
+            "training_seconds": row["training_seconds"], "training_images": row["training_images"],
+            "model": one.about["model"], "dataset": one.about["dataset"], "num_images": one.about["num_images"],
+            "gflops": row["gflops"], "gflops_whole": row["whole_gflops"], "gflops_counted": row["counted_gflops"],
+            "tokens_last": row["tokens"][-1][1],
+        }  # fmt: skip
+        for number in ("top1", "top1_gap", "top5", "agreement"):
+            record |= {f"{number}{end}": row[number][key] for end, key in _ENDS.items()}
+        for pace in row["pace"]:
+            for number in ("speedup", "speedup_same_kernel"):
+                record |= {f"{number}_b{pace['batch']}{end}": pace[number][key] for end, key in _ENDS.items()}
+            told = pace["speedup"]
+            record |= {
+                f"control_b{pace['batch']}": told["control"], f"measured_b{pace['batch']}": told["measured"],
+                f"ms_b{pace['batch']}": told["ms"], f"whole_ms_b{pace['batch']}": told["whole_ms"],
+                f"images_per_second_b{pace['batch']}": pace["batch"] / told["ms"] * 1000,
+                f"selector_ms_b{pace['batch']}": pace["selector_ms"],
+                f"peak_mib_b{pace['batch']}": pace["peak_mib"],
+                f"whole_peak_mib_b{pace['batch']}": pace["whole_peak_mib"],
+            }  # fmt: skip
+        records.append(record)
+    return pd.DataFrame.from_records(records)
+
+
+_ENDS = {"": "value", "_low": "low", "_high": "high"}
+
+
+def faster(told: dict[str, Any]) -> str:
+    """A speed-up with its interval, or that there is none to speak of."""
+    if not told["measured"]:
+        return NONE
+    return f"{told['value']:.2f} [{told['low']:.2f}, {told['high']:.2f}]"
+
+
+def markdown(found: Sequence[Reduced]) -> str:
+    """A table of what needs no training and one of what was trained."""
+    batches = sorted({pace["batch"] for one in found for row in one.rows.values() for pace in row["pace"]})
+    head = ["method", "keep", "top-1 %", "less the whole's", "agreement %", "GFLOPs", "x fewer"]
+    for batch in batches:
+        head += [f"x faster, batch {batch}", f"ms, batch {batch}", f"of it choosing, batch {batch}"]
+    text = ""
+    for title, trained in ((FREE, False), (LEARNED, True)):
+        chosen = [entry for entry in rows(found) if (entry[0].about["training"] != "none") == trained]
+        if not chosen:
+            continue
+        cost = ["training s", "of it images"] if trained else []
+        body = [_line(one, keep, row, batches, trained) for one, keep, row in chosen]
+        text += f"\n## {title}\n\n{table([*head, *cost], body)}"
+    return text
+
+
+def _line(one: Reduced, keep: float | None, row: dict[str, Any], batches: Sequence[int], trained: bool) -> list[str]:
+    gap = row["top1_gap"]
+    cells = [
+        row["title"], "-" if keep is None else f"{keep:g}", f"{100 * row['top1']['value']:.1f}",
+        f"{100 * gap['value']:+.1f} [{100 * gap['low']:+.1f}, {100 * gap['high']:+.1f}]",
+        f"{100 * row['agreement']['value']:.1f}", f"{row['gflops']:.2f}", f"{row['whole_gflops'] / row['gflops']:.2f}",
+    ]  # fmt: skip
+    by_batch = {pace["batch"]: pace for pace in row["pace"]}
+    for batch in batches:
+        if (pace := by_batch.get(batch)) is None:
+            cells += ["-"] * 3
+            continue
+        told = pace["speedup"]
+        cells += [faster(told), f"{told['ms']:.1f}", f"{100 * pace['selector_ms'] / told['ms']:.0f} %"]
+    if trained:
+        cells += [f"{row['training_seconds']:,.0f}", f"{row['training_images']:,}"]
+    return cells
+
+
+def legend(found: Sequence[Reduced]) -> str:
+    """What a reader must know."""
+    about = found[0].about
+    told, first = about["provenance"], next(iter(found[0].rows.values()))
+    paces = [pace for one in found for row in one.rows.values() for pace in row["pace"]]
+    text = (
+        f"`{about['model']}` on {about['num_images']:,} images of {about['dataset']}, {told['data']['side']} px; "
+        f"{told['device']}{' ' + told['processor'] if told['processor'] else ''}, float32, attention by "
+        f"{told['kernel']}. Intervals are 95 %, accuracy's paired by image. `keep`: the share of tokens that each of "
+        "three stages keeps; methods that cut elsewhere are set to the FLOPs of that.\n\n"
+        f"GFLOPs: {first['whole_gflops']:.3f} for the whole network; {told['formula']}.\n"
+    )
+    if paces:
+        kernels = sorted({f"{pace['best_kernel']} at batch {pace['batch']}" for pace in paces})
+        text += (
+            f"\nTimes faster than the whole network by its faster kernel ({', '.join(kernels)}), the two in turns, "
+            f'{min(pace["speedup"]["repetitions"] for pace in paces)} or more timings each; "{NONE}" where the '
+            "interval holds 1 or the whole network against itself is off by 3 %. Against the same kernel: in the CSV.\n"
+        )
+    if about["short"]:
+        text += (
+            "\n**short**: the network was trained on a CPU for minutes. Its accuracy says nothing of the methods, and "
+            "no verdict on accuracy is drawn; token counts, operations and times do not depend on it.\n"
+        )
+    return text
+
+
+def write(out: Path) -> list[Path]:
+    """`leaderboard/pruning-<device>.csv` and `.md` below a results folder."""
+    folder = out / "leaderboard"
+    written = []
+    for name, members in groups(load_all(out)).items():
+        csv, md = folder / f"{name}.csv", folder / f"{name}.md"
+        folder.mkdir(parents=True, exist_ok=True)
+        csv.write_text(frame(members).to_csv(index=False, lineterminator="\n"), encoding="utf-8", newline="\n")
+        md.write_text(f"# {name}\n\n{legend(members)}{markdown(members)}", encoding="utf-8", newline="\n")
+        written += [csv, md]
+    return written
