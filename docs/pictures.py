@@ -2,6 +2,7 @@
 
 python docs/pictures.py sheet     # embedded photos through every adapter that is trained here
 python docs/pictures.py rates     # from results/
+python docs/pictures.py pruning
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -20,6 +22,7 @@ from tokbench.leaderboard import groups, read_all
 from tokbench.pixels import to_bytes
 from tokbench.plugins import load_adapter
 from tokbench.protocol import TOKBENCH
+from tokbench.pruning.facts import load_all
 from tokbench.result import Result
 from tokbench.tasks import reconstruct
 from tokbench.training import trainees
@@ -63,17 +66,7 @@ def drawn(rows: Sequence[tuple[str, torch.Tensor]]) -> Image.Image:
 
 def rates(target: Path) -> None:
     """PSNR and LPIPS against bits an image, of all results on the validation images of Tiny ImageNet."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams |= {
-        "svg.hashsalt": "tokbench",
-        "svg.fonttype": "none",
-        "font.family": "sans-serif",
-        "font.size": 9,
-    }
-    from matplotlib import pyplot
-
+    pyplot = plotting()
     tables = groups(read_all(ROOT / "results"))
     rows = [one for name, table in tables.items() if name.startswith("tiny-imagenet.n2000-") for one in table]
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
@@ -95,6 +88,49 @@ def rates(target: Path) -> None:
     figure.savefig(target, metadata={"Date": None})
 
 
+def plotting() -> Any:
+    """matplotlib set to write the same SVG every time."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams |= {
+        "svg.hashsalt": "tokbench",
+        "svg.fonttype": "none",
+        "font.family": "sans-serif",
+        "font.size": 9,
+    }
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def pruning(target: Path) -> None:
+    """Agreement with the whole network against how much faster a clock saw it, and against how many fewer FLOPs."""
+    pyplot = plotting()
+    found = load_all(ROOT / "results")
+    batch = max(pace["batch"] for one in found for row in one.rows.values() for pace in row["pace"])
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.6), layout="constrained", sharey=True)
+    for place, one in enumerate(found):
+        rows = [row for _, row in sorted(one.rows.items(), reverse=True)]
+        paces = [next(pace for pace in row["pace"] if pace["batch"] == batch)["speedup"] for row in rows]
+        fewer = [row["whole_gflops"] / row["gflops"] for row in rows]
+        accuracy = [100 * row["agreement"]["value"] for row in rows]
+        look = {"label": one.about["title"], "color": f"C{place % 10}", "linewidth": 1, "markersize": 4}
+        look |= {"marker": "os^v"[place // 10], "linestyle": "-" if one.about["training"] == "none" else "--"}
+        axes[0].plot([pace["value"] for pace in paces], accuracy, **look)
+        axes[1].plot(fewer, accuracy, **look)
+        none = [(pace["value"], y) for pace, y in zip(paces, accuracy, strict=True) if not pace["measured"]]
+        axes[0].scatter(*zip(*none, strict=True), s=70, facecolors="none", edgecolors="grey") if none else None
+    axes[0].axvline(1, color="grey", linewidth=0.8)
+    axes[0].set_xlabel(f"times faster, measured, batch {batch} (in a circle: none measured)")
+    axes[1].set_xlabel("times fewer FLOPs")
+    axes[0].set_ylabel("% of images named as by the whole network")
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    figure.savefig(target, metadata={"Date": None})
+
+
 def curves(rows: Sequence[Result], number: str) -> dict[str, list[tuple[float, float]]]:
     """Points (bits, value) of each line: a codec's qualities, a tokenizer's first tokens, else one point each."""
     found: dict[str, list[tuple[float, float]]] = {}
@@ -108,7 +144,12 @@ def curves(rows: Sequence[Result], number: str) -> dict[str, list[tuple[float, f
 
 
 def main() -> int:
-    made = {"sheet": (sheet, ROOT / "docs" / "zoo-sheet.png"), "rates": (rates, ROOT / "docs" / "zoo-rates.svg")}
+    docs = ROOT / "docs"
+    made = {
+        "sheet": (sheet, docs / "zoo-sheet.png"),
+        "rates": (rates, docs / "zoo-rates.svg"),
+        "pruning": (pruning, docs / "pruning.svg"),
+    }
     for name in sys.argv[1:] or made:
         draw, target = made[name]
         draw(target)
