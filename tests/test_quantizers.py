@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tokbench.nn.learned import Bottlenecked
 from tokbench.nn.quantizers.bits import BernoulliBits
 from tokbench.nn.quantizers.fsq import FSQ
 from tokbench.nn.quantizers.gaussian_bins import GaussianBins
@@ -188,6 +189,37 @@ def test_an_index_outside_the_codebook_is_an_error(index: int) -> None:
     for quantizer in (VectorQuantizer(4, 3), SimVQ(4, 3), FSQ([4]), LFQ(2), ProductVQ(1, 4, 3), GaussianBins(2, 1)):
         with pytest.raises(IndexError):
             quantizer.lookup(torch.full((1, 1, 1), index))
+
+
+@pytest.mark.parametrize("made", [VectorQuantizer(32, 8, used_from=0.3), BernoulliBits(6, 8, used_from=0.3)])
+def test_before_its_share_of_a_training_a_decoder_gets_what_is_not_quantized(made: Quantizer) -> None:
+    class Plain(Bottlenecked):
+        def latents(self, images: Tensor) -> Tensor:
+            return images
+
+        def pixels(self, vectors: Tensor, seeds: object = None) -> Tensor:
+            return vectors
+
+    model, latents = Plain(), torch.randn(2, 5, 8, requires_grad=True)
+    model.bottleneck = made
+    early, loss = model.squeeze(latents, 0.29)
+    assert loss == 0
+    torch.testing.assert_close(early, made.unquantized(latents))
+    codes = {tuple(row) for row in made.lookup(made(latents).indices).flatten(0, 1).tolist()}
+    assert not any(tuple(row) in codes for row in early.flatten(0, 1).tolist())
+    early.square().mul(torch.arange(8.0)).sum().backward()
+    assert latents.grad is not None and latents.grad.abs().sum() > 0
+    torch.manual_seed(0)
+    late, loss = model.squeeze(latents, 0.3)
+    torch.manual_seed(0)
+    assert torch.equal(late, made(latents).vectors) and loss > 0
+    model.eval()
+    assert torch.equal(model.squeeze(latents, 0.0)[0], made.eval()(latents).vectors)
+
+
+def test_a_quantizer_that_cannot_be_used_late_says_so() -> None:
+    with pytest.raises(NotImplementedError, match="FSQ is used from the first step"):
+        FSQ([8, 5]).unquantized(torch.zeros(1, 1, 2))
 
 
 def test_straight_through_has_one_side_s_value_and_the_other_s_gradient() -> None:

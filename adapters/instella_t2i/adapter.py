@@ -18,7 +18,9 @@ def model(variant: Variant) -> QueryAutoencoder:
     shape = Shape(**given["shape"])
     quantizer: Quantizer
     quantizer = (
-        VectorQuantizer(**given["quantizer"]) if "quantizer" in given else BernoulliBits(given["bits"], shape.width)
+        VectorQuantizer(**given["quantizer"])
+        if "quantizer" in given
+        else BernoulliBits(dim=shape.width, **given["binary"])
     )
     return QueryAutoencoder(shape, given["tokens"], quantizer)
 

@@ -14,7 +14,6 @@ from tokbench.nn.quantizers.fsq import FSQ
 from tokbench.nn.quantizers.kl import KL
 from tokbench.nn.quantizers.lfq import LFQ
 from tokbench.nn.quantizers.quantizer import Quantizer
-from tokbench.nn.quantizers.vq import VectorQuantizer
 from tokbench.nn.trainable import Autoencoder, Examples
 from tokbench.perturbation import Bits, Codes, Perturber
 from tokbench.tokenizer import Tokenizer, TokenizerSpec
@@ -47,9 +46,8 @@ class Bottlenecked(Autoencoder):
         row = latents.flatten(1, -2)
         if isinstance(self.bottleneck, Quantizer):
             quantized = self.bottleneck(row)
-            late = isinstance(self.bottleneck, VectorQuantizer) and progress < self.bottleneck.used_from
-            if late and self.training:
-                return self.bottleneck.anchors(row)[:, :, 0].unflatten(1, place), quantized.loss.detach() * 0
+            if self.training and progress < self.bottleneck.used_from:
+                return self.bottleneck.unquantized(row).unflatten(1, place), quantized.loss.detach() * 0
             return quantized.vectors.unflatten(1, place), quantized.loss
         vectors, loss = self.bottleneck(row)
         return vectors.unflatten(1, place), loss

@@ -20,11 +20,14 @@ class BernoulliBits(Quantizer):
     values: Tensor
     codebook_size = 2
 
-    def __init__(self, bits: int, dim: int, *, temperature: float = 0.1, penalty: float = 1.0) -> None:
+    def __init__(
+        self, bits: int, dim: int, *, temperature: float = 0.1, penalty: float = 1.0, used_from: float = 0.0
+    ) -> None:
         super().__init__()
         self.groups, self.dim, self.temperature, self.penalty = bits, dim, temperature, penalty
+        self.used_from = used_from
         self.head = nn.Linear(dim, bits)
-        self.embedding = nn.Parameter(torch.randn(bits, dim) * 0.02)
+        self.embedding = nn.Parameter(torch.randn(bits, dim) / bits**0.5)
         self.register_buffer("values", torch.tensor([0.0, 1.0]), persistent=False)
 
     def logits(self, latents: Tensor) -> Tensor:
@@ -48,6 +51,9 @@ class BernoulliBits(Quantizer):
             bits = (chances > 0.5).float()
         indices, loss = bits.to(torch.int64), self.penalty * (chances * (1 - chances)).mean()
         return Quantized(self.embedded(straight_through(chances, bits)), indices, loss, usage(indices, 2))
+
+    def unquantized(self, latents: Tensor) -> Tensor:
+        return self.embedded(self.logits(latents).sigmoid())
 
     def lookup(self, indices: Tensor) -> Tensor:
         """int64 (B, N, bits), each 0 or 1, to vectors (B, N, D)."""

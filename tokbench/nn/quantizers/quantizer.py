@@ -36,15 +36,25 @@ class Quantized:
 
 
 class Quantizer(nn.Module, ABC):
-    """D = `dim` values a position, G = `groups` indices a position, each of K = `codebook_size` entries."""
+    """D = `dim` values a position, G = `groups` indices a position, each of K = `codebook_size` entries.
+
+    used_from: the share of a training from which the decoder gets what was quantized, and before it `unquantized`. A
+    row of tokens that is quantized from its first step learns nothing for long: latents and entries agree before either
+    says anything of an image. It is for whoever calls (`tokbench.nn.learned`) to heed.
+    """
 
     dim: int
     groups: int
     codebook_size: int
+    used_from: float = 0.0
 
     @abstractmethod
     def forward(self, latents: Tensor) -> Quantized:
         """(B, N, D) to the quantized. In training it may move a codebook that is not learned by gradient."""
+
+    def unquantized(self, latents: Tensor) -> Tensor:
+        """Latents (B, N, D) to what comes nearest to vectors (B, N, D) without choosing any index."""
+        raise NotImplementedError(f"{type(self).__name__} is used from the first step")
 
     @abstractmethod
     def lookup(self, indices: Tensor) -> Tensor:

@@ -35,7 +35,6 @@ class VQOptions(TypedDict, total=False):
     gradient: Gradient
     entropy: float
     entropy_temperature: float
-    used_from: float
 
 
 class VectorQuantizer(Quantizer):
@@ -48,9 +47,7 @@ class VectorQuantizer(Quantizer):
     restart_after: entries that so many training passes in a row did not use become latents of the present batch, drawn
     from torch's global generator; None never restarts one.
     gradient: what passes from vectors to latents. entropy: weight of the entropy loss at `entropy_temperature`.
-    used_from: the share of a training from which the decoder gets entries; before it, latents as an entry could hold
-    them. A row of tokens that is quantized from its first step learns nothing for long: latents and entries agree
-    before either says anything of an image. It is for whoever calls (`tokbench.nn.learned`) to heed.
+    used_from: as `Quantizer` says.
     One process: the running means are not shared between several.
     Raises ValueError for options that do not exist or make no sense.
     """
@@ -110,6 +107,9 @@ class VectorQuantizer(Quantizer):
         if self.training:
             self.learn(anchors, indices)
         return Quantized(self.passed(places, vectors), indices, loss, usage(indices, self.codebook_size))
+
+    def unquantized(self, latents: Tensor) -> Tensor:
+        return self.anchors(latents)[:, :, 0]
 
     def lookup(self, indices: Tensor) -> Tensor:
         """int64 (B, N, 1) to vectors (B, N, D). Raises IndexError outside the codebook."""
