@@ -33,13 +33,13 @@ CODECS = ("jpeg", "webp", "avif")
 
 
 def sheet(target: Path) -> None:
-    """Rows of the same photos: as they are, then as each adapter reconstructs them."""
+    """Rows of the same photos: as they are, then as each adapter reconstructs them, the fewest bits first."""
     dataset = open_dataset("samples", TOKBENCH, SIZE)
     reader = dataset.batches(len(dataset))
     images = next(iter(reader))
     photos = [place for place, name in enumerate(images.names) if "page" not in name][::3][:COUNT]
     chosen = type(images)(images.index[photos], [images.names[p] for p in photos], images.reference[photos])
-    rows = [("original", chosen.reference)]
+    rows: list[tuple[float, str, torch.Tensor]] = []
     for name in trainees(ROOT):
         try:
             adapter = load_adapter(name, root=ROOT)
@@ -47,8 +47,10 @@ def sheet(target: Path) -> None:
             continue
         batch = reconstruct(adapter.model, chosen, Memo(), device="cpu", batch_size=COUNT, seed=0)
         assert batch.tokens is not None
-        rows.append((f"{name}\n{float(batch.tokens.bits.mean()):,.0f} bits", batch.rounded("image")))
-    drawn(rows).save(target, optimize=True)
+        bits = float(batch.tokens.bits.mean())
+        rows.append((bits, f"{name}\n{bits:,.0f} bits", batch.rounded("image")))
+    rows.sort(key=lambda row: row[:2])
+    drawn([("original", chosen.reference), *(row[1:] for row in rows)]).save(target, quality=90, method=6)
 
 
 def drawn(rows: Sequence[tuple[str, torch.Tensor]]) -> Image.Image:
@@ -71,12 +73,15 @@ def rates(target: Path) -> None:
     rows = [one for name, table in tables.items() if name.startswith("tiny-imagenet.n2000-") for one in table]
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
     for axis, number, title in zip(axes, ("psnr", "lpips"), ("PSNR, dB ↑", "LPIPS ↓"), strict=True):
-        for label, points in curves(rows, number).items():
+        found = curves(rows, number)
+        learned = [label for label in found if label not in CODECS]
+        for label, points in found.items():
             points = sorted(points)
             codec = label in CODECS
+            place = 0 if codec else learned.index(label)
             axis.plot(
                 [bits for bits, _ in points], [value for _, value in points], label=label, markersize=4, linewidth=1,
-                marker="x" if codec else "o", color="grey" if codec else None,
+                marker="x" if codec else "osD^v"[place // 10], color="grey" if codec else f"C{place % 10}",
                 linestyle={"jpeg": "-", "webp": "--", "avif": ":"}.get(label, "-"),
             )  # fmt: skip
         axis.set_xscale("log")
@@ -146,7 +151,7 @@ def curves(rows: Sequence[Result], number: str) -> dict[str, list[tuple[float, f
 def main() -> int:
     docs = ROOT / "docs"
     made = {
-        "sheet": (sheet, docs / "zoo-sheet.png"),
+        "sheet": (sheet, docs / "zoo-sheet.webp"),
         "rates": (rates, docs / "zoo-rates.svg"),
         "pruning": (pruning, docs / "pruning.svg"),
     }
