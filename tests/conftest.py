@@ -21,8 +21,8 @@ torch.set_num_threads(1)  # pytest runs in several processes
 
 
 ONCE = {
-    "test_adapters", "test_audit", "test_halves", "test_prune_run", "test_pruning", "test_pruning_methods", "test_ranks",
-    "test_resume", "test_zoo",
+    "test_adapters", "test_audit", "test_halves", "test_prune_run", "test_pruning", "test_pruning_methods",
+    "test_ranks", "test_resume", "test_zoo",
 }  # fmt: skip
 """Files of which every test is marked `once`."""
 
