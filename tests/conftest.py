@@ -68,6 +68,32 @@ def photo_folder(photos: torch.Tensor, tmp_path_factory: pytest.TempPathFactory)
     return folder
 
 
+@pytest.fixture(scope="session")
+def small_vit():
+    """Makes timm's ViT for 32 px, 64 patches, 8 blocks and 10 classes, with weights large enough that tokens matter;
+    other arguments of it at will."""
+    vision_transformer = pytest.importorskip(
+        "timm.models.vision_transformer", reason="timm is not installed: pip install 'tokbench[prune]'"
+    )
+
+    def made(**changes: object) -> torch.nn.Module:
+        torch.manual_seed(0)
+        given = {"img_size": 32, "patch_size": 4, "embed_dim": 32, "depth": 8, "num_heads": 2, "num_classes": 10}
+        vit = vision_transformer.VisionTransformer(**(given | changes)).eval().requires_grad_(False)
+        for parameter in vit.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.2)
+        return vit
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def noise() -> torch.Tensor:
+    """Four images of 32 px for it."""
+    return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
 @pytest.fixture
 def cli():
     """Run the command line in this process; gives click's Result."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,16 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 from safetensors.torch import save_file
+from torch import nn
 
 from tokbench.cli import main
 from tokbench.duel import Duel, duel
-from tokbench.errors import ResultError
+from tokbench.errors import DataError, ResultError, UsageError
 from tokbench.leaderboard import read_all
 from tokbench.pruning import table
+from tokbench.pruning.arms import apart
 from tokbench.pruning.facts import Reduced, load, load_all
+from tokbench.pruning.measure import Arm, Predictions, accuracy, pace
 
 timm = pytest.importorskip("timm", reason="timm is not installed: pip install 'tokbench[prune]'")
 
@@ -224,14 +228,18 @@ def test_networks_that_cannot_be_had(root: Path, tmp_path: Path, model: str, sai
     assert done.exit_code in (1, 2) and said in done.output, done.output
 
 
-def test_a_file_of_timms_weights_is_run(root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["own.safetensors", "own.pth"])
+def test_a_file_of_timms_weights_is_run(root: Path, tmp_path: Path, file: str) -> None:
     torch.manual_seed(0)
     vit = timm.create_model("vit_tiny_patch16_224", num_classes=1000)
-    save_file(vit.state_dict(), tmp_path / "own.safetensors")
+    if file.endswith(".pth"):
+        torch.save({"model": vit.state_dict()}, tmp_path / file)  # as DeiT's authors publish theirs
+    else:
+        save_file(vit.state_dict(), tmp_path / file)
     images(tmp_path / "thousand.parquet", 1000, 1000)
     done = CliRunner().invoke(
         main,
-        ["prune", "tome", "--model", f"timm:vit_tiny_patch16_224@{tmp_path / 'own.safetensors'}", "--keep", "0.5",
+        ["prune", "tome", "--model", f"timm:vit_tiny_patch16_224@{tmp_path / file}", "--keep", "0.5",
          "--data", str(tmp_path / "thousand.parquet"), "--limit", "4", "--batches", "0", "--out", str(tmp_path / "out"),
          "--root", str(root)],
     )  # fmt: skip
@@ -239,6 +247,39 @@ def test_a_file_of_timms_weights_is_run(root: Path, tmp_path: Path) -> None:
     (one,) = load_all(tmp_path / "out")
     assert one.about["short"] is False and one.about["provenance"]["data"]["side"] == 224
     assert one.rows["0.5"]["pace"] == [] and one.rows["0.5"]["whole_gflops"] == pytest.approx(2 * 1.26, rel=0.03)
+
+
+def test_images_that_cannot_be_read_are_listed_and_left_out_of_both(root: Path, tmp_path: Path) -> None:
+    table_ = pq.read_table(root / "images.parquet").to_pylist()
+    table_[3]["image"]["bytes"] = b"no image"
+    pq.write_table(pa.Table.from_pylist(table_), tmp_path / "bad.parquet")
+    done = prune(root, "random", "--keep", "0.5", "--out", str(tmp_path), data=str(tmp_path / "bad.parquet"))
+    assert done.exit_code == 0 and "bad image" in done.output
+    (one,) = load_all(tmp_path)
+    assert one.about["num_images"] == 23
+    for row in table_:
+        row["image"]["bytes"] = b"no image"
+    pq.write_table(pa.Table.from_pylist(table_), tmp_path / "none.parquet")
+    done = prune(root, "random", "--out", str(tmp_path), data=str(tmp_path / "none.parquet"))
+    assert done.exit_code == 1 and "no image could be read" in done.output
+
+
+def test_accuracies_on_other_images_are_not_compared() -> None:
+    top = np.zeros((2, 5), dtype=int)
+    first, second = (Predictions(np.array(index), np.zeros(2, dtype=int), top) for index in ([0, 1], [0, 2]))
+    assert accuracy(first, first)["agreement"]["value"] == 1
+    with pytest.raises(DataError, match="run the same command again"):
+        accuracy(first, second)
+
+
+def test_a_network_is_timed_against_a_copy_alone(small_vit: Callable[..., nn.Module]) -> None:
+    vit = small_vit()
+    whole = Arm("whole", "whole", None, vit, vit)
+    with pytest.raises(UsageError, match="needs a copy"):
+        pace(whole, whole, 1, "cpu", "sdpa", "sdpa", 30)
+    made = pace(apart(whole), whole, 1, "cpu", "eager", "sdpa", 30).facts()
+    assert made["best_kernel"] == "eager" and made["speedup"]["repetitions"] == 30
+    assert made["speedup"] != made["speedup_same_kernel"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"about": {}, "rows": {}}', '{"rows": {"0.5": {}}}'])

@@ -30,22 +30,6 @@ from tokbench.pruning.zero_tprune import ZeroTPrune, heads_with_a_say, page_rank
 pytest.importorskip("timm", reason="timm is not installed: pip install 'tokbench[prune]'")
 
 
-def made(**changes: Any) -> Any:
-    """A small transformer with weights large enough that tokens matter."""
-    from timm.models.vision_transformer import VisionTransformer
-
-    torch.manual_seed(0)
-    given = {"img_size": 32, "patch_size": 4, "embed_dim": 32, "depth": 8, "num_heads": 2, "num_classes": 10}
-    vit = VisionTransformer(**(given | changes)).eval().requires_grad_(False)
-    for parameter in vit.parameters():
-        parameter.normal_(std=0.2) if parameter.dim() > 1 else None
-    return vit
-
-
-def images(count: int = 3) -> Tensor:
-    return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-
-
 def test_lots_are_even_and_follow_from_seed_and_place_alone() -> None:
     drawn = lots(torch.arange(400), torch.arange(64))
     assert torch.equal(drawn[7:8, :10], lots(torch.tensor([7]), torch.arange(10)))
@@ -93,9 +77,9 @@ def test_tome_keeps_the_mean_weighted_by_size_and_merges_the_most_similar_pairs(
 
 
 @torch.inference_mode()
-def test_copies_that_merge_change_nothing() -> None:
+def test_copies_that_merge_change_nothing(small_vit: Any) -> None:
     """Proportional attention: tokens that are equal, merged, give the logits of all of them."""
-    vit = made(pos_embed="none", class_token=True, depth=4)
+    vit = small_vit(pos_embed="none", class_token=True, depth=4)
     patch = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(3))
     pixels = patch.repeat(1, 1, 8, 8)
     whole = vit(pixels)
@@ -137,11 +121,11 @@ def test_of_two_tokens_alike_the_less_important_goes() -> None:
 
 
 @torch.inference_mode()
-def test_zero_tprune_without_page_rank_or_likeness_is_another_choice() -> None:
-    vit, seen = made(), []
+def test_zero_tprune_without_page_rank_or_likeness_is_another_choice(small_vit: Any, noise: Tensor) -> None:
+    vit, seen = small_vit(), []
     for pruner in (ZeroTPrune(), ZeroTPrune(page_rank=False), ZeroTPrune(similar=0.0), ZeroTPrune(heads=False)):
         with pruner.applied_to(vit, 0.5):
-            seen.append(vit(images()))
+            seen.append(vit(noise))
     assert all(not torch.equal(seen[0], other) for other in seen[1:3])
 
 
@@ -196,10 +180,11 @@ def test_rates_that_rise_or_leave_nothing_are_refused(prune: Any, merge_: Any) -
         Rates(prune, merge_)
 
 
+@pytest.mark.parametrize("changes", [{}, {"qk_norm": True, "scale_attn_norm": True, "init_values": 0.5}])
 @torch.no_grad()
-def test_rates_are_learned_on_what_they_will_do() -> None:
+def test_rates_are_learned_on_what_they_will_do(changes: dict[str, Any], small_vit: Any, noise: Tensor) -> None:
     """Masked in training, tokens must count for nothing: the logits are those of the reduced network."""
-    vit = made()
+    vit = small_vit(**changes)
     search = RateSearch(SimpleNamespace(vit=vit), 0.5)  # type: ignore[arg-type]
     for place, (prune, merge_) in enumerate(zip(search.prune, search.merge, strict=True)):
         for kept, step in ((prune, 2 * place + 1), (merge_, 2 * place + 2)):
@@ -209,35 +194,35 @@ def test_rates_are_learned_on_what_they_will_do() -> None:
     rates = search.rates()
     assert rates.merge[-1] < rates.merge[1] < 65
     pruned, merged = search.counts()
-    masked = search._logits(images(), pruned, merged)
+    masked = search._logits(noise, pruned, merged)
     with DiffRate(rates).applied_to(vit, 0.5, kernel="eager"):
-        torch.testing.assert_close(vit(images()), masked, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(vit(noise), masked, rtol=1e-3, atol=1e-4)
     share = flops(search.sizes, of_kept(search.sizes, [count - 1 for count in rates.merge]))
     assert float(search.share(merged)) == pytest.approx(share / flops(search.sizes, dense(search.sizes)), rel=1e-5)
 
 
-def test_learning_moves_rates_to_their_budget() -> None:
-    vit = made()
+def test_learning_moves_rates_to_their_budget(small_vit: Any, noise: Tensor) -> None:
+    vit = small_vit()
     search = RateSearch(SimpleNamespace(vit=vit), 0.5)  # type: ignore[arg-type]
     optimiser = torch.optim.Adam(search.parameters(), 0.3)
     aim = budget(search.sizes, 0.5) / flops(search.sizes, dense(search.sizes))
     for _ in range(25):
         optimiser.zero_grad()
-        terms = search.loss(Examples(images(2), torch.tensor([1, 2])), 0.0)
+        terms = search.loss(Examples(noise[:2], torch.tensor([1, 2])), 0.0)
         sum(terms.values()).backward()  # type: ignore[union-attr]
         optimiser.step()
     assert search.share(search.counts()[1]).item() == pytest.approx(aim, abs=0.08)
     assert all(parameter.grad is not None for parameter in search.merge.parameters())
 
 
-def test_a_slimmers_tokens_are_means_of_all() -> None:
+def test_a_slimmers_tokens_are_means_of_all(small_vit: Any) -> None:
     slimmer = Slimmer(6, 3)
     same = torch.ones(2, 8, 6)
     torch.testing.assert_close(slimmer(same), same[:, :3])
-    sizes = recognise(made(img_size=56, depth=12)).sizes
+    sizes = recognise(small_vit(img_size=56, depth=12)).sizes
     assert slimmed(sizes, 0.5)[2:10:3] == [196, 98, 49]
 
 
-def test_a_slimmer_is_for_one_keep() -> None:
-    with pytest.raises(UsageError, match=r"trained for keep 0\.5"), SiTSlim([], 0.5).applied_to(made(), 0.7):
+def test_a_slimmer_is_for_one_keep(small_vit: Any) -> None:
+    with pytest.raises(UsageError, match=r"trained for keep 0\.5"), SiTSlim([], 0.5).applied_to(small_vit(), 0.7):
         pass

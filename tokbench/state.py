@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -12,12 +13,14 @@ from tokbench.errors import MissingWeights
 from tokbench.weights import Found
 
 
-def read_state(network: str, found: Found) -> dict[str, Tensor]:
+def read_state(network: str, found: Found, inside: tuple[str, ...] = ()) -> dict[str, Tensor]:
     """The float32 tensors of a .safetensors file or of a .pth file that is a plain state dict, on the CPU.
 
-    Nothing is unpickled but tensors. Raises MissingWeights where the file is anything else.
+    inside: keys, as `model`, under one of which some files have theirs. Nothing is unpickled but tensors.
+    Raises MissingWeights where the file is anything else.
     """
     remedy = f"replace it by the published file ({found.source.get})"
+    state: Any
     try:
         if found.path.suffix == ".safetensors":
             state = load_file(found.path)
@@ -26,6 +29,8 @@ def read_state(network: str, found: Found) -> dict[str, Tensor]:
     except Exception as error:  # unpicklers, zip readers and safetensors raise many classes, some with pages of text
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
         raise MissingWeights(f"{network}: {found.path} is not a readable state dict ({reason}); {remedy}") from error
+    if isinstance(state, dict):
+        state = next((state[key] for key in inside if isinstance(state.get(key), dict)), state)
     plain = isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
     if not plain:
         raise MissingWeights(f"{network}: {found.path} is not a plain state dict of named tensors; {remedy}")

@@ -90,12 +90,14 @@ def prune(
         bench = Bench(subject, images, where, plan, root)
         for name in dict.fromkeys(names):
             try:
-                for reduced, key in bench.run([name], keeps, out, bar, say):
+                for reduced, key in bench.run(name, keeps, out, bar):
                     found[reduced.path], rows = reduced, rows + 1
                     say(f"{name} {key}: {_short(reduced.rows[key])}")
             except (UsageError, MissingWeights) as error:
                 say(f"failed {name}: {str(error).removeprefix(f'{name}: ')}")
                 failed = True
+    for image, reason in images.dataset.bad:
+        say(f"bad image {image}: {reason.removeprefix(f'{image}: ')}")
     if found:
         members = list(found.values())
         click.echo(f"{table.legend(members)}{table.markdown(members)}", nl=False)

@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from tokbench.errors import MissingWeights, UsageError
 from tokbench.nn.classifier import Classifier
 from tokbench.parts import weight_parts
@@ -20,7 +18,7 @@ from tokbench.pruning.flops import flops, of_kept
 from tokbench.pruning.measure import Arm
 from tokbench.pruning.methods import METHODS, TRAINED
 from tokbench.pruning.models import Subject
-from tokbench.pruning.pruner import budget
+from tokbench.pruning.pruner import Pruner, budget
 from tokbench.pruning.resolution import LowerResolution
 from tokbench.pruning.search import RateSearch
 from tokbench.pruning.vit import Sizes, recognise
@@ -40,7 +38,7 @@ def known(root: Path | None = None) -> list[str]:
 
 
 def arms(
-    name: str, subject: Subject, keeps: Sequence[float], rates: str | None = None, root: Path | None = None
+    name: str, subject: Subject, keeps: Sequence[float], device: str, rates: str | None = None, root: Path | None = None
 ) -> Iterator[Arm]:
     """One for each keep, or the only one where there is nothing to keep: a method, a control, or another network that
     was trained here as a control. `rates`: a JSON file of DiffRate's rates, or "deit_s" for the published ones.
@@ -55,13 +53,13 @@ def arms(
         yield _with_rates(subject, _read_rates(rates))
     elif name in KINDS:
         for keep in keeps:
-            yield _trained(name, subject, keep, root)
+            yield of_network(*_trained(name, subject, keep, root), device)
     elif name in CONTROLS:
         for keep in keeps:
             smaller = LowerResolution(subject.vit, keep)
             yield Arm(name, f"{smaller.title}, {smaller.side} px", keep, smaller, smaller.vit)
     elif name in network_files(root):
-        yield _control(name, root)
+        yield of_network(name, network_files(root)[name], device)
     else:
         raise UsageError(f"no method '{name}'; there are {', '.join(known(root))}")
 
@@ -70,12 +68,13 @@ def _kind(config: dict[str, Any]) -> Any:
     return config.get("model", {}).get("kind")
 
 
-def _trained(name: str, subject: Subject, keep: float, root: Path | None) -> Arm:
+def _trained(name: str, subject: Subject, keep: float, root: Path | None) -> tuple[str, Path]:
+    """Name and TOML of what a method has trained for one network and keep. Raises MissingWeights."""
     for network, toml in network_files(root).items():
         config = read_variant(toml)
         whole = config.get("base") == subject.name and "ablation" not in config
         if whole and _kind(config) == KINDS[name] and config["model"].get("keep") == keep:
-            return of_network(network, toml)
+            return network, toml
     raise MissingWeights(
         f"{name} is trained for one network and one keep, and nothing here is for {subject.name} at {keep:g}; write a "
         f"TOML beside adapters/vit_tiny_imagenet/*.toml and run 'tokbench train' on it"
@@ -83,30 +82,26 @@ def _trained(name: str, subject: Subject, keep: float, root: Path | None) -> Arm
     )
 
 
-def of_network(name: str, toml: Path) -> Arm:
-    """What a trained network of adapters/*/network.py is an arm of. Raises MissingWeights, UsageError."""
+def of_network(name: str, toml: Path, device: str) -> Arm:
+    """What a trained network of adapters/*/network.py is: a method that something was trained for, or a control.
+
+    Raises MissingWeights, and UsageError for networks of other kinds.
+    """
     variant, network = open_network(name, toml)
     weights = {path.name: sha256_of(path) for path in weight_parts(variant.file)}
-    record = read_record(toml)
+    method, title, keep = name, f"{name}, whole", None
+    pruner: Pruner | None = None
     if isinstance(network, Slimmed):
-        return Arm(
-            "sit_slim", network.pruner.title, network.keep, network.vit, network.vit, network.pruner, "weights", record,
-            weights,
-        )  # fmt: skip
-    if isinstance(network, RateSearch):
-        found = DiffRate(network.rates())
-        return Arm("diffrate", found.title, network.keep, network.vit, network.vit, found, "rates", record, weights)
-    raise UsageError(f"{name} is no token reduction, but a {type(network).__name__}")
-
-
-def _control(name: str, root: Path | None) -> Arm:
-    variant, network = open_network(name, network_files(root)[name])
-    if type(network) is not Classifier:
-        return of_network(name, network_files(root)[name])
-    weights = {path.name: sha256_of(path) for path in weight_parts(variant.file)}
-    vit: nn.Module = network.vit
-    title = f"{name}, whole"
-    return Arm(name, title, None, vit, vit, None, "weights", read_record(network_files(root)[name]), weights)
+        method, keep, pruner = "sit_slim", network.keep, network.pruner
+    elif isinstance(network, RateSearch):
+        method, keep, pruner = "diffrate", network.keep, DiffRate(network.rates())
+        network = network.bases["classifier"]
+    elif not isinstance(network, Classifier):
+        raise UsageError(f"{name} is neither a token reduction nor a classifier, but a {type(network).__name__}")
+    network.to(device)
+    vit: Any = network.vit
+    training = pruner.training if pruner else "weights"
+    return Arm(method, pruner.title if pruner else title, keep, vit, vit, pruner, training, read_record(toml), weights)
 
 
 def _with_rates(subject: Subject, rates: Rates) -> Arm:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokbench.bootstrap import bootstrap, bootstrap_pairs, entry, mean
-from tokbench.duel import Duel, duel
-from tokbench.errors import UsageError
+from tokbench.duel import WARM_UP, Duel, duel
+from tokbench.errors import DataError, UsageError
+from tokbench.evaluate import refuse_empty
 from tokbench.pruning.flops import Counts, dense, flops
 from tokbench.pruning.models import Labelled
 from tokbench.pruning.pruner import Pruner, Run, Training
@@ -24,8 +25,10 @@ from tokbench.speed import timed, with_peak
 
 CHUNK = 50
 """Images of a pass for accuracy."""
+KERNELS: tuple[Kernel, ...] = ("sdpa", "eager")
 TRIES = 5
-"""Timings of each kernel of the whole network before the faster one becomes the baseline."""
+"""Timings of each kernel of the whole network, after a warm-up, of which the faster one becomes the baseline; and of
+what choosing costs."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,10 @@ class Predictions:
 def predict(
     arm: Arm, images: Labelled, device: str, kernel: Kernel, round_to: int, told: Callable[[int, int], None]
 ) -> tuple[Predictions, Counts]:
-    """Over all images of a data set; and the tokens of each block in the last pass, as recorded."""
+    """Over all images of a data set; and the tokens of each block in the last pass, as recorded.
+
+    Raises DataError where not one image could be read.
+    """
     index, labels, top = [], [], []
     counts: Counts = dense(recognise(arm.vit).sizes)
     with arm.ready(kernel, round_to) as run:
@@ -105,13 +111,19 @@ def predict(
             index.append(positions.numpy())
             labels.append(classes.numpy())
             told(sum(map(len, index)), len(images.dataset))
+        refuse_empty(images.dataset)
         if run is not None:
             counts = run.planned
     return Predictions(np.concatenate(index), np.concatenate(labels), np.concatenate(top)), counts
 
 
 def accuracy(arm: Predictions, whole: Predictions) -> dict[str, Any]:
-    """Top-1, top-5, how often the likeliest class is the whole network's, and what top-1 lost, paired by image."""
+    """Top-1, top-5, how often the likeliest class is the whole network's, and what top-1 lost, paired by image.
+
+    Raises DataError where the two saw other images.
+    """
+    if not np.array_equal(arm.index, whole.index):
+        raise DataError("some images could be read in one pass and not in the other; run the same command again")
     agree = (arm.top[:, 0] == whole.top[:, 0]).astype(float)
     numbers = {"top1": arm.first, "top5": arm.fifth, "agreement": agree}
     gaps = bootstrap_pairs(whole.first, arm.first, 0)
@@ -155,17 +167,27 @@ def _of(made: Duel) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def pace(arm: Arm, whole: Arm, batch: int, device: str, kernel: Kernel, repetitions: int, round_to: int = 1) -> Pace:
-    """Time of one batch against the whole network's, in turns. `whole` must be a network of its own."""
+def best_kernel(whole: Arm, batch: int, device: str) -> Kernel:
+    """The one by which the whole network is faster at this batch size."""
+    images, seconds = images_like(recognise(whole.vit), batch), {}
+    for tried in KERNELS:
+        with whole.ready(tried):
+            run = [timed(partial(whole.forward, images), device)[1] for _ in range(WARM_UP + TRIES)]
+        seconds[tried] = float(np.median(run[WARM_UP:]))
+    return min(KERNELS, key=seconds.__getitem__)
+
+
+@torch.inference_mode()
+def pace(
+    arm: Arm, whole: Arm, batch: int, device: str, best: Kernel, kernel: Kernel, repetitions: int, round_to: int = 1
+) -> Pace:
+    """Time of one batch against the whole network's by its `best` kernel and by the arm's `kernel`, in turns.
+
+    Raises UsageError where `whole` is not a network of its own.
+    """
     images = images_like(recognise(whole.vit), batch)
     if arm.vit is whole.vit:
         raise UsageError("what is timed against itself needs a copy")
-    seconds = {}
-    for tried in ("sdpa", "eager"):
-        with whole.ready(tried):
-            run = [timed(partial(whole.forward, images), device)[1] for _ in range(TRIES + 1)]
-        seconds[tried] = float(np.median(run[1:]))
-    best: Kernel = "sdpa" if seconds["sdpa"] <= seconds["eager"] else "eager"
     with arm.ready(kernel, round_to) as state:
         duels = {}
         for tried in dict.fromkeys((best, kernel)):
@@ -200,14 +222,13 @@ def shares(counts: Counts, arm: Arm, whole: Arm) -> dict[str, Any]:
     }
 
 
-def check_same(vit: nn.Module, arms: Sequence[Pruner]) -> None:
+def check_same(vit: nn.Module, pruner: Pruner) -> None:
     """Nothing reduced, a network must say what it says by itself. Raises UsageError where it does not: then its blocks
     compute what this package does not know."""
     images = images_like(recognise(vit), 2)
     with torch.inference_mode(), with_kernel(vit, "sdpa"):
         alone = vit(images)
-        for pruner in arms:
-            with pruner.applied_to(vit, 1.0):
-                gap = float((vit(images) - alone).abs().max())
-            if not gap <= 1e-4 * max(1.0, float(alone.abs().max())):
-                raise UsageError(f"{type(vit).__name__} is not recognised: with all tokens its logits move by {gap:g}")
+        with pruner.applied_to(vit, 1.0):
+            gap = float((vit(images) - alone).abs().max())
+    if not gap <= 1e-4 * max(1.0, float(alone.abs().max())):
+        raise UsageError(f"{type(vit).__name__} is not recognised: with all tokens its logits move by {gap:g}")

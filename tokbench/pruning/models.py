@@ -116,7 +116,8 @@ def _from_file(timm: Any, architecture: str, path: Path) -> tuple[nn.Module, dic
         raise MissingWeights(f"{architecture}: no weights file {path}")
     vit = timm.create_model(architecture, pretrained=False)
     found = Found(path, WeightFile(path.name, "", f"of timm's {architecture}"), sha256_of(path))
-    load_strictly(architecture, vit, read_state(architecture, found), found, assign=False)
+    state = read_state(architecture, found, inside=("model", "state_dict"))  # as DeiT's and EViT's own files
+    load_strictly(architecture, vit, state, found, assign=False)
     return vit, {path.name: found.sha256}
 
 

@@ -47,7 +47,6 @@ def budget(sizes: Sizes, keep: float) -> int:
 def nearest(sizes: Sizes, keep: float, plans: Sequence[Sequence[int]]) -> list[int]:
     """Of several plans the one whose FLOPs are nearest to those that stand for `keep`; the larger of two equals."""
     aim = budget(sizes, keep)
-
     gaps = [(abs(flops(sizes, of_kept(sizes, plan)) - aim), -sum(plan), place) for place, plan in enumerate(plans)]
     return list(plans[min(gaps)[2]])
 
@@ -85,10 +84,12 @@ class Run:
         self.counts, self.sizes, self.selector_seconds, self.memory = [], None, 0.0, {}
 
     def seeds_of(self, tokens: Tensor) -> Tensor:
-        """int64 (B,)."""
-        if self.seeds is not None and len(self.seeds) == len(tokens):
-            return self.seeds.to(tokens.device)
-        return torch.arange(len(tokens), device=tokens.device)
+        """int64 (B,). Raises UsageError where `seeds` is for another number of images."""
+        if self.seeds is None:
+            return torch.arange(len(tokens), device=tokens.device)
+        if len(self.seeds) != len(tokens):
+            raise UsageError(f"there are {len(self.seeds)} seeds for {len(tokens)} images; set them for each batch")
+        return self.seeds.to(tokens.device)
 
     def sizes_of(self, tokens: Tensor) -> Tensor:
         """How many patches each token stands for, (B, N)."""

@@ -18,7 +18,17 @@ from tokbench.provenance import code_of, describe_protocol
 from tokbench.pruning.arms import apart, arms
 from tokbench.pruning.facts import Reduced
 from tokbench.pruning.flops import FORMULA
-from tokbench.pruning.measure import Arm, Predictions, accuracy, check_same, counted_flops, pace, predict, shares
+from tokbench.pruning.measure import (
+    Arm,
+    Predictions,
+    accuracy,
+    best_kernel,
+    check_same,
+    counted_flops,
+    pace,
+    predict,
+    shares,
+)
 from tokbench.pruning.models import Labelled, Subject
 from tokbench.pruning.vit import Kernel, images_like, recognise
 from tokbench.speed import describe
@@ -47,25 +57,24 @@ class Bench:
     def __init__(self, subject: Subject, images: Labelled, device: str, plan: Plan, root: Path | None = None) -> None:
         self.subject, self.images, self.device, self.plan, self.root = subject, images, device, plan, root
         self.whole = Arm(WHOLE, WHOLE, None, subject.vit, subject.vit)
-        self._predictions: Predictions | None = None
+        self.kernels: dict[int, Kernel] = {}
+        """The whole network's faster one by batch size, found once."""
 
-    def run(
-        self, names: Sequence[str], keeps: Sequence[float], out: Path, told: Told, warn: Callable[[str], None]
-    ) -> Iterator[tuple[Reduced, str]]:
-        """Measures what is not in `out` yet and yields after each row what is known of its method, and the row's keep.
+    def run(self, name: str, keeps: Sequence[float], out: Path, told: Told) -> Iterator[tuple[Reduced, str]]:
+        """Measures what of a method is not in `out` yet; yields after each row what is known of it, and the row's keep.
 
         Raises UsageError and MissingWeights for a method or keep that cannot be; rows before it are kept.
         """
-        for name in names:
-            for arm in arms(name, self.subject, keeps, self.plan.rates, self.root):
-                if arm.pruner is not None:
-                    check_same(arm.vit, [arm.pruner])
-                kept = Reduced(self.about(arm)).resumed(out)
-                key = WHOLE if arm.keep is None else f"{arm.keep:g}"
-                if key not in kept.rows:
-                    kept.rows[key] = self.row(arm, told)
-                    kept.save(out)
-                yield kept, key
+        whole = self.predictions(told)  # the data set's hash is known after a pass
+        for arm in arms(name, self.subject, keeps, self.device, self.plan.rates, self.root):
+            if arm.pruner is not None:
+                check_same(arm.vit, arm.pruner)
+            kept = Reduced(self.about(arm, len(whole.labels))).resumed(out)
+            key = WHOLE if arm.keep is None else f"{arm.keep:g}"
+            if key not in kept.rows:
+                kept.rows[key] = self.row(arm, whole, told)
+                kept.save(out)
+            yield kept, key
 
     def predictions(self, told: Told) -> Predictions:
         """The whole network's, made once."""
@@ -75,9 +84,11 @@ class Bench:
             )
         return self._predictions
 
-    def row(self, arm: Arm, told: Told) -> dict[str, Any]:
+    _predictions: Predictions | None = None
+
+    def row(self, arm: Arm, whole: Predictions, told: Told) -> dict[str, Any]:
         """Everything about one arm."""
-        whole, plan = self.predictions(told), self.plan
+        plan = self.plan
         label = f"{arm.method} {arm.keep:g}" if arm.keep else arm.method
         own, counts = predict(
             arm, self.images, self.device, plan.kernel, plan.round_to,
@@ -92,14 +103,18 @@ class Bench:
         row["pace"] = []
         for place, batch in enumerate(plan.batches):
             told(f"{label} batch sizes", place, len(plan.batches))
-            made = pace(apart(arm), self.whole, batch, self.device, plan.kernel, plan.repetitions, plan.round_to)
+            if batch not in self.kernels:
+                self.kernels[batch] = best_kernel(self.whole, batch, self.device)
+            made = pace(
+                apart(arm), self.whole, batch, self.device, self.kernels[batch], plan.kernel, plan.repetitions,
+                plan.round_to,
+            )  # fmt: skip
             row["pace"].append(_tidied(made.facts()))
         return row
 
-    def about(self, arm: Arm) -> dict[str, Any]:
-        """What of a method is the same for all its rows."""
+    def about(self, arm: Arm, count: int) -> dict[str, Any]:
+        """What of a method is the same for all its rows, on `count` images."""
         dataset, subject = self.images.dataset, self.subject
-        self.predictions(lambda what, done, total: None)  # the data set's hash is known after a pass
         title = arm.pruner.title if arm.pruner else arm.title.split(",")[0]
         packages = ("torch", "timm", "numpy")
         return {
@@ -108,7 +123,7 @@ class Bench:
             "title": title,
             "training": arm.training if arm.pruner is None else arm.pruner.training,
             "dataset": dataset.name,
-            "num_images": len(self.predictions(lambda what, done, total: None).labels),
+            "num_images": count,
             "short": subject.short,
             "provenance": {
                 "device": describe(self.device),

@@ -13,7 +13,7 @@ from tokbench.nn.trainable import Examples, Trainable
 from tokbench.pruning.diffrate import Rates
 from tokbench.pruning.flops import dense, flops
 from tokbench.pruning.pruner import budget
-from tokbench.pruning.vit import attend, identity, recognise
+from tokbench.pruning.vit import identity, look, recognise, told
 
 GRANULARITY = 4
 """Tokens between two candidates."""
@@ -147,11 +147,8 @@ class RateSearch(Trainable):
 def _masked(attention: Any, x: Tensor, there: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
     """Attention among the tokens that are `there`, proportional to sizes, with a gradient to the mask; and what CLS
     looks at, (B, N). Each token sees itself, so that the masked ones have something to see."""
-    _, seen = attend(attention, x, "eager", None)
-    logits = seen.query * seen.query.shape[-1] ** -0.5 @ seen.key.transpose(-2, -1) + sizes.log()[:, None, None]
-    weights = (logits - logits.amax(-1, keepdim=True).detach()).exp()
+    seen = look(attention, x, sizes.log()[:, None, None])
     own = torch.eye(x.shape[1], device=x.device)
-    weights = weights * (there[:, None, None] * (1 - own) + own)
+    weights = seen.map() * (there[:, None, None] * (1 - own) + own)
     weights = weights / weights.sum(-1, keepdim=True)
-    out = (weights @ seen.value).transpose(1, 2).flatten(2)
-    return attention.proj(out), weights[:, :, 0].mean(1)
+    return told(attention, x, weights @ seen.value), weights[:, :, 0].mean(1)

@@ -122,26 +122,32 @@ class Attended:
 
 def attend(attention: Any, x: Tensor, kernel: Kernel, bias: Tensor | None) -> tuple[Tensor, Attended]:
     """timm's attention of (B, N, D), operation by operation, and what it saw."""
-    batch, count, _ = x.shape
-    gate = getattr(attention, "gate", None)
-    opened = gate(x).sigmoid() if gate is not None else None
-    qkv = attention.qkv(x).reshape(batch, count, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+    seen = look(attention, x, bias)
+    if kernel == "sdpa":
+        drop = attention.attn_drop.p if attention.training else 0.0
+        mixed = F.scaled_dot_product_attention(seen.query, seen.key, seen.value, attn_mask=bias, dropout_p=drop)
+    else:
+        mixed = attention.attn_drop(seen.map()) @ seen.value
+    return told(attention, x, mixed), seen
+
+
+def look(attention: Any, x: Tensor, bias: Tensor | None = None) -> Attended:
+    """The queries, keys and values of (B, N, D)."""
+    qkv = attention.qkv(x).unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
     query, key, value = qkv.unbind(0)
     if (norm := getattr(attention, "q_norm", None)) is not None:
         query, key = norm(query), attention.k_norm(key)
-    drop = attention.attn_drop.p if attention.training else 0.0
-    if kernel == "sdpa":
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=drop)
-    else:
-        logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
-        seen = (logits if bias is None else logits + bias).softmax(-1)
-        out = attention.attn_drop(seen) @ value
-    out = out.transpose(1, 2).reshape(batch, count, -1)
+    return Attended(query, key, value, bias)
+
+
+def told(attention: Any, x: Tensor, mixed: Tensor) -> Tensor:
+    """What attention adds to (B, N, D), of values that are mixed already, (B, heads, N, d)."""
+    out = mixed.transpose(1, 2).flatten(2)
     if (norm := getattr(attention, "norm", None)) is not None:
         out = norm(out)
-    if opened is not None:
-        out = out * opened
-    return attention.proj_drop(attention.proj(out)), Attended(query, key, value, bias)
+    if (gate := getattr(attention, "gate", None)) is not None:
+        out = out * gate(x).sigmoid()
+    return attention.proj_drop(attention.proj(out))
 
 
 def identity(block: Any, part: str, x: Tensor) -> Tensor:
