@@ -110,16 +110,19 @@ def plotting() -> Any:
 
 
 def pruning(target: Path) -> None:
-    """Agreement with the whole network against how much faster a clock saw it, and against how many fewer FLOPs."""
+    """Top-1 accuracy against how much faster a clock saw it, and against how many fewer FLOPs; of a network trained too
+    briefly for its accuracy to mean anything, how often it still names what it names whole."""
     pyplot = plotting()
     found = load_all(ROOT / "results")
+    short = any(one.about["short"] for one in found)
+    number = "agreement" if short else "top1"
     batch = max(pace["batch"] for one in found for row in one.rows.values() for pace in row["pace"])
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.6), layout="constrained", sharey=True)
     for place, one in enumerate(found):
         rows = [row for _, row in sorted(one.rows.items(), reverse=True)]
         paces = [next(pace for pace in row["pace"] if pace["batch"] == batch)["speedup"] for row in rows]
         fewer = [row["whole_gflops"] / row["gflops"] for row in rows]
-        accuracy = [100 * row["agreement"]["value"] for row in rows]
+        accuracy = [100 * row[number]["value"] for row in rows]
         look = {"label": one.about["title"], "color": f"C{place % 10}", "linewidth": 1, "markersize": 4}
         look |= {"marker": "os^v"[place // 10], "linestyle": "-" if one.about["training"] == "none" else "--"}
         axes[0].plot([pace["value"] for pace in paces], accuracy, **look)
@@ -129,7 +132,7 @@ def pruning(target: Path) -> None:
     axes[0].axvline(1, color="grey", linewidth=0.8)
     axes[0].set_xlabel(f"times faster, measured, batch {batch} (in a circle: none measured)")
     axes[1].set_xlabel("times fewer FLOPs")
-    axes[0].set_ylabel("% of images named as by the whole network")
+    axes[0].set_ylabel("% of images named as by the whole network" if short else "top-1, %")
     for axis in axes:
         axis.grid(alpha=0.3)
     figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
