@@ -170,6 +170,32 @@ def test_a_row_of_another_network_is_measured_anew(root: Path, tmp_path: Path) -
     assert load(path).rows.keys() == {"0.5"}
 
 
+def test_a_twin_has_a_file_of_its_own_and_a_new_training_a_new_row(root: Path, tmp_path: Path) -> None:
+    words = ["sit_slim", "small.sit", "--keep", "0.5", "--out", str(tmp_path)]
+    assert prune(root, *words).exit_code == 0
+    found = {one.about["method"]: one for one in load_all(tmp_path)}
+    assert found.keys() == {"sit_slim", "small.sit"}
+    assert found["small.sit"].rows["0.5"]["title"] == "SiT, small.sit"
+    path = tmp_path / found["sit_slim"].path
+    facts = json.loads(path.read_text())
+    facts["rows"]["0.5"] |= {"weights": {"sit.safetensors": "of another training"}, "gflops": -1}
+    path.write_text(json.dumps(facts))
+    assert prune(root, *words).exit_code == 0
+    assert load(path).rows["0.5"]["gflops"] > 0
+
+
+def test_tables_hold_what_was_measured_alike(root: Path, tmp_path: Path) -> None:
+    for more in ([], ["--kernel", "eager"], ["--round-to", "8"], ["--limit", "20"]):
+        assert prune(root, "random", "--keep", "0.5", "--out", str(tmp_path), *more).exit_code == 0
+    found = load_all(tmp_path)
+    assert len(found) == len({one.path for one in found}) == 4
+    names = table.groups(found)
+    assert len(names) == 4 and all(len(members) == 1 for members in names.values())
+    assert sum(".eager" in name for name in names) == sum(".r8" in name for name in names) == 1
+    (only,) = table.groups(found[:1])
+    assert only.startswith("pruning-") and "small" not in only
+
+
 def test_rows_that_are_no_speed_up_say_so() -> None:
     told = {"measured": False, "value": 1.4, "low": 0.9, "high": 2.0}
     assert table.faster(told) == "none measured"
@@ -291,8 +317,10 @@ def test_broken_facts_are_named(tmp_path: Path, text: str) -> None:
 
 
 def test_facts_with_a_row_without_its_numbers_are_named(tmp_path: Path) -> None:
+    made = {"device": "cpu", "processor": "", "kernel": "sdpa", "round_to": 1, "formula": "", "weights": {},
+            "data": {"limit": None}}  # fmt: skip
     about = {"model": "m", "method": "x", "title": "x", "training": "none", "dataset": "d", "num_images": 1,
-             "short": False, "provenance": {"device": "cpu", "data": {"limit": None}}}  # fmt: skip
+             "short": False, "provenance": made}  # fmt: skip
     path = Reduced(about, {"0.5": {"top1": {"value": 1.0}}}).save(tmp_path)
     with pytest.raises(ResultError, match=r"keep 0\.5 has no top5"):
         load(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -53,7 +54,7 @@ def arms(
         yield _with_rates(subject, _read_rates(rates))
     elif name in KINDS:
         for keep in keeps:
-            yield of_network(*_trained(name, subject, keep, root), device)
+            yield of_network(*_trained(name, subject, keep, root), device, name)
     elif name in CONTROLS:
         for keep in keeps:
             smaller = LowerResolution(subject.vit, keep)
@@ -82,33 +83,38 @@ def _trained(name: str, subject: Subject, keep: float, root: Path | None) -> tup
     )
 
 
-def of_network(name: str, toml: Path, device: str) -> Arm:
+def of_network(name: str, toml: Path, device: str, method: str | None = None) -> Arm:
     """What a trained network of adapters/*/network.py is: a method that something was trained for, or a control.
 
+    method: what stands for it in facts; its own name where it was asked for by that.
     Raises MissingWeights, and UsageError for networks of other kinds.
     """
     variant, network = open_network(name, toml)
     weights = {path.name: sha256_of(path) for path in weight_parts(variant.file)}
-    method, title, keep = name, f"{name}, whole", None
+    keep: float | None = None
     pruner: Pruner | None = None
     if isinstance(network, Slimmed):
-        method, keep, pruner = "sit_slim", network.keep, network.pruner
+        keep, pruner = network.keep, network.pruner
     elif isinstance(network, RateSearch):
-        method, keep, pruner = "diffrate", network.keep, DiffRate(network.rates())
+        keep, pruner = network.keep, DiffRate(network.rates())
         network = network.bases["classifier"]
     elif not isinstance(network, Classifier):
         raise UsageError(f"{name} is neither a token reduction nor a classifier, but a {type(network).__name__}")
     network.to(device)
     vit: Any = network.vit
+    title = f"{name}, whole" if pruner is None else pruner.title if method else f"{pruner.title}, {name}"
     training = pruner.training if pruner else "weights"
-    return Arm(method, pruner.title if pruner else title, keep, vit, vit, pruner, training, read_record(toml), weights)
+    return Arm(method or name, title, keep, vit, vit, pruner, training, read_record(toml), weights)
 
 
 def _with_rates(subject: Subject, rates: Rates) -> Arm:
     sizes = recognise(subject.vit).sizes
     pruner = DiffRate(rates)
     keep = keep_of(sizes, flops(sizes, of_kept(sizes, pruner.plan(sizes, 0.5))))
-    return Arm("diffrate", f"{pruner.title}, given rates", keep, subject.vit, subject.vit, pruner, "rates")
+    told = {"rates": hashlib.sha256(repr(rates).encode()).hexdigest()}
+    return Arm(
+        "diffrate", f"{pruner.title}, given rates", keep, subject.vit, subject.vit, pruner, "rates", weights=told
+    )
 
 
 def _read_rates(text: str) -> Rates:

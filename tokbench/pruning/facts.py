@@ -15,6 +15,7 @@ from tokbench.strict import loads
 PREFIX = "prune-"
 """How the names of these files begin; a file of another task never does."""
 
+_MADE = ("device", "processor", "kernel", "round_to", "formula", "weights", "data")
 _ABOUT = ("model", "method", "title", "training", "dataset", "num_images", "short", "provenance")
 
 
@@ -29,12 +30,18 @@ class Reduced:
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
+    def group(self) -> str:
+        """`<data>[.n2000].<device>[.eager][.r8]`: how it was measured."""
+        told = self.about["provenance"]
+        limit = f".n{told['data']['limit']}" if told["data"]["limit"] else ""
+        kernel = "" if told["kernel"] == "sdpa" else f".{told['kernel']}"
+        multiple = "" if told["round_to"] == 1 else f".r{told['round_to']}"
+        return f"{self.about['dataset']}{limit}.{slug(told['device'])}{kernel}{multiple}"
+
+    @property
     def path(self) -> Path:
         """Where it lies below the results folder."""
-        limit = self.about["provenance"]["data"]["limit"]
-        data = self.about["dataset"] + (f".n{limit}" if limit else "")
-        device = slug(self.about["provenance"]["device"])
-        return Path(slug(self.about["model"])) / f"{PREFIX}{self.about['method']}.{data}.{device}.json"
+        return Path(slug(self.about["model"])) / f"{PREFIX}{self.about['method']}.{self.group}.json"
 
     def save(self, out: Path) -> Path:
         """Written whole. Returns the path."""
@@ -60,7 +67,9 @@ def load(path: Path) -> Reduced:
     except (OSError, ValueError) as error:
         raise ResultError(f"{path} is not readable ({str(error)[:200]}); delete it and run again") from error
     about, rows = (facts.get(key) if isinstance(facts, dict) else None for key in ("about", "rows"))
-    whole = isinstance(about, dict) and all(key in about for key in _ABOUT) and isinstance(about["provenance"], dict)
+    whole = isinstance(about, dict) and all(key in about for key in _ABOUT)
+    made = about["provenance"] if whole and isinstance(about, dict) else None
+    whole = isinstance(made, dict) and all(key in made for key in _MADE)
     if (
         not isinstance(about, dict)
         or not whole

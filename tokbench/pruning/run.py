@@ -71,7 +71,7 @@ class Bench:
                 check_same(arm.vit, arm.pruner)
             kept = Reduced(self.about(arm, len(whole.labels))).resumed(out)
             key = WHOLE if arm.keep is None else f"{arm.keep:g}"
-            if key not in kept.rows:
+            if kept.rows.get(key, {}).get("weights") != arm.weights:  # not measured yet, or trained anew
                 kept.rows[key] = self.row(arm, whole, told)
                 kept.save(out)
             yield kept, key

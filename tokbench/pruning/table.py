@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,19 +21,22 @@ LEARNED = "Trained for it"
 
 
 def groups(found: Sequence[Reduced]) -> dict[str, list[Reduced]]:
-    """What may stand in one table, by its name: the same device, network, weights, images, kernel and code."""
-    by_name: dict[str, dict[str, list[Reduced]]] = {}
+    """What may stand in one table, by its name: one device, network, weights, images, kernel.
+
+    A device's only table has its name; of several each says of what it is, and where that is not enough, a hash.
+    """
+    sets: dict[str, list[Reduced]] = {}
     for one in found:
         told = one.about["provenance"]
-        name = f"pruning-{slug(told['device'])}"
-        same = [one.about[key] for key in ("model", "dataset", "num_images")]
-        same += [told["data"], told["weights"], told["kernel"], told["round_to"], told["processor"]]
-        by_name.setdefault(name, {}).setdefault(repr(same), []).append(one)
+        alike = [one.about["model"], one.group, one.about["num_images"]]
+        alike += [told[key] for key in ("data", "weights", "processor")]
+        sets.setdefault(json.dumps(alike, sort_keys=True), []).append(one)
+    devices = [slug(members[0].about["provenance"]["device"]) for members in sets.values()]
+    longer = [f"{slug(members[0].about['model'])}.{members[0].group}" for members in sets.values()]
     tables = {}
-    for name, sets in by_name.items():
-        for members in sets.values():
-            told = members[0].about
-            tables[name if len(sets) == 1 else f"{name}.{slug(told['model'])}.{told['dataset']}"] = members
+    for (same, members), device, long in zip(sets.items(), devices, longer, strict=True):
+        digest = f".{hashlib.sha256(same.encode()).hexdigest()[:8]}" if longer.count(long) > 1 else ""
+        tables[f"pruning-{device}" if devices.count(device) == 1 else f"pruning-{long}{digest}"] = members
     return dict(sorted(tables.items()))
 
 
