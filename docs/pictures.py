@@ -23,8 +23,8 @@ from tokbench.pixels import to_bytes
 from tokbench.plugins import load_adapter
 from tokbench.protocol import TOKBENCH
 from tokbench.pruning.facts import load_all
+from tokbench.reconstruction import reconstruct
 from tokbench.result import Result
-from tokbench.tasks import reconstruct
 from tokbench.training import trainees
 
 ROOT = Path(__file__).resolve().parent.parent

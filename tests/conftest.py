@@ -21,10 +21,15 @@ torch.set_num_threads(1)  # pytest runs in several processes
 
 
 ONCE = {
-    "test_adapters", "test_audit", "test_halves", "test_prune_run", "test_pruning", "test_pruning_methods",
-    "test_ranks", "test_resume", "test_zoo",
+    "test_adapters", "test_audit", "test_compare", "test_generate", "test_halves", "test_merge", "test_metrics",
+    "test_perturb_result", "test_precision", "test_properties", "test_prune_run", "test_pruning",
+    "test_pruning_methods", "test_quantizers", "test_quantizers_library", "test_ranks", "test_resume", "test_results",
+    "test_torchscript", "test_zoo",
 }  # fmt: skip
 """Files of which every test is marked `once`."""
+
+TOGETHER = ("test_ranks", "test_zoo", "test_resume", "test_torch_fidelity", "test_precision", "test_prune_run")
+"""Files whose tests share what takes long to make: one process runs each, and these first."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -32,6 +37,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.stem in ONCE:
             item.add_marker("once")
+        if item.path.stem in TOGETHER:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: item.path.stem not in TOGETHER)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from tokbench.dataset import Images
 from tokbench.errors import MissingWeights
 from tokbench.fit import fit
 from tokbench.plugins import adapter_files, load_adapter, read_variant
-from tokbench.tasks import reconstruct
+from tokbench.reconstruction import reconstruct
 from tokbench.tokenizer import Tokenizer
 
 BUILTIN = ["identity", "resize.2", "resize.4", "jpeg.q10", "jpeg.q50", "jpeg.q90", "webp.q50", "avif.q50"]

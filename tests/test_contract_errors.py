@@ -11,7 +11,7 @@ from tokbench.batch import Memo
 from tokbench.dataset import Images
 from tokbench.errors import AdapterError
 from tokbench.fit import fit
-from tokbench.tasks import image_seeds, reconstruct
+from tokbench.reconstruction import image_seeds, reconstruct
 from tokbench.tokenizer import Tokenizer, TokenizerSpec
 from tokbench.tokens import Stream, Tokens
 

@@ -14,7 +14,7 @@ from tokbench.batch import Memo
 from tokbench.dataset import Images
 from tokbench.errors import AdapterError
 from tokbench.plugins import load_adapter
-from tokbench.tasks import reconstruct
+from tokbench.reconstruction import reconstruct
 from tokbench.tokenizer import Tokenizer
 from tokbench.tokens import Tokens
 

@@ -23,7 +23,7 @@ from tokbench.dataset import Images
 from tokbench.errors import AdapterError, MissingWeights, UsageError
 from tokbench.listing import adapters, weights
 from tokbench.plugins import Loaded, adapter_files, load_adapter, read_variant
-from tokbench.tasks import reconstruct
+from tokbench.reconstruction import reconstruct
 from tokbench.tokenizer import Tokenizer
 from tokbench.variant import Variant
 from tokbench.weights import WeightFile, add, sha256_of

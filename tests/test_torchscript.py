@@ -15,7 +15,7 @@ from tokbench.dataset import Images
 from tokbench.errors import AdapterError
 from tokbench.plugins import load_adapter
 from tokbench.provenance import hash_module
-from tokbench.tasks import reconstruct
+from tokbench.reconstruction import reconstruct
 from tokbench.tokenizer import Reconstructor, Tokenizer
 
 

@@ -21,12 +21,12 @@ from tokbench.metrics.metric import Metric
 from tokbench.plugins import Loaded
 from tokbench.protocol import TOKBENCH, Protocol, load_protocol, protocols
 from tokbench.readers import Networks
+from tokbench.reconstruction import reconstruct
 from tokbench.run import Numbers
 from tokbench.sources import Source
 from tokbench.speed import give_back_memory
 from tokbench.statistics import Statistics
 from tokbench.storage import stored
-from tokbench.tasks import reconstruct
 
 PRESENT = ("psnr", "ssim", "lpips", "rfid", "rfid_768")
 """What an audit shows unless it is told otherwise."""

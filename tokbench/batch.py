@@ -24,13 +24,14 @@ Side = Literal["reference", "image", "original"]
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds that one batch spent in encode and in decode, the MiB that both needed (None: not measured), and how many
-    images they took at once (None: as many as were asked for)."""
+    """Seconds that one batch spent in encode (`sampled`: in drawing its tokens) and in decode, the MiB that both needed
+    (None: not measured), and how many images they took at once (None: as many as were asked for)."""
 
     encode: float
     decode: float
     peak_mib: float | None = None
     batch_size: int | None = None
+    sampled: bool = False
 
 
 @dataclass

@@ -84,6 +84,14 @@ def check_tokens(tokens: Tokens, part: Tensor, model: Reconstructor, names: Sequ
                 )
 
 
+def check_samples(images: Tensor, count: int, model: Reconstructor, names: Sequence[str]) -> None:
+    """Raises AdapterError where what was decoded of `count` samples are not so many finite RGB images in range."""
+    if not isinstance(images, Tensor) or images.dim() != 4 or images.shape[:2] != (count, 3):
+        given = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise AdapterError(f"{model.spec.name}: decode gave {given} for {count} samples, from {names[0]} on")
+    check_images(images, images, model, names)
+
+
 def check_images(images: Tensor, like: Tensor, model: Reconstructor, names: Sequence[str]) -> None:
     """Raises AdapterError, naming an image, where decoded images are not finite floats of the shape and on the device
     of `like`, or lie far outside the spec's range."""

@@ -96,6 +96,21 @@ class Dataset:
         return self.source.names[: len(self)]
 
     @property
+    def available(self) -> int:
+        """Images that there are."""
+        return len(self.source.names)
+
+    @property
+    def limited(self) -> int | None:
+        """N, where there are more."""
+        return self.limit if self.limit and self.limit < self.available else None
+
+    @property
+    def readable(self) -> int:
+        """N without those that cannot be read."""
+        return len(self) - len(self.bad)
+
+    @property
     def sha256(self) -> str:
         return self.seen.sha256
 

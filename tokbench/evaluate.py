@@ -15,7 +15,7 @@ import torch
 
 import tokbench
 from tokbench.batch import Memo
-from tokbench.dataset import Dataset, Images, Reader, whole_units
+from tokbench.dataset import UNIT, Dataset, Images, Reader, whole_units
 from tokbench.errors import DataError
 from tokbench.features import References
 from tokbench.fit import fit
@@ -27,6 +27,7 @@ from tokbench.ranks import ALONE, Ranks
 from tokbench.readers import Networks
 from tokbench.result import Result
 from tokbench.run import Numbers, Run, explain
+from tokbench.slots import Slots, Turn, Turns
 from tokbench.speed import describe, give_back_memory
 from tokbench.statistics import Statistics
 from tokbench.steps import Step
@@ -44,7 +45,7 @@ _VERSIONS = ("torch", "torchvision", "numpy", "pillow", "scikit-image", "torch-f
 
 def evaluate(
     adapters: Sequence[Loaded],
-    dataset: Dataset,
+    stream: Dataset | Slots,
     names: Sequence[str],
     *,
     task: Task = RECONSTRUCT,
@@ -58,25 +59,25 @@ def evaluate(
     progress: Progress = lambda what, done, total: None,
 ) -> list[Result]:
     """Evaluate adapters on a dataset in one pass; their Results in order, those with an `error` included: one of each
-    adapter, but for a task that makes several.
+    adapter, but for a task that makes several. `stream`: the dataset, or for a task that is not `paired` its `Slots`.
 
     `names` are metric names. `statistics`: what distributions are compared with in place of the references' own.
     `cache`: a folder where what is found is kept as it is found, so that the same call goes on from there after an
     interruption, and what metrics keep takes no memory; it also holds the references' features for later runs. Call
     `discard` of each result's journal once the result is saved. `ranks`: this process among others that share the
-    images; only the first one gets results, the others an empty list. `progress` is told ("images" or "intervals", how
-    many are done, of how many).
+    images; only the first one gets results, the others an empty list. `progress` is told ("images", "references" or
+    "intervals", how many are done, of how many).
     Raises DataError where not one image could be read, TokbenchError where another rank ended.
     """
     networks = networks or Networks()
     references = References(cache / "features" if cache else None, warn)
-    groups = [_runs(adapter, dataset, task, batch_size, networks.device) for adapter in adapters]
+    groups = [_runs(adapter, stream, task, batch_size, networks.device) for adapter in adapters]
     runs = [run for group in groups for run in group]
     told: dict[str, Any] = {"seed": seed, "precision": networks.precision, "device": networks.device.partition(":")[0]}
     for run in runs:
         run.start(names, networks, statistics)
         if cache and run.error is None:
-            run.journal = Journal(cache / "runs", _about(run, dataset, names, statistics, networks, told), warn)
+            run.journal = Journal(cache / "runs", _about(run, stream, names, statistics, networks, told), warn)
     for run in runs:  # when every layer has been asked for
         run.attach(references)
     kept = cache is not None and all(run.journal is None or run.journal.folder for run in runs)
@@ -86,14 +87,19 @@ def evaluate(
             "several processes need a cache folder that they can write; set TOKBENCH_CACHE to one, without --no-cache"
         )
     try:
-        _pass(runs, dataset, references, networks.device, batch_size, seed, ranks, progress)
+        if isinstance(stream, Slots) and stream.reference is not None and ranks.first:
+            _look(runs, stream.reference, references, progress)
+            refuse_empty(stream.reference)
+            stream.shape = stream.reference.shape
+        _pass(runs, stream, references, networks.device, batch_size, seed, ranks, progress)
         give_back_memory()  # so that the matrices of distances find room below what the pass needed
         if ranks.world > 1 and cache is not None:
-            _join(runs, dataset, references, ranks, cache)
+            _join(runs, stream, references, ranks, cache)
         if not ranks.first:
             _close(runs)
             return []
-        refuse_empty(dataset)
+        if isinstance(stream, Dataset):
+            refuse_empty(stream)
         if statistics is not None:
             told["reference"] = {"file": statistics.name, "sha256": statistics.sha256, "count": statistics.count}
         total, measured = sum(len(run.metrics) for run in runs if run.error is None), 0
@@ -105,23 +111,23 @@ def evaluate(
 
         results: list[Result] = []
         for group in groups:
-            results += task.results([(run.step, _result(run, dataset, told, count)) for run in group])
+            results += task.results([(run.step, _result(run, stream, told, count)) for run in group])
         return results
     except BaseException:
         _close(runs)
         raise
 
 
-def _runs(adapter: Loaded, dataset: Dataset, task: Task, batch_size: int, device: str) -> list[Run]:
+def _runs(adapter: Loaded, stream: Dataset | Slots, task: Task, batch_size: int, device: str) -> list[Run]:
     """One for each step of the task; one with an error where the adapter cannot do it, or cannot be made ready."""
     steps: Sequence[Step] = [Step(task.name)]
-    error = make_ready(adapter, dataset, device)
+    error = make_ready(adapter, stream, device)
     if error is None:
         try:
             steps = task.steps(adapter.model)
         except Exception as refusal:  # other people's code: anything may come
             error = explain(refusal)
-    return [Run(adapter, dataset.protocol, batch_size, step, error=error) for step in steps]
+    return [Run(adapter, stream.protocol, batch_size, task, step, error=error) for step in steps]
 
 
 def _close(runs: Sequence[Run]) -> None:
@@ -131,9 +137,23 @@ def _close(runs: Sequence[Run]) -> None:
             run.journal.close()
 
 
+def _look(runs: Sequence[Run], dataset: Dataset, references: References, progress: Progress) -> None:
+    """All references, before images come that were not made from them; what is asked of each, once."""
+    reader = dataset.batches(UNIT)
+    with exact_kernels():
+        for images in reader:
+            reader.ahead()
+            for run in runs:
+                if run.error is None:
+                    run.look(images, references)
+            progress("references", reader.done, reader.total)
+            if all(run.error for run in runs):
+                break
+
+
 def _pass(
     runs: Sequence[Run],
-    dataset: Dataset,
+    stream: Dataset | Slots,
     references: References,
     device: str,
     batch_size: int,
@@ -142,13 +162,14 @@ def _pass(
     progress: Progress,
 ) -> None:
     """This process's share of the images through every adapter and metric, but for what is in the journals."""
-    reader = dataset.batches(whole_units(batch_size), ranks.share)
+    reader: Reader | Turns = stream.batches(whole_units(batch_size), ranks.share)
     with exact_kernels(), ThreadPoolExecutor(1, "metrics") as beside:
-        for number, images in enumerate(reader):
+        some: Images | Turn
+        for number, some in enumerate(reader):  # type: ignore[assignment]
             memo = Memo()
             for run in runs:
                 if run.error is None:
-                    _step(run, images, memo, references, reader, beside, device=device, seed=seed)
+                    _step(run, some, memo, references, stream, reader, beside, device=device, seed=seed)
             if number % _TRIMMED == 0:
                 give_back_memory()
             progress("images", reader.done, reader.total)
@@ -158,42 +179,45 @@ def _pass(
 
 def _step(
     run: Run,
-    images: Images,
+    images: Images | Turn,
     memo: Memo,
     references: References,
-    reader: Reader,
+    stream: Dataset | Slots,
+    reader: Reader | Turns,
     beside: ThreadPoolExecutor,
     **options: Any,
 ) -> None:
     """Some images through one adapter and its metrics."""
-    if not run.elsewhere and run.resume(images, references):
+    # Only a sample tells how large samples are, where there is no reference.
+    if not run.elsewhere and stream.shape is not None and run.resume(images, references):
         return
     batch = run.take(images, memo=memo, **options)
     reader.ahead()  # nothing is timed from here on
     if batch is None:
         return
     batch.references = references
+    stream.shape = stream.shape or tuple(batch.need("image").shape[2:])
     if run.elsewhere and run.resume(images, references, batch):
         return
     run.eat(stored(batch, run.protocol), beside)
     run.keep(images)
 
 
-def _join(runs: Sequence[Run], dataset: Dataset, references: References, ranks: Ranks, cache: Path) -> None:
+def _join(runs: Sequence[Run], stream: Dataset | Slots, references: References, ranks: Ranks, cache: Path) -> None:
     """Bring together on rank 0 what all ranks found."""
     if not ranks.first:
         files = [run.journal.path(unit) for run in runs if run.journal for unit in sorted(run.units)]
         told = {
             "rank": ranks.rank,
-            "seen": dataset.seen,
-            "shape": dataset.shape,
+            "seen": stream.seen,
+            "shape": stream.shape,
             "runs": [(run.error, sorted(run.units)) for run in runs],
         }
         ranks.hand_over(told, [file for file in files if file] + sorted(references.files), cache)
         return
     for told in ranks.collect(cache):
-        dataset.seen.merge(told["seen"])
-        dataset.shape = dataset.shape or told["shape"]
+        stream.seen.merge(told["seen"])
+        stream.shape = stream.shape or told["shape"]
         for run, (error, units) in zip(runs, told["runs"], strict=True):
             run.error = run.error or (f"rank {told['rank']}: {error}" if error else None)
             for unit in units if run.error is None else ():
@@ -207,7 +231,7 @@ def _join(runs: Sequence[Run], dataset: Dataset, references: References, ranks: 
 
 def _about(
     run: Run,
-    dataset: Dataset,
+    stream: Dataset | Slots,
     names: Sequence[str],
     statistics: Statistics | None,
     networks: Networks,
@@ -218,10 +242,10 @@ def _about(
     return {
         "adapter": run.adapter.name,
         "made": run.described,
-        "dataset": dataset.name,
-        "images": len(dataset),
-        "size": dataset.size,
-        "protocol": dataset.protocol.sha256,
+        "dataset": stream.name,
+        "images": len(stream),
+        "size": stream.size,
+        "protocol": stream.protocol.sha256,
         "task": run.step.task,
         "cell": run.step.cell,
         "metrics": sorted(names),
@@ -233,10 +257,11 @@ def _about(
     } | told
 
 
-def make_ready(adapter: Loaded, dataset: Dataset, device: str) -> str | None:
+def make_ready(adapter: Loaded, stream: Dataset | Slots, device: str) -> str | None:
     """Let an adapter look at the images to come, and put its networks on the device. What went wrong, or None."""
     try:
-        adapter.model.prepare(dataset.names, dataset.source.names)
+        if isinstance(stream, Dataset):
+            adapter.model.prepare(stream.names, stream.source.names)
         if adapter.model.module is not None:
             adapter.model.module.eval().to(device)
     except Exception as error:
@@ -256,49 +281,48 @@ def refuse_empty(dataset: Dataset) -> None:
         raise DataError(f"{dataset.name}: no image could be read ({first})")
 
 
-def _result(run: Run, dataset: Dataset, told: dict[str, Any], done: Callable[[str], None]) -> Result:
-    count = len(dataset) - len(dataset.bad)
-    halves = Halves(dataset.sha256, count)
+def _result(run: Run, stream: Dataset | Slots, told: dict[str, Any], done: Callable[[str], None]) -> Result:
+    count = stream.readable
+    halves = Halves(stream.sha256, count)
     numbers = run.numbers(told["seed"], halves, done) if run.error is None else Numbers()
     for number in numbers.values.values():
         number.setdefault("n", count)
-    assert dataset.shape is not None
-    height, width = dataset.shape
+    height, width = stream.shape or (0, 0)  # none where the run failed
     plan = fit(run.adapter.model.spec, height, width)
-    adapter = dict(run.described)
+    adapter = run.described | run.step.told
     if note := plan.describe():
         adapter["fitted"] = note
     if fingerprint := run.fingerprint():
         adapter["fingerprint"] = fingerprint
     return Result(
         adapter=run.adapter.name,
-        dataset=dataset.name,
+        dataset=stream.name,
         task=run.step.task,
         num_images=count,
         metrics=numbers.values,
         skipped={name: error.fact for name, error in run.skipped.items()},
-        bad_images=[{"name": name, "reason": reason} for name, reason in dataset.bad],
+        bad_images=[{"name": name, "reason": reason} for name, reason in stream.bad],
         provenance={
             "adapter": adapter,
             "data": {
-                "sha256": dataset.sha256,
+                "sha256": stream.sha256,
                 "width": width,
                 "height": height,
-                "own_size": dataset.own_size,
-                "available": len(dataset.source.names),
-                "limit": dataset.limit if dataset.limit and dataset.limit < len(dataset.source.names) else None,
-                "enlarged": dataset.enlarged,
+                "own_size": stream.own_size,
+                "available": stream.available,
+                "limit": stream.limited,
+                "enlarged": stream.enlarged,
             },
-            "protocol": describe_protocol(dataset.protocol),
+            "protocol": describe_protocol(stream.protocol),
             "metrics": numbers.provenance,
             **told,
             "versions": {"tokbench": tokbench.__version__, "python": platform.python_version()}
             | {package: importlib.metadata.version(package) for package in _VERSIONS},
         },
         error=run.error,
-        per_image=_aligned(numbers.per_image, dataset.names),
+        per_image=_aligned(numbers.per_image, stream.names),
         replicates=numbers.replicates,
-        readings={kind: [(dataset.names[at], read) for at, read in own] for kind, own in numbers.readings.items()},
+        readings={kind: [(stream.names[at], read) for at, read in own] for kind, own in numbers.readings.items()},
         notes={name: str(error) for name, error in run.skipped.items()},
         computed=frozenset(run.metrics) - frozenset(run.skipped),
         journal=run.journal,

@@ -42,10 +42,18 @@ def pairs(count: int) -> int:
 
 @dataclass(frozen=True)
 class Halves:
-    """`pairs(count)` times two complementary halves of `count` images; of an odd number, one is left out each time."""
+    """`pairs(count)` times two complementary halves of `count` images; of an odd number, one is left out each time.
+
+    times: pairs, where they are to be as many as those of another set.
+    """
 
     sha256: str
     count: int
+    times: int | None = None
+
+    def __len__(self) -> int:
+        """How many halves."""
+        return 2 * (self.times or pairs(self.count))
 
     @property
     def half(self) -> int:
@@ -56,7 +64,7 @@ class Halves:
         """Positions (count // 2,), one half after the other. Each half's own halves are its first and second part."""
         seed = hashlib.sha256(f"{self.sha256}/{self.count}".encode()).digest()
         rng = np.random.default_rng(int.from_bytes(seed, "big"))
-        for _ in range(pairs(self.count)):
+        for _ in range(len(self) // 2):
             order = rng.permutation(self.count)
             yield order[: self.half]
             yield order[self.half : 2 * self.half]

@@ -99,7 +99,16 @@ COLUMNS = (
     Column("bpp", "bpp", 3, False),
     Column("compression_ratio", "compression ratio", 1, True),
     *_IMAGES,
+    Column("gfid", "gFID", 3, False),
+    Column("gfid_768", "gFID-768", 4, False),
+    Column("gfid_192", "gFID-192", 4, False),
+    Column("gfid_64", "gFID-64", 4, False),
     Column("inception_score", "IS", 2, True),
+    *(
+        Column(f"{one}{suffix}", f"{one}{said}", 4, True)
+        for suffix, said in (("", ""), ("_768", "-768"), ("_efficientnet", " EfficientNet"))
+        for one in ("precision", "recall")
+    ),
     *perturbed(),
     *marked(),
     Column("codebook_usage", "codebook usage", 4, True),
@@ -112,6 +121,7 @@ COLUMNS = (
     Column("bpe_model_bytes", "BPE model bytes", 0),
     Column("parameters", "parameters", 0),
     Column("encode_images_per_second", "encode images/s", 1, True),
+    Column("sample_images_per_second", "sample images/s", 1, True),
     Column("decode_images_per_second", "decode images/s", 1, True),
     Column("peak_memory_mib", "peak memory MiB", 0, False),
 )
@@ -307,8 +317,15 @@ def context(results: Sequence[Result]) -> str:
     """N, size, protocol and hashes of results that belong together."""
     told = results[0].provenance
     counts = " or ".join(f"{count:,}" for count in sorted({result.num_images for result in results}))
+    size = f"{told['data']['width']}x{told['data']['height']} px"
+    what = f"{counts} images of {size}"
+    if results[0].task.startswith("generate"):
+        against = f"{told['data']['available']:,} images of {results[0].dataset}"
+        if reference := told.get("reference"):
+            against = f"the statistics file {reference['file']}"
+        what = f"{counts} samples of {size} against {against}, unpaired"
     return (
-        f"{counts} images of {told['data']['width']}x{told['data']['height']} px, "
+        f"{what}, "
         f"protocol `{told['protocol']['name']}` ({told['protocol']['sha256'][:8]}), "
         f"pixels {told['data']['sha256'][:8]}."
     )

@@ -22,6 +22,7 @@ from tokbench.plugins import Loaded, load_adapter
 from tokbench.protocol import load_protocol
 from tokbench.readers import Networks
 from tokbench.result import Result
+from tokbench.slots import Slots
 from tokbench.tasks import task_of
 
 SETTINGS = "tokbench.toml"
@@ -171,14 +172,21 @@ def check(
         try:
             doing = task_of(task)
             rules = load_protocol(protocol)
-            whole = open_dataset(_place(dataset, data), rules, size, count, root)
+            if limit and not doing.paired:
+                raise UsageError("samples have no per-image numbers; check them without --limit")
+            whole = open_dataset(_place(dataset, data), rules, size, count if doing.paired else None, root)
             if whole.name != dataset:
                 raise UsageError(f"{data} is not {dataset}, on which these results were measured")
         except TokbenchError as error:
             report.skipped += [Skipped(result.adapter, result.group, "all", str(error)) for result in results]
             continue
-        some = open_dataset(_place(dataset, data), rules, size, _least(count, limit), root)
-        kept = _unlike(results, whole, len(some) < len(whole), rules.sha256, report)
+        some: Dataset | Slots = whole
+        if limit:
+            some = open_dataset(_place(dataset, data), rules, size, _least(count, limit), root)
+        elif not doing.paired:
+            some = Slots(whole.name, rules, count or len(whole), whole)
+        limited = doing.paired and len(some) < len(whole)
+        kept = _unlike(results, whole, limited, rules.sha256, report)
         adapters = _load(kept, networks.device, root, allow_download, report)
         if not adapters:
             continue
@@ -202,7 +210,7 @@ def check(
             if made.error:
                 report.skipped.append(Skipped(result.adapter, result.group, "all", made.error, "failed"))
             else:
-                _compare(result, made, len(some) < len(whole), tolerances, report)
+                _compare(result, made, limited, tolerances, report)
     return report
 
 

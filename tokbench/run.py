@@ -30,9 +30,10 @@ from tokbench.protocol import Protocol
 from tokbench.provenance import describe_adapter
 from tokbench.readers import Networks
 from tokbench.rows import Rows
+from tokbench.slots import Turn
 from tokbench.statistics import Statistics
 from tokbench.steps import AS_ENCODED, Step
-from tokbench.tasks import reconstruct
+from tokbench.tasks import RECONSTRUCT, Task
 
 PROBED = 1
 """Units of images, at the start, on which a reduced precision is compared with float32."""
@@ -45,7 +46,7 @@ _PIXELS = "(pixels)"
 class Run:
     """One adapter under one protocol: its metrics, those that cannot be computed, and what stopped it.
 
-    step: what its decoder gets of its tokens.
+    task: what makes its images. step: what its decoder gets of its tokens.
     probes: in a reduced precision, each metric with a network twice more, for the first images alone: `float32/lpips`
     and `bfloat16/lpips`. produced: digests of images made elsewhere, which no weights tell apart.
     """
@@ -53,6 +54,7 @@ class Run:
     adapter: Loaded
     protocol: Protocol
     batch_size: int
+    task: Task = RECONSTRUCT
     step: Step = AS_ENCODED
     metrics: dict[str, Metric] = field(default_factory=dict)
     probes: dict[str, Metric] = field(default_factory=dict)
@@ -68,7 +70,9 @@ class Run:
         model, protocol = self.adapter.model, self.protocol
         for name in names:
             try:
-                self.metrics[name] = metrics.build(name, networks, model, protocol, self.batch_size, statistics)
+                self.metrics[name] = metrics.build(
+                    name, networks, model, protocol, self.batch_size, statistics, self.task.paired
+                )
             except CannotMeasure as error:
                 self.skipped[name] = error
         if networks.precision == "float32":
@@ -76,7 +80,7 @@ class Run:
         for name in [name for name in self.metrics if METRICS[name].network]:
             with suppress(CannotMeasure):  # where a protocol compares with statistics, of one precision only
                 for probe in (networks.whole, networks):
-                    made = metrics.build(name, probe, model, protocol, self.batch_size)
+                    made = metrics.build(name, probe, model, protocol, self.batch_size, paired=self.task.paired)
                     self.probes[f"{probe.precision}/{name}"] = made
 
     @cached_property
@@ -94,13 +98,21 @@ class Run:
         for metric in (*self.metrics.values(), *self.probes.values()):
             metric.attach(references)
 
-    def take(self, images: Images, **options: Any) -> Batch | None:
+    def look(self, images: Images, references: References) -> None:
+        """Take in references that no image was made from."""
+        batch = Batch(images.index, images.reference, original=images.original, digests=images.digests)
+        batch.references = references
+        for metric in (*self.metrics.values(), *self.probes.values()):
+            metric.look(batch)
+
+    def take(self, images: Images | Turn, **options: Any) -> Batch | None:
         """One batch through the adapter; None where it failed. A fault of the adapter ends its run, not the others'."""
         while True:
             try:
                 # The first batch also pays for what is allocated once, so the second one's peak is what counts.
                 options |= {"watch_memory": self.batches < 2, "try_first": self.batches == 0}
-                batch = reconstruct(self.adapter.model, images, step=self.step, batch_size=self.batch_size, **options)
+                model, size = self.adapter.model, self.batch_size
+                batch = self.task.produce(self.step, model, images, batch_size=size, **options)
                 self.batches += 1
                 return batch
             except (torch.OutOfMemoryError, MemoryError) as error:
@@ -138,7 +150,7 @@ class Run:
                 self.error = f"metric {name} failed on the batch of {len(batch)} images: {explain(error)}"
                 return
 
-    def keep(self, images: Images) -> None:
+    def keep(self, images: Images | Turn) -> None:
         """Move what the metrics found in these images to the journal, unit by unit; where there is none, leave it."""
         if self.journal is None or self.journal.folder is None or self.error:
             return
@@ -164,7 +176,7 @@ class Run:
                     tables[name].add(index[here], own)
             self.units.add(unit)
 
-    def resume(self, images: Images, references: References, batch: Batch | None = None) -> bool:
+    def resume(self, images: Images | Turn, references: References, batch: Batch | None = None) -> bool:
         """Take in what the journal holds of these images, if it holds all of them, with these very pixels.
 
         `batch`: what the adapter made of them, for one whose images no weights describe; they must be the same too.

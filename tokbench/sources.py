@@ -1,4 +1,4 @@
-"""Where images come from: a folder, a zip, a tar, Parquet files, a manifest. Names in order, read by position.
+"""Where images come from: folder, zip, tar, array, Parquet files, manifest. Names in order, read by position.
 
 What cannot be read stops nothing: it keeps its place among the names, and reading it raises BadImage. What makes a
 dataset ambiguous, or was made to harm, is refused as a whole, with a DataError:
@@ -7,6 +7,7 @@ dataset ambiguous, or was made to harm, is refused as a whole, with a DataError:
                inside it are not descended, since its images stand under their own names; no folder is read twice
     archives   a name that climbs out (.., /, a drive, a backslash) or comes twice: the archive is refused; only
                regular files are read, a link or device with an image's name is a bad image; a cut-off tar is refused
+    arrays     arr_0 of an .npz, uint8 (N, H, W, 3), called by their places; anything else is refused
     Parquet    a path that comes twice gets its row behind it, a row without one is called by its number
     names      in the order of their code points, so that no file system decides it; case matters; bytes that are not
                UTF-8, and control characters, are shown escaped
@@ -32,12 +33,13 @@ from PIL import Image
 
 from tokbench import archives
 from tokbench.archives import Tar, Zip
+from tokbench.arrays import Arrays
 from tokbench.errors import BadImage, DataError
 from tokbench.image import refuse_large, size_of
 from tokbench.parquet import Parquet
 from tokbench.source import Source, is_image, readable
 
-__all__ = ["Folder", "Manifest", "Parquet", "Source", "Tar", "Zip", "open_source", "open_sources", "sort_by"]
+__all__ = ["Arrays", "Folder", "Manifest", "Parquet", "Source", "Tar", "Zip", "open_source", "open_sources", "sort_by"]
 
 _LEAVES = "a link that leaves the dataset's folder, which is not followed; give --follow-links where you trust it"
 
@@ -204,7 +206,7 @@ class Manifest(Source):
 
 
 def open_source(path: Path, *, follow_links: bool = False) -> Source:
-    """The source that a path is: folder, zip, tar or Parquet file. Raises DataError for anything else."""
+    """The source that a path is: folder, zip, tar, npz or Parquet file. Raises DataError for anything else."""
     return open_sources([path], follow_links=follow_links)
 
 
@@ -223,10 +225,12 @@ def open_sources(paths: Sequence[Path], *, follow_links: bool = False) -> Source
         raise DataError(f"{first} is neither a folder nor a file")
     if first.suffix.lower() == ".zip":
         return Zip(first)
+    if first.suffix.lower() == ".npz":
+        return Arrays(first)
     if first.name.lower().endswith(archives.SUFFIXES):
         return Tar(first)
     if first.is_file():
-        raise DataError(f"{first} is neither a folder nor a zip, tar or Parquet file")
+        raise DataError(f"{first} is neither a folder nor a zip, tar, npz or Parquet file")
     raise DataError(f"no such file or folder: {first}")
 
 

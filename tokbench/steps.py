@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,11 @@ class Step:
     def cell(self) -> str:
         """Tells apart the steps of one task."""
         return ""
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What a result says of it beside the adapter."""
+        return {}
 
     def tokens(self, model: Tokenizer, images: Tensor, seeds: Sequence[int], memo: Memo) -> Tokens:
         """What the decoder gets of images (B, 3, H, W) in `spec.range`. `seeds`: one an image; `memo`: theirs."""
@@ -63,6 +69,17 @@ class First(Step):
                 f"({type(error).__name__}: {str(error)[:200]})"
             ) from error
         contract.check_images(decoded, images, model, names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled(Step):
+    """Tokens that a prior draws, at a scale of guidance."""
+
+    guidance: float
+
+    @property
+    def told(self) -> dict[str, Any]:
+        return {"guidance": self.guidance}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,110 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-
-from tokbench.batch import Batch, Memo, Timing
+from tokbench.batch import Batch, Memo
 from tokbench.cells import ALPHAS, Anchor, combined, deltas
-from tokbench.contract import TRIED, check_images, check_tokens
 from tokbench.dataset import Images
 from tokbench.errors import AdapterError, NotApplicable, UsageError
-from tokbench.fit import fit
+from tokbench.generation import generate
+from tokbench.reconstruction import reconstruct
 from tokbench.result import Result
-from tokbench.speed import timed, with_peak
-from tokbench.steps import AS_ENCODED, Cell, First, Step
-from tokbench.tokenizer import ImageSource, Reconstructor, Tokenizer
-from tokbench.tokens import Tokens
-
-
-def image_seeds(seed: int, index: Sequence[int], per_image: int) -> list[int]:
-    """One seed for every tile of every image, from the run's seed and the image's position alone."""
-
-    def one(position: int, tile: int) -> int:
-        return int.from_bytes(hashlib.sha256(f"{seed}/{position}/{tile}".encode()).digest()[:7], "big")
-
-    return [one(position, tile) for position in index for tile in range(per_image)]
-
-
-@torch.inference_mode()
-def reconstruct(
-    model: Reconstructor,
-    images: Images,
-    memo: Memo,
-    *,
-    device: str,
-    batch_size: int,
-    seed: int,
-    step: Step = AS_ENCODED,
-    watch_memory: bool = False,
-    try_first: bool = False,
-) -> Batch:
-    """One batch through encode, `step` and decode, its output clamped to [0, 1].
-
-    `memo` keeps what is made of the references for the other adapters of this pass. `watch_memory` measures the peak;
-    `try_first` makes those checks too that are too costly to make on every batch (`tokbench.contract`).
-    Raises AdapterError where the tokenizer breaks its contract.
-    """
-    low, high = model.spec.range
-    plan = fit(model.spec, images.reference.shape[2], images.reference.shape[3])
-    tiles = plan.cut(images.reference)
-    names = [name for name in images.names for _ in range(plan.tiles)]
-    seeds = image_seeds(seed, images.index.tolist(), plan.tiles)
-
-    def run() -> tuple[list[Tokens], list[Tensor], float, float]:
-        tokens, pieces, encoding, decoding = [], [], 0.0, 0.0
-        for start in range(0, len(tiles), batch_size):
-            here = slice(start, start + batch_size)
-            part = tiles[here].to(device, copy=True).mul_(high - low).add_(low)
-            if isinstance(model, ImageSource):
-                pieces.append(_finish(model.reconstruct(part, names[here]), part, model, names[here]))
-                continue
-            assert isinstance(model, Tokenizer)
-            encoded, seconds = timed(partial(step.tokens, model, part, seeds[here], memo), device)
-            encoding += seconds
-            check_tokens(encoded, part, model, names[here])
-            decoded, seconds = timed(partial(model.decode, encoded, seeds[here]), device)
-            decoding += seconds
-            pieces.append(_finish(decoded, part, model, names[here]))
-            tokens.append(encoded)
-        return tokens, pieces, encoding, decoding
-
-    if try_first and isinstance(model, Tokenizer):
-        some = tiles[: min(TRIED, batch_size)].to(device, copy=True) * (high - low) + low
-        step.try_out(model, some, names, seeds[: len(some)])
-    (tokens, pieces, encoding, decoding), peak = with_peak(run, device) if watch_memory else (run(), None)
-    image = plan.join(torch.cat(pieces))
-    if images.levels is not None:  # rounding them again would change nothing
-        memo.levels["nearest"], memo.rounded["nearest"] = images.levels, images.reference
-    return Batch(
-        images.index,
-        images.reference,
-        image,
-        Tokens.cat(tokens).merged(plan.tiles) if tokens else None,
-        Timing(encoding, decoding, peak, batch_size) if tokens else None,
-        images.original,
-        images.digests or None,
-        marked=images.marked,
-        reference_memo=memo,
-        image_memo=memo if torch.equal(image, images.reference) else Memo(),  # exact images need no second forward pass
-    )
-
-
-def _finish(images: Tensor, like: Tensor, model: Reconstructor, names: Sequence[str]) -> Tensor:
-    """Decoded images from the spec's range to float32 in [0, 1], clamped, on the CPU."""
-    check_images(images, like, model, names)
-    low, high = model.spec.range
-    return images.float().sub(low).div_(high - low).clamp_(0, 1).cpu()
+from tokbench.slots import Turn
+from tokbench.steps import AS_ENCODED, Cell, First, Sampled, Step
+from tokbench.tokenizer import Generator, ImageSource, Reconstructor, Tokenizer
 
 
 @dataclass(frozen=True)
 class Task:
-    """Reconstruction: what a tokenizer's steps are, and what their results make together."""
+    """Reconstruction: what a tokenizer's steps are, and what their results make together.
+
+    paired: whether what is made belongs to one reference each, so that a pass runs through those.
+    """
+
+    paired: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
@@ -114,7 +35,14 @@ class Task:
 
     def steps(self, model: Reconstructor) -> Sequence[Step]:
         """One or more. Raises NotApplicable where a model cannot do the task."""
+        if isinstance(model, Generator):
+            raise NotApplicable(f"{model.spec.name}: a generator reconstructs nothing; give --task generate")
         return [AS_ENCODED]
+
+    def produce(self, step: Step, model: Reconstructor, some: Images | Turn, memo: Memo, **options: Any) -> Batch:
+        """What becomes of some of the stream. Raises AdapterError where the model breaks its contract."""
+        assert isinstance(some, Images)
+        return reconstruct(model, some, memo, step=step, **options)
 
     def results(self, made: Sequence[tuple[Step, Result]]) -> list[Result]:
         """What is kept of the steps' results."""
@@ -122,6 +50,8 @@ class Task:
 
 
 RECONSTRUCT = Task()
+
+_SCALE = re.compile(r"cfg\d+(\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -181,6 +111,38 @@ class Perturb(Task):
         return [combined(cells, first.perturber.extension, self.anchor)]
 
 
+@dataclass(frozen=True)
+class Generate(Task):
+    """Samples of a prior, or of a folder of them, paired with nothing: it runs through `Slots`.
+
+    guidance: None for each generator's own.
+    """
+
+    paired: ClassVar[bool] = False
+    guidance: float | None = None
+
+    @property
+    def name(self) -> str:
+        return "generate" if self.guidance is None else f"generate-cfg{self.guidance:g}"
+
+    def steps(self, model: Reconstructor) -> Sequence[Step]:
+        if isinstance(model, Generator):
+            return [Sampled(self.name, guidance=model.guidance if self.guidance is None else self.guidance)]
+        if not isinstance(model, ImageSource):
+            raise NotApplicable(
+                f"{model.spec.name}: a tokenizer draws no tokens of its own; generate is for generators (tokbench list "
+                "adapters) and for images:DIR"
+            )
+        if self.guidance is not None:
+            raise NotApplicable(f"{model.spec.name}: --cfg is for generators; these samples are made already")
+        return [Sampled(self.name, guidance=1.0)]
+
+    def produce(self, step: Step, model: Reconstructor, some: Images | Turn, memo: Memo, **options: Any) -> Batch:
+        assert isinstance(some, Turn)
+        assert isinstance(step, Sampled)
+        return generate(model, some, guidance=step.guidance, **options)
+
+
 def task_of(name: str) -> Task:
     """The task that makes a result of that name alone: `truncate-8` is Truncate((8,)). Raises UsageError."""
     kind, _, rest = name.partition("-")
@@ -188,6 +150,8 @@ def task_of(name: str) -> Task:
         return RECONSTRUCT
     if kind == "truncate" and rest.isdecimal() and int(rest):
         return Truncate((int(rest),))
+    if kind == "generate" and (not rest or _SCALE.fullmatch(rest)):
+        return Generate(guidance=float(rest.removeprefix("cfg")) if rest else None)
     if name in (made := {task.name: task for task in (Perturb(), Perturb("code"))}):
         return made[name]
     raise UsageError(f"no task '{name}'")

@@ -80,6 +80,13 @@ class ImageSource(Reconstructor):
     def reconstruct(self, images: Tensor, names: Sequence[str]) -> Tensor:
         """(B, 3, H, W) in `spec.range` to the same shape and range (values outside it are clamped later)."""
 
+    def drawn(self, positions: Sequence[int]) -> Tensor:
+        """The images at those positions as samples, paired with nothing: float32 (B, 3, H, W) in [0, 1].
+
+        Raises NotApplicable where it has none without an image to reconstruct.
+        """
+        raise NotApplicable(f"{self.spec.name}: it reconstructs images, and has no samples of its own")
+
 
 class Tokenizer(Reconstructor):
     """An encoder and a decoder. Evaluation decodes from the tokens alone."""
@@ -107,3 +114,26 @@ class Tokenizer(Reconstructor):
             f"{self.spec.name}: {why}; what can be perturbed are continuous tokens, those of a LearnedTokenizer, and "
             "those of one with a `perturber` of its own"
         )
+
+
+class Generator(Reconstructor):
+    """A prior over a tokenizer's tokens: classes and seeds in, tokens out, which that tokenizer decodes.
+
+    classes: labels are 0 to classes - 1; 1 for a generator without labels. guidance: the scale that it samples with
+    unless told otherwise; 1 is plain conditional sampling. `spec` is its tokenizer's, under its own name.
+    """
+
+    tokenizer: Tokenizer
+    classes: int
+    guidance: float = 1.0
+
+    @abstractmethod
+    def sample(self, labels: Tensor, seeds: Sequence[int], guidance: float) -> Tokens:
+        """Labels int64 (B,) on the device to the tokens of B images, as its tokenizer's `encode` would give them.
+
+        `seeds` holds one number an image, from which alone its noise is drawn.
+        """
+
+    def evaluations(self, guidance: float) -> float | None:
+        """Passes of the whole network for one sample; None where that is not known."""
+        return None

@@ -17,9 +17,9 @@ from tokbench.errors import ResultError
 from tokbench.files import write_atomically
 from tokbench.metrics.text import cut
 from tokbench.plugins import Loaded
+from tokbench.reconstruction import reconstruct
 from tokbench.result import Result
 from tokbench.storage import scored
-from tokbench.tasks import reconstruct
 from tokbench.words import similarity
 
 HEIGHT, WIDTH, GAP, FONT = 72, 220, 8, 15

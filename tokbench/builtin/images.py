@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from tokbench.errors import AdapterError, BadImage
-from tokbench.image import open_rgb
 from tokbench.pixels import from_bytes
 from tokbench.sources import open_source
 from tokbench.tokenizer import ImageSource, TokenizerSpec
@@ -65,18 +64,36 @@ class ImageFolder(ImageSource):
         wanted = (images.shape[3], images.shape[2])
         if not self._checked:
             self._check_sizes(wanted)
+        pictures = self._opened([self._by_stem[stem(name)] for name in names])
+        return from_bytes(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
+
+    @property
+    def count(self) -> int:
+        """How many images there are."""
+        return len(self._source.names)
+
+    def drawn(self, positions: Sequence[int]) -> Tensor:
+        """Raises AdapterError that lists images which cannot be read or differ in size."""
+        if max(positions) >= self.count:
+            raise AdapterError(
+                f"{self._path} holds {self.count:,} images, and more are asked for; give a lower --limit"
+            )
+        found = self._opened(positions)
+        if len(sizes := {picture.shape[:2] for picture in found}) > 1:
+            listed = _list(sorted(f"{width}x{height}" for height, width in sizes))
+            raise AdapterError(f"{self._path} holds samples of unequal sizes: {listed}; make all alike")
+        return from_bytes(torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2))
+
+    def _opened(self, positions: Sequence[int]) -> list[np.ndarray]:
         pictures, problems = [], []
-        for name in names:
-            position = self._by_stem[stem(name)]
+        for position in positions:
             try:
-                picture = open_rgb(self._source.read(position), self._source.names[position])
+                pictures.append(np.asarray(self._source.open(position)))
             except BadImage as error:
                 problems.append(str(error))
-                continue
-            pictures.append(np.asarray(picture))
         if problems:
-            raise AdapterError(f"{self._path}: {len(problems)} reconstructions cannot be read: {_list(problems)}")
-        return from_bytes(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
+            raise AdapterError(f"{self._path}: {len(problems)} images cannot be read: {_list(problems)}")
+        return pictures
 
     def _check_sizes(self, wanted: tuple[int, int]) -> None:
         """Every reconstruction's header, once, so that all that differ are listed and not the first batch's alone."""

@@ -54,16 +54,22 @@ from tokbench.suites import SUITES
 @reference_is_option
 @click.option(
     "--task",
-    type=click.Choice(["reconstruct", "truncate", "perturb"]),
+    type=click.Choice(["reconstruct", "truncate", "perturb", "generate"]),
     default="reconstruct",
     show_default=True,
-    help="What is decoded: all tokens, only the first ones, or tokens replaced by near misses (pFID).",
+    help="What is decoded: all tokens, only the first ones, tokens replaced by near misses (pFID), or tokens that a "
+    "generator draws (gFID).",
 )
 @click.option("--tokens", help="With truncate: how many, as in 4,8 [default: 1, 2, 4 ... all].")
 @click.option(
     "--anchor",
     type=click.Choice(ANCHORS),
     help="With perturb: near to the encoder's latent or to the chosen code [default: latent].",
+)
+@click.option(
+    "--cfg",
+    type=click.FloatRange(min=0),
+    help="With generate: the scale of classifier-free guidance, 1 for none [default: each generator's own].",
 )
 @batch_size_option
 @device_option
@@ -98,6 +104,7 @@ def eval_(
     task: str,
     tokens: str | None,
     anchor: Anchor | None,
+    cfg: float | None,
     batch_size: int,
     device: str | None,
     precision: Literal["float32", "bfloat16"],
@@ -116,6 +123,9 @@ def eval_(
     torchscript:DIR. Several adapters share one pass over the images. After an interruption the same command goes on
     where it was. Several processes share the images with: torchrun --nproc-per-node 4 -m tokbench eval ...
 
+    With --task generate, ADAPTER is a generator or images:SAMPLES (a folder, zip, tar, Parquet file or ADM's npz), the
+    data (or a statistics file, --data FILE.npz) what samples are compared with, unpaired, and --limit how many samples.
+
     Exit status: 0 when every metric asked for was computed or skipped with a reason, 1 for a failure or for images
     that cannot be read (without --skip-bad), 2 for wrong usage.
     """
@@ -123,7 +133,11 @@ def eval_(
     from tokbench.protocol import load_protocol
 
     counts, listed = _counts(tokens), metric_names not in (None, "all")
-    for option, value, wanted in (("--tokens", tokens, "truncate"), ("--anchor", anchor, "perturb")):
+    for option, value, wanted in (
+        ("--tokens", tokens, "truncate"),
+        ("--anchor", anchor, "perturb"),
+        ("--cfg", cfg, "generate"),
+    ):
         if value is not None and task != wanted:
             raise UsageError(f"{option} is for --task {wanted}")
     given = {
@@ -137,6 +151,8 @@ def eval_(
         names = [name.strip() for name in data.split(",")] if "data" in given else list(chosen_suite.data)
         size, protocol = chosen_suite.size, chosen_suite.faithful if faithful else chosen_suite.protocol
         metric_names = metric_names or ",".join(chosen_suite.metrics)
+        if task == "generate":
+            raise UsageError(f"--suite {suite} is of reconstructions; leave it out with --task generate")
     elif faithful:
         raise UsageError("--faithful says how a suite is run; give --suite too")
     rules = load_protocol(protocol)
@@ -144,28 +160,32 @@ def eval_(
         asked = ",".join(PERTURBED) if metric_names is None else metric_names
         chosen = measurable(metrics.choose(asked, rules), strict=listed)
     else:
-        chosen = metrics.choose(metric_names, rules)
-    if reference_is and reference is None:
+        chosen = metrics.choose_for(task == "generate", metric_names, rules)
+    if reference_is and reference is None and not data.endswith(".npz"):
         raise UsageError("--reference-is says what made the file of --reference; give that too")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--out {out} cannot be written ({error.strerror})") from error
 
+    from tokbench.cli.samples import slots, statistics_of
     from tokbench.dataset import Dataset, open_dataset
     from tokbench.evaluate import evaluate
     from tokbench.plugins import load_adapters
     from tokbench.ranks import ranks
     from tokbench.readers import Networks
     from tokbench.result import Result, failure
+    from tokbench.slots import Slots
     from tokbench.statistics import load_statistics
-    from tokbench.tasks import RECONSTRUCT, Perturb, Truncate
+    from tokbench.tasks import RECONSTRUCT, Generate, Perturb, Truncate
     from tokbench.weights import cache_dir
 
-    doing = {"truncate": Truncate(counts), "perturb": Perturb(anchor or "latent")}.get(task, RECONSTRUCT)
+    doing = {
+        "truncate": Truncate(counts), "perturb": Perturb(anchor or "latent"), "generate": Generate(cfg)
+    }.get(task, RECONSTRUCT)  # fmt: skip
 
     def measured(
-        loaded: list[Any], dataset: Dataset, networks: Networks, mine: Any
+        loaded: list[Any], dataset: Dataset | Slots, networks: Networks, mine: Any
     ) -> tuple[list[Result], dict[_Key, str]]:
         """One dataset's results, and why there are none."""
         done = (0, len(dataset))
@@ -219,13 +239,18 @@ def eval_(
     broken = False
     with ranks() as mine:
         device = choose_device(device, mine.local)
-        statistics = load_statistics(reference).assumed(reference_is) if reference else None
-        datasets = [open_dataset(name, rules, size, limit, root, follow_links) for name in names]
+        told = statistics_of(data, reference) if not doing.paired else load_statistics(reference) if reference else None
+        statistics = told.assumed(reference_is) if told else None
+        streams: list[Dataset | Slots] = []
+        if doing.paired:  # before adapters are loaded, which can take long
+            streams = [open_dataset(name, rules, size, limit, root, follow_links) for name in names]
         with redirect_stdout(sys.stderr):  # what adapters print must not mix with the result
             loaded, broken_ones = load_adapters(adapters, device, root, allow_download)
+        if not doing.paired:
+            streams = [slots(data, rules, size, limit, root, follow_links, statistics, loaded)]
         unloaded = {(name, doing.name): reason for name, reason in broken_ones.items()}
         networks = Networks(device, allow_download, precision)
-        for dataset in datasets:
+        for dataset in streams:
             results, failed = measured(loaded, dataset, networks, mine) if loaded else ([], {})
             failed = unloaded | failed
             if not mine.first:
@@ -245,7 +270,7 @@ def eval_(
                     rows = [result for result in good if result.task == name]
                     named = dataset.name if name == RECONSTRUCT.name else f"{dataset.name}, {name}"
                     click.echo(f"{named}: {leaderboard.legend(rows)}\n")
-                    click.echo(leaderboard.markdown(rows), nl=dataset is not datasets[-1] or name != tasks[-1])
+                    click.echo(leaderboard.markdown(rows), nl=dataset is not streams[-1] or name != tasks[-1])
             _report(good, dataset.bad, failed)
             broken = broken or bool(failed) or bool(dataset.bad and not skip_bad)
     if as_json and mine.first:

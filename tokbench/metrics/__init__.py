@@ -52,9 +52,10 @@ _READS = {
     "frechet": ("features", "reference"),
     "kid": ("features", "reference"),
     "inception_score": ("features", "inception_score"),
+    "precision_recall": ("features", "reference"),
 }
 
-_DISTANCE = ("name", "protocol", "statistics")
+_DISTANCE = ("name", "protocol", "statistics", "paired")
 
 
 def _text(reader: str, suffix: str, says: str) -> Entry:
@@ -67,6 +68,18 @@ def _faces(reader: str, suffix: str, says: str) -> Entry:
     scores = [f"{score}{end}{suffix}" for score in ("f_sim", "f_distance", "f_detected", "f_rank1") for end in _ENDS]
     numbers = (*scores, f"faces{suffix}")
     return Entry("faces:Faces", says, wants=("protocol",), numbers=numbers, reader=reader, suffix=suffix)
+
+
+def _manifolds(suffix: str, network: str, layer: str, says: str) -> Entry:
+    return Entry(
+        "precision_recall:PrecisionRecall",
+        f"of samples: precision and recall, k = 3, {says}",
+        network,
+        layer,
+        (*_DISTANCE, "suffix"),
+        (f"precision{suffix}", f"recall{suffix}"),
+        suffix=suffix,
+    )
 
 
 _ENDS = tuple(f"{of}{how}" for of in ("", "_ceiling", "_ratio") for how in ("", "_all", "_curve"))
@@ -92,6 +105,13 @@ METRICS: dict[str, Entry] = {
     "inception_score": Entry(
         "inception_score:InceptionScore", "Inception Score, 10 splits", INCEPTION, "logits_unbiased", _DISTANCE
     ),
+    "gfid": Entry("frechet:Frechet", "of samples: Fréchet distance, 2048-d Inception", INCEPTION, "2048", _DISTANCE),
+    "gfid_768": Entry("frechet:Frechet", "of samples: the same, 768-d layer", INCEPTION, "768", _DISTANCE),
+    "gfid_192": Entry("frechet:Frechet", "of samples: the same, 192-d layer", INCEPTION, "192", _DISTANCE),
+    "gfid_64": Entry("frechet:Frechet", "of samples: the same, 64-d layer", INCEPTION, "64", _DISTANCE),
+    "precision_recall": _manifolds("", INCEPTION, "2048", "2048-d Inception, as ADM's"),
+    "precision_recall_768": _manifolds("_768", INCEPTION, "768", "768-d layer of Inception"),
+    "precision_recall_efficientnet": _manifolds("_efficientnet", "efficientnet-lite0", "pooled", "EfficientNet-Lite0"),
     "codebook": Entry(
         "codebook:Codebook",
         "usage, perplexity and entropy of the codebook, per stream",
@@ -132,12 +152,52 @@ METRICS: dict[str, Entry] = {
         "throughput:Throughput",
         "parameters, encode and decode images/s, peak memory",
         wants=("model", "device", "batch_size"),
-        numbers=("parameters", "encode_images_per_second", "decode_images_per_second", "peak_memory_mib"),
+        numbers=(
+            "parameters",
+            "encode_images_per_second",
+            "sample_images_per_second",
+            "decode_images_per_second",
+            "peak_memory_mib",
+        ),
     ),
 }
 
 DEFAULT = ("rate", "psnr", "ssim", "ms_ssim", "lpips", "rfid", "fd_efficientnet", "codebook", "speed")
 """What `tokbench eval` computes when neither the user nor the protocol tells it."""
+
+
+ONLY_OF_SAMPLES = (
+    "gfid",
+    "gfid_768",
+    "gfid_192",
+    "gfid_64",
+    "precision_recall",
+    "precision_recall_768",
+    "precision_recall_efficientnet",
+)
+OF_SAMPLES = (
+    *ONLY_OF_SAMPLES,
+    *("sfid", "fd_efficientnet", "kid", "kid_768", "inception_score", "rate", "codebook", "coding", "speed"),
+)
+"""Metrics that samples have, which are paired with nothing."""
+
+GENERATED = ("gfid", "gfid_768", "fd_efficientnet", "precision_recall_efficientnet", "codebook", "speed")
+"""What `tokbench eval --task generate` computes when the user does not tell it."""
+
+
+def choose_for(samples: bool, names: str | None, protocol: Protocol = TOKBENCH) -> list[str]:
+    """The same as `choose`, for samples or for reconstructions. Raises UsageError, too, for a metric that is asked for
+    by its name and that they do not have."""
+    if samples and names is None:
+        return list(GENERATED)
+    chosen = choose(names, protocol)
+    wrong = [name for name in chosen if (name not in OF_SAMPLES if samples else name in ONLY_OF_SAMPLES)]
+    if wrong and names != "all":
+        why = (
+            f"samples are paired with nothing; they have {', '.join(OF_SAMPLES)}" if samples else "give --task generate"
+        )
+        raise UsageError(f"{', '.join(wrong)}: of {'reconstructions' if samples else 'samples'}; {why}")
+    return [name for name in chosen if name not in wrong]
 
 
 def metric_of(number: str) -> str | None:
@@ -176,8 +236,10 @@ def build(
     protocol: Protocol = TOKBENCH,
     batch_size: int = 16,
     statistics: Statistics | None = None,
+    paired: bool = True,
 ) -> Metric:
-    """A fresh metric of that name; `statistics` are a reference's, in place of those of the images to come.
+    """A fresh metric of that name; `statistics` are a reference's, in place of those of the images to come. `paired`:
+    whether each image is made from one reference.
 
     Raises MissingWeights where its network's weights are not here, NotApplicable where the statistics do not fit.
     """
@@ -185,7 +247,7 @@ def build(
     module, _, kind = entry.path.partition(":")
     given: dict[str, object] = {
         "name": name, "model": model, "device": networks.device, "batch_size": batch_size, "protocol": protocol,
-        "statistics": statistics,
+        "statistics": statistics, "paired": paired, "suffix": entry.suffix,
     }  # fmt: skip
     arguments = {key: given[key] for key in entry.wants}
     if entry.network:

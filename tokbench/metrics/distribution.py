@@ -84,13 +84,17 @@ class Distribution(Metric):
         self._shared = True
         self.references = references.rows(self._network, self._side, self._rounding)
 
+    def look(self, batch: Batch) -> None:
+        if self.compares:
+            batch.features(self._network, self._side, self._rounding)
+
     def needs(self, references: References, index: np.ndarray, digests: Sequence[str]) -> bool:
-        if not self.compares:
+        if not self.compares or not self._paired:
             return False
         return not references.known(self._network, self._side, self._rounding, index, digests)
 
     def update(self, batch: Batch) -> None:
-        if self.compares:
+        if self.compares and self._paired:
             features = batch.features(self._network, self._side, self._rounding)
             if not self._shared:
                 self.references.add(batch.index, {self._layer: features[self._layer].numpy()})
@@ -140,7 +144,7 @@ class Distribution(Metric):
         """The references' halves: those of the images that were made from them, else drawn apart."""
         if self._paired or not self.compares:
             return halves
-        return Halves(f"{halves.sha256}/reference", len(self.references))
+        return Halves(f"{halves.sha256}/reference", len(self.references), len(halves) // 2)
 
     def provenance(self) -> dict[str, str]:
         told = self._network.told() | {"layer": self._layer}

@@ -82,7 +82,7 @@ def _total(gap: np.ndarray, trace1: float, trace2: float, overlap: float) -> flo
 
 
 class Subsets:
-    """The distance of the same subset of two sets of vectors, each (N, D), for many subsets of at most D vectors.
+    """The distance of subsets of two sets of vectors, (N, D) and (M, D), for many subsets of at most D vectors.
 
     All that it needs of the vectors are their scalar products, made once: a subset's centred products are some rows and
     columns of them, less their means.
@@ -107,7 +107,8 @@ class Subsets:
             float(squares[at].sum() - len(at) * (mean @ mean)) / (len(at) - 1)
             for squares, at, mean in zip(self._squares, (one, other), means, strict=True)
         )
-        return _total(means[0] - means[1], trace1, trace2, _singular_values(products) / (len(one) - 1))
+        share = np.sqrt((len(one) - 1) * (len(other) - 1))
+        return _total(means[0] - means[1], trace1, trace2, _singular_values(products) / share)
 
 
 def _mean(rows: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -130,7 +131,7 @@ class Frechet(Distribution):
         return distance_to(*self._moments, image) if self._statistics else distance_of_sets(reference, image)
 
     def _on_subsets(self, reference: np.ndarray, image: np.ndarray, most: int) -> Callable[..., float]:
-        if self.compares and most <= image.shape[1]:
+        if self.compares and max(most, most * len(reference) // len(image)) <= image.shape[1]:
             return Subsets(reference, image).distance
         return super()._on_subsets(reference, image, most)
 

@@ -38,6 +38,10 @@ class Metric(ABC):
         """Take the references' features, where any are needed, from what all metrics of a run share."""
         return
 
+    def look(self, batch: Batch) -> None:
+        """Take what it needs of references that no image was made from; they come before the images."""
+        return
+
     def needs(self, references: References, index: np.ndarray, digests: Sequence[str]) -> bool:
         """Whether the references' features of some images are needed that `references` does not have yet."""
         return False

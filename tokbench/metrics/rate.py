@@ -20,7 +20,8 @@ class Rate(PerImageMetric):
 
     def measure(self, batch: Batch) -> dict[str, np.ndarray]:
         tokens: Tokens = batch.need("tokens")
-        pixels = batch.need("reference").shape[2] * batch.need("reference").shape[3]
+        height, width = batch.need("image").shape[2:]
+        pixels = height * width
         bits = tokens.bits.numpy()
         values = {"bits_per_image": bits, "bpp": bits / pixels}
         if int(tokens.length.max()) > 0:

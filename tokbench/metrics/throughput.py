@@ -13,10 +13,11 @@ from tokbench.tokenizer import Reconstructor
 
 
 class Throughput(Metric):
-    """`parameters`, `encode_images_per_second`, `decode_images_per_second` and `peak_memory_mib`.
+    """`parameters`, `encode_images_per_second` (of a generator `sample_images_per_second`), `decode_images_per_second`
+    and `peak_memory_mib`.
 
-    Speeds are images over seconds inside encode and decode at this run's batch size, the first batch left out as a
-    warm-up where there are others. Peak memory is what encode and decode of a batch need beyond the weights.
+    Speeds are images over seconds inside encode (or in drawing tokens) and decode at this run's batch size, the first
+    batch left out as a warm-up where there are others. Peak memory is what both need of a batch beyond the weights.
     """
 
     def __init__(self, model: Reconstructor, device: str, batch_size: int) -> None:
@@ -32,6 +33,7 @@ class Throughput(Metric):
             "peak": np.full(count, math.nan if timing.peak_mib is None else timing.peak_mib),
             "batch_size": np.full(count, timing.batch_size or self._batch_size),
             "warm": np.full(count, self._warm),
+            "sampled": np.full(count, timing.sampled),
         }
         self._warm = True
         return columns
@@ -39,9 +41,10 @@ class Throughput(Metric):
     def compute(self) -> dict[str, float]:
         warm = self.rows.column("warm")
         chosen = warm if warm.any() else ~warm
+        first = "sample" if self.rows.column("sampled").any() else "encode"
         numbers = {
             "parameters": float(speed.parameters(self._model.module)),
-            "encode_images_per_second": chosen.sum() / max(self.rows.column("encode")[chosen].sum(), 1e-9),
+            f"{first}_images_per_second": chosen.sum() / max(self.rows.column("encode")[chosen].sum(), 1e-9),
             "decode_images_per_second": chosen.sum() / max(self.rows.column("decode")[chosen].sum(), 1e-9),
         }
         # The first batch of a process also pays for what is allocated once.

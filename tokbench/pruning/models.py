@@ -18,8 +18,8 @@ from tokbench.parts import weight_parts
 from tokbench.plugins import network_files, read_record
 from tokbench.protocol import TOKBENCH
 from tokbench.pruning.vit import recognise
+from tokbench.reconstruction import image_seeds
 from tokbench.state import load_strictly, read_state
-from tokbench.tasks import image_seeds
 from tokbench.training import open_network
 from tokbench.weights import Found, WeightFile, sha256_of
 

@@ -1,0 +1,99 @@
+"""Samples of a generator, or of a folder of them: what the task `generate` makes in place of reconstructions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from tokbench.batch import Batch, Timing
+from tokbench.contract import check_samples, check_tokens
+from tokbench.errors import AdapterError
+from tokbench.reconstruction import image_seeds
+from tokbench.slots import Turn
+from tokbench.speed import timed, with_peak
+from tokbench.tokenizer import Generator, ImageSource, Reconstructor
+from tokbench.tokens import Tokens
+
+
+@torch.inference_mode()
+def generate(
+    model: Reconstructor,
+    turn: Turn,
+    *,
+    device: str,
+    batch_size: int,
+    seed: int,
+    guidance: float,
+    watch_memory: bool = False,
+    try_first: bool = False,
+) -> Batch:
+    """The samples at some places, clamped to [0, 1]: the place decides the class (place modulo classes, so all are
+    equally frequent) and, with `seed`, the noise. The batch has no references.
+
+    Raises AdapterError where the model breaks its contract, or a file of samples cannot be read.
+    """
+    if isinstance(model, ImageSource):
+        found = model.drawn(turn.index.tolist())
+        _check_size(found, model, turn)
+        return Batch(turn.index, image=found)
+    assert isinstance(model, Generator)
+    seeds = image_seeds(seed, turn.index.tolist(), 1)
+    labels = turn.index % model.classes
+    if try_first:
+        _try_out(model, labels[:2].to(device), seeds[:2], guidance)
+
+    def run() -> tuple[list[Tokens], list[Tensor], float, float]:
+        tokens, images, sampling, decoding = [], [], 0.0, 0.0
+        for start in range(0, len(turn.index), batch_size):
+            here = slice(start, start + batch_size)
+            drawn, seconds = timed(partial(model.sample, labels[here].to(device), seeds[here], guidance), device)
+            sampling += seconds
+            decoded, seconds = timed(partial(model.tokenizer.decode, drawn, seeds[here]), device)
+            decoding += seconds
+            check_samples(decoded, len(seeds[here]), model, turn.names[here])
+            _check_size(decoded, model, turn)
+            check_tokens(drawn, decoded, model.tokenizer, turn.names[here])
+            tokens.append(drawn)
+            low, high = model.spec.range
+            images.append(decoded.float().sub(low).div_(high - low).clamp_(0, 1).cpu())
+        return tokens, images, sampling, decoding
+
+    (tokens, images, sampling, decoding), peak = with_peak(run, device) if watch_memory else (run(), None)
+    return Batch(
+        turn.index,
+        image=torch.cat(images),
+        tokens=Tokens.cat(tokens),
+        timing=Timing(sampling, decoding, peak, batch_size, sampled=True),
+    )
+
+
+def _check_size(samples: Tensor, model: Reconstructor, turn: Turn) -> None:
+    height, width = samples.shape[2:]
+    if turn.shape is not None and (height, width) != turn.shape:
+        raise AdapterError(
+            f"{model.spec.name}: samples are {width}x{height}, the references {turn.shape[1]}x{turn.shape[0]}; what "
+            "networks make of them depends on that. Give references of the samples' size, or --size"
+        )
+
+
+def _try_out(model: Generator, labels: Tensor, seeds: Sequence[int], guidance: float) -> None:
+    """Raises AdapterError where a sample depends on the others of its batch, or on what was drawn before."""
+    together = model.sample(labels, seeds, guidance)
+    alone = model.sample(labels[:1], seeds[:1], guidance)
+    for name, stream in together.select([0]).streams.items():
+        ours, other = stream.data, alone.streams[name].data
+        assert isinstance(ours, Tensor)
+        assert isinstance(other, Tensor)
+        if ours.shape != other.shape or not torch.isclose(ours, other, atol=1e-2).float().mean() > 1 - _TURNED:
+            raise AdapterError(
+                f"{model.spec.name}: the sample of one label and seed is another one alone than beside others; draw "
+                "each image's noise from its own seed"
+            )
+
+
+_TURNED = 0.5
+"""Share of a sample's values that may differ between batch sizes: a rounding can turn one token, and then those after
+it."""
