@@ -20,11 +20,11 @@ from tokbench.cli import main
 from tokbench.dataset import Dataset
 from tokbench.errors import AdapterError, MissingWeights
 from tokbench.nn.gan import Adversary
-from tokbench.nn.trainable import Autoencoder, Examples, Trainable
+from tokbench.nn.trainable import Autoencoder, Examples, Material, Trainable
 from tokbench.parts import LARGEST, weight_parts
 from tokbench.protocol import TOKBENCH
 from tokbench.sources import open_sources
-from tokbench.train import Material, Recipe, batches, train
+from tokbench.train import Recipe, batches, train
 from tokbench.training import PROFILES, keep, material_of, recipe_of, restore, trainees
 from tokbench.variant import Variant
 

@@ -11,13 +11,14 @@ import torch
 
 from tokbench.batch import Memo
 from tokbench.dataset import Images
+from tokbench.nn.trainable import Material
 from tokbench.parts import LARGEST, weight_parts
 from tokbench.plugins import load_adapter, network_files, read_variant
 from tokbench.reconstruction import reconstruct
 from tokbench.speed import parameters
 from tokbench.steps import First
 from tokbench.tasks import Truncate
-from tokbench.train import Material, Trained
+from tokbench.train import Trained
 from tokbench.training import network, train_adapter, trainees
 from tokbench.variant import Variant
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from tokbench.errors import AdapterError
 from tokbench.files import replacing
-from tokbench.nn.trainable import Examples, Fitted, Trainable
+from tokbench.nn.trainable import Examples, Fitted, Material, Trainable
 
 KEPT = 60.0
 """Seconds between states."""
@@ -74,25 +74,6 @@ Progress = Callable[[float, int, float, dict[str, float]], None]
 """Told the share that is done, images seen, images/s, and the last terms of the loss."""
 
 
-@dataclass(frozen=True)
-class Material:
-    """What is trained on: uint8 pixels (N, 3, H, W) and, where there are any, labels int64 (N,)."""
-
-    pixels: Tensor
-    labels: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    @property
-    def sha256(self) -> str:
-        """Over all pixels and labels."""
-        digest = hashlib.sha256(self.pixels.cpu().numpy().tobytes())
-        if self.labels is not None:
-            digest.update(self.labels.cpu().numpy().tobytes())
-        return digest.hexdigest()
-
-
 def batches(material: Material, recipe: Recipe, device: str, step: int = 0) -> Iterator[Examples]:
     """Batches without end from `step` on: every epoch in another order, half of the images mirrored."""
     pixels, count = material.pixels, len(material)
@@ -107,10 +88,16 @@ def batches(material: Material, recipe: Recipe, device: str, step: int = 0) -> I
         start = step % a_pass * recipe.batch
         places = order[start : start + recipe.batch].to(pixels.device)
         images = pixels[places].to(device, non_blocking=True).float().div_(127.5).sub_(1)
+        drawn = torch.rand(recipe.batch, generator=torch.Generator().manual_seed(recipe.seed * 1_000_003 + step))
+        mirrored = (drawn < 0.5) & recipe.flip
         if recipe.flip:
-            drawn = torch.rand(recipe.batch, generator=torch.Generator().manual_seed(recipe.seed * 1_000_003 + step))
-            images = torch.where((drawn < 0.5).to(device)[:, None, None, None], images.flip(3), images)
-        yield Examples(images, None if material.labels is None else material.labels[places].to(device))
+            images = torch.where(mirrored.to(device)[:, None, None, None], images.flip(3), images)
+        labels, tokens = material.labels, material.tokens
+        yield Examples(
+            images,
+            None if labels is None else labels[places].to(device),
+            None if tokens is None else tokens[mirrored.to(tokens.device, torch.long), places].to(device),
+        )
         step += 1
 
 

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from tokbench.dataset import Dataset
 from tokbench.errors import AdapterError, DataError, MissingWeights, UsageError
 from tokbench.files import write_atomically
-from tokbench.nn.trainable import Fitted, Trainable
+from tokbench.nn.trainable import Fitted, Material, Trainable
 from tokbench.parts import weight_parts, write_weights
 from tokbench.plugins import adapter_files, guarded, load_adapter, network_files, open_variant, read_variant
 from tokbench.provenance import code_of, hash_module
 from tokbench.state import load_strictly, read_state
-from tokbench.train import Material, Progress, Recipe, Trained, fingerprint, fit, train
+from tokbench.tokenizer import Tokenizer
+from tokbench.train import Progress, Recipe, Trained, fingerprint, fit, train
 from tokbench.variant import Variant
 from tokbench.weights import Found, WeightFile, cache_dir, sha256_of
 
@@ -106,10 +107,12 @@ def train_adapter(
     device: str = "cpu",
     out: Path | None = None,
     progress: Progress = lambda share, images, speed, terms: None,
+    encoding: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Path, Trained]:
     """Train one adapter and write its weights, and what its training was, beside its TOML (or into `out`).
 
-    `data` names and hashes the images, for the record. An interrupted call goes on from its last state.
+    `data` names and hashes the images, for the record. An interrupted call goes on from its last state. `encoding` is
+    told how many images a prior's tokenizer has encoded, of how many.
     Raises AdapterError where the adapter cannot be trained, or its weights are too large for one file.
     """
     variant, module = open_variant(name, toml)
@@ -128,7 +131,8 @@ def train_adapter(
     if isinstance(made, Fitted):
         record = fit(made, material, recipe, device)
     else:
-        record = train(made, material, recipe, device=device, state=state, progress=progress)
+        studied = made.study(material, device, recipe.flip, encoding)
+        record = train(made, studied, recipe, device=device, state=state, progress=progress)
     target = (out or variant.folder) / variant.file.name
     record.recipe["profile"] = profile
     keep(made, target, record, data)
@@ -144,6 +148,17 @@ def base(variant: Variant, kind: type[M]) -> M:
     model = getattr(load_adapter(below, root=variant.folder.parent.parent).model, "model", None)
     if not isinstance(model, kind):
         raise AdapterError(f"{variant.name}: its base {below} is no {kind.__name__}")
+    return model
+
+
+def base_tokenizer(variant: Variant) -> Tokenizer:
+    """The tokenizer of the adapter that a TOML names as `base`. Raises MissingWeights where it is not trained."""
+    below = variant.config.get("base")
+    if not isinstance(below, str):
+        raise AdapterError(f'{variant.name}: its TOML must name the tokenizer below it, as base = "..."')
+    model = load_adapter(below, root=variant.folder.parent.parent).model
+    if not isinstance(model, Tokenizer):
+        raise AdapterError(f"{variant.name}: its base {below} is no tokenizer")
     return model
 
 

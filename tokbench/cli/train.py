@@ -73,10 +73,14 @@ def train(
             def told(share: float, images: int, speed: float, terms: dict[str, float], name: str = name) -> None:
                 bar(f"{name} images", images, round(images / share) if share else images)
 
+            def encoding(done: int, total: int, name: str = name) -> None:
+                bar(f"{name} images encoded", done, total)
+
             try:
                 path, made = train_adapter(
-                    name, toml, material, described, profile, changes, device=where, out=out, progress=told
-                )
+                    name, toml, material, described, profile, changes, device=where, out=out, progress=told,
+                    encoding=encoding,
+                )  # fmt: skip
             except TokbenchError as error:
                 say(f"failed {name}: {str(error).removeprefix(f'{name}: ')}")
                 failed = True

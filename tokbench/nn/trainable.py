@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -13,11 +14,34 @@ from tokbench.nn.losses import Perceptual
 
 
 @dataclass(frozen=True)
+class Material:
+    """What is trained on: uint8 pixels (N, 3, H, W) and, where there are any, labels int64 (N,), and tokens (1, N, ...)
+    of the images, or (2, N, ...) with those of the mirrored images."""
+
+    pixels: Tensor
+    labels: Tensor | None = None
+    tokens: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def sha256(self) -> str:
+        """Over all pixels and labels."""
+        digest = hashlib.sha256(self.pixels.cpu().numpy().tobytes())
+        if self.labels is not None:
+            digest.update(self.labels.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
 class Examples:
-    """What a step learns from: images (B, 3, H, W) in [-1, 1] and, where the data set has them, labels int64 (B,)."""
+    """What a step learns from: images (B, 3, H, W) in [-1, 1] and, where there are any, labels int64 (B,) and tokens
+    (B, ...) that a frozen tokenizer made of the images."""
 
     images: Tensor
     labels: Tensor | None = None
+    tokens: Tensor | None = None
 
 
 class Trainable(nn.Module, ABC):
@@ -43,6 +67,10 @@ class Trainable(nn.Module, ABC):
         Raises MissingWeights where a network is not here.
         """
         return
+
+    def study(self, material: Material, device: str, mirrored: bool, progress: Callable[[int, int], None]) -> Material:
+        """What it is trained on, of what there is; `mirrored`: whether batches will hold mirrored images, too."""
+        return material
 
     @abstractmethod
     def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,18 +29,38 @@ class Shape:
         return self.side**2
 
 
+@dataclass
+class Past:
+    """Keys and values (B, heads, N, d) of the positions that one layer of attention has seen."""
+
+    key: Tensor | None = None
+    value: Tensor | None = None
+
+    def joined(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """All so far, with those of the positions at hand."""
+        if self.key is not None and self.value is not None:
+            key, value = torch.cat([self.key, key], 2), torch.cat([self.value, value], 2)
+        self.key, self.value = key, value
+        return key, value
+
+
 class Attention(nn.Module):
-    """Multi-head attention of `x` (B, N, D) to itself, or to `context` (B, M, D)."""
+    """Multi-head attention of `x` (B, N, D) to itself, or to `context` (B, M, D); with a `past`, also to the positions
+    before."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.query, self.key_value, self.out = (nn.Linear(width, n * width) for n in (1, 2, 1))
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, context: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, context: Tensor | None = None, past: Past | None = None
+    ) -> Tensor:
         query = self.query(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
         both = self.key_value(x if context is None else context).unflatten(2, (2, self.heads, -1))
         key, value = both.permute(2, 0, 3, 1, 4)
+        if past is not None:
+            key, value = past.joined(key, value)
         found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.out(found.transpose(1, 2).flatten(2))
 
@@ -58,15 +79,18 @@ class Block(nn.Module):
             self.norm_cross, self.cross = nn.LayerNorm(width), Attention(width, heads)
         self.norm_mlp, self.mlp = nn.LayerNorm(width), mlp(width)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, context: Tensor | None = None) -> Tensor:
-        x = x + self.attention(self.norm(x), mask)
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, context: Tensor | None = None, past: Past | None = None
+    ) -> Tensor:
+        x = x + self.attention(self.norm(x), mask, past=past)
         if context is not None:
             x = x + self.cross(self.norm_cross(x), context=context)
         return x + self.mlp(self.norm_mlp(x))
 
 
 class Transformer(nn.Module):
-    """`depth` blocks and a last norm over (B, N, D). `mask` as in `tokbench.nn.masks`, or (B, 1, N, N)."""
+    """`depth` blocks and a last norm over (B, N, D). `mask` as in `tokbench.nn.masks`, or (B, 1, N, N). `pasts`: one a
+    block, where positions come one after the other."""
 
     def __init__(self, width: int, depth: int, heads: int, cross: bool = False) -> None:
         super().__init__()
@@ -78,9 +102,15 @@ class Transformer(nn.Module):
                 if name.endswith(("attention.out.weight", "cross.out.weight", "mlp.2.weight")):
                     weight.mul_(ADDED)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, context: Tensor | None = None) -> Tensor:
-        for block in self.blocks:
-            x = block(x, mask, context)
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        context: Tensor | None = None,
+        pasts: Sequence[Past | None] | None = None,
+    ) -> Tensor:
+        for block, past in zip(self.blocks, pasts or [None] * len(self.blocks), strict=True):
+            x = block(x, mask, context, past)
         return self.norm(x)
 
 

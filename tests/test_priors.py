@@ -1,0 +1,260 @@
+"""Priors over tokens: by algebra, and sampled as they are trained."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tokbench.errors import AdapterError
+from tokbench.nn.priors.draw import choose, guided, scale_at, uniforms
+from tokbench.nn.priors.flow import Flow
+from tokbench.nn.priors.gpt import GPT
+from tokbench.nn.priors.maskgit import MaskGIT, fill, masked_at, masks
+from tokbench.nn.priors.prior import DROPPED, Prior, PriorGenerator, encoded
+from tokbench.nn.trainable import Examples, Material
+from tokbench.tokenizer import Tokenizer, TokenizerSpec
+from tokbench.tokens import Tokens
+from tokbench.train import Recipe, batches, train
+
+CLASSES, SIZE, CODES = 5, 16, 11
+
+
+class Levels(Tokenizer):
+    """Each 4x4 px of a grey image to the index of its mean level; `groups` indices a position, or its mean itself."""
+
+    def __init__(self, groups: int = 1, continuous: bool = False) -> None:
+        self.groups, self.continuous, self.encodings = groups, continuous, 0
+        codebook = {} if continuous else {"codes": CODES}
+        kind: Any = "continuous" if continuous else "discrete"
+        self.spec = TokenizerSpec("levels.x", kind, size=SIZE, num_tokens=16, codebook=codebook)
+
+    def encode(self, images: Tensor) -> Tokens:
+        self.encodings += len(images)
+        means = torch.nn.functional.avg_pool2d(images.mean(1, keepdim=True), 4).permute(0, 2, 3, 1)
+        if self.continuous:
+            return Tokens.of_latents(torch.cat([means, 1 - means], -1), tokens=16)
+        indices = (means * (CODES - 1)).round().long().clamp(0, CODES - 1)
+        spread = torch.cat([(indices + shift) % CODES for shift in range(self.groups)], -1)
+        return Tokens.of_indices(spread, CODES, groups=self.groups)
+
+    def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
+        grey = tokens.tensor[..., :1].float() / (1 if self.continuous else CODES - 1)
+        return torch.nn.functional.interpolate(grey.permute(0, 3, 1, 2), (SIZE, SIZE)).expand(-1, 3, -1, -1)
+
+
+SMALL = {"size": SIZE, "classes": CLASSES, "width": 32, "depth": 2, "heads": 2}
+
+
+def made(kind: type[Prior], groups: int = 1) -> Any:
+    torch.manual_seed(0)
+    continuous = kind is Flow
+    prior = kind(Levels(groups, continuous), **SMALL)  # type: ignore[arg-type]
+    with torch.no_grad():  # a head of zeros would hide whatever comes before it
+        for parameter in prior.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return prior.eval()
+
+
+KINDS: list[Any] = [GPT, MaskGIT, Flow]
+LABELS, SEEDS = torch.tensor([0, 3, 1, 3, 2]), [7, 8, 9, 10, 11]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+def test_the_same_seed_gives_the_same_sample_at_any_batch_size(kind: type[Prior], guidance: float) -> None:
+    prior = made(kind)
+    whole = prior.sample(LABELS, SEEDS, guidance)
+    for size in (1, 2):
+        parts = [prior.sample(LABELS[i : i + size], SEEDS[i : i + size], guidance) for i in range(0, 5, size)]
+        torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(whole[1], whole[3])  # one class, two seeds
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_guidance_of_one_is_conditional_sampling(kind: type[Prior], monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 1 the network without the class has no say, which a scale next to 1 shows: it takes both."""
+    prior = made(kind)
+    plain, near = prior.sample(LABELS, SEEDS, 1.0), prior.sample(LABELS, SEEDS, 1.0 + 1e-9)
+    torch.testing.assert_close(plain, near, rtol=1e-4, atol=1e-4)
+    far = prior.sample(LABELS, SEEDS, 6.0)
+    assert (plain != far).float().mean() > 0.1
+    assert prior.evaluations(2.0) == 2 * prior.evaluations(1.0)
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_the_cache_changes_nothing(groups: int, guidance: float) -> None:
+    prior = made(GPT, groups)
+    with_cache, without = (prior.sample(LABELS, SEEDS, guidance, cached=cached) for cached in (True, False))
+    assert with_cache.shape == (5, 16, groups)
+    assert torch.equal(with_cache, without)
+
+
+def test_no_position_of_a_gpt_sees_itself_or_later_ones() -> None:
+    prior = made(GPT)
+    rows = torch.randint(0, CODES, (2, 15, 1), generator=torch.Generator().manual_seed(0))
+    other = rows.clone()
+    other[:, 9:] = (other[:, 9:] + 1) % CODES
+    first, second = (prior.logits(LABELS[:2], given) for given in (rows, other))
+    torch.testing.assert_close(first[:, :10], second[:, :10])
+    assert not torch.allclose(first[:, 10:], second[:, 10:])
+
+
+@pytest.mark.parametrize(("steps", "count"), [(8, 64), (1, 5), (16, 16), (12, 13), (8, 256)])
+def test_the_schedule_masks_less_each_step_and_nothing_at_last(steps: int, count: int) -> None:
+    left = [count, *(masked_at(step, steps, count) for step in range(1, steps + 1))]
+    assert left[-1] == 0
+    assert all(later < earlier for earlier, later in itertools.pairwise(left))
+
+
+def test_every_token_is_kept_exactly_once() -> None:
+    seen: list[Tensor] = []
+
+    def look(rows: Tensor, masked: Tensor, step: int) -> Tensor:
+        seen.append(masked.clone())
+        if step > 1:  # what was kept before has not changed
+            kept = ~seen[-1] & ~seen[-2]
+            assert torch.equal(rows[kept], before[0][kept])
+        before[:] = [rows.clone()]
+        return torch.randn(3, 20, 2, CODES, generator=torch.Generator().manual_seed(step))
+
+    before: list[Tensor] = []
+    fill(look, SEEDS[:3], 20, 2, 6, 4.5, 1.0, torch.device("cpu"))
+    assert seen[0].all()
+    revealed = [earlier & ~later for earlier, later in zip(seen, [*seen[1:], torch.zeros_like(seen[0])], strict=True)]
+    assert torch.equal(torch.stack(revealed).sum(0), torch.ones(3, 20, dtype=torch.long))
+    assert not any((later & ~earlier).any() for earlier, later in itertools.pairwise(seen))
+
+
+def test_without_chance_the_most_certain_are_kept() -> None:
+    """Choice 0 and temperature 0: each step reveals the positions whose best code is likeliest."""
+    certainty = torch.randperm(20, generator=torch.Generator().manual_seed(3)).double() / 5 + 1
+    logits = torch.zeros(1, 20, 1, CODES, dtype=torch.float64)
+    logits[0, :, 0, 4] = certainty
+    order: list[int] = []
+
+    def look(rows: Tensor, masked: Tensor, step: int) -> Tensor:
+        hidden = masked[0].nonzero().flatten().tolist()
+        order.extend(place for place in range(20) if place not in hidden and place not in order)
+        return logits
+
+    rows = fill(look, [1], 20, 1, 20, 0.0, 0.0, torch.device("cpu"))
+    assert order == certainty.argsort(descending=True).tolist()[: len(order)]
+    assert (rows == 4).all()
+
+
+def test_masks_follow_the_cosine() -> None:
+    torch.manual_seed(0)
+    found = masks(20_000, 16).float()
+    assert found.sum(1).min() >= 1
+    assert float(found.mean()) == pytest.approx(2 / math.pi, abs=0.05)  # the mean of cos(pi/2 u), rounded up
+    torch.testing.assert_close(found.mean(0), found.mean().expand(16), rtol=0, atol=0.02)
+
+
+class TestChoice:
+    logits = torch.tensor([2.0, 0.5, 1.0, -1.0])
+
+    def shares(self, **how: Any) -> np.ndarray:
+        noise = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
+        found = choose(self.logits.expand(100_000, -1), noise, **how)
+        return np.bincount(found.numpy(), minlength=4) / 100_000
+
+    def test_it_follows_the_distribution(self) -> None:
+        np.testing.assert_allclose(self.shares(), self.logits.softmax(0).numpy(), atol=2e-5)
+        np.testing.assert_allclose(self.shares(temperature=0.5), (2 * self.logits).softmax(0).numpy(), atol=2e-5)
+
+    def test_few_of_the_most_likely(self) -> None:
+        chances = self.logits.softmax(0)
+        wanted = torch.tensor([chances[0], 0, chances[2], 0])
+        np.testing.assert_allclose(self.shares(top_k=2), (wanted / wanted.sum()).numpy(), atol=2e-5)
+        edge = float(chances[0] + chances[2] / 2)
+        np.testing.assert_allclose(self.shares(top_p=edge), (wanted / wanted.sum()).numpy(), atol=2e-5)
+        assert self.shares(top_p=1e-9)[0] == 1
+        assert self.shares(temperature=0)[0] == 1
+
+    def test_the_ends_of_the_noise(self) -> None:
+        ends = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
+        found = choose(self.logits.expand(2, -1), ends, top_k=3)
+        assert found.tolist() == [0, 1]
+
+
+def test_schedules_of_guidance() -> None:
+    assert [scale_at(share, 3.0, "constant") for share in (0, 0.5, 1)] == [3, 3, 3]
+    assert [scale_at(share, 3.0, "linear") for share in (0, 0.5, 1)] == [1, 2, 3]
+    assert [scale_at(share, 3.0, "half-linear") for share in (0, 0.25, 0.5, 1)] == [1, 2, 3, 3]
+    both = torch.tensor([[3.0], [1.0]])
+    assert [float(guided(both, scale)) for scale in (0, 1, 2)] == [1, 3, 5]
+
+
+def test_noise_depends_on_the_seed_alone() -> None:
+    first, second = uniforms([1, 2], 3, 4), uniforms([2], 3, 4)
+    assert torch.equal(first[1], second[0])
+    assert first.min() >= 0
+    assert first.max() < 1
+
+
+@pytest.fixture
+def material() -> Material:
+    """Images of one grey a class, left half darker."""
+    labels = torch.arange(400) % CLASSES
+    images = (labels * 50)[:, None, None, None].expand(-1, 3, SIZE, SIZE).clone()
+    images[:, :, :, : SIZE // 2] //= 2
+    return Material(images.to(torch.uint8), labels)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_learns_what_a_class_looks_like(kind: type[Prior], material: Material, private_cache: Any) -> None:
+    torch.manual_seed(0)
+    prior = kind(Levels(continuous=kind is Flow), **SMALL)  # type: ignore[arg-type]
+    studied = prior.study(material, "cpu", False, lambda *_: None)
+    train(prior, studied, Recipe(images=9600, batch=32, rate=4e-3, flip=False, average=0.9))
+    generator = PriorGenerator("prior.x", prior, 1.0)
+    labels = torch.arange(CLASSES).repeat(4)
+    tokens = generator.sample(labels, list(range(len(labels))), 1.5)
+    images = generator.tokenizer.decode(tokens, [0] * len(labels))
+    wanted = (labels * 50 / 255)[:, None]
+    left, right = images[..., : SIZE // 2].mean((1, 2, 3)), images[..., SIZE // 2 :].mean((1, 2, 3))
+    told = torch.stack([left, right], 1) - torch.cat([wanted / 2, wanted], 1)
+    assert told.abs().mean() < 0.06
+
+
+def test_tokens_are_encoded_once(material: Material) -> None:
+    prior = made(GPT)
+    before = prior.tokenizer.encodings
+    first = encoded(prior, material, "cpu", True, lambda *_: None)
+    assert prior.tokenizer.encodings == before + 800
+    again = encoded(prior, material, "cpu", True, lambda *_: None)
+    assert prior.tokenizer.encodings == before + 800
+    assert torch.equal(first, again)
+    assert first.shape == (2, 400, 16, 1)
+    grid = first.reshape(2, 400, 4, 4)
+    assert torch.equal(grid[1], grid[0].flip(2))
+
+
+def test_batches_hold_the_tokens_of_their_images(material: Material) -> None:
+    prior = made(GPT)
+    studied = prior.study(material, "cpu", True, lambda *_: None)
+    for _, batch in zip(range(5), batches(studied, Recipe(images=1, batch=16), "cpu"), strict=False):
+        seen = prior.rows(prior.tokenizer.encode((batch.images + 1) / 2))
+        assert torch.equal(seen, batch.tokens.long())
+
+
+def test_some_classes_are_hidden() -> None:
+    torch.manual_seed(0)
+    hidden = made(GPT).hidden(torch.ones(20_000, dtype=torch.long))
+    assert set(hidden.tolist()) == {1, CLASSES}
+    assert float((hidden == CLASSES).float().mean()) == pytest.approx(DROPPED, abs=0.01)
+
+
+def test_what_no_prior_can_learn_from() -> None:
+    with pytest.raises(AdapterError, match="the data set must tell the classes"):
+        made(GPT).loss(Examples(torch.zeros(1, 3, SIZE, SIZE)), 0.0)
+    with pytest.raises(AdapterError, match="takes images of 16 px, not 32"):
+        GPT(Levels(), size=32, classes=2)

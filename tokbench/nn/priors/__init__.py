@@ -1,0 +1,1 @@
+"""Priors over tokens: the generators that are trained here, small and the same for every tokenizer."""

@@ -1,0 +1,122 @@
+"""MaskGIT: all positions at once, the most certain ones kept, in a few steps (Chang et al., arXiv:2202.04200)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tokbench.nn.priors.draw import choose, guided, scale_at, uniforms
+from tokbench.nn.priors.gpt import Embedding
+from tokbench.nn.priors.prior import Prior, examples_of
+from tokbench.nn.trainable import Examples
+from tokbench.nn.vit import Transformer
+from tokbench.tokenizer import Tokenizer
+
+
+def masked_at(step: int, steps: int, count: int) -> int:
+    """Positions of `count` that are still masked after `step` of `steps` steps (1 to `steps`): the cosine schedule, at
+    least one fewer each step, none after the last."""
+    if step >= steps:
+        return 0
+    return min(int(count * math.cos(math.pi / 2 * step / steps)), count - step)
+
+
+Look = Callable[[Tensor, Tensor, int], Tensor]
+"""Logits (B, N, G, K), guided, of rows (B, N, G) that are masked in places (B, N), at a step (1 to the last)."""
+
+
+def fill(
+    look: Look,
+    seeds: Sequence[int],
+    count: int,
+    depth: int,
+    steps: int,
+    choice: float,
+    temperature: float,
+    device: torch.device,
+) -> Tensor:
+    """Rows (B, N, G) from all masked to none: each step draws every masked position and keeps those whose chance,
+    made random by `choice` less and less, is highest. What is kept is never drawn again."""
+    noise = uniforms(seeds, steps, count, depth + 1).to(device)
+    rows = torch.zeros(len(seeds), count, depth, dtype=torch.long, device=device)
+    masked = torch.ones(len(seeds), count, dtype=torch.bool, device=device)
+    for step in range(1, steps + 1):
+        logits = look(rows, masked, step)
+        drawn = choose(logits, noise[:, step - 1, :, :depth], temperature)
+        rows = torch.where(masked[..., None], drawn, rows)
+        chance = logits.double().log_softmax(-1).gather(-1, drawn[..., None])[..., 0].sum(-1)
+        gumbel = -(-noise[:, step - 1, :, depth].clamp(min=1e-12).log()).log()
+        certain = (chance + choice * (1 - step / steps) * gumbel).masked_fill(~masked, math.inf)
+        many = masked_at(step, steps, count)
+        masked = torch.zeros_like(masked).scatter(1, certain.argsort(1)[:, :many], True)
+    return rows
+
+
+class MaskGIT(Prior):
+    """A bidirectional transformer over a row in which masked positions are one learned vector, told apart by place.
+
+    steps: of sampling. choice: how random it is at first which tokens are kept, falling to not at all. temperature: of
+    the tokens. Guidance rises over the steps as a line.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        size: int,
+        classes: int,
+        width: int = 192,
+        depth: int = 5,
+        heads: int = 6,
+        steps: int = 8,
+        choice: float = 4.5,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__(tokenizer, size, classes)
+        self.steps, self.choice, self.temperature = steps, choice, temperature
+        if steps > self.count:
+            raise ValueError(f"{steps} steps for {self.count} tokens: each step must keep one")
+        self.embed = Embedding(self.codes, self.depth, width)
+        self.masked = nn.Parameter(torch.randn(width) * width**-0.5)
+        self.label = nn.Parameter(torch.randn(classes + 1, width) * width**-0.5)
+        self.positions = nn.Parameter(torch.randn(self.count, width) * width**-0.5)
+        self.body = Transformer(width, depth, heads)
+        self.head = nn.Linear(width, self.depth * self.codes)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def logits(self, labels: Tensor, rows: Tensor, masked: Tensor) -> Tensor:
+        """Of all positions (B, N, G, K), given labels (B,), rows (B, N, G) and where they are masked (B, N)."""
+        entered = torch.where(masked[..., None], self.masked, self.embed(rows)) + self.positions
+        out = self.body(torch.cat([self.label[labels][:, None], entered], 1))[:, 1:]
+        return self.head(out).unflatten(2, (self.depth, self.codes))
+
+    def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
+        rows, labels = examples_of(batch)
+        masked = masks(len(rows), self.count).to(rows.device)
+        logits = self.logits(self.hidden(labels), rows, masked)
+        return {"tokens": F.cross_entropy(logits[masked].float().flatten(0, 1), rows.long()[masked].flatten())}
+
+    @torch.no_grad()
+    def sample(self, labels: Tensor, seeds: Sequence[int], guidance: float) -> Tensor:
+        told = labels if guidance == 1 else torch.cat([labels, torch.full_like(labels, self.classes)])
+
+        def look(rows: Tensor, masked: Tensor, step: int) -> Tensor:
+            copies = len(told) // len(labels)
+            logits = self.logits(told, rows.repeat(copies, 1, 1), masked.repeat(copies, 1))
+            return logits if copies == 1 else guided(logits, scale_at(step / self.steps, guidance, "linear"))
+
+        return fill(look, seeds, self.count, self.depth, self.steps, self.choice, self.temperature, labels.device)
+
+    def evaluations(self, guidance: float) -> float:
+        return self.steps * (1.0 if guidance == 1 else 2.0)
+
+
+def masks(batch: int, count: int) -> Tensor:
+    """Masks (B, N) for training: of each example the share cos(pi/2 u) of its positions, at least one."""
+    share = torch.cos(math.pi / 2 * torch.rand(batch))
+    many = (share * count).ceil().clamp(min=1)
+    return torch.rand(batch, count).argsort(1).argsort(1) < many[:, None]

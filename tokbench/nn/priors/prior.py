@@ -1,0 +1,143 @@
+"""What every prior is: a model of a tokenizer's tokens given a class, trained on tokens that are encoded once."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tokbench.errors import AdapterError
+from tokbench.files import replacing
+from tokbench.nn.trainable import Examples, Material, Trainable
+from tokbench.provenance import hash_module
+from tokbench.tokenizer import Generator, Tokenizer
+from tokbench.tokens import Tokens
+from tokbench.weights import cache_dir
+
+DROPPED = 0.1
+"""Share of the examples whose class is hidden in training, so that the same network knows what guidance leads away
+from."""
+
+_TOGETHER = 64
+
+
+class Prior(Trainable):
+    """A distribution over the tokens of one tokenizer at one size of image, for each of `classes` classes.
+
+    Images of `size` px have tokens (*place) of G indices below K (or of C values), N = prod(place) of them; the model
+    sees rows (B, N, G) or (B, N, C).
+    """
+
+    def __init__(self, tokenizer: Tokenizer, size: int, classes: int) -> None:
+        super().__init__()
+        self.tokenizer, self.size, self.classes = tokenizer, size, classes
+        if tokenizer.module is not None:
+            self.bases = {"tokenizer": tokenizer.module}
+        if tokenizer.spec.size not in (None, size):
+            raise AdapterError(f"{tokenizer.spec.name} takes images of {tokenizer.spec.size} px, not {size}")
+        with torch.no_grad():
+            low, high = tokenizer.spec.range
+            blank = torch.full((1, 3, size, size), (low + high) / 2)
+            if tokenizer.module is not None:
+                tokenizer.module.eval()
+            self._shape = tokenizer.encode(blank)
+        data = self._shape.tensor
+        if tokenizer.spec.variable:
+            raise AdapterError(f"{tokenizer.spec.name}: a prior over tokens of unequal number is not implemented")
+        stream = self._shape.only()
+        self.discrete = stream.kind == "index"
+        self.grouped = not self.discrete or self._grouped(data, stream.groups)
+        self.place = tuple(data.shape[1:-1] if self.grouped else data.shape[1:])
+        self.count = int(torch.tensor(self.place).prod())
+        self.depth = data.shape[-1] if self.grouped else 1
+        self.codes = stream.codebook_size or 0
+
+    @staticmethod
+    def _grouped(data: Tensor, groups: int) -> bool:
+        """Whether the last axis is one of groups, of which there may be one."""
+        return groups > 1 or (data.dim() > 2 and data.shape[-1] == 1)
+
+    def rows(self, tokens: Tokens) -> Tensor:
+        """What `tokens` hold, as rows (B, N, G) or (B, N, C)."""
+        return tokens.tensor.reshape(len(tokens), self.count, self.depth)
+
+    def tokens(self, rows: Tensor) -> Tokens:
+        """The inverse of `rows`."""
+        last = (self.depth,) if self.grouped else ()
+        data = rows.reshape(len(rows), *self.place, *last)
+        if not self.discrete:
+            return Tokens.of_latents(data, tokens=self.count)
+        return Tokens.of_indices(data, self.codes, groups=self._shape.only().groups)
+
+    def study(self, material: Material, device: str, mirrored: bool, progress: Callable[[int, int], None]) -> Material:
+        """The material with its tokens, encoded once and kept in the cache."""
+        return replace(material, tokens=encoded(self, material, device, mirrored, progress))
+
+    def hidden(self, labels: Tensor) -> Tensor:
+        """Labels (B,) of which some are replaced by `classes`, which stands for none."""
+        dropped = torch.rand(len(labels), device=labels.device) < DROPPED
+        return labels.where(~dropped, self.classes)
+
+    @abstractmethod
+    def sample(self, labels: Tensor, seeds: Sequence[int], guidance: float) -> Tensor:
+        """Rows (B, N, G) or (B, N, C) of the classes `labels` (B,), each from its own seed."""
+
+    @abstractmethod
+    def evaluations(self, guidance: float) -> float:
+        """Passes of the network over all positions that a sample takes."""
+
+
+def examples_of(batch: Examples) -> tuple[Tensor, Tensor]:
+    """Tokens (B, ...) and labels (B,) of a batch. Raises AdapterError where it has none."""
+    if batch.tokens is None or batch.labels is None:
+        raise AdapterError("a prior is trained on tokens and classes; the data set must tell the classes")
+    return batch.tokens, batch.labels
+
+
+@torch.inference_mode()
+def encoded(
+    prior: Prior, material: Material, device: str, mirrored: bool, progress: Callable[[int, int], None]
+) -> Tensor:
+    """The tokens of all images as rows, (1, N, ...) or, with those of the mirrored images behind them, (2, N, ...).
+
+    int32 indices or float16 values. They are kept in the cache, by hashes of images and tokenizer.
+    """
+    tokenizer = prior.tokenizer
+    module = hash_module(tokenizer.module)[:16] if tokenizer.module is not None else "none"
+    name = f"{tokenizer.spec.name}-{module}-{material.sha256[:16]}-{2 if mirrored else 1}.safetensors"
+    path = cache_dir() / "tokens" / name
+    if path.is_file():
+        return load_file(path)["tokens"]
+    low, high = tokenizer.spec.range
+    if tokenizer.module is not None:
+        tokenizer.module.eval().to(device)
+    sides, total = [], len(material) * (2 if mirrored else 1)
+    for mirror in (False, True)[: 2 if mirrored else 1]:
+        made = []
+        for part in material.pixels.split(_TOGETHER):
+            images = part.to(device).float().div_(255).mul_(high - low).add_(low)
+            found = prior.rows(tokenizer.encode(images.flip(3) if mirror else images)).cpu()
+            made.append(found.int() if prior.discrete else found.half())
+            progress(sum(map(len, made)) + (len(material) if mirror else 0), total)
+        sides.append(torch.cat(made))
+    tokens = torch.stack(sides)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part_path:
+        save_file({"tokens": tokens}, part_path)
+    return tokens
+
+
+class PriorGenerator(Generator):
+    """The generator of a trained prior. guidance: its own scale, as its TOML says."""
+
+    def __init__(self, name: str, prior: Prior, guidance: float) -> None:
+        self.prior, self.tokenizer, self.classes, self.guidance = prior, prior.tokenizer, prior.classes, guidance
+        self.module = nn.ModuleDict({"prior": prior, **prior.bases})
+        self.spec = replace(prior.tokenizer.spec, name=name, prefixes=False)
+
+    def sample(self, labels: Tensor, seeds: Sequence[int], guidance: float) -> Tokens:
+        return self.prior.tokens(self.prior.sample(labels, seeds, guidance))
