@@ -102,6 +102,39 @@ def noise() -> torch.Tensor:
     return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.fixture(scope="session")
+def levels():
+    """Makes a tokenizer of images of 16 px without a network: each 4x4 px to the index of their mean level out of 11,
+    or so many indices in `groups`, or if `continuous` the mean itself."""
+    from tokbench.tokenizer import Tokenizer, TokenizerSpec
+    from tokbench.tokens import Tokens
+
+    size, codes = 16, 11
+
+    class Levels(Tokenizer):
+        def __init__(self, groups: int = 1, continuous: bool = False) -> None:
+            self.groups, self.continuous, self.encodings = groups, continuous, 0
+            codebook = {} if continuous else {"codes": codes}
+            kind = "continuous" if continuous else "discrete"
+            self.spec = TokenizerSpec("levels.x", kind, size=size, num_tokens=16, codebook=codebook)
+
+        def encode(self, images: torch.Tensor) -> Tokens:
+            self.encodings += len(images)
+            means = torch.nn.functional.avg_pool2d(images.mean(1, keepdim=True), 4).permute(0, 2, 3, 1)
+            if self.continuous:
+                return Tokens.of_latents(torch.cat([means, 1 - means], -1), tokens=16)
+            indices = (means * (codes - 1)).round().long().clamp(0, codes - 1)
+            spread = torch.cat([(indices + shift) % codes for shift in range(self.groups)], -1)
+            return Tokens.of_indices(spread, codes, groups=self.groups)
+
+        def decode(self, tokens: Tokens, seeds: list[int]) -> torch.Tensor:
+            grey = tokens.tensor[..., :1].float() / (1 if self.continuous else codes - 1)
+            grown = torch.nn.functional.interpolate(grey.permute(0, 3, 1, 2), (size, size))
+            return grown.expand(-1, 3, -1, -1)
+
+    return Levels
+
+
 @pytest.fixture
 def cli():
     """Run the command line in this process; gives click's Result."""

@@ -136,17 +136,21 @@ def test_independent_sets_are_halved_independently(networks, photos: torch.Tenso
     made = []
     for paired in (True, False):
         metric = Frechet("rfid_64", network, "64", paired=paired)
-        metric.update(Batch(torch.arange(12), reference, image))
+        if not paired:
+            metric.look(Batch(torch.arange(12), reference))
+        metric.update(Batch(torch.arange(12), reference if paired else None, image))
         made.append(metric)
     halves = Halves("data", 12)
     together, apart = (metric.replicates(halves)["rfid_64"] for metric in made)
     assert (together.halves != apart.halves).all()
     assert made[0].compute() == made[1].compute()
     rows = network(reference)["64"].numpy()
-    drawn = list(Halves("data/reference", 12))
+    drawn = list(Halves("reference", 12))
     first = distance_of_sets(rows[drawn[0]], rows[drawn[1]])
-    split = made[1].split_half(halves)
+    split = made[1].split_half()
     assert 0 < split < 3 * first
+    assert f"12, {split:.4g} between their own halves" in made[1].provenance()["references"]
+    assert "references" not in made[0].provenance()
     assert split == pytest.approx(
         np.mean([distance_of_sets(rows[a], rows[b]) for a, b in zip(drawn[::2], drawn[1::2], strict=True)])
     )

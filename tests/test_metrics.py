@@ -18,7 +18,7 @@ from tokbench.plugins import load_adapter
 from tokbench.tokens import Tokens
 
 FIELDS = ("reference", "image", "tokens", "timing", "marked")
-EATS = {"inception_score": {"image"}, "codebook": {"tokens"}, "rate": {"tokens", "reference"}, "speed": {"timing"}}
+EATS = {"inception_score": {"image"}, "codebook": {"tokens"}, "rate": {"tokens", "image"}, "speed": {"timing"}}
 EATS |= {"coding": {"tokens"}}
 EATS |= {name: {"reference", "image", "marked"} for name, entry in METRICS.items() if entry.reader}
 """What each metric eats; the others eat reference and image."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,47 +18,28 @@ from tokbench.nn.priors.gpt import GPT
 from tokbench.nn.priors.maskgit import MaskGIT, fill, masked_at, masks
 from tokbench.nn.priors.prior import DROPPED, Prior, PriorGenerator, encoded
 from tokbench.nn.trainable import Examples, Material
-from tokbench.tokenizer import Tokenizer, TokenizerSpec
-from tokbench.tokens import Tokens
 from tokbench.train import Recipe, batches, train
 
 CLASSES, SIZE, CODES = 5, 16, 11
-
-
-class Levels(Tokenizer):
-    """Each 4x4 px of a grey image to the index of its mean level; `groups` indices a position, or its mean itself."""
-
-    def __init__(self, groups: int = 1, continuous: bool = False) -> None:
-        self.groups, self.continuous, self.encodings = groups, continuous, 0
-        codebook = {} if continuous else {"codes": CODES}
-        kind: Any = "continuous" if continuous else "discrete"
-        self.spec = TokenizerSpec("levels.x", kind, size=SIZE, num_tokens=16, codebook=codebook)
-
-    def encode(self, images: Tensor) -> Tokens:
-        self.encodings += len(images)
-        means = torch.nn.functional.avg_pool2d(images.mean(1, keepdim=True), 4).permute(0, 2, 3, 1)
-        if self.continuous:
-            return Tokens.of_latents(torch.cat([means, 1 - means], -1), tokens=16)
-        indices = (means * (CODES - 1)).round().long().clamp(0, CODES - 1)
-        spread = torch.cat([(indices + shift) % CODES for shift in range(self.groups)], -1)
-        return Tokens.of_indices(spread, CODES, groups=self.groups)
-
-    def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
-        grey = tokens.tensor[..., :1].float() / (1 if self.continuous else CODES - 1)
-        return torch.nn.functional.interpolate(grey.permute(0, 3, 1, 2), (SIZE, SIZE)).expand(-1, 3, -1, -1)
+"""Size and codes are those of the stand-in's tokens."""
 
 
 SMALL = {"size": SIZE, "classes": CLASSES, "width": 32, "depth": 2, "heads": 2}
 
 
-def made(kind: type[Prior], groups: int = 1) -> Any:
-    torch.manual_seed(0)
-    continuous = kind is Flow
-    prior = kind(Levels(groups, continuous), **SMALL)  # type: ignore[arg-type]
-    with torch.no_grad():  # a head of zeros would hide whatever comes before it
-        for parameter in prior.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return prior.eval()
+@pytest.fixture
+def made(levels: Any) -> Any:
+    """Makes a small prior whose every weight matters."""
+
+    def make(kind: type[Prior], groups: int = 1) -> Any:
+        torch.manual_seed(0)
+        prior = kind(levels(groups, kind is Flow), **SMALL)  # type: ignore[arg-type]
+        with torch.no_grad():  # a head of zeros would hide whatever comes before it
+            for parameter in prior.parameters():
+                parameter.add_(0.2 * torch.randn_like(parameter))
+        return prior.eval()
+
+    return make
 
 
 KINDS: list[Any] = [GPT, MaskGIT, Flow]
@@ -68,7 +48,7 @@ LABELS, SEEDS = torch.tensor([0, 3, 1, 3, 2]), [7, 8, 9, 10, 11]
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
-def test_the_same_seed_gives_the_same_sample_at_any_batch_size(kind: type[Prior], guidance: float) -> None:
+def test_the_same_seed_gives_the_same_sample_at_any_batch_size(kind: type[Prior], guidance: float, made: Any) -> None:
     prior = made(kind)
     whole = prior.sample(LABELS, SEEDS, guidance)
     for size in (1, 2):
@@ -78,7 +58,7 @@ def test_the_same_seed_gives_the_same_sample_at_any_batch_size(kind: type[Prior]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_guidance_of_one_is_conditional_sampling(kind: type[Prior], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guidance_of_one_is_conditional_sampling(kind: type[Prior], monkeypatch: pytest.MonkeyPatch, made: Any) -> None:
     """At 1 the network without the class has no say, which a scale next to 1 shows: it takes both."""
     prior = made(kind)
     plain, near = prior.sample(LABELS, SEEDS, 1.0), prior.sample(LABELS, SEEDS, 1.0 + 1e-9)
@@ -90,14 +70,14 @@ def test_guidance_of_one_is_conditional_sampling(kind: type[Prior], monkeypatch:
 
 @pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_the_cache_changes_nothing(groups: int, guidance: float) -> None:
+def test_the_cache_changes_nothing(groups: int, guidance: float, made: Any) -> None:
     prior = made(GPT, groups)
     with_cache, without = (prior.sample(LABELS, SEEDS, guidance, cached=cached) for cached in (True, False))
     assert with_cache.shape == (5, 16, groups)
     assert torch.equal(with_cache, without)
 
 
-def test_no_position_of_a_gpt_sees_itself_or_later_ones() -> None:
+def test_no_position_of_a_gpt_sees_itself_or_later_ones(made: Any) -> None:
     prior = made(GPT)
     rows = torch.randint(0, CODES, (2, 15, 1), generator=torch.Generator().manual_seed(0))
     other = rows.clone()
@@ -210,9 +190,11 @@ def material() -> Material:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_learns_what_a_class_looks_like(kind: type[Prior], material: Material, private_cache: Any) -> None:
+def test_it_learns_what_a_class_looks_like(
+    kind: type[Prior], material: Material, private_cache: Any, levels: Any
+) -> None:
     torch.manual_seed(0)
-    prior = kind(Levels(continuous=kind is Flow), **SMALL)  # type: ignore[arg-type]
+    prior = kind(levels(continuous=kind is Flow), **SMALL)  # type: ignore[arg-type]
     studied = prior.study(material, "cpu", False, lambda *_: None)
     train(prior, studied, Recipe(images=9600, batch=32, rate=4e-3, flip=False, average=0.9))
     generator = PriorGenerator("prior.x", prior, 1.0)
@@ -225,7 +207,7 @@ def test_it_learns_what_a_class_looks_like(kind: type[Prior], material: Material
     assert told.abs().mean() < 0.06
 
 
-def test_tokens_are_encoded_once(material: Material) -> None:
+def test_tokens_are_encoded_once(material: Material, made: Any) -> None:
     prior = made(GPT)
     before = prior.tokenizer.encodings
     first = encoded(prior, material, "cpu", True, lambda *_: None)
@@ -238,7 +220,7 @@ def test_tokens_are_encoded_once(material: Material) -> None:
     assert torch.equal(grid[1], grid[0].flip(2))
 
 
-def test_batches_hold_the_tokens_of_their_images(material: Material) -> None:
+def test_batches_hold_the_tokens_of_their_images(material: Material, made: Any) -> None:
     prior = made(GPT)
     studied = prior.study(material, "cpu", True, lambda *_: None)
     for _, batch in zip(range(5), batches(studied, Recipe(images=1, batch=16), "cpu"), strict=False):
@@ -246,15 +228,15 @@ def test_batches_hold_the_tokens_of_their_images(material: Material) -> None:
         assert torch.equal(seen, batch.tokens.long())
 
 
-def test_some_classes_are_hidden() -> None:
+def test_some_classes_are_hidden(made: Any) -> None:
     torch.manual_seed(0)
     hidden = made(GPT).hidden(torch.ones(20_000, dtype=torch.long))
     assert set(hidden.tolist()) == {1, CLASSES}
     assert float((hidden == CLASSES).float().mean()) == pytest.approx(DROPPED, abs=0.01)
 
 
-def test_what_no_prior_can_learn_from() -> None:
+def test_what_no_prior_can_learn_from(made: Any, levels: Any) -> None:
     with pytest.raises(AdapterError, match="the data set must tell the classes"):
         made(GPT).loss(Examples(torch.zeros(1, 3, SIZE, SIZE)), 0.0)
     with pytest.raises(AdapterError, match="takes images of 16 px, not 32"):
-        GPT(Levels(), size=32, classes=2)
+        GPT(levels(), size=32, classes=2)

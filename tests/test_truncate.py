@@ -291,7 +291,7 @@ def test_a_committed_result_is_measured_again(cli, folder: Path, adapter: Path, 
         (["--anchor", "latent"], "--anchor is for --task perturb"),
         (["--task", "perturb", "--metrics", "psnr,rate"], "--task perturb has no rate; it has rfid, rfid_768"),
         (["--task", "perturb", "--suite", "tokbench-256"], "--task perturb has no rate, text"),
-        (["--task", "generate"], "'generate' is not one of 'reconstruct', 'truncate', 'perturb'"),
+        (["--task", "paint"], "'paint' is not one of 'reconstruct', 'truncate', 'perturb', 'generate'"),
     ],
 )
 def test_options_that_do_not_fit_together(cli, tmp_path: Path, options: list[str], complaint: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tokbench.nn.autoencoders import ConvAutoencoder
+from tokbench.nn.conv import WIDTHS
 from tokbench.nn.learned import LearnedTokenizer
 from tokbench.nn.quantizers.vq import VectorQuantizer
 from tokbench.training import restore
@@ -10,8 +11,10 @@ from tokbench.variant import Variant
 
 
 def model(variant: Variant) -> ConvAutoencoder:
-    """One of `codebook_size` codes of `dim` values for each 8x8 px."""
-    return ConvAutoencoder(VectorQuantizer(**variant.config["model"]))
+    """One of `codebook_size` codes of `dim` values for each 8x8 px, or as many as `widths` halve the sides to."""
+    given = dict(variant.config["model"])
+    widths = given.pop("widths", WIDTHS)
+    return ConvAutoencoder(VectorQuantizer(**given), widths)
 
 
 def load(variant: Variant, device: str) -> LearnedTokenizer:

@@ -86,7 +86,9 @@ class Distribution(Metric):
 
     def look(self, batch: Batch) -> None:
         if self.compares:
-            batch.features(self._network, self._side, self._rounding)
+            features = batch.features(self._network, self._side, self._rounding)
+            if not self._shared:
+                self.references.add(batch.index, {self._layer: features[self._layer].numpy()})
 
     def needs(self, references: References, index: np.ndarray, digests: Sequence[str]) -> bool:
         if not self.compares or not self._paired:
@@ -94,10 +96,8 @@ class Distribution(Metric):
         return not references.known(self._network, self._side, self._rounding, index, digests)
 
     def update(self, batch: Batch) -> None:
-        if self.compares and self._paired:
-            features = batch.features(self._network, self._side, self._rounding)
-            if not self._shared:
-                self.references.add(batch.index, {self._layer: features[self._layer].numpy()})
+        if self._paired:
+            self.look(batch)
         super().update(batch)
 
     def merge(self, other: Self) -> None:

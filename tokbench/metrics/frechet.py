@@ -176,14 +176,22 @@ class Frechet(Distribution):
         theirs = _joined(reference[first:last]).moments() if reference else self._moments
         return frechet_distance(*theirs, *_joined(image[first:last]).moments())
 
-    def split_half(self, halves: Halves) -> float:
+    def split_half(self) -> float:
         """The mean distance of the reference's own complementary halves, N/2 images each: what no generator can beat at
         that N, and so the scale of an unpaired distance. Not of reconstructions, which share the reference's images.
         """
-        reference, _ = self._whole()
-        drawn = list(Halves(f"{halves.sha256}/reference", len(reference)))
+        reference = self.references.column(self._layer)
+        drawn = list(Halves("reference", len(reference)))
         pairs = zip(drawn[::2], drawn[1::2], strict=True)
         return float(np.mean([distance_of_sets(reference[one], reference[other]) for one, other in pairs]))
+
+    def provenance(self) -> dict[str, str]:
+        told = super().provenance()
+        if self._paired or not self.compares or len(self.references) < 2 * self.least:
+            return told
+        if not self.references.fits(self._layer):
+            return told
+        return told | {"references": f"{len(self.references)}, {self.split_half():.4g} between their own halves"}
 
 
 def sums(rows: Rows, name: str, part_of: np.ndarray, parts: int) -> list[Sums]:

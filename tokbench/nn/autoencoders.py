@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from tokbench.nn.conv import ConvDecoder, ConvEncoder, to_grid, to_places
+from tokbench.nn.conv import WIDTHS, ConvDecoder, ConvEncoder, to_grid, to_places
 from tokbench.nn.learned import Bottlenecked
 from tokbench.nn.quantizers.kl import KL
 from tokbench.nn.quantizers.quantizer import Quantizer
@@ -19,12 +19,13 @@ def entering(bottleneck: Quantizer | KL) -> int:
 
 
 class ConvAutoencoder(Bottlenecked):
-    """f8, a token for each 8x8 px, at any size."""
+    """A token for each 8x8 px (f8) with the default widths, at any size; each width halves the sides once."""
 
-    def __init__(self, bottleneck: Quantizer | KL) -> None:
+    def __init__(self, bottleneck: Quantizer | KL, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
-        self.encoder, self.bottleneck = ConvEncoder(entering(bottleneck)), bottleneck
-        self.decoder = ConvDecoder(bottleneck.dim)
+        self.step = 2 ** len(widths)
+        self.encoder, self.bottleneck = ConvEncoder(entering(bottleneck), widths), bottleneck
+        self.decoder = ConvDecoder(bottleneck.dim, widths)
 
     def latents(self, images: Tensor) -> Tensor:
         return to_places(self.encoder(images))

@@ -74,8 +74,16 @@ class GPT(Prior):
         return {"tokens": F.cross_entropy(logits.float().flatten(0, 2), rows.long().flatten())}
 
     @torch.no_grad()
-    def sample(self, labels: Tensor, seeds: Sequence[int], guidance: float, cached: bool = True) -> Tensor:
-        """`cached`: keys and values of earlier positions are kept, and not computed again."""
+    def sample(
+        self,
+        labels: Tensor,
+        seeds: Sequence[int],
+        guidance: float,
+        cached: bool = True,
+        known: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """`cached`: keys and values of earlier positions are kept, and not computed again. `known`: rows (B, N, G), and
+        where (B, N) their tokens stand in for drawn ones."""
         noise = uniforms(seeds, self.count, self.depth).to(labels.device)
         told = labels if guidance == 1 else torch.cat([labels, torch.full_like(labels, self.classes)])
         copies = len(told) // len(labels)
@@ -91,6 +99,8 @@ class GPT(Prior):
             if copies > 1:
                 logits = guided(logits, scale_at(place / max(1, self.count - 1), guidance, self.schedule))
             drawn = choose(logits, noise[:, place], self.temperature, self.top_k, self.top_p)
+            if known is not None:
+                drawn = torch.where(known[1][:, place, None], known[0][:, place].long(), drawn)
             rows = torch.cat([rows, drawn[:, None]], 1)
         return rows
 

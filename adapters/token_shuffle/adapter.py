@@ -1,0 +1,19 @@
+"""token_shuffle: a GPT over windows of tokens (Ma et al., Token-Shuffle, arXiv:2504.17789)."""
+
+from __future__ import annotations
+
+from tokbench.nn.priors.prior import PriorGenerator
+from tokbench.training import base_tokenizer, restore
+from tokbench.variant import Variant
+
+from .model import TokenShuffle
+
+
+def model(variant: Variant) -> TokenShuffle:
+    """Over the tokenizer that the TOML names as `base`. Raises MissingWeights where that is not trained."""
+    return TokenShuffle(base_tokenizer(variant), **variant.config["model"])
+
+
+def load(variant: Variant, device: str) -> PriorGenerator:
+    """Raises MissingWeights where it, or the tokenizer below, is not trained."""
+    return PriorGenerator(variant.name, restore(variant, model(variant)), variant.config["guidance"])

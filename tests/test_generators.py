@@ -1,0 +1,196 @@
+"""enat and token_shuffle: by algebra."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tokbench.errors import AdapterError
+from tokbench.nn.priors.gpt import GPT
+from tokbench.nn.trainable import Examples
+from tokbench.plugins import adapter_files, open_variant
+
+SMALL = {"size": 16, "classes": 5, "width": 32, "heads": 2}
+LABELS, SEEDS = torch.tensor([0, 3, 1, 3, 2]), [7, 8, 9, 10, 11]
+CODES = 11
+
+
+def module_of(family: str) -> ModuleType:
+    """The networks of an adapter folder."""
+    name, toml = next((name, toml) for name, toml in adapter_files().items() if name.startswith(f"{family}."))
+    return sys.modules[f"{open_variant(name, toml)[1].__name__}.model"]
+
+
+def stirred(prior: Any) -> Any:
+    """With weights that all matter."""
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    return prior.eval()
+
+
+class TestENAT:
+    @pytest.fixture
+    def make(self, levels: Any) -> Any:
+        def made(layout: str, groups: int = 1, **changes: Any) -> Any:
+            torch.manual_seed(0)
+            return stirred(
+                module_of("enat").ENAT(levels(groups), layout=layout, encoder=2, steps=5, **SMALL, **changes)
+            )
+
+        return made
+
+    @pytest.mark.parametrize("layout", ["uniform", "split", "reuse"])
+    @pytest.mark.parametrize("guidance", [1.0, 2.0])
+    def test_the_same_seed_gives_the_same_sample_at_any_batch_size(
+        self, make: Any, layout: str, guidance: float
+    ) -> None:
+        prior = make(layout, groups=2)
+        whole = prior.sample(LABELS, SEEDS, guidance)
+        assert whole.shape == (5, 16, 2)
+        parts = [prior.sample(LABELS[i : i + 2], SEEDS[i : i + 2], guidance) for i in range(0, 5, 2)]
+        assert torch.equal(torch.cat(parts), whole)
+
+    def test_reuse_is_recomputation_where_tokens_do_not_look_at_one_another(self, make: Any) -> None:
+        """Its limit: what a token's features are does then not depend on when it was encoded."""
+        reuse, split = make("reuse"), make("split")
+        for prior in (reuse, split):
+            with torch.no_grad():
+                for block in prior.encoder:
+                    block.out.weight.zero_()
+                    block.out.bias.zero_()
+        assert torch.equal(reuse.sample(LABELS, SEEDS, 2.0), split.sample(LABELS, SEEDS, 2.0))
+
+    def test_reuse_is_recomputation_in_the_first_step(self, make: Any) -> None:
+        """With one step nothing was encoded before."""
+        samples = [make(layout, choice=0.0) for layout in ("reuse", "split")]
+        for prior in samples:
+            prior.steps = 1
+        first, second = (prior.sample(LABELS, SEEDS, 1.0) for prior in samples)
+        assert torch.equal(first, second)
+
+    def test_reuse_differs_where_they_do(self, make: Any) -> None:
+        assert not torch.equal(make("reuse").sample(LABELS, SEEDS, 1.0), make("split").sample(LABELS, SEEDS, 1.0))
+
+    def test_a_token_is_encoded_once(self, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        counts: dict[str, int] = {}
+        for layout in ("reuse", "split"):
+            prior, counts[layout] = make(layout), 0
+
+            def counting(
+                entered: Tensor, before: Tensor | None = None, prior: Any = prior, name: str = layout
+            ) -> Tensor:
+                counts[name] += entered.shape[1]
+                return type(prior).encode(prior, entered, before)
+
+            monkeypatch.setattr(prior, "encode", counting)
+            prior.sample(LABELS, SEEDS, 1.0)
+        assert counts["reuse"] < 1 + 16  # the class, and what is visible before the last step
+        assert counts["split"] > counts["reuse"]
+
+    def test_masked_tokens_do_not_change_what_is_visible(self, make: Any) -> None:
+        """The encoder never sees a masked token: other values under the mask give the same logits."""
+        prior = make("split")
+        rows = torch.randint(0, CODES, (2, 16, 1), generator=torch.Generator().manual_seed(1))
+        shown, hidden = torch.arange(6).expand(2, -1), torch.arange(6, 16).expand(2, -1)
+        other = rows.clone()
+        other[:, 6:] = (other[:, 6:] + 1) % CODES
+        label = prior.label[LABELS[:2]][:, None]
+        first, second = (
+            prior.decode(prior.encode(torch.cat([label, prior.visible(given, shown)], 1)), hidden)
+            for given in (rows, other)
+        )
+        assert torch.equal(first, second)
+
+    @pytest.mark.parametrize("layout", ["uniform", "split", "reuse"])
+    def test_its_loss_has_a_gradient_everywhere(self, make: Any, layout: str) -> None:
+        prior = make(layout).train()
+        rows = torch.randint(0, CODES, (8, 16, 1), generator=torch.Generator().manual_seed(1))
+        unused = {"context", "norm_context"} if layout != "reuse" else set()
+        torch.manual_seed(0)
+        for _ in range(8):  # some draws hide no class, or reuse nothing
+            (loss,) = prior.loss(Examples(torch.zeros(8, 3, 16, 16), torch.arange(8) % 5, rows), 0.0).values()
+            loss.backward()
+        for name, parameter in prior.named_parameters():
+            if layout == "uniform" and ("context" in name or name.startswith("before")):
+                continue
+            if unused and (name.startswith("before") or (name.startswith("encoder") and "context" in name)):
+                continue
+            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+    def test_unequal_numbers_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="equally many"):
+            module_of("enat").picked(torch.tensor([[True, False], [True, True]]))
+
+
+class TestTokenShuffle:
+    @pytest.fixture
+    def make(self, levels: Any) -> Any:
+        def made(groups: int = 1, **changes: Any) -> Any:
+            torch.manual_seed(0)
+            return stirred(module_of("token_shuffle").TokenShuffle(levels(groups), depth=2, **SMALL, **changes))
+
+        return made
+
+    @pytest.mark.parametrize("window", [1, 2, 4])
+    def test_unshuffle_undoes_shuffle(self, window: int) -> None:
+        module = module_of("token_shuffle")
+        grid = torch.randn(2, 4, 8, 3)
+        fused = module.shuffled(grid, window)
+        assert fused.shape == (2, 32 // window**2, 3 * window**2)
+        assert torch.equal(module.unshuffled(fused, window, 4, 8), grid)
+
+    def test_a_window_holds_neighbours(self) -> None:
+        shuffled = module_of("token_shuffle").shuffled
+        grid = torch.arange(16).reshape(1, 4, 4, 1)
+        assert shuffled(grid, 2)[0].tolist() == [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
+
+    @pytest.mark.parametrize("guidance", [1.0, 3.0])
+    @pytest.mark.parametrize("window", [1, 2])
+    def test_the_same_seed_gives_the_same_sample_at_any_batch_size(
+        self, make: Any, window: int, guidance: float
+    ) -> None:
+        prior = make(window=window, groups=2)
+        whole = prior.sample(LABELS, SEEDS, guidance)
+        assert whole.shape == (5, 16, 2)
+        parts = [prior.sample(LABELS[i : i + 2], SEEDS[i : i + 2], guidance) for i in range(0, 5, 2)]
+        assert torch.equal(torch.cat(parts), whole)
+
+    @pytest.mark.parametrize("squeeze", [False, True])
+    def test_samples_are_likely_by_the_loss(self, make: Any, squeeze: bool) -> None:
+        """What is drawn step by step with the cache has the chances that training sees all at once: at temperature 0
+        every code drawn is the likeliest given those before it."""
+        prior = make(window=2, squeeze=squeeze, temperature=0.0)
+        rows = prior.sample(LABELS, SEEDS, 1.0)
+        windows = prior.windows(rows)
+        entered = torch.cat([prior.label[LABELS][:, None], prior.entered(windows[:, :-1])], 1) + prior.positions
+        assert torch.equal(prior.left(prior.body(entered, prior.mask)).argmax(-1), windows)
+
+    def test_fewer_positions_than_tokens(self, make: Any) -> None:
+        assert make(window=2).fused == 4
+        assert make(window=2, squeeze=True).fused == 16
+        assert make(window=1).fused == 16
+
+    def test_what_is_no_grid_of_windows(self, make: Any) -> None:
+        with pytest.raises(AdapterError, match="no grid of 3x3 windows"):
+            make(window=3)
+
+
+def test_a_known_token_is_kept_and_the_others_follow_it(levels: Any) -> None:
+    """Post-training mixes tokens that are known with drawn ones: each drawn one is given all before it."""
+    torch.manual_seed(0)
+    prior = stirred(GPT(levels(), depth=2, **SMALL))
+    known = torch.randint(0, CODES, (5, 16, 1), generator=torch.Generator().manual_seed(2))
+    kept = torch.rand(5, 16, generator=torch.Generator().manual_seed(3)) < 0.5
+    rows = prior.sample(LABELS, SEEDS, 1.0, known=(known, kept))
+    assert torch.equal(rows[kept], known[kept])
+    assert not torch.equal(rows[~kept], known[~kept])
+    everything = prior.sample(LABELS, SEEDS, 1.0, known=(known, torch.ones_like(kept)))
+    assert torch.equal(everything, known)
+    nothing = prior.sample(LABELS, SEEDS, 1.0, known=(known, torch.zeros_like(kept)))
+    assert torch.equal(nothing, prior.sample(LABELS, SEEDS, 1.0))
