@@ -1,7 +1,8 @@
-"""enat and token_shuffle: by algebra."""
+"""enat, token_shuffle, d_ar and robustok's post-training: by algebra."""
 
 from __future__ import annotations
 
+import math
 import sys
 from types import ModuleType
 from typing import Any
@@ -11,8 +12,11 @@ import torch
 from torch import Tensor
 
 from tokbench.errors import AdapterError
+from tokbench.nn.flow import seeded_noise
 from tokbench.nn.priors.gpt import GPT
+from tokbench.nn.quantizers.vq import VectorQuantizer
 from tokbench.nn.trainable import Examples
+from tokbench.nn.vit import Shape
 from tokbench.plugins import adapter_files, open_variant
 
 SMALL = {"size": 16, "classes": 5, "width": 32, "heads": 2}
@@ -194,3 +198,67 @@ def test_a_known_token_is_kept_and_the_others_follow_it(levels: Any) -> None:
     assert torch.equal(everything, known)
     nothing = prior.sample(LABELS, SEEDS, 1.0, known=(known, torch.zeros_like(kept)))
     assert torch.equal(nothing, prior.sample(LABELS, SEEDS, 1.0))
+
+
+class TestDAR:
+    @pytest.fixture
+    def make(self) -> Any:
+        def made(**changes: Any) -> Any:
+            torch.manual_seed(0)
+            given = {"groups": 4, "steps": 2, "aligned": True, "encoder": 1, "after": 1} | changes
+            quantizer = VectorQuantizer(codebook_size=16, dim=4)
+            return stirred(module_of("d_ar").DAR(Shape(16, 4, 32, 1, 2), 8, quantizer, **given))
+
+        return made
+
+    def test_patches_and_back(self, make: Any) -> None:
+        images = torch.rand(2, 3, 16, 16) * 2 - 1
+        patches = make().patches(images)
+        assert patches.shape == (2, 16, 48)
+        torch.testing.assert_close(make().images(patches), images)
+
+    def test_a_step_sees_its_own_group_alone(self, make: Any) -> None:
+        """Later tokens change nothing of the steps before them; in the twin they do."""
+        vectors = torch.randn(2, 8, 4)
+        other = vectors.clone()
+        other[:, 4:] += 1  # the third group on
+        for aligned, same in ((True, 4), (False, 0)):
+            model = make(aligned=aligned)
+            first, second = (list(model.stream(given, [1, 2])) for given in (vectors, other))
+            assert len(first) == 8
+            assert [torch.equal(a, b) for a, b in zip(first, second, strict=True)] == [at < same for at in range(8)]
+
+    def test_a_prefix_gives_the_preview_of_the_stream(self, make: Any) -> None:
+        model, vectors = make(), torch.randn(2, 8, 4)
+        whole = list(model.stream(vectors, [1, 2]))
+        for group in range(1, 5):
+            preview = model.pixels(vectors[:, : 2 * group], [1, 2])
+            torch.testing.assert_close(preview, whole[2 * group - 1].clamp(-1, 1))
+
+    def test_the_true_velocity_leads_to_the_image_at_every_step(self, make: Any) -> None:
+        model = make()
+        images = torch.rand(2, 3, 16, 16) * 2 - 1
+        noise = seeded_noise([1, 2], (16, 48))
+        model.denoiser.forward = lambda x, time, told: noise - model.patches(images)
+        for preview in model.stream(torch.randn(2, 8, 4), [1, 2]):
+            torch.testing.assert_close(preview, images, rtol=1e-4, atol=1e-4)
+
+    def test_steps_are_of_second_order(self, make: Any) -> None:
+        """dx/ds = x on a line: half as long steps have about a quarter of the error."""
+        errors = []
+        for steps in (4, 8, 16):
+            model = make(steps=steps)
+            model.denoiser.forward = lambda x, time, told: -x  # the way leads from 1 to 0
+            *_, made = model.stream(torch.randn(1, 8, 4), [1])
+            exact = model.images(seeded_noise([1], (16, 48)) * math.e)
+            errors.append(float((made - exact).abs().max()))
+        assert errors[0] / errors[1] > 3
+        assert errors[1] / errors[2] > 3.3
+
+    def test_the_shift_keeps_its_ends(self) -> None:
+        found = module_of("d_ar").shifted(torch.tensor([0.0, 0.5, 1.0]))
+        torch.testing.assert_close(found, torch.tensor([0.0, 1 / 3, 1.0]))
+
+    def test_groups_must_be_equal(self, make: Any) -> None:
+        with pytest.raises(AdapterError, match="do not make 3 equal groups"):
+            make(groups=3)

@@ -11,13 +11,17 @@ import torch
 
 from tokbench.batch import Memo
 from tokbench.dataset import Images
+from tokbench.generation import generate
 from tokbench.nn.trainable import Material
 from tokbench.parts import LARGEST, weight_parts
 from tokbench.plugins import load_adapter, network_files, read_variant
+from tokbench.protocol import load_protocol
 from tokbench.reconstruction import reconstruct
+from tokbench.slots import Slots
 from tokbench.speed import parameters
 from tokbench.steps import First
 from tokbench.tasks import Truncate
+from tokbench.tokenizer import Generator
 from tokbench.train import Trained
 from tokbench.training import network, train_adapter, trainees
 from tokbench.variant import Variant
@@ -26,6 +30,8 @@ CHECKOUT = Path(__file__).parent.parent
 NAMES = [name for name, toml in trainees(CHECKOUT).items() if read_variant(toml)["model"].get("keep", 0.5) == 0.5]
 LIMIT = 2_000_000
 """Parameters of one adapter."""
+PRIOR = 3_000_000
+"""Of a generator, its tokenizer apart."""
 LARGER = 6_000_000
 """Of a classifier whose tokens are reduced."""
 
@@ -63,6 +69,13 @@ def test_it_trains_and_runs(name: str, zoo: tuple[Path, dict[str, Trained]], pho
         assert parameters(network(user, "teacher")) < (LARGER if name.startswith("vit_") else LIMIT)
         return
     model = load_adapter(name, root=root).model
+    if isinstance(model, Generator):
+        assert parameters(model.module["prior"]) < PRIOR
+        turn = next(iter(Slots("any", load_protocol("tokbench"), 2).batches(2)))
+        made = generate(model, turn, device="cpu", batch_size=2, seed=0, guidance=1.5, try_first=True)
+        assert made.image.shape == (2, 3, 64, 64)
+        assert (made.tokens.length == model.spec.tokens_at(64, 64)).all()
+        return
     own = model.module["model"] if isinstance(model.module, torch.nn.ModuleDict) else model.module
     assert parameters(own) < LIMIT
     assert all(torch.isfinite(value).all() for value in own.state_dict().values())

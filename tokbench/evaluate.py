@@ -37,6 +37,9 @@ from tokbench.tasks import RECONSTRUCT, Task
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is, and of how much."""
 
+_TIMED = ("cost", "speed")
+"""Metrics whose provenance is the machine."""
+
 _TRIMMED = 8
 """Batches after which freed memory goes back to the system; getting it again costs milliseconds."""
 
@@ -238,7 +241,7 @@ def _about(
     told: dict[str, Any],
 ) -> dict[str, Any]:
     """All that the numbers of a run depend on but the pixels themselves, which are compared one by one."""
-    layers = {name: metric.provenance() for name, metric in run.metrics.items() if name != "speed"}
+    layers = {name: metric.provenance() for name, metric in run.metrics.items() if name not in _TIMED}
     return {
         "adapter": run.adapter.name,
         "made": run.described,

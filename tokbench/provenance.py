@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tokbench.plugins import Loaded
 from tokbench.protocol import Protocol
+from tokbench.tokenizer import Generator
 
 
 def describe_protocol(protocol: Protocol) -> dict[str, Any]:
@@ -27,6 +28,8 @@ def describe_adapter(adapter: Loaded) -> dict[str, Any]:
     for key in ("multiple", "size", "downsample", "num_tokens", "codebook", "bits_per_token", "variable", "prefixes"):
         if value := getattr(spec, key):
             told[key] = value
+    if isinstance(adapter.model, Generator):
+        told["tokenizer"] = adapter.model.tokenizer.spec.name
     if adapter.model.dtype != torch.float32:
         told["dtype"] = str(adapter.model.dtype).removeprefix("torch.")
     if adapter.weights:

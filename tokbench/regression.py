@@ -191,7 +191,7 @@ def check(
         if not adapters:
             continue
         wanted = {metric_of(number) for result, _ in adapters for number in result.metrics}
-        names = [name for name in METRICS if name in wanted and name != "speed"]
+        names = [name for name in METRICS if name in wanted and name not in ("cost", "speed")]
         try:
             found = evaluate(
                 [loaded for _, loaded in adapters],

@@ -70,8 +70,9 @@ class Run:
         model, protocol = self.adapter.model, self.protocol
         for name in names:
             try:
+                guidance = self.step.told.get("guidance")
                 self.metrics[name] = metrics.build(
-                    name, networks, model, protocol, self.batch_size, statistics, self.task.paired
+                    name, networks, model, protocol, self.batch_size, statistics, self.task.paired, guidance
                 )
             except CannotMeasure as error:
                 self.skipped[name] = error

@@ -44,7 +44,7 @@ def trainees(root: Path | None = None) -> dict[str, Path]:
         with suppress(AdapterError):  # `tokbench list adapters` names it
             config = read_variant(toml)
             if isinstance(config.get("training"), dict):
-                bases[name] = [config[key] for key in ("base", "teacher") if key in config]
+                bases[name] = [config[key] for key in ("base", "teacher", "prior") if key in config]
     ordered: dict[str, Path] = {}
 
     def visit(name: str, above: tuple[str, ...] = ()) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import torch
+
+from tokbench.errors import AdapterError
 from tokbench.nn.priors.gpt import GPT
 from tokbench.nn.priors.prior import PriorGenerator
+from tokbench.plugins import load_adapter
+from tokbench.tokenizer import Tokenizer
 from tokbench.training import base_tokenizer, restore
 from tokbench.variant import Variant
 
@@ -14,5 +19,25 @@ def model(variant: Variant) -> GPT:
 
 
 def load(variant: Variant, device: str) -> PriorGenerator:
-    """Raises MissingWeights where it, or the tokenizer below, is not trained."""
-    return PriorGenerator(variant.name, restore(variant, model(variant)), variant.config["guidance"])
+    """With weights of its own, or those of the variant that the TOML names as `prior`: its tokens must be the same, and
+    only their decoder another.
+
+    Raises MissingWeights where one of them is not trained, AdapterError where tokens differ.
+    """
+    tokenizer = base_tokenizer(variant)
+    if other := variant.config.get("prior"):
+        found = load_adapter(other, root=variant.folder.parent.parent).model
+        if not isinstance(found, PriorGenerator):
+            raise AdapterError(f"{variant.name}: its prior {other} is none")
+        _refuse_other_tokens(variant.name, found.tokenizer, tokenizer)
+        return PriorGenerator(variant.name, found.prior, variant.config["guidance"], tokenizer)
+    prior = restore(variant, GPT(tokenizer, **variant.config["model"]))
+    return PriorGenerator(variant.name, prior, variant.config["guidance"])
+
+
+def _refuse_other_tokens(name: str, first: Tokenizer, second: Tokenizer) -> None:
+    ours, theirs = ({} if one.module is None else one.module.state_dict() for one in (first, second))
+    apart = [key for key in ours if not key.startswith(("decoder", "pixels")) and key in theirs]
+    if ours.keys() != theirs.keys() or not all(torch.equal(ours[key], theirs[key]) for key in apart):
+        names = f"{first.spec.name} and {second.spec.name}"
+        raise AdapterError(f"{name}: {names} do not encode alike; name two that differ in their decoder alone")

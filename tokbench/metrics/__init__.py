@@ -148,6 +148,18 @@ METRICS: dict[str, Entry] = {
     "faces": _faces("dlib", "", "F-Sim, detection and rank-1 identity of faces, by dlib's network"),
     "faces_insightface": _faces("insightface", "_insightface", "the same by InsightFace's antelopev2, TokBench's own"),
     "faces_buffalo_l": _faces("buffalo_l", "_buffalo_l", "the same by InsightFace's buffalo_l"),
+    "cost": Entry(
+        "cost:Cost",
+        "of samples: passes of the network, GFLOPs an image, ms for one",
+        wants=("model", "device", "guidance"),
+        numbers=(
+            "network_evaluations",
+            "gflops_per_image",
+            "decode_gflops_per_image",
+            "sample_latency_ms",
+            "decode_latency_ms",
+        ),
+    ),
     "speed": Entry(
         "throughput:Throughput",
         "parameters, encode and decode images/s, peak memory",
@@ -174,6 +186,7 @@ ONLY_OF_SAMPLES = (
     "precision_recall",
     "precision_recall_768",
     "precision_recall_efficientnet",
+    "cost",
 )
 OF_SAMPLES = (
     *ONLY_OF_SAMPLES,
@@ -181,7 +194,7 @@ OF_SAMPLES = (
 )
 """Metrics that samples have, which are paired with nothing."""
 
-GENERATED = ("gfid", "gfid_768", "fd_efficientnet", "precision_recall_efficientnet", "codebook", "speed")
+GENERATED = ("gfid", "gfid_768", "fd_efficientnet", "precision_recall_efficientnet", "codebook", "cost", "speed")
 """What `tokbench eval --task generate` computes when the user does not tell it."""
 
 
@@ -237,9 +250,10 @@ def build(
     batch_size: int = 16,
     statistics: Statistics | None = None,
     paired: bool = True,
+    guidance: float | None = None,
 ) -> Metric:
     """A fresh metric of that name; `statistics` are a reference's, in place of those of the images to come. `paired`:
-    whether each image is made from one reference.
+    whether each image is made from one reference. `guidance`: the scale at which a generator is sampled.
 
     Raises MissingWeights where its network's weights are not here, NotApplicable where the statistics do not fit.
     """
@@ -248,6 +262,7 @@ def build(
     given: dict[str, object] = {
         "name": name, "model": model, "device": networks.device, "batch_size": batch_size, "protocol": protocol,
         "statistics": statistics, "paired": paired, "suffix": entry.suffix,
+        "guidance": guidance,
     }  # fmt: skip
     arguments = {key: given[key] for key in entry.wants}
     if entry.network:

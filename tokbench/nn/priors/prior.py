@@ -132,12 +132,18 @@ def encoded(
 
 
 class PriorGenerator(Generator):
-    """The generator of a trained prior. guidance: its own scale, as its TOML says."""
+    """The generator of a trained prior. guidance: its own scale, as its TOML says. tokenizer: that decodes, where it is
+    not the one whose tokens were learned, but encodes alike."""
 
-    def __init__(self, name: str, prior: Prior, guidance: float) -> None:
-        self.prior, self.tokenizer, self.classes, self.guidance = prior, prior.tokenizer, prior.classes, guidance
-        self.module = nn.ModuleDict({"prior": prior, **prior.bases})
-        self.spec = replace(prior.tokenizer.spec, name=name, prefixes=False)
+    def __init__(self, name: str, prior: Prior, guidance: float, tokenizer: Tokenizer | None = None) -> None:
+        self.prior, self.tokenizer = prior, tokenizer or prior.tokenizer
+        self.classes, self.guidance = prior.classes, guidance
+        below = {} if self.tokenizer.module is None else {"tokenizer": self.tokenizer.module}
+        self.module = nn.ModuleDict({"prior": prior, **below})
+        self.spec = replace(self.tokenizer.spec, name=name, prefixes=False)
 
     def sample(self, labels: Tensor, seeds: Sequence[int], guidance: float) -> Tokens:
         return self.prior.tokens(self.prior.sample(labels, seeds, guidance))
+
+    def evaluations(self, guidance: float) -> float:
+        return self.prior.evaluations(guidance)

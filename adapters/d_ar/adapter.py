@@ -1,0 +1,22 @@
+"""d_ar: tokens that are steps of denoising (Gao and Shou, D-AR, arXiv:2505.23660)."""
+
+from __future__ import annotations
+
+from tokbench.nn.learned import LearnedTokenizer
+from tokbench.nn.quantizers.vq import VectorQuantizer
+from tokbench.nn.vit import Shape
+from tokbench.training import restore
+from tokbench.variant import Variant
+
+from .model import DAR
+
+
+def model(variant: Variant) -> DAR:
+    given = dict(variant.config["model"])
+    shape, quantizer = Shape(**given.pop("shape")), VectorQuantizer(**given.pop("quantizer"))
+    return DAR(shape, given.pop("tokens"), quantizer, **given)
+
+
+def load(variant: Variant, device: str) -> LearnedTokenizer:
+    """Raises MissingWeights where it is not trained."""
+    return LearnedTokenizer(variant.name, restore(variant, model(variant)), prefixes=True)

@@ -1,0 +1,68 @@
+"""Post-training: the decoder learns to live with what a prior really draws (Qiu et al., arXiv:2509.12474)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tokbench.errors import AdapterError
+from tokbench.nn.learned import LearnedTokenizer
+from tokbench.nn.priors.gpt import GPT
+from tokbench.nn.priors.prior import PriorGenerator, examples_of
+from tokbench.nn.quantizers.vq import VectorQuantizer
+from tokbench.nn.trainable import Examples, Material
+from tokbench.nn.vit import Shape
+from tokbench.plugins import load_adapter
+from tokbench.training import base, restore
+from tokbench.variant import Variant
+
+from . import RobusTok
+
+
+class PostTrained(RobusTok):
+    """The model of `of`, whose decoder alone goes on learning: from rows that `prior` draws token after token, in which
+    the share `kept` of the tokens are the image's own, back to that image."""
+
+    def __init__(self, of: RobusTok, prior: GPT, shape: Shape, quantizer: VectorQuantizer, kept: float) -> None:
+        super().__init__(shape, quantizer, share=0.0)
+        self.bases = {"prior": prior}
+        self.load_state_dict(of.state_dict())
+        self.kept = kept
+        for part in (self.encoder, self.bottleneck):
+            part.requires_grad_(False)
+
+    @property
+    def prior(self) -> GPT:
+        found = self.bases["prior"]
+        assert isinstance(found, GPT)
+        return found
+
+    def study(self, material: Material, *rest: object) -> Material:
+        return self.prior.study(material, *rest)  # type: ignore[arg-type]
+
+    def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
+        assert isinstance(self.bottleneck, VectorQuantizer)
+        rows, labels = examples_of(batch)
+        own = torch.rand(rows.shape[:2]).to(rows.device) < self.kept
+        seeds = torch.randint(2**31, (len(rows),)).tolist()
+        drawn = self.prior.sample(labels, seeds, 1.0, known=(rows, own))
+        return self.compare(self.pixels(self.bottleneck.lookup(drawn)), batch.images, progress)
+
+
+def model(variant: Variant) -> PostTrained:
+    """Raises MissingWeights where the base, or the prior to learn from, is not trained."""
+    given = variant.config["model"]
+    prior = load_adapter(variant.config["prior"], root=variant.folder.parent.parent).model
+    if not isinstance(prior, PriorGenerator) or not isinstance(prior.prior, GPT):
+        raise AdapterError(f"{variant.name}: its prior {variant.config['prior']} is no GPT")
+    if prior.tokenizer.spec.name != variant.config["base"]:
+        raise AdapterError(f"{variant.name}: its prior is over {prior.tokenizer.spec.name}, not its base")
+    shape, quantizer = Shape(**given["shape"]), VectorQuantizer(**given["quantizer"])
+    return PostTrained(base(variant, RobusTok), prior.prior, shape, quantizer, given["kept"])
+
+
+def load(variant: Variant, device: str) -> LearnedTokenizer:
+    """Raises MissingWeights where it, or its base, is not trained. The prior is not needed."""
+    given = variant.config["model"]
+    bare = RobusTok(Shape(**given["shape"]), VectorQuantizer(**given["quantizer"]), 0.0)
+    return LearnedTokenizer(variant.name, restore(variant, bare))

@@ -1,0 +1,81 @@
+"""Correlations over tokenizers: by hand, and from results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tokbench.result import Result
+from tokbench.study import LEAST, Pair, correlations, markdown, pairs
+
+
+def pair(name: str, first: float, second: float, codebook: int | None = 1024) -> Pair:
+    return Pair(name, f"gpt.{name}", codebook, {"rfid_768": first}, {"gfid_768": second})
+
+
+def test_an_order_kept_and_one_turned_round() -> None:
+    same = [pair(str(i), i, i**2) for i in range(6)]
+    (over_all, within) = correlations(same)
+    assert (over_all.rho, over_all.tau) == pytest.approx((1, 1))
+    assert over_all.count == 6
+    assert (over_all.within, within.within) == ("all", "K = 1,024")
+    assert over_all.rho_interval == pytest.approx((1, 1))
+    turned = correlations([pair(str(i), i, -i) for i in range(6)])[0]
+    assert (turned.rho, turned.tau) == pytest.approx((-1, -1))
+
+
+def test_by_hand() -> None:
+    """Ranks 1 2 3 4 against 2 1 4 3: rho = 1 - 6 * 4 / (4 * 15) = 0.6, and 4 of 6 pairs agree, so tau = 1/3."""
+    found = correlations([pair(str(i), i, other) for i, other in enumerate((2, 1, 4, 3))])[0]
+    assert found.rho == pytest.approx(0.6)
+    assert found.tau == pytest.approx(1 / 3)
+    assert found.rho_interval is None  # fewer than LEAST
+    assert LEAST == 5
+
+
+def test_an_interval_is_wide_where_there_is_nothing_to_find() -> None:
+    order = (3, 7, 1, 8, 2, 6, 4, 5, 10, 9)
+    found = correlations([pair(str(i), i, other) for i, other in enumerate(order)])[0]
+    assert found.rho_interval is not None
+    low, high = found.rho_interval
+    assert low < 0 < found.rho < high
+    assert high - low > 0.6
+
+
+def test_a_codebook_size_may_turn_what_holds_over_all() -> None:
+    """Simpson's: within each size the order is turned, over all it is not."""
+    made = [pair(f"a{i}", i, 10 - i, 256) for i in range(3)] + [pair(f"b{i}", 20 + i, 40 - i, 4096) for i in range(3)]
+    found = {one.within: one.rho for one in correlations(made)}
+    assert (found["K = 256"], found["K = 4,096"]) == pytest.approx((-1, -1))
+    assert found["all"] > 0
+
+
+def result(adapter: str, task: str, number: str, value: float, count: int = 100, **told: Any) -> Result:
+    provenance = {"adapter": {"kind": "discrete", "codebook": {"codes": 512}} | told}
+    return Result(adapter, "tiny", task, count, {number: {"value": value}}, {}, [], provenance)
+
+
+def test_pairs_from_results() -> None:
+    results = [
+        result("vq.a", "reconstruct", "rfid_768", 1.0),
+        result("vq.a", "reconstruct", "rfid_768", 2.0, count=1000),
+        result("vq.a", "perturb", "pfid_768", 3.0),
+        result("vq.b", "reconstruct", "rfid_768", 4.0),
+        result("gpt.a", "generate", "gfid_768", 9.0, tokenizer="vq.a"),
+        result("gpt.c", "generate", "gfid_768", 9.0, tokenizer="vq.c"),  # its tokenizer was not measured
+        result("maskgit.b", "generate", "gfid_768", 9.0, tokenizer="vq.b"),  # of another family
+        result("gpt.b", "generate-cfg2", "gfid_768", 9.0, tokenizer="vq.b"),  # of another task
+    ]
+    (found,) = pairs(results, "gpt", "tiny")
+    assert (found.tokenizer, found.generator, found.codebook) == ("vq.a", "gpt.a", 512)
+    assert found.numbers == {"rfid_768": 2.0, "pfid_768": 3.0}
+    assert found.generated == {"gfid_768": 9.0}
+
+
+def test_the_table_tells_signs_and_counts() -> None:
+    text = markdown(correlations([pair(str(i), i, i) for i in range(6)]))
+    assert "rFID-768" in text
+    assert "gFID-768" in text
+    assert "+1.00 [+1.00, +1.00]" in text
+    assert "| 6 |" in text
