@@ -25,6 +25,7 @@ from tokbench.protocol import TOKBENCH
 from tokbench.pruning.facts import load_all
 from tokbench.reconstruction import reconstruct
 from tokbench.result import Result
+from tokbench.tokenizer import Generator
 from tokbench.training import trainees
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,6 +45,8 @@ def sheet(target: Path) -> None:
         try:
             adapter = load_adapter(name, root=ROOT)
         except TokbenchError:  # networks, and what is not trained
+            continue
+        if isinstance(adapter.model, Generator):
             continue
         batch = reconstruct(adapter.model, chosen, Memo(), device="cpu", batch_size=COUNT, seed=0)
         assert batch.tokens is not None

@@ -23,6 +23,8 @@ MARKED = re.compile(r"<!-- zoo: (\S+) -->\n.*?<!-- /zoo -->", re.DOTALL)
 SHOWN = (
     "tokens_per_image", "bits_per_image", "psnr", "ssim", "lpips", "rfid_768", "sfid", "fd_efficientnet",
     "codebook_usage", "perplexity", "pfid_768", "pfid_efficientnet", "ppsnr",
+    "gfid_768", "precision_efficientnet", "recall_efficientnet", "network_evaluations", "gflops_per_image",
+    "sample_latency_ms", "sample_images_per_second",
 )  # fmt: skip
 
 

@@ -13,10 +13,11 @@ from tokbench.errors import MissingWeights
 from tokbench.fit import fit
 from tokbench.plugins import adapter_files, load_adapter, read_variant
 from tokbench.reconstruction import reconstruct
-from tokbench.tokenizer import Tokenizer
+from tokbench.tokenizer import Generator, Tokenizer
 
 BUILTIN = ["identity", "resize.2", "resize.4", "jpeg.q10", "jpeg.q50", "jpeg.q90", "webp.q50", "avif.q50"]
-ALL = [*BUILTIN, *adapter_files()]
+GENERATORS = [name for name, toml in adapter_files().items() if "guidance" in read_variant(toml)]
+ALL = [*BUILTIN, *(name for name in adapter_files() if name not in GENERATORS)]
 UNSEEN = {
     "flextok.n16": (0.0, 0.5, 1.0),
     "gigatok.n32": (0.0, 0.5, 1.0),
@@ -156,3 +157,27 @@ def test_odd_sizes_are_padded_and_cropped_back(adapter: Tokenizer, pictures: tor
     plan = fit(adapter.spec, 101, 77)
     if adapter.spec.kind != "codec" and not adapter.spec.variable:
         assert int(batch.tokens.length[0]) == plan.tiles * adapter.spec.tokens_at(*plan.tile)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_generator_draws_each_sample_from_its_own_seed(name: str) -> None:
+    try:
+        model = load_adapter(name).model
+    except MissingWeights as error:
+        pytest.skip(str(error).partition(";")[0])
+    assert isinstance(model, Generator)
+    assert model.module is not None
+    model.module.eval()
+    labels, seeds = torch.arange(3) % model.classes, [5, 6, 7]
+    with torch.inference_mode():
+        whole = model.sample(labels, seeds, model.guidance)
+        one = model.sample(labels[1:2], seeds[1:2], model.guidance)
+        other = model.sample(labels, [8, 9, 10], model.guidance)
+        images = model.tokenizer.decode(whole, seeds)
+    same = whole.tensor[1:2].float().isclose(one.tensor.float(), atol=1e-2).float().mean()
+    assert same > 0.9  # a rounding may turn a token, and then those after it
+    assert not torch.equal(whole.tensor, other.tensor)
+    assert (whole.length == model.spec.tokens_at(*images.shape[2:])).all()
+    low, high = model.spec.range
+    assert low - 0.5 < float(images.mean()) < high + 0.5
+    assert float(images.std()) > 0.05

@@ -1,0 +1,108 @@
+"""Write the study of docs/generators.md from results/, and draw what it rests on; `--check` only compares the text.
+
+python docs/study.py
+python docs/study.py samples     # eight samples of every generator that is trained here, and the previews of d_ar
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import torch
+from pictures import LABEL, SCALE, SIZE, drawn, plotting
+
+from tokbench.errors import TokbenchError
+from tokbench.leaderboard import column_of, read_all
+from tokbench.plugins import adapter_files, load_adapter, read_variant
+from tokbench.reconstruction import image_seeds
+from tokbench.study import OF_GENERATORS, OF_TOKENIZERS, Pair, correlations, markdown, pairs
+from tokbench.tokenizer import Generator
+
+ROOT = Path(__file__).resolve().parent.parent
+DATASET, FAMILIES = "tiny-imagenet", ("gpt", "maskgit", "flow")
+COUNT, STRIDE = 8, 25
+"""Samples of a row, of every so-many-th class."""
+
+
+def study() -> tuple[str, dict[str, list[Pair]]]:
+    """The text, and the pairs by family of the prior."""
+    results, text = read_all(ROOT / "results"), ""
+    found = {family: pairs(results, family, DATASET) for family in FAMILIES}
+    for family, own in found.items():
+        if not own:
+            continue
+        names = ", ".join(f"`{one.tokenizer}`" for one in own)
+        text += f"\n`{family}` over {names}."
+        if made := correlations(own):
+            text += f"\n\n{markdown(made)}"
+        else:
+            text += f" Over {len(own)} tokenizers no order can be told: nothing is concluded of rFID or pFID yet.\n"
+    return text or "No generator is measured yet.\n", found
+
+
+def scatter(found: list[Pair], target: Path) -> None:
+    """A panel for each number of tokenizers that at least three have, against the generators' first number."""
+    number = next(name for name in OF_GENERATORS if any(name in one.generated for one in found))
+    told = [name for name in OF_TOKENIZERS if sum(name in one.numbers for one in found) >= 3]
+    pyplot = plotting()
+    figure, axes = pyplot.subplots(1, len(told), figsize=(3 * len(told), 3.2), layout="constrained", squeeze=False)
+    for axis, name in zip(axes[0], told, strict=True):
+        for one in found:
+            if name in one.numbers and number in one.generated:
+                axis.plot(one.numbers[name], one.generated[number], "o")
+                axis.annotate(one.tokenizer, (one.numbers[name], one.generated[number]), fontsize=7)
+        axis.set_xlabel(column_of(name)[1].title)
+    axes[0][0].set_ylabel(column_of(number)[1].title)
+    figure.savefig(target, metadata={"Date": None})
+
+
+@torch.inference_mode()
+def samples(target: Path) -> None:
+    """The same classes and seeds for every generator, each at its own scale; under d_ar's also what its steps show."""
+    rows: list[tuple[str, torch.Tensor]] = []
+    labels = torch.arange(COUNT) * STRIDE
+    seeds = image_seeds(0, range(COUNT), 1)
+    for name, toml in adapter_files(ROOT).items():
+        if "guidance" not in read_variant(toml):
+            continue
+        try:
+            model = load_adapter(name, root=ROOT).model
+        except TokbenchError:  # not trained
+            continue
+        assert isinstance(model, Generator)
+        assert model.module is not None
+        model.module.eval()
+        low, high = model.spec.range
+        tokens = model.sample(labels, seeds, model.guidance)
+        rows.append((f"{name}\ncfg {model.guidance:g}", (model.tokenizer.decode(tokens, seeds) - low) / (high - low)))
+        if stream := getattr(getattr(model.tokenizer, "model", None), "stream", None):
+            previews = list(stream(model.tokenizer.vectors(tokens), seeds))  # type: ignore[attr-defined]
+            for share in (25, 50, 75):
+                shown = previews[len(previews) * share // 100 - 1]
+                rows.append((f"after {share} % of\nits tokens", (shown - low) / (high - low)))
+    canvas = drawn([(label, images.clamp(0, 1)) for label, images in rows])
+    canvas.crop((0, 0, LABEL + COUNT * (SIZE * SCALE + 4), canvas.height)).save(target, quality=90, method=6)
+
+
+def main() -> int:
+    if sys.argv[1:] == ["samples"]:
+        samples(ROOT / "docs" / "samples.webp")
+        return 0
+    page = ROOT / "docs" / "generators.md"
+    text, found = study()
+    before = page.read_text("utf-8")
+    part = f"<!-- study -->\n{text.lstrip()}<!-- /study -->"
+    after = re.sub(r"<!-- study -->\n.*?<!-- /study -->", lambda _: part, before, flags=re.DOTALL)
+    if "--check" in sys.argv:
+        return int(after != before)
+    page.write_text(after, encoding="utf-8")
+    for family, own in found.items():
+        if len(own) >= 3:
+            scatter(own, ROOT / "docs" / f"study-{family}.svg")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
