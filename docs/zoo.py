@@ -5,6 +5,7 @@ A card's part lies between markers: <!-- zoo: titok --> ... <!-- /zoo -->.
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from tokbench.result import Result
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKED = re.compile(r"<!-- zoo: (\S+) -->\n.*?<!-- /zoo -->", re.DOTALL)
+BITS = "tiny-imagenet.n2000-reconstruct"
+"""The results in which bits are compared."""
 SHOWN = (
     "tokens_per_image", "bits_per_image", "psnr", "ssim", "lpips", "rfid_768", "sfid", "fd_efficientnet",
     "codebook_usage", "perplexity", "pfid_768", "pfid_efficientnet", "ppsnr",
@@ -73,6 +76,33 @@ def verdicts(found: Sequence[Finding]) -> str:
     return leaderboard.table(head, rows, left=(0, 1, 2, 3, 7))
 
 
+def equal_bits(results: Sequence[Result]) -> str:
+    """Of every discrete tokenizer: what its codes cost by their number, by their entropy, and in real coders."""
+    rows = []
+    for one in results:
+        values = {name: entry["value"] for name, entry in one.metrics.items()}
+        codebook = one.provenance["adapter"].get("codebook")
+        if one.group != BITS or not codebook or "order0_bits_per_image" not in values:
+            continue
+        nominal = values["bits_per_image"]
+        indices = nominal / math.log2(max(codebook.values()))  # all streams here have one size
+        entropy = indices * values["codebook_entropy"]
+        rows.append((values["order0_bits_per_image"], one, nominal, entropy, values))
+    head = [
+        "adapter", "tokens", "nominal bits", "entropy bits", "order-0 bits", "BPE bits", "BPE tokens", "PSNR ↑", "LPIPS ↓",
+        "FD-EfficientNet ↓",
+    ]  # fmt: skip
+    body = [
+        [
+            f"`{one.adapter}`", f"{values['tokens_per_image']:,.0f}", f"{nominal:,.0f}", f"{entropy:,.0f}", f"{order0:,.0f}",
+            f"{values['bpe_bits_per_image']:,.0f}", f"{values['bpe_tokens_per_image']:,.1f}", f"{values['psnr']:.2f}",
+            f"{values['lpips']:.3f}", f"{values['fd_efficientnet']:,.1f}",
+        ]
+        for order0, one, nominal, entropy, values in sorted(rows, key=lambda row: row[0])
+    ]  # fmt: skip
+    return leaderboard.table(head, body)
+
+
 def card(family: str, results: Sequence[Result]) -> str:
     """What is known of one family."""
     own = {name: record for name, record in records().items() if name.partition(".")[0] == family}
@@ -100,7 +130,8 @@ def main() -> int:
     overview = ROOT / "docs" / "zoo.md"
     found = findings(ablations(adapter_files(ROOT)), results)
     text = overview.read_text("utf-8")
-    for mark, part in {"trainings": trainings(records()), "verdicts": verdicts(found)}.items():
+    made_here = {"trainings": trainings(records()), "verdicts": verdicts(found), "bits": equal_bits(results)}
+    for mark, part in made_here.items():
         part = f"<!-- {mark} -->\n{part}<!-- /{mark} -->"
         text = re.sub(rf"<!-- {mark} -->\n.*?<!-- /{mark} -->", lambda _, part=part: part, text, flags=re.DOTALL)
     made[overview] = text
