@@ -88,18 +88,15 @@ def equal_bits(results: Sequence[Result]) -> str:
         indices = nominal / math.log2(max(codebook.values()))  # all streams here have one size
         entropy = indices * values["codebook_entropy"]
         rows.append((values["order0_bits_per_image"], one, nominal, entropy, values))
-    head = [
-        "adapter", "tokens", "nominal bits", "entropy bits", "order-0 bits", "BPE bits", "BPE tokens", "PSNR ↑", "LPIPS ↓",
-        "FD-EfficientNet ↓",
-    ]  # fmt: skip
-    body = [
-        [
-            f"`{one.adapter}`", f"{values['tokens_per_image']:,.0f}", f"{nominal:,.0f}", f"{entropy:,.0f}", f"{order0:,.0f}",
-            f"{values['bpe_bits_per_image']:,.0f}", f"{values['bpe_tokens_per_image']:,.1f}", f"{values['psnr']:.2f}",
-            f"{values['lpips']:.3f}", f"{values['fd_efficientnet']:,.1f}",
-        ]
-        for order0, one, nominal, entropy, values in sorted(rows, key=lambda row: row[0])
-    ]  # fmt: skip
+    head = ["adapter", "tokens", "nominal bits", "entropy bits", "order-0 bits", "BPE bits", "BPE tokens"]
+    head += ["PSNR ↑", "LPIPS ↓", "FD-EfficientNet ↓"]
+    body = []
+    for order0, one, nominal, entropy, values in sorted(rows, key=lambda row: row[0]):
+        costs = (values["tokens_per_image"], nominal, entropy, order0, values["bpe_bits_per_image"])
+        body.append(
+            [f"`{one.adapter}`", *(f"{cost:,.0f}" for cost in costs), f"{values['bpe_tokens_per_image']:,.1f}"]
+            + [f"{values['psnr']:.2f}", f"{values['lpips']:.3f}", f"{values['fd_efficientnet']:,.1f}"]
+        )
     return leaderboard.table(head, body)
 
 
