@@ -93,10 +93,8 @@ def equal_bits(results: Sequence[Result]) -> str:
     body = []
     for order0, one, nominal, entropy, values in sorted(rows, key=lambda row: row[0]):
         costs = (values["tokens_per_image"], nominal, entropy, order0, values["bpe_bits_per_image"])
-        body.append(
-            [f"`{one.adapter}`", *(f"{cost:,.0f}" for cost in costs), f"{values['bpe_tokens_per_image']:,.1f}"]
-            + [f"{values['psnr']:.2f}", f"{values['lpips']:.3f}", f"{values['fd_efficientnet']:,.1f}"]
-        )
+        told = [f"{cost:,.0f}" for cost in costs] + [f"{values['bpe_tokens_per_image']:,.1f}", f"{values['psnr']:.2f}"]
+        body.append([f"`{one.adapter}`", *told, f"{values['lpips']:.3f}", f"{values['fd_efficientnet']:,.1f}"])
     return leaderboard.table(head, body)
 
 
