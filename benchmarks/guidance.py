@@ -5,7 +5,9 @@ python benchmarks/guidance.py GENERATOR...
 
 from __future__ import annotations
 
+import hashlib
 import sys
+from collections.abc import Sequence
 
 from tokbench.dataset import open_dataset
 from tokbench.evaluate import evaluate
@@ -20,6 +22,11 @@ SCALES = (1.0, 1.5, 2.0, 3.0)
 SAMPLES, REFERENCES, SEED, NUMBER = 1000, 10_000, 1, "fd_efficientnet"
 
 
+def drawn(names: Sequence[str]) -> list[int]:
+    """Positions in the order of a hash of the names, since a file may be sorted by class."""
+    return sorted(range(len(names)), key=lambda at: hashlib.sha256(names[at].encode()).digest())
+
+
 def main() -> int:
     names = sys.argv[1:]
     if not names:
@@ -29,10 +36,11 @@ def main() -> int:
     found: dict[str, dict[float, float]] = {adapter.name: {} for adapter in adapters}
     for scale in SCALES:
         dataset = open_dataset("tiny-imagenet-train", TOKBENCH, None, REFERENCES)
+        dataset.source.reorder(drawn(dataset.source.names))
         slots = Slots(dataset.name, TOKBENCH, SAMPLES, dataset)
         for made in evaluate(adapters, slots, [NUMBER], task=Generate(scale), seed=SEED, cache=cache_dir()):
-            if made.error:
-                failed[made.adapter] = made.error
+            if made.error or NUMBER not in made.metrics:
+                failed[made.adapter] = made.error or made.skipped.get(NUMBER, "not measured")
             else:
                 found[made.adapter][scale] = made.metrics[NUMBER]["value"]
                 if made.journal is not None:

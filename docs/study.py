@@ -28,7 +28,10 @@ COUNT, STRIDE = 8, 25
 
 def study() -> tuple[str, dict[str, list[Pair]]]:
     """The text, and the pairs by family of the prior."""
-    results, text = read_all(ROOT / "results"), ""
+    files, text = adapter_files(ROOT), ""
+    told = {name: read_variant(toml) for name, toml in files.items()}
+    unlike = {name for name, one in told.items() if "prior" in one or "schedule" in one.get("model", {})}
+    results = [one for one in read_all(ROOT / "results") if one.adapter not in unlike]  # not the standard prior
     found = {family: pairs(results, family, DATASET) for family in FAMILIES}
     for family, own in found.items():
         if not own:

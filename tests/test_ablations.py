@@ -50,6 +50,15 @@ def test_the_verdict_follows_the_paired_difference(told, shift: float, verdict: 
     assert found.difference.gap == pytest.approx(shift)
 
 
+@pytest.mark.parametrize("cost, verdict", [(-2.0, "supported"), (0.2, "supported"), (2.0, "not supported")])
+def test_what_saves_work_may_cost_so_much(tmp_path: Path, cost: float, verdict: str) -> None:
+    """A margin of 4 % of 25 dB is 1 dB: the adapter may be so much worse than its twin, and any better."""
+    (tmp_path / "twin.toml").write_text(TABLE + "margin = 0.04\n")
+    told = ablations({"mini.twin": tmp_path / "twin.toml"})
+    (found,) = findings(told, [result("mini.whole", -cost), result("mini.twin", 0)])
+    assert found.verdict == verdict
+
+
 def test_other_tasks_and_lone_twins_say_nothing(told) -> None:
     assert not findings(told, [result("mini.twin", 1)])
     assert not findings(told, [result("mini.whole", 0, "truncate-4"), result("mini.twin", 1, "truncate-4")])

@@ -157,13 +157,15 @@ def test_samples_of_another_size_are_refused(dataset: Dataset, networks: Network
     assert "samples are 40x40, the references 32x32" in (made.error or "")
 
 
-def test_a_sample_that_depends_on_its_neighbours_is_a_fault(dataset: Dataset, networks: Networks) -> None:
+@pytest.mark.parametrize("seeded", [False, True], ids=["no seed", "the first one's seed"])
+def test_a_sample_that_depends_on_its_neighbours_is_a_fault(dataset: Dataset, networks: Networks, seeded: bool) -> None:
     tokenizer = load_adapter("toy.p8").model
     assert isinstance(tokenizer, Tokenizer)
 
     class Global(Replay):
         def sample(self, labels: Tensor, seeds: Sequence[int], guidance: float) -> Tokens:
-            return tokenizer.encode(torch.rand(len(labels), 3, 32, 32))
+            noise = torch.Generator().manual_seed(seeds[0]) if seeded else None
+            return tokenizer.encode(torch.rand(len(labels), 3, 32, 32, generator=noise))
 
     replay = of(Global("replay.toy", tokenizer, dataset), "replay.toy")
     (made,) = evaluate([replay], slots(dataset), ["gfid_64"], task=Generate(), networks=networks)
@@ -226,6 +228,36 @@ def test_an_interval_covers_what_other_samples_give(dataset: Dataset) -> None:
         told.append(metric.replicates(Halves(str(trial), 100))["gfid"].deviation)
     spread = float(np.std(values, ddof=1))
     assert 0.75 * spread < float(np.mean(told)) < 1.6 * spread
+
+
+def test_too_few_references_cost_a_metric_and_not_the_result(
+    tmp_path: Path, dataset: Dataset, networks: Networks
+) -> None:
+    (tmp_path / "few").mkdir()
+    for number in range(3):
+        Image.new("RGB", (32, 32), (number * 40, 0, 0)).save(tmp_path / "few" / f"{number}.png")
+    few = open_dataset(str(tmp_path / "few"), load_protocol("tokbench"), None, None, None)
+    tokenizer = load_adapter("toy.p8").model
+    assert isinstance(tokenizer, Tokenizer)
+    replay = of(Replay("replay.toy", tokenizer, dataset), "replay.toy")
+    names = ["gfid_64", "kid_768", "precision_recall_768", "rate"]
+    (made,) = evaluate([replay], Slots("few", few.protocol, 40, few), names, task=Generate(), networks=networks)
+    assert made.error is None
+    assert made.metrics["tokens_per_image"]["value"] == 16
+    assert made.metrics["gfid_64"]["value"] > 0  # three will do, without an interval
+    assert made.metrics["gfid_64"]["low"] is None
+    assert made.metrics["kid_768"]["value"] is not None
+    assert "at least 4 references; there are 3" in made.skipped["precision_recall_768"]
+
+
+def test_shares_have_intervals_of_shares(dataset: Dataset, networks: Networks) -> None:
+    tokenizer = load_adapter("toy.p8").model
+    assert isinstance(tokenizer, Tokenizer)
+    replay = of(Replay("replay.toy", tokenizer, dataset), "replay.toy")
+    (made,) = evaluate([replay], slots(dataset), ["precision_recall_768"], task=Generate(), networks=networks)
+    for number in ("precision_768", "recall_768"):
+        entry = made.metrics[number]
+        assert 0 <= entry["low"] <= entry["value"] <= entry["high"] <= 1
 
 
 def test_arrays_are_read_in_place_and_unpacked(tmp_path: Path) -> None:
@@ -327,11 +359,54 @@ class TestCommand:
         told = cli("eval", "toy.p8", "--task", "generate", *data)
         assert "how many samples?" in told.output
 
-    def test_wrong_usage(self, cli: Any, folder: Path) -> None:
+    def test_a_reference_batch_of_images_and_statistics(
+        self, cli: Any, folder: Path, tmp_path: Path, networks: Networks
+    ) -> None:
+        """ADM's: statistics for the distances, images for what needs neighbours."""
+        mean, covariance = moments(folder, networks)
+        pixels = np.stack([np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))])
+        np.savez(tmp_path / "adm.npz", arr_0=pixels, mu=2 * mean, sigma=covariance)  # not those of the images
+        told = cli(
+            "eval", f"images:{folder}", "--task", "generate", "--data", tmp_path / "adm.npz", "--out", tmp_path / "out",
+            "--reference-is", f"{INCEPTION}:{TOKBENCH.features.input}:float32",
+            "--metrics", "gfid_64,precision_recall_768",
+        )  # fmt: skip
+        assert told.exit_code == 0, told.output
+        (path,) = (tmp_path / "out").glob("*/*generate.json")
+        made = load(path)
+        assert made.metrics["gfid_64"]["value"] == pytest.approx(float((mean**2).sum()), rel=1e-6)
+        assert made.metrics["precision_768"]["value"] == made.metrics["recall_768"]["value"] == 1
+
+    def test_samples_must_be_there(self, cli: Any, folder: Path, tmp_path: Path) -> None:
+        (tmp_path / "empty").mkdir()
+        for samples, options, why in (
+            (tmp_path / "empty", (), "no images found"),
+            (folder, ("--limit", 100), "holds 48 images, fewer than --limit 100"),
+        ):
+            told = cli("eval", f"images:{samples}", "--task", "generate", "--data", folder, *options)
+            assert told.exit_code == 2
+            assert why in told.output
+
+    @pytest.mark.parametrize("broken", [b"", b"PK", b"no zip at all"])
+    def test_a_broken_file_is_named(self, cli: Any, folder: Path, tmp_path: Path, broken: bytes) -> None:
+        (tmp_path / "x.NPZ").write_bytes(broken)
+        told = cli("eval", f"images:{folder}", "--task", "generate", "--data", tmp_path / "x.NPZ")
+        assert told.exit_code == 1
+        assert "x.NPZ" in told.output
+        assert "Traceback" not in told.output
+
+    def test_wrong_usage(self, cli: Any, folder: Path, tmp_path: Path) -> None:
+        stats = tmp_path / "stats.npz"
+        np.savez(stats, mu=np.zeros(4), sigma=np.eye(4))
         for arguments, why in (
             (("--cfg", 2), "--cfg is for --task generate"),
             (("--task", "generate", "--metrics", "lpips"), "paired with nothing"),
             (("--task", "generate", "--suite", "tokbench-256"), "is of reconstructions"),
+            (("--task", "generate", "--cfg", "nan"), "--cfg nan: give a scale"),
+            (("--task", "generate", "--cfg", "1e-7"), "give a scale of at most six digits"),
+            (("--task", "generate", "--cfg", "1.23456789"), "give a scale of at most six digits"),
+            (("--task", "generate", "--reference", stats), "give one"),
+            (("--reference-is", "a:b:c"), "give that with --reference"),
         ):
             told = cli("eval", "toy.p8", "--data", folder, *arguments)
             assert told.exit_code == 2

@@ -65,9 +65,9 @@ class TestENAT:
         reuse, split = make("reuse"), make("split")
         for prior in (reuse, split):
             with torch.no_grad():
-                for block in prior.encoder:
-                    block.out.weight.zero_()
-                    block.out.bias.zero_()
+                for linear in (*(block.out for block in prior.encoder), prior.before[-1]):
+                    linear.weight.zero_()
+                    linear.bias.zero_()
         assert torch.equal(reuse.sample(LABELS, SEEDS, 2.0), split.sample(LABELS, SEEDS, 2.0))
 
     def test_reuse_is_recomputation_in_the_first_step(self, make: Any) -> None:

@@ -238,5 +238,9 @@ def test_some_classes_are_hidden(made: Any) -> None:
 def test_what_no_prior_can_learn_from(made: Any, levels: Any) -> None:
     with pytest.raises(AdapterError, match="the data set must tell the classes"):
         made(GPT).loss(Examples(torch.zeros(1, 3, SIZE, SIZE)), 0.0)
+    with pytest.raises(AdapterError, match="is for discrete tokens, and these are no such"):
+        GPT(levels(continuous=True), **SMALL)
+    with pytest.raises(AdapterError, match="is for continuous tokens"):
+        Flow(levels(), **SMALL)
     with pytest.raises(AdapterError, match="takes images of 16 px, not 32"):
         GPT(levels(), size=32, classes=2)

@@ -52,14 +52,18 @@ def test_a_codebook_size_may_turn_what_holds_over_all() -> None:
 
 
 def result(adapter: str, task: str, number: str, value: float, count: int = 100, **told: Any) -> Result:
-    provenance = {"adapter": {"kind": "discrete", "codebook": {"codes": 512}} | told}
+    provenance = {
+        "adapter": {"kind": "discrete", "codebook": {"codes": 512}} | told,
+        "data": {"own_size": 64, "width": 64},
+        "protocol": {"name": "tokbench"},
+        "precision": "float32",
+    }
     return Result(adapter, "tiny", task, count, {number: {"value": value}}, {}, [], provenance)
 
 
 def test_pairs_from_results() -> None:
     results = [
-        result("vq.a", "reconstruct", "rfid_768", 1.0),
-        result("vq.a", "reconstruct", "rfid_768", 2.0, count=1000),
+        result("vq.a", "reconstruct", "rfid_768", 2.0),
         result("vq.a", "perturb", "pfid_768", 3.0),
         result("vq.b", "reconstruct", "rfid_768", 4.0),
         result("gpt.a", "generate", "gfid_768", 9.0, tokenizer="vq.a"),
@@ -71,6 +75,32 @@ def test_pairs_from_results() -> None:
     assert (found.tokenizer, found.generator, found.codebook) == ("vq.a", "gpt.a", 512)
     assert found.numbers == {"rfid_768": 2.0, "pfid_768": 3.0}
     assert found.generated == {"gfid_768": 9.0}
+
+
+def test_a_number_is_of_one_count_in_all_pairs() -> None:
+    """A generator measured twice is one pair, and a tokenizer measured at another N goes without that number."""
+    results = [result(f"vq.{name}", "reconstruct", "rfid_768", 1.0) for name in "abc"]
+    results += [
+        result("vq.a", "reconstruct", "rfid_768", 5.0, count=1000),
+        result("vq.d", "reconstruct", "rfid_768", 6.0, count=1000),
+    ]
+    results += [result(f"gpt.{name}", "generate", "gfid_768", 9.0, tokenizer=f"vq.{name}") for name in "abcd"]
+    results += [result("gpt.a", "generate", "gfid_768", 8.0, count=1000, tokenizer="vq.a")]
+    found = {one.tokenizer: one for one in pairs(results, "gpt", "tiny")}
+    assert len(found) == 4
+    assert found["vq.a"].numbers == {"rfid_768": 1.0}
+    assert found["vq.a"].generated == {"gfid_768": 9.0}
+    assert found["vq.d"].numbers == {}
+
+
+def test_other_protocols_and_sizes_do_not_mix() -> None:
+    other = result("vq.a", "reconstruct", "rfid_768", 1.0)
+    other.provenance["protocol"]["name"] = "adm"
+    larger = result("vq.a", "reconstruct", "psnr", 1.0)
+    larger.provenance["data"]["width"] = 128
+    own = result("vq.a", "reconstruct", "lpips", 0.5)
+    (found,) = pairs([other, larger, own, result("gpt.a", "generate", "gfid", 9.0, tokenizer="vq.a")], "gpt", "tiny")
+    assert found.numbers == {"lpips": 0.5}
 
 
 def test_the_table_tells_signs_and_counts() -> None:

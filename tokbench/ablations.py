@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Literal
 
 from tokbench.compare import Difference, difference, made_alike, refuse_unlike
 from tokbench.errors import AdapterError
+from tokbench.leaderboard import column_of
 from tokbench.plugins import read_variant
 from tokbench.result import Result
 
@@ -20,7 +22,10 @@ _VERDICTS: dict[str, Verdict] = {"worse": "supported", "better": "not supported"
 
 @dataclass(frozen=True)
 class Ablation:
-    """`twin` is the adapter `of` without a part; the `claim` is that the part makes `numbers` better in `tasks`."""
+    """`twin` is the adapter `of` without a part; the `claim` is that the part makes `numbers` better in `tasks`.
+
+    margin: of a part that is to save work; then the claim is that it makes them worse by no more than this share.
+    """
 
     twin: str
     of: str
@@ -28,6 +33,7 @@ class Ablation:
     claim: str
     numbers: tuple[str, ...]
     tasks: tuple[str, ...]
+    margin: float | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,16 @@ class Finding:
 
     @property
     def verdict(self) -> Verdict:
-        return _VERDICTS.get(self.difference.verdict, "cannot tell")
+        gap, margin = self.difference, self.ablation.margin
+        if margin is None:
+            return _VERDICTS.get(gap.verdict, "cannot tell")
+        more = column_of(gap.number)[1].more
+        if more is None or gap.second is None or math.isnan(gap.low):
+            return "cannot tell"
+        # What the part costs: how much worse the adapter is than its twin.
+        least, most = (gap.low, gap.high) if more else (-gap.high, -gap.low)
+        allowed = margin * abs(gap.second)
+        return "supported" if most <= allowed else "not supported" if least > allowed else "cannot tell"
 
 
 def ablations(files: dict[str, Path]) -> list[Ablation]:
@@ -52,8 +67,9 @@ def ablations(files: dict[str, Path]) -> list[Ablation]:
 def _read(name: str, table: dict[str, Any]) -> Ablation:
     try:
         return Ablation(
-            name, table["of"], table["without"], table["claim"], tuple(table["numbers"]), tuple(table["tasks"])
-        )
+            name, table["of"], table["without"], table["claim"], tuple(table["numbers"]), tuple(table["tasks"]),
+            table.get("margin"),
+        )  # fmt: skip
     except (KeyError, TypeError) as error:
         raise AdapterError(f"{name}: [ablation] must give of, without, claim, numbers and tasks") from error
 

@@ -14,6 +14,7 @@ from numpy.lib import format as npy
 from PIL import Image
 
 from tokbench.errors import BadImage, DataError
+from tokbench.image import MAX_PIXELS
 from tokbench.source import MAX_IMAGES, Source
 from tokbench.unpack import read_member
 
@@ -21,6 +22,9 @@ MEMBER = "arr_0.npy"
 
 MAX_UNPACKED = 1 << 32
 """Bytes of a compressed array, which must be held in memory: 4 GiB, 21,845 images of 256 x 256."""
+
+MAX_RATIO = 100
+"""How many times as large as in the file pixels may be: those of no photo are packed so well."""
 
 _LOCAL = struct.Struct("<4s22xHH")
 """A zip member's own header: its mark, and the lengths of its name and of what else is before its data."""
@@ -75,12 +79,13 @@ def _mapped(path: Path, info: zipfile.ZipInfo) -> np.ndarray:
 
 
 def _held(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    if info.file_size > MAX_UNPACKED:
+    if info.file_size > min(MAX_UNPACKED, MAX_RATIO * info.compress_size + (1 << 20)):
         raise ValueError(f"compressed, it would take {info.file_size:,} bytes of memory; save it with np.savez")
-    file = io.BytesIO(read_member(archive, info))
+    data = read_member(archive, info)
+    file = io.BytesIO(data)
     shape, order = _header(file)
-    _check(shape, info.file_size - file.tell())
-    return np.frombuffer(file.getbuffer(), np.uint8, offset=file.tell()).reshape(shape, order=order)
+    _check(shape, len(data) - file.tell())
+    return np.frombuffer(data, np.uint8, offset=file.tell()).reshape(shape, order=order)
 
 
 def _header(file: io.IOBase) -> tuple[tuple[int, ...], Literal["F", "C"]]:
@@ -91,6 +96,8 @@ def _header(file: io.IOBase) -> tuple[tuple[int, ...], Literal["F", "C"]]:
     shape, fortran, dtype = read(file)
     if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or min(shape) < 1:
         raise ValueError(f"arr_0 is {dtype} {shape}; images are uint8 (N, H, W, 3)")
+    if shape[1] * shape[2] > MAX_PIXELS:
+        raise ValueError(f"images of {shape[2]} x {shape[1]} pixels, over the limit of {MAX_PIXELS}")
     return shape, "F" if fortran else "C"
 
 

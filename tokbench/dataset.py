@@ -111,6 +111,11 @@ class Dataset:
         return len(self) - len(self.bad)
 
     @property
+    def pairs(self) -> int | None:
+        """Of halves, where that does not follow from N."""
+        return None
+
+    @property
     def sha256(self) -> str:
         return self.seen.sha256
 

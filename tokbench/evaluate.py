@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 import tokbench
-from tokbench.batch import Memo
+from tokbench.batch import Batch, Memo
 from tokbench.dataset import UNIT, Dataset, Images, Reader, whole_units
 from tokbench.errors import DataError
 from tokbench.features import References
@@ -78,7 +78,7 @@ def evaluate(
     runs = [run for group in groups for run in group]
     told: dict[str, Any] = {"seed": seed, "precision": networks.precision, "device": networks.device.partition(":")[0]}
     for run in runs:
-        run.start(names, networks, statistics)
+        run.start(names, networks, statistics, isinstance(stream, Slots) and stream.reference is not None)
         if cache and run.error is None:
             run.journal = Journal(cache / "runs", _about(run, stream, names, statistics, networks, told), warn)
     for run in runs:  # when every layer has been asked for
@@ -146,9 +146,11 @@ def _look(runs: Sequence[Run], dataset: Dataset, references: References, progres
     with exact_kernels():
         for images in reader:
             reader.ahead()
+            batch = Batch(images.index, images.reference, original=images.original, digests=images.digests)
+            batch.references = references
             for run in runs:
                 if run.error is None:
-                    run.look(images, references)
+                    run.look(batch)
             progress("references", reader.done, reader.total)
             if all(run.error for run in runs):
                 break
@@ -220,6 +222,10 @@ def _join(runs: Sequence[Run], stream: Dataset | Slots, references: References, 
         return
     for told in ranks.collect(cache):
         stream.seen.merge(told["seen"])
+        ours, theirs = stream.shape, told["shape"]
+        if ours and theirs and tuple(theirs) != ours:
+            sizes = f"{theirs[1]}x{theirs[0]}, and rank 0 of {ours[1]}x{ours[0]}"
+            raise DataError(f"rank {told['rank']} met images of {sizes}; make all of them alike")
         stream.shape = stream.shape or told["shape"]
         for run, (error, units) in zip(runs, told["runs"], strict=True):
             run.error = run.error or (f"rank {told['rank']}: {error}" if error else None)
@@ -251,6 +257,7 @@ def _about(
         "protocol": stream.protocol.sha256,
         "task": run.step.task,
         "cell": run.step.cell,
+        "step": run.step.told,
         "metrics": sorted(names),
         "networks": layers,
         "statistics": statistics.sha256 if statistics else None,
@@ -286,7 +293,7 @@ def refuse_empty(dataset: Dataset) -> None:
 
 def _result(run: Run, stream: Dataset | Slots, told: dict[str, Any], done: Callable[[str], None]) -> Result:
     count = stream.readable
-    halves = Halves(stream.sha256, count)
+    halves = Halves(stream.sha256, count, stream.pairs)
     numbers = run.numbers(told["seed"], halves, done) if run.error is None else Numbers()
     for number in numbers.values.values():
         number.setdefault("n", count)

@@ -26,7 +26,7 @@ def generate(
     device: str,
     batch_size: int,
     seed: int,
-    guidance: float,
+    guidance: float | None,
     watch_memory: bool = False,
     try_first: bool = False,
 ) -> Batch:
@@ -40,6 +40,7 @@ def generate(
         _check_size(found, model, turn)
         return Batch(turn.index, image=found)
     assert isinstance(model, Generator)
+    assert guidance is not None
     seeds = image_seeds(seed, turn.index.tolist(), 1)
     labels = turn.index % model.classes
     if try_first:
@@ -81,19 +82,21 @@ def _check_size(samples: Tensor, model: Reconstructor, turn: Turn) -> None:
 
 def _try_out(model: Generator, labels: Tensor, seeds: Sequence[int], guidance: float) -> None:
     """Raises AdapterError where a sample depends on the others of its batch, or on what was drawn before."""
-    together = model.sample(labels, seeds, guidance)
-    alone = model.sample(labels[:1], seeds[:1], guidance)
-    for name, stream in together.select([0]).streams.items():
+    if len(seeds) < 2:
+        return
+    together = model.sample(labels, seeds, guidance).select([1])
+    alone = model.sample(labels[1:], seeds[1:], guidance)
+    for name, stream in together.streams.items():
         ours, other = stream.data, alone.streams[name].data
         assert isinstance(ours, Tensor)
         assert isinstance(other, Tensor)
-        if ours.shape != other.shape or not torch.isclose(ours, other, atol=1e-2).float().mean() > 1 - _TURNED:
+        if ours.shape != other.shape or torch.isclose(ours, other, atol=1e-2).float().mean() < 1 - _TURNED:
             raise AdapterError(
                 f"{model.spec.name}: the sample of one label and seed is another one alone than beside others; draw "
                 "each image's noise from its own seed"
             )
 
 
-_TURNED = 0.5
+_TURNED = 0.25
 """Share of a sample's values that may differ between batch sizes: a rounding can turn one token, and then those after
-it."""
+it. It hardly ever does; indices of two values drawn anew agree in half of all places."""

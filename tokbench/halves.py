@@ -72,10 +72,12 @@ class Halves:
 
 @dataclass(frozen=True)
 class Replicates:
-    """A number on all halves (complements in a row), and the mean of its values on each half's own two halves."""
+    """A number on all halves (complements in a row), and the mean of its values on each half's own two halves. bounds:
+    what the number can be, which the ends of its interval then are, too."""
 
     halves: np.ndarray
     quarters: np.ndarray | None = None
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
     def as_array(self) -> np.ndarray:
         """(halves, 1 or 2), as it is kept beside a result."""
@@ -106,10 +108,11 @@ class Replicates:
 
     def interval(self, value: float, count: int, floor: float = -math.inf) -> Interval:
         """95 % interval of the number's expected value at this N, around its `value`. `floor`: the least it can be."""
+        low, high = max(floor, self.bounds[0]), self.bounds[1]
         if math.isnan(value):
             return Interval(math.nan, math.nan, count)
         reach = float(stdtrit(len(self.halves) // 2, (1 + LEVEL) / 2)) * self.deviation
-        return Interval(max(floor, value - reach), value + reach, count)
+        return Interval(max(low, value - reach), min(high, value + reach), count)
 
     def entries(self, number: str, value: float, count: int) -> Iterator[tuple[str, float, Interval]]:
         """Name, value and interval of the number, and of its extrapolation to infinitely many images where that can be

@@ -224,6 +224,8 @@ def _load_variant(name: str, asked: str, toml: Path, device: str, allow_download
     code = hashlib.sha256()
     for path in [*sorted(toml.parent.rglob("*.py")), toml]:
         code.update(path.relative_to(toml.parent).as_posix().encode() + path.read_bytes())
+    for below, theirs in sorted(variant.built_on.items()):
+        code.update(f"{below} {theirs}".encode())
     weights = {found.source.file: found.sha256 for found in variant.found.values()}
     return Loaded(name, asked, model, weights, code.hexdigest())
 

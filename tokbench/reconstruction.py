@@ -12,10 +12,11 @@ from torch import Tensor
 from tokbench.batch import Batch, Memo, Timing
 from tokbench.contract import TRIED, check_images, check_tokens
 from tokbench.dataset import Images
+from tokbench.errors import NotApplicable
 from tokbench.fit import fit
 from tokbench.speed import timed, with_peak
 from tokbench.steps import AS_ENCODED, Step
-from tokbench.tokenizer import ImageSource, Reconstructor, Tokenizer
+from tokbench.tokenizer import Generator, ImageSource, Reconstructor, Tokenizer
 from tokbench.tokens import Tokens
 
 
@@ -47,6 +48,8 @@ def reconstruct(
     `try_first` makes those checks too that are too costly to make on every batch (`tokbench.contract`).
     Raises AdapterError where the tokenizer breaks its contract.
     """
+    if isinstance(model, Generator):
+        raise NotApplicable(f"{model.spec.name}: a generator reconstructs nothing; give --task generate")
     low, high = model.spec.range
     plan = fit(model.spec, images.reference.shape[2], images.reference.shape[3])
     tiles = plan.cut(images.reference)

@@ -65,23 +65,25 @@ class Run:
     produced: Rows = field(default_factory=Rows)
     units: set[int] = field(default_factory=set)
 
-    def start(self, names: Sequence[str], networks: Networks, statistics: Statistics | None) -> None:
-        """Make the metrics."""
+    def start(
+        self, names: Sequence[str], networks: Networks, statistics: Statistics | None, rows: bool = False
+    ) -> None:
+        """Make the metrics. `rows`: whether images lie beside the statistics."""
         model, protocol = self.adapter.model, self.protocol
         for name in names:
             try:
                 guidance = self.step.told.get("guidance")
                 self.metrics[name] = metrics.build(
-                    name, networks, model, protocol, self.batch_size, statistics, self.task.paired, guidance
+                    name, networks, model, protocol, self.batch_size, statistics, self.task.paired, guidance, rows
                 )
             except CannotMeasure as error:
                 self.skipped[name] = error
-        if networks.precision == "float32":
+        if networks.precision == "float32" or not self.task.paired:
             return
         for name in [name for name in self.metrics if METRICS[name].network]:
             with suppress(CannotMeasure):  # where a protocol compares with statistics, of one precision only
                 for probe in (networks.whole, networks):
-                    made = metrics.build(name, probe, model, protocol, self.batch_size, paired=self.task.paired)
+                    made = metrics.build(name, probe, model, protocol, self.batch_size)
                     self.probes[f"{probe.precision}/{name}"] = made
 
     @cached_property
@@ -99,12 +101,17 @@ class Run:
         for metric in (*self.metrics.values(), *self.probes.values()):
             metric.attach(references)
 
-    def look(self, images: Images, references: References) -> None:
+    def look(self, references: Batch) -> None:
         """Take in references that no image was made from."""
-        batch = Batch(images.index, images.reference, original=images.original, digests=images.digests)
-        batch.references = references
-        for metric in (*self.metrics.values(), *self.probes.values()):
-            metric.look(batch)
+        for name in list(self.metrics):
+            try:
+                self.metrics[name].look(references)
+            except CannotMeasure as error:
+                self.skipped[name] = error
+                del self.metrics[name]
+            except Exception as error:
+                self.error = f"metric {name} failed on {len(references)} references: {explain(error)}"
+                return
 
     def take(self, images: Images | Turn, **options: Any) -> Batch | None:
         """One batch through the adapter; None where it failed. A fault of the adapter ends its run, not the others'."""

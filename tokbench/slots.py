@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tokbench.dataset import Dataset, Seen
 from tokbench.errors import UsageError
+from tokbench.halves import pairs
 from tokbench.protocol import Protocol
 
 
@@ -88,6 +89,11 @@ class Slots:
     @property
     def readable(self) -> int:
         return self.count
+
+    @property
+    def pairs(self) -> int:
+        """Of halves: as many as the larger set is given."""
+        return pairs(max(self.count, self.available))
 
     def batches(self, batch_size: int, share: Callable[[list[range]], list[range]] = lambda spans: spans) -> Turns:
         """All places, `batch_size` at a time; `share` chooses among the spans."""

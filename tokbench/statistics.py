@@ -116,7 +116,8 @@ def load_statistics(path: Path) -> Statistics:
     Raises ResultError, naming file and fault.
     """
     try:
-        arrays, digest = read_arrays(path), sha256_of(path)
+        wanted = {"tokbench", *(name for both in KEYS.values() for name in both)}
+        arrays, digest = read_arrays(path, wanted), sha256_of(path)  # ADM's files hold images, too
         told = json.loads(str(arrays["tokbench"])) if "tokbench" in arrays else {}
     except (OSError, ValueError, RecursionError) as error:
         raise ResultError(f"{path} is not a readable .npz of statistics ({str(error)[:120]})") from error

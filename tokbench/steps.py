@@ -73,13 +73,13 @@ class First(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class Sampled(Step):
-    """Tokens that a prior draws, at a scale of guidance."""
+    """Tokens that a prior draws, at a scale of guidance; None where samples were made elsewhere."""
 
-    guidance: float
+    guidance: float | None
 
     @property
     def told(self) -> dict[str, Any]:
-        return {"guidance": self.guidance}
+        return {} if self.guidance is None else {"guidance": self.guidance}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
@@ -25,8 +24,6 @@ LEAST = 5
 """Tokenizers below which no interval is told: almost any order of four can come by chance."""
 
 DRAWS = 2000
-
-Within = Literal["all", "one codebook size"]
 
 
 @dataclass(frozen=True)
@@ -57,26 +54,54 @@ class Correlation:
 
 
 def pairs(results: Iterable[Result], family: str, dataset: str, task: str = "generate") -> list[Pair]:
-    """Tokenizers with reconstruction results on a dataset, and the generators of one family over them.
+    """Tokenizers with reconstruction results on a dataset, and the generators of one family over them: one a tokenizer.
 
-    A number that stands in results of several N is taken of the largest.
+    Only results under the default protocol, at the data's own size, against the images themselves. A number has to have
+    one N in all pairs, since distances fall with it: the N that most pairs have; others go without it.
     """
+    alike = [one for one in results if one.dataset == dataset and _plain(one)]
+    tokenizers = [one for one in alike if one.task == "reconstruct" or one.task.startswith("perturb")]
+    generators = {
+        one.provenance["adapter"]["tokenizer"]: one.adapter
+        for one in alike
+        if one.task == task and one.adapter.partition(".")[0] == family and one.provenance["adapter"].get("tokenizer")
+    }
+    below = {one.adapter for one in tokenizers}
+    chosen = {tokenizer: generator for tokenizer, generator in generators.items() if tokenizer in below}
+    numbers = _at_one_count([one for one in tokenizers if one.adapter in chosen])
+    generated = _at_one_count([one for one in alike if one.task == task and one.adapter in chosen.values()])
+    codebooks = {one.adapter: one.provenance["adapter"].get("codebook") or {} for one in tokenizers}
+    return [
+        Pair(
+            tokenizer,
+            generator,
+            max(codebooks[tokenizer].values(), default=None),
+            numbers.get(tokenizer, {}),
+            generated.get(generator, {}),
+        )
+        for tokenizer, generator in sorted(chosen.items())
+    ]
+
+
+def _plain(result: Result) -> bool:
+    told = result.provenance
+    own = told["data"]["own_size"] in (None, told["data"]["width"])
+    return own and told["protocol"]["name"] == "tokbench" and "reference" not in told and told["precision"] == "float32"
+
+
+def _at_one_count(results: Sequence[Result]) -> dict[str, dict[str, float]]:
+    """By adapter: each number at the N that most of them have it at, the larger of two."""
+    known: dict[str, dict[int, dict[str, float]]] = {}
+    for one in results:
+        for number, entry in one.metrics.items():
+            if entry["value"] is not None:
+                known.setdefault(number, {}).setdefault(one.num_images, {})[one.adapter] = entry["value"]
     found: dict[str, dict[str, float]] = {}
-    codebooks: dict[str, int | None] = {}
-    ordered = sorted((one for one in results if one.dataset == dataset), key=lambda one: one.num_images)
-    for one in ordered:
-        if one.task in ("reconstruct", "perturb"):
-            values = {name: entry["value"] for name, entry in one.metrics.items() if entry["value"] is not None}
-            found[one.adapter] = found.get(one.adapter, {}) | values
-            sizes = one.provenance["adapter"].get("codebook") or {}
-            codebooks[one.adapter] = max(sizes.values()) if sizes else None
-    made = []
-    for one in ordered:
-        below = one.provenance["adapter"].get("tokenizer")
-        if one.task == task and one.adapter.partition(".")[0] == family and below in found:
-            values = {name: entry["value"] for name, entry in one.metrics.items() if entry["value"] is not None}
-            made.append(Pair(below, one.adapter, codebooks[below], found[below], values))
-    return made
+    for number, counts in known.items():
+        _, values = max(counts.items(), key=lambda item: (len(item[1]), item[0]))
+        for adapter, value in values.items():
+            found.setdefault(adapter, {})[number] = value
+    return found
 
 
 def correlations(found: Sequence[Pair], seed: int = 0) -> list[Correlation]:

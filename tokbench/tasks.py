@@ -35,8 +35,6 @@ class Task:
 
     def steps(self, model: Reconstructor) -> Sequence[Step]:
         """One or more. Raises NotApplicable where a model cannot do the task."""
-        if isinstance(model, Generator):
-            raise NotApplicable(f"{model.spec.name}: a generator reconstructs nothing; give --task generate")
         return [AS_ENCODED]
 
     def produce(self, step: Step, model: Reconstructor, some: Images | Turn, memo: Memo, **options: Any) -> Batch:
@@ -121,6 +119,15 @@ class Generate(Task):
     paired: ClassVar[bool] = False
     guidance: float | None = None
 
+    def __post_init__(self) -> None:
+        """The scale stands in names of files, and is read from them: in six digits, without an exponent."""
+        if self.guidance is not None and not (_SCALE.fullmatch(self.name.partition("-")[2]) and self._plain):
+            raise UsageError(f"--cfg {self.guidance:g}: give a scale of at most six digits, such as 1.5")
+
+    @property
+    def _plain(self) -> bool:
+        return self.guidance is None or float(f"{self.guidance:g}") == self.guidance
+
     @property
     def name(self) -> str:
         return "generate" if self.guidance is None else f"generate-cfg{self.guidance:g}"
@@ -135,7 +142,7 @@ class Generate(Task):
             )
         if self.guidance is not None:
             raise NotApplicable(f"{model.spec.name}: --cfg is for generators; these samples are made already")
-        return [Sampled(self.name, guidance=1.0)]
+        return [Sampled(self.name, guidance=None)]
 
     def produce(self, step: Step, model: Reconstructor, some: Images | Turn, memo: Memo, **options: Any) -> Batch:
         assert isinstance(some, Turn)

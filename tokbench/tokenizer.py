@@ -64,6 +64,8 @@ class Reconstructor(ABC):
     """The networks, or None: counted as parameters, moved to the device, hashed into the result."""
     dtype: torch.dtype = torch.float32
     """In which the networks compute; a result names any other than float32."""
+    code: str = ""
+    """sha256 of the code and settings that made it, where another adapter is built on it."""
 
     def prepare(self, names: Sequence[str], all_names: Sequence[str]) -> None:
         """Called once before the pass with the images to come and those of the whole dataset.

@@ -17,10 +17,18 @@ from tokbench.errors import AdapterError, DataError, MissingWeights, UsageError
 from tokbench.files import write_atomically
 from tokbench.nn.trainable import Fitted, Material, Trainable
 from tokbench.parts import weight_parts, write_weights
-from tokbench.plugins import adapter_files, guarded, load_adapter, network_files, open_variant, read_variant
+from tokbench.plugins import (
+    adapter_files,
+    guarded,
+    load_adapter,
+    network_files,
+    open_variant,
+    read_record,
+    read_variant,
+)
 from tokbench.provenance import code_of, hash_module
 from tokbench.state import load_strictly, read_state
-from tokbench.tokenizer import Tokenizer
+from tokbench.tokenizer import Reconstructor, Tokenizer
 from tokbench.train import Progress, Recipe, Trained, fingerprint, fit, train
 from tokbench.variant import Variant
 from tokbench.weights import Found, WeightFile, cache_dir, sha256_of
@@ -135,6 +143,8 @@ def train_adapter(
         record = train(made, studied, recipe, device=device, state=state, progress=progress)
     target = (out or variant.folder) / variant.file.name
     record.recipe["profile"] = profile
+    if bases:
+        record.recipe["bases"] = bases
     keep(made, target, record, data)
     state.unlink(missing_ok=True)
     return target, record
@@ -156,10 +166,17 @@ def base_tokenizer(variant: Variant) -> Tokenizer:
     below = variant.config.get("base")
     if not isinstance(below, str):
         raise AdapterError(f'{variant.name}: its TOML must name the tokenizer below it, as base = "..."')
-    model = load_adapter(below, root=variant.folder.parent.parent).model
+    model = part(variant, below)
     if not isinstance(model, Tokenizer):
         raise AdapterError(f"{variant.name}: its base {below} is no tokenizer")
     return model
+
+
+def part(variant: Variant, name: str) -> Reconstructor:
+    """Another adapter, of which `variant` is made. Raises MissingWeights where it is not trained."""
+    found = load_adapter(name, root=variant.folder.parent.parent)
+    variant.built_on[name] = found.model.code = found.code or ""
+    return found.model
 
 
 def network(variant: Variant, key: str) -> nn.Module:
@@ -199,6 +216,12 @@ def restore(variant: Variant, model: M) -> M:
         found = Found(path, WeightFile(path.name, "", remedy), sha256_of(path))
         state |= read_state(variant.name, found)
     load_strictly(variant.name, model, state, found)
+    bases = [hash_module(below) for below in getattr(model, "bases", {}).values()]
+    if read_record(variant.file).get("recipe", {}).get("bases") not in (None, bases):
+        raise MissingWeights(
+            f"{variant.name}: what it is built on has other weights than when it was trained; run 'tokbench train "
+            f"{variant.name}'"
+        )
     return model
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +32,14 @@ def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     return data
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file. Nothing is unpickled. Raises ValueError where it is not one, or is too large."""
+def read_arrays(path: Path, wanted: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, or those of them that are `wanted`. Nothing is unpickled. Raises ValueError where it
+    is not one, or they are too large."""
     try:
         with zipfile.ZipFile(path) as archive:
             infos = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+            if wanted is not None:
+                infos = [info for info in infos if info.filename.removesuffix(".npy") in wanted]
             if (total := sum(info.file_size for info in infos)) > MAX_ARRAYS:
                 raise ValueError(f"its arrays would take {total:,} bytes, over the limit of {MAX_ARRAYS:,}")
             arrays = {info.filename.removesuffix(".npy"): _array(read_member(archive, info)) for info in infos}

@@ -29,6 +29,8 @@ class Variant:
     config: dict[str, Any]
     allow_download: bool = False
     found: dict[str, Found] = field(default_factory=dict, compare=False)
+    built_on: dict[str, str] = field(default_factory=dict, compare=False)
+    """Adapters that it is made of, and the hash of each one's code and settings: what it does follows from theirs."""
 
     @property
     def file(self) -> Path:

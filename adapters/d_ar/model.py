@@ -26,7 +26,8 @@ def shifted(time: Tensor) -> Tensor:
 
 
 class DAR(Bottlenecked):
-    """`count` tokens in `groups` groups; `steps` Euler or Adams-Bashforth steps a group.
+    """`count` tokens in `groups` groups; `steps` Euler or Adams-Bashforth steps a group, in the group's own part of the
+    way, on which it is trained.
 
     aligned: a step is told the tokens of its own group alone, so the first groups are a preview; False for the ablated
     twin, all of whose steps are told all tokens.
@@ -87,7 +88,7 @@ class DAR(Bottlenecked):
     def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
         vectors, own = self.squeeze(self.latents(batch.images), progress)
         time = torch.rand(len(vectors), device=vectors.device)
-        group = (time * self.groups + 0.5).long().clamp(max=self.groups - 1)
+        group = (time * self.groups).long().clamp(max=self.groups - 1)
         left = 1 - shifted(time)
         x, velocity = noised(self.patches(batch.images), left)
         found = self.denoiser(x, left, self.told(self.conditions(vectors), group)).float()

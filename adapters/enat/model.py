@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokbench.nn.priors.draw import guided, scale_at
+from tokbench.nn.priors.draw import doubled, guided, scale_at
 from tokbench.nn.priors.gpt import Embedding
-from tokbench.nn.priors.maskgit import fill
+from tokbench.nn.priors.maskgit import fill, masked_at
 from tokbench.nn.priors.prior import Prior, examples_of
 from tokbench.nn.trainable import Examples
 from tokbench.nn.vit import ADDED, initialise, mlp
@@ -104,12 +104,13 @@ class ENAT(Prior):
         """Vectors (B, M, width) of the tokens at places (B, M) of rows (B, N, G)."""
         return self.embed(rows.take_along_dim(places[..., None], 1)) + self.positions[places]
 
-    def encode(self, entered: Tensor, before: Tensor | None = None) -> Tensor:
-        """Features (B, M, width) of tokens that became visible, given those of tokens that were so before."""
-        context = None if before is None else before + self.before(before)
+    def encode(self, entered: Tensor, known: Tensor | None = None) -> Tensor:
+        """Features (B, M, width) of all tokens that are visible: of those that became so, given `known` features of the
+        others, which go through an MLP each time that they are used again."""
+        known = None if known is None else known + self.before(known)
         for block in self.encoder:
-            entered = block(entered, context)
-        return entered
+            entered = block(entered, known)
+        return entered if known is None else torch.cat([known, entered], 1)
 
     def decode(self, features: Tensor, places: Tensor) -> Tensor:
         """Logits (B, M, G, K) of masked tokens at places (B, M), given the features of all visible ones."""
@@ -151,11 +152,11 @@ class ENAT(Prior):
             return self.encode(torch.cat([label, self.visible(rows, shown)], 1))
         with torch.no_grad():
             before = self.encode(torch.cat([label, self.visible(rows, shown[:, :early])], 1))
-        return torch.cat([before, self.encode(self.visible(rows, shown[:, early:]), before)], 1)
+        return self.encode(self.visible(rows, shown[:, early:]), before)
 
     @torch.no_grad()
     def sample(self, labels: Tensor, seeds: Sequence[int], guidance: float) -> Tensor:
-        told = labels if guidance == 1 else torch.cat([labels, torch.full_like(labels, self.classes)])
+        told = doubled(labels, self.classes, guidance)
         copies = len(told) // len(labels)
         known, seen = None, torch.zeros(len(told), self.count, dtype=torch.bool, device=labels.device)
 
@@ -170,7 +171,7 @@ class ENAT(Prior):
                     known = self.encode(torch.cat([self.label[told][:, None], self.visible(rows, shown)], 1))
                 else:
                     new = picked(~masked & ~seen)
-                    known = torch.cat([known, self.encode(self.visible(rows, new), known)], 1)
+                    known = self.encode(self.visible(rows, new), known)
                 seen = ~masked
                 hidden = picked(masked)
                 found = self.decode(known, hidden)
@@ -181,4 +182,13 @@ class ENAT(Prior):
         return fill(look, seeds, self.count, self.depth, self.steps, self.choice, self.temperature, labels.device)
 
     def evaluations(self, guidance: float) -> float:
-        return self.steps * (1.0 if guidance == 1 else 2.0)
+        """Blocks times tokens that run through them, over those of one pass of all tokens and the class."""
+        left = [self.count, *(masked_at(step, self.steps, self.count) for step in range(1, self.steps + 1))]
+        shown = [self.count - many for many in left]
+        encoder, decoder = len(self.encoder), len(self.decoder)
+        if self.layout == "uniform":
+            passes = float(self.steps)
+        else:
+            encoded = 1 + shown[-2] if self.layout == "reuse" else sum(1 + many for many in shown[:-1])
+            passes = (encoder * encoded + decoder * sum(left[:-1])) / ((encoder + decoder) * (1 + self.count))
+        return passes * (1.0 if guidance == 1 else 2.0)

@@ -7,9 +7,8 @@ import torch
 from tokbench.errors import AdapterError
 from tokbench.nn.priors.gpt import GPT
 from tokbench.nn.priors.prior import PriorGenerator
-from tokbench.plugins import load_adapter
 from tokbench.tokenizer import Tokenizer
-from tokbench.training import base_tokenizer, restore
+from tokbench.training import base_tokenizer, part, restore
 from tokbench.variant import Variant
 
 
@@ -26,7 +25,7 @@ def load(variant: Variant, device: str) -> PriorGenerator:
     """
     tokenizer = base_tokenizer(variant)
     if other := variant.config.get("prior"):
-        found = load_adapter(other, root=variant.folder.parent.parent).model
+        found = part(variant, other)
         if not isinstance(found, PriorGenerator):
             raise AdapterError(f"{variant.name}: its prior {other} is none")
         _refuse_other_tokens(variant.name, found.tokenizer, tokenizer)

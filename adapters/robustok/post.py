@@ -12,8 +12,7 @@ from tokbench.nn.priors.prior import PriorGenerator, examples_of
 from tokbench.nn.quantizers.vq import VectorQuantizer
 from tokbench.nn.trainable import Examples, Material
 from tokbench.nn.vit import Shape
-from tokbench.plugins import load_adapter
-from tokbench.training import base, restore
+from tokbench.training import base, part, restore
 from tokbench.variant import Variant
 
 from . import RobusTok
@@ -25,11 +24,11 @@ class PostTrained(RobusTok):
 
     def __init__(self, of: RobusTok, prior: GPT, shape: Shape, quantizer: VectorQuantizer, kept: float) -> None:
         super().__init__(shape, quantizer, share=0.0)
-        self.bases = {"prior": prior}
+        self.bases = {"prior": prior, "before": of}
         self.load_state_dict(of.state_dict())
         self.kept = kept
-        for part in (self.encoder, self.bottleneck):
-            part.requires_grad_(False)
+        for frozen in (self.encoder, self.bottleneck):
+            frozen.requires_grad_(False)
 
     @property
     def prior(self) -> GPT:
@@ -52,7 +51,7 @@ class PostTrained(RobusTok):
 def model(variant: Variant) -> PostTrained:
     """Raises MissingWeights where the base, or the prior to learn from, is not trained."""
     given = variant.config["model"]
-    prior = load_adapter(variant.config["prior"], root=variant.folder.parent.parent).model
+    prior = part(variant, variant.config["prior"])
     if not isinstance(prior, PriorGenerator) or not isinstance(prior.prior, GPT):
         raise AdapterError(f"{variant.name}: its prior {variant.config['prior']} is no GPT")
     if prior.tokenizer.spec.name != variant.config["base"]:

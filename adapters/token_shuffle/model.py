@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tokbench.errors import AdapterError
 from tokbench.nn.masks import causal
-from tokbench.nn.priors.draw import Schedule, choose, guided, scale_at, uniforms
+from tokbench.nn.priors.draw import Schedule, choose, doubled, guided, scale_at, uniforms
 from tokbench.nn.priors.gpt import Embedding
 from tokbench.nn.priors.prior import Prior, examples_of
 from tokbench.nn.trainable import Examples
@@ -110,7 +110,7 @@ class TokenShuffle(Prior):
     @torch.no_grad()
     def sample(self, labels: Tensor, seeds: Sequence[int], guidance: float) -> Tensor:
         noise = uniforms(seeds, self.fused, self.merged**2, self.depth).to(labels.device)
-        told = labels if guidance == 1 else torch.cat([labels, torch.full_like(labels, self.classes)])
+        told = doubled(labels, self.classes, guidance)
         copies = len(told) // len(labels)
         found: list[Tensor] = []
         pasts = [Past() for _ in self.body.blocks]

@@ -72,9 +72,9 @@ def audit(
     from tokbench.statistics import load_statistics
 
     asked = claims.read_claim(claim) if claim else None
-    names = list(PRESENT) if metric_names is None else metrics.choose(metric_names)
+    names = list(PRESENT) if metric_names is None else metrics.choose_for(False, metric_names)
     if asked and asked[0] not in names:
-        names += metrics.choose(asked[0])
+        names += metrics.choose_for(False, asked[0])
     if others := [name for name in names if name not in metrics.METRICS or not metrics.METRICS[name].reads]:
         raise UsageError(f"no protocol changes {', '.join(others)}")
     device = choose_device(device)

@@ -161,8 +161,6 @@ def eval_(
         chosen = measurable(metrics.choose(asked, rules), strict=listed)
     else:
         chosen = metrics.choose_for(task == "generate", metric_names, rules)
-    if reference_is and reference is None and not data.endswith(".npz"):
-        raise UsageError("--reference-is says what made the file of --reference; give that too")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -239,8 +237,14 @@ def eval_(
     broken = False
     with ranks() as mine:
         device = choose_device(device, mine.local)
-        told = statistics_of(data, reference) if not doing.paired else load_statistics(reference) if reference else None
-        statistics = told.assumed(reference_is) if told else None
+        if doing.paired:
+            statistics = load_statistics(reference) if reference else None
+        else:
+            statistics = statistics_of(data, "data" in given, reference)
+        if reference_is:
+            if statistics is None:
+                raise UsageError("--reference-is says what made a statistics file; give that with --reference")
+            statistics = statistics.assumed(reference_is)
         streams: list[Dataset | Slots] = []
         if doing.paired:  # before adapters are loaded, which can take long
             streams = [open_dataset(name, rules, size, limit, root, follow_links) for name in names]

@@ -251,9 +251,11 @@ def build(
     statistics: Statistics | None = None,
     paired: bool = True,
     guidance: float | None = None,
+    rows: bool = False,
 ) -> Metric:
     """A fresh metric of that name; `statistics` are a reference's, in place of those of the images to come. `paired`:
     whether each image is made from one reference. `guidance`: the scale at which a generator is sampled.
+    `rows`: whether images lie beside the statistics, for metrics that need more of them than these.
 
     Raises MissingWeights where its network's weights are not here, NotApplicable where the statistics do not fit.
     """
@@ -264,6 +266,9 @@ def build(
         "statistics": statistics, "paired": paired, "suffix": entry.suffix,
         "guidance": guidance,
     }  # fmt: skip
+    made = getattr(importlib.import_module(f"tokbench.metrics.{module}"), kind)
+    if rows and getattr(made, "needs_rows", False):
+        given["statistics"] = None
     arguments = {key: given[key] for key in entry.wants}
     if entry.network:
         arguments["network"] = networks.get(entry.network, _input_path(entry.network, protocol))
@@ -271,7 +276,7 @@ def build(
         arguments |= {"reader": networks.reader(entry.reader), "suffix": entry.suffix}
     if entry.layer:
         arguments["layer"] = entry.layer
-    metric: Metric = getattr(importlib.import_module(f"tokbench.metrics.{module}"), kind)(**arguments)
+    metric: Metric = made(**arguments)
     return metric
 
 

@@ -37,6 +37,10 @@ class Cost(Metric):
 
     @torch.inference_mode()
     def compute(self) -> dict[str, float]:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            return self._measured()
+
+    def _measured(self) -> dict[str, float]:
         model, guidance = self._model, self._guidance
         label = torch.zeros(1, dtype=torch.long, device=self._device)
         with FlopCounterMode(display=False) as drawing, sdpa_kernel(SDPBackend.MATH):  # the others are not counted

@@ -106,8 +106,17 @@ class Distribution(Metric):
             self.references.merge(other.references)
 
     def _enough(self) -> None:
-        if (count := len(self.rows)) < self.least:
-            raise NotApplicable(f"needs at least {self.least} images; there {'is' if count == 1 else 'are'} {count}")
+        """Raises NotApplicable where there are too few images, or references."""
+        counts = {"image": len(self.rows)} | ({"reference": len(self.references)} if self.compares else {})
+        for what, count in counts.items():
+            if count < self.least:
+                is_or_are = "is" if count == 1 else "are"
+                raise NotApplicable(f"needs at least {self.least} {what}s; there {is_or_are} {count}")
+
+    def _halved(self, halves: Halves, least: int) -> Halves | None:
+        """The references' halves; None where they, or the images', hold fewer than `least`."""
+        own = self._own(halves)
+        return own if min(own.half, halves.half) >= least else None
 
     def _whole(self) -> tuple[np.ndarray, np.ndarray]:
         """All features of the references, if they are compared, and of the images, in memory."""
@@ -119,7 +128,8 @@ class Distribution(Metric):
         return {self._name: self.statistic(*self._whole())}
 
     def replicates(self, halves: Halves) -> dict[str, Replicates]:
-        if halves.half < (2 * self.least if self.quarters else self.least):
+        own = self._halved(halves, 2 * self.least if self.quarters else self.least)
+        if own is None:
             return {}
         on = self._on_subsets(*self._whole(), halves.half)
 
@@ -129,7 +139,7 @@ class Distribution(Metric):
             (a, b), (x, y) = map(halved, pair)
             return on(*pair), (on(a, x) + on(b, y)) / 2
 
-        found = np.array(each(both, zip(self._own(halves), halves, strict=True)))
+        found = np.array(each(both, zip(own, halves, strict=True)))
         return {self._name: Replicates(found[:, 0], found[:, 1] if self.quarters else None)}
 
     def _on_subsets(self, reference: np.ndarray, image: np.ndarray, most: int) -> Callable[..., float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -127,6 +127,10 @@ class Frechet(Distribution):
     quarters: ClassVar[bool] = True
     needs_rows: ClassVar[bool] = False
 
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._split: dict[int, float] = {}
+
     def statistic(self, reference: np.ndarray, image: np.ndarray) -> float:
         return distance_to(*self._moments, image) if self._statistics else distance_of_sets(reference, image)
 
@@ -156,7 +160,10 @@ class Frechet(Distribution):
         if self._fits():
             return super().replicates(halves)
         whole, parts = [], []
-        own = iter(self._own(halves))
+        theirs_halves = self._halved(halves, 2 * self.least)
+        if theirs_halves is None:
+            return {}
+        own = iter(theirs_halves)
         drawn = iter(halves)
         for one, other in zip(drawn, drawn, strict=True):
             image = sums(self.rows, "image", _quarters(one, other, len(self.rows)), 4)
@@ -177,21 +184,35 @@ class Frechet(Distribution):
         return frechet_distance(*theirs, *_joined(image[first:last]).moments())
 
     def split_half(self) -> float:
-        """The mean distance of the reference's own complementary halves, N/2 images each: what no generator can beat at
-        that N, and so the scale of an unpaired distance. Not of reconstructions, which share the reference's images.
+        """The distance of the reference's own complementary halves, M/2 images each, the mean of `SPLITS`: the scale of
+        what is noise at so many images, beside which an unpaired distance is read. Not of reconstructions, which share
+        the reference's images.
         """
-        reference = self.references.column(self._layer)
-        drawn = list(Halves("reference", len(reference)))
-        pairs = zip(drawn[::2], drawn[1::2], strict=True)
-        return float(np.mean([distance_of_sets(reference[one], reference[other]) for one, other in pairs]))
+        count = len(self.references)
+        if count not in self._split:
+            drawn = list(Halves("reference", count))[: 2 * SPLITS]
+            found = [self._apart(one, other) for one, other in zip(drawn[::2], drawn[1::2], strict=True)]
+            self._split = {count: float(np.mean(found))}
+        return self._split[count]
+
+    def _apart(self, one: np.ndarray, other: np.ndarray) -> float:
+        if self.references.fits(self._layer):
+            reference = self.references.column(self._layer)
+            return distance_of_sets(reference[one], reference[other])
+        part_of = np.full(len(self.references), -1)
+        part_of[one], part_of[other] = 0, 1
+        first, second = sums(self.references, self._layer, part_of, 2)
+        return frechet_distance(*first.moments(), *second.moments())
 
     def provenance(self) -> dict[str, str]:
         told = super().provenance()
         if self._paired or not self.compares or len(self.references) < 2 * self.least:
             return told
-        if not self.references.fits(self._layer):
-            return told
-        return told | {"references": f"{len(self.references)}, {self.split_half():.4g} between their own halves"}
+        return told | {"references": f"{len(self.references)}, {self.split_half():.4g} between halves of them"}
+
+
+SPLITS = 3
+"""Pairs of halves of the references that are compared with one another."""
 
 
 def sums(rows: Rows, name: str, part_of: np.ndarray, parts: int) -> list[Sums]:

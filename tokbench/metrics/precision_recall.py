@@ -66,12 +66,13 @@ class PrecisionRecall(Distribution):
         return dict(zip(self._numbers, self.both(*self._whole()), strict=True))
 
     def replicates(self, halves: Halves) -> dict[str, Replicates]:
-        if halves.half < self.least:
+        own = self._halved(halves, self.least)
+        if own is None:
             return {}
         reference, image = self._whole()
-        pairs = zip(self._own(halves), halves, strict=True)
+        pairs = zip(own, halves, strict=True)
         found = np.array([self.both(reference[one], image[other]) for one, other in pairs])
-        return {name: Replicates(found[:, place], None) for place, name in enumerate(self._numbers)}
+        return {name: Replicates(found[:, at], None, (0.0, 1.0)) for at, name in enumerate(self._numbers)}
 
     def provenance(self) -> dict[str, str]:
         return super().provenance() | {"neighbours": str(NEIGHBOURS)}

@@ -19,14 +19,25 @@ class FlowDecoder(nn.Module):
     """Velocity of noised latents (B, N, C), given tokens (B, K, D).
 
     x_t = (1 - t) x + t noise, so the velocity is noise - x; t runs from 1 (noise) to 0. Tokens where `keep` (B, K) is
-    False are replaced by one learned vector; with none kept, the network is the unconditional one of guidance.
+    False are replaced by one learned vector; with none kept, the network is the unconditional one of guidance. grid:
+    whether latents are those of a square, row by row, and no row.
     """
 
-    def __init__(self, patches: int, channels: int, tokens: int, dim: int, width: int, depth: int, heads: int) -> None:
+    def __init__(
+        self,
+        patches: int,
+        channels: int,
+        tokens: int,
+        dim: int,
+        width: int,
+        depth: int,
+        heads: int,
+        grid: bool = True,
+    ) -> None:
         super().__init__()
         self.patches, self.channels, self.width = patches, channels, width
         self.noised, self.embed = nn.Linear(channels, width), nn.Linear(dim, width)
-        self.positions = placed(math.isqrt(patches), width)
+        self.positions = placed(math.isqrt(patches), width) if grid else learned(patches, width)
         self.places, self.dropped = learned(tokens, width), learned(width)
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         modulate = [nn.Linear(width, 6 * width) for _ in range(2)]

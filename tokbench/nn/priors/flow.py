@@ -21,6 +21,7 @@ class Flow(Prior):
     with the weights.
     """
 
+    wants = "continuous"
     mean: Tensor
     deviation: Tensor
 
@@ -37,7 +38,7 @@ class Flow(Prior):
         super().__init__(tokenizer, size, classes)
         self.steps = steps
         self.label = learned(classes, width)
-        self.network = FlowDecoder(self.count, self.depth, 1, width, width, depth, heads)
+        self.network = FlowDecoder(self.count, self.depth, 1, width, width, depth, heads, grid=len(self.place) == 2)
         self.register_buffer("mean", torch.zeros(self.depth))
         self.register_buffer("deviation", torch.ones(self.depth))
 

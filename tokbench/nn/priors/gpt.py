@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokbench.nn.masks import causal
-from tokbench.nn.priors.draw import Schedule, choose, guided, scale_at, uniforms
+from tokbench.nn.priors.draw import Schedule, choose, doubled, guided, scale_at, uniforms
 from tokbench.nn.priors.prior import Prior, examples_of
 from tokbench.nn.trainable import Examples
 from tokbench.nn.vit import Past, Transformer
@@ -85,7 +85,7 @@ class GPT(Prior):
         """`cached`: keys and values of earlier positions are kept, and not computed again. `known`: rows (B, N, G), and
         where (B, N) their tokens stand in for drawn ones."""
         noise = uniforms(seeds, self.count, self.depth).to(labels.device)
-        told = labels if guidance == 1 else torch.cat([labels, torch.full_like(labels, self.classes)])
+        told = doubled(labels, self.classes, guidance)
         copies = len(told) // len(labels)
         rows = torch.zeros(len(labels), 0, self.depth, dtype=torch.long, device=labels.device)
         pasts = [Past() for _ in self.body.blocks]

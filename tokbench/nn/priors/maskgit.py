@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokbench.nn.priors.draw import choose, guided, scale_at, uniforms
+from tokbench.nn.priors.draw import choose, doubled, guided, scale_at, uniforms
 from tokbench.nn.priors.gpt import Embedding
 from tokbench.nn.priors.prior import Prior, examples_of
 from tokbench.nn.trainable import Examples
@@ -102,7 +102,7 @@ class MaskGIT(Prior):
 
     @torch.no_grad()
     def sample(self, labels: Tensor, seeds: Sequence[int], guidance: float) -> Tensor:
-        told = labels if guidance == 1 else torch.cat([labels, torch.full_like(labels, self.classes)])
+        told = doubled(labels, self.classes, guidance)
 
         def look(rows: Tensor, masked: Tensor, step: int) -> Tensor:
             copies = len(told) // len(labels)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import ModuleDict
 
+from tokbench import nn
 from tokbench.errors import AdapterError
 from tokbench.files import replacing
 from tokbench.nn.trainable import Examples, Material, Trainable
-from tokbench.provenance import hash_module
+from tokbench.plugins import slug
+from tokbench.provenance import code_of, hash_module
 from tokbench.tokenizer import Generator, Tokenizer
 from tokbench.tokens import Tokens
 from tokbench.weights import cache_dir
@@ -32,6 +39,8 @@ class Prior(Trainable):
     sees rows (B, N, G) or (B, N, C).
     """
 
+    wants: Literal["discrete", "continuous"] = "discrete"
+
     def __init__(self, tokenizer: Tokenizer, size: int, classes: int) -> None:
         super().__init__()
         self.tokenizer, self.size, self.classes = tokenizer, size, classes
@@ -45,16 +54,21 @@ class Prior(Trainable):
             if tokenizer.module is not None:
                 tokenizer.module.eval()
             self._shape = tokenizer.encode(blank)
+        stream = self._shape.only()
+        self.discrete = stream.kind == "index"
+        if stream.kind != ("index" if self.wants == "discrete" else "latent"):
+            raise AdapterError(f"{tokenizer.spec.name}: this prior is for {self.wants} tokens, and these are no such")
         data = self._shape.tensor
         if tokenizer.spec.variable:
             raise AdapterError(f"{tokenizer.spec.name}: a prior over tokens of unequal number is not implemented")
-        stream = self._shape.only()
-        self.discrete = stream.kind == "index"
         self.grouped = not self.discrete or self._grouped(data, stream.groups)
         self.place = tuple(data.shape[1:-1] if self.grouped else data.shape[1:])
         self.count = int(torch.tensor(self.place).prod())
         self.depth = data.shape[-1] if self.grouped else 1
         self.codes = stream.codebook_size or 0
+        if self.count != int(self._shape.length[0]):
+            shape = tuple(data.shape[1:])
+            raise AdapterError(f"{tokenizer.spec.name}: tokens {shape} are not laid out as places and then channels")
 
     @staticmethod
     def _grouped(data: Tensor, groups: int) -> bool:
@@ -104,31 +118,59 @@ def encoded(
 ) -> Tensor:
     """The tokens of all images as rows, (1, N, ...) or, with those of the mirrored images behind them, (2, N, ...).
 
-    int32 indices or float16 values. They are kept in the cache, by hashes of images and tokenizer.
+    int32 indices or float16 values. They are kept in the cache, a block of images a file, by hashes of images and of
+    the tokenizer's weights and code; an interrupted call goes on from the last block.
     """
     tokenizer = prior.tokenizer
-    module = hash_module(tokenizer.module)[:16] if tokenizer.module is not None else "none"
-    name = f"{tokenizer.spec.name}-{module}-{material.sha256[:16]}-{2 if mirrored else 1}.safetensors"
-    path = cache_dir() / "tokens" / name
-    if path.is_file():
-        return load_file(path)["tokens"]
-    low, high = tokenizer.spec.range
+    folder = cache_dir() / "tokens" / f"{slug(tokenizer.spec.name)}-{_key(tokenizer, material, device)}"
+    folder.mkdir(parents=True, exist_ok=True)
     if tokenizer.module is not None:
         tokenizer.module.eval().to(device)
-    sides, total = [], len(material) * (2 if mirrored else 1)
+    sides, total, done = [], len(material) * (2 if mirrored else 1), 0
     for mirror in (False, True)[: 2 if mirrored else 1]:
         made = []
-        for part in material.pixels.split(_TOGETHER):
-            images = part.to(device).float().div_(255).mul_(high - low).add_(low)
-            found = prior.rows(tokenizer.encode(images.flip(3) if mirror else images)).cpu()
-            made.append(found.int() if prior.discrete else found.half())
-            progress(sum(map(len, made)) + (len(material) if mirror else 0), total)
+        for number, block in enumerate(material.pixels.split(BLOCK)):
+            path = folder / f"{'mirrored' if mirror else 'plain'}-{number:05d}.safetensors"
+            rows = _kept(path)
+            if rows is None:
+                rows = _rows(prior, block.flip(3) if mirror else block, device)
+                with replacing(path) as part:
+                    save_file({"tokens": rows}, part)
+            made.append(rows)
+            done += len(block)
+            progress(done, total)
         sides.append(torch.cat(made))
-    tokens = torch.stack(sides)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part_path:
-        save_file({"tokens": tokens}, part_path)
-    return tokens
+    return torch.stack(sides)
+
+
+BLOCK = 2048
+"""Images of which the tokens lie in one file."""
+
+
+def _key(tokenizer: Tokenizer, material: Material, device: str) -> str:
+    weights = hash_module(tokenizer.module) if tokenizer.module is not None else "none"
+    code = code_of(Path(nn.__file__).parent)
+    told = (tokenizer.spec.name, weights, tokenizer.code, code, material.sha256, device.partition(":")[0])
+    return hashlib.sha256("/".join(told).encode()).hexdigest()[:24]
+
+
+def _rows(prior: Prior, pixels: Tensor, device: str) -> Tensor:
+    """Tokens of uint8 pixels (N, 3, H, W), as they are kept."""
+    low, high = prior.tokenizer.spec.range
+    made = []
+    for some in pixels.split(_TOGETHER):
+        images = some.to(device).float().div_(255).mul_(high - low).add_(low)
+        found = prior.rows(prior.tokenizer.encode(images)).cpu()
+        made.append(found.int() if prior.discrete else found.half())
+    return torch.cat(made)
+
+
+def _kept(path: Path) -> Tensor | None:
+    """What a file holds; None where it is not there, or damaged."""
+    try:
+        return load_file(path)["tokens"]
+    except (OSError, SafetensorError, KeyError):
+        return None
 
 
 class PriorGenerator(Generator):
@@ -139,7 +181,7 @@ class PriorGenerator(Generator):
         self.prior, self.tokenizer = prior, tokenizer or prior.tokenizer
         self.classes, self.guidance = prior.classes, guidance
         below = {} if self.tokenizer.module is None else {"tokenizer": self.tokenizer.module}
-        self.module = nn.ModuleDict({"prior": prior, **below})
+        self.module = ModuleDict({"prior": prior, **below})
         self.spec = replace(self.tokenizer.spec, name=name, prefixes=False)
 
     def sample(self, labels: Tensor, seeds: Sequence[int], guidance: float) -> Tokens:
