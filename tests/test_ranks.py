@@ -8,10 +8,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tokbench.result import load
 
@@ -22,17 +24,17 @@ def environment(cache: Path, **more: object) -> dict[str, str]:
     return os.environ | {"TOKBENCH_CACHE": str(cache), "OMP_NUM_THREADS": "1"} | {k: str(v) for k, v in more.items()}
 
 
-def alone(out: Path, cache: Path) -> None:
+def alone(out: Path, cache: Path, what: Sequence[str] = WHAT) -> None:
     subprocess.run(
-        [sys.executable, "-m", "tokbench", "eval", *WHAT, "--out", str(out)], env=environment(cache), check=True,
+        [sys.executable, "-m", "tokbench", "eval", *what, "--out", str(out)], env=environment(cache), check=True,
         capture_output=True, timeout=200,
     )  # fmt: skip
 
 
-def torchrun(out: Path, cache: Path, ranks: int = 2) -> subprocess.CompletedProcess[str]:
+def torchrun(out: Path, cache: Path, ranks: int = 2, what: Sequence[str] = WHAT) -> subprocess.CompletedProcess[str]:
     launch = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}", f"--master-port={free()}"]
     return subprocess.run(
-        [*launch, "-m", "tokbench", "eval", *WHAT, "--out", str(out)], env=environment(cache), text=True,
+        [*launch, "-m", "tokbench", "eval", *what, "--out", str(out)], env=environment(cache), text=True,
         capture_output=True, timeout=200,
     )  # fmt: skip
 
@@ -79,6 +81,27 @@ def test_two_processes_give_the_result_of_one(tmp_path: Path, expected: Path) ->
     equal(tmp_path / "out", expected)
     assert done.stdout.count("samples: 108 images") == 1  # rank 0 alone prints
     assert not list((tmp_path / "cache" / "runs").iterdir())
+
+
+def test_samples_are_shared_and_references_are_not_paired_with_them(tmp_path: Path, samples: Path) -> None:
+    """More samples than references; the first process looks at those, all of them."""
+    what = [f"images:{samples}", "--task", "generate", "--data", "samples", "--size", "32"]
+    what += ["--metrics", "fd_efficientnet,precision_recall_efficientnet"]
+    alone(tmp_path / "alone", tmp_path / "one", what)
+    done = torchrun(tmp_path / "out", tmp_path / "cache", what=what)
+    assert done.returncode == 0, done.stderr
+    equal(tmp_path / "out", tmp_path / "alone")
+    assert done.stdout.count("120 samples of 32x32 px against 108 images") == 1
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Path:
+    """120 noisy images of 32 px."""
+    folder, draw = tmp_path / "samples", np.random.default_rng(0)
+    folder.mkdir()
+    for number in range(120):
+        Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{number:03d}.png")
+    return folder
 
 
 def test_nodes_without_a_common_folder(tmp_path: Path, expected: Path) -> None:
