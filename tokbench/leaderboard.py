@@ -248,7 +248,7 @@ def markdown(results: Sequence[Result], skip: Sequence[str] = ()) -> str:
         (label, column)
         for label, column in columns
         if column.field not in skip
-        and not _detail(column.field)
+        and not detail(column.field)
         and any(_shown(row.get((label, column.field)), column) for row in rows)
     ]
     head = ["adapter"] + [column.title + (f" [{label}]" if label else "") + column.arrow for label, column in columns]
@@ -259,7 +259,7 @@ def markdown(results: Sequence[Result], skip: Sequence[str] = ()) -> str:
     return table(head, body)
 
 
-def _detail(number: str) -> bool:
+def detail(number: str) -> bool:
     """Whether a number is for the CSV alone: curves over size, bins of ceilings and of ratios to them, single cells of
     a grid."""
     base, _, span = number.partition(".")

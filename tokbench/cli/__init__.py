@@ -16,6 +16,7 @@ from tokbench.cli.look import leaderboard, list_, show, weights
 from tokbench.cli.official import import_tokbench
 from tokbench.cli.options import Group
 from tokbench.cli.prune import prune
+from tokbench.cli.report import report, view
 from tokbench.cli.stats import stats
 from tokbench.cli.train import train
 
@@ -30,7 +31,8 @@ def main() -> None:
 
 
 _COMMANDS = (
-    eval_, list_, show, leaderboard, weights, stats, compare, check, audit, train, prune, cache, import_tokbench,
+    eval_, list_, show, leaderboard, weights, stats, compare, check, audit, train, prune, report, view, cache,
+    import_tokbench,
 )  # fmt: skip
 
 for command in _COMMANDS:

@@ -1,0 +1,188 @@
+"""What the page's tables hold, as JSON: rows and columns, intervals, ties, and how every number was made."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokbench import leaderboard
+from tokbench.cells import of_one
+from tokbench.compare import difference, made_alike
+from tokbench.errors import ResultError
+from tokbench.leaderboard import Column
+from tokbench.metrics import metric_of
+from tokbench.plugins import read_variant
+from tokbench.result import Result
+
+FIRST = (
+    "bpp", "bits_per_image", "psnr", "ssim", "lpips", "rfid", "rfid_768", "fd_efficientnet", "gfid", "gfid_768",
+    "precision_efficientnet", "recall_efficientnet", "pfid_768", "pfid_efficientnet", "t_acc", "f_sim",
+    "codebook_usage", "decode_images_per_second",
+)  # fmt: skip
+"""Numbers whose columns are shown before a reader chooses others."""
+
+
+def tables(
+    results: Sequence[Result], files: Mapping[str, Path], progress: Callable[[int, int], None]
+) -> list[dict[str, Any]]:
+    """One for each group of results that may stand together. `files`: variant files by adapter."""
+    found = leaderboard.groups(results)
+    made = []
+    for done, (name, rows) in enumerate(found.items()):
+        made.append(_table(name, rows, files))
+        progress(done + 1, len(found))
+    return made
+
+
+def _table(name: str, results: Sequence[Result], files: Mapping[str, Path]) -> dict[str, Any]:
+    columns, rows = leaderboard.cells(results)
+    shown = [(label, column) for label, column in columns if not leaderboard.detail(column.field)]
+    curves = [column.field for label, column in columns if "_curve." in column.field and not label]
+    told = results[0].provenance
+    ways: list[dict[str, str]] = []
+    ties = {place: _tied(column, label, results, rows) for place, (label, column) in enumerate(shown)}
+    return {
+        "name": name,
+        "dataset": results[0].dataset,
+        "task": results[0].task,
+        "size": f"{told['data']['width']}x{told['data']['height']}",
+        "n": max(result.num_images for result in results),
+        "protocol": told["protocol"]["name"],
+        "legend": leaderboard.legend(results),
+        "columns": [
+            {
+                "field": column.field, "label": label, "title": column.title + (f" [{label}]" if label else ""),
+                "digits": column.digits, "more": column.more, "first": column.field in FIRST,
+            }
+            for label, column in shown
+        ],
+        "rows": [
+            {
+                "adapter": result.adapter,
+                "family": result.adapter.partition(".")[0],
+                "kinds": kinds(result, files),
+                "values": [
+                    _cell(row.get((label, column.field)), result.adapter in ties[place])
+                    for place, (label, column) in enumerate(shown)
+                ],
+                "made": made(result, ways),
+            }
+            for result, row in zip(results, rows, strict=True)
+        ],
+        "ways": ways,
+        "curves": {
+            result.adapter: {field: row["", field]["value"] for field in curves if ("", field) in row}
+            for result, row in zip(results, rows, strict=True)
+        },
+    }  # fmt: skip
+
+
+def _cell(entry: dict[str, Any] | None, tied: bool) -> list[Any] | None:
+    """[value, low, high, tied]; None where there is no number. A value of None is an exact image's PSNR."""
+    if entry is None:
+        return None
+    return [*(_short(entry.get(key)) for key in ("value", "low", "high")), int(tied)]
+
+
+def _short(value: float | None) -> float | None:
+    """Six digits: more than any interval leaves sure."""
+    return None if value is None else float(f"{value:.6g}")
+
+
+def _tied(column: Column, label: str, results: Sequence[Result], rows: Sequence[dict[Any, Any]]) -> set[str]:
+    """The best row's adapter and those whose paired difference from it may be noise; none where a number has no better
+    or worse, or stands in one row."""
+    number, key = column.field, (label, column.field)
+    having = [
+        (row[key]["value"], result)
+        for result, row in zip(results, rows, strict=True)
+        if key in row and row[key]["value"] is not None
+    ]
+    if column.more is None or len(having) < 2:
+        return set()
+    best = (max if column.more else min)(having, key=lambda one: one[0])[1]
+    tied = {best.adapter}
+    for _, other in having:
+        if other is best or not made_alike(number, best, other):
+            continue
+        try:
+            verdict = difference(number, best, other).verdict
+        except (KeyError, ResultError):
+            continue
+        if verdict in ("same", "cannot tell"):
+            tied.add(other.adapter)
+    return tied
+
+
+def kinds(result: Result, files: Mapping[str, Path]) -> list[str]:
+    """What a reader can filter by: discrete, continuous, codec or images; row or grid; variable length; generator."""
+    told = result.provenance["adapter"]
+    found = [str(told["kind"])]
+    if result.adapter in files:
+        found.append("1D" if read_variant(files[result.adapter]).get("layout") == "row" else "2D")
+    elif told.get("downsample"):
+        found.append("2D")
+    if told.get("variable") or told.get("prefixes"):
+        found.append("variable length")
+    if told.get("tokenizer"):
+        found.append("generator")
+    return found
+
+
+def made(result: Result, ways: list[dict[str, str]]) -> dict[str, Any]:
+    """How a row was made: what all its numbers share, and what each has of its own, a place in `ways`, which grows."""
+    told, numbers = result.provenance, {}
+    for number, way in told["metrics"].items():
+        if not leaderboard.detail(number):
+            if way not in ways:
+                ways.append(way)
+            numbers[number] = ways.index(way)
+    adapter = {key: value for key, value in told["adapter"].items() if key not in ("source",)}
+    return {
+        "command": command(result),
+        "protocol": f"{told['protocol']['name']} ({told['protocol']['sha256'][:12]})",
+        "data": f"{result.dataset}, pixels {told['data']['sha256'][:12]}",
+        "n": result.num_images,
+        "seed": told["seed"],
+        "precision": told["precision"],
+        "device": told["device"],
+        "reference": told.get("reference", {}).get("file", "the images themselves"),
+        "adapter": adapter,
+        "versions": told.get("versions", {}),
+        "numbers": numbers,
+        "skipped": result.skipped,
+    }
+
+
+def command(result: Result) -> str:
+    """What measures the row again."""
+    told = result.provenance
+    data = told["data"]
+    numbers = (number for number in result.metrics if not of_one(number))
+    metrics = list(dict.fromkeys(name for number in numbers if (name := metric_of(number))))
+    words = ["tokbench", "eval", told["adapter"].get("source", result.adapter), "--data", result.dataset]
+    if data["limit"]:
+        words += ["--limit", str(data["limit"])]
+    if data["own_size"] not in (None, data["width"]) and data["width"] == data["height"]:
+        words += ["--size", str(data["width"])]
+    if told["protocol"]["name"] != "tokbench":
+        words += ["--protocol", told["protocol"]["name"]]
+    task, _, rest = result.task.partition("-")
+    if task != "reconstruct":
+        words += ["--task", task]
+    if task == "truncate":
+        words += ["--tokens", rest]
+    elif task == "perturb" and rest:
+        words += ["--anchor", rest]
+    elif task == "generate" and rest:
+        words += ["--cfg", rest.removeprefix("cfg")]
+    if reference := told.get("reference"):
+        words += ["--reference", reference["file"]]
+    words += ["--metrics", ",".join(metrics)]
+    if told["seed"]:
+        words += ["--seed", str(told["seed"])]
+    if told["precision"] != "float32":
+        words += ["--precision", told["precision"]]
+    return shlex.join(words)
