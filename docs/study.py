@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 import torch
-from pictures import LABEL, SCALE, SIZE, drawn, plotting
 
 from tokbench.errors import TokbenchError
 from tokbench.leaderboard import column_of, read_all
 from tokbench.plugins import adapter_files, load_adapter, read_variant
 from tokbench.reconstruction import image_seeds
+from tokbench.report.readme import LABEL, SCALE, SIZE, drawn, plotting
 from tokbench.study import OF_GENERATORS, OF_TOKENIZERS, Pair, correlations, markdown, pairs
 from tokbench.tokenizer import Generator
 

@@ -23,12 +23,14 @@ torch.set_num_threads(1)  # pytest runs in several processes
 ONCE = {
     "test_adapters", "test_audit", "test_compare", "test_generate", "test_halves", "test_merge", "test_metrics",
     "test_perturb_result", "test_precision", "test_properties", "test_prune_run", "test_pruning",
-    "test_pruning_methods", "test_quantizers", "test_quantizers_library", "test_ranks", "test_resume", "test_results",
-    "test_torchscript", "test_zoo",
+    "test_pruning_methods", "test_quantizers", "test_quantizers_library", "test_ranks", "test_report", "test_resume",
+    "test_results", "test_torchscript", "test_zoo",
 }  # fmt: skip
 """Files of which every test is marked `once`."""
 
-TOGETHER = ("test_ranks", "test_zoo", "test_resume", "test_torch_fidelity", "test_precision", "test_prune_run")
+TOGETHER = (
+    "test_ranks", "test_zoo", "test_resume", "test_report", "test_torch_fidelity", "test_precision", "test_prune_run",
+)  # fmt: skip
 """Files whose tests share what takes long to make: one process runs each, and these first."""
 
 

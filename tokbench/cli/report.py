@@ -33,12 +33,23 @@ def _needs() -> None:
 @_RESULTS
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("site"), show_default=True)
 @_PICTURES
+@click.option("--readme", is_flag=True, help="Draw the static pictures of a checkout's README and docs instead.")
 @root_option
-def report(results: Path, out: Path, pictures: bool, root: Path | None) -> None:
+def report(results: Path, out: Path, pictures: bool, readme: bool, root: Path | None) -> None:
     """Write a static site of all results: tables, plots, pictures, and how every number was made.
 
     It works from a file, offline; pictures lie beside the page.
     """
+    if readme:
+        from tokbench.plugins import find_root
+        from tokbench.report.readme import draw
+
+        place = find_root(root)
+        if place is None or not (place / "docs").is_dir():
+            raise UsageError("--readme draws the pictures of a checkout; run it in one, or name it with --root")
+        for path in draw(place):
+            say(f"wrote {path}")
+        return
     _needs()
     from tokbench.report.site import build
 

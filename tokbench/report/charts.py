@@ -39,7 +39,8 @@ def _points(table: dict[str, Any], x: str, y: str) -> list[dict[str, Any]]:
         left, right = row["values"][places[x]], row["values"][places[y]]
         if left is None or right is None or left[0] is None or right[0] is None:
             continue
-        family = row["family"]
+        if (family := row["family"]) == "identity":
+            continue  # the images themselves: a corner of every plot
         found.append(
             {
                 "adapter": row["adapter"],
@@ -75,8 +76,8 @@ def _plot(points: Sequence[dict[str, Any]], x: str, y: str, *, log: bool, pareto
     said = [alt.Tooltip("adapter:N"), alt.Tooltip("x:Q", title=across.title, format=f",.{across.digits}f")]
     said.append(alt.Tooltip("y:Q", title=up.title, format=f",.{up.digits}f"))
     base = alt.Chart(alt.Data(values=list(points))).encode(x=place, y=height)
-    marks = base.mark_point(filled=True, size=70).encode(
-        color=alt.Color("kind:N", title=None), tooltip=said, href="href:N", shape=alt.Shape("kind:N", title=None)
+    marks = base.mark_point(filled=True, size=70, opacity=1).encode(
+        color=alt.Color("kind:N", title=None), tooltip=said, href="href:N"
     )
     layers: list[Any] = [base.mark_rule().encode(y="low:Q", y2="high:Q", color=alt.Color("kind:N", title=None))]
     lines = base.transform_filter(alt.datum.kind == "codec").mark_line(strokeWidth=1, opacity=0.6)

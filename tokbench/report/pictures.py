@@ -169,6 +169,7 @@ def _worst(adapter: Loaded, results: Sequence[Result], out: Path, root: Path | N
                 if place in files
             ]
             for number, own in chosen.items()
+            if own
         }
     return {}
 

@@ -33,7 +33,7 @@ def tables(
     for done, (name, rows) in enumerate(found.items()):
         made.append(_table(name, rows, files))
         progress(done + 1, len(found))
-    return made
+    return sorted(made, key=lambda table: -len(table["rows"]))  # the largest is what a reader sees first
 
 
 def _table(name: str, results: Sequence[Result], files: Mapping[str, Path]) -> dict[str, Any]:

@@ -53,16 +53,20 @@
     if (document.activeElement !== at("family")) at("family").value = state.family || "";
     at("published").checked = Boolean(state.published);
     at("legend").textContent = table.legend;
-    at("columns").replaceChildren(...table.columns.map((column, i) => {
-      const label = make("label", " " + column.title);
-      const box = make("input", undefined, { type: "checkbox", checked: state.columns.includes(state.names[i]) });
-      box.addEventListener("change", () => {
-        const kept = state.names.filter((name) => (name === state.names[i] ? box.checked : state.columns.includes(name)));
-        write({ cols: kept.join(",") || state.names[0] });
-      });
-      label.prepend(box);
-      return label;
-    }));
+    if (at("columns").dataset.table !== table.name) { // made anew only then, so that a box keeps the focus
+      at("columns").dataset.table = table.name;
+      at("columns").replaceChildren(...table.columns.map((column, i) => {
+        const label = make("label", " " + column.title);
+        const box = make("input", undefined, { type: "checkbox" });
+        box.addEventListener("change", () => {
+          const kept = state.names.filter((name) => (name === state.names[i] ? box.checked : state.columns.includes(name)));
+          write({ cols: kept.join(",") || state.names[0] });
+        });
+        label.prepend(box);
+        return label;
+      }));
+    }
+    at("columns").querySelectorAll("input").forEach((box, i) => { box.checked = state.columns.includes(state.names[i]); });
     const places = state.columns.map((name) => state.names.indexOf(name));
     const [by, way] = (state.sort || "").split(":");
     const sorted = state.names.indexOf(by);
@@ -165,8 +169,8 @@
       axis: { labelColor: text, titleColor: text, gridColor: line, domainColor: line, tickColor: line },
       legend: { labelColor: text, titleColor: text, orient: "bottom" }, title: { color: text },
     };
-    const loader = { target: "_self" };
-    window.vegaEmbed(at("figure"), { ...plots[chosen].spec, config }, { renderer: "svg", actions: false, loader });
+    
+    window.vegaEmbed(at("figure"), { ...plots[chosen].spec, config }, { renderer: "svg", actions: false });
   }
 
   function drawPictures() {

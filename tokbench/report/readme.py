@@ -1,14 +1,8 @@
-"""Draw the pictures of README.md and docs/zoo.md: reconstructions side by side, and quality against bits.
-
-python docs/pictures.py sheet     # embedded photos through every adapter that is trained here
-python docs/pictures.py rates     # from results/
-python docs/pictures.py pruning
-"""
+"""The static pictures of README.md and docs/: reconstructions side by side, quality against bits, reduced tokens."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +22,11 @@ from tokbench.result import Result
 from tokbench.tokenizer import Generator
 from tokbench.training import trainees
 
-ROOT = Path(__file__).resolve().parent.parent
 SIZE, SCALE, LABEL, COUNT = 64, 2, 190, 8
 CODECS = ("jpeg", "webp", "avif")
 
 
-def sheet(target: Path) -> None:
+def sheet(root: Path, target: Path) -> None:
     """Rows of the same photos: as they are, then as each adapter reconstructs them, the fewest bits first."""
     dataset = open_dataset("samples", TOKBENCH, SIZE)
     reader = dataset.batches(len(dataset))
@@ -41,9 +34,9 @@ def sheet(target: Path) -> None:
     photos = [place for place, name in enumerate(images.names) if "page" not in name][::3][:COUNT]
     chosen = type(images)(images.index[photos], [images.names[p] for p in photos], images.reference[photos])
     rows: list[tuple[float, str, torch.Tensor]] = []
-    for name in trainees(ROOT):
+    for name in trainees(root):
         try:
-            adapter = load_adapter(name, root=ROOT)
+            adapter = load_adapter(name, root=root)
         except TokbenchError:  # networks, and what is not trained
             continue
         if isinstance(adapter.model, Generator):
@@ -69,10 +62,10 @@ def drawn(rows: Sequence[tuple[str, torch.Tensor]]) -> Image.Image:
     return canvas
 
 
-def rates(target: Path) -> None:
+def rates(root: Path, target: Path) -> None:
     """PSNR and LPIPS against bits an image, of all results on the validation images of Tiny ImageNet."""
     pyplot = plotting()
-    tables = groups(read_all(ROOT / "results"))
+    tables = groups(read_all(root / "results"))
     rows = [one for name, table in tables.items() if name.startswith("tiny-imagenet.n2000-") for one in table]
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
     for axis, number, title in zip(axes, ("psnr", "lpips"), ("PSNR, dB ↑", "LPIPS ↓"), strict=True):
@@ -112,11 +105,13 @@ def plotting() -> Any:
     return pyplot
 
 
-def pruning(target: Path) -> None:
+def pruning(root: Path, target: Path) -> None:
     """Top-1 accuracy against how much faster a clock saw it, and against how many fewer FLOPs; of a network trained too
     briefly for its accuracy to mean anything, how often it still names what it names whole."""
     pyplot = plotting()
-    found = load_all(ROOT / "results")
+    found = load_all(root / "results")
+    if not found:
+        return
     short = any(one.about["short"] for one in found)
     number = "agreement" if short else "top1"
     batch = max(pace["batch"] for one in found for row in one.rows.values() for pace in row["pace"])
@@ -154,19 +149,18 @@ def curves(rows: Sequence[Result], number: str) -> dict[str, list[tuple[float, f
     return found
 
 
-def main() -> int:
-    docs = ROOT / "docs"
-    made = {
-        "sheet": (sheet, docs / "zoo-sheet.webp"),
-        "rates": (rates, docs / "zoo-rates.svg"),
-        "pruning": (pruning, docs / "pruning.svg"),
-    }
-    for name in sys.argv[1:] or made:
-        draw, target = made[name]
-        draw(target)
-        print(f"wrote {target}")
-    return 0
+def draw(root: Path, names: Sequence[str] = ()) -> list[Path]:
+    """Draw all of them, or those of some names, into `root`/docs. Twice from the same results gives the same bytes."""
+    made = []
+    for name in names or PICTURES:
+        how, file = PICTURES[name]
+        how(root, root / "docs" / file)
+        made.append(root / "docs" / file)
+    return made
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+PICTURES: dict[str, tuple[Callable[[Path, Path], None], str]] = {
+    "sheet": (sheet, "zoo-sheet.webp"),
+    "rates": (rates, "zoo-rates.svg"),
+    "pruning": (pruning, "pruning.svg"),
+}
