@@ -23,6 +23,8 @@ import tokbench
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = {"3.11": "lock-py311.txt", "3.12": "lock-py312.txt"}
+HELD = {".py", ".toml", ".typed", ".j2", ".css", ".js"}
+"""Endings of what the package is made of."""
 PIN = re.compile(r"[a-z0-9-]+(\[[a-z0-9,-]+\])?==[^\s;]+( ; [^\\]+)? \\")
 HASH = re.compile(r"    --hash=sha256:[0-9a-f]{64}( \\)?")
 
@@ -141,7 +143,7 @@ def metadata(wheel: zipfile.ZipFile) -> Message:
 
 def test_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     held = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    files = (path for path in (ROOT / "tokbench").rglob("*") if path.suffix in {".py", ".toml", ".typed"})
+    files = (path for path in (ROOT / "tokbench").rglob("*") if path.suffix in HELD)
     assert held == {path.relative_to(ROOT).as_posix() for path in files}
     assert "tokbench/py.typed" in held
     folders = {name.split("/")[0] for name in wheel.namelist()}
@@ -178,7 +180,7 @@ def test_wheel_evaluates_on_its_own(wheel: zipfile.ZipFile, photo_folder: Path, 
 
 
 def test_package_has_no_data_that_the_wheel_would_leave_out() -> None:
-    known = {".py", ".toml", ".typed", ".pyc"}
+    known = HELD | {".pyc"}
     files = (path for path in (ROOT / "tokbench").rglob("*") if path.is_file())
     assert [str(path) for path in files if path.suffix not in known] == []
 

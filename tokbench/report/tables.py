@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,6 @@ from tokbench.compare import difference, made_alike
 from tokbench.errors import ResultError
 from tokbench.leaderboard import Column
 from tokbench.metrics import metric_of
-from tokbench.plugins import read_variant
 from tokbench.result import Result
 
 FIRST = (
@@ -28,15 +28,15 @@ def tables(
     results: Sequence[Result], files: Mapping[str, Path], progress: Callable[[int, int], None]
 ) -> list[dict[str, Any]]:
     """One for each group of results that may stand together. `files`: variant files by adapter."""
-    found = leaderboard.groups(results)
+    found, layouts = leaderboard.groups(results), _layouts(files)
     made = []
     for done, (name, rows) in enumerate(found.items()):
-        made.append(_table(name, rows, files))
+        made.append(_table(name, rows, layouts))
         progress(done + 1, len(found))
     return sorted(made, key=lambda table: -len(table["rows"]))  # the largest is what a reader sees first
 
 
-def _table(name: str, results: Sequence[Result], files: Mapping[str, Path]) -> dict[str, Any]:
+def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> dict[str, Any]:
     columns, rows = leaderboard.cells(results)
     shown = [(label, column) for label, column in columns if not leaderboard.detail(column.field)]
     curves = [column.field for label, column in columns if "_curve." in column.field and not label]
@@ -62,7 +62,7 @@ def _table(name: str, results: Sequence[Result], files: Mapping[str, Path]) -> d
             {
                 "adapter": result.adapter,
                 "family": result.adapter.partition(".")[0],
-                "kinds": kinds(result, files),
+                "kinds": kinds(result, layouts),
                 "values": [
                     _cell(row.get((label, column.field)), result.adapter in ties[place])
                     for place, (label, column) in enumerate(shown)
@@ -116,14 +116,25 @@ def _tied(column: Column, label: str, results: Sequence[Result], rows: Sequence[
     return tied
 
 
-def kinds(result: Result, files: Mapping[str, Path]) -> list[str]:
-    """What a reader can filter by: discrete, continuous, codec or images; row or grid; variable length; generator."""
+_LAYOUT = re.compile(r"^\| tokens \| ([12]D)\b", re.MULTILINE)
+"""The line of a card that says whether tokens are a row or a grid."""
+
+
+def _layouts(files: Mapping[str, Path]) -> dict[str, str]:
+    """1D or 2D by family, as the cards say."""
+    folders = {name.partition(".")[0]: path.parent for name, path in files.items()}
+    cards = {family: folder / "README.md" for family, folder in folders.items()}
+    found = {family: _LAYOUT.search(card.read_text("utf-8")) for family, card in cards.items() if card.is_file()}
+    return {family: match[1] for family, match in found.items() if match}
+
+
+def kinds(result: Result, layouts: Mapping[str, str]) -> list[str]:
+    """What a reader can filter by: discrete, continuous, codec or images; 1D or 2D; variable length; generator."""
     told = result.provenance["adapter"]
     found = [str(told["kind"])]
-    if result.adapter in files:
-        found.append("1D" if read_variant(files[result.adapter]).get("layout") == "row" else "2D")
-    elif told.get("downsample"):
-        found.append("2D")
+    below = str(told.get("tokenizer", result.adapter))  # a generator's tokens are its tokenizer's
+    if layout := layouts.get(below.partition(".")[0]):
+        found.append(layout)
     if told.get("variable") or told.get("prefixes"):
         found.append("variable length")
     if told.get("tokenizer"):
