@@ -172,7 +172,8 @@ def groups(results: Sequence[Result]) -> dict[str, list[Result]]:
     return dict(sorted(tables.items()))
 
 
-def _sort_key(result: Result) -> tuple[float, str]:
+def by_bits(result: Result) -> tuple[float, str]:
+    """The order of rows; those without a rate come last."""
     bpp = result.metrics.get("bpp", {}).get("value")
     return (float("inf") if bpp is None else bpp, result.adapter)
 
@@ -221,7 +222,7 @@ def _span(number: str) -> float:
 
 def frame(results: Sequence[Result]) -> pd.DataFrame:
     """One row a result, sorted by bits: values under their JSON names, intervals as `<name>_low` and `<name>_high`."""
-    results = sorted(results, key=_sort_key)
+    results = sorted(results, key=by_bits)
     columns, rows = cells(results)
     records = []
     for result, row in zip(results, rows, strict=True):
@@ -242,7 +243,7 @@ def frame(results: Sequence[Result]) -> pd.DataFrame:
 
 def markdown(results: Sequence[Result], skip: Sequence[str] = ()) -> str:
     """A Markdown table, aligned also as plain text: one row a result, sorted by bits, without the fields in `skip`."""
-    results = sorted(results, key=_sort_key)
+    results = sorted(results, key=by_bits)
     columns, rows = cells(results)
     columns = [
         (label, column)

@@ -61,9 +61,9 @@ def pictures(results: Sequence[Result], out: Path, root: Path | None, progress: 
     told = Pictures()
     dataset = open_dataset("samples", load_protocol("tokbench"), SIZE, None, root)
     places = _spread(dataset)
-    for position, batch in _originals(dataset, places):
+    for position, image in _originals(dataset, places):
         name = dataset.names[position]
-        file = _written(batch, out / "pictures" / "original" / f"{slug(name)}.webp", out)
+        file = _written(image, out / "pictures" / "original" / f"{slug(name)}.webp", out)
         told.images.append({"name": name, "file": file, "width": SIZE, "height": SIZE})
     names = list(dict.fromkeys(result.adapter for result in results))
     for done, name in enumerate(names):
@@ -84,8 +84,9 @@ def pictures(results: Sequence[Result], out: Path, root: Path | None, progress: 
 
 
 def _spread(dataset: Dataset) -> list[int]:
-    """Evenly over the data set, text pages among them."""
-    return np.linspace(0, len(dataset) - 1, SHOWN).round().astype(int).tolist()
+    """Evenly over the data set; photos first, then pages of text."""
+    places: list[int] = np.linspace(0, len(dataset) - 1, SHOWN).round().astype(int).tolist()
+    return sorted(places, key=lambda place: "page" in dataset.names[place])
 
 
 def _originals(dataset: Dataset, places: Sequence[int]) -> list[tuple[int, torch.Tensor]]:
@@ -198,7 +199,7 @@ def _sheets(results: Sequence[Result], out: Path, root: Path | None) -> list[dic
             buffer = io.BytesIO()
             sheet.save(buffer, format="WEBP", quality=85)
             write_atomically(path, buffer.getvalue())
-            title = f"The worst {kind.replace('_', ' ')} of {result.adapter} ({result.group})"
+            title = f"{result.adapter}: {kind.replace('_', ' ')} ({result.group})"
             made.append(
                 {"title": title, "file": path.relative_to(out).as_posix(), "width": sheet.width, "height": sheet.height}
             )

@@ -37,6 +37,7 @@ def tables(
 
 
 def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> dict[str, Any]:
+    results = sorted(results, key=leaderboard.by_bits)
     columns, rows = leaderboard.cells(results)
     shown = [(label, column) for label, column in columns if not leaderboard.detail(column.field)]
     curves = [column.field for label, column in columns if "_curve." in column.field and not label]

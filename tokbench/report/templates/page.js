@@ -206,6 +206,14 @@
       return figure;
     }));
   }
+  function drawSheet() {
+    const { sheets } = data.pictures;
+    if (!sheets.length) return;
+    const chosen = Math.min(Number(state.sheet) || 0, sheets.length - 1);
+    options(at("sheet"), sheets.map((_, i) => String(i)), String(chosen), sheets.map((one) => one.title));
+    const { file: src, title: alt, width, height } = sheets[chosen];
+    Object.assign(at("sheet-shown"), { src, alt, width, height });
+  }
   const slide = () => { at("over").style.width = at("slider").value + "%"; };
 
   function draw() {
@@ -213,6 +221,7 @@
     if (state.shown) drawTable();
     drawPlot();
     drawPictures();
+    drawSheet();
   }
 
   at("table").addEventListener("change", (event) => write({ table: event.target.value, row: "", cols: "", sort: "" }));
@@ -223,6 +232,7 @@
   at("plot").addEventListener("change", (event) => write({ plot: event.target.value }));
   for (const key of ["image", "left", "right", "zoom"]) at(key)?.addEventListener("change", (event) => write({ [key]: event.target.value }));
   at("error")?.addEventListener("change", (event) => write({ error: event.target.checked ? "1" : "" }));
+  at("sheet")?.addEventListener("change", (event) => write({ sheet: event.target.value }));
   at("worst-of")?.addEventListener("change", (event) => write({ worst: event.target.value }));
   at("worst-by")?.addEventListener("change", (event) => write({ by: event.target.value }));
   at("slider")?.addEventListener("input", slide);
