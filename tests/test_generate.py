@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tokbench.builtin.images import ImageFolder
 from tokbench.dataset import Dataset, open_dataset
-from tokbench.errors import AdapterError, DataError, UsageError
+from tokbench.errors import AdapterError, UsageError
 from tokbench.evaluate import evaluate
 from tokbench.halves import Halves
 from tokbench.metrics import ONLY_OF_SAMPLES, choose_for
@@ -27,7 +27,7 @@ from tokbench.readers import Networks
 from tokbench.reconstruction import image_seeds
 from tokbench.result import load
 from tokbench.slots import Slots
-from tokbench.sources import Folder, open_source
+from tokbench.sources import Folder
 from tokbench.statistics import Statistics
 from tokbench.tasks import RECONSTRUCT, Generate, task_of
 from tokbench.tokenizer import Generator, Tokenizer
@@ -258,41 +258,6 @@ def test_shares_have_intervals_of_shares(dataset: Dataset, networks: Networks) -
     for number in ("precision_768", "recall_768"):
         entry = made.metrics[number]
         assert 0 <= entry["low"] <= entry["value"] <= entry["high"] <= 1
-
-
-def test_arrays_are_read_in_place_and_unpacked(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 6, 3), dtype=np.uint8)
-    np.savez(tmp_path / "flat.npz", pixels, np.arange(5))
-    np.savez_compressed(tmp_path / "small.npz", pixels)
-    for name in ("flat", "small"):
-        source = open_source(tmp_path / f"{name}.npz")
-        assert len(source.names) == 5
-        assert source.size(3) == (6, 8)
-        assert np.array_equal(np.asarray(source.open(3)), pixels[3])
-        assert source.read(3) == pixels[3].tobytes()
-
-
-@pytest.mark.parametrize(
-    ("arrays", "match"),
-    [
-        ({"arr_0": np.zeros((2, 4, 4, 3))}, "images are uint8"),
-        ({"arr_0": np.zeros((2, 4, 4), np.uint8)}, "images are uint8"),
-        ({"other": np.zeros((2, 4, 4, 3), np.uint8)}, "holds no array arr_0"),
-        ({"arr_0": np.array([{}])}, "not a readable"),
-    ],
-)
-def test_other_arrays_are_refused(tmp_path: Path, arrays: dict[str, np.ndarray], match: str) -> None:
-    np.savez(tmp_path / "x.npz", **arrays)  # type: ignore[arg-type]
-    with pytest.raises(DataError, match=match):
-        open_source(tmp_path / "x.npz")
-
-
-def test_a_cut_off_array_is_refused(tmp_path: Path) -> None:
-    np.savez(tmp_path / "x.npz", np.zeros((9, 8, 8, 3), np.uint8))
-    whole = (tmp_path / "x.npz").read_bytes()
-    (tmp_path / "x.npz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match="not a readable"):
-        open_source(tmp_path / "x.npz")
 
 
 def test_names_of_tasks() -> None:
