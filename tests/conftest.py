@@ -21,10 +21,10 @@ torch.set_num_threads(1)  # pytest runs in several processes
 
 
 ONCE = {
-    "test_adapters", "test_audit", "test_compare", "test_generate", "test_halves", "test_merge", "test_metrics",
-    "test_perturb_result", "test_precision", "test_properties", "test_prune_run", "test_pruning",
-    "test_pruning_methods", "test_quantizers", "test_quantizers_library", "test_ranks", "test_report", "test_resume",
-    "test_results", "test_torchscript", "test_zoo",
+    "test_adapters", "test_audit", "test_compare", "test_generate", "test_generate_command", "test_halves",
+    "test_merge", "test_metrics", "test_perturb_result", "test_precision", "test_properties", "test_prune_run",
+    "test_pruning", "test_pruning_methods", "test_quantizers", "test_quantizers_library", "test_ranks", "test_report",
+    "test_results", "test_resume", "test_torchscript", "test_zoo",
 }  # fmt: skip
 """Files of which every test is marked `once`."""
 
@@ -75,6 +75,17 @@ def photo_folder(photos: torch.Tensor, tmp_path_factory: pytest.TempPathFactory)
     (folder / "more").mkdir()
     for i, photo in enumerate((photos * 255).round().byte().permute(0, 2, 3, 1).numpy()):
         Image.fromarray(photo).save(folder / ("more" if i > 3 else ".") / f"photo{i}.png")
+    return folder
+
+
+@pytest.fixture
+def tiles(tmp_path: Path, photos: torch.Tensor) -> Path:
+    """A folder of 48 pieces of the photos, 32 px each."""
+    folder = tmp_path / "tiles"
+    folder.mkdir()
+    cut = photos.unfold(2, 32, 64).unfold(3, 32, 64).permute(0, 2, 3, 4, 5, 1).reshape(-1, 32, 32, 3)
+    for number, tile in enumerate((cut[:48] * 255).round().to(torch.uint8)):
+        Image.fromarray(tile.numpy()).save(folder / f"{number:02d}.png")
     return folder
 
 

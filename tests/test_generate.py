@@ -22,17 +22,14 @@ from tokbench.metrics import ONLY_OF_SAMPLES, choose_for
 from tokbench.metrics.frechet import Frechet, Subsets, distance_of_sets
 from tokbench.metrics.precision_recall import PrecisionRecall
 from tokbench.plugins import Loaded, load_adapter
-from tokbench.protocol import TOKBENCH, load_protocol
+from tokbench.protocol import load_protocol
 from tokbench.readers import Networks
 from tokbench.reconstruction import image_seeds
-from tokbench.result import load
 from tokbench.slots import Slots
 from tokbench.sources import Folder
-from tokbench.statistics import Statistics
 from tokbench.tasks import RECONSTRUCT, Generate, task_of
 from tokbench.tokenizer import Generator, Tokenizer
 from tokbench.tokens import Tokens
-from tokbench.weights import INCEPTION
 
 CLASSES = 3
 
@@ -56,18 +53,8 @@ class Replay(Generator):
 
 
 @pytest.fixture
-def folder(tmp_path: Path, photos: Tensor) -> Path:
-    """48 images of 32 px."""
-    (tmp_path / "data").mkdir()
-    tiles = photos.unfold(2, 32, 64).unfold(3, 32, 64).permute(0, 2, 3, 4, 5, 1).reshape(-1, 32, 32, 3)
-    for number, tile in enumerate((tiles[:48] * 255).round().to(torch.uint8)):
-        Image.fromarray(tile.numpy()).save(tmp_path / "data" / f"{number:02d}.png")
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def dataset(folder: Path) -> Dataset:
-    return open_dataset(str(folder), load_protocol("tokbench"), None, None, None)
+def dataset(tiles: Path) -> Dataset:
+    return open_dataset(str(tiles), load_protocol("tokbench"), None, None, None)
 
 
 def of(model: Any, name: str) -> Loaded:
@@ -250,6 +237,41 @@ def test_too_few_references_cost_a_metric_and_not_the_result(
     assert "at least 4 references; there are 3" in made.skipped["precision_recall_768"]
 
 
+def test_what_a_sample_costs(dataset: Dataset, networks: Networks) -> None:
+    tokenizer = load_adapter("toy.p8").model
+    assert isinstance(tokenizer, Tokenizer)
+
+    class Endless(Replay):
+        """It may be asked for samples beyond those of the run."""
+
+        def sample(self, labels: Tensor, seeds: Sequence[int], guidance: float) -> Tokens:
+            weights = torch.ones(8, 16)
+            (torch.ones(4, 8) @ weights).sum()  # 2 * 4 * 8 * 16 operations
+            images = torch.stack([self._images[seed % len(self._images)] for seed in seeds])
+            low, high = self.spec.range
+            return tokenizer.encode(images * (high - low) + low)
+
+        def evaluations(self, guidance: float) -> float:
+            return 2 * guidance
+
+    names = ["cost", "speed"]
+    (made,) = evaluate(
+        [of(Endless("endless.toy", tokenizer, dataset), "endless.toy")],
+        slots(dataset),
+        names,
+        task=Generate(2.0),
+        networks=networks,
+    )
+    assert made.error is None
+    values = {name: entry["value"] for name, entry in made.metrics.items()}
+    assert values["network_evaluations"] == 4
+    assert values["gflops_per_image"] >= 2 * 4 * 8 * 16 / 1e9
+    assert min(values["sample_latency_ms"], values["decode_latency_ms"], values["sample_images_per_second"]) > 0
+    assert "encode_images_per_second" not in values
+    (made,) = evaluate([load_adapter("toy.p8")], dataset, ["cost"], networks=networks)
+    assert made.skipped == {"cost": "only a generator draws tokens"}
+
+
 def test_shares_have_intervals_of_shares(dataset: Dataset, networks: Networks) -> None:
     tokenizer = load_adapter("toy.p8").model
     assert isinstance(tokenizer, Tokenizer)
@@ -277,110 +299,9 @@ def test_metrics_for_a_task() -> None:
     assert not set(choose_for(False, "all")) & set(ONLY_OF_SAMPLES)
 
 
-def moments(folder: Path, networks: Networks) -> tuple[np.ndarray, np.ndarray]:
-    """Of the 64-d layer of the images in a folder."""
-    network = networks.get(INCEPTION, TOKBENCH.features.input)
-    network.want("64")
-    pixels = np.stack([np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))])
-    found = network(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)["64"].double().numpy()
-    return found.mean(0), np.cov(found, rowvar=False)
-
-
-class TestCommand:
-    @pytest.fixture(autouse=True)
-    def stand_ins(self, networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("tokbench.readers.Networks", lambda *_: networks)
-
-    def test_a_folder_against_a_folder(self, cli: Any, folder: Path, tmp_path: Path) -> None:
-        (tmp_path / "samples").mkdir()
-        for number in range(10):
-            (tmp_path / "samples" / f"s{number}.png").write_bytes((folder / f"{number:02d}.png").read_bytes())
-        out, metrics = tmp_path / "out", "gfid_64,precision_recall_efficientnet"
-        told = cli(
-            "eval", f"images:{tmp_path / 'samples'}", "--task", "generate", "--data", folder, "--metrics", metrics,
-            "--out", out,
-        )  # fmt: skip
-        assert told.exit_code == 0, told.output
-        assert "10 samples of 32x32 px against 48 images" in told.stdout
-        (path,) = out.glob("*/*generate.json")
-        made = load(path)
-        assert made.num_images == 10
-        assert made.metrics["precision_efficientnet"]["value"] == 1.0
-        assert 0 < made.metrics["recall_efficientnet"]["value"] < 1
-        assert cli("leaderboard", "--out", out).exit_code == 0
-        (table,) = (out / "leaderboard").glob("*generate.md")
-        assert "gFID-64" in table.read_text()
-
-    def test_a_statistics_file_as_data(self, cli: Any, folder: Path, tmp_path: Path, networks: Networks) -> None:
-        mean, covariance = moments(folder, networks)
-        made = Statistics({"64": (mean, covariance)}, INCEPTION, TOKBENCH.features.input, "float32", "0" * 64)
-        made.save(tmp_path / "ref.npz")
-        data = ("--data", tmp_path / "ref.npz", "--out", tmp_path / "out")
-        told = cli("eval", f"images:{folder}", "--task", "generate", "--metrics", "gfid_64", *data)
-        assert told.exit_code == 0, told.output
-        (path,) = (tmp_path / "out").glob("*/*generate.json")
-        assert ".ref-" in path.name
-        assert load(path).metrics["gfid_64"]["value"] == pytest.approx(0, abs=1e-6)
-        told = cli("eval", "toy.p8", "--task", "generate", *data)
-        assert "how many samples?" in told.output
-
-    def test_a_reference_batch_of_images_and_statistics(
-        self, cli: Any, folder: Path, tmp_path: Path, networks: Networks
-    ) -> None:
-        """ADM's: statistics for the distances, images for what needs neighbours."""
-        mean, covariance = moments(folder, networks)
-        pixels = np.stack([np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))])
-        np.savez(tmp_path / "adm.npz", arr_0=pixels, mu=2 * mean, sigma=covariance)  # not those of the images
-        told = cli(
-            "eval", f"images:{folder}", "--task", "generate", "--data", tmp_path / "adm.npz", "--out", tmp_path / "out",
-            "--reference-is", f"{INCEPTION}:{TOKBENCH.features.input}:float32",
-            "--metrics", "gfid_64,precision_recall_768",
-        )  # fmt: skip
-        assert told.exit_code == 0, told.output
-        (path,) = (tmp_path / "out").glob("*/*generate.json")
-        made = load(path)
-        assert made.metrics["gfid_64"]["value"] == pytest.approx(float((mean**2).sum()), rel=1e-6)
-        assert made.metrics["precision_768"]["value"] == made.metrics["recall_768"]["value"] == 1
-
-    def test_samples_must_be_there(self, cli: Any, folder: Path, tmp_path: Path) -> None:
-        (tmp_path / "empty").mkdir()
-        for samples, options, why in (
-            (tmp_path / "empty", (), "no images found"),
-            (folder, ("--limit", 100), "holds 48 images, fewer than --limit 100"),
-        ):
-            told = cli("eval", f"images:{samples}", "--task", "generate", "--data", folder, *options)
-            assert told.exit_code == 2
-            assert why in told.output
-
-    @pytest.mark.parametrize("broken", [b"", b"PK", b"no zip at all"])
-    def test_a_broken_file_is_named(self, cli: Any, folder: Path, tmp_path: Path, broken: bytes) -> None:
-        (tmp_path / "x.NPZ").write_bytes(broken)
-        told = cli("eval", f"images:{folder}", "--task", "generate", "--data", tmp_path / "x.NPZ")
-        assert told.exit_code == 1
-        assert "x.NPZ" in told.output
-        assert "Traceback" not in told.output
-
-    def test_wrong_usage(self, cli: Any, folder: Path, tmp_path: Path) -> None:
-        stats = tmp_path / "stats.npz"
-        np.savez(stats, mu=np.zeros(4), sigma=np.eye(4))
-        for arguments, why in (
-            (("--cfg", 2), "--cfg is for --task generate"),
-            (("--task", "generate", "--metrics", "lpips"), "paired with nothing"),
-            (("--task", "generate", "--suite", "tokbench-256"), "is of reconstructions"),
-            (("--task", "generate", "--cfg", "nan"), "--cfg nan: give a scale"),
-            (("--task", "generate", "--cfg", "1e-7"), "give a scale of at most six digits"),
-            (("--task", "generate", "--cfg", "1.23456789"), "give a scale of at most six digits"),
-            (("--task", "generate", "--reference", stats), "give one"),
-            (("--reference-is", "a:b:c"), "give that with --reference"),
-        ):
-            told = cli("eval", "toy.p8", "--data", folder, *arguments)
-            assert told.exit_code == 2
-            assert why in told.output
-
-
-def test_a_folder_of_samples_has_as_many_as_it_holds(folder: Path) -> None:
-    found = ImageFolder("images:x", folder)
-    assert found.count == len(Folder(folder).names)
+def test_a_folder_of_samples_has_as_many_as_it_holds(tiles: Path) -> None:
+    found = ImageFolder("images:x", tiles)
+    assert found.count == len(Folder(tiles).names)
     assert found.drawn([0, 5]).shape == (2, 3, 32, 32)
     with pytest.raises(AdapterError, match="more are asked for"):
         found.drawn([48])

@@ -1,0 +1,118 @@
+"""`tokbench eval --task generate`, as it is typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tokbench.protocol import TOKBENCH
+from tokbench.readers import Networks
+from tokbench.result import load
+from tokbench.statistics import Statistics
+from tokbench.weights import INCEPTION
+
+
+def moments(tiles: Path, networks: Networks) -> tuple[np.ndarray, np.ndarray]:
+    """Of the 64-d layer of the images in a folder."""
+    network = networks.get(INCEPTION, TOKBENCH.features.input)
+    network.want("64")
+    pixels = np.stack([np.asarray(Image.open(path)) for path in sorted(tiles.glob("*.png"))])
+    found = network(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)["64"].double().numpy()
+    return found.mean(0), np.cov(found, rowvar=False)
+
+
+class TestCommand:
+    @pytest.fixture(autouse=True)
+    def stand_ins(self, networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("tokbench.readers.Networks", lambda *_: networks)
+
+    def test_a_folder_against_a_folder(self, cli: Any, tiles: Path, tmp_path: Path) -> None:
+        (tmp_path / "samples").mkdir()
+        for number in range(10):
+            (tmp_path / "samples" / f"s{number}.png").write_bytes((tiles / f"{number:02d}.png").read_bytes())
+        out, metrics = tmp_path / "out", "gfid_64,precision_recall_efficientnet"
+        told = cli(
+            "eval", f"images:{tmp_path / 'samples'}", "--task", "generate", "--data", tiles, "--metrics", metrics,
+            "--out", out,
+        )  # fmt: skip
+        assert told.exit_code == 0, told.output
+        assert "10 samples of 32x32 px against 48 images" in told.stdout
+        (path,) = out.glob("*/*generate.json")
+        made = load(path)
+        assert made.num_images == 10
+        assert made.metrics["precision_efficientnet"]["value"] == 1.0
+        assert 0 < made.metrics["recall_efficientnet"]["value"] < 1
+        assert cli("leaderboard", "--out", out).exit_code == 0
+        (table,) = (out / "leaderboard").glob("*generate.md")
+        assert "gFID-64" in table.read_text()
+
+    def test_a_statistics_file_as_data(self, cli: Any, tiles: Path, tmp_path: Path, networks: Networks) -> None:
+        mean, covariance = moments(tiles, networks)
+        made = Statistics({"64": (mean, covariance)}, INCEPTION, TOKBENCH.features.input, "float32", "0" * 64)
+        made.save(tmp_path / "ref.npz")
+        data = ("--data", tmp_path / "ref.npz", "--out", tmp_path / "out")
+        told = cli("eval", f"images:{tiles}", "--task", "generate", "--metrics", "gfid_64", *data)
+        assert told.exit_code == 0, told.output
+        (path,) = (tmp_path / "out").glob("*/*generate.json")
+        assert ".ref-" in path.name
+        assert load(path).metrics["gfid_64"]["value"] == pytest.approx(0, abs=1e-6)
+        told = cli("eval", "toy.p8", "--task", "generate", *data)
+        assert "how many samples?" in told.output
+
+    def test_a_reference_batch_of_images_and_statistics(
+        self, cli: Any, tiles: Path, tmp_path: Path, networks: Networks
+    ) -> None:
+        """ADM's: statistics for the distances, images for what needs neighbours."""
+        mean, covariance = moments(tiles, networks)
+        pixels = np.stack([np.asarray(Image.open(path)) for path in sorted(tiles.glob("*.png"))])
+        np.savez(tmp_path / "adm.npz", arr_0=pixels, mu=2 * mean, sigma=covariance)  # not those of the images
+        told = cli(
+            "eval", f"images:{tiles}", "--task", "generate", "--data", tmp_path / "adm.npz", "--out", tmp_path / "out",
+            "--reference-is", f"{INCEPTION}:{TOKBENCH.features.input}:float32",
+            "--metrics", "gfid_64,precision_recall_768",
+        )  # fmt: skip
+        assert told.exit_code == 0, told.output
+        (path,) = (tmp_path / "out").glob("*/*generate.json")
+        made = load(path)
+        assert made.metrics["gfid_64"]["value"] == pytest.approx(float((mean**2).sum()), rel=1e-6)
+        assert made.metrics["precision_768"]["value"] == made.metrics["recall_768"]["value"] == 1
+
+    def test_samples_must_be_there(self, cli: Any, tiles: Path, tmp_path: Path) -> None:
+        (tmp_path / "empty").mkdir()
+        for samples, options, why in (
+            (tmp_path / "empty", (), "no images found"),
+            (tiles, ("--limit", 100), "holds 48 images, fewer than --limit 100"),
+        ):
+            told = cli("eval", f"images:{samples}", "--task", "generate", "--data", tiles, *options)
+            assert told.exit_code == 2
+            assert why in told.output
+
+    @pytest.mark.parametrize("broken", [b"", b"PK", b"no zip at all"])
+    def test_a_broken_file_is_named(self, cli: Any, tiles: Path, tmp_path: Path, broken: bytes) -> None:
+        (tmp_path / "x.NPZ").write_bytes(broken)
+        told = cli("eval", f"images:{tiles}", "--task", "generate", "--data", tmp_path / "x.NPZ")
+        assert told.exit_code == 1
+        assert "x.NPZ" in told.output
+        assert "Traceback" not in told.output
+
+    def test_wrong_usage(self, cli: Any, tiles: Path, tmp_path: Path) -> None:
+        stats = tmp_path / "stats.npz"
+        np.savez(stats, mu=np.zeros(4), sigma=np.eye(4))
+        for arguments, why in (
+            (("--cfg", 2), "--cfg is for --task generate"),
+            (("--task", "generate", "--metrics", "lpips"), "paired with nothing"),
+            (("--task", "generate", "--suite", "tokbench-256"), "is of reconstructions"),
+            (("--task", "generate", "--cfg", "nan"), "--cfg nan: give a scale"),
+            (("--task", "generate", "--cfg", "1e-7"), "give a scale of at most six digits"),
+            (("--task", "generate", "--cfg", "1.23456789"), "give a scale of at most six digits"),
+            (("--task", "generate", "--reference", stats), "give one"),
+            (("--reference-is", "a:b:c"), "give that with --reference"),
+        ):
+            told = cli("eval", "toy.p8", "--data", tiles, *arguments)
+            assert told.exit_code == 2
+            assert why in told.output
