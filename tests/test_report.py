@@ -232,6 +232,19 @@ def test_it_shows_rows_with_intervals_and_ties(opened: Any) -> None:
     assert page.evaluate("performance.getEntriesByType('paint')[0].startTime") < 1000
 
 
+def test_a_hundred_rows_are_painted_within_a_second(browser: Any, tmp_path: Path) -> None:
+    facts = json.loads((ROOT / "results" / "toy.p8" / "samples-reconstruct.json").read_text())
+    for number in range(100):
+        folder = tmp_path / "results" / f"toy.x{number:03d}"
+        folder.mkdir(parents=True)
+        (folder / "samples-reconstruct.json").write_text(json.dumps(facts | {"adapter": folder.name}))
+    page = browser.new_page()
+    page.goto(build(tmp_path / "results", tmp_path / "site", with_pictures=False).as_uri())
+    assert page.locator("#rows tbody tr").count() == 100
+    assert page.evaluate("performance.getEntriesByType('paint')[0].startTime") < 1000
+    page.close()
+
+
 def test_sorting_is_in_the_address(opened: Any) -> None:
     page = opened()
     button = page.locator("#rows thead button", has_text="PSNR").first

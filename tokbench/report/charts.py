@@ -80,7 +80,7 @@ def _plot(points: Sequence[dict[str, Any]], x: str, y: str, *, log: bool, pareto
         color=alt.Color("kind:N", title=None), tooltip=said, href="href:N"
     )
     layers: list[Any] = [base.mark_rule().encode(y="low:Q", y2="high:Q", color=alt.Color("kind:N", title=None))]
-    lines = base.transform_filter(alt.datum.kind == "codec").mark_line(strokeWidth=1, opacity=0.6)
+    lines = base.mark_line(strokeWidth=1, opacity=0.6)  # of a codec's qualities, of a tokenizer's first tokens
     layers += [lines.encode(detail="line:N", color=alt.Color("kind:N", title=None)), marks]
     if pareto and up.more is not None:
         edge = alt.Chart(alt.Data(values=front(points, up.more)))
