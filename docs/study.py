@@ -21,6 +21,8 @@ from tokbench.study import OF_GENERATORS, OF_TOKENIZERS, Pair, correlations, mar
 from tokbench.tokenizer import Generator
 
 ROOT = Path(__file__).resolve().parent.parent
+TASKS = ("", "-cfg1")
+"""Each prior's own scale of guidance, and none."""
 DATASET, FAMILIES = "tiny-imagenet", ("gpt", "maskgit", "flow")
 COUNT, STRIDE = 8, 25
 """Samples of a row, of every so-many-th class."""
@@ -32,7 +34,8 @@ def study() -> tuple[str, dict[str, list[Pair]]]:
     told = {name: read_variant(toml) for name, toml in files.items()}
     unlike = {name for name, one in told.items() if "prior" in one or "schedule" in one.get("model", {})}
     results = [one for one in read_all(ROOT / "results") if one.adapter not in unlike]  # not the standard prior
-    found = {family: pairs(results, family, DATASET) for family in FAMILIES}
+    tasks = [(family, end) for family in FAMILIES for end in TASKS]
+    found = {family + end: pairs(results, family, DATASET, f"generate{end}") for family, end in tasks}
     for family, own in found.items():
         if not own:
             continue
@@ -41,7 +44,8 @@ def study() -> tuple[str, dict[str, list[Pair]]]:
         if made := correlations(own):
             text += f"\n\n{markdown(made)}"
         else:
-            text += f" Over {len(own)} tokenizers no order can be told: nothing is concluded of rFID or pFID yet.\n"
+            count = "one tokenizer" if len(own) == 1 else f"{len(own)} tokenizers"
+            text += f" Over {count} no order can be told: nothing is concluded of rFID or pFID yet.\n"
     return text or "No generator is measured yet.\n", found
 
 
