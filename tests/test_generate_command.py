@@ -111,7 +111,7 @@ class TestCommand:
             (("--task", "generate", "--cfg", "1e-7"), "give a scale of at most six digits"),
             (("--task", "generate", "--cfg", "1.23456789"), "give a scale of at most six digits"),
             (("--task", "generate", "--reference", stats), "give one"),
-            (("--reference-is", "a:b:c"), "give that with --reference"),
+            (("--reference-is", "a:b:c"), "give that too"),
         ):
             told = cli("eval", "toy.p8", "--data", tiles, *arguments)
             assert told.exit_code == 2

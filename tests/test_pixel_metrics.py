@@ -98,7 +98,7 @@ def test_small_images_are_refused_with_the_bound() -> None:
 def test_rate_by_hand() -> None:
     metric = Rate()
     tokens = Tokens.of_indices(torch.zeros(2, 4, 4, dtype=torch.long), 1024)
-    metric.update(Batch(torch.arange(2), torch.zeros(2, 3, 32, 32), tokens=tokens))
+    metric.update(Batch(torch.arange(2), image=torch.zeros(2, 3, 32, 32), tokens=tokens))
     assert metric.compute() == {
         "bits_per_image": 160.0, "bpp": 160 / 1024, "tokens_per_image": 16.0, "compression_ratio": 24 / (160 / 1024),
     }  # fmt: skip
@@ -106,7 +106,8 @@ def test_rate_by_hand() -> None:
 
 def test_rate_of_files_is_their_bytes() -> None:
     metric = Rate()
-    metric.update(Batch(torch.arange(2), torch.zeros(2, 3, 8, 8), tokens=Tokens.of_bytes([b"x" * 10, b"y" * 30])))
+    tokens = Tokens.of_bytes([b"x" * 10, b"y" * 30])
+    metric.update(Batch(torch.arange(2), image=torch.zeros(2, 3, 8, 8), tokens=tokens))
     numbers = metric.compute()
     assert numbers["bits_per_image"] == 160
     assert "tokens_per_image" not in numbers

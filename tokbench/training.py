@@ -217,7 +217,7 @@ def restore(variant: Variant, model: M) -> M:
         state |= read_state(variant.name, found)
     load_strictly(variant.name, model, state, found)
     bases = [hash_module(below) for below in getattr(model, "bases", {}).values()]
-    if read_record(variant.file).get("recipe", {}).get("bases") not in (None, bases):
+    if bases and read_record(variant.file).get("recipe", {}).get("bases") not in (None, bases):
         raise MissingWeights(
             f"{variant.name}: what it is built on has other weights than when it was trained; run 'tokbench train "
             f"{variant.name}'"

@@ -243,7 +243,7 @@ def eval_(
             statistics = statistics_of(data, "data" in given, reference)
         if reference_is:
             if statistics is None:
-                raise UsageError("--reference-is says what made a statistics file; give that with --reference")
+                raise UsageError("--reference-is says what made a statistics file; give that too")
             statistics = statistics.assumed(reference_is)
         streams: list[Dataset | Slots] = []
         if doing.paired:  # before adapters are loaded, which can take long
