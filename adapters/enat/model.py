@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokbench.nn.priors.draw import doubled, guided, scale_at
-from tokbench.nn.priors.gpt import Embedding
+from tokbench.nn.priors.indexed import IndexPrior, vectors
 from tokbench.nn.priors.maskgit import fill, masked_at
-from tokbench.nn.priors.prior import Prior, examples_of
+from tokbench.nn.priors.prior import examples_of
 from tokbench.nn.trainable import Examples
 from tokbench.nn.vit import ADDED, initialise, mlp
 from tokbench.tokenizer import Tokenizer
@@ -60,7 +60,7 @@ def picked(where: Tensor) -> Tensor:
     return (~where).int().argsort(dim=1, stable=True)[:, : int(counts[0])]
 
 
-class ENAT(Prior):
+class ENAT(IndexPrior):
     """`layout`: "uniform", all tokens in all blocks (MaskGIT's); "split", the disentangled one; "reuse", with features
     of earlier steps. All have `encoder` + `decoder` blocks.
 
@@ -81,24 +81,20 @@ class ENAT(Prior):
         choice: float = 4.5,
         temperature: float = 1.0,
     ) -> None:
-        super().__init__(tokenizer, size, classes)
+        super().__init__(tokenizer, size, classes, width)
         self.layout, self.steps, self.choice, self.temperature = layout, steps, choice, temperature
-        self.embed = Embedding(self.codes, self.depth, width)
-        self.masked = nn.Parameter(torch.randn(width) * width**-0.5)
-        self.label = nn.Parameter(torch.randn(classes + 1, width) * width**-0.5)
-        self.positions = nn.Parameter(torch.randn(self.count, width) * width**-0.5)
+        self.masked = vectors(width)
         self.encoder = nn.ModuleList(Block(width, heads) for _ in range(encoder))
         self.decoder = nn.ModuleList(Block(width, heads) for _ in range(decoder))
         self.before = nn.Sequential(nn.LayerNorm(width), *mlp(width))
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, self.depth * self.codes)
-        self.apply(initialise)
+        for part in (self.encoder, self.decoder, self.before):
+            part.apply(initialise)
         with torch.no_grad():
             for name, weight in self.named_parameters():
                 if name.endswith((".out.weight", "mlp.2.weight")):
                     weight.mul_(ADDED)
-        for linear in (self.head, self.before[-1]):  # what was encoded before comes as it is, at first
-            nn.init.zeros_(linear.weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.before[-1].weight)  # type: ignore[arg-type]  # what is known comes as it is, at first
 
     def visible(self, rows: Tensor, places: Tensor) -> Tensor:
         """Vectors (B, M, width) of the tokens at places (B, M) of rows (B, N, G)."""
@@ -117,7 +113,7 @@ class ENAT(Prior):
         x = self.masked + self.positions[places]
         for block in self.decoder:
             x = block(x, features)
-        return self.head(self.norm(x)).unflatten(2, (self.depth, self.codes))
+        return self.of_codes(self.norm(x))
 
     def together(self, labels: Tensor, rows: Tensor, masked: Tensor) -> Tensor:
         """Logits (B, N, G, K) of all places by the uniform layout."""
@@ -125,7 +121,7 @@ class ENAT(Prior):
         x = torch.cat([self.label[labels][:, None], x], 1)
         for block in (*self.encoder, *self.decoder):
             x = block(x)
-        return self.head(self.norm(x[:, 1:])).unflatten(2, (self.depth, self.codes))
+        return self.of_codes(self.norm(x[:, 1:]))
 
     def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
         rows, labels = examples_of(batch)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from tokbench.errors import AdapterError
 from tokbench.nn.masks import causal
 from tokbench.nn.priors.draw import Schedule, choose, doubled, guided, scale_at, uniforms
-from tokbench.nn.priors.gpt import Embedding
-from tokbench.nn.priors.prior import Prior, examples_of
+from tokbench.nn.priors.indexed import IndexPrior
+from tokbench.nn.priors.prior import examples_of
 from tokbench.nn.trainable import Examples
 from tokbench.nn.vit import Past, Transformer, mlp
 from tokbench.tokenizer import Tokenizer
@@ -41,7 +41,7 @@ class Residual(nn.Module):
         return x + self.mlp(self.norm(x))
 
 
-class TokenShuffle(Prior):
+class TokenShuffle(IndexPrior):
     """`window` 1 is the plain GPT, with the same parts around its body; `squeeze`: vectors are squeezed to the width
     that merging would need, and no tokens are merged, which tells the loss of rank from that of independence.
 
@@ -62,24 +62,19 @@ class TokenShuffle(Prior):
         schedule: Schedule = "half-linear",
         temperature: float = 1.0,
     ) -> None:
-        super().__init__(tokenizer, size, classes)
+        merged = 1 if squeeze else window
+        super().__init__(tokenizer, size, classes, width, merged**2)
         if len(self.place) != 2 or self.place[0] % window or self.place[1] % window:
             raise AdapterError(f"{tokenizer.spec.name}: tokens {self.place} are no grid of {window}x{window} windows")
         self.window, self.schedule, self.temperature = window, schedule, temperature
-        self.merged = 1 if squeeze else window
-        narrow, self.fused = width // window**2, self.count // self.merged**2
-        kept = narrow * self.merged**2
-        self.embed = Embedding(self.codes, self.depth, width)
+        self.merged, self.fused = merged, self.count // merged**2
+        narrow = width // window**2
+        kept = narrow * merged**2
         self.squeezed, self.opened = nn.Linear(width, narrow), nn.Linear(narrow, width)
         self.enter = nn.Sequential(nn.Linear(kept, width), *(Residual(width) for _ in range(blocks)))
         self.leave = nn.Sequential(*(Residual(width) for _ in range(blocks)), nn.Linear(width, kept))
-        self.label = nn.Parameter(torch.randn(classes + 1, width) * width**-0.5)
-        self.positions = nn.Parameter(torch.randn(self.fused, width) * width**-0.5)
         self.body = Transformer(width, depth, heads)
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, self.depth * self.codes)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
         self.register_buffer("mask", causal(self.fused), persistent=False)
         self.mask: Tensor
 
@@ -92,7 +87,7 @@ class TokenShuffle(Prior):
     def left(self, out: Tensor) -> Tensor:
         """Outputs of the body (B, M, width) as logits of the windows (B, M, w * w, G, K)."""
         vectors = self.opened(self.leave(out).unflatten(2, (self.merged**2, -1)))
-        return self.head(self.norm(vectors)).unflatten(3, (self.depth, self.codes))
+        return self.of_codes(self.norm(vectors))
 
     def windows(self, rows: Tensor) -> Tensor:
         """Rows (B, N, G) as windows (B, M, w * w, G)."""

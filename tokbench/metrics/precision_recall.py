@@ -10,9 +10,6 @@ from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, p
 
 from tokbench.halves import Halves, Replicates
 from tokbench.metrics.distribution import Distribution
-from tokbench.protocol import TOKBENCH, Protocol
-from tokbench.readers.network import Network
-from tokbench.statistics import Statistics
 
 NEIGHBOURS = 3
 """k, as in the paper."""
@@ -32,18 +29,11 @@ class PrecisionRecall(Distribution):
 
     least: ClassVar[int] = NEIGHBOURS + 1
 
-    def __init__(
-        self,
-        name: str,
-        network: Network,
-        layer: str,
-        protocol: Protocol = TOKBENCH,
-        statistics: Statistics | None = None,
-        paired: bool = False,
-        suffix: str = "",
-    ) -> None:
-        super().__init__(name, network, layer, protocol, statistics, paired)
-        self._numbers = f"precision{suffix}", f"recall{suffix}"
+    @property
+    def _numbers(self) -> tuple[str, str]:
+        """`precision_recall_768` gives `precision_768` and `recall_768`."""
+        suffix = self._name.removeprefix("precision_recall")
+        return f"precision{suffix}", f"recall{suffix}"
 
     def both(self, reference: np.ndarray, image: np.ndarray) -> tuple[float, float]:
         """Precision and recall of features (n, D) and (m, D)."""

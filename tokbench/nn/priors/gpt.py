@@ -6,30 +6,18 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from tokbench.nn.masks import causal
 from tokbench.nn.priors.draw import Schedule, choose, doubled, guided, scale_at, uniforms
-from tokbench.nn.priors.prior import Prior, examples_of
+from tokbench.nn.priors.indexed import IndexPrior
+from tokbench.nn.priors.prior import examples_of
 from tokbench.nn.trainable import Examples
 from tokbench.nn.vit import Past, Transformer
 from tokbench.tokenizer import Tokenizer
 
 
-class Embedding(nn.Module):
-    """Rows of indices (B, N, G) as vectors (B, N, width): the sum of each group's."""
-
-    def __init__(self, codes: int, groups: int, width: int) -> None:
-        super().__init__()
-        self.table = nn.Parameter(torch.randn(groups * codes, width) * width**-0.5)
-        self.register_buffer("offsets", torch.arange(groups) * codes, persistent=False)
-        self.offsets: Tensor
-
-    def forward(self, rows: Tensor) -> Tensor:
-        return F.embedding(rows.long() + self.offsets, self.table).sum(2)
-
-
-class GPT(Prior):
+class GPT(IndexPrior):
     """A decoder-only transformer. The row's first input is the class; a position's G indices are drawn side by side,
     independent of one another given what came before.
 
@@ -49,15 +37,9 @@ class GPT(Prior):
         top_k: int | None = None,
         top_p: float = 1.0,
     ) -> None:
-        super().__init__(tokenizer, size, classes)
+        super().__init__(tokenizer, size, classes, width)
         self.schedule, self.temperature, self.top_k, self.top_p = schedule, temperature, top_k, top_p
-        self.embed = Embedding(self.codes, self.depth, width)
-        self.label = nn.Parameter(torch.randn(classes + 1, width) * width**-0.5)
-        self.positions = nn.Parameter(torch.randn(self.count, width) * width**-0.5)
         self.body = Transformer(width, depth, heads)
-        self.head = nn.Linear(width, self.depth * self.codes)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
         self.register_buffer("mask", causal(self.count), persistent=False)
         self.mask: Tensor
 
@@ -66,7 +48,7 @@ class GPT(Prior):
         entered = torch.cat([self.label[labels][:, None], self.embed(rows)], 1)
         seen = entered.shape[1]
         out = self.body(entered + self.positions[:seen], self.mask[:seen, :seen])
-        return self.head(out).unflatten(2, (self.depth, self.codes))
+        return self.of_codes(out)
 
     def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
         rows, labels = examples_of(batch)
@@ -93,7 +75,7 @@ class GPT(Prior):
             if cached:
                 entered = self.label[told] if not place else self.embed(rows[:, -1:])[:, 0].repeat(copies, 1)
                 out = self.body((entered + self.positions[place])[:, None], pasts=pasts)
-                logits = self.head(out[:, 0]).unflatten(1, (self.depth, self.codes))
+                logits = self.of_codes(out[:, 0])
             else:
                 logits = self.logits(told, rows.repeat(copies, 1, 1))[:, -1]
             if copies > 1:

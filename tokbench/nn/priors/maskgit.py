@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from tokbench.nn.priors.draw import choose, doubled, guided, scale_at, uniforms
-from tokbench.nn.priors.gpt import Embedding
-from tokbench.nn.priors.prior import Prior, examples_of
+from tokbench.nn.priors.indexed import IndexPrior, vectors
+from tokbench.nn.priors.prior import examples_of
 from tokbench.nn.trainable import Examples
 from tokbench.nn.vit import Transformer
 from tokbench.tokenizer import Tokenizer
@@ -56,7 +56,7 @@ def fill(
     return rows
 
 
-class MaskGIT(Prior):
+class MaskGIT(IndexPrior):
     """A bidirectional transformer over a row in which masked positions are one learned vector, told apart by place.
 
     steps: of sampling. choice: how random it is at first which tokens are kept, falling to not at all. temperature: of
@@ -75,24 +75,18 @@ class MaskGIT(Prior):
         choice: float = 4.5,
         temperature: float = 1.0,
     ) -> None:
-        super().__init__(tokenizer, size, classes)
+        super().__init__(tokenizer, size, classes, width)
         self.steps, self.choice, self.temperature = steps, choice, temperature
         if steps > self.count:
             raise ValueError(f"{steps} steps for {self.count} tokens: each step must keep one")
-        self.embed = Embedding(self.codes, self.depth, width)
-        self.masked = nn.Parameter(torch.randn(width) * width**-0.5)
-        self.label = nn.Parameter(torch.randn(classes + 1, width) * width**-0.5)
-        self.positions = nn.Parameter(torch.randn(self.count, width) * width**-0.5)
+        self.masked = vectors(width)
         self.body = Transformer(width, depth, heads)
-        self.head = nn.Linear(width, self.depth * self.codes)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
 
     def logits(self, labels: Tensor, rows: Tensor, masked: Tensor) -> Tensor:
         """Of all positions (B, N, G, K), given labels (B,), rows (B, N, G) and where they are masked (B, N)."""
         entered = torch.where(masked[..., None], self.masked, self.embed(rows)) + self.positions
         out = self.body(torch.cat([self.label[labels][:, None], entered], 1))[:, 1:]
-        return self.head(out).unflatten(2, (self.depth, self.codes))
+        return self.of_codes(out)
 
     def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
         rows, labels = examples_of(batch)
