@@ -75,8 +75,9 @@ def _check_size(samples: Tensor, model: Reconstructor, turn: Turn) -> None:
     height, width = samples.shape[2:]
     if turn.shape is not None and (height, width) != turn.shape:
         raise AdapterError(
-            f"{model.spec.name}: samples are {width}x{height}, the references {turn.shape[1]}x{turn.shape[0]}; what "
-            "networks make of them depends on that. Give references of the samples' size, or --size"
+            f"{model.spec.name}: samples are {width}x{height}, the references (of statistics alone, the first samples) "
+            f"{turn.shape[1]}x{turn.shape[0]}; what networks make of them depends on that. Make them of one size, or give "
+            "--size for the references"
         )
 
 

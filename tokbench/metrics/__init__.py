@@ -76,9 +76,8 @@ def _manifolds(suffix: str, network: str, layer: str, says: str) -> Entry:
         f"of samples: precision and recall, k = 3, {says}",
         network,
         layer,
-        (*_DISTANCE, "suffix"),
+        _DISTANCE,
         (f"precision{suffix}", f"recall{suffix}"),
-        suffix=suffix,
     )
 
 
@@ -263,7 +262,7 @@ def build(
     module, _, kind = entry.path.partition(":")
     given: dict[str, object] = {
         "name": name, "model": model, "device": networks.device, "batch_size": batch_size, "protocol": protocol,
-        "statistics": statistics, "paired": paired, "suffix": entry.suffix,
+        "statistics": statistics, "paired": paired,
         "guidance": guidance,
     }  # fmt: skip
     made = getattr(importlib.import_module(f"tokbench.metrics.{module}"), kind)
