@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tokbench.leaderboard import read_all
+from tokbench.pruning.facts import Reduced
 from tokbench.report.charts import front
 from tokbench.report.pictures import pictures
 from tokbench.report.site import build, published
@@ -34,6 +35,23 @@ CARD = """# Evil
 """
 
 
+def reduced(method: str, paces: dict[float, tuple[float, bool]], training: str = "none") -> Reduced:
+    """Facts of a method: by keep, how much faster it is, and whether that is a measured speed-up."""
+    data = {"sha256": "d" * 64, "limit": 100, "side": 64}
+    made = {"device": "CPU", "processor": "x", "kernel": "sdpa", "round_to": 1, "formula": "f", "weights": "w"}
+    about = {"model": "vit.d12", "method": method, "title": method, "training": training, "dataset": "tiny"}
+    rows = {}
+    for keep, (faster, measured) in paces.items():
+        share = {"value": keep, "low": keep - 0.1, "high": keep + 0.1}
+        speedup = share | {"value": faster, "measured": measured, "ms": 10.0, "repetitions": 30}
+        pace = {"batch": 32, "speedup": speedup, "best_kernel": "sdpa", "selector_ms": 1.0}
+        rows[f"{keep:g}"] = {
+            "title": method, "top1": share, "top5": share, "top1_gap": share, "agreement": share, "gflops": keep,
+            "whole_gflops": 1.0, "weights": "w", "pace": [pace],
+        }  # fmt: skip
+    return Reduced(about | {"num_images": 100, "short": False, "provenance": made | {"data": data}}, rows)
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A site of a few committed results, and of one whose adapter has a name and a card that mean harm."""
@@ -47,6 +65,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     facts["provenance"]["adapter"]["source"] = "</script><script>window.harmed=1</script>"
     (made / "results" / "evil").mkdir()
     (made / "results" / "evil" / "samples-reconstruct.json").write_text(json.dumps(facts))
+    reduced("tome", {0.7: (1.4, True), 0.5: (1.01, False)}).save(made / "results")
+    reduced("sit_slim", {0.5: (1.9, True)}, "distilled").save(made / "results")
     for family in ("toy", "taef2", "titok"):
         shutil.copytree(ROOT / "adapters" / family, made / "root" / "adapters" / family)
     (made / "root" / "adapters" / "evil").mkdir()
@@ -123,7 +143,7 @@ def test_a_card_is_text(site: Path) -> None:
     assert "a comment" not in text
 
 
-def test_pictures_are_made_once(site: Path) -> None:
+def test_pictures_are_made_once(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = json.loads(data_of(site / "index.html"))["pictures"]
     assert len(told["images"]) == 8
     for name in ("identity", "jpeg.q50", "toy.p8"):
@@ -132,12 +152,25 @@ def test_pictures_are_made_once(site: Path) -> None:
             assert (site / files["error"]).is_file()
     assert told["made"]["identity"][told["images"][0]["name"]]["told"] == "exact"
     assert {"PSNR", "SSIM"} <= set(told["worst"]["jpeg.q50"])
-    kept = site / "pictures" / "jpeg.q50" / "index.json"
-    before = kept.stat().st_mtime_ns
-    pictures(
-        [one for one in read_all(site.parent / "results") if one.adapter == "jpeg.q50"], site, None, lambda *_: None
+    monkeypatch.setattr(f"{pictures.__module__}._through", lambda *_: pytest.fail("made again"))
+    results = [one for one in read_all(site.parent / "results") if one.adapter == "jpeg.q50"]
+    again = pictures(results, site, None, lambda *_: None)
+    assert again.made["jpeg.q50"] == told["made"]["jpeg.q50"]
+    assert again.worst["jpeg.q50"] == told["worst"]["jpeg.q50"]
+    (site / "pictures" / "jpeg.q50" / "worst.json").write_text("{")
+    with pytest.raises(pytest.fail.Exception, match="made again"):
+        pictures(results, site, None, lambda *_: None)
+
+
+def test_the_worst_are_the_worst(site: Path) -> None:
+    told = json.loads(data_of(site / "index.html"))["pictures"]["worst"]["jpeg.q50"]
+    (result,) = [one for one in read_all(site.parent / "results") if one.adapter == "jpeg.q50"]
+    assert [float(one["told"]) for one in told["PSNR"]] == pytest.approx(
+        sorted(result.per_image["psnr"])[:3], abs=0.006
     )
-    assert kept.stat().st_mtime_ns == before
+    assert [float(one["told"]) for one in told["LPIPS"]] == pytest.approx(
+        sorted(result.per_image["lpips"])[:-4:-1], abs=1e-4
+    )
 
 
 def test_the_static_pictures_are_the_same_every_time(tmp_path: Path) -> None:
@@ -286,6 +319,28 @@ def test_columns_are_the_readers_choice(opened: Any) -> None:
     page.locator("#columns label", has_text="SSIM").first.click()
     assert page.locator("#rows thead th").count() == before - 1
     assert "cols=" in page.url
+
+
+def test_reduced_tokens_are_rows_with_measured_speed(opened: Any) -> None:
+    page = opened("#task=prune")
+    assert column(page, 1) == ["tome 0.7", "tome 0.5", "sit_slim 0.5"]
+    row = page.locator("tr[data-adapter='tome 0.5']")
+    assert "none measured" in row.inner_text()
+    assert "1.40" in page.locator("tr[data-adapter='tome 0.7']").inner_text()
+    row.locator("td button").first.click()
+    assert "tokbench prune tome --model vit.d12 --data tiny --keep 0.5 --limit 100" in page.inner_text("#made")
+    page.keyboard.press("Escape")
+    page.select_option("#kind", "trained")
+    assert column(page, 1) == ["sit_slim 0.5"]
+
+
+def test_what_has_no_measured_speed_is_no_point_of_speed(site: Path) -> None:
+    plots = json.loads(data_of(site / "index.html"))["plots"]
+    (plot,) = [one for one in plots if "reduced tokens" in one["title"]]
+    measured, counted = plot["spec"]["hconcat"]
+    assert measured["transform"] == [{"filter": "datum.x !== null"}]
+    assert "transform" not in counted
+    assert [point["x"] for point in plot["spec"]["data"]["values"]] == [1.4, None, 1.9]
 
 
 def test_a_row_has_an_address(opened: Any) -> None:

@@ -74,10 +74,10 @@ def generate(
 def _check_size(samples: Tensor, model: Reconstructor, turn: Turn) -> None:
     height, width = samples.shape[2:]
     if turn.shape is not None and (height, width) != turn.shape:
+        given = f"{turn.shape[1]}x{turn.shape[0]}"
         raise AdapterError(
             f"{model.spec.name}: samples are {width}x{height}, the references (of statistics alone, the first samples) "
-            f"{turn.shape[1]}x{turn.shape[0]}; what networks make of them depends on that. Make them of one size, or give "
-            "--size for the references"
+            f"{given}; what networks make of them depends on that. Make all of one size, or give --size"
         )
 
 

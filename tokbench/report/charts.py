@@ -10,13 +10,13 @@ from urllib.parse import urlencode
 import altair as alt
 
 from tokbench.leaderboard import column_of
-from tokbench.pruning.facts import Reduced
+from tokbench.report.reduced import TASK
 
 CODECS = ("jpeg", "webp", "avif", "resize")
 _CURVE = re.compile(r"(t_acc|t_ned|f_sim)_curve\.(.+)")
 
 
-def charts(tables: Sequence[dict[str, Any]], reduced: Sequence[Reduced]) -> list[dict[str, Any]]:
+def charts(tables: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """`{title, note, spec}` of every plot that the results have points for."""
     made: list[dict[str, Any]] = []
     for table in tables:
@@ -26,7 +26,9 @@ def charts(tables: Sequence[dict[str, Any]], reduced: Sequence[Reduced]) -> list
             made += _words(table)
         if table["task"].startswith("generate"):
             made += _generators(table, tables)
-    return made + _pruning(reduced)
+        if table["task"] == TASK:
+            made += _pruning(table)
+    return made
 
 
 def _points(table: dict[str, Any], x: str, y: str) -> list[dict[str, Any]]:
@@ -149,7 +151,7 @@ def _words(table: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _generators(table: dict[str, Any], tables: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """gFID of generators against what their tokenizers' own rows say."""
+    """gFID of generators against what their tokenizers' own rows say; where there is none, FD-EfficientNet."""
     below: dict[str, dict[str, float]] = {}
     for one in tables:
         if one["dataset"] == table["dataset"] and one["task"] in ("reconstruct", "perturb"):
@@ -157,66 +159,64 @@ def _generators(table: dict[str, Any], tables: Sequence[dict[str, Any]]) -> list
                 values = zip(one["columns"], row["values"], strict=True)
                 known = {column["field"]: cell[0] for column, cell in values if cell and cell[0] is not None}
                 below[row["adapter"]] = below.get(row["adapter"], {}) | known
-    made = []
-    for number in ("rfid_768", "pfid_768", "pfid_efficientnet", "fd_efficientnet"):
+    fields = [column["field"] for column in table["columns"]]
+    goal = next((number for number in ("gfid", "gfid_768", "fd_efficientnet") if number in fields), None)
+    if goal is None:
+        return []
+    place, made = fields.index(goal), []
+    for number in ("rfid", "rfid_768", "pfid", "pfid_768", "pfid_efficientnet", "fd_efficientnet"):
         points = []
         for row in table["rows"]:
-            tokenizer = row["made"]["adapter"].get("tokenizer")
-            cells = {c["field"]: cell for c, cell in zip(table["columns"], row["values"], strict=True) if cell}
-            goal = next((key for key in ("gfid_768", "gfid") if key in cells), None)
-            if goal and number in below.get(tokenizer, {}):
+            tokenizer, cell = row["made"]["adapter"].get("tokenizer"), row["values"][place]
+            if cell and cell[0] is not None and number in below.get(tokenizer, {}):
                 points.append(
                     {
                         "adapter": row["adapter"], "line": row["adapter"], "kind": row["family"],
-                        "x": below[tokenizer][number], "y": cells[goal][0], "low": cells[goal][1],
-                        "high": cells[goal][2], "href": address(table, row),
+                        "x": below[tokenizer][number], "y": cell[0], "low": cell[1], "high": cell[2],
+                        "href": address(table, row),
                     }
                 )  # fmt: skip
         if len(points) >= 3:
-            spec = _plot(points, number, "gfid_768", log=False, pareto=False)
-            made.append(
-                _entry(table, f"gFID of the prior against {column_of(number)[1].title} of the tokenizer", "", spec)
-            )
+            spec = _plot(points, number, goal, log=False, pareto=False)
+            titles = [column_of(name)[1].title for name in (goal, number)]
+            made.append(_entry(table, f"{titles[0]} of samples against {titles[1]} of the tokenizer", "", spec))
     return made
 
 
-def _pruning(reduced: Sequence[Reduced]) -> list[dict[str, Any]]:
-    points = []
-    for one in reduced:
-        number = "agreement" if one.about["short"] else "top1"
-        for keep, row in one.rows.items():
-            for pace in row["pace"]:
+def _pruning(table: dict[str, Any]) -> list[dict[str, Any]]:
+    """Accuracy against what a clock saw and against what counting operations promises, side by side."""
+    places = {column["field"]: place for place, column in enumerate(table["columns"])}
+    accuracy, points = places["agreement" if table["short"] else "top1"], []
+    for row in table["rows"]:
+        for batch in table["batches"]:
+            faster = row["values"][places[f"speedup_b{batch}"]]
+            if faster is not None:
                 points.append(
                     {
-                        "method": one.about["title"], "keep": keep, "y": 100 * row[number]["value"],
-                        "x": pace["speedup"]["value"], "batch": str(pace["batch"]), "group": one.group,
-                        "fewer": row["whole_gflops"] / row["gflops"],
-                        "told": "" if pace["measured"] else "none measured",
+                        "row": row["adapter"], "method": row["family"], "batch": str(batch),
+                        "y": row["values"][accuracy][0], "x": faster[0], "fewer": row["values"][places["fewer"]][0],
+                        "told": "" if faster[0] is not None else faster[4], "href": address(table, row),
                     }
                 )  # fmt: skip
     if not points:
         return []
-    height = "% named right (or as by the whole network, where that was trained briefly)"
-    said = [alt.Tooltip(f"{name}:N") for name in ("method", "keep", "batch", "told")]
+    height = "% named as by the whole network" if table["short"] else "top-1, %"
+    said = [alt.Tooltip(f"{name}:N") for name in ("row", "batch", "told")]
     said += [alt.Tooltip(f"{name}:Q", format=".2f") for name in ("x", "fewer", "y")]
     base = alt.Chart(alt.Data(values=points)).encode(
         y=alt.Y("y:Q", title=height, scale=alt.Scale(zero=False)),
         color=alt.Color("method:N", title=None),
-        opacity=alt.condition(alt.datum.told == "", alt.value(1), alt.value(0.35)),
         tooltip=said,
+        href="href:N",
     )
-    measured = base.mark_point(filled=True).encode(x=alt.X("x:Q", title="times faster, measured"))
-    counted = base.mark_point(filled=True).encode(x=alt.X("fewer:Q", title="times fewer FLOPs"))
+    dots = base.mark_point(filled=True, opacity=1)
+    measured = dots.transform_filter("datum.x !== null").encode(x=alt.X("x:Q", title="times faster, measured"))
+    counted = dots.encode(x=alt.X("fewer:Q", title="times fewer FLOPs"))
     both = alt.hconcat(measured.properties(width=320, height=320), counted.properties(width=320, height=320))
-    note = "Left: what a clock saw. Right: what counting operations promises. Pale points: no speed-up was measured."
-    return [
-        {
-            "title": "Accuracy against measured speed-up of reduced tokens",
-            "table": "",
-            "note": note,
-            "spec": both.to_dict(),
-        }
-    ]
+    note = (
+        "Left: what a clock saw; what has no measured speed-up is not there. Right: what counting operations promises."
+    )
+    return [_entry(table, "Accuracy against speed-up of reduced tokens", note, both.to_dict())]
 
 
 def _entry(table: dict[str, Any], title: str, note: str, spec: dict[str, Any]) -> dict[str, Any]:

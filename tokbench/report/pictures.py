@@ -9,9 +9,11 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,7 +26,7 @@ from tokbench.errors import TokbenchError
 from tokbench.files import write_atomically
 from tokbench.leaderboard import column_of
 from tokbench.metrics.psnr import PSNR
-from tokbench.plugins import Loaded, load_adapter, slug
+from tokbench.plugins import BUILTIN, Loaded, adapter_files, load_adapter, slug
 from tokbench.protocol import load_protocol
 from tokbench.provenance import describe_adapter
 from tokbench.reconstruction import reconstruct
@@ -43,6 +45,8 @@ AMPLIFIED = 4
 
 Progress = Callable[[str, int, int], None]
 
+T = TypeVar("T")
+
 
 @dataclass
 class Pictures:
@@ -57,8 +61,8 @@ class Pictures:
 
 def pictures(results: Sequence[Result], out: Path, root: Path | None, progress: Progress) -> Pictures:
     """Make what is missing below `out`/pictures. Adapters that cannot be loaded here, and data sets that are not here,
-    are left out."""
-    told = Pictures()
+    are left out; so are adapters that are neither in the root nor builtin, whatever a result calls itself."""
+    told, known = Pictures(), adapter_files(root)
     dataset = open_dataset("samples", load_protocol("tokbench"), SIZE, None, root)
     places = _spread(dataset)
     for position, image in _originals(dataset, places):
@@ -67,20 +71,48 @@ def pictures(results: Sequence[Result], out: Path, root: Path | None, progress: 
         told.images.append({"name": name, "file": file, "width": SIZE, "height": SIZE})
     names = list(dict.fromkeys(result.adapter for result in results))
     for done, name in enumerate(names):
-        try:
-            adapter = load_adapter(name, root=root)
-            if isinstance(adapter.model, Generator):
-                continue
-            told.made[name] = _shown(adapter, dataset, places, out)
-            told.adapters.append(name)
-            own = [result for result in results if result.adapter == name and result.task == "reconstruct"]
-            if found := _worst(adapter, own, out, root):
-                told.worst[name] = found
-        except TokbenchError:
-            continue
+        if name in known or name.partition(".")[0] in BUILTIN:
+            with suppress(TokbenchError):
+                adapter = load_adapter(name, root=root)
+                own = [result for result in results if result.adapter == name and result.task == "reconstruct"]
+                if not isinstance(adapter.model, Generator):
+                    _of_one(told, adapter, own, dataset, places, out, root)
         progress("pictures", done + 1, len(names))
-    told.sheets = _sheets(results, out, root)
     return told
+
+
+def _of_one(
+    told: Pictures,
+    adapter: Loaded,
+    results: Sequence[Result],
+    dataset: Dataset,
+    places: Sequence[int],
+    out: Path,
+    root: Path | None,
+) -> None:
+    """One adapter's pictures. Raises TokbenchError where it fails on an image."""
+    folder, described = out / "pictures" / slug(adapter.name), describe_adapter(adapter)
+    digests = [dataset.prepared(place).digest for place in places]
+    told.made[adapter.name] = _once(
+        folder / "shown.json", [described, digests], lambda: _shown(adapter, dataset, places, folder, out)
+    )
+    told.adapters.append(adapter.name)
+    if found := _worst(adapter, described, results, folder, out, root):
+        told.worst[adapter.name] = found
+    told.sheets += _sheets(adapter, described, results, folder, out, root)
+
+
+def _once(index: Path, about: Any, make: Callable[[], T]) -> T:
+    """What `make` gives, as JSON keeps it; what it gave for the same `about` before, where that lies in `index`."""
+    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    with suppress(OSError, ValueError, KeyError, TypeError):  # not there, or damaged: then it is made again
+        kept = json.loads(index.read_text("utf-8"))
+        if kept["key"] == key:
+            before: T = kept["made"]
+            return before
+    made = make()
+    write_atomically(index, json.dumps({"key": key, "made": made}).encode())
+    return made
 
 
 def _spread(dataset: Dataset) -> list[int]:
@@ -105,14 +137,9 @@ def _through(adapter: Loaded, dataset: Dataset, places: Sequence[int]) -> list[t
     ]
 
 
-def _shown(adapter: Loaded, dataset: Dataset, places: Sequence[int], out: Path) -> dict[str, dict[str, str]]:
-    folder = out / "pictures" / slug(adapter.name)
-    about = [describe_adapter(adapter), [dataset.prepared(place).digest for place in places]]
-    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-    index = folder / "index.json"
-    if index.is_file() and (kept := json.loads(index.read_text("utf-8"))).get("key") == key:
-        files: dict[str, dict[str, str]] = kept["files"]
-        return files
+def _shown(
+    adapter: Loaded, dataset: Dataset, places: Sequence[int], folder: Path, out: Path
+) -> dict[str, dict[str, str]]:
     found = {}
     for place, batch in _through(adapter, dataset, places):
         name = dataset.names[place]
@@ -125,24 +152,31 @@ def _shown(adapter: Loaded, dataset: Dataset, places: Sequence[int], out: Path) 
             "error": _written(AMPLIFIED * (image - reference).abs(), folder / f"{slug(name)}.error.webp", out),
             "told": "exact" if np.isnan(value) else f"PSNR {value:.2f} dB",
         }
-    write_atomically(index, json.dumps({"key": key, "files": found}).encode())
     return found
 
 
 def _written(image: torch.Tensor, path: Path, out: Path) -> str:
     """One image (1, 3, H, W) in [0, 1] as WebP; its place relative to the page."""
     pixels = (image[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return _saved(Image.fromarray(pixels), path, out)
+
+
+def _saved(image: Image.Image, path: Path, out: Path) -> str:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="WEBP", quality=88)
+    image.save(buffer, format="WEBP", quality=88)
     write_atomically(path, buffer.getvalue())
     return path.relative_to(out).as_posix()
 
 
-def _worst(adapter: Loaded, results: Sequence[Result], out: Path, root: Path | None) -> dict[str, list[dict[str, str]]]:
+Worst = dict[str, list[dict[str, str]]]
+
+
+def _worst(
+    adapter: Loaded, described: dict[str, Any], results: Sequence[Result], folder: Path, out: Path, root: Path | None
+) -> Worst:
     """By number: the images with the worst values, of the first data set of its results that is here."""
     for result in results:
-        numbers = [number for number in BY if number in result.per_image]
-        if not numbers:
+        if not (numbers := [number for number in BY if number in result.per_image]):
             continue
         try:
             dataset = _dataset_of(result, root)
@@ -153,26 +187,30 @@ def _worst(adapter: Loaded, results: Sequence[Result], out: Path, root: Path | N
             values, index = result.per_image[number], result.per_image["index"]
             order = np.argsort(values if column_of(number)[1].more else -values, kind="stable")
             chosen[number] = [(int(index[at]), float(values[at])) for at in order[:WORST] if not np.isnan(values[at])]
-        places = sorted({place for own in chosen.values() for place, _ in own})
-        folder = out / "pictures" / slug(adapter.name) / "worst"
-        files = {}
-        for place, batch in _through(adapter, dataset, places):
-            stem = slug(f"{dataset.name}-{dataset.names[place]}")
-            files[place] = {
-                "name": f"{dataset.name}, {dataset.names[place]}",
-                "original": _written(batch.rounded("reference"), folder / f"{stem}.original.webp", out),
-                "file": _written(batch.rounded("image"), folder / f"{stem}.webp", out),
-            }
-        return {
-            column_of(number)[1].title: [
-                files[place] | {"told": f"{value:.{column_of(number)[1].digits}f}"}
-                for place, value in own
-                if place in files
-            ]
-            for number, own in chosen.items()
-            if own
-        }
+        about = [described, result.group, result.provenance["data"]["sha256"], chosen]
+        make = partial(_worst_of, adapter, dataset, chosen, folder, out)
+        return _once(folder / "worst.json", about, make)
     return {}
+
+
+def _worst_of(
+    adapter: Loaded, dataset: Dataset, chosen: dict[str, list[tuple[int, float]]], folder: Path, out: Path
+) -> Worst:
+    places, files = sorted({place for own in chosen.values() for place, _ in own}), {}
+    for place, batch in _through(adapter, dataset, places):
+        stem = slug(f"{dataset.name}-{dataset.names[place]}")
+        files[place] = {
+            "name": f"{dataset.name}, {dataset.names[place]}",
+            "original": _written(batch.rounded("reference"), folder / "worst" / f"{stem}.original.webp", out),
+            "file": _written(batch.rounded("image"), folder / "worst" / f"{stem}.webp", out),
+        }
+    found = {}
+    for number, own in chosen.items():
+        column = column_of(number)[1]
+        shown = [files[place] | {"told": f"{value:.{column.digits}f}"} for place, value in own if place in files]
+        if shown:
+            found[column.title] = shown
+    return found
 
 
 def _dataset_of(result: Result, root: Path | None) -> Dataset:
@@ -182,25 +220,31 @@ def _dataset_of(result: Result, root: Path | None) -> Dataset:
     return open_dataset(result.dataset, load_protocol(told["protocol"]["name"]), size, told["data"]["limit"], root)
 
 
-def _sheets(results: Sequence[Result], out: Path, root: Path | None) -> list[dict[str, Any]]:
+def _sheets(
+    adapter: Loaded, described: dict[str, Any], results: Sequence[Result], folder: Path, out: Path, root: Path | None
+) -> list[dict[str, Any]]:
     """The worst words and faces of results that hold readings, of data sets that are here."""
     made = []
     for result in results:
         for kind in result.readings:
             try:
-                dataset = _dataset_of(result, root)
-                shown = worst.cases(result, kind)[:CASES]
-                sheet = worst.picture(
-                    shown, load_adapter(result.adapter, root=root), dataset, seed=result.provenance["seed"]
-                )
+                dataset, shown = _dataset_of(result, root), worst.cases(result, kind)[:CASES]
             except TokbenchError:
                 continue
-            path = out / "pictures" / slug(result.adapter) / f"{slug(f'{result.group}-{kind}')}.webp"
-            buffer = io.BytesIO()
-            sheet.save(buffer, format="WEBP", quality=85)
-            write_atomically(path, buffer.getvalue())
-            title = f"{result.adapter}: {kind.replace('_', ' ')} ({result.group})"
-            made.append(
-                {"title": title, "file": path.relative_to(out).as_posix(), "width": sheet.width, "height": sheet.height}
-            )
+            stem = slug(f"{result.group}-{kind}")
+            title = f"{adapter.name}: {kind.replace('_', ' ')} ({result.group})"
+            about = [described, result.provenance["data"]["sha256"], [asdict(case) for case in shown]]
+
+            def make(
+                dataset: Dataset = dataset,
+                shown: list[worst.Case] = shown,
+                seed: int = result.provenance["seed"],
+                path: Path = folder / f"{stem}.webp",
+                title: str = title,
+            ) -> dict[str, Any]:
+                sheet = worst.picture(shown, adapter, dataset, seed=seed)
+                file = _saved(sheet, path, out)
+                return {"title": title, "file": file, "width": sheet.width, "height": sheet.height}
+
+            made.append(_once(folder / f"{stem}.json", about, make))
     return made

@@ -18,8 +18,9 @@ import tokbench
 from tokbench.errors import AdapterError
 from tokbench.files import write_atomically
 from tokbench.leaderboard import column_of, read_all
-from tokbench.plugins import adapter_files, read_variant
+from tokbench.plugins import adapter_files, read_variant, slug
 from tokbench.pruning.facts import load_all
+from tokbench.report import reduced
 from tokbench.report.charts import address, charts
 from tokbench.report.pictures import Pictures, pictures
 from tokbench.report.tables import tables
@@ -46,14 +47,14 @@ def build(
     """Make the site in `out` from a results folder; the page's path. Raises ResultError where there are no results."""
     found, files = read_all(results), adapter_files(root)
     made = tables(found, files, lambda done, total: progress("tables", done, total))
-    reduced = load_all(results)
+    made += reduced.tables(load_all(results))
     shown = pictures(found, out, root, progress) if with_pictures else Pictures()
     families = _families(files, {result.adapter.partition(".")[0] for result in found})
     data = {
-        "plots": charts(made, reduced),
+        "plots": charts(made),
         "tables": [{key: value for key, value in table.items() if key != "curves"} for table in made],
         "pictures": asdict(shown),
-        "pages": {family: f"adapters/{family}.html" for family in families},
+        "pages": {family: _page(family) for family in families},
         "published": published(files),
     }
     environment = jinja2.Environment(
@@ -79,7 +80,7 @@ def build(
             rows=_rows(family, made),
             weights=_weights(family, found),
         )
-        write_atomically(out / "adapters" / f"{family}.html", text.encode())
+        write_atomically(out / _page(family), text.encode())
     write_atomically(out / "index.html", page.encode())
     return out / "index.html"
 
@@ -107,9 +108,14 @@ def _families(files: dict[str, Path], measured: set[str]) -> dict[str, list[str]
     return dict(sorted(found.items()))
 
 
+def _page(family: str) -> str:
+    """Where a family's page lies. Families are called by strangers, and this is a path and an address."""
+    return f"adapters/{slug(family)}.html"
+
+
 def _listed(family: str, names: Sequence[str]) -> dict[str, Any]:
     variants = [name.partition(".")[2] or "default" for name in names]
-    return {"name": family, "file": f"adapters/{family}.html", "variants": variants}
+    return {"name": family, "file": _page(family), "variants": variants}
 
 
 def card(files: dict[str, Path], family: str) -> str:

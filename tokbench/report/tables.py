@@ -51,7 +51,7 @@ def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> 
         "size": f"{told['data']['width']}x{told['data']['height']}",
         "n": max(result.num_images for result in results),
         "protocol": told["protocol"]["name"],
-        "legend": leaderboard.legend(results),
+        "legend": leaderboard.legend(results) + _readers(results),
         "columns": [
             {
                 "field": column.field, "label": label, "title": column.title + (f" [{label}]" if label else ""),
@@ -65,7 +65,7 @@ def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> 
                 "family": result.adapter.partition(".")[0],
                 "kinds": kinds(result, layouts),
                 "values": [
-                    _cell(row.get((label, column.field)), result.adapter in ties[place])
+                    _cell(column.field, row.get((label, column.field)), result.adapter in ties[place])
                     for place, (label, column) in enumerate(shown)
                 ],
                 "made": made(result, ways),
@@ -80,11 +80,21 @@ def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> 
     }  # fmt: skip
 
 
-def _cell(entry: dict[str, Any] | None, tied: bool) -> list[Any] | None:
-    """[value, low, high, tied]; None where there is no number. A value of None is an exact image's PSNR."""
+def _readers(results: Sequence[Result]) -> str:
+    """Who has read the words and faces of a table, and which networks looked at its images."""
+    ways = [way for result in results for way in result.provenance["metrics"].values()]
+    read = list(dict.fromkeys(way["reader"] for way in ways if "reader" in way))
+    seen = list(dict.fromkeys(way["network"] for way in ways if "network" in way))
+    said = f" Read by {', '.join(read)}." if read else ""
+    return said + (f" Networks: {', '.join(seen)}." if seen else "")
+
+
+def _cell(field: str, entry: dict[str, Any] | None, tied: bool) -> list[Any] | None:
+    """[value, low, high, tied], and what to say in place of a value; None where there is no number."""
     if entry is None:
         return None
-    return [*(_short(entry.get(key)) for key in ("value", "low", "high")), int(tied)]
+    numbers = [*(_short(entry.get(key)) for key in ("value", "low", "high")), int(tied)]
+    return numbers if numbers[0] is not None else [*numbers, "exact" if field == "psnr" else "none"]
 
 
 def _short(value: float | None) -> float | None:
@@ -174,14 +184,16 @@ def command(result: Result) -> str:
     data = told["data"]
     numbers = (number for number in result.metrics if not of_one(number))
     metrics = list(dict.fromkeys(name for number in numbers if (name := metric_of(number))))
-    words = ["tokbench", "eval", told["adapter"].get("source", result.adapter), "--data", result.dataset]
+    task, _, rest = result.task.partition("-")
+    words = ["tokbench", "eval", told["adapter"].get("source", result.adapter)]
+    if task != "generate" or not told.get("reference"):  # samples are compared with the one or with the other
+        words += ["--data", result.dataset]
     if data["limit"]:
         words += ["--limit", str(data["limit"])]
     if data["own_size"] not in (None, data["width"]) and data["width"] == data["height"]:
         words += ["--size", str(data["width"])]
     if told["protocol"]["name"] != "tokbench":
         words += ["--protocol", told["protocol"]["name"]]
-    task, _, rest = result.task.partition("-")
     if task != "reconstruct":
         words += ["--task", task]
     if task == "truncate":

@@ -35,8 +35,8 @@
 
   const shown = (cell, digits) => {
     if (!cell) return "–";
-    const [value, low, high] = cell;
-    if (value === null) return "exact";
+    const [value, low, high, , words] = cell;
+    if (value === null) return words;
     const said = (number) => number.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
     return said(value) + (low === null || low === undefined || high === low ? "" : " ± " + said((high - low) / 2));
   };
