@@ -21,16 +21,21 @@ torch.set_num_threads(1)  # pytest runs in several processes
 
 
 ONCE = {
-    "test_adapters", "test_audit", "test_compare", "test_generate", "test_generate_command", "test_halves",
-    "test_merge", "test_metrics", "test_perturb_result", "test_precision", "test_properties", "test_prune_run",
-    "test_pruning", "test_pruning_methods", "test_quantizers", "test_quantizers_library", "test_ranks", "test_report",
-    "test_results", "test_resume", "test_torchscript", "test_zoo",
+    "test_ablations", "test_adapters", "test_arrays", "test_audit", "test_bins", "test_coding", "test_compare",
+    "test_contract_errors", "test_faults_files", "test_faults_results", "test_generate", "test_generate_command",
+    "test_generators", "test_halves", "test_merge", "test_metrics", "test_nn", "test_official", "test_perturb",
+    "test_perturb_result", "test_precision", "test_priors", "test_properties", "test_prune_run", "test_pruning",
+    "test_pruning_methods", "test_quantizers", "test_quantizers_codebooks", "test_quantizers_library",
+    "test_quantizers_residual", "test_quantizers_scalars", "test_ranks", "test_rates", "test_report_data",
+    "test_report_page", "test_results", "test_resume", "test_study", "test_torchscript", "test_words", "test_zoo",
 }  # fmt: skip
 """Files of which every test is marked `once`."""
 
-TOGETHER = (
-    "test_ranks", "test_zoo", "test_resume", "test_report", "test_torch_fidelity", "test_precision", "test_prune_run",
-)  # fmt: skip
+TOGETHER = {
+    "test_ranks": "ranks", "test_zoo": "zoo", "test_resume": "resume", "test_report_data": "report",
+    "test_report_page": "report", "test_torch_fidelity": "torch-fidelity", "test_precision": "precision",
+    "test_prune_run": "prune",
+}  # fmt: skip
 """Files whose tests share what takes long to make: one process runs each, and these first."""
 
 
@@ -39,8 +44,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.stem in ONCE:
             item.add_marker("once")
-        if item.path.stem in TOGETHER:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        if group := TOGETHER.get(item.path.stem):
+            item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: item.path.stem not in TOGETHER)
 
 

@@ -244,7 +244,8 @@ def _sheets(
             ) -> dict[str, Any]:
                 sheet = worst.picture(shown, adapter, dataset, seed=seed)
                 file = _saved(sheet, path, out)
-                return {"title": title, "file": file, "width": sheet.width, "height": sheet.height}
+                told = [f"{case.image}: {', '.join(case.told)}" for case in shown]
+                return {"title": title, "file": file, "width": sheet.width, "height": sheet.height, "told": told}
 
             made.append(_once(folder / f"{stem}.json", about, make))
     return made

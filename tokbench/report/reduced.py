@@ -75,7 +75,7 @@ def _values(row: dict[str, Any], batches: Sequence[int]) -> list[list[Any] | Non
             cells += [None, None]
             continue
         speedup = [told["value"], told["low"], told["high"], 0]
-        cells += [speedup if told["measured"] else [None, None, None, 0, NONE], [told["ms"], None, None, 0]]
+        cells += [speedup if told["measured"] else [None, None, None, 0, None, NONE], [told["ms"], None, None, 0]]
     return cells
 
 

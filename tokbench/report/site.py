@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import jinja2
 import markdown_it
@@ -21,7 +22,7 @@ from tokbench.leaderboard import column_of, read_all
 from tokbench.plugins import adapter_files, read_variant, slug
 from tokbench.pruning.facts import load_all
 from tokbench.report import reduced
-from tokbench.report.charts import address, charts
+from tokbench.report.charts import charts
 from tokbench.report.pictures import Pictures, pictures
 from tokbench.report.tables import tables
 from tokbench.result import Result
@@ -31,8 +32,8 @@ LIBRARY = "window.vegaEmbed = vegaEmbed;"
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
-_CARD = re.compile(r'href="\.\./([A-Za-z0-9_]+)/README\.md"')
-_LOCAL = re.compile(r'<a href="(?!https?:|[A-Za-z0-9_]+\.html)[^"]*">(.*?)</a>', re.DOTALL)
+_LINK = re.compile(r'<a href="([^"]*)">(.*?)</a>', re.DOTALL)
+_CARD = re.compile(r"\.\./([A-Za-z0-9_]+)/README\.md")
 
 Progress = Callable[[str, int, int], None]
 
@@ -127,11 +128,21 @@ def card(files: dict[str, Path], family: str) -> str:
         return markupsafe.Markup("<h1>{}</h1><p>It has no card.</p>").format(family)
     text = _COMMENT.sub("", readme.read_text(encoding="utf-8"))
     html: str = markdown_it.MarkdownIt("commonmark", {"html": False}).enable("table").disable("image").render(text)
-    return _LOCAL.sub(r"\1", _CARD.sub(r'href="\1.html"', html))
+    pages = {name.partition(".")[0] for name in files}
+
+    def link(found: re.Match[str]) -> str:
+        address, text = found[1], found[2]
+        if (other := _CARD.fullmatch(address)) and other[1] in pages:
+            address = f"{slug(other[1])}.html"
+        elif not address.startswith(("https://", "http://")):
+            return text
+        return f'<a href="{address}">{text}</a>'
+
+    return _LINK.sub(link, html)
 
 
 def published(files: dict[str, Path]) -> dict[str, list[dict[str, Any]]]:
-    """By family: `[[reported]]` of its variants, each with number, value, of and source."""
+    """By family: `[[reported]]` of its variants, each with adapter, number, value, of and source."""
     found: dict[str, list[dict[str, Any]]] = {}
     for name, path in files.items():
         try:
@@ -142,8 +153,13 @@ def published(files: dict[str, Path]) -> dict[str, list[dict[str, Any]]]:
             if not {"number", "value", "of", "source"} <= one.keys() or not str(one["source"]).startswith("https://"):
                 raise AdapterError(f"{path}: each [[reported]] must give number, value, of and source (https://...)")
             title = column_of(one["number"])[1].title
-            found.setdefault(name.partition(".")[0], []).append(one | {"number": title})
+            found.setdefault(name.partition(".")[0], []).append(one | {"adapter": name, "number": title})
     return found
+
+
+def address(table: dict[str, Any], row: dict[str, Any]) -> str:
+    """Where a row stands on the page."""
+    return "#" + urlencode({"table": table["name"], "row": row["adapter"]})
 
 
 def _rows(family: str, made: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
@@ -154,7 +170,7 @@ def _rows(family: str, made: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
             if row["family"] != family:
                 continue
             told = [
-                f"{column['title']} {cell[0]:,.{column['digits']}f}"
+                f"{column['title']} {_said(cell, column['digits'])}"
                 for column, cell in zip(table["columns"], row["values"], strict=True)
                 if cell and cell[0] is not None and column["first"]
             ]
@@ -167,6 +183,12 @@ def _rows(family: str, made: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
                 }
             )
     return found
+
+
+def _said(cell: list[Any], digits: int) -> str:
+    value, low, high = cell[:3]
+    spread = "" if low is None or low == high else f" ± {(high - low) / 2:,.{digits}f}"
+    return f"{value:,.{digits}f}{spread}"
 
 
 def _weights(family: str, found: Sequence[Result]) -> list[dict[str, str]]:

@@ -14,6 +14,7 @@ from tokbench.compare import difference, made_alike
 from tokbench.errors import ResultError
 from tokbench.leaderboard import Column
 from tokbench.metrics import metric_of
+from tokbench.protocol import protocols
 from tokbench.result import Result
 
 FIRST = (
@@ -65,7 +66,7 @@ def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> 
                 "family": result.adapter.partition(".")[0],
                 "kinds": kinds(result, layouts),
                 "values": [
-                    _cell(column.field, row.get((label, column.field)), result.adapter in ties[place])
+                    _cell(column.field, row.get((label, column.field)), result.adapter in ties[place], result)
                     for place, (label, column) in enumerate(shown)
                 ],
                 "made": made(result, ways),
@@ -74,7 +75,7 @@ def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> 
         ],
         "ways": ways,
         "curves": {
-            result.adapter: {field: row["", field]["value"] for field in curves if ("", field) in row}
+            result.adapter: {field: _cell(field, row.get(("", field)), False, result) for field in curves}
             for result, row in zip(results, rows, strict=True)
         },
     }  # fmt: skip
@@ -89,27 +90,32 @@ def _readers(results: Sequence[Result]) -> str:
     return said + (f" Networks: {', '.join(seen)}." if seen else "")
 
 
-def _cell(field: str, entry: dict[str, Any] | None, tied: bool) -> list[Any] | None:
-    """[value, low, high, tied], and what to say in place of a value; None where there is no number."""
-    if entry is None:
+def _cell(field: str, entry: dict[str, Any] | None, tied: bool, result: Result) -> list[Any] | None:
+    """[value, low, high, tied, n, what to say in place of a value]; the last two only where n is not the images' own,
+    or there is no value. None where there is no number."""
+    if entry is None or (entry["value"] is None and field != "psnr"):
         return None
     numbers = [*(_short(entry.get(key)) for key in ("value", "low", "high")), int(tied)]
-    return numbers if numbers[0] is not None else [*numbers, "exact" if field == "psnr" else "none"]
+    images = result.num_images
+    n = entry.get("n", images)
+    if numbers[0] is None:
+        return [*numbers, n, "exact"]
+    return numbers if n == images else [*numbers, n]
 
 
 def _short(value: float | None) -> float | None:
-    """Six digits: more than any interval leaves sure."""
-    return None if value is None else float(f"{value:.6g}")
+    """Ten digits: more than any interval leaves sure, and as many as a count can have."""
+    return None if value is None else float(f"{value:.10g}")
 
 
 def _tied(column: Column, label: str, results: Sequence[Result], rows: Sequence[dict[Any, Any]]) -> set[str]:
     """The best row's adapter and those whose paired difference from it may be noise; none where a number has no better
-    or worse, or stands in one row."""
+    or worse, or stands in one row. The images themselves do not take part."""
     number, key = column.field, (label, column.field)
     having = [
         (row[key]["value"], result)
         for result, row in zip(results, rows, strict=True)
-        if key in row and row[key]["value"] is not None
+        if key in row and row[key]["value"] is not None and result.adapter != "identity"
     ]
     if column.more is None or len(having) < 2:
         return set()
@@ -186,14 +192,16 @@ def command(result: Result) -> str:
     metrics = list(dict.fromkeys(name for number in numbers if (name := metric_of(number))))
     task, _, rest = result.task.partition("-")
     words = ["tokbench", "eval", told["adapter"].get("source", result.adapter)]
+    named = data["own_size"] is not None  # else it is a folder, which was called by its name and a hash of its files
     if task != "generate" or not told.get("reference"):  # samples are compared with the one or with the other
-        words += ["--data", result.dataset]
+        words += ["--data", result.dataset if named else f"THE FOLDER OF {result.dataset}"]
     if data["limit"]:
         words += ["--limit", str(data["limit"])]
-    if data["own_size"] not in (None, data["width"]) and data["width"] == data["height"]:
+    square = data["width"] == data["height"]
+    if square and data["own_size"] != data["width"] and (named or task != "generate"):
         words += ["--size", str(data["width"])]
-    if told["protocol"]["name"] != "tokbench":
-        words += ["--protocol", told["protocol"]["name"]]
+    if (protocol := told["protocol"]["name"]) != "tokbench":
+        words += ["--protocol", protocol if protocol in protocols() else f"{protocol}.toml"]
     if task != "reconstruct":
         words += ["--task", task]
     if task == "truncate":
@@ -209,4 +217,7 @@ def command(result: Result) -> str:
         words += ["--seed", str(told["seed"])]
     if told["precision"] != "float32":
         words += ["--precision", told["precision"]]
-    return shlex.join(words)
+    sizes = {way["batch_size"] for way in told["metrics"].values() if "batch_size" in way}
+    if len(sizes) == 1 and (size := sizes.pop()) != "16":  # speeds depend on it
+        words += ["--batch-size", size]
+    return shlex.join([*words, "--device", told["device"]])

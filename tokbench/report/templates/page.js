@@ -10,49 +10,50 @@
   const options = (select, values, chosen, names = values) => {
     select.replaceChildren(...values.map((value, i) => make("option", names[i], { value, selected: value === chosen })));
   };
+  const sorted = (values) => [...new Set(values)].sort();
+  const place = (text, count) => { // a place in a list from an address, which may hold anything
+    const asked = Number(text);
+    return Number.isInteger(asked) && asked >= 0 && asked < count ? asked : 0;
+  };
   const filters = ["dataset", "task", "size", "protocol"];
-  let state = {};
+  let state = {}, seen = null; // seen: the row that was scrolled to
 
   // What is shown is in the address, and only there.
+  const asked = () => new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
   function read() {
-    const hash = location.hash.slice(1);
-    const asked = new URLSearchParams(hash.includes("=") ? hash : "");
-    state = Object.fromEntries(asked);
-    const fits = data.tables.filter((one) => filters.every((key) => !state[key] || one[key] === state[key]));
-    state.fits = fits.length ? fits : data.tables;
+    state = Object.fromEntries(asked());
+    state.fits = data.tables.filter((one) => filters.every((key) => !state[key] || one[key] === state[key]));
     state.shown = state.fits.find((one) => one.name === state.table) || state.fits[0];
-    const columns = state.shown ? state.shown.columns.map((one) => one.field + (one.label ? "|" + one.label : "")) : [];
-    state.names = columns;
-    state.columns = state.cols ? state.cols.split(",").filter((one) => columns.includes(one))
-      : columns.filter((_, i) => state.shown.columns[i].first);
+    state.names = state.shown ? state.shown.columns.map((one) => one.field + (one.label ? "|" + one.label : "")) : [];
+    const chosen = state.cols ? state.cols.split(",").filter((one) => state.names.includes(one)) : [];
+    state.columns = chosen.length ? chosen : state.names.filter((_, i) => state.shown.columns[i].first);
   }
   function write(change) {
-    const kept = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
+    const kept = asked();
     for (const [key, value] of Object.entries(change)) value ? kept.set(key, value) : kept.delete(key);
     history.replaceState(null, "", "#" + kept);
     draw();
   }
+  const go = (table, row) => write({ table, row, family: "", kind: "", ...Object.fromEntries(filters.map((key) => [key, ""])) });
 
+  const said = (number, digits) => number.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
   const shown = (cell, digits) => {
     if (!cell) return "–";
-    const [value, low, high, , words] = cell;
+    const [value, low, high, , , words] = cell;
     if (value === null) return words;
-    const said = (number) => number.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
-    return said(value) + (low === null || low === undefined || high === low ? "" : " ± " + said((high - low) / 2));
+    return said(value, digits) + (low === null || low === undefined || high === low ? "" : " ± " + said((high - low) / 2, digits));
   };
 
-  function drawTable() {
-    const table = state.shown;
-    options(at("table"), state.fits.map((one) => one.name), table.name);
-    for (const key of filters) {
-      const values = [...new Set(data.tables.map((one) => one[key]))].sort();
-      options(at(key), ["", ...values], state[key] || "", ["all", ...values]);
-    }
-    const kinds = [...new Set(table.rows.flatMap((row) => row.kinds))].sort();
+  function drawControls() {
+    for (const key of filters) options(at(key), ["", ...sorted(data.tables.map((one) => one[key]))], state[key] || "", ["all", ...sorted(data.tables.map((one) => one[key]))]);
+    const kinds = sorted([...data.tables.flatMap((one) => one.rows).flatMap((row) => row.kinds), ...(state.kind ? [state.kind] : [])]);
     options(at("kind"), ["", ...kinds], state.kind || "", ["all", ...kinds]);
     if (document.activeElement !== at("family")) at("family").value = state.family || "";
     at("published").checked = Boolean(state.published);
-    at("legend").textContent = table.legend;
+    options(at("table"), state.fits.map((one) => one.name), state.shown?.name);
+  }
+
+  function drawColumns(table) {
     if (at("columns").dataset.table !== table.name) { // made anew only then, so that a box keeps the focus
       at("columns").dataset.table = table.name;
       at("columns").replaceChildren(...table.columns.map((column, i) => {
@@ -67,27 +68,44 @@
       }));
     }
     at("columns").querySelectorAll("input").forEach((box, i) => { box.checked = state.columns.includes(state.names[i]); });
+  }
+
+  function inOrder(rows, by, way) {
+    const column = state.names.indexOf(by);
+    if (by !== "adapter" && column < 0) return rows;
+    const key = (row) => (by === "adapter" ? row.adapter : row.values[column]?.[0]);
+    const empty = (value) => value === null || value === undefined;
+    return [...rows].sort((a, b) => {
+      const [x, y] = [key(a), key(b)];
+      if (empty(x) || empty(y)) return empty(x) - empty(y); // rows without the number come last, either way
+      const order = typeof x === "string" ? x.localeCompare(y) : x - y;
+      return way === "down" ? -order : order;
+    });
+  }
+
+  function drawTable() {
+    const table = state.shown;
+    if (!table) {
+      at("legend").textContent = "No table fits these choices.";
+      at("count").textContent = "";
+      at("columns").replaceChildren();
+      delete at("columns").dataset.table;
+      at("rows").tHead.replaceChildren();
+      at("rows").tBodies[0].replaceChildren();
+      return;
+    }
+    at("legend").textContent = table.legend;
+    drawColumns(table);
     const places = state.columns.map((name) => state.names.indexOf(name));
     const [by, way] = (state.sort || "").split(":");
-    const sorted = state.names.indexOf(by);
-    let rows = table.rows.filter((row) => (!state.family || row.adapter.includes(state.family)) && (!state.kind || row.kinds.includes(state.kind)));
-    if (by === "adapter" || sorted >= 0) {
-      const key = (row) => (by === "adapter" ? row.adapter : row.values[sorted] && row.values[sorted][0]);
-      const empty = (value) => value === null || value === undefined;
-      rows = [...rows].sort((a, b) => {
-        const [x, y] = [key(a), key(b)];
-        if (empty(x) || empty(y)) return empty(x) - empty(y); // rows without the number come last, either way
-        const order = typeof x === "string" ? x.localeCompare(y) : x - y;
-        return way === "down" ? -order : order;
-      });
-    }
+    const family = (state.family || "").toLowerCase();
+    const rows = inOrder(table.rows.filter((row) => row.family.toLowerCase().includes(family) && (!state.kind || row.kinds.includes(state.kind))), by, way);
     const head = (title, name, more) => {
       const cell = make("th", undefined, { scope: "col" });
       const arrow = by === name ? (way === "down" ? " ▼" : " ▲") : "";
       const button = make("button", title + (more === null ? "" : more ? " ↑" : " ↓") + arrow);
       button.addEventListener("click", () => {
-        const best = more ? "down" : "up";
-        const next = by !== name ? best : way === "down" ? "up" : "down";
+        const next = by !== name ? (more ? "down" : "up") : way === "down" ? "up" : "down";
         write({ sort: name + ":" + next });
         at("rows").querySelector(`thead th[data-name="${CSS.escape(name)}"] button`)?.focus();
       });
@@ -98,50 +116,51 @@
     };
     const line = make("tr");
     line.append(head("adapter", "adapter", null), ...places.map((i) => head(table.columns[i].title, state.names[i], table.columns[i].more)));
-    const published = state.published ? [...new Set(table.rows.flatMap((row) => (data.published[row.family] || []).map((one) => one.number)))] : [];
-    line.append(...published.map((number) => make("th", "published " + number, { scope: "col" })));
+    if (state.published) line.append(make("th", "published elsewhere", { scope: "col", className: "other" }));
     at("rows").tHead.replaceChildren(line);
     at("rows").tBodies[0].replaceChildren(...rows.map((row) => {
-      const tr = make("tr");
+      const tr = make("tr", undefined, { className: row.adapter === state.row ? "marked" : "" });
       tr.dataset.adapter = row.adapter;
-      if (row.adapter === state.row) tr.className = "marked";
       const name = make("th", undefined, { scope: "row" });
       const page = data.pages[row.family];
       name.append(page ? make("a", row.adapter, { href: page }) : row.adapter);
-      tr.append(name, ...places.map((i) => {
-        const cell = row.values[i];
-        const td = make("td");
-        if (!cell) { td.textContent = "–"; return td; }
-        const best = cell[3] === 1;
-        if (best) td.className = "tied";
-        const button = make("button", (best ? "≈ " : "") + shown(cell, table.columns[i].digits));
-        button.title = "How was this made?";
-        button.addEventListener("click", () => explain(row, table, i));
-        td.append(button);
-        return td;
-      }), ...published.map((number) => {
-        const told = (data.published[row.family] || []).filter((one) => one.number === number);
-        const td = make("td", undefined, { className: told.length ? "other" : "" });
-        told.forEach((one, i) => {
-          if (i) td.append(", ");
-          td.append(make("a", String(one.value), { href: one.source, rel: "noreferrer", title: one.of }));
-        });
-        return td;
-      }));
+      tr.append(name, ...places.map((i) => drawCell(table, row, i)));
+      if (state.published) tr.append(drawPublished(row));
       return tr;
     }));
     at("count").textContent = `${rows.length} of ${table.rows.length} rows`;
-    if (state.row) at("rows").querySelector("tr.marked")?.scrollIntoView({ block: "center" });
+  }
+
+  function drawCell(table, row, i) {
+    const cell = row.values[i], td = make("td");
+    if (!cell) { td.textContent = "–"; return td; }
+    if (cell[3] === 1) td.className = "tied";
+    const button = make("button", (cell[3] === 1 ? "≈ " : "") + shown(cell, table.columns[i].digits), { title: "How was this made?" });
+    button.addEventListener("click", () => explain(row, table, i));
+    td.append(button);
+    return td;
+  }
+
+  function drawPublished(row) { // of that very variant, or where none is known of it, of its family's
+    const all = data.published[row.family] || [], own = all.filter((one) => one.adapter === row.adapter);
+    const td = make("td", undefined, { className: "other" });
+    td.append(...(own.length ? own : all).map((one) => {
+      const said = make("div", `${one.number} ${one.value}, ${one.of} `);
+      said.append(make("a", "source", { href: one.source, rel: "noreferrer" }));
+      return said;
+    }));
+    return td;
   }
 
   function explain(row, table, i) {
-    const column = table.columns[i], made = row.made, own = table.ways[made.numbers[column.field]] || {};
-    at("made-title").textContent = `${column.title} of ${row.adapter}: ${shown(row.values[i], column.digits)}`;
+    const column = table.columns[i], made = row.made, cell = row.values[i], own = table.ways[made.numbers[column.field]] || {};
+    at("made-title").textContent = `${column.title} of ${row.adapter}: ${shown(cell, column.digits)}`;
     const list = make("dl");
     const say = (key, value) => { if (value !== undefined && value !== "" && value !== null) list.append(make("dt", key), make("dd", typeof value === "object" ? JSON.stringify(value) : String(value))); };
-    const [, low, high] = row.values[i];
+    const [, low, high, , n] = cell;
     if (low !== null && low !== undefined) say("95 % interval", `${low.toPrecision(6)} to ${high.toPrecision(6)}`);
-    say("N", made.n); say("data", made.data); say("protocol", made.protocol); say("reference", made.reference);
+    say("N", n === undefined || n === null || n === made.n ? made.n : `${n} (in ${made.n} images)`);
+    say("data", made.data); say("protocol", made.protocol); say("reference", made.reference);
     for (const [key, value] of Object.entries(own)) say(key, value);
     for (const [key, value] of Object.entries(made.adapter)) say("adapter: " + key, value);
     say("seed", made.seed); say("precision", made.precision); say("device", made.device);
@@ -154,11 +173,10 @@
   function drawPlot() {
     const plots = data.plots;
     if (!plots.length) { at("plot-note").textContent = "There are no results to plot yet."; return; }
-    const titles = plots.map((one) => (one.table ? `${one.title} (${one.table})` : one.title));
-    const chosen = Math.min(Number(state.plot) || 0, plots.length - 1);
+    const titles = plots.map((one) => `${one.title} (${one.table})`);
+    const chosen = place(state.plot, plots.length), plot = plots[chosen];
     options(at("plot"), plots.map((_, i) => String(i)), String(chosen), titles);
-    at("plot-note").textContent = plots[chosen].note;
-    at("figure").setAttribute("aria-label", titles[chosen]);
+    at("plot-note").textContent = plot.note;
     const dark = matchMedia("(prefers-color-scheme: dark)").matches;
     const now = chosen + (dark ? "d" : "l");
     if (now === drawn || !window.vegaEmbed) return;
@@ -167,10 +185,22 @@
     const config = {
       background: "transparent", view: { stroke: line },
       axis: { labelColor: text, titleColor: text, gridColor: line, domainColor: line, tickColor: line },
-      legend: { labelColor: text, titleColor: text, orient: "bottom" }, title: { color: text },
+      legend: { labelColor: text, titleColor: text, orient: "bottom", columns: matchMedia("(max-width: 600px)").matches ? 2 : 8 }, title: { color: text },
     };
-    
-    window.vegaEmbed(at("figure"), { ...plots[chosen].spec, config }, { renderer: "svg", actions: false });
+    window.vegaEmbed(at("figure"), { ...plot.spec, config }, { renderer: "svg", actions: false }).then(({ view }) => {
+      view.addEventListener("click", (_, item) => { if (item?.datum?.row) go(plot.table, item.datum.row); });
+    });
+    const [x, y] = plot.axes; // the same for those who cannot see or point
+    const head = make("tr");
+    head.append(...["", x, y].map((title) => make("th", title, { scope: "col" })));
+    at("points").tHead.replaceChildren(head);
+    at("points").tBodies[0].replaceChildren(...plot.points.map((point) => {
+      const tr = make("tr"), th = make("th", undefined, { scope: "row" }), button = make("button", point[0]);
+      button.addEventListener("click", () => go(plot.table, point[3]));
+      th.append(button);
+      tr.append(th, make("td", String(point[1])), make("td", String(point[2])));
+      return tr;
+    }));
   }
 
   function drawPictures() {
@@ -184,24 +214,23 @@
     options(at("left"), names, left);
     options(at("right"), names, right);
     at("error").checked = Boolean(state.error);
-    const zoom = Number(state.zoom) || 2;
+    const zoom = ["1", "2", "4"].includes(state.zoom) ? Number(state.zoom) : 2;
     at("zoom").value = String(zoom);
     const file = (name) => (name === "original" ? image.file : made[name][image.name][state.error ? "error" : "file"]);
     for (const [img, name] of [[at("under"), right], [at("above"), left]]) {
-      Object.assign(img, { src: file(name), alt: `${image.name}, ${name}`, width: image.width * zoom, height: image.height * zoom });
+      Object.assign(img, { alt: `${image.name}, ${name}`, width: image.width * zoom, height: image.height * zoom, src: file(name) });
     }
     slide();
     const told = [left, right].filter((name) => name !== "original").map((name) => `${name}: ${made[name][image.name].told}`);
     at("numbers").textContent = told.join(" · ");
-    const having = Object.keys(worst);
-    const of = having.includes(state.worst) ? state.worst : having[0];
+    const having = Object.keys(worst), of = having.includes(state.worst) ? state.worst : having[0];
     if (!of) return;
     const by = Object.keys(worst[of]).includes(state.by) ? state.by : Object.keys(worst[of])[0];
     options(at("worst-of"), having, of);
     options(at("worst-by"), Object.keys(worst[of]), by);
     at("worst").replaceChildren(...worst[of][by].map((one) => {
       const figure = make("figure");
-      for (const src of [one.original, one.file]) figure.append(make("img", undefined, { src, loading: "lazy", alt: `${one.name}, ${src === one.file ? of : "original"}`, width: 128, height: 128 }));
+      for (const src of [one.original, one.file]) figure.append(make("img", undefined, { loading: "lazy", alt: `${one.name}, ${src === one.file ? of : "original"}`, width: 128, height: 128, src }));
       figure.append(make("figcaption", `${one.name}: ${one.told}`));
       return figure;
     }));
@@ -209,33 +238,40 @@
   function drawSheet() {
     const { sheets } = data.pictures;
     if (!sheets.length) return;
-    const chosen = Math.min(Number(state.sheet) || 0, sheets.length - 1);
+    const chosen = place(state.sheet, sheets.length);
     options(at("sheet"), sheets.map((_, i) => String(i)), String(chosen), sheets.map((one) => one.title));
-    const { file: src, title: alt, width, height } = sheets[chosen];
-    Object.assign(at("sheet-shown"), { src, alt, width, height });
+    const { file: src, title: alt, width, height, told } = sheets[chosen];
+    Object.assign(at("sheet-shown"), { alt, width, height, src });
+    at("sheet-told").replaceChildren(...told.map((text) => make("li", text)));
   }
   const slide = () => { at("over").style.width = at("slider").value + "%"; };
 
   function draw() {
     read();
-    if (state.shown) drawTable();
+    drawControls();
+    drawTable();
     drawPlot();
     drawPictures();
     drawSheet();
+    if (state.row && state.row !== seen) at("rows").querySelector("tr.marked")?.scrollIntoView({ block: "center" });
+    seen = state.row;
   }
 
+  const says = (id, key = id) => at(id)?.addEventListener("change", (event) => write({ [key]: event.target.type === "checkbox" ? (event.target.checked ? "1" : "") : event.target.value }));
   at("table").addEventListener("change", (event) => write({ table: event.target.value, row: "", cols: "", sort: "" }));
   for (const key of filters) at(key).addEventListener("change", (event) => write({ [key]: event.target.value, table: "" }));
   at("family").addEventListener("input", (event) => write({ family: event.target.value }));
-  at("kind").addEventListener("change", (event) => write({ kind: event.target.value }));
-  at("published").addEventListener("change", (event) => write({ published: event.target.checked ? "1" : "" }));
-  at("plot").addEventListener("change", (event) => write({ plot: event.target.value }));
-  for (const key of ["image", "left", "right", "zoom"]) at(key)?.addEventListener("change", (event) => write({ [key]: event.target.value }));
-  at("error")?.addEventListener("change", (event) => write({ error: event.target.checked ? "1" : "" }));
-  at("sheet")?.addEventListener("change", (event) => write({ sheet: event.target.value }));
-  at("worst-of")?.addEventListener("change", (event) => write({ worst: event.target.value }));
-  at("worst-by")?.addEventListener("change", (event) => write({ by: event.target.value }));
+  for (const id of ["kind", "published", "plot", "image", "left", "right", "zoom", "error", "sheet"]) says(id);
+  says("worst-of", "worst");
+  says("worst-by", "by");
   at("slider")?.addEventListener("input", slide);
+  for (const link of document.querySelectorAll("nav a")) {
+    link.addEventListener("click", (event) => { // the address is for what is shown
+      event.preventDefault();
+      at(link.hash.slice(1)).scrollIntoView();
+    });
+  }
+  at("families").append(...sorted(data.tables.flatMap((one) => one.rows.map((row) => row.family))).map((value) => make("option", undefined, { value })));
   addEventListener("hashchange", draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawPlot);
   draw();
