@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import socket
 import threading
 import time
 import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from tokbench.cells import of_one
 from tokbench.cli.evaluate import eval_
 from tokbench.compare import difference
 from tokbench.dataset import describe
+from tokbench.errors import UsageError
 from tokbench.leaderboard import read_all
 from tokbench.metrics import metric_of
 from tokbench.plugins import adapter_files, dataset_folders
@@ -26,7 +30,7 @@ from tokbench.report import serve
 from tokbench.report.charts import _middle, charts, front
 from tokbench.report.pictures import pictures
 from tokbench.report.readme import rates
-from tokbench.report.site import published
+from tokbench.report.site import build, published
 from tokbench.report.tables import command, tables
 from tokbench.result import Result
 
@@ -254,29 +258,56 @@ def test_a_bin_stands_at_its_middle(span: str, middle: float | None) -> None:
     assert _middle(span) == middle
 
 
-def test_the_server_tells_of_changes(site: Path, tmp_path: Path) -> None:
-    results, said, until = tmp_path / "results", [], threading.Event()
-    shutil.copytree(site.parent / "results" / "toy.p8", results / "toy.p8")
-    serve.EVERY, before = 0.2, serve.EVERY
-    server = threading.Thread(
-        target=serve.serve, args=(results, tmp_path / "site", None, False, 0, said.append, until), daemon=True
-    )
+def _until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@contextmanager
+def _served(results: Path, out: Path, make: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a site that is looked at often."""
+    monkeypatch.setattr(serve, "EVERY", 0.2)
+    said: list[str] = []
+    until = threading.Event()
+    server = threading.Thread(target=serve.serve, args=(results, out, make, 0, said.append, until), daemon=True)
     try:
         server.start()
-        deadline = time.monotonic() + 60
-        while not said:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        address = said[0].split()[0]
+        _until(lambda: bool(said))
+        yield said[0].split()[0]
+    finally:
+        until.set()
+        server.join(20)
+
+
+def test_the_server_tells_of_changes(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results, out = tmp_path / "results", tmp_path / "site"
+    shutil.copytree(site.parent / "results" / "toy.p8", results / "toy.p8")
+    with _served(results, out, lambda: build(results, out, None, False), monkeypatch) as address:
         assert address.startswith("http://127.0.0.1:")
         first = urllib.request.urlopen(f"{address}stamp").read()
         assert b"tokbench" in urllib.request.urlopen(address).read()
         shutil.copytree(site.parent / "results" / "jpeg.q50", results / "jpeg.q50")
-        while urllib.request.urlopen(f"{address}stamp").read() == first:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        _until(lambda: urllib.request.urlopen(f"{address}stamp").read() != first)
         assert b"jpeg.q50" in urllib.request.urlopen(address).read()
-    finally:
-        until.set()
-        server.join(20)
-        serve.EVERY = before
+
+
+def test_what_changes_while_the_site_is_made_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results, out, held = tmp_path / "results", tmp_path / "site", []
+    (results / "x").mkdir(parents=True)
+    out.mkdir()
+
+    def make() -> Path:
+        held.append(len(list(results.glob("x/*.json"))))
+        (results / "x" / "samples-reconstruct.json").write_text("{}")
+        return out
+
+    with _served(results, out, make, monkeypatch):
+        _until(lambda: len(held) == 2)
+    assert held == [0, 1]
+
+
+def test_a_taken_port_is_named_before_anything_is_made(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UsageError, match="give another --port"):
+        serve.serve(tmp_path, tmp_path, lambda: pytest.fail("made"), taken.getsockname()[1], print)

@@ -68,5 +68,10 @@ def view(results: Path, out: Path, pictures: bool, port: int, root: Path | None)
     """Serve the site on this machine alone, and make it again when results change. Ctrl-C ends it."""
     _needs()
     from tokbench.report.serve import serve
+    from tokbench.report.site import build
 
-    serve(results, out, root, pictures, port, say)
+    def make() -> Path:
+        with progress_bar() as bar:
+            return build(results, out, root, pictures, bar)
+
+    serve(results, out, make, port, say)

@@ -9,7 +9,6 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from tokbench.errors import TokbenchError, UsageError
-from tokbench.report.site import build
 
 EVERY = 2.0
 """Seconds between looks at the results."""
@@ -46,34 +45,34 @@ class Site(SimpleHTTPRequestHandler):
 def serve(
     results: Path,
     out: Path,
-    root: Path | None,
-    pictures: bool,
+    make: Callable[[], Path],
     port: int,
     say: Callable[[str], None],
     until: threading.Event | None = None,
 ) -> None:
-    """Until Ctrl-C (or `until` is set). Raises UsageError where the port is taken."""
+    """What `make` makes of `results` in `out`, until Ctrl-C (or `until` is set). Raises UsageError where the port is
+    taken."""
     until = until or threading.Event()
-    build(results, out, root, pictures)
-    Site.stamp = state_of(results)
-    try:
+    try:  # before what takes long
         server = ThreadingHTTPServer(("127.0.0.1", port), partial(Site, directory=str(out)))
     except OSError as error:
         raise UsageError(f"port {port} cannot be used ({error.strerror}); give another --port") from error
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    say(f"http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)")
-    try:
-        while not until.wait(EVERY):
-            if (now := state_of(results)) == Site.stamp:
-                continue
-            try:
-                build(results, out, root, pictures)
-                say("made again: results have changed")
-            except TokbenchError as error:  # a file that is half written, say: the next look will find it whole
-                say(f"not made again: {error}")
-            Site.stamp = now
-    except KeyboardInterrupt:
-        say("stopped")
-    finally:
-        server.shutdown()
-        server.server_close()
+    with server:
+        Site.stamp = state_of(results)  # before, too: what changes meanwhile may not be in the site
+        make()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        say(f"http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)")
+        try:
+            while not until.wait(EVERY):
+                if (now := state_of(results)) == Site.stamp:
+                    continue
+                try:
+                    make()
+                    say("made again: results have changed")
+                except TokbenchError as error:  # a file that is half written, say: the next look will find it whole
+                    say(f"not made again: {error}")
+                Site.stamp = now
+        except KeyboardInterrupt:
+            say("stopped")
+        finally:
+            server.shutdown()

@@ -198,7 +198,7 @@
       const tr = make("tr"), th = make("th", undefined, { scope: "row" }), button = make("button", point[0]);
       button.addEventListener("click", () => go(plot.table, point[3]));
       th.append(button);
-      tr.append(th, make("td", String(point[1])), make("td", String(point[2])));
+      tr.append(th, ...point.slice(1, 3).map((value) => make("td", value === null ? "–" : String(Number(value.toPrecision(6))))));
       return tr;
     }));
   }
