@@ -34,7 +34,7 @@ demo: venv  ## install, evaluate codecs and the toy adapter on the embedded imag
 
 # One thread a test process: several processes with several threads each only wait for one another.
 test: lint .venv/.browser  ## install, check style and types, run the tests
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/pytest -n $(JOBS) --dist loadgroup
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/pytest -n $(JOBS)
 
 lint: venv  ## check style (ruff) and types (mypy)
 	.venv/bin/ruff check

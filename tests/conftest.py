@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,33 +21,47 @@ os.environ.setdefault("TOKBENCH_ROOT", str(ROOT))
 torch.set_num_threads(1)  # pytest runs in several processes
 
 
-ONCE = {
-    "test_ablations", "test_adapters", "test_arrays", "test_audit", "test_bins", "test_coding", "test_compare",
-    "test_contract_errors", "test_faults_files", "test_faults_results", "test_generate", "test_generate_command",
-    "test_generators", "test_halves", "test_merge", "test_metrics", "test_nn", "test_official", "test_perturb",
-    "test_perturb_result", "test_precision", "test_priors", "test_properties", "test_prune_run", "test_pruning",
-    "test_pruning_methods", "test_quantizers", "test_quantizers_codebooks", "test_quantizers_library",
-    "test_quantizers_residual", "test_quantizers_scalars", "test_ranks", "test_rates", "test_report_data",
-    "test_report_page", "test_results", "test_resume", "test_study", "test_torchscript", "test_words", "test_zoo",
+FINDS = {
+    "test_annotations", "test_readers", "test_readers_face", "test_readers_text", "test_taef2", "test_tokbench_layout",
 }  # fmt: skip
-"""Files of which every test is marked `once`."""
+"""Files of which some tests use the data or weights that this machine has, and are skipped where it has none."""
+
+FINDS_ONCE = {"test_adapters", *(path.stem for path in (ROOT / "tests" / "parity").glob("test_*.py"))}
+"""Files of which the same tests run everywhere, with weights of this machine or with others."""
 
 TOGETHER = {
     "test_ranks": "ranks", "test_zoo": "zoo", "test_resume": "resume", "test_report_data": "report",
     "test_report_page": "report", "test_torch_fidelity": "torch-fidelity", "test_precision": "precision",
     "test_prune_run": "prune",
 }  # fmt: skip
-"""Files whose tests share what takes long to make: one process runs each, and these first."""
+"""Files whose tests share what takes long to make: one process runs them all, and the largest sets first."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.stem in ONCE:
-            item.add_marker("once")
-        if group := TOGETHER.get(item.path.stem):
-            item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: item.path.stem not in TOGETHER)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.path.stem not in FINDS:
+        item.add_marker("once")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """`--dist loadgroup` puts groups into names of tests that pytest 9.2 no longer asks for."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return TOGETHER.get(Path(nodeid.partition("::")[0]).stem, nodeid)
+
+    return Together(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Tests that need neither data nor weights find none, wherever they run."""
+    with pytest.MonkeyPatch.context() as patched:
+        if item.path.stem not in FINDS | FINDS_ONCE:
+            patched.delenv("TOKBENCH_DATA", raising=False)
+            patched.delenv("TOKBENCH_WEIGHTS", raising=False)
+        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -59,31 +59,35 @@ def images(mark) -> tuple[torch.Tensor, torch.Tensor, list[Marked]]:
 
 
 @pytest.mark.parametrize("name", [name for name in METRICS if name not in ("cost", "speed", "ms_ssim")])
-@SETTINGS
-@given(dealt=deals(), data=st.data())
-def test_every_deal_of_images_gives_the_same_numbers(name: str, networks, images, dealt, data) -> None:
+def test_every_deal_of_images_gives_the_same_numbers(name: str, networks, images) -> None:
     model = load_adapter("identity").model
     whole = metrics.build(name, networks, model)
     whole.update(batch_of(list(range(COUNT)), images))
-    shards = []
-    for batches in dealt:
-        shard = metrics.build(name, networks, model)
-        for positions in batches:
-            shard.update(batch_of(positions, images))
-        shards.append(shard)
-    order = data.draw(st.permutations(range(len(shards))))
-    merged = shards[order[0]]
-    for position in order[1:]:
-        merged.merge(shards[position])
-    near = {"rel": 1e-9, "abs": 1e-9} if METRICS[name].network else {"rel": 0, "abs": 0}
-    found = merged.compute()
-    for number, value in whole.compute().items():
-        assert found[number] == pytest.approx(value, nan_ok=True, **near), number
-    halves = Halves("x", COUNT)
-    for number, made in whole.replicates(halves).items():
-        np.testing.assert_allclose(
-            merged.replicates(halves)[number].as_array(), made.as_array(), rtol=1e-7, atol=1e-9, err_msg=number
-        )
+    halves, near = Halves("x", COUNT), {"rel": 1e-9, "abs": 1e-9} if METRICS[name].network else {"rel": 0, "abs": 0}
+    values, replicates = whole.compute(), whole.replicates(halves)
+
+    @SETTINGS
+    @given(dealt=deals(), data=st.data())
+    def dealt_out(dealt, data) -> None:
+        shards = []
+        for batches in dealt:
+            shard = metrics.build(name, networks, model)
+            for positions in batches:
+                shard.update(batch_of(positions, images))
+            shards.append(shard)
+        order = data.draw(st.permutations(range(len(shards))))
+        merged = shards[order[0]]
+        for position in order[1:]:
+            merged.merge(shards[position])
+        found, made = merged.compute(), merged.replicates(halves)
+        for number, value in values.items():
+            assert found[number] == pytest.approx(value, nan_ok=True, **near), number
+        for number, expected in replicates.items():
+            np.testing.assert_allclose(
+                made[number].as_array(), expected.as_array(), rtol=1e-7, atol=1e-9, err_msg=number
+            )
+
+    dealt_out()
 
 
 @SETTINGS

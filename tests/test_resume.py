@@ -202,8 +202,8 @@ def test_a_cache_that_cannot_be_written_costs_only_resuming(folder: Path, networ
     assert any("kept in memory only" in text for text in told)
 
 
-COMMAND = [sys.executable, "-m", "tokbench", "eval", "toy.p8", "--metrics", "psnr,ssim,ms_ssim,fd_efficientnet"]
-COMMAND += ["--json", "--data", "samples", "--limit", "128"]
+COMMAND = [sys.executable, "-m", "tokbench", "eval", "toy.p8", "--metrics", "psnr,fd_efficientnet"]
+COMMAND += ["--json", "--data", "samples", "--limit", "96"]
 
 
 def started(out: Path, cache: Path) -> subprocess.Popen[str]:
@@ -238,7 +238,7 @@ def test_a_killed_process_goes_on_where_it_was(number: signal.Signals, tmp_path:
         assert "the same command goes on" in told
     assert not (tmp_path / "out" / "toy.p8").exists()
     kept = len(list((cache / "runs").glob("*/0*.npz")))
-    assert 1 <= kept < 4
+    assert 1 <= kept < 3
     again = started(tmp_path / "out", cache)
     out, told = again.communicate(timeout=240)
     assert again.returncode == 0, told
