@@ -19,6 +19,9 @@ from tokbench.nn.vit import QueryEncoder, Shape, Transformer, learned
 DATA = 0.6
 """Deviation to which pixels in [-1, 1] are brought, as the authors do: their "data_std"."""
 
+NEAR = 0.05
+"""The last part of the way, on which what is left of it no longer shrinks as a divisor."""
+
 
 def shifted(time: Tensor) -> Tensor:
     """Where the way from noise (0) to image (1) is at `time`: slow at first, where the coarse is decided."""
@@ -28,6 +31,9 @@ def shifted(time: Tensor) -> Tensor:
 class DAR(Bottlenecked):
     """`count` tokens in `groups` groups; `steps` Euler or Adams-Bashforth steps a group, in the group's own part of the
     way, on which it is trained.
+
+    The network finds the image, and the velocity follows from it: a patch of 8x8 px has 192 values, noise fills all of
+    them, and what passes through 128 would leave a third of it in the image (Li and He, arXiv:2511.13720).
 
     aligned: a step is told the tokens of its own group alone, so the first groups are a preview; False for the ablated
     twin, all of whose steps are told all tokens.
@@ -85,13 +91,17 @@ class DAR(Bottlenecked):
         rows = torch.arange(len(group), device=group.device)
         return conditions.unflatten(1, (self.groups, self.each))[rows, group]
 
+    def velocity(self, x: Tensor, left: Tensor, told: Tensor) -> Tensor:
+        """Of noised patches (B, N, 3 p p), of whose way so much is left (B,), given conditions (B, k, width)."""
+        return (x - self.denoiser(x, left, told).float()) / left.clamp(min=NEAR)[:, None, None]
+
     def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
         vectors, own = self.squeeze(self.latents(batch.images), progress)
         time = torch.rand(len(vectors), device=vectors.device)
         group = (time * self.groups).long().clamp(max=self.groups - 1)
         left = 1 - shifted(time)
         x, velocity = noised(self.patches(batch.images), left)
-        found = self.denoiser(x, left, self.told(self.conditions(vectors), group)).float()
+        found = self.velocity(x, left, self.told(self.conditions(vectors), group))
         terms = {"flow": (found - velocity).square().mean() / DATA**2, "bottleneck": own}
         if self.perceptual:
             made = self.images(x - left[:, None, None] * found)
@@ -112,7 +122,7 @@ class DAR(Bottlenecked):
             if not told.shape[1]:
                 return
             time = left[step].expand(len(x)).to(x)
-            velocity = self.denoiser(x, time, told)
+            velocity = self.velocity(x, time, told)
             length = float(left[step] - left[step + 1])
             led = velocity
             if before is not None:
