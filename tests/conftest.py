@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-from collections.abc import Iterator
+import runpy
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -177,6 +179,48 @@ def cli():
         return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="tokbench")
 
     return run
+
+
+class Command:
+    """A process that runs a tokbench command, used as one of `subprocess`."""
+
+    def __init__(self, arguments: Sequence[object], environment: Mapping[str, str], folder: Path) -> None:
+        # A process that has imported everything already forks: an interpreter that starts anew takes seconds to.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["tokbench.cli.evaluate", "tokbench.evaluate", "tokbench.readers.backend"])
+        self.printed = [folder / "stdout", folder / "stderr"]
+        given = {"arguments": list(map(str, arguments)), "environment": dict(environment)}
+        given["printed"] = list(map(str, self.printed))
+        code = str(ROOT / "tests" / "command.py")
+        self._process = context.Process(target=runpy.run_path, args=(code, {"given": given}))
+        self._process.start()
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    returncode = property(poll)
+
+    def send_signal(self, number: int) -> None:
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            self._process.kill()
+            raise AssertionError(f"still running after {timeout} s: {self.printed[1].read_text()}")
+        out, err = (path.read_text() if path.exists() else "" for path in self.printed)
+        return out, err
+
+
+@pytest.fixture(scope="session")
+def started(tmp_path_factory: pytest.TempPathFactory):
+    """Starts `tokbench` with arguments and an environment, in a process of its own."""
+
+    def start(arguments: Sequence[object], environment: Mapping[str, str]) -> Command:
+        return Command(arguments, environment, tmp_path_factory.mktemp("command"))
+
+    return start
 
 
 @pytest.fixture(scope="session")

@@ -24,17 +24,37 @@ def environment(cache: Path, **more: object) -> dict[str, str]:
     return os.environ | {"TOKBENCH_CACHE": str(cache), "OMP_NUM_THREADS": "1"} | {k: str(v) for k, v in more.items()}
 
 
-def alone(out: Path, cache: Path, what: Sequence[str] = WHAT) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "tokbench", "eval", *what, "--out", str(out)], env=environment(cache), check=True,
-        capture_output=True, timeout=200,
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def alone(started):
+    """One process, to its end."""
+
+    def run(out: Path, cache: Path, what: Sequence[str] = WHAT) -> None:
+        process = started(["eval", *what, "--out", out], environment(cache))
+        _, told = process.communicate(timeout=200)
+        assert process.returncode == 0, told
+
+    return run
 
 
-def torchrun(out: Path, cache: Path, ranks: int = 2, what: Sequence[str] = WHAT) -> subprocess.CompletedProcess[str]:
-    launch = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}", f"--master-port={free()}"]
+@pytest.fixture
+def both(started):
+    """Two ranks by themselves, as a launcher that does not watch over them would start them, with a cache or one each,
+    and what they are."""
+
+    def start(out: Path, *caches: Path, what: Sequence[str] = WHAT) -> list:
+        joined = {"WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free()}
+        return [
+            started(["eval", *what, "--out", out], environment(cache, RANK=rank, LOCAL_RANK=rank, **joined))
+            for rank, cache in zip((0, 1), caches * 2, strict=False)
+        ]
+
+    return start
+
+
+def torchrun(out: Path, cache: Path) -> subprocess.CompletedProcess[str]:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free()}"]
     return subprocess.run(
-        [*launch, "-m", "tokbench", "eval", *what, "--out", str(out)], env=environment(cache), text=True,
+        [*launch, "-m", "tokbench", "eval", *WHAT, "--out", str(out)], env=environment(cache), text=True,
         capture_output=True, timeout=200,
     )  # fmt: skip
 
@@ -45,17 +65,8 @@ def free() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(rank: int, port: int, out: Path, cache: Path) -> subprocess.Popen[str]:
-    """One rank by itself, as a launcher that does not watch over the others would start it."""
-    joined = environment(cache, RANK=rank, WORLD_SIZE=2, LOCAL_RANK=rank, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    return subprocess.Popen(
-        [sys.executable, "-m", "tokbench", "eval", *WHAT, "--out", str(out)], env=joined, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def expected(alone, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of one process."""
     folder = tmp_path_factory.mktemp("alone")
     alone(folder / "out", folder / "cache")
@@ -83,50 +94,51 @@ def test_two_processes_give_the_result_of_one(tmp_path: Path, expected: Path) ->
     assert not list((tmp_path / "cache" / "runs").iterdir())
 
 
-def test_samples_are_shared_and_references_are_not_paired_with_them(tmp_path: Path, samples: Path) -> None:
+def test_samples_are_shared_and_references_are_not_paired_with_them(
+    alone, both, tmp_path: Path, samples: Path, tiles: Path
+) -> None:
     """More samples than references; the first process looks at those, all of them."""
-    what = [f"images:{samples}", "--task", "generate", "--data", "samples", "--size", "32"]
+    what = [f"images:{samples}", "--task", "generate", "--data", str(tiles), "--size", "32"]
     what += ["--metrics", "fd_efficientnet,precision_recall_efficientnet"]
     alone(tmp_path / "alone", tmp_path / "one", what)
-    done = torchrun(tmp_path / "out", tmp_path / "cache", what=what)
-    assert done.returncode == 0, done.stderr
+    ranks = both(tmp_path / "out", tmp_path / "cache", what=what)
+    told = [process.communicate(timeout=200) for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], told
     equal(tmp_path / "out", tmp_path / "alone")
-    assert done.stdout.count("120 samples of 32x32 px against 108 images") == 1
+    assert sum(printed.count("60 samples of 32x32 px against 48 images") for printed, _ in told) == 1
 
 
 @pytest.fixture
 def samples(tmp_path: Path) -> Path:
-    """120 noisy images of 32 px."""
+    """60 noisy images of 32 px."""
     folder, draw = tmp_path / "samples", np.random.default_rng(0)
     folder.mkdir()
-    for number in range(120):
+    for number in range(60):
         Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{number:03d}.png")
     return folder
 
 
-def test_nodes_without_a_common_folder(tmp_path: Path, expected: Path) -> None:
+def test_nodes_without_a_common_folder(both, tmp_path: Path, expected: Path) -> None:
     """Each rank has a cache of its own; its files come to rank 0 through the process group."""
-    port = free()
-    both = [start(rank, port, tmp_path / "out", tmp_path / f"cache{rank}") for rank in (0, 1)]
-    for process in both:
+    for process in both(tmp_path / "out", tmp_path / "cache0", tmp_path / "cache1"):
         _, told = process.communicate(timeout=200)
         assert process.returncode == 0, told
     equal(tmp_path / "out", expected)
 
 
 @pytest.mark.parametrize("victim", [1, 0])
-def test_a_killed_rank_is_named_and_the_run_resumes(tmp_path: Path, expected: Path, victim: int) -> None:
-    port, cache = free(), tmp_path / "cache"
-    both = [start(rank, port, tmp_path / "out", cache) for rank in (0, 1)]
+def test_a_killed_rank_is_named_and_the_run_resumes(alone, both, tmp_path: Path, expected: Path, victim: int) -> None:
+    cache = tmp_path / "cache"
+    ranks = both(tmp_path / "out", cache)
     deadline = time.monotonic() + 120
     while not list((cache / "runs").glob("*/0*.npz")):
         assert time.monotonic() < deadline
-        assert both[0].poll() is None, both[0].communicate()
+        assert ranks[0].poll() is None, ranks[0].communicate(timeout=60)
         time.sleep(0.02)
-    both[victim].send_signal(signal.SIGKILL)
-    both[victim].communicate(timeout=60)
-    _, told = both[1 - victim].communicate(timeout=120)
-    assert both[1 - victim].returncode == 1
+    ranks[victim].send_signal(signal.SIGKILL)
+    ranks[victim].communicate(timeout=60)
+    _, told = ranks[1 - victim].communicate(timeout=120)
+    assert ranks[1 - victim].returncode == 1
     assert f"rank {victim} ended before its share was done" in told
     assert "run the same command again" in told
     assert not list((tmp_path / "out").rglob("*.json"))

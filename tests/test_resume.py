@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -202,32 +200,34 @@ def test_a_cache_that_cannot_be_written_costs_only_resuming(folder: Path, networ
     assert any("kept in memory only" in text for text in told)
 
 
-COMMAND = [sys.executable, "-m", "tokbench", "eval", "toy.p8", "--metrics", "psnr,fd_efficientnet"]
+COMMAND = ["eval", "toy.p8", "--metrics", "psnr,fd_efficientnet"]
 COMMAND += ["--json", "--data", "samples", "--limit", "96"]
 
 
-def started(out: Path, cache: Path) -> subprocess.Popen[str]:
-    environment = os.environ | {"TOKBENCH_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*COMMAND, "--out", str(out)], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+@pytest.fixture(scope="module")
+def running(started):
+    """Starts the command with an output and a cache."""
+    return lambda out, cache: started([*COMMAND, "--out", out], os.environ | {"TOKBENCH_CACHE": str(cache)})
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
+def undisturbed(running, tmp_path_factory: pytest.TempPathFactory) -> str:
     """What the command prints that nobody stops."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    return started(folder / "out", folder / "cache").communicate(timeout=240)[0]
+    printed: str = running(folder / "out", folder / "cache").communicate(timeout=240)[0]
+    return printed
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_process_goes_on_where_it_was(number: signal.Signals, tmp_path: Path, undisturbed: str) -> None:
+def test_a_killed_process_goes_on_where_it_was(
+    number: signal.Signals, running, tmp_path: Path, undisturbed: str
+) -> None:
     """A whole process, stopped as soon as it has kept a unit; its second start gives what an undisturbed run gives."""
     cache = tmp_path / "cache"
-    first = started(tmp_path / "out", cache)
+    first = running(tmp_path / "out", cache)
     deadline = time.monotonic() + 240
     while not list((cache / "runs").glob("*/0*.npz")):
-        assert first.poll() is None, first.communicate()
+        assert first.poll() is None, first.communicate(timeout=60)
         assert time.monotonic() < deadline
         time.sleep(0.02)
     first.send_signal(number)
@@ -239,7 +239,7 @@ def test_a_killed_process_goes_on_where_it_was(number: signal.Signals, tmp_path:
     assert not (tmp_path / "out" / "toy.p8").exists()
     kept = len(list((cache / "runs").glob("*/0*.npz")))
     assert 1 <= kept < 3
-    again = started(tmp_path / "out", cache)
+    again = running(tmp_path / "out", cache)
     out, told = again.communicate(timeout=240)
     assert again.returncode == 0, told
     assert out == undisturbed

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from tokbench.bootstrap import of_mean
 from tokbench.cells import of_one, plain
 from tokbench.compare import Difference, difference, made_alike, per_image_pairs
 from tokbench.dataset import Dataset, open_dataset
@@ -203,7 +204,12 @@ def check(
         adapters = _load(kept, networks.device, root, allow_download, report)
         if not adapters:
             continue
-        wanted = {metric_of(number) for result, _ in adapters for number in result.metrics}
+        wanted = {
+            metric_of(number)
+            for result, _ in adapters
+            for number in result.metrics
+            if not limited or of_mean(number, result.per_image)
+        }
         names = [name for name in METRICS if name in wanted and name not in ("cost", "speed")]
         try:
             found = evaluate(
@@ -296,12 +302,15 @@ def _compare(
         tolerance = tolerances.get(plain(number) or number.partition(".")[0].removesuffix(INFINITY))
         if tolerance is None or of_one(number):
             continue  # a speed: another machine's, another hour's; or one cell of a grid, which its mean holds
-        if number not in made.metrics:
+        few = f"it depends on all {committed.num_images:,} images, and {made.num_images:,} were measured"
+        if limited and of_mean(number, committed.per_image) is None:
+            skip(number, few)
+        elif number not in made.metrics:
             skip(number, made.skipped.get(metric_of(number) or "", "it was not measured"))
         elif not made_alike(number, committed, made):
             skip(number, "its network, weights or settings are not those of the committed result", "refused")
         elif limited and per_image_pairs(number, committed, made) is None:
-            skip(number, f"it depends on all {committed.num_images:,} images, and {made.num_images:,} were measured")
+            skip(number, few)
         else:
             found = difference(number, committed, made)
             report.checks.append(
