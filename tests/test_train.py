@@ -27,6 +27,7 @@ from tokbench.sources import open_sources
 from tokbench.train import Recipe, batches, train
 from tokbench.training import PROFILES, keep, material_of, recipe_of, restore, trainees
 from tokbench.variant import Variant
+from tokbench.weights import cache_dir
 
 PIXELS = torch.randint(0, 256, (40, 3, 8, 8), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
 MATERIAL = Material(PIXELS, torch.arange(40))
@@ -259,7 +260,7 @@ def test_what_others_are_built_on_comes_first() -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A folder with one small adapter that can be trained, one that is built on it, and some images."""
+    """A folder with one small adapter that can be trained, and some images."""
     folder = tmp_path / "adapters" / "mini"
     folder.mkdir(parents=True)
     source = Path(__file__).parent.parent / "adapters" / "pca" / "adapter.py"
@@ -281,6 +282,34 @@ def test_the_command_trains_and_the_adapter_runs(root: Path) -> None:
     command = ["eval", "mini.c4", "--root", str(root), "--data", str(root / "photos"), "--metrics", "psnr"]
     run = CliRunner().invoke(main, [*command, "--out", str(root / "results"), "--no-cache"])
     assert run.exit_code == 0, run.output
+
+
+def test_several_at_a_time_each_after_what_it_is_built_on(root: Path) -> None:
+    """One whose process dies is told of, and the others are trained, to the same weights as one after the other."""
+    folder = root / "adapters" / "mini"
+    with (folder / "adapter.py").open("a") as file:
+        file.write(
+            "import os, time\nfrom tokbench.errors import AdapterError\n_model = model\n"
+            "def model(variant):\n"
+            "    if variant.name == 'mini.a_dies':\n        os._exit(7)\n"
+            "    if variant.name == 'mini.c4':\n        time.sleep(1)\n"
+            "    if 'base' in variant.config and not (variant.folder / 'c4.safetensors').exists():\n"
+            "        raise AdapterError('too early')\n"
+            "    return _model(variant)\n"
+        )
+    own = (folder / "c4.toml").read_text()
+    (folder / "c3.toml").write_text(own.replace("4", "3"))
+    (folder / "a_dies.toml").write_text(own)
+    (folder / "b4.toml").write_text('base = "mini.c4"\n' + own)
+    command = ["train", "--all", "--root", str(root), "--data", str(root / "photos"), "--jobs", "3"]
+    run = CliRunner().invoke(main, command)
+    assert run.exit_code == 1
+    assert "failed mini.a_dies: its process ended with 7 before it was done" in run.stderr
+    assert run.stderr.count("wrote") == 3, run.stderr
+    together = (folder / "c3.safetensors").read_bytes()
+    assert CliRunner().invoke(main, ["train", "mini.c3", *command[2:-2]]).exit_code == 0
+    assert (folder / "c3.safetensors").read_bytes() == together
+    assert not list(cache_dir().glob("material-*"))
 
 
 def test_an_untrained_adapter_says_how_to_train_it(root: Path) -> None:

@@ -52,7 +52,7 @@ def trainees(root: Path | None = None) -> dict[str, Path]:
         with suppress(AdapterError):  # `tokbench list adapters` names it
             config = read_variant(toml)
             if isinstance(config.get("training"), dict):
-                bases[name] = [config[key] for key in ("base", "teacher", "prior") if key in config]
+                bases[name] = built_on(toml)
     ordered: dict[str, Path] = {}
 
     def visit(name: str, above: tuple[str, ...] = ()) -> None:
@@ -66,6 +66,12 @@ def trainees(root: Path | None = None) -> dict[str, Path]:
     for name in sorted(bases):
         visit(name)
     return ordered
+
+
+def built_on(toml: Path) -> list[str]:
+    """The adapters and networks that must be trained before the one of a TOML file."""
+    config = read_variant(toml)
+    return [config[key] for key in ("base", "teacher", "prior") if key in config]
 
 
 def material_of(dataset: Dataset, progress: Callable[[int, int], None] = lambda done, total: None) -> Material:

@@ -18,7 +18,7 @@ from tokbench.cli.options import (
     say,
     stoppable,
 )
-from tokbench.errors import TokbenchError, UsageError
+from tokbench.errors import UsageError
 
 
 @click.command()
@@ -32,6 +32,7 @@ from tokbench.errors import TokbenchError, UsageError
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of weights, order and noise.")
 @limit_option
 @device_option
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="How many at a time.")
 @root_option
 @click.option(
     "--out",
@@ -47,18 +48,21 @@ def train(
     seed: int,
     limit: int | None,
     device: str | None,
+    jobs: int,
     root: Path | None,
     out: Path | None,
 ) -> None:
     """Train adapters that come with this repository, or your own that say how.
 
     Each is written as ADAPTER's <variant>.safetensors (float16) and <variant>.training.json. After an interruption the
-    same command goes on from the last minute. Exit status: 1 where an adapter could not be trained; the others are.
+    same command goes on from the last minute. Small networks leave a device idle: with --jobs several are trained at a
+    time, each after those that it is built on. Exit status: 1 where an adapter could not be trained; the others are.
     """
     changes = _budget(budget) | {"seed": seed}
     from tokbench.dataset import open_dataset
     from tokbench.protocol import load_protocol
-    from tokbench.training import chosen, material_of, train_adapter
+    from tokbench.training import chosen, material_of
+    from tokbench.trainings import Common, trainings
 
     wanted = chosen(adapters, everything, root)
     where = choose_device(device)
@@ -68,26 +72,16 @@ def train(
     with stoppable(lambda: "the same command goes on from the last minute"), progress_bar() as bar:
         material = material_of(dataset, lambda done, total: bar("images read", done, total))
         described = f"{dataset.name}, {len(material):,} images, sha256 {material.sha256[:16]}"
-        for name, toml in wanted.items():
-
-            def told(share: float, images: int, speed: float, terms: dict[str, float], name: str = name) -> None:
-                bar(f"{name} images", images, round(images / share) if share else images)
-
-            def encoding(done: int, total: int, name: str = name) -> None:
-                bar(f"{name} images encoded", done, total)
-
-            try:
-                path, made = train_adapter(
-                    name, toml, material, described, profile, changes, device=where, out=out, progress=told,
-                    encoding=encoding,
-                )  # fmt: skip
-            except TokbenchError as error:
-                say(f"failed {name}: {str(error).removeprefix(f'{name}: ')}")
+        common = Common(described, profile, changes, where, out)
+        for ended in trainings(wanted, material, common, jobs, bar):
+            if ended.record is None:
+                say(f"failed {ended.name}: {ended.error}")
                 failed = True
                 continue
+            made = ended.record
             last = ", ".join(f"{term} {curve[-1]:g}" for term, curve in made.curve.items())
             speed = made.images / made.seconds if made.seconds else float("inf")
-            say(f"wrote {path}: {made.images:,} images in {made.seconds:,.0f} s ({speed:.0f}/s); {last}")
+            say(f"wrote {ended.path}: {made.images:,} images in {made.seconds:,.0f} s ({speed:.0f}/s); {last}")
     if failed:
         sys.exit(1)
 
