@@ -38,7 +38,7 @@ test: lint .venv/.browser  ## install, check style and types, run the tests
 
 lint: venv  ## check style (ruff) and types (mypy)
 	.venv/bin/ruff check
-	.venv/bin/mypy
+	.venv/bin/mypy --num-workers $(JOBS)
 
 venv: .venv/.installed  ## only install
 

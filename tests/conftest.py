@@ -23,25 +23,12 @@ os.environ.setdefault("TOKBENCH_ROOT", str(ROOT))
 torch.set_num_threads(1)  # pytest runs in several processes
 
 
-FINDS = {
-    "test_annotations", "test_readers", "test_readers_face", "test_readers_text", "test_taef2", "test_tokbench_layout",
-}  # fmt: skip
-"""Files of which some tests use the data or weights that this machine has, and are skipped where it has none."""
-
-FINDS_ONCE = {"test_adapters", *(path.stem for path in (ROOT / "tests" / "parity").glob("test_*.py"))}
-"""Files of which the same tests run everywhere, with weights of this machine or with others."""
-
 TOGETHER = {
     "test_ranks": "ranks", "test_zoo": "zoo", "test_resume": "resume", "test_report_data": "report",
     "test_report_page": "report", "test_torch_fidelity": "torch-fidelity", "test_precision": "precision",
     "test_prune_run": "prune",
 }  # fmt: skip
 """Files whose tests share what takes long to make: one process runs them all, and the largest sets first."""
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    if item.path.stem not in FINDS:
-        item.add_marker("once")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -58,9 +45,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Tests that need neither data nor weights find none, wherever they run."""
+    """Tests that are not marked to use this machine's data and weights find none, wherever they run."""
     with pytest.MonkeyPatch.context() as patched:
-        if item.path.stem not in FINDS | FINDS_ONCE:
+        if not item.get_closest_marker("finds"):
             patched.delenv("TOKBENCH_DATA", raising=False)
             patched.delenv("TOKBENCH_WEIGHTS", raising=False)
         return (yield)

@@ -140,6 +140,7 @@ sample = pytest.mark.skipif(
 )
 
 
+@pytest.mark.finds
 @sample
 def test_the_rule_for_words_gives_every_published_ratio_exactly() -> None:
     longest = widest = total = 0
@@ -153,6 +154,7 @@ def test_the_rule_for_words_gives_every_published_ratio_exactly() -> None:
     assert (total, longest, widest) == (856, 856, 773)
 
 
+@pytest.mark.finds
 @sample
 def test_the_rule_for_faces_gives_every_published_ratio_exactly() -> None:
     entries = json.loads((SAMPLE / "annotations" / "face_meta.json").read_text())

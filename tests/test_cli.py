@@ -301,6 +301,7 @@ def test_show(cli, photo_folder: Path, tmp_path: Path) -> None:
         assert part in done.stdout
 
 
+@pytest.mark.finds
 @pytest.mark.parametrize("what", ["adapters", "datasets", "metrics", "protocols"])
 def test_lists(cli, what: str) -> None:
     done = cli("list", what)
@@ -391,6 +392,7 @@ def test_batch_size_does_not_change_the_file(cli, photo_folder: Path, tmp_path: 
     assert files[0] == files[1] == files[2]
 
 
+@pytest.mark.finds
 def test_all_images_bad_is_a_failure_in_json_too(cli, tmp_path: Path) -> None:
     (tmp_path / "p").mkdir()
     for name in ("a.png", "b.png"):
@@ -403,6 +405,7 @@ def test_all_images_bad_is_a_failure_in_json_too(cli, tmp_path: Path) -> None:
     assert "bad image b.png" in done.stderr
 
 
+@pytest.mark.finds
 def test_small_images_skip_lpips_and_keep_the_rest(cli, photo_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("lpips")
     command = ["eval", "identity", "--data", photo_folder, "--size", 28, "--metrics", "psnr,lpips", "--json"]

@@ -87,6 +87,7 @@ def full_random(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.finds
 def test_inception_equals_torch_fidelity_with_the_real_weights(tmp_path: Path) -> None:
     cut = weights_file(CUT)
     network = Inception(found_at(cut))
@@ -111,6 +112,7 @@ def test_inception_equals_torch_fidelity_with_the_real_weights(tmp_path: Path) -
     assert relative_error(features["sfid"], caught[0].permute(0, 2, 3, 1)[..., :7].flatten(1)) < 1e-5
 
 
+@pytest.mark.finds
 def test_inception_refuses_layers_that_the_file_does_not_reach() -> None:
     network = Inception(found_at(weights_file(CUT)))
     with pytest.raises(MissingWeights, match="needs Mixed_7a, Mixed_7b, Mixed_7c,") as told:
@@ -221,6 +223,7 @@ def efficientnet() -> EfficientNetLite0:
     return network
 
 
+@pytest.mark.finds
 def test_efficientnet_knows_imagenet(efficientnet: EfficientNetLite0) -> None:
     path = Path(os.environ.get("TOKBENCH_DATA", "")) / "imagenet-256" / "sample.parquet"
     if not os.environ.get("TOKBENCH_DATA") or not path.is_file():
@@ -305,6 +308,7 @@ def assert_equals_package(network: LPIPSNetwork, model: lpips.LPIPS) -> None:
         assert norms.max() < 1 + 1e-5, layer
 
 
+@pytest.mark.finds
 def test_lpips_equals_the_package_with_the_real_alexnet() -> None:
     path = weights_file(TRUNK)
     assert_equals_package(LPIPSNetwork(found_at(path, "lpips-alex"), net="alex"), package("alex", load_file(path)))

@@ -120,6 +120,7 @@ def test_a_face_is_found_where_it_is_and_nowhere_else(astronaut: np.ndarray, dli
     assert dlib_reader.detected(astronaut, np.zeros((0, 4))).shape == (0,)
 
 
+@pytest.mark.finds
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="no tokbench-sample/ in TOKBENCH_DATA")
 def test_a_person_is_nearer_to_himself_than_to_others(dlib_reader) -> None:
     known = {entry["image_name"]: entry for entry in json.loads((SAMPLE / "annotations/face_meta.json").read_text())}

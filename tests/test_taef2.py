@@ -15,6 +15,8 @@ from tokbench.plugins import load_adapter
 from tokbench.provenance import hash_module
 from tokbench.weights import search_dirs
 
+pytestmark = pytest.mark.finds
+
 
 @pytest.fixture
 def taef2(root: Path):

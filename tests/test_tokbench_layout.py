@@ -185,6 +185,7 @@ def test_what_is_not_there_is_named(layout: Layout, tmp_path: Path) -> None:
             read_layout(layout.root, part)
 
 
+@pytest.mark.finds
 @pytest.mark.skipif(not SAMPLE.is_dir(), reason="no tokbench-sample/ in TOKBENCH_DATA")
 @pytest.mark.parametrize(
     ("part", "images", "words", "faces", "clipped"), [("text", 120, 856, 0, 0), ("faces", 64, 0, 69, 2)]

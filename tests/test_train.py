@@ -25,7 +25,7 @@ from tokbench.parts import LARGEST, weight_parts
 from tokbench.protocol import TOKBENCH
 from tokbench.sources import open_sources
 from tokbench.train import Recipe, batches, train
-from tokbench.training import PROFILES, keep, material_of, recipe_of, restore, trainees
+from tokbench.training import PROFILES, foundations, keep, material_of, recipe_of, restore, trainees
 from tokbench.variant import Variant
 from tokbench.weights import cache_dir
 
@@ -256,6 +256,7 @@ def test_what_others_are_built_on_comes_first() -> None:
     assert order.index("vqgan.f8") < order.index("karl.n32")
     assert order.index("kl.f8c16") < order.index("flextok.n16")
     assert order.index("teacher.small") < order.index("gigatok.n32")
+    assert foundations()["robustok.p8_post"] >= {"gpt.robustok_p8", "robustok.p8"}  # one through the other
 
 
 @pytest.fixture

@@ -47,13 +47,18 @@ M = TypeVar("M", bound=nn.Module)
 def trainees(root: Path | None = None) -> dict[str, Path]:
     """Adapters and networks that can be trained, by name, each after those that it is built on."""
     files = adapter_files(root) | network_files(root)
+    return {name: files[name] for name in foundations(root)}
+
+
+def foundations(root: Path | None = None) -> dict[str, set[str]]:
+    """The same, with all that each is built on, directly or not. Raises UsageError for a circle."""
     bases: dict[str, list[str]] = {}
-    for name, toml in files.items():
+    for name, toml in (adapter_files(root) | network_files(root)).items():
         with suppress(AdapterError):  # `tokbench list adapters` names it
             config = read_variant(toml)
             if isinstance(config.get("training"), dict):
-                bases[name] = built_on(toml)
-    ordered: dict[str, Path] = {}
+                bases[name] = [config[key] for key in ("base", "teacher", "prior") if key in config]
+    below: dict[str, set[str]] = {}
 
     def visit(name: str, above: tuple[str, ...] = ()) -> None:
         if name in above:
@@ -61,17 +66,11 @@ def trainees(root: Path | None = None) -> dict[str, Path]:
         for base in bases[name]:
             if base in bases:
                 visit(base, (*above, name))
-        ordered.setdefault(name, files[name])
+        below.setdefault(name, set(bases[name]).union(*(below.get(base, ()) for base in bases[name])))
 
     for name in sorted(bases):
         visit(name)
-    return ordered
-
-
-def built_on(toml: Path) -> list[str]:
-    """The adapters and networks that must be trained before the one of a TOML file."""
-    config = read_variant(toml)
-    return [config[key] for key in ("base", "teacher", "prior") if key in config]
+    return below
 
 
 def material_of(dataset: Dataset, progress: Callable[[int, int], None] = lambda done, total: None) -> Material:

@@ -19,7 +19,7 @@ import torch
 from tokbench.errors import TokbenchError
 from tokbench.nn.trainable import Material
 from tokbench.train import Trained
-from tokbench.training import built_on, train_adapter
+from tokbench.training import foundations, train_adapter
 from tokbench.weights import cache_dir
 
 Told = Callable[[str, int, int], None]
@@ -47,8 +47,10 @@ class Ended:
     error: str | None = None
 
 
-def trainings(wanted: Mapping[str, Path], material: Material, common: Common, jobs: int, told: Told) -> Iterator[Ended]:
-    """Train adapters by name and TOML file, `jobs` at a time, each after those of them that it is built on.
+def trainings(
+    wanted: Mapping[str, Path], material: Material, common: Common, jobs: int, told: Told, root: Path | None = None
+) -> Iterator[Ended]:
+    """Train adapters of `root` by name and TOML file, `jobs` at a time, each after those of them that it is built on.
 
     One that fails does not stop the others. Where the caller stops, so do those that are running: the same call goes on
     from their last minute.
@@ -63,18 +65,21 @@ def trainings(wanted: Mapping[str, Path], material: Material, common: Common, jo
         np.save(Path(folder) / "pixels.npy", material.pixels.numpy())
         if material.labels is not None:
             np.save(Path(folder) / "labels.npy", material.labels.numpy())
-        yield from _several(wanted, Path(folder), common, jobs, told)
+        yield from _several(wanted, foundations(root), Path(folder), common, jobs, told)
 
 
-def _several(wanted: Mapping[str, Path], folder: Path, common: Common, jobs: int, told: Told) -> Iterator[Ended]:
+def _several(
+    wanted: Mapping[str, Path], below: Mapping[str, set[str]], folder: Path, common: Common, jobs: int, told: Told
+) -> Iterator[Ended]:
+    """`below`: what each is built on. folder: the material."""
     context = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // jobs)
     waiting, running = dict(wanted), dict[Connection, tuple[str, BaseProcess]]()
     try:
         while waiting or running:
             unfinished = {*waiting, *(name for name, _ in running.values())}
-            for name, toml in list(waiting.items()):
-                if len(running) < jobs and unfinished.isdisjoint(built_on(toml)):
+            for name in list(waiting):
+                if len(running) < jobs and unfinished.isdisjoint(below[name]):
                     ours, theirs = context.Pipe(duplex=False)
                     given = (theirs, name, waiting.pop(name), folder, common, threads)
                     started = context.Process(target=_child, args=given, name=name, daemon=True)
@@ -87,9 +92,11 @@ def _several(wanted: Mapping[str, Path], folder: Path, common: Common, jobs: int
                 try:
                     news = connection.recv()
                 except EOFError:
-                    process.join()
+                    process.join()  # or it has no exit code yet
                     news = Ended(name, error=f"its process ended with {process.exitcode} before it was done")
                 if isinstance(news, Ended):
+                    process.join()
+                    connection.close()
                     del running[connection]
                     yield news
                 else:

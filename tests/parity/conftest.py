@@ -106,6 +106,11 @@ ROWS = pytest.StashKey[list[Row]]()
 WEIGHTS = pytest.StashKey[dict[str, str]]()
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.add_marker("finds")
+    item.add_marker("once")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--parity-table", type=Path, metavar="FILE", help="write all comparisons of tests/parity to FILE (with -n 0)"

@@ -73,7 +73,7 @@ def train(
         material = material_of(dataset, lambda done, total: bar("images read", done, total))
         described = f"{dataset.name}, {len(material):,} images, sha256 {material.sha256[:16]}"
         common = Common(described, profile, changes, where, out)
-        for ended in trainings(wanted, material, common, jobs, bar):
+        for ended in trainings(wanted, material, common, jobs, bar, root):
             if ended.record is None:
                 say(f"failed {ended.name}: {ended.error}")
                 failed = True
