@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image, ImageOps
 from tokbench import reports
 from tokbench.compare import Difference, difference, differences, judge
 from tokbench.errors import ResultError, UsageError
+from tokbench.evaluate import evaluate
 from tokbench.regression import TOLERANCES, _outcome, read_tolerances
 from tokbench.result import Result, load
 
@@ -242,12 +244,23 @@ def test_other_hashes_are_refused(cli, results: Path, folder: Path, part: str) -
     assert "REFUSED" in done.stdout
 
 
-def test_a_limit_compares_means_of_the_first_images(cli, results: Path, folder: Path) -> None:
+def test_a_limit_compares_means_of_the_first_images(
+    cli, results: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And measures nothing else."""
+    asked: list[str] = []
+
+    def noted(adapters: Any, data: Any, names: list[str], **given: Any) -> list[Result]:
+        asked.extend(names)
+        return evaluate(adapters, data, names, **given)
+
+    monkeypatch.setattr("tokbench.regression.evaluate", noted)
     done = check(cli, results, folder, "jpeg.q50", "--limit", 3, "--json")
     assert done.exit_code == 0
     told = json.loads(done.stdout)
     assert {entry["number"] for entry in told["checks"]} >= {"psnr", "ssim", "bpp"}
     assert {entry["n"] for entry in told["checks"]} == {3}
+    assert set(asked) == {"psnr", "ssim", "rate"}
     left = {entry["what"]: entry["reason"] for entry in told["not_compared"]}
     assert "depends on all 12 images, and 3 were measured" in left["fd_efficientnet"]
 

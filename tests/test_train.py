@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -311,6 +314,33 @@ def test_several_at_a_time_each_after_what_it_is_built_on(root: Path) -> None:
     assert CliRunner().invoke(main, ["train", "mini.c3", *command[2:-2]]).exit_code == 0
     assert (folder / "c3.safetensors").read_bytes() == together
     assert not list(cache_dir().glob("material-*"))
+
+
+def test_a_stopped_command_leaves_no_process_behind(root: Path, started) -> None:
+    """Ended while its trainings run, it ends them too, and takes the images that they shared with it."""
+    folder, cache = root / "adapters" / "mini", root / "cache"
+    with (folder / "adapter.py").open("a") as file:
+        file.write(
+            "import os, time\n"
+            "def model(variant):\n"
+            "    (variant.folder / f'{os.getpid()}.pid').touch()\n    time.sleep(600)\n"
+        )
+    (folder / "c3.toml").write_text((folder / "c4.toml").read_text())
+    command = ["train", "--all", "--root", root, "--data", root / "photos", "--jobs", 2]
+    process = started(command, os.environ | {"TOKBENCH_CACHE": str(cache)})
+    deadline = time.monotonic() + 240
+    while len(found := list(folder.glob("*.pid"))) < 2:
+        assert process.poll() is None, process.communicate(timeout=60)
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert list(cache.glob("material-*"))
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, told
+    assert not list(cache.glob("material-*"))
+    for path in found:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(path.stem), 0)
 
 
 def test_an_untrained_adapter_says_how_to_train_it(root: Path) -> None:
