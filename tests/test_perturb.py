@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokbench import cells, perturbation
+from tokbench import cells, perturbation, perturber
 from tokbench.errors import NotApplicable
 from tokbench.nn.learned import Bottlenecked, LearnedTokenizer
 from tokbench.nn.quantizers.bits import BernoulliBits
@@ -104,10 +104,10 @@ def test_replacements_are_uniform_among_the_nearest(untrained, name: str, anchor
 
 
 def test_draws_depend_on_the_image_alone() -> None:
-    whole = perturbation.draws([3, 5, 7], 16, 2)
+    whole = perturber.draws([3, 5, 7], 16, 2)
     for part in range(2):
-        assert torch.equal(perturbation.draws([7, 3], 16, 2)[part], whole[part][[2, 0]])
-        assert torch.equal(perturbation.draws([3, 5, 7], 9, 1)[part], whole[part][:, :9, :1])
+        assert torch.equal(perturber.draws([7, 3], 16, 2)[part], whole[part][[2, 0]])
+        assert torch.equal(perturber.draws([3, 5, 7], 9, 1)[part], whole[part][:, :9, :1])
     assert not torch.equal(*whole)
 
 

@@ -6,30 +6,24 @@ code ranks codes by their distance to the encoder's latent, their papers by that
 
 from __future__ import annotations
 
-import hashlib
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from tokbench.cells import EXTENSIONS, Anchor, Extension
+from tokbench.cells import EXTENSIONS, Anchor
 from tokbench.errors import NotApplicable
 from tokbench.nn.drop import prefix
 from tokbench.nn.quantizers.quantizer import Quantizer, distances, nearest
+from tokbench.perturber import Change, Encode, Perturber, draws
 from tokbench.tokens import Tokens
-
-if TYPE_CHECKING:
-    from tokbench.nn.learned import LearnedTokenizer
-    from tokbench.tokenizer import Tokenizer
 
 MOST_BITS = 58
 """Of a binary token: more would ask for more near codes than a draw of 53 bits can tell apart."""
 
-Change = Callable[[float, int], Tokens]
-"""The tokens of some images at an alpha and a delta."""
+Latents = Callable[[Tensor], Tensor]
+"""Images (B, 3, H, W) to what enters the bottleneck, (B, *place, D)."""
 
 
 def near(quantizer: Quantizer, latents: Tensor, count: int) -> Tensor:
@@ -60,51 +54,19 @@ def ranked(anchors: Tensor, table: Tensor, chosen: Tensor, count: int) -> Tensor
     return torch.cat(found)
 
 
-def draws(seeds: Sequence[int], positions: int, groups: int) -> tuple[Tensor, Tensor]:
-    """Whether each position's code is replaced, and by which: uniform numbers in [0, 1), float64 (B, N, G) each.
-
-    They follow from the images' seeds and from nothing else, so they are the same for every tokenizer, alpha and delta;
-    where there are fewer positions or groups, they are the first ones. Decoders draw their noise apart from them.
-    """
-
-    def drawn(what: str) -> Tensor:
-        each = [torch.rand(groups, positions, generator=_generator(seed, what), dtype=torch.float64) for seed in seeds]
-        return torch.stack(each).transpose(1, 2)
-
-    return drawn("whether"), drawn("which")
-
-
-def _generator(seed: int, what: str) -> torch.Generator:
-    digest = hashlib.sha256(f"perturb/{what}/{seed}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-
-
-class Perturber(ABC):
-    """How the tokens of one tokenizer are perturbed. codebook_size: K, by which deltas are chosen; None for noise, of
-    which alpha says all."""
-
-    extension: Extension
-    codebook_size: int | None
-
-    @abstractmethod
-    def look(self, images: Tensor, seeds: Sequence[int], most: int) -> Change:
-        """Images (B, 3, H, W) in `spec.range` and a seed for each: what their tokens become at any alpha and any delta
-        up to `most`. At alpha 0, and of codes at delta 1, that is just what `encode` gives."""
-
-
 class Codes(Perturber):
     """Each index with the chance alpha becomes one of the delta nearest in its codebook, each as likely; the chosen one
     is the first of them. In several codebooks the anchors are those of the unperturbed path."""
 
-    def __init__(self, tokenizer: LearnedTokenizer, quantizer: Quantizer, anchor: Anchor, extension: str) -> None:
-        self._tokenizer, self._quantizer, self._anchor = tokenizer, quantizer, anchor
+    def __init__(self, encode: Encode, latents: Latents, quantizer: Quantizer, anchor: Anchor, extension: str) -> None:
+        self._encode, self._latents, self._quantizer, self._anchor = encode, latents, quantizer, anchor
         self.extension, self.codebook_size = EXTENSIONS[extension], quantizer.codebook_size
 
     def look(self, images: Tensor, seeds: Sequence[int], most: int) -> Change:
-        tokens, table = self._tokenizer.encode(images), self._quantizer.table()
+        tokens, table = self._encode(images), self._quantizer.table()
         chosen = tokens.tensor.flatten(1, -2)
         if self._anchor == "latent":
-            anchors = self._quantizer.anchors(self._tokenizer.model.latents(images).flatten(1, -2))
+            anchors = self._quantizer.anchors(self._latents(images).flatten(1, -2))
         else:
             anchors = torch.stack([own[one] for own, one in zip(table, chosen.unbind(-1), strict=True)], dim=2)
         codes = ranked(anchors, table, chosen, most)
@@ -127,22 +89,21 @@ class Bits(Perturber):
     A bit is the more certain, the further its latent or chance lies from the middle between its two values.
     """
 
-    def __init__(self, tokenizer: LearnedTokenizer, quantizer: Quantizer, anchor: Anchor) -> None:
-        """Raises NotApplicable for the anchor `code`, and for more than MOST_BITS."""
-        name = tokenizer.spec.name
+    def __init__(self, name: str, encode: Encode, latents: Latents, quantizer: Quantizer, anchor: Anchor) -> None:
+        """name: whose tokens. Raises NotApplicable for the anchor `code`, and for more than MOST_BITS."""
         if anchor == "code":
             raise NotApplicable(f"{name}: at the code itself all bits are as certain; its anchor is the latent")
         self._each = (quantizer.codebook_size - 1).bit_length()
         self._bits = quantizer.groups * self._each
         if self._bits > MOST_BITS:
             raise NotApplicable(f"{name}: tokens of {self._bits} bits are too long; {MOST_BITS} can be perturbed")
-        self._tokenizer, self._quantizer = tokenizer, quantizer
+        self._encode, self._latents, self._quantizer = encode, latents, quantizer
         self.extension, self.codebook_size = EXTENSIONS["binary"], 2**self._bits
 
     def look(self, images: Tensor, seeds: Sequence[int], most: int) -> Change:
-        tokens, quantizer = self._tokenizer.encode(images), self._quantizer
+        tokens, quantizer = self._encode(images), self._quantizer
         chosen = tokens.tensor.flatten(1, -2)
-        anchors = quantizer.anchors(self._tokenizer.model.latents(images).flatten(1, -2))
+        anchors = quantizer.anchors(self._latents(images).flatten(1, -2))
         certainty = (anchors - quantizer.table().mean(1)).abs().flatten(2)
         order = certainty.argsort(dim=-1, stable=True)
         whether, which = (drawn[..., 0].to(order.device) for drawn in draws(seeds, chosen.shape[1], 1))
@@ -154,30 +115,5 @@ class Bits(Perturber):
             flips = torch.zeros_like(order).scatter_(-1, order, drawn[..., None] >> places & 1)
             masks = (flips.unflatten(-1, (-1, self._each)) << own).sum(-1)
             return tokens.holding((chosen ^ masks).view_as(tokens.tensor))
-
-        return change
-
-
-class Noise(Perturber):
-    """Latents plus alpha times Gaussian noise of the standard deviation that all latent values of their image have."""
-
-    codebook_size = None
-
-    def __init__(self, tokenizer: Tokenizer, anchor: Anchor) -> None:
-        """Raises NotApplicable for the anchor `code`."""
-        if anchor == "code":
-            raise NotApplicable(f"{tokenizer.spec.name}: continuous tokens have no codes; their anchor is the latent")
-        self._tokenizer, self.extension = tokenizer, EXTENSIONS["noise"]
-
-    def look(self, images: Tensor, seeds: Sequence[int], most: int) -> Change:
-        tokens = self._tokenizer.encode(images)
-        stored = tokens.tensor
-        latents = stored.float()
-        noise = torch.stack([torch.randn(stored.shape[1:], generator=_generator(seed, "noise")) for seed in seeds])
-        deviation = latents.flatten(1).std(dim=1, correction=0).view(-1, *[1] * (latents.dim() - 1))
-        noise = noise.to(latents.device) * deviation
-
-        def change(alpha: float, delta: int) -> Tokens:
-            return tokens.holding((latents + alpha * noise).to(stored.dtype))
 
         return change

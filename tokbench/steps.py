@@ -13,7 +13,7 @@ from tokbench import contract
 from tokbench.batch import Memo
 from tokbench.cells import cell_name
 from tokbench.errors import AdapterError
-from tokbench.perturbation import Perturber
+from tokbench.perturber import Perturber
 from tokbench.tokenizer import Tokenizer
 from tokbench.tokens import Tokens
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from tokbench.cells import Anchor
 from tokbench.errors import NotApplicable
+from tokbench.perturber import Noise, Perturber
 from tokbench.tokens import Tokens
-
-if TYPE_CHECKING:
-    from tokbench.cells import Anchor
-    from tokbench.perturbation import Perturber
 
 
 @dataclass(frozen=True)
@@ -106,10 +104,8 @@ class Tokenizer(Reconstructor):
 
     def perturber(self, anchor: Anchor) -> Perturber:
         """How its tokens are perturbed, around `anchor`. Raises NotApplicable where they cannot be."""
-        from tokbench.perturbation import Noise
-
         if self.spec.kind == "continuous":
-            return Noise(self, anchor)
+            return Noise(self.spec.name, self.encode, anchor)
         codec = self.spec.kind == "codec"
         why = "a codec has no codes to perturb" if codec else "it does not say which codes lie near each other"
         raise NotApplicable(

@@ -15,7 +15,8 @@ from tokbench.nn.quantizers.kl import KL
 from tokbench.nn.quantizers.lfq import LFQ
 from tokbench.nn.quantizers.quantizer import Quantizer
 from tokbench.nn.trainable import Autoencoder, Examples
-from tokbench.perturbation import Bits, Codes, Perturber
+from tokbench.perturbation import Bits, Codes
+from tokbench.perturber import Perturber
 from tokbench.tokenizer import Tokenizer, TokenizerSpec
 from tokbench.tokens import Tokens
 
@@ -106,6 +107,6 @@ class LearnedTokenizer(Tokenizer):
         if not isinstance(bottleneck, Quantizer):
             return super().perturber(anchor)
         if isinstance(bottleneck, LFQ | BernoulliBits):
-            return Bits(self, bottleneck, anchor)
+            return Bits(self.spec.name, self.encode, self.model.latents, bottleneck, anchor)
         kind = "fsq" if isinstance(bottleneck, FSQ) else "grouped" if bottleneck.groups > 1 else "plain"
-        return Codes(self, bottleneck, anchor, kind)
+        return Codes(self.encode, self.model.latents, bottleneck, anchor, kind)
