@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image, ImageOps
 
 from tokbench.dataset import UNIT, open_dataset
 from tokbench.errors import NotApplicable, UsageError
@@ -17,7 +18,9 @@ from tokbench.protocol import TOKBENCH
 from tokbench.readers import Networks
 from tokbench.readers.backend import Backend, Compiled, Precision
 from tokbench.result import Result
+from tokbench.slots import Slots
 from tokbench.statistics import Statistics
+from tokbench.tasks import Generate
 
 LIMIT = UNIT + 4
 
@@ -76,6 +79,37 @@ def test_the_result_says_what_the_precision_changed(both: dict[str, Result]) -> 
     assert rest.split()[0] != exact
     assert "effect of the precision" not in whole.provenance["metrics"]["fd_efficientnet"]
     assert "psnr" not in half.provenance["metrics"]  # it reads no network
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_samples_say_it_too(tiles: Path, tmp_path: Path, cached: bool) -> None:
+    """By the first references, whatever the number of all; again from the journal and the cache of an earlier run."""
+    samples = tmp_path / "samples"
+    samples.mkdir()
+    for path in sorted(tiles.iterdir())[:36]:
+        ImageOps.solarize(Image.open(path)).save(samples / path.name)
+
+    def made(precision: Precision, limit: int | None) -> Result:
+        data = open_dataset(str(tiles), TOKBENCH, limit=limit)
+        (result,) = evaluate(
+            [load_adapter(f"images:{samples}")],
+            Slots(data.name, TOKBENCH, limit or 36, data),
+            ["fd_efficientnet", "precision_recall_efficientnet"],
+            task=Generate(),
+            networks=Networks(precision=precision),
+            cache=tmp_path / "cache" if cached else None,
+        )
+        assert result.error is None
+        return result
+
+    if cached:
+        made("bfloat16", None)
+    half, first = made("bfloat16", None), made("float32", UNIT)
+    for number in ("fd_efficientnet", "precision_efficientnet"):
+        exact, _, rest = half.provenance["metrics"][number]["effect of the precision"].partition(" in float32, ")
+        assert rest.endswith(f" in bfloat16, on the first {UNIT} images")
+        assert float(exact) == pytest.approx(first.metrics[number]["value"], rel=1e-5)
+    assert half.num_images == 36
 
 
 def test_numbers_without_a_network_are_the_same(both: dict[str, Result]) -> None:

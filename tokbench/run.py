@@ -47,8 +47,8 @@ class Run:
     """One adapter under one protocol: its metrics, those that cannot be computed, and what stopped it.
 
     task: what makes its images. step: what its decoder gets of its tokens.
-    probes: in a reduced precision, each metric with a network twice more, for the first images alone: `float32/lpips`
-    and `bfloat16/lpips`. produced: digests of images made elsewhere, which no weights tell apart.
+    probes: in a reduced precision, each metric with a network twice more, for the first images (and references) alone:
+    `float32/lpips` and `bfloat16/lpips`. produced: digests of images made elsewhere, which no weights tell apart.
     """
 
     adapter: Loaded
@@ -78,12 +78,13 @@ class Run:
                 )
             except CannotMeasure as error:
                 self.skipped[name] = error
-        if networks.precision == "float32" or not self.task.paired:
+        paired = self.task.paired
+        if networks.precision == "float32" or not (paired or statistics is None or rows):
             return
         for name in [name for name in self.metrics if METRICS[name].network]:
             with suppress(CannotMeasure):  # where a protocol compares with statistics, of one precision only
                 for probe in (networks.whole, networks):
-                    made = metrics.build(name, probe, model, protocol, self.batch_size)
+                    made = metrics.build(name, probe, model, protocol, self.batch_size, paired=paired)
                     self.probes[f"{probe.precision}/{name}"] = made
 
     @cached_property
@@ -98,7 +99,8 @@ class Run:
 
     def attach(self, references: References) -> None:
         """Share the references' features with the other runs."""
-        for metric in (*self.metrics.values(), *self.probes.values()):
+        # The probes of samples look at the first references alone, and so have a table of their own.
+        for metric in (*self.metrics.values(), *(self.probes.values() if self.task.paired else ())):
             metric.attach(references)
 
     def look(self, references: Batch) -> None:
@@ -112,6 +114,9 @@ class Run:
             except Exception as error:
                 self.error = f"metric {name} failed on {len(references)} references: {explain(error)}"
                 return
+        if int(references.index[-1]) < PROBED * UNIT:
+            for probe in self.probes.values():
+                probe.look(references)
 
     def take(self, images: Images | Turn, **options: Any) -> Batch | None:
         """One batch through the adapter; None where it failed. A fault of the adapter ends its run, not the others'."""
