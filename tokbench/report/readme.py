@@ -22,7 +22,7 @@ from tokbench.result import Result
 from tokbench.tokenizer import Generator
 from tokbench.training import trainees
 
-SIZE, SCALE, LABEL, COUNT = 64, 2, 190, 8
+SIZE, SCALE, LABEL, COUNT = 64, 2, 230, 8
 CODECS = ("jpeg", "webp", "avif")
 
 
