@@ -171,6 +171,22 @@ def test_what_is_no_plain_vit_is_refused_by_name(small_vit: Any) -> None:
         recognise(small_vit(num_classes=0))
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("beit_base_patch16_224", "takes shared_rel_pos_bias"),
+        ("vit_small_patch16_rope_224", "takes rope"),
+        ("vit_small_patch16_rope_mixed_224", "takes rope"),
+        ("vit_tiny_patch16_dinov3_qkvb", "takes rope"),
+        ("vit_base_patch16_rpn_224", "its norms come behind its parts"),
+        ("vit_tiny_r_s16_p8_224", "not of an image's 3"),
+    ],
+)
+def test_transformers_of_timm_that_compute_otherwise_are_refused(name: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        recognise(timm.create_model(name, **({} if "_r_" in name else {"depth": 1})))
+
+
 @pytest.mark.parametrize("keep", [0.0, -0.5, 1.5, float("nan")])
 def test_a_keep_out_of_range_is_refused(keep: float, small_vit: Any) -> None:
     with pytest.raises(UsageError, match="keep must lie in"), METHODS["random"]().applied_to(small_vit(), keep):

@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from tokbench.errors import UsageError
-from tokbench.nn.trainable import Examples
+from tokbench.nn.trainable import Examples, Material
+from tokbench.plugins import network_files, read_variant
 from tokbench.pruning.diffrate import DiffRate, Rates, absorb
 from tokbench.pruning.divprune import spread
 from tokbench.pruning.evit import fused
 from tokbench.pruning.flops import dense, flops, of_kept
-from tokbench.pruning.pruner import budget
-from tokbench.pruning.random import lots
+from tokbench.pruning.pruner import budget, stages
+from tokbench.pruning.random import Random, lots
 from tokbench.pruning.search import RateSearch
 from tokbench.pruning.sit_slim import SiTSlim, Slimmer, slimmed
 from tokbench.pruning.strided import spaced
@@ -26,6 +28,9 @@ from tokbench.pruning.token_transforming import recovered, transform
 from tokbench.pruning.tome import ToMe, merge
 from tokbench.pruning.vit import recognise
 from tokbench.pruning.zero_tprune import ZeroTPrune, heads_with_a_say, page_rank, without_alike
+from tokbench.train import train
+from tokbench.training import recipe_of
+from tokbench.variant import Variant
 
 pytest.importorskip("timm", reason="timm is not installed: pip install 'tokbench[prune]'")
 
@@ -213,6 +218,78 @@ def test_learning_moves_rates_to_their_budget(small_vit: Any, noise: Tensor) -> 
         optimiser.step()
     assert search.share(search.counts()[1]).item() == pytest.approx(aim, abs=0.08)
     assert all(parameter.grad is not None for parameter in search.merge.parameters())
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+@pytest.mark.parametrize("name", ["diffrate30", "diffrate90"])
+def test_the_recipes_reach_their_budgets(small_vit: Any, name: str, profile: str) -> None:
+    """With the steps and the schedule that a training has; here the budget alone moves rates, and not the labels."""
+
+    class OfBudget(RateSearch):
+        def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
+            return {"budget": self.penalty * (self.share(self.counts()[1]) - aim).square()}
+
+    toml = network_files()[f"vit_tiny_imagenet.{name}"]
+    variant = Variant(f"vit_tiny_imagenet.{name}", toml.parent, read_variant(toml))
+    vit = small_vit(img_size=64, patch_size=4, embed_dim=192, depth=12, num_heads=3)
+    search = OfBudget(nn.ModuleDict({"vit": vit}), variant.config["model"]["keep"])
+    aim = budget(search.sizes, search.keep) / flops(search.sizes, dense(search.sizes))
+    made = train(search, Material(torch.zeros(256, 3, 1, 1, dtype=torch.uint8)), recipe_of(variant, profile, {}))
+    assert made.steps in (100, 400)
+    assert search.share(search.counts()[1]).item() == pytest.approx(aim, rel=0.02)
+
+
+def test_rates_of_which_some_rise_are_what_the_authors_code_makes_of_them() -> None:
+    """ViT-T's at 1.0 GMAC: block 7 merges to 156 of the 148 tokens that block 6 has left."""
+    prune = (197, 197, 196, 194, 188, 184, 178, 164, 156, 137, 129, 21)
+    merge = (197, 197, 196, 190, 186, 154, 148, 156, 145, 135, 125, 21)
+    with pytest.raises(UsageError, match="must not rise"):
+        Rates(prune, merge)
+    made = Rates.falling(prune, merge)
+    assert made.merge == (197, 197, 196, 190, 186, 154, 148, 148, 145, 135, 125, 21)
+    assert made.prune == (197, 197, 196, 194, 188, 184, 154, 148, 148, 137, 129, 21)
+    with pytest.raises(UsageError, match="rates must give"):
+        Rates.falling(prune, merge[:-1])
+
+
+def test_rates_must_leave_the_first_block_whole(small_vit: Any) -> None:
+    """They would drop tokens in it: it enters with 65."""
+    rates = Rates((66, *[60] * 7), (66, *[50] * 7))
+    with pytest.raises(UsageError, match="rates for 8 blocks and 66 tokens do not fit 8 blocks and 65 tokens"):
+        DiffRate(rates).plan(recognise(small_vit()).sizes, 0.5)
+    with pytest.raises(UsageError, match="the first block keeps all of them"):
+        DiffRate(Rates((60,) * 8, (50,) * 8)).plan(recognise(small_vit()).sizes, 0.5)
+
+
+@torch.inference_mode()
+def test_slimmers_are_counted_as_layers(small_vit: Any, noise: Tensor) -> None:
+    vit = small_vit()
+    sizes = recognise(vit).sizes
+    kept = slimmed(sizes, 0.5)
+    method = SiTSlim([Slimmer(sizes.width, kept[block]) for block in stages(sizes.depth)], 0.5)
+    with method.applied_to(vit, 0.5, kernel="eager") as run, FlopCounterMode(display=False) as counter:
+        vit(noise[:1])
+    own = method.flops(sizes, run.counts)
+    assert 0 < own < 0.2 * flops(sizes, run.counts)
+    assert counter.get_total_flops() == flops(sizes, run.counts) + own
+    assert method.flops(sizes, dense(sizes)) == 0
+    with pytest.raises(UsageError, match="they are not rounded"), method.applied_to(vit, 0.5, round_to=8):
+        pass
+
+
+@torch.inference_mode()
+def test_a_lot_is_no_better_where_another_was(small_vit: Any) -> None:
+    """Places are numbered anew in each block: with the same lots there, the first would stay nearly always."""
+    vit = small_vit()
+    with Random().applied_to(vit, 0.5) as run:
+        tokens = torch.arange(1.0, 65.0)[None, :, None].expand(2000, -1, 1)
+        tokens = torch.cat([torch.zeros(2000, 1, 1), tokens], 1)
+        for count in (32, 16, 8):
+            run.counts.append((1, 1))
+            tokens = Random().reduce(tokens, None, count, run)  # type: ignore[arg-type]
+    often = tokens[:, 1:].flatten().long().bincount(minlength=65)[1:] / 2000
+    assert float(often.max()) < 0.125 + 5 * (0.125 * 0.875 / 2000) ** 0.5
+    assert float(often.min()) > 0.125 - 5 * (0.125 * 0.875 / 2000) ** 0.5
 
 
 def test_a_slimmers_tokens_are_means_of_all(small_vit: Any) -> None:

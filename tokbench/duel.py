@@ -12,7 +12,7 @@ from tokbench.speed import timed
 
 STEADY = 0.03
 """How far the control may be from 1."""
-WARM_UP = 3
+WARM_UP = 10
 """Calls of each before the first that counts, for every shape: kernels are chosen and memory is found in them."""
 
 

@@ -25,6 +25,10 @@ class ResultError(TokbenchError):
     """A result file is not what it should be."""
 
 
+class NoResults(ResultError):
+    """A folder of results holds none."""
+
+
 class CacheError(TokbenchError):
     """What was kept of an unfinished run, or of the references' features, is gone or damaged."""
 

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from tokbench.cells import CAVEAT, EXTENSIONS, of_one, plain
-from tokbench.errors import ResultError
+from tokbench.errors import NoResults
 from tokbench.halves import INFINITY
 from tokbench.pruning.facts import PREFIX as PRUNED
 from tokbench.result import Result, load
@@ -148,11 +148,11 @@ def column_of(number: str) -> tuple[int, Column]:
 
 
 def read_all(out: Path) -> list[Result]:
-    """Every result below a results folder, sorted by path. Raises ResultError for a broken one, or for none."""
+    """Every result below a results folder, sorted by path. Raises ResultError for a broken one, NoResults for none."""
     found = (path for path in out.glob("*/*.json") if path.parent.name != "leaderboard")
     paths = sorted(path for path in found if not path.name.startswith(PRUNED))
     if not paths:
-        raise ResultError(f"{out} holds no results; run 'tokbench eval ... --out {out}' first")
+        raise NoResults(f"{out} holds no results; run 'tokbench eval ... --out {out}' first")
     return [result for result in map(load, paths) if result.error is None]
 
 

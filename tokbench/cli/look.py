@@ -71,10 +71,18 @@ def show(
 def leaderboard(out: Path) -> None:
     """Rebuild every table (CSV and Markdown) from the result files, those of rate curves, and one of reported/."""
     from tokbench import rates, reported
+    from tokbench.errors import NoResults
     from tokbench.leaderboard import write
     from tokbench.pruning.table import write as pruned
 
-    for path in (*write(out), *rates.write(out), *reported.write(out), *pruned(out)):
+    reduced = pruned(out)
+    try:
+        made = [*write(out), *rates.write(out), *reported.write(out)]
+    except NoResults:
+        if not reduced:
+            raise
+        made = []
+    for path in (*made, *reduced):
         click.echo(path)
 
 

@@ -120,13 +120,21 @@ def _with_rates(subject: Subject, rates: Rates) -> Arm:
 def _read_rates(text: str) -> Rates:
     if text == "deit_s":
         return DEIT_S
-    path = Path(text).expanduser()
+    file, _, inside = text.partition(".json:")
+    path = Path(f"{file}.json" if inside else text).expanduser()
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        return Rates(tuple(map(int, told["prune"])), tuple(map(int, told["merge"])))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        for key in inside.split("/") if inside else ():
+            told = told[key]
+        prune, merge = (
+            json.loads(found) if isinstance(found := told.get(own, told.get(f"{own}_kept_num")), str) else found
+            for own in ("prune", "merge")
+        )
+        return Rates.falling(tuple(map(int, prune)), tuple(map(int, merge)))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UsageError(
-            f"--rates {text}: give deit_s, or a JSON file with lists prune and merge, tokens for each block "
+            f"--rates {text}: give deit_s, a JSON file with lists prune and merge, tokens for each block, or the "
+            "authors' file with a model and a cost, as in compression_rate.json:ViT-S-DeiT/2.9 "
             f"({type(error).__name__})"
         ) from error
 

@@ -31,6 +31,19 @@ class Rates:
                 "must not rise, nor leave less than CLS and one patch"
             )
 
+    @classmethod
+    def falling(cls, prune: tuple[int, ...], merge: tuple[int, ...]) -> Rates:
+        """Of counts that may rise from block to block, as some of the authors' do: what their code makes of them, since
+        no block can leave more tokens than enter it. Raises UsageError for what is no rates."""
+        if len(prune) != len(merge):
+            return cls(prune, merge)
+        pruned, merged, entering = [], [], max(prune, default=0)
+        for after_pruning, after_merging in zip(prune, merge, strict=True):
+            pruned.append(min(entering, after_pruning))
+            entering = min(pruned[-1], after_merging)
+            merged.append(entering)
+        return cls(tuple(pruned), tuple(merged))
+
 
 DEIT_S = Rates(
     (197, 196, 190, 168, 150, 139, 129, 117, 99, 78, 58, 3), (197, 194, 176, 156, 141, 133, 121, 107, 88, 64, 56, 3)
@@ -56,11 +69,11 @@ class DiffRate(Pruner):
     def plan(self, sizes: Sizes, keep: float) -> list[int]:
         """What the rates leave. Raises UsageError where they are for another transformer."""
         assert self.rates is not None, "rates are given or, in a subclass, made here"
-        merge = self.rates.merge
-        if len(merge) != sizes.depth or max(merge) > sizes.patches + 1:
+        merge, first = self.rates.merge, self.rates.prune[0]
+        if len(merge) != sizes.depth or first != sizes.patches + 1:
             raise UsageError(
-                f"rates for {len(merge)} blocks and {merge[0]} tokens do not fit {sizes.depth} blocks and "
-                f"{sizes.patches + 1} tokens"
+                f"rates for {len(merge)} blocks and {first} tokens do not fit {sizes.depth} blocks and "
+                f"{sizes.patches + 1} tokens; the first block keeps all of them"
             )
         return [count - 1 for count in merge]
 

@@ -33,8 +33,9 @@ def _once(sizes: Sizes, left: int) -> list[int]:
 def spread(distances: Tensor, count: int) -> Tensor:
     """`count` of n points, far from one another by distances (B, n, n), in the order of choice, (B, count).
 
-    First the point that is farthest from its nearest other one, then always the one farthest from all chosen ones: at
-    least half of the best least distance there is (Gonzalez 1985). Of equals the first. A running minimum: O(count n).
+    First the point that is farthest from its nearest other one, then always the one farthest from all chosen ones: of
+    a metric, at least half of the best least distance there is (Gonzalez 1985). Of equals the first. A running minimum:
+    O(count n).
     """
     n = distances.shape[1]
     own = torch.eye(n, dtype=torch.bool, device=distances.device)

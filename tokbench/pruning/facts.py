@@ -17,6 +17,10 @@ PREFIX = "prune-"
 
 _MADE = ("device", "processor", "kernel", "round_to", "formula", "weights", "data")
 _ABOUT = ("model", "method", "title", "training", "dataset", "num_images", "short", "provenance")
+_ROW = (
+    "title", "tokens", "gflops", "whole_gflops", "counted_gflops", "weights", "pace",
+    "training_seconds", "training_images", "training_profile",
+)  # fmt: skip
 
 
 @dataclass
@@ -78,10 +82,12 @@ def load(path: Path) -> Reduced:
     ):
         raise ResultError(f"{path} does not hold a method's facts; delete it and run again")
     for keep, row in rows.items():
-        for number in ("top1", "top5", "agreement", "top1_gap"):
+        for number in ("top1", "top5", "agreement", "top1_gap", "top5_gap"):
             entry = row.get(number)
             if not isinstance(entry, dict) or not isinstance(entry.get("value"), int | float):
                 raise ResultError(f"{path}: keep {keep} has no {number}; delete it and run again")
+        if missing := [name for name in _ROW if name not in row]:
+            raise ResultError(f"{path}: keep {keep} has no {', '.join(missing)}; delete it and run again")
     return Reduced(about, rows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,21 +15,19 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokbench.bootstrap import bootstrap, bootstrap_pairs, entry, mean
-from tokbench.duel import WARM_UP, Duel, duel
+from tokbench.duel import Duel, duel
 from tokbench.errors import DataError, UsageError
 from tokbench.evaluate import refuse_empty
 from tokbench.pruning.flops import Counts, dense, flops
 from tokbench.pruning.models import Labelled
 from tokbench.pruning.pruner import Pruner, Run, Training
 from tokbench.pruning.vit import Kernel, images_like, recognise
-from tokbench.speed import timed, with_peak
+from tokbench.speed import with_peak
 
 CHUNK = 50
 """Images of a pass for accuracy."""
-KERNELS: tuple[Kernel, ...] = ("sdpa", "eager")
 TRIES = 5
-"""Timings of each kernel of the whole network, after a warm-up, of which the faster one becomes the baseline; and of
-what choosing costs."""
+"""Timings of what choosing costs."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,8 @@ def predict(
 
 
 def accuracy(arm: Predictions, whole: Predictions) -> dict[str, Any]:
-    """Top-1, top-5, how often the likeliest class is the whole network's, and what top-1 lost, paired by image.
+    """Top-1, top-5, how often the likeliest class is the whole network's, and what top-1 and top-5 lost, paired by
+    image.
 
     Raises DataError where the two saw other images.
     """
@@ -126,9 +126,11 @@ def accuracy(arm: Predictions, whole: Predictions) -> dict[str, Any]:
         raise DataError("some images could be read in one pass and not in the other; run the same command again")
     agree = (arm.top[:, 0] == whole.top[:, 0]).astype(float)
     numbers = {"top1": arm.first, "top5": arm.fifth, "agreement": agree}
-    gaps = bootstrap_pairs(whole.first, arm.first, 0)
-    gap = entry(mean(arm.first) - mean(whole.first), gaps)
-    return {name: entry(mean(values), bootstrap(values, 0)) for name, values in numbers.items()} | {"top1_gap": gap}
+    lost = {"top1_gap": (whole.first, arm.first), "top5_gap": (whole.fifth, arm.fifth)}
+    told = {name: entry(mean(values), bootstrap(values, 0)) for name, values in numbers.items()}
+    return told | {
+        name: entry(mean(own) - mean(all_), bootstrap_pairs(all_, own, 0)) for name, (all_, own) in lost.items()
+    }
 
 
 @torch.inference_mode()
@@ -167,14 +169,12 @@ def _of(made: Duel) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def best_kernel(whole: Arm, batch: int, device: str) -> Kernel:
-    """The one by which the whole network is faster at this batch size."""
-    images, seconds = images_like(recognise(whole.vit), batch), {}
-    for tried in KERNELS:
-        with whole.ready(tried):
-            run = [timed(partial(whole.forward, images), device)[1] for _ in range(WARM_UP + TRIES)]
-        seconds[tried] = float(np.median(run[WARM_UP:]))
-    return min(KERNELS, key=seconds.__getitem__)
+def best_kernel(whole: Arm, batch: int, device: str, repetitions: int) -> Kernel:
+    """The one by which the whole network is faster at this batch size, both timed in turns."""
+    images, other = images_like(recognise(whole.vit), batch), copy.deepcopy(whole.vit)
+    with with_kernel(whole.vit, "sdpa"), with_kernel(other, "eager"):
+        made = duel(partial(whole.vit, images), partial(other, images), repetitions, device)
+    return "eager" if made.ratio > 1 else "sdpa"
 
 
 @torch.inference_mode()
@@ -215,9 +215,10 @@ def _selecting(arm: Arm, state: Run | None, images: Tensor) -> float:
 def shares(counts: Counts, arm: Arm, whole: Arm) -> dict[str, Any]:
     """Operations by the formula, of the arm and of the whole network, in GFLOPs an image."""
     own, theirs = recognise(arm.vit).sizes, recognise(whole.vit).sizes
+    layers = arm.pruner.flops(own, counts) if arm.pruner else 0
     return {
         "tokens": [list(pair) for pair in counts],
-        "gflops": flops(own, counts) / 1e9,
+        "gflops": (flops(own, counts) + layers) / 1e9,
         "whole_gflops": flops(theirs, dense(theirs)) / 1e9,
     }
 

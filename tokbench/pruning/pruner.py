@@ -101,7 +101,8 @@ class Pruner(ABC):
 
     title, source: its name in tables and its paper. training: what of it is trained. needs_cls: whether it looks at
     what the CLS token attends to. proportional: whether attention adds the log of a token's size to its logits (ToMe).
-    after: whether tokens go after a block, not between its attention and its MLP. least: patch tokens that it needs.
+    after: whether tokens go after a block, not between its attention and its MLP. rounds: whether its counts can be
+    other than trained. least: patch tokens that it needs.
     """
 
     title: ClassVar[str]
@@ -110,6 +111,7 @@ class Pruner(ABC):
     needs_cls: ClassVar[bool] = False
     proportional: ClassVar[bool] = False
     after: ClassVar[bool] = False
+    rounds: ClassVar[bool] = True
     least: ClassVar[int] = 1
 
     def plan(self, sizes: Sizes, keep: float) -> list[int]:
@@ -123,13 +125,18 @@ class Pruner(ABC):
         A method that blends tokens sets `run.sizes`, (B, P + count), too.
         """
 
+    def flops(self, sizes: Sizes, counts: Counts) -> int:
+        """Operations of layers that it adds to the network, for token counts as recorded; choosing is not counted."""
+        return 0
+
     @contextmanager
     def applied_to(self, model: nn.Module, keep: float, *, kernel: Kernel = "sdpa", round_to: int = 1) -> Iterator[Run]:
         """Inside the `with` block `model` reduces its tokens; after it, also after an exception, it is as before.
 
         keep: in (0, 1]; at 1 nothing is reduced. round_to: counts of tokens, prefix included, are rounded up to a
-        multiple of it. Raises UsageError for a model that is not recognised or has no CLS token where one is needed,
-        and for a keep out of range or that leaves too few tokens.
+        multiple of it, where a method can leave so many (ToMe takes at most half away). Raises UsageError for a model
+        that is not recognised or has no CLS token where one is needed, and for a keep out of range or that leaves too
+        few tokens.
         """
         vit = recognise(model)
         run = Run(vit, kernel, self.checked_plan(vit, keep, round_to))
@@ -150,6 +157,8 @@ class Pruner(ABC):
             raise UsageError(f"keep must lie in (0, 1], it is {keep:g}")
         if round_to < 1:
             raise UsageError(f"round_to must be at least 1, it is {round_to}")
+        if round_to > 1 and not self.rounds:
+            raise UsageError(f"{self.title} leaves as many tokens as it was trained for; they are not rounded")
         if self.needs_cls and not sizes.cls:
             raise UsageError(
                 f"{self.title} looks at the CLS token's attention and {type(vit.model).__name__} has no CLS token; "

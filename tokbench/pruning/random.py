@@ -10,12 +10,14 @@ from tokbench.pruning.vit import Attended
 
 
 class Random(Pruner):
-    """The lot depends on an image's seed and a token's place alone, never on the batch."""
+    """The lot depends on an image's seed, the block and a token's place alone, never on the batch."""
 
     title, source = "random", "control"
 
     def reduce(self, tokens: Tensor, seen: Attended, count: int, run: Run) -> Tensor:
-        places = torch.arange(tokens.shape[1] - run.prefix, device=tokens.device)
+        # Places are counted anew among those that are left, and so drawn anew in each block.
+        first = len(run.counts) << 32
+        places = torch.arange(first, first + tokens.shape[1] - run.prefix, device=tokens.device)
         return pick(tokens, best(lots(run.seeds_of(tokens), places), count), run.prefix)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import platform
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import torch
 
 import tokbench
+from tokbench import duel, speed
 from tokbench.bootstrap import tidy
 from tokbench.errors import UsageError
 from tokbench.provenance import code_of, describe_protocol
@@ -30,6 +33,7 @@ from tokbench.pruning.measure import (
     shares,
 )
 from tokbench.pruning.models import Labelled, Subject
+from tokbench.pruning.pruner import Training
 from tokbench.pruning.vit import Kernel, images_like, recognise
 from tokbench.speed import describe
 
@@ -65,16 +69,24 @@ class Bench:
 
         Raises UsageError and MissingWeights for a method or keep that cannot be; rows before it are kept.
         """
+        made = arms(name, self.subject, keeps, self.device, self.plan.rates, self.root)
+        first = next(made)  # before the images are read: it may be that there is no such method
         whole = self.predictions(told)  # the data set's hash is known after a pass
-        for arm in arms(name, self.subject, keeps, self.device, self.plan.rates, self.root):
+        for arm in itertools.chain([first], made):
             if arm.pruner is not None:
                 check_same(arm.vit, arm.pruner)
             kept = Reduced(self.about(arm, len(whole.labels))).resumed(out)
             key = WHOLE if arm.keep is None else f"{arm.keep:g}"
-            if kept.rows.get(key, {}).get("weights") != arm.weights:  # not measured yet, or trained anew
+            if not self._known(kept.rows.get(key), arm):
                 kept.rows[key] = self.row(arm, whole, told)
                 kept.save(out)
             yield kept, key
+
+    def _known(self, row: dict[str, Any] | None, arm: Arm) -> bool:
+        """Whether a row is of these weights, which may have been trained anew, and has all the times asked for."""
+        if row is None or row["weights"] != arm.weights:
+            return False
+        return {pace["batch"] for pace in row["pace"]} >= set(self.plan.batches)
 
     def predictions(self, told: Told) -> Predictions:
         """The whole network's, made once."""
@@ -97,14 +109,17 @@ class Bench:
         row: dict[str, Any] = {"title": arm.title, **accuracy(own, whole), **shares(counts, arm, self.whole)}
         images = images_like(recognise(self.subject.vit), 1)
         row["counted_gflops"] = counted_flops(arm, images, plan.round_to) / 1e9
-        row["training_seconds"], row["training_images"] = arm.trained.get("seconds", 0), arm.trained.get("images", 0)
+        given = training_of(arm) != "none" and not arm.trained  # rates, of which nothing else is known
+        untold = None if given else 0
+        for what in ("seconds", "images"):
+            row[f"training_{what}"] = arm.trained.get(what, untold)
         row["training_profile"] = arm.trained.get("recipe", {}).get("profile")
         row["weights"] = arm.weights
         row["pace"] = []
         for place, batch in enumerate(plan.batches):
             told(f"{label} batch sizes", place, len(plan.batches))
             if batch not in self.kernels:
-                self.kernels[batch] = best_kernel(self.whole, batch, self.device)
+                self.kernels[batch] = best_kernel(self.whole, batch, self.device, plan.repetitions)
             made = pace(
                 apart(arm), self.whole, batch, self.device, self.kernels[batch], plan.kernel, plan.repetitions,
                 plan.round_to,
@@ -121,7 +136,7 @@ class Bench:
             "model": subject.name,
             "method": arm.method,
             "title": title,
-            "training": arm.training if arm.pruner is None else arm.pruner.training,
+            "training": training_of(arm),
             "dataset": dataset.name,
             "num_images": count,
             "short": subject.short,
@@ -135,16 +150,30 @@ class Bench:
                 "weights": subject.weights,
                 "data": {"sha256": dataset.sha256, "limit": dataset.limit, "side": subject.side},
                 "protocol": describe_protocol(dataset.protocol),
-                "code_sha256": code_of(Path(tokbench.__file__).parent / "pruning"),
+                "code_sha256": code_of(Path(tokbench.__file__).parent / "pruning", *map(Path, _TIMING)),
                 "versions": {"tokbench": tokbench.__version__, "python": platform.python_version()}
                 | {package: importlib.metadata.version(package) for package in packages},
             },
         }
 
 
+_TIMING = (duel.__file__, speed.__file__)
+
+
+def training_of(arm: Arm) -> Training:
+    return arm.training if arm.pruner is None else arm.pruner.training
+
+
 def _processor(device: str) -> str:
-    """The CPU's name and instructions, which decide its kernels; nothing more of a GPU."""
-    return torch.backends.cpu.get_cpu_capability() if device == "cpu" else ""
+    """The CPU's name, where the system tells it, and instructions, which decide its kernels; nothing more of a GPU."""
+    if device != "cpu":
+        return ""
+    try:
+        told = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:  # not Linux
+        told = None
+    name = told[1].strip() if told else platform.processor()
+    return f"{name} {torch.backends.cpu.get_cpu_capability()}".strip()
 
 
 def _tidied(told: Any) -> Any:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tokbench.errors import UsageError
+from tokbench.pruning.flops import Counts
 from tokbench.pruning.pruner import Pruner, Run, stages
 from tokbench.pruning.vit import Attended, Sizes
 
@@ -33,6 +34,7 @@ class SiTSlim(Pruner):
     title, source = "SiT", "arXiv:2111.12624"
     training = "weights"
     after = True
+    rounds = False
 
     def __init__(self, slimmers: Sequence[nn.Module], keep: float) -> None:
         self.slimmers, self.keep = slimmers, keep
@@ -42,6 +44,16 @@ class SiTSlim(Pruner):
         if keep != self.keep:
             raise UsageError(f"{self.title} was trained for keep {self.keep:g}; {keep:g} needs a training of its own")
         return slimmed(sizes, keep)
+
+    def flops(self, sizes: Sizes, counts: Counts) -> int:
+        """Of the slimmers: they are layers of the network."""
+        entering = [attending - sizes.prefix for attending, _ in counts]
+        half, made = sizes.width // 2, 0
+        for stage in stages(sizes.depth):
+            n = entering[stage]
+            left = entering[stage + 1] if stage + 1 < len(entering) else slimmed(sizes, self.keep)[stage]
+            made += 2 * (n * sizes.width * half + n * half * left + left * n * sizes.width)
+        return made if self.slimmers and min(entering) < sizes.patches else 0
 
     def reduce(self, tokens: Tensor, seen: Attended, count: int, run: Run) -> Tensor:
         done = run.memory.get("slimmed", 0)

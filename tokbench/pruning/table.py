@@ -29,7 +29,7 @@ def groups(found: Sequence[Reduced]) -> dict[str, list[Reduced]]:
     for one in found:
         told = one.about["provenance"]
         alike = [one.about["model"], one.group, one.about["num_images"]]
-        alike += [told[key] for key in ("data", "weights", "processor")]
+        alike += [told[key] for key in ("data", "weights", "processor")] + [told.get("versions", {}).get("torch")]
         sets.setdefault(json.dumps(alike, sort_keys=True), []).append(one)
     devices = [slug(members[0].about["provenance"]["device"]) for members in sets.values()]
     longer = [f"{slug(members[0].about['model'])}.{members[0].group}" for members in sets.values()]
@@ -60,7 +60,7 @@ def frame(found: Sequence[Reduced]) -> pd.DataFrame:
             "gflops": row["gflops"], "gflops_whole": row["whole_gflops"], "gflops_counted": row["counted_gflops"],
             "tokens_last": row["tokens"][-1][1],
         }  # fmt: skip
-        for number in ("top1", "top1_gap", "top5", "agreement"):
+        for number in ("top1", "top1_gap", "top5", "top5_gap", "agreement"):
             record |= {f"{number}{end}": row[number][key] for end, key in _ENDS.items()}
         for pace in row["pace"]:
             for number in ("speedup", "speedup_same_kernel"):
@@ -68,6 +68,8 @@ def frame(found: Sequence[Reduced]) -> pd.DataFrame:
             told = pace["speedup"]
             record |= {
                 f"control_b{pace['batch']}": told["control"], f"measured_b{pace['batch']}": told["measured"],
+                f"control_same_kernel_b{pace['batch']}": pace["speedup_same_kernel"]["control"],
+                f"measured_same_kernel_b{pace['batch']}": pace["speedup_same_kernel"]["measured"],
                 f"ms_b{pace['batch']}": told["ms"], f"whole_ms_b{pace['batch']}": told["whole_ms"],
                 f"images_per_second_b{pace['batch']}": pace["batch"] / told["ms"] * 1000,
                 f"selector_ms_b{pace['batch']}": pace["selector_ms"],
@@ -91,9 +93,10 @@ def faster(told: dict[str, Any]) -> str:
 def markdown(found: Sequence[Reduced]) -> str:
     """A table of what needs no training and one of what was trained."""
     batches = sorted({pace["batch"] for one in found for row in one.rows.values() for pace in row["pace"]})
-    head = ["method", "keep", "top-1 %", "less the whole's", "agreement %", "GFLOPs", "x fewer"]
+    head = ["method", "keep", "top-1 %", "less the whole's", "top-5 %", "agreement %", "GFLOPs", "x fewer"]
     for batch in batches:
         head += [f"x faster, batch {batch}", f"ms, batch {batch}", f"of it choosing, batch {batch}"]
+    head += [f"MiB at its peak, batch {batch}" for batch in batches[-1:]]
     text = ""
     for title, trained in ((FREE, False), (LEARNED, True)):
         chosen = [entry for entry in rows(found) if (entry[0].about["training"] != "none") == trained]
@@ -108,8 +111,10 @@ def markdown(found: Sequence[Reduced]) -> str:
 def _line(one: Reduced, keep: float | None, row: dict[str, Any], batches: Sequence[int], trained: bool) -> list[str]:
     gap = row["top1_gap"]
     cells = [
-        row["title"], "-" if keep is None else f"{keep:g}", f"{100 * row['top1']['value']:.1f}",
+        row["title"] + (" (short)" if hurried(row) else ""), "-" if keep is None else f"{keep:g}",
+        f"{100 * row['top1']['value']:.1f}",
         f"{100 * gap['value']:+.1f} [{100 * gap['low']:+.1f}, {100 * gap['high']:+.1f}]",
+        f"{100 * row['top5']['value']:.1f}",
         f"{100 * row['agreement']['value']:.1f}", f"{row['gflops']:.2f}", f"{row['whole_gflops'] / row['gflops']:.2f}",
     ]  # fmt: skip
     by_batch = {pace["batch"]: pace for pace in row["pace"]}
@@ -119,9 +124,17 @@ def _line(one: Reduced, keep: float | None, row: dict[str, Any], batches: Sequen
             continue
         told = pace["speedup"]
         cells += [faster(told), f"{told['ms']:.1f}", f"{100 * pace['selector_ms'] / told['ms']:.0f} %"]
+    for batch in batches[-1:]:
+        peak = by_batch[batch]["peak_mib"] if batch in by_batch else None
+        cells.append("-" if peak is None else f"{peak:,.0f}")
     if trained:
-        cells += [f"{row['training_seconds']:,.0f}", f"{row['training_images']:,}"]
+        cells += ["-" if (cost := row[f"training_{of}"]) is None else f"{cost:,.0f}" for of in ("seconds", "images")]
     return cells
+
+
+def hurried(row: dict[str, Any]) -> bool:
+    """Whether what a row needs was itself trained too briefly for its accuracy to mean anything."""
+    return row["training_profile"] == "cpu"
 
 
 def legend(found: Sequence[Reduced]) -> str:
@@ -133,7 +146,8 @@ def legend(found: Sequence[Reduced]) -> str:
         f"`{about['model']}` on {about['num_images']:,} images of {about['dataset']}, {told['data']['side']} px; "
         f"{told['device']}{' ' + told['processor'] if told['processor'] else ''}, float32, attention by "
         f"{told['kernel']}. Intervals are 95 %, accuracy's paired by image. `keep`: the share of tokens that each of "
-        "three stages keeps; methods that cut elsewhere are set to the FLOPs of that.\n\n"
+        "three stages keeps; methods that cut elsewhere are set to the FLOPs of that, but for SiT (its paper's counts) "
+        "and lower resolution (whole patches).\n\n"
         f"GFLOPs: {first['whole_gflops']:.3f} for the whole network; {told['formula']}.\n"
     )
     if paces:
@@ -143,6 +157,8 @@ def legend(found: Sequence[Reduced]) -> str:
             f'{min(pace["speedup"]["repetitions"] for pace in paces)} or more timings each; "{NONE}" where the '
             "interval holds 1 or the whole network against itself is off by 3 %. Against the same kernel: in the CSV.\n"
         )
+    if not about["short"] and any(hurried(row) for one in found for row in one.rows.values()):
+        text += "\n(short): trained on a CPU for minutes, so that its accuracy says nothing of the method.\n"
     if about["short"]:
         text += (
             "\n**short**: the network was trained on a CPU for minutes. Its accuracy says nothing of the methods, and "

@@ -36,7 +36,6 @@ class TokenTransforming(Pruner):
         anchors = best(seen.cls()[:, run.prefix :], count)
         matrix, of = transform(patches, anchors, sizes[:, run.prefix :], self.tau, self.kind)
         run.sizes = torch.cat([sizes[:, : run.prefix], of], 1)
-        run.memory.setdefault("transforms", []).append(matrix)
         return torch.cat([tokens[:, : run.prefix], matrix @ patches], 1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +20,9 @@ _BLOCK = {"norm1", "attn", "norm2", "mlp"}
 _ATTENTION = {"qkv", "proj"}
 _MAY_BLOCK = {"ls1", "ls2", "drop_path1", "drop_path2"}
 _MAY_ATTENTION = {"q_norm", "k_norm", "attn_drop", "norm", "gate", "proj_drop"}
+_TAKES = {"x", "attn_mask", "is_causal"}
+_POSITIONS = ("rope", "rel_pos_bias")
+"""Attributes of a whole model whose positions enter every attention."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,16 @@ def recognise(model: nn.Module) -> Vit:
         raise UsageError(f"{what} has no list of blocks, so its tokens cannot be reduced; bring a plain ViT of timm's")
     listed: list[Any] = list(blocks)
     for place, block in enumerate(listed):
-        _refuse_unknown(block, _BLOCK, _MAY_BLOCK, f"{what}: block {place} ({type(block).__name__})")
+        where = f"{what}: block {place} ({type(block).__name__})"
+        _refuse_unknown(block, _BLOCK, _MAY_BLOCK, where)
+        if more := sorted(set(inspect.signature(type(block).forward).parameters) - _TAKES - {"self"}):
+            raise UsageError(f"{where} is not recognised: it takes {', '.join(more)}; bring a plain ViT of timm's")
+        if "ResPost" in type(block).__name__:
+            raise UsageError(f"{where} is not recognised: its norms come behind its parts; bring a plain ViT of timm's")
         _refuse_unknown(block.attn, _ATTENTION, _MAY_ATTENTION, f"{what}: attention {place}")
+    for name in _POSITIONS:
+        if getattr(model, name, None) is not None:
+            raise UsageError(f"{what} is not recognised: {name} is unknown here; bring a plain ViT of timm's")
     embed: Any = getattr(model, "patch_embed", None)
     head: Any = getattr(model, "head", None)
     weight = first_parameter(model)
@@ -67,6 +79,8 @@ def recognise(model: nn.Module) -> Vit:
     first = listed[0]
     if not hasattr(embed, "num_patches") or not isinstance(getattr(embed, "proj", None), nn.Conv2d):
         raise UsageError(f"{what}: its patches are not embedded by one convolution (patch_embed.proj)")
+    if embed.proj.in_channels != 3:
+        raise UsageError(f"{what}: its patches are of {embed.proj.in_channels} channels, not of an image's 3")
     if not isinstance(head, nn.Linear):
         raise UsageError(f"{what} names no classes: its head is {type(head).__name__}, not one linear layer")
     kernel, hidden = embed.proj.weight[0].numel(), [m for m in first.mlp.modules() if isinstance(m, nn.Linear)]

@@ -17,6 +17,7 @@ from tokbench.pixels import to_bytes
 from tokbench.plugins import load_adapter
 from tokbench.protocol import TOKBENCH
 from tokbench.pruning.facts import load_all
+from tokbench.pruning.table import groups as reduced_groups
 from tokbench.reconstruction import reconstruct
 from tokbench.result import Result
 from tokbench.tokenizer import Generator
@@ -108,13 +109,15 @@ def plotting() -> Any:
 def pruning(root: Path, target: Path) -> None:
     """Top-1 accuracy against how much faster a clock saw it, and against how many fewer FLOPs; of a network trained too
     briefly for its accuracy to mean anything, how often it still names what it names whole."""
-    pyplot = plotting()
-    found = load_all(root / "results")
-    if not found:
+    tables = reduced_groups(load_all(root / "results"))
+    # Times of one device and network alone share an axis: of several tables, the one with most in it.
+    found = max(tables.values(), key=lambda members: sum(len(one.rows) for one in members), default=[])
+    timed = [{pace["batch"] for pace in row["pace"]} for one in found for row in one.rows.values()]
+    if not timed or not (batches := set.intersection(*timed)):
         return
+    pyplot, batch = plotting(), max(batches)
     short = any(one.about["short"] for one in found)
     number = "agreement" if short else "top1"
-    batch = max(pace["batch"] for one in found for row in one.rows.values() for pace in row["pace"])
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.6), layout="constrained", sharey=True)
     for place, one in enumerate(found):
         rows = [row for _, row in sorted(one.rows.items(), reverse=True)]

@@ -86,6 +86,9 @@ def _made(one: Reduced, keep: float | None, row: dict[str, Any]) -> dict[str, An
     words += ["--limit", str(told["data"]["limit"])] if told["data"]["limit"] else []
     words += ["--kernel", told["kernel"]] if told["kernel"] != "sdpa" else []
     words += ["--round-to", str(told["round_to"])] if told["round_to"] != 1 else []
+    words += ["--batches", ",".join(str(pace["batch"]) for pace in row["pace"]) or "0"]
+    words += ["--repetitions", str(told["repetitions"])] if told.get("repetitions", 30) != 30 else []
+    words += ["--rates", "FILE"] if row["training_seconds"] is None else []
     return {
         "command": shlex.join(words),
         "data": f"{about['dataset']}, pixels {told['data']['sha256'][:12]}",
