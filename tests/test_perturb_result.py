@@ -26,7 +26,7 @@ from tokbench.regression import check
 from tokbench.result import Result, load
 from tokbench.steps import Step
 from tokbench.tasks import RECONSTRUCT, Perturb, Task
-from tokbench.tokenizer import Reconstructor
+from tokbench.tokenizer import Reconstructor, Tokenizer, TokenizerSpec
 from tokbench.tokens import Tokens
 
 SIDE = 32
@@ -73,6 +73,33 @@ def test_alpha_0_is_the_reconstruction(untrained, folder: Path, networks, name: 
         for key, found in plain.metrics.get(number, {}).items():
             rounded = base != "psnr" and (key in ("low", "high") or number != base)  # the mean is of rounded values
             assert still.metrics[called][key] == (pytest.approx(found, rel=1e-8) if rounded else found)
+
+
+class Loud(Tokenizer):
+    """Its latents are the image and a loud value, by which noise is scaled for all of them."""
+
+    spec = TokenizerSpec("loud.x", kind="continuous", range=(-1.0, 1.0), downsample=1, bits_per_token=64)
+
+    def encode(self, images: Tensor) -> Tokens:
+        loud = torch.full_like(images[:, :1], 40.0)
+        return Tokens.of_latents(torch.cat([images, loud], 1).permute(0, 2, 3, 1), tokens=SIDE**2)
+
+    def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
+        return self.shift + tokens.tensor.float()[..., :3].permute(0, 3, 1, 2)
+
+    shift = 0.0
+
+
+def test_noise_may_lead_a_decoder_out_of_its_range(folder: Path, networks) -> None:
+    """Which is a fault where nothing was perturbed, also before the first cell."""
+    model = Loud()
+    assert run(folder, networks, model, RECONSTRUCT, "psnr").error is None
+    result = run(folder, networks, model, Perturb(), "psnr")
+    assert result.error is None
+    assert result.metrics["npsnr.a0.9"]["value"] < result.metrics["npsnr.a0.5"]["value"] < 20
+    model.shift = 30.0
+    for task in (RECONSTRUCT, Perturb()):
+        assert "its spec declares the range -1 to 1" in (run(folder, networks, model, task, "psnr").error or "")
 
 
 KEPT: list[Result] = []

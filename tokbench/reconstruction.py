@@ -70,7 +70,7 @@ def reconstruct(
             check_tokens(encoded, part, model, names[here])
             decoded, seconds = timed(partial(model.decode, encoded, seeds[here]), device)
             decoding += seconds
-            pieces.append(_finish(decoded, part, model, names[here]))
+            pieces.append(_finish(decoded, part, model, names[here], step.in_range))
             tokens.append(encoded)
         return tokens, pieces, encoding, decoding
 
@@ -95,8 +95,8 @@ def reconstruct(
     )
 
 
-def _finish(images: Tensor, like: Tensor, model: Reconstructor, names: Sequence[str]) -> Tensor:
+def _finish(images: Tensor, like: Tensor, model: Reconstructor, names: Sequence[str], in_range: bool = True) -> Tensor:
     """Decoded images from the spec's range to float32 in [0, 1], clamped, on the CPU."""
-    check_images(images, like, model, names)
+    check_images(images, like, model, names, in_range)
     low, high = model.spec.range
     return images.float().sub(low).div_(high - low).clamp_(0, 1).cpu()

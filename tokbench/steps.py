@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,7 +20,10 @@ from tokbench.tokens import Tokens
 
 @dataclass(frozen=True)
 class Step:
-    """All tokens, as they were encoded. task: that of the result."""
+    """All tokens, as they were encoded. task: that of the result. in_range: whether decoded images must lie near the
+    spec's range."""
+
+    in_range: ClassVar[bool] = True
 
     task: str = "reconstruct"
 
@@ -84,7 +87,12 @@ class Sampled(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class Cell(Step):
-    """Perturbed tokens. delta: None where there is nothing to choose from. most: the largest delta of the task."""
+    """Perturbed tokens. delta: None where there is nothing to choose from. most: the largest delta of the task.
+
+    Noise leads a linear decoder anywhere, which is no fault of it; images are clamped, as all are.
+    """
+
+    in_range = False
 
     perturber: Perturber
     alpha: float
