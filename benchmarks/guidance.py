@@ -1,20 +1,22 @@
 """Choose the scale of guidance of generators by the rule of docs/generators.md, and print what each scale gives.
 
-python benchmarks/guidance.py GENERATOR...
+python benchmarks/guidance.py GENERATOR...      # on the GPU where there is one
 """
 
 from __future__ import annotations
 
-import hashlib
 import sys
-from collections.abc import Sequence
 
+from tokbench.cli.options import choose_device
 from tokbench.dataset import open_dataset
+from tokbench.errors import TokbenchError
 from tokbench.evaluate import evaluate
 from tokbench.leaderboard import table
 from tokbench.plugins import load_adapters
 from tokbench.protocol import TOKBENCH
+from tokbench.readers import Networks
 from tokbench.slots import Slots
+from tokbench.source import by_hash
 from tokbench.tasks import Generate
 from tokbench.weights import cache_dir
 
@@ -22,23 +24,26 @@ SCALES = (1.0, 1.5, 2.0, 3.0)
 SAMPLES, REFERENCES, SEED, NUMBER = 1000, 10_000, 1, "fd_efficientnet"
 
 
-def drawn(names: Sequence[str]) -> list[int]:
-    """Positions in the order of a hash of the names, since a file may be sorted by class."""
-    return sorted(range(len(names)), key=lambda at: hashlib.sha256(names[at].encode()).digest())
-
-
 def main() -> int:
     names = sys.argv[1:]
     if not names:
         print(__doc__)
         return 2
-    adapters, failed = load_adapters(names)
+    device = choose_device(None)
+    try:
+        adapters, failed = load_adapters(names, device)
+    except TokbenchError as error:
+        print(error, file=sys.stderr)
+        return 2
+    networks = Networks(device)
     found: dict[str, dict[float, float]] = {adapter.name: {} for adapter in adapters}
     for scale in SCALES:
         dataset = open_dataset("tiny-imagenet-train", TOKBENCH, None, REFERENCES)
-        dataset.source.reorder(drawn(dataset.source.names))
+        dataset.source.reorder(by_hash(dataset.source.names))
         slots = Slots(dataset.name, TOKBENCH, SAMPLES, dataset)
-        for made in evaluate(adapters, slots, [NUMBER], task=Generate(scale), seed=SEED, cache=cache_dir()):
+        for made in evaluate(
+            adapters, slots, [NUMBER], task=Generate(scale), seed=SEED, networks=networks, cache=cache_dir()
+        ):
             if made.error or NUMBER not in made.metrics:
                 failed[made.adapter] = made.error or made.skipped.get(NUMBER, "not measured")
             else:

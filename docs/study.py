@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TASKS = ("", "-cfg1")
 """Each prior's own scale of guidance, and none."""
 DATASET, FAMILIES = "tiny-imagenet", ("gpt", "maskgit", "flow")
+LEAST_DRAWN = 3
+"""Tokenizers from which on there is a picture."""
 COUNT, STRIDE = 8, 25
 """Samples of a row, of every so-many-th class."""
 
@@ -41,6 +43,8 @@ def study() -> tuple[str, dict[str, list[Pair]]]:
             continue
         names = ", ".join(f"`{one.tokenizer}`" for one in own)
         text += f"\n`{family}` over {names}."
+        if len(own) >= LEAST_DRAWN:
+            text += f" [Each number against gFID](study-{family}.svg)."
         if made := correlations(own):
             text += f"\n\n{markdown(made)}"
         else:
@@ -51,8 +55,10 @@ def study() -> tuple[str, dict[str, list[Pair]]]:
 
 def scatter(found: list[Pair], target: Path) -> None:
     """A panel for each number of tokenizers that at least three have, against the generators' first number."""
-    number = next(name for name in OF_GENERATORS if any(name in one.generated for one in found))
-    told = [name for name in OF_TOKENIZERS if sum(name in one.numbers for one in found) >= 3]
+    number = next((name for name in OF_GENERATORS if any(name in one.generated for one in found)), None)
+    told = [name for name in OF_TOKENIZERS if sum(name in one.numbers for one in found) >= LEAST_DRAWN]
+    if number is None or not told:
+        return
     pyplot = plotting()
     figure, axes = pyplot.subplots(1, len(told), figsize=(3 * len(told), 3.2), layout="constrained", squeeze=False)
     for axis, name in zip(axes[0], told, strict=True):
@@ -70,7 +76,8 @@ def samples(target: Path) -> None:
     """The same classes and seeds for every generator, each at its own scale; under d_ar's also what its steps show."""
     rows: list[tuple[str, torch.Tensor]] = []
     labels = torch.arange(COUNT) * STRIDE
-    seeds = image_seeds(0, range(COUNT), 1)
+    both = image_seeds(0, range(COUNT), 2)
+    seeds, decoding = both[::2], both[1::2]
     for name, toml in adapter_files(ROOT).items():
         if "guidance" not in read_variant(toml):
             continue
@@ -83,9 +90,11 @@ def samples(target: Path) -> None:
         model.module.eval()
         low, high = model.spec.range
         tokens = model.sample(labels, seeds, model.guidance)
-        rows.append((f"{name}\ncfg {model.guidance:g}", (model.tokenizer.decode(tokens, seeds) - low) / (high - low)))
+        rows.append(
+            (f"{name}\ncfg {model.guidance:g}", (model.tokenizer.decode(tokens, decoding) - low) / (high - low))
+        )
         if stream := getattr(getattr(model.tokenizer, "model", None), "stream", None):
-            previews = list(stream(model.tokenizer.vectors(tokens), seeds))  # type: ignore[attr-defined]
+            previews = list(stream(model.tokenizer.vectors(tokens), decoding))  # type: ignore[attr-defined]
             for share in (25, 50, 75):
                 shown = previews[len(previews) * share // 100 - 1]
                 rows.append((f"after {share} % of\nits tokens", (shown - low) / (high - low)))
@@ -106,7 +115,7 @@ def main() -> int:
         return int(after != before)
     page.write_text(after, encoding="utf-8")
     for family, own in found.items():
-        if len(own) >= 3:
+        if len(own) >= LEAST_DRAWN:
             scatter(own, ROOT / "docs" / f"study-{family}.svg")
     return 0
 

@@ -27,7 +27,8 @@ SHOWN = (
     "tokens_per_image", "bits_per_image", "psnr", "ssim", "lpips", "rfid_768", "sfid", "fd_efficientnet",
     "codebook_usage", "perplexity", "pfid_768", "pfid_efficientnet", "ppsnr",
     "gfid_768", "precision_efficientnet", "recall_efficientnet", "network_evaluations", "gflops_per_image",
-    "sample_latency_ms", "sample_images_per_second",
+    "decode_gflops_per_image", "sample_latency_ms", "decode_latency_ms", "saturated_samples_per_second",
+    "saturated_decodes_per_second", "peak_memory_mib",
 )  # fmt: skip
 
 

@@ -107,6 +107,24 @@ def test_kid_on_more_than_a_subset_equals_torch_fidelity(networks) -> None:
     assert metric.compute()["kid_768"] == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-9)
 
 
+def test_kid_of_more_than_a_subset_has_an_interval(networks) -> None:
+    """About as wide as other sets of so many make it vary; with twice the images, or as many, in each set."""
+    draw = torch.Generator().manual_seed(0)
+    network = networks.get("inception-2015-12-05")
+
+    def kid(count: int, references: int) -> KID:
+        metric = KID("kid_768", network, "768", paired=count == references)
+        rows, others = (torch.randn(n, 8, generator=draw) for n in (count, references))
+        metric.references.add(torch.arange(references), {"768": others.numpy()})
+        metric.rows.add(torch.arange(count), {"image": (rows + 0.3).numpy()})
+        return metric
+
+    for count, references in ((1200, 1200), (300, 1100)):
+        values = [kid(count, references).compute()["kid_768"] for _ in range(5)]
+        made = kid(count, references).replicates(Halves("", count))["kid_768"]
+        assert 1 / 3 < made.deviation / np.std(values, ddof=1) < 3
+
+
 def test_one_image_is_refused(networks, photos: torch.Tensor) -> None:
     metric = Frechet("rfid", networks.get("inception-2015-12-05"), "2048")
     metric.update(Batch(torch.arange(1), photos[:1], photos[:1]))

@@ -17,8 +17,9 @@ from tokbench.builtin.images import ImageFolder
 from tokbench.dataset import Dataset, open_dataset
 from tokbench.errors import AdapterError, UsageError
 from tokbench.evaluate import evaluate
-from tokbench.halves import Halves
+from tokbench.halves import Halves, Replicates
 from tokbench.metrics import ONLY_OF_SAMPLES, choose_for
+from tokbench.metrics.cost import saturated
 from tokbench.metrics.frechet import Frechet, Subsets, distance_of_sets
 from tokbench.metrics.precision_recall import PrecisionRecall
 from tokbench.plugins import Loaded, load_adapter
@@ -267,9 +268,47 @@ def test_what_a_sample_costs(dataset: Dataset, networks: Networks) -> None:
     assert values["network_evaluations"] == 4
     assert values["gflops_per_image"] >= 2 * 4 * 8 * 16 / 1e9
     assert min(values["sample_latency_ms"], values["decode_latency_ms"], values["sample_images_per_second"]) > 0
+    assert min(values["saturated_samples_per_second"], values["saturated_decodes_per_second"]) > 0
+    assert int(made.provenance["metrics"]["saturated_samples_per_second"]["batch size for samples"]) in 2 ** np.arange(
+        10
+    )
     assert "encode_images_per_second" not in values
     (made,) = evaluate([load_adapter("toy.p8")], dataset, ["cost"], networks=networks)
     assert made.skipped == {"cost": "only a generator draws tokens"}
+
+
+def test_saturation_is_where_doubling_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a device that takes a second, and from 64 images on more; of one whose memory ends at 32."""
+    tried: list[int] = []
+    monkeypatch.setattr("tokbench.speed.timed", lambda call, device: (None, call()))
+
+    def taking(batch: int) -> float:
+        tried.append(batch)
+        return max(1.0, batch / 64)
+
+    assert saturated(taking, "cpu") == (64, 64)
+    assert tried[-1] == 128
+
+    def full(batch: int) -> float:
+        if batch > 32:
+            raise torch.OutOfMemoryError
+        return 1.0
+
+    assert saturated(full, "cpu") == (32, 32)
+
+
+def test_a_share_that_was_never_seen_may_still_be_there() -> None:
+    """All halves agree that it is none, which so many can: 3.7 of N by the binomial distribution."""
+    none = Replicates(np.zeros(20), None, (0.0, 1.0), 1 - 0.025 ** (1 / 1000))
+    assert none.interval(0.0, 1000).low == 0
+    assert none.interval(0.0, 1000).high == pytest.approx(0.00368, abs=1e-5)
+    network = Networks().get("efficientnet-lite0")
+    metric = PrecisionRecall("precision_recall_efficientnet", network, "pooled", paired=False)
+    near = np.random.default_rng(0).normal(size=(40, 4))
+    metric.rows.add(torch.arange(40), {"image": near + 100})
+    metric.references.add(torch.arange(40), {"pooled": near})
+    for made in metric.replicates(Halves("", 40)).values():
+        assert made.interval(0.0, 40).high == pytest.approx(1 - 0.025 ** (1 / 40))
 
 
 def test_shares_have_intervals_of_shares(dataset: Dataset, networks: Networks) -> None:
@@ -280,6 +319,38 @@ def test_shares_have_intervals_of_shares(dataset: Dataset, networks: Networks) -
     for number in ("precision_768", "recall_768"):
         entry = made.metrics[number]
         assert 0 <= entry["low"] <= entry["value"] <= entry["high"] <= 1
+
+
+def test_a_few_of_a_folder_sorted_by_class_are_of_all_classes(tmp_path: Path) -> None:
+    for name in range(40):
+        (tmp_path / f"class{name // 10}").mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (name // 10 * 60, 0, 0)).save(tmp_path / f"class{name // 10}" / f"{name:02}.png")
+    found = ImageFolder("images:x", tmp_path).drawn(range(20))
+    assert len(found[:, 0, 0, 0].unique()) == 4
+
+
+def test_decoders_do_not_draw_the_numbers_of_their_tokens(dataset: Dataset, networks: Networks) -> None:
+    tokenizer = load_adapter("toy.p8").model
+    assert isinstance(tokenizer, Tokenizer)
+    decoded: list[int] = []
+
+    class Noisy(type(tokenizer)):  # type: ignore[misc]
+        def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
+            decoded.extend(seeds)
+            return super().decode(tokens, seeds)
+
+    drawn: list[int] = []
+
+    class Noted(Replay):
+        def sample(self, labels: Tensor, seeds: Sequence[int], guidance: float) -> Tokens:
+            drawn.extend(seeds)
+            return super().sample(labels, seeds, guidance)
+
+    tokenizer.__class__ = Noisy
+    model = Noted("replay.toy", tokenizer, dataset)
+    (made,) = evaluate([of(model, "replay.toy")], slots(dataset), ["rate"], task=Generate(), networks=networks)
+    assert made.error is None
+    assert len(set(decoded)) == len(dataset) and not set(decoded) & set(drawn)
 
 
 def test_names_of_tasks() -> None:
@@ -303,5 +374,7 @@ def test_a_folder_of_samples_has_as_many_as_it_holds(tiles: Path) -> None:
     found = ImageFolder("images:x", tiles)
     assert found.count == len(Folder(tiles).names)
     assert found.drawn([0, 5]).shape == (2, 3, 32, 32)
+    everything = found.drawn(range(48))
+    assert torch.equal(found.drawn([5]), everything[5:6])
     with pytest.raises(AdapterError, match="more are asked for"):
         found.drawn([48])

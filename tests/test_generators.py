@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from tokbench.errors import AdapterError
 from tokbench.nn.flow import seeded_noise
 from tokbench.nn.priors.gpt import GPT
+from tokbench.nn.priors.maskgit import masked_at
 from tokbench.nn.quantizers.vq import VectorQuantizer
 from tokbench.nn.trainable import Examples
 from tokbench.nn.vit import Shape
@@ -44,7 +47,7 @@ class TestENAT:
         def made(layout: str, groups: int = 1, **changes: Any) -> Any:
             torch.manual_seed(0)
             return stirred(
-                module_of("enat").ENAT(levels(groups), layout=layout, encoder=2, steps=5, **SMALL, **changes)
+                module_of("enat").ENAT(levels(groups), layout=layout, encoder=2, **SMALL, **{"steps": 5} | changes)
             )
 
         return made
@@ -70,13 +73,35 @@ class TestENAT:
                     linear.bias.zero_()
         assert torch.equal(reuse.sample(LABELS, SEEDS, 2.0), split.sample(LABELS, SEEDS, 2.0))
 
-    def test_reuse_is_recomputation_in_the_first_step(self, make: Any) -> None:
-        """With one step nothing was encoded before."""
-        samples = [make(layout, choice=0.0) for layout in ("reuse", "split")]
-        for prior in samples:
-            prior.steps = 1
-        first, second = (prior.sample(LABELS, SEEDS, 1.0) for prior in samples)
-        assert torch.equal(first, second)
+    def test_reuse_is_recomputation_where_nothing_was_known(self, make: Any) -> None:
+        """Features of no tokens change nothing of those that are encoded then."""
+        prior = make("reuse")
+        entered = prior.visible(torch.ones(2, 16, 1, dtype=torch.long), torch.arange(6).expand(2, -1))
+        assert torch.equal(prior.encode(entered, entered[:, :0]), prior.encode(entered))
+
+    @pytest.mark.parametrize("layout", ["uniform", "split", "reuse"])
+    @pytest.mark.parametrize("guidance", [1.0, 2.0])
+    def test_evaluations_are_operations(self, make: Any, layout: str, guidance: float) -> None:
+        """Those that are counted in drawing a sample, over those of a pass of all tokens."""
+        prior = make(layout, groups=2)
+        with FlopCounterMode(display=False) as whole, sdpa_kernel(SDPBackend.MATH):
+            prior.together(LABELS[:1], torch.zeros(1, 16, 2, dtype=torch.long), torch.ones(1, 16, dtype=torch.bool))
+        with FlopCounterMode(display=False) as drawing, sdpa_kernel(SDPBackend.MATH):
+            prior.sample(LABELS[:1], SEEDS[:1], guidance)
+        ratio = drawing.get_total_flops() / whole.get_total_flops()
+        assert prior.evaluations(guidance) == pytest.approx(ratio, rel=1e-6)
+
+    @pytest.mark.parametrize("layout", ["uniform", "split", "reuse"])
+    def test_guidance_1_is_conditional_sampling(self, make: Any, layout: str) -> None:
+        """As two passes that are mixed by 1 and 0 would give it."""
+        prior = make(layout)
+        plain = prior.sample(LABELS, SEEDS, 1.0)
+        assert torch.equal(prior.sample(LABELS, SEEDS, 1.0 + 1e-12), plain)
+
+    def test_steps_that_keep_no_token_are_refused(self, make: Any) -> None:
+        for steps in (0, 17):
+            with pytest.raises(AdapterError, match="for 16 tokens: give 1 to 16"):
+                make("reuse", steps=steps)
 
     def test_reuse_differs_where_they_do(self, make: Any) -> None:
         assert not torch.equal(make("reuse").sample(LABELS, SEEDS, 1.0), make("split").sample(LABELS, SEEDS, 1.0))
@@ -94,7 +119,7 @@ class TestENAT:
 
             monkeypatch.setattr(prior, "encode", counting)
             prior.sample(LABELS, SEEDS, 1.0)
-        assert counts["reuse"] < 1 + 16  # the class, and what is visible before the last step
+        assert counts["reuse"] == 1 + 16 - masked_at(4, 5, 16)  # the class, and what is visible before the last step
         assert counts["split"] > counts["reuse"]
 
     def test_masked_tokens_do_not_change_what_is_visible(self, make: Any) -> None:
@@ -174,6 +199,11 @@ class TestTokenShuffle:
         windows = prior.windows(rows)
         entered = torch.cat([prior.label[LABELS][:, None], prior.entered(windows[:, :-1])], 1) + prior.positions
         assert torch.equal(prior.left(prior.body(entered, prior.mask)).argmax(-1), windows)
+
+    @pytest.mark.parametrize("window", [1, 2])
+    def test_guidance_1_is_conditional_sampling(self, make: Any, window: int) -> None:
+        prior = make(window=window)
+        assert torch.equal(prior.sample(LABELS, SEEDS, 1.0 + 1e-12), prior.sample(LABELS, SEEDS, 1.0))
 
     def test_fewer_positions_than_tokens(self, make: Any) -> None:
         assert make(window=2).fused == 4

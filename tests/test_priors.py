@@ -244,3 +244,24 @@ def test_what_no_prior_can_learn_from(made: Any, levels: Any) -> None:
         Flow(levels(), **SMALL)
     with pytest.raises(AdapterError, match="takes images of 16 px, not 32"):
         GPT(levels(), size=32, classes=2)
+    labels = torch.tensor([0, CLASSES])
+    with pytest.raises(AdapterError, match="labels are 0 to 5, and the prior has 5 classes"):
+        made(GPT).study(Material(torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8), labels), "cpu", False, print)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "said"),
+    [
+        (GPT, {"schedule": "lineer"}, "schedule 'lineer': there are constant, linear, half-linear"),
+        (GPT, {"top_k": 0}, "top_k 0: it is 1 or more; leave it out"),
+        (GPT, {"top_p": 0.0}, "top_p 0: it lies in"),
+        (GPT, {"temperature": -1.0}, "temperature -1: it is 0 or more"),
+        (MaskGIT, {"temperature": -1.0}, "temperature -1"),
+        (MaskGIT, {"steps": 0}, "0 steps for 16 tokens: give 1 to 16"),
+        (MaskGIT, {"steps": 17}, "17 steps for 16 tokens"),
+        (Flow, {"steps": 0}, "0 steps: give 1 or more"),
+    ],
+)
+def test_what_cannot_be_sampled_with(kind: Any, changes: dict[str, Any], said: str, levels: Any) -> None:
+    with pytest.raises(AdapterError, match=said):
+        kind(levels(continuous=kind is Flow), **SMALL, **changes)

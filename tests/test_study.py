@@ -10,8 +10,8 @@ from tokbench.result import Result
 from tokbench.study import LEAST, Pair, correlations, markdown, pairs
 
 
-def pair(name: str, first: float, second: float, codebook: int | None = 1024) -> Pair:
-    return Pair(name, f"gpt.{name}", codebook, {"rfid_768": first}, {"gfid_768": second})
+def pair(name: str, first: float, second: float, bits: float | None = 10.0) -> Pair:
+    return Pair(name, f"gpt.{name}", bits, {"rfid_768": first}, {"gfid_768": second})
 
 
 def test_an_order_kept_and_one_turned_round() -> None:
@@ -19,7 +19,7 @@ def test_an_order_kept_and_one_turned_round() -> None:
     (over_all, within) = correlations(same)
     assert (over_all.rho, over_all.tau) == pytest.approx((1, 1))
     assert over_all.count == 6
-    assert (over_all.within, within.within) == ("all", "K = 1,024")
+    assert (over_all.within, within.within) == ("all", "10 bits a token")
     assert over_all.rho_interval == pytest.approx((1, 1))
     turned = correlations([pair(str(i), i, -i) for i in range(6)])[0]
     assert (turned.rho, turned.tau) == pytest.approx((-1, -1))
@@ -45,15 +45,15 @@ def test_an_interval_is_wide_where_there_is_nothing_to_find() -> None:
 
 def test_a_codebook_size_may_turn_what_holds_over_all() -> None:
     """Simpson's: within each size the order is turned, over all it is not."""
-    made = [pair(f"a{i}", i, 10 - i, 256) for i in range(3)] + [pair(f"b{i}", 20 + i, 40 - i, 4096) for i in range(3)]
+    made = [pair(f"a{i}", i, 10 - i, 8.0) for i in range(3)] + [pair(f"b{i}", 20 + i, 40 - i, 11.97) for i in range(3)]
     found = {one.within: one.rho for one in correlations(made)}
-    assert (found["K = 256"], found["K = 4,096"]) == pytest.approx((-1, -1))
+    assert (found["8 bits a token"], found["12 bits a token"]) == pytest.approx((-1, -1))
     assert found["all"] > 0
 
 
 def result(adapter: str, task: str, number: str, value: float, count: int = 100, **told: Any) -> Result:
     provenance = {
-        "adapter": {"kind": "discrete", "codebook": {"codes": 512}} | told,
+        "adapter": {"kind": "discrete", "codebook": {"codes": 512}, "bits_per_token": 9.0} | told,
         "data": {"own_size": 64, "width": 64},
         "protocol": {"name": "tokbench"},
         "precision": "float32",
@@ -72,7 +72,7 @@ def test_pairs_from_results() -> None:
         result("gpt.b", "generate-cfg2", "gfid_768", 9.0, tokenizer="vq.b"),  # of another task
     ]
     (found,) = pairs(results, "gpt", "tiny")
-    assert (found.tokenizer, found.generator, found.codebook) == ("vq.a", "gpt.a", 512)
+    assert (found.tokenizer, found.generator, found.bits) == ("vq.a", "gpt.a", 9.0)
     assert found.numbers == {"rfid_768": 2.0, "pfid_768": 3.0}
     assert found.generated == {"gfid_768": 9.0}
 

@@ -41,7 +41,9 @@ def generate(
         return Batch(turn.index, image=found)
     assert isinstance(model, Generator)
     assert guidance is not None
-    seeds = image_seeds(seed, turn.index.tolist(), 1)
+    # Two for each image: a decoder that draws noise must not draw the numbers from which its tokens were drawn.
+    seeds = image_seeds(seed, turn.index.tolist(), 2)
+    seeds, decoding_seeds = seeds[::2], seeds[1::2]
     labels = turn.index % model.classes
     if try_first:
         _try_out(model, labels[:2].to(device), seeds[:2], guidance)
@@ -52,7 +54,7 @@ def generate(
             here = slice(start, start + batch_size)
             drawn, seconds = timed(partial(model.sample, labels[here].to(device), seeds[here], guidance), device)
             sampling += seconds
-            decoded, seconds = timed(partial(model.tokenizer.decode, drawn, seeds[here]), device)
+            decoded, seconds = timed(partial(model.tokenizer.decode, drawn, decoding_seeds[here]), device)
             decoding += seconds
             check_samples(decoded, len(seeds[here]), model, turn.names[here])
             _check_size(decoded, model, turn)

@@ -28,6 +28,9 @@ _FEWEST = 10
 INFINITY = "_infinity"
 """Ends the name of a number that is extrapolated to infinitely many images."""
 
+FREE = (-math.inf, math.inf)
+"""Bounds of a number that has none."""
+
 _LAW = (1.8, 2.5)
 """Between which a law of c / n, which gives 2, is believed."""
 
@@ -73,11 +76,13 @@ class Halves:
 @dataclass(frozen=True)
 class Replicates:
     """A number on all halves (complements in a row), and the mean of its values on each half's own two halves. bounds:
-    what the number can be, which the ends of its interval then are, too."""
+    what the number can be, which the ends of its interval then are, too. least: how far these ends lie from it at
+    least, for a share that all halves may agree to be none or all."""
 
     halves: np.ndarray
     quarters: np.ndarray | None = None
-    bounds: tuple[float, float] = (-math.inf, math.inf)
+    bounds: tuple[float, float] = FREE
+    least: float = 0.0
 
     def as_array(self) -> np.ndarray:
         """(halves, 1 or 2), as it is kept beside a result."""
@@ -111,7 +116,7 @@ class Replicates:
         low, high = max(floor, self.bounds[0]), self.bounds[1]
         if math.isnan(value):
             return Interval(math.nan, math.nan, count)
-        reach = float(stdtrit(len(self.halves) // 2, (1 + LEVEL) / 2)) * self.deviation
+        reach = max(float(stdtrit(len(self.halves) // 2, (1 + LEVEL) / 2)) * self.deviation, self.least)
         return Interval(max(low, value - reach), min(high, value + reach), count)
 
     def entries(self, number: str, value: float, count: int) -> Iterator[tuple[str, float, Interval]]:

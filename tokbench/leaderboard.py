@@ -125,6 +125,8 @@ COLUMNS = (
     Column("decode_gflops_per_image", "decode GFLOPs/image", 2, False),
     Column("sample_latency_ms", "sample ms", 1, False),
     Column("decode_latency_ms", "decode ms", 1, False),
+    Column("saturated_samples_per_second", "samples/s, saturated", 1, True),
+    Column("saturated_decodes_per_second", "decodes/s, saturated", 1, True),
     Column("encode_images_per_second", "encode images/s", 1, True),
     Column("sample_images_per_second", "sample images/s", 1, True),
     Column("decode_images_per_second", "decode images/s", 1, True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -32,6 +33,12 @@ def _escaped(character: str) -> str:
     return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else character.encode("unicode_escape").decode()
 
 
+def by_hash(names: Sequence[str]) -> list[int]:
+    """Positions in the order of a hash of the names: the first few are of all kinds, also where names are sorted by
+    class."""
+    return sorted(range(len(names)), key=lambda at: hashlib.sha256(names[at].encode(errors="surrogateescape")).digest())
+
+
 class Source(ABC):
     """Images by position. `names` are relative paths, in the order in which they are read. Safe to read in threads."""
 
@@ -59,7 +66,7 @@ class Source(ABC):
 
     def reorder(self, positions: Sequence[int]) -> None:
         """Take the images in this order from now on."""
-        self._order = list(positions)
+        self._order = [self._at(p) for p in positions]
         self.names = [self.names[p] for p in positions]
 
     def _at(self, position: int) -> int:

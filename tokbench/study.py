@@ -28,12 +28,12 @@ DRAWS = 2000
 
 @dataclass(frozen=True)
 class Pair:
-    """One tokenizer, and a generator over it: their numbers, and the entries of the tokenizer's codebook (None: it has
-    none)."""
+    """One tokenizer, and a generator over it: their numbers, and the bits of one of the tokenizer's tokens, of all its
+    codebooks together (None: it has none)."""
 
     tokenizer: str
     generator: str
-    codebook: int | None
+    bits: float | None
     numbers: dict[str, float]
     generated: dict[str, float]
 
@@ -70,12 +70,16 @@ def pairs(results: Iterable[Result], family: str, dataset: str, task: str = "gen
     chosen = {tokenizer: generator for tokenizer, generator in generators.items() if tokenizer in below}
     numbers = _at_one_count([one for one in tokenizers if one.adapter in chosen])
     generated = _at_one_count([one for one in alike if one.task == task and one.adapter in chosen.values()])
-    codebooks = {one.adapter: one.provenance["adapter"].get("codebook") or {} for one in tokenizers}
+    discrete = {
+        one.adapter: one.provenance["adapter"].get("bits_per_token")
+        for one in tokenizers
+        if one.provenance["adapter"].get("codebook")
+    }
     return [
         Pair(
             tokenizer,
             generator,
-            max(codebooks[tokenizer].values(), default=None),
+            discrete.get(tokenizer),
             numbers.get(tokenizer, {}),
             generated.get(generator, {}),
         )
@@ -105,13 +109,13 @@ def _at_one_count(results: Sequence[Result]) -> dict[str, dict[str, float]]:
 
 
 def correlations(found: Sequence[Pair], seed: int = 0) -> list[Correlation]:
-    """Every number of tokenizers with every one of generators, over all pairs and within each size of codebook that at
-    least three have."""
+    """Every number of tokenizers with every one of generators, over all pairs and within each size of token (in whole
+    bits) that at least three have."""
     groups: list[tuple[str, list[Pair]]] = [("all", list(found))]
     by_size = itertools.groupby(
-        sorted((one for one in found if one.codebook), key=lambda one: one.codebook or 0), key=lambda one: one.codebook
+        sorted((one for one in found if one.bits), key=lambda one: one.bits or 0), key=lambda one: round(one.bits or 0)
     )
-    groups += [(f"K = {size:,}", members) for size, own in by_size if len(members := list(own)) >= 3]
+    groups += [(f"{bits} bits a token", members) for bits, own in by_size if len(members := list(own)) >= 3]
     made = []
     for within, members in groups:
         for number, generated in itertools.product(OF_TOKENIZERS, OF_GENERATORS):

@@ -17,7 +17,7 @@ from tokbench.nn.trainable import Examples
 from tokbench.nn.vit import QueryEncoder, Shape, Transformer, learned
 
 DATA = 0.6
-"""Deviation to which pixels in [-1, 1] are brought, as the authors do: their "data_std"."""
+"""By which pixels in [-1, 1] are scaled, as the authors do: their "data_std"."""
 
 NEAR = 0.05
 """The last part of the way, on which what is left of it no longer shrinks as a divisor."""
@@ -76,7 +76,7 @@ class DAR(Bottlenecked):
         return self.after(self.embed(vectors) + self.places[:count], self.mask[:count, :count])
 
     def patches(self, images: Tensor) -> Tensor:
-        """Images in [-1, 1] as patches (B, N, 3 p p) of deviation `DATA`."""
+        """Images in [-1, 1] as patches (B, N, 3 p p), scaled by `DATA`."""
         return DATA * nn.functional.pixel_unshuffle(images, self.shape.patch).flatten(2).transpose(1, 2)
 
     def images(self, patches: Tensor) -> Tensor:
@@ -102,6 +102,7 @@ class DAR(Bottlenecked):
         left = 1 - shifted(time)
         x, velocity = noised(self.patches(batch.images), left)
         found = self.velocity(x, left, self.told(self.conditions(vectors), group))
+        velocity = velocity * (left / left.clamp(min=NEAR))[:, None, None]  # so that the image is what is asked for
         terms = {"flow": (found - velocity).square().mean() / DATA**2, "bottleneck": own}
         if self.perceptual:
             made = self.images(x - left[:, None, None] * found)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from tokbench.errors import AdapterError
+from tokbench.nn.priors.maskgit import check_steps
 from tokbench.nn.priors.prior import PriorGenerator
-from tokbench.training import base_tokenizer, restore
+from tokbench.training import base_tokenizer, part, restore
 from tokbench.variant import Variant
 
 from .model import ENAT
@@ -15,5 +17,17 @@ def model(variant: Variant) -> ENAT:
 
 
 def load(variant: Variant, device: str) -> PriorGenerator:
-    """Raises MissingWeights where it, or the tokenizer below, is not trained."""
-    return PriorGenerator(variant.name, restore(variant, model(variant)), variant.config["guidance"])
+    """With weights of its own; or those of the variant that the TOML names as `prior`, drawn in other `steps`.
+
+    Raises MissingWeights where one of them, or the tokenizer below, is not trained.
+    """
+    if other := variant.config.get("prior"):
+        found = part(variant, other)
+        if not isinstance(found, PriorGenerator) or not isinstance(found.prior, ENAT):
+            raise AdapterError(f"{variant.name}: its prior {other} is no ENAT")
+        prior = found.prior
+        check_steps(variant.config["steps"], prior.count)
+        prior.steps = variant.config["steps"]
+    else:
+        prior = restore(variant, model(variant))
+    return PriorGenerator(variant.name, prior, variant.config["guidance"])

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokbench.nn.priors.draw import doubled, guided, scale_at
+from tokbench.nn.priors.draw import check_options, doubled, guided, scale_at
 from tokbench.nn.priors.indexed import IndexPrior, vectors
-from tokbench.nn.priors.maskgit import fill, masked_at
+from tokbench.nn.priors.maskgit import check_steps, fill, masked_at
 from tokbench.nn.priors.prior import examples_of
 from tokbench.nn.trainable import Examples
 from tokbench.nn.vit import ADDED, initialise, mlp
@@ -82,7 +82,10 @@ class ENAT(IndexPrior):
         temperature: float = 1.0,
     ) -> None:
         super().__init__(tokenizer, size, classes, width)
-        self.layout, self.steps, self.choice, self.temperature = layout, steps, choice, temperature
+        check_options(temperature)
+        check_steps(steps, self.count)
+        self.layout, self.width = layout, width
+        self.steps, self.choice, self.temperature = steps, choice, temperature
         self.masked = vectors(width)
         self.encoder = nn.ModuleList(Block(width, heads) for _ in range(encoder))
         self.decoder = nn.ModuleList(Block(width, heads) for _ in range(decoder))
@@ -178,13 +181,26 @@ class ENAT(IndexPrior):
         return fill(look, seeds, self.count, self.depth, self.steps, self.choice, self.temperature, labels.device)
 
     def evaluations(self, guidance: float) -> float:
-        """Blocks times tokens that run through them, over those of one pass of all tokens and the class."""
-        left = [self.count, *(masked_at(step, self.steps, self.count) for step in range(1, self.steps + 1))]
-        shown = [self.count - many for many in left]
-        encoder, decoder = len(self.encoder), len(self.decoder)
+        """Multiplications of all steps, those of the head among them, over those of one pass of all tokens."""
+        blocks, whole = len(self.encoder) + len(self.decoder), 1 + self.count
+        once = blocks * self._block(whole, 0) + self._head(self.count)
         if self.layout == "uniform":
-            passes = float(self.steps)
+            total = self.steps * once
         else:
-            encoded = 1 + shown[-2] if self.layout == "reuse" else sum(1 + many for many in shown[:-1])
-            passes = (encoder * encoded + decoder * sum(left[:-1])) / ((encoder + decoder) * (1 + self.count))
-        return passes * (1.0 if guidance == 1 else 2.0)
+            left = [self.count, *(masked_at(step, self.steps, self.count) for step in range(1, self.steps))]
+            total, known = 0, 0
+            for hidden in left:
+                seen = whole - hidden
+                known = known if self.layout == "reuse" else 0
+                again = 8 * self.width**2 * known  # the MLP before what is used again
+                encoded = len(self.encoder) * self._block(seen - known, known)
+                total += again + encoded + len(self.decoder) * self._block(hidden, seen) + self._head(hidden)
+                known = seen
+        return total / once * (1.0 if guidance == 1 else 2.0)
+
+    def _block(self, own: int, context: int) -> int:
+        """Multiplications of a block for so many tokens and so many that they look at beside one another."""
+        return 12 * self.width**2 * own + 2 * self.width**2 * context + 2 * self.width * own * (own + context)
+
+    def _head(self, many: int) -> int:
+        return many * self.width * self.depth * self.codes

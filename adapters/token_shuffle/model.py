@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tokbench.errors import AdapterError
 from tokbench.nn.masks import causal
-from tokbench.nn.priors.draw import Schedule, choose, doubled, guided, scale_at, uniforms
+from tokbench.nn.priors.draw import Schedule, check_options, choose, doubled, guided, scale_at, uniforms
 from tokbench.nn.priors.indexed import IndexPrior
 from tokbench.nn.priors.prior import examples_of
 from tokbench.nn.trainable import Examples
@@ -64,6 +64,7 @@ class TokenShuffle(IndexPrior):
     ) -> None:
         merged = 1 if squeeze else window
         super().__init__(tokenizer, size, classes, width, merged**2)
+        check_options(temperature, schedule=schedule)
         if len(self.place) != 2 or self.place[0] % window or self.place[1] % window:
             raise AdapterError(f"{tokenizer.spec.name}: tokens {self.place} are no grid of {window}x{window} windows")
         self.window, self.schedule, self.temperature = window, schedule, temperature

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from tokbench.errors import AdapterError, BadImage
 from tokbench.pixels import from_bytes
+from tokbench.source import by_hash
 from tokbench.sources import open_source
 from tokbench.tokenizer import ImageSource, TokenizerSpec
 
@@ -67,18 +69,25 @@ class ImageFolder(ImageSource):
         pictures = self._opened([self._by_stem[stem(name)] for name in names])
         return from_bytes(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
 
+    @cached_property
+    def _order(self) -> list[int]:
+        return by_hash(self._source.names)
+
     @property
     def count(self) -> int:
         """How many images there are."""
         return len(self._source.names)
 
     def drawn(self, positions: Sequence[int]) -> Tensor:
-        """Raises AdapterError that lists images which cannot be read or differ in size."""
+        """The first ones by a hash of their names, so that a few of a folder sorted by class are of all classes.
+
+        Raises AdapterError that lists images which cannot be read or differ in size.
+        """
         if max(positions) >= self.count:
             raise AdapterError(
                 f"{self._path} holds {self.count:,} images, and more are asked for; give a lower --limit"
             )
-        found = self._opened(positions)
+        found = self._opened([self._order[position] for position in positions])
         if len(sizes := {picture.shape[:2] for picture in found}) > 1:
             listed = _list(sorted(f"{width}x{height}" for height, width in sizes))
             raise AdapterError(f"{self._path} holds samples of unequal sizes: {listed}; make all alike")

@@ -157,6 +157,8 @@ METRICS: dict[str, Entry] = {
             "decode_gflops_per_image",
             "sample_latency_ms",
             "decode_latency_ms",
+            "saturated_samples_per_second",
+            "saturated_decodes_per_second",
         ),
     ),
     "speed": Entry(

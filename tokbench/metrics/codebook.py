@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from tokbench.halves import Halves, Replicates
+from tokbench.halves import FREE, Halves, Replicates
 from tokbench.metrics.codes import Codes
 
 
@@ -37,7 +37,11 @@ class Codebook(Codes):
                 for counts in counted:
                     for number, value in self._numbers(name, counts).items():
                         found.setdefault(number, []).append(value)
-        return {number: Replicates(np.array(values)) for number, values in found.items()}
+        shares = (0.0, 1.0)
+        return {
+            number: Replicates(np.array(values), bounds=shares if number.startswith("codebook_usage") else FREE)
+            for number, values in found.items()
+        }
 
     def _counts(
         self, name: str, part_of: np.ndarray, parts: int, seen: np.ndarray | None = None

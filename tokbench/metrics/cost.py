@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -14,15 +15,20 @@ from tokbench.batch import Batch
 from tokbench.errors import NotApplicable
 from tokbench.metrics.metric import Metric
 from tokbench.tokenizer import Generator, Reconstructor
+from tokbench.tokens import Tokens
 
 WARM, TIMED = 2, 10
 """Samples drawn before those that are timed, and those."""
+GAIN, LARGEST = 1.05, 512
+"""A batch is large enough where one of twice its size is not so many times faster; and the largest that is tried."""
 
 
 class Cost(Metric):
     """`network_evaluations`: passes of the whole network over all tokens (those without the class count, too).
     `gflops_per_image` and `decode_gflops_per_image`: 2 operations a multiplication, by PyTorch's counter, of drawing
     tokens and of decoding them. `sample_latency_ms` and `decode_latency_ms`: medians over 10 samples, one at a time.
+    `saturated_samples_per_second` and `saturated_decodes_per_second`: at the batch size from which on larger ones gain
+    nothing (or do not fit), which the provenance names.
     """
 
     def __init__(self, model: Reconstructor, device: str, guidance: float | None = None) -> None:
@@ -31,6 +37,7 @@ class Cost(Metric):
             raise NotApplicable("only a generator draws tokens")
         self._model, self._device = model, device
         self._guidance = model.guidance if guidance is None else guidance
+        self._sizes: dict[str, str] = {}
 
     def measure(self, batch: Batch) -> dict[str, np.ndarray]:
         return {"seen": np.ones(len(batch))}
@@ -46,11 +53,11 @@ class Cost(Metric):
         with FlopCounterMode(display=False) as drawing, sdpa_kernel(SDPBackend.MATH):  # the others are not counted
             tokens = model.sample(label, [0], guidance)
         with FlopCounterMode(display=False) as decoding, sdpa_kernel(SDPBackend.MATH):
-            model.tokenizer.decode(tokens, [0])
+            model.tokenizer.decode(tokens, [1])
         times = []
         for turn in range(WARM + TIMED):
             drawn, sampling = speed.timed(lambda turn=turn: model.sample(label, [turn], guidance), self._device)  # type: ignore[misc]
-            _, after = speed.timed(lambda drawn=drawn: model.tokenizer.decode(drawn, [0]), self._device)  # type: ignore[misc]
+            _, after = speed.timed(lambda drawn=drawn: model.tokenizer.decode(drawn, [1]), self._device)  # type: ignore[misc]
             times.append((sampling, after))
         sampling, after = (1000 * statistics.median(one) for one in zip(*times[WARM:], strict=True))
         found = {
@@ -59,8 +66,36 @@ class Cost(Metric):
             "sample_latency_ms": sampling,
             "decode_latency_ms": after,
         }
+        seeds, labels = list(range(LARGEST)), torch.zeros(LARGEST, dtype=torch.long, device=self._device)
+        many = Tokens.cat([tokens] * LARGEST)
+        calls: dict[str, Callable[[int], object]] = {
+            "samples": lambda batch: model.sample(labels[:batch], seeds[:batch], guidance),
+            "decodes": lambda batch: model.tokenizer.decode(many.select(range(batch)), seeds[:batch]),
+        }
+        for what, call in calls.items():
+            found[f"saturated_{what}_per_second"], size = saturated(call, self._device)
+            self._sizes[f"batch size for {what}"] = str(size)
         evaluations = model.evaluations(guidance)
         return found if evaluations is None else {"network_evaluations": evaluations} | found
 
     def provenance(self) -> dict[str, str]:
-        return {"device": speed.describe(self._device)}
+        return {"device": speed.describe(self._device)} | self._sizes
+
+
+def saturated(call: Callable[[int], object], device: str) -> tuple[float, int]:
+    """The most images a second that `call` makes of batches that double from 8 to `LARGEST`, and their size."""
+    best, size, batch = 0.0, 1, 8
+    while batch <= LARGEST:
+        try:
+            call(batch)  # the first of a size also pays for what is allocated once
+            _, seconds = speed.timed(lambda batch=batch: call(batch), device)  # type: ignore[misc]
+        except (torch.OutOfMemoryError, MemoryError):
+            break
+        rate = batch / max(seconds, 1e-9)
+        grown = rate >= GAIN * best
+        if rate > best:
+            best, size = rate, batch
+        if not grown:
+            break
+        batch *= 2
+    return best, size

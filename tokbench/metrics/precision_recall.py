@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
+from tokbench.bootstrap import LEVEL
 from tokbench.halves import Halves, Replicates
 from tokbench.metrics.distribution import Distribution
 
@@ -62,7 +63,11 @@ class PrecisionRecall(Distribution):
         reference, image = self._whole()
         pairs = zip(own, halves, strict=True)
         found = np.array([self.both(reference[one], image[other]) for one, other in pairs])
-        return {name: Replicates(found[:, at], None, (0.0, 1.0)) for at, name in enumerate(self._numbers)}
+        counts = len(image), len(reference)
+        return {
+            name: Replicates(found[:, at], None, (0.0, 1.0), 1 - ((1 - LEVEL) / 2) ** (1 / counts[at]))
+            for at, name in enumerate(self._numbers)
+        }
 
     def provenance(self) -> dict[str, str]:
         return super().provenance() | {"neighbours": str(NEIGHBOURS)}

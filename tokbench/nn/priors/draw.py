@@ -8,8 +8,24 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tokbench.errors import AdapterError
+
 Schedule = Literal["constant", "linear", "half-linear"]
 SCHEDULES: tuple[Schedule, ...] = ("constant", "linear", "half-linear")
+
+
+def check_options(
+    temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0, schedule: str = "constant"
+) -> None:
+    """Raises AdapterError, naming the option, for what cannot be sampled with."""
+    told = {
+        f"temperature {temperature:g}: it is 0 or more": temperature >= 0,
+        f"top_k {top_k}: it is 1 or more; leave it out for all codes": top_k is None or top_k >= 1,
+        f"top_p {top_p:g}: it lies in (0, 1]": 0 < top_p <= 1,
+        f"schedule '{schedule}': there are {', '.join(SCHEDULES)}": schedule in SCHEDULES,
+    }
+    if wrong := [what for what, holds in told.items() if not holds]:
+        raise AdapterError("; ".join(wrong))
 
 
 def uniforms(seeds: Sequence[int], *shape: int) -> Tensor:

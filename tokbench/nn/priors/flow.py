@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tokbench.errors import AdapterError
 from tokbench.nn.flow import FlowDecoder, logit_normal, noised
 from tokbench.nn.priors.prior import Prior, examples_of
 from tokbench.nn.trainable import Examples, Material
@@ -36,6 +37,8 @@ class Flow(Prior):
         steps: int = 25,
     ) -> None:
         super().__init__(tokenizer, size, classes)
+        if steps < 1:
+            raise AdapterError(f"{steps} steps: give 1 or more")
         self.steps = steps
         self.label = learned(classes, width)
         self.network = FlowDecoder(self.count, self.depth, 1, width, width, depth, heads, grid=len(self.place) == 2)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tokbench.nn.masks import causal
-from tokbench.nn.priors.draw import Schedule, choose, doubled, guided, scale_at, uniforms
+from tokbench.nn.priors.draw import Schedule, check_options, choose, doubled, guided, scale_at, uniforms
 from tokbench.nn.priors.indexed import IndexPrior
 from tokbench.nn.priors.prior import examples_of
 from tokbench.nn.trainable import Examples
@@ -38,6 +38,7 @@ class GPT(IndexPrior):
         top_p: float = 1.0,
     ) -> None:
         super().__init__(tokenizer, size, classes, width)
+        check_options(temperature, top_k, top_p, schedule)
         self.schedule, self.temperature, self.top_k, self.top_p = schedule, temperature, top_k, top_p
         self.body = Transformer(width, depth, heads)
         self.register_buffer("mask", causal(self.count), persistent=False)

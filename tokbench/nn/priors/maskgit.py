@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tokbench.nn.priors.draw import choose, doubled, guided, scale_at, uniforms
+from tokbench.errors import AdapterError
+from tokbench.nn.priors.draw import check_options, choose, doubled, guided, scale_at, uniforms
 from tokbench.nn.priors.indexed import IndexPrior, vectors
 from tokbench.nn.priors.prior import examples_of
 from tokbench.nn.trainable import Examples
@@ -23,6 +24,12 @@ def masked_at(step: int, steps: int, count: int) -> int:
     if step >= steps:
         return 0
     return min(int(count * math.cos(math.pi / 2 * step / steps)), count - step)
+
+
+def check_steps(steps: int, count: int) -> None:
+    """Raises AdapterError where not every step could keep a token, or there is none."""
+    if not 1 <= steps <= count:
+        raise AdapterError(f"{steps} steps for {count} tokens: give 1 to {count}, for each must keep one")
 
 
 Look = Callable[[Tensor, Tensor, int], Tensor]
@@ -76,9 +83,9 @@ class MaskGIT(IndexPrior):
         temperature: float = 1.0,
     ) -> None:
         super().__init__(tokenizer, size, classes, width)
+        check_options(temperature)
+        check_steps(steps, self.count)
         self.steps, self.choice, self.temperature = steps, choice, temperature
-        if steps > self.count:
-            raise ValueError(f"{steps} steps for {self.count} tokens: each step must keep one")
         self.masked = vectors(width)
         self.body = Transformer(width, depth, heads)
 

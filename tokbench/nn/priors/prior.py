@@ -88,7 +88,14 @@ class Prior(Trainable):
         return Tokens.of_indices(data, self.codes, groups=self._shape.only().groups)
 
     def study(self, material: Material, device: str, mirrored: bool, progress: Callable[[int, int], None]) -> Material:
-        """The material with its tokens, encoded once and kept in the cache."""
+        """The material with its tokens, encoded once and kept in the cache.
+
+        Raises AdapterError for labels that are none of the prior's classes.
+        """
+        if material.labels is not None:
+            least, most = (int(end) for end in material.labels.aminmax())
+            if least < 0 or most >= self.classes:
+                raise AdapterError(f"labels are {least} to {most}, and the prior has {self.classes} classes from 0 on")
         return replace(material, tokens=encoded(self, material, device, mirrored, progress))
 
     def hidden(self, labels: Tensor) -> Tensor:
