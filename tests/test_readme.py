@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
 import shlex
 import shutil
@@ -16,6 +17,8 @@ from PIL import Image
 from tokbench.cells import of_one, plain
 from tokbench.leaderboard import COLUMNS, MARKED, marked, perturbed
 from tokbench.metrics import METRICS
+from tokbench.parts import weight_parts
+from tokbench.plugins import adapter_files, load_adapter
 from tokbench.pruning.facts import PREFIX
 from tokbench.pruning.facts import load as load_reduced
 from tokbench.result import load
@@ -134,6 +137,19 @@ def test_committed_results_are_whole(root: Path) -> None:
             value = result.metrics[number]["value"]
             if value is not None:
                 assert np.nanmean(result.per_image[number]) == pytest.approx(value, rel=1e-8), (path, number)
+
+
+def test_committed_results_are_of_todays_code(root: Path) -> None:
+    """A result of an adapter whose code or settings changed since is measured again, or what is here is not what made
+    it. (Of what is trained here: the others' weights may be elsewhere.)"""
+    told = {}
+    for name, results in itertools.groupby(sorted((root / "results").glob("*/*.json")), lambda path: path.parent.name):
+        if name not in adapter_files(root) or not weight_parts(adapter_files(root)[name].with_suffix(".safetensors")):
+            continue
+        code = load_adapter(name, root=root).code
+        of = {path.name: load(path).provenance["adapter"]["code_sha256"] for path in results if PREFIX not in path.name}
+        told |= {f"{name}/{file}": made for file, made in of.items() if made != code}
+    assert not told
 
 
 def test_committed_leaderboards_are_made_again_byte_for_byte(root: Path, tmp_path: Path, cli) -> None:
