@@ -28,7 +28,7 @@ SHOWN = (
     "codebook_usage", "perplexity", "pfid_768", "pfid_efficientnet", "ppsnr",
     "gfid_768", "precision_efficientnet", "recall_efficientnet", "network_evaluations", "gflops_per_image",
     "decode_gflops_per_image", "sample_latency_ms", "decode_latency_ms", "saturated_samples_per_second",
-    "saturated_decodes_per_second", "peak_memory_mib",
+    "saturated_decodes_per_second", "encode_images_per_second", "decode_images_per_second", "peak_memory_mib",
 )  # fmt: skip
 
 
