@@ -1,4 +1,5 @@
-"""Write what was measured of the adapters trained here into their cards and docs/zoo.md; `--check` only compares.
+"""Write what was measured of the adapters trained here into their cards, docs/zoo.md and README.md; `--check` only
+compares.
 
 A card's part lies between markers: <!-- zoo: titok --> ... <!-- /zoo -->.
 """
@@ -123,14 +124,14 @@ def main() -> int:
     results, stale = leaderboard.read_all(ROOT / "results"), 0
     pages = [path for path in sorted((ROOT / "adapters").glob("*/README.md")) if "<!-- zoo:" in path.read_text("utf-8")]
     made = {path: filled(path.read_text("utf-8"), results) for path in pages}
-    overview = ROOT / "docs" / "zoo.md"
     found = findings(ablations(adapter_files(ROOT)), results)
-    text = overview.read_text("utf-8")
     made_here = {"trainings": trainings(records()), "verdicts": verdicts(found), "bits": equal_bits(results)}
-    for mark, part in made_here.items():
-        part = f"<!-- {mark} -->\n{part}<!-- /{mark} -->"
-        text = re.sub(rf"<!-- {mark} -->\n.*?<!-- /{mark} -->", lambda _, part=part: part, text, flags=re.DOTALL)
-    made[overview] = text
+    for page in (ROOT / "docs" / "zoo.md", ROOT / "README.md"):
+        text = page.read_text("utf-8")
+        for mark, part in made_here.items():
+            part = f"<!-- {mark} -->\n{part}<!-- /{mark} -->"
+            text = re.sub(rf"<!-- {mark} -->\n.*?<!-- /{mark} -->", lambda _, part=part: part, text, flags=re.DOTALL)
+        made[page] = text
     for path, text in made.items():
         stale += text != path.read_text("utf-8")
         if "--check" not in sys.argv:

@@ -318,7 +318,7 @@ def legend(results: Sequence[Result]) -> str:
     said = [context(results), "Sorted by bits."] if "bpp" in numbers else [context(results)]
     if any(map(plain, numbers)):
         said.append(CAVEAT)
-    return f"{' '.join(said)} ± is half of the 95 % interval over images.{_published(told)}"
+    return f"{' '.join(said)} ± is half of the 95 % interval over images.{_fitted(results)}{_published(told)}"
 
 
 def context(results: Sequence[Result]) -> str:
@@ -337,6 +337,15 @@ def context(results: Sequence[Result]) -> str:
         f"protocol `{told['protocol']['name']}` ({told['protocol']['sha256'][:8]}), "
         f"pixels {told['data']['sha256'][:8]}."
     )
+
+
+def _fitted(results: Sequence[Result]) -> str:
+    """Which images were padded or cut into tiles, since their tokenizer takes no others."""
+    made: dict[str, list[str]] = {}
+    for result in results:
+        if note := result.provenance["adapter"].get("fitted"):
+            made.setdefault(note, []).append(result.adapter)
+    return "".join(f" For {', '.join(names)} images were {note}." for note, names in made.items())
 
 
 def _published(told: dict[str, Any]) -> str:
