@@ -18,6 +18,8 @@ from tokbench.ablations import Finding, ablations, findings
 from tokbench.halves import INFINITY
 from tokbench.leaderboard import column_of
 from tokbench.plugins import adapter_files, network_files, read_record
+from tokbench.pruning.facts import load_all
+from tokbench.pruning.twins import twins
 from tokbench.result import Result
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -107,7 +109,9 @@ def card(family: str, results: Sequence[Result]) -> str:
     mine = [result for result in results if result.adapter in own]
     if mine:
         text += f"\n## Measured\n{measured(mine)}"
-    found = [one for one in findings(ablations(adapter_files(ROOT)), results) if one.ablation.of in own]
+    found = findings(ablations(adapter_files(ROOT)), results)
+    found += twins(ablations(network_files(ROOT)), load_all(ROOT / "results"))
+    found = [one for one in found if one.ablation.of in own]
     if found:
         text += (
             f"\n## The ablation\n\n{verdicts(found)}\nEvery row is one pair of trainings with the same seed, images, "
@@ -125,6 +129,7 @@ def main() -> int:
     pages = [path for path in sorted((ROOT / "adapters").glob("*/README.md")) if "<!-- zoo:" in path.read_text("utf-8")]
     made = {path: filled(path.read_text("utf-8"), results) for path in pages}
     found = findings(ablations(adapter_files(ROOT)), results)
+    found += twins(ablations(network_files(ROOT)), load_all(ROOT / "results"))
     made_here = {"trainings": trainings(records()), "verdicts": verdicts(found), "bits": equal_bits(results)}
     for page in (ROOT / "docs" / "zoo.md", ROOT / "README.md"):
         text = page.read_text("utf-8")

@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from tokbench.ablations import Ablation
 from tokbench.cli import main
 from tokbench.duel import Duel, duel
 from tokbench.errors import DataError, ResultError, UsageError
@@ -28,6 +29,8 @@ from tokbench.pruning import table
 from tokbench.pruning.arms import apart
 from tokbench.pruning.facts import Reduced, load, load_all
 from tokbench.pruning.measure import Arm, Predictions, accuracy, best_kernel, pace
+from tokbench.pruning.rights import packed, unpacked
+from tokbench.pruning.twins import twins
 from tokbench.report.readme import pruning
 
 timm = pytest.importorskip("timm", reason="timm is not installed: pip install 'tokbench[prune]'")
@@ -245,6 +248,28 @@ def test_a_twin_has_a_file_of_its_own_and_a_new_training_a_new_row(root: Path, t
     path.write_text(json.dumps(facts))
     assert prune(root, *words).exit_code == 0
     assert load(path).rows["0.5"]["gflops"] > 0
+
+
+def test_a_twin_is_compared_image_by_image(root: Path, tmp_path: Path) -> None:
+    """Of networks trained too briefly without a verdict; of others with one where the interval is off 0."""
+    assert prune(root, "sit_slim", "small.half", "--keep", "0.5", "--out", str(tmp_path)).exit_code == 0
+    told = Ablation("small.half", "small.sit", "a part", "It helps.", ("top1",), ("prune",))
+    other = Ablation("small.half", "small.sit", "a part", "It helps.", ("top5",), ("prune",))
+    (found,) = twins([told, other], load_all(tmp_path))
+    assert found.verdict == "cannot tell" and found.difference.n == 24
+    members = load_all(tmp_path)
+    for one in members:
+        one.about["short"] = False
+        for row in one.rows.values():
+            row["training_profile"] = "gpu"
+            right = np.arange(24) % (4 if row["network"] == "small.sit" else 2) == 0
+            row["right"] = packed(right if row["network"] == "small.half" else ~right)
+    (found,) = twins([told], members)
+    gap = found.difference
+    assert (gap.first, gap.second, gap.gap) == pytest.approx((0.75, 0.5, -0.25))
+    assert gap.low < -0.25 < gap.high
+    assert found.verdict == ("supported" if gap.high < 0 else "cannot tell")
+    assert np.array_equal(unpacked(packed(np.arange(13) % 3 == 0), 13), np.arange(13) % 3 == 0)
 
 
 def test_tables_hold_what_was_measured_alike(root: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def of_network(name: str, toml: Path, device: str, method: str | None = None) ->
     vit: Any = network.vit
     title = f"{name}, whole" if pruner is None else pruner.title if method else f"{pruner.title}, {name}"
     training = pruner.training if pruner else "weights"
-    return Arm(method or name, title, keep, vit, vit, pruner, training, read_record(toml), weights)
+    return Arm(method or name, title, keep, vit, vit, pruner, training, read_record(toml), weights, name)
 
 
 def _with_rates(subject: Subject, rates: Rates) -> Arm:
@@ -150,4 +151,4 @@ def apart(arm: Arm) -> Arm:
     if arm.forward is not arm.vit:
         return arm  # it is a copy already
     vit = copy.deepcopy(arm.vit)
-    return Arm(arm.method, arm.title, arm.keep, vit, vit, arm.pruner, arm.training, arm.trained, arm.weights)
+    return replace(arm, forward=vit, vit=vit)

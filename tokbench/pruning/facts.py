@@ -18,7 +18,7 @@ PREFIX = "prune-"
 _MADE = ("device", "processor", "kernel", "round_to", "formula", "weights", "data")
 _ABOUT = ("model", "method", "title", "training", "dataset", "num_images", "short", "provenance")
 _ROW = (
-    "title", "tokens", "gflops", "whole_gflops", "counted_gflops", "weights", "pace",
+    "title", "network", "right", "tokens", "gflops", "whole_gflops", "counted_gflops", "weights", "pace",
     "training_seconds", "training_images", "training_profile",
 )  # fmt: skip
 

@@ -34,7 +34,8 @@ TRIES = 5
 class Arm:
     """One way to run a classifier: `forward` gives logits for images of the subject; `vit` is the transformer inside.
 
-    keep: None where there is nothing to set. trained: what its training was, empty for none.
+    keep: None where there is nothing to set. trained: what its training was, empty for none. network: its name, where
+    it is not the subject's own.
     """
 
     method: str
@@ -46,6 +47,7 @@ class Arm:
     training: Training = "none"
     trained: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
+    network: str = ""
 
     @contextmanager
     def ready(self, kernel: Kernel, round_to: int = 1) -> Iterator[Run | None]:

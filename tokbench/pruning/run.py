@@ -34,6 +34,7 @@ from tokbench.pruning.measure import (
 )
 from tokbench.pruning.models import Labelled, Subject
 from tokbench.pruning.pruner import Training
+from tokbench.pruning.rights import packed
 from tokbench.pruning.vit import Kernel, images_like, recognise
 from tokbench.speed import describe
 
@@ -106,7 +107,8 @@ class Bench:
             arm, self.images, self.device, plan.kernel, plan.round_to,
             lambda done, total: told(f"{label} images", done, total),
         )  # fmt: skip
-        row: dict[str, Any] = {"title": arm.title, **accuracy(own, whole), **shares(counts, arm, self.whole)}
+        row: dict[str, Any] = {"title": arm.title, "network": arm.network or self.subject.name}
+        row |= {**accuracy(own, whole), "right": packed(own.first), **shares(counts, arm, self.whole)}
         images = images_like(recognise(self.subject.vit), 1)
         row["counted_gflops"] = counted_flops(arm, images, plan.round_to) / 1e9
         given = training_of(arm) != "none" and not arm.trained  # rates, of which nothing else is known
