@@ -19,8 +19,8 @@ from tokbench.halves import INFINITY
 from tokbench.leaderboard import column_of
 from tokbench.plugins import adapter_files, network_files, read_record
 from tokbench.pruning.facts import load_all
-from tokbench.pruning.twins import twins
 from tokbench.result import Result
+from tokbench.twins import twins
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKED = re.compile(r"<!-- zoo: (\S+) -->\n.*?<!-- /zoo -->", re.DOTALL)

@@ -30,8 +30,8 @@ from tokbench.pruning.arms import apart
 from tokbench.pruning.facts import Reduced, load, load_all
 from tokbench.pruning.measure import Arm, Predictions, accuracy, best_kernel, pace
 from tokbench.pruning.rights import packed, unpacked
-from tokbench.pruning.twins import twins
 from tokbench.report.readme import pruning
+from tokbench.twins import twins
 
 timm = pytest.importorskip("timm", reason="timm is not installed: pip install 'tokbench[prune]'")
 
