@@ -39,8 +39,10 @@ def reduced(method: str, paces: dict[float, tuple[float, bool]], training: str =
         speedup = share | {"value": faster, "measured": measured, "ms": 10.0, "repetitions": 30}
         pace = {"batch": 32, "speedup": speedup, "best_kernel": "sdpa", "selector_ms": 1.0}
         rows[f"{keep:g}"] = {
-            "title": method, "top1": share, "top5": share, "top1_gap": share, "agreement": share, "gflops": keep,
-            "whole_gflops": 1.0, "weights": "w", "pace": [pace],
+            "title": method, "network": "vit.d12", "right": "00", "top1": share, "top5": share, "top1_gap": share,
+            "top5_gap": share, "agreement": share, "tokens": [[257, 257]], "gflops": keep, "counted_gflops": keep,
+            "whole_gflops": 1.0, "weights": "w", "pace": [pace], "training_seconds": 0, "training_images": 0,
+            "training_profile": None,
         }  # fmt: skip
     return Reduced(about | {"num_images": 100, "short": False, "provenance": made | {"data": data}}, rows)
 
