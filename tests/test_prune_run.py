@@ -196,12 +196,16 @@ def test_everything_is_measured_kept_and_not_measured_again(root: Path, tmp_path
 
 
 def test_times_that_are_asked_for_later_are_measured_then(root: Path, tmp_path: Path) -> None:
-    found = []
+    found, rows, times = [], [], []
     for batches in ("0", "2", "1", "0"):
         assert prune(root, "random", "--keep", "0.5", "--out", str(tmp_path), "--batches", batches).exit_code == 0
         (one,) = load_all(tmp_path)
         found.append([pace["batch"] for pace in one.rows["0.5"]["pace"]])
-    assert found == [[], [2], [1], [1]]
+        rows.append({key: value for key, value in one.rows["0.5"].items() if key != "pace"})
+        times.append({pace["batch"]: pace for pace in one.rows["0.5"]["pace"]})
+    assert found == [[], [2], [1, 2], [1, 2]]
+    assert rows[0] == rows[1] == rows[2] == rows[3]
+    assert times[1][2] == times[2][2] == times[3][2]  # and what there was is not measured again
 
 
 def test_the_picture_is_of_one_device(root: Path, tmp_path: Path) -> None:

@@ -78,16 +78,16 @@ class Bench:
                 check_same(arm.vit, arm.pruner)
             kept = Reduced(self.about(arm, len(whole.labels))).resumed(out)
             key = WHOLE if arm.keep is None else f"{arm.keep:g}"
-            if not self._known(kept.rows.get(key), arm):
-                kept.rows[key] = self.row(arm, whole, told)
+            row = kept.rows.get(key)
+            if row is None or row["weights"] != arm.weights:  # not measured yet, or trained anew
+                row = kept.rows[key] = self.row(arm, whole, told)
                 kept.save(out)
+            for batch in self.plan.batches:
+                if batch not in {pace["batch"] for pace in row["pace"]}:
+                    told(f"{_label(arm)} batch sizes", len(row["pace"]), len(self.plan.batches))
+                    row["pace"] = sorted([*row["pace"], self.time(arm, batch)], key=lambda pace: pace["batch"])
+                    kept.save(out)
             yield kept, key
-
-    def _known(self, row: dict[str, Any] | None, arm: Arm) -> bool:
-        """Whether a row is of these weights, which may have been trained anew, and has all the times asked for."""
-        if row is None or row["weights"] != arm.weights:
-            return False
-        return {pace["batch"] for pace in row["pace"]} >= set(self.plan.batches)
 
     def predictions(self, told: Told) -> Predictions:
         """The whole network's, made once."""
@@ -100,12 +100,11 @@ class Bench:
     _predictions: Predictions | None = None
 
     def row(self, arm: Arm, whole: Predictions, told: Told) -> dict[str, Any]:
-        """Everything about one arm."""
+        """Everything about one arm but its times."""
         plan = self.plan
-        label = f"{arm.method} {arm.keep:g}" if arm.keep else arm.method
         own, counts = predict(
             arm, self.images, self.device, plan.kernel, plan.round_to,
-            lambda done, total: told(f"{label} images", done, total),
+            lambda done, total: told(f"{_label(arm)} images", done, total),
         )  # fmt: skip
         row: dict[str, Any] = {"title": arm.title, "network": arm.network or self.subject.name}
         row |= {**accuracy(own, whole), "right": packed(own.first), **shares(counts, arm, self.whole)}
@@ -116,18 +115,19 @@ class Bench:
         for what in ("seconds", "images"):
             row[f"training_{what}"] = arm.trained.get(what, untold)
         row["training_profile"] = arm.trained.get("recipe", {}).get("profile")
-        row["weights"] = arm.weights
-        row["pace"] = []
-        for place, batch in enumerate(plan.batches):
-            told(f"{label} batch sizes", place, len(plan.batches))
-            if batch not in self.kernels:
-                self.kernels[batch] = best_kernel(self.whole, batch, self.device, plan.repetitions)
-            made = pace(
-                apart(arm), self.whole, batch, self.device, self.kernels[batch], plan.kernel, plan.repetitions,
-                plan.round_to,
-            )  # fmt: skip
-            row["pace"].append(_tidied(made.facts()))
-        return row
+        return row | {"weights": arm.weights, "pace": []}
+
+    def time(self, arm: Arm, batch: int) -> dict[str, Any]:
+        """Its times at one batch size."""
+        plan = self.plan
+        if batch not in self.kernels:
+            self.kernels[batch] = best_kernel(self.whole, batch, self.device, plan.repetitions)
+        made = pace(
+            apart(arm), self.whole, batch, self.device, self.kernels[batch], plan.kernel, plan.repetitions,
+            plan.round_to,
+        )  # fmt: skip
+        told: dict[str, Any] = _tidied(made.facts())
+        return told
 
     def about(self, arm: Arm, count: int) -> dict[str, Any]:
         """What of a method is the same for all its rows, on `count` images."""
@@ -157,6 +157,10 @@ class Bench:
                 | {package: importlib.metadata.version(package) for package in packages},
             },
         }
+
+
+def _label(arm: Arm) -> str:
+    return f"{arm.method} {arm.keep:g}" if arm.keep else arm.method
 
 
 _TIMING = (duel.__file__, speed.__file__)
