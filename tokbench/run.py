@@ -105,18 +105,9 @@ class Run:
 
     def look(self, references: Batch) -> None:
         """Take in references that no image was made from."""
-        for name in list(self.metrics):
-            try:
-                self.metrics[name].look(references)
-            except CannotMeasure as error:
-                self.skipped[name] = error
-                del self.metrics[name]
-            except Exception as error:
-                self.error = f"metric {name} failed on {len(references)} references: {explain(error)}"
-                return
-        if int(references.index[-1]) < PROBED * UNIT:
-            for probe in self.probes.values():
-                probe.look(references)
+        self._each(self.metrics, list(self.metrics), lambda metric: metric.look(references), references, "references")
+        if self.probes and int(references.index[-1]) < PROBED * UNIT:
+            self._each(self.probes, list(self.probes), lambda probe: probe.look(references), references, "references")
 
     def take(self, images: Images | Turn, **options: Any) -> Batch | None:
         """One batch through the adapter; None where it failed. A fault of the adapter ends its run, not the others'."""
@@ -148,19 +139,25 @@ class Run:
         if self.elsewhere:
             self.produced.add(batch.index, {"sha256": _digests(batch)})
         if self.probes and int(batch.index[-1]) < PROBED * UNIT:
-            self._feed(batch, list(self.probes), self.probes)
+            self._each(self.probes, list(self.probes), lambda probe: probe.update(batch), batch, "images")
 
-    def _feed(self, batch: Batch, names: Iterable[str], among: dict[str, Metric] | None = None) -> None:
-        found = self.metrics if among is None else among
+    def _feed(self, batch: Batch, names: Iterable[str]) -> None:
+        self._each(self.metrics, names, lambda metric: metric.update(batch), batch, "images")
+
+    def _each(
+        self, among: dict[str, Metric], names: Iterable[str], do: Callable[[Metric], None], batch: Batch, what: str
+    ) -> None:
+        """Something with some metrics, or probes, and a batch. One that cannot be measured goes; a fault of its own
+        ends the run of this adapter alone."""
         for name in names:
             try:
-                found[name].update(batch)
+                do(among[name])
             except CannotMeasure as error:
-                if among is None:
+                if among is self.metrics:
                     self.skipped[name] = error
-                del found[name]
+                del among[name]
             except Exception as error:
-                self.error = f"metric {name} failed on the batch of {len(batch)} images: {explain(error)}"
+                self.error = f"metric {name} failed on {len(batch)} {what}: {explain(error)}"
                 return
 
     def keep(self, images: Images | Turn) -> None:
