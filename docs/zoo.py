@@ -102,17 +102,14 @@ def equal_bits(results: Sequence[Result]) -> str:
     return leaderboard.table(head, body)
 
 
-def card(family: str, results: Sequence[Result]) -> str:
-    """What is known of one family."""
+def card(family: str, results: Sequence[Result], known: Sequence[Finding]) -> str:
+    """What is known of one family; `known` of all ablations."""
     own = {name: record for name, record in records().items() if name.partition(".")[0] == family}
     text = f"## Trained here\n\n{trainings(own)}" if own else "Not trained yet.\n"
     mine = [result for result in results if result.adapter in own]
     if mine:
         text += f"\n## Measured\n{measured(mine)}"
-    found = findings(ablations(adapter_files(ROOT)), results)
-    found += twins(ablations(network_files(ROOT)), load_all(ROOT / "results"))
-    found = [one for one in found if one.ablation.of in own]
-    if found:
+    if found := [one for one in known if one.ablation.of in own]:
         text += (
             f"\n## The ablation\n\n{verdicts(found)}\nEvery row is one pair of trainings with the same seed, images, "
             "order and number of steps. The interval is over images, not over seeds.\n"
@@ -120,16 +117,16 @@ def card(family: str, results: Sequence[Result]) -> str:
     return text
 
 
-def filled(text: str, results: Sequence[Result]) -> str:
-    return MARKED.sub(lambda match: f"<!-- zoo: {match[1]} -->\n{card(match[1], results)}<!-- /zoo -->", text)
+def filled(text: str, results: Sequence[Result], known: Sequence[Finding]) -> str:
+    return MARKED.sub(lambda match: f"<!-- zoo: {match[1]} -->\n{card(match[1], results, known)}<!-- /zoo -->", text)
 
 
 def main() -> int:
     results, stale = leaderboard.read_all(ROOT / "results"), 0
     pages = [path for path in sorted((ROOT / "adapters").glob("*/README.md")) if "<!-- zoo:" in path.read_text("utf-8")]
-    made = {path: filled(path.read_text("utf-8"), results) for path in pages}
     found = findings(ablations(adapter_files(ROOT)), results)
     found += twins(ablations(network_files(ROOT)), load_all(ROOT / "results"))
+    made = {path: filled(path.read_text("utf-8"), results, found) for path in pages}
     made_here = {"trainings": trainings(records()), "verdicts": verdicts(found), "bits": equal_bits(results)}
     for page in (ROOT / "docs" / "zoo.md", ROOT / "README.md"):
         text = page.read_text("utf-8")

@@ -138,6 +138,18 @@ def test_codebook_on_halves_is_what_halves_give() -> None:
             assert replicates[number].halves[i] == pytest.approx(value)
 
 
+def test_no_more_than_a_whole_codebook_is_used() -> None:
+    """Its halves use less of it, some less than others: an interval around all of it ends there."""
+    metric = Codebook()
+    codes = torch.arange(16).repeat(3).reshape(12, 4)[torch.randperm(12, generator=torch.Generator().manual_seed(0))]
+    metric.update(Batch(torch.arange(12), tokens=Tokens.of_indices(codes, 16)))
+    assert metric.compute()["codebook_usage"] == 1
+    made = metric.replicates(Halves("data", 12))
+    whole = made["codebook_usage"].interval(1.0, 12)
+    assert whole.low < 1 == whole.high
+    assert made["codebook_entropy"].interval(4.0, 12).high > 4  # which has no such end
+
+
 def test_codebook_names_several_streams() -> None:
     metric = Codebook()
     tokens = Tokens.of_indices({"sem": torch.zeros(1, 4).long(), "pix": torch.arange(4)[None]}, {"sem": 4, "pix": 4})

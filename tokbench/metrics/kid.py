@@ -13,7 +13,7 @@ from tokbench.metrics.distribution import Distribution
 SUBSETS, SUBSET_SIZE, SEED = 100, 1000, 2020
 """torch-fidelity's defaults."""
 SUBSETS_OF_HALVES = 20
-"""Each takes a tenth of a second on a CPU; that they are fewer makes an interval wider, and never narrower."""
+"""Each takes a tenth of a second on a CPU; that they are fewer makes an interval wider than it need be."""
 
 
 class KID(Distribution):
