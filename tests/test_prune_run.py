@@ -25,11 +25,14 @@ from tokbench.cli import main
 from tokbench.duel import Duel, duel
 from tokbench.errors import DataError, ResultError, UsageError
 from tokbench.leaderboard import read_all
+from tokbench.plugins import open_variant
 from tokbench.pruning import table
 from tokbench.pruning.arms import apart
 from tokbench.pruning.facts import Reduced, load, load_all
 from tokbench.pruning.measure import Arm, Predictions, accuracy, best_kernel, pace
+from tokbench.pruning.models import load_subject
 from tokbench.pruning.rights import packed, unpacked
+from tokbench.pruning.run import Bench
 from tokbench.report.readme import pruning
 from tokbench.twins import twins
 
@@ -68,6 +71,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = {
         "whole": VIT.format(base="", model=SHAPE.format(depth=8)),
         "half": VIT.format(base="", model=SHAPE.format(depth=4)),
+        "longer": VIT.format(base=base, model='kind = "dense"'),
         "sit": VIT.format(base=base, model='kind = "slimmed"\nkeep = 0.5'),
         "rates": VIT.format(base=base, model='kind = "rates"\nkeep = 0.5'),
     }
@@ -144,7 +148,8 @@ def test_the_faster_kernel_is_the_one_whose_clock_says_so(
 
 def test_everything_is_measured_kept_and_not_measured_again(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "results"
-    words = ["random", "evit", "lower_resolution", "sit_slim", "diffrate", "small.half", "--keep", "0.5,1", "--out"]
+    words = ["random", "evit", "lower_resolution", "sit_slim", "diffrate", "small.half", "--keep", "0.5,1"]
+    words += ["--tries", "1", "--out"]
     first = prune(root, *words, str(out))
     assert first.exit_code == 1  # at keep 1 nothing is trained
     assert "failed sit_slim: sit_slim is trained for one network and one keep" in first.output
@@ -192,7 +197,47 @@ def test_everything_is_measured_kept_and_not_measured_again(root: Path, tmp_path
     assert "## Trained for it" in text and "| SiT" in text
     with pytest.raises(ResultError, match="holds no results"):
         read_all(out)
+    shutil.copytree(CHECKOUT / "results" / "toy.p8", out / "toy.p8")  # a tokenizer's: its tables and these, both
+    assert CliRunner().invoke(main, ["leaderboard", "--out", str(out)]).exit_code == 0
+    assert md.read_text() == text and (out / "leaderboard" / "samples-reconstruct.md").is_file()
     assert CliRunner().invoke(main, ["leaderboard", "--out", str(tmp_path / "none")]).exit_code == 1
+
+
+def test_times_whose_control_is_off_are_taken_again(root: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """Up to three times in all; then they stay as they are. The failure of another keep leaves them where they are."""
+    taken: list[float | None] = []
+
+    def time(bench: Bench, arm: Arm, batch: int) -> dict[str, Any]:
+        taken.append(arm.keep)
+        steady = taken.count(arm.keep) > 1 and arm.keep == 0.5
+        told = {"value": 1.5, "low": 1.4, "high": 1.6, "measured": steady, "control": 1.0 if steady else 1.04}
+        told |= {"whole_ms": 1.5, "ms": 1.0, "repetitions": 30}
+        rest = {"batch": batch, "best_kernel": "sdpa", "peak_mib": None, "whole_peak_mib": None, "selector_ms": 0.0}
+        return rest | {"speedup": told, "speedup_same_kernel": dict(told)}
+
+    monkeypatch.setattr(Bench, "time", time)
+    words = ["random", "sit_slim", "--out", str(tmp_path), "--keep"]
+    assert prune(root, *words, "0.5,0.25").exit_code == 1  # SiT has nothing for 0.25
+    found = {one.about["method"]: one.rows for one in load_all(tmp_path)}
+    assert taken == [0.5, 0.5, 0.25, 0.25, 0.25, 0.5]
+    assert found["random"]["0.5"]["pace"][0]["speedup"]["control"] == 1.0
+    assert found["random"]["0.25"]["pace"][0]["speedup"]["control"] == 1.04
+    assert len(found["sit_slim"]["0.5"]["pace"]) == 1
+    assert prune(root, *words, "0.25", "--tries", "1").exit_code == 1 and len(taken) == 6
+    assert prune(root, *words, "0.25", "--tries", "2").exit_code == 1 and taken[6:] == [0.25]
+
+
+def test_a_network_trained_on_begins_as_what_it_was_trained_on_from(root: Path, tmp_path: Path) -> None:
+    """The dense control of networks that were trained on from another: as many tokens, its own weights."""
+    variant, code = open_variant("small.longer", root / "adapters" / "small" / "longer.toml")
+    begun, whole = code.model(variant), load_subject("small.whole", "cpu", root).vit
+    pairs = zip(begun.vit.parameters(), whole.parameters(), strict=True)
+    assert all(torch.equal(mine, theirs) and mine.requires_grad for mine, theirs in pairs)
+    assert prune(root, "small.longer", "--out", str(tmp_path)).exit_code == 0
+    (found,) = load_all(tmp_path)
+    row = found.rows["whole"]
+    assert row["gflops"] == row["whole_gflops"] and row["training_images"] == 16
+    assert row["weights"].keys() == {"longer.safetensors"}
 
 
 def test_times_that_are_asked_for_later_are_measured_then(root: Path, tmp_path: Path) -> None:
@@ -225,7 +270,7 @@ def test_the_picture_is_of_one_device(root: Path, tmp_path: Path) -> None:
         one.save(out)
     pruning(tmp_path, target)
     drawn = target.read_text()
-    assert "measured, batch 2" in drawn and "EViT" in drawn
+    assert "measured, batch 2" in drawn and "measured, batch 1 " in drawn and "EViT" in drawn
 
 
 def test_a_row_of_another_network_is_measured_anew(root: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 from timm.models.vision_transformer import VisionTransformer
 
 from tokbench.errors import AdapterError
@@ -16,10 +18,11 @@ from tokbench.variant import Variant
 def model(variant: Variant) -> Trainable:
     given = dict(variant.config["model"])
     kind = given.pop("kind")
-    if kind == "dense":
-        vit = VisionTransformer(num_classes=given["classes"], **given["vit"])
-        return Classifier(vit, given["classes"])
-    if kind not in ("slimmed", "rates"):
+    if kind not in ("dense", "slimmed", "rates"):
         raise AdapterError(f"{variant.name}: [model] kind = {kind!r}; it is dense, slimmed or rates")
+    if "base" not in variant.config:
+        return Classifier(VisionTransformer(num_classes=given["classes"], **given["vit"]), given["classes"])
     whole = network(variant, "base")
+    if kind == "dense":  # the same, trained on
+        return Classifier(copy.deepcopy(whole.vit).requires_grad_(True), whole.classes)
     return Slimmed(whole, **given) if kind == "slimmed" else RateSearch(whole, **given)

@@ -75,14 +75,16 @@ def leaderboard(out: Path) -> None:
     from tokbench.leaderboard import write
     from tokbench.pruning.table import write as pruned
 
-    reduced = pruned(out)
+    made = []
     try:
-        made = [*write(out), *rates.write(out), *reported.write(out)]
+        made += [*write(out), *rates.write(out), *reported.write(out)]  # first: `write` removes all others
     except NoResults:
-        if not reduced:
+        made += pruned(out)
+        if not made:
             raise
-        made = []
-    for path in (*made, *reduced):
+    else:
+        made += pruned(out)
+    for path in made:
         click.echo(path)
 
 

@@ -49,6 +49,16 @@ def rows(found: Sequence[Reduced]) -> list[tuple[Reduced, float | None, dict[str
     return listed
 
 
+def shared(found: Sequence[Reduced]) -> dict[str, str]:
+    """Methods whose title another one has, too, to a title with their name: EViT with fusion and without it."""
+    titles = [one.about["title"] for one in found]
+    return {
+        one.about["method"]: f"{title} ({one.about['method']})"
+        for one, title in zip(found, titles, strict=True)
+        if titles.count(title) > 1
+    }
+
+
 def frame(found: Sequence[Reduced]) -> pd.DataFrame:
     """One row a method and keep, everything that was measured."""
     records = []
@@ -97,21 +107,26 @@ def markdown(found: Sequence[Reduced]) -> str:
     for batch in batches:
         head += [f"x faster, batch {batch}", f"ms, batch {batch}", f"of it choosing, batch {batch}"]
     head += [f"MiB at its peak, batch {batch}" for batch in batches[-1:]]
-    text = ""
+    text, named = "", shared(found)
     for title, trained in ((FREE, False), (LEARNED, True)):
         chosen = [entry for entry in rows(found) if (entry[0].about["training"] != "none") == trained]
         if not chosen:
             continue
         cost = ["training s", "of it images"] if trained else []
-        body = [_line(one, keep, row, batches, trained) for one, keep, row in chosen]
+        body = [
+            _line(one, named.get(one.about["method"], row["title"]), keep, row, batches, trained)
+            for one, keep, row in chosen
+        ]
         text += f"\n## {title}\n\n{table([*head, *cost], body)}"
     return text
 
 
-def _line(one: Reduced, keep: float | None, row: dict[str, Any], batches: Sequence[int], trained: bool) -> list[str]:
+def _line(
+    one: Reduced, title: str, keep: float | None, row: dict[str, Any], batches: Sequence[int], trained: bool
+) -> list[str]:
     gap = row["top1_gap"]
     cells = [
-        row["title"] + (" (short)" if hurried(row) else ""), "-" if keep is None else f"{keep:g}",
+        title + (" (short)" if hurried(row) else ""), "-" if keep is None else f"{keep:g}",
         f"{100 * row['top1']['value']:.1f}",
         f"{100 * gap['value']:+.1f} [{100 * gap['low']:+.1f}, {100 * gap['high']:+.1f}]",
         f"{100 * row['top5']['value']:.1f}",
@@ -155,7 +170,8 @@ def legend(found: Sequence[Reduced]) -> str:
         text += (
             f"\nTimes faster than the whole network by its faster kernel ({', '.join(kernels)}), the two in turns, "
             f'{min(pace["speedup"]["repetitions"] for pace in paces)} or more timings each; "{NONE}" where the '
-            "interval holds 1 or the whole network against itself is off by 3 %. Against the same kernel: in the CSV.\n"
+            "interval holds 1 or the whole network against itself is off by 3 %. Against the same kernel: in the CSV. "
+            "A row's ms are of its own minutes, and a machine's pace drifts: rows compare by their ratios.\n"
         )
     if not about["short"] and any(hurried(row) for one in found for row in one.rows.values()):
         text += "\n(short): trained on a CPU for minutes, so that its accuracy says nothing of the method.\n"

@@ -18,6 +18,7 @@ from tokbench.plugins import load_adapter
 from tokbench.protocol import TOKBENCH
 from tokbench.pruning.facts import load_all
 from tokbench.pruning.table import groups as reduced_groups
+from tokbench.pruning.table import shared
 from tokbench.reconstruction import reconstruct
 from tokbench.result import Result
 from tokbench.tokenizer import Generator
@@ -107,37 +108,55 @@ def plotting() -> Any:
 
 
 def pruning(root: Path, target: Path) -> None:
-    """Top-1 accuracy against how much faster a clock saw it, and against how many fewer FLOPs; of a network trained too
-    briefly for its accuracy to mean anything, how often it still names what it names whole."""
+    """Top-1 accuracy against how much faster a clock saw it, and against how many fewer FLOPs; and, at the smallest
+    batch, the one against the other. Of a network trained too briefly for its accuracy to mean anything it is how often
+    it still names what it names whole."""
     tables = reduced_groups(load_all(root / "results"))
     # Times of one device and network alone share an axis: of several tables, the one with most in it.
     found = max(tables.values(), key=lambda members: sum(len(one.rows) for one in members), default=[])
     timed = [{pace["batch"] for pace in row["pace"]} for one in found for row in one.rows.values()]
     if not timed or not (batches := set.intersection(*timed)):
         return
-    pyplot, batch = plotting(), max(batches)
+    pyplot, large, small = plotting(), max(batches), min(batches)
     short = any(one.about["short"] for one in found)
-    number = "agreement" if short else "top1"
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.6), layout="constrained", sharey=True)
+    number, named = "agreement" if short else "top1", shared(found)
+    figure, axes = pyplot.subplots(1, 3, figsize=(13, 5), layout="constrained")
     for place, one in enumerate(found):
         rows = [row for _, row in sorted(one.rows.items(), reverse=True)]
-        paces = [next(pace for pace in row["pace"] if pace["batch"] == batch)["speedup"] for row in rows]
         fewer = [row["whole_gflops"] / row["gflops"] for row in rows]
         accuracy = [100 * row[number]["value"] for row in rows]
-        look = {"label": one.about["title"], "color": f"C{place % 10}", "linewidth": 1, "markersize": 4}
+        # Networks of the subject's family are called without it.
+        label = named.get(one.about["method"], one.about["title"]).replace(
+            f"{one.about['model'].partition('.')[0]}.", ""
+        )
+        look = {"label": label, "color": f"C{place % 10}", "linewidth": 1, "markersize": 4}
         look |= {"marker": "os^v"[place // 10], "linestyle": "-" if one.about["training"] == "none" else "--"}
-        axes[0].plot([pace["value"] for pace in paces], accuracy, **look)
-        axes[1].plot(fewer, accuracy, **look)
-        none = [(pace["value"], y) for pace, y in zip(paces, accuracy, strict=True) if not pace["measured"]]
-        axes[0].scatter(*zip(*none, strict=True), s=70, facecolors="none", edgecolors="grey") if none else None
+        faster, slow = _speedups(rows, large), _speedups(rows, small)
+        for axis, across, up, told in (
+            (axes[0], [pace["value"] for pace in faster], accuracy, faster),
+            (axes[1], fewer, accuracy, []),
+            (axes[2], fewer, [pace["value"] for pace in slow], slow),
+        ):
+            axis.plot(across, up, **look)
+            none = [(x, y) for x, y, pace in zip(across, up, told, strict=False) if not pace["measured"]]
+            axis.scatter(*zip(*none, strict=True), s=70, facecolors="none", edgecolors="grey") if none else None
     axes[0].axvline(1, color="grey", linewidth=0.8)
-    axes[0].set_xlabel(f"times faster, measured, batch {batch} (in a circle: none measured)")
-    axes[1].set_xlabel("times fewer FLOPs")
-    axes[0].set_ylabel("% of images named as by the whole network" if short else "top-1, %")
+    axes[2].axline((1, 1), slope=1, color="grey", linewidth=0.8)
+    axes[2].axhline(1, color="grey", linewidth=0.8)
+    axes[0].set_xlabel(f"times faster, measured, batch {large} (in a circle: none measured)")
+    for axis in axes[1:]:
+        axis.set_xlabel("times fewer FLOPs")
+    for axis in axes[:2]:
+        axis.set_ylabel("% of images named as by the whole network" if short else "top-1, %")
+    axes[2].set_ylabel(f"times faster, measured, batch {small} (slanted: as FLOPs)")
     for axis in axes:
         axis.grid(alpha=0.3)
-    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8, frameon=False)
     figure.savefig(target, metadata={"Date": None})
+
+
+def _speedups(rows: Sequence[dict[str, Any]], batch: int) -> list[dict[str, Any]]:
+    return [next(pace for pace in row["pace"] if pace["batch"] == batch)["speedup"] for row in rows]
 
 
 def curves(rows: Sequence[Result], number: str) -> dict[str, list[tuple[float, float]]]:
