@@ -224,7 +224,8 @@ def test_times_whose_control_is_off_are_taken_again(root: Path, tmp_path: Path, 
     assert found["random"]["0.25"]["pace"][0]["speedup"]["control"] == 1.04
     assert len(found["sit_slim"]["0.5"]["pace"]) == 1
     assert prune(root, *words, "0.25", "--tries", "1").exit_code == 1 and len(taken) == 6
-    assert prune(root, *words, "0.25", "--tries", "2").exit_code == 1 and taken[6:] == [0.25]
+    assert prune(root, *words, "0.25", "--tries", "4").exit_code == 1 and taken[6:] == [0.25]
+    assert {one.about["method"]: one.rows for one in load_all(tmp_path)}["random"]["0.25"]["pace"][0]["tries"] == 4
 
 
 def test_a_network_trained_on_begins_as_what_it_was_trained_on_from(root: Path, tmp_path: Path) -> None:
@@ -291,6 +292,9 @@ def test_a_twin_has_a_file_of_its_own_and_a_new_training_a_new_row(root: Path, t
     found = {one.about["method"]: one for one in load_all(tmp_path)}
     assert found.keys() == {"sit_slim", "small.sit"}
     assert found["small.sit"].rows["0.5"]["title"] == "SiT, small.sit"
+    text = table.markdown(list(found.values()))
+    assert "| SiT (small.sit)" in text and "| SiT (sit_slim)" in text
+    assert "(sit_slim)" not in table.markdown([found["sit_slim"]])
     path = tmp_path / found["sit_slim"].path
     facts = json.loads(path.read_text())
     facts["rows"]["0.5"] |= {"weights": {"sit.safetensors": "of another training"}, "gflops": -1}

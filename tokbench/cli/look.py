@@ -73,18 +73,16 @@ def leaderboard(out: Path) -> None:
     from tokbench import rates, reported
     from tokbench.errors import NoResults
     from tokbench.leaderboard import write
+    from tokbench.pruning.facts import load_all
     from tokbench.pruning.table import write as pruned
 
     made = []
     try:
         made += [*write(out), *rates.write(out), *reported.write(out)]  # first: `write` removes all others
     except NoResults:
-        made += pruned(out)
-        if not made:
+        if not load_all(out):
             raise
-    else:
-        made += pruned(out)
-    for path in made:
+    for path in [*made, *pruned(out)]:
         click.echo(path)
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,10 +20,6 @@ from tokbench.cli.options import (
     stoppable,
 )
 from tokbench.errors import MissingWeights, UsageError
-
-if TYPE_CHECKING:
-    from tokbench.pruning.facts import Reduced
-    from tokbench.pruning.run import Bench, Told
 
 
 @click.command()
@@ -94,14 +88,14 @@ def prune(
     sizes = _sizes(batches, where)
     subject = load_subject(model, where, root, allow_download)
     images = open_labelled(data, subject, limit, root)
-    plan = Plan("eager" if kernel == "eager" else "sdpa", sizes, repetitions, round_to, rates)
+    plan = Plan("eager" if kernel == "eager" else "sdpa", sizes, repetitions, round_to, rates, tries)
     failed, found = False, {}
     rows = 0
     with stoppable(lambda: f"{rows} rows are kept; the same command goes on from there"), progress_bar() as bar:
         bench = Bench(subject, images, where, plan, root)
         for name in dict.fromkeys(names):
             try:
-                for reduced, key in _steady(bench, name, keeps, out, bar, tries):
+                for reduced, key in bench.run(name, keeps, out, bar):
                     found[reduced.path], rows = reduced, rows + 1
                     say(f"{name} {key}: {_short(reduced.rows[key])}")
             except (UsageError, MissingWeights) as error:
@@ -114,29 +108,6 @@ def prune(
         click.echo(f"{table.legend(members)}{table.markdown(members)}", nl=False)
     if failed:
         sys.exit(1)
-
-
-def _steady(
-    bench: Bench, name: str, keeps: Sequence[float], out: Path, told: Told, tries: int
-) -> Iterator[tuple[Reduced, str]]:
-    """A method's rows; those of their times whose control is off are taken again, up to `tries` times in all."""
-    for reduced, key in bench.run(name, keeps, out, told):
-        for _ in range(tries - 1):
-            row = reduced.rows[key]
-            steady = [pace for pace in row["pace"] if not _disturbed(pace)]
-            if len(steady) == len(row["pace"]):
-                break
-            row["pace"] = steady
-            reduced.save(out)
-            only = [keep for keep in keeps if f"{keep:g}" == key] or keeps
-            reduced = next(bench.run(name, only, out, told))[0]
-        yield reduced, key
-
-
-def _disturbed(pace: dict[str, Any]) -> bool:
-    from tokbench.duel import STEADY
-
-    return any(abs(pace[number]["control"] - 1) > STEADY for number in ("speedup", "speedup_same_kernel"))
 
 
 def _short(row: dict[str, object]) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokbench.bootstrap import bootstrap, bootstrap_pairs, entry, mean
-from tokbench.duel import Duel, duel
+from tokbench.duel import STEADY, Duel, duel
 from tokbench.errors import DataError, UsageError
 from tokbench.evaluate import refuse_empty
 from tokbench.pruning.flops import Counts, dense, flops
@@ -168,6 +168,11 @@ def _of(made: Duel) -> dict[str, Any]:
         "whole_ms": float(np.median(made.first)) * 1000, "ms": float(np.median(made.second)) * 1000,
         "repetitions": made.second.size,
     }  # fmt: skip
+
+
+def disturbed(told: dict[str, Any]) -> bool:
+    """Whether a control of a pace's facts is off: then something else was at work on the machine."""
+    return any(abs(told[number]["control"] - 1) > STEADY for number in ("speedup", "speedup_same_kernel"))
 
 
 @torch.inference_mode()
