@@ -42,7 +42,6 @@ UNSEEN = {
     "karl.n32": (0.0, 0.5, 1.0),
     "one_d_piece.n32": (0.0, 1.0),
     "robustok.p8": (0.5,),
-    "robustok.p8_post": (0.5,),
     "wetok.f8g3": (0.5,),
 }
 """Constant images that do not come back as such from networks that learned from few photos. When they are trained for
