@@ -19,8 +19,12 @@ from tokbench.nn.vit import QueryEncoder, Shape, Transformer, learned
 DATA = 0.6
 """By which pixels in [-1, 1] are scaled, as the authors do: their "data_std"."""
 
-NEAR = 0.05
-"""The last part of the way, on which what is left of it no longer shrinks as a divisor."""
+NEAR = 0.2
+"""The last part of the way, on which what is left of it no longer shrinks as a divisor: no step of eight is taken there
+(the last one starts at 0.22), and the errors of a network that cannot copy its input would outweigh all others."""
+
+GATE = 0.3
+"""Of the denoiser's blocks at first: closed ones do not hear the tokens, and the encoder forgot the image meanwhile."""
 
 
 def shifted(time: Tensor) -> Tensor:
@@ -62,7 +66,7 @@ class DAR(Bottlenecked):
         self.after = Transformer(shape.width, after, shape.heads)
         told = self.each if aligned else count
         self.denoiser = FlowDecoder(
-            shape.patches, 3 * shape.patch**2, told, shape.width, shape.width, shape.depth, shape.heads
+            shape.patches, 3 * shape.patch**2, told, shape.width, shape.width, shape.depth, shape.heads, gate=GATE
         )
         self.register_buffer("mask", causal(count), persistent=False)
         self.mask: Tensor

@@ -20,7 +20,9 @@ class FlowDecoder(nn.Module):
 
     x_t = (1 - t) x + t noise, so the velocity is noise - x; t runs from 1 (noise) to 0. Tokens where `keep` (B, K) is
     False are replaced by one learned vector; with none kept, the network is the unconditional one of guidance. grid:
-    whether latents are those of a square, row by row, and no row.
+    whether latents are those of a square, row by row, and no row. gate: by how much of its branches a block changes its
+    input at first; with DiT's 0 the tokens are not heard in the first steps, and an encoder that is trained beside a
+    decoder that does not hear it may forget the image before it does.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class FlowDecoder(nn.Module):
         depth: int,
         heads: int,
         grid: bool = True,
+        gate: float = 0.0,
     ) -> None:
         super().__init__()
         self.patches, self.channels, self.width = patches, channels, width
@@ -42,11 +45,11 @@ class FlowDecoder(nn.Module):
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         modulate = [nn.Linear(width, 6 * width) for _ in range(2)]
         self.modulate = nn.ModuleDict(dict(zip(("patches", "tokens"), modulate, strict=True)))
-        self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(_Block(width, heads, gate) for _ in range(depth))
         self.norm, self.head = nn.LayerNorm(width, elementwise_affine=False), nn.Linear(width, channels)
         self.last = nn.Linear(width, 2 * width)
         self.apply(initialise)
-        for zero in (*modulate, self.last, self.head):  # every block is the identity at first
+        for zero in (*modulate, self.last, self.head):  # time changes nothing at first; with gate 0, nor does a block
             nn.init.zeros_(zero.weight)
 
     def forward(self, noised: Tensor, time: Tensor, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -87,11 +90,13 @@ class FlowDecoder(nn.Module):
 class _Block(nn.Module):
     """A transformer block whose norms are shifted and scaled, and whose branches are gated, from outside."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, gate: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.attention, self.mlp = Attention(width, heads), mlp(width)
-        self.own = nn.Parameter(torch.zeros(6, width))
+        self.own = nn.Parameter(torch.zeros(6, width))  # shift, scale and gate, of attention and MLP
+        with torch.no_grad():
+            self.own[[2, 5]] = gate
 
     def forward(self, x: Tensor, told: Sequence[Tensor]) -> Tensor:
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = (
