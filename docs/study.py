@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TASKS = ("", "-cfg1")
 """Each prior's own scale of guidance, and none."""
 DATASET, FAMILIES = "tiny-imagenet", ("gpt", "maskgit", "flow")
+WIDE, MARKS = 4, "osd"
+"""Panels side by side, and marks of tokenizers, ten colours each."""
 LEAST_DRAWN = 3
 """Tokenizers from which on there is a picture."""
 COUNT, STRIDE = 8, 25
@@ -44,7 +46,7 @@ def study() -> tuple[str, dict[str, list[Pair]]]:
         names = ", ".join(f"`{one.tokenizer}`" for one in own)
         text += f"\n`{family}` over {names}."
         if len(own) >= LEAST_DRAWN:
-            text += f" [Each number against gFID](study-{family}.svg)."
+            text += f"\n\n![Each number of these tokenizers against gFID](study-{family}.svg)"
         if made := correlations(own):
             text += f"\n\n{markdown(made)}"
         else:
@@ -60,14 +62,25 @@ def scatter(found: list[Pair], target: Path) -> None:
     if number is None or not told:
         return
     pyplot = plotting()
-    figure, axes = pyplot.subplots(1, len(told), figsize=(3 * len(told), 3.2), layout="constrained", squeeze=False)
-    for axis, name in zip(axes[0], told, strict=True):
-        for one in found:
+    lines = -(-len(told) // WIDE)
+    figure, grid = pyplot.subplots(
+        lines, WIDE, figsize=(2.6 * WIDE + 1.8, 2.4 * lines), layout="constrained", squeeze=False
+    )
+    axes = list(grid.flat)
+    for axis, name in zip(axes, told, strict=False):
+        for place, one in enumerate(found):
             if name in one.numbers and number in one.generated:
-                axis.plot(one.numbers[name], one.generated[number], "o")
-                axis.annotate(one.tokenizer, (one.numbers[name], one.generated[number]), fontsize=7)
+                axis.plot(
+                    one.numbers[name], one.generated[number], MARKS[place // 10 % len(MARKS)],
+                    color=f"C{place % 10}", label=one.tokenizer,
+                )  # fmt: skip
         axis.set_xlabel(column_of(name)[1].title)
-    axes[0][0].set_ylabel(column_of(number)[1].title)
+    for axis in axes[len(told) :]:
+        axis.set_axis_off()
+    for axis in grid[:, 0]:
+        axis.set_ylabel(column_of(number)[1].title)
+    known = {label: mark for axis in axes for mark, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend([known[name] for name in sorted(known)], sorted(known), loc="outside right center", frameon=False)
     figure.savefig(target, metadata={"Date": None})
 
 

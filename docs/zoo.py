@@ -20,6 +20,7 @@ from tokbench.leaderboard import column_of
 from tokbench.plugins import adapter_files, network_files, read_record
 from tokbench.pruning.facts import load_all
 from tokbench.result import Result
+from tokbench.training import trainees
 from tokbench.twins import twins
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -106,10 +107,16 @@ def card(family: str, results: Sequence[Result], known: Sequence[Finding]) -> st
     """What is known of one family; `known` of all ablations."""
     own = {name: record for name, record in records().items() if name.partition(".")[0] == family}
     text = f"## Trained here\n\n{trainings(own)}" if own else "Not trained yet.\n"
-    mine = [result for result in results if result.adapter in own]
+    mine = [result for result in results if result.adapter.partition(".")[0] == family]
+    if elsewhere := sorted({result.adapter for result in mine} - own.keys() & trainees().keys()):
+        names = " ".join(elsewhere)
+        text = (text if own else "## Trained here\n") + (
+            "\nMeasured below, and not in the repository; results hold the weights' hashes. To train them again:\n\n"
+            f"    tokbench train {names}\n"
+        )
     if mine:
         text += f"\n## Measured\n{measured(mine)}"
-    if found := [one for one in known if one.ablation.of in own]:
+    if found := [one for one in known if one.ablation.of.partition(".")[0] == family]:
         text += (
             f"\n## The ablation\n\n{verdicts(found)}\nEvery row is one pair of trainings with the same seed, images, "
             "order and number of steps. The interval is over images, not over seeds.\n"

@@ -154,6 +154,15 @@ def test_unlike_numbers_never_share_a_column() -> None:
     assert "encode images/s [slow CPU]" in text
 
 
+def test_what_a_measurement_found_out_splits_no_column() -> None:
+    rows = [result("a"), result("b")]
+    for row, size in zip(rows, ("256", "512"), strict=True):
+        row.metrics["saturated_samples_per_second"] = {"value": 1.0}
+        made = {"device": "CPU", "batch size for samples": size}
+        row.provenance["metrics"] = {"saturated_samples_per_second": made}
+    assert "saturated_samples_per_second" in leaderboard.frame(rows).columns
+
+
 def test_rows_are_sorted_by_bits_then_name() -> None:
     rows = [result("b"), result("a"), result("c", metrics={"bpp": {"value": 0.5}}), result("d", metrics={})]
     assert list(leaderboard.frame(rows)["adapter"]) == ["c", "a", "b", "d"]

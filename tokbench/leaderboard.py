@@ -15,7 +15,7 @@ from tokbench.cells import CAVEAT, EXTENSIONS, of_one, plain
 from tokbench.errors import NoResults
 from tokbench.halves import INFINITY
 from tokbench.pruning.facts import PREFIX as PRUNED
-from tokbench.result import Result, load
+from tokbench.result import FOUND, Result, load
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def _labels(results: Sequence[Result]) -> dict[tuple[int, str], str]:
             for row, result in enumerate(results)
             if number in result.metrics
         }
-        keys = sorted({key for told in made.values() for key in told})
+        keys = sorted({key for told in made.values() for key in told if not key.startswith(FOUND)})
         differ = [key for key in keys if len({told.get(key) for told in made.values()}) > 1]
         for row, told in made.items():
             shown = [str(told.get(key, "unknown")) for key in differ]

@@ -34,6 +34,9 @@ _FIELDS: dict[str, type] = {
     "provenance": dict,
 }
 
+FOUND = "batch size for "
+"""How those facts of a number begin that its measurement found out and nobody set: it stays one of its kind."""
+
 
 class Kept(Protocol):
     """What lies in the cache until a result is saved (`tokbench.journal`)."""

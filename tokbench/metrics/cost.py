@@ -14,6 +14,7 @@ from tokbench import speed
 from tokbench.batch import Batch
 from tokbench.errors import NotApplicable
 from tokbench.metrics.metric import Metric
+from tokbench.result import FOUND
 from tokbench.tokenizer import Generator, Reconstructor
 from tokbench.tokens import Tokens
 
@@ -74,7 +75,7 @@ class Cost(Metric):
         }
         for what, call in calls.items():
             found[f"saturated_{what}_per_second"], size = saturated(call, self._device)
-            self._sizes[f"batch size for {what}"] = str(size)
+            self._sizes[f"{FOUND}{what}"] = str(size)
         evaluations = model.evaluations(guidance)
         return found if evaluations is None else {"network_evaluations": evaluations} | found
 
