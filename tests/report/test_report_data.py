@@ -242,7 +242,7 @@ def test_the_plots_that_committed_results_have_points_for() -> None:
     found = {(one["title"], one["table"]) for one in charts(made)}
     group = "tiny-imagenet.n2000"
     assert {("PSNR against bits", f"{group}-reconstruct"), ("LPIPS against bits", f"{group}-reconstruct")} <= found
-    assert ("FD-EfficientNet of samples against rFID-768 of the tokenizer", f"{group}-generate-cfg1") in found
+    assert ("gFID-768 of samples against rFID-768 of the tokenizer", f"{group}-generate-cfg1") in found
     assert ("PSNR against decode images/s", "samples-reconstruct") in found
     assert any(title.startswith("Words read right") for title, _ in found)
     assert any(title.startswith("Faces against") for title, _ in found)
