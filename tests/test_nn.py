@@ -173,6 +173,17 @@ def test_dropped_tokens_do_not_reach_the_flow() -> None:
     assert not torch.allclose(decoder(x, time, tokens, keep), expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("gate", [0.0, 0.3])
+def test_tokens_are_heard_from_the_first_step_where_gates_are_open(gate: float) -> None:
+    """An encoder beside a decoder with closed gates is told nothing at first."""
+    decoder = flow.FlowDecoder(4, 2, tokens=3, dim=5, width=16, depth=2, heads=2, gate=gate)
+    torch.nn.init.normal_(decoder.head.weight)  # nothing at first, and open after one step
+    tokens = torch.randn(1, 3, 5, requires_grad=True)
+    decoder(torch.randn(1, 4, 2), torch.tensor([0.5]), tokens).square().sum().backward()
+    assert tokens.grad is not None
+    assert bool(tokens.grad.any()) == (gate > 0)
+
+
 def test_logit_normal_times_lie_in_the_unit_interval() -> None:
     times = flow.logit_normal(4000, torch.device("cpu"))
     assert float(times.min()) > 0 and float(times.max()) < 1

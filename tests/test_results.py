@@ -11,6 +11,7 @@ import pytest
 
 from tokbench import leaderboard
 from tokbench.bootstrap import bootstrap, mean
+from tokbench.compare import made_alike
 from tokbench.errors import ResultError
 from tokbench.result import Result, load
 
@@ -161,6 +162,9 @@ def test_what_a_measurement_found_out_splits_no_column() -> None:
         made = {"device": "CPU", "batch size for samples": size}
         row.provenance["metrics"] = {"saturated_samples_per_second": made}
     assert "saturated_samples_per_second" in leaderboard.frame(rows).columns
+    assert made_alike("saturated_samples_per_second", *rows)
+    rows[1].provenance["metrics"]["saturated_samples_per_second"]["device"] = "GPU"
+    assert not made_alike("saturated_samples_per_second", *rows)
 
 
 def test_rows_are_sorted_by_bits_then_name() -> None:

@@ -13,7 +13,7 @@ from tokbench.cells import of_one
 from tokbench.errors import ResultError
 from tokbench.halves import INFINITY
 from tokbench.leaderboard import column_of
-from tokbench.result import Result
+from tokbench.result import Result, settings
 
 Verdict = Literal["same", "better", "worse", "cannot tell", "no error bar", "no direction"]
 
@@ -92,8 +92,7 @@ def made_otherwise(first: Result, second: Result) -> list[str]:
 
 def made_alike(number: str, first: Result, second: Result) -> bool:
     """Whether network, layer, weights and settings of a number are those of the other result's."""
-    ours, theirs = (result.provenance["metrics"].get(number, {}) for result in (first, second))
-    return bool(ours == theirs)
+    return settings(first, number) == settings(second, number)
 
 
 def difference(number: str, first: Result, second: Result) -> Difference:

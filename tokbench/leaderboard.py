@@ -15,7 +15,7 @@ from tokbench.cells import CAVEAT, EXTENSIONS, of_one, plain
 from tokbench.errors import NoResults
 from tokbench.halves import INFINITY
 from tokbench.pruning.facts import PREFIX as PRUNED
-from tokbench.result import FOUND, Result, load
+from tokbench.result import Result, load, settings
 
 
 @dataclass(frozen=True)
@@ -184,12 +184,8 @@ def _labels(results: Sequence[Result]) -> dict[tuple[int, str], str]:
     """For (row, number): a label that tells apart numbers made in different ways, empty where all rows agree."""
     labels = {}
     for number in {number for result in results for number in result.metrics}:
-        made = {
-            row: result.provenance.get("metrics", {}).get(number, {})
-            for row, result in enumerate(results)
-            if number in result.metrics
-        }
-        keys = sorted({key for told in made.values() for key in told if not key.startswith(FOUND)})
+        made = {row: settings(result, number) for row, result in enumerate(results) if number in result.metrics}
+        keys = sorted({key for told in made.values() for key in told})
         differ = [key for key in keys if len({told.get(key) for told in made.values()}) > 1]
         for row, told in made.items():
             shown = [str(told.get(key, "unknown")) for key in differ]

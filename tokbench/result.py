@@ -35,7 +35,7 @@ _FIELDS: dict[str, type] = {
 }
 
 FOUND = "batch size for "
-"""How those facts of a number begin that its measurement found out and nobody set: it stays one of its kind."""
+"""How those facts of a number begin that its measurement found out and nobody set."""
 
 
 class Kept(Protocol):
@@ -144,6 +144,13 @@ def _join(earlier: Result, later: Result) -> Result:
         per_image=per_image, replicates=earlier.replicates | later.replicates,
         readings=earlier.readings | later.readings,
     )  # fmt: skip
+
+
+def settings(result: Result, number: str) -> dict[str, str]:
+    """How a number was made (network, layer, weights, device), without what its measurement found out by itself: two
+    numbers are of one kind where these agree."""
+    made = result.provenance.get("metrics", {}).get(number, {})
+    return {key: value for key, value in made.items() if not key.startswith(FOUND)}
 
 
 def failure(adapter: str, dataset: str, task: str, error: str, bad: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
