@@ -17,10 +17,10 @@ from tokbench import leaderboard
 from tokbench.ablations import Finding, ablations, findings
 from tokbench.halves import INFINITY
 from tokbench.leaderboard import column_of
+from tokbench.parts import weight_parts
 from tokbench.plugins import adapter_files, network_files, read_record
 from tokbench.pruning.facts import load_all
 from tokbench.result import Result
-from tokbench.training import trainees
 from tokbench.twins import twins
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -108,11 +108,11 @@ def card(family: str, results: Sequence[Result], known: Sequence[Finding]) -> st
     own = {name: record for name, record in records().items() if name.partition(".")[0] == family}
     text = f"## Trained here\n\n{trainings(own)}" if own else "Not trained yet.\n"
     mine = [result for result in results if result.adapter.partition(".")[0] == family]
-    if elsewhere := sorted({result.adapter for result in mine} - own.keys() & trainees().keys()):
+    files = adapter_files(ROOT) | network_files(ROOT)
+    if elsewhere := [name for name in own if not weight_parts(files[name].with_suffix(".safetensors"))]:
         names = " ".join(elsewhere)
-        text = (text if own else "## Trained here\n") + (
-            "\nMeasured below, and not in the repository; results hold the weights' hashes. To train them again:\n\n"
-            f"    tokbench train {names}\n"
+        text += (
+            f"\nNot in the repository (results hold the weights' hashes); made again by\n\n    tokbench train {names}\n"
         )
     if mine:
         text += f"\n## Measured\n{measured(mine)}"
