@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,16 +24,16 @@ from torch import nn
 from tokbench.ablations import Ablation
 from tokbench.cli import main
 from tokbench.duel import Duel, duel
-from tokbench.errors import DataError, ResultError, UsageError
+from tokbench.errors import DataError, MissingWeights, ResultError, UsageError
 from tokbench.leaderboard import read_all
 from tokbench.plugins import open_variant
 from tokbench.pruning import table
 from tokbench.pruning.arms import apart
 from tokbench.pruning.facts import Reduced, load, load_all
 from tokbench.pruning.measure import Arm, Predictions, accuracy, best_kernel, pace
-from tokbench.pruning.models import load_subject
+from tokbench.pruning.models import Subject, load_subject, open_labelled
 from tokbench.pruning.rights import packed, unpacked
-from tokbench.pruning.run import Bench
+from tokbench.pruning.run import Bench, Plan
 from tokbench.report.readme import pruning
 from tokbench.twins import twins
 
@@ -382,13 +383,123 @@ def test_published_rates_come_from_the_authors_file(root: Path, tmp_path: Path, 
     assert prune(root, "diffrate", "--rates", f"{tmp_path}/rates.json:ViT/3", "--out", str(tmp_path)).exit_code == 1
 
 
-@pytest.mark.parametrize(
-    ("data", "said"),
-    [("three.parquet", "has 3 classes, 0 to 2, and small.whole names 4"), ("bare.parquet", "has no labels")],
-)
-def test_images_must_have_the_networks_labels(root: Path, tmp_path: Path, data: str, said: str) -> None:
-    done = prune(root, "random", "--out", str(tmp_path), data=data)
-    assert done.exit_code == 1 and said in done.output
+def test_images_without_labels_are_refused(root: Path, tmp_path: Path) -> None:
+    done = prune(root, "random", "--out", str(tmp_path), data="bare.parquet")
+    assert done.exit_code == 1 and "has no labels, so there is no accuracy; bring Parquet" in done.output
+
+
+def test_some_of_the_classes_are_enough_and_said(root: Path, tmp_path: Path) -> None:
+    words = ["random", "--keep", "0.5", "--batches", "0", "--out", str(tmp_path)]
+    done = prune(root, *words, data="three.parquet")
+    assert done.exit_code == 0, done.output
+    assert "labels: column 'label'; 3 of 4 classes occur" in done.stderr
+    assert "warning: the labels are 0 to 2, all of them and no others" in done.stderr
+    assert "Labels: column 'label'; 3 of 4 classes occur." in done.stdout
+    assert "**Warning:** the labels are 0 to 2" in done.stdout
+    (one,) = load_all(tmp_path)
+    told = one.about["provenance"]["labels"]
+    assert (told["present"], told["classes"], len(told["warnings"])) == (3, 4, 1)
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_class_folders_give_the_same_accuracy_as_a_column(root: Path, tmp_path: Path, listed: bool) -> None:
+    """By their sorted order, or by a list of classes, and then also fewer than the network has."""
+    rows = pq.read_table(root / "images.parquet").to_pylist()
+    kept = [row for row in rows if row["label"] != 2] if listed else rows
+    folders = ["d", "b", "a", "c"] if listed else ["a", "b", "c", "d"]
+    for row in kept:
+        place = tmp_path / "photos" / folders[row["label"]]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / row["image"]["path"]).write_bytes(row["image"]["bytes"])
+    if listed:
+        (tmp_path / "photos" / "classes.txt").write_text("\n".join(folders))
+    pq.write_table(pa.Table.from_pylist(kept), tmp_path / "same.parquet")
+    found = []
+    for data in ("photos", "same.parquet"):
+        words = ["random", "--keep", "1", "--batches", "0", "--out", str(tmp_path / f"of-{data}")]
+        done = prune(root, *words, data=str(tmp_path / data))
+        assert done.exit_code == 0, done.output
+        (one,) = load_all(tmp_path / f"of-{data}")
+        found.append(one)
+    ours, theirs = (one.rows["1"]["top1"]["value"] for one in found)
+    assert ours == pytest.approx(theirs) and 0 <= ours <= 1
+    rule = "names of folders, in the order of classes.txt" if listed else "the 4 folders in sorted order, as ImageFolder"
+    assert found[0].about["provenance"]["labels"]["rule"].startswith(rule)
+    assert found[0].about["provenance"]["labels"]["present"] == (3 if listed else 4)
+
+
+def test_imagenets_folders_are_known_to_timms_networks(tmp_path: Path) -> None:
+    """By WordNet id, also a few of them, whose sorted order is another than their places among the thousand."""
+    torch.manual_seed(0)
+    save_file(timm.create_model("vit_tiny_patch16_224").state_dict(), tmp_path / "own.safetensors")
+    subject = load_subject(f"timm:vit_tiny_patch16_224@{tmp_path / 'own.safetensors'}", "cpu")
+    for place, folder in enumerate(["n02102040", "n01440764", "n03888257"]):  # springer, tench, parachute
+        (tmp_path / "ten" / folder).mkdir(parents=True)
+        pixels = np.full((16, 16, 3), place, dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "ten" / folder / "a.png")
+    found = open_labelled(str(tmp_path / "ten"), subject, None).labels
+    assert found.by_name == {"n01440764/a.png": 0, "n02102040/a.png": 217, "n03888257/a.png": 701}
+    assert "timm's imagenet-1k" in found.rule
+
+
+def test_labels_under_which_a_trained_network_is_no_better_than_chance_are_doubted(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = load_subject("small.whole", "cpu", root)
+    bench = Bench(subject, open_labelled(str(root / "images.parquet"), subject, None), "cpu", Plan())
+    named = bench.predictions(lambda what, done, total: None).top[:, 0]
+    wrong = (named + 1 + np.arange(24) % 2) % 4
+    table_ = pq.read_table(root / "images.parquet").drop_columns(["label"]).append_column("label", pa.array(wrong))
+    pq.write_table(table_, tmp_path / "wrong.parquet")
+    words = ["random", "--keep", "1", "--batches", "0", "--out", str(tmp_path)]
+    said = "0 % of 24 images are classified correctly, and chance is 25 %: are the labels those of this network?"
+    assert said not in prune(root, *words, data=str(tmp_path / "wrong.parquet")).output  # trained for two steps
+    monkeypatch.setattr(Subject, "short", False)
+    done = prune(root, *words, data=str(tmp_path / "wrong.parquet"))
+    assert done.exit_code == 0 and f"warning: {said}" in done.stderr and f"**Warning:** {said}" in done.stdout
+    (one,) = load_all(tmp_path)
+    assert one.about["provenance"]["labels"]["warnings"][-1] == said
+
+
+class Harmful:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return exec, (f"open({self.path!r}, 'w').close()",)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".bin", ".pt"])
+@pytest.mark.parametrize("harmful", [True, False])
+def test_nothing_but_tensors_is_unpickled(tmp_path: Path, suffix: str, harmful: bool) -> None:
+    """Neither what runs code nor the settings that authors keep beside their weights; the message says what to do."""
+    more = Harmful(tmp_path / "it-ran") if harmful else SimpleNamespace(epochs=3)
+    path = tmp_path / f"own{suffix}"
+    torch.save({"model": timm.create_model("vit_tiny_patch16_224").state_dict(), "args": more}, path)
+    with pytest.raises(MissingWeights, match=r"holds Python objects that are no tensors \((builtins.exec|types.SimpleNamespace)\)"):
+        load_subject(f"timm:vit_tiny_patch16_224@{path}", "cpu")
+    assert not (tmp_path / "it-ran").exists()
+
+
+def test_nothing_but_tensors_is_unpickled_of_what_comes_from_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub.errors import EntryNotFoundError
+
+    path = tmp_path / "pytorch_model.bin"
+    torch.save({"weight": Harmful(tmp_path / "it-ran")}, path)
+
+    def download(*given: Any, filename: str = "", **more: Any) -> str:
+        if filename.endswith(".safetensors"):
+            raise EntryNotFoundError("there is none")
+        return str(path)
+
+    monkeypatch.setattr("timm.models._hub.hf_hub_download", download)
+    with pytest.raises(MissingWeights, match="weights_only=True blocked loading"):
+        load_subject("timm:vit_tiny_patch16_224", "cpu", allow_download=True)
+    assert not (tmp_path / "it-ran").exists()
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tokbench.errors import BadImage, DataError
 from tokbench.image import MAX_BYTES, refuse_large
 from tokbench.source import MAX_IMAGES, Source, readable
+from tokbench.strict import loads
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
 
 _MAX_GROUP = 4 * MAX_BYTES
 """Bytes of one row group's images, which are held together."""
+
+
+class LabelColumn(NamedTuple):
+    """file: its name. kind: the Arrow type of its column `label`, empty where it has none. names: how the classes are
+    called, where the file says so."""
+
+    file: str
+    kind: str
+    names: Sequence[str] = ()
 
 
 class Parquet(Source):
@@ -106,6 +116,15 @@ class Parquet(Source):
                 raise DataError(f"the labels cannot be read from Parquet ({str(error)[:120]})") from error
         return {name: found[self._at(position)] for position, name in enumerate(self.names)}
 
+    def label_columns(self) -> list[LabelColumn]:
+        """What each file says of its column `label`."""
+        found = []
+        for (name, _), file in zip(self._sizes, self._files, strict=True):
+            schema = file.schema_arrow
+            kind = str(schema.field("label").type) if "label" in schema.names else ""
+            found.append(LabelColumn(name, kind, _class_names(schema)))
+        return found
+
     def listing(self) -> list[tuple[str, int]]:
         return self._sizes
 
@@ -127,6 +146,16 @@ def _columns(path: Path, columns: pa.Schema) -> dict[str, bool]:
         if held[name] and not any(test(inner) for test in fits):
             raise DataError(f"{path}: its column image.{name} holds {inner}, not {wanted}; write it again")
     return held
+
+
+def _class_names(schema: pa.Schema) -> list[str]:
+    """Of the `ClassLabel` that Hugging Face's `datasets` writes into a file's metadata; none where there is none."""
+    try:
+        told = loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        names = told["info"]["features"]["label"]["names"]
+    except (ValueError, KeyError, TypeError):
+        return []
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
 
 
 def _pieces(file: pq.ParquetFile, group: int, field: str) -> Iterator[pa.Array]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +28,13 @@ def read_state(network: str, found: Found, inside: tuple[str, ...] = ()) -> dict
             state = load_file(found.path)
         else:
             state = torch.load(found.path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if objects := _objects(found.path):
+            raise MissingWeights(
+                f"{network}: {found.path} holds Python objects that are no tensors ({objects}), and loading those can "
+                "run any code; save its state dict alone, as safetensors or by torch.save"
+            ) from error
+        raise MissingWeights(f"{network}: {found.path} is no file of torch.save; {remedy}") from error
     except Exception as error:  # unpicklers, zip readers and safetensors raise many classes, some with pages of text
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
         raise MissingWeights(f"{network}: {found.path} is not a readable state dict ({reason}); {remedy}") from error
@@ -36,6 +45,14 @@ def read_state(network: str, found: Found, inside: tuple[str, ...] = ()) -> dict
         raise MissingWeights(f"{network}: {found.path} is not a plain state dict of named tensors; {remedy}")
     # Batch norm's step counters: some files have them, some not, and nothing reads them.
     return {key: value.detach().float() for key, value in state.items() if not key.endswith("num_batches_tracked")}
+
+
+def _objects(path: Path) -> str:
+    """The first classes and functions that unpickling a file would call and that make no tensors."""
+    try:
+        return _few(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # of a file of an older format, or of none
+        return ""
 
 
 def load_strictly(network: str, module: nn.Module, state: dict[str, Tensor], found: Found, assign: bool = True) -> None:

@@ -65,6 +65,10 @@ def prune(
 ) -> None:
     """Measure token-reduction methods: accuracy against the whole network on the same images, FLOPs and real time.
 
+    The images need labels: Parquet with a column `label` of integers, or a folder, zip or tar with a folder for each
+    class (named as the network's classes, as ImageNet's WordNet ids; or listed in classes.txt; or as many as the
+    network has classes, then in sorted order). Fewer classes than the network has are enough.
+
     METHOD: see --list; 'all' is every method that needs no training, with the controls. Rows that are measured already
     are not measured again, so after an interruption the same command goes on; but times whose control is off are,
     --tries times in all, since something else was at work on the machine. Exit status: 1 where a method could not be
@@ -79,6 +83,7 @@ def prune(
     if not methods:
         raise UsageError("name a METHOD, or give --list")
     from tokbench.pruning import table
+    from tokbench.pruning.facts import said_of_labels
     from tokbench.pruning.models import load_subject, open_labelled
     from tokbench.pruning.run import Bench, Plan, read_keeps
 
@@ -88,11 +93,12 @@ def prune(
     sizes = _sizes(batches, where)
     subject = load_subject(model, where, root, allow_download)
     images = open_labelled(data, subject, limit, root)
+    say(f"labels: {said_of_labels(images.labels.facts(images.dataset.names))}")
     plan = Plan("eager" if kernel == "eager" else "sdpa", sizes, repetitions, round_to, rates, tries)
     failed, found = False, {}
     rows = 0
     with stoppable(lambda: f"{rows} rows are kept; the same command goes on from there"), progress_bar() as bar:
-        bench = Bench(subject, images, where, plan, root)
+        bench = Bench(subject, images, where, plan, root, lambda text: say(f"warning: {text}"))
         for name in dict.fromkeys(names):
             try:
                 for reduced, key in bench.run(name, keeps, out, bar):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,11 @@ def load(path: Path) -> Reduced:
         if missing := [name for name in _ROW if name not in row]:
             raise ResultError(f"{path}: keep {keep} has no {', '.join(missing)}; delete it and run again")
     return Reduced(about, rows)
+
+
+def said_of_labels(told: Mapping[str, Any]) -> str:
+    """Which rule gave the labels, and how many of the network's classes occur, from `Labels.facts`."""
+    return f"{told['rule']}; {told['present']:,} of {told['classes']:,} classes occur"
 
 
 def load_all(out: Path) -> list[Reduced]:

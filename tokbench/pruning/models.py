@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokbench.dataset import Dataset, open_dataset
-from tokbench.errors import DataError, MissingWeights, UsageError
+from tokbench.dataset import Dataset, describe, locate, open_dataset
+from tokbench.errors import MissingWeights, UsageError
+from tokbench.labels import CLASSES_FILE, ClassNames, Labels, find_labels, read_class_names
 from tokbench.nn.classifier import Classifier
 from tokbench.parts import weight_parts
-from tokbench.plugins import network_files, read_record
+from tokbench.plugins import dataset_folders, network_files, read_record
 from tokbench.protocol import TOKBENCH
 from tokbench.pruning.vit import recognise
 from tokbench.reconstruction import image_seeds
@@ -29,7 +30,8 @@ PREFIX = "timm:"
 @dataclass(frozen=True)
 class Subject:
     """A classifier and how it wants its images: short side scaled to `scaled`, centre crop of `side` px, then less
-    `mean` and over `std`, of values in [0, 1]. weights: sha256 by file; training: what it was, where it was here."""
+    `mean` and over `std`, of values in [0, 1]. weights: sha256 by file; training: what it was, where it was here;
+    classes: their names, where they are known."""
 
     name: str
     vit: nn.Module
@@ -40,6 +42,7 @@ class Subject:
     filter: str = "bicubic"
     weights: dict[str, str] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    classes: ClassNames | None = None
 
     @property
     def short(self) -> bool:
@@ -108,7 +111,13 @@ def _of_timm(name: str, allow_download: bool) -> Subject:
     mean, std, kind = tuple(told["mean"]), tuple(told["std"]), told["interpolation"]
     if kind not in ("bicubic", "bilinear"):
         raise UsageError(f"{name} wants its images scaled with '{kind}'; there are bicubic and bilinear")
-    return Subject(name, vit, side, scaled, mean, std, kind, weights)
+    return Subject(name, vit, side, scaled, mean, std, kind, weights, classes=_class_names(timm, vit))
+
+
+def _class_names(timm: Any, vit: nn.Module) -> ClassNames | None:
+    """The WordNet ids of the ImageNet set that has as many classes; None where there is none."""
+    subset = timm.data.infer_imagenet_subset(vit)
+    return ClassNames(timm.data.ImageNetInfo(subset).label_names(), f"timm's {subset}") if subset else None
 
 
 def _from_file(timm: Any, architecture: str, path: Path) -> tuple[nn.Module, dict[str, str]]:
@@ -140,7 +149,7 @@ class Labelled:
     """A data set with labels, as a subject wants it."""
 
     dataset: Dataset
-    labels: dict[str, int]
+    labels: Labels
     subject: Subject
 
     def batches(self, batch_size: int, device: str) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
@@ -149,21 +158,28 @@ class Labelled:
         for images in reader:
             reader.ahead()
             seeds = torch.tensor(image_seeds(0, images.index.tolist(), 1))
-            labels = torch.tensor([self.labels[name] for name in images.names])
+            labels = torch.tensor([self.labels.by_name[name] for name in images.names])
             yield images.index, seeds, self.subject.prepared(images.reference.to(device)), labels
 
 
 def open_labelled(data: str, subject: Subject, limit: int | None, root: Path | None = None) -> Labelled:
-    """Raises DataError where the data set has no labels, or others than the network names."""
+    """Raises DataError where the data set has no labels, or such as cannot be the network's (`tokbench.labels`)."""
     protocol = TOKBENCH if subject.filter == TOKBENCH.filter else TOKBENCH.but("tokbench", filter=subject.filter)
     dataset = open_dataset(data, protocol, subject.scaled, limit, root)
-    labels = dataset.source.labels()
-    if labels is None:
-        raise DataError(f"{dataset.name} has no labels, so there is no accuracy; bring Parquet with a column 'label'")
-    named, present = recognise(subject.vit).sizes.classes, set(labels.values())
-    if len(present) != named or not present <= set(range(named)):
-        raise DataError(
-            f"{dataset.name} has {len(present)} classes, {min(present)} to {max(present)}, and {subject.name} names "
-            f"{named}: these are not the labels that it was trained on"
-        )
-    return Labelled(dataset, labels, subject)
+    classes = recognise(subject.vit).sizes.classes
+    return Labelled(dataset, find_labels(dataset, classes, subject.classes, _listed(data, root)), subject)
+
+
+def _listed(data: str, root: Path | None) -> ClassNames | None:
+    """What the `classes.txt` inside a folder of images, or beside files of them, lists; None where there is none."""
+    folders = dataset_folders(root)
+    if data in folders:
+        described = describe(folders[data])
+        found = [] if "manifest" in described else locate(described.get("folder", data), described)
+    else:
+        found = [Path(data).expanduser()]
+    for path in found[:1]:
+        beside = (path if path.is_dir() else path.parent) / CLASSES_FILE
+        if beside.is_file():
+            return read_class_names(beside)
+    return None

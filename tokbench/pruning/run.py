@@ -17,6 +17,7 @@ import tokbench
 from tokbench import duel, speed
 from tokbench.bootstrap import tidy
 from tokbench.errors import UsageError
+from tokbench.labels import at_chance
 from tokbench.provenance import code_of, describe_protocol
 from tokbench.pruning.arms import apart, arms
 from tokbench.pruning.facts import Reduced
@@ -61,8 +62,17 @@ class Plan:
 class Bench:
     """One network on one data set and device."""
 
-    def __init__(self, subject: Subject, images: Labelled, device: str, plan: Plan, root: Path | None = None) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        images: Labelled,
+        device: str,
+        plan: Plan,
+        root: Path | None = None,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self.subject, self.images, self.device, self.plan, self.root = subject, images, device, plan, root
+        self.warn = warn
         self.whole = Arm(WHOLE, WHOLE, None, subject.vit, subject.vit)
         self.kernels: dict[int, Kernel] = {}
         """The whole network's faster one by batch size, found once."""
@@ -78,7 +88,7 @@ class Bench:
         for arm in itertools.chain([first], made):
             if arm.pruner is not None:
                 check_same(arm.vit, arm.pruner)
-            kept = Reduced(self.about(arm, len(whole.labels))).resumed(out)
+            kept = Reduced(self.about(arm, whole)).resumed(out)
             key = WHOLE if arm.keep is None else f"{arm.keep:g}"
             row = kept.rows.get(key)
             if row is None or row["weights"] != arm.weights:  # not measured yet, or trained anew
@@ -100,7 +110,15 @@ class Bench:
             self._predictions, _ = predict(
                 self.whole, self.images, self.device, "sdpa", 1, lambda done, total: told("whole images", done, total)
             )
+            for text in self.warnings(self._predictions):
+                self.warn(text)
         return self._predictions
+
+    def warnings(self, whole: Predictions) -> list[str]:
+        """What makes it doubtful that the labels are those of the network; nothing of one trained too briefly."""
+        labels, right = self.images.labels, int(whole.first.sum())
+        found = None if self.subject.short else at_chance(right, len(whole.labels), labels.classes)
+        return [*labels.warnings, *([found] if found else [])]
 
     _predictions: Predictions | None = None
 
@@ -134,9 +152,10 @@ class Bench:
         told: dict[str, Any] = _tidied(made.facts())
         return told
 
-    def about(self, arm: Arm, count: int) -> dict[str, Any]:
-        """What of a method is the same for all its rows, on `count` images."""
+    def about(self, arm: Arm, whole: Predictions) -> dict[str, Any]:
+        """What of a method is the same for all its rows. `whole`: the whole network's predictions."""
         dataset, subject = self.images.dataset, self.subject
+        measured = [dataset.source.names[position] for position in whole.index.tolist()]
         title = arm.pruner.title if arm.pruner else arm.title.split(",")[0]
         packages = ("torch", "timm", "numpy")
         return {
@@ -145,7 +164,7 @@ class Bench:
             "title": title,
             "training": training_of(arm),
             "dataset": dataset.name,
-            "num_images": count,
+            "num_images": len(measured),
             "short": subject.short,
             "provenance": {
                 "device": describe(self.device),
@@ -156,6 +175,7 @@ class Bench:
                 "formula": FORMULA,
                 "weights": subject.weights,
                 "data": {"sha256": dataset.sha256, "limit": dataset.limit, "side": subject.side},
+                "labels": self.images.labels.facts(measured) | {"warnings": self.warnings(whole)},
                 "protocol": describe_protocol(dataset.protocol),
                 "code_sha256": code_of(Path(tokbench.__file__).parent / "pruning", *map(Path, _TIMING)),
                 "versions": {"tokbench": tokbench.__version__, "python": platform.python_version()}

@@ -12,7 +12,7 @@ import pandas as pd
 
 from tokbench.leaderboard import table
 from tokbench.plugins import slug
-from tokbench.pruning.facts import Reduced, load_all
+from tokbench.pruning.facts import Reduced, load_all, said_of_labels
 
 NONE = "none measured"
 
@@ -30,6 +30,7 @@ def groups(found: Sequence[Reduced]) -> dict[str, list[Reduced]]:
         told = one.about["provenance"]
         alike = [one.about["model"], one.group, one.about["num_images"]]
         alike += [told[key] for key in ("data", "weights", "processor")] + [told.get("versions", {}).get("torch")]
+        alike.append(told.get("labels", {}).get("sha256"))  # facts of before labels were described have none
         sets.setdefault(json.dumps(alike, sort_keys=True), []).append(one)
     devices = [slug(members[0].about["provenance"]["device"]) for members in sets.values()]
     longer = [f"{slug(members[0].about['model'])}.{members[0].group}" for members in sets.values()]
@@ -165,6 +166,7 @@ def legend(found: Sequence[Reduced]) -> str:
         "and lower resolution (whole patches).\n\n"
         f"GFLOPs: {first['whole_gflops']:.3f} for the whole network; {told['formula']}.\n"
     )
+    text += _of_labels(told.get("labels", {}))
     if paces:
         kernels = sorted({f"{pace['best_kernel']} at batch {pace['batch']}" for pace in paces})
         text += (
@@ -181,6 +183,13 @@ def legend(found: Sequence[Reduced]) -> str:
             "no verdict on accuracy is drawn; token counts, operations and times do not depend on it.\n"
         )
     return text
+
+
+def _of_labels(told: dict[str, Any]) -> str:
+    """Where the labels are from, and what may be wrong with them; nothing for facts of before that was kept."""
+    if not told:
+        return ""
+    return f"\nLabels: {said_of_labels(told)}.\n" + "".join(f"\n**Warning:** {text}\n" for text in told["warnings"])
 
 
 def write(out: Path) -> list[Path]:

@@ -1,0 +1,205 @@
+"""Labels of a classifier's images: columns, class folders, and what cannot be the labels of a network."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from tokbench.dataset import Dataset, open_dataset
+from tokbench.errors import DataError
+from tokbench.labels import ClassNames, Labels, at_chance, find_labels, read_class_names
+from tokbench.protocol import TOKBENCH
+
+WORDNET = ClassNames(["n03", "n01", "n02", "n09"], "the network's own list")
+"""In another order than the sorted one, so that a test sees which of the two was taken."""
+
+
+def png(place: int = 0) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((8, 8, 3), place, dtype=np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def folder(where: Path, names: Sequence[str]) -> Path:
+    for place, name in enumerate(names):
+        (where / name).parent.mkdir(parents=True, exist_ok=True)
+        (where / name).write_bytes(png(place))
+    return where
+
+
+def opened(path: Path) -> Dataset:
+    return open_dataset(str(path), TOKBENCH)
+
+
+def parquet(path: Path, labels: Any, names: Sequence[str] = ()) -> Path:
+    rows = [{"bytes": png(place), "path": f"{place:03}.png"} for place in range(len(labels))]
+    table = pa.table({"image": rows, "label": labels})
+    if names:
+        told = {"info": {"features": {"label": {"names": list(names), "_type": "ClassLabel"}}}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps(told)})
+    pq.write_table(table, path)
+    return path
+
+
+def packed(where: Path, names: Sequence[str], kind: str) -> Path:
+    path = where / f"images.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for place, name in enumerate(names):
+                archive.writestr(name, png(place))
+    else:
+        with tarfile.open(path, "w") as tar:
+            for place, name in enumerate(names):
+                member = tarfile.TarInfo(name)
+                member.size = len(png(place))
+                tar.addfile(member, io.BytesIO(png(place)))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+@pytest.mark.parametrize("prefix", ["", "val/", "a/b/"])
+def test_folders_that_the_network_knows_by_name_have_its_labels(tmp_path: Path, kind: str, prefix: str) -> None:
+    """Also of fewer classes than it has, also below folders that all images share."""
+    names = [f"{prefix}n01/x.png", f"{prefix}n01/deep/er.png", f"{prefix}n03/x.png"]
+    path = folder(tmp_path / "images", names) if kind == "folder" else packed(tmp_path, names, kind)
+    found = find_labels(opened(path), 4, WORDNET)
+    assert {name.removeprefix(prefix): label for name, label in found.by_name.items()} == {
+        "n01/x.png": 1, "n01/deep/er.png": 1, "n03/x.png": 0,
+    }  # fmt: skip
+    assert found.rule == "names of folders, in the order of the network's own list"
+    told = found.facts(list(found.by_name))
+    assert (told["present"], told["classes"]) == (2, 4)
+
+
+def test_as_many_other_folders_as_classes_count_in_sorted_order(tmp_path: Path) -> None:
+    data = opened(folder(tmp_path / "images", ["dog/a.png", "cat/a.png", "bird/a.png", "ant/a.png"]))
+    found = find_labels(data, 4, WORDNET)
+    assert found.by_name == {"ant/a.png": 0, "bird/a.png": 1, "cat/a.png": 2, "dog/a.png": 3}
+    assert found.rule == "the 4 folders in sorted order, as ImageFolder counts them"
+
+
+def test_a_list_of_classes_comes_before_both(tmp_path: Path) -> None:
+    listed = tmp_path / "classes.txt"
+    listed.write_text("great white shark\tCarcharodon\nn01\nn02\nn03\n")
+    data = opened(folder(tmp_path / "images", ["n01/a.png", "great white shark/a.png", "n03/a.png"]))
+    found = find_labels(data, 4, WORDNET, read_class_names(listed))
+    assert found.by_name == {"great white shark/a.png": 0, "n01/a.png": 1, "n03/a.png": 3}
+    assert found.rule == "names of folders, in the order of classes.txt"
+
+
+@pytest.mark.parametrize(
+    ("names", "classes", "said"),
+    [
+        (["n01/a.png", "n02/a.png", "n77/a.png"], 4, "no class of the network's own list is called n77"),
+        (["n01/a.png", "cat/a.png", "dog/a.png", "n02/a.png"], 4, "is called cat, dog"),
+        (["cat/a.png", "dog/a.png"], 4, r"its 2 folders \(cat, dog\) are not called as the network's classes"),
+        (["cat/a.png", "loose.png"], 4, "loose.png lies in no class folder"),
+        (["a.png", "b.png"], 4, "has no labels"),
+        (["n01/a.png", "n01/b.png"], 4, "all 2 images have the label 1"),
+        ([f"{number}/a.png" for number in range(11)], 11, r"are numbers, and as text they sort .*\(0, 1, 10 and"),
+    ],
+)
+def test_folders_that_say_no_class_are_named(tmp_path: Path, names: list[str], classes: int, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        find_labels(opened(folder(tmp_path / "images", names)), classes, WORDNET)
+
+
+def test_numbers_that_sort_alike_both_ways_are_classes(tmp_path: Path) -> None:
+    data = opened(folder(tmp_path / "images", [f"{number:02}/a.png" for number in range(11)]))
+    assert list(find_labels(data, 11).by_name.values()) == list(range(11))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("n01\nn02\nn01\nn03\n", "lines 1 and 3 both list n01"),
+        ("n01\n\nn02\nn03\n", "line 2 names no class"),
+        ("n01\nn02\n", "classes.txt lists 2 classes, and the network has 4"),
+        ("n01\nn02\nn03\nn04\n", "no class of classes.txt is called n09"),
+    ],
+)
+def test_a_list_of_classes_that_does_not_fit_is_named(tmp_path: Path, text: str, said: str) -> None:
+    listed = tmp_path / "classes.txt"
+    listed.write_text(text)
+    data = opened(folder(tmp_path / "images", ["n01/a.png", "n09/a.png"]))
+    with pytest.raises(DataError, match=said):
+        find_labels(data, 4, WORDNET, read_class_names(listed))
+
+
+def test_a_column_of_some_of_the_classes_is_taken(tmp_path: Path) -> None:
+    found = find_labels(opened(parquet(tmp_path / "some.parquet", [3, 0, 3])), 4)
+    assert list(found.by_name.values()) == [3, 0, 3]
+    assert (found.rule, found.warnings) == ("column 'label'", ())
+    assert found.facts(["000.png", "002.png"])["present"] == 1  # of the images that were measured
+
+
+def test_labels_that_begin_at_0_and_end_early_may_be_of_a_smaller_set(tmp_path: Path) -> None:
+    """Ten of ImageNet's classes counted anew from 0 look like this, and would give a wrong accuracy without a word."""
+    found = find_labels(opened(parquet(tmp_path / "ten.parquet", [0, 1, 2, 1])), 1000)
+    (warning,) = found.warnings
+    assert "the labels are 0 to 2, all of them and no others, and the network has 1,000 classes" in warning
+
+
+def test_a_file_that_states_other_classes_is_refused(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "own.parquet", [0, 2], ["cat", "dog", "bird", "ant"])
+    assert find_labels(opened(path), 4).by_name == {"000.png": 0, "001.png": 2}
+    with pytest.raises(DataError, match=r"own.parquet says that its labels are of 4 classes \(cat, dog, bird and 1"):
+        find_labels(opened(path), 1000)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([0, 4], "001.png has the label 4, and the network's 4 classes are 0 to 3"),
+        ([-1, 0], "000.png has the label -1"),
+        ([-1, -1], "000.png has the label -1"),  # how test sets are published
+        ([2, 2], "all 2 images have the label 2"),
+        ([0.0, 1.0], "bad.parquet: its column 'label' holds double, and labels are integers"),
+        ([True, False], "holds bool"),
+        (["cat", "dog"], "holds string"),
+        ([0, None], "has empty rows"),
+    ],
+)
+def test_columns_that_are_no_labels_are_named(tmp_path: Path, labels: list[Any], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        find_labels(opened(parquet(tmp_path / "bad.parquet", labels)), 4)
+
+
+def test_a_shard_without_the_column_is_named(tmp_path: Path) -> None:
+    whole = pq.read_table(parquet(tmp_path / "a.parquet", [0, 1]))
+    pq.write_table(whole.drop_columns(["label"]), tmp_path / "b.parquet")
+    with pytest.raises(DataError, match=r"b.parquet has no column 'label', and other files"):
+        find_labels(opened(tmp_path), 4)
+
+
+def test_images_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = opened(folder(tmp_path / "images", ["n01/a.png", "n02/a.png"]))
+    data.source.names = ["n01/a.png", "n02/a.png", "n01/a.png"]
+    with pytest.raises(DataError, match=r"two images are called n01/a.png"):
+        find_labels(data, 4, WORDNET)
+
+
+def test_other_labels_of_the_same_images_are_other_facts() -> None:
+    ours, theirs = (Labels({"a": 0, "b": label}, 4, "rule").facts(["a", "b"]) for label in (1, 2))
+    assert ours["sha256"] != theirs["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("right", "count", "warned"),
+    [(0, 50, True), (5, 1000, True), (6, 1000, False), (0, 5, False), (700, 1000, False)],
+)
+def test_accuracy_at_chance_is_doubted(right: int, count: int, warned: bool) -> None:
+    told = at_chance(right, count, 200)
+    assert (told is not None) == warned
+    assert told is None or "chance is 0.5 %: are the labels those of this network?" in told
