@@ -8,8 +8,6 @@ kind is the noise drawn anew; there a paired interval over the images that holds
 
 from __future__ import annotations
 
-import math
-import tomllib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,12 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tokbench.bootstrap import of_mean
-from tokbench.cells import of_one, plain
 from tokbench.compare import Difference, difference, made_alike, per_image_pairs
 from tokbench.dataset import Dataset, open_dataset
 from tokbench.errors import AdapterError, TokbenchError, UsageError
 from tokbench.evaluate import Progress, evaluate
-from tokbench.halves import INFINITY
 from tokbench.leaderboard import column_of
 from tokbench.metrics import METRICS, metric_of
 from tokbench.plugins import Loaded, load_adapter
@@ -33,56 +29,10 @@ from tokbench.result import Result
 from tokbench.run import explain
 from tokbench.slots import Slots
 from tokbench.tasks import task_of
+from tokbench.tolerances import TOLERANCES, Tolerance, is_part, tolerance_of
 
-SETTINGS = "tokbench.toml"
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """Differences up to `absolute` or up to `relative` times the committed value are none."""
-
-    absolute: float = 0.0
-    relative: float = 0.0
-
-    def holds(self, gap: float, value: float) -> bool:
-        """Whether a gap is within it; a gap of NaN is not."""
-        return abs(gap) <= max(self.absolute, self.relative * abs(value))
-
-
-# What another CPU, thread count or minor library version may move a number by: float32 networks agree to about 1e-6
-# relative, and a distance between near sets is a small difference of large traces.
-TOLERANCES: dict[str, Tolerance] = {
-    "psnr": Tolerance(absolute=1e-3),
-    "exact": Tolerance(),
-    "ssim": Tolerance(absolute=1e-5),
-    "ms_ssim": Tolerance(absolute=1e-5),
-    "lpips": Tolerance(absolute=1e-5),
-    "lpips_vgg": Tolerance(absolute=1e-5),
-    **{name: Tolerance(absolute=1e-5, relative=1e-4) for name, entry in METRICS.items() if "frechet" in entry.path},
-    "kid": Tolerance(absolute=2e-6),
-    "kid_768": Tolerance(absolute=2e-6),
-    "inception_score": Tolerance(relative=1e-4),
-    "codebook_usage": Tolerance(absolute=1e-4),
-    "perplexity": Tolerance(relative=1e-3),
-    "codebook_entropy": Tolerance(absolute=1e-3),
-    # One code in some thousands may fall on the other side of a boundary, and a pair of codes be merged sooner.
-    "order0_bits_per_image": Tolerance(relative=1e-3),
-    "bpe_bits_per_image": Tolerance(relative=5e-3),
-    "bpe_tokens_per_image": Tolerance(relative=5e-3),
-    "order0_model_bytes": Tolerance(relative=1e-2),
-    "bpe_model_bytes": Tolerance(relative=1e-2),
-    # Shares: so much is one sample in some hundreds.
-    **{
-        number: Tolerance(absolute=2e-3)
-        for entry in METRICS.values()
-        if entry.path.startswith("precision_recall")
-        for number in entry.numbers
-    },
-    "tokens_per_image": Tolerance(),
-    "bits_per_image": Tolerance(relative=1e-4),
-    "bpp": Tolerance(relative=1e-4),
-    "compression_ratio": Tolerance(relative=1e-4),
-}
+TIMED = ("cost", "speed")
+"""Metrics of the machine, which are measured anew nowhere: their numbers are not compared."""
 
 Outcome = Literal["same", "within noise", "better", "regression"]
 
@@ -136,39 +86,6 @@ class Report:
         return 3 if not self.checks or "refused" in kinds else 0
 
 
-def read_tolerances(path: Path | None) -> dict[str, Tolerance]:
-    """The default tolerances, changed as `[check.tolerance]` of a tokbench.toml says: `psnr = 0.01`, `rfid = "1%"`.
-
-    Raises UsageError for an unknown number or a value that is neither.
-    """
-    if path is None:
-        return TOLERANCES
-    try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path} cannot be read ({error})") from error
-    section = told.get("check", {})
-    asked = section.get("tolerance", {}) if isinstance(section, dict) else None
-    if not isinstance(asked, dict):
-        raise UsageError(f"{path}: tolerances are a table, [check.tolerance]")
-    if unknown := sorted(set(asked) - set(TOLERANCES)):
-        raise UsageError(f"{path}: no number '{', '.join(unknown)}'; there are {', '.join(TOLERANCES)}")
-    return TOLERANCES | {number: _tolerance(path, number, value) for number, value in asked.items()}
-
-
-def _tolerance(path: Path, number: str, value: Any) -> Tolerance:
-    try:
-        if isinstance(value, str) and value.endswith("%"):
-            made = Tolerance(relative=float(value[:-1]) / 100)
-        else:
-            made = Tolerance(absolute=float(value))
-    except (TypeError, ValueError) as error:
-        raise UsageError(f'{path}: {number} = {value!r}; give a number, or a share such as "1%"') from error
-    if not (0 <= made.absolute < math.inf and 0 <= made.relative < math.inf):
-        raise UsageError(f"{path}: {number} = {value!r}; a tolerance is not negative")
-    return made
-
-
 def check(
     committed: Sequence[Result],
     *,
@@ -220,7 +137,7 @@ def check(
             for number in result.metrics
             if not limited or of_mean(number, result.per_image)
         }
-        names = [name for name in METRICS if name in wanted and name not in ("cost", "speed")]
+        names = [name for name in METRICS if name in wanted and name not in TIMED]
         try:
             found = evaluate(
                 [loaded for _, loaded in adapters],
@@ -321,14 +238,18 @@ def _compare(
         bad = [(image["name"], image["reason"]) for image in made.bad_images]
         return skip("all", _other_pixels(before, now, bad), "refused")
     for number in committed.metrics:
-        tolerance = tolerances.get(plain(number) or number.partition(".")[0].removesuffix(INFINITY))
-        if tolerance is None or of_one(number):
-            continue  # a speed: another machine's, another hour's; or one cell of a grid, which its mean holds
+        metric = metric_of(number)
+        if metric in TIMED or is_part(number):
+            continue  # a speed: another machine's, another hour's; or a part of a number that is compared as a whole
+        tolerance = tolerance_of(number, tolerances)
+        if metric is None or tolerance is None:
+            skip(number, "this version of tokbench does not measure it")
+            continue
         few = f"it depends on all {committed.num_images:,} images, and {made.num_images:,} were measured"
         if limited and of_mean(number, committed.per_image) is None:
             skip(number, few)
         elif number not in made.metrics:
-            skip(number, made.skipped.get(metric_of(number) or "", "it was not measured"))
+            skip(number, made.skipped.get(metric, "it was not measured"))
         elif not made_alike(number, committed, made):
             skip(number, "its network, weights or settings are not those of the committed result", "refused")
         elif limited and per_image_pairs(number, committed, made) is None:

@@ -113,7 +113,8 @@ def check_facts(report: Report) -> dict[str, Any]:
         "checks": [
             {"adapter": check.adapter, "result": check.group, "outcome": check.outcome}
             | check.difference.facts()
-            | {"tolerance": vars(check.tolerance), "moved": dict(check.difference.moved[:SHOWN])}
+            | {"tolerance": vars(check.tolerance), "redrawn": check.redrawn}
+            | {"moved": dict(check.difference.moved[:SHOWN])}
             for check in report.checks
         ],
         "not_compared": [vars(skip) for skip in report.skipped],

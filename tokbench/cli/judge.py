@@ -100,8 +100,10 @@ def check(
 ) -> None:
     """Measure committed results again and compare: all of them, or those of the adapters named.
 
-    A difference within a number's tolerance is none; one that a paired comparison over the images cannot tell from 0 is
-    noise; one for the worse beyond that is a regression. Tolerances are set in tokbench.toml:
+    The images, weights and seed are those of the committed result, so every difference beyond a number's tolerance
+    counts, however few images caused it: for the worse it is a regression. Only where the decoder draws noise and this
+    is another kind of device than the committed result's, a difference is noise if its paired 95 % interval over the
+    images holds 0. Tolerances are set in tokbench.toml:
 
     \b
         [check.tolerance]
@@ -116,8 +118,8 @@ def check(
     from tokbench.files import write_atomically
     from tokbench.leaderboard import read_all
     from tokbench.readers import Networks
-    from tokbench.regression import SETTINGS, read_tolerances
     from tokbench.regression import check as run
+    from tokbench.tolerances import SETTINGS, read_tolerances
 
     if config is None and Path(SETTINGS).is_file():
         config = Path(SETTINGS)
