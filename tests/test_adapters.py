@@ -12,7 +12,7 @@ from tokbench.dataset import Images
 from tokbench.errors import MissingWeights
 from tokbench.fit import fit
 from tokbench.parts import weight_parts
-from tokbench.plugins import adapter_files, load_adapter, read_variant
+from tokbench.plugins import adapter_files, load_adapter, read_record, read_variant
 from tokbench.reconstruction import reconstruct
 from tokbench.tokenizer import Generator, Tokenizer
 
@@ -39,13 +39,14 @@ ALL = [*BUILTIN, *(name for name in adapter_files() if name not in {*GENERATORS,
 UNSEEN = {
     "flextok.n16": (0.0, 0.5, 1.0),
     "gigatok.n32": (0.0, 0.5, 1.0),
-    "karl.n32": (0.0, 0.5, 1.0),
+    "karl.n32": (0.0, 1.0),
     "one_d_piece.n32": (0.0, 1.0),
     "robustok.p8": (0.5,),
     "wetok.f8g3": (0.5,),
 }
-"""Constant images that do not come back as such from networks that learned from few photos. When they are trained for
-longer, they leave this list."""
+"""Constant images that these networks, briefly trained on photos, do not give back as such: the mean error is 0.06 to
+0.30 where the test allows 0.05. The xfails are strict, so whatever passes after a longer training must leave the list;
+that the range is right for photos, `test_photos_keep_their_brightness` shows for these networks, too."""
 
 
 @pytest.fixture(params=ALL)
@@ -156,7 +157,9 @@ def test_decodes_from_the_tokens_alone(adapter: Tokenizer, pictures: torch.Tenso
 def test_range_is_the_declared_one(request: pytest.FixtureRequest, adapter: Tokenizer, value: float) -> None:
     """A constant image comes back nearly constant: a wrong range would shift or clip it."""
     if value in UNSEEN.get(adapter.spec.name, ()):
-        request.applymarker(pytest.mark.xfail(reason="trained for minutes, on no constant image", strict=False))
+        made = read_record(adapter_files()[adapter.spec.name])
+        reason = f"trained on {made['images']:,} photos in {made['seconds']:.0f} s; constant images are unlike them"
+        request.applymarker(pytest.mark.xfail(reason=reason, raises=AssertionError, strict=True))
     grey = torch.full((1, 3, 64, 64), round(value * 255) / 255)
     assert (run(adapter, grey).image - grey).abs().mean() < 0.05
 
