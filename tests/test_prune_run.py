@@ -8,7 +8,6 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from torch import nn
 from tokbench.ablations import Ablation
 from tokbench.cli import main
 from tokbench.duel import Duel, duel
-from tokbench.errors import DataError, MissingWeights, ResultError, UsageError
+from tokbench.errors import DataError, ResultError, UsageError
 from tokbench.leaderboard import read_all
 from tokbench.plugins import open_variant
 from tokbench.pruning import table
@@ -428,20 +427,6 @@ def test_class_folders_give_the_same_accuracy_as_a_column(root: Path, tmp_path: 
     assert found[0].about["provenance"]["labels"]["present"] == (3 if listed else 4)
 
 
-def test_imagenets_folders_are_known_to_timms_networks(tmp_path: Path) -> None:
-    """By WordNet id, also a few of them, whose sorted order is another than their places among the thousand."""
-    torch.manual_seed(0)
-    save_file(timm.create_model("vit_tiny_patch16_224").state_dict(), tmp_path / "own.safetensors")
-    subject = load_subject(f"timm:vit_tiny_patch16_224@{tmp_path / 'own.safetensors'}", "cpu")
-    for place, folder in enumerate(["n02102040", "n01440764", "n03888257"]):  # springer, tench, parachute
-        (tmp_path / "ten" / folder).mkdir(parents=True)
-        pixels = np.full((16, 16, 3), place, dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "ten" / folder / "a.png")
-    found = open_labelled(str(tmp_path / "ten"), subject, None).labels
-    assert found.by_name == {"n01440764/a.png": 0, "n02102040/a.png": 217, "n03888257/a.png": 701}
-    assert "timm's imagenet-1k" in found.rule
-
-
 def test_labels_under_which_a_trained_network_is_no_better_than_chance_are_doubted(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -459,48 +444,6 @@ def test_labels_under_which_a_trained_network_is_no_better_than_chance_are_doubt
     assert done.exit_code == 0 and f"warning: {said}" in done.stderr and f"**Warning:** {said}" in done.stdout
     (one,) = load_all(tmp_path)
     assert one.about["provenance"]["labels"]["warnings"][-1] == said
-
-
-class Harmful:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return exec, (f"open({self.path!r}, 'w').close()",)
-
-
-@pytest.mark.parametrize("suffix", [".pth", ".bin", ".pt"])
-@pytest.mark.parametrize("harmful", [True, False])
-def test_nothing_but_tensors_is_unpickled(tmp_path: Path, suffix: str, harmful: bool) -> None:
-    """Neither what runs code nor the settings that authors keep beside their weights; the message says what to do."""
-    more = Harmful(tmp_path / "it-ran") if harmful else SimpleNamespace(epochs=3)
-    path = tmp_path / f"own{suffix}"
-    torch.save({"model": timm.create_model("vit_tiny_patch16_224").state_dict(), "args": more}, path)
-    named = "builtins.exec" if harmful else "types.SimpleNamespace"
-    with pytest.raises(MissingWeights, match=rf"holds Python objects that are no tensors \({named}\)"):
-        load_subject(f"timm:vit_tiny_patch16_224@{path}", "cpu")
-    assert not (tmp_path / "it-ran").exists()
-
-
-def test_nothing_but_tensors_is_unpickled_of_what_comes_from_the_hub(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from huggingface_hub.errors import EntryNotFoundError
-
-    path = tmp_path / "pytorch_model.bin"
-    torch.save({"weight": Harmful(tmp_path / "it-ran")}, path)
-
-    def download(*given: Any, filename: str = "", **more: Any) -> str:
-        if filename.endswith(".safetensors"):
-            raise EntryNotFoundError("there is none")
-        return str(path)
-
-    monkeypatch.setattr("timm.models._hub.hf_hub_download", download)
-    with pytest.raises(MissingWeights, match="weights_only=True blocked loading"):
-        load_subject("timm:vit_tiny_patch16_224", "cpu", allow_download=True)
-    assert not (tmp_path / "it-ran").exists()
 
 
 @pytest.mark.parametrize(

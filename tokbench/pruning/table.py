@@ -30,7 +30,7 @@ def groups(found: Sequence[Reduced]) -> dict[str, list[Reduced]]:
         told = one.about["provenance"]
         alike = [one.about["model"], one.group, one.about["num_images"]]
         alike += [told[key] for key in ("data", "weights", "processor")] + [told.get("versions", {}).get("torch")]
-        alike.append(told.get("labels", {}).get("sha256"))  # facts of before labels were described have none
+        alike += [told["labels"]["sha256"]] if "labels" in told else []  # earlier facts do not say
         sets.setdefault(json.dumps(alike, sort_keys=True), []).append(one)
     devices = [slug(members[0].about["provenance"]["device"]) for members in sets.values()]
     longer = [f"{slug(members[0].about['model'])}.{members[0].group}" for members in sets.values()]
