@@ -15,6 +15,7 @@ from tokbench.dataset import Dataset, describe, locate, open_dataset
 from tokbench.errors import MissingWeights, UsageError
 from tokbench.labels import CLASSES_FILE, ClassNames, Labels, find_labels, read_class_names
 from tokbench.nn.classifier import Classifier
+from tokbench.parquet import Parquet
 from tokbench.parts import weight_parts
 from tokbench.plugins import dataset_folders, network_files, read_record
 from tokbench.protocol import TOKBENCH
@@ -167,7 +168,8 @@ def open_labelled(data: str, subject: Subject, limit: int | None, root: Path | N
     protocol = TOKBENCH if subject.filter == TOKBENCH.filter else TOKBENCH.but("tokbench", filter=subject.filter)
     dataset = open_dataset(data, protocol, subject.scaled, limit, root)
     classes = recognise(subject.vit).sizes.classes
-    return Labelled(dataset, find_labels(dataset, classes, subject.classes, _listed(data, root)), subject)
+    listed = None if isinstance(dataset.source, Parquet) else _listed(data, root)  # a column needs no names
+    return Labelled(dataset, find_labels(dataset, classes, subject.classes, listed), subject)
 
 
 def _listed(data: str, root: Path | None) -> ClassNames | None:
