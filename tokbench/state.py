@@ -28,15 +28,11 @@ def read_state(network: str, found: Found, inside: tuple[str, ...] = ()) -> dict
             state = load_file(found.path)
         else:
             state = torch.load(found.path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if objects := _objects(found.path):
-            raise MissingWeights(
-                f"{network}: {found.path} holds Python objects that are no tensors ({objects}), and loading those can "
-                "run any code; save its state dict alone, as safetensors or by torch.save"
-            ) from error
-        raise MissingWeights(f"{network}: {found.path} is no file of torch.save; {remedy}") from error
     except Exception as error:  # unpicklers, zip readers and safetensors raise many classes, some with pages of text
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        if isinstance(error, pickle.UnpicklingError) and (objects := _objects(found.path)):
+            reason = f"it holds Python objects that are no tensors ({objects}), and loading those can run any code"
+            remedy = f"save its state dict alone, as safetensors or by torch.save, or {remedy}"
         raise MissingWeights(f"{network}: {found.path} is not a readable state dict ({reason}); {remedy}") from error
     if isinstance(state, dict):
         state = next((state[key] for key in inside if isinstance(state.get(key), dict)), state)
