@@ -15,7 +15,7 @@ from tokbench.batch import Batch, Memo
 from tokbench.dataset import Dataset, Images, Seen, whole_units
 from tokbench.errors import AdapterError, CannotMeasure, TokbenchError
 from tokbench.evaluate import Progress, exact_kernels, make_ready, refuse_empty
-from tokbench.halves import Halves, Replicates
+from tokbench.halves import Halves
 from tokbench.metrics import METRICS
 from tokbench.metrics.metric import Metric
 from tokbench.plugins import Loaded
@@ -25,6 +25,7 @@ from tokbench.reconstruction import reconstruct
 from tokbench.run import Numbers
 from tokbench.sources import Source
 from tokbench.speed import give_back_memory
+from tokbench.spread import Spread
 from tokbench.statistics import Statistics
 from tokbench.storage import stored
 
@@ -53,7 +54,7 @@ class Row:
 
     choice: Choice
     numbers: dict[str, dict[str, Any]] = field(default_factory=dict)
-    replicates: dict[str, Replicates] = field(default_factory=dict)
+    replicates: dict[str, Spread] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     same_pixels: bool = False

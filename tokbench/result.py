@@ -14,14 +14,16 @@ import numpy as np
 from tokbench.errors import ResultError
 from tokbench.files import locked, write_atomically
 from tokbench.halves import INFINITY, Replicates
+from tokbench.spread import KINDS, Spread
 from tokbench.strict import loads
 from tokbench.unpack import read_arrays
 
 _RUN = ("seed", "precision", "device")
 """What else of a run is the same for all numbers of one result."""
 
-_REPLICATES, _READINGS = "replicates.", "readings."
-"""Before the names of those arrays beside a result that are no per-image values."""
+_READINGS = "readings."
+_REPLICATES = (Replicates.kind, *KINDS)
+"""Before the names of those arrays beside a result that are no per-image values (the kinds of replicates and a dot)."""
 
 _FIELDS: dict[str, type] = {
     "adapter": str,
@@ -67,7 +69,7 @@ class Result:
     provenance: dict[str, Any]
     error: str | None = None
     per_image: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
-    replicates: dict[str, Replicates] = field(default_factory=dict, repr=False)
+    replicates: dict[str, Spread] = field(default_factory=dict, repr=False)
     readings: dict[str, list[tuple[str, list[dict[str, Any]]]]] = field(default_factory=dict, repr=False)
     notes: dict[str, str] = field(default_factory=dict, repr=False)
     computed: frozenset[str] = frozenset()
@@ -120,7 +122,9 @@ class Result:
             replaced = earlier.identity != self.identity
         joined = self if earlier is None or replaced else _join(earlier, self)
         beside = target.with_suffix(".npz")
-        arrays = joined.per_image | {_REPLICATES + name: made.as_array() for name, made in joined.replicates.items()}
+        arrays = joined.per_image | {
+            f"{made.kind}.{name}": made.as_array() for name, made in joined.replicates.items()
+        }
         arrays |= {_READINGS + kind: _encoded(own) for kind, own in joined.readings.items()}
         if arrays:
             buffer = io.BytesIO()
@@ -174,21 +178,21 @@ def load(path: Path) -> Result:
             arrays = read_arrays(beside)
         except ValueError as error:
             raise ResultError(f"{beside} is not readable ({error}); delete it and run again") from error
-    replicates = {
-        name.removeprefix(_REPLICATES): Replicates.from_array(_checked_replicates(name, columns, beside))
-        for name, columns in arrays.items()
-        if name.startswith(_REPLICATES)
-    }
+    replicates: dict[str, Spread] = {}
+    for name in [name for name in arrays if "." in name and name.partition(".")[0] in _REPLICATES]:
+        kind, _, number = name.partition(".")
+        if number in replicates:
+            raise ResultError(f"{beside}: '{number}' has replicates of two kinds; delete it and run again")
+        replicates[number] = _replicates(kind, name, arrays.pop(name), beside)
     readings = {
         name.removeprefix(_READINGS): _decoded(arrays.pop(name), name, beside)
         for name in [name for name in arrays if name.startswith(_READINGS)]
     }
-    per_image = {name: values for name, values in arrays.items() if not name.startswith(_REPLICATES)}
-    _check_per_image(per_image, beside)
+    _check_per_image(arrays, beside)
     made = Result(
         **{name: facts[name] for name in _FIELDS},
         error=facts.get("error"),
-        per_image=per_image,
+        per_image=arrays,
         replicates=replicates,
         readings=readings,
     )
@@ -237,11 +241,14 @@ def _check_per_image(arrays: dict[str, np.ndarray], path: Path) -> None:
             _check_values(name, values, path)
 
 
-def _checked_replicates(name: str, columns: np.ndarray, path: Path) -> np.ndarray:
-    if columns.ndim != 2 or not len(columns) or len(columns) % 2 or columns.shape[1] not in (1, 2):
-        raise ResultError(f"{path}: '{name}' has the shape {columns.shape}, not (halves, 1 or 2)")
-    _check_values(name, columns, path)
-    return columns
+def _replicates(kind: str, name: str, values: np.ndarray, path: Path) -> Spread:
+    if kind == Replicates.kind:
+        if values.ndim != 2 or not len(values) or len(values) % 2 or values.shape[1] not in (1, 2):
+            raise ResultError(f"{path}: '{name}' has the shape {values.shape}, not (halves, 1 or 2)")
+    elif values.ndim != 1 or len(values) < 2:
+        raise ResultError(f"{path}: '{name}' has the shape {values.shape}, not (replicates,), two or more")
+    _check_values(name, values, path)
+    return Replicates.from_array(values) if kind == Replicates.kind else KINDS[kind](values)
 
 
 def _check_values(name: str, values: np.ndarray, path: Path) -> None:
@@ -257,8 +264,10 @@ def _check_infinity(result: Result, path: Path) -> None:
         base = number.removesuffix(INFINITY)
         if base == number or entry["value"] is None or base not in result.replicates:
             continue
-        if result.metrics.get(base, {}).get("value") is None or result.replicates[base].quarters is None:
-            raise ResultError(f"{path}: '{_REPLICATES}{base}' and metric '{base}' do not give '{number}'")
+        made = result.replicates[base]
+        whole = isinstance(made, Replicates) and made.quarters is not None
+        if result.metrics.get(base, {}).get("value") is None or not whole:
+            raise ResultError(f"{path}: '{made.kind}.{base}' and metric '{base}' do not give '{number}'")
 
 
 _LARGEST = 1e300

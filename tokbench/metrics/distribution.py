@@ -15,6 +15,7 @@ from tokbench.metrics.metric import Metric
 from tokbench.parallel import each
 from tokbench.protocol import TOKBENCH, Protocol
 from tokbench.rows import Rows
+from tokbench.spread import Spread
 from tokbench.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class Distribution(Metric):
         self._enough()
         return {self._name: self.statistic(*self._whole())}
 
-    def replicates(self, halves: Halves) -> dict[str, Replicates]:
+    def replicates(self, halves: Halves) -> dict[str, Spread]:
         own = self._halved(halves, 2 * self.least if self.quarters else self.least)
         if own is None:
             return {}

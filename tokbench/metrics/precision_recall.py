@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
-from tokbench.bootstrap import LEVEL
+from tokbench.bootstrap import least_reach
 from tokbench.halves import Halves, Replicates
 from tokbench.metrics.distribution import Distribution
+from tokbench.spread import Spread
 
 NEIGHBOURS = 3
 """k, as in the paper."""
@@ -56,7 +57,7 @@ class PrecisionRecall(Distribution):
         self._enough()
         return dict(zip(self._numbers, self.both(*self._whole()), strict=True))
 
-    def replicates(self, halves: Halves) -> dict[str, Replicates]:
+    def replicates(self, halves: Halves) -> dict[str, Spread]:
         own = self._halved(halves, self.least)
         if own is None:
             return {}
@@ -65,7 +66,7 @@ class PrecisionRecall(Distribution):
         found = np.array([self.both(reference[one], image[other]) for one, other in pairs])
         counts = len(image), len(reference)
         return {
-            name: Replicates(found[:, at], None, (0.0, 1.0), 1 - ((1 - LEVEL) / 2) ** (1 / counts[at]))
+            name: Replicates(found[:, at], None, (0.0, 1.0), least_reach(counts[at]))
             for at, name in enumerate(self._numbers)
         }
 
