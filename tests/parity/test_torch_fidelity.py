@@ -76,8 +76,8 @@ def fid(first: Tensor, second: Tensor) -> float:
 def metrics(inception_file: Path, references, images, pixels) -> dict[str, float]:
     return calculate_metrics(
         input1=Pixels(pixels(images)), input2=Pixels(pixels(references)), isc=True, isc_splits=1, fid=True,
-        kid=True, kid_subsets=1, kid_subset_size=len(images), feature_extractor_weights_path=str(inception_file), cuda=False,
-        batch_size=8, cache=False, save_cpu_ram=True, verbose=False,
+        kid=True, kid_subsets=1, kid_subset_size=len(images), feature_extractor_weights_path=str(inception_file),
+        cuda=False, batch_size=8, cache=False, save_cpu_ram=True, verbose=False,
     )  # fmt: skip
 
 
