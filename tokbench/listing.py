@@ -32,8 +32,8 @@ def adapters(root: Path | None) -> list[str]:
 
 def datasets(root: Path | None) -> list[str]:
     """Every dataset, and whether its images are on this machine."""
-    from tokbench.dataset import describe
-    from tokbench.dataset import locate as locate_data
+    from tokbench.dataset_folder import describe
+    from tokbench.dataset_folder import locate as locate_data
 
     found = []
     for name, folder in dataset_folders(root).items():
