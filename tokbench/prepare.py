@@ -23,7 +23,7 @@ def prepare(image: Image.Image, size: int | None, protocol: Protocol) -> tuple[n
 
     uint8 levels, or float32 ones (0 to 255, unrounded) where the protocol resizes tensors. Raises BadImage where the
     scaled image, before its crop, would be over the decompression limit, or where the protocol does not crop and the
-    image has another size; UsageError where the library that resizes is not installed; and whatever that library raises.
+    image has another size; UsageError where the library that resizes is not installed; and what it raises itself.
     """
     if size is None or image.size == (size, size):
         return np.asarray(image), False
