@@ -260,7 +260,7 @@ class Reader:
     spoil its timing.
     """
 
-    def __init__(self, dataset: Dataset, spans: Sequence[range]) -> None:
+    def __init__(self, dataset: Dataset, spans: Sequence[Sequence[int]]) -> None:
         self._dataset, self._spans, self._next = dataset, spans, 0
         self.total, self.done = sum(len(span) for span in spans), 0
         self._coming: list[Future[Prepared]] = []
