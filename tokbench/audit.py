@@ -268,7 +268,8 @@ def _feed(measures: dict[tuple[str, str], _Measure], made: dict[tuple[Any, ...],
         protocol = measure.protocol
         if measure.metric is None or (batch := made.get(_view_key(protocol))) is None:
             continue
-        key = (id(batch), protocol.storage, protocol.rounding) if protocol.storage.startswith("jpeg") else (id(batch),)
+        jpeg = protocol.storage.startswith("jpeg") and protocol.crop != "pad"  # see `stored`
+        key = (id(batch), protocol.storage, protocol.rounding) if jpeg else (id(batch),)
         if key not in kept:
             kept[key] = stored(batch, protocol)
         try:

@@ -54,9 +54,10 @@ def is_left_out(name: str, head: Callable[[], bytes]) -> bool:
 
 
 def describe_left_out(counts: Mapping[str, int]) -> str:
-    """`Source.left_out` in words: "3 files that look like images: 2 .heic, 1 without a suffix"."""
-    total = sum(counts.values())
-    kinds = (f"{count:,} {suffix if suffix != NO_SUFFIX else 'without a suffix'}" for suffix, count in counts.items())
+    """`Source.left_out` in words, the most frequent first: "3 files that look like images: 2 .heic, 1 without a
+    suffix"."""
+    total, ordered = sum(counts.values()), sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    kinds = (f"{count:,} {suffix if suffix != NO_SUFFIX else 'without a suffix'}" for suffix, count in ordered)
     what = "files that look like images" if total > 1 else "file that looks like an image"
     return f"{total:,} {what}: {', '.join(kinds)}"
 
@@ -92,10 +93,10 @@ class Source(ABC):
 
     @property
     def left_out(self) -> dict[str, int]:
-        """How many files there are that look like images and are not read, by suffix; the most frequent first."""
+        """How many files there are that look like images and are not read, by suffix."""
         suffixes = (PurePosixPath(name).suffix.lower() for name in self.passed)
         counted = Counter(s if re.fullmatch(r"\.[a-z][a-z0-9]{0,9}", s) else NO_SUFFIX for s in suffixes)
-        return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
+        return dict(sorted(counted.items()))
 
     @abstractmethod
     def read(self, position: int) -> bytes:
