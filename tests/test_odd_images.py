@@ -20,7 +20,7 @@ from tokbench.evaluate import evaluate
 from tokbench.plugins import load_adapter
 from tokbench.protocol import TOKBENCH, load_protocol, protocols
 from tokbench.reference import measure
-from tokbench.storage import refuse_unstorable, scored, stored
+from tokbench.storage import refuse_unstorable, scored
 
 SIDE = 32
 ODD = {"one row": (3_000, 1), "one column": (1, 3_000), "one pixel": (1, 1), "long": (90_000, 1)}
@@ -168,7 +168,6 @@ def test_images_that_no_jpeg_holds_are_refused_before_they_are_stored() -> None:
     with pytest.raises(OSError):
         scored(square, 65_501, 1, peer)
     refuse_unstorable((65_501, 1), load_protocol("tokbench-peer"))
-    assert stored  # of crops, which are smaller
 
 
 @pytest.mark.parametrize("odd", ["long", "one row", "one pixel"])

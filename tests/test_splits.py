@@ -360,35 +360,56 @@ def test_commands_take_a_split_or_a_pattern(tmp_path: Path, cli, monkeypatch: py
     assert cli("eval", "resize.2", "--split", "val", *options).exit_code == 2
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ("eval", "resize.2", "--metrics", "psnr"),
-        ("audit", "resize.2", "--metrics", "psnr"),
-        ("stats", "make", "--out", "s.npz"),
-        ("prune", "random"),
-        ("train", "vq.toy"),
-    ],
-)
-def test_every_command_that_opens_images_knows_splits(tmp_path: Path, cli, command: tuple[str, ...]) -> None:
-    from tokbench.cli import main
+class _Opened(Exception):
+    """Stops a command where it has opened its images."""
 
-    files(tmp_path, LAYOUTS["top"])
-    told = main
-    for name in command[: 2 if command[0] == "stats" else 1]:
-        told = told.commands[name]  # type: ignore[attr-defined]
-    assert "split" in {parameter.name for parameter in told.params}
-    if command[0] in ("eval", "audit"):
-        refused = cli(*command, "--data", tmp_path)
-        assert refused.exit_code == 1 and "several splits" in refused.stderr
-        assert (
-            cli(
-                *command,
-                "--data",
-                tmp_path,
-                "--split",
-                "train",
-                *(["--out", tmp_path / "res"] * (command[0] == "eval")),
-            ).exit_code
-            == 0
-        )
+
+@pytest.mark.parametrize(
+    ("command", "place"),
+    [
+        (("eval", "resize.2", "--metrics", "psnr"), "tokbench.dataset"),
+        (("eval", "resize.2", "--task", "generate", "--limit", "2"), "tokbench.dataset"),
+        (("audit", "resize.2", "--metrics", "psnr"), "tokbench.dataset"),
+        (("stats", "make", "--out", "s.npz"), "tokbench.dataset"),
+        (("stats", "verify", "s.npz", "--reference-is", "inception-2015-12-05:tf1:float32"), "tokbench.dataset"),
+        (("check",), "tokbench.dataset"),
+        (("prune", "random"), "tokbench.pruning.models"),
+        (("train", "vq.toy"), "tokbench.dataset"),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",
+)
+def test_every_command_that_opens_images_hands_the_split_on(
+    tmp_path: Path, cli, command: tuple[str, ...], place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(data: str, *told: object, split: str | None = None, **more: object) -> None:
+        raise _Opened(data, split or told[-1])
+
+    monkeypatch.chdir(files(tmp_path, LAYOUTS["top"]))
+    if command[0] == "check":
+        assert cli("eval", "resize.2", "--data", ".", "--split", "val", "--metrics", "psnr", "--out", "results").output
+    np.savez("s.npz", mu=np.zeros(64), sigma=np.eye(64), tokbench=json.dumps({"layers": ["64"]}))
+    monkeypatch.setattr("tokbench.readers.Networks.get", lambda *told: _Reader())
+    monkeypatch.setattr("tokbench.training.chosen", lambda *told: [])
+    monkeypatch.setattr("tokbench.pruning.models.load_subject", lambda *told: _Subject())
+    monkeypatch.setattr(f"{place}.open_dataset", opened)
+    done = cli(*command, "--data", ".", "--split", "val")
+    assert isinstance(done.exception, _Opened), done.output
+    assert done.exception.args == (".", "val")
+
+
+class _Reader:
+    name, sha256 = "inception-2015-12-05", "0" * 64
+
+    def told(self) -> dict[str, str]:
+        return {"input": "tf1"}
+
+
+class _Subject:
+    filter, scaled = "bicubic", 8
+
+
+def test_statistics_have_no_splits(tmp_path: Path, cli) -> None:
+    np.savez(tmp_path / "s.npz", mu=np.zeros(64), sigma=np.eye(64))
+    done = cli("eval", "resize.2", "--task", "generate", "--data", tmp_path / "s.npz", "--split", "val", "--limit", "4",
+               "--out", tmp_path / "res")  # fmt: skip
+    assert done.exit_code == 2 and "--split chooses among images" in done.stderr
