@@ -65,6 +65,23 @@ class Arrays(Source):
             raise BadImage(f"{self._path}: image {position} cannot be read ({error})") from error
 
 
+def holds_images(path: Path) -> bool:
+    """Whether the array `arr_0` of an .npz is one of images; True where the file cannot be read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if MEMBER not in archive.namelist():
+                return False
+            with archive.open(MEMBER) as member:
+                header = io.BytesIO(member.read(1024))
+    except Exception:
+        return True
+    try:
+        _header(header)
+    except Exception:  # an array of something else
+        return False
+    return True
+
+
 def _mapped(path: Path, info: zipfile.ZipInfo) -> np.ndarray:
     with path.open("rb") as file:
         file.seek(info.header_offset)

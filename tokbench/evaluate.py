@@ -329,7 +329,8 @@ def _result(run: Run, stream: Dataset | Slots, told: dict[str, Any], done: Calla
                 "available": stream.available,
                 "limit": stream.limited,
                 "enlarged": stream.enlarged,
-            },
+            }
+            | ({"left_out": stream.left_out} if stream.left_out else {}),
             "protocol": describe_protocol(stream.protocol),
             "metrics": numbers.provenance,
             **told,

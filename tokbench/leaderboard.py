@@ -16,6 +16,7 @@ from tokbench.errors import NoResults
 from tokbench.halves import INFINITY
 from tokbench.pruning.facts import PREFIX as PRUNED
 from tokbench.result import Result, load, settings
+from tokbench.source import describe_left_out
 
 
 @dataclass(frozen=True)
@@ -314,7 +315,8 @@ def legend(results: Sequence[Result]) -> str:
     said = [context(results), "Sorted by bits."] if "bpp" in numbers else [context(results)]
     if any(map(plain, numbers)):
         said.append(CAVEAT)
-    return f"{' '.join(said)} ± is half of the 95 % interval over images.{_fitted(results)}{_published(told)}"
+    said.append("± is half of the 95 % interval over images.")
+    return f"{' '.join(said)}{_fitted(results)}{_published(told)}{_left_out(results)}"
 
 
 def context(results: Sequence[Result]) -> str:
@@ -342,6 +344,12 @@ def _fitted(results: Sequence[Result]) -> str:
         if note := result.provenance["adapter"].get("fitted"):
             made.setdefault(note, []).append(result.adapter)
     return "".join(f" For {', '.join(names)} images were {note}." for note, names in made.items())
+
+
+def _left_out(results: Sequence[Result]) -> str:
+    """Which files beside the images look like images and were not read."""
+    counted = (result.provenance["data"].get("left_out") for result in results)
+    return next((f" Left out: {describe_left_out(counts)}." for counts in counted if counts), "")
 
 
 def _published(told: dict[str, Any]) -> str:

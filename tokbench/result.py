@@ -333,6 +333,9 @@ def _check_provenance(told: dict[str, Any], path: Path, must: Callable[[bool, st
     must(counts, "provenance.protocol.published", "an object of counts", published)
     available = told["data"].get("available", 0 if not published.get("num_images") else None)
     must(_is_count(available), "provenance.data.available", "a count", available)
+    left = told["data"].get("left_out", {})
+    counts = isinstance(left, dict) and all(map(_is_count, left.values()))
+    must(counts, "provenance.data.left_out", "an object of counts", left)
 
 
 def _is_whole(value: Any) -> bool:

@@ -21,7 +21,9 @@ from tokbench.cli.options import (
     reference_option,
     root_option,
     say,
+    say_left_out,
     size_option,
+    split_option,
 )
 from tokbench.errors import UsageError
 
@@ -29,6 +31,7 @@ from tokbench.errors import UsageError
 @click.command()
 @click.argument("adapter")
 @data_option
+@split_option
 @click.option("--claim", metavar="METRIC=VALUE", help="A number that somebody reports, as in rfid=0.92.")
 @click.option("--metrics", "metric_names", help="Comma-separated [default: psnr,ssim,lpips,rfid,rfid_768].")
 @limit_option
@@ -44,6 +47,7 @@ from tokbench.errors import UsageError
 def audit(
     adapter: str,
     data: str,
+    split: str | None,
     claim: str | None,
     metric_names: str | None,
     limit: int | None,
@@ -79,7 +83,8 @@ def audit(
         raise UsageError(f"no protocol changes {', '.join(others)}")
     device = choose_device(device)
     statistics = load_statistics(reference).assumed(reference_is) if reference else None
-    dataset = open_dataset(data, TOKBENCH, size, limit, root)
+    dataset = open_dataset(data, TOKBENCH, size, limit, root, split=split)
+    say_left_out(dataset)
     with redirect_stdout(sys.stderr), progress_bar() as progress:
         loaded = load_adapter(adapter, device, root, allow_download)
         rows = run(

@@ -28,7 +28,13 @@ class Group(click.Group):
 
 
 data_option = click.option(
-    "--data", default="samples", show_default=True, help="A dataset's name, or a folder, zip, tar or Parquet file."
+    "--data",
+    default="samples",
+    show_default=True,
+    help="A dataset's name; a folder, zip, tar or Parquet file; or a quoted pattern, as in 'data/val-*.parquet'.",
+)
+split_option = click.option(
+    "--split", metavar="NAME", help="Of a path that holds several: train, validation or test [default: the only one]."
 )
 limit_option = click.option("--limit", type=click.IntRange(min=1), help="Only the first N images.")
 size_option = click.option(
@@ -149,6 +155,14 @@ def stoppable(left: Callable[[], str]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def say_left_out(dataset: Any) -> None:
+    """On stderr: the files beside a dataset's images that look like images and are not read, where there are any."""
+    from tokbench.source import describe_left_out
+
+    if counts := dataset.left_out:
+        say(f"left out {describe_left_out(counts)}; convert or rename them")
 
 
 def say(text: str) -> None:

@@ -20,7 +20,9 @@ from tokbench.cli.options import (
     reference_is_option,
     root_option,
     say,
+    say_left_out,
     size_option,
+    split_option,
 )
 from tokbench.errors import UsageError
 
@@ -42,6 +44,7 @@ def stats() -> None:
 
 @stats.command()
 @data_option
+@split_option
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The .npz to write.")
 @click.option("--network", default="inception-2015-12-05", show_default=True)
 @click.option(
@@ -55,6 +58,7 @@ def stats() -> None:
 @root_option
 def make(
     data: str,
+    split: str | None,
     out: Path,
     network: str,
     layers: str,
@@ -80,7 +84,8 @@ def make(
         raise UsageError(f"--out {out}: the file's name must end in .npz")
     rules = load_protocol(protocol)
     reader = _reader(network, rules, device, allow_download)
-    dataset = open_dataset(data, rules, size, limit, root)
+    dataset = open_dataset(data, rules, size, limit, root, split=split)
+    say_left_out(dataset)
     with progress_bar() as progress:
         made = measure(dataset, reader, wanted, progress)
     for name, reason in dataset.bad:
@@ -109,6 +114,7 @@ def show_(file: Path) -> None:
 @stats.command()
 @_FILE
 @click.option("--data", help="The images [default: the data set that the file names].")
+@split_option
 @reference_is_option
 @limit_option
 @size_option
@@ -119,6 +125,7 @@ def show_(file: Path) -> None:
 def verify(
     file: Path,
     data: str | None,
+    split: str | None,
     reference_is: str | None,
     limit: int | None,
     size: int | None,
@@ -147,9 +154,9 @@ def verify(
     told = reader.told()
     for layer in found.layers:
         found.moments(reader.name, told.get("input"), "float32", reader.sha256, layer)  # refuses what does not fit
-    dataset = open_dataset(data, rules, size, limit, root)
+    dataset = open_dataset(data, rules, size, limit, root, split=split)
     if limit is None and found.count and found.count < len(dataset):
-        dataset = open_dataset(data, rules, size, found.count, root)
+        dataset = open_dataset(data, rules, size, found.count, root, split=split)
     with progress_bar() as progress:
         again = measure(dataset, reader, list(found.layers), progress)
     differs = False

@@ -153,10 +153,12 @@ class Labelled:
             yield images.index, seeds, self.subject.prepared(images.reference.to(device)), labels
 
 
-def open_labelled(data: str, subject: Subject, limit: int | None, root: Path | None = None) -> Labelled:
+def open_labelled(
+    data: str, subject: Subject, limit: int | None, root: Path | None = None, split: str | None = None
+) -> Labelled:
     """Raises DataError where the data set has no labels, or others than the network names."""
     protocol = TOKBENCH if subject.filter == TOKBENCH.filter else TOKBENCH.but("tokbench", filter=subject.filter)
-    dataset = open_dataset(data, protocol, subject.scaled, limit, root)
+    dataset = open_dataset(data, protocol, subject.scaled, limit, root, split=split)
     labels = dataset.source.labels()
     if labels is None:
         raise DataError(f"{dataset.name} has no labels, so there is no accuracy; bring Parquet with a column 'label'")
