@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import logging
 import os
 import sys
 import sysconfig
@@ -32,8 +31,6 @@ from weakref import WeakKeyDictionary
 
 from tokbench.imports import imported_names
 
-_LOG = logging.getLogger("tokbench")
-
 ADAPTER = "tokbench_adapter_"
 """How the modules of adapter folders are called. The rest of such a name depends on where the folder lies."""
 
@@ -46,10 +43,13 @@ _SUFFIXES = (".py", *EXTENSION_SUFFIXES)
 
 @dataclass(frozen=True)
 class CodeIdentity:
-    """modules: top-level name -> sha256 over its files, of what is not installed. packages: distribution -> version."""
+    """modules: top-level name -> sha256 over its files, of what is not installed. packages: distribution -> version.
+    changed: modules whose files changed after this process had imported them; `modules` has the hashes from before, for
+    that is what runs."""
 
     modules: dict[str, str] = field(default_factory=dict)
     packages: dict[str, str] = field(default_factory=dict)
+    changed: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -120,13 +120,7 @@ class _Search:
                 self.packages |= _distributions(name.partition(".")[0], module.file)
         changed: list[str] = []
         modules = {top: _digest(files, changed) for top, files in sorted(self.files.items())}
-        if changed:
-            _LOG.warning(
-                "%s changed after this process had imported it; what runs is the code before the change, and results "
-                "name that code: start a new process to measure the change",
-                ", ".join(sorted(changed)),
-            )
-        return CodeIdentity(modules, dict(sorted(self.packages.items())))
+        return CodeIdentity(modules, dict(sorted(self.packages.items())), tuple(sorted(changed)))
 
     def locate(self, name: str) -> _Module | None:
         if name not in self.located:

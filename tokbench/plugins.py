@@ -249,7 +249,7 @@ def _load_variant(name: str, asked: str, toml: Path, device: str, allow_download
         variant, module = open_variant(name, toml, allow_download)
         if not hasattr(module, "load"):
             raise AdapterError(f"{module.__file__} has no function load(variant, device)")
-        own = identify([module.__name__], covered=[toml.parent])
+        own = identify([module.__name__], covered=[toml.parent])  # hashed before a load that may take minutes
         with observed(own.packages) as loading:
             model = guarded(name, lambda: module.load(variant, device))
     finally:
@@ -265,6 +265,13 @@ def _load_variant(name: str, asked: str, toml: Path, device: str, allow_download
         _LOG.warning("%s: its weights fit only in part, and its results say so: %s", name, described(in_part))
     folders = (toml.parent, *(folder for part in parts for folder in part.folders))
     used = _used(variant, module, model, sys.modules.keys() - before, parts, folders)
+    if used.changed:
+        _LOG.warning(
+            "%s: %s changed after this process had imported it; what runs is the code before the change, and results "
+            "name that code; start a new process to measure the change",
+            name,
+            ", ".join(used.changed),
+        )
     return Loaded(name, asked, model, weights, code.hexdigest(), used, variant.unused_tensors(), in_part, folders)
 
 
@@ -284,7 +291,7 @@ def _used(
             modules, packages = part.used.modules | modules, part.used.packages | packages
         if part.code and part.name not in variant.built_on:
             modules[f"adapters/{part.name}"] = part.code
-    return CodeIdentity(dict(sorted(modules.items())), dict(sorted(packages.items())))
+    return CodeIdentity(dict(sorted(modules.items())), dict(sorted(packages.items())), found.changed)
 
 
 def guarded(name: str, load: Callable[[], T]) -> T:

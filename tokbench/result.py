@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tokbench.adapter_facts import check_adapter, differences
 from tokbench.errors import ResultError
 from tokbench.files import locked, write_atomically
 from tokbench.halves import INFINITY, Replicates
@@ -104,7 +105,7 @@ class Result:
         """
         before, now = earlier.provenance, self.provenance
         found = [key for key in ("data", "protocol") if before[key]["sha256"] != now[key]["sha256"]]
-        found += _differences(before["adapter"], now["adapter"])
+        found += differences(before["adapter"], now["adapter"])
         return found + [f"{key} {before[key]} -> {now[key]}" for key in _RUN if before[key] != now[key]]
 
     def save(self, out: Path) -> tuple[Path, str]:
@@ -121,10 +122,10 @@ class Result:
         replaced, earlier = "", None
         if target.exists():
             earlier = load(target)
-            if differences := self.differs_from(earlier):
+            if unlike := self.differs_from(earlier):
                 lost = [name for name in earlier.metrics if name not in self.metrics]
                 gone = f"; the file no longer holds {', '.join(lost)}" if lost else ""
-                replaced = f"it was made with other {', '.join(differences)}{gone}"
+                replaced = f"it was made with other {', '.join(unlike)}{gone}"
         joined = self if earlier is None or replaced else _join(earlier, self)
         beside = target.with_suffix(".npz")
         arrays = joined.per_image | {_REPLICATES + name: made.as_array() for name, made in joined.replicates.items()}
@@ -138,33 +139,6 @@ class Result:
         text = json.dumps(joined.facts(), indent=1, sort_keys=True, allow_nan=False) + "\n"
         write_atomically(target, text.encode())
         return replaced
-
-
-_UNKNOWN = ("modules", "packages")
-"""What results of earlier versions do not say of their adapter."""
-
-_ASIDE = ("source", "fitted", "unused_tensors", "weights_in_part")
-"""What is said of an adapter and makes no other one of it: the hashes of code and parameters do."""
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What two results say differently of an adapter."""
-    if not any(key in before for key in _UNKNOWN):
-        now = {key: value for key, value in now.items() if key not in _UNKNOWN}
-    found = []
-    for key in sorted((before.keys() | now.keys()) - set(_ASIDE)):
-        one, other = before.get(key), now.get(key)
-        if one == other:
-            continue
-        if key in _UNKNOWN:
-            one, other = one or {}, other or {}
-            unlike = [name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
-            shown = {name: f" {one.get(name, 'absent')} -> {other.get(name, 'absent')}" for name in unlike}
-            found += [f"{key[:-1]} {name}{shown[name] if key == 'packages' else ''}" for name in unlike]
-        else:
-            short = not isinstance(one, dict | list) and not isinstance(other, dict | list) and "sha256" not in key
-            found.append(f"{key} {one} -> {other}" if short and key != "fingerprint" else key)
-    return found
 
 
 def _join(earlier: Result, later: Result) -> Result:
@@ -351,7 +325,7 @@ def _check_provenance(told: dict[str, Any], path: Path, must: Callable[[bool, st
     for number, ways in told["metrics"].items():
         texts = isinstance(ways, dict) and all(isinstance(text, str) for text in ways.values())
         must(texts, f"provenance.metrics.{number}", "an object of texts", ways)
-    _check_code(told["adapter"], must)
+    check_adapter(told["adapter"], must)
     source = told["adapter"].get("source", "")
     must(isinstance(source, str), "provenance.adapter.source", "text", source)
     published = told["protocol"].get("published", {})
@@ -359,25 +333,6 @@ def _check_provenance(told: dict[str, Any], path: Path, must: Callable[[bool, st
     must(counts, "provenance.protocol.published", "an object of counts", published)
     available = told["data"].get("available", 0 if not published.get("num_images") else None)
     must(_is_count(available), "provenance.data.available", "a count", available)
-
-
-def _check_code(told: dict[str, Any], must: Callable[[bool, str, str, Any], None]) -> None:
-    for key in _UNKNOWN:
-        named = told.get(key, {})
-        texts = isinstance(named, dict) and all(isinstance(text, str) for text in named.values())
-        must(texts, f"provenance.adapter.{key}", "an object of texts", named)
-    unused = told.get("unused_tensors", {})
-    counts = isinstance(unused, dict) and all(map(_is_count, unused.values()))
-    must(counts, "provenance.adapter.unused_tensors", "an object of counts", unused)
-    part = told.get("weights_in_part", {"missing": 0, "unexpected": 0, "first": []})
-    whole = (
-        isinstance(part, dict)
-        and _is_count(part.get("missing"))
-        and _is_count(part.get("unexpected"))
-        and isinstance(part.get("first"), list)
-        and all(isinstance(name, str) for name in part["first"])
-    )
-    must(whole, "provenance.adapter.weights_in_part", "two counts and names", part)
 
 
 def _is_whole(value: Any) -> bool:
