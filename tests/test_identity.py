@@ -110,6 +110,14 @@ WAYS: dict[str, tuple[str, dict[str, str], str, str]] = {
         "    made = sys.modules['made_up'] = importlib.util.module_from_spec(spec)\n"
         "    spec.loader.exec_module(made)\n    network = made.Network",
     ),
+    "a file loaded by its path and not registered": (
+        "outer.py",
+        {},
+        "import importlib.util, os",
+        "spec = importlib.util.spec_from_file_location('made_up', os.environ['OUTER'] + '/outer.py')\n"
+        "    made = importlib.util.module_from_spec(spec)\n"
+        "    spec.loader.exec_module(made)\n    network = made.Network",
+    ),
 }
 TOPS = ("outer", "beyond", "made_up", "side")
 
@@ -243,19 +251,19 @@ def test_code_is_the_same_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.M
         write(tmp_path / place, {"outer/__init__.py": "", "outer/a.py": "import side\n", "side.py": "x = 1\n"})
         with monkeypatch.context() as patched:
             patched.syspath_prepend(tmp_path / place)
-            found.append(identify(["outer.a"]))
+            found.append(identify({"outer.a": ""}))
     assert found[0] == found[1]
     assert set(found[0].modules) == {"outer", "side"}
     (tmp_path / "there" / "outer" / "a.py").rename(tmp_path / "there" / "outer" / "b.py")
     monkeypatch.syspath_prepend(tmp_path / "there")
-    assert identify(["outer"]).modules != {"outer": found[0].modules["outer"]}
+    assert identify({"outer": ""}).modules != {"outer": found[0].modules["outer"]}
 
 
 def test_data_beside_code_is_not_looked_into(outside: Path) -> None:
     write(outside, {"outer/__init__.py": "", "outer/results/run1/made.py": "x = 1\n", "outer/notes.txt": "a"})
-    before = identify(["outer"])
+    before = identify({"outer": ""})
     write(outside, {"outer/results/run1/made.py": "x = 2\n", "outer/results/run1/1.png": "", "outer/notes.txt": "b"})
-    assert identify(["outer"]) == before
+    assert identify({"outer": ""}) == before
 
 
 @pytest.mark.parametrize("kind", ["vanished", "syntax", "not utf-8", "unreadable", "nul", "loop", "zip", "extension"])
@@ -263,7 +271,7 @@ def test_code_that_cannot_be_read_stops_nothing(kind: str, outside: Path, monkey
     write(outside, {"outer.py": "import side\n", "side.py": "x = 1\n"})
     if kind == "vanished":
         (outside / "side.py").unlink()
-        assert set(identify(["outer"]).modules) == {"outer"}
+        assert set(identify({"outer": ""}).modules) == {"outer"}
         return
     if kind == "zip":
         with zipfile.ZipFile(outside / "side.zip", "w") as packed:
@@ -274,7 +282,7 @@ def test_code_that_cannot_be_read_stops_nothing(kind: str, outside: Path, monkey
         (outside / "side.py").unlink()
         (outside / "side.py").mkdir()
         (outside / "side.py" / "__init__.py").write_text("")
-        assert set(identify(["outer"]).modules) == {"outer"}
+        assert set(identify({"outer": ""}).modules) == {"outer"}
         return
     elif kind == "extension":
         (outside / "side.py").rename(outside / "side.so")
@@ -283,11 +291,11 @@ def test_code_that_cannot_be_read_stops_nothing(kind: str, outside: Path, monkey
     else:
         contents = {"syntax": b"def (", "not utf-8": b"x = '\xff'", "nul": b"\0import os"}
         (outside / "side.py").write_bytes(contents[kind])
-    before = identify(["outer"])
+    before = identify({"outer": ""})
     assert set(before.modules) == {"outer", "side"}
     changed = next(path for path in (outside / "side.zip", outside / "side.so", outside / "side.py") if path.exists())
     changed.write_bytes(changed.read_bytes() + b"\n")
-    after = identify(["outer"])
+    after = identify({"outer": ""})
     assert after.modules["side"] != before.modules["side"]
     assert after.modules["outer"] == before.modules["outer"]
 
@@ -326,11 +334,11 @@ def test_installed_packages_are_named_by_their_version(outside: Path, tmp_path: 
     )
     monkeypatch.syspath_prepend(site)
     write(outside, {"outer.py": "import side, os, PIL.Image, tokbench.result\n"})
-    found = identify(["outer"])
+    found = identify({"outer": ""})
     assert set(found.modules) == {"outer"}
     assert found.packages == {"Distributed-Side": "1.2", "pillow": metadata.version("pillow")}
     write(outside, {"outer.py": "import beyond\n"})
-    assert set(identify(["outer"]).modules) == {"outer", "beyond"}
+    assert set(identify({"outer": ""}).modules) == {"outer", "beyond"}
 
 
 def test_a_network_of_a_library_names_the_library(tmp_path: Path) -> None:

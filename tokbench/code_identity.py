@@ -19,13 +19,13 @@ import importlib.util
 import os
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import metadata
 from importlib.machinery import EXTENSION_SUFFIXES, PathFinder
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -66,39 +66,58 @@ _DIGESTS: WeakKeyDictionary[ModuleType, str] = WeakKeyDictionary()
 file changes nothing in this process."""
 
 
-def identify(names: Iterable[str], appeared: Iterable[str] = (), covered: Sequence[Path] = ()) -> CodeIdentity:
+def identify(names: Mapping[str, str], appeared: Iterable[str] = (), covered: Sequence[Path] = ()) -> CodeIdentity:
     """The identity of the code that some modules consist of and import.
 
-    names: the modules to start with. appeared: further modules, of which those that are not installed count. covered:
-    folders whose files other hashes cover already; what they import counts. Modules that cannot be found are left out:
-    code that needs them would have failed.
+    names: the modules to start with, each with its file, which may be empty where the import system knows it. appeared:
+    further modules, of which those that are not installed count. covered: folders whose files other hashes cover
+    already; what they import counts. Modules that cannot be found are left out: code that needs them would have failed.
     """
-    return _Search([folder.resolve() for folder in covered]).run(names, appeared)
+    return _Search([folder.resolve() for folder in covered], names).run(appeared)
 
 
-def modules_of(model: Any) -> set[str]:
-    """The names of the modules that define the classes of a model, of its attributes and of all their submodules."""
+def modules_of(model: Any) -> dict[str, str]:
+    """The modules that define the classes of a model, of its attributes and of all their submodules, as `identify`
+    takes them, and the modules and functions among the attributes."""
     from torch import nn
 
     held = [model, *vars(model).values()] if hasattr(model, "__dict__") else [model]
-    kinds = {type(part) for part in held}
+    kinds, found = {type(part) for part in held}, dict[str, str]()
     for part in held:
         if isinstance(part, nn.Module):
             kinds.update(type(module) for module in part.modules())
-    named = {getattr(base, "__module__", None) for kind in kinds for base in kind.__mro__}
-    return {name for name in named if isinstance(name, str)}
+        elif isinstance(part, ModuleType):
+            found[part.__name__] = ""
+        elif isinstance(part, FunctionType | type):
+            found[part.__module__] = ""
+    for kind in {base for own in kinds for base in own.__mro__}:
+        name = getattr(kind, "__module__", None)
+        if isinstance(name, str):
+            found[name] = found.get(name) or _file_of(kind, name)
+    return found
+
+
+def _file_of(kind: type, module: str) -> str:
+    """The file of a class whose module was loaded by its path and is not among the imported ones; empty for others."""
+    if module in sys.modules:
+        return ""
+    methods = [part for part in vars(kind).values() if isinstance(part, FunctionType)]
+    files = [method.__code__.co_filename for method in methods if method.__module__ == module]
+    return next((file for file in files if os.path.isfile(file)), "")
 
 
 class _Search:
-    def __init__(self, covered: Sequence[Path]) -> None:
-        self.covered = covered
-        self.located: dict[str, _Module | None] = {}
+    def __init__(self, covered: Sequence[Path], names: Mapping[str, str]) -> None:
+        self.covered, self.names = covered, names
+        self.located: dict[str, _Module | None] = {
+            name: _Module(name, os.path.abspath(file)) for name, file in names.items() if file
+        }
         self.files: dict[str, dict[str, _File]] = {}
         self.packages: dict[str, str] = {}
         self.walked: set[str] = set()
 
-    def run(self, names: Iterable[str], appeared: Iterable[str]) -> CodeIdentity:
-        waiting, seen = [*names, *filter(self.at_hand, appeared)], set[str]()
+    def run(self, appeared: Iterable[str]) -> CodeIdentity:
+        waiting, seen = [*self.names, *filter(self.at_hand, appeared)], set[str]()
         while waiting:
             name = waiting.pop()
             if name in seen:
@@ -107,7 +126,8 @@ class _Search:
             parent = name.rpartition(".")[0]
             if parent:
                 waiting.append(parent)  # importing a module runs the packages around it
-                if (around := self.locate(parent)) is None or (around.file and not self.may_change(around)):
+                around = self.locate(parent)
+                if around is not None and around.file and not self.may_change(around):
                     continue
             module = self.locate(name)
             if module is None or module.file is None:

@@ -249,7 +249,7 @@ def _load_variant(name: str, asked: str, toml: Path, device: str, allow_download
         variant, module = open_variant(name, toml, allow_download)
         if not hasattr(module, "load"):
             raise AdapterError(f"{module.__file__} has no function load(variant, device)")
-        own = identify([module.__name__], covered=[toml.parent])  # hashed before a load that may take minutes
+        own = identify({module.__name__: ""}, covered=[toml.parent])  # hashed before a load that may take minutes
         with observed(own.packages) as loading:
             model = guarded(name, lambda: module.load(variant, device))
     finally:
@@ -284,7 +284,8 @@ def _used(
     folders: Sequence[Path],
 ) -> CodeIdentity:
     """The code outside an adapter's folder: what it imports itself, and what the adapters that it is made of need."""
-    found = identify({module.__name__, *variant.imported, *modules_of(model)}, appeared, folders)
+    names = modules_of(model) | dict.fromkeys([module.__name__, *variant.imported], "")
+    found = identify(names, appeared, folders)
     modules, packages = dict(found.modules), dict(found.packages)
     for part in parts:
         if part.used is not None:
