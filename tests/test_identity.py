@@ -259,6 +259,16 @@ def test_code_is_the_same_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.M
     assert identify({"outer": ""}).modules != {"outer": found[0].modules["outer"]}
 
 
+def test_what_functions_of_a_package_import(outside: Path) -> None:
+    """Its own parts count by being in it; what lies outside it counts by the import."""
+    inner = {"outer/__init__.py": "def f():\n    import beyond, outer.lazy\n", "outer/lazy.py": "import side\n"}
+    write(outside, {**inner, "beyond.py": "", "side.py": ""})
+    before = identify({"outer": ""})
+    assert set(before.modules) == {"outer", "beyond"}
+    write(outside, {"outer/lazy.py": "import side, os\n"})
+    assert identify({"outer": ""}).modules["outer"] != before.modules["outer"]
+
+
 def test_data_beside_code_is_not_looked_into(outside: Path) -> None:
     write(outside, {"outer/__init__.py": "", "outer/results/run1/made.py": "x = 1\n", "outer/notes.txt": "a"})
     before = identify({"outer": ""})
@@ -312,11 +322,12 @@ def test_what_a_file_imports(tmp_path: Path) -> None:
         "import_module('.relative', 'x'); import_module(name)\n"
     )
     found = imported_names("pkg.sub.a", False, str(file))
-    assert found == {
+    assert found.at_once == {
         "__future__", "__future__.annotations", "a.b.c", "os", "pkg.sub", "pkg.sub.near", "pkg.far", "pkg.far.thing",
-        "here", "other", "perhaps", "instead", "deep", "case", "by.name", "old",
+        "here", "other", "perhaps", "instead", "case", "by.name", "old",
     }  # fmt: skip
-    assert "pkg.sub.a.near" in imported_names("pkg.sub.a", True, str(file))
+    assert found.later == {"deep"}
+    assert "pkg.sub.a.near" in imported_names("pkg.sub.a", True, str(file)).at_once
 
 
 def test_installed_packages_are_named_by_their_version(outside: Path, tmp_path: Path, monkeypatch) -> None:

@@ -5,7 +5,8 @@ version then says what it holds. Every other module outside the standard library
 any time, editable installs included, so its files are hashed. Modules are found in three ways, and nothing is
 imported to find them:
 
-- the import statements of the code, functions included, followed through every file that is not installed;
+- the import statements of the code, functions included, followed through every file that is not installed (of a
+  package that is not installed, through the parts that were imported);
 - the modules that appeared while the adapter was loaded, which covers names that are made up at run time;
 - the files of the classes of a model and of all its submodules.
 
@@ -133,9 +134,15 @@ class _Search:
             if module is None or module.file is None:
                 continue
             if self.may_change(module):
-                if not self.is_covered(module.file):
-                    self.take(module)
-                waiting += imported_names(name, bool(module.folders), module.file)
+                whole = not self.is_covered(module.file) and self.take(module)
+                top = name.partition(".")[0]
+                # All parts of a package are hashed. Those that were not imported with it can be thousands, too many to
+                # be parsed: an editable install of a large library.
+                if whole and top in sys.modules and name not in sys.modules and name not in self.names:
+                    continue
+                imports = imported_names(name, bool(module.folders), module.file)
+                waiting += imports.at_once
+                waiting += [later for later in imports.later if not (whole and f"{later}.".startswith(f"{top}."))]
             elif not _is_standard(module.file) and not module.file.startswith(_TOKBENCH):
                 self.packages |= _distributions(name.partition(".")[0], module.file)
         changed: list[str] = []
@@ -187,8 +194,9 @@ class _Search:
         file = module.file
         return not (_is_standard(file) or _is_installed(file) or file.startswith(_TOKBENCH))
 
-    def take(self, module: _Module) -> None:
-        """Note the file of a module, or all files of the outermost package around it that has code of its own."""
+    def take(self, module: _Module) -> bool:
+        """Note the file of a module, or all files of the outermost package around it that has code of its own; whether
+        there is such a package."""
         parts = module.name.split(".")
         chain = (self.locate(".".join(parts[:count])) for count in range(1, len(parts) + 1))
         outer = next(part for part in chain if part is not None and part.file is not None)
@@ -200,6 +208,7 @@ class _Search:
             for folder in outer.folders:
                 files |= {file: _File(outer.name, os.path.relpath(file, folder)) for file in _tree(folder)}
         files.setdefault(module.file or "", _File(module.name, os.path.basename(module.file or "")))
+        return bool(outer.folders)
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,20 @@ import os
 import warnings
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 _BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 
 
-def imported_names(module: str, is_package: bool, file: str) -> frozenset[str]:
-    """The absolute names that a module may import, in functions too; relative ones are resolved against its name.
+class Imports(NamedTuple):
+    """Names that a module imports when it is imported itself, and `later`: those that its functions import."""
+
+    at_once: frozenset[str] = frozenset()
+    later: frozenset[str] = frozenset()
+
+
+def imported_names(module: str, is_package: bool, file: str) -> Imports:
+    """The absolute names that a module may import; relative ones are resolved against its name.
 
     `from a import b` gives both `a` and `a.b`, of which the second need not be a module. What is only imported for type
     checkers is left out. A file that vanished, is no Python source or does not parse imports nothing.
@@ -20,14 +28,14 @@ def imported_names(module: str, is_package: bool, file: str) -> frozenset[str]:
     try:
         state = os.stat(file)
     except OSError:
-        return frozenset()
+        return Imports()
     if not file.endswith(".py"):
-        return frozenset()
+        return Imports()
     return _names(module if is_package else module.rpartition(".")[0], file, state.st_mtime_ns, state.st_size)
 
 
 @lru_cache(maxsize=4096)
-def _names(package: str, file: str, changed: int, size: int) -> frozenset[str]:
+def _names(package: str, file: str, changed: int, size: int) -> Imports:
     try:
         with open(file, "rb") as opened:
             text = opened.read()
@@ -35,32 +43,31 @@ def _names(package: str, file: str, changed: int, size: int) -> frozenset[str]:
             warnings.simplefilter("ignore")  # of the parser, about escapes in other people's strings
             tree = ast.parse(text)
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
-        return frozenset()
-    found: set[str] = set()
-    for node in _statements(tree):
+        return Imports()
+    found: tuple[set[str], set[str]] = set(), set()
+    for node, inside in _statements(tree):
         if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        else:
-            base = _absolute(package, node)
-            if base:
-                found.update([base, *(f"{base}.{alias.name}" for alias in node.names if alias.name != "*")])
+            found[inside].update(alias.name for alias in node.names)
+        elif base := _absolute(package, node):
+            found[inside].update([base, *(f"{base}.{alias.name}" for alias in node.names if alias.name != "*")])
     if b"import_module" in text or b"__import__" in text:
-        found.update(_literal_names(tree))
-    return frozenset(found)
+        found[0].update(_literal_names(tree))
+    return Imports(frozenset(found[0]), frozenset(found[1]))
 
 
-def _statements(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
-    """All import statements. Blocks of statements are descended into, but not expressions, which are most of a file."""
-    waiting: list[ast.AST] = [tree]
+def _statements(tree: ast.Module) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
+    """All import statements, and whether they are inside a function. Blocks of statements are descended into, but not
+    expressions, which are most of a file."""
+    waiting: list[tuple[ast.AST, bool]] = [(tree, False)]
     while waiting:
-        node = waiting.pop()
+        node, inside = waiting.pop()
         if isinstance(node, ast.Import | ast.ImportFrom):
-            yield node
+            yield node, inside
         elif isinstance(node, ast.If) and _called(node.test) == "TYPE_CHECKING":
-            waiting += node.orelse
+            waiting += [(child, inside) for child in node.orelse]
         else:
-            for block in _BLOCKS:
-                waiting += getattr(node, block, ())
+            below = inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            waiting += [(child, below) for block in _BLOCKS for child in getattr(node, block, ())]
 
 
 def _absolute(package: str, node: ast.ImportFrom) -> str | None:
