@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tokbench.adapter_facts import check_adapter, differences
 from tokbench.errors import ResultError
 from tokbench.files import locked, write_atomically
 from tokbench.halves import INFINITY, Replicates
@@ -98,28 +99,35 @@ class Result:
         facts = {name: getattr(self, name) for name in _FIELDS}
         return facts | ({"error": self.error} if self.error else {})
 
-    @property
-    def identity(self) -> tuple[Any, ...]:
-        """What two runs under one key must agree on for their metrics to belong together."""
-        told = self.provenance
-        adapter = {key: value for key, value in told["adapter"].items() if key not in ("source", "fitted")}
-        data, protocol = told["data"]["sha256"], told["protocol"]["sha256"]
-        return data, protocol, json.dumps(adapter, sort_keys=True), *(told[key] for key in _RUN)
+    def differs_from(self, earlier: Result) -> list[str]:
+        """In what an earlier result of the same key was made otherwise, so that the numbers of the two do not belong
+        together: `code_sha256`, `module mymodel`, `package torch 2.13.0 -> 2.14.1`, `seed 0 -> 1`; empty where they do.
 
-    def save(self, out: Path) -> tuple[Path, bool]:
+        Results of earlier versions do not say which modules and packages they used; these are then not compared.
+        """
+        before, now = earlier.provenance, self.provenance
+        found = [key for key in ("data", "protocol") if before[key]["sha256"] != now[key]["sha256"]]
+        found += differences(before["adapter"], now["adapter"])
+        return found + [f"{key} {before[key]} -> {now[key]}" for key in _RUN if before[key] != now[key]]
+
+    def save(self, out: Path) -> tuple[Path, str]:
         """Write it below `out`, joined with the metrics of an earlier run of the same key.
 
-        Returns the path, and whether an earlier result was replaced since its data, weights, seed or protocol differ.
+        Returns the path, and why an earlier result was replaced instead of joined: in what it was made otherwise, and
+        which of its metrics the file no longer holds. Empty where nothing was replaced.
         """
         target = out / self.path
         with locked(target.parent):
             return target, self._save(target)
 
-    def _save(self, target: Path) -> bool:
-        replaced, earlier = False, None
+    def _save(self, target: Path) -> str:
+        replaced, earlier = "", None
         if target.exists():
             earlier = load(target)
-            replaced = earlier.identity != self.identity
+            if unlike := self.differs_from(earlier):
+                lost = [name for name in earlier.metrics if name not in self.metrics]
+                gone = f"; the file no longer holds {', '.join(lost)}" if lost else ""
+                replaced = f"it was made with other {', '.join(unlike)}{gone}"
         joined = self if earlier is None or replaced else _join(earlier, self)
         beside = target.with_suffix(".npz")
         arrays = joined.per_image | {
@@ -326,6 +334,7 @@ def _check_provenance(told: dict[str, Any], path: Path, must: Callable[[bool, st
     for number, ways in told["metrics"].items():
         texts = isinstance(ways, dict) and all(isinstance(text, str) for text in ways.values())
         must(texts, f"provenance.metrics.{number}", "an object of texts", ways)
+    check_adapter(told["adapter"], must)
     source = told["adapter"].get("source", "")
     must(isinstance(source, str), "provenance.adapter.source", "text", source)
     published = told["protocol"].get("published", {})

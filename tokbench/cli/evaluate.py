@@ -231,8 +231,7 @@ def eval_(
         for result in results:
             try:
                 path, replaced = result.save(out)
-                changed = " (replaced: its data, protocol, code, weights or settings had changed)" if replaced else ""
-                say(f"wrote {path}{changed}")
+                say(f"wrote {path}{f' (replaced an earlier result: {replaced})' if replaced else ''}")
                 if result.journal is not None:
                     result.journal.discard()
             except TokbenchError as error:
