@@ -87,8 +87,8 @@ def make(
     for name, reason in dataset.bad:
         say(f"bad image {name}: {reason}")
     made.save(out)
-    size = f" of {made.width}x{made.height} px" if made.size else ""
-    click.echo(f"wrote {out}: {made.count:,} images{size}, layers {', '.join(wanted)}")
+    sized = f" of {made.width}x{made.height} px" if made.size else ""
+    click.echo(f"wrote {out}: {made.count:,} images{sized}, layers {', '.join(wanted)}")
     if dataset.bad:
         sys.exit(1)
 
