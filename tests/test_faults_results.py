@@ -103,7 +103,8 @@ def test_a_whole_result_loads(tmp_path: Path) -> None:
         ("provenance/reference/count", -1), ("provenance/reference/width", 0), ("provenance/reference/height", 8.5),
         ("provenance/reference/dataset", 3), ("provenance/reference/protocol", ["tokbench"]),
         ("provenance/reference/original", "yes"), ("provenance/reference/stated", "size"),
-        ("provenance/reference/mismatch", [3]), ("provenance/protocol/reference", 3), ("provenance/seed", "0"), ("provenance/seed", [0]),
+        ("provenance/reference/mismatch", [3]), ("provenance/protocol/reference", 3),
+        ("provenance/seed", "0"), ("provenance/seed", [0]),
         ("provenance/seed", ...), ("provenance/precision", 32), ("provenance/device", {}), ("provenance/versions", "2"),
         ("provenance/adapter/range", 1e301), ("skipped/lpips", "\ud800"),
     ],
@@ -199,7 +200,8 @@ def test_no_result_is_written_outside_the_results_folder(tmp_path: Path) -> None
         ('{"count": true}', "'count'"), ('{"count": -1}', "'count'"), ("[" * 100_000, "not a readable"),
         ('{"width": 0, "height": 8}', "'width'"), ('{"width": 8, "height": "8"}', "'height'"),
         ('{"width": 8}', "'width' and 'height'"), ('{"preparation": "crop"}', "'preparation'"),
-        ('{"preparation": {"crop": [1]}}', "'preparation'"), ('{"weights": {}}', "'weights'"), ('{"protocol_sha256": []}', "'protocol_sha256'"),
+        ('{"preparation": {"crop": [1]}}', "'preparation'"), ('{"weights": {}}', "'weights'"),
+        ('{"protocol_sha256": []}', "'protocol_sha256'"),
     ],
 )  # fmt: skip
 def test_statistics_that_say_nonsense_of_themselves_are_named(tmp_path: Path, told: str, complaint: str) -> None:
