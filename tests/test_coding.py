@@ -76,7 +76,7 @@ def test_range_ans_costs_what_the_frequencies_say() -> None:
     symbols = np.random.default_rng(0).choice(5, 200_000, p=frequencies / 2**ans.PRECISION)
     ideal = float((ans.PRECISION - np.log2(frequencies))[symbols].sum())
     width = ans.lanes(len(symbols))
-    assert width == 24
+    assert width == 3
     assert ideal <= 8 * len(ans.encode([(symbols, frequencies)], width)) <= 1.001 * ideal + 64 * width
 
 
@@ -123,7 +123,7 @@ def test_order0_gives_back_any_codes(size: int, fitted: int, count: int, narrow:
 @given(
     sets=st.lists(st.tuples(st.sampled_from(SIZES), st.integers(0, 60), st.integers(0, 60)), max_size=6),
     seed=st.integers(0, 2**32 - 1),
-    lane=st.sampled_from([1, 7, 2**13]),
+    lane=st.sampled_from([1, 7, 2**16]),
 )
 def test_sets_of_codes_share_one_stream(sets: list[tuple[int, int, int]], seed: int, lane: int) -> None:
     """Each comes back by its own model, also where codes that were never seen need digits of their own."""
@@ -145,7 +145,7 @@ def test_many_groups_cost_no_more_than_their_codes(count: int) -> None:
     groups = [(drawn(at, 40 + at, 32 * count), drawn(at + 99, 40 + at, 32 * count), 64) for at in range(16)]
     ideal = sum(counted_bits(*one) for one in groups)
     taken, _ = coding.order0(groups)
-    assert ideal * 0.9999 <= 8 * taken <= 1.0002 * ideal + 64 * max(1, 16 * 32 * count // 2**13)
+    assert ideal * 0.9999 <= 8 * taken <= 1.0002 * ideal + 64
     apart = sum(coding.order0([one])[0] for one in groups)
     assert 8 * (apart - taken) > 15 * 32 - 64
 

@@ -20,8 +20,9 @@ PRECISION = 24
 _LEAST = np.uint64(1 << 31)
 """States lie in [2^31, 2^63): 2^7 above the precision, so that a symbol costs what its frequency says, to 0.1 %."""
 
-_LANE = 2**13
-"""Symbols to a lane. A lane costs 32 to 64 bits beyond its symbols' own."""
+_LANE = 2**16
+"""Symbols to a lane. A lane costs 32 to 64 bits beyond its symbols' own: at most a thousandth of a bit a symbol, where
+there are so many. Each step of all lanes takes some microseconds, so that a stream takes seconds at most."""
 
 
 class NotLossless(TokbenchError):
@@ -29,7 +30,7 @@ class NotLossless(TokbenchError):
 
 
 def lanes(count: int) -> int:
-    """How many lanes a stream of about `count` symbols has: one for each 8,192 of them, and at least one."""
+    """How many lanes a stream of about `count` symbols has: one for each 65,536 of them, and at least one."""
     return max(1, count // _LANE)
 
 

@@ -115,7 +115,7 @@ def order0(sets: Sequence[tuple[np.ndarray, np.ndarray, int]]) -> tuple[int, lis
     """Bytes that sets of codes really take, all in one stream, and their models. Raises NotLossless.
 
     A set is the codes (m,) that its model is fitted on, those (n,) that are coded, and out of how many they are. The
-    models' own bytes are not counted. What the stream costs beyond its codes, at most 64 bits for each 8,192 of them
+    models' own bytes are not counted. What the stream costs beyond its codes, at most 64 bits for each 65,536 of them
     and at least once, is paid once for all sets.
     """
     models = [Order0.fit(fitted_on, size) for fitted_on, _, size in sets]

@@ -20,7 +20,7 @@ VOCABULARY = 4096
 
 class Coding(Codes):
     """`order0_bits_per_image`: the bytes of a static entropy coder, times 8, with a model for each stream and group.
-    All of them share one stream of bytes: what that costs beyond the codes' own (at most 64 bits for every 8,192 codes
+    All of them share one stream of bytes: what that costs beyond the codes' own (at most 64 bits for every 65,536 codes
     of the set, and at least once) does not grow with the number of streams and groups.
     `bpe_tokens_per_image` and `bpe_bits_per_image`: tokens of byte-pair encoding, of log2 of their number each. An
     image is one row of bytes, stream after stream; a code takes 1 byte where K <= 256, else 2, 4 or 8.
