@@ -104,7 +104,7 @@ def evaluate(
         if isinstance(stream, Dataset):
             refuse_empty(stream)
         if statistics is not None:
-            told["reference"] = {"file": statistics.name, "sha256": statistics.sha256, "count": statistics.count}
+            told["reference"] = statistics.described(stream.protocol, stream.shape)
         total, measured = sum(len(run.metrics) for run in runs if run.error is None), 0
 
         def count(name: str) -> None:
@@ -267,7 +267,7 @@ def _about(
         "step": run.step.told,
         "metrics": sorted(names),
         "networks": layers,
-        "statistics": statistics.sha256 if statistics else None,
+        "statistics": statistics.key if statistics else None,
         "hardware": describe(networks.device).partition(",")[0],
         "tokbench": code_of(Path(tokbench.__file__).parent),
         "versions": {package: importlib.metadata.version(package) for package in _VERSIONS},

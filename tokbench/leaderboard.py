@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from tokbench.against import against
 from tokbench.cells import CAVEAT, EXTENSIONS, of_one, plain
 from tokbench.errors import NoResults
 from tokbench.halves import INFINITY
@@ -320,20 +321,20 @@ def legend(results: Sequence[Result]) -> str:
 
 
 def context(results: Sequence[Result]) -> str:
-    """N, size, protocol and hashes of results that belong together."""
+    """N, size, protocol and hashes of results that belong together, and the reference where it is not their crops."""
     told = results[0].provenance
     counts = " or ".join(f"{count:,}" for count in sorted({result.num_images for result in results}))
     size = f"{told['data']['width']}x{told['data']['height']} px"
     what = f"{counts} images of {size}"
     if results[0].task.startswith("generate"):
-        against = f"{told['data']['available']:,} images of {results[0].dataset}"
-        if reference := told.get("reference"):
-            against = f"the statistics file {reference['file']}"
-        what = f"{counts} samples of {size} against {against}, unpaired"
+        reference = f"{told['data']['available']:,} images of {results[0].dataset}"
+        if "reference" in told:
+            reference = f"the statistics file {told['reference']['file']}"
+        what = f"{counts} samples of {size} against {reference}, unpaired"
     return (
         f"{what}, "
         f"protocol `{told['protocol']['name']}` ({told['protocol']['sha256'][:8]}), "
-        f"pixels {told['data']['sha256'][:8]}."
+        f"pixels {told['data']['sha256'][:8]}.{against(results)}"
     )
 
 

@@ -17,9 +17,13 @@ from tokbench.tokenizer import Generator
 
 
 def describe_protocol(protocol: Protocol) -> dict[str, Any]:
-    """What a result must say of its protocol: name, hash, and what its authors use."""
+    """What a result must say of its protocol: name, hash, what its authors use, and whether whole
+    files are what distributions are compared with."""
     published = {key: value for key in ("size", "num_images") if (value := getattr(protocol.published, key))}
-    return {"name": protocol.name, "sha256": protocol.sha256} | ({"published": published} if published else {})
+    told: dict[str, Any] = {"name": protocol.name, "sha256": protocol.sha256}
+    if protocol.reference == "original":  # tables must say so
+        told["reference"] = protocol.reference
+    return told | ({"published": published} if published else {})
 
 
 def describe_adapter(adapter: Loaded) -> dict[str, Any]:

@@ -328,6 +328,11 @@ def _check_provenance(told: dict[str, Any], path: Path, must: Callable[[bool, st
             raise ResultError(f"{path}: provenance.{part} must hold {', '.join(keys)}")
         for key, (holds, be) in keys.items():
             must(holds(told[part][key]), f"provenance.{part}.{key}", be, told[part][key])
+    for key, (holds, be) in _REFERENCE.items():
+        value = told.get("reference", {}).get(key)
+        must(value is None or holds(value), f"provenance.reference.{key}", be, value)
+    compared = told["protocol"].get("reference", "")
+    must(isinstance(compared, str), "provenance.protocol.reference", "text", compared)
     for key in ("precision", "device"):
         must(isinstance(told[key], str), f"provenance.{key}", "text", told[key])
     must(isinstance(told["metrics"], dict), "provenance.metrics", "an object", told["metrics"])
@@ -394,3 +399,10 @@ _PARTS: dict[str, dict[str, _Test]] = {
     "versions": {},
 }
 """What provenance must hold. Hashes are parts of file names, too."""
+
+_TEXTS: _Test = (lambda value: isinstance(value, list) and all(isinstance(text, str) for text in value), "texts")
+_REFERENCE: dict[str, _Test] = {
+    "count": (_is_count, "a count"), "width": _SIDE, "height": _SIDE, "dataset": _TEXT, "protocol": _TEXT,
+    "original": (lambda value: isinstance(value, bool), "true or false"), "stated": _TEXTS, "mismatch": _TEXTS,
+}  # fmt: skip
+"""What provenance may say of a statistics file; null, or not there, is not known."""

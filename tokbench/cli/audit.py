@@ -18,6 +18,7 @@ from tokbench.cli.options import (
     limit_option,
     progress_bar,
     reference_is_option,
+    reference_mismatch_option,
     reference_option,
     root_option,
     say,
@@ -38,6 +39,7 @@ from tokbench.errors import UsageError
 @size_option
 @reference_option
 @reference_is_option
+@reference_mismatch_option
 @batch_size_option
 @device_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
@@ -54,6 +56,7 @@ def audit(
     size: int | None,
     reference: Path | None,
     reference_is: str | None,
+    reference_mismatch: str | None,
     batch_size: int,
     device: str | None,
     seed: int,
@@ -67,6 +70,7 @@ def audit(
     are ranked by how close they come. Give --reference for those that compare with a statistics file.
     """
     from tokbench import claims, metrics
+    from tokbench.against import file
     from tokbench.audit import PRESENT
     from tokbench.audit import audit as run
     from tokbench.dataset import open_dataset
@@ -82,7 +86,7 @@ def audit(
     if others := [name for name in names if name not in metrics.METRICS or not metrics.METRICS[name].reads]:
         raise UsageError(f"no protocol changes {', '.join(others)}")
     device = choose_device(device)
-    statistics = load_statistics(reference).assumed(reference_is) if reference else None
+    statistics = load_statistics(reference).assumed(reference_is).allowing(reference_mismatch) if reference else None
     dataset = open_dataset(data, TOKBENCH, size, limit, root, split=split)
     say_left_out(dataset)
     with redirect_stdout(sys.stderr), progress_bar() as progress:
@@ -113,9 +117,14 @@ def audit(
     else:
         assert dataset.shape is not None
         height, width = dataset.shape
+        compared = "".join(
+            f" Protocol {protocol.name} compares with {file(statistics.described(protocol, dataset.shape))}."
+            for protocol in [row.choice.protocol for row in rows]
+            if statistics is not None and protocol.reference == "statistics"
+        )
         click.echo(
             f"{loaded.name} on {dataset.name}: {count:,} images of {width}x{height} px, pixels {dataset.sha256[:8]}. "
-            "In brackets: the change from the default. ± is half of the 95 % interval over images.\n"
+            f"In brackets: the change from the default. ± is half of the 95 % interval over images.{compared}\n"
         )
         click.echo(claims.audit_table(rows, names, count), nl=False)
         if claim_made:

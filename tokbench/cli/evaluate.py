@@ -26,6 +26,7 @@ from tokbench.cli.options import (
     progress_bar,
     protocol_option,
     reference_is_option,
+    reference_mismatch_option,
     reference_option,
     root_option,
     say,
@@ -56,6 +57,7 @@ from tokbench.suites import SUITES
 @protocol_option
 @reference_option
 @reference_is_option
+@reference_mismatch_option
 @click.option(
     "--task",
     type=click.Choice(["reconstruct", "truncate", "perturb", "generate"]),
@@ -106,6 +108,7 @@ def eval_(
     protocol: str,
     reference: Path | None,
     reference_is: str | None,
+    reference_mismatch: str | None,
     task: str,
     tokens: str | None,
     anchor: Anchor | None,
@@ -246,10 +249,10 @@ def eval_(
             statistics = load_statistics(reference) if reference else None
         else:
             statistics = statistics_of(data, "data" in given, reference)
-        if reference_is:
+        if reference_is or reference_mismatch:
             if statistics is None:
-                raise UsageError("--reference-is says what made a statistics file; give that too")
-            statistics = statistics.assumed(reference_is)
+                raise UsageError("--reference-is and --reference-mismatch are about a statistics file; give that too")
+            statistics = statistics.assumed(reference_is).allowing(reference_mismatch)
         streams: list[Dataset | Slots] = []
         if doing.paired:  # before adapters are loaded, which can take long
             streams = [open_dataset(name, rules, size, limit, root, follow_links, split) for name in names]

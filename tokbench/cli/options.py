@@ -53,8 +53,14 @@ reference_option = click.option(
 )
 reference_is_option = click.option(
     "--reference-is",
-    metavar="NETWORK:INPUT:PRECISION",
-    help="What made that file, where it does not say so, as in inception-2015-12-05:tf1:float32.",
+    metavar="NETWORK:INPUT:PRECISION[:SIZE[:PROTOCOL]]",
+    help="What made that file, where it does not say so, as in inception-2015-12-05:tf1:float32:256:adm. Without size "
+    "and protocol these are not checked, which the result and its tables say.",
+)
+reference_mismatch_option = click.option(
+    "--reference-mismatch",
+    metavar="size,protocol",
+    help="What of that file's images differs from this run's by intention; the result and its tables say so.",
 )
 device_option = click.option("--device", help="cpu, cuda, cuda:1 ... [default: cuda where there is one, else cpu].")
 download_option = click.option(

@@ -29,6 +29,7 @@ from tokbench.errors import UsageError
 if TYPE_CHECKING:
     from tokbench.protocol import Protocol
     from tokbench.readers.network import Network
+    from tokbench.statistics import Statistics
 
 _FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 
@@ -91,7 +92,8 @@ def make(
     for name, reason in dataset.bad:
         say(f"bad image {name}: {reason}")
     made.save(out)
-    click.echo(f"wrote {out}: {made.count:,} images, layers {', '.join(wanted)}")
+    sized = f" of {made.width}x{made.height} px" if made.size else ""
+    click.echo(f"wrote {out}: {made.count:,} images{sized}, layers {', '.join(wanted)}")
     if dataset.bad:
         sys.exit(1)
 
@@ -106,8 +108,9 @@ def show_(file: Path) -> None:
     for layer, (mean, covariance) in found.layers.items():
         click.echo(f"layer {layer}: {len(mean)} dimensions, mean {mean.mean():.6g}, trace {covariance.trace():.6g}")
     for key, value in found.facts().items():
+        told = ", ".join(f"{part} {choice}" for part, choice in value.items()) if isinstance(value, dict) else value
         if key != "layers":
-            click.echo(f"{key:10} {'not told' if value is None else value}")
+            click.echo(f"{key:10} {'not told' if told is None else told}")
     click.echo(f"{'sha256':10} {found.sha256}")
 
 
@@ -134,7 +137,8 @@ def verify(
     allow_download: bool,
     root: Path | None,
 ) -> None:
-    """Make a file's statistics again from its data and compare: exit status 1 where they differ by more than 1e-5."""
+    """Make a file's statistics again from its data, at its size and under its protocol, and compare: exit status 1
+    where they differ by more than 1e-5."""
     from tokbench.dataset import open_dataset
     from tokbench.metrics.frechet import frechet_distance
     from tokbench.protocol import load_protocol
@@ -150,6 +154,9 @@ def verify(
     rules = load_protocol(protocol or found.protocol or "tokbench")
     if found.protocol_sha256 not in (None, rules.sha256):
         raise UsageError(f"{file} was made under another protocol than today's {rules.name}; give that with --protocol")
+    if found.preparation and found.preparation != rules.reference_preparation:
+        raise UsageError(f"{file} was not made under protocol {rules.name}; give its own with --protocol")
+    size = _size(found, rules, size)
     reader = _reader(found.network, rules, device, allow_download)
     told = reader.told()
     for layer in found.layers:
@@ -170,10 +177,24 @@ def verify(
         differs |= max(mean, covariance) > TOLERANCE
     if found.data and found.data != again.data:
         click.echo(f"pixels: {found.data[:12]} in the file, {again.data and again.data[:12]} here")
+        if found.size is None and found.preparation is None:
+            click.echo("the file does not say of which size its images were; where it is not this one, give --size")
         differs = True
     click.echo("differs" if differs else "the same")
     if differs:
         sys.exit(1)
+
+
+def _size(found: Statistics, protocol: Protocol, asked: int | None) -> int | None:
+    """The size at which a file's images are prepared again: that which it says. Raises UsageError for another one."""
+    if found.size is None:
+        return asked
+    width, height = found.size
+    if asked is not None and found.size != (asked, asked):
+        raise UsageError(
+            f"{found.name} was made from images of {width}x{height} px, and --size {asked} gives others; leave it out"
+        )
+    return width if width == height and protocol.crop != "none" else None
 
 
 def _reader(name: str, protocol: Protocol, device: str | None, allow_download: bool) -> Network:

@@ -67,6 +67,7 @@ class Distribution(Metric):
             self._moments = self._statistics.moments(
                 network.name, told.get("input"), network.precision, network.sha256, layer
             )
+            self._statistics.check(protocol)
             self.compares = False
         self._rounding = protocol.rounding_of(protocol.features)
         self._side: Side = "original" if protocol.reference == "original" else "reference"
@@ -97,6 +98,9 @@ class Distribution(Metric):
         return not references.known(self._network, self._side, self._rounding, index, digests)
 
     def update(self, batch: Batch) -> None:
+        if self._statistics is not None:
+            height, width = batch.need("image").shape[2:]
+            self._statistics.check(self._protocol, (height, width))
         if self._paired:
             self.look(batch)
         super().update(batch)
