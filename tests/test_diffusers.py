@@ -264,6 +264,68 @@ def test_missing_tensors_are_not_made_up(saved) -> None:
         load(folder)
 
 
+def reconfigure(folder: Path, **changes: object) -> None:
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | changes))
+
+
+LEFT_OVER = {
+    "fewer layers": ("kl", {"up_block_types": ["UpDecoderBlock2D"] * 3, "mid_block_add_attention": False}, 20),
+    "no quant_conv": ("kl", {"use_quant_conv": False, "use_post_quant_conv": False}, 4),
+    "fewer blocks": ("tiny", {"num_encoder_blocks": [1, 0]}, 8),
+    "no attention": ("movq", {"down_block_types": ["DownEncoderBlock2D"] * 3}, 10),
+}
+
+
+@pytest.mark.parametrize("case", LEFT_OVER)
+def test_tensors_that_the_network_has_no_place_for_are_refused(case: str, saved) -> None:
+    """The config of another network beside the weights: the library drops the rest and goes on."""
+    kind, changes, count = LEFT_OVER[case]
+    _, folder = saved(kind)
+    load(folder)
+    reconfigure(folder, **changes)
+    with pytest.raises(AdapterError, match=rf"holds {count} tensors that the \w+ of config\.json has no place for \("):
+        load(folder)
+
+
+def test_tensors_of_another_shape_are_refused(saved) -> None:
+    _, folder = saved("kl")
+    reconfigure(folder, latent_channels=8)
+    with pytest.raises(AdapterError, match=r"diffusers cannot load this AutoencoderKL .*(shape|size)"):
+        load(folder)
+
+
+def change(folder: Path, edit) -> None:
+    from safetensors.torch import load_file, save_file
+
+    path = folder / "diffusion_pytorch_model.safetensors"
+    save_file(edit(load_file(path)), path, metadata={"format": "pt"})
+
+
+def test_quantized_weights_are_refused(saved) -> None:
+    """Copied into a float32 network they would be whole numbers without their scale."""
+    _, folder = saved("kl")
+    change(folder, lambda state: {k: v.mul(100).to(torch.int8) if k.endswith("conv_in.weight") else v
+                                  for k, v in state.items()})  # fmt: skip
+    with pytest.raises(AdapterError, match=r"whole numbers in 2 of the AutoencoderKL's tensors, such as"):
+        load(folder)
+
+
+def test_names_that_the_library_renames_are_no_fault(saved, images: torch.Tensor) -> None:
+    """Attention as the first releases of diffusers saved it."""
+    _, folder = saved("kl")
+    before = load(folder).encode(images).tensor
+    old = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+
+    def renamed(name: str) -> str:
+        for new, first in old.items():
+            name = name.replace(new, first)
+        return name
+
+    change(folder, lambda state: {renamed(name): tensor for name, tensor in state.items()})
+    assert torch.equal(load(folder).encode(images).tensor, before)
+
+
 def test_a_truncated_file_is_named(saved) -> None:
     _, folder = saved("kl")
     path = folder / "diffusion_pytorch_model.safetensors"

@@ -35,7 +35,10 @@ def facts() -> dict[str, Any]:
             "data": {"sha256": "d" * 64, "width": 8, "height": 8, "own_size": 8, "limit": None, "available": 4},
             "protocol": {"name": "tokbench", "sha256": "b" * 64, "published": {"size": 256, "num_images": 50000}},
             "metrics": {"rfid": {"network": "n", "sha256": "e" * 64}},
-            "reference": {"file": "s.npz", "sha256": "f" * 64, "count": 10},
+            "reference": {
+                "file": "s.npz", "sha256": "f" * 64, "count": 10, "width": 8, "height": 8, "dataset": None,
+                "protocol": "tokbench", "original": True, "stated": ["size"], "mismatch": ["protocol"],
+            },
             "seed": 0, "precision": "float32", "device": "cpu", "versions": {"torch": "2"},
         },
     }  # fmt: skip
@@ -96,7 +99,12 @@ def test_a_whole_result_loads(tmp_path: Path) -> None:
         ("provenance/protocol/published", 3), ("provenance/protocol/published/size", "256"),
         ("provenance/metrics", []), ("provenance/metrics/rfid", "n"), ("provenance/metrics/rfid/network", [1]),
         ("provenance/metrics/rfid/network", 3), ("provenance/reference", 3), ("provenance/reference/sha256", "../x"),
-        ("provenance/reference/file", None), ("provenance/seed", "0"), ("provenance/seed", [0]),
+        ("provenance/reference/file", None), ("provenance/reference/count", "10"),
+        ("provenance/reference/count", -1), ("provenance/reference/width", 0), ("provenance/reference/height", 8.5),
+        ("provenance/reference/dataset", 3), ("provenance/reference/protocol", ["tokbench"]),
+        ("provenance/reference/original", "yes"), ("provenance/reference/stated", "size"),
+        ("provenance/reference/mismatch", [3]), ("provenance/protocol/reference", 3),
+        ("provenance/seed", "0"), ("provenance/seed", [0]),
         ("provenance/seed", ...), ("provenance/precision", 32), ("provenance/device", {}), ("provenance/versions", "2"),
         ("provenance/adapter/range", 1e301), ("skipped/lpips", "\ud800"),
     ],
@@ -190,7 +198,10 @@ def test_no_result_is_written_outside_the_results_folder(tmp_path: Path) -> None
         ("[]", "must hold a JSON object"), ("{", "not a readable"), ('{"layers": 3}', "'layers'"),
         ('{"layers": [3]}', "'layers'"), ('{"network": 3}', "'network'"), ('{"count": "x"}', "'count'"),
         ('{"count": true}', "'count'"), ('{"count": -1}', "'count'"), ("[" * 100_000, "not a readable"),
-        ('{"weights": {}}', "'weights'"), ('{"protocol_sha256": []}', "'protocol_sha256'"),
+        ('{"width": 0, "height": 8}', "'width'"), ('{"width": 8, "height": "8"}', "'height'"),
+        ('{"width": 8}', "'width' and 'height'"), ('{"preparation": "crop"}', "'preparation'"),
+        ('{"preparation": {"crop": [1]}}', "'preparation'"), ('{"weights": {}}', "'weights'"),
+        ('{"protocol_sha256": []}', "'protocol_sha256'"),
     ],
 )  # fmt: skip
 def test_statistics_that_say_nonsense_of_themselves_are_named(tmp_path: Path, told: str, complaint: str) -> None:

@@ -10,7 +10,7 @@ from tokbench.batch import Batch
 from tokbench.errors import NotApplicable
 from tokbench.halves import Halves
 from tokbench.metrics.frechet import SPLITS, Frechet, distance_of_sets, frechet_distance
-from tokbench.metrics.kid import KID
+from tokbench.metrics.kid import KID, squared_mmd
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -103,8 +103,10 @@ def test_kid_on_more_than_a_subset_equals_torch_fidelity(networks) -> None:
     for start, end in ((700, 1200), (0, 700)):  # shards in any order
         metric.references.add(torch.arange(start, end), {"768": a[start:end].numpy()})
         metric.rows.add(torch.arange(start, end), {"image": b[start:end].numpy()})
-    expected = kid.kid_features_to_metric(a, b, kid_subsets=100, kid_subset_size=1000, rng_seed=2020, verbose=False)
-    assert metric.compute()["kid_768"] == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-9)
+    for kind, error in ((torch.float64, 1e-12), (torch.float32, 2e-6)):
+        given = {"kid_subsets": 100, "kid_subset_size": 1000, "rng_seed": 2020, "verbose": False}
+        expected = kid.kid_features_to_metric(a.to(kind), b.to(kind), **given)["kernel_inception_distance_mean"]
+        assert metric.compute()["kid_768"] == pytest.approx(expected, abs=error)
 
 
 def test_kid_of_more_than_a_subset_has_an_interval(networks) -> None:
@@ -132,19 +134,32 @@ def test_one_image_is_refused(networks, photos: torch.Tensor) -> None:
         metric.compute()
 
 
+def unbiased(x: np.ndarray, y: np.ndarray) -> float:
+    """The kernel distance as its authors write it, in as many digits as NumPy has."""
+    x, y = x.astype(np.longdouble), y.astype(np.longdouble)
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return (a @ b.T / x.shape[1] + 1) ** 3
+
+    n = len(x)
+    within = sum((kernel(z, z).sum() - np.trace(kernel(z, z))) / (n * (n - 1)) for z in (x, y))
+    return float(within - 2 * kernel(x, y).mean())
+
+
 def test_kid_equals_the_unbiased_estimator(networks, photos: torch.Tensor, damaged: torch.Tensor) -> None:
     network = networks.get("inception-2015-12-05")
     metric = KID("kid_768", network, "768")
     metric.update(Batch(torch.arange(len(photos)), photos, damaged))
-    x, y = (network(images)["768"].double().numpy() for images in (photos, damaged))
+    x, y = (network(images)["768"].numpy() for images in (photos, damaged))
+    assert metric.compute()["kid_768"] == pytest.approx(unbiased(x, y), rel=0, abs=1e-12)
 
-    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return (a @ b.T / 768 + 1) ** 3
 
-    n = len(x)
-    within = sum((kernel(z, z).sum() - np.trace(kernel(z, z))) / (n * (n - 1)) for z in (x, y))
-    expected = within - 2 * kernel(x, y).mean()
-    assert metric.compute()["kid_768"] == pytest.approx(expected, abs=1e-5)
+def test_kid_keeps_the_digits_of_near_equal_sets(rng: np.random.Generator) -> None:
+    """Of features like Inception's, with a distance a thousandth of the kernels' mean; float32 is off by 1e-8 here."""
+    x = np.abs(rng.normal(0.4, 0.3, (200, 512))).astype(np.float32)
+    y = x + rng.normal(0, 0.02, x.shape).astype(np.float32)
+    assert squared_mmd(x, y) == pytest.approx(unbiased(x, y), rel=0, abs=1e-12)
+    assert squared_mmd(x[:2], y[:2]) == pytest.approx(unbiased(x[:2], y[:2]), rel=0, abs=1e-12)
 
 
 def test_independent_sets_are_halved_independently(networks, photos: torch.Tensor, damaged: torch.Tensor) -> None:

@@ -220,6 +220,55 @@ def test_other_tensors_are_refused(ready: Callable[[str], Path], root: Path) -> 
         load_adapter("tokenbridge.official-b6", root=root)
 
 
+UNUSED = {
+    "karl.official-small": {"gan_losses.": 1},
+    "robustok.official-xqgan8192": {"semantic_model.": 1},
+    "vitok.official-350m-f16x64": {},
+}
+
+
+@pytest.mark.parametrize("name", UNUSED)
+def test_tensors_that_only_training_needs_are_counted(name: str, ready: Callable[[str], Path], root: Path) -> None:
+    ready(name)
+    loaded = load_adapter(name, root=root)
+    assert loaded.unused == UNUSED[name]
+    assert loaded.in_part == {}
+
+
+def test_what_an_adapter_does_not_take_of_a_file_is_counted(ready: Callable[[str], Path], root: Path) -> None:
+    """WeTok's file holds each tensor twice, as it is and averaged, and two more: the step's decay and a loss's."""
+    file = ready("wetok.official-ratio48")
+    held = torch.load(file, weights_only=True)["state_dict"]
+    averaged = [name for name in held if name.startswith("model_ema.") and name != "model_ema.decay"]
+    loaded = load_adapter("wetok.official-ratio48", root=root)
+    name = next(iter(read_variant(adapter_files(root)["wetok.official-ratio48"])["weights"].values()))[0]["file"]
+    assert loaded.unused == {name: len(held) - len(averaged)}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_authors_code_is_part_of_the_identity(name: str, ready: Callable[[str], Path], root: Path) -> None:
+    """Any of their files that the adapter imports, in whatever way."""
+    ready(name)
+    used = load_adapter(name, root=root).used
+    assert used is not None
+    again = load_adapter(name, root=root).used
+    assert used == again
+    code = [module for module in sys.modules.values() if "/code/" in (getattr(module, "__file__", None) or "")]
+    tops = {module.__name__.partition(".")[0] for module in code} - {"stand_in"}
+    assert tops
+    assert set(used.modules) == tops
+    for module in code:
+        if module.__name__ == "stand_in" or not module.__file__:
+            continue
+        Path(module.__file__).write_bytes(Path(module.__file__).read_bytes() + b"\n")
+    for top in tops | {"stand_in"}:
+        for module in [module for module in sys.modules if f"{module}.".startswith(f"{top}.")]:
+            del sys.modules[module]
+    changed = load_adapter(name, root=root).used
+    assert changed is not None
+    assert all(changed.modules[top] != used.modules[top] for top in tops)
+
+
 class Harm:
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (Path("harm"),)

@@ -11,7 +11,6 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from tokbench.batch import Batch
 from tokbench.errors import NotApplicable
-from tokbench.halves import Halves
 from tokbench.metrics.codebook import Codebook
 from tokbench.metrics.psnr import PSNR
 from tokbench.metrics.rate import Rate
@@ -123,31 +122,6 @@ def test_codebook_by_hand() -> None:
     assert numbers == {
         "codebook_usage": 3 / 8, "perplexity": pytest.approx(2**1.5), "codebook_entropy": pytest.approx(1.5),
     }  # fmt: skip
-
-
-def test_codebook_on_halves_is_what_halves_give() -> None:
-    """Replicates are the numbers of a metric that saw only those images."""
-    indices = torch.randint(0, 9, (12, 4, 4), generator=torch.Generator().manual_seed(0)) * 1000
-    whole, halves = Codebook(), Halves("data", 12)
-    whole.update(Batch(torch.arange(12), tokens=Tokens.of_indices(indices, 10_000)))
-    replicates = whole.replicates(halves)
-    for i, half in list(enumerate(halves))[:3]:
-        part = Codebook()
-        part.update(Batch(torch.arange(6), tokens=Tokens.of_indices(indices[half], 10_000)))
-        for number, value in part.compute().items():
-            assert replicates[number].halves[i] == pytest.approx(value)
-
-
-def test_no_more_than_a_whole_codebook_is_used() -> None:
-    """Its halves use less of it, some less than others: an interval around all of it ends there."""
-    metric = Codebook()
-    codes = torch.arange(16).repeat(3).reshape(12, 4)[torch.randperm(12, generator=torch.Generator().manual_seed(0))]
-    metric.update(Batch(torch.arange(12), tokens=Tokens.of_indices(codes, 16)))
-    assert metric.compute()["codebook_usage"] == 1
-    made = metric.replicates(Halves("data", 12))
-    whole = made["codebook_usage"].interval(1.0, 12)
-    assert whole.low < 1 == whole.high
-    assert made["codebook_entropy"].interval(4.0, 12).high > 4  # which has no such end
 
 
 def test_codebook_names_several_streams() -> None:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from tokbench.batch import Batch
-from tokbench.errors import UsageError
+from tokbench.errors import BadImage, UsageError
 from tokbench.pixels import levels, rounded
 from tokbench.prepare import prepare
 from tokbench.protocol import TOKBENCH, Protocol, Published, load_protocol, protocols
@@ -145,7 +145,7 @@ def test_every_combination_keeps_a_constant_and_its_size(library: str, filter_: 
 
 
 def test_a_protocol_that_does_not_crop_says_so() -> None:
-    with pytest.raises(UsageError, match="pytorch-fid takes images as they are, and this one is 20x10, not 8x8"):
+    with pytest.raises(BadImage, match="pytorch-fid takes images as they are, and this one is 20x10, not 8x8"):
         prepare(Image.new("RGB", (20, 10)), 8, load_protocol("pytorch-fid"))
 
 

@@ -492,7 +492,7 @@ def test_images_that_cannot_be_read_are_listed_and_left_out_of_both(root: Path, 
     table_[3]["image"]["bytes"] = b"no image"
     pq.write_table(pa.Table.from_pylist(table_), tmp_path / "bad.parquet")
     done = prune(root, "random", "--keep", "0.5", "--out", str(tmp_path), data=str(tmp_path / "bad.parquet"))
-    assert done.exit_code == 0 and "bad image" in done.output
+    assert done.exit_code == 1 and "bad image" in done.output
     (one,) = load_all(tmp_path)
     assert one.about["num_images"] == 23
     for row in table_:

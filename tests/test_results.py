@@ -42,7 +42,7 @@ def result(adapter: str = "a", **changes: object) -> Result:
 def test_round_trip(tmp_path: Path) -> None:
     made = result(per_image={"index": np.arange(2), "psnr": np.array([1.0, np.nan])})
     path, replaced = made.save(tmp_path)
-    assert (path, replaced) == (tmp_path / "a" / "set-reconstruct.json", False)
+    assert (path, replaced) == (tmp_path / "a" / "set-reconstruct.json", "")
     again = load(path)
     assert again.facts() == made.facts()
     np.testing.assert_array_equal(again.per_image["psnr"], made.per_image["psnr"])

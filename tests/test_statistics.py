@@ -61,7 +61,7 @@ def test_unknown_statistics_need_the_users_word(tmp_path: Path) -> None:
     assert unknown.assumed("net:tf1:float32").moments(**ours)
     with pytest.raises(NotApplicable, match="was made with input clean"):
         unknown.assumed("net:clean:float32").moments(**ours)
-    with pytest.raises(UsageError, match="give network:input:precision"):
+    with pytest.raises(UsageError, match="give NETWORK:INPUT:PRECISION"):
         unknown.assumed("tf1")
 
 

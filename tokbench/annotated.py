@@ -36,7 +36,7 @@ class Annotated(Source):
                 "restore the data set, or its annotations"
             )
         self._source, self._found, self._sizes = source, found, sizes or {}
-        self.names = source.names
+        self.names, self.passed = source.names, source.passed
 
     def annotations(self, position: int) -> Annotations | None:
         """What is known of an image; None where nobody has looked, unlike `Annotations()`, which says: no words."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import re
 import stat
 import tarfile
 import threading
 import zipfile
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from tokbench.errors import BadImage, DataError
-from tokbench.image import refuse_large
-from tokbench.source import MAX_IMAGES, Source, is_image, readable
-from tokbench.unpack import read_member
+from tokbench.image import MAGIC_BYTES, refuse_large
+from tokbench.source import MAX_IMAGES, Source, is_image, is_left_out, readable
+from tokbench.unpack import METHODS, read_member
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 """Of tar files."""
@@ -43,6 +45,11 @@ class Zip(Source):
         _refuse_names(path, (info.filename for info in infos))
         self._infos = sorted((info for info in infos if _is_member(info.filename)), key=lambda i: readable(i.filename))
         self.names = [readable(info.filename) for info in self._infos]
+        self.passed = sorted(
+            readable(info.filename)
+            for info in infos
+            if not info.is_dir() and is_left_out(info.filename, partial(self._head, info))
+        )
         self._lock = threading.Lock()
 
     def read(self, position: int) -> bytes:
@@ -55,6 +62,15 @@ class Zip(Source):
                 return read_member(self._zip, info)
         except Exception as error:  # zlib, CRC, encryption and format errors have no common class
             raise BadImage(f"{name}: cannot be read from the zip ({str(error)[:200]}); pack it again") from error
+
+    def _head(self, info: zipfile.ZipInfo) -> bytes:
+        try:
+            if info.compress_type not in METHODS:
+                return b""
+            with self._zip.open(info) as member:
+                return member.read(MAGIC_BYTES)
+        except Exception:  # as for `read`
+            return b""
 
     def listing(self) -> list[tuple[str, int]]:
         return [(name, self._infos[self._at(i)].file_size) for i, name in enumerate(self.names)]
@@ -103,6 +119,11 @@ class _Member(tarfile.TarInfo):
         return member
 
 
+def _is_plain(archive: tarfile.TarFile) -> bool:
+    """Whether a tar is not compressed."""
+    return isinstance(archive.fileobj, io.BufferedReader)
+
+
 class Tar(Source):
     """The images in a tar file (compressed or not), by sorted name."""
 
@@ -122,6 +143,11 @@ class Tar(Source):
             key=lambda member: readable(member.name),
         )
         self.names = [readable(member.name) for member in self._members]
+        self.passed = sorted(
+            readable(member.name)
+            for member in members
+            if member.isreg() and is_left_out(member.name, partial(self._head, member))
+        )
         self._lock = threading.Lock()
 
     def read(self, position: int) -> bytes:
@@ -137,5 +163,42 @@ class Tar(Source):
         except Exception as error:
             raise BadImage(f"{name}: cannot be read from the tar ({str(error)[:200]}); copy it again") from error
 
+    def _head(self, member: tarfile.TarInfo) -> bytes:
+        if not _is_plain(self._tar):  # each look back would unpack it from its start
+            return b""
+        try:
+            file = self._tar.extractfile(member)
+            return file.read(MAGIC_BYTES) if file else b""
+        except Exception:  # as for `read`
+            return b""
+
     def listing(self) -> list[tuple[str, int]]:
         return [(name, self._members[self._at(i)].size) for i, name in enumerate(self.names)]
+
+
+def zip_holds_images(path: Path) -> bool:
+    """Whether a zip has a member that is an image by its name; True where the file cannot be read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(map(_is_member, archive.namelist()))
+    except Exception:
+        return True
+
+
+_LOOKED_AT = 1 << 24
+"""Bytes of a packed tar that are unpacked to see whether it holds images."""
+
+
+def tar_holds_images(path: Path) -> bool:
+    """Whether a tar has a member that is an image by its name; True where it cannot be read, or none of the first
+    16 MiB of a packed one is an image but more follows."""
+    try:
+        with tarfile.open(path, tarinfo=_Member) as archive:
+            for member in archive:
+                if not member.isdir() and is_image(member.name):
+                    return True
+                if not _is_plain(archive) and member.offset_data + member.size > _LOOKED_AT:
+                    return True
+        return False
+    except Exception:
+        return True

@@ -7,7 +7,7 @@ import math
 import struct
 import zipfile
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 from numpy.lib import format as npy
@@ -65,6 +65,33 @@ class Arrays(Source):
             raise BadImage(f"{self._path}: image {position} cannot be read ({error})") from error
 
 
+def holds_images(path: Path) -> bool:
+    """Whether the array `arr_0` of an .npz is one of images; True where the file cannot be read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if MEMBER not in archive.namelist():
+                return False
+            with archive.open(MEMBER) as member:
+                header = io.BytesIO(member.read(1024))
+    except Exception:
+        return True
+    try:
+        _header(header)
+    except Exception:  # an array of something else
+        return False
+    return True
+
+
+def image_size(path: Path) -> tuple[int, int] | None:
+    """Width and height of the images in a file, from the array's header alone; None where it holds no such array."""
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(MEMBER) as member:
+            shape, _ = _header(member)
+    except Exception:  # none there, or none that can be read, which is told where the images are wanted
+        return None
+    return shape[2], shape[1]
+
+
 def _mapped(path: Path, info: zipfile.ZipInfo) -> np.ndarray:
     with path.open("rb") as file:
         file.seek(info.header_offset)
@@ -88,7 +115,7 @@ def _held(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=file.tell()).reshape(shape, order=order)
 
 
-def _header(file: io.IOBase) -> tuple[tuple[int, ...], Literal["F", "C"]]:
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], Literal["F", "C"]]:
     version = npy.read_magic(file)
     read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
     if read is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any
@@ -12,10 +12,10 @@ from PIL import Image
 
 from tokbench import metrics
 from tokbench.batch import Batch, Memo
-from tokbench.dataset import Dataset, Images, Seen, whole_units
+from tokbench.dataset import Dataset, Images, Reader, Seen, whole_units
 from tokbench.errors import AdapterError, CannotMeasure, TokbenchError
 from tokbench.evaluate import Progress, exact_kernels, make_ready, refuse_empty
-from tokbench.halves import Halves, Replicates
+from tokbench.halves import Halves
 from tokbench.metrics import METRICS
 from tokbench.metrics.metric import Metric
 from tokbench.plugins import Loaded
@@ -25,6 +25,7 @@ from tokbench.reconstruction import reconstruct
 from tokbench.run import Numbers
 from tokbench.sources import Source
 from tokbench.speed import give_back_memory
+from tokbench.spread import Spread
 from tokbench.statistics import Statistics
 from tokbench.storage import stored
 
@@ -53,7 +54,7 @@ class Row:
 
     choice: Choice
     numbers: dict[str, dict[str, Any]] = field(default_factory=dict)
-    replicates: dict[str, Replicates] = field(default_factory=dict)
+    replicates: dict[str, Spread] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     same_pixels: bool = False
@@ -135,18 +136,29 @@ class _Shared(Source):
 class _View:
     """The images as one preparation gives them; `error` where it cannot."""
 
-    def __init__(self, dataset: Dataset, batch_size: int) -> None:
+    def __init__(self, dataset: Dataset) -> None:
         self.dataset, self.error, self.same = dataset, "", True
-        self._batches: Iterator[Images] = iter(dataset.batches(batch_size))
 
-    def next(self) -> Images | None:
+    def like(self, default: Images) -> Images | None:
+        """The same images as the default preparation gave. None, with an error from then on, where one of them cannot
+        be prepared so: a row over other images than the default's could not be compared with it."""
         if self.error:
             return None
+        positions = default.index.tolist()
         try:
-            return next(self._batches, None)
+            read = list(Reader(self.dataset, [positions]))
         except TokbenchError as error:
             self.error = str(error)
             return None
+        seen = self.dataset.seen
+        if bad := [position for position in positions if position in seen.bad]:
+            reason = seen.bad[bad[0]]
+            if seen.digests:
+                self.error = f"not all of the images can be prepared so: {reason}"
+            else:  # of all of them the same is true, and the name of the first would mislead
+                self.error = reason.removeprefix(f"{self.dataset.source.names[bad[0]]}: ")
+            return None
+        return read[0]
 
 
 def audit(
@@ -181,16 +193,16 @@ def audit(
     views: dict[tuple[Any, ...], _View] = {}
     for row in rows:
         protocol = row.choice.protocol
-        seen = replace(dataset, source=shared, protocol=protocol, seen=Seen())
-        views.setdefault(_view_key(protocol), _View(seen, chunk))
+        if (key := _view_key(protocol)) not in views:
+            views[key] = _View(replace(dataset, source=shared, protocol=protocol, shape=None, seen=Seen()))
     home = _view_key(dataset.protocol)
     if error := make_ready(adapter, dataset, networks.device):
         raise TokbenchError(error)
     done = 0
     with exact_kernels():
-        while given := {key: images for key, view in views.items() if (images := view.next()) is not None}:
-            if home not in given:
-                break
+        for default in views[home].dataset.batches(chunk):
+            given = {home: default}
+            given |= {k: some for k, v in views.items() if k != home and (some := v.like(default)) is not None}
             made: dict[tuple[Any, ...], Batch] = {}
             for key, images in given.items():
                 made[key] = _reconstruct(adapter, images, made, networks.device, batch_size, seed)
@@ -199,8 +211,6 @@ def audit(
             give_back_memory()
             done += len(given[home].names)
             progress("images", done, len(dataset))
-    if views[home].error:
-        raise TokbenchError(views[home].error)
     read = views[home].dataset
     refuse_empty(read)
     dataset.seen, dataset.shape = read.seen, read.shape
@@ -259,7 +269,8 @@ def _feed(measures: dict[tuple[str, str], _Measure], made: dict[tuple[Any, ...],
         protocol = measure.protocol
         if measure.metric is None or (batch := made.get(_view_key(protocol))) is None:
             continue
-        key = (id(batch), protocol.storage, protocol.rounding) if protocol.storage.startswith("jpeg") else (id(batch),)
+        jpeg = protocol.storage.startswith("jpeg") and protocol.crop != "pad"  # see `stored`
+        key = (id(batch), protocol.storage, protocol.rounding) if jpeg else (id(batch),)
         if key not in kept:
             kept[key] = stored(batch, protocol)
         try:
@@ -290,8 +301,8 @@ def _fill(
     for name in names:
         own, digest = _key(name, row.choice.protocol)
         measure = measures[own, digest]
-        if view.error:
-            row.missing[name] = view.error
+        if error := view.error or views[_view_key(measure.protocol)].error:
+            row.missing[name] = error
         elif measure.missing:
             row.missing[name] = measure.missing.fact
             row.notes.append(f"{own} ({row.choice.title}): {measure.missing}")

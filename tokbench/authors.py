@@ -55,6 +55,7 @@ def imported(variant: Variant, module: str) -> ModuleType:
     folder = [file, *file.parents][module.count(".")]
     inside = WeightFile(f"{variant.config['official']['repository']}: {top}/**/*.py", "", "")
     variant.found[top] = Found(folder, inside, code_of(folder))
+    variant.imported.add(module)
     return found
 
 
@@ -108,6 +109,9 @@ def tensors(variant: Variant, key: str, within: Sequence[str] = ()) -> tuple[dic
     if not isinstance(held, Mapping) or not all(isinstance(value, Tensor) for value in held.values()):
         places = f", nor in its {' or '.join(within)}" if within else ""
         raise MissingWeights(f"{variant.name}: {path} holds no state dict of named tensors{places}; {get}")
+    variant.unplaced[found.source.file] = {
+        name: id(tensor) for name, tensor in held.items() if not name.endswith("num_batches_tracked")
+    }
     return dict(held), found
 
 
@@ -120,15 +124,22 @@ def _line(error: Exception) -> str:
 def fill(variant: Variant, module: M, state: Mapping[str, Tensor], found: Found, unused: Sequence[str] = ()) -> M:
     """Copy tensors into the authors' module, and freeze it for evaluation.
 
-    unused: beginnings of the names of tensors that only training needs. Raises MissingWeights unless all others agree
-    with the module's in name and shape.
+    unused: beginnings of the names of tensors that only training needs; the result records how many there are of each.
+    Raises MissingWeights unless all others agree with the module's in name, shape and kind.
     """
-    kept = {
-        name: tensor
-        for name, tensor in state.items()
-        if not name.startswith(tuple(unused)) and not name.endswith("num_batches_tracked")
-    }
+    kept: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        if beginning := next((start for start in unused if name.startswith(start)), None):
+            variant.unused[beginning] = variant.unused.get(beginning, 0) + 1
+        else:
+            kept[name] = tensor
     load_strictly(variant.name, module, kept, found, assign=False)
+    for waiting in variant.unplaced.values():
+        names = {identity: name for name, identity in waiting.items()}
+        for name, tensor in state.items():  # adapters rename tensors, or convert them
+            waiting.pop(names.get(id(tensor), name), None)
     return module
 
 

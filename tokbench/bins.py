@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from tokbench.bootstrap import RESAMPLES, edges
+from tokbench.bootstrap import FEW, RESAMPLES, edges, jackknife_deviation, least_reach, students_t
 
 
 @dataclass(frozen=True)
@@ -81,20 +81,22 @@ def binned(
     seed: int,
     groups: np.ndarray | None = None,
     per: np.ndarray | None = None,
+    share: bool = False,
 ) -> list[Binned]:
     """The mean of `values` (n,) in each bin over `axis` (n,). NaN values are left out, as is what is in no bin.
 
     groups (n,): which image a value comes from, by default one each. Words of one image are alike, so whole images are
     resampled (cluster bootstrap), 1,000 times with `seed`, in all bins together; one value an image gives the same
-    resamples as tokbench.bootstrap.
+    resamples as tokbench.bootstrap. Bins of fewer than 50 images have Student's t with a jackknife over images instead,
+    and those of a single image no interval.
     per (n,): instead of the mean, sum of `values` / sum of `per`: with distances and lengths a CER, with the same words
     of images that were only scaled a ratio to the ceiling. NaN where the latter is 0.
+    share: `values` lie in 0..1. Then an interval reaches at least as far as the share may be from 0 (or 1) that so many
+    images do not contradict, and so has a width where all agree.
     """
-    found = _resample(values, axis, bins, seed, groups, per)
-    return [
-        Binned(one, found.n[i], found.groups[i], found.means[i], *edges(found.drawn[:, i], found.means[i]))
-        for i, one in enumerate(bins)
-    ]
+    found = _Sums.of(values, axis, bins, groups, per)
+    drawn = _draw(found.above, found.below, seed) if max(found.groups, default=0) >= FEW else None
+    return [found.binned(at, None if drawn is None else drawn[:, at], share) for at in range(len(bins))]
 
 
 def mean_of_bins(
@@ -103,65 +105,92 @@ def mean_of_bins(
     bins: Sequence[Bin],
     seed: int,
     groups: np.ndarray | None = None,
-    per: np.ndarray | None = None,
+    share: bool = False,
 ) -> Binned:
-    """The unweighted mean of the bins' means, from the resamples of `binned`; NaN if one bin is empty.
+    """The unweighted mean of the bins' means, with an interval as in `binned`; NaN if one bin is empty.
 
     TokBench's `mean`: a bin with few words weighs as much as one with many.
     """
-    found = _resample(values, axis, bins, seed, groups, per)
+    found = _Sums.of(values, axis, bins, groups, None)
     mean = math.fsum(found.means) / len(bins)
     whole = Bin("mean", min(one.low for one in bins), max(one.high for one in bins))
-    return Binned(whole, sum(found.n), found.all_groups, mean, *edges(found.drawn.mean(1), mean))
+    if min(found.groups) >= FEW:
+        low, high = edges(_draw(found.above, found.below, seed).mean(1), mean)
+    else:
+        low, high = _students(found.without_each().mean(1), mean) if min(found.groups) > 1 else (math.nan, math.nan)
+    if share and not math.isnan(low):  # bins in which all words agree have no spread, and yet are not known for sure
+        sure = [least_reach(count) for count, at in zip(found.groups, found.means, strict=True) if at in (0, 1)]
+        low, high = max(0.0, low - sum(sure) / len(bins)), min(1.0, high + sum(sure) / len(bins))
+    return Binned(whole, sum(found.n), len(found.above), mean, low, high)
 
 
 @dataclass(frozen=True)
-class _Resampled:
-    """By bin: values, groups and mean; groups in any bin; `drawn` (RESAMPLES, bins), the means of the resamples."""
+class _Sums:
+    """By bin: values, images and mean. above, below (images, bins): sums of `values` and of `per`, so that a resample
+    is one product with how often each image was drawn."""
 
+    bins: Sequence[Bin]
     n: list[int]
     groups: list[int]
     means: list[float]
-    all_groups: int
-    drawn: np.ndarray
+    above: np.ndarray
+    below: np.ndarray
+
+    @staticmethod
+    def of(
+        values: np.ndarray, axis: np.ndarray, bins: Sequence[Bin], groups: np.ndarray | None, per: np.ndarray | None
+    ) -> _Sums:
+        """Raises ValueError where the arrays are not of one length."""
+        values = np.asarray(values, np.float64)
+        groups = np.arange(len(values)) if groups is None else np.asarray(groups)
+        per = np.ones(len(values)) if per is None else np.asarray(per, np.float64)
+        if not values.shape == np.shape(axis) == groups.shape == per.shape:
+            shapes = ", ".join(str(array.shape) for array in (values, np.asarray(axis), groups, per))
+            raise ValueError(f"values, axis, groups and per must be (n,) each, they are {shapes}")
+        known = ~(np.isnan(values) | np.isnan(per))
+        inside = [known & (axis >= one.low) & (axis < one.high) for one in bins]
+        # Images without a value in any bin are no part of the sample: what is never counted must not move an interval.
+        used = np.logical_or.reduce(inside)
+        number = np.zeros(len(values), np.int64)
+        unique, number[used] = np.unique(groups[used], return_inverse=True)
+        count = len(unique)
+        above, below = np.empty((count, len(bins))), np.empty((count, len(bins)))
+        means = []
+        for i, mask in enumerate(inside):
+            above[:, i] = np.bincount(number[mask], values[mask], minlength=count)
+            below[:, i] = np.bincount(number[mask], per[mask], minlength=count)
+            total = math.fsum(per[mask])
+            means.append(math.fsum(values[mask]) / total if total else math.nan)
+        found = [len(np.unique(number[mask])) for mask in inside]
+        return _Sums(bins, [int(mask.sum()) for mask in inside], found, means, above, below)
+
+    def binned(self, at: int, drawn: np.ndarray | None, share: bool) -> Binned:
+        """One bin's mean; `drawn` are its resampled means (RESAMPLES,), None where no bin has enough images."""
+        mean, groups = self.means[at], self.groups[at]
+        if drawn is not None and groups >= FEW:
+            low, high = edges(drawn, mean)
+        else:
+            inside = self.below[:, at] != 0
+            low, high = _students(self.without_each()[inside, at], mean)
+        if share and not math.isnan(mean):
+            divisor = float(self.below[:, at].sum()) / self.n[at]  # 1, or the mean of what the share is divided by
+            reach, most = least_reach(groups) / divisor, 1.0 if divisor == 1 else math.inf
+            low, high = np.fmin(low, mean - reach).clip(0, most), np.fmax(high, mean + reach).clip(0, most)
+        return Binned(self.bins[at], self.n[at], groups, mean, float(low), float(high))
+
+    def without_each(self) -> np.ndarray:
+        """The bins' means without each image in turn, (images, bins); NaN where nothing is left."""
+        below = self.below.sum(0) - self.below
+        above = self.above.sum(0) - self.above
+        return np.divide(above, below, out=np.full(above.shape, math.nan), where=below != 0)
 
 
-def _resample(
-    values: np.ndarray,
-    axis: np.ndarray,
-    bins: Sequence[Bin],
-    seed: int,
-    groups: np.ndarray | None,
-    per: np.ndarray | None,
-) -> _Resampled:
-    values = np.asarray(values, np.float64)
-    groups = np.arange(len(values)) if groups is None else np.asarray(groups)
-    per = np.ones(len(values)) if per is None else np.asarray(per, np.float64)
-    if not values.shape == np.shape(axis) == groups.shape == per.shape:
-        shapes = ", ".join(str(array.shape) for array in (values, np.asarray(axis), groups, per))
-        raise ValueError(f"values, axis, groups and per must be (n,) each, they are {shapes}")
-    known = ~(np.isnan(values) | np.isnan(per))
-    inside = [known & (axis >= one.low) & (axis < one.high) for one in bins]
-    # Images without a value in any bin are no part of the sample: what is never counted must not move an interval.
-    used = np.logical_or.reduce(inside)
-    number = np.zeros(len(values), np.int64)
-    unique, number[used] = np.unique(groups[used], return_inverse=True)
-    count = len(unique)
-    # By image and bin, so that a resample is one product with how often each image was drawn.
-    above, below = np.empty((count, len(bins))), np.empty((count, len(bins)))
-    means = []
-    for i, mask in enumerate(inside):
-        above[:, i] = np.bincount(number[mask], values[mask], minlength=count)
-        below[:, i] = np.bincount(number[mask], per[mask], minlength=count)
-        total = math.fsum(per[mask])
-        means.append(math.fsum(values[mask]) / total if total else math.nan)
-    return _Resampled(
-        [int(mask.sum()) for mask in inside],
-        [len(np.unique(number[mask])) for mask in inside],
-        means,
-        count,
-        _draw(above, below, seed),
-    )
+def _students(left: np.ndarray, mean: float) -> tuple[float, float]:
+    """Student's t around a mean, from its values without each image (g,); NaN for a single image."""
+    if len(left) < 2 or np.isnan(left).any() or math.isnan(mean):
+        return math.nan, math.nan
+    reach = students_t(len(left) - 1) * jackknife_deviation(left)
+    return mean - reach, mean + reach
 
 
 def _draw(above: np.ndarray, below: np.ndarray, seed: int) -> np.ndarray:

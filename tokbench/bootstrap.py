@@ -1,4 +1,9 @@
-"""Numbers that are means over images, or functions of one, and their intervals (percentile bootstrap, Efron 1979)."""
+"""Numbers that are means over images, or functions of one, and their intervals.
+
+From 50 images on the percentile bootstrap (Efron 1979). It takes the spread of the images at hand for the whole, which
+with few images is too little: at 20 its 95 % intervals hold the truth nine times in ten. Below 50 images intervals are
+Student's t with the deviation of a delete-one jackknife, which for a mean is the textbook's t interval.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import betaincinv, stdtrit
 
 RESAMPLES = 1000
 LEVEL = 0.95
+
+FEW = 50
+"""Images below which Student's t takes the place of resampling."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +29,14 @@ class Interval:
     low: float
     high: float
     n: int
+
+    def within(self, bounds: tuple[float, float]) -> Interval:
+        """The same, its ends moved to what the number can be."""
+        return Interval(max(self.low, bounds[0]), min(self.high, bounds[1]), self.n)
+
+
+FREE = (-math.inf, math.inf)
+"""Bounds of a number that has none."""
 
 
 def tidy(value: float) -> float | None:
@@ -64,18 +81,63 @@ def mean(values: np.ndarray) -> float:
 
 
 def bootstrap(values: np.ndarray, seed: int, of: Callable[[float], float] = float) -> Interval:
-    """Interval of `of` the mean of `values` (n,), NaN left out, from 1,000 resamples of images drawn with `seed`."""
+    """Interval of `of` the mean of `values` (n,), NaN left out: from 1,000 resamples of images drawn with `seed`, below
+    50 images by Student's t. A single image has none."""
     kept = values[~np.isnan(values)]
-    if not len(kept):
-        return Interval(math.nan, math.nan, 0)
+    if len(kept) < FEW:
+        return _students(_without_each(kept, of), of(mean(kept)), len(kept))
     means = [of(kept[chosen].mean()) for chosen in _resamples(len(kept), seed)]
     return _interval(means, of(mean(kept)), len(kept))
 
 
 def bootstrap_pairs(first: np.ndarray, second: np.ndarray, seed: int, of: Callable[[float], float] = float) -> Interval:
     """Interval of `of` the mean of `second` less that of `first`, (n,) each, no NaN, images drawn together."""
+    gap = of(mean(second)) - of(mean(first))
+    if len(first) < FEW:
+        return _students(_without_each(second, of) - _without_each(first, of), gap, len(first))
     gaps = [of(second[chosen].mean()) - of(first[chosen].mean()) for chosen in _resamples(len(first), seed)]
-    return _interval(gaps, of(mean(second)) - of(mean(first)), len(first))
+    return _interval(gaps, gap, len(first))
+
+
+def _without_each(values: np.ndarray, of: Callable[[float], float]) -> np.ndarray:
+    """`of` the mean without each value in turn, (n,)."""
+    return np.array([of(mean(np.delete(values, at))) for at in range(len(values))])
+
+
+def _students(left: np.ndarray, centre: float, count: int) -> Interval:
+    """Student's t around a number, from its values without each image."""
+    if count < 2 or math.isnan(centre) or np.isnan(left).any():
+        return Interval(math.nan, math.nan, count)
+    reach = students_t(count - 1) * jackknife_deviation(left)
+    return Interval(centre - reach, centre + reach, count)
+
+
+def jackknife_deviation(left: np.ndarray) -> float:
+    """Standard deviation of a number from its values without the first, the second ... image or group, (g,)."""
+    return math.sqrt((len(left) - 1) / len(left) * float(((left - left.mean()) ** 2).sum()))
+
+
+def students_t(degrees: int) -> float:
+    """How many standard deviations the 95 % interval reaches to either side."""
+    return float(stdtrit(degrees, (1 + LEVEL) / 2))
+
+
+def share_interval(values: np.ndarray) -> Interval:
+    """Clopper and Pearson's interval (1934) of the share of ones in `values` (n,), each 0 or 1 and of an image of its
+    own: also where there are none, or nothing else."""
+    count, ones = len(values), int(values.sum())
+    if not count:
+        return Interval(math.nan, math.nan, 0)
+    tail = (1 - LEVEL) / 2
+    low = float(betaincinv(ones, count - ones + 1, tail)) if ones else 0.0
+    high = float(betaincinv(ones + 1, count - ones, 1 - tail)) if ones < count else 1.0
+    return Interval(low, high, count)
+
+
+def least_reach(count: int) -> float:
+    """How far from 0 (or 1) a share may lie that is none (or all) in each of `count` independent images: the end of
+    Clopper and Pearson's interval there. For images with several words each it is on the safe side."""
+    return 1.0 if count < 1 else float(1 - ((1 - LEVEL) / 2) ** (1 / count))
 
 
 def _resamples(count: int, seed: int) -> Iterator[np.ndarray]:

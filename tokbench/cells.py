@@ -208,7 +208,8 @@ def _means(name: str, number: str, results: Sequence[Result]) -> dict[str, dict[
 
 
 def _mean_replicates(number: str, results: Sequence[Result]) -> Replicates:
-    """Of the same halves in all cells, so of the mean of the numbers."""
+    """Of the same halves in all cells, so of the mean of the numbers. All numbers of perturbed tokens that are no means
+    over images are distances, which have halves."""
     return Replicates.from_array(np.mean([result.replicates[number].as_array() for result in results], axis=0))
 
 

@@ -12,6 +12,7 @@ from tokbench.errors import UsageError
 from tokbench.halves import Replicates
 from tokbench.leaderboard import column_of, table
 from tokbench.metrics import METRICS
+from tokbench.spread import Spread
 
 
 def read_claim(text: str) -> tuple[str, float]:
@@ -76,7 +77,7 @@ def _half_row(default: Row, names: Sequence[str], count: int) -> list[str] | Non
     for name in names:
         made, digits = default.replicates.get(name), column_of(name)[1].digits
         base = default.numbers[name]["value"] if name in default.numbers else None
-        if made is None or not base:
+        if not isinstance(made, Replicates) or not base:
             cells.append("-")
         else:
             mean = float(made.halves.mean())
@@ -168,7 +169,7 @@ def judge(rows: Sequence[Row], name: str, value: float, count: int) -> Claim:
     return Claim(name, value, count, stated, ranked, default)
 
 
-def _at(made: Replicates | None, value: float, count: int, wanted: int) -> float | None:
+def _at(made: Spread | None, value: float, count: int, wanted: int) -> float | None:
     """A distance extrapolated to another N by its law of c / n; None where the law does not hold."""
     limit = made.at_infinity(value) if made else None
     return max(0.0, limit[0] + (value - limit[0]) * count / wanted) if limit else None

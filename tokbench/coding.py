@@ -60,48 +60,71 @@ class Order0:
         """Bytes of its table: each listed code and its frequency."""
         return len(self.listed) * (width(self.size) + ans.PRECISION // 8)
 
-    def encode(self, codes: np.ndarray) -> bytes:
-        """Codes (n,) as bytes: each one's place in the list, then the ranks of those that are in none."""
+    def parts(self, codes: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Codes (n,) as what an entropy coder takes, symbols with their frequencies: each one's place in the list, then
+        the ranks of those that are in none, digit by digit."""
         codes = codes.astype(np.int64)
         places = self.listed.searchsorted(codes)
         known = np.append(self.listed, -1)[places] == codes
         ranks = (codes - places)[~known]
-        high, bits = self._ranks()
-        low = (ranks[:, None] >> np.arange(bits) & 1).astype(np.uint8)
-        listed = ans.encode(np.where(known, places, len(self.listed)), self.frequencies)
-        return listed + ans.encode(ranks >> bits, high) + np.packbits(low).tobytes()
+        digits = self._digits() if len(ranks) else []
+        return [
+            (np.where(known, places, len(self.listed)), self.frequencies),
+            *(((ranks >> below) % len(frequencies), frequencies) for below, frequencies in digits),
+        ]
 
-    def decode(self, data: bytes, count: int) -> np.ndarray:
-        """The `count` codes (n,) that `encode` made these bytes of. Raises NotLossless where bytes are missing."""
-        places, taken = ans.decode(data, count, self.frequencies)
+    def read(self, decoder: ans.Decoder, count: int) -> np.ndarray:
+        """The `count` codes (n,) whose `parts` come next. Raises NotLossless where bytes are missing."""
+        places = decoder.take(count, self.frequencies)
         other = places == len(self.listed)
-        number, (high, bits) = int(np.count_nonzero(other)), self._ranks()
-        ranks, more = ans.decode(data[taken:], number, high)
-        low = np.unpackbits(np.frombuffer(data[taken + more :], np.uint8), count=number * bits).reshape(number, bits)
-        ranks = (ranks << bits) + (low.astype(np.int64) << np.arange(bits)).sum(1)
+        number = int(np.count_nonzero(other))
+        ranks = np.zeros(number, dtype=np.int64)
+        for below, frequencies in self._digits() if number else ():
+            ranks += decoder.take(number, frequencies) << below
         codes = np.append(self.listed, 0)[places]
         # A listed code less its place is how many codes below it are not listed.
         codes[other] = ranks + (self.listed - np.arange(len(self.listed))).searchsorted(ranks, side="right")
         return codes
 
-    def _ranks(self) -> tuple[np.ndarray, int]:
-        """Ranks among the codes that are not listed: the frequencies of their high parts, and the bits of their low
-        parts, which are stored as they are. With 2^16 high parts the last one, not full, wastes next to nothing."""
+    def _digits(self) -> list[tuple[int, np.ndarray]]:
+        """The digits of a rank among the codes that are not listed: how many bits lie below each, and the frequencies
+        of its values, all alike. With 2^16 values or more of the first digit its last one, not full, wastes next to
+        nothing."""
         last = max(0, self.size - len(self.listed) - 1)
         bits = max(0, last.bit_length() - 16)
-        return ans.quantised(np.ones((last >> bits) + 1)), bits
+        digits = [(bits, ans.quantised(np.ones((last >> bits) + 1)))]
+        for below in reversed(range(0, bits, 16)):
+            digits.append((below, ans.quantised(np.ones(1 << min(16, bits - below)))))
+        return digits
 
 
-def order0(fitted_on: np.ndarray, codes: np.ndarray, size: int) -> tuple[int, Order0]:
-    """Bytes that codes (n,) out of `size` really take, and the model, fitted on other codes (m,). Raises NotLossless.
+def encode(coded: Sequence[tuple[np.ndarray, Order0]]) -> bytes:
+    """Sets of codes (n,), each by its own model, as one stream of bytes."""
+    parts = [part for codes, model in coded for part in model.parts(codes)]
+    return ans.encode(parts, ans.lanes(sum(len(codes) for codes, _ in coded)))
 
-    The model's own bytes are not among them.
+
+def decode(data: bytes, coded: Sequence[tuple[int, Order0]]) -> list[np.ndarray]:
+    """The sets of codes that `encode` made these bytes of, from how many each holds and its model. Raises NotLossless
+    where bytes are missing."""
+    decoder = ans.Decoder(data, ans.lanes(sum(count for count, _ in coded)))
+    return [model.read(decoder, count) for count, model in coded]
+
+
+def order0(sets: Sequence[tuple[np.ndarray, np.ndarray, int]]) -> tuple[int, list[Order0]]:
+    """Bytes that sets of codes really take, all in one stream, and their models. Raises NotLossless.
+
+    A set is the codes (m,) that its model is fitted on, those (n,) that are coded, and out of how many they are. The
+    models' own bytes are not counted. What the stream costs beyond its codes, at most 64 bits for each 65,536 of them
+    and at least once, is paid once for all sets.
     """
-    model = Order0.fit(fitted_on, size)
-    data = model.encode(codes)
-    if not np.array_equal(model.decode(data, len(codes)), codes):
-        raise NotLossless(f"order-0 coding of {len(codes):,} codes out of {size:,} did not give them back")
-    return len(data), model
+    models = [Order0.fit(fitted_on, size) for fitted_on, _, size in sets]
+    data = encode([(codes, model) for (_, codes, _), model in zip(sets, models, strict=True)])
+    found = decode(data, [(len(codes), model) for (_, codes, _), model in zip(sets, models, strict=True)])
+    for again, (_, codes, size) in zip(found, sets, strict=True):
+        if not np.array_equal(again, codes):
+            raise NotLossless(f"order-0 coding of {len(codes):,} codes out of {size:,} did not give them back")
+    return len(data), models
 
 
 def width(size: int) -> int:

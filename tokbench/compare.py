@@ -11,9 +11,10 @@ import numpy as np
 from tokbench.bootstrap import Interval, OfMean, bootstrap_pairs, mean, of_mean
 from tokbench.cells import of_one
 from tokbench.errors import ResultError
-from tokbench.halves import INFINITY
+from tokbench.halves import INFINITY, Replicates
 from tokbench.leaderboard import column_of
 from tokbench.result import Result, settings
+from tokbench.spread import Spread
 
 Verdict = Literal["same", "better", "worse", "cannot tell", "no error bar", "no direction"]
 
@@ -104,7 +105,7 @@ def difference(number: str, first: Result, second: Result) -> Difference:
     if ours is None or theirs is None:
         same: Verdict = "same" if ours == theirs else "cannot tell"
         return Difference(number, ours, theirs, math.nan, math.nan, math.nan, n, same)
-    gap, interval = theirs - ours, _of_halves(number, first, second)
+    gap, interval = theirs - ours, _of_replicates(number, first, second)
     if interval is None:
         verdict: Verdict = "same" if gap == 0 else "no error bar"
         return Difference(number, ours, theirs, gap, math.nan, math.nan, n, verdict)
@@ -167,16 +168,18 @@ def _of_means(number: str, pairs: Pairs) -> Difference:
     )
 
 
-def _of_halves(number: str, first: Result, second: Result) -> Interval | None:
-    """The interval of a difference from the values on the same halves of the images; None where they were not kept."""
+def _of_replicates(number: str, first: Result, second: Result) -> Interval | None:
+    """The interval of a difference from replicates on the same images; None where they were not kept, or were made in
+    another way by another version of tokbench."""
     base = number.removesuffix(INFINITY)
-    if base not in first.replicates or base not in second.replicates:
+    ours, theirs = first.replicates.get(base), second.replicates.get(base)
+    if ours is None or theirs is None or not ours.like(theirs):
         return None
-    if len(first.replicates[base].halves) != len(second.replicates[base].halves):
-        return None  # another version of tokbench drew another number of halves
     gap = second.metrics[base]["value"] - first.metrics[base]["value"]
-    made = second.replicates[base] - first.replicates[base]
+    made: Spread = theirs - ours
     if base != number:
+        if not isinstance(made, Replicates) or made.quarters is None:
+            return None
         gap, made = made.extrapolated(gap)
     return made.interval(gap, second.num_images)
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +16,16 @@ from torch import Tensor
 
 from tokbench.annotated import Annotated, annotate, open_layout
 from tokbench.annotations import Annotations
-from tokbench.errors import BadImage, DataError, UsageError
+from tokbench.dataset_folder import describe, locate, places
+from tokbench.errors import BadImage, DataError, TokbenchError, UsageError
 from tokbench.pixels import from_bytes
 from tokbench.plugins import dataset_folders, slug
-from tokbench.prepare import prepare
+from tokbench.prepare import as_they_are, check_library, prepare
 from tokbench.protocol import Protocol
-from tokbench.sources import Manifest, Source, open_source, open_sources, sort_by
-from tokbench.weights import cache_dir
+from tokbench.source import describe_left_out
+from tokbench.sources import Manifest, Source, folder_of, is_path, open_source, open_sources, sort_by
+from tokbench.splits import known
+from tokbench.storage import refuse_unstorable
 
 UNIT = 32
 """Images are kept, cached and resumed in units: the positions 0 to 31, 32 to 63 and so on, whatever the batch size."""
@@ -85,7 +86,8 @@ class Dataset:
         if self.size is not None and self.size < 1:
             raise UsageError("--size must be at least 1")
         if not self.source.names:
-            raise DataError(f"{self.name}: no images found")
+            left = f"; {describe_left_out(self.left_out)}, which are not read" if self.left_out else ""
+            raise DataError(f"{self.name}: no images found{left}")
 
     def __len__(self) -> int:
         return min(self.limit or len(self.source.names), len(self.source.names))
@@ -99,6 +101,11 @@ class Dataset:
     def available(self) -> int:
         """Images that there are."""
         return len(self.source.names)
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """How many files beside the images look like images and are not read, by suffix."""
+        return self.source.left_out
 
     @property
     def limited(self) -> int | None:
@@ -128,8 +135,14 @@ class Dataset:
         return self.seen.enlarged
 
     def check_sizes(self) -> None:
-        """Where no size is given, all images must have one. Reads headers only. Raises DataError naming two."""
+        """Where no size is given, all images must have one; where the protocol takes images as they are, one of them
+        must have the size that is given. Reads headers only, as few as that takes.
+
+        Raises DataError naming two images of unequal sizes, and UsageError where no image has the size.
+        """
         if self.size is not None:
+            if self.protocol.crop == "none":
+                self._check_any_fits(self.size)
             return
         first: tuple[str, tuple[int, int]] | None = None
         for position, name in enumerate(self.names):
@@ -148,6 +161,19 @@ class Dataset:
                     f"{name} is {size[0]}x{size[1]}); {remedy}"
                 )
 
+    def _check_any_fits(self, side: int) -> None:
+        other: tuple[int, int] | None = None
+        for position in range(len(self)):
+            try:
+                size = self.source.size(position)
+            except BadImage:
+                continue
+            if size == (side, side):
+                return
+            other = other or size
+        if other is not None:
+            raise UsageError(as_they_are(self.protocol, other, side))
+
     def batches(self, batch_size: int, share: Callable[[list[range]], list[range]] = lambda spans: spans) -> Reader:
         """The images of `batch_size` positions at a time, without those that are unreadable, which go to `bad`.
 
@@ -158,12 +184,29 @@ class Dataset:
         return Reader(self, share([range(start, min(start + batch_size, len(self))) for start in starts]))
 
     def prepared(self, position: int) -> Prepared:
-        """One image as the protocol wants it. Raises BadImage."""
-        image = self.source.open(position)
+        """One image as the protocol wants it. Raises BadImage, also for whatever its preparation raises, so that one
+        odd image ends no run; what is about all images alike (an absent library) stays a UsageError."""
+        name = self.source.names[position]
         try:
-            pixels, enlarged = prepare(image, self.size, self.protocol)
+            return self._prepared(position)
         except BadImage as error:
-            raise BadImage(f"{self.source.names[position]}: {error}") from error
+            text = str(error)
+            raise BadImage(text if text.startswith(f"{name}: ") else f"{name}: {text}") from error
+        except TokbenchError:
+            raise
+        except MemoryError as error:
+            raise BadImage(f"{name}: preparing it takes more memory than there is; scale it down") from error
+        except Exception as error:  # Pillow's, OpenCV's and torch's errors have no common class
+            why = f"{type(error).__name__}: {str(error).strip()[:200]}"
+            raise BadImage(
+                f"{name}: protocol {self.protocol.name} cannot prepare it ({why}); remove it, or bring it to the size "
+                "and shape of the others"
+            ) from error
+
+    def _prepared(self, position: int) -> Prepared:
+        image = self.source.open(position)
+        pixels, enlarged = prepare(image, self.size, self.protocol)
+        refuse_unstorable(image.size if self.protocol.crop == "pad" else pixels.shape[1::-1], self.protocol)
         original = np.array(image) if self.protocol.reference == "original" else None
         marked = None
         if isinstance(self.source, Annotated):
@@ -217,7 +260,7 @@ class Reader:
     spoil its timing.
     """
 
-    def __init__(self, dataset: Dataset, spans: Sequence[range]) -> None:
+    def __init__(self, dataset: Dataset, spans: Sequence[Sequence[int]]) -> None:
         self._dataset, self._spans, self._next = dataset, spans, 0
         self.total, self.done = sum(len(span) for span in spans), 0
         self._coming: list[Future[Prepared]] = []
@@ -284,19 +327,23 @@ def open_dataset(
     limit: int | None = None,
     root: Path | None = None,
     follow_links: bool = False,
+    split: str | None = None,
 ) -> Dataset:
-    """The dataset that `data` names (a folder in `datasets/`, or a path to images), not yet read.
+    """The dataset that `data` names (a folder in `datasets/`, a path to images, or a pattern of paths), not yet read.
 
-    `follow_links`: read symbolic links that leave a folder of images, too. Raises UsageError for an unknown name,
-    DataError where its images are not on this machine or do not fit together.
+    `follow_links`: read symbolic links that leave a folder of images, too. `split`: of a path that holds several
+    (train, validation, test), the one to read. Raises UsageError for an unknown name or split, DataError where its
+    images are not on this machine, do not fit together, or could be several data sets.
     """
     folders = dataset_folders(root)
     if data in folders:
+        if split:
+            raise UsageError(f"dataset {data} is one split already, as its dataset.toml says; leave --split out")
         dataset = _named(data, folders[data], protocol, size, limit, follow_links)
-    elif Path(data).expanduser().exists():
-        path = Path(data).expanduser()
-        source = open_source(path, follow_links=follow_links)
-        name = f"{slug(path.resolve().name)}-{_fingerprint(source)}"
+    elif is_path(data):
+        source = open_source(data, follow_links=follow_links, split=split)
+        part = f"-{slug(known(split))}" if split else ""
+        name = f"{slug(folder_of(data).resolve().name)}{part}-{_fingerprint(source)}"
         dataset = Dataset(name, source, protocol, size, limit, own_size=None)
     else:
         near = difflib.get_close_matches(data, folders, 1)
@@ -304,6 +351,8 @@ def open_dataset(
         raise UsageError(
             f"no dataset or path '{data}'; {hint}datasets here: {', '.join(sorted(folders)) or 'none (give --root)'}"
         )
+    if dataset.size is not None:
+        check_library(protocol)
     dataset.check_sizes()
     return dataset
 
@@ -337,39 +386,6 @@ def _named(
             f"dataset {name} should hold {count} images and {len(source.names)} are here: an incomplete copy?"
         )
     return Dataset(name, source, protocol, size or described["size"], limit, own_size=described["size"])
-
-
-def describe(folder: Path) -> dict[str, Any]:
-    """A dataset folder's dataset.toml. Raises DataError where a key is missing."""
-    try:
-        described = tomllib.loads((folder / "dataset.toml").read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise DataError(f"{folder}/dataset.toml cannot be read ({error})") from error
-    needed = {"title", "size", "get", "licence"}
-    if (layout := described.get("layout", "tokbench")) != "tokbench":
-        raise DataError(f"{folder}/dataset.toml: layout = {layout!r}; there is only tokbench")
-    if "layout" in described:  # whose sets may be more or fewer
-        needed |= {"sources", "order", "part"}
-    else:
-        needed |= {"count"} | (set() if "manifest" in described else {"sources", "order"})
-    if missing := needed - set(described):
-        raise DataError(f"{folder}/dataset.toml lacks {', '.join(sorted(missing))}")
-    return described
-
-
-def places(name: str) -> list[Path]:
-    """Where a dataset that users bring is looked for."""
-    chosen = os.environ.get("TOKBENCH_DATA")
-    return ([Path(chosen).expanduser() / name] if chosen else []) + [cache_dir() / "data" / name]
-
-
-def locate(name: str, described: dict[str, Any]) -> list[Path]:
-    """The files or the folder that hold a dataset on this machine: the first of its `sources` that exists."""
-    for place in places(name):
-        for pattern in described["sources"]:
-            if found := sorted(place.glob(pattern)) if "*" in pattern else [p for p in [place / pattern] if p.exists()]:
-                return found
-    return []
 
 
 def _fingerprint(source: Source) -> str:

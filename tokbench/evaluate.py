@@ -104,7 +104,7 @@ def evaluate(
         if isinstance(stream, Dataset):
             refuse_empty(stream)
         if statistics is not None:
-            told["reference"] = {"file": statistics.name, "sha256": statistics.sha256, "count": statistics.count}
+            told["reference"] = statistics.described(stream.protocol, stream.shape)
         total, measured = sum(len(run.metrics) for run in runs if run.error is None), 0
 
         def count(name: str) -> None:
@@ -172,9 +172,10 @@ def _pass(
         some: Images | Turn
         for number, some in enumerate(reader):  # type: ignore[assignment]
             memo = Memo()
-            for run in runs:
-                if run.error is None:
-                    _step(run, some, memo, references, stream, reader, beside, device=device, seed=seed)
+            going = [run for run in runs if run.error is None]
+            for run in going:
+                ahead = reader.ahead if run is going[-1] else _later
+                _step(run, some, memo, references, stream, ahead, beside, device=device, seed=seed)
             if number % _TRIMMED == 0:
                 give_back_memory()
             progress("images", reader.done, reader.total)
@@ -188,16 +189,18 @@ def _step(
     memo: Memo,
     references: References,
     stream: Dataset | Slots,
-    reader: Reader | Turns,
+    ahead: Callable[[], None],
     beside: ThreadPoolExecutor,
     **options: Any,
 ) -> None:
-    """Some images through one adapter and its metrics."""
+    """Some images through one adapter and its metrics. `ahead` is called when encode and decode are over: the last
+    adapter's begins to decode the next images, which beside another's would take its time and count as its memory."""
     # Only a sample tells how large samples are, where there is no reference.
     if not run.elsewhere and stream.shape is not None and run.resume(images, references):
+        ahead()
         return
     batch = run.take(images, memo=memo, **options)
-    reader.ahead()  # nothing is timed from here on
+    ahead()
     if batch is None:
         return
     batch.references = references
@@ -206,6 +209,10 @@ def _step(
         return
     run.eat(stored(batch, run.protocol), beside)
     run.keep(images)
+
+
+def _later() -> None:
+    """Decode the next images when they are asked for, or when the last adapter has had its turn."""
 
 
 def _join(runs: Sequence[Run], stream: Dataset | Slots, references: References, ranks: Ranks, cache: Path) -> None:
@@ -260,7 +267,7 @@ def _about(
         "step": run.step.told,
         "metrics": sorted(names),
         "networks": layers,
-        "statistics": statistics.sha256 if statistics else None,
+        "statistics": statistics.key if statistics else None,
         "hardware": describe(networks.device).partition(",")[0],
         "tokbench": code_of(Path(tokbench.__file__).parent),
         "versions": {package: importlib.metadata.version(package) for package in _VERSIONS},
@@ -322,7 +329,8 @@ def _result(run: Run, stream: Dataset | Slots, told: dict[str, Any], done: Calla
                 "available": stream.available,
                 "limit": stream.limited,
                 "enlarged": stream.enlarged,
-            },
+            }
+            | ({"left_out": stream.left_out} if stream.left_out else {}),
             "protocol": describe_protocol(stream.protocol),
             "metrics": numbers.provenance,
             **told,

@@ -13,11 +13,12 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-from scipy.special import stdtrit
 
-from tokbench.bootstrap import LEVEL, Interval
+from tokbench.bootstrap import FREE, Interval
+from tokbench.spread import Spread
 
 _PAIRS = ((1000, 100), (5000, 25))
 _FEWEST = 10
@@ -27,9 +28,6 @@ _FEWEST = 10
 
 INFINITY = "_infinity"
 """Ends the name of a number that is extrapolated to infinitely many images."""
-
-FREE = (-math.inf, math.inf)
-"""Bounds of a number that has none."""
 
 _LAW = (1.8, 2.5)
 """Between which a law of c / n, which gives 2, is believed."""
@@ -74,10 +72,10 @@ class Halves:
 
 
 @dataclass(frozen=True)
-class Replicates:
-    """A number on all halves (complements in a row), and the mean of its values on each half's own two halves. bounds:
-    what the number can be, which the ends of its interval then are, too. least: how far these ends lie from it at
-    least, for a share that all halves may agree to be none or all."""
+class Replicates(Spread):
+    """A number on all halves (complements in a row), and the mean of its values on each half's own two halves."""
+
+    kind: ClassVar[str] = "replicates"
 
     halves: np.ndarray
     quarters: np.ndarray | None = None
@@ -99,6 +97,13 @@ class Replicates:
         both = self.quarters is not None and other.quarters is not None
         return Replicates(self.halves - other.halves, self.quarters - other.quarters if both else None)  # type: ignore[operator]
 
+    def like(self, other: Spread) -> bool:
+        return isinstance(other, Replicates) and len(self.halves) == len(other.halves)
+
+    @property
+    def degrees(self) -> int:
+        return len(self.halves) // 2
+
     @property
     def deviation(self) -> float:
         """Standard deviation of the number at the full N: a delete-half jackknife over complementary halves.
@@ -110,14 +115,6 @@ class Replicates:
         """
         drawn = self.halves.reshape(-1, 2)
         return math.sqrt(float((((drawn[:, 0] - drawn[:, 1]) / 2) ** 2).mean()))
-
-    def interval(self, value: float, count: int, floor: float = -math.inf) -> Interval:
-        """95 % interval of the number's expected value at this N, around its `value`. `floor`: the least it can be."""
-        low, high = max(floor, self.bounds[0]), self.bounds[1]
-        if math.isnan(value):
-            return Interval(math.nan, math.nan, count)
-        reach = max(float(stdtrit(len(self.halves) // 2, (1 + LEVEL) / 2)) * self.deviation, self.least)
-        return Interval(max(low, value - reach), min(high, value + reach), count)
 
     def entries(self, number: str, value: float, count: int) -> Iterator[tuple[str, float, Interval]]:
         """Name, value and interval of the number, and of its extrapolation to infinitely many images where that can be

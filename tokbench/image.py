@@ -19,6 +19,7 @@ from a picture.
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -38,8 +39,31 @@ FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM", "JPEG2000
 """Pillow knows many more, some of which start programs (EPS) or were never meant for files from strangers."""
 
 SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".jpe", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pnm", ".jp2")
+    (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".mpo", ".webp", ".avif", ".avifs", ".bmp",
+     ".dib", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx")
+)  # fmt: skip
+"""Of the files that are taken for images: those in which the formats above are commonly kept."""
+
+OTHER_SUFFIXES = frozenset(
+    (".heic", ".heif", ".hif", ".jxl", ".jxr", ".wdp", ".hdp", ".bpg", ".flif", ".qoi", ".svg", ".svgz", ".eps",
+     ".psd", ".psb", ".xcf", ".kra", ".exr", ".hdr", ".pfm", ".tga", ".pcx", ".ico", ".icns", ".cur", ".dds", ".sgi",
+     ".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".raf", ".orf", ".rw2", ".pef", ".srw",
+     ".x3f", ".raw")
+)  # fmt: skip
+"""Of files that hold pictures which are not read. They are counted, so that no data set is shorter without a word."""
+
+_MAGIC = re.compile(
+    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF.{4}WEBP|II[*+]\0|MM\0[*+]"
+    rb"|BM.{4}\0{4}.{2}\0\0[\x0c\x28\x34\x38\x40\x6c\x7c]\0{3}"
+    rb"|.{4}ftyp(?:hei[cmsx]|hevc|hevx|mif1|msf1|avif|avis)"
+    rb"|\0{3}\x0c(?:jP  |JXL )\r\n\x87\n|\xff\x0a|\xff\x4f\xff\x51|8BPS|gimp xcf|\x76\x2f\x31\x01|#\?RADIANCE|qoif",
+    re.DOTALL,
 )
+"""How the files of PNG, JPEG, GIF, WebP, TIFF (and camera files made of it), BMP, HEIC and AVIF, JPEG 2000, JPEG XL,
+Photoshop, GIMP, OpenEXR, Radiance and QOI begin."""
+
+MAGIC_BYTES = 32
+"""How many of a file's first bytes `begins_as_image` wants."""
 
 # Pillow warns of odd metadata, which no pixel depends on. Once, here: changing filters around each image is not safe
 # where several threads decode.
@@ -63,6 +87,11 @@ def size_of(data: bytes, name: str) -> tuple[int, int]:
     """Width and height from the header alone. Raises BadImage."""
     with _opened(data, name) as image:
         return image.size
+
+
+def begins_as_image(head: bytes) -> bool:
+    """Whether a file's first MAGIC_BYTES bytes are those of a picture, of the formats above or of another one."""
+    return _MAGIC.match(head) is not None
 
 
 def refuse_large(count: int, name: str) -> None:
@@ -93,6 +122,8 @@ def _opened(data: bytes, name: str) -> Image.Image:
 
 
 def _undecodable(error: Exception, name: str) -> BadImage:
+    if isinstance(error, MemoryError):
+        return BadImage(f"{name}: decoded, it does not fit into memory; scale it down or remove it")
     why = str(error)[:120] or type(error).__name__
     return BadImage(f"{name}: cannot be decoded ({why}); copy it again or remove it")
 

@@ -11,11 +11,13 @@ from typing import Any
 
 import pandas as pd
 
+from tokbench.against import against
 from tokbench.cells import CAVEAT, EXTENSIONS, of_one, plain
 from tokbench.errors import NoResults
 from tokbench.halves import INFINITY
 from tokbench.pruning.facts import PREFIX as PRUNED
 from tokbench.result import Result, load, settings
+from tokbench.source import describe_left_out
 
 
 @dataclass(frozen=True)
@@ -314,24 +316,25 @@ def legend(results: Sequence[Result]) -> str:
     said = [context(results), "Sorted by bits."] if "bpp" in numbers else [context(results)]
     if any(map(plain, numbers)):
         said.append(CAVEAT)
-    return f"{' '.join(said)} ± is half of the 95 % interval over images.{_fitted(results)}{_published(told)}"
+    said.append("± is half of the 95 % interval over images.")
+    return f"{' '.join(said)}{_fitted(results)}{_published(told)}{_left_out(results)}"
 
 
 def context(results: Sequence[Result]) -> str:
-    """N, size, protocol and hashes of results that belong together."""
+    """N, size, protocol and hashes of results that belong together, and the reference where it is not their crops."""
     told = results[0].provenance
     counts = " or ".join(f"{count:,}" for count in sorted({result.num_images for result in results}))
     size = f"{told['data']['width']}x{told['data']['height']} px"
     what = f"{counts} images of {size}"
     if results[0].task.startswith("generate"):
-        against = f"{told['data']['available']:,} images of {results[0].dataset}"
-        if reference := told.get("reference"):
-            against = f"the statistics file {reference['file']}"
-        what = f"{counts} samples of {size} against {against}, unpaired"
+        reference = f"{told['data']['available']:,} images of {results[0].dataset}"
+        if "reference" in told:
+            reference = f"the statistics file {told['reference']['file']}"
+        what = f"{counts} samples of {size} against {reference}, unpaired"
     return (
         f"{what}, "
         f"protocol `{told['protocol']['name']}` ({told['protocol']['sha256'][:8]}), "
-        f"pixels {told['data']['sha256'][:8]}."
+        f"pixels {told['data']['sha256'][:8]}.{against(results)}"
     )
 
 
@@ -342,6 +345,12 @@ def _fitted(results: Sequence[Result]) -> str:
         if note := result.provenance["adapter"].get("fitted"):
             made.setdefault(note, []).append(result.adapter)
     return "".join(f" For {', '.join(names)} images were {note}." for note, names in made.items())
+
+
+def _left_out(results: Sequence[Result]) -> str:
+    """Which files beside the images look like images and were not read."""
+    counted = (result.provenance["data"].get("left_out") for result in results)
+    return next((f" Left out: {describe_left_out(counts)}." for counts in counted if counts), "")
 
 
 def _published(told: dict[str, Any]) -> str:

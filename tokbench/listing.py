@@ -13,6 +13,7 @@ from tokbench.parts import weight_parts
 from tokbench.plugins import BUILTIN_SUMMARIES, adapter_files, dataset_folders
 from tokbench.protocol import load_protocol, protocols
 from tokbench.result import Result
+from tokbench.source import describe_left_out
 from tokbench.variant import Variant
 from tokbench.weights import NETWORKS, WeightFile, locate, search_dirs
 
@@ -32,8 +33,8 @@ def adapters(root: Path | None) -> list[str]:
 
 def datasets(root: Path | None) -> list[str]:
     """Every dataset, and whether its images are on this machine."""
-    from tokbench.dataset import describe
-    from tokbench.dataset import locate as locate_data
+    from tokbench.dataset_folder import describe
+    from tokbench.dataset_folder import locate as locate_data
 
     found = []
     for name, folder in dataset_folders(root).items():
@@ -126,6 +127,8 @@ def show(result: Result) -> str:
     lines += [f"skipped {metric}: {reason}" for metric, reason in result.skipped.items()]
     lines += [f"bad image {bad['name']}: {bad['reason']}" for bad in result.bad_images]
     lines += ["", f"data       sha256 {told['data']['sha256']}"]
+    if left := told["data"].get("left_out"):
+        lines += [f"left out   {describe_left_out(left)}"]
     lines += [f"protocol   {told['protocol']['name']}, sha256 {told['protocol']['sha256']}"]
     for key in ("adapter", "versions"):
         lines += [f"{key:10} {name} {value}" for name, value in sorted(told.get(key, {}).items())]

@@ -129,6 +129,37 @@ class Parquet(Source):
         return self._sizes
 
 
+def holds_images(path: Path) -> bool:
+    """Whether a Parquet file has a column of images (or of any bytes); True where its schema cannot be read."""
+    import pyarrow.parquet as pq
+
+    try:
+        return _has_bytes(pq.read_schema(path))
+    except Exception:
+        return True
+
+
+def arrow_holds_images(path: Path) -> bool:
+    """The same of an Arrow file, as `save_to_disk` of Hugging Face's datasets writes it."""
+    import pyarrow as pa
+
+    for opened in (pa.ipc.open_stream, pa.ipc.open_file):
+        try:
+            with pa.OSFile(str(path)) as file:
+                return _has_bytes(opened(file).schema)
+        except Exception:
+            continue
+    return True
+
+
+def _has_bytes(schema: pa.Schema) -> bool:
+    from pyarrow import types
+
+    kinds = [field.type for field in schema]
+    kinds += [kind.field(i).type for kind in kinds if types.is_struct(kind) for i in range(kind.num_fields)]
+    return any(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind) for kind in kinds)
+
+
 def _columns(path: Path, columns: pa.Schema) -> dict[str, bool]:
     """Which of `bytes` and `path` hold anything. Raises DataError where there is no such image column."""
     from pyarrow import types

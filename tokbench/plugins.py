@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import importlib
@@ -13,12 +14,15 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
 
+from tokbench.code_identity import ADAPTER, CodeIdentity, identify, modules_of
 from tokbench.errors import AdapterError, TokbenchError, UsageError
 from tokbench.variant import Variant
 
@@ -66,7 +70,16 @@ class Loaded:
     model: Reconstructor
     weights: dict[str, str]
     code: str | None = None
-    """sha256 of an adapter folder's Python files and of the variant's TOML."""
+    """sha256 of an adapter folder's Python files, as they were when they were imported, and of the variant's TOML."""
+    used: CodeIdentity | None = None
+    """The code outside that folder. None where nobody looked for it; a result then names that of the model's classes.
+    """
+    unused: dict[str, int] = field(default_factory=dict)
+    """Tensors of its weight files that are in no network: how many of each declared beginning or file."""
+    in_part: dict[str, Any] = field(default_factory=dict)
+    """What calls of `load_state_dict` left out (`tokbench.partial_loads`); empty where all weights fitted."""
+    folders: tuple[Path, ...] = ()
+    """The adapter folders that it comes from: its own, and those of the adapters that it is made of."""
 
 
 def find_root(chosen: Path | None = None) -> Path | None:
@@ -122,20 +135,33 @@ def _variants(folder: Path) -> dict[str, Path]:
 def load_adapter(asked: str, device: str = "cpu", root: Path | None = None, allow_download: bool = False) -> Loaded:
     """The adapter that a command-line argument names.
 
+    A folder whose Python files changed since this process imported them is imported again. Other modules are not: their
+    earlier code goes on running, the hashes in results are of that code, and a warning says so.
     Raises UsageError where there is none, AdapterError (or MissingWeights) where it cannot be loaded.
     """
+    loaded = _load(asked, device, root, allow_download)
+    if (around := _PARTS.get()) is not None:
+        around.append(loaded)
+    return loaded
+
+
+_PARTS: ContextVar[list[Loaded] | None] = ContextVar("parts", default=None)
+"""The adapters that were loaded for the one that is being loaded."""
+
+
+def _load(asked: str, device: str, root: Path | None, allow_download: bool) -> Loaded:
     family, _, argument = asked.partition(":")
     if family in PATH_LIKE and argument:
         module = importlib.import_module(f"tokbench.builtin.{PATH_LIKE[family]}")
         model = guarded(asked, lambda: module.load(argument, device, allow_download))
-        return Loaded(f"{family}.{_path_slug(argument)}", asked, model, {})
+        return Loaded(f"{family}.{_path_slug(argument)}", asked, model, {}, used=identify(modules_of(model)))
     files = adapter_files(root)
     if asked in files:
         return _load_variant(asked, asked, files[asked], device, allow_download)
     family, _, argument = asked.partition(".")
     if family in BUILTIN and bool(argument) != (family == "identity"):
         module = importlib.import_module(f"tokbench.builtin.{BUILTIN[family]}")
-        return Loaded(asked, asked, module.load(asked), {})
+        return Loaded(asked, asked, module.load(asked), {}, used=CodeIdentity())
     if Path(asked).exists():
         name, toml = _at_path(Path(asked))
         return _load_variant(name, asked, toml, device, allow_download)
@@ -215,19 +241,58 @@ def open_variant(name: str, toml: Path, allow_download: bool = False) -> tuple[V
 
 
 def _load_variant(name: str, asked: str, toml: Path, device: str, allow_download: bool) -> Loaded:
-    variant, module = open_variant(name, toml, allow_download)
-    if not hasattr(module, "load"):
-        raise AdapterError(f"{module.__file__} has no function load(variant, device)")
-    model = guarded(name, lambda: module.load(variant, device))
+    from tokbench.partial_loads import described, observed
+
+    before, parts = set(sys.modules), list[Loaded]()
+    token = _PARTS.set(parts)
+    try:
+        variant, module = open_variant(name, toml, allow_download)
+        if not hasattr(module, "load"):
+            raise AdapterError(f"{module.__file__} has no function load(variant, device)")
+        own = identify({module.__name__: ""}, covered=[toml.parent])  # hashed before a load that may take minutes
+        with observed(own.packages) as loading:
+            model = guarded(name, lambda: module.load(variant, device))
+    finally:
+        _PARTS.reset(token)
     if model.spec.name != name:
         raise AdapterError(f"{module.__file__}: the spec is named '{model.spec.name}', not '{name}'")
-    code = hashlib.sha256()
-    for path in [*sorted(toml.parent.rglob("*.py")), toml]:
-        code.update(path.relative_to(toml.parent).as_posix().encode() + path.read_bytes())
+    code = _IMPORTED[sys.modules[module.__name__.partition(".")[0]]].copy()
+    code.update(toml.relative_to(toml.parent).as_posix().encode() + toml.read_bytes())
     for below, theirs in sorted(variant.built_on.items()):
         code.update(f"{below} {theirs}".encode())
     weights = {found.source.file: found.sha256 for found in variant.found.values()}
-    return Loaded(name, asked, model, weights, code.hexdigest())
+    if in_part := loading.left_out(model):
+        _LOG.warning("%s: its weights fit only in part, and its results say so: %s", name, described(in_part))
+    folders = (toml.parent, *(folder for part in parts for folder in part.folders))
+    used = _used(variant, module, model, sys.modules.keys() - before, parts, folders)
+    if used.changed:
+        _LOG.warning(
+            "%s: %s changed after this process had imported it; what runs is the code before the change, and results "
+            "name that code; start a new process to measure the change",
+            name,
+            ", ".join(used.changed),
+        )
+    return Loaded(name, asked, model, weights, code.hexdigest(), used, variant.unused_tensors(), in_part, folders)
+
+
+def _used(
+    variant: Variant,
+    module: ModuleType,
+    model: Reconstructor,
+    appeared: set[str],
+    parts: Sequence[Loaded],
+    folders: Sequence[Path],
+) -> CodeIdentity:
+    """The code outside an adapter's folder: what it imports itself, and what the adapters that it is made of need."""
+    names = modules_of(model) | dict.fromkeys([module.__name__, *variant.imported], "")
+    found = identify(names, appeared, folders)
+    modules, packages = dict(found.modules), dict(found.packages)
+    for part in parts:
+        if part.used is not None:
+            modules, packages = part.used.modules | modules, part.used.packages | packages
+        if part.code and part.name not in variant.built_on:
+            modules[f"adapters/{part.name}"] = part.code
+    return CodeIdentity(dict(sorted(modules.items())), dict(sorted(packages.items())), found.changed)
 
 
 def guarded(name: str, load: Callable[[], T]) -> T:
@@ -247,15 +312,37 @@ def _import_folder(folder: Path) -> ModuleType:
         (folder / name for name in ("adapter.py", "network.py") if (folder / name).is_file()), folder / "adapter.py"
     )
     digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
-    name = f"tokbench_adapter_{folder.resolve().name.replace('-', '_').replace('.', '_')}_{digest}"
-    if name in sys.modules:
-        return sys.modules[name]
-    if not folder.resolve().is_relative_to(CHECKOUT / "adapters"):
+    name = f"{ADAPTER}{folder.resolve().name.replace('-', '_').replace('.', '_')}_{digest}"
+    code, sources = hashlib.sha256(), sorted(folder.rglob("*.py"))
+    for path in sources:
+        code.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    loaded = sys.modules.get(name)
+    if loaded is not None:
+        if _IMPORTED.setdefault(loaded, code).digest() == code.digest():
+            return loaded
+        _forget(name, sources)
+    elif not folder.resolve().is_relative_to(CHECKOUT / "adapters"):
         _LOG.warning(
             "%s is somebody's code, and runs with your rights; read it where you do not trust its author",
             file,
         )
-    return _import(name, file, folder)
+    module = _import(name, file, folder)
+    _IMPORTED[module] = code
+    return module
+
+
+_IMPORTED: WeakKeyDictionary[ModuleType, Any] = WeakKeyDictionary()
+"""sha256 over the Python files of each adapter folder, as they were when it was imported."""
+
+
+def _forget(package: str, sources: Sequence[Path]) -> None:
+    """Have the next import of a package read its files again."""
+    for name in [name for name in sys.modules if f"{name}.".startswith(f"{package}.")]:
+        del sys.modules[name]
+    for path in sources:  # Python takes a file for unchanged if its size and the second of its last change are
+        with contextlib.suppress(OSError):
+            Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
+    importlib.invalidate_caches()
 
 
 def _import(name: str, file: Path, package: Path | None = None) -> ModuleType:

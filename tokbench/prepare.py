@@ -22,16 +22,13 @@ def prepare(image: Image.Image, size: int | None, protocol: Protocol) -> tuple[n
     """RGB image to its size x size square, (size, size, 3), and whether it was enlarged; as it is where `size` is None.
 
     uint8 levels, or float32 ones (0 to 255, unrounded) where the protocol resizes tensors. Raises BadImage where the
-    scaled image, before its crop, would be over the decompression limit, and UsageError where the protocol does not
-    crop and the image has another size.
+    scaled image, before its crop, would be over the decompression limit, or where the protocol does not crop and the
+    image has another size; UsageError where the library that resizes is not installed; and what it raises itself.
     """
     if size is None or image.size == (size, size):
         return np.asarray(image), False
     if protocol.crop == "none":
-        raise UsageError(
-            f"protocol {protocol.name} takes images as they are, and this one is {image.width}x{image.height}, not "
-            f"{size}x{size}; give images of that size, or a protocol that crops"
-        )
+        raise BadImage(as_they_are(protocol, image.size, size))
     if protocol.crop == "pad":
         return pad(image, size), max(image.size) < size
     short = min(image.size)
@@ -49,6 +46,26 @@ def prepare(image: Image.Image, size: int | None, protocol: Protocol) -> tuple[n
     return pixels[top : top + size, left : left + size], short < size
 
 
+def as_they_are(protocol: Protocol, size: tuple[int, int], side: int) -> str:
+    """What is wrong with an image of another size (width, height) under a protocol that does not crop."""
+    return (
+        f"protocol {protocol.name} takes images as they are, and this one is {size[0]}x{size[1]}, not "
+        f"{side}x{side}; give images of that size, or a protocol that crops"
+    )
+
+
+def check_library(protocol: Protocol) -> None:
+    """Raises UsageError where the library that a protocol resizes with is not installed."""
+    if protocol.library != "opencv":
+        return
+    try:
+        import cv2  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            f"protocol {protocol.name} resizes with OpenCV; install it with: pip install opencv-python-headless"
+        ) from error
+
+
 def _scale(image: Image.Image, size: int, protocol: Protocol) -> np.ndarray:
     """The short side to `size`."""
     short, long = sorted(image.size)
@@ -56,7 +73,10 @@ def _scale(image: Image.Image, size: int, protocol: Protocol) -> np.ndarray:
     scaled = int(size * long / short) if protocol.crop == "torchvision" else round(long * (size / short))
     width, height = (size, scaled) if image.width <= image.height else (scaled, size)
     if width * height > MAX_PIXELS:
-        raise BadImage(f"a {image.width}x{image.height} image would become {width}x{height} before its crop")
+        raise BadImage(
+            f"a {image.width}x{image.height} image would become {width}x{height} before its crop, over the limit of "
+            f"{MAX_PIXELS} pixels; cut it to a less extreme shape, or remove it"
+        )
     if protocol.library == "pillow":
         return np.asarray(image.resize((width, height), _PILLOW[protocol.filter]))
     if protocol.library == "opencv":
@@ -65,12 +85,9 @@ def _scale(image: Image.Image, size: int, protocol: Protocol) -> np.ndarray:
 
 
 def _opencv(pixels: np.ndarray, size: tuple[int, int], protocol: Protocol) -> np.ndarray:
-    try:
-        import cv2
-    except ImportError as error:
-        raise UsageError(
-            f"protocol {protocol.name} resizes with OpenCV; install it with: pip install opencv-python-headless"
-        ) from error
+    check_library(protocol)
+    import cv2
+
     filters = {
         "lanczos": cv2.INTER_LANCZOS4,
         "bicubic": cv2.INTER_CUBIC,

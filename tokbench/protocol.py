@@ -157,6 +157,18 @@ class Protocol:
         """The fields that decide which pixels a tokenizer gets."""
         return self.crop, self.filter, self.library, self.antialias
 
+    @property
+    def reference_preparation(self) -> dict[str, str | bool]:
+        """What decides the pixels that a network sees of a reference, beside their size: of the fields above only those
+        that have an effect. 8-bit pixels stay what they are under every rounding but `truncate-signed`."""
+        told: dict[str, str | bool] = {"reference": "original" if self.reference == "original" else "crop"}
+        if told["reference"] == "crop":
+            told["crop"] = self.crop
+            if self.crop != "none":
+                told |= {"filter": self.filter, "library": self.library, "antialias": self.antialias}
+        rounding = self.rounding_of(self.features)
+        return told | ({"rounding": rounding} if "tensor" in told.values() or rounding == "truncate-signed" else {})
+
     def rounding_of(self, part: Psnr | Ssim | Lpips | Features) -> Rounding:
         """How a metric sees images: as its own table says, else as the protocol does."""
         return part.rounding or self.rounding

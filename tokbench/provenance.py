@@ -10,19 +10,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokbench.code_identity import identify, modules_of
 from tokbench.plugins import Loaded
 from tokbench.protocol import Protocol
 from tokbench.tokenizer import Generator
 
 
 def describe_protocol(protocol: Protocol) -> dict[str, Any]:
-    """What a result must say of its protocol: name, hash, and what its authors use."""
+    """What a result must say of its protocol: name, hash, what its authors use, and whether whole
+    files are what distributions are compared with."""
     published = {key: value for key in ("size", "num_images") if (value := getattr(protocol.published, key))}
-    return {"name": protocol.name, "sha256": protocol.sha256} | ({"published": published} if published else {})
+    told: dict[str, Any] = {"name": protocol.name, "sha256": protocol.sha256}
+    if protocol.reference == "original":  # tables must say so
+        told["reference"] = protocol.reference
+    return told | ({"published": published} if published else {})
 
 
 def describe_adapter(adapter: Loaded) -> dict[str, Any]:
-    """What a result must say of its adapter: the spec, and hashes of its weights."""
+    """What a result must say of its adapter: the spec, and hashes of its weights and of the code that it uses."""
     spec = adapter.model.spec
     told: dict[str, Any] = {"source": adapter.source, "kind": spec.kind, "range": list(spec.range)}
     for key in ("multiple", "size", "downsample", "num_tokens", "codebook", "bits_per_token", "variable", "prefixes"):
@@ -36,6 +41,14 @@ def describe_adapter(adapter: Loaded) -> dict[str, Any]:
         told["weights"] = adapter.weights
     if adapter.code:
         told["code_sha256"] = adapter.code
+    used = identify(modules_of(adapter.model)) if adapter.used is None else adapter.used
+    facts = {
+        "modules": used.modules,
+        "packages": used.packages,
+        "unused_tensors": adapter.unused,
+        "weights_in_part": adapter.in_part,
+    }
+    told |= {key: value for key, value in facts.items() if value}
     if adapter.model.module is not None:
         told["parameters_sha256"] = hash_module(adapter.model.module)
     return told

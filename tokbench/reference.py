@@ -41,6 +41,7 @@ def measure(
             progress("images", count, len(dataset))
     refuse_empty(dataset)
     told = network.told()
+    height, width = dataset.shape if dataset.shape and side == "reference" else (None, None)  # files have their own
     return Statistics(
         {layer: made.moments() for layer, made in sums.items()},
         network=network.name,
@@ -52,4 +53,7 @@ def measure(
         dataset=dataset.name,
         protocol=dataset.protocol.name,
         protocol_sha256=dataset.protocol.sha256,
+        width=width,
+        height=height,
+        preparation=dataset.protocol.reference_preparation,
     )

@@ -28,6 +28,7 @@ from tokbench.readers import Networks
 from tokbench.result import Result
 from tokbench.run import explain
 from tokbench.slots import Slots
+from tokbench.sources import is_path
 from tokbench.tasks import task_of
 from tokbench.tolerances import TOLERANCES, Tolerance, is_part, tolerance_of
 
@@ -90,6 +91,7 @@ def check(
     committed: Sequence[Result],
     *,
     data: str | None = None,
+    split: str | None = None,
     root: Path | None = None,
     limit: int | None = None,
     tolerances: Mapping[str, Tolerance] = TOLERANCES,
@@ -100,7 +102,7 @@ def check(
 ) -> Report:
     """Measure every committed result again (its first `limit` images) and compare number by number.
 
-    `data` is a path for results on images that have no name of their own.
+    `data` is a path for results on images that have no name of their own, `split` the one of it that they are of.
     """
     report, networks = Report(), networks or Networks(allow_download=allow_download)
     passes: dict[tuple[Any, ...], list[Result]] = defaultdict(list)
@@ -115,7 +117,7 @@ def check(
             rules = load_protocol(protocol)
             if limit and not doing.paired:
                 raise UsageError("samples have no per-image numbers; check them without --limit")
-            whole = open_dataset(_place(dataset, data), rules, size, count if doing.paired else None, root)
+            whole = open_dataset(_place(dataset, data), rules, size, count if doing.paired else None, root, split=split)
             if whole.name != dataset:
                 raise UsageError(f"{data} is not {dataset}, on which these results were measured")
         except TokbenchError as error:
@@ -123,7 +125,7 @@ def check(
             continue
         some: Dataset | Slots = whole
         if limit:
-            some = open_dataset(_place(dataset, data), rules, size, _least(count, limit), root)
+            some = open_dataset(_place(dataset, data), rules, size, _least(count, limit), root, split=split)
         elif not doing.paired:
             some = Slots(whole.name, rules, count or len(whole), whole)
         limited = doing.paired and len(some) < len(whole)
@@ -168,7 +170,7 @@ def check(
 
 
 def _place(dataset: str, data: str | None) -> str:
-    return data if data is not None and Path(data).expanduser().exists() else dataset
+    return data if data is not None and is_path(data) else dataset
 
 
 def _least(count: int | None, limit: int | None) -> int | None:

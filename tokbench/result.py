@@ -11,17 +11,20 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tokbench.adapter_facts import check_adapter, differences
 from tokbench.errors import ResultError
 from tokbench.files import locked, write_atomically
 from tokbench.halves import INFINITY, Replicates
+from tokbench.spread import KINDS, Spread
 from tokbench.strict import loads
 from tokbench.unpack import read_arrays
 
 _RUN = ("seed", "precision", "device")
 """What else of a run is the same for all numbers of one result."""
 
-_REPLICATES, _READINGS = "replicates.", "readings."
-"""Before the names of those arrays beside a result that are no per-image values."""
+_READINGS = "readings."
+_REPLICATES = (Replicates.kind, *KINDS)
+"""Before the names of those arrays beside a result that are no per-image values (the kinds of replicates and a dot)."""
 
 _FIELDS: dict[str, type] = {
     "adapter": str,
@@ -67,7 +70,7 @@ class Result:
     provenance: dict[str, Any]
     error: str | None = None
     per_image: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
-    replicates: dict[str, Replicates] = field(default_factory=dict, repr=False)
+    replicates: dict[str, Spread] = field(default_factory=dict, repr=False)
     readings: dict[str, list[tuple[str, list[dict[str, Any]]]]] = field(default_factory=dict, repr=False)
     notes: dict[str, str] = field(default_factory=dict, repr=False)
     computed: frozenset[str] = frozenset()
@@ -96,31 +99,40 @@ class Result:
         facts = {name: getattr(self, name) for name in _FIELDS}
         return facts | ({"error": self.error} if self.error else {})
 
-    @property
-    def identity(self) -> tuple[Any, ...]:
-        """What two runs under one key must agree on for their metrics to belong together."""
-        told = self.provenance
-        adapter = {key: value for key, value in told["adapter"].items() if key not in ("source", "fitted")}
-        data, protocol = told["data"]["sha256"], told["protocol"]["sha256"]
-        return data, protocol, json.dumps(adapter, sort_keys=True), *(told[key] for key in _RUN)
+    def differs_from(self, earlier: Result) -> list[str]:
+        """In what an earlier result of the same key was made otherwise, so that the numbers of the two do not belong
+        together: `code_sha256`, `module mymodel`, `package torch 2.13.0 -> 2.14.1`, `seed 0 -> 1`; empty where they do.
 
-    def save(self, out: Path) -> tuple[Path, bool]:
+        Results of earlier versions do not say which modules and packages they used; these are then not compared.
+        """
+        before, now = earlier.provenance, self.provenance
+        found = [key for key in ("data", "protocol") if before[key]["sha256"] != now[key]["sha256"]]
+        found += differences(before["adapter"], now["adapter"])
+        return found + [f"{key} {before[key]} -> {now[key]}" for key in _RUN if before[key] != now[key]]
+
+    def save(self, out: Path) -> tuple[Path, str]:
         """Write it below `out`, joined with the metrics of an earlier run of the same key.
 
-        Returns the path, and whether an earlier result was replaced since its data, weights, seed or protocol differ.
+        Returns the path, and why an earlier result was replaced instead of joined: in what it was made otherwise, and
+        which of its metrics the file no longer holds. Empty where nothing was replaced.
         """
         target = out / self.path
         with locked(target.parent):
             return target, self._save(target)
 
-    def _save(self, target: Path) -> bool:
-        replaced, earlier = False, None
+    def _save(self, target: Path) -> str:
+        replaced, earlier = "", None
         if target.exists():
             earlier = load(target)
-            replaced = earlier.identity != self.identity
+            if unlike := self.differs_from(earlier):
+                lost = [name for name in earlier.metrics if name not in self.metrics]
+                gone = f"; the file no longer holds {', '.join(lost)}" if lost else ""
+                replaced = f"it was made with other {', '.join(unlike)}{gone}"
         joined = self if earlier is None or replaced else _join(earlier, self)
         beside = target.with_suffix(".npz")
-        arrays = joined.per_image | {_REPLICATES + name: made.as_array() for name, made in joined.replicates.items()}
+        arrays = joined.per_image | {
+            f"{made.kind}.{name}": made.as_array() for name, made in joined.replicates.items()
+        }
         arrays |= {_READINGS + kind: _encoded(own) for kind, own in joined.readings.items()}
         if arrays:
             buffer = io.BytesIO()
@@ -174,21 +186,21 @@ def load(path: Path) -> Result:
             arrays = read_arrays(beside)
         except ValueError as error:
             raise ResultError(f"{beside} is not readable ({error}); delete it and run again") from error
-    replicates = {
-        name.removeprefix(_REPLICATES): Replicates.from_array(_checked_replicates(name, columns, beside))
-        for name, columns in arrays.items()
-        if name.startswith(_REPLICATES)
-    }
+    replicates: dict[str, Spread] = {}
+    for name in [name for name in arrays if "." in name and name.partition(".")[0] in _REPLICATES]:
+        kind, _, number = name.partition(".")
+        if number in replicates:
+            raise ResultError(f"{beside}: '{number}' has replicates of two kinds; delete it and run again")
+        replicates[number] = _replicates(kind, name, arrays.pop(name), beside)
     readings = {
         name.removeprefix(_READINGS): _decoded(arrays.pop(name), name, beside)
         for name in [name for name in arrays if name.startswith(_READINGS)]
     }
-    per_image = {name: values for name, values in arrays.items() if not name.startswith(_REPLICATES)}
-    _check_per_image(per_image, beside)
+    _check_per_image(arrays, beside)
     made = Result(
         **{name: facts[name] for name in _FIELDS},
         error=facts.get("error"),
-        per_image=per_image,
+        per_image=arrays,
         replicates=replicates,
         readings=readings,
     )
@@ -237,11 +249,14 @@ def _check_per_image(arrays: dict[str, np.ndarray], path: Path) -> None:
             _check_values(name, values, path)
 
 
-def _checked_replicates(name: str, columns: np.ndarray, path: Path) -> np.ndarray:
-    if columns.ndim != 2 or not len(columns) or len(columns) % 2 or columns.shape[1] not in (1, 2):
-        raise ResultError(f"{path}: '{name}' has the shape {columns.shape}, not (halves, 1 or 2)")
-    _check_values(name, columns, path)
-    return columns
+def _replicates(kind: str, name: str, values: np.ndarray, path: Path) -> Spread:
+    if kind == Replicates.kind:
+        if values.ndim != 2 or not len(values) or len(values) % 2 or values.shape[1] not in (1, 2):
+            raise ResultError(f"{path}: '{name}' has the shape {values.shape}, not (halves, 1 or 2)")
+    elif values.ndim != 1 or len(values) < 2:
+        raise ResultError(f"{path}: '{name}' has the shape {values.shape}, not (replicates,), two or more")
+    _check_values(name, values, path)
+    return Replicates.from_array(values) if kind == Replicates.kind else KINDS[kind](values)
 
 
 def _check_values(name: str, values: np.ndarray, path: Path) -> None:
@@ -257,8 +272,10 @@ def _check_infinity(result: Result, path: Path) -> None:
         base = number.removesuffix(INFINITY)
         if base == number or entry["value"] is None or base not in result.replicates:
             continue
-        if result.metrics.get(base, {}).get("value") is None or result.replicates[base].quarters is None:
-            raise ResultError(f"{path}: '{_REPLICATES}{base}' and metric '{base}' do not give '{number}'")
+        made = result.replicates[base]
+        whole = isinstance(made, Replicates) and made.quarters is not None
+        if result.metrics.get(base, {}).get("value") is None or not whole:
+            raise ResultError(f"{path}: '{made.kind}.{base}' and metric '{base}' do not give '{number}'")
 
 
 _LARGEST = 1e300
@@ -311,12 +328,18 @@ def _check_provenance(told: dict[str, Any], path: Path, must: Callable[[bool, st
             raise ResultError(f"{path}: provenance.{part} must hold {', '.join(keys)}")
         for key, (holds, be) in keys.items():
             must(holds(told[part][key]), f"provenance.{part}.{key}", be, told[part][key])
+    for key, (holds, be) in _REFERENCE.items():
+        value = told.get("reference", {}).get(key)
+        must(value is None or holds(value), f"provenance.reference.{key}", be, value)
+    compared = told["protocol"].get("reference", "")
+    must(isinstance(compared, str), "provenance.protocol.reference", "text", compared)
     for key in ("precision", "device"):
         must(isinstance(told[key], str), f"provenance.{key}", "text", told[key])
     must(isinstance(told["metrics"], dict), "provenance.metrics", "an object", told["metrics"])
     for number, ways in told["metrics"].items():
         texts = isinstance(ways, dict) and all(isinstance(text, str) for text in ways.values())
         must(texts, f"provenance.metrics.{number}", "an object of texts", ways)
+    check_adapter(told["adapter"], must)
     source = told["adapter"].get("source", "")
     must(isinstance(source, str), "provenance.adapter.source", "text", source)
     published = told["protocol"].get("published", {})
@@ -324,6 +347,9 @@ def _check_provenance(told: dict[str, Any], path: Path, must: Callable[[bool, st
     must(counts, "provenance.protocol.published", "an object of counts", published)
     available = told["data"].get("available", 0 if not published.get("num_images") else None)
     must(_is_count(available), "provenance.data.available", "a count", available)
+    left = told["data"].get("left_out", {})
+    counts = isinstance(left, dict) and all(map(_is_count, left.values()))
+    must(counts, "provenance.data.left_out", "an object of counts", left)
 
 
 def _is_whole(value: Any) -> bool:
@@ -373,3 +399,10 @@ _PARTS: dict[str, dict[str, _Test]] = {
     "versions": {},
 }
 """What provenance must hold. Hashes are parts of file names, too."""
+
+_TEXTS: _Test = (lambda value: isinstance(value, list) and all(isinstance(text, str) for text in value), "texts")
+_REFERENCE: dict[str, _Test] = {
+    "count": (_is_count, "a count"), "width": _SIDE, "height": _SIDE, "dataset": _TEXT, "protocol": _TEXT,
+    "original": (lambda value: isinstance(value, bool), "true or false"), "stated": _TEXTS, "mismatch": _TEXTS,
+}  # fmt: skip
+"""What provenance may say of a statistics file; null, or not there, is not known."""

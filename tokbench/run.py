@@ -20,7 +20,7 @@ from tokbench.bootstrap import entry
 from tokbench.dataset import UNIT, Images
 from tokbench.errors import CannotMeasure, NotApplicable, TokbenchError
 from tokbench.features import References
-from tokbench.halves import Halves, Replicates
+from tokbench.halves import Halves
 from tokbench.journal import Journal, Unit
 from tokbench.metrics import METRICS
 from tokbench.metrics.metric import Metric
@@ -31,6 +31,7 @@ from tokbench.provenance import describe_adapter
 from tokbench.readers import Networks
 from tokbench.rows import Rows
 from tokbench.slots import Turn
+from tokbench.spread import Spread
 from tokbench.statistics import Statistics
 from tokbench.steps import AS_ENCODED, Step
 from tokbench.tasks import RECONSTRUCT, Task
@@ -283,7 +284,7 @@ class Numbers:
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
     provenance: dict[str, dict[str, str]] = field(default_factory=dict)
     per_image: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-    replicates: dict[str, Replicates] = field(default_factory=dict)
+    replicates: dict[str, Spread] = field(default_factory=dict)
     readings: dict[str, list[tuple[int, list[dict[str, Any]]]]] = field(default_factory=dict)
 
     def add(self, metric: Metric, seed: int, halves: Halves, told: Mapping[str, str] = MappingProxyType({})) -> None:

@@ -73,6 +73,11 @@ class Slots:
         return self.reference.own_size if self.reference is not None else None
 
     @property
+    def left_out(self) -> dict[str, int]:
+        """Of files beside the references, by suffix."""
+        return self.reference.left_out if self.reference is not None else {}
+
+    @property
     def enlarged(self) -> int:
         return self.reference.enlarged if self.reference is not None else 0
 

@@ -5,6 +5,12 @@ dataset ambiguous, or was made to harm, is refused as a whole, with a DataError:
 
     folders    links that leave the folder are bad images unless they are followed (`follow_links`); links to a folder
                inside it are not descended, since its images stand under their own names; no folder is read twice
+    mixtures   images beside Parquet files, archives or arrays of images, files of images of several kinds, Parquet
+               files in several folders: refused, with the ways to give each of them alone
+    splits     images, or Parquet files, of several splits (train, validation, test): refused unless one is asked for
+    hidden     what lies in or is a hidden or service entry (.ipynb_checkpoints, @eaDir, __MACOSX) is no part of a
+               folder, zip or tar; the folder itself may be hidden
+    left out   files that look like images and are not read (.heic, or a picture without a suffix) are counted
     archives   a name that climbs out (.., /, a drive, a backslash) or comes twice: the archive is refused; only
                regular files are read, a link or device with an image's name is a bad image; a cut-off tar is refused
     arrays     arr_0 of an .npz, uint8 (N, H, W, 3), called by their places; anything else is refused
@@ -20,117 +26,31 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import itertools
 import os
 import re
-import stat
+import shlex
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from glob import glob
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
-from tokbench import archives
+from tokbench import archives, splits
 from tokbench.archives import Tar, Zip
 from tokbench.arrays import Arrays
-from tokbench.errors import BadImage, DataError
-from tokbench.image import refuse_large, size_of
+from tokbench.errors import BadImage, DataError, UsageError
+from tokbench.folders import Folder, Found, count_kinds, kind_of, look, look_at
+from tokbench.image import refuse_large
 from tokbench.parquet import Parquet
-from tokbench.source import Source, is_image, readable
+from tokbench.source import Source, describe_left_out, is_hidden, readable
 
 __all__ = ["Arrays", "Folder", "Manifest", "Parquet", "Source", "Tar", "Zip", "open_source", "open_sources", "sort_by"]
-
-_LEAVES = "a link that leaves the dataset's folder, which is not followed; give --follow-links where you trust it"
-
-
-class Folder(Source):
-    """Every image file below a folder, by sorted relative path."""
-
-    def __init__(self, path: Path, follow_links: bool = False) -> None:
-        found = sorted(_walk(path.resolve(), follow_links), key=lambda entry: entry[0])
-        self._files = [(file, reason) for _, file, reason in found]
-        self.names = [name for name, _, _ in found]
-
-    def read(self, position: int) -> bytes:
-        file = self._file(position)
-        try:
-            refuse_large(file.stat().st_size, self.names[position])
-            return file.read_bytes()
-        except OSError as error:
-            raise self._unreadable(position, error) from error
-
-    def listing(self) -> list[tuple[str, int]]:
-        return [(name, _bytes_of(self._files[self._at(i)][0])) for i, name in enumerate(self.names)]
-
-    def size(self, position: int) -> tuple[int, int]:
-        try:
-            with self._file(position).open("rb") as file:
-                return size_of(file.read(65536), self.names[position])
-        except (OSError, BadImage):  # some headers lie deeper than 64 KiB
-            return super().size(position)
-
-    def _file(self, position: int) -> Path:
-        file, reason = self._files[self._at(position)]
-        if reason:
-            raise BadImage(f"{self.names[position]}: {reason}")
-        return file
-
-    def _unreadable(self, position: int, error: OSError) -> BadImage:
-        remedy = "it was there when the run began" if isinstance(error, FileNotFoundError) else "check its permissions"
-        return BadImage(f"{self.names[position]}: cannot be read ({error.strerror}); {remedy}")
-
-
-def _bytes_of(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError:  # it vanished, or is a link to nothing: reading it will say so
-        return 0
-
-
-def _walk(root: Path, follow_links: bool) -> Iterator[tuple[str, Path, str]]:
-    """(name, file, why it cannot be read or "") of what is, or may hold, an image below a folder. `root` is resolved.
-
-    Raises DataError where the folder itself cannot be listed.
-    """
-    seen = set()
-    waiting = [("", root)]
-    while waiting:
-        prefix, folder = waiting.pop()
-        try:
-            status = folder.stat()
-            if (status.st_dev, status.st_ino) in seen:  # a circle of links, or two links to one place
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            with os.scandir(folder) as listed:
-                entries = sorted(listed, key=lambda entry: entry.name, reverse=True)
-        except OSError as error:
-            if not prefix:
-                raise DataError(f"{folder} cannot be listed ({error.strerror}); check its permissions") from error
-            yield readable(prefix), folder, f"a folder that cannot be listed ({error.strerror}); check its permissions"
-            continue
-        for entry in entries:
-            name, file = prefix + entry.name, folder / entry.name
-            mode, inside = _kind(entry, root)
-            reason = "" if inside or follow_links else _LEAVES
-            if stat.S_ISDIR(mode):
-                if reason:
-                    yield readable(name), file, reason
-                elif not (entry.is_symlink() and inside):  # else its images stand under their own names
-                    waiting.append((f"{name}/", file))
-            elif is_image(entry.name):
-                yield readable(name), file, reason or ("" if stat.S_ISREG(mode) else "leads to no file; remove it")
-
-
-def _kind(entry: os.DirEntry[str], root: Path) -> tuple[int, bool]:
-    """Folder, file or 0, of an entry or of what it links to, and whether that lies below `root`."""
-    if not entry.is_symlink():
-        folder, file = entry.is_dir(follow_symlinks=False), entry.is_file(follow_symlinks=False)
-        return stat.S_IFDIR if folder else stat.S_IFREG if file else 0, True
-    try:
-        return stat.S_IFMT(entry.stat().st_mode), Path(entry.path).resolve().is_relative_to(root)
-    except (OSError, RuntimeError):  # links to nothing, or in a circle, for which pathlib had a RuntimeError
-        return 0, True
 
 
 class Manifest(Source):
@@ -205,33 +125,163 @@ class Manifest(Source):
         return [(row["sha256"], 0) for row in self._rows]
 
 
-def open_source(path: Path, *, follow_links: bool = False) -> Source:
-    """The source that a path is: folder, zip, tar, npz or Parquet file. Raises DataError for anything else."""
-    return open_sources([path], follow_links=follow_links)
+def open_source(
+    data: str | Path, *, follow_links: bool = False, split: str | None = None, mixed: bool = False
+) -> Source:
+    """The images that a path is (folder, zip, tar, npz or Parquet file), or all that a pattern of paths matches.
+
+    split: the only one to take (`tokbench.splits`). mixed: whether several are taken together; else they are refused
+    unless one is asked for. Raises DataError for anything else and what is ambiguous (above), UsageError where a
+    pattern matches nothing, or there is no such split.
+    """
+    where, path = str(data), Path(data).expanduser()
+    if path.is_dir():
+        return _of_folder(_Asked(where, where.rstrip("/") or "/", split, mixed), look(path, follow_links))
+    if path.exists() or not is_pattern(where):
+        return _of_file(_Asked(where, None, split, mixed), path)
+    root = folder_of(where)
+    if not root.is_dir():
+        raise UsageError(f"no file matches {where}: there is no folder {root}")
+    rest = str(path.relative_to(root))
+    matches = [name.replace(os.sep, "/").rstrip("/") for name in glob(rest, root_dir=root, recursive=True)]
+    found = look_at(root, sorted(filter(None, matches)), follow_links)
+    if not found.images and not found.packed:
+        there = sorted(name for name in os.listdir(root) if not is_hidden(name))
+        listed = ", ".join(map(readable, there[:5])) + (f" and {len(there) - 5:,} more" if len(there) > 5 else "")
+        left = f"; {describe_left_out(Folder(found).left_out)}" if found.passed else ""
+        raise UsageError(f"no image or file of images matches {where}{left}; {root} holds {listed or 'nothing'}")
+    return _of_folder(_Asked(where, str(root), split, mixed), found, pattern=True)
 
 
 def open_sources(paths: Sequence[Path], *, follow_links: bool = False) -> Source:
-    """One source over several paths (Parquet shards), or over one path of any form."""
-    first = paths[0]
+    """One source over several paths (Parquet shards), or over one path of any form, whatever splits it holds."""
     if all(path.suffix == ".parquet" for path in paths):
         return Parquet(paths)
     if len(paths) > 1:
         raise DataError(f"several files of which not all are Parquet: {', '.join(path.name for path in paths[:5])}")
-    if first.is_dir():
-        shards = sorted(first.glob("*.parquet"))
-        folder = Folder(first, follow_links)
-        return Parquet(shards) if shards and not any(map(is_image, folder.names)) else folder
-    if first.exists() and not first.is_file():  # a pipe would be waited for
-        raise DataError(f"{first} is neither a folder nor a file")
-    if first.suffix.lower() == ".zip":
-        return Zip(first)
-    if first.suffix.lower() == ".npz":
-        return Arrays(first)
-    if first.name.lower().endswith(archives.SUFFIXES):
-        return Tar(first)
-    if first.is_file():
-        raise DataError(f"{first} is neither a folder nor a zip, tar, npz or Parquet file")
-    raise DataError(f"no such file or folder: {first}")
+    return open_source(paths[0], follow_links=follow_links, mixed=True)
+
+
+def is_path(data: str) -> bool:
+    """Whether what names a data set is a path that exists, or a pattern of paths, and not its name."""
+    return Path(data).expanduser().exists() or is_pattern(data)
+
+
+def is_pattern(data: str) -> bool:
+    """Whether a path that does not exist is a pattern, as in `folder/train-*.parquet`."""
+    return any(sign in data for sign in "*?[")
+
+
+def folder_of(data: str) -> Path:
+    """The path itself where it exists; of a pattern, the folder below which it may match."""
+    path = Path(data).expanduser()
+    if path.exists():
+        return path
+    return Path(*itertools.takewhile(lambda part: not is_pattern(part), path.parts))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What was asked for: the path or pattern as it was given, the folder that messages lead on from (None: a file),
+    the split, and whether splits may be mixed."""
+
+    where: str
+    root: str | None
+    split: str | None
+    mixed: bool
+
+
+def _of_file(asked: _Asked, path: Path) -> Source:
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise DataError(f"{path} is neither a folder nor a file")
+    if path.suffix == ".parquet":
+        return Parquet([file for _, file in _of_split(asked, [(path.name, path)])])
+    if path.suffix.lower() == ".npz":
+        if asked.split:
+            raise UsageError(f"{path} is an array of images, which has no splits; leave --split out")
+        return Arrays(path)
+    if path.suffix.lower() == ".zip":
+        return _one_split(asked, Zip(path))
+    if path.name.lower().endswith(archives.SUFFIXES):
+        return _one_split(asked, Tar(path))
+    if path.is_file():
+        raise DataError(f"{path} is neither a folder nor a zip, tar, npz or Parquet file")
+    raise DataError(f"no such file or folder: {path}")
+
+
+def _of_folder(asked: _Asked, found: Found, pattern: bool = False) -> Source:
+    """What was found as one source. Raises DataError where it could be several."""
+    pictures, parquet_alone = found.pictures, all(kind_of(name) == ".parquet" for name, _ in found.packed)
+    packed = found.holders() if pictures or not parquet_alone else found.packed
+    kinds = {kind_of(name) for name, _ in packed}
+    if pictures and packed:
+        raise DataError(_both(asked, pictures, [name for name, _ in packed]))
+    if not packed:
+        return _one_split(asked, Folder(found))
+    if kinds == {".parquet"}:
+        shards = _of_split(asked, packed)
+        if not pattern:
+            _refuse_several_folders(asked, [name for name, _ in shards])
+        source = Parquet([file for _, file in shards])
+        source.passed = found.passed
+        return source
+    if pattern and len(packed) == 1 and kinds != {".arrow"}:
+        return _of_file(replace(asked, root=None), packed[0][1])
+    held = f"{asked.where} holds no images itself, but {' and '.join(count_kinds(name for name, _ in packed))}"
+    if kinds == {".arrow"}:
+        raise DataError(f"{held}, which are not read; write them as Parquet (to_parquet of Hugging Face's datasets)")
+    one = shlex.quote(f"{asked.root}/{packed[0][0]}")
+    raise DataError(f"{held}, which are not read as one data set; give one of them: --data {one}")
+
+
+def _of_split(asked: _Asked, shards: list[tuple[str, Path]]) -> list[tuple[str, Path]]:
+    """The Parquet files of the one split that there is or that was asked for."""
+    if asked.mixed:
+        return shards
+    parts = splits.of_shards([name for name, _ in shards])
+    return [shards[at] for at in splits.choose(asked.where, parts, asked.split, "Parquet file", asked.root)]
+
+
+def _one_split(asked: _Asked, source: Folder | Zip | Tar) -> Source:
+    """The source, with the images alone of the one split that there is or that was asked for."""
+    if asked.mixed or not source.names:
+        return source
+    parts = splits.of_images([*source.names, *source.passed])
+    own, others = parts[: len(source.names)], parts[len(source.names) :]
+    chosen = splits.choose(asked.where, own, asked.split, "image", asked.root)
+    if asked.split:
+        source.reorder(chosen)
+        split = splits.known(asked.split)
+        source.passed = [n for n, part in zip(source.passed, others, strict=True) if part and part.split == split]
+    return source
+
+
+def _both(asked: _Asked, pictures: Sequence[str], packed: Sequence[str]) -> str:
+    """That images lie beside files of images, and how to give either alone."""
+    several = len(pictures) > 1
+    counted = f"{len(pictures):,} picture{'s' if several else ''} ({pictures[0]}{', ...' if several else ''})"
+    kinds, folder = list(count_kinds(packed)), os.path.commonpath([os.path.dirname(name) for name in pictures])
+    parents = {os.path.dirname(name) for name in packed}
+    file = packed[0]
+    if len(kinds) == 1 and kind_of(file) == ".parquet":
+        file = os.path.join(next(iter(parents)) if len(parents) == 1 else "**", "*.parquet")
+    apart = f"--data {shlex.quote(f'{asked.root}/{folder}')}" if folder else "a folder or pattern of those alone"
+    return (
+        f"{asked.where} holds {counted} beside {' and '.join(kinds)}; give one of them: "
+        f"--data {shlex.quote(f'{asked.root}/{file}')}, or for the pictures {apart}"
+    )
+
+
+def _refuse_several_folders(asked: _Asked, names: Sequence[str]) -> None:
+    """Raises DataError where Parquet files lie in several folders: nothing says that they are one data set."""
+    counts = Counter(os.path.dirname(name) for name in names)
+    if len(counts) > 1:
+        listed = ", ".join(f"{folder or '.'}: {count:,}" for folder, count in sorted(counts.items())[:8])
+        one, every = (shlex.quote(f"{asked.root}/{part}*.parquet") for part in (f"{max(counts)}/", "**/"))
+        raise DataError(
+            f"{asked.where} holds Parquet files in {len(counts):,} folders ({listed}); give those of one, "
+            f"--data {one}, or all of them, --data {every}"
+        )
 
 
 def sort_by(source: Source, pattern: str) -> None:

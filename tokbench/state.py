@@ -1,4 +1,4 @@
-"""Weight files into networks: nothing unpickled but tensors, every name and shape checked."""
+"""Weight files into networks: nothing unpickled but tensors, every name, shape and kind of number checked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tokbench.weights import Found
 
 
 def read_state(network: str, found: Found, inside: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """The float32 tensors of a .safetensors file or of a .pth file that is a plain state dict, on the CPU.
+    """The tensors of a .safetensors file or of a .pth file that is a plain state dict, on the CPU; float32, but whole
+    numbers as they are.
 
     inside: keys, as `model`, under one of which some files have theirs. Nothing is unpickled but tensors.
     Raises MissingWeights where the file is anything else.
@@ -40,7 +41,11 @@ def read_state(network: str, found: Found, inside: tuple[str, ...] = ()) -> dict
     if not plain:
         raise MissingWeights(f"{network}: {found.path} is not a plain state dict of named tensors; {remedy}")
     # Batch norm's step counters: some files have them, some not, and nothing reads them.
-    return {key: value.detach().float() for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    return {
+        key: value.detach().float() if value.is_floating_point() else value.detach()
+        for key, value in state.items()
+        if not key.endswith("num_batches_tracked")
+    }
 
 
 def _objects(path: Path) -> str:
@@ -55,19 +60,27 @@ def load_strictly(network: str, module: nn.Module, state: dict[str, Tensor], fou
     """Put `state` into a module built on the meta device, and freeze it for evaluation.
 
     assign: False copies into the module's own tensors, for other people's modules, which may hold on to them.
-    Raises MissingWeights unless names and shapes agree exactly: no parameter may be left as it was.
+    Raises MissingWeights unless names and shapes agree exactly: no parameter may be left as it was. Whole numbers in
+    place of floating-point ones are refused, too: they are quantized weights, whose scales the module does not apply.
     """
     expected = {k: v for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}
     problems = {
         "lacks": expected.keys() - state.keys(),
         "holds unknown": state.keys() - expected.keys(),
         "has another shape in": {k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape},
+        "holds whole numbers in place of floating-point ones in": {
+            key
+            for key in expected.keys() & state.keys()
+            if expected[key].is_floating_point() and not state[key].is_floating_point()
+        },
     }
     told = [f"{verb} {_few(keys)}" for verb, keys in problems.items() if keys]
     if told:
         raise MissingWeights(
             f"{network}: {found.path} {', '.join(told)}; replace it by the published file ({found.source.get})"
         )
+    if assign:
+        state = {key: value.float() for key, value in state.items()}
     module.load_state_dict(state, strict=False, assign=assign)  # strictness checked above, with a shorter message
     module.requires_grad_(False).eval()
 

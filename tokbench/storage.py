@@ -10,10 +10,22 @@ import torch
 from PIL import Image
 
 from tokbench.batch import Batch, Memo
-from tokbench.errors import NotApplicable
+from tokbench.errors import BadImage, NotApplicable
 from tokbench.padding import restored
 from tokbench.pixels import from_bytes, to_bytes
 from tokbench.protocol import Protocol
+
+_JPEG_SIDE = 65_500
+"""Pixels of the longest side that libjpeg writes (JPEG_MAX_DIMENSION in its jmorecfg.h)."""
+
+
+def refuse_unstorable(size: tuple[int, ...], protocol: Protocol) -> None:
+    """Raises BadImage where a protocol stores reconstructions in a format that holds none of that width and height."""
+    if protocol.storage.startswith("jpeg") and max(size) > _JPEG_SIDE:
+        raise BadImage(
+            f"protocol {protocol.name} stores it as JPEG, whose sides are at most {_JPEG_SIDE:,} px, and it is "
+            f"{size[0]}x{size[1]}; cut it or scale it down"
+        )
 
 
 def stored(batch: Batch, protocol: Protocol) -> Batch:

@@ -14,7 +14,8 @@ from numpy.lib import format as npy
 MAX_ARRAYS = 1 << 29
 """Bytes that the arrays of one file may take, unpacked: 512 MiB, eight times the largest statistics in use."""
 
-_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+"""Of compression: those whose output is unpacked in small pieces."""
 
 
 def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
@@ -22,7 +23,7 @@ def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
 
     Raises ValueError and whatever zipfile and zlib do.
     """
-    if info.compress_type not in _METHODS:
+    if info.compress_type not in METHODS:
         raise ValueError(f"compression method {info.compress_type} is not known; pack it stored or deflated")
     with archive.open(info) as member:
         # Asked for all there is, zipfile would unpack up to 2 GiB before it looked at the claimed size.

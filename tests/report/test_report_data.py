@@ -21,7 +21,7 @@ import pytest
 from tokbench.cells import of_one
 from tokbench.cli.evaluate import eval_
 from tokbench.compare import difference
-from tokbench.dataset import describe
+from tokbench.dataset_folder import describe
 from tokbench.errors import UsageError
 from tokbench.leaderboard import read_all
 from tokbench.metrics import metric_of

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,6 +23,7 @@ SUBFOLDERS = ("", "vae", "vqvae", "movq")
 """Where a checkpoint or a whole pipeline keeps its autoencoder."""
 
 _CONFIG, _WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+_COUNTER = "num_batches_tracked"
 _INSTALL = "needs the diffusers library; install it with: pip install 'tokbench[hf]'"
 
 # All four take and give images in [-1, 1]; AutoencoderTiny converts to and from its own [0, 1] inside.
@@ -93,8 +94,8 @@ class Quantized(Tokenizer):
 def load(argument: str, device: str, allow_download: bool) -> Tokenizer:
     """The tokenizer in a local folder or hub repository.
 
-    Raises AdapterError where it is not here, is none of the four classes, holds pickled weights only, or does not
-    behave as its config says.
+    Raises AdapterError where it is not here, is none of the four classes, holds pickled weights only or other tensors
+    than the network of its config has, or does not behave as its config says.
     """
     folder = locate(argument, allow_download)
     kind = _kind(folder)
@@ -169,14 +170,53 @@ def _read(folder: Path, kind: str) -> nn.Module:
     except (ImportError, RuntimeError) as error:  # RuntimeError: its lazy import of the class failed
         raise AdapterError(f"diffusers:{folder} {_INSTALL} ({_line(error)})") from error
     try:
+        _whole_numbers(folder, kind)
         net, report = autoencoder.from_pretrained(
             str(folder), use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
         )
+    except AdapterError:
+        raise
     except Exception as error:  # OSError, ValueError, RuntimeError, safetensors' own ...
         raise AdapterError(f"{folder}: diffusers cannot load this {kind} ({_line(error)})") from error
-    if absent := report["missing_keys"]:  # the library only warns, and goes on with random numbers
-        raise AdapterError(f"{folder / _WEIGHTS} lacks {len(absent)} of the {kind}'s tensors ({', '.join(absent[:3])})")
+    _fits(report, folder, kind)
     return net
+
+
+def _fits(report: Mapping[str, Any], folder: Path, kind: str) -> None:
+    """Every tensor of the file has its place in the network and the other way round. The library only warns, and goes
+    on with random numbers or with another network than the weights are of; names that it renames itself are no fault.
+    Raises AdapterError."""
+    names = {key: [str(name) for name in report.get(key, ())] for key in ("missing_keys", "unexpected_keys")}
+    # Entries of the third are (name, shape in the file, shape in the network).
+    names["mismatched_keys"] = [str(entry[0]) for entry in report.get("mismatched_keys", ())]
+    said = {
+        "missing_keys": f"lacks {{}} of the {kind}'s tensors ({{}})",
+        "unexpected_keys": f"holds {{}} tensors that the {kind} of {_CONFIG} has no place for ({{}})",
+        "mismatched_keys": f"holds {{}} tensors of another shape than the {kind}'s ({{}})",
+    }
+    # Batch norm's step counters: some files have them, some not, and nothing reads them.
+    kept = {key: sorted(name for name in names[key] if not name.endswith(_COUNTER)) for key in said}
+    problems = [told.format(len(kept[key]), ", ".join(kept[key][:3])) for key, told in said.items() if kept[key]]
+    problems += [" ".join(str(text).split())[:200] for text in report.get("error_msgs", ())]
+    if problems:
+        raise AdapterError(
+            f"{folder / _WEIGHTS} {'; it '.join(problems)}; bring the {_CONFIG} and the weights of one model"
+        )
+
+
+def _whole_numbers(folder: Path, kind: str) -> None:
+    """Raises AdapterError where a file holds whole numbers: quantized weights, whose scales nothing here applies."""
+    from safetensors import safe_open
+
+    with safe_open(folder / _WEIGHTS, framework="pt") as file:
+        kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118  # it is no mapping
+    found = [name for name, dtype in kinds.items() if dtype.startswith(("I", "U", "BOOL"))]
+    found = sorted(name for name in found if not name.endswith(_COUNTER))
+    if found:
+        raise AdapterError(
+            f"{folder / _WEIGHTS} holds whole numbers in {len(found)} of the {kind}'s tensors, such as {found[0]}: "
+            "quantized weights are not supported; bring them in float32, float16 or bfloat16"
+        )
 
 
 @torch.inference_mode()

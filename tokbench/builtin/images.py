@@ -29,7 +29,7 @@ class ImageFolder(ImageSource):
 
     def __init__(self, name: str, path: Path) -> None:
         self.spec = TokenizerSpec(name, "images")
-        self._source = open_source(path)
+        self._source = open_source(path, mixed=True)  # where they are paired, by names in which the splits are, too
         self._path = path
         self._by_stem: dict[str, int] = {}
         self._checked = False
@@ -77,6 +77,11 @@ class ImageFolder(ImageSource):
     def count(self) -> int:
         """How many images there are."""
         return len(self._source.names)
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """How many files beside them look like images and are not read, by suffix."""
+        return self._source.left_out
 
     def drawn(self, positions: Sequence[int]) -> Tensor:
         """The first ones by a hash of their names, so that a few of a folder sorted by class are of all classes.

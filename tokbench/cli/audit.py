@@ -18,10 +18,13 @@ from tokbench.cli.options import (
     limit_option,
     progress_bar,
     reference_is_option,
+    reference_mismatch_option,
     reference_option,
     root_option,
     say,
+    say_left_out,
     size_option,
+    split_option,
 )
 from tokbench.errors import UsageError
 
@@ -29,12 +32,14 @@ from tokbench.errors import UsageError
 @click.command()
 @click.argument("adapter")
 @data_option
+@split_option
 @click.option("--claim", metavar="METRIC=VALUE", help="A number that somebody reports, as in rfid=0.92.")
 @click.option("--metrics", "metric_names", help="Comma-separated [default: psnr,ssim,lpips,rfid,rfid_768].")
 @limit_option
 @size_option
 @reference_option
 @reference_is_option
+@reference_mismatch_option
 @batch_size_option
 @device_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
@@ -44,12 +49,14 @@ from tokbench.errors import UsageError
 def audit(
     adapter: str,
     data: str,
+    split: str | None,
     claim: str | None,
     metric_names: str | None,
     limit: int | None,
     size: int | None,
     reference: Path | None,
     reference_is: str | None,
+    reference_mismatch: str | None,
     batch_size: int,
     device: str | None,
     seed: int,
@@ -63,6 +70,7 @@ def audit(
     are ranked by how close they come. Give --reference for those that compare with a statistics file.
     """
     from tokbench import claims, metrics
+    from tokbench.against import file
     from tokbench.audit import PRESENT
     from tokbench.audit import audit as run
     from tokbench.dataset import open_dataset
@@ -78,8 +86,9 @@ def audit(
     if others := [name for name in names if name not in metrics.METRICS or not metrics.METRICS[name].reads]:
         raise UsageError(f"no protocol changes {', '.join(others)}")
     device = choose_device(device)
-    statistics = load_statistics(reference).assumed(reference_is) if reference else None
-    dataset = open_dataset(data, TOKBENCH, size, limit, root)
+    statistics = load_statistics(reference).assumed(reference_is).allowing(reference_mismatch) if reference else None
+    dataset = open_dataset(data, TOKBENCH, size, limit, root, split=split)
+    say_left_out(dataset)
     with redirect_stdout(sys.stderr), progress_bar() as progress:
         loaded = load_adapter(adapter, device, root, allow_download)
         rows = run(
@@ -108,9 +117,14 @@ def audit(
     else:
         assert dataset.shape is not None
         height, width = dataset.shape
+        compared = "".join(
+            f" Protocol {protocol.name} compares with {file(statistics.described(protocol, dataset.shape))}."
+            for protocol in [row.choice.protocol for row in rows]
+            if statistics is not None and protocol.reference == "statistics"
+        )
         click.echo(
             f"{loaded.name} on {dataset.name}: {count:,} images of {width}x{height} px, pixels {dataset.sha256[:8]}. "
-            "In brackets: the change from the default. ± is half of the 95 % interval over images.\n"
+            f"In brackets: the change from the default. ± is half of the 95 % interval over images.{compared}\n"
         )
         click.echo(claims.audit_table(rows, names, count), nl=False)
         if claim_made:

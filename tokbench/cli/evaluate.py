@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,10 +26,13 @@ from tokbench.cli.options import (
     progress_bar,
     protocol_option,
     reference_is_option,
+    reference_mismatch_option,
     reference_option,
     root_option,
     say,
+    say_left_out,
     size_option,
+    split_option,
     stoppable,
 )
 from tokbench.errors import DataError, TokbenchError, UsageError
@@ -38,6 +42,7 @@ from tokbench.suites import SUITES
 @click.command("eval")
 @click.argument("adapters", metavar="ADAPTER...", nargs=-1, required=True)
 @data_option
+@split_option
 @click.option(
     "--metrics", "metric_names", help="Comma-separated names, or 'all' [default: see 'tokbench list metrics']."
 )
@@ -52,6 +57,7 @@ from tokbench.suites import SUITES
 @protocol_option
 @reference_option
 @reference_is_option
+@reference_mismatch_option
 @click.option(
     "--task",
     type=click.Choice(["reconstruct", "truncate", "perturb", "generate"]),
@@ -93,6 +99,7 @@ def eval_(
     ctx: click.Context,
     adapters: tuple[str, ...],
     data: str,
+    split: str | None,
     metric_names: str | None,
     suite: str | None,
     faithful: bool,
@@ -101,6 +108,7 @@ def eval_(
     protocol: str,
     reference: Path | None,
     reference_is: str | None,
+    reference_mismatch: str | None,
     task: str,
     tokens: str | None,
     anchor: Anchor | None,
@@ -166,6 +174,7 @@ def eval_(
     except OSError as error:
         raise UsageError(f"--out {out} cannot be written ({error.strerror})") from error
 
+    from tokbench.builtin.images import ImageFolder
     from tokbench.cli.samples import slots, statistics_of
     from tokbench.dataset import Dataset, open_dataset
     from tokbench.evaluate import evaluate
@@ -225,8 +234,7 @@ def eval_(
         for result in results:
             try:
                 path, replaced = result.save(out)
-                changed = " (replaced: its data, protocol, code, weights or settings had changed)" if replaced else ""
-                say(f"wrote {path}{changed}")
+                say(f"wrote {path}{f' (replaced an earlier result: {replaced})' if replaced else ''}")
                 if result.journal is not None:
                     result.journal.discard()
             except TokbenchError as error:
@@ -241,17 +249,21 @@ def eval_(
             statistics = load_statistics(reference) if reference else None
         else:
             statistics = statistics_of(data, "data" in given, reference)
-        if reference_is:
+        if reference_is or reference_mismatch:
             if statistics is None:
-                raise UsageError("--reference-is says what made a statistics file; give that too")
-            statistics = statistics.assumed(reference_is)
+                raise UsageError("--reference-is and --reference-mismatch are about a statistics file; give that too")
+            statistics = statistics.assumed(reference_is).allowing(reference_mismatch)
         streams: list[Dataset | Slots] = []
         if doing.paired:  # before adapters are loaded, which can take long
-            streams = [open_dataset(name, rules, size, limit, root, follow_links) for name in names]
+            streams = [open_dataset(name, rules, size, limit, root, follow_links, split) for name in names]
         with redirect_stdout(sys.stderr):  # what adapters print must not mix with the result
             loaded, broken_ones = load_adapters(adapters, device, root, allow_download)
         if not doing.paired:
-            streams = [slots(data, rules, size, limit, root, follow_links, statistics, loaded)]
+            references = partial(open_dataset, data, rules, size, None, root, follow_links, split)
+            streams = [slots(data, rules, references, limit, split, statistics, loaded)]
+        for one in (*streams, *(adapter.model for adapter in loaded if isinstance(adapter.model, ImageFolder))):
+            if mine.first:
+                say_left_out(one)
         unloaded = {(name, doing.name): reason for name, reason in broken_ones.items()}
         networks = Networks(device, allow_download, precision)
         for dataset in streams:

@@ -19,6 +19,7 @@ from tokbench.cli.options import (
     limit_option,
     progress_bar,
     root_option,
+    split_option,
 )
 from tokbench.errors import ResultError, UsageError
 
@@ -60,6 +61,7 @@ def compare(first: Path, second: Path, as_json: bool) -> None:
 @click.command()
 @click.argument("adapters", metavar="[ADAPTER]...", nargs=-1)
 @click.option("--data", help="Only results on this dataset (a name), or the path of a folder that has none.")
+@split_option
 @click.option(
     "--against",
     type=click.Path(file_okay=False, path_type=Path),
@@ -86,6 +88,7 @@ def compare(first: Path, second: Path, as_json: bool) -> None:
 def check(
     adapters: tuple[str, ...],
     data: str | None,
+    split: str | None,
     against: Path,
     limit: int | None,
     config: Path | None,
@@ -119,12 +122,15 @@ def check(
     from tokbench.leaderboard import read_all
     from tokbench.readers import Networks
     from tokbench.regression import check as run
+    from tokbench.sources import is_path
     from tokbench.tolerances import SETTINGS, read_tolerances
 
     if config is None and Path(SETTINGS).is_file():
         config = Path(SETTINGS)
     tolerances = read_tolerances(config)
-    path = data is not None and Path(data).expanduser().exists()
+    path = data is not None and is_path(data)
+    if split and not path:
+        raise UsageError("--split is for the --data of a path that holds several splits")
     try:
         kept = read_all(against)
     except ResultError as error:
@@ -140,7 +146,7 @@ def check(
         from tokbench.protocol import TOKBENCH
 
         assert data is not None
-        name = open_dataset(data, TOKBENCH, size=1, root=root).name
+        name = open_dataset(data, TOKBENCH, size=1, root=root, split=split).name
         committed = [result for result in committed if result.dataset == name]
     if unknown := [name for name in adapters if not any(_is(name, result) for result in committed)]:
         raise UsageError(f"{against} holds no result of {', '.join(unknown)}{f' on {data}' if data else ''}")
@@ -148,6 +154,7 @@ def check(
         report = run(
             committed,
             data=data if path else None,
+            split=split,
             root=root,
             limit=limit,
             tolerances=tolerances,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tokbench.cli.options import Group, out_option, root_option
+from tokbench.cli.options import Group, out_option, root_option, split_option
 
 
 @click.command("list")
@@ -25,6 +25,7 @@ def list_(what: str, root: Path | None) -> None:
 @click.option("--worst", type=click.IntRange(1, 200), help="Draw this many of the words or faces that suffered most.")
 @click.option("--kind", help="Of which readings, as in words, faces or words_easyocr [default: all].")
 @click.option("--data", help="Where the images are, if not the dataset of that name.")
+@split_option
 @click.option("--adapter", help="What made the images, if not the adapter of that name.")
 @click.option(
     "--picture", type=click.Path(dir_okay=False, path_type=Path), default=Path("worst.png"), show_default=True
@@ -35,6 +36,7 @@ def show(
     worst: int | None,
     kind: str | None,
     data: str | None,
+    split: str | None,
     adapter: str | None,
     picture: Path,
     root: Path | None,
@@ -60,7 +62,7 @@ def show(
     shown = drawing.cases(found, kind)[:worst]
     size = None if told["data"]["own_size"] is None else told["data"]["width"]
     rules = load_protocol(told["protocol"]["name"])
-    dataset = open_dataset(data or found.dataset, rules, size, told["data"]["limit"], root)
+    dataset = open_dataset(data or found.dataset, rules, size, told["data"]["limit"], root, split=split)
     sheet = drawing.picture(shown, load_adapter(adapter or found.adapter, root=root), dataset, seed=told["seed"])
     drawing.save(sheet, picture)
     click.echo(f"drew {len(shown)} to {picture}")

@@ -28,7 +28,13 @@ class Group(click.Group):
 
 
 data_option = click.option(
-    "--data", default="samples", show_default=True, help="A dataset's name, or a folder, zip, tar or Parquet file."
+    "--data",
+    default="samples",
+    show_default=True,
+    help="A dataset's name; a folder, zip, tar or Parquet file; or a quoted pattern, as in 'data/val-*.parquet'.",
+)
+split_option = click.option(
+    "--split", metavar="NAME", help="Of a path that holds several: train, validation or test [default: the only one]."
 )
 limit_option = click.option("--limit", type=click.IntRange(min=1), help="Only the first N images.")
 size_option = click.option(
@@ -47,8 +53,14 @@ reference_option = click.option(
 )
 reference_is_option = click.option(
     "--reference-is",
-    metavar="NETWORK:INPUT:PRECISION",
-    help="What made that file, where it does not say so, as in inception-2015-12-05:tf1:float32.",
+    metavar="NETWORK:INPUT:PRECISION[:SIZE[:PROTOCOL]]",
+    help="What made that file, where it does not say so, as in inception-2015-12-05:tf1:float32:256:adm. Without size "
+    "and protocol these are not checked, which the result and its tables say.",
+)
+reference_mismatch_option = click.option(
+    "--reference-mismatch",
+    metavar="size,protocol",
+    help="What of that file's images differs from this run's by intention; the result and its tables say so.",
 )
 device_option = click.option("--device", help="cpu, cuda, cuda:1 ... [default: cuda where there is one, else cpu].")
 download_option = click.option(
@@ -149,6 +161,14 @@ def stoppable(left: Callable[[], str]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def say_left_out(dataset: Any) -> None:
+    """On stderr: the files beside a dataset's images that look like images and are not read, where there are any."""
+    from tokbench.source import describe_left_out
+
+    if counts := dataset.left_out:
+        say(f"left out {describe_left_out(counts)}; convert or rename them")
 
 
 def say(text: str) -> None:

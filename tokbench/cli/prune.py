@@ -17,6 +17,8 @@ from tokbench.cli.options import (
     progress_bar,
     root_option,
     say,
+    say_left_out,
+    split_option,
     stoppable,
 )
 from tokbench.errors import MissingWeights, UsageError
@@ -27,6 +29,7 @@ from tokbench.errors import MissingWeights, UsageError
 @click.option("--model", default="vit_tiny_imagenet.d12", show_default=True, help="A network, or timm:NAME[@FILE].")
 @click.option("--keep", default="0.9,0.7,0.5,0.3", show_default=True, help="Shares of tokens, in (0, 1].")
 @data_option
+@split_option
 @limit_option
 @click.option("--batches", help="Batch sizes for time, 0 for none [default: 1,32,128; on a CPU 1,32].")
 @click.option("--repetitions", type=click.IntRange(min=30), default=30, show_default=True, help="Timings of each.")
@@ -50,6 +53,7 @@ def prune(
     model: str,
     keep: str,
     data: str,
+    split: str | None,
     limit: int | None,
     batches: str | None,
     repetitions: int,
@@ -72,7 +76,7 @@ def prune(
     METHOD: see --list; 'all' is every method that needs no training, with the controls. Rows that are measured already
     are not measured again, so after an interruption the same command goes on; but times whose control is off are,
     --tries times in all, since something else was at work on the machine. Exit status: 1 where a method could not be
-    run; the others are.
+    run (the others are), or an image could not be read.
     """
     from tokbench.pruning.arms import CONTROLS, known
     from tokbench.pruning.methods import METHODS
@@ -92,7 +96,8 @@ def prune(
     names = [name for given in methods for name in ((*METHODS, *CONTROLS) if given == "all" else (given,))]
     sizes = _sizes(batches, where)
     subject = load_subject(model, where, root, allow_download)
-    images = open_labelled(data, subject, limit, root)
+    images = open_labelled(data, subject, limit, root, split)
+    say_left_out(images.dataset)
     say(f"labels: {said_of_labels(images.labels.facts(images.dataset.names))}")
     plan = Plan("eager" if kernel == "eager" else "sdpa", sizes, repetitions, round_to, rates, tries)
     failed, found = False, {}
@@ -112,7 +117,7 @@ def prune(
     if found:
         members = list(found.values())
         click.echo(f"{table.legend(members)}{table.markdown(members)}", nl=False)
-    if failed:
+    if failed or images.dataset.bad:
         sys.exit(1)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tokbench.arrays import MEMBER
 from tokbench.builtin.images import ImageFolder
-from tokbench.dataset import Dataset, open_dataset
+from tokbench.dataset import Dataset
 from tokbench.errors import UsageError
 from tokbench.plugins import Loaded, slug
 from tokbench.protocol import Protocol
@@ -48,16 +48,17 @@ def _members(path: Path) -> set[str]:
 def slots(
     data: str,
     rules: Protocol,
-    size: int | None,
+    opened: Callable[[], Dataset],
     limit: int | None,
-    root: Path | None,
-    follow_links: bool,
+    split: str | None,
     statistics: Statistics | None,
     loaded: Sequence[Loaded],
 ) -> Slots:
     """Places for `limit` samples; for as many as the folders of samples hold, or as there are references, without one.
 
-    ADM's reference batches hold images beside the statistics, which then serve the metrics that need more.
+    data, opened: what samples are compared with, as it was named, and what opens its images. split: the one of it that
+    was asked for. ADM's reference batches hold images beside the statistics, which then serve the metrics that need
+    more.
     Raises UsageError where nothing says how many, or a folder holds fewer; DataError where the references cannot be
     opened.
     """
@@ -72,12 +73,11 @@ def slots(
         raise UsageError(f"the folders hold {told} samples, and gFID depends on how many there are; give --limit")
     count = limit or next(iter(counts.values()), None)
 
-    def opened() -> Dataset:
-        return open_dataset(data, rules, size, None, root, follow_links)
-
     if statistics is None:
         dataset = opened()
         return Slots(dataset.name, rules, count or len(dataset), dataset)
+    if split:
+        raise UsageError("--split chooses among images; a statistics file is of one set of them")
     if count is None:
         raise UsageError("how many samples? a statistics file does not say; give --limit")
     name = slug(statistics.dataset or Path(statistics.name).stem)

@@ -20,13 +20,16 @@ from tokbench.cli.options import (
     reference_is_option,
     root_option,
     say,
+    say_left_out,
     size_option,
+    split_option,
 )
 from tokbench.errors import UsageError
 
 if TYPE_CHECKING:
     from tokbench.protocol import Protocol
     from tokbench.readers.network import Network
+    from tokbench.statistics import Statistics
 
 _FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 
@@ -42,6 +45,7 @@ def stats() -> None:
 
 @stats.command()
 @data_option
+@split_option
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The .npz to write.")
 @click.option("--network", default="inception-2015-12-05", show_default=True)
 @click.option(
@@ -55,6 +59,7 @@ def stats() -> None:
 @root_option
 def make(
     data: str,
+    split: str | None,
     out: Path,
     network: str,
     layers: str,
@@ -80,13 +85,15 @@ def make(
         raise UsageError(f"--out {out}: the file's name must end in .npz")
     rules = load_protocol(protocol)
     reader = _reader(network, rules, device, allow_download)
-    dataset = open_dataset(data, rules, size, limit, root)
+    dataset = open_dataset(data, rules, size, limit, root, split=split)
+    say_left_out(dataset)
     with progress_bar() as progress:
         made = measure(dataset, reader, wanted, progress)
     for name, reason in dataset.bad:
         say(f"bad image {name}: {reason}")
     made.save(out)
-    click.echo(f"wrote {out}: {made.count:,} images, layers {', '.join(wanted)}")
+    sized = f" of {made.width}x{made.height} px" if made.size else ""
+    click.echo(f"wrote {out}: {made.count:,} images{sized}, layers {', '.join(wanted)}")
     if dataset.bad:
         sys.exit(1)
 
@@ -101,14 +108,16 @@ def show_(file: Path) -> None:
     for layer, (mean, covariance) in found.layers.items():
         click.echo(f"layer {layer}: {len(mean)} dimensions, mean {mean.mean():.6g}, trace {covariance.trace():.6g}")
     for key, value in found.facts().items():
+        told = ", ".join(f"{part} {choice}" for part, choice in value.items()) if isinstance(value, dict) else value
         if key != "layers":
-            click.echo(f"{key:10} {'not told' if value is None else value}")
+            click.echo(f"{key:10} {'not told' if told is None else told}")
     click.echo(f"{'sha256':10} {found.sha256}")
 
 
 @stats.command()
 @_FILE
 @click.option("--data", help="The images [default: the data set that the file names].")
+@split_option
 @reference_is_option
 @limit_option
 @size_option
@@ -119,6 +128,7 @@ def show_(file: Path) -> None:
 def verify(
     file: Path,
     data: str | None,
+    split: str | None,
     reference_is: str | None,
     limit: int | None,
     size: int | None,
@@ -127,7 +137,8 @@ def verify(
     allow_download: bool,
     root: Path | None,
 ) -> None:
-    """Make a file's statistics again from its data and compare: exit status 1 where they differ by more than 1e-5."""
+    """Make a file's statistics again from its data, at its size and under its protocol, and compare: exit status 1
+    where they differ by more than 1e-5."""
     from tokbench.dataset import open_dataset
     from tokbench.metrics.frechet import frechet_distance
     from tokbench.protocol import load_protocol
@@ -143,13 +154,16 @@ def verify(
     rules = load_protocol(protocol or found.protocol or "tokbench")
     if found.protocol_sha256 not in (None, rules.sha256):
         raise UsageError(f"{file} was made under another protocol than today's {rules.name}; give that with --protocol")
+    if found.preparation and found.preparation != rules.reference_preparation:
+        raise UsageError(f"{file} was not made under protocol {rules.name}; give its own with --protocol")
+    size = _size(found, rules, size)
     reader = _reader(found.network, rules, device, allow_download)
     told = reader.told()
     for layer in found.layers:
         found.moments(reader.name, told.get("input"), "float32", reader.sha256, layer)  # refuses what does not fit
-    dataset = open_dataset(data, rules, size, limit, root)
+    dataset = open_dataset(data, rules, size, limit, root, split=split)
     if limit is None and found.count and found.count < len(dataset):
-        dataset = open_dataset(data, rules, size, found.count, root)
+        dataset = open_dataset(data, rules, size, found.count, root, split=split)
     with progress_bar() as progress:
         again = measure(dataset, reader, list(found.layers), progress)
     differs = False
@@ -163,10 +177,24 @@ def verify(
         differs |= max(mean, covariance) > TOLERANCE
     if found.data and found.data != again.data:
         click.echo(f"pixels: {found.data[:12]} in the file, {again.data and again.data[:12]} here")
+        if found.size is None and found.preparation is None:
+            click.echo("the file does not say of which size its images were; where it is not this one, give --size")
         differs = True
     click.echo("differs" if differs else "the same")
     if differs:
         sys.exit(1)
+
+
+def _size(found: Statistics, protocol: Protocol, asked: int | None) -> int | None:
+    """The size at which a file's images are prepared again: that which it says. Raises UsageError for another one."""
+    if found.size is None:
+        return asked
+    width, height = found.size
+    if asked is not None and found.size != (asked, asked):
+        raise UsageError(
+            f"{found.name} was made from images of {width}x{height} px, and --size {asked} gives others; leave it out"
+        )
+    return width if width == height and protocol.crop != "none" else None
 
 
 def _reader(name: str, protocol: Protocol, device: str | None, allow_download: bool) -> Network:

@@ -16,6 +16,8 @@ from tokbench.cli.options import (
     progress_bar,
     root_option,
     say,
+    say_left_out,
+    split_option,
     stoppable,
 )
 from tokbench.errors import UsageError
@@ -25,6 +27,7 @@ from tokbench.errors import UsageError
 @click.argument("adapters", metavar="ADAPTER...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every adapter that can be trained, in order.")
 @click.option("--data", default="tiny-imagenet-train", show_default=True, help="What to train on.")
+@split_option
 @click.option("--budget", help="Seconds or images of each training: 90s, 20000i [default: the profile's images].")
 @click.option(
     "--profile", type=click.Choice(["cpu", "gpu"]), help="Batch, rate and images [default: what the device is]."
@@ -43,6 +46,7 @@ def train(
     adapters: tuple[str, ...],
     everything: bool,
     data: str,
+    split: str | None,
     budget: str | None,
     profile: str | None,
     seed: int,
@@ -67,7 +71,8 @@ def train(
     wanted = chosen(adapters, everything, root)
     where = choose_device(device)
     profile = profile or ("gpu" if where.startswith("cuda") else "cpu")
-    dataset = open_dataset(data, load_protocol("tokbench"), None, limit, root)
+    dataset = open_dataset(data, load_protocol("tokbench"), None, limit, root, split=split)
+    say_left_out(dataset)
     failed = False
     with stoppable(lambda: "the same command goes on from the last minute"), progress_bar() as bar:
         material = material_of(dataset, lambda done, total: bar("images read", done, total))

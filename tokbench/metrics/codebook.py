@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
-from tokbench.halves import FREE, Halves, Replicates
+from tokbench.bootstrap import LEVEL
+from tokbench.halves import Halves
 from tokbench.metrics.codes import Codes
+from tokbench.spread import Jackknife, Spread
+
+NONE_SEEN = -math.log((1 - LEVEL) / 2)
+"""The largest mean of a Poisson law of which a value of 0 is no surprise."""
 
 
 class Codebook(Codes):
@@ -15,71 +21,97 @@ class Codebook(Codes):
     `codebook_entropy` (bits an index). With several streams their names follow a dot. All three grow with N.
 
     Where several indices make a token, each has a codebook of its own: usage and entropy are means over these.
+    Intervals come from leaving out one image at a time: codes of one image are alike, and each number grows with N, so
+    that neither single codes nor halves of the images show how much it varies at the whole N.
     """
 
     def compute(self) -> dict[str, float]:
         numbers: dict[str, float] = {}
         for name in self.streams():
-            _, (counts,) = self._counts(name, np.zeros(len(self.rows), dtype=np.int64), 1)
-            numbers |= self._numbers(name, counts)
+            _, counts = self._counts(name)
+            used, total = np.count_nonzero(counts), int(counts.sum())
+            found = self._numbers(name, np.array([used]), np.array([_information(counts).sum()]), np.array([total]))
+            numbers |= {number: float(value[0]) for number, value in found.items()}
         return numbers
 
-    def replicates(self, halves: Halves) -> dict[str, Replicates]:
-        found: dict[str, list[float]] = {}
-        for name in self.streams() if halves.half else ():
-            seen = None
-            drawn = iter(halves)
-            for pair in zip(drawn, drawn, strict=True):
-                part_of = np.full(len(self.rows), -1)
-                for part, ranks in enumerate(pair):
-                    part_of[ranks] = part
-                seen, counted = self._counts(name, part_of, 2, seen)
-                for counts in counted:
-                    for number, value in self._numbers(name, counts).items():
-                        found.setdefault(number, []).append(value)
-        shares = (0.0, 1.0)
-        return {
-            number: Replicates(np.array(values), bounds=shares if number.startswith("codebook_usage") else FREE)
-            for number, values in found.items()
-        }
+    def replicates(self, halves: Halves) -> dict[str, Spread]:
+        """The numbers without each image in turn. Of one image alone there is nothing to leave out."""
+        found: dict[str, Spread] = {}
+        for name in self.streams() if len(self.rows) > 1 else ():
+            values, missed = self._without_each(name)
+            for number, own in values.items():
+                kind = number.partition(".")[0]
+                least = missed / self.size(name) / self.groups(name) if kind == "codebook_usage" else 0.0
+                found[number] = Jackknife(own, self._bounds(name)[kind], least)
+        return found
 
-    def _counts(
-        self, name: str, part_of: np.ndarray, parts: int, seen: np.ndarray | None = None
-    ) -> tuple[np.ndarray, list[np.ndarray]]:
-        """The entries that occur, sorted, and how often each does in each part. With a table of those that occur, and
-        not of all, a codebook of 2^64 entries has room."""
-        if seen is None:
-            seen = np.zeros(0, dtype=np.uint8)
-            for ranks, codes in self.rows.blocks(name):
-                seen = np.union1d(seen, np.unique(self._apart(name, ranks, codes)[0]))
-        counts = [np.zeros(len(seen), dtype=np.int64) for _ in range(parts)]
-        for ranks, codes in self.rows.blocks(name):
-            found, of = self._apart(name, ranks, codes)
-            for part, own in enumerate(counts):
-                chosen = found[part_of[of] == part]
-                own += np.bincount(np.searchsorted(seen, chosen), minlength=len(seen))
+    def _bounds(self, name: str) -> dict[str, tuple[float, float]]:
+        size = self.size(name)
+        return {"codebook_usage": (0.0, 1.0), "perplexity": (1.0, size), "codebook_entropy": (0.0, math.log2(size))}
+
+    def _counts(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """The entries that occur, sorted, and how often. With a table of those that occur, and not of all, a codebook
+        of 2^64 entries has room."""
+        seen, counts = np.zeros(0, dtype=np.uint8), np.zeros(0, dtype=np.int64)
+        for codes, _ in self._blocks(name):
+            own, often = np.unique(codes, return_counts=True)
+            both = np.union1d(seen, own)
+            merged = np.zeros(len(both), dtype=np.int64)
+            merged[np.searchsorted(both, seen)] = counts
+            merged[np.searchsorted(both, own)] += often
+            seen, counts = both, merged
         return seen, counts
 
-    def _apart(self, name: str, ranks: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of codes (n, N), images at `ranks` (n,): those that count, in a row, with the entries of each group's
-        codebook numbered after those of the group before; and the rank of each one's image."""
-        groups, place = self.groups(name), np.arange(codes.shape[1])
-        counts = np.ones(codes.shape, dtype=bool)
-        if len(self.streams()) == 1:
-            counts = place // groups < self.lengths()[ranks][:, None]
-        if groups > 1:
-            codes = codes + place % groups * int(self.size(name))
-        return codes[counts], np.broadcast_to(ranks[:, None], codes.shape)[counts]
+    def _without_each(self, name: str) -> tuple[dict[str, np.ndarray], float]:
+        """The numbers without the first image, without the second ..., (n,) each; and how many of the used entries as
+        many images, drawn anew from these, would miss: `NONE_SEEN` at most, which is where usage without one image no
+        longer shows it."""
+        seen, counts = self._counts(name)
+        alone, lost, tokens = (np.zeros(len(self.rows)) for _ in range(3))
+        holding = np.zeros(len(seen))  # images that hold an entry
+        for codes, images in self._blocks(name):
+            # Each pair of image and entry once, and how often the entry occurs in that image.
+            pairs, often = np.unique(images * len(seen) + np.searchsorted(seen, codes), return_counts=True)
+            image, code = np.divmod(pairs, len(seen))
+            rest = counts[code] - often
+            np.add.at(alone, image, rest == 0)
+            np.add.at(lost, image, _information(counts[code]) - _information(rest))
+            np.add.at(tokens, image, often)
+            np.add.at(holding, code, 1)
+        used, whole = np.count_nonzero(counts), _information(counts).sum()
+        count = len(self.rows)
+        missed = min(NONE_SEEN, float(((1 - holding / count) ** count).sum()))
+        return self._numbers(name, used - alone, whole - lost, counts.sum() - tokens), missed
 
-    def _numbers(self, name: str, counts: np.ndarray) -> dict[str, float]:
-        """From how often each entry was used; entries that were not may be missing or 0."""
-        used, groups = counts[counts > 0], self.groups(name)
-        share = used / used.sum()
+    def _blocks(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The codes that count, in rows (m,), with the entries of each group's codebook numbered after those of the
+        group before; and the rank of each one's image."""
+        lengths, groups, one = self.lengths(), self.groups(name), len(self.streams()) == 1
+        for ranks, codes in self.rows.blocks(name):
+            place = np.arange(codes.shape[1])
+            counts = np.ones(codes.shape, dtype=bool)
+            if one:
+                counts = place // groups < lengths[ranks][:, None]
+            if groups > 1:
+                codes = codes + place % groups * int(self.size(name))
+            yield codes[counts], np.broadcast_to(ranks[:, None], codes.shape)[counts]
+
+    def _numbers(
+        self, name: str, used: np.ndarray, information: np.ndarray, total: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """The three numbers from how many entries are used, the sum of c log2 c over how often each one is, and the sum
+        of these c, (n,) each."""
+        groups, total = self.groups(name), np.maximum(total, 1)
         # Each group has the same share of all indices, so which one it is has log2(groups) bits of the entropy.
-        entropy = float(-(share * np.log2(share)).sum()) - math.log2(groups) + 0.0  # no minus zero
+        entropy = np.maximum(np.log2(total) - information / total - math.log2(groups), 0.0) + 0.0  # no minus zero
         suffix = "" if len(self.streams()) == 1 else f".{name}"
         return {
-            f"codebook_usage{suffix}": len(used) / self.size(name) / groups,
+            f"codebook_usage{suffix}": used / self.size(name) / groups,
             f"perplexity{suffix}": 2.0**entropy,
             f"codebook_entropy{suffix}": entropy,
         }
+
+
+def _information(counts: np.ndarray) -> np.ndarray:
+    """c log2 c of each count, 0 of none."""
+    return counts * np.log2(np.maximum(counts, 1))

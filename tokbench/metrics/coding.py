@@ -20,13 +20,16 @@ VOCABULARY = 4096
 
 class Coding(Codes):
     """`order0_bits_per_image`: the bytes of a static entropy coder, times 8, with a model for each stream and group.
+    All of them share one stream of bytes: what that costs beyond the codes' own (at most 64 bits for every 65,536 codes
+    of the set, and at least once) does not grow with the number of streams and groups.
     `bpe_tokens_per_image` and `bpe_bits_per_image`: tokens of byte-pair encoding, of log2 of their number each. An
     image is one row of bytes, stream after stream; a code takes 1 byte where K <= 256, else 2, 4 or 8.
 
     Fitted on the images of even rank in the dataset's order; coded, decoded and compared, and counted on those of odd
     rank. What the decoder needs besides, a table of counts or of merges, is not counted: `order0_model_bytes`,
     `bpe_model_bytes`. Where images have lengths of their own, only the first `length` tokens of each are coded, in the
-    order in which they are stored; the lengths themselves are coded at order 0 and are part of both bits.
+    order in which they are stored; the lengths themselves are coded at order 0, in the same stream (for byte pairs, in
+    one of their own), and are part of both bits.
 
     To be read beside `bits_per_image`, which assumes no coder. Raises NotLossless where a coder fails.
     """
@@ -60,31 +63,32 @@ class Coding(Codes):
         lengths = self.lengths()
         streams = [(self.rows.column(name), int(self.size(name)), self.groups(name)) for name in self.streams()]
         positions = sum(codes.shape[1] // groups for codes, _, groups in streams)
-        order0 = [
-            coding.order0(*_halves(codes[:, group::groups], lengths), size)
+        side = [(lengths[::2], lengths[1::2], positions + 1)] if len(np.unique(lengths)) > 1 else []
+        sets = [
+            (*_halves(codes[:, group::groups], lengths), size)
             for codes, size, groups in streams
             for group in range(groups)
         ]
-        side = [coding.order0(lengths[::2], lengths[1::2], positions + 1)] if len(np.unique(lengths)) > 1 else []
+        order0_bytes, models = coding.order0(sets + side)
+        side_bytes, side_models = coding.order0(side)  # which byte pairs have no part in
         data = np.concatenate([coding.serialise(codes, size) for codes, size, _ in streams], axis=1)
         rows = [row[:end] for row, end in zip(data, lengths * data.shape[1] // max(1, positions), strict=True)]
         alphabet = min(256, max(size for _, size, _ in streams))
         tokens, pairs = coding.byte_pairs(rows[::2], rows[1::2], alphabet, self._vocabulary)
         images, total = len(tokens), int(tokens.sum())
-        side_bits, side_model = 8 * sum(size for size, _ in side), sum(model.nbytes for _, model in side)
         return {
-            "order0_bits_per_image": (8 * sum(size for size, _ in order0) + side_bits) / images,
-            "bpe_bits_per_image": (total * math.log2(len(pairs)) + side_bits) / images,
+            "order0_bits_per_image": 8 * order0_bytes / images,
+            "bpe_bits_per_image": (total * math.log2(len(pairs)) + 8 * side_bytes) / images,
             "bpe_tokens_per_image": total / images,
-            "order0_model_bytes": float(sum(model.nbytes for _, model in order0) + side_model),
-            "bpe_model_bytes": float(pairs.nbytes + side_model),
+            "order0_model_bytes": float(sum(model.nbytes for model in models)),
+            "bpe_model_bytes": float(pairs.nbytes + sum(model.nbytes for model in side_models)),
         }
 
     def provenance(self) -> dict[str, str]:
         # No counts of images or bytes in here: numbers whose provenance differs are held to be made in unlike ways.
         return {
             "coder": (
-                f"order 0: counts and 1/2, range ANS, {ans.PRECISION}-bit frequencies; byte pairs: at most "
+                f"order 0: counts and 1/2, one range ANS stream, {ans.PRECISION}-bit frequencies; byte pairs: at most "
                 f"{self._vocabulary:,} tokens of {coding.LONGEST} bytes, of pairs seen {coding.RAREST} times"
             ),
             "images": "fitted on the 1st, 3rd, 5th ..., measured on the 2nd, 4th, 6th ...",

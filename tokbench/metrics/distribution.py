@@ -15,6 +15,7 @@ from tokbench.metrics.metric import Metric
 from tokbench.parallel import each
 from tokbench.protocol import TOKBENCH, Protocol
 from tokbench.rows import Rows
+from tokbench.spread import Spread
 from tokbench.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Distribution(Metric):
             self._moments = self._statistics.moments(
                 network.name, told.get("input"), network.precision, network.sha256, layer
             )
+            self._statistics.check(protocol)
             self.compares = False
         self._rounding = protocol.rounding_of(protocol.features)
         self._side: Side = "original" if protocol.reference == "original" else "reference"
@@ -96,6 +98,9 @@ class Distribution(Metric):
         return not references.known(self._network, self._side, self._rounding, index, digests)
 
     def update(self, batch: Batch) -> None:
+        if self._statistics is not None:
+            height, width = batch.need("image").shape[2:]
+            self._statistics.check(self._protocol, (height, width))
         if self._paired:
             self.look(batch)
         super().update(batch)
@@ -127,7 +132,7 @@ class Distribution(Metric):
         self._enough()
         return {self._name: self.statistic(*self._whole())}
 
-    def replicates(self, halves: Halves) -> dict[str, Replicates]:
+    def replicates(self, halves: Halves) -> dict[str, Spread]:
         own = self._halved(halves, 2 * self.least if self.quarters else self.least)
         if own is None:
             return {}

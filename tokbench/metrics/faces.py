@@ -78,6 +78,7 @@ class Faces(MarkedMetric):
             scores("ceiling") if faces else {},
             frozenset({"f_distance"}),
             counts={"faces": float(len(faces))},
+            shares=frozenset({"f_detected", "f_rank1"}),
         )
 
     def _same(self, own: np.ndarray, originals: np.ndarray, known: Sequence[str | None]) -> np.ndarray:

@@ -14,6 +14,7 @@ from tokbench.metrics.distribution import Distribution, halved
 from tokbench.moments import Sums
 from tokbench.parallel import each
 from tokbench.rows import Rows
+from tokbench.spread import Spread
 
 
 def frechet_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray) -> float:
@@ -156,7 +157,7 @@ class Frechet(Distribution):
             return {self._name: 0.0}
         return {self._name: frechet_distance(*reference, *image)}
 
-    def replicates(self, halves: Halves) -> dict[str, Replicates]:
+    def replicates(self, halves: Halves) -> dict[str, Spread]:
         if self._fits():
             return super().replicates(halves)
         whole, parts = [], []

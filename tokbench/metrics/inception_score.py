@@ -9,27 +9,74 @@ import torch
 from torch import Tensor
 from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
 
+from tokbench.halves import Halves
 from tokbench.metrics.distribution import Distribution
+from tokbench.spread import Jackknife, Splits, Spread, groups
 
 LEAST = 10
+"""Images below which there is no score at all."""
+
+FEWEST = 2 * LEAST
+"""Images a split below which it says next to nothing: of as many images as splits, each split has a score of 1."""
+
+SEED = 2020
+"""torch-fidelity's, of the shuffle."""
+
+LOWEST = 1.0
+"""The score of images that are all of one class, or of all classes alike."""
 
 
 class InceptionScore(Distribution):
     """Mean over splits of exp(KL(p(y|x) || p(y))) on the produced images; 10 splits, shuffled with torch-fidelity's
     seed, unless the protocol says otherwise. It grows with the number of images in a split.
 
-    Classes come from the 2015-12-05 network's last layer without its bias, as in every code of the TF-graph family.
+    With fewer than 20 images a split, all images are one split, and the provenance says so. Classes come from the
+    2015-12-05 network's last layer without its bias, as in every code of the TF-graph family.
+
+    Intervals: which images share a split is itself noise, so several splits have the standard deviation over splits
+    over the root of their number, with Student's t; one split has a jackknife over 25 groups of images.
     """
 
     compares: bool = False
     least: ClassVar[int] = LEAST
 
     def statistic(self, reference: np.ndarray, image: np.ndarray) -> float:
-        logits, rule = torch.from_numpy(image), self._protocol.inception_score
-        if (size := rule.split_size) is None:
-            return _score(logits, rule.splits, rule.shuffle)
-        return float(np.mean([_score(part, 1, False) for part in logits.split(size)]))
+        return float(np.mean(self.scores(image)))
+
+    def scores(self, image: np.ndarray) -> list[float]:
+        """The score of each split of logits (n, classes)."""
+        return [_score(part) for part in self._splits(torch.from_numpy(image))]
+
+    def _splits(self, logits: Tensor) -> list[Tensor]:
+        rule, count = self._protocol.inception_score, len(logits)
+        if rule.split_size is not None:
+            return list(logits.split(rule.split_size))
+        number = self._number(count)
+        if rule.shuffle and number > 1:
+            logits = logits[torch.from_numpy(np.random.RandomState(SEED).permutation(count))]
+        return [logits[part * count // number : (part + 1) * count // number] for part in range(number)]
+
+    def _number(self, count: int) -> int:
+        """Of equal splits."""
+        splits = self._protocol.inception_score.splits
+        return splits if count >= FEWEST * splits else 1
+
+    def replicates(self, halves: Halves) -> dict[str, Spread]:
+        image = self.rows.column("image")
+        splits = self.scores(image)
+        if len(splits) > 1:
+            return {self._name: Splits(np.array(splits), (LOWEST, np.inf))}
+        group = groups(halves.sha256, len(image))
+        left = [_score(torch.from_numpy(image[group != one])) for one in np.unique(group)]
+        return {self._name: Jackknife(np.array(left), (LOWEST, np.inf))}
+
+    def provenance(self) -> dict[str, str]:
+        rule, count = self._protocol.inception_score, len(self.rows)
+        if rule.split_size is not None or self._number(count) == rule.splits:
+            return super().provenance()
+        few = f"1, since {rule.splits} need {FEWEST * rule.splits} images or more"
+        return super().provenance() | {"splits": few}
 
 
-def _score(logits: Tensor, splits: int, shuffle: bool) -> float:
-    return float(isc_features_to_metric(logits, splits=splits, shuffle=shuffle)[KEY_METRIC_ISC_MEAN])
+def _score(logits: Tensor) -> float:
+    return float(isc_features_to_metric(logits, splits=1, shuffle=False)[KEY_METRIC_ISC_MEAN])

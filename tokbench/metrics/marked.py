@@ -43,7 +43,8 @@ class Found:
     """Words or faces, n of them, in one order: `axis` is TokBench's ratio, `image` the position of each one's image.
 
     scores, ceiling: by number, (n,) each. errors: the numbers of which less is better; they get no ratio. per: of
-    numbers that are no plain means, what their sums are divided by; they get no mean of bins.
+    numbers that are no plain means, what their sums are divided by; they get no mean of bins. shares: those of values
+    in 0..1, whose intervals have a width also where all values are 0, or 1.
     """
 
     axis: np.ndarray
@@ -53,6 +54,7 @@ class Found:
     errors: frozenset[str] = frozenset()
     per: dict[str, np.ndarray] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)
+    shares: frozenset[str] = frozenset()
 
 
 class MarkedMetric(Metric):
@@ -178,7 +180,8 @@ class MarkedMetric(Metric):
             if score not in found.errors:
                 versions.append((RATIO, values, ceiling))
             for end, measured, divisor in versions:
-                own, rest = f"{score}{end}", (seed, found.image, divisor)
+                own, share = f"{score}{end}", score in found.shares
+                rest = (seed, found.image, divisor, share)
                 (whole,) = binned(measured, found.axis, everything, *rest)
                 yield f"{own}_all{self._suffix}", whole
                 for one in binned(measured, found.axis * side, self.curve, *rest):
@@ -189,4 +192,6 @@ class MarkedMetric(Metric):
                 for one in binned(measured, found.axis, three, *rest):
                     yield f"{own}{self._suffix}.{one.bin.name}", one
                 if end != RATIO:
-                    yield f"{own}{self._suffix}", mean_of_bins(measured, found.axis, three, *rest)
+                    yield f"{own}{self._suffix}", mean_of_bins(
+                        measured, found.axis, three, seed, found.image, share
+                    )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
 from tokbench.batch import Batch
-from tokbench.bootstrap import DERIVED, Interval, OfMean, bootstrap, mean, of_mean
-from tokbench.halves import Halves, Replicates
+from tokbench.bootstrap import DERIVED, FREE, Interval, OfMean, bootstrap, mean, of_mean
+from tokbench.halves import Halves
 from tokbench.rows import Rows
+from tokbench.spread import Spread
 
 if TYPE_CHECKING:
     from tokbench.features import References
@@ -59,11 +60,12 @@ class Metric(ABC):
         return {}
 
     def intervals(self, seed: int) -> dict[str, Interval]:
-        """A 95 % bootstrap interval for each number that comes from a mean over images."""
+        """A 95 % interval for each number that comes from a mean over images."""
         return {}
 
-    def replicates(self, halves: Halves) -> dict[str, Replicates]:
-        """For each number that is no mean over images but varies with them: its values on random halves of them."""
+    def replicates(self, halves: Halves) -> dict[str, Spread]:
+        """For each number that is no mean over images but varies with them: its values on random halves of them, in
+        splits, or without some of them."""
         return {}
 
     def readings(self) -> dict[str, list[tuple[int, list[dict[str, Any]]]]]:
@@ -78,6 +80,9 @@ class Metric(ABC):
 class PerImageMetric(Metric):
     """A metric whose numbers are means of one value an image: `measure` gives them (B,), NaN to leave an image out."""
 
+    bounds: ClassVar[tuple[float, float]] = FREE
+    """What its numbers can be, which the ends of intervals then are, too."""
+
     def per_image(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         return {name: (self.rows.index(name), self.rows.column(name)) for name in self.rows.names}
 
@@ -90,7 +95,7 @@ class PerImageMetric(Metric):
         return {name: how.of(mean(values)) for name, how, values in self._statistics()}
 
     def intervals(self, seed: int) -> dict[str, Interval]:
-        return {name: bootstrap(values, seed, how.of) for name, how, values in self._statistics()}
+        return {name: bootstrap(values, seed, how.of).within(self.bounds) for name, how, values in self._statistics()}
 
     def _statistics(self) -> Iterator[tuple[str, OfMean, np.ndarray]]:
         values = {name: column for name, (_, column) in self.per_image().items()}

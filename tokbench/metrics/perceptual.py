@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ SHARED_UP_TO = 512 * 512
 
 class LPIPS(PerImageMetric):
     """Mean LPIPS distance of image and reference at their own size, images scaled to [-1, 1] as the package expects."""
+
+    bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
 
     def __init__(self, name: str, network: LPIPSNetwork, protocol: Protocol = TOKBENCH) -> None:
         super().__init__()

@@ -1,28 +1,35 @@
-"""Improved precision and recall of samples (Kynkäänniemi et al. 2019, arXiv:1904.06991), by torch-fidelity."""
+"""Improved precision and recall of samples (Kynkäänniemi et al. 2019, arXiv:1904.06991), with distances in float64."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
-from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
+from torch import Tensor
 
-from tokbench.bootstrap import LEVEL
+from tokbench.bootstrap import least_reach
 from tokbench.halves import Halves, Replicates
 from tokbench.metrics.distribution import Distribution
+from tokbench.spread import Spread
 
 NEIGHBOURS = 3
 """k, as in the paper."""
 
 BLOCK = 2048
-"""Vectors that are compared with all others at once."""
+"""Vectors that are compared with as many others at once."""
+
+_LEAST = 1e-300
+"""The least squared distance of two vectors that are not equal."""
 
 
 class PrecisionRecall(Distribution):
-    """`precision`: the share of samples that lie nearer to some reference than that one's k-th nearest other reference.
-    `recall`: the share of references that lie as near to some sample. Both in 0..1, more is better.
+    """`precision`: the share of samples that lie as near to some reference as that one's k-th nearest other reference,
+    or nearer. `recall`: the share of references that lie as near to some sample. Both in 0..1, more is better.
 
+    Equal images are at a distance of exactly 0, so that more than k copies of one have no neighbourhood but themselves.
     The paper takes VGG-16's features and as many samples as references; ADM, and most who publish these numbers since,
     Inception's. Both numbers depend on the two counts, which stand in the result: fewer samples have wider
     neighbourhoods.
@@ -38,16 +45,9 @@ class PrecisionRecall(Distribution):
 
     def both(self, reference: np.ndarray, image: np.ndarray) -> tuple[float, float]:
         """Precision and recall of features (n, D) and (m, D)."""
-        # torch-fidelity calls the samples features_1 and the references features_2.
-        found = prc_features_to_metric(
-            torch.from_numpy(image),
-            torch.from_numpy(reference),
-            prc_neighborhood=NEIGHBOURS,
-            prc_batch_size=BLOCK,
-            save_cpu_ram=True,
-            verbose=False,
-        )
-        return float(found[KEY_METRIC_PRECISION]), float(found[KEY_METRIC_RECALL])
+        every = torch.from_numpy(np.concatenate([reference, image]))
+        found = Vectors(every, equal_rows(every), every[: len(reference)].mean(0, dtype=torch.float64))
+        return shares_within(found[: len(reference)], found[len(reference) :], NEIGHBOURS)
 
     def statistic(self, reference: np.ndarray, image: np.ndarray) -> float:
         return self.both(reference, image)[0]
@@ -56,7 +56,7 @@ class PrecisionRecall(Distribution):
         self._enough()
         return dict(zip(self._numbers, self.both(*self._whole()), strict=True))
 
-    def replicates(self, halves: Halves) -> dict[str, Replicates]:
+    def replicates(self, halves: Halves) -> dict[str, Spread]:
         own = self._halved(halves, self.least)
         if own is None:
             return {}
@@ -65,9 +65,78 @@ class PrecisionRecall(Distribution):
         found = np.array([self.both(reference[one], image[other]) for one, other in pairs])
         counts = len(image), len(reference)
         return {
-            name: Replicates(found[:, at], None, (0.0, 1.0), 1 - ((1 - LEVEL) / 2) ** (1 / counts[at]))
+            name: Replicates(found[:, at], None, (0.0, 1.0), least_reach(counts[at]))
             for at, name in enumerate(self._numbers)
         }
 
     def provenance(self) -> dict[str, str]:
         return super().provenance() | {"neighbours": str(NEIGHBOURS)}
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Vectors (n, D), for each a number (n,) that it shares with those equal to it, and an origin (D,) in float64 near
+    to them, from which they are measured so that little is lost in the difference of squares."""
+
+    rows: Tensor
+    same: Tensor
+    origin: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, some: slice) -> Vectors:
+        return Vectors(self.rows[some], self.same[some], self.origin)
+
+    def blocks(self) -> Iterator[tuple[slice, Vectors]]:
+        """`BLOCK` of them at a time, in float64 and measured from the origin, and where these are."""
+        for start in range(0, len(self), BLOCK):
+            some = slice(start, start + BLOCK)
+            yield some, Vectors(self.rows[some].double() - self.origin, self.same[some], self.origin)
+
+
+def shares_within(first: Vectors, second: Vectors, neighbours: int) -> tuple[float, float]:
+    """The share of the `second` that lie within the neighbourhood of some of the `first`, edge included, and the share
+    of the `first` within that of some of the `second`. A vector's neighbourhood reaches to its k-th nearest other."""
+    radii = [squared_radii(vectors, neighbours) for vectors in (first, second)]
+    within = [torch.zeros(len(vectors), dtype=torch.bool) for vectors in (first, second)]
+    for here, one in first.blocks():
+        for there, other in second.blocks():
+            squares = _squares(one, other)
+            within[1][there] |= (squares <= radii[0][here, None]).any(0)
+            within[0][here] |= (squares <= radii[1][there]).any(1)
+    return float(within[1].double().mean()), float(within[0].double().mean())
+
+
+def squared_radii(vectors: Vectors, neighbours: int) -> Tensor:
+    """Of each vector the squared distance to its k-th nearest other, float64 (n,). There must be more than k."""
+    nearest = torch.full((len(vectors), neighbours + 1), torch.inf, dtype=torch.float64)  # one of them is itself
+    for here, one in vectors.blocks():
+        for there, other in vectors.blocks():
+            if there.start < here.start:
+                continue  # the distance is that of the pair the other way round
+            squares = _squares(one, other)
+            nearest[here] = _least(nearest[here], squares)
+            if there != here:
+                nearest[there] = _least(nearest[there], squares.T)
+    return nearest.amax(1)
+
+
+def _least(nearest: Tensor, squares: Tensor) -> Tensor:
+    """The smallest (n, k) of those so far (n, k) and of more (n, m)."""
+    return torch.cat([nearest, squares], 1).topk(nearest.shape[1], dim=1, largest=False, sorted=False).values
+
+
+def _squares(first: Vectors, second: Vectors) -> Tensor:
+    """Squared distances (n, m) in float64: by one product of matrices, since differences take twenty times as long; 0
+    where vectors are equal, and only there."""
+    squares = [(vectors.rows**2).sum(1) for vectors in (first, second)]
+    found = torch.addmm(squares[0][:, None] + squares[1], first.rows, second.rows.T, alpha=-2)
+    return found.clamp_(min=_LEAST).masked_fill_(first.same[:, None] == second.same, 0)
+
+
+def equal_rows(rows: Tensor) -> Tensor:
+    """For each row (n, D) a number (n,) that it has in common with the rows equal to it, and with no other."""
+    seen: dict[bytes, int] = {}
+    found = [seen.setdefault(row.tobytes(), len(seen)) for row in (rows + 0).numpy()]  # + 0 makes 0 of -0
+    return torch.tensor(found)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import ClassVar
+
 import numpy as np
 
 from tokbench.batch import Batch
@@ -17,6 +20,8 @@ class Rate(PerImageMetric):
     An index costs log2 of its codebook's size, a latent value 16 bits (it is stored as float16), a codec's file its
     bytes. No entropy coder is assumed.
     """
+
+    bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
 
     def measure(self, batch: Batch) -> dict[str, np.ndarray]:
         tokens: Tokens = batch.need("tokens")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.ndimage import correlate1d
@@ -85,6 +85,8 @@ class SSIM(PerImageMetric):
     and for the other choices in `tokbench.protocol.Ssim`.
     """
 
+    bounds: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+
     def __init__(self, protocol: Protocol = TOKBENCH) -> None:
         super().__init__()
         self._window, self._rounding = window_of(protocol.ssim), protocol.rounding_of(protocol.ssim)
@@ -102,6 +104,8 @@ class MultiScaleSSIM(PerImageMetric):
     Window and constants are the paper's under every protocol. From 161 px on: four halvings must leave more than the
     window.
     """
+
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     def __init__(self, protocol: Protocol = TOKBENCH) -> None:
         super().__init__()

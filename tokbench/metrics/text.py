@@ -66,6 +66,7 @@ class Text(MarkedMetric):
             frozenset({"cer"}),
             {"cer": np.array([float(len(word["truth"])) for _, word in kept])},
             {"words": float(len(kept)), "words_filtered": float(len(words) - len(kept))},
+            frozenset({"t_acc", "t_ned"}),
         )
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tokbench.bootstrap import bootstrap, bootstrap_pairs, entry, mean
+from tokbench.bootstrap import bootstrap_pairs, entry, mean, share_interval
 from tokbench.duel import STEADY, Duel, duel
 from tokbench.errors import DataError, UsageError
 from tokbench.evaluate import refuse_empty
@@ -129,7 +129,7 @@ def accuracy(arm: Predictions, whole: Predictions) -> dict[str, Any]:
     agree = (arm.top[:, 0] == whole.top[:, 0]).astype(float)
     numbers = {"top1": arm.first, "top5": arm.fifth, "agreement": agree}
     lost = {"top1_gap": (whole.first, arm.first), "top5_gap": (whole.fifth, arm.fifth)}
-    told = {name: entry(mean(values), bootstrap(values, 0)) for name, values in numbers.items()}
+    told = {name: entry(mean(values), share_interval(values)) for name, values in numbers.items()}
     return told | {
         name: entry(mean(own) - mean(all_), bootstrap_pairs(all_, own, 0)) for name, (all_, own) in lost.items()
     }

@@ -21,6 +21,7 @@ from tokbench.plugins import dataset_folders, network_files, read_record
 from tokbench.protocol import TOKBENCH
 from tokbench.pruning.vit import recognise
 from tokbench.reconstruction import image_seeds
+from tokbench.sources import folder_of
 from tokbench.state import load_strictly, read_state
 from tokbench.training import open_network
 from tokbench.weights import Found, WeightFile, sha256_of
@@ -163,10 +164,12 @@ class Labelled:
             yield images.index, seeds, self.subject.prepared(images.reference.to(device)), labels
 
 
-def open_labelled(data: str, subject: Subject, limit: int | None, root: Path | None = None) -> Labelled:
+def open_labelled(
+    data: str, subject: Subject, limit: int | None, root: Path | None = None, split: str | None = None
+) -> Labelled:
     """Raises DataError where the data set has no labels, or such as cannot be the network's (`tokbench.labels`)."""
     protocol = TOKBENCH if subject.filter == TOKBENCH.filter else TOKBENCH.but("tokbench", filter=subject.filter)
-    dataset = open_dataset(data, protocol, subject.scaled, limit, root)
+    dataset = open_dataset(data, protocol, subject.scaled, limit, root, split=split)
     classes = recognise(subject.vit).sizes.classes
     listed = None if isinstance(dataset.source, Parquet) else _listed(data, root)  # a column needs no names
     return Labelled(dataset, find_labels(dataset, classes, subject.classes, listed), subject)
@@ -179,7 +182,7 @@ def _listed(data: str, root: Path | None) -> ClassNames | None:
         described = describe(folders[data])
         found = [] if "manifest" in described else locate(described.get("folder", data), described)
     else:
-        found = [Path(data).expanduser()]
+        found = [folder_of(data)]
     for path in found[:1]:
         beside = (path if path.is_dir() else path.parent) / CLASSES_FILE
         if beside.is_file():

@@ -1,0 +1,296 @@
+"""How often the 95 % intervals are right: coverage and false alarms of every kind, by simulation.
+
+    python benchmarks/coverage.py                      # the table of docs/statistics.md, about half an hour of one core
+    python benchmarks/coverage.py --draws 50 --only fid codebook
+
+Each draw is a data set of N images from a population that is known, measured by tokbench's own metrics. `coverage` is
+the share of draws whose interval holds the truth: the population's mean for means over images, else the expected value
+at this N (the mean over all draws). `width` is the mean width over that of the ideal interval, 2 x 1.96 standard
+deviations of the number over draws. `false alarms` is the share of draws in which `tokbench compare` calls two
+codecs different that are equal but for chance, measured on the same images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tokbench.batch import Batch
+from tokbench.bins import Bin, binned
+from tokbench.bootstrap import bootstrap_pairs, mean, share_interval
+from tokbench.compare import difference
+from tokbench.halves import Halves
+from tokbench.metrics.codebook import Codebook
+from tokbench.metrics.frechet import Frechet
+from tokbench.metrics.inception_score import InceptionScore
+from tokbench.metrics.kid import KID
+from tokbench.metrics.metric import Metric, PerImageMetric
+from tokbench.metrics.precision_recall import PrecisionRecall
+from tokbench.readers.network import Network
+from tokbench.result import Result
+from tokbench.run import Numbers
+from tokbench.tokens import Tokens
+
+ROOT = Path(__file__).resolve().parent.parent
+DRAWS = 400
+ALARMS = ("better", "worse", "no direction")
+"""Verdicts that say that two numbers differ."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One number of one draw: its value and interval, and whether two equal codecs were called different (None where
+    nothing compares it)."""
+
+    value: float
+    low: float
+    high: float
+    alarm: bool | None = None
+
+
+Draw = Callable[[np.random.Generator, int], dict[str, Drawn]]
+"""A data set of N images: the numbers of it by name."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Numbers with one kind of interval: how it is made, the N that are tried, and the truth of each number where it is
+    known (else it is the mean over all draws)."""
+
+    how: str
+    counts: Sequence[int]
+    draw: Draw
+    truth: dict[str, float] | None = None
+
+
+class Blind(Network):
+    """A network that is never asked."""
+
+    name, sha256 = "blind", "0" * 64
+
+    def forward(self, images: torch.Tensor, chunk: int) -> dict[str, torch.Tensor]:
+        raise AssertionError
+
+
+def pair(first: Metric, second: Metric, rng: np.random.Generator, count: int) -> dict[str, Drawn]:
+    """The numbers of the first codec, and what is said of both."""
+    key = str(rng.integers(1 << 62))
+    one, other = (_result(metric, Halves(key, count), count) for metric in (first, second))
+    found = {}
+    for number, entry in one.metrics.items():
+        if entry["low"] is not None and number in other.metrics:
+            alarm = difference(number, one, other).verdict in ALARMS
+            found[number] = Drawn(entry["value"], entry["low"], entry["high"], alarm)
+    return found
+
+
+def _result(metric: Metric, halves: Halves, count: int) -> Result:
+    numbers = Numbers()
+    numbers.add(metric, 0, halves)
+    axis: dict[str, np.ndarray] = {"index": np.arange(count), "name": np.arange(count).astype(str)}
+    per_image = axis | {name: values for name, (_, values) in numbers.per_image.items()}
+    provenance: dict[str, Any] = {"metrics": {}}
+    return Result(
+        "codec", "drawn", "reconstruct", count, numbers.values, {}, [], provenance, per_image=per_image,
+        replicates=numbers.replicates,
+    )  # fmt: skip
+
+
+class Column(PerImageMetric):
+    """A mean over images of values that are given."""
+
+    def __init__(self, name: str, values: np.ndarray) -> None:
+        super().__init__()
+        self.rows.add(np.arange(len(values)), {name: values})
+
+    def measure(self, batch: Batch) -> dict[str, np.ndarray]:
+        raise AssertionError
+
+
+def means() -> Iterator[tuple[str, Kind]]:
+    """Real values of 2,000 images, kept beside two committed results, are the population; which of two tokenizers an
+    image's value comes from is drawn, so that both codecs are equal in truth."""
+    kept = [np.load(ROOT / "results" / name / "tiny-imagenet.n2000-reconstruct.npz") for name in ("vqgan.f8", "fsq.f8")]
+    for number in ("psnr", "lpips"):
+        both = np.stack([arrays[number] for arrays in kept])
+
+        def draw(rng: np.random.Generator, count: int, number: str = number, both: Any = both) -> dict[str, Drawn]:
+            chosen, turned = rng.integers(0, both.shape[1], count), rng.integers(0, 2, count)
+            values = [both[turned, chosen], both[1 - turned, chosen]]
+            return pair(Column(number, values[0]), Column(number, values[1]), rng, count)
+
+        kind = "t below 50 images, percentile bootstrap from 50 on"
+        yield number, Kind(kind, (5, 20, 49, 50, 200, 1000), draw, {number: float(both.mean())})
+
+
+def inception_score(rng: np.random.Generator, count: int) -> dict[str, Drawn]:
+    """50 classes, of which an image shows one more or less clearly; both codecs see the same images."""
+    classes = rng.integers(0, 50, count)
+    clear = rng.uniform(0, 8, count)[:, None] * np.eye(50)[classes]
+    metrics = []
+    for _ in range(2):
+        metric = InceptionScore("inception_score", Blind(), "x")
+        logits = clear + rng.normal(size=(count, 50))
+        metric.rows.add(np.arange(count), {"image": logits.astype(np.float32)})
+        metrics.append(metric)
+    return pair(*metrics, rng, count)
+
+
+TOPICS, CODES, TOKENS = 12, 1024, 64
+
+
+def codebook(rng: np.random.Generator, count: int) -> dict[str, Drawn]:
+    """64 codes of 1,024 an image. An image is of one of twelve topics, each with a Zipf law of its own over the codes;
+    both codecs see the same topics."""
+    laws = np.random.default_rng(7)
+    frequency = 1 / np.arange(1, CODES + 1)
+    topics = np.stack([laws.permutation(frequency) for _ in range(TOPICS)])
+    steps = (topics / topics.sum(1, keepdims=True)).cumsum(1)
+    topic, metrics = rng.integers(0, TOPICS, count), []
+    for _ in range(2):
+        uniform = rng.random((count, TOKENS))
+        codes = np.stack([np.searchsorted(steps[one], row) for one, row in zip(topic, uniform, strict=True)])
+        metric = Codebook()
+        tokens = Tokens.of_indices(torch.from_numpy(codes.clip(0, CODES - 1)), CODES)
+        metric.update(Batch(torch.arange(count), tokens=tokens))
+        metrics.append(metric)
+    return pair(*metrics, rng, count)
+
+
+DIMENSION = 16
+
+
+def distances(make: Callable[..., Any], paired: bool, name: str) -> Draw:
+    """Gaussian features of 16 dimensions and their reconstructions, or samples that belong to no reference."""
+    scale = np.exp(-np.arange(DIMENSION) / 4)
+
+    def draw(rng: np.random.Generator, count: int) -> dict[str, Drawn]:
+        reference, metrics = rng.normal(size=(count, DIMENSION)) * scale, []
+        for _ in range(2):
+            source = reference if paired else rng.normal(size=(count, DIMENSION)) * scale
+            image = 0.9 * source + 0.3 * rng.normal(size=(count, DIMENSION)) * scale + 0.05 * scale
+            metric = make(name, Blind(), "x", paired=paired)
+            metric.references.add(np.arange(count), {"x": reference.astype(np.float32)})
+            metric.rows.add(np.arange(count), {"image": image.astype(np.float32)})
+            metrics.append(metric)
+        return pair(*metrics, rng, count)
+
+    return draw
+
+
+def words(share: float) -> Draw:
+    """Images of one to six words, some of which lose more than others; the mean share that is read is `share`."""
+
+    def draw(rng: np.random.Generator, count: int) -> dict[str, Drawn]:
+        image = np.repeat(np.arange(count), rng.integers(1, 7, count))
+        chance = rng.beta(2 * share, 2 * (1 - share), count)
+        read = (rng.random(len(image)) < chance[image]).astype(float)
+        (one,) = binned(read, np.ones(len(read)), [Bin("all", 0, 2)], 0, image, share=True)
+        return {f"t_acc at {share:g}": Drawn(one.mean, one.low, one.high)}
+
+    return draw
+
+
+def top1(share: float) -> Draw:
+    """One answer an image, right with the chance `share` by either of two networks."""
+
+    def draw(rng: np.random.Generator, count: int) -> dict[str, Drawn]:
+        first, second = (rng.random((2, count)) < share).astype(float)
+        one, gap = share_interval(first), bootstrap_pairs(first, second, 0)
+        return {f"top-1 at {share:g}": Drawn(mean(first), one.low, one.high, not gap.low <= 0 <= gap.high)}
+
+    return draw
+
+
+def kinds() -> dict[str, Kind]:
+    """Every kind of interval by a short name."""
+    halves = "complementary halves"
+    made = dict(means())
+    made["inception_score"] = Kind(
+        "t over splits; below 200 images a jackknife over 25 groups", (100, 300, 1000), inception_score
+    )
+    made["codebook"] = Kind("jackknife over images", (20, 100, 500), codebook)
+    made["fid"] = Kind(halves, (100, 400), distances(Frechet, True, "rfid_768"))
+    made["fid_unpaired"] = Kind(halves, (100, 400), distances(Frechet, False, "gfid_768"))
+    made["kid"] = Kind(halves, (100,), distances(KID, True, "kid_768"))
+    made["precision_recall"] = Kind(halves, (100,), distances(PrecisionRecall, False, "precision_recall_768"))
+    for share in (0.005, 0.5, 0.995):
+        how = "t below 50 images, else cluster bootstrap; no nearer than a share's bound"
+        made[f"words_{share:g}"] = Kind(how, (20, 100), words(share), {f"t_acc at {share:g}": share})
+        made[f"top1_{share:g}"] = Kind("Clopper-Pearson", (100,), top1(share), {f"top-1 at {share:g}": share})
+    return made
+
+
+@dataclass(frozen=True)
+class Found:
+    """What all draws of one number at one N show; nan where nothing compares it."""
+
+    number: str
+    how: str
+    count: int
+    draws: int
+    coverage: float
+    width: float
+    alarms: float
+
+
+def simulate(name: str, kind: Kind, count: int, draws: int) -> list[Found]:
+    """One kind at one N."""
+    rng = np.random.default_rng([zlib.crc32(name.encode()), count])
+    found: dict[str, list[Drawn]] = {}
+    for _ in range(draws):
+        for number, one in kind.draw(rng, count).items():
+            found.setdefault(number, []).append(one)
+    made = []
+    for number, own in found.items():
+        values = np.array([one.value for one in own])
+        truth = values.mean() if kind.truth is None else kind.truth[number]
+        low, high = (np.array([getattr(one, end) for one in own]) for end in ("low", "high"))
+        alarms = [one.alarm for one in own if one.alarm is not None]
+        ideal = 2 * 1.96 * values.std(ddof=1)
+        made.append(
+            Found(
+                number, kind.how, count, len(own), float(((low <= truth) & (truth <= high)).mean()),
+                float((high - low).mean() / ideal), float(np.mean(alarms)) if alarms else float("nan"),
+            )
+        )
+    return made
+
+
+def table(found: Sequence[Found]) -> str:
+    """The Markdown table of docs/statistics.md."""
+    head = "| number | interval | N | draws | coverage | width | false alarms |\n|:--|:--|--:|--:|--:|--:|--:|\n"
+
+    def line(one: Found) -> str:
+        alarms = "-" if np.isnan(one.alarms) else f"{100 * one.alarms:.0f} %"
+        cells = (f"`{one.number}`", one.how, f"{one.count:,}", f"{one.draws:,}", f"{100 * one.coverage:.0f} %")
+        return f"| {' | '.join((*cells, f'{one.width:.2f}', alarms))} |\n"
+
+    return head + "".join(map(line, found))
+
+
+def main() -> None:
+    every = kinds()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draws", type=int, default=DRAWS)
+    parser.add_argument("--only", nargs="*", choices=list(every), default=list(every))
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    found = []
+    for name in asked.only:
+        for count in every[name].counts:
+            print(f"{name}, N = {count:,}", file=sys.stderr, flush=True)
+            found += simulate(name, every[name], count, asked.draws)
+    print(table(found), end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,277 @@
+"""Intervals of every kind hold what they should, as often as they say; `benchmarks/coverage.py` is what measures it."""
+
+from __future__ import annotations
+
+import json
+import math
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch_fidelity.metric_isc import isc_features_to_metric
+
+from tokbench.batch import Batch
+from tokbench.bins import Bin, binned, mean_of_bins
+from tokbench.bootstrap import DERIVED, bootstrap, bootstrap_pairs, least_reach, share_interval
+from tokbench.compare import difference
+from tokbench.errors import ResultError
+from tokbench.halves import Halves
+from tokbench.metrics.codebook import Codebook
+from tokbench.metrics.inception_score import InceptionScore
+from tokbench.protocol import TOKBENCH, load_protocol
+from tokbench.result import load
+from tokbench.run import Numbers
+from tokbench.spread import Jackknife, Splits, groups
+from tokbench.tokens import Tokens
+
+ROOT = Path(__file__).resolve().parent.parent
+COVERAGE = runpy.run_path(str(ROOT / "benchmarks" / "coverage.py"))
+KINDS = COVERAGE["kinds"]()
+
+
+def simulated(name: str, count: int, draws: int) -> dict[str, object]:
+    return {one.number: one for one in COVERAGE["simulate"](name, KINDS[name], count, draws)}
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "draws"),
+    [
+        ("psnr", 20, 300), ("lpips", 5, 300), ("inception_score", 100, 100), ("inception_score", 300, 100),
+        ("codebook", 20, 100), ("codebook", 100, 100), ("words_0.005", 20, 200), ("words_0.995", 100, 100),
+        ("top1_0.005", 100, 300), ("top1_0.995", 100, 300),
+    ],
+)  # fmt: skip
+def test_coverage_and_false_alarms(name: str, count: int, draws: int) -> None:
+    """95 % should be covered and 5 % false alarms; over 100 draws each has a standard error of 2.2 %."""
+    error = math.sqrt(0.05 * 0.95 / draws)
+    for one in simulated(name, count, draws).values():
+        assert one.coverage >= 0.95 - 0.02 - 2.5 * error, one
+        assert np.isnan(one.alarms) or one.alarms <= 0.05 + 0.02 + 2.5 * error, one
+
+
+def score(count: int, protocol: object = TOKBENCH, seed: int = 0) -> InceptionScore:
+    rng = np.random.default_rng(seed)
+    metric = InceptionScore("inception_score", COVERAGE["Blind"](), "x", protocol)
+    logits = rng.normal(size=(count, 30)) + 4 * np.eye(30)[rng.integers(0, 30, count)]
+    metric.rows.add(np.arange(count), {"image": logits.astype(np.float32)})
+    return metric
+
+
+def numbers_of(metric: object, count: int, key: str = "data") -> Numbers:
+    found = Numbers()
+    found.add(metric, 0, Halves(key, count))
+    return found
+
+
+@pytest.mark.parametrize("count", [200, 457])
+def test_inception_score_of_ten_splits_is_torch_fidelitys(count: int) -> None:
+    metric = score(count)
+    logits = torch.from_numpy(metric.rows.column("image"))
+    theirs = isc_features_to_metric(logits, splits=10, shuffle=True)["inception_score_mean"]
+    assert metric.compute()["inception_score"] == pytest.approx(theirs, rel=1e-12)
+    made = metric.replicates(Halves("data", count))["inception_score"]
+    assert isinstance(made, Splits)
+    assert len(made.values) == 10
+    assert made.values.mean() == pytest.approx(theirs, rel=1e-12)
+    assert made.deviation == pytest.approx(made.values.std(ddof=1) / math.sqrt(10))
+    assert "splits" not in metric.provenance()
+
+
+@pytest.mark.parametrize("count", [10, 40, 199])
+def test_few_images_are_one_split_which_is_said(count: int) -> None:
+    """Ten images in ten splits would have a score of exactly 1 whatever they show."""
+    metric = score(count)
+    logits = torch.from_numpy(metric.rows.column("image"))
+    theirs = isc_features_to_metric(logits, splits=1, shuffle=False)["inception_score_mean"]
+    found = numbers_of(metric, count)
+    assert found.values["inception_score"]["value"] == pytest.approx(theirs, rel=1e-9)
+    assert theirs > 2
+    assert found.provenance["inception_score"]["splits"] == "1, since 10 need 200 images or more"
+    made = found.replicates["inception_score"]
+    assert isinstance(made, Jackknife)
+    assert len(made.values) == min(25, count)
+    assert found.values["inception_score"]["low"] < theirs < found.values["inception_score"]["high"]
+
+
+def test_inception_score_in_parts_of_a_protocol() -> None:
+    """ADM's parts are taken as they come; with fewer images than a part there is one, as the protocol says itself."""
+    protocol = load_protocol("adm")
+    metric = score(300, protocol.but("adm", inception_score__split_size=100))
+    assert len(metric.replicates(Halves("data", 300))["inception_score"].values) == 3
+    whole = score(300, protocol)
+    assert isinstance(whole.replicates(Halves("data", 300))["inception_score"], Jackknife)
+    assert "splits" not in whole.provenance()
+
+
+def test_codebook_numbers_without_an_image_are_those_of_the_others() -> None:
+    """Also with groups, several tokens an image, and images of unequal length."""
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(0, 9, (12, 10, 2), generator=generator) * 1000
+    length = torch.randint(3, 11, (12,), generator=generator)
+    whole = Codebook()
+    for some in (slice(0, 5), slice(5, 12)):
+        tokens = Tokens.of_indices(codes[some], 10_000, groups=2, length=length[some])
+        whole.update(Batch(torch.arange(12)[some], tokens=tokens))
+    replicates = whole.replicates(Halves("data", 12))
+    for image in range(12):
+        rest = [other for other in range(12) if other != image]
+        part = Codebook()
+        part.update(
+            Batch(torch.arange(11), tokens=Tokens.of_indices(codes[rest], 10_000, groups=2, length=length[rest]))
+        )
+        for number, value in part.compute().items():
+            assert replicates[number].values[image] == pytest.approx(value)
+
+
+def test_the_deviation_of_usage_is_that_of_codes_that_one_image_has() -> None:
+    """(N - 1) / N times the sum of squares of u - mean u, over K squared, with u the codes that one image alone has."""
+    codes = torch.tensor([[0, 1, 2, 3], [0, 1, 4, 4], [0, 0, 0, 0], [5, 6, 7, 0], [1, 1, 8, 0]])
+    metric = Codebook()
+    metric.update(Batch(torch.arange(5), tokens=Tokens.of_indices(codes, 16)))
+    alone = np.array([2, 1, 0, 3, 1])
+    made = metric.replicates(Halves("data", 5))["codebook_usage"]
+    assert made.deviation == pytest.approx(math.sqrt(4 / 5 * ((alone - alone.mean()) ** 2).sum()) / 16)
+
+
+def test_usage_of_a_whole_codebook_has_an_interval() -> None:
+    """Each of 16 codes stands in three of twelve images: as many images drawn anew would miss some, so that not all is
+    known to be used. In thousands of images that is no longer so."""
+    codes = torch.arange(16).repeat(3).reshape(12, 4)[torch.randperm(12, generator=torch.Generator().manual_seed(0))]
+    for times, missed in ((1, 16 * (9 / 12) ** 12 / 16), (100, 0)):
+        metric, count = Codebook(), 12 * times
+        metric.update(Batch(torch.arange(count), tokens=Tokens.of_indices(codes.repeat(times, 1), 16)))
+        found = numbers_of(metric, count).values["codebook_usage"]
+        assert (found["value"], found["high"]) == (1, 1)
+        assert found["low"] == pytest.approx(1 - missed, abs=1e-9)
+
+
+def test_one_image_has_no_interval() -> None:
+    metric = Codebook()
+    metric.update(Batch(torch.arange(1), tokens=Tokens.of_indices(torch.tensor([[0, 0, 1, 2]]), 8)))
+    assert metric.replicates(Halves("data", 1)) == {}
+    assert math.isnan(bootstrap(np.array([30.0]), 0).low)
+    assert math.isnan(bootstrap_pairs(np.array([30.0]), np.array([31.0]), 0).high)
+    (one,) = binned(np.array([0.3, 0.4]), np.zeros(2), [Bin("all", 0, 1)], 0, np.array([7, 7]))
+    assert math.isnan(one.low)
+
+
+def test_few_images_have_students_interval() -> None:
+    from scipy.stats import t
+
+    values = np.random.default_rng(0).normal(30, 3, 20)
+    theirs = t.interval(0.95, 19, values.mean(), values.std(ddof=1) / math.sqrt(20))
+    found = bootstrap(np.append(values, np.nan), 0)
+    assert (found.low, found.high, found.n) == (pytest.approx(theirs[0]), pytest.approx(theirs[1]), 20)
+    gaps = values - values[::-1] ** 1.1
+    paired = bootstrap_pairs(values[::-1] ** 1.1, values, 0)
+    theirs = t.interval(0.95, 19, gaps.mean(), gaps.std(ddof=1) / math.sqrt(20))
+    assert (paired.low, paired.high) == pytest.approx(theirs)
+
+
+def test_few_images_of_a_number_that_is_no_plain_mean() -> None:
+    """The PSNR of pooled errors: by the delta method its deviation is 10 / ln 10 times the relative one of the MSE."""
+    errors = np.random.default_rng(0).gamma(20, 5, 40)
+    of = DERIVED["psnr"].of
+    found = bootstrap(errors, 0, of)
+    deviation = 10 / math.log(10) * errors.std(ddof=1) / math.sqrt(40) / errors.mean()
+    assert (found.high - found.low) / 2 == pytest.approx(2.0227 * deviation, rel=0.02)
+    assert found.low < of(errors.mean()) < found.high
+
+
+def test_equal_values_have_no_spread() -> None:
+    for count in (2, 49, 50):
+        found = bootstrap(np.full(count, 0.1), 0)
+        assert found.high - found.low == pytest.approx(0, abs=1e-15)
+
+
+@pytest.mark.parametrize("ones", [0, 1, 173, 346])
+def test_shares_are_clopper_and_pearsons(ones: int) -> None:
+    from scipy.stats import binomtest
+
+    values = (np.arange(346) < ones).astype(float)
+    theirs = binomtest(ones, 346).proportion_ci(0.95, "exact")
+    found = share_interval(values)
+    assert (found.low, found.high, found.n) == (pytest.approx(theirs.low), pytest.approx(theirs.high), 346)
+    if ones == 0:
+        assert found.high == pytest.approx(least_reach(346))
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("images", [3, 30, 100])
+def test_a_share_on_which_all_words_agree_is_not_known_for_sure(value: float, images: int) -> None:
+    """Words of one image count as one: they may be lost together."""
+    image = np.repeat(np.arange(images), 4)
+    axis = np.tile([0.02, 0.035, 0.5, 0.5], images)
+    three = [Bin("small", 0.02, 0.03), Bin("medium", 0.03, 0.04), Bin("large", 0.04, 1)]
+    given = np.full(4 * images, value), axis, three, 0, image
+    for one in (*binned(*given, share=True), mean_of_bins(*given, share=True)):
+        assert one.mean == value
+        assert abs(one.low - one.high) == pytest.approx(least_reach(images))
+        assert value in (one.low, one.high)
+    for one in (*binned(*given), mean_of_bins(*given)):  # of what is no share nothing is known but its values
+        assert one.high == pytest.approx(one.low)
+    ratio = binned(given[0], axis, three, 0, image, np.ones(4 * images), share=True)
+    assert all(one.high - one.low >= least_reach(images) * 0.99 for one in ratio)
+
+
+def test_two_codecs_with_the_same_codes_are_the_same() -> None:
+    made = []
+    for _ in range(2):
+        metric = Codebook()
+        codes = torch.randint(0, 50, (40, 8), generator=torch.Generator().manual_seed(3))
+        metric.update(Batch(torch.arange(40), tokens=Tokens.of_indices(codes, 64)))
+        made.append(COVERAGE["_result"](metric, Halves("data", 40), 40))
+    assert {difference(number, *made).verdict for number in made[0].metrics} == {"same"}
+
+
+def test_groups_are_equal_random_and_follow_from_the_data() -> None:
+    found = groups("data", 107)
+    assert sorted(np.bincount(found).tolist()) == [4] * 18 + [5] * 7
+    np.testing.assert_array_equal(found, groups("data", 107))
+    assert (found != groups("other", 107)).any()
+    assert (np.diff(found) < 0).any()
+    assert len(np.unique(groups("data", 9))) == 9
+
+
+def test_replicates_of_every_kind_are_kept(tmp_path: Path) -> None:
+    """And two results are compared from their files."""
+    made = COVERAGE["_result"](score(300), Halves("data", 300), 300)
+    made.replicates["codebook_usage"] = Jackknife(np.array([0.1, 0.2, 0.3]))
+    made.provenance |= {
+        "adapter": {"kind": "discrete"}, "protocol": {"name": "tokbench", "sha256": "p"}, "seed": 0, "device": "cpu",
+        "data": {"sha256": "d", "width": 8, "height": 8, "own_size": 8, "limit": None}, "precision": "float32",
+    }  # fmt: skip
+    path, _ = made.save(tmp_path)
+    again = load(path)
+    assert {name: type(one) for name, one in again.replicates.items()} == {
+        "inception_score": Splits, "codebook_usage": Jackknife,
+    }  # fmt: skip
+    np.testing.assert_array_equal(again.replicates["codebook_usage"].values, [0.1, 0.2, 0.3])
+    assert difference("inception_score", again, again).verdict == "same"
+
+
+def test_replicates_of_another_kind_or_number_are_not_compared() -> None:
+    first, second = (COVERAGE["_result"](score(300, seed=seed), Halves("data", 300), 300) for seed in (0, 1))
+    assert difference("inception_score", first, second).verdict in ("cannot tell", "better", "worse")
+    second.replicates["inception_score"] = Jackknife(np.arange(10.0))
+    assert difference("inception_score", first, second).verdict == "no error bar"
+    second.replicates["inception_score"] = Splits(np.arange(9.0))
+    assert difference("inception_score", first, second).verdict == "no error bar"
+
+
+@pytest.mark.parametrize(
+    ("arrays", "complaint"),
+    [
+        ({"jackknife.x": np.zeros((3, 2))}, "shape"), ({"splits.x": np.zeros(1)}, "shape"),
+        ({"splits.x": np.array(["a", "b"])}, "must hold numbers"),
+        ({"jackknife.x": np.zeros(3), "splits.x": np.zeros(3)}, "two kinds"),
+    ],
+)  # fmt: skip
+def test_replicates_that_do_not_fit_are_named(tmp_path: Path, arrays: dict, complaint: str) -> None:
+    path = ROOT / "results" / "jpeg.q50" / "samples-reconstruct.json"
+    (tmp_path / "x.json").write_text(json.dumps(json.loads(path.read_text())))
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(ResultError, match=complaint):
+        load(tmp_path / "x.json")

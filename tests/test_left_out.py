@@ -1,0 +1,181 @@
+"""Which files count: hidden and service entries never, every suffix that is read, and a count of pictures left out."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from tokbench import leaderboard, listing
+from tokbench.dataset import open_dataset
+from tokbench.errors import DataError, ResultError
+from tokbench.protocol import TOKBENCH
+from tokbench.result import check, load
+from tokbench.sources import open_source
+
+
+def encoded(kind: str = "PNG", level: int = 0, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (level, level, level)).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def put(members: dict[str, bytes], form: str, place: Path) -> Path:
+    """The same files as a folder, zip, tar or compressed tar."""
+    path = place / form
+    if form == "folder":
+        for name, data in members.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(data)
+    elif form == "a.zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in members.items():
+                archive.writestr(name, data)
+    else:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            for name, data in members.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+        path.write_bytes(gzip.compress(buffer.getvalue()) if form.endswith("gz") else buffer.getvalue())
+    return path
+
+
+FORMS = ("folder", "a.zip", "a.tar", "a.tar.gz")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".ipynb_checkpoints/0-checkpoint.png", "sub/.ipynb_checkpoints/0.png", ".Trash-1000/files/0.png",
+        "@eaDir/0.png/SYNOPHOTO_THUMB_M.jpg", "a/@eaDir/0.png", "__MACOSX/0.png", "__MACOSX/._0.png",
+        "$RECYCLE.BIN/S-1/0.png", "System Volume Information/0.png", "lost+found/0.png", "#recycle/0.png",
+        "#Recycle/0.png", ".0.png", "._0.png", ".git/x/0.png", ".hidden/0",
+    ],
+)  # fmt: skip
+def test_hidden_and_service_entries_never_count(tmp_path: Path, form: str, name: str) -> None:
+    path = put({"0.png": encoded(), "sub/1.png": encoded(), name: encoded()}, form, tmp_path)
+    source = open_source(path)
+    assert source.names == ["0.png", "sub/1.png"]
+    assert source.left_out == {}
+
+
+def test_the_folder_itself_may_be_hidden(tmp_path: Path) -> None:
+    path = put({"0.png": encoded(), ".1.png": encoded()}, "folder", tmp_path / ".cache" / "lost+found")
+    assert open_source(path).names == ["0.png"]
+
+
+def test_hidden_shards_never_count(tmp_path: Path) -> None:
+    """What macOS leaves beside each file on other file systems: `._x.parquet` was a broken shard."""
+    pq.write_table(pa.table({"image": [{"bytes": encoded(), "path": "a.png"}]}), tmp_path / "x.parquet")
+    (tmp_path / "._x.parquet").write_bytes(b"\0\5\x16\7")
+    assert open_source(tmp_path).names == ["a.png"]
+
+
+READ = {
+    "jfif": "JPEG", "pjpeg": "JPEG", "pjp": "JPEG", "JFIF": "JPEG", "j2k": "JPEG2000", "jpc": "JPEG2000",
+    "jpx": "JPEG2000", "apng": "PNG", "dib": "BMP", "pbm": "PPM", "mpo": "MPO", "avifs": "AVIF", "JPG": "JPEG",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_suffix_of_what_is_read_counts(tmp_path: Path, form: str) -> None:
+    made = {f"{i:02}.{suffix}": encoded(kind, 40) for i, (suffix, kind) in enumerate(READ.items())}
+    made["03.j2k"] = encoded("JPEG2000", 40, no_jp2=True)
+    source = open_source(put(made, form, tmp_path))
+    assert source.names == sorted(made)
+    for position in range(len(made)):
+        assert np.abs(np.asarray(source.open(position)).astype(int) - 40).max() <= 3
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64)
+JXL = b"\xff\x0a" + bytes(64)
+TEXT = {"readme": b"PNG files of 2020", "notes.txt": encoded(), "0.json": b"{}", "labels.csv": b"a,b\n",
+        "Makefile": b"", "run.dat": b"BM of something", "empty": b"", "x.npy": b"\x93NUMPY"}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_pictures_that_are_left_out_are_counted(tmp_path: Path, form: str) -> None:
+    odd = {"a.heic": HEIC, "sub/b.HEIC": HEIC, "c.dng": b"", "d.svg": b"<svg/>"}
+    nameless = {"e": encoded(), "f.0001": encoded("JPEG"), "g.image": encoded("WEBP"), "h": HEIC, "i": JXL,
+                "j": encoded("GIF"), "k": encoded("TIFF"), "l": encoded("BMP"), "m": encoded("AVIF")}  # fmt: skip
+    source = open_source(put({"0.png": encoded()} | odd | nameless | TEXT, form, tmp_path))
+    assert source.names == ["0.png"]
+    expected = {".heic": 2, ".dng": 1, ".svg": 1}
+    if form != "a.tar.gz":  # a compressed tar is not read twice: suffixes alone tell
+        expected |= {"(none)": 8, ".image": 1}
+    assert source.left_out == expected
+
+
+def test_those_of_another_split_are_not_counted(tmp_path: Path) -> None:
+    path = put({"train/0.png": encoded(), "val/1.png": encoded(), "val/2.heic": HEIC}, "folder", tmp_path)
+    assert open_dataset(str(path), TOKBENCH, split="val").left_out == {".heic": 1}
+    assert open_dataset(str(path), TOKBENCH, split="train").left_out == {}
+
+
+def test_a_folder_of_nothing_else_says_so(tmp_path: Path) -> None:
+    path = put({"0.heic": HEIC, "1": encoded()}, "folder", tmp_path)
+    with pytest.raises(DataError, match=r"no images found; 2 files that look like images: 1 without a suffix, 1 .heic"):
+        open_dataset(str(path), TOKBENCH)
+
+
+def test_links_are_not_followed_to_see_what_they_are(tmp_path: Path) -> None:
+    path = put({"0.png": encoded()}, "folder", tmp_path)
+    (tmp_path / "secret").write_bytes(encoded())
+    (path / "leads").symlink_to(tmp_path / "secret")
+    assert open_source(path).left_out == {}
+    assert open_source(path, follow_links=True).left_out == {"(none)": 1}
+
+
+def test_a_result_its_table_and_the_command_name_them(tmp_path: Path, cli) -> None:
+    path = put({"0.png": encoded(), "1.png": encoded(level=99), "2.heic": HEIC, "3.heic": HEIC, "4": encoded()} | TEXT,
+               "folder", tmp_path)  # fmt: skip
+    done = cli("eval", "jpeg.q50", "resize.2", "--data", path, "--metrics", "psnr", "--out", tmp_path / "res")
+    assert done.exit_code == 0, done.stderr
+    said = "3 files that look like images: 2 .heic, 1 without a suffix"
+    assert done.stderr.count(f"left out {said}; convert or rename them") == 1
+    assert f"Left out: {said}." in done.stdout
+    (file,) = tmp_path.glob("res/jpeg.q50/*.json")
+    result = load(file)
+    assert result.provenance["data"]["left_out"] == {".heic": 2, "(none)": 1}
+    assert said in leaderboard.legend([result]) and said in listing.show(result)
+    for entry in path.iterdir():
+        if entry.name in ("2.heic", "3.heic", "4"):
+            entry.unlink()
+    again = cli("eval", "jpeg.q50", "--data", path, "--metrics", "psnr", "--out", tmp_path / "res")
+    assert "eft out" not in again.output
+    facts = json.loads(file.read_text())
+    assert "left_out" not in facts["provenance"]["data"]
+
+
+@pytest.mark.parametrize("wrong", [[], "3", {".heic": "2"}, {".heic": -1}, {".heic": 1.5}, {".heic": True}])
+def test_a_result_with_another_count_is_refused(tmp_path: Path, cli, wrong: object) -> None:
+    path = put({"0.png": encoded(), "1.png": encoded(level=99)}, "folder", tmp_path)
+    assert cli("eval", "jpeg.q50", "--data", path, "--metrics", "psnr", "--out", tmp_path / "res").exit_code == 0
+    (file,) = tmp_path.glob("res/jpeg.q50/*.json")
+    facts = json.loads(file.read_text())
+    check(facts, file)
+    facts["provenance"]["data"]["left_out"] = wrong
+    with pytest.raises(ResultError, match=r"provenance.data.left_out must be an object of counts"):
+        check(facts, file)
+
+
+def test_samples_that_are_left_out_are_named(tmp_path: Path, cli) -> None:
+    """gFID depends on how many samples there are: those of an unread format are missing."""
+    references = put({f"{i}.png": encoded(level=i) for i in range(4)}, "folder", tmp_path / "references")
+    made = {f"{i}.png": encoded(level=2 * i) for i in range(3)} | {"3.heic": HEIC}
+    samples = put(made, "folder", tmp_path / "samples")
+    done = cli("eval", f"images:{samples}", "--task", "generate", "--data", references, "--metrics", "gfid",
+               "--out", tmp_path / "res")  # fmt: skip
+    assert "left out 1 file that looks like an image: 1 .heic" in done.stderr

@@ -1,0 +1,215 @@
+"""Weights that fit a network only in part: refused where tokbench reads the file, named and recorded where an adapter
+does."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from tokbench.authors import fill, tensors
+from tokbench.errors import MissingWeights
+from tokbench.partial_loads import observed
+from tokbench.plugins import Loaded, load_adapter
+from tokbench.provenance import describe_adapter
+from tokbench.variant import Variant
+
+ADAPTER = """
+import torch
+from torch import nn
+from tokbench.tokenizer import Tokenizer, TokenizerSpec
+from tokbench.tokens import Tokens
+
+
+class Mine(Tokenizer):
+    def __init__(self, name, net):
+        self.module = net
+        self.spec = TokenizerSpec(name, kind="continuous", multiple=8, downsample=8, bits_per_token=3072.0)
+
+    def encode(self, images):
+        latents = self.module["encoder"](torch.nn.functional.pixel_unshuffle(images, 8))
+        return Tokens.of_latents(latents, tokens=latents.shape[2] * latents.shape[3])
+
+    def decode(self, tokens, seeds):
+        return torch.nn.functional.pixel_shuffle(self.module["decoder"](tokens.tensor.float()), 8)
+
+
+def load(variant, device):
+    net = nn.ModuleDict({"encoder": nn.Conv2d(192, 4, 1), "decoder": nn.Conv2d(4, 192, 1)})
+    state = {name: torch.full_like(tensor, 0.02) for name, tensor in net.state_dict().items()}
+    LOAD
+    return Mine(variant.name, net)
+"""
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> Callable[..., Loaded]:
+    """Loads an adapter whose load consists of some lines, and whose TOML says something."""
+
+    def make(lines: str, toml: str = "", top: str = "") -> Loaded:
+        folder = tmp_path / "mine"
+        folder.mkdir(exist_ok=True)
+        (folder / "adapter.py").write_text(top + ADAPTER.replace("LOAD", lines.replace("\n", "\n    ")))
+        (folder / "default.toml").write_text(toml)
+        return load_adapter(str(folder))
+
+    return make
+
+
+PART = {
+    "absent": ("state.pop('decoder.bias'); net.load_state_dict(state, strict=False)", 1, 0, ["decoder.bias"]),
+    "no place": ("net.load_state_dict(state | {'extra.w': torch.ones(1)}, strict=False)", 0, 1, ["extra.w"]),
+    "prefix": (
+        "net.load_state_dict({f'module.{k}': v for k, v in state.items()}, strict=False)",
+        4,
+        4,
+        ["decoder.bias", "decoder.weight", "encoder.bias", "module.decoder.bias", "module.decoder.weight",
+         "module.encoder.bias"],
+    ),
+    "half": ("net['encoder'].load_state_dict({}, strict=False)", 2, 0, ["bias", "weight"]),
+    "assigned": ("del state['encoder.bias']; net.load_state_dict(state, strict=False, assign=True)", 1, 0,
+                 ["encoder.bias"]),
+    "after a refusal": (
+        "del state['encoder.bias']\ntry:\n    net.load_state_dict(state)\nexcept RuntimeError:\n"
+        "    net.load_state_dict(state, strict=False)", 1, 0, ["encoder.bias"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PART)
+def test_what_an_adapter_leaves_out_is_said_and_recorded(kind: str, loaded, caplog) -> None:
+    lines, missing, unexpected, first = PART[kind]
+    with caplog.at_level(logging.WARNING):
+        told = describe_adapter(loaded(lines))
+    assert told["weights_in_part"] == {"missing": missing, "unexpected": unexpected, "first": first}
+    assert "mine: its weights fit only in part, and its results say so" in caplog.text
+    assert first[0] in caplog.text
+
+
+def test_the_result_file_says_it(loaded, cli, photo_folder: Path, tmp_path: Path) -> None:
+    found = loaded(PART["absent"][0]).in_part
+    done = cli("eval", tmp_path / "mine", "--data", photo_folder, "--metrics", "psnr", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.stderr
+    (path,) = (tmp_path / "out").rglob("*.json")
+    assert json.loads(path.read_text())["provenance"]["adapter"]["weights_in_part"] == found
+
+
+WHOLE = {
+    "strict": "net.load_state_dict(state)",
+    "two files": "for half in ('encoder.', 'decoder.'):\n"
+    "    net.load_state_dict({k: v for k, v in state.items() if k.startswith(half)}, strict=False)",
+    "submodules": "for half in net:\n"
+    "    net[half].load_state_dict({k.partition('.')[2]: v for k, v in state.items() if k.startswith(half)})\n"
+    "net.load_state_dict({}, strict=False)",
+    "tied": "net['decoder'] = nn.Conv2d(192, 4, 1)\nnet['decoder'].weight = net['encoder'].weight\n"
+    "net['decoder'].bias = net['encoder'].bias\n"
+    "net.load_state_dict({k: v for k, v in state.items() if k.startswith('encoder')}, strict=False)",
+    "counters": "net['norm'] = nn.BatchNorm2d(4)\nstate = net.state_dict()\ndel state['norm.num_batches_tracked']\n"
+    "net.load_state_dict(state, strict=False)",
+    "another network": "nn.Linear(2, 2).load_state_dict({}, strict=False); net.load_state_dict(state)",
+}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_what_is_whole_in_the_end_is_not(kind: str, loaded, caplog) -> None:
+    assert loaded(WHOLE[kind]).in_part == {}
+    assert "fit only in part" not in caplog.text
+
+
+def test_nothing_stays_wrapped(loaded) -> None:
+    before = nn.Module.load_state_dict
+    with pytest.raises(Exception, match="failed to load"):
+        loaded("raise ValueError('broken')")
+    assert nn.Module.load_state_dict is before
+
+
+@pytest.mark.parametrize("where", ["at the top", "in load"])
+def test_a_librarys_own_reader_is_observed(where: str, loaded, tmp_path: Path, caplog) -> None:
+    """diffusers copies tensors itself, and only logs what it left out."""
+    diffusers = pytest.importorskip("diffusers", reason="needs tokbench[hf]")
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+    shape = {"block_out_channels": [8, 8], "norm_num_groups": 4, "latent_channels": 4}
+    diffusers.AutoencoderKL(**blocks, **shape).save_pretrained(tmp_path / "vae")
+    config = tmp_path / "vae" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"use_quant_conv": False}))
+    line = f"net['vae'] = AutoencoderKL.from_pretrained({str(tmp_path / 'vae')!r})"
+    imported = "from diffusers import AutoencoderKL"
+    before = vars(diffusers.ModelMixin)["from_pretrained"]
+    top, lines = (imported, line) if where == "at the top" else ("", f"{imported}\n{line}")
+    found = loaded(lines, top=top).in_part
+    assert found == {"missing": 0, "unexpected": 2, "first": ["quant_conv.bias", "quant_conv.weight"]}
+    assert vars(diffusers.ModelMixin)["from_pretrained"] is before
+
+
+def variant(folder: Path, state: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> Variant:
+    save_file(state, folder / "mine.safetensors")
+    monkeypatch.setenv("TOKBENCH_WEIGHTS", str(folder))
+    entry = {"file": "mine.safetensors", "sha256": "", "get": "the author"}
+    return Variant("mine", folder, {"weights": {"model": [entry]}})
+
+
+STATE = {"weight": torch.ones(2, 2), "bias": torch.ones(2), "loss.a": torch.ones(1), "loss.b": torch.ones(1)}
+
+
+def test_a_variant_loads_strictly_and_records_what_it_does_not_use(tmp_path: Path, monkeypatch) -> None:
+    mine, net = variant(tmp_path, STATE, monkeypatch), nn.Linear(2, 2)
+    with pytest.raises(MissingWeights, match=r"mine: .*holds unknown loss\.a, loss\.b; replace it"):
+        mine.load_weights(net, "model")
+    mine = variant(tmp_path, STATE, monkeypatch)
+    assert mine.load_weights(net, "model", unused=("loss.", "never.")) is net
+    assert torch.equal(net.weight, STATE["weight"])
+    assert not net.training
+    assert mine.unused_tensors() == {"loss.": 2}
+    with pytest.raises(MissingWeights, match=r"lacks weight"):
+        mine.load_weights(net, "model", unused=("loss.", "weight"))
+
+
+def test_a_result_says_what_is_not_used(loaded, tmp_path: Path, monkeypatch, cli, photo_folder: Path) -> None:
+    state = {"encoder.weight": torch.full((4, 192, 1, 1), 0.02), "encoder.bias": torch.zeros(4)}
+    state |= {"decoder.weight": torch.full((192, 4, 1, 1), 0.02), "decoder.bias": torch.zeros(192)}
+    state["loss.a"] = torch.ones(1)
+    variant(tmp_path, state, monkeypatch)
+    toml = '[[weights.model]]\nfile = "mine.safetensors"\nsha256 = ""\nget = "the author"\n'
+    found = loaded("variant.load_weights(net, 'model', unused=('loss.',))", toml)
+    assert found.unused == {"loss.": 1}
+    assert found.in_part == {}
+    done = cli("eval", tmp_path / "mine", "--data", photo_folder, "--metrics", "psnr", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.stderr
+    (path,) = (tmp_path / "out").rglob("*.json")
+    assert json.loads(path.read_text())["provenance"]["adapter"]["unused_tensors"] == {"loss.": 1}
+
+
+def test_tensors_that_an_adapter_drops_by_itself_are_counted_by_file(tmp_path: Path, monkeypatch) -> None:
+    """As one that renames the moving averages of a checkpoint and leaves the rest."""
+    averages = {"ema.weight": torch.ones(2, 2), "ema.bias": torch.ones(2), "ema.extra": torch.ones(1)}
+    mine = variant(tmp_path, {**STATE, **averages}, monkeypatch)
+    state, found = tensors(mine, "model")
+    fill(mine, nn.Linear(2, 2), {name: state[f"ema.{name}"] for name in ("weight", "bias")}, found)
+    assert mine.unused_tensors() == {"mine.safetensors": 5}
+    copied = {name: state[f"ema.{name}"].double() for name in ("weight", "bias")}
+    fill(mine, nn.Linear(2, 2), copied, found)  # no tensor of the file, but of its names
+    assert mine.unused_tensors() == {"mine.safetensors": 3}
+
+
+def test_whole_numbers_are_no_weights(tmp_path: Path, monkeypatch) -> None:
+    mine = variant(tmp_path, {"weight": torch.ones(2, 2, dtype=torch.int8), "bias": torch.ones(2)}, monkeypatch)
+    with pytest.raises(MissingWeights, match="holds whole numbers in place of floating-point ones in weight"):
+        mine.load_weights(nn.Linear(2, 2), "model")
+
+
+def test_observers_may_be_nested() -> None:
+    net = nn.Linear(2, 2)
+    with observed() as outer:
+        with observed() as inner:
+            net.load_state_dict({}, strict=False)
+        assert inner.left_out(net) == {"missing": 2, "unexpected": 0, "first": ["bias", "weight"]}
+        assert outer.left_out(net) == inner.left_out(net)
+        net.load_state_dict({"weight": torch.ones(2, 2), "bias": torch.ones(2)})
+    assert outer.left_out(net) == {}
+    assert inner.left_out(net) != {}
