@@ -84,19 +84,24 @@ def check_tokens(tokens: Tokens, part: Tensor, model: Reconstructor, names: Sequ
                 )
 
 
-def check_samples(images: Tensor, count: int, model: Reconstructor, names: Sequence[str]) -> None:
-    """Raises AdapterError where what was decoded of `count` samples are not so many finite RGB images in range."""
+def check_samples(
+    images: Tensor, count: int, model: Reconstructor, names: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    """The least and the largest value of each sample (B,). Raises AdapterError where what was decoded of `count` samples are not so many finite RGB images in range."""
     if not isinstance(images, Tensor) or images.dim() != 4 or images.shape[:2] != (count, 3):
         given = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise AdapterError(f"{model.spec.name}: decode gave {given} for {count} samples, from {names[0]} on")
-    check_images(images, images, model, names)
+    return check_images(images, images, model, names)
 
 
 def check_images(
     images: Tensor, like: Tensor, model: Reconstructor, names: Sequence[str], in_range: bool = True
-) -> None:
-    """Raises AdapterError, naming an image, where decoded images are not finite floats of the shape and on the device
-    of `like`, or, where they must lie near the spec's range, lie far outside it."""
+) -> tuple[Tensor, Tensor]:
+    """The least and the largest value of each image (B,).
+
+    Raises AdapterError, naming an image, where decoded images are not finite floats of the shape and on the device of
+    `like`, or, where they must lie near the spec's range, lie far outside it.
+    """
     name, (low, high) = model.spec.name, model.spec.range
     if not isinstance(images, Tensor) or images.shape != like.shape:
         given = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
@@ -110,7 +115,7 @@ def check_images(
         raise AdapterError(f"{name}: {names[int(broken.nonzero()[0])]}: decode gave NaN or infinite pixels")
     reach = _FAR * (high - low)
     if not in_range or ((least >= low - reach).all() and (most <= high + reach).all()):
-        return
+        return least, most
     outside = ((images < low - reach) | (images > high + reach)).flatten(1).float().mean(1)
     if (broken := outside > _SOME).any():
         at = int(broken.nonzero()[0])
@@ -118,3 +123,4 @@ def check_images(
             f"{name}: {names[at]}: decode gave values from {float(images[at].min()):g} to {float(images[at].max()):g}, "
             f"its spec declares the range {low:g} to {high:g}"
         )
+    return least, most
