@@ -114,11 +114,11 @@ class Batch:
             return memo.levels[rounding]
 
     def thumbnails(self, side: Literal["reference", "image"], make: Callable[[Tensor], np.ndarray]) -> np.ndarray:
-        """What `make` makes of one side's images on the 8-bit grid: once for all adapters that see these references."""
+        """What `make` makes of one side's images: of the references once, for all adapters that see them."""
         memo = self.reference_memo if side == "reference" else self.image_memo
         with memo.lock:
             if memo.thumbnails is None:
-                memo.thumbnails = make(self.rounded(side))
+                memo.thumbnails = make(self.need(side))
             return memo.thumbnails
 
     def features(self, network: Network, side: Side, rounding: Rounding = "nearest") -> dict[str, Tensor]:

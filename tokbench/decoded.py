@@ -59,9 +59,7 @@ READINGS = (
     Reading(
         "stretched from the video levels 16 to 235", _LEVELS, lambda _, scaled: (scaled - _BLACK) / (_WHITE - _BLACK)
     ),
-    Reading(
-        "compressed to the video levels 16 to 235", _LEVELS, lambda _, scaled: scaled * (_WHITE - _BLACK) + _BLACK
-    ),
+    Reading("compressed to the video levels 16 to 235", _LEVELS, lambda _, scaled: scaled * (_WHITE - _BLACK) + _BLACK),
     Reading("with a gamma of 2.2 applied", _GAMMA, lambda _, scaled: scaled.clamp(0, 1) ** (1 / 2.2)),
     Reading("with a gamma of 2.2 undone", _GAMMA, lambda _, scaled: scaled.clamp(0, 1) ** 2.2),
 )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tokbench.batch import Batch, Memo, Timing
-from tokbench.contract import TRIED, check_images, check_tokens
+from tokbench.contract import TRIED, check_images, check_kind, check_tokens
 from tokbench.dataset import UNIT, Images
 from tokbench.decoded import DecodedValues
 from tokbench.errors import NotApplicable
@@ -51,6 +51,7 @@ def reconstruct(
     """
     if isinstance(model, Generator):
         raise NotApplicable(f"{model.spec.name}: a generator reconstructs nothing; give --task generate")
+    check_kind(model)
     low, high = model.spec.range
     plan = fit(model.spec, images.reference.shape[2], images.reference.shape[3])
     tiles = plan.cut(images.reference)
@@ -71,7 +72,7 @@ def reconstruct(
             assert isinstance(model, Tokenizer)
             encoded, seconds = timed(partial(step.tokens, model, part, seeds[here], memo), device)
             encoding += seconds
-            check_tokens(encoded, part, model, names[here])
+            check_tokens(encoded, part, model, names[here], step.whole)
             decoded, seconds = timed(partial(model.decode, encoded, seeds[here]), device)
             decoding += seconds
             extremes = check_images(decoded, part, model, names[here], step.in_range)

@@ -37,20 +37,28 @@ NEARER = 0.25
 """An image fits something else much better where its mean squared error is less than this share."""
 
 FAR = 12.0
-"""Root mean squared error of a thumbnail, in levels, below which no better fit is looked for."""
+"""Root mean squared error of a thumbnail, in levels, up to which two images show the same; beyond it a better fit is
+looked for."""
+
+TURNED = 24.0
+"""The same, of a reconstruction that was turned back. Weak tokenizers are further off, and fit nothing by chance."""
 
 SHIFT, SAME_SIGN = 5.0, 0.8
 """Levels by which images are brighter (or darker) on average, and the share of them that are, from which on it is no
 property of single images."""
 
-STRAY = 0.02
-"""Mean share of an image's values that are clamped by more than MARGIN."""
+STRAY = 0.12
+"""Mean share of an image's values that are clamped by more than MARGIN, beyond what linear decoders do on text."""
 
 MISPAIRED = 2
 """Reconstructions that are nearer to another original: two at least, since what is exchanged comes in pairs."""
 
-_POOL = 4096
-"""Images among whose originals a nearer one is looked for."""
+UNRELATED, _ENOUGH = 0.43, 64
+"""Share of the other originals that are nearer than the own one, on average, from which on they have nothing to do with
+each other (one half is chance), and the images that it takes to tell."""
+
+_POOL, _SOME = 4096, 512
+"""Images among whose originals a nearer one is looked for, and those whose ranks are compared."""
 
 
 class OutputChecks(Metric):
@@ -198,7 +206,7 @@ class OutputChecks(Metric):
         ours = self.rows.column("thumbnail")[suspects].astype(np.float32)
         theirs = self.rows.column("reference")[suspects].astype(np.float32)
         best = np.min([np.square(turned - theirs).mean((1, 2, 3)) for turned in turns(ours)], axis=0)
-        if not (count := int((best < NEARER * errors).sum())):
+        if not (count := int(((best < NEARER * errors) & (best < TURNED**2)).sum())):
             return None
         return self._counted(
             "orientation",
@@ -209,20 +217,30 @@ class OutputChecks(Metric):
 
     def _mispaired(self) -> ResultWarning | None:
         suspects, errors = self._suspects()
-        ours = _vectors(self.rows.column("thumbnail"))
-        theirs = _vectors(self.rows.column("reference"))
+        ours, theirs = (_vectors(self.rows.column(name)) for name in ("thumbnail", "reference"))
         count = 0
         for start in range(0, len(theirs), _POOL):
             here = (suspects >= start) & (suspects < start + _POOL)
             if here.any():
-                nearest = _nearest(ours[suspects[here]], theirs[start : start + _POOL])
-                count += int((nearest < NEARER * errors[here]).sum())
-        if count < MISPAIRED:
+                nearest = _distances(ours[suspects[here]], theirs[start : start + _POOL]).min(1)
+                count += int(((nearest < NEARER * errors[here]) & (nearest < FAR**2)).sum())
+        if count >= MISPAIRED:
+            return self._counted(
+                "pairing",
+                count,
+                "reconstructions are much nearer to another original than to their own; are they paired rightly?",
+            )
+        if len(theirs) < _ENOUGH:
             return None
-        return self._counted(
+        some = np.linspace(0, len(theirs) - 1, min(len(theirs), _SOME)).astype(int)
+        distances = _distances(ours[some], theirs[some])
+        rank = float((distances < distances.diagonal()[:, None]).sum(1).mean()) / (len(some) - 1)
+        if rank < UNRELATED:
+            return None
+        return ResultWarning(
             "pairing",
-            count,
-            "reconstructions are much nearer to another original than to their own; are they paired rightly?",
+            f"reconstructions are no nearer to their own originals than to others (of {len(some)} images, "
+            f"{rank:.0%} of the others are nearer on average); are they paired rightly?",
         )
 
 
@@ -269,14 +287,10 @@ def _vectors(thumbs: np.ndarray) -> np.ndarray:
     return thumbs.reshape(len(thumbs), -1).astype(np.float32)
 
 
-def _nearest(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Of each vector (n, D) the mean squared distance to the nearest of `theirs` (m, D)."""
-    norms = np.square(theirs).sum(1)
-    found = [
-        (norms - 2 * part @ theirs.T).min(1) + np.square(part).sum(1)
-        for part in np.array_split(ours, -(-len(ours) // 512))
-    ]
-    return np.concatenate(found) / ours.shape[1]
+def _distances(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Mean squared distances (n, m) of vectors (n, D) from vectors (m, D)."""
+    squares = np.square(ours).sum(1)[:, None] + np.square(theirs).sum(1)
+    return (squares - 2 * ours @ theirs.T) / ours.shape[1]
 
 
 def _decibels(error: float) -> str:
