@@ -242,8 +242,8 @@ def frame(results: Sequence[Result]) -> pd.DataFrame:
 
 
 def markdown(results: Sequence[Result], skip: Sequence[str] = ()) -> str:
-    """A Markdown table, aligned also as plain text: one row a result, sorted by bits, without the fields in `skip`; under
-    it, what results warn of."""
+    """A Markdown table, aligned also as plain text: one row a result, sorted by bits, without the fields in `skip`.
+    Warnings of the results stand in a line below it."""
     results = sorted(results, key=by_bits)
     columns, rows = cells(results)
     columns = [

@@ -53,8 +53,8 @@ class Run:
 
     task: what makes its images. step: what its decoder gets of its tokens.
     probes: in a reduced precision, each metric with a network twice more, for the first images (and references) alone:
-    `float32/lpips` and `bfloat16/lpips`. checks: what looks for damage and gives warnings in place of numbers, kept
-    like metrics, for images that are made of all tokens as they were encoded or drawn. produced: digests of images made elsewhere, which no weights tell apart.
+    `float32/lpips` and `bfloat16/lpips`. checks: what looks for damaged outputs and gives warnings in place of numbers,
+    where images are made of all their tokens. produced: digests of images made elsewhere, which no weights tell apart.
     """
 
     adapter: Loaded
@@ -161,8 +161,8 @@ class Run:
     def _each(
         self, among: dict[str, Metric], names: Iterable[str], do: Callable[[Metric], None], batch: Batch, what: str
     ) -> None:
-        """Something with some metrics, probes or checks, and a batch. One that cannot be measured goes; a fault of its own
-        ends the run of this adapter alone."""
+        """Something with some metrics, probes or checks, and a batch. One that cannot be measured goes; a fault of its
+        own ends the run of this adapter alone."""
         for name in names:
             try:
                 do(among[name])

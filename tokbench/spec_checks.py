@@ -1,4 +1,4 @@
-"""What a spec must be to mean something: no two of its facts may contradict, and bits are computed where they can be."""
+"""Checks of a spec: no two of its facts may contradict, and the bits of a token are computed where they can be."""
 
 from __future__ import annotations
 
