@@ -13,7 +13,7 @@ MARGIN = 0.02
 """Share of the range's width (5 of 255 levels) by which a value must lie outside to count as clamped: rounding and a
 little overshoot at edges are every decoder's."""
 
-_SIDE = 32
+_SIDE = 16
 """Pixels a side, evenly spaced, from which the fit of another reading is estimated."""
 
 _MEAN, _STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
