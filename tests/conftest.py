@@ -138,7 +138,7 @@ def levels():
             self.groups, self.continuous, self.encodings = groups, continuous, 0
             codebook = {} if continuous else {"codes": codes}
             kind = "continuous" if continuous else "discrete"
-            self.spec = TokenizerSpec("levels.x", kind, size=size, num_tokens=16, codebook=codebook)
+            self.spec = TokenizerSpec("levels.x", kind, size=size, num_tokens=16, codebook=codebook, groups=groups)
 
         def encode(self, images: torch.Tensor) -> Tokens:
             self.encodings += len(images)

@@ -42,6 +42,20 @@ class Blocks(Tokenizer):
             images.mul_(0.5)
         if self.fault == "more tokens":
             codes = torch.cat([codes, codes], 1)
+        if self.fault == "fewer tokens":
+            codes = codes[:, 1:]
+        if self.fault == "latents":
+            return Tokens.of_latents(codes.float(), 4)
+        if self.fault == "another stream":
+            return Tokens.of_indices({"codes": codes, "more": codes}, 256)
+        if self.fault == "groups":
+            return Tokens.of_indices(codes.flatten(1).repeat_interleave(2, 1).unflatten(1, (4, 2)), 256, groups=2)
+        if self.fault == "cheaper":
+            made = Tokens.of_indices(codes, 256)
+            return replace(made, bits=made.bits - torch.tensor([0.0, 8.0], dtype=torch.float64))
+        if self.fault == "own length":
+            made = Tokens.of_indices(codes, 256)
+            return replace(made, length=torch.tensor([4, 3]))
         if self.fault == "float":
             return Tokens.of_indices(codes.float(), 256)
         if self.fault == "type":
@@ -84,7 +98,13 @@ def run(model: Tokenizer, images: torch.Tensor, batch_size: int = 16, index=None
     [
         ("index", "outside its codebook of 256"),
         ("count", "tokens of 1 images for 2"),
-        ("more tokens", "8 tokens an image, its spec declares 4"),
+        ("more tokens", "i0: encode gave 8 tokens an image, its spec declares 4"),
+        ("fewer tokens", "i0: encode gave 2 tokens an image, its spec declares 4; a number that varies"),
+        ("own length", "i1: encode gave 3 tokens an image, its spec declares 4; a number that varies"),
+        ("latents", "spec declares stream 'codes' of 256 codes"),
+        ("another stream", "encode gave the stream 'more', which its spec's codebook does not name"),
+        ("groups", "says that 1 indices make a token, and in stream 'codes' of i0 2 do; give groups=2"),
+        ("cheaper", "i1: its tokens say that they take 24 bits, and they hold 32"),
         ("float", "must hold integer indices"),
         ("type", "returned Tensor, not Tokens"),
         ("codebook", "declares stream 'codes' of 256 codes"),
@@ -99,6 +119,78 @@ def run(model: Tokenizer, images: torch.Tensor, batch_size: int = 16, index=None
 def test_a_broken_contract_is_named(fault: str, complaint: str) -> None:
     with pytest.raises(AdapterError, match=complaint):
         run(Blocks(fault), torch.full((2, 3, 32, 32), 0.9))
+
+
+class Grid(Tokenizer):
+    """Latents or indices of 4x4 px each, with another spec at will."""
+
+    def __init__(self, tokens: Tokens, **spec: object) -> None:
+        self.spec = TokenizerSpec("grid", **spec)
+        self.tokens = tokens
+
+    def encode(self, images: torch.Tensor) -> Tokens:
+        return self.tokens
+
+    def decode(self, tokens: Tokens, seeds) -> torch.Tensor:
+        return torch.zeros(len(tokens), 3, 16, 8)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "spec", "complaint"),
+    [
+        (
+            Tokens.of_latents(torch.zeros(2, 4, 4, 2), 8),
+            {"kind": "continuous", "downsample": 4, "bits_per_token": 32},
+            "i0: 8 tokens hold 512 bits, and its spec declares bits_per_token=32, 256 in all",
+        ),
+        (
+            Tokens.of_latents(torch.zeros(2, 4, 4, 4), 16), {"kind": "continuous", "downsample": 4},
+            "i0: encode gave 16 tokens an image, its spec declares 8",
+        ),
+        (
+            Tokens.of_indices(torch.zeros(2, 2, 4).long(), 16),
+            {"kind": "discrete", "downsample": 4, "codebook": {"codes": 16}},
+            "i0: tokens on a grid of 2x4, and its spec's downsample=4 makes 4x2 of 16x8 px",
+        ),
+        (
+            Tokens.of_samples(torch.zeros(2, 8).byte()), {"kind": "continuous"},
+            "its spec says kind 'continuous', and stream 'samples' of i0 is of kind 'bytes'",
+        ),
+        (
+            replace(Tokens.of_bytes([b"abc", b"d"]), bits=torch.tensor([8.0, 8.0]).double()), {"kind": "codec"},
+            "i0: its tokens say that they take 8 bits, and they hold 24",
+        ),
+        (
+            replace(Tokens.of_bytes([b"abc", b"d"]), length=torch.tensor([1, 1])), {"kind": "codec"},
+            "i0: encode gave 1 tokens an image, its spec declares 0",
+        ),
+        (Tokens.of_bytes([b"abc", b"d"]), {"kind": "images"}, "its spec says kind 'images', and it is no ImageSource"),
+    ],
+)  # fmt: skip
+def test_tokens_are_held_against_the_spec(tokens: Tokens, spec: dict[str, object], complaint: str) -> None:
+    with pytest.raises(AdapterError, match=complaint):
+        run(Grid(tokens, **spec), torch.full((2, 3, 16, 8), 0.5))
+
+
+def test_tokens_of_several_kinds_that_fit_their_spec() -> None:
+    """A number that varies, streams of unlike codebooks, and a codec: all as declared."""
+    codes = {"codes": torch.zeros(2, 8).long(), "kept": torch.ones(2, 8).long()}
+    unlike = Tokens.of_indices(codes, {"codes": 16, "kept": 2})
+    length = torch.tensor([3, 8])
+    fitting: list[tuple[Tokens, dict[str, object]]] = [
+        (Tokens.of_bytes([b"abc", b"d"]), {"kind": "codec"}),
+        (unlike, {"kind": "discrete", "codebook": {"codes": 16, "kept": 2}, "num_tokens": 16}),
+        (
+            replace(unlike, length=length, bits=length.double() * 4 + 8),
+            {"kind": "discrete", "codebook": {"codes": 16, "kept": 2}, "num_tokens": 8, "variable": True},
+        ),
+        (
+            Tokens.of_indices(codes["codes"], 16, length=length),
+            {"kind": "discrete", "codebook": {"codes": 16}, "num_tokens": 8, "variable": True},
+        ),
+    ]
+    for tokens, spec in fitting:
+        assert run(Grid(tokens, **spec), torch.full((2, 3, 16, 8), 0.5)).tokens is tokens
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,6 +45,7 @@ class Memo:
     levels: dict[Rounding, Tensor] = field(default_factory=dict)
     features: dict[tuple[str, int], dict[str, Tensor]] = field(default_factory=dict)
     looks: dict[tuple[int, ...], Any] = field(default_factory=dict)
+    thumbnails: np.ndarray | None = None
     lock: RLock = field(default_factory=RLock, repr=False)
     """Roundings are made by one metric at a time: those that need no network run beside those that do."""
 
@@ -54,7 +57,8 @@ class Batch:
     index: int64 (B,), positions in the dataset. reference, image: float32 (B, 3, H, W) in [0, 1] on the CPU, not yet
     rounded: a metric asks for them with `rounded` and its protocol's rounding. original: the whole image files, each
     (1, 3, h, w), where the protocol compares with them. marked: the image files as they are and what is known of their
-    words and faces. A field that a task does not produce is None, and `need` says so to the metric that asks.
+    words and faces. decoded: what was measured of the decoded values before they were clamped (`tokbench.decoded`).
+    A field that a task does not produce is None, and `need` says so to the metric that asks.
 
     Whatever is made of `reference` is kept in `reference_memo`, which all adapters that see these images share; what is
     made of `image`, in `image_memo`. `references` keeps the features of all references of the run by their `digests`.
@@ -69,6 +73,7 @@ class Batch:
     digests: list[str] | None = None
     references: References | None = None
     marked: list[Marked] | None = None
+    decoded: dict[str, np.ndarray] | None = None
     reference_memo: Memo = field(default_factory=Memo)
     image_memo: Memo = field(default_factory=Memo)
 
@@ -107,6 +112,14 @@ class Batch:
                 images = self.rounded(side, rounding)
                 memo.levels[rounding] = levels(images) if rounding == "none" else to_bytes(images)
             return memo.levels[rounding]
+
+    def thumbnails(self, side: Literal["reference", "image"], make: Callable[[Tensor], np.ndarray]) -> np.ndarray:
+        """What `make` makes of one side's images: of the references once, for all adapters that see them."""
+        memo = self.reference_memo if side == "reference" else self.image_memo
+        with memo.lock:
+            if memo.thumbnails is None:
+                memo.thumbnails = make(self.need(side))
+            return memo.thumbnails
 
     def features(self, network: Network, side: Side, rounding: Rounding = "nearest") -> dict[str, Tensor]:
         """A network's features (B, ...) of one side's images, by layer; one forward pass serves all metrics."""

@@ -341,6 +341,7 @@ def _result(run: Run, stream: Dataset | Slots, told: dict[str, Any], done: Calla
         per_image=_aligned(numbers.per_image, stream.names),
         replicates=numbers.replicates,
         readings={kind: [(stream.names[at], read) for at, read in own] for kind, own in numbers.readings.items()},
+        warnings=numbers.warnings,
         notes={name: str(error) for name, error in run.skipped.items()},
         computed=frozenset(run.metrics) - frozenset(run.skipped),
         journal=run.journal,

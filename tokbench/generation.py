@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tokbench.batch import Batch, Timing
 from tokbench.contract import check_samples, check_tokens
+from tokbench.decoded import DecodedValues
 from tokbench.errors import AdapterError
 from tokbench.reconstruction import image_seeds
 from tokbench.slots import Turn
@@ -45,6 +46,7 @@ def generate(
     seeds = image_seeds(seed, turn.index.tolist(), 2)
     seeds, decoding_seeds = seeds[::2], seeds[1::2]
     labels = turn.index % model.classes
+    values = DecodedValues(model.spec.range)
     if try_first:
         _try_out(model, labels[:2].to(device), seeds[:2], guidance)
 
@@ -56,7 +58,7 @@ def generate(
             sampling += seconds
             decoded, seconds = timed(partial(model.tokenizer.decode, drawn, decoding_seeds[here]), device)
             decoding += seconds
-            check_samples(decoded, len(seeds[here]), model, turn.names[here])
+            values.add(decoded, check_samples(decoded, len(seeds[here]), model, turn.names[here]))
             _check_size(decoded, model, turn)
             check_tokens(drawn, decoded, model.tokenizer, turn.names[here])
             tokens.append(drawn)
@@ -70,6 +72,7 @@ def generate(
         image=torch.cat(images),
         tokens=Tokens.cat(tokens),
         timing=Timing(sampling, decoding, peak, batch_size, sampled=True),
+        decoded=values.columns(1),
     )
 
 

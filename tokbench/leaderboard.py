@@ -231,6 +231,8 @@ def frame(results: Sequence[Result]) -> pd.DataFrame:
             "kind": result.provenance["adapter"]["kind"],
             "num_images": result.num_images,
         }
+        if any(other.warnings for other in results):
+            record["warnings"] = "; ".join(warning.text for warning in result.warnings)
         for label, column in columns:
             entry = row.get((label, column.field), {})
             name = f"{column.field}[{label}]" if label else column.field
@@ -242,7 +244,8 @@ def frame(results: Sequence[Result]) -> pd.DataFrame:
 
 
 def markdown(results: Sequence[Result], skip: Sequence[str] = ()) -> str:
-    """A Markdown table, aligned also as plain text: one row a result, sorted by bits, without the fields in `skip`."""
+    """A Markdown table, aligned also as plain text: one row a result, sorted by bits, without the fields in `skip`.
+    Warnings of the results stand in a line below it."""
     results = sorted(results, key=by_bits)
     columns, rows = cells(results)
     columns = [
@@ -257,7 +260,13 @@ def markdown(results: Sequence[Result], skip: Sequence[str] = ()) -> str:
         [result.adapter] + [_shown(row.get((label, column.field)), column) or "-" for label, column in columns]
         for result, row in zip(results, rows, strict=True)
     ]
-    return table(head, body)
+    return table(head, body) + _footnote(results)
+
+
+def _footnote(results: Sequence[Result]) -> str:
+    """A line that lists all warnings; empty where there are none."""
+    said = [f"`{result.adapter}`: {warning.text}" for result in results for warning in result.warnings]
+    return f"\nWarnings: {'; '.join(said)}\n" if said else ""
 
 
 def detail(number: str) -> bool:

@@ -124,6 +124,7 @@ def show(result: Result) -> str:
         made = ", ".join(f"{key} {text[:12] if len(text) == 64 else text}" for key, text in ways)
         rows.append((column.title, value, f"n {entry['n']:,}" if "n" in entry else "", made))
     lines += _columns(rows)
+    lines += [f"warning: {warning.text}" for warning in result.warnings]
     lines += [f"skipped {metric}: {reason}" for metric, reason in result.skipped.items()]
     lines += [f"bad image {bad['name']}: {bad['reason']}" for bad in result.bad_images]
     lines += ["", f"data       sha256 {told['data']['sha256']}"]

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from tokbench.batch import Batch, Memo, Timing
-from tokbench.contract import TRIED, check_images, check_tokens
-from tokbench.dataset import Images
+from tokbench.contract import TRIED, check_images, check_kind, check_tokens
+from tokbench.dataset import UNIT, Images
+from tokbench.decoded import DecodedValues
 from tokbench.errors import NotApplicable
 from tokbench.fit import fit
 from tokbench.speed import timed, with_peak
@@ -50,11 +51,13 @@ def reconstruct(
     """
     if isinstance(model, Generator):
         raise NotApplicable(f"{model.spec.name}: a generator reconstructs nothing; give --task generate")
+    check_kind(model)
     low, high = model.spec.range
     plan = fit(model.spec, images.reference.shape[2], images.reference.shape[3])
     tiles = plan.cut(images.reference)
     names = [name for name in images.names for _ in range(plan.tiles)]
     seeds = image_seeds(seed, images.index.tolist(), plan.tiles)
+    values = DecodedValues(model.spec.range, int((images.index < UNIT).sum()) * plan.tiles) if step.checked else None
 
     def run() -> tuple[list[Tokens], list[Tensor], float, float]:
         tokens, pieces, encoding, decoding = [], [], 0.0, 0.0
@@ -62,15 +65,18 @@ def reconstruct(
             here = slice(start, start + batch_size)
             part = tiles[here].to(device, copy=True).mul_(high - low).add_(low)
             if isinstance(model, ImageSource):
-                pieces.append(_finish(model.reconstruct(part, names[here]), part, model, names[here]))
+                decoded = model.reconstruct(part, names[here])
+                extremes = check_images(decoded, part, model, names[here], step.in_range)
+                pieces.append(_finish(decoded, model, extremes, tiles[here], values))
                 continue
             assert isinstance(model, Tokenizer)
             encoded, seconds = timed(partial(step.tokens, model, part, seeds[here], memo), device)
             encoding += seconds
-            check_tokens(encoded, part, model, names[here])
+            check_tokens(encoded, part, model, names[here], step.whole)
             decoded, seconds = timed(partial(model.decode, encoded, seeds[here]), device)
             decoding += seconds
-            pieces.append(_finish(decoded, part, model, names[here], step.in_range))
+            extremes = check_images(decoded, part, model, names[here], step.in_range)
+            pieces.append(_finish(decoded, model, extremes, tiles[here], values))
             tokens.append(encoded)
         return tokens, pieces, encoding, decoding
 
@@ -90,13 +96,21 @@ def reconstruct(
         images.original,
         images.digests or None,
         marked=images.marked,
+        decoded=values.columns(plan.tiles) if values else None,
         reference_memo=memo,
         image_memo=memo if torch.equal(image, images.reference) else Memo(),  # exact images need no second forward pass
     )
 
 
-def _finish(images: Tensor, like: Tensor, model: Reconstructor, names: Sequence[str], in_range: bool = True) -> Tensor:
-    """Decoded images from the spec's range to float32 in [0, 1], clamped, on the CPU."""
-    check_images(images, like, model, names, in_range)
+def _finish(
+    images: Tensor,
+    model: Reconstructor,
+    extremes: tuple[Tensor, Tensor],
+    reference: Tensor,
+    values: DecodedValues | None,
+) -> Tensor:
+    """Decoded images from the spec's range to float32 in [0, 1], clamped, on the CPU; `values` sees them before."""
+    if values is not None:
+        values.add(images, extremes, reference)
     low, high = model.spec.range
     return images.float().sub(low).div_(high - low).clamp_(0, 1).cpu()

@@ -11,10 +11,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tokbench import result_warning
 from tokbench.adapter_facts import check_adapter, differences
 from tokbench.errors import ResultError
 from tokbench.files import locked, write_atomically
 from tokbench.halves import INFINITY, Replicates
+from tokbench.result_warning import ResultWarning
 from tokbench.spread import KINDS, Spread
 from tokbench.strict import loads
 from tokbench.unpack import read_arrays
@@ -54,7 +56,8 @@ class Result:
 
     metrics: number -> {value, n} and, where it varies with the images, {low, high}: a 95 % interval. value is None
     where the number has none. per_image: number -> values (n,). replicates: of numbers that are no means over images.
-    readings: by kind (words, faces), the images' names and what was read in each. skipped: metric -> reason. error:
+    readings: by kind (words, faces), the images' names and what was read in each. warnings: why numbers may not mean
+    what they seem to. skipped: metric -> reason. error:
     what stopped the adapter, None where nothing did. notes: the reasons in full, with the paths of this machine;
     computed: metrics that gave numbers; journal: what is kept of the run until the result is saved. These three are
     never written.
@@ -72,6 +75,7 @@ class Result:
     per_image: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
     replicates: dict[str, Spread] = field(default_factory=dict, repr=False)
     readings: dict[str, list[tuple[str, list[dict[str, Any]]]]] = field(default_factory=dict, repr=False)
+    warnings: list[ResultWarning] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict, repr=False)
     computed: frozenset[str] = frozenset()
     journal: Kept | None = field(default=None, repr=False)
@@ -97,6 +101,7 @@ class Result:
     def facts(self) -> dict[str, Any]:
         """The JSON object."""
         facts = {name: getattr(self, name) for name in _FIELDS}
+        facts |= {"warnings": [warning.facts() for warning in self.warnings]} if self.warnings else {}
         return facts | ({"error": self.error} if self.error else {})
 
     def differs_from(self, earlier: Result) -> list[str]:
@@ -155,6 +160,7 @@ def _join(earlier: Result, later: Result) -> Result:
         later.adapter, later.dataset, later.task, later.num_images, metrics, skipped, later.bad_images, told,
         per_image=per_image, replicates=earlier.replicates | later.replicates,
         readings=earlier.readings | later.readings,
+        warnings=result_warning.joined(earlier.warnings, later.warnings),
     )  # fmt: skip
 
 
@@ -200,6 +206,7 @@ def load(path: Path) -> Result:
     made = Result(
         **{name: facts[name] for name in _FIELDS},
         error=facts.get("error"),
+        warnings=result_warning.read(facts.get("warnings", [])),
         per_image=arrays,
         replicates=replicates,
         readings=readings,
@@ -314,6 +321,7 @@ def check(facts: Any, path: Path) -> None:
     for bad in facts["bad_images"]:
         texts = isinstance(bad, dict) and isinstance(bad.get("name"), str) and isinstance(bad.get("reason"), str)
         must(texts, "an entry of 'bad_images'", "an object with name and reason", bad)
+    result_warning.check(facts.get("warnings", []), must)
     _check_provenance(facts["provenance"], path, must)
 
 

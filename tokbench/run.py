@@ -24,11 +24,13 @@ from tokbench.halves import Halves
 from tokbench.journal import Journal, Unit
 from tokbench.metrics import METRICS
 from tokbench.metrics.metric import Metric
+from tokbench.metrics.output_checks import OutputChecks
 from tokbench.pixels import to_bytes
 from tokbench.plugins import Loaded
 from tokbench.protocol import Protocol
 from tokbench.provenance import describe_adapter
 from tokbench.readers import Networks
+from tokbench.result_warning import ResultWarning
 from tokbench.rows import Rows
 from tokbench.slots import Turn
 from tokbench.spread import Spread
@@ -38,6 +40,9 @@ from tokbench.tasks import RECONSTRUCT, Task
 
 PROBED = 1
 """Units of images, at the start, on which a reduced precision is compared with float32."""
+
+_OUTPUTS = "(outputs)"
+"""The name of the checks of what comes out, in errors and in a journal."""
 
 _PIXELS = "(pixels)"
 """The name under which a journal keeps the digests of images that were made elsewhere."""
@@ -49,7 +54,8 @@ class Run:
 
     task: what makes its images. step: what its decoder gets of its tokens.
     probes: in a reduced precision, each metric with a network twice more, for the first images (and references) alone:
-    `float32/lpips` and `bfloat16/lpips`. produced: digests of images made elsewhere, which no weights tell apart.
+    `float32/lpips` and `bfloat16/lpips`. checks: what looks for damaged outputs and gives warnings in place of numbers,
+    where images are made of all their tokens. produced: digests of images made elsewhere, which no weights tell apart.
     """
 
     adapter: Loaded
@@ -59,6 +65,7 @@ class Run:
     step: Step = AS_ENCODED
     metrics: dict[str, Metric] = field(default_factory=dict)
     probes: dict[str, Metric] = field(default_factory=dict)
+    checks: dict[str, Metric] = field(default_factory=dict)
     skipped: dict[str, CannotMeasure] = field(default_factory=dict)
     error: str | None = None
     batches: int = 0
@@ -80,6 +87,8 @@ class Run:
             except CannotMeasure as error:
                 self.skipped[name] = error
         paired = self.task.paired
+        if self.step.checked:
+            self.checks[_OUTPUTS] = OutputChecks(model.spec, paired)
         if networks.precision == "float32" or not (paired or statistics is None or rows):
             return
         for name in [name for name in self.metrics if METRICS[name].network]:
@@ -134,7 +143,7 @@ class Run:
     def eat(self, batch: Batch, beside: Executor) -> None:
         """One batch into every metric; those without a network are computed beside those with one."""
         networked = {name for name in self.metrics if METRICS[name].network}
-        waiting = beside.submit(self._feed, batch, [name for name in self.metrics if name not in networked])
+        waiting = beside.submit(self._feed_plain, batch, [name for name in self.metrics if name not in networked])
         self._feed(batch, [name for name in self.metrics if name in networked])
         waiting.result()
         if self.elsewhere:
@@ -145,11 +154,16 @@ class Run:
     def _feed(self, batch: Batch, names: Iterable[str]) -> None:
         self._each(self.metrics, names, lambda metric: metric.update(batch), batch, "images")
 
+    def _feed_plain(self, batch: Batch, names: Iterable[str]) -> None:
+        """The metrics without a network, and the checks, which need none."""
+        self._feed(batch, names)
+        self._each(self.checks, list(self.checks), lambda check: check.update(batch), batch, "images")
+
     def _each(
         self, among: dict[str, Metric], names: Iterable[str], do: Callable[[Metric], None], batch: Batch, what: str
     ) -> None:
-        """Something with some metrics, or probes, and a batch. One that cannot be measured goes; a fault of its own
-        ends the run of this adapter alone."""
+        """Something with some metrics, probes or checks, and a batch. One that cannot be measured goes; a fault of its
+        own ends the run of this adapter alone."""
         for name in names:
             try:
                 do(among[name])
@@ -161,11 +175,16 @@ class Run:
                 self.error = f"metric {name} failed on {len(batch)} {what}: {explain(error)}"
                 return
 
+    @property
+    def _kept_ones(self) -> dict[str, Metric]:
+        """All whose rows go to the journal, by the name that they have there."""
+        return self.metrics | self.probes | self.checks
+
     def keep(self, images: Images | Turn) -> None:
         """Move what the metrics found in these images to the journal, unit by unit; where there is none, leave it."""
         if self.journal is None or self.journal.folder is None or self.error:
             return
-        tables = {name: metric.rows for name, metric in (self.metrics | self.probes).items()}
+        tables = {name: metric.rows for name, metric in self._kept_ones.items()}
         if self.elsewhere:
             tables[_PIXELS] = self.produced
         held = {name: rows.take_held() for name, rows in tables.items()}
@@ -215,7 +234,7 @@ class Run:
         kept = self.journal.read(unit) if self.journal else None
         if kept is None or not len(kept.index) or (self.elsewhere and _PIXELS not in kept.columns):
             return None
-        wanted = [*self.metrics, *(self.probes if unit < PROBED else ())]
+        wanted = [*self.metrics, *self.checks, *(self.probes if unit < PROBED else ())]
         if any(name not in kept.columns and name not in kept.skipped for name in wanted):
             return None
         return kept
@@ -231,7 +250,7 @@ class Run:
             if name in self.metrics:
                 del self.metrics[name]
                 self.skipped[name] = NotApplicable(fact)
-        tables = {name: metric.rows for name, metric in (self.metrics | self.probes).items()}
+        tables = {name: metric.rows for name, metric in self._kept_ones.items()}
         tables[_PIXELS] = self.produced
         for name, columns in kept.columns.items():
             if name in tables:
@@ -251,6 +270,8 @@ class Run:
                 self.error = f"metric {name} failed: {explain(error)}"
                 return Numbers()
             done(name)
+        for check in self.checks.values():
+            found.warnings += check.warnings()
         return found
 
     def _effect(self, name: str) -> dict[str, str]:
@@ -279,13 +300,14 @@ def _digests(batch: Batch) -> np.ndarray:
 @dataclass
 class Numbers:
     """Values with intervals, their provenance, per-image values and replicates, each by the number's name; readings by
-    kind."""
+    kind; warnings."""
 
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
     provenance: dict[str, dict[str, str]] = field(default_factory=dict)
     per_image: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     replicates: dict[str, Spread] = field(default_factory=dict)
     readings: dict[str, list[tuple[int, list[dict[str, Any]]]]] = field(default_factory=dict)
+    warnings: list[ResultWarning] = field(default_factory=list)
 
     def add(self, metric: Metric, seed: int, halves: Halves, told: Mapping[str, str] = MappingProxyType({})) -> None:
         """Take in one metric's numbers; `told` joins their provenance. Raises CannotMeasure."""
@@ -300,6 +322,7 @@ class Numbers:
         self.per_image |= metric.per_image()
         self.replicates |= replicates
         self.readings |= metric.readings()
+        self.warnings += metric.warnings()
 
 
 def explain(error: Exception) -> str:

@@ -21,9 +21,12 @@ from tokbench.tokens import Tokens
 @dataclass(frozen=True)
 class Step:
     """All tokens, as they were encoded. task: that of the result. in_range: whether decoded images must lie near the
-    spec's range."""
+    spec's range. checked: whether what comes out should look like an image, so that damage of it is counted
+    (`tokbench.metrics.output_checks`). whole: whether the decoder gets all tokens of each image."""
 
     in_range: ClassVar[bool] = True
+    checked: ClassVar[bool] = True
+    whole: ClassVar[bool] = True
 
     task: str = "reconstruct"
 
@@ -53,6 +56,9 @@ AS_ENCODED = Step()
 @dataclass(frozen=True, kw_only=True)
 class First(Step):
     """The first `count` tokens of each image (or tile)."""
+
+    checked = False
+    whole = False
 
     count: int
 
@@ -93,6 +99,7 @@ class Cell(Step):
     """
 
     in_range = False
+    checked = False
 
     perturber: Perturber
     alpha: float

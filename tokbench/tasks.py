@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from tokbench.batch import Batch, Memo
 from tokbench.cells import ALPHAS, Anchor, combined, deltas
 from tokbench.dataset import Images
-from tokbench.errors import AdapterError, NotApplicable, UsageError
+from tokbench.errors import NotApplicable, UsageError
 from tokbench.generation import generate
 from tokbench.reconstruction import reconstruct
 from tokbench.result import Result
@@ -70,8 +70,7 @@ class Truncate(Task):
                 f"{name}: its first tokens alone do not decode; truncate is for tokenizers that were trained with "
                 "dropped tails, whose spec says `prefixes`"
             )
-        if most is None:
-            raise AdapterError(f"{name}: its spec declares `prefixes`, and no `num_tokens`")
+        assert most is not None  # every spec with `prefixes` has it
         if self.counts and max(self.counts) > most:
             raise NotApplicable(f"{name}: has {most} tokens an image, not {max(self.counts)}")
         counts = self.counts or sorted({2**power for power in range(most.bit_length())} | {most})

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from tokbench.cells import Anchor
 from tokbench.errors import NotApplicable
 from tokbench.perturber import Noise, Perturber
+from tokbench.spec_checks import check_spec
 from tokbench.tokens import Tokens
 
 
 @dataclass(frozen=True)
 class TokenizerSpec:
-    """What a tokenizer declares; the contract tests hold it to every line.
+    """What a tokenizer declares; every line is held against what it does (`tokbench.contract`).
 
     name: `family.variant`, the same string in folder, command, JSON and table.
     kind: `discrete` (indices), `continuous` (latents), `codec` (bytes) or `images` (made elsewhere, no tokens).
@@ -28,9 +29,14 @@ class TokenizerSpec:
     downsample: pixels a side per token of a 2-D grid, or None.
     num_tokens: tokens of one image (or tile) where that is fixed, or None.
     codebook: entries per stream of indices; empty for other kinds.
-    bits_per_token: None where it is not fixed (codecs).
+    bits_per_token: computed where all streams have codebooks of one size, so it may be left out; 16 times the values
+    of a continuous token; None where it is not fixed (codecs).
     variable: each image has as many tokens as it needs, `num_tokens` at most, and says how many in a few bits more.
     prefixes: the first tokens of an image decode to an image, too, however few.
+    groups: how many indices make one token (`Tokens.of_indices`); where it is left out, as many as `bits_per_token`
+    takes, or one.
+
+    Raises AdapterError where two of these contradict (`tokbench.spec_checks`).
     """
 
     name: str
@@ -44,6 +50,12 @@ class TokenizerSpec:
     bits_per_token: float | None = None
     variable: bool = False
     prefixes: bool = False
+    groups: int | None = None
+
+    def __post_init__(self) -> None:
+        bits, groups = check_spec(self)
+        object.__setattr__(self, "bits_per_token", bits)
+        object.__setattr__(self, "groups", groups)
 
     def tokens_at(self, height: int, width: int) -> int | None:
         """Tokens of one height x width image (already padded to the size rules); None where the spec does not say."""

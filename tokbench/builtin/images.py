@@ -18,6 +18,9 @@ from tokbench.tokenizer import ImageSource, TokenizerSpec
 
 _SHOWN = 8
 
+_TURNED = "an EXIF rotation applied to one side only? tokbench ignores it in originals, so leave it out in both"
+"""Why a reconstruction may lie on its side."""
+
 
 def stem(name: str) -> str:
     """A relative path without its suffix: what reconstructions and originals must share."""
@@ -111,7 +114,7 @@ class ImageFolder(ImageSource):
 
     def _check_sizes(self, wanted: tuple[int, int]) -> None:
         """Every reconstruction's header, once, so that all that differ are listed and not the first batch's alone."""
-        wrong = []
+        wrong, turned = [], 0
         for name in self._asked:
             position = self._by_stem[stem(name)]
             try:
@@ -120,11 +123,13 @@ class ImageFolder(ImageSource):
                 wrong.append(str(error))
                 continue
             if found != wanted:
+                turned += found == wanted[::-1]
                 wrong.append(f"{self._source.names[position]} is {found[0]}x{found[1]}")
         if wrong:
             size = f"{wanted[0]}x{wanted[1]}"
             raise AdapterError(
                 f"{self._path}: {len(wrong)} reconstructions do not fit originals of {size}: {_list(wrong)}"
+                + (f"; width and height of {turned} are exchanged: {_TURNED}" if turned else "")
             )
         self._checked = True
 

@@ -315,7 +315,10 @@ def _called(key: _Key) -> str:
 
 
 def _report(results: list[Any], bad: list[tuple[str, str]], failed: dict[_Key, str]) -> None:
-    """On stderr: what was skipped and why (once for all adapters that share it), bad images, failures."""
+    """On stderr: warnings, what was skipped and why (once for all adapters that share it), bad images, failures."""
+    for result in results:
+        for warning in result.warnings:
+            say(f"warning {_called((result.adapter, result.task))}: {warning.text}")
     skipped: dict[tuple[str, str], list[str]] = {}
     for result in results:
         for metric, reason in result.notes.items():

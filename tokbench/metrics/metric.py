@@ -11,6 +11,7 @@ import numpy as np
 from tokbench.batch import Batch
 from tokbench.bootstrap import DERIVED, FREE, Interval, OfMean, bootstrap, mean, of_mean
 from tokbench.halves import Halves
+from tokbench.result_warning import ResultWarning
 from tokbench.rows import Rows
 from tokbench.spread import Spread
 
@@ -71,6 +72,10 @@ class Metric(ABC):
     def readings(self) -> dict[str, list[tuple[int, list[dict[str, Any]]]]]:
         """By kind (`words`, `faces`), what was read in each image, by its position: dicts that JSON can hold."""
         return {}
+
+    def warnings(self) -> list[ResultWarning]:
+        """What a reader must know before trusting the numbers; empty where nothing is wrong."""
+        return []
 
     def provenance(self) -> dict[str, str]:
         """What a reader must know to make the number again: network and its sha256, settings."""

@@ -181,6 +181,7 @@ def made(result: Result, ways: list[dict[str, str]]) -> dict[str, Any]:
         "versions": told.get("versions", {}),
         "numbers": numbers,
         "skipped": result.skipped,
+        "warnings": [warning.text for warning in result.warnings],
     }
 
 

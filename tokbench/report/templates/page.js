@@ -160,6 +160,7 @@
     const [, low, high, , n] = cell;
     if (low !== null && low !== undefined) say("95 % interval", `${low.toPrecision(6)} to ${high.toPrecision(6)}`);
     say("N", n === undefined || n === null || n === made.n ? made.n : `${n} (in ${made.n} images)`);
+    for (const text of made.warnings || []) say("warning", text);
     say("data", made.data); say("protocol", made.protocol); say("reference", made.reference);
     for (const [key, value] of Object.entries(own)) say(key, value);
     for (const [key, value] of Object.entries(made.adapter)) say("adapter: " + key, value);
