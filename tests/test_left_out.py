@@ -19,7 +19,8 @@ from tokbench import leaderboard, listing
 from tokbench.dataset import open_dataset
 from tokbench.errors import DataError, ResultError
 from tokbench.protocol import TOKBENCH
-from tokbench.result import check, load
+from tokbench.result import load
+from tokbench.result_check import check
 from tokbench.sources import open_source
 
 

@@ -18,6 +18,7 @@ from tokbench.bootstrap import Interval, bootstrap, entry
 from tokbench.errors import UsageError
 from tokbench.halves import INFINITY, Replicates
 from tokbench.result import Kept, Result
+from tokbench.result_warning import few_images, joined
 
 Anchor = Literal["latent", "code"]
 ANCHORS: tuple[Anchor, ...] = ("latent", "code")
@@ -177,7 +178,8 @@ def combined(made: Sequence[tuple[str, Result]], extension: Extension, anchor: s
         for (cell, result), way in zip(made, ways, strict=True):
             key = f"{name}.{cell}"
             whole.metrics[key], whole.provenance["metrics"][key] = result.metrics[number], way | told
-    return whole
+    few = few_images(whole.num_images, whole.metrics)
+    return replace(whole, warnings=joined(first.warnings, (), few))
 
 
 def _provenance(extension: Extension, anchor: str) -> dict[str, str]:

@@ -118,6 +118,11 @@ class Dataset:
         return len(self) - len(self.bad)
 
     @property
+    def references(self) -> int | None:
+        """How many images samples are compared with; none are, each image belongs to one."""
+        return None
+
+    @property
     def pairs(self) -> int | None:
         """Of halves, where that does not follow from N."""
         return None

@@ -26,6 +26,7 @@ from tokbench.provenance import code_of, describe_protocol
 from tokbench.ranks import ALONE, Ranks
 from tokbench.readers import Networks
 from tokbench.result import Result
+from tokbench.result_warning import few_images
 from tokbench.run import Numbers, Run, explain
 from tokbench.slots import Slots, Turn, Turns
 from tokbench.speed import describe, give_back_memory
@@ -304,6 +305,8 @@ def _result(run: Run, stream: Dataset | Slots, told: dict[str, Any], done: Calla
     numbers = run.numbers(told["seed"], halves, done) if run.error is None else Numbers()
     for number in numbers.values.values():
         number.setdefault("n", count)
+    # Those of a failed run would be of nothing.
+    few = few_images(count, numbers.values, stream.references) if run.error is None else None
     height, width = stream.shape or (0, 0)  # none where the run failed
     plan = fit(run.adapter.model.spec, height, width)
     adapter = run.described | run.step.told
@@ -341,7 +344,7 @@ def _result(run: Run, stream: Dataset | Slots, told: dict[str, Any], done: Calla
         per_image=_aligned(numbers.per_image, stream.names),
         replicates=numbers.replicates,
         readings={kind: [(stream.names[at], read) for at, read in own] for kind, own in numbers.readings.items()},
-        warnings=numbers.warnings,
+        warnings=numbers.warnings + ([few] if few else []),
         notes={name: str(error) for name, error in run.skipped.items()},
         computed=frozenset(run.metrics) - frozenset(run.skipped),
         journal=run.journal,

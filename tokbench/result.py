@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,32 +12,19 @@ from typing import Any, Protocol
 import numpy as np
 
 from tokbench import result_warning
-from tokbench.adapter_facts import check_adapter, differences
+from tokbench.adapter_facts import differences
 from tokbench.errors import ResultError
 from tokbench.files import locked, write_atomically
 from tokbench.halves import INFINITY, Replicates
+from tokbench.result_check import FIELDS, LARGEST, RUN, check
 from tokbench.result_warning import ResultWarning
 from tokbench.spread import KINDS, Spread
 from tokbench.strict import loads
 from tokbench.unpack import read_arrays
 
-_RUN = ("seed", "precision", "device")
-"""What else of a run is the same for all numbers of one result."""
-
 _READINGS = "readings."
 _REPLICATES = (Replicates.kind, *KINDS)
 """Before the names of those arrays beside a result that are no per-image values (the kinds of replicates and a dot)."""
-
-_FIELDS: dict[str, type] = {
-    "adapter": str,
-    "dataset": str,
-    "task": str,
-    "num_images": int,
-    "metrics": dict,
-    "skipped": dict,
-    "bad_images": list,
-    "provenance": dict,
-}
 
 FOUND = "batch size for "
 """How those facts of a number begin that its measurement found out and nobody set."""
@@ -57,10 +44,9 @@ class Result:
     metrics: number -> {value, n} and, where it varies with the images, {low, high}: a 95 % interval. value is None
     where the number has none. per_image: number -> values (n,). replicates: of numbers that are no means over images.
     readings: by kind (words, faces), the images' names and what was read in each. warnings: why numbers may not mean
-    what they seem to. skipped: metric -> reason. error:
-    what stopped the adapter, None where nothing did. notes: the reasons in full, with the paths of this machine;
-    computed: metrics that gave numbers; journal: what is kept of the run until the result is saved. These three are
-    never written.
+    what they seem to. skipped: metric -> reason. error: what stopped the adapter, None where nothing did. notes: the
+    reasons in full, with the paths of this machine; computed: metrics that gave numbers; journal: what is kept of the
+    run until the result is saved. These three are never written.
     """
 
     adapter: str
@@ -100,7 +86,7 @@ class Result:
 
     def facts(self) -> dict[str, Any]:
         """The JSON object."""
-        facts = {name: getattr(self, name) for name in _FIELDS}
+        facts = {name: getattr(self, name) for name in FIELDS}
         facts |= {"warnings": [warning.facts() for warning in self.warnings]} if self.warnings else {}
         return facts | ({"error": self.error} if self.error else {})
 
@@ -113,7 +99,7 @@ class Result:
         before, now = earlier.provenance, self.provenance
         found = [key for key in ("data", "protocol") if before[key]["sha256"] != now[key]["sha256"]]
         found += differences(before["adapter"], now["adapter"])
-        return found + [f"{key} {before[key]} -> {now[key]}" for key in _RUN if before[key] != now[key]]
+        return found + [f"{key} {before[key]} -> {now[key]}" for key in RUN if before[key] != now[key]]
 
     def save(self, out: Path) -> tuple[Path, str]:
         """Write it below `out`, joined with the metrics of an earlier run of the same key.
@@ -156,11 +142,13 @@ def _join(earlier: Result, later: Result) -> Result:
     both = earlier.skipped | later.skipped
     skipped = {name: why for name, why in both.items() if name not in metrics and name not in later.computed}
     per_image = {**earlier.per_image, **later.per_image}
+    references = told["data"].get("available", 0) - len(later.bad_images) if later.task.startswith("generate") else 0
+    few = result_warning.few_images(later.num_images, metrics, references or None)
     return Result(
         later.adapter, later.dataset, later.task, later.num_images, metrics, skipped, later.bad_images, told,
         per_image=per_image, replicates=earlier.replicates | later.replicates,
         readings=earlier.readings | later.readings,
-        warnings=result_warning.joined(earlier.warnings, later.warnings),
+        warnings=result_warning.joined(earlier.warnings, later.warnings, few),
     )  # fmt: skip
 
 
@@ -204,7 +192,7 @@ def load(path: Path) -> Result:
     }
     _check_per_image(arrays, beside)
     made = Result(
-        **{name: facts[name] for name in _FIELDS},
+        **{name: facts[name] for name in FIELDS},
         error=facts.get("error"),
         warnings=result_warning.read(facts.get("warnings", [])),
         per_image=arrays,
@@ -269,7 +257,7 @@ def _replicates(kind: str, name: str, values: np.ndarray, path: Path) -> Spread:
 def _check_values(name: str, values: np.ndarray, path: Path) -> None:
     if values.dtype.kind not in "fiu":
         raise ResultError(f"{path}: '{name}' must hold numbers, it holds {values.dtype}")
-    if (np.abs(values[~np.isnan(values)]) > _LARGEST).any():
+    if (np.abs(values[~np.isnan(values)]) > LARGEST).any():
         raise ResultError(f"{path}: '{name}' holds infinite values")
 
 
@@ -283,134 +271,3 @@ def _check_infinity(result: Result, path: Path) -> None:
         whole = isinstance(made, Replicates) and made.quarters is not None
         if result.metrics.get(base, {}).get("value") is None or not whole:
             raise ResultError(f"{path}: '{made.kind}.{base}' and metric '{base}' do not give '{number}'")
-
-
-_LARGEST = 1e300
-"""No number is larger; sums of such numbers stay finite."""
-
-_DEEPEST = 20
-"""Levels of a result's JSON, several times what there are."""
-
-
-def check(facts: Any, path: Path) -> None:
-    """Raises ResultError where a JSON object is not a result: a field missing or of the wrong type."""
-    if not isinstance(facts, dict):
-        raise ResultError(f"{path} does not hold one JSON object")
-    _check_leaves(facts, path)
-
-    def must(holds: bool, field: str, be: str, value: Any) -> None:
-        if not holds:
-            raise ResultError(f"{path}: {field} must be {be}, it is {value!r:.80}")
-
-    for name, kind in _FIELDS.items():
-        must(isinstance(facts.get(name), kind), f"'{name}'", f"a {kind.__name__}", facts.get(name))
-    must(isinstance(facts.get("error"), str | None), "'error'", "text", facts.get("error"))
-    for name in ("adapter", "dataset", "task"):
-        must(_is_name(facts[name]), f"'{name}'", "a plain file name", facts[name])
-    must(_is_count(facts["num_images"]), "'num_images'", "a count", facts["num_images"])
-    for number, entry in facts["metrics"].items():
-        value = entry.get("value", "") if isinstance(entry, dict) else ""
-        if not (value is None or _is_number(value)):
-            raise ResultError(f"{path}: metric '{number}' must hold a number or null as its value")
-        low, high = entry.get("low"), entry.get("high")
-        ends = (low is None and high is None) or (_is_number(low) and _is_number(high))
-        must(ends, f"metric '{number}': low and high", "two numbers or null", [low, high])
-        must(_is_count(entry.get("n", 0)), f"metric '{number}': n", "a count", entry.get("n"))
-    for name, reason in facts["skipped"].items():
-        must(isinstance(reason, str), f"skipped '{name}'", "text", reason)
-    for bad in facts["bad_images"]:
-        texts = isinstance(bad, dict) and isinstance(bad.get("name"), str) and isinstance(bad.get("reason"), str)
-        must(texts, "an entry of 'bad_images'", "an object with name and reason", bad)
-    result_warning.check(facts.get("warnings", []), must)
-    _check_provenance(facts["provenance"], path, must)
-
-
-def _check_provenance(told: dict[str, Any], path: Path, must: Callable[[bool, str, str, Any], None]) -> None:
-    if absent := [key for key in (*_RUN, "metrics") if key not in told]:
-        raise ResultError(f"{path}: provenance must hold {', '.join(absent)}")
-    must(_is_whole(told["seed"]), "provenance.seed", "an integer", told["seed"])
-    for part, keys in _PARTS.items():
-        if part in ("reference", "versions") and part not in told:
-            continue  # not every result has them
-        if not isinstance(told.get(part), dict) or not all(key in told[part] for key in keys):
-            raise ResultError(f"{path}: provenance.{part} must hold {', '.join(keys)}")
-        for key, (holds, be) in keys.items():
-            must(holds(told[part][key]), f"provenance.{part}.{key}", be, told[part][key])
-    for key, (holds, be) in _REFERENCE.items():
-        value = told.get("reference", {}).get(key)
-        must(value is None or holds(value), f"provenance.reference.{key}", be, value)
-    compared = told["protocol"].get("reference", "")
-    must(isinstance(compared, str), "provenance.protocol.reference", "text", compared)
-    for key in ("precision", "device"):
-        must(isinstance(told[key], str), f"provenance.{key}", "text", told[key])
-    must(isinstance(told["metrics"], dict), "provenance.metrics", "an object", told["metrics"])
-    for number, ways in told["metrics"].items():
-        texts = isinstance(ways, dict) and all(isinstance(text, str) for text in ways.values())
-        must(texts, f"provenance.metrics.{number}", "an object of texts", ways)
-    check_adapter(told["adapter"], must)
-    source = told["adapter"].get("source", "")
-    must(isinstance(source, str), "provenance.adapter.source", "text", source)
-    published = told["protocol"].get("published", {})
-    counts = isinstance(published, dict) and all(map(_is_count, published.values()))
-    must(counts, "provenance.protocol.published", "an object of counts", published)
-    available = told["data"].get("available", 0 if not published.get("num_images") else None)
-    must(_is_count(available), "provenance.data.available", "a count", available)
-    left = told["data"].get("left_out", {})
-    counts = isinstance(left, dict) and all(map(_is_count, left.values()))
-    must(counts, "provenance.data.left_out", "an object of counts", left)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
-
-
-def _is_count(value: Any) -> bool:
-    return _is_whole(value) and value >= 0
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
-
-
-def _is_name(value: Any) -> bool:
-    """Whether it can be a part of a file's name: results are filed under what they say of themselves."""
-    plain = isinstance(value, str) and value not in ("", ".", "..") and len(value.encode(errors="replace")) <= 200
-    return plain and value.isprintable() and "/" not in value and "\\" not in value
-
-
-def _check_leaves(facts: dict[str, Any], path: Path) -> None:
-    """What holds of every part, known or not, since all is written again: shallow, finite, Unicode."""
-    waiting: list[tuple[Any, int]] = [(facts, 0)]
-    while waiting:
-        value, depth = waiting.pop()
-        if isinstance(value, dict | list):
-            if depth > _DEEPEST:
-                raise ResultError(f"{path} is nested deeper than {_DEEPEST} levels")
-            parts = [*value, *value.values()] if isinstance(value, dict) else value
-            waiting += [(part, depth + 1) for part in parts]
-        elif isinstance(value, float) and not abs(value) <= _LARGEST:
-            raise ResultError(f"{path} holds a number that is not finite")
-        elif isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
-            raise ResultError(f"{path} holds text that is not Unicode: {value!a:.80}")
-
-
-_Test = tuple[Callable[[Any], bool], str]
-_TEXT: _Test = (lambda value: isinstance(value, str), "text")
-_NAME: _Test = (_is_name, "a plain name")
-_SIDE: _Test = (lambda value: _is_count(value) and value > 0, "a positive integer")
-_MAYBE: _Test = (lambda value: value is None or _is_count(value), "a count or null")
-_PARTS: dict[str, dict[str, _Test]] = {
-    "data": {"sha256": _NAME, "width": _SIDE, "height": _SIDE, "own_size": _MAYBE, "limit": _MAYBE},
-    "protocol": {"name": _NAME, "sha256": _NAME},
-    "adapter": {"kind": _TEXT},
-    "reference": {"file": _TEXT, "sha256": _NAME},
-    "versions": {},
-}
-"""What provenance must hold. Hashes are parts of file names, too."""
-
-_TEXTS: _Test = (lambda value: isinstance(value, list) and all(isinstance(text, str) for text in value), "texts")
-_REFERENCE: dict[str, _Test] = {
-    "count": (_is_count, "a count"), "width": _SIDE, "height": _SIDE, "dataset": _TEXT, "protocol": _TEXT,
-    "original": (lambda value: isinstance(value, bool), "true or false"), "stated": _TEXTS, "mismatch": _TEXTS,
-}  # fmt: skip
-"""What provenance may say of a statistics file; null, or not there, is not known."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,30 @@ class ResultWarning:
         return {"kind": self.kind, "text": self.text} | {key: n for key, n in counts.items() if n is not None}
 
 
+FEW = 20
+"""Images below which a warning says how few they are."""
+
+
+def few_images(
+    count: int, metrics: Mapping[str, Mapping[str, Any]], references: int | None = None
+) -> ResultWarning | None:
+    """A warning of numbers from few images: of all where there are few, else of those that have a value for few.
+
+    references: how many images samples are compared with; None where each image belongs to one. None where nothing is
+    from few images. Bins of words or faces say in the table how many they hold.
+    """
+    said = []
+    if count < FEW:
+        what = "a single image has no interval" if count == 1 else "intervals are wide and distances mean little"
+        said.append(f"from {count} image{'s' * (count != 1)}: {what}")
+    else:
+        own = {name: one["n"] for name, one in metrics.items() if "." not in name and 0 < one.get("n", count) < FEW}
+        said += [f"{name} is from {n} image{'s' * (n != 1)} of {count:,}" for name, n in own.items()]
+    if references is not None and references < FEW:
+        said.append(f"compared with {references} reference image{'s' * (references != 1)}")
+    return ResultWarning("few_images", "; ".join(said), min(count, references or count), None) if said else None
+
+
 def read(entries: Sequence[dict[str, Any]]) -> list[ResultWarning]:
     """The warnings of a result's JSON, already checked."""
     return [ResultWarning(one["kind"], one["text"], one.get("count"), one.get("of")) for one in entries]
@@ -44,6 +68,12 @@ def check(entries: Any, must: Callable[[bool, str, str, Any], None]) -> None:
             must(count, f"warning '{one['kind']}': {key}", "a count", n)
 
 
-def joined(earlier: Sequence[ResultWarning], later: Sequence[ResultWarning]) -> list[ResultWarning]:
-    """Those of two runs that are filed as one result: of each kind that of the later run, where both have one."""
-    return list({one.kind: one for one in (*earlier, *later)}.values())
+def joined(
+    earlier: Sequence[ResultWarning], later: Sequence[ResultWarning], few: ResultWarning | None
+) -> list[ResultWarning]:
+    """Those of two runs that are filed as one result: of each kind that of the later run, where both have one.
+
+    few: what `few_images` says of the numbers of both.
+    """
+    kept = {one.kind: one for one in (*earlier, *later) if one.kind != "few_images"}
+    return [*kept.values(), *([few] if few else [])]

@@ -96,6 +96,11 @@ class Slots:
         return self.count
 
     @property
+    def references(self) -> int | None:
+        """How many images the samples are compared with; None where only a statistics file stands for them."""
+        return self.reference.readable if self.reference is not None else None
+
+    @property
     def pairs(self) -> int:
         """Of halves: as many as the larger set is given."""
         return pairs(max(self.count, self.available))
