@@ -30,7 +30,7 @@ from tokbench.tokens import Tokens
 class Mine(Tokenizer):
     def __init__(self, name, net):
         self.module = net
-        self.spec = TokenizerSpec(name, kind="continuous", multiple=8, downsample=8, bits_per_token=3072.0)
+        self.spec = TokenizerSpec(name, kind="continuous", multiple=8, downsample=8, bits_per_token=64.0)
 
     def encode(self, images):
         latents = self.module["encoder"](torch.nn.functional.pixel_unshuffle(images, 8))

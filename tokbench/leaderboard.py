@@ -231,14 +231,14 @@ def frame(results: Sequence[Result]) -> pd.DataFrame:
             "kind": result.provenance["adapter"]["kind"],
             "num_images": result.num_images,
         }
-        if any(other.warnings for other in results):
-            record["warnings"] = "; ".join(warning.text for warning in result.warnings)
         for label, column in columns:
             entry = row.get((label, column.field), {})
             name = f"{column.field}[{label}]" if label else column.field
             record[name] = entry.get("value")
             if any(other.get((label, column.field), {}).get("low") is not None for other in rows):
                 record[f"{name}_low"], record[f"{name}_high"] = entry.get("low"), entry.get("high")
+        if any(other.warnings for other in results):
+            record["warnings"] = "; ".join(warning.text for warning in result.warnings)
         records.append(record)
     return pd.DataFrame.from_records(records)
 
