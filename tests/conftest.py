@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tokbench.annotations import Annotations, Face, Word
 from tokbench.dataset import Marked
@@ -85,6 +86,16 @@ def photo_folder(photos: torch.Tensor, tmp_path_factory: pytest.TempPathFactory)
     for i, photo in enumerate((photos * 255).round().byte().permute(0, 2, 3, 1).numpy()):
         Image.fromarray(photo).save(folder / ("more" if i > 3 else ".") / f"photo{i}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def mirrored(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The six photos and their mirror images: enough for halves of halves."""
+    made = tmp_path_factory.mktemp("dozen") / "photos"
+    shutil.copytree(photo_folder, made)
+    for path in sorted(made.rglob("*.png")):
+        ImageOps.mirror(Image.open(path)).save(path.with_name(f"{path.stem}-mirrored.png"))
+    return made
 
 
 @pytest.fixture

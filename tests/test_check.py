@@ -9,7 +9,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
 
 from tokbench.compare import Difference, judge
 from tokbench.dataset import open_dataset
@@ -28,31 +27,21 @@ ROOT = Path(__file__).resolve().parent.parent
 METRICS = "psnr,ssim,rate"
 
 
-@pytest.fixture(scope="module")
-def folder(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six photos and their mirror images."""
-    made = tmp_path_factory.mktemp("dozen") / "photos"
-    shutil.copytree(photo_folder, made)
-    for path in sorted(made.rglob("*.png")):
-        ImageOps.mirror(Image.open(path)).save(path.with_name(f"{path.stem}-mirrored.png"))
-    return made
-
-
 @pytest.fixture
-def measured(cli, folder: Path, tmp_path: Path):
+def measured(cli, mirrored: Path, tmp_path: Path):
     """Measures an adapter on them; gives its result's file."""
 
     def measure(adapter: str, *more: object) -> Path:
         out = tmp_path / "results"
-        done = cli("eval", adapter, "--data", folder, "--metrics", METRICS, "--out", out, *more)
+        done = cli("eval", adapter, "--data", mirrored, "--metrics", METRICS, "--out", out, *more)
         assert done.exit_code == 0, done.stderr
         return next((out / adapter).glob("*.json"))
 
     return measure
 
 
-def check(cli, path: Path, folder: Path, *more: object):
-    return cli("check", "--against", path.parent.parent, "--data", folder, *more)
+def check(cli, path: Path, mirrored: Path, *more: object):
+    return cli("check", "--against", path.parent.parent, "--data", mirrored, *more)
 
 
 def spoil(path: Path, by: float, images: slice, device: str = "cpu") -> None:
@@ -67,12 +56,12 @@ def spoil(path: Path, by: float, images: slice, device: str = "cpu") -> None:
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_drop_on_one_image_of_a_deterministic_codec_is_a_regression(
-    cli, measured, folder: Path, tmp_path: Path, device: str
+    cli, measured, mirrored: Path, tmp_path: Path, device: str
 ) -> None:
     """The same images through the same code: that the interval over images holds 0 is no excuse, on no device."""
     path = measured("jpeg.q50")
     spoil(path, 15.5, slice(0, 1), device)
-    done = check(cli, path, folder, "--junit", tmp_path / "junit.xml", "--json", "--github")
+    done = check(cli, path, mirrored, "--junit", tmp_path / "junit.xml", "--json", "--github")
     assert done.exit_code == 1
     told = {entry["number"]: entry for entry in json.loads(done.stdout)["checks"]}
     assert told["psnr"]["gap"] == pytest.approx(-15.5 / 12)
@@ -83,7 +72,7 @@ def test_a_drop_on_one_image_of_a_deterministic_codec_is_a_regression(
     cases = ElementTree.parse(tmp_path / "junit.xml").getroot().findall("testsuite/testcase")
     assert [case.get("name") for case in cases if case.find("failure") is not None] == ["psnr"]
     assert "::error title=tokbench jpeg.q50::" in done.stderr
-    shown = check(cli, path, folder, "--limit", 12).stdout
+    shown = check(cli, path, mirrored, "--limit", 12).stdout
     assert "1 regression" in shown
     assert "more/photo4-mirrored.png -15.5" in shown
 
@@ -113,19 +102,19 @@ def sampling(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_noise_drawn_anew_on_another_device_is_judged_by_the_interval(
-    cli, measured, sampling: Path, folder: Path, device: str, images: slice, outcome: str
+    cli, measured, sampling: Path, mirrored: Path, device: str, images: slice, outcome: str
 ) -> None:
     path = measured("noisy.p8", "--root", sampling)
     spoil(path, 0.5, images, device)
-    done = check(cli, path, folder, "--root", sampling, "--json")
+    done = check(cli, path, mirrored, "--root", sampling, "--json")
     told = {entry["number"]: entry for entry in json.loads(done.stdout)["checks"]}
     assert told["psnr"]["outcome"] == outcome
     assert told["psnr"]["redrawn"] == (device != "cpu")
     assert done.exit_code == (outcome == "regression")
 
 
-def test_whether_noise_is_drawn_is_found_out(sampling: Path, folder: Path) -> None:
-    data = open_dataset(str(folder), TOKBENCH)
+def test_whether_noise_is_drawn_is_found_out(sampling: Path, mirrored: Path) -> None:
+    data = open_dataset(str(mirrored), TOKBENCH)
     for name, root, drawn in (("noisy.p8", sampling, True), ("toy.p8", ROOT, False), ("jpeg.q50", ROOT, False)):
         assert draws_noise(load_adapter(name, "cpu", root).model, RECONSTRUCT, data, "cpu", 0) is drawn, name
 
@@ -150,12 +139,12 @@ def test_numbers_of_faces_are_compared_as_a_whole(networks) -> None:
     assert [one.number for one in measure_again([result], networks=networks).regressions] == ["f_sim_all"]
 
 
-def test_a_number_that_nothing_measures_any_more_is_listed(cli, measured, folder: Path) -> None:
+def test_a_number_that_nothing_measures_any_more_is_listed(cli, measured, mirrored: Path) -> None:
     path = measured("jpeg.q50")
     told = json.loads(path.read_text())
     told["metrics"]["sharpness"] = {"value": 1.0}
     path.write_text(json.dumps(told))
-    done = check(cli, path, folder)
+    done = check(cli, path, mirrored)
     assert done.exit_code == 0
     assert "not compared: sharpness of jpeg.q50" in done.stdout
     assert "this version of tokbench does not measure it" in done.stdout

@@ -10,7 +10,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
 
 from tokbench import reports
 from tokbench.compare import difference, differences, judge
@@ -23,24 +22,14 @@ METRICS = "psnr,ssim,rate,fd_efficientnet,codebook"
 
 
 @pytest.fixture(scope="module")
-def folder(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six photos and their mirror images: enough for halves of halves."""
-    made = tmp_path_factory.mktemp("dozen") / "photos"
-    shutil.copytree(photo_folder, made)
-    for path in sorted(made.rglob("*.png")):
-        ImageOps.mirror(Image.open(path)).save(path.with_name(f"{path.stem}-mirrored.png"))
-    return made
-
-
-@pytest.fixture(scope="module")
-def facts(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def facts(mirrored: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of three adapters on twelve photos, made once."""
     from click.testing import CliRunner
 
     from tokbench.cli import main
 
     out = tmp_path_factory.mktemp("facts") / "results"
-    command = ["eval", "jpeg.q50", "jpeg.q90", "toy.p8", "--data", folder, "--metrics", METRICS, "--out", out]
+    command = ["eval", "jpeg.q50", "jpeg.q90", "toy.p8", "--data", mirrored, "--metrics", METRICS, "--out", out]
     done = CliRunner().invoke(main, [str(word) for word in command])
     assert done.exit_code == 0, done.stderr
     return out
@@ -161,12 +150,12 @@ def test_compare_prints_a_table_and_json(cli, results: Path) -> None:
     assert {"number", "gap", "low", "high", "n", "first_only", "second_only", "verdict"} < set(listed[0])
 
 
-def check(cli, results: Path, folder: Path, *more: object):
-    return cli("check", "--against", results, "--data", folder, *more)
+def check(cli, results: Path, mirrored: Path, *more: object):
+    return cli("check", "--against", results, "--data", mirrored, *more)
 
 
-def test_check_of_untouched_facts(cli, results: Path, folder: Path) -> None:
-    done = check(cli, results, folder, "--json")
+def test_check_of_untouched_facts(cli, results: Path, mirrored: Path) -> None:
+    done = check(cli, results, mirrored, "--json")
     assert done.exit_code == 0, done.stdout + done.stderr
     told = json.loads(done.stdout)
     assert {entry["outcome"] for entry in told["checks"]} == {"same"}
@@ -183,11 +172,11 @@ def spoil(path: Path, number: str, by: float, images: slice = slice(None)) -> No
 
 
 def test_a_number_that_got_worse_is_a_regression_with_its_images(
-    cli, results: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli, results: Path, mirrored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil(one(results, "jpeg.q50"), "psnr", 0.5)
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
-    done = check(cli, results, folder, "jpeg.q50", "--junit", tmp_path / "junit.xml", "--github")
+    done = check(cli, results, mirrored, "jpeg.q50", "--junit", tmp_path / "junit.xml", "--github")
     assert done.exit_code == 1
     assert "regression" in done.stdout
     assert "photo" in done.stdout
@@ -198,28 +187,28 @@ def test_a_number_that_got_worse_is_a_regression_with_its_images(
     assert len(cases) > 4
 
 
-def test_a_number_that_got_better_is_not(cli, results: Path, folder: Path) -> None:
+def test_a_number_that_got_better_is_not(cli, results: Path, mirrored: Path) -> None:
     spoil(one(results, "jpeg.q50"), "psnr", -0.5)
-    done = check(cli, results, folder, "jpeg.q50")
+    done = check(cli, results, mirrored, "jpeg.q50")
     assert done.exit_code == 0
     assert "1 better" in done.stdout
 
 
-def test_tolerances_come_from_a_file(cli, results: Path, folder: Path, tmp_path: Path) -> None:
+def test_tolerances_come_from_a_file(cli, results: Path, mirrored: Path, tmp_path: Path) -> None:
     spoil(one(results, "jpeg.q50"), "psnr", 0.5)
     config = tmp_path / "tokbench.toml"
     config.write_text("[check.tolerance]\npsnr = 0.6\nfd_efficientnet = '1%'\n")
-    assert check(cli, results, folder, "jpeg.q50", "--config", config).exit_code == 0
+    assert check(cli, results, mirrored, "jpeg.q50", "--config", config).exit_code == 0
     config.write_text("check = 3")
-    assert check(cli, results, folder, "--config", config).exit_code == 2
+    assert check(cli, results, mirrored, "--config", config).exit_code == 2
     for wrong in ("psnrr = 1", "psnr = 'x%'", "psnr = -1", "psnr = true and"):
         config.write_text(f"[check.tolerance]\n{wrong}\n")
-        done = check(cli, results, folder, "--config", config)
+        done = check(cli, results, mirrored, "--config", config)
         assert done.exit_code == 2, wrong
 
 
 @pytest.mark.parametrize("part", ["data", "protocol", "weights", "network"])
-def test_other_hashes_are_refused(cli, results: Path, folder: Path, part: str) -> None:
+def test_other_hashes_are_refused(cli, results: Path, mirrored: Path, part: str) -> None:
     path = one(results, "jpeg.q50")
     told = json.loads(path.read_text())
     where = told["provenance"]
@@ -230,13 +219,13 @@ def test_other_hashes_are_refused(cli, results: Path, folder: Path, part: str) -
     else:
         where[part]["sha256"] = "0" * 64
     path.write_text(json.dumps(told))
-    done = check(cli, results, folder, "jpeg.q50")
+    done = check(cli, results, mirrored, "jpeg.q50")
     assert done.exit_code == 3
     assert "REFUSED" in done.stdout
 
 
 def test_a_limit_compares_means_of_the_first_images(
-    cli, results: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    cli, results: Path, mirrored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And measures nothing else."""
     asked: list[str] = []
@@ -246,7 +235,7 @@ def test_a_limit_compares_means_of_the_first_images(
         return evaluate(adapters, data, names, **given)
 
     monkeypatch.setattr("tokbench.regression.evaluate", noted)
-    done = check(cli, results, folder, "jpeg.q50", "--limit", 3, "--json")
+    done = check(cli, results, mirrored, "jpeg.q50", "--limit", 3, "--json")
     assert done.exit_code == 0
     told = json.loads(done.stdout)
     assert {entry["number"] for entry in told["checks"]} >= {"psnr", "ssim", "bpp"}
@@ -256,37 +245,37 @@ def test_a_limit_compares_means_of_the_first_images(
     assert "depends on all 12 images, and 3 were measured" in left["fd_efficientnet"]
 
 
-def test_what_is_not_here_is_listed_and_nothing_compared_is_3(cli, results: Path, folder: Path) -> None:
+def test_what_is_not_here_is_listed_and_nothing_compared_is_3(cli, results: Path, mirrored: Path) -> None:
     path = one(results, "jpeg.q50")
     told = json.loads(path.read_text())
     told["provenance"]["protocol"]["name"] = "gone"
     path.write_text(json.dumps(told))
-    done = check(cli, results, folder, "jpeg.q50")
+    done = check(cli, results, mirrored, "jpeg.q50")
     assert done.exit_code == 3
     assert "no protocol 'gone'" in done.stdout
     assert "nothing could be compared" in done.stdout
-    assert check(cli, results, folder).exit_code == 0  # the others were
-    assert check(cli, results, folder, "avif.q1").exit_code == 2
+    assert check(cli, results, mirrored).exit_code == 0  # the others were
+    assert check(cli, results, mirrored, "avif.q1").exit_code == 2
 
 
-def test_an_adapter_that_fails_is_a_failure(cli, results: Path, folder: Path, tmp_path: Path) -> None:
+def test_an_adapter_that_fails_is_a_failure(cli, results: Path, mirrored: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     shutil.copytree(Path(__file__).resolve().parent.parent / "adapters" / "toy", root / "adapters" / "toy")
     code = root / "adapters" / "toy" / "adapter.py"
     working = code.read_text()
     for line in ("codes = tokens.tensor", "return Toy(variant.name"):  # in decode, and while it is loaded
         code.write_text(working.replace(line, f"raise ValueError('boom'); {line}"))
-        done = check(cli, results, folder, "toy.p8", "--root", root)
+        done = check(cli, results, mirrored, "toy.p8", "--root", root)
         assert done.exit_code == 1
         assert "boom" in done.stdout
 
 
-def test_an_image_that_became_unreadable_is_refused(cli, facts: Path, folder: Path, tmp_path: Path) -> None:
+def test_an_image_that_became_unreadable_is_refused(cli, facts: Path, mirrored: Path, tmp_path: Path) -> None:
     """The remaining images alone are another set: comparing them would hide it."""
-    shutil.copytree(folder, tmp_path / "photos")
+    shutil.copytree(mirrored, tmp_path / "photos")
     shutil.copytree(facts, tmp_path / "results")
     broken = tmp_path / "photos" / "photo1.png"
-    broken.write_bytes(b"x" * broken.stat().st_size)  # the folder's name follows from names and sizes
+    broken.write_bytes(b"x" * broken.stat().st_size)  # the mirrored's name follows from names and sizes
     done = check(cli, tmp_path / "results", tmp_path / "photos", "jpeg.q50")
     assert done.exit_code == 3
     assert "1 images cannot be read, such as photo1.png" in done.stdout
