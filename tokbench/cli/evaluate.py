@@ -287,7 +287,8 @@ def eval_(
                     named = dataset.name if name == RECONSTRUCT.name else f"{dataset.name}, {name}"
                     click.echo(f"{named}: {leaderboard.legend(rows)}\n")
                     click.echo(leaderboard.markdown(rows), nl=dataset is not streams[-1] or name != tasks[-1])
-            _report(good, dataset.bad, failed)
+            seen = not as_json and sys.stdout.isatty() and sys.stderr.isatty()  # below the table, on the same terminal
+            _report(good, dataset.bad, failed, warnings=not seen)
             broken = broken or bool(failed) or bool(dataset.bad and not skip_bad)
     if as_json and mine.first:
         click.echo(leaderboard.to_json(facts))
@@ -314,10 +315,10 @@ def _called(key: _Key) -> str:
     return name if task == "reconstruct" else f"{name} ({task})"
 
 
-def _report(results: list[Any], bad: list[tuple[str, str]], failed: dict[_Key, str]) -> None:
+def _report(results: list[Any], bad: list[tuple[str, str]], failed: dict[_Key, str], warnings: bool) -> None:
     """On stderr: warnings, what was skipped and why (once for all adapters that share it), bad images, failures."""
     for result in results:
-        for warning in result.warnings:
+        for warning in result.warnings if warnings else ():
             say(f"warning {_called((result.adapter, result.task))}: {warning.text}")
     skipped: dict[tuple[str, str], list[str]] = {}
     for result in results:
