@@ -1,6 +1,6 @@
 """How often the 95 % intervals are right: coverage and false alarms of every kind, by simulation.
 
-    python benchmarks/coverage.py                      # the table of docs/statistics.md, about half an hour of one core
+    python benchmarks/coverage.py                      # the table of docs/statistics.md
     python benchmarks/coverage.py --draws 50 --only fid codebook
 
 Each draw is a data set of N images from a population that is known, measured by tokbench's own metrics. `coverage` is
