@@ -28,6 +28,7 @@ from tokbench.bins import Bin, binned
 from tokbench.bootstrap import bootstrap_pairs, mean, share_interval
 from tokbench.compare import difference
 from tokbench.halves import Halves
+from tokbench.metric_set import Numbers
 from tokbench.metrics.codebook import Codebook
 from tokbench.metrics.frechet import Frechet
 from tokbench.metrics.inception_score import InceptionScore
@@ -36,7 +37,6 @@ from tokbench.metrics.metric import Metric, PerImageMetric
 from tokbench.metrics.precision_recall import PrecisionRecall
 from tokbench.readers.network import Network
 from tokbench.result import Result
-from tokbench.run import Numbers
 from tokbench.tokens import Tokens
 
 ROOT = Path(__file__).resolve().parent.parent

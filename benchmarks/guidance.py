@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 from tokbench.cli.options import choose_device
+from tokbench.config import Context, EvalConfig
 from tokbench.dataset import open_dataset
 from tokbench.errors import TokbenchError
 from tokbench.evaluate import evaluate
@@ -41,9 +42,8 @@ def main() -> int:
         dataset = open_dataset("tiny-imagenet-train", TOKBENCH, None, REFERENCES)
         dataset.source.reorder(by_hash(dataset.source.names))
         slots = Slots(dataset.name, TOKBENCH, SAMPLES, dataset)
-        for made in evaluate(
-            adapters, slots, [NUMBER], task=Generate(scale), seed=SEED, networks=networks, cache=cache_dir()
-        ):
+        config = EvalConfig((NUMBER,), Generate(scale), seed=SEED, device=device)
+        for made in evaluate(adapters, slots, config, Context(cache_dir(), networks=networks)):
             if made.error or NUMBER not in made.metrics:
                 failed[made.adapter] = made.error or made.skipped.get(NUMBER, "not measured")
             else:

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from PIL import Image, ImageOps
 
 from tokbench.annotations import Annotations, Face, Word
-from tokbench.dataset import Marked
+from tokbench.stream import Marked
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("TOKBENCH_ROOT", str(ROOT))

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from tokbench.batch import Memo
-from tokbench.dataset import Images
 from tokbench.errors import MissingWeights
 from tokbench.fit import fit
 from tokbench.parts import weight_parts
 from tokbench.plugins import adapter_files, load_adapter, read_record, read_variant
-from tokbench.reconstruction import reconstruct
+from tokbench.reconstruction import Settings, reconstruct
+from tokbench.steps import plain_step
+from tokbench.stream import PairedImages
 from tokbench.tokenizer import Generator, Tokenizer
 
 pytestmark = [pytest.mark.finds, pytest.mark.once]
@@ -72,8 +73,8 @@ def config_of(model: Tokenizer) -> dict[str, Any]:
 
 
 def run(model: Tokenizer, images: torch.Tensor, batch_size: int = 16):
-    given = Images(torch.arange(len(images)), [f"image{i}" for i in range(len(images))], images)
-    return reconstruct(model, given, Memo(), device="cpu", batch_size=batch_size, seed=0)
+    given = PairedImages(torch.arange(len(images)), [f"image{i}" for i in range(len(images))], images)
+    return reconstruct(model, given, plain_step(model), Settings("cpu", batch_size), Memo())
 
 
 def in_range(model: Tokenizer, images: torch.Tensor) -> torch.Tensor:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from factories import run_eval
 
 from tokbench import claims
 from tokbench.audit import Choice, Row, audit, choices
 from tokbench.dataset import open_dataset
 from tokbench.errors import AdapterError, UsageError
-from tokbench.evaluate import evaluate
 from tokbench.halves import Replicates
 from tokbench.plugins import load_adapter
 from tokbench.protocol import TOKBENCH, Published, load_protocol, protocols
@@ -48,7 +48,7 @@ def test_rows_are_what_evaluations_give(folder: Path, networks) -> None:
         dataset = open_dataset(str(folder), row.choice.protocol, 64)
         vgg = row.choice.protocol.lpips.net == "vgg"
         names = ["lpips_vgg" if name == "lpips" and vgg else name for name in NAMES]
-        (result,) = evaluate([adapter], dataset, names, networks=networks)
+        (result,) = run_eval([adapter], dataset, names, networks=networks)
         assert result.error is None, result.error
         for name, own in zip(NAMES, names, strict=True):
             if own not in result.metrics:
@@ -86,7 +86,7 @@ def test_protocols_that_compare_with_statistics_get_them(folder: Path, networks)
     for before, after in zip(alone, given, strict=True):
         if before.choice.title == "adm":
             assert "give it with --reference" in before.missing["rfid_64"]
-            (result,) = evaluate(
+            (result,) = run_eval(
                 [adapter], open_dataset(str(folder), adm, 64), ["rfid_64"], networks=networks, statistics=statistics
             )
             assert after.numbers["rfid_64"]["value"] == pytest.approx(result.metrics["rfid_64"]["value"], rel=1e-9)

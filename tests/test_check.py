@@ -9,10 +9,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from factories import run_eval
 
 from tokbench.compare import Difference, judge
 from tokbench.dataset import open_dataset
-from tokbench.evaluate import evaluate
 from tokbench.metrics import METRICS as AVAILABLE
 from tokbench.plugins import load_adapter
 from tokbench.protocol import TOKBENCH, load_protocol
@@ -129,7 +129,7 @@ def test_every_number_that_is_no_speed_has_a_tolerance() -> None:
 
 def test_numbers_of_faces_are_compared_as_a_whole(networks) -> None:
     data = open_dataset("faces", load_protocol("tokbench-peer"), limit=3)
-    (result,) = evaluate([load_adapter("resize.2")], data, ["faces"], networks=networks)
+    (result,) = run_eval([load_adapter("resize.2")], data, ["faces"], networks=networks)
     whole = measure_again([result], networks=networks)
     assert {one.outcome for one in whole.checks} == {"same"}
     assert {"faces", "f_sim_all", "f_distance_ceiling_all", "f_rank1_all"} <= {one.number for one in whole.checks}

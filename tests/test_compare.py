@@ -10,11 +10,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from factories import run_eval
 
 from tokbench import reports
 from tokbench.compare import difference, differences, judge
 from tokbench.errors import ResultError, UsageError
-from tokbench.evaluate import evaluate
 from tokbench.result import Result, load
 from tokbench.tolerances import read_tolerances
 
@@ -232,7 +232,7 @@ def test_a_limit_compares_means_of_the_first_images(
 
     def noted(adapters: Any, data: Any, names: list[str], **given: Any) -> list[Result]:
         asked.extend(names)
-        return evaluate(adapters, data, names, **given)
+        return run_eval(adapters, data, names, **given)
 
     monkeypatch.setattr("tokbench.regression.evaluate", noted)
     done = check(cli, results, mirrored, "jpeg.q50", "--limit", 3, "--json")

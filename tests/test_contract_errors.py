@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from tokbench.batch import Memo
-from tokbench.dataset import Images
 from tokbench.errors import AdapterError
 from tokbench.fit import fit
-from tokbench.reconstruction import image_seeds, reconstruct
+from tokbench.reconstruction import Settings, image_seeds, reconstruct
+from tokbench.steps import plain_step
+from tokbench.stream import PairedImages
 from tokbench.tokenizer import Tokenizer, TokenizerSpec
 from tokbench.tokens import Stream, Tokens
 
@@ -89,8 +90,8 @@ class Blocks(Tokenizer):
 
 def run(model: Tokenizer, images: torch.Tensor, batch_size: int = 16, index=None, **options):
     index = torch.arange(len(images)) if index is None else torch.tensor(index)
-    given = Images(index, [f"i{i}" for i in index], images)
-    return reconstruct(model, given, Memo(), device="cpu", batch_size=batch_size, seed=7, **options)
+    given = PairedImages(index, [f"i{i}" for i in index], images)
+    return reconstruct(model, given, plain_step(model), Settings("cpu", batch_size, 7, **options), Memo())
 
 
 @pytest.mark.parametrize(

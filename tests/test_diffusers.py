@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from tokbench.batch import Memo
-from tokbench.dataset import Images
 from tokbench.errors import AdapterError
 from tokbench.plugins import load_adapter
-from tokbench.reconstruction import reconstruct
+from tokbench.reconstruction import Settings, reconstruct
+from tokbench.steps import plain_step
+from tokbench.stream import PairedImages
 from tokbench.tokenizer import Tokenizer
 from tokbench.tokens import Tokens
 
@@ -167,8 +168,8 @@ def test_spec_and_module(kind: str, saved, photos: torch.Tensor) -> None:
     assert all(p.dtype == torch.float32 and not p.requires_grad for p in ours.module.parameters())
     assert not getattr(ours.module, "use_tiling", False)
     assert not getattr(ours.module, "use_slicing", False)
-    odd = Images(torch.arange(2), ["a", "b"], photos[:2, :, :41, :30])
-    batch = reconstruct(ours, odd, Memo(), device="cpu", batch_size=2, seed=0)
+    odd = PairedImages(torch.arange(2), ["a", "b"], photos[:2, :, :41, :30])
+    batch = reconstruct(ours, odd, plain_step(ours), Settings("cpu", 2), Memo())
     tokens = -(-41 // factor) * -(-30 // factor)
     assert batch.image.shape == (2, 3, 41, 30)
     assert batch.tokens.length.tolist() == [tokens] * 2

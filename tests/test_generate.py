@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from factories import run_eval
 from PIL import Image
 from torch import Tensor
 
 from tokbench.builtin.images import ImageFolder
 from tokbench.dataset import Dataset, open_dataset
 from tokbench.errors import AdapterError, UsageError
-from tokbench.evaluate import evaluate
 from tokbench.halves import Halves, Replicates
 from tokbench.metrics import ONLY_OF_SAMPLES, choose_for
 from tokbench.metrics.cost import saturated
@@ -72,10 +72,10 @@ def test_replayed_tokens_have_the_distance_of_reconstructions(
     codec = load_adapter("toy.p8")
     tokenizer = codec.model
     assert isinstance(tokenizer, Tokenizer)
-    (rebuilt,) = evaluate([codec], dataset, ["rfid_64", "sfid"], networks=networks)
+    (rebuilt,) = run_eval([codec], dataset, ["rfid_64", "sfid"], networks=networks)
     replay = of(Replay("replay.toy", tokenizer, dataset), "replay.toy")
     names = ["gfid_64", "sfid"]
-    (made,) = evaluate([replay], slots(dataset), names, task=Generate(), networks=networks, cache=tmp_path / "cache")
+    (made,) = run_eval([replay], slots(dataset), names, task=Generate(), networks=networks, cache=tmp_path / "cache")
     assert made.error is None
     assert made.metrics["gfid_64"]["value"] == pytest.approx(rebuilt.metrics["rfid_64"]["value"], rel=1e-9)
     assert made.metrics["sfid"]["value"] == pytest.approx(rebuilt.metrics["sfid"]["value"], rel=1e-9)
@@ -91,7 +91,7 @@ def test_samples_of_any_number_against_all_references(dataset: Dataset, networks
     assert isinstance(tokenizer, Tokenizer)
     replay = of(Replay("replay.toy", tokenizer, dataset), "replay.toy")
     few, all_of_them = (
-        evaluate([replay], slots(dataset, count), ["gfid_64", "rate"], task=Generate(), networks=networks)[0]
+        run_eval([replay], slots(dataset, count), ["gfid_64", "rate"], task=Generate(), networks=networks)[0]
         for count in (20, 48)
     )
     assert few.num_images == 20
@@ -118,11 +118,11 @@ def test_an_interrupted_run_goes_on(dataset: Dataset, networks: Networks, tmp_pa
     model = Falls("replay.toy", tokenizer, dataset)
     options: dict[str, Any] = {"task": Generate(), "networks": networks, "cache": tmp_path / "cache"}
     with pytest.raises(KeyboardInterrupt):
-        evaluate([of(model, "replay.toy")], slots(dataset), ["gfid_64"], **options)
+        run_eval([of(model, "replay.toy")], slots(dataset), ["gfid_64"], **options)
     model.fall, Falls.drawn = False, 0
-    (made,) = evaluate([of(model, "replay.toy")], slots(dataset), ["gfid_64"], **options)
+    (made,) = run_eval([of(model, "replay.toy")], slots(dataset), ["gfid_64"], **options)
     assert Falls.drawn < 32
-    (whole,) = evaluate([of(model, "replay.toy")], slots(dataset), ["gfid_64"], task=Generate(), networks=networks)
+    (whole,) = run_eval([of(model, "replay.toy")], slots(dataset), ["gfid_64"], task=Generate(), networks=networks)
     assert made.metrics == whole.metrics
 
 
@@ -130,9 +130,9 @@ def test_what_a_task_refuses(dataset: Dataset, networks: Networks) -> None:
     tokenizer = load_adapter("toy.p8").model
     assert isinstance(tokenizer, Tokenizer)
     replay = of(Replay("replay.toy", tokenizer, dataset), "replay.toy")
-    (made,) = evaluate([replay], dataset, ["psnr"], networks=networks)
+    (made,) = run_eval([replay], dataset, ["psnr"], networks=networks)
     assert "give --task generate" in (made.error or "")
-    (made,) = evaluate([load_adapter("toy.p8")], slots(dataset), ["gfid_64"], task=Generate(), networks=networks)
+    (made,) = run_eval([load_adapter("toy.p8")], slots(dataset), ["gfid_64"], task=Generate(), networks=networks)
     assert "draws no tokens of its own" in (made.error or "")
 
 
@@ -141,7 +141,7 @@ def test_samples_of_another_size_are_refused(dataset: Dataset, networks: Network
     for number in range(3):
         Image.new("RGB", (40, 40), (number, 0, 0)).save(tmp_path / "large" / f"{number}.png")
     found = load_adapter(f"images:{tmp_path / 'large'}")
-    (made,) = evaluate([found], slots(dataset, 3), ["gfid_64"], task=Generate(), networks=networks)
+    (made,) = run_eval([found], slots(dataset, 3), ["gfid_64"], task=Generate(), networks=networks)
     assert "samples are 40x40, the references (of statistics alone, the first samples) 32x32" in (made.error or "")
 
 
@@ -156,7 +156,7 @@ def test_a_sample_that_depends_on_its_neighbours_is_a_fault(dataset: Dataset, ne
             return tokenizer.encode(torch.rand(len(labels), 3, 32, 32, generator=noise))
 
     replay = of(Global("replay.toy", tokenizer, dataset), "replay.toy")
-    (made,) = evaluate([replay], slots(dataset), ["gfid_64"], task=Generate(), networks=networks)
+    (made,) = run_eval([replay], slots(dataset), ["gfid_64"], task=Generate(), networks=networks)
     assert "from its own seed" in (made.error or "")
 
 
@@ -274,7 +274,7 @@ def test_too_few_references_cost_a_metric_and_not_the_result(
     assert isinstance(tokenizer, Tokenizer)
     replay = of(Replay("replay.toy", tokenizer, dataset), "replay.toy")
     names = ["gfid_64", "kid_768", "precision_recall_768", "rate"]
-    (made,) = evaluate([replay], Slots("few", few.protocol, 40, few), names, task=Generate(), networks=networks)
+    (made,) = run_eval([replay], Slots("few", few.protocol, 40, few), names, task=Generate(), networks=networks)
     assert made.error is None
     assert made.metrics["tokens_per_image"]["value"] == 16
     assert made.metrics["gfid_64"]["value"] > 0  # three will do, without an interval
@@ -301,7 +301,7 @@ def test_what_a_sample_costs(dataset: Dataset, networks: Networks) -> None:
             return 2 * guidance
 
     names = ["cost", "speed"]
-    (made,) = evaluate(
+    (made,) = run_eval(
         [of(Endless("endless.toy", tokenizer, dataset), "endless.toy")],
         slots(dataset),
         names,
@@ -318,7 +318,7 @@ def test_what_a_sample_costs(dataset: Dataset, networks: Networks) -> None:
         10
     )
     assert "encode_images_per_second" not in values
-    (made,) = evaluate([load_adapter("toy.p8")], dataset, ["cost"], networks=networks)
+    (made,) = run_eval([load_adapter("toy.p8")], dataset, ["cost"], networks=networks)
     assert made.skipped == {"cost": "only a generator draws tokens"}
 
 
@@ -360,7 +360,7 @@ def test_shares_have_intervals_of_shares(dataset: Dataset, networks: Networks) -
     tokenizer = load_adapter("toy.p8").model
     assert isinstance(tokenizer, Tokenizer)
     replay = of(Replay("replay.toy", tokenizer, dataset), "replay.toy")
-    (made,) = evaluate([replay], slots(dataset), ["precision_recall_768"], task=Generate(), networks=networks)
+    (made,) = run_eval([replay], slots(dataset), ["precision_recall_768"], task=Generate(), networks=networks)
     for number in ("precision_768", "recall_768"):
         entry = made.metrics[number]
         assert 0 <= entry["low"] <= entry["value"] <= entry["high"] <= 1
@@ -393,7 +393,7 @@ def test_decoders_do_not_draw_the_numbers_of_their_tokens(dataset: Dataset, netw
 
     tokenizer.__class__ = Noisy
     model = Noted("replay.toy", tokenizer, dataset)
-    (made,) = evaluate([of(model, "replay.toy")], slots(dataset), ["rate"], task=Generate(), networks=networks)
+    (made,) = run_eval([of(model, "replay.toy")], slots(dataset), ["rate"], task=Generate(), networks=networks)
     assert made.error is None
     assert len(set(decoded)) == len(dataset) and not set(decoded) & set(drawn)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tokbench.evaluate import Numbers
 from tokbench.halves import Halves, Replicates, pairs
+from tokbench.metric_set import Numbers
 from tokbench.metrics.frechet import Frechet, distance_of_sets, frechet_distance
 from tokbench.readers.network import Network
 

@@ -11,16 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from factories import run_eval
 from PIL import Image
 
 from tokbench.code_identity import identify
-from tokbench.dataset import UNIT, open_dataset
-from tokbench.evaluate import evaluate
+from tokbench.dataset import open_dataset
 from tokbench.journal import unfinished
 from tokbench.plugins import Loaded, load_adapter
 from tokbench.protocol import TOKBENCH
 from tokbench.provenance import describe_adapter
 from tokbench.result import Result, load
+from tokbench.stream import UNIT
 from tokbench.tokenizer import Tokenizer, TokenizerSpec
 from tokbench.tokens import Tokens
 
@@ -173,7 +174,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def measured(folder: Path, images: Path, networks, cache: Path | None, *metrics: str) -> Result:
-    (result,) = evaluate(
+    (result,) = run_eval(
         [load_adapter(str(folder))], open_dataset(str(images), TOKBENCH), metrics or ["psnr"],
         networks=networks, cache=cache, batch_size=8,
     )  # fmt: skip

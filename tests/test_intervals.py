@@ -18,11 +18,11 @@ from tokbench.bootstrap import DERIVED, bootstrap, bootstrap_pairs, least_reach,
 from tokbench.compare import difference
 from tokbench.errors import ResultError
 from tokbench.halves import Halves
+from tokbench.metric_set import Numbers
 from tokbench.metrics.codebook import Codebook
 from tokbench.metrics.inception_score import InceptionScore
 from tokbench.protocol import TOKBENCH, load_protocol
 from tokbench.result import load
-from tokbench.run import Numbers
 from tokbench.spread import Jackknife, Splits, groups
 from tokbench.tokens import Tokens
 

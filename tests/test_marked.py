@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from factories import run_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -17,9 +18,8 @@ from tokbench import metrics
 from tokbench.annotated import Annotated
 from tokbench.annotations import Annotations, Face, Word
 from tokbench.batch import Batch
-from tokbench.dataset import Dataset, Marked, open_dataset
+from tokbench.dataset import Dataset, open_dataset
 from tokbench.errors import MissingField, NotApplicable, ResultError
-from tokbench.evaluate import evaluate
 from tokbench.metrics.text import cut
 from tokbench.padding import pad, placed, restored
 from tokbench.plugins import load_adapter
@@ -27,6 +27,7 @@ from tokbench.protocol import TOKBENCH, load_protocol
 from tokbench.result import Result, load
 from tokbench.sources import Folder
 from tokbench.storage import scored
+from tokbench.stream import Marked
 from tokbench.words import errors, exact, similarity
 from tokbench.worst import cases
 
@@ -189,7 +190,7 @@ def annotated(tmp_path: Path, photos, mark) -> Dataset:
 
 
 def measured(dataset: Dataset, networks, cache: Path | None, adapter: str = "jpeg.q10") -> Result:
-    (result,) = evaluate([load_adapter(adapter)], dataset, ["text", "faces", "psnr"], networks=networks, cache=cache)
+    (result,) = run_eval([load_adapter(adapter)], dataset, ["text", "faces", "psnr"], networks=networks, cache=cache)
     assert result.error is None, result.error
     assert not result.skipped
     return result

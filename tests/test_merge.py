@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from tokbench import metrics
 from tokbench.batch import Batch, Timing
-from tokbench.dataset import Marked
 from tokbench.halves import Halves
 from tokbench.metrics import METRICS
 from tokbench.moments import Sums
 from tokbench.plugins import load_adapter
 from tokbench.rows import Rows
+from tokbench.stream import Marked
 from tokbench.tokens import Tokens
 
 COUNT = 24

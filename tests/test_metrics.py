@@ -10,11 +10,11 @@ import torch
 
 from tokbench import metrics
 from tokbench.batch import Batch, Timing
-from tokbench.dataset import Marked
 from tokbench.errors import MissingField, UsageError
 from tokbench.metrics import METRICS
 from tokbench.metrics.throughput import Throughput
 from tokbench.plugins import load_adapter
+from tokbench.stream import Marked
 from tokbench.tokens import Tokens
 
 FIELDS = ("reference", "image", "tokens", "timing", "marked")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from factories import run_eval
 from PIL import Image
 
 from tokbench import dataset as dataset_module
@@ -16,7 +17,6 @@ from tokbench import prepare as prepare_module
 from tokbench.audit import audit
 from tokbench.dataset import open_dataset
 from tokbench.errors import DataError, UsageError
-from tokbench.evaluate import evaluate
 from tokbench.plugins import load_adapter
 from tokbench.protocol import TOKBENCH, load_protocol, protocols
 from tokbench.reference import measure
@@ -61,7 +61,7 @@ def test_an_odd_image_and_all_numbers_of_a_run(folder: Path, name: str, networks
         Image.new("RGB", size, (9, 99, 200)).save(folder / f"odd{number}.png")
     protocol = load_protocol(name)
     dataset = open_dataset(str(folder), protocol, SIDE)
-    (result,) = evaluate([load_adapter("jpeg.q50")], dataset, ["psnr", "rfid_64"], networks=networks)
+    (result,) = run_eval([load_adapter("jpeg.q50")], dataset, ["psnr", "rfid_64"], networks=networks)
     assert result.error is None, result.error
     assert result.num_images == len(dataset) - len(dataset.bad) >= 6
     assert "psnr" in result.metrics
@@ -138,7 +138,7 @@ def test_where_no_image_is_left_the_first_reason_is_said(folder: Path, tmp_path:
     Image.new("RGB", ODD["long"]).save(only / "0.png")
     dataset = open_dataset(str(only), TOKBENCH, SIDE)
     with pytest.raises(DataError, match=r"no image could be read \(0.png: a 90000x1 image would become 2880000x32 "):
-        evaluate([load_adapter("jpeg.q50")], dataset, ["psnr"], networks=networks)
+        run_eval([load_adapter("jpeg.q50")], dataset, ["psnr"], networks=networks)
 
 
 def test_a_huge_image_whose_decoding_needs_too_much_memory_is_a_bad_image(
@@ -187,7 +187,7 @@ def test_an_audit_survives_one_odd_image(folder: Path, odd: str, networks) -> No
         measured += 1
         alone = open_dataset(str(folder), row.choice.protocol, SIDE)
         alone.source.reorder([alone.source.names.index(name) for name in kept])
-        (result,) = evaluate([load_adapter("jpeg.q50")], alone, ["psnr"], networks=networks)
+        (result,) = run_eval([load_adapter("jpeg.q50")], alone, ["psnr"], networks=networks)
         assert result.num_images == len(kept)
         assert row.numbers["psnr"]["value"] == pytest.approx(result.metrics["psnr"]["value"], rel=1e-9)
     assert measured > 20
@@ -238,7 +238,7 @@ def test_marked_images_of_an_odd_shape_stop_nothing(folder: Path, networks) -> N
     Image.new("RGB", ODD["long"]).save(folder / "3b.png")
     known = {name: Annotations((Word("word", (0, 0, 2, 2), 0.05),)) for name in Folder(folder).names}
     dataset = Dataset("x", Annotated(Folder(folder), known), load_protocol("tokbench-peer-jpeg"), SIDE)
-    (result,) = evaluate([load_adapter("jpeg.q50")], dataset, ["text"], networks=networks)
+    (result,) = run_eval([load_adapter("jpeg.q50")], dataset, ["text"], networks=networks)
     assert result.error is None, result.error
     assert [bad["name"] for bad in result.bad_images] == ["3b.png"]
     assert result.num_images == 6

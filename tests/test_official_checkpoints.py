@@ -19,11 +19,12 @@ from torch import Tensor
 
 from tokbench.authors import imported, tensors
 from tokbench.batch import Batch, Memo
-from tokbench.dataset import Images
 from tokbench.errors import AdapterError, MissingWeights, UsageError
 from tokbench.listing import adapters, weights
 from tokbench.plugins import Loaded, adapter_files, load_adapter, read_variant
-from tokbench.reconstruction import reconstruct
+from tokbench.reconstruction import Settings, reconstruct
+from tokbench.steps import plain_step
+from tokbench.stream import PairedImages
 from tokbench.tokenizer import Tokenizer
 from tokbench.variant import Variant
 from tokbench.weights import WeightFile, add, sha256_of
@@ -93,9 +94,13 @@ def ready(path: Callable[[str], Path], root: Path, tmp_path: Path) -> Callable[[
 
 
 def run(loaded: Loaded, images: Tensor, seed: int = 0, batch_size: int = 16) -> Batch:
-    given = Images(torch.arange(len(images)), [f"image{i}" for i in range(len(images))], images)
+    given = PairedImages(torch.arange(len(images)), [f"image{i}" for i in range(len(images))], images)
     return reconstruct(
-        loaded.model, given, Memo(), device="cpu", batch_size=batch_size, seed=seed, try_first=batch_size > 1
+        loaded.model,
+        given,
+        plain_step(loaded.model),
+        Settings("cpu", batch_size, seed, try_first=batch_size > 1),
+        Memo(),
     )
 
 

@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from factories import run_eval
 from PIL import Image
 from torch import Tensor
 
 from tokbench import leaderboard, result_warning
 from tokbench.builtin.codecs import load as codec
 from tokbench.builtin.images import ImageFolder
-from tokbench.dataset import UNIT, open_dataset
+from tokbench.dataset import open_dataset
 from tokbench.decoded import MARGIN, READINGS, DecodedValues
 from tokbench.errors import ResultError
-from tokbench.evaluate import evaluate
 from tokbench.listing import show
 from tokbench.metrics.output_checks import thumbnails, turns
 from tokbench.plugins import Loaded, load_adapter
@@ -27,6 +27,7 @@ from tokbench.protocol import TOKBENCH
 from tokbench.result import Result, load
 from tokbench.result_warning import ResultWarning
 from tokbench.slots import Slots
+from tokbench.stream import UNIT
 from tokbench.tasks import Generate, Truncate
 from tokbench.tokenizer import Reconstructor, Tokenizer, TokenizerSpec
 from tokbench.tokens import Tokens
@@ -74,7 +75,7 @@ def honest(originals: list[np.ndarray]) -> list[np.ndarray]:
 
 def measure(model: Reconstructor, data: Path, cache: Path | None = None, **options: object) -> Result:
     loaded = Loaded(model.spec.name, model.spec.name, model, {})
-    (result,) = evaluate([loaded], open_dataset(str(data), TOKBENCH), ["psnr"], cache=cache, **options)
+    (result,) = run_eval([loaded], open_dataset(str(data), TOKBENCH), ["psnr"], cache=cache, **options)
     assert result.error is None, result.error
     return result
 
@@ -199,7 +200,7 @@ def test_sizes_that_are_exchanged_name_the_rotation(tmp_path: Path) -> None:
     wide = [picture(seed)[:48] for seed in range(3)]
     data = write(tmp_path / "data", wide)
     model = ImageFolder("images:rec", write(tmp_path / "rec", [np.rot90(wide[0]), *wide[1:]]))
-    (result,) = evaluate([Loaded("images:rec", "", model, {})], open_dataset(str(data), TOKBENCH), ["psnr"])
+    (result,) = run_eval([Loaded("images:rec", "", model, {})], open_dataset(str(data), TOKBENCH), ["psnr"])
     assert "000.png is 48x64; width and height of 1 are exchanged: an EXIF rotation" in str(result.error)
 
 
@@ -209,7 +210,7 @@ def test_sizes_that_are_exchanged_name_the_rotation(tmp_path: Path) -> None:
 def samples(folder: Path, data: Path) -> Result:
     stream = Slots("data", TOKBENCH, COUNT, open_dataset(str(data), TOKBENCH))
     loaded = Loaded("images:samples", "", ImageFolder("images:samples", folder), {})
-    (result,) = evaluate([loaded], stream, ["rate"], task=Generate())
+    (result,) = run_eval([loaded], stream, ["rate"], task=Generate())
     assert result.error is None, result.error
     return result
 
@@ -316,9 +317,9 @@ def test_first_tokens_are_not_checked(data: Path) -> None:
         def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
             return tokens.tensor[:, :1, None, None].float().expand(-1, 3, SIDE, SIDE) / 3
 
-    (whole,) = evaluate([Loaded("first", "", First(), {})], open_dataset(str(data), TOKBENCH), ["psnr"])
+    (whole,) = run_eval([Loaded("first", "", First(), {})], open_dataset(str(data), TOKBENCH), ["psnr"])
     assert "constant" in told(whole)
-    (result,) = evaluate(
+    (result,) = run_eval(
         [Loaded("first", "", First(), {})], open_dataset(str(data), TOKBENCH), ["psnr"], task=Truncate((1,))
     )
     assert result.error is None

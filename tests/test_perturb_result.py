@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from factories import run_eval
 from PIL import Image
 from torch import Tensor
 
 from tokbench import cells, leaderboard
 from tokbench.compare import differences
-from tokbench.dataset import UNIT, open_dataset
-from tokbench.evaluate import evaluate
+from tokbench.dataset import open_dataset
 from tokbench.journal import unfinished
 from tokbench.metrics import metric_of
 from tokbench.nn.learned import LearnedTokenizer
@@ -25,6 +25,7 @@ from tokbench.protocol import TOKBENCH
 from tokbench.regression import check
 from tokbench.result import Result, load
 from tokbench.steps import Step
+from tokbench.stream import UNIT
 from tokbench.tasks import RECONSTRUCT, Perturb, Task
 from tokbench.tokenizer import Reconstructor, Tokenizer, TokenizerSpec
 from tokbench.tokens import Tokens
@@ -50,7 +51,7 @@ def run(folder: Path, networks, model: Reconstructor, task: Task, metrics: str =
     adapter = Loaded(model.spec.name, model.spec.name, model, {})
     options = {"limit": 12} | options
     data = open_dataset(str(folder), TOKBENCH, limit=options.pop("limit"))
-    (result,) = evaluate([adapter], data, metrics.split(","), task=task, networks=networks, **options)
+    (result,) = run_eval([adapter], data, metrics.split(","), task=task, networks=networks, **options)
     return result
 
 

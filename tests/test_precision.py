@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from factories import run_eval
 from PIL import Image, ImageOps
 
-from tokbench.dataset import UNIT, open_dataset
+from tokbench.dataset import open_dataset
 from tokbench.errors import NotApplicable, UsageError
-from tokbench.evaluate import evaluate
 from tokbench.metrics.frechet import Frechet
 from tokbench.plugins import load_adapter
 from tokbench.protocol import TOKBENCH
@@ -20,6 +20,7 @@ from tokbench.readers.backend import Backend, Compiled, Precision
 from tokbench.result import Result
 from tokbench.slots import Slots
 from tokbench.statistics import Statistics
+from tokbench.stream import UNIT
 from tokbench.tasks import Generate
 
 LIMIT = UNIT + 4
@@ -47,7 +48,7 @@ def units() -> Iterator[None]:
 
 
 def measured(precision: Precision, cache: Path | None) -> Result:
-    (result,) = evaluate(
+    (result,) = run_eval(
         [load_adapter("jpeg.q10")],
         open_dataset("samples", TOKBENCH, limit=LIMIT),
         ["psnr", "fd_efficientnet"],
@@ -73,7 +74,7 @@ def test_the_result_says_what_the_precision_changed(both: dict[str, Result]) -> 
     effect = told["effect of the precision"]
     exact, _, rest = effect.partition(" in float32, ")
     assert rest.endswith(f" in bfloat16, on the first {UNIT} images")
-    (first,) = evaluate([load_adapter("jpeg.q10")], open_dataset("samples", TOKBENCH, limit=UNIT), ["fd_efficientnet"])
+    (first,) = run_eval([load_adapter("jpeg.q10")], open_dataset("samples", TOKBENCH, limit=UNIT), ["fd_efficientnet"])
     assert float(exact) == pytest.approx(first.metrics["fd_efficientnet"]["value"], rel=1e-5)
     assert float(rest.split()[0]) == pytest.approx(float(exact), rel=0.5)  # ReLU6 and depthwise filters suffer most
     assert rest.split()[0] != exact
@@ -90,7 +91,7 @@ def test_samples_say_it_too(tiles: Path, tmp_path: Path) -> None:
 
     def made(precision: Precision, limit: int | None) -> Result:
         data = open_dataset(str(tiles), TOKBENCH, limit=limit)
-        (result,) = evaluate(
+        (result,) = run_eval(
             [load_adapter(f"images:{samples}")],
             Slots(data.name, TOKBENCH, limit or 36, data),
             ["fd_efficientnet", "precision_recall_efficientnet"],

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from factories import run_eval
 
 from tokbench.compare import differences, made_otherwise
 from tokbench.dataset import Dataset, open_dataset
 from tokbench.errors import NotApplicable, UsageError
-from tokbench.evaluate import evaluate
 from tokbench.leaderboard import context, groups
 from tokbench.plugins import load_adapter
 from tokbench.protocol import TOKBENCH, Protocol, load_protocol, protocols
@@ -60,7 +60,7 @@ def run(opened: Callable[..., Dataset], networks: Networks) -> Callable[..., Res
         statistics: Statistics | None, size: int | None = None, protocol: Protocol = TOKBENCH, **options: Any
     ) -> Result:
         names = ["psnr", "rfid_64"]
-        (result,) = evaluate(
+        (result,) = run_eval(
             [load_adapter("jpeg.q10")], opened(size, protocol), names, networks=networks, statistics=statistics,
             **options,
         )  # fmt: skip
@@ -279,7 +279,7 @@ def test_samples_of_another_size(
 
     def sampled(statistics: Statistics) -> Result:
         places = Slots("ref", TOKBENCH, 40, None, key=statistics.sha256)
-        (made,) = evaluate([samples], places, ["gfid_64"], task=Generate(), networks=networks, statistics=statistics)
+        (made,) = run_eval([samples], places, ["gfid_64"], task=Generate(), networks=networks, statistics=statistics)
         assert made.error is None
         return made
 
@@ -303,7 +303,7 @@ def test_tables_name_a_reference_that_is_not_the_crops(
         (ORIGINAL, None, "compared with the whole original files."),
     ):
         dataset = opened(64, protocol)
-        (made,) = evaluate([adapter], dataset, names, task=task, networks=networks, statistics=statistics)
+        (made,) = run_eval([adapter], dataset, names, task=task, networks=networks, statistics=statistics)
         assert made.error is None
         assert ("compared with" in context([made])) == (said is not None)
         assert said is None or said in context([made])

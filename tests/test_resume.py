@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from factories import run_eval
 from PIL import Image
 
-from tokbench.dataset import UNIT, open_dataset
-from tokbench.evaluate import evaluate
+from tokbench.dataset import open_dataset
 from tokbench.journal import unfinished
 from tokbench.plugins import Loaded, load_adapter
 from tokbench.protocol import TOKBENCH
 from tokbench.result import Result
+from tokbench.stream import UNIT
 from tokbench.tokenizer import Tokenizer, TokenizerSpec
 from tokbench.tokens import Tokens
 
@@ -61,7 +62,7 @@ class Counting(Tokenizer):
 
 def run(folder: Path, networks, cache: Path | None, model: Counting | None = None, **options) -> Result:
     model = model or Counting()
-    (result,) = evaluate(
+    (result,) = run_eval(
         [Loaded("counting", "counting", model, {})],
         open_dataset(str(folder), TOKBENCH),
         METRICS,
@@ -267,7 +268,7 @@ def test_images_made_elsewhere_are_compared_by_their_pixels(folder: Path, networ
     shutil.copytree(folder, tmp_path / "made")
 
     def measured(cache: Path | None) -> Result:
-        (result,) = evaluate(
+        (result,) = run_eval(
             [load_adapter(f"images:{tmp_path / 'made'}")],
             open_dataset(str(folder), TOKBENCH),
             ["psnr", "rfid_64"],

@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from factories import run_eval
 from PIL import Image
 from torch import Tensor
 
-from tokbench.dataset import UNIT, Dataset, Prepared, Reader, open_dataset
-from tokbench.evaluate import evaluate
+from tokbench.dataset import Dataset, open_dataset
+from tokbench.loader import Prepared, Reader
 from tokbench.metrics.psnr import PSNR
 from tokbench.plugins import Loaded
 from tokbench.protocol import TOKBENCH
+from tokbench.stream import UNIT
 from tokbench.tokenizer import Tokenizer, TokenizerSpec
 from tokbench.tokens import Tokens
 
@@ -99,7 +101,7 @@ def test_no_image_is_decoded_while_any_adapter_works(
     monkeypatch.setattr(PSNR, "measure", slow)
     models = [Watching(name, decoding) for name in ("first", "second", "third")]
     dataset = open_dataset(str(folder), TOKBENCH, size=64)
-    results = evaluate(
+    results = run_eval(
         [Loaded(model.spec.name, "", model, {}) for model in models], dataset, ["psnr", "speed"], cache=tmp_path
     )
     assert [result.error for result in results] == [None] * 3
@@ -125,9 +127,9 @@ def test_an_adapter_that_resumes_last_lets_decoding_begin(
     models = [Watching(name, decoding) for name in ("first", "second")]
     loaded = [Loaded(model.spec.name, "", model, {}) for model in models]
     dataset = open_dataset(str(folder), TOKBENCH, size=64)
-    (kept,) = evaluate(loaded[1:], dataset, ["psnr", "speed"], cache=tmp_path)
+    (kept,) = run_eval(loaded[1:], dataset, ["psnr", "speed"], cache=tmp_path)
     begun.clear()
-    results = evaluate(loaded, open_dataset(str(folder), TOKBENCH, size=64), ["psnr", "speed"], cache=tmp_path)
+    results = run_eval(loaded, open_dataset(str(folder), TOKBENCH, size=64), ["psnr", "speed"], cache=tmp_path)
     assert [result.error for result in results] == [None] * 2
     assert results[1].metrics["psnr"] == kept.metrics["psnr"]
     assert len(begun) == 3 + 3  # before each batch, and in each batch's last turn

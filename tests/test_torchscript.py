@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from tokbench.batch import Memo
-from tokbench.dataset import Images
 from tokbench.errors import AdapterError
 from tokbench.plugins import load_adapter
 from tokbench.provenance import hash_module
-from tokbench.reconstruction import reconstruct
+from tokbench.reconstruction import Settings, reconstruct
+from tokbench.steps import plain_step
+from tokbench.stream import PairedImages
 from tokbench.tokenizer import Reconstructor, Tokenizer
 
 
@@ -197,8 +198,8 @@ def test_settings_reach_the_spec(tmp_path: Path, photos: Tensor) -> None:
 
 
 def run(model: Reconstructor, images: Tensor):
-    given = Images(torch.arange(len(images)), [str(i) for i in range(len(images))], images)
-    return reconstruct(model, given, Memo(), device="cpu", batch_size=16, seed=0)
+    given = PairedImages(torch.arange(len(images)), [str(i) for i in range(len(images))], images)
+    return reconstruct(model, given, plain_step(model), Settings("cpu", 16), Memo())
 
 
 def test_bfloat16_files_run_in_float32(tmp_path: Path, images: Tensor) -> None:

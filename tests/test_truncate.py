@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from factories import run_eval
 from PIL import Image
 from torch import Tensor
 
 from tokbench import leaderboard
 from tokbench.dataset import open_dataset
 from tokbench.errors import AdapterError, UsageError
-from tokbench.evaluate import evaluate
 from tokbench.nn.autoencoders import QueryAutoencoder
 from tokbench.nn.learned import LearnedTokenizer
 from tokbench.nn.quantizers.vq import VectorQuantizer
@@ -67,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(folder: Path, networks, model, task: Task, metrics: str = "psnr,rate,rfid_64,codebook") -> list[Result]:
     data = open_dataset(str(folder), TOKBENCH)
     adapter = Loaded(model.spec.name, model.spec.name, model, {})
-    return evaluate([adapter], data, metrics.split(","), task=task, networks=networks)
+    return run_eval([adapter], data, metrics.split(","), task=task, networks=networks)
 
 
 def value(result: Result, number: str) -> float:
@@ -191,7 +191,7 @@ def test_lengths_that_the_spec_does_not_know_of(folder: Path, networks) -> None:
 @pytest.mark.parametrize("adapter", ["jpeg.q50", "identity"])
 def test_a_codec_is_refused_by_name(folder: Path, networks, adapter: str, task: Task) -> None:
     data = open_dataset(str(folder), TOKBENCH)
-    refused, good = evaluate(
+    refused, good = run_eval(
         [load_adapter(adapter), Loaded("row", "row", row(), {})], data, ["psnr"], task=task, networks=networks
     )[:2]
     assert refused.error.startswith(f"{adapter}: ")

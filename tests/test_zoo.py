@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from tokbench.batch import Memo
-from tokbench.dataset import Images
-from tokbench.generation import generate
+from tokbench.generation import DrawSamples
 from tokbench.nn.trainable import Material
 from tokbench.parts import LARGEST, weight_parts
 from tokbench.plugins import load_adapter, network_files, read_variant
 from tokbench.protocol import load_protocol
-from tokbench.reconstruction import reconstruct
+from tokbench.reconstruction import Settings, reconstruct
 from tokbench.slots import Slots
 from tokbench.speed import parameters
-from tokbench.steps import First
+from tokbench.steps import First, plain_step
+from tokbench.stream import PairedImages
 from tokbench.tasks import Truncate
 from tokbench.tokenizer import Generator
 from tokbench.train import Trained
@@ -72,16 +72,17 @@ def test_it_trains_and_runs(name: str, zoo: tuple[Path, dict[str, Trained]], pho
     if isinstance(model, Generator):
         assert parameters(model.module["prior"]) < PRIOR
         turn = next(iter(Slots("any", load_protocol("tokbench"), 2).batches(2)))
-        made = generate(model, turn, device="cpu", batch_size=2, seed=0, guidance=1.5, try_first=True)
+        made = DrawSamples(guidance=1.5).sample(model, turn, Settings("cpu", 2, try_first=True))
         assert made.image.shape == (2, 3, 64, 64)
         assert (made.tokens.length == model.spec.tokens_at(64, 64)).all()
         return
     own = model.module["model"] if isinstance(model.module, torch.nn.ModuleDict) else model.module
     assert parameters(own) < LIMIT
     assert all(torch.isfinite(value).all() for value in own.state_dict().values())
-    given = Images(torch.arange(2), ["a", "b"], torch.nn.functional.interpolate(photos[:2], (64, 64), mode="area"))
-    told = {"device": "cpu", "batch_size": 2, "seed": 0}
-    batch = reconstruct(model, given, Memo(), try_first=True, **told)
+    given = PairedImages(
+        torch.arange(2), ["a", "b"], torch.nn.functional.interpolate(photos[:2], (64, 64), mode="area")
+    )
+    batch = reconstruct(model, given, plain_step(model), Settings("cpu", 2, try_first=True), Memo())
     assert batch.image.shape == given.reference.shape
     most = model.spec.tokens_at(64, 64)
     assert (batch.tokens.length <= most).all()
@@ -92,5 +93,5 @@ def test_it_trains_and_runs(name: str, zoo: tuple[Path, dict[str, Trained]], pho
     if model.spec.prefixes:
         for step in Truncate().steps(model):
             assert isinstance(step, First)
-            few = reconstruct(model, given, Memo(), step=step, **told)
+            few = reconstruct(model, given, step, Settings("cpu", 2), Memo())
             assert (few.tokens.length <= step.count).all()

@@ -12,22 +12,26 @@ from PIL import Image
 
 from tokbench import metrics
 from tokbench.batch import Batch, Memo
-from tokbench.dataset import Dataset, Images, Reader, Seen, whole_units
+from tokbench.config import Progress
+from tokbench.dataset import Dataset
 from tokbench.errors import AdapterError, CannotMeasure, TokbenchError
-from tokbench.evaluate import Progress, exact_kernels, make_ready, refuse_empty
+from tokbench.evaluate import exact_kernels, make_ready
 from tokbench.halves import Halves
+from tokbench.loader import Reader
+from tokbench.metric_set import Numbers
 from tokbench.metrics import METRICS
 from tokbench.metrics.metric import Metric
 from tokbench.plugins import Loaded
 from tokbench.protocol import TOKBENCH, Protocol, load_protocol, protocols
 from tokbench.readers import Networks
-from tokbench.reconstruction import reconstruct
-from tokbench.run import Numbers
+from tokbench.reconstruction import Settings, reconstruct
 from tokbench.sources import Source
 from tokbench.speed import give_back_memory
 from tokbench.spread import Spread
 from tokbench.statistics import Statistics
+from tokbench.steps import plain_step
 from tokbench.storage import stored
+from tokbench.stream import PairedImages, Seen, whole_units
 
 PRESENT = ("psnr", "ssim", "lpips", "rfid", "rfid_768")
 """What an audit shows unless it is told otherwise."""
@@ -139,7 +143,7 @@ class _View:
     def __init__(self, dataset: Dataset) -> None:
         self.dataset, self.error, self.same = dataset, "", True
 
-    def like(self, default: Images) -> Images | None:
+    def like(self, default: PairedImages) -> PairedImages | None:
         """The same images as the default preparation gave. None, with an error from then on, where one of them cannot
         be prepared so: a row over other images than the default's could not be compared with it."""
         if self.error:
@@ -205,14 +209,14 @@ def audit(
             given |= {k: some for k, v in views.items() if k != home and (some := v.like(default)) is not None}
             made: dict[tuple[Any, ...], Batch] = {}
             for key, images in given.items():
-                made[key] = _reconstruct(adapter, images, made, networks.device, batch_size, seed)
+                made[key] = _reconstruct(adapter, images, made, Settings(networks.device, batch_size, seed))
                 views[key].same &= torch.equal(images.reference, given[home].reference)
             _feed(measures, made)
             give_back_memory()
             done += len(given[home].names)
             progress("images", done, len(dataset))
     read = views[home].dataset
-    refuse_empty(read)
+    read.refuse_empty()
     dataset.seen, dataset.shape = read.seen, read.shape
     halves = Halves(read.sha256, len(dataset) - len(dataset.bad))
     for position, measure in enumerate(measures.values()):
@@ -248,14 +252,14 @@ def _make(
 
 
 def _reconstruct(
-    adapter: Loaded, images: Images, made: dict[tuple[Any, ...], Batch], device: str, batch_size: int, seed: int
+    adapter: Loaded, images: PairedImages, made: dict[tuple[Any, ...], Batch], settings: Settings
 ) -> Batch:
     """The batch of these images; where an earlier preparation gave the same pixels, that one's."""
     for batch in made.values():
         if batch.reference is not None and torch.equal(batch.reference, images.reference):
             return replace(batch, original=images.original) if images.original else batch
     try:
-        return reconstruct(adapter.model, images, Memo(), device=device, batch_size=batch_size, seed=seed)
+        return reconstruct(adapter.model, images, plain_step(adapter.model), settings, Memo())
     except TokbenchError:
         raise
     except Exception as error:  # other people's code: anything may come

@@ -17,9 +17,9 @@ from tokbench.protocol import Rounding
 from tokbench.tokens import Tokens
 
 if TYPE_CHECKING:
-    from tokbench.dataset import Marked
     from tokbench.features import References
     from tokbench.readers.network import Network
+    from tokbench.stream import Marked
 
 Side = Literal["reference", "image", "original"]
 

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from tokbench.annotated import Annotated, annotate, open_layout
 from tokbench.annotations import Annotations
 from tokbench.dataset_folder import describe, locate, places
 from tokbench.errors import BadImage, DataError, TokbenchError, UsageError
-from tokbench.pixels import from_bytes
+from tokbench.loader import Prepared, Reader
 from tokbench.plugins import dataset_folders, slug
 from tokbench.prepare import as_they_are, check_library, prepare
 from tokbench.protocol import Protocol
@@ -26,45 +22,14 @@ from tokbench.source import describe_left_out
 from tokbench.sources import Manifest, Source, folder_of, is_path, open_source, open_sources, sort_by
 from tokbench.splits import known
 from tokbench.storage import refuse_unstorable
+from tokbench.stream import ImageStream, Marked, Seen, Share, StreamSummary, everything, spans
 
-UNIT = 32
-"""Images are kept, cached and resumed in units: the positions 0 to 31, 32 to 63 and so on, whatever the batch size."""
-
-
-def whole_units(batch_size: int) -> int:
-    """Images of a pass's batch: whole units, however few a tokenizer takes at once."""
-    return -(-batch_size // UNIT) * UNIT
-
-
-@dataclass(frozen=True)
-class Marked:
-    """An image file as it is, uint8 (h, w, 3), and what is known of its words and faces, in pixels of it."""
-
-    pixels: np.ndarray
-    known: Annotations
-
-
-@dataclass(frozen=True)
-class Images:
-    """What a dataset yields: positions (B,), names, and the prepared images, float32 (B, 3, H, W) in [0, 1].
-
-    digests: the sha256 of each image's prepared pixels (and of the whole file's, where the protocol compares with it).
-    original: the whole files, each (1, 3, h, w), where the protocol compares with them.
-    """
-
-    index: Tensor
-    names: list[str]
-    reference: Tensor
-    original: list[Tensor] | None = None
-    digests: list[str] = field(default_factory=list)
-    levels: Tensor | None = None
-    """The same as uint8 levels (B, 3, H, W), where they are whole."""
-    marked: list[Marked] | None = None
-    """What is known of the words and faces of each, where the dataset tells."""
+if TYPE_CHECKING:
+    from tokbench.tokenizer import Reconstructor
 
 
 @dataclass
-class Dataset:
+class Dataset(ImageStream):
     """Images in a fixed order under one protocol.
 
     After (and during) a pass: `bad` lists unreadable images as (name, reason), `enlarged` counts images smaller than
@@ -78,7 +43,7 @@ class Dataset:
     limit: int | None = None
     own_size: int | None = None
     shape: tuple[int, int] | None = None
-    seen: Seen = field(default_factory=lambda: Seen(), repr=False)
+    seen: Seen = field(default_factory=Seen, repr=False)
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -111,21 +76,6 @@ class Dataset:
     def limited(self) -> int | None:
         """N, where there are more."""
         return self.limit if self.limit and self.limit < self.available else None
-
-    @property
-    def readable(self) -> int:
-        """N without those that cannot be read."""
-        return len(self) - len(self.bad)
-
-    @property
-    def references(self) -> int | None:
-        """How many images samples are compared with; none are, each image belongs to one."""
-        return None
-
-    @property
-    def pairs(self) -> int | None:
-        """Of halves, where that does not follow from N."""
-        return None
 
     @property
     def sha256(self) -> str:
@@ -179,14 +129,41 @@ class Dataset:
         if other is not None:
             raise UsageError(as_they_are(self.protocol, other, side))
 
-    def batches(self, batch_size: int, share: Callable[[list[range]], list[range]] = lambda spans: spans) -> Reader:
+    @property
+    def side(self) -> int | None:
+        return self.size
+
+    @property
+    def unpaired(self) -> None:
+        return None
+
+    def batches(self, batch_size: int, share: Share = everything) -> Reader:
         """The images of `batch_size` positions at a time, without those that are unreadable, which go to `bad`.
 
         `share` chooses among the spans of positions, for a process that reads only some.
         """
         self.shape, self.seen = None, Seen()
-        starts = range(0, len(self), batch_size)
-        return Reader(self, share([range(start, min(start + batch_size, len(self))) for start in starts]))
+        return Reader(self, spans(len(self), batch_size, share))
+
+    def bind(self, model: Reconstructor) -> None:
+        model.prepare(self.names, self.source.names)
+
+    def refuse_empty(self) -> None:
+        if self.shape is None:
+            first = self.bad[0][1] if self.bad else "it is empty"
+            raise DataError(f"{self.name}: no image could be read ({first})")
+
+    def summary(self) -> StreamSummary:
+        return StreamSummary(
+            self.sha256,
+            len(self) - len(self.bad),
+            available=self.available,
+            limited=self.limited,
+            own_size=self.own_size,
+            enlarged=self.enlarged,
+            left_out=self.left_out,
+            bad=self.bad,
+        )
 
     def prepared(self, position: int) -> Prepared:
         """One image as the protocol wants it. Raises BadImage, also for whatever its preparation raises, so that one
@@ -224,105 +201,6 @@ class Dataset:
         if marked:
             digest.update(marked.known.to_json().encode())
         return Prepared(pixels, original, marked, digest.hexdigest(), enlarged)
-
-
-@dataclass
-class Seen:
-    """What reading images found out, by position: the digests of those that were read, reasons for the others."""
-
-    digests: dict[int, str] = field(default_factory=dict)
-    bad: dict[int, str] = field(default_factory=dict)
-    enlarged: int = 0
-
-    @property
-    def sha256(self) -> str:
-        """Over the digests of all images read, in their order."""
-        return hashlib.sha256("".join(digest for _, digest in sorted(self.digests.items())).encode()).hexdigest()
-
-    def merge(self, other: Seen) -> None:
-        """Take in what another reader found in other images."""
-        self.digests |= other.digests
-        self.bad |= other.bad
-        self.enlarged += other.enlarged
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """One image's pixels (H, W, 3), those of the whole file where they are compared, what is known of its words and
-    faces, and a sha256 of all that."""
-
-    pixels: np.ndarray
-    original: np.ndarray | None
-    marked: Marked | None
-    digest: str
-    enlarged: bool
-
-
-class Reader:
-    """Iterates over spans of positions; decodes and prepares each span's images in a few threads.
-
-    `ahead` starts on the next span. It is for the caller to say when: what decodes while a tokenizer is timed would
-    spoil its timing.
-    """
-
-    def __init__(self, dataset: Dataset, spans: Sequence[Sequence[int]]) -> None:
-        self._dataset, self._spans, self._next = dataset, spans, 0
-        self.total, self.done = sum(len(span) for span in spans), 0
-        self._coming: list[Future[Prepared]] = []
-        self._pool: ThreadPoolExecutor | None = None
-
-    def __iter__(self) -> Iterator[Images]:
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1), "decode") as self._pool:
-            try:
-                while self._next < len(self._spans):
-                    self.ahead()
-                    span, coming = self._spans[self._next], self._coming
-                    self._next, self._coming, self.done = self._next + 1, [], self.done + len(span)
-                    if (images := self._gather(span, coming)) is not None:
-                        yield images
-            finally:  # whoever leaves the loop early waits for no image more
-                self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def ahead(self) -> None:
-        """Begin to decode the next span, if there is one and that has not begun."""
-        if not self._coming and self._pool is not None and self._next < len(self._spans):
-            prepare = self._dataset.prepared
-            self._coming = [self._pool.submit(prepare, position) for position in self._spans[self._next]]
-
-    def _gather(self, span: Sequence[int], coming: Sequence[Future[Prepared]]) -> Images | None:
-        dataset, seen = self._dataset, self._dataset.seen
-        kept: list[tuple[int, Prepared]] = []
-        for position, task in zip(span, coming, strict=True):
-            try:
-                made = task.result()
-                if dataset.shape is None:
-                    dataset.shape = (made.pixels.shape[0], made.pixels.shape[1])
-                elif made.pixels.shape[:2] != dataset.shape:
-                    raise BadImage(f"{dataset.source.names[position]}: changed its size during the run")
-            except BadImage as error:
-                seen.bad[position] = str(error)
-                continue
-            seen.digests[position] = made.digest
-            seen.enlarged += made.enlarged
-            kept.append((position, made))
-        if not kept:
-            return None
-        marked = [made.marked for _, made in kept if made.marked]
-        levels = _planes(np.stack([made.pixels for _, made in kept]))
-        return Images(
-            torch.tensor([position for position, _ in kept]),
-            [dataset.source.names[position] for position, _ in kept],
-            from_bytes(levels),
-            [from_bytes(_planes(made.original[None])) for _, made in kept if made.original is not None] or None,
-            [made.digest for _, made in kept],
-            levels if levels.dtype == torch.uint8 else None,
-            marked or None,
-        )
-
-
-def _planes(pixels: np.ndarray) -> Tensor:
-    """(B, H, W, 3) to (B, 3, H, W)."""
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
 
 def open_dataset(

@@ -54,3 +54,7 @@ class MissingField(CannotMeasure):
 
 class NotApplicable(CannotMeasure):
     """The metric is not defined on these images (too small, too few ...)."""
+
+
+class MetricFailure(TokbenchError):
+    """A metric raised an error of its own; the message names the metric and what it was computing."""

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from tokbench import pixels, readers, state
-from tokbench.dataset import UNIT
 from tokbench.errors import ResultError
 from tokbench.files import write_atomically
 from tokbench.protocol import Rounding
 from tokbench.provenance import code_of
 from tokbench.rows import UNREADABLE, Rows
+from tokbench.stream import UNIT
 
 if TYPE_CHECKING:
     from tokbench.readers.network import Network

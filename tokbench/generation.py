@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,42 +14,63 @@ from tokbench.batch import Batch, Timing
 from tokbench.contract import check_samples, check_tokens
 from tokbench.decoded import DecodedValues
 from tokbench.errors import AdapterError
-from tokbench.reconstruction import image_seeds
-from tokbench.slots import Turn
+from tokbench.reconstruction import Settings, image_seeds
 from tokbench.speed import timed, with_peak
-from tokbench.tokenizer import Generator, ImageSource, Reconstructor
+from tokbench.steps import Step
+from tokbench.stream import Images
+from tokbench.tokenizer import Generator, Reconstructor
 from tokbench.tokens import Tokens
 
 
-@torch.inference_mode()
-def generate(
-    model: Reconstructor,
-    turn: Turn,
-    *,
-    device: str,
-    batch_size: int,
-    seed: int,
-    guidance: float | None,
-    watch_memory: bool = False,
-    try_first: bool = False,
-) -> Batch:
-    """The samples at some places, clamped to [0, 1]: the place decides the class (place modulo classes, so all are
-    equally frequent) and, with `seed`, the noise. The batch has no references.
+@dataclass(frozen=True)
+class Sampled(Step):
+    """One sample for each position of a batch, in place of a reconstruction."""
 
-    Raises AdapterError where the model breaks its contract, or a file of samples cannot be read.
+    def sample(self, model: Any, images: Images, settings: Settings) -> Batch:
+        """The samples at some positions, clamped to [0, 1]. The batch has no references.
+
+        Raises AdapterError where the model breaks its contract, or a file of samples cannot be read.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ReadSamples(Sampled):
+    """Samples that were made elsewhere, and are read from files."""
+
+    @torch.inference_mode()
+    def sample(self, model: Any, images: Images, settings: Settings) -> Batch:
+        found = model.drawn(images.index.tolist())
+        _check_size(found, model, images)
+        return Batch(images.index, image=found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawSamples(Sampled):
+    """Tokens that a prior draws at a scale of guidance, decoded by its tokenizer.
+
+    The position decides the class (position modulo classes, so all are equally frequent) and, with the seed, the noise.
     """
-    if isinstance(model, ImageSource):
-        found = model.drawn(turn.index.tolist())
-        _check_size(found, model, turn)
-        return Batch(turn.index, image=found)
-    assert isinstance(model, Generator)
-    assert guidance is not None
+
+    guidance: float
+
+    @property
+    def told(self) -> dict[str, Any]:
+        return {"guidance": self.guidance}
+
+    @torch.inference_mode()
+    def sample(self, model: Any, images: Images, settings: Settings) -> Batch:
+        return _draw(model, images, self.guidance, settings)
+
+
+def _draw(model: Generator, turn: Images, guidance: float, settings: Settings) -> Batch:
     # Two for each image: a decoder that draws noise must not draw the numbers from which its tokens were drawn.
+    device, batch_size, seed = settings.device, settings.batch_size, settings.seed
     seeds = image_seeds(seed, turn.index.tolist(), 2)
     seeds, decoding_seeds = seeds[::2], seeds[1::2]
     labels = turn.index % model.classes
     values = DecodedValues(model.spec.range)
-    if try_first:
+    if settings.try_first:
         _try_out(model, labels[:2].to(device), seeds[:2], guidance)
 
     def run() -> tuple[list[Tokens], list[Tensor], float, float]:
@@ -66,7 +89,7 @@ def generate(
             images.append(decoded.float().sub(low).div_(high - low).clamp_(0, 1).cpu())
         return tokens, images, sampling, decoding
 
-    (tokens, images, sampling, decoding), peak = with_peak(run, device) if watch_memory else (run(), None)
+    (tokens, images, sampling, decoding), peak = with_peak(run, device) if settings.watch_memory else (run(), None)
     return Batch(
         turn.index,
         image=torch.cat(images),
@@ -76,7 +99,7 @@ def generate(
     )
 
 
-def _check_size(samples: Tensor, model: Reconstructor, turn: Turn) -> None:
+def _check_size(samples: Tensor, model: Reconstructor, turn: Images) -> None:
     height, width = samples.shape[2:]
     if turn.shape is not None and (height, width) != turn.shape:
         given = f"{turn.shape[1]}x{turn.shape[0]}"

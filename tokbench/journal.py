@@ -15,10 +15,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from tokbench.dataset import UNIT
 from tokbench.errors import ResultError
 from tokbench.files import write_atomically
 from tokbench.rows import UNREADABLE
+from tokbench.stream import UNIT
 
 try:
     import fcntl

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from tokbench.batch import Memo
 from tokbench.contract import TRIED
-from tokbench.dataset import Dataset, Images
 from tokbench.evaluate import exact_kernels
-from tokbench.slots import Slots, Turn
-from tokbench.steps import AS_ENCODED
+from tokbench.reconstruction import Settings
+from tokbench.steps import plain_step
+from tokbench.stream import ImageStream
 from tokbench.tasks import Task
 from tokbench.tokenizer import Reconstructor
 
@@ -17,21 +15,20 @@ VISIBLE = 0.5 / 255
 """Of images in [0, 1]: half a level of 8 bits. Rounding errors of a network's kernels stay far below it."""
 
 
-def draws_noise(model: Reconstructor, task: Task, stream: Dataset | Slots, device: str, seed: int) -> bool:
+def draws_noise(model: Reconstructor, task: Task, stream: ImageStream, device: str, seed: int) -> bool:
     """Whether the first images come out visibly different with other seeds: a decoder, or a generator, that samples.
 
     model: ready on the device, as `evaluate` leaves it. stream: what `evaluate` ran through. The task's own changes to
     the tokens (`perturb`) are left out, since their noise is drawn on the CPU and is the same on every device.
     Raises whatever the model raises.
     """
-    some: Iterator[Images | Turn] = iter(stream.batches(TRIED))
-    first = next(some, None)
+    first = next(iter(stream.batches(TRIED)), None)
     if first is None:
         return False
-    step = AS_ENCODED if task.paired else task.steps(model)[0]
+    step = plain_step(model) if task.paired else task.steps(model)[0]
     with exact_kernels():
         ours, other = (
-            task.produce(step, model, first, Memo(), device=device, batch_size=TRIED, seed=each).need("image")
+            task.produce(step, model, first, Settings(device, TRIED, each), Memo()).need("image")
             for each in (seed, seed + 1)
         )
     return bool((ours - other).abs().max() > VISIBLE)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from tokbench.batch import Batch, Side
 from tokbench.dataset import Dataset
 from tokbench.errors import UsageError
-from tokbench.evaluate import exact_kernels, refuse_empty
+from tokbench.evaluate import exact_kernels
 from tokbench.moments import Sums
 from tokbench.readers.network import CHUNK, Network
 from tokbench.statistics import Statistics
@@ -39,7 +39,7 @@ def measure(
                 sums[layer].add(features[layer].numpy())
             count += len(images.names)
             progress("images", count, len(dataset))
-    refuse_empty(dataset)
+    dataset.refuse_empty()
     told = network.told()
     height, width = dataset.shape if dataset.shape and side == "reference" else (None, None)  # files have their own
     return Statistics(

@@ -16,19 +16,21 @@ from typing import Any, Literal
 
 from tokbench.bootstrap import of_mean
 from tokbench.compare import Difference, difference, made_alike, per_image_pairs
+from tokbench.config import Context, EvalConfig, Progress
 from tokbench.dataset import Dataset, open_dataset
 from tokbench.errors import AdapterError, TokbenchError, UsageError
-from tokbench.evaluate import Progress, evaluate
+from tokbench.evaluate import evaluate
 from tokbench.leaderboard import column_of
+from tokbench.metric_set import explain
 from tokbench.metrics import METRICS, metric_of
 from tokbench.plugins import Loaded, load_adapter
 from tokbench.protocol import load_protocol
 from tokbench.randomness import draws_noise
 from tokbench.readers import Networks
 from tokbench.result import Result
-from tokbench.run import explain
 from tokbench.slots import Slots
 from tokbench.sources import is_path
+from tokbench.stream import ImageStream
 from tokbench.tasks import task_of
 from tokbench.tolerances import TOLERANCES, Tolerance, is_part, tolerance_of
 
@@ -123,7 +125,7 @@ def check(
         except TokbenchError as error:
             report.skipped += [Skipped(result.adapter, result.group, "all", str(error)) for result in results]
             continue
-        some: Dataset | Slots = whole
+        some: ImageStream = whole
         if limit:
             some = open_dataset(_place(dataset, data), rules, size, _least(count, limit), root, split=split)
         elif not doing.paired:
@@ -141,16 +143,9 @@ def check(
         }
         names = [name for name in METRICS if name in wanted and name not in TIMED]
         try:
-            found = evaluate(
-                [loaded for _, loaded in adapters],
-                some,
-                names,
-                task=doing,
-                networks=networks,
-                batch_size=batch_size,
-                seed=seed,
-                progress=progress,
-            )
+            config = EvalConfig(tuple(names), doing, batch_size, seed, networks.device, networks.precision)
+            context = Context(networks=networks, progress=progress)
+            found = evaluate([loaded for _, loaded in adapters], some, config, context)
         except TokbenchError as error:  # not one image could be read
             report.skipped += [Skipped(one.adapter, one.group, "all", str(error), "failed") for one, _ in adapters]
             continue

@@ -121,9 +121,7 @@ class Result:
                 replaced = f"it was made with other {', '.join(unlike)}{gone}"
         joined = self if earlier is None or replaced else _join(earlier, self)
         beside = target.with_suffix(".npz")
-        arrays = joined.per_image | {
-            f"{made.kind}.{name}": made.as_array() for name, made in joined.replicates.items()
-        }
+        arrays = joined.per_image | {f"{made.kind}.{name}": made.as_array() for name, made in joined.replicates.items()}
         arrays |= {_READINGS + kind: _encoded(own) for kind, own in joined.readings.items()}
         if arrays:
             buffer = io.BytesIO()

@@ -1,9 +1,11 @@
-"""Steps: what a decoder gets of the tokens that an encoder gave. A task is a list of them."""
+"""Steps: how a model's images are made from a batch of references, and what the decoder gets of the tokens. A task is
+a list of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -12,10 +14,22 @@ from torch import Tensor
 from tokbench import contract
 from tokbench.batch import Memo
 from tokbench.cells import cell_name
-from tokbench.errors import AdapterError
+from tokbench.errors import AdapterError, NotApplicable
 from tokbench.perturber import Perturber
-from tokbench.tokenizer import Tokenizer
+from tokbench.speed import timed
+from tokbench.tokenizer import Generator, ImageSource, Reconstructor, Tokenizer
 from tokbench.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What a step made of some images: decoded images (B, 3, H, W) in `spec.range`, their tokens and the seconds that
+    encode and decode took; no tokens where the images were made elsewhere."""
+
+    decoded: Tensor
+    tokens: Tokens | None = None
+    encoding: float = 0.0
+    decoding: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -44,13 +58,46 @@ class Step:
         """What the decoder gets of images (B, 3, H, W) in `spec.range`. `seeds`: one an image; `memo`: theirs."""
         return model.encode(images)
 
-    def try_out(self, model: Tokenizer, images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> None:
+    def run(
+        self, model: Any, images: Tensor, names: Sequence[str], seeds: Sequence[int], memo: Memo, device: str
+    ) -> StepOutput:
+        """Encode images (B, 3, H, W) in `spec.range` on the device, change their tokens, and decode.
+
+        Raises AdapterError where the tokens are not what the spec declares.
+        """
+        encoded, encoding = timed(partial(self.tokens, model, images, seeds, memo), device)
+        contract.check_tokens(encoded, images, model, names, self.whole)
+        decoded, decoding = timed(partial(model.decode, encoded, seeds), device)
+        return StepOutput(decoded, encoded, encoding, decoding)
+
+    def try_out(self, model: Any, images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> None:
         """What is too costly to check of every batch, on a few images. Raises AdapterError."""
         contract.try_out(model, images, names, seeds)
 
 
 AS_ENCODED = Step()
-"""The step of the task `reconstruct`."""
+"""The step of the task `reconstruct` for tokenizers."""
+
+
+@dataclass(frozen=True)
+class Elsewhere(Step):
+    """The reconstructions of an `ImageSource`, whose tokens are out of reach."""
+
+    def run(
+        self, model: Any, images: Tensor, names: Sequence[str], seeds: Sequence[int], memo: Memo, device: str
+    ) -> StepOutput:
+        return StepOutput(model.reconstruct(images, names))
+
+    def try_out(self, model: Any, images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> None:
+        return
+
+
+def plain_step(model: Reconstructor) -> Step:
+    """How a model reconstructs. Raises NotApplicable for a generator, AdapterError where spec and class disagree."""
+    if isinstance(model, Generator):
+        raise NotApplicable(f"{model.spec.name}: a generator reconstructs nothing; give --task generate")
+    contract.check_kind(model)
+    return Elsewhere() if isinstance(model, ImageSource) else AS_ENCODED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +112,7 @@ class First(Step):
     def tokens(self, model: Tokenizer, images: Tensor, seeds: Sequence[int], memo: Memo) -> Tokens:
         return model.encode(images).first(self.count, model.spec.variable)
 
-    def try_out(self, model: Tokenizer, images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> None:
+    def try_out(self, model: Any, images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> None:
         super().try_out(model, images, names, seeds)
         some = self.tokens(model, images, seeds, Memo())
         try:
@@ -78,17 +125,6 @@ class First(Step):
                 f"({type(error).__name__}: {str(error)[:200]})"
             ) from error
         contract.check_images(decoded, images, model, names)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampled(Step):
-    """Tokens that a prior draws, at a scale of guidance; None where samples were made elsewhere."""
-
-    guidance: float | None
-
-    @property
-    def told(self) -> dict[str, Any]:
-        return {} if self.guidance is None else {"guidance": self.guidance}
 
 
 @dataclass(frozen=True, kw_only=True)

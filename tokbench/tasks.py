@@ -9,13 +9,11 @@ from typing import Any, ClassVar
 
 from tokbench.batch import Batch, Memo
 from tokbench.cells import ALPHAS, Anchor, combined, deltas
-from tokbench.dataset import Images
 from tokbench.errors import NotApplicable, UsageError
-from tokbench.generation import generate
-from tokbench.reconstruction import reconstruct
+from tokbench.generation import DrawSamples, ReadSamples
+from tokbench.reconstruction import Settings, reconstruct
 from tokbench.result import Result
-from tokbench.slots import Turn
-from tokbench.steps import AS_ENCODED, Cell, First, Sampled, Step
+from tokbench.steps import Cell, First, Step, plain_step
 from tokbench.tokenizer import Generator, ImageSource, Reconstructor, Tokenizer
 
 
@@ -34,13 +32,13 @@ class Task:
         return "reconstruct"
 
     def steps(self, model: Reconstructor) -> Sequence[Step]:
-        """One or more. Raises NotApplicable where a model cannot do the task."""
-        return [AS_ENCODED]
+        """One or more. Raises NotApplicable where a model cannot do the task, AdapterError where its spec and its class
+        disagree."""
+        return [plain_step(model)]
 
-    def produce(self, step: Step, model: Reconstructor, some: Images | Turn, memo: Memo, **options: Any) -> Batch:
-        """What becomes of some of the stream. Raises AdapterError where the model breaks its contract."""
-        assert isinstance(some, Images)
-        return reconstruct(model, some, memo, step=step, **options)
+    def produce(self, step: Any, model: Reconstructor, images: Any, settings: Settings, memo: Memo) -> Batch:
+        """What becomes of one batch of the stream. Raises AdapterError where the model breaks its contract."""
+        return reconstruct(model, images, step, settings, memo)
 
     def results(self, made: Sequence[tuple[Step, Result]]) -> list[Result]:
         """What is kept of the steps' results."""
@@ -133,7 +131,7 @@ class Generate(Task):
 
     def steps(self, model: Reconstructor) -> Sequence[Step]:
         if isinstance(model, Generator):
-            return [Sampled(self.name, guidance=model.guidance if self.guidance is None else self.guidance)]
+            return [DrawSamples(self.name, guidance=model.guidance if self.guidance is None else self.guidance)]
         if not isinstance(model, ImageSource):
             raise NotApplicable(
                 f"{model.spec.name}: a tokenizer draws no tokens of its own; generate is for generators (tokbench list "
@@ -141,12 +139,10 @@ class Generate(Task):
             )
         if self.guidance is not None:
             raise NotApplicable(f"{model.spec.name}: --cfg is for generators; these samples are made already")
-        return [Sampled(self.name, guidance=None)]
+        return [ReadSamples(self.name)]
 
-    def produce(self, step: Step, model: Reconstructor, some: Images | Turn, memo: Memo, **options: Any) -> Batch:
-        assert isinstance(some, Turn)
-        assert isinstance(step, Sampled)
-        return generate(model, some, guidance=step.guidance, **options)
+    def produce(self, step: Any, model: Reconstructor, images: Any, settings: Settings, memo: Memo) -> Batch:
+        return step.sample(model, images, settings)
 
 
 def task_of(name: str) -> Task:

@@ -17,8 +17,9 @@ from tokbench.errors import ResultError
 from tokbench.files import write_atomically
 from tokbench.metrics.text import cut
 from tokbench.plugins import Loaded
-from tokbench.reconstruction import reconstruct
+from tokbench.reconstruction import Settings, reconstruct
 from tokbench.result import Result
+from tokbench.steps import plain_step
 from tokbench.storage import scored
 from tokbench.words import similarity
 
@@ -77,7 +78,7 @@ def picture(
     spans = [range(position, position + 1) for position in sorted({at[case.image] for case in shown})]
     adapter.model.prepare(dataset.names, dataset.source.names)
     for images in dataset.batches(1, lambda _: spans):
-        batch = reconstruct(adapter.model, images, Memo(), device=device, batch_size=1, seed=seed)
+        batch = reconstruct(adapter.model, images, plain_step(adapter.model), Settings(device, 1, seed), Memo())
         (marked,) = batch.need("marked")
         height, width = marked.pixels.shape[:2]
         sides = [batch.levels(side)[0].permute(1, 2, 0).numpy() for side in ("reference", "image")]

@@ -88,7 +88,7 @@ def audit(
     device = choose_device(device)
     statistics = load_statistics(reference).assumed(reference_is).allowing(reference_mismatch) if reference else None
     dataset = open_dataset(data, TOKBENCH, size, limit, root, split=split)
-    say_left_out(dataset)
+    say_left_out(dataset.left_out)
     with redirect_stdout(sys.stderr), progress_bar() as progress:
         loaded = load_adapter(adapter, device, root, allow_download)
         rows = run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -176,14 +177,15 @@ def eval_(
 
     from tokbench.builtin.images import ImageFolder
     from tokbench.cli.samples import slots, statistics_of
-    from tokbench.dataset import Dataset, open_dataset
+    from tokbench.config import Context, EvalConfig
+    from tokbench.dataset import open_dataset
     from tokbench.evaluate import evaluate
     from tokbench.plugins import load_adapters
     from tokbench.ranks import ranks
     from tokbench.readers import Networks
     from tokbench.result import Result, failure
-    from tokbench.slots import Slots
     from tokbench.statistics import load_statistics
+    from tokbench.stream import ImageStream
     from tokbench.tasks import RECONSTRUCT, Generate, Perturb, Truncate
     from tokbench.weights import cache_dir
 
@@ -192,7 +194,7 @@ def eval_(
     }.get(task, RECONSTRUCT)  # fmt: skip
 
     def measured(
-        loaded: list[Any], dataset: Dataset | Slots, networks: Networks, mine: Any
+        loaded: list[Any], dataset: ImageStream, networks: Networks, mine: Any
     ) -> tuple[list[Result], dict[_Key, str]]:
         """One dataset's results, and why there are none."""
         done = (0, len(dataset))
@@ -210,20 +212,8 @@ def eval_(
                 bar(what, count, total)
 
             try:
-                results = evaluate(
-                    loaded,
-                    dataset,
-                    chosen,
-                    task=doing,
-                    networks=networks,
-                    statistics=statistics,
-                    batch_size=batch_size,
-                    seed=seed,
-                    cache=None if no_cache else cache_dir(),
-                    ranks=mine,
-                    warn=say,
-                    progress=progress,
-                )
+                context = Context(None if no_cache else cache_dir(), mine, networks, warn=say, progress=progress)
+                results = evaluate(loaded, dataset, config, context)
             except DataError as error:
                 return [], {(adapter.name, doing.name): str(error) for adapter in loaded}
         return results, {(result.adapter, result.task): result.error for result in results if result.error}
@@ -253,7 +243,7 @@ def eval_(
             if statistics is None:
                 raise UsageError("--reference-is and --reference-mismatch are about a statistics file; give that too")
             statistics = statistics.assumed(reference_is).allowing(reference_mismatch)
-        streams: list[Dataset | Slots] = []
+        streams: list[ImageStream] = []
         if doing.paired:  # before adapters are loaded, which can take long
             streams = [open_dataset(name, rules, size, limit, root, follow_links, split) for name in names]
         with redirect_stdout(sys.stderr):  # what adapters print must not mix with the result
@@ -261,11 +251,13 @@ def eval_(
         if not doing.paired:
             references = partial(open_dataset, data, rules, size, None, root, follow_links, split)
             streams = [slots(data, rules, references, limit, split, statistics, loaded)]
-        for one in (*streams, *(adapter.model for adapter in loaded if isinstance(adapter.model, ImageFolder))):
+        folders = [adapter.model.left_out for adapter in loaded if isinstance(adapter.model, ImageFolder)]
+        for left_out in (*(stream.summary().left_out for stream in streams), *folders):
             if mine.first:
-                say_left_out(one)
+                say_left_out(left_out)
         unloaded = {(name, doing.name): reason for name, reason in broken_ones.items()}
         networks = Networks(device, allow_download, precision)
+        config = EvalConfig(tuple(chosen), doing, batch_size, seed, device, precision, statistics)
         for dataset in streams:
             results, failed = measured(loaded, dataset, networks, mine) if loaded else ([], {})
             failed = unloaded | failed
@@ -275,10 +267,11 @@ def eval_(
                 broken = broken or bool(failed)
                 continue
             good = [result for result in results if result.error is None]
+            bad = dataset.summary().bad
             failed |= keep(good)
             if as_json:
                 made = {(result.adapter, result.task): result.facts() for result in good}
-                unmade = {key: failure(key[0], dataset.name, key[1], why, dataset.bad) for key, why in failed.items()}
+                unmade = {key: failure(key[0], dataset.name, key[1], why, bad) for key, why in failed.items()}
                 facts += (unmade | made).values()
             elif good:
                 tasks = list(dict.fromkeys(result.task for result in good))
@@ -288,8 +281,8 @@ def eval_(
                     click.echo(f"{named}: {leaderboard.legend(rows)}\n")
                     click.echo(leaderboard.markdown(rows), nl=dataset is not streams[-1] or name != tasks[-1])
             seen = not as_json and sys.stdout.isatty() and sys.stderr.isatty()  # below the table, on the same terminal
-            _report(good, dataset.bad, failed, warnings=not seen)
-            broken = broken or bool(failed) or bool(dataset.bad and not skip_bad)
+            _report(good, bad, failed, warnings=not seen)
+            broken = broken or bool(failed) or bool(bad and not skip_bad)
     if as_json and mine.first:
         click.echo(leaderboard.to_json(facts))
     if broken:
@@ -315,7 +308,7 @@ def _called(key: _Key) -> str:
     return name if task == "reconstruct" else f"{name} ({task})"
 
 
-def _report(results: list[Any], bad: list[tuple[str, str]], failed: dict[_Key, str], warnings: bool) -> None:
+def _report(results: list[Any], bad: Sequence[tuple[str, str]], failed: dict[_Key, str], warnings: bool) -> None:
     """On stderr: warnings, what was skipped and why (once for all adapters that share it), bad images, failures."""
     for result in results:
         for warning in result.warnings if warnings else ():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -163,11 +163,11 @@ def stoppable(left: Callable[[], str]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def say_left_out(dataset: Any) -> None:
-    """On stderr: the files beside a dataset's images that look like images and are not read, where there are any."""
+def say_left_out(counts: Mapping[str, int]) -> None:
+    """On stderr: the files beside a dataset's images that look like images and are not read, by suffix, if any."""
     from tokbench.source import describe_left_out
 
-    if counts := dataset.left_out:
+    if counts:
         say(f"left out {describe_left_out(counts)}; convert or rename them")
 
 

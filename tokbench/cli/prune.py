@@ -97,7 +97,7 @@ def prune(
     sizes = _sizes(batches, where)
     subject = load_subject(model, where, root, allow_download)
     images = open_labelled(data, subject, limit, root, split)
-    say_left_out(images.dataset)
+    say_left_out(images.dataset.left_out)
     say(f"labels: {said_of_labels(images.labels.facts(images.dataset.names))}")
     plan = Plan("eager" if kernel == "eager" else "sdpa", sizes, repetitions, round_to, rates, tries)
     failed, found = False, {}

@@ -86,7 +86,7 @@ def make(
     rules = load_protocol(protocol)
     reader = _reader(network, rules, device, allow_download)
     dataset = open_dataset(data, rules, size, limit, root, split=split)
-    say_left_out(dataset)
+    say_left_out(dataset.left_out)
     with progress_bar() as progress:
         made = measure(dataset, reader, wanted, progress)
     for name, reason in dataset.bad:

@@ -72,7 +72,7 @@ def train(
     where = choose_device(device)
     profile = profile or ("gpu" if where.startswith("cuda") else "cpu")
     dataset = open_dataset(data, load_protocol("tokbench"), None, limit, root, split=split)
-    say_left_out(dataset)
+    say_left_out(dataset.left_out)
     failed = False
     with stoppable(lambda: "the same command goes on from the last minute"), progress_bar() as bar:
         material = material_of(dataset, lambda done, total: bar("images read", done, total))

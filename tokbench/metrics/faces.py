@@ -12,7 +12,7 @@ from tokbench.bins import FACE_BINS, FACE_PIXEL_BINS, Bin
 from tokbench.metrics.marked import Found, MarkedMetric
 
 if TYPE_CHECKING:
-    from tokbench.dataset import Marked
+    from tokbench.stream import Marked
 
 RELEASE = "2025-06"
 """Of TokBench's bins: they changed in June 2025."""

@@ -24,7 +24,7 @@ from tokbench.provenance import code_of
 from tokbench.storage import scored
 
 if TYPE_CHECKING:
-    from tokbench.dataset import Marked
+    from tokbench.stream import Marked
 
 CEILING = "_ceiling"
 """Ends the name of a number of images that were only scaled, not tokenized."""
@@ -192,6 +192,4 @@ class MarkedMetric(Metric):
                 for one in binned(measured, found.axis, three, *rest):
                     yield f"{own}{self._suffix}.{one.bin.name}", one
                 if end != RATIO:
-                    yield f"{own}{self._suffix}", mean_of_bins(
-                        measured, found.axis, three, seed, found.image, share
-                    )
+                    yield f"{own}{self._suffix}", mean_of_bins(measured, found.axis, three, seed, found.image, share)

@@ -28,6 +28,14 @@ class Metric(ABC):
     def __init__(self) -> None:
         self.rows = Rows()
 
+    def stores(self) -> dict[str, Rows]:
+        """All rows that a checkpoint keeps, by a name; those of the metric itself have none."""
+        return {"": self.rows}
+
+    def stores_of(self, unit: int) -> list[str]:
+        """The names of those that have rows of a unit of images."""
+        return [""]
+
     @abstractmethod
     def measure(self, batch: Batch) -> dict[str, np.ndarray]:
         """What is to be kept of each image: columns (B, ...) by name. Raises MissingField or NotApplicable."""

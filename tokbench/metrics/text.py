@@ -13,7 +13,7 @@ from tokbench.words import errors, exact, similarity
 
 if TYPE_CHECKING:
     from tokbench.annotations import Box
-    from tokbench.dataset import Marked
+    from tokbench.stream import Marked
 
 
 class Text(MarkedMetric):

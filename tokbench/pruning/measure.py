@@ -17,7 +17,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from tokbench.bootstrap import bootstrap_pairs, entry, mean, share_interval
 from tokbench.duel import STEADY, Duel, duel
 from tokbench.errors import DataError, UsageError
-from tokbench.evaluate import refuse_empty
 from tokbench.pruning.flops import Counts, dense, flops
 from tokbench.pruning.models import Labelled
 from tokbench.pruning.pruner import Pruner, Run, Training
@@ -112,7 +111,7 @@ def predict(
             index.append(positions.numpy())
             labels.append(classes.numpy())
             told(sum(map(len, index)), len(images.dataset))
-        refuse_empty(images.dataset)
+        images.dataset.refuse_empty()
         if run is not None:
             counts = run.planned
     return Predictions(np.concatenate(index), np.concatenate(labels), np.concatenate(top)), counts

@@ -29,8 +29,9 @@ from tokbench.metrics.psnr import PSNR
 from tokbench.plugins import BUILTIN, Loaded, adapter_files, load_adapter, slug
 from tokbench.protocol import load_protocol
 from tokbench.provenance import describe_adapter
-from tokbench.reconstruction import reconstruct
+from tokbench.reconstruction import Settings, reconstruct
 from tokbench.result import Result
+from tokbench.steps import plain_step
 from tokbench.tokenizer import Generator
 
 SHOWN, SIZE = 8, 256
@@ -130,9 +131,9 @@ def _through(adapter: Loaded, dataset: Dataset, places: Sequence[int]) -> list[t
     adapter.model.prepare(dataset.names, dataset.source.names)
     if adapter.model.module is not None:
         adapter.model.module.eval()
-    spans = [range(place, place + 1) for place in places]
+    spans, step = [range(place, place + 1) for place in places], plain_step(adapter.model)
     return [
-        (int(images.index[0]), reconstruct(adapter.model, images, Memo(), device="cpu", batch_size=16, seed=0))
+        (int(images.index[0]), reconstruct(adapter.model, images, step, Settings("cpu", 16), Memo()))
         for images in dataset.batches(1, lambda _: spans)
     ]
 

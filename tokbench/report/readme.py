@@ -19,8 +19,9 @@ from tokbench.protocol import TOKBENCH
 from tokbench.pruning.facts import load_all
 from tokbench.pruning.table import groups as reduced_groups
 from tokbench.pruning.table import shared
-from tokbench.reconstruction import reconstruct
+from tokbench.reconstruction import Settings, reconstruct
 from tokbench.result import Result
+from tokbench.steps import plain_step
 from tokbench.tokenizer import Generator
 from tokbench.training import trainees
 
@@ -43,7 +44,7 @@ def sheet(root: Path, target: Path) -> None:
             continue
         if isinstance(adapter.model, Generator):
             continue
-        batch = reconstruct(adapter.model, chosen, Memo(), device="cpu", batch_size=COUNT, seed=0)
+        batch = reconstruct(adapter.model, chosen, plain_step(adapter.model), Settings("cpu", COUNT), Memo())
         assert batch.tokens is not None
         bits = float(batch.tokens.bits.mean())
         rows.append((bits, f"{name}\n{bits:,.0f} bits", batch.rounded("image")))

@@ -1,0 +1,96 @@
+"""Precision probe: how much a reduced precision of its network changes a metric, measured on the first images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from tokbench.batch import Batch
+from tokbench.bootstrap import Interval
+from tokbench.errors import CannotMeasure
+from tokbench.features import References
+from tokbench.halves import Halves
+from tokbench.metrics.metric import Metric
+from tokbench.result_warning import ResultWarning
+from tokbench.rows import Rows
+from tokbench.spread import Spread
+from tokbench.stream import UNIT
+
+PROBED = 1
+"""Units of images, at the start, on which both precisions are computed."""
+
+
+class PrecisionProbe(Metric):
+    """A metric in a reduced precision, and the same metric twice more for the first images (and references) alone: in
+    float32 and in that precision. The provenance of its numbers records both values.
+
+    probes: the two metrics by precision. shared: whether they may read the references' features that the whole run
+    shares; those of samples are compared with the first references alone.
+    """
+
+    def __init__(self, metric: Metric, probes: dict[str, Metric], shared: bool) -> None:
+        super().__init__()
+        self.metric, self._probes, self._shared = metric, probes, shared
+        self.rows = metric.rows
+
+    def stores(self) -> dict[str, Rows]:
+        return self.metric.stores() | {precision: probe.rows for precision, probe in self._probes.items()}
+
+    def stores_of(self, unit: int) -> list[str]:
+        return [*self.metric.stores_of(unit), *(self._probes if unit < PROBED else ())]
+
+    def measure(self, batch: Batch) -> dict[str, np.ndarray]:
+        return self.metric.measure(batch)
+
+    def update(self, batch: Batch) -> None:
+        self.metric.update(batch)
+        self._each(batch, lambda probe: probe.update(batch))
+
+    def look(self, batch: Batch) -> None:
+        self.metric.look(batch)
+        self._each(batch, lambda probe: probe.look(batch))
+
+    def attach(self, references: References) -> None:
+        self.metric.attach(references)
+        for probe in self._probes.values() if self._shared else ():
+            probe.attach(references)
+
+    def needs(self, references: References, index: np.ndarray, digests: Sequence[str]) -> bool:
+        probed = self._probes.values() if int(index[0]) < PROBED * UNIT else ()
+        return any(metric.needs(references, index, digests) for metric in (self.metric, *probed))
+
+    def compute(self) -> dict[str, float]:
+        return self.metric.compute()
+
+    def per_image(self) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
+        return self.metric.per_image()
+
+    def intervals(self, seed: int) -> dict[str, Interval]:
+        return self.metric.intervals(seed)
+
+    def replicates(self, halves: Halves) -> dict[str, Spread]:
+        return self.metric.replicates(halves)
+
+    def warnings(self) -> list[ResultWarning]:
+        return self.metric.warnings()
+
+    def provenance(self) -> dict[str, str]:
+        return self.metric.provenance() | self._effect()
+
+    def _each(self, batch: Batch, do: Callable[[Metric], None]) -> None:
+        if int(batch.index[-1]) >= PROBED * UNIT:
+            return
+        for precision in list(self._probes):
+            try:
+                do(self._probes[precision])
+            except CannotMeasure:
+                del self._probes[precision]
+
+    def _effect(self) -> dict[str, str]:
+        pair = list(self._probes.items())
+        if len(pair) < 2 or not all(len(probe.rows) for _, probe in pair):
+            return {}
+        values = {precision: next(iter(probe.compute().values())) for precision, probe in pair}
+        text = ", ".join(f"{value:.6g} in {precision}" for precision, value in values.items())
+        return {"effect of the precision": f"{text}, on the first {len(pair[0][1].rows)} images"}
