@@ -261,7 +261,7 @@ def _load_variant(name: str, asked: str, toml: Path, device: str, allow_download
     for below, theirs in sorted(variant.built_on.items()):
         code.update(f"{below} {theirs}".encode())
     weights = {found.source.file: found.sha256 for found in variant.found.values()}
-    if in_part := loading.left_out(model):
+    if in_part := loading.left_out():
         _LOG.warning("%s: its weights fit only in part, and its results say so: %s", name, described(in_part))
     folders = (toml.parent, *(folder for part in parts for folder in part.folders))
     used = _used(variant, module, model, sys.modules.keys() - before, parts, folders)
