@@ -26,6 +26,9 @@ _READINGS = "readings."
 _REPLICATES = (Replicates.kind, *KINDS)
 """Before the names of those arrays beside a result that are no per-image values (the kinds of replicates and a dot)."""
 
+EFFECT = "effect of the precision"
+"""The fact of a number that tells by how much a reduced precision moved it: measured values, other in every result."""
+
 FOUND = "batch size for "
 """How those facts of a number begin that its measurement found out and nobody set."""
 
@@ -156,7 +159,7 @@ def settings(result: Result, number: str) -> dict[str, str]:
     """How a number was made (network, layer, weights, device), without what its measurement found out by itself: two
     numbers are of one kind where these agree."""
     made = result.provenance.get("metrics", {}).get(number, {})
-    return {key: value for key, value in made.items() if not key.startswith(FOUND)}
+    return {key: value for key, value in made.items() if not key.startswith((FOUND, EFFECT))}
 
 
 def failure(adapter: str, dataset: str, task: str, error: str, bad: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
