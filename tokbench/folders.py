@@ -16,7 +16,7 @@ from pathlib import Path
 from tokbench import archives, arrays, parquet
 from tokbench.errors import BadImage, DataError
 from tokbench.image import MAGIC_BYTES, refuse_large, size_of
-from tokbench.source import Source, is_hidden, is_image, is_left_out, readable
+from tokbench.source import CLASSES_FILE, MAX_CLASSES_BYTES, Source, is_hidden, is_image, is_left_out, readable
 
 _LEAVES = "a link that leaves the dataset's folder, which is not followed; give --follow-links where you trust it"
 
@@ -177,6 +177,7 @@ class Folder(Source):
         self._files = [(file, reason) for _, file, reason in found.images]
         self.names = [name for name, _, _ in found.images]
         self.passed = found.passed
+        self._root = found.root
 
     def read(self, position: int) -> bytes:
         file = self._file(position)
@@ -196,6 +197,9 @@ class Folder(Source):
         except (OSError, BadImage):  # some headers lie deeper than 64 KiB
             return super().size(position)
 
+    def class_list(self, folder: str) -> bytes | None:
+        return read_class_list(self._root / folder / CLASSES_FILE)
+
     def _file(self, position: int) -> Path:
         file, reason = self._files[self._at(position)]
         if reason:
@@ -205,6 +209,18 @@ class Folder(Source):
     def _unreadable(self, position: int, error: OSError) -> BadImage:
         remedy = "it was there when the run began" if isinstance(error, FileNotFoundError) else "check its permissions"
         return BadImage(f"{self.names[position]}: cannot be read ({error.strerror}); {remedy}")
+
+
+def read_class_list(file: Path) -> bytes | None:
+    """The bytes of a `classes.txt`; None where there is no such file. Raises DataError where it cannot be read."""
+    try:
+        if not file.is_file():
+            return None
+        if file.stat().st_size > MAX_CLASSES_BYTES:
+            raise DataError(f"{file} holds more than {MAX_CLASSES_BYTES:,} bytes, which is no list of classes")
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror})") from error
 
 
 def _bytes_of(file: Path) -> int:

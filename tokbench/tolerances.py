@@ -93,7 +93,7 @@ def tolerance_of(number: str, tolerances: Mapping[str, Tolerance] = TOLERANCES) 
     """That of the number itself where there is one, else of `rfid` for `rfid_infinity` and `pfid`, of `codebook_usage`
     for `codebook_usage.sem`; None for others."""
     base = number.partition(".")[0]
-    names = (base, base.removesuffix(INFINITY), plain(number))
+    names = (base, base.removesuffix(INFINITY), plain(number) or base)
     return next((tolerances[name] for name in names if name in tolerances), None)
 
 
