@@ -88,7 +88,7 @@ def skipped_lines(skipped: Sequence[Skipped]) -> list[str]:
         by_reason.setdefault((skip.kind, skip.what, skip.reason), []).append(f"{skip.adapter}/{skip.group}")
     return [
         f"not compared: {'' if kind == 'absent' else kind.upper() + ' '}{'' if what == 'all' else what + ' of '}"
-        f"{', '.join(names)}: {reason}"
+        f"{', '.join(names)}: {' '.join(reason.splitlines())}"
         for (kind, what, reason), names in by_reason.items()
     ]
 
