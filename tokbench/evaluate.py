@@ -16,7 +16,7 @@ import torch
 import tokbench
 from tokbench.batch import Batch, Memo
 from tokbench.dataset import UNIT, Dataset, Images, Reader, whole_units
-from tokbench.errors import DataError
+from tokbench.errors import DataError, MissingWeights
 from tokbench.features import References
 from tokbench.fit import fit
 from tokbench.halves import Halves
@@ -347,6 +347,7 @@ def _result(run: Run, stream: Dataset | Slots, told: dict[str, Any], done: Calla
         warnings=numbers.warnings + ([few] if few else []),
         notes={name: str(error) for name, error in run.skipped.items()},
         computed=frozenset(run.metrics) - frozenset(run.skipped),
+        lacking=frozenset(name for name, error in run.skipped.items() if isinstance(error, MissingWeights)),
         journal=run.journal,
     )
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from tokbench.code_identity import ADAPTER, CodeIdentity, identify, modules_of
-from tokbench.errors import AdapterError, TokbenchError, UsageError
+from tokbench.errors import AdapterError, NoAdapter, TokbenchError, UsageError
 from tokbench.variant import Variant
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def load_adapter(asked: str, device: str = "cpu", root: Path | None = None, allo
 
     A folder whose Python files changed since this process imported them is imported again. Other modules are not: their
     earlier code goes on running, the hashes in results are of that code, and a warning says so.
-    Raises UsageError where there is none, AdapterError (or MissingWeights) where it cannot be loaded.
+    Raises NoAdapter where there is none, AdapterError (or MissingWeights) where it cannot be loaded.
     """
     loaded = _load(asked, device, root, allow_download)
     if (around := _PARTS.get()) is not None:
@@ -167,7 +167,7 @@ def _load(asked: str, device: str, root: Path | None, allow_download: bool) -> L
         return _load_variant(name, asked, toml, device, allow_download)
     near = difflib.get_close_matches(asked, [*files, *BUILTIN], 1)
     hint = f"did you mean '{near[0]}'? " if near else ""
-    raise UsageError(f"no adapter '{asked}'; {hint}run 'tokbench list adapters' to see them")
+    raise NoAdapter(f"no adapter '{asked}'; {hint}run 'tokbench list adapters' to see them")
 
 
 def load_adapters(
@@ -194,13 +194,13 @@ def load_adapters(
 def _at_path(path: Path) -> tuple[str, Path]:
     folder = path if path.is_dir() else path.parent
     if not (folder / "adapter.py").is_file():
-        raise UsageError(f"{path} is not an adapter folder: it has no adapter.py (copy adapters/toy to start one)")
+        raise NoAdapter(f"{path} is not an adapter folder: it has no adapter.py (copy adapters/toy to start one)")
     variants = _variants(folder)
     if path.is_file():
         variants = {name: toml for name, toml in variants.items() if toml.resolve() == path.resolve()}
     if len(variants) != 1:
         listed = ", ".join(str(toml) for toml in variants.values()) or "none"
-        raise UsageError(f"{path} has not one but {len(variants)} variant files ({listed}); name one of them")
+        raise NoAdapter(f"{path} has not one but {len(variants)} variant files ({listed}); name one of them")
     return next(iter(variants.items()))
 
 

@@ -26,6 +26,9 @@ _READINGS = "readings."
 _REPLICATES = (Replicates.kind, *KINDS)
 """Before the names of those arrays beside a result that are no per-image values (the kinds of replicates and a dot)."""
 
+EFFECT = "effect of the precision"
+"""The fact of a number that tells by how much a reduced precision moved it: measured values, other in every result."""
+
 FOUND = "batch size for "
 """How those facts of a number begin that its measurement found out and nobody set."""
 
@@ -45,8 +48,9 @@ class Result:
     where the number has none. per_image: number -> values (n,). replicates: of numbers that are no means over images.
     readings: by kind (words, faces), the images' names and what was read in each. warnings: why numbers may not mean
     what they seem to. skipped: metric -> reason. error: what stopped the adapter, None where nothing did. notes: the
-    reasons in full, with the paths of this machine; computed: metrics that gave numbers; journal: what is kept of the
-    run until the result is saved. These three are never written.
+    reasons in full, with the paths of this machine; computed: metrics that gave numbers; lacking: metrics whose weights
+    or packages are not on this machine; journal: what is kept of the run until the result is saved. These four are
+    never written.
     """
 
     adapter: str
@@ -64,6 +68,7 @@ class Result:
     warnings: list[ResultWarning] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict, repr=False)
     computed: frozenset[str] = frozenset()
+    lacking: frozenset[str] = frozenset()
     journal: Kept | None = field(default=None, repr=False)
 
     @property
@@ -121,9 +126,7 @@ class Result:
                 replaced = f"it was made with other {', '.join(unlike)}{gone}"
         joined = self if earlier is None or replaced else _join(earlier, self)
         beside = target.with_suffix(".npz")
-        arrays = joined.per_image | {
-            f"{made.kind}.{name}": made.as_array() for name, made in joined.replicates.items()
-        }
+        arrays = joined.per_image | {f"{made.kind}.{name}": made.as_array() for name, made in joined.replicates.items()}
         arrays |= {_READINGS + kind: _encoded(own) for kind, own in joined.readings.items()}
         if arrays:
             buffer = io.BytesIO()
@@ -156,7 +159,7 @@ def settings(result: Result, number: str) -> dict[str, str]:
     """How a number was made (network, layer, weights, device), without what its measurement found out by itself: two
     numbers are of one kind where these agree."""
     made = result.provenance.get("metrics", {}).get(number, {})
-    return {key: value for key, value in made.items() if not key.startswith(FOUND)}
+    return {key: value for key, value in made.items() if not key.startswith((FOUND, EFFECT))}
 
 
 def failure(adapter: str, dataset: str, task: str, error: str, bad: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:

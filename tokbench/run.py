@@ -30,6 +30,7 @@ from tokbench.plugins import Loaded
 from tokbench.protocol import Protocol
 from tokbench.provenance import describe_adapter
 from tokbench.readers import Networks
+from tokbench.result import EFFECT
 from tokbench.result_warning import ResultWarning
 from tokbench.rows import Rows
 from tokbench.slots import Turn
@@ -282,7 +283,7 @@ class Run:
             return {}
         values = {precision: next(iter(metric.compute().values())) for precision, metric in pair}
         told = ", ".join(f"{value:.6g} in {precision}" for precision, value in values.items())
-        return {"effect of the precision": f"{told}, on the first {len(pair[0][1].rows)} images"}
+        return {EFFECT: f"{told}, on the first {len(pair[0][1].rows)} images"}
 
     def fingerprint(self) -> str | None:
         """A hash of all images that were made elsewhere, in their order."""
