@@ -121,9 +121,7 @@ class Result:
                 replaced = f"it was made with other {', '.join(unlike)}{gone}"
         joined = self if earlier is None or replaced else _join(earlier, self)
         beside = target.with_suffix(".npz")
-        arrays = joined.per_image | {
-            f"{made.kind}.{name}": made.as_array() for name, made in joined.replicates.items()
-        }
+        arrays = joined.per_image | {f"{made.kind}.{name}": made.as_array() for name, made in joined.replicates.items()}
         arrays |= {_READINGS + kind: _encoded(own) for kind, own in joined.readings.items()}
         if arrays:
             buffer = io.BytesIO()
@@ -245,13 +243,11 @@ def _check_per_image(arrays: dict[str, np.ndarray], path: Path) -> None:
 
 
 def _replicates(kind: str, name: str, values: np.ndarray, path: Path) -> Spread:
-    if kind == Replicates.kind:
-        if values.ndim != 2 or not len(values) or len(values) % 2 or values.shape[1] not in (1, 2):
-            raise ResultError(f"{path}: '{name}' has the shape {values.shape}, not (halves, 1 or 2)")
-    elif values.ndim != 1 or len(values) < 2:
-        raise ResultError(f"{path}: '{name}' has the shape {values.shape}, not (replicates,), two or more")
     _check_values(name, values, path)
-    return Replicates.from_array(values) if kind == Replicates.kind else KINDS[kind](values)
+    try:
+        return Replicates.from_array(values) if kind == Replicates.kind else KINDS[kind].from_array(values)
+    except ValueError as shape:
+        raise ResultError(f"{path}: '{name}' has the shape {values.shape}, not {shape}") from shape
 
 
 def _check_values(name: str, values: np.ndarray, path: Path) -> None:

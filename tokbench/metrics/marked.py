@@ -192,6 +192,4 @@ class MarkedMetric(Metric):
                 for one in binned(measured, found.axis, three, *rest):
                     yield f"{own}{self._suffix}.{one.bin.name}", one
                 if end != RATIO:
-                    yield f"{own}{self._suffix}", mean_of_bins(
-                        measured, found.axis, three, seed, found.image, share
-                    )
+                    yield f"{own}{self._suffix}", mean_of_bins(measured, found.axis, three, seed, found.image, share)
