@@ -31,6 +31,10 @@ from tokbench.tokens import Tokens
 ROOT = Path(__file__).resolve().parent.parent
 COVERAGE = runpy.run_path(str(ROOT / "benchmarks" / "coverage.py"))
 KINDS = COVERAGE["kinds"]()
+PROVENANCE = {
+    "adapter": {"kind": "discrete"}, "protocol": {"name": "tokbench", "sha256": "p"}, "seed": 0, "device": "cpu",
+    "data": {"sha256": "d", "width": 8, "height": 8, "own_size": 8, "limit": None}, "precision": "float32",
+}  # fmt: skip
 
 
 def simulated(name: str, count: int, draws: int) -> dict[str, object]:
@@ -41,7 +45,8 @@ def simulated(name: str, count: int, draws: int) -> dict[str, object]:
     ("name", "count", "draws"),
     [
         ("psnr", 20, 300), ("lpips", 5, 300), ("inception_score", 100, 100), ("inception_score", 300, 100),
-        ("codebook", 20, 100), ("codebook", 100, 100), ("words_0.005", 20, 200), ("words_0.995", 100, 100),
+        ("codebook", 20, 100), ("codebook", 100, 100), ("codebook_whole", 28, 100), ("codebook_half", 20, 100),
+        ("codebook_rare_1", 20, 200), ("codebook_rare_5", 20, 100), ("words_0.005", 20, 200), ("words_0.995", 100, 100),
         ("top1_0.005", 100, 300), ("top1_0.995", 100, 300),
     ],
 )  # fmt: skip
@@ -50,7 +55,7 @@ def test_coverage_and_false_alarms(name: str, count: int, draws: int) -> None:
     error = math.sqrt(0.05 * 0.95 / draws)
     for one in simulated(name, count, draws).values():
         assert one.coverage >= 0.95 - 0.02 - 2.5 * error, one
-        assert np.isnan(one.alarms) or one.alarms <= 0.05 + 0.02 + 2.5 * error, one
+        assert math.isnan(one.alarms) or one.alarms <= 0.05 + 0.02 + 2.5 * error, one
 
 
 def score(count: int, protocol: object = TOKBENCH, seed: int = 0) -> InceptionScore:
@@ -203,7 +208,6 @@ def test_usage_without_singletons_reaches_to_entries_that_other_images_may_show(
 
 def test_codebooks_without_singletons_are_told_apart_only_beyond_chance(tmp_path: Path) -> None:
     """Also from their files. No entry stands in one image alone, so leaving out images shows nothing."""
-    data = {"sha256": "d", "width": 8, "height": 8, "own_size": 8, "limit": None}
     loaded = []
     for name, used in (("whole", 64), ("two_fewer", 62), ("half", 32), ("whole_otherwise", 64)):
         codes = torch.arange(256).reshape(16, 16) % used
@@ -211,10 +215,7 @@ def test_codebooks_without_singletons_are_told_apart_only_beyond_chance(tmp_path
             codes[0] = codes[1]
         made = COVERAGE["_result"](codebook_of(codes, 64), Halves("data", 16), 16)
         made.adapter = name
-        made.provenance |= {
-            "adapter": {"kind": "discrete"}, "protocol": {"name": "tokbench", "sha256": "p"}, "seed": 0,
-            "device": "cpu", "data": data, "precision": "float32",
-        }  # fmt: skip
+        made.provenance |= PROVENANCE
         loaded.append(load(made.save(tmp_path)[0]))
     whole, fewer, half, otherwise = loaded
     assert isinstance(whole.replicates["codebook_usage"], Distinct)
@@ -225,14 +226,17 @@ def test_codebooks_without_singletons_are_told_apart_only_beyond_chance(tmp_path
     assert difference("codebook_usage", whole, otherwise).verdict == "cannot tell"  # both use all, of other images
 
 
-def test_a_jackknife_of_usage_alone_is_no_error_bar() -> None:
-    """Results of earlier versions do not say what leaving out images does not show."""
+def test_a_jackknife_of_usage_is_no_error_bar(tmp_path: Path) -> None:
+    """Results of earlier versions keep no more of usage, which has no width where no entry is in one image alone."""
     made = COVERAGE["_result"](codebook_of(torch.arange(64).reshape(8, 8) % 16, 16), Halves("data", 8), 8)
-    made.replicates["codebook_usage"] = Jackknife(np.ones(8))
-    assert difference("codebook_usage", made, made).verdict == "same"
-    made.metrics["codebook_usage"]["value"] = 0.9
-    whole = COVERAGE["_result"](codebook_of(torch.arange(64).reshape(8, 8) % 16, 16), Halves("data", 8), 8)
-    assert difference("codebook_usage", made, whole).verdict == "no error bar"
+    made.provenance |= PROVENANCE
+    found = []
+    for adapter, usage in (("one", 1.0), ("other", 0.9)):
+        made.adapter, made.metrics["codebook_usage"]["value"] = adapter, usage
+        made.replicates["codebook_usage"] = Jackknife(np.full(8, usage))
+        found.append(load(made.save(tmp_path)[0]))
+        assert "perplexity" in found[-1].replicates
+    assert difference("codebook_usage", *found).verdict == "no error bar"
 
 
 def test_one_image_has_no_interval() -> None:
@@ -345,17 +349,14 @@ def test_groups_are_equal_random_and_follow_from_the_data() -> None:
 def test_replicates_of_every_kind_are_kept(tmp_path: Path) -> None:
     """And two results are compared from their files."""
     made = COVERAGE["_result"](score(300), Halves("data", 300), 300)
-    made.replicates["codebook_usage"] = Jackknife(np.array([0.1, 0.2, 0.3]))
-    made.provenance |= {
-        "adapter": {"kind": "discrete"}, "protocol": {"name": "tokbench", "sha256": "p"}, "seed": 0, "device": "cpu",
-        "data": {"sha256": "d", "width": 8, "height": 8, "own_size": 8, "limit": None}, "precision": "float32",
-    }  # fmt: skip
+    made.replicates["perplexity"] = Jackknife(np.array([0.1, 0.2, 0.3]))
+    made.provenance |= PROVENANCE
     path, _ = made.save(tmp_path)
     again = load(path)
     assert {name: type(one) for name, one in again.replicates.items()} == {
-        "inception_score": Splits, "codebook_usage": Jackknife,
+        "inception_score": Splits, "perplexity": Jackknife,
     }  # fmt: skip
-    np.testing.assert_array_equal(again.replicates["codebook_usage"].values, [0.1, 0.2, 0.3])
+    np.testing.assert_array_equal(again.replicates["perplexity"].values, [0.1, 0.2, 0.3])
     assert difference("inception_score", again, again).verdict == "same"
 
 

@@ -91,8 +91,8 @@ def binned(
     and those of a single image no interval.
     per (n,): instead of the mean, sum of `values` / sum of `per`: with distances and lengths a CER, with the same words
     of images that were only scaled a ratio to the ceiling. NaN where the latter is 0.
-    share: `values` lie in 0..1. Then an interval of two images or more reaches at least as far as the share may be from 0 (or 1) that so many
-    images do not contradict, and so has a width where all agree.
+    share: `values` lie in 0..1. Then an interval reaches at least as far as the share may be from 0 (or 1) that so many
+    images, two or more, do not contradict, and so has a width where all agree.
     """
     found = _Sums.of(values, axis, bins, groups, per)
     drawn = _draw(found.above, found.below, seed) if max(found.groups, default=0) >= FEW else None

@@ -26,6 +26,10 @@ _READINGS = "readings."
 _REPLICATES = (Replicates.kind, *KINDS)
 """Before the names of those arrays beside a result that are no per-image values (the kinds of replicates and a dot)."""
 
+_TOO_LITTLE = "jackknife.codebook_usage"
+"""What earlier versions kept of usage, alone or with a stream's name. It has no width where no entry is in one image
+alone, so it is left aside: such results have no paired interval of usage until they are measured again."""
+
 FOUND = "batch size for "
 """How those facts of a number begin that its measurement found out and nobody set."""
 
@@ -181,6 +185,9 @@ def load(path: Path) -> Result:
     replicates: dict[str, Spread] = {}
     for name in [name for name in arrays if "." in name and name.partition(".")[0] in _REPLICATES]:
         kind, _, number = name.partition(".")
+        if f"{name}.".startswith(f"{_TOO_LITTLE}."):
+            del arrays[name]
+            continue
         if number in replicates:
             raise ResultError(f"{beside}: '{number}' has replicates of two kinds; delete it and run again")
         replicates[number] = _replicates(kind, name, arrays.pop(name), beside)
