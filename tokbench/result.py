@@ -29,6 +29,10 @@ _REPLICATES = (Replicates.kind, *KINDS)
 EFFECT = "effect of the precision"
 """The fact of a number that tells by how much a reduced precision moved it: measured values, other in every result."""
 
+_TOO_LITTLE = "jackknife.codebook_usage"
+"""What earlier versions kept of usage, alone or with a stream's name. It has no width where no entry is in one image
+alone, so it is left aside: such results have no paired interval of usage until they are measured again."""
+
 FOUND = "batch size for "
 """How those facts of a number begin that its measurement found out and nobody set."""
 
@@ -186,6 +190,9 @@ def load(path: Path) -> Result:
     replicates: dict[str, Spread] = {}
     for name in [name for name in arrays if "." in name and name.partition(".")[0] in _REPLICATES]:
         kind, _, number = name.partition(".")
+        if f"{name}.".startswith(f"{_TOO_LITTLE}."):
+            del arrays[name]
+            continue
         if number in replicates:
             raise ResultError(f"{beside}: '{number}' has replicates of two kinds; delete it and run again")
         replicates[number] = _replicates(kind, name, arrays.pop(name), beside)
@@ -248,13 +255,11 @@ def _check_per_image(arrays: dict[str, np.ndarray], path: Path) -> None:
 
 
 def _replicates(kind: str, name: str, values: np.ndarray, path: Path) -> Spread:
-    if kind == Replicates.kind:
-        if values.ndim != 2 or not len(values) or len(values) % 2 or values.shape[1] not in (1, 2):
-            raise ResultError(f"{path}: '{name}' has the shape {values.shape}, not (halves, 1 or 2)")
-    elif values.ndim != 1 or len(values) < 2:
-        raise ResultError(f"{path}: '{name}' has the shape {values.shape}, not (replicates,), two or more")
     _check_values(name, values, path)
-    return Replicates.from_array(values) if kind == Replicates.kind else KINDS[kind](values)
+    try:
+        return Replicates.from_array(values) if kind == Replicates.kind else KINDS[kind].from_array(values)
+    except ValueError as shape:
+        raise ResultError(f"{path}: '{name}' has the shape {values.shape}, not {shape}") from shape
 
 
 def _check_values(name: str, values: np.ndarray, path: Path) -> None:
