@@ -26,6 +26,10 @@ FEWEST = 5
 """Values above 0 below which the logarithm of a mean has no interval: in a resample without them it is infinite."""
 
 
+_AT_ONCE = 1 << 18
+"""Values of resamples that are drawn at once."""
+
+
 @dataclass(frozen=True)
 class Interval:
     """A 95 % interval and the number of images behind it. NaN edges where there were none."""
@@ -128,18 +132,20 @@ def _of_log(columns: Sequence[np.ndarray], seed: int) -> tuple[float, float]:
     if count < 2 or min(int((column > 0).sum()) for column in columns) < FEWEST:
         return math.nan, math.nan
 
-    def measured(chosen: np.ndarray | slice) -> tuple[float, float]:
-        """The number and, by the delta method, its deviation; NaN where a mean is 0."""
-        some = [column[chosen] for column in columns]
-        means = [float(column.mean()) for column in some]
-        if not all(means):
-            return math.nan, math.nan
-        last, *before = (column / own for column, own in zip(reversed(some), reversed(means), strict=True))
-        deviation = float((last - before[0] if before else last).std(ddof=1)) / math.sqrt(count)
-        return math.log(means[-1]) - (math.log(means[0]) if before else 0.0), deviation
+    def measured(chosen: np.ndarray) -> np.ndarray:
+        """Of sets of images (k, n) the number and, by the delta method, its deviation, (2, k); NaN for a mean of 0."""
+        number, each = np.zeros(len(chosen)), np.zeros(chosen.shape)
+        for column in columns:
+            some = column[chosen]
+            means = some.mean(1, keepdims=True)
+            means[means == 0] = math.nan
+            number, each = np.log(means[:, 0]) - number, some / means - each
+        return np.stack([number, each.std(1, ddof=1) / math.sqrt(count)])
 
-    value, deviation = measured(slice(None))
-    drawn = np.array([measured(chosen) for chosen in _resamples(count, seed)])
+    (value,), (deviation,) = measured(np.arange(count)[None]).tolist()
+    rng, at_once = np.random.default_rng(seed), max(1, _AT_ONCE // count)
+    sizes = [min(at_once, RESAMPLES - start) for start in range(0, RESAMPLES, at_once)]
+    drawn = np.concatenate([measured(rng.integers(0, count, (size, count))) for size in sizes], axis=1).T
     usable = drawn[:, 1] > 0
     studentized = (drawn[usable, 0] - value) / drawn[usable, 1]
     low, high = np.quantile(studentized, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if usable.any() else (0.0, 0.0)
