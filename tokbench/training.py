@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from tokbench.code_identity import identify
 from tokbench.dataset import Dataset
 from tokbench.errors import AdapterError, DataError, MissingWeights, UsageError
 from tokbench.files import write_atomically
+from tokbench.folder_files import files_of
 from tokbench.nn.trainable import Fitted, Material, Trainable
 from tokbench.parts import weight_parts, write_weights
 from tokbench.plugins import (
@@ -26,7 +28,7 @@ from tokbench.plugins import (
     read_record,
     read_variant,
 )
-from tokbench.provenance import code_of, hash_module
+from tokbench.provenance import code_of, hash_module, identity_of
 from tokbench.state import load_strictly, read_state
 from tokbench.tokenizer import Reconstructor, Tokenizer
 from tokbench.train import Progress, Recipe, Trained, fingerprint, fit, train
@@ -137,9 +139,11 @@ def train_adapter(
     if not isinstance(made, Trainable | Fitted):
         raise AdapterError(f"{toml.parent / 'adapter.py'}: model(variant) must return a Trainable or a Fitted")
     here = Path(__file__).parent
-    used = [here / "train.py", here / "perturbation.py", *sorted(toml.parent.glob("*.py")), toml]
+    used = [here / "train.py", here / "perturbation.py", *sorted(toml.parent.rglob("*.py")), toml]
+    outside = identify([module.__name__, *variant.imported], made, covered=[toml.parent])
+    code = (code_of(here / "nn", *used), files_of(toml.parent), outside.modules, outside.packages)
     bases = [hash_module(base) for base in getattr(made, "bases", {}).values()]
-    told = fingerprint(code_of(here / "nn", *used), bases, recipe, data, device)
+    told = fingerprint(*code, bases, recipe, data, device)
     state = cache_dir() / "training" / f"{name}-{told}.pt"
     if isinstance(made, Fitted):
         record = fit(made, material, recipe, device)
@@ -180,7 +184,7 @@ def base_tokenizer(variant: Variant) -> Tokenizer:
 def part(variant: Variant, name: str) -> Reconstructor:
     """Another adapter, of which `variant` is made. Raises MissingWeights where it is not trained."""
     found = load_adapter(name, root=variant.folder.parent.parent)
-    variant.built_on[name] = found.model.code = found.code or ""
+    variant.built_on[name], found.model.identity = found.code or "", identity_of(found)
     return found.model
 
 
