@@ -17,9 +17,12 @@ from identity_cases import adapter, forget, measured, mended, network, write
 
 from tokbench.code_identity import identify
 from tokbench.installed import distributions
+from tokbench.nn.trainable import Material
 from tokbench.plugins import load_adapter
 from tokbench.provenance import describe_adapter, identity_of
 from tokbench.result import load
+from tokbench.training import part, train_adapter
+from tokbench.variant import Variant
 
 HELD = """
 import functools, importlib.util, os, sys, torch
@@ -187,6 +190,56 @@ def test_files_of_the_adapters_that_it_is_made_of_count(outside: Path, tmp_path:
     assert set(load_adapter(str(above)).files) == {"adapters/mine_below/config.json"}
 
 
+def test_tokens_kept_for_a_prior_are_of_the_code_outside_too(outside: Path, tmp_path: Path) -> None:
+    write(outside, {"outer.py": network()})
+    adapter(tmp_path, "from outer import Network as network", "", "mine_below")
+    found = []
+    for scale in (1.0, 0.9, 0.9):
+        write(outside, {"outer.py": network(scale)})
+        forget()
+        variant = Variant("mine", tmp_path / "adapters" / "mine", {})
+        found.append((part(variant, "mine_below").identity, variant.built_on["mine_below"]))
+    assert found[0][0] != found[1][0]
+    assert found[0][1] == found[1][1]  # committed results hold it
+    assert found[1] == found[2]
+
+
+TRAINED = """
+import outer
+from tokbench.nn.trainable import Trainable
+
+
+class Trained(Trainable):
+    def loss(self, batch, progress):
+        return {}
+
+
+def model(variant):
+    return Trained()
+"""
+
+
+@pytest.mark.parametrize("edited", ["outside/outer.py", "adapters/mine/below/part.py", "adapters/mine/config.json"])
+def test_an_interrupted_training_does_not_go_on_with_mended_code(edited, outside, tmp_path, monkeypatch) -> None:
+    write(outside, {"outer.py": ""})
+    folder = tmp_path / "adapters" / "mine"
+    write(folder, {"adapter.py": TRAINED, "default.toml": "[training]\n", "below/part.py": "", "config.json": "{}"})
+    states = []
+
+    def stopped(*args: object, state: Path, **options: object) -> None:
+        states.append(state)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tokbench.training.train", stopped)
+    material = Material(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+    for text in ("{}", "{}", "[1]"):
+        write(tmp_path, {edited: text})
+        forget()
+        with pytest.raises(KeyboardInterrupt):
+            train_adapter("mine", folder / "default.toml", material, "none", "cpu", {})
+    assert states[0] == states[1] != states[2]
+
+
 def test_namespaces_inside_namespaces_are_found(outside: Path, images: Path, networks, tmp_path: Path) -> None:
     """Imported inside a function alone, so that nothing of them is there when the adapter is loaded."""
     lazy = "def late():\n    import outer.below.deep.a\n    return outer.below.deep.a.NETWORK"
@@ -278,7 +331,7 @@ COMMIT, OTHER = "1" * 40, "2" * 40
         ({"url": "https://x/s.whl", "archive_info": {"hash": "sha256=a", "hashes": {"sha256": "a"}}}, "1.2 (sha256=a)"),
         ({"url": "https://x/s.whl", "archive_info": {"hashes": {"sha256": "a"}}}, "1.2 (a)"),
         ({"url": "file:///x", "dir_info": {"editable": True}}, "1.2"),
-        ([], "1.2"), ("x", "1.2"), ({"url": "u", "vcs_info": 3}, "1.2"),
+        ([1], "1.2"), ("x", "1.2"), ({"url": "u", "vcs_info": 3}, "1.2"),
     ],
 )  # fmt: skip
 def test_the_commit_belongs_to_the_version(direct, version: str, outside: Path, tmp_path: Path, monkeypatch) -> None:
@@ -311,3 +364,26 @@ def test_a_copy_of_an_installed_package_elsewhere_is_hashed(outside: Path, tmp_p
     monkeypatch.syspath_prepend(tmp_path / "site-packages")
     monkeypatch.syspath_prepend(tmp_path / "backup" / "site-packages")
     assert set(identify(["side"]).modules) == {"side"}
+
+
+ODD = """
+class Proxy:
+    def __getattribute__(self, name):
+        raise RuntimeError("outside of its context")
+
+
+class Slots:
+    __slots__ = ("empty", "made")
+
+    def __init__(self):
+        self.made = by_path()
+"""
+
+
+def test_objects_are_looked_at_without_running_their_code(outside: Path, tmp_path: Path) -> None:
+    """A library's lazy objects answer nothing outside the place that they are for."""
+    write(outside, {"outer.py": network()})
+    imports = HELD.replace("USE", "latents") + ODD
+    used = load_adapter(str(adapter(tmp_path, imports, "network = lambda: Held([Proxy(), Slots()])"))).used
+    assert used is not None
+    assert set(used.modules) == {"made_up"}

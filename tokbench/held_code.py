@@ -70,21 +70,21 @@ class Walk:
             step = self._waiting.popleft()
             if type(step.held) in _PLAIN or id(step.held) in self._seen or len(self._seen) >= OBJECTS:
                 continue
-            if not isinstance(step.held, type):
+            if not _is(step.held, type):
                 self._seen[id(step.held)] = step.held
             self._look(step)
 
     def _look(self, step: _Step) -> None:
         held, inside = step.held, list[Any]()
-        if isinstance(held, ModuleType):
+        if _is(held, ModuleType):
             self._note(vars(held), None, step.packages)
-        elif isinstance(held, type):
+        elif _is(held, type):
             self._class(held, step)
-        elif isinstance(held, _FUNCTIONS):
+        elif _is(held, *_FUNCTIONS):
             for function in _functions(held):
                 self._note(function.__globals__, function, step.packages)
                 inside += _inside(function)
-        elif isinstance(held, MethodType):
+        elif _is(held, MethodType):
             inside = [held.__func__, held.__self__]
         else:
             network = _is_network(held)
@@ -156,9 +156,14 @@ def networks_of(model: Any) -> list[Any]:
     return [one for one in walk.networks if id(one) not in inside | below]
 
 
+def _is(held: Any, *kinds: type) -> bool:
+    """`isinstance` that asks the object nothing: proxies answer with code of their own."""
+    return issubclass(type(held), kinds)
+
+
 def _is_network(held: Any) -> bool:
     torch = sys.modules.get("torch")
-    return torch is not None and issubclass(type(held), torch.nn.Module)
+    return torch is not None and _is(held, torch.nn.Module)
 
 
 def _parts(network: Any) -> list[Any]:
@@ -218,15 +223,15 @@ def _attributes(held: Any) -> list[Any]:
 
 def _elements(held: Any) -> list[Any]:
     """What a container, a partial function or a variable of an enclosing function holds."""
-    if isinstance(held, dict):
+    if _is(held, dict):
         return [*islice(dict.keys(held), ELEMENTS), *islice(dict.values(held), ELEMENTS)]
     kinds: tuple[Any, ...] = (list, tuple, set, frozenset, deque)
     for kind in kinds:
-        if isinstance(held, kind):
+        if _is(held, kind):
             return list(islice(kind.__iter__(held), ELEMENTS))
-    if isinstance(held, partial):
+    if _is(held, partial):
         return [held.func, *held.args, *held.keywords.values()]
-    if isinstance(held, CellType):
+    if _is(held, CellType):
         with suppress(ValueError):  # not filled yet
             return [held.cell_contents]
     return []

@@ -260,7 +260,7 @@ def _load_variant(name: str, asked: str, toml: Path, device: str, allow_download
         _PARTS.reset(token)
     if model.spec.name != name:
         raise AdapterError(f"{module.__file__}: the spec is named '{model.spec.name}', not '{name}'")
-    imported = _IMPORTED[sys.modules[module.__name__.partition(".")[0]]]
+    imported = imported_folder(module)
     code = imported.code.copy()
     code.update(toml.relative_to(toml.parent).as_posix().encode() + toml.read_bytes())
     for below, theirs in sorted(variant.built_on.items()):
@@ -322,7 +322,7 @@ def _import_folder(folder: Path) -> ModuleType:
     code, sources = hashlib.sha256(), sorted(folder.rglob("*.py"))
     for path in sources:
         code.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
-    found = _Folder(code, files_of(folder))
+    found = Folder(code, files_of(folder))
     loaded = sys.modules.get(name)
     if loaded is not None:
         before = _IMPORTED.setdefault(loaded, found)
@@ -339,15 +339,20 @@ def _import_folder(folder: Path) -> ModuleType:
     return module
 
 
-class _Folder(NamedTuple):
+class Folder(NamedTuple):
     """sha256 over the Python files of an adapter folder, and the hashes of its other files that count."""
 
     code: Any
     files: dict[str, str]
 
 
-_IMPORTED: WeakKeyDictionary[ModuleType, _Folder] = WeakKeyDictionary()
+_IMPORTED: WeakKeyDictionary[ModuleType, Folder] = WeakKeyDictionary()
 """Each adapter folder as it was when it was imported."""
+
+
+def imported_folder(module: ModuleType) -> Folder:
+    """The adapter folder that a module belongs to, as it was when it was imported."""
+    return _IMPORTED[sys.modules[module.__name__.partition(".")[0]]]
 
 
 def _forget(package: str, sources: Sequence[Path]) -> None:

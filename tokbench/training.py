@@ -16,12 +16,12 @@ from tokbench.code_identity import identify
 from tokbench.dataset import Dataset
 from tokbench.errors import AdapterError, DataError, MissingWeights, UsageError
 from tokbench.files import write_atomically
-from tokbench.folder_files import files_of
 from tokbench.nn.trainable import Fitted, Material, Trainable
 from tokbench.parts import weight_parts, write_weights
 from tokbench.plugins import (
     adapter_files,
     guarded,
+    imported_folder,
     load_adapter,
     network_files,
     open_variant,
@@ -138,10 +138,10 @@ def train_adapter(
     made = guarded(name, lambda: module.model(variant))
     if not isinstance(made, Trainable | Fitted):
         raise AdapterError(f"{toml.parent / 'adapter.py'}: model(variant) must return a Trainable or a Fitted")
-    here = Path(__file__).parent
-    used = [here / "train.py", here / "perturbation.py", *sorted(toml.parent.rglob("*.py")), toml]
+    here, own = Path(__file__).parent, imported_folder(module)
     outside = identify([module.__name__, *variant.imported], made, covered=[toml.parent])
-    code = (code_of(here / "nn", *used), files_of(toml.parent), outside.modules, outside.packages)
+    ours = code_of(here / "nn", here / "train.py", here / "perturbation.py")
+    code = (ours, own.code.hexdigest(), own.files, toml.read_bytes(), outside.modules, outside.packages)
     bases = [hash_module(base) for base in getattr(made, "bases", {}).values()]
     told = fingerprint(*code, bases, recipe, data, device)
     state = cache_dir() / "training" / f"{name}-{told}.pt"
