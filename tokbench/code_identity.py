@@ -248,7 +248,8 @@ def _below(name: str, folders: list[str]) -> ModuleSpec | None:
 def _tree(folder: str) -> Iterator[str]:
     """The code in a package's folder. Folders without code hold data, often a lot, and are not looked into."""
     for place, below, names in os.walk(folder):
-        code = [name for name in names if name.endswith(_SUFFIXES) and name.removesuffix("c") not in {*names} - {name}]
+        code = [name for name in names if name.endswith(_SUFFIXES)]
+        code = [name for name in code if not (name.endswith(".pyc") and name[:-1] in code)]
         below[:] = [name for name in below if name.isidentifier() and name != "__pycache__"] if code else []
         yield from (os.path.join(place, name) for name in code)
 
