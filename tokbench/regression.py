@@ -252,6 +252,11 @@ def _compare(
         ours, theirs = (result.provenance["adapter"].get(key) for result in (committed, made))
         if ours != theirs:
             return skip("all", "the tokenizer's weights are not those of the committed result", "refused")
+    for key in ("config_sha256", "other_parameters_sha256"):  # earlier results do not say them
+        ours, theirs = (result.provenance["adapter"].get(key) for result in (committed, made))
+        if ours not in (None, theirs):
+            what = "configuration" if key == "config_sha256" else "weights outside its module"
+            return skip("all", f"the tokenizer's {what} is not that of the committed result", "refused")
     before, now = (result.provenance["data"]["sha256"] for result in (committed, made))
     if not limited and before != now:
         bad = [(image["name"], image["reason"]) for image in made.bad_images]
