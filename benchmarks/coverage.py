@@ -25,7 +25,7 @@ import torch
 
 from tokbench.batch import Batch
 from tokbench.bins import Bin, binned
-from tokbench.bootstrap import bootstrap_pairs, mean, share_interval
+from tokbench.bootstrap import DERIVED, bootstrap_pairs, mean, share_interval
 from tokbench.compare import difference
 from tokbench.halves import Halves
 from tokbench.metric_set import Numbers
@@ -35,6 +35,8 @@ from tokbench.metrics.inception_score import InceptionScore
 from tokbench.metrics.kid import KID
 from tokbench.metrics.metric import Metric, PerImageMetric
 from tokbench.metrics.precision_recall import PrecisionRecall
+from tokbench.metrics.psnr import PSNR
+from tokbench.protocol import load_protocol
 from tokbench.readers.network import Network
 from tokbench.result import Result
 from tokbench.tokens import Tokens
@@ -131,6 +133,30 @@ def means() -> Iterator[tuple[str, Kind]]:
         yield number, Kind(kind, (5, 20, 49, 50, 200, 1000), draw, {number: float(both.mean())})
 
 
+SPREAD, APART = 0.9, 0.45
+"""Of the logarithm of an image's squared error: by the image, and by the codec on the same image."""
+
+
+def of_errors(share: float) -> float:
+    """The PSNR of the mean of all squared errors, of which a share is above 0."""
+    return DERIVED["psnr"].of(100 * share * float(np.exp((SPREAD**2 + APART**2) / 2)))
+
+
+def pooled(share: float) -> Draw:
+    """Squared errors with a lognormal law, as of photos, and images that both codecs keep exactly."""
+
+    def draw(rng: np.random.Generator, count: int) -> dict[str, Drawn]:
+        errors = 100 * rng.lognormal(0, SPREAD, count) * (rng.random(count) < share)
+        metrics = []
+        for _ in range(2):
+            metric = PSNR(load_protocol("vtbench"))
+            metric.rows.add(np.arange(count), {"mse": errors * rng.lognormal(0, APART, count)})
+            metrics.append(metric)
+        return {"psnr": found["psnr"]} if (found := pair(*metrics, rng, count)) else {}
+
+    return draw
+
+
 def inception_score(rng: np.random.Generator, count: int) -> dict[str, Drawn]:
     """50 classes, of which an image shows one more or less clearly; both codecs see the same images."""
     classes = rng.integers(0, 50, count)
@@ -146,23 +172,49 @@ def inception_score(rng: np.random.Generator, count: int) -> dict[str, Drawn]:
 
 TOPICS, CODES, TOKENS = 12, 1024, 64
 
+Law = Callable[[int], np.ndarray]
+"""The probabilities of a token's codes where N images are drawn, (topics, codes)."""
 
-def codebook(rng: np.random.Generator, count: int) -> dict[str, Drawn]:
-    """64 codes of 1,024 an image. An image is of one of twelve topics, each with a Zipf law of its own over the codes;
-    both codecs see the same topics."""
+
+def topics(count: int) -> np.ndarray:
+    """Twelve topics, each with a Zipf law of its own over 1,024 codes."""
     laws = np.random.default_rng(7)
     frequency = 1 / np.arange(1, CODES + 1)
-    topics = np.stack([laws.permutation(frequency) for _ in range(TOPICS)])
-    steps = (topics / topics.sum(1, keepdims=True)).cumsum(1)
-    topic, metrics = rng.integers(0, TOPICS, count), []
-    for _ in range(2):
-        uniform = rng.random((count, TOKENS))
-        codes = np.stack([np.searchsorted(steps[one], row) for one, row in zip(topic, uniform, strict=True)])
-        metric = Codebook()
-        tokens = Tokens.of_indices(torch.from_numpy(codes.clip(0, CODES - 1)), CODES)
-        metric.update(Batch(torch.arange(count), tokens=tokens))
-        metrics.append(metric)
-    return pair(*metrics, rng, count)
+    return np.stack([laws.permutation(frequency) for _ in range(TOPICS)])
+
+
+def uniform(used: int, unused: int = 0) -> Law:
+    """Codes that are alike, and others that never occur."""
+    return lambda count: np.concatenate([np.ones(used), np.zeros(unused)])[None]
+
+
+def rare(number: int, times: float) -> Law:
+    """Sixty-four codes that are alike and some rare ones, of which each is expected `times` times."""
+
+    def law(count: int) -> np.ndarray:
+        chance = times / (count * TOKENS)
+        return np.concatenate([np.full(64, (1 - number * chance) / 64), np.full(number, chance)])[None]
+
+    return law
+
+
+def codebook(law: Law) -> Draw:
+    """64 codes an image, which is of one topic; both codecs see the same topics."""
+
+    def draw(rng: np.random.Generator, count: int) -> dict[str, Drawn]:
+        laws = law(count)
+        steps, size = (laws / laws.sum(1, keepdims=True)).cumsum(1), laws.shape[1]
+        topic, metrics = rng.integers(0, len(laws), count), []
+        for _ in range(2):
+            chosen = rng.random((count, TOKENS))
+            codes = np.stack([np.searchsorted(steps[one], row) for one, row in zip(topic, chosen, strict=True)])
+            metric = Codebook()
+            tokens = Tokens.of_indices(torch.from_numpy(codes.clip(0, size - 1)), size)
+            metric.update(Batch(torch.arange(count), tokens=tokens))
+            metrics.append(metric)
+        return pair(*metrics, rng, count)
+
+    return draw
 
 
 DIMENSION = 16
@@ -212,12 +264,21 @@ def top1(share: float) -> Draw:
 
 def kinds() -> dict[str, Kind]:
     """Every kind of interval by a short name."""
-    halves = "complementary halves"
+    halves, jackknife = "complementary halves", "jackknife over images"
     made = dict(means())
     made["inception_score"] = Kind(
         "t over splits; below 200 images a jackknife over 25 groups", (100, 300, 1000), inception_score
     )
-    made["codebook"] = Kind("jackknife over images", (20, 100, 500), codebook)
+    made["codebook"] = Kind(jackknife, (20, 100, 500), codebook(topics))
+    made["codebook_whole"] = Kind(f"{jackknife}; 256 codes, all alike", (20, 28), codebook(uniform(256)))
+    made["codebook_half"] = Kind(f"{jackknife}; 256 codes alike, 256 unused", (20, 28), codebook(uniform(256, 256)))
+    for number in (1, 5):
+        how = f"{jackknife}; 64 codes and {number} expected once"
+        made[f"codebook_rare_{number}"] = Kind(how, (20, 100), codebook(rare(number, 1.0)))
+    for share in (1.0, 0.1):
+        how = f"t and studentized bootstrap of the logarithm; {100 - 100 * share:.0f} % exact"
+        counts = (10, 50, 200) if share == 1 else (200,)
+        made[f"pooled_{share:g}"] = Kind(how, counts, pooled(share), {"psnr": of_errors(share)})
     made["fid"] = Kind(halves, (100, 400), distances(Frechet, True, "rfid_768"))
     made["fid_unpaired"] = Kind(halves, (100, 400), distances(Frechet, False, "gfid_768"))
     made["kid"] = Kind(halves, (100,), distances(KID, True, "kid_768"))
@@ -255,11 +316,16 @@ def simulate(name: str, kind: Kind, count: int, draws: int) -> list[Found]:
         truth = values.mean() if kind.truth is None else kind.truth[number]
         low, high = (np.array([getattr(one, end) for one in own]) for end in ("low", "high"))
         alarms = [one.alarm for one in own if one.alarm is not None]
-        ideal = 2 * 1.96 * values.std(ddof=1)
+        ideal = 2 * 1.96 * float(values.std(ddof=1)) or float("nan")
         made.append(
             Found(
-                number, kind.how, count, len(own), float(((low <= truth) & (truth <= high)).mean()),
-                float((high - low).mean() / ideal), float(np.mean(alarms)) if alarms else float("nan"),
+                number,
+                kind.how,
+                count,
+                len(own),
+                float(((low <= truth) & (truth <= high)).mean()),
+                float((high - low).mean() / ideal),
+                float(np.mean(alarms)) if alarms else float("nan"),
             )
         )
     return made
@@ -271,8 +337,9 @@ def table(found: Sequence[Found]) -> str:
 
     def line(one: Found) -> str:
         alarms = "-" if np.isnan(one.alarms) else f"{100 * one.alarms:.0f} %"
+        width = "-" if np.isnan(one.width) else f"{one.width:.2f}"
         cells = (f"`{one.number}`", one.how, f"{one.count:,}", f"{one.draws:,}", f"{100 * one.coverage:.0f} %")
-        return f"| {' | '.join((*cells, f'{one.width:.2f}', alarms))} |\n"
+        return f"| {' | '.join((*cells, width, alarms))} |\n"
 
     return head + "".join(map(line, found))
 

@@ -56,7 +56,7 @@ def with_protocols(text: str) -> str:
         told = [", ".join(differ), ", ".join(published), sources]
         rows.append([f"`{name}`", protocol.sha256[:8], *(text or "-" for text in told)])
     head = ["protocol", "hash", "differs from the default in", "its authors use", "read from"]
-    made = leaderboard.table(head, rows, left=range(5))
+    made = leaderboard.table(head, rows, left=range(5), markup=True)
     return PROTOCOLS.sub(lambda _: f"<!-- protocols -->\n{made}<!-- /protocols -->", text)
 
 

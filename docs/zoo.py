@@ -53,7 +53,7 @@ def trainings(told: dict[str, dict[str, Any]]) -> str:
             [f"`{name}`", record["device"], f"{record['seconds']:,.0f}", f"{record['images']:,}", steps,
              str(record["seed"]), ", ".join(terms) or "-"]
         )  # fmt: skip
-    return leaderboard.table(head, rows, left=(0, 1, 6))
+    return leaderboard.table(head, rows, left=(0, 1, 6), markup=True)
 
 
 def measured(results: Sequence[Result]) -> str:
@@ -78,7 +78,7 @@ def verdicts(found: Sequence[Finding]) -> str:
             [one.ablation.claim, f"`{one.ablation.twin}`", column.title + column.arrow, one.group, *shown, spread,
              f"{one.verdict} (one seed)"]
         )  # fmt: skip
-    return leaderboard.table(head, rows, left=(0, 1, 2, 3, 7))
+    return leaderboard.table(head, rows, left=(0, 1, 2, 3, 7), markup=True)
 
 
 def equal_bits(results: Sequence[Result]) -> str:
@@ -100,7 +100,7 @@ def equal_bits(results: Sequence[Result]) -> str:
         costs = (values["tokens_per_image"], nominal, entropy, order0, values["bpe_bits_per_image"])
         told = [f"{cost:,.0f}" for cost in costs] + [f"{values['bpe_tokens_per_image']:,.1f}", f"{values['psnr']:.2f}"]
         body.append([f"`{one.adapter}`", *told, f"{values['lpips']:.3f}", f"{values['fd_efficientnet']:,.1f}"])
-    return leaderboard.table(head, body)
+    return leaderboard.table(head, body, markup=True)
 
 
 def card(family: str, results: Sequence[Result], known: Sequence[Finding]) -> str:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import runpy
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -14,10 +15,11 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from identity_cases import forget
 from PIL import Image, ImageOps
 
 from tokbench.annotations import Annotations, Face, Word
-from tokbench.stream import Marked
+from tokbench.stream import UNIT, Marked
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("TOKBENCH_ROOT", str(ROOT))
@@ -346,3 +348,25 @@ def untrained():
         return LearnedTokenizer(kind, kinds[kind]().eval())
 
     return made
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder on the Python path, of which nothing stays imported."""
+    folder = tmp_path / "outside"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("OUTER", str(folder))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # files change within the second that bytecode goes by
+    forget()
+    yield folder
+    forget()
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of noise, of more than one unit."""
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for number in range(UNIT + 8):
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(folder / f"{number:02d}.png")
+    return folder

@@ -46,6 +46,10 @@ NOW = {"modules": {"mine": "1" * 64}, "packages": {"torch": "2.14.1", "timm": "1
         ({}, {"data": {"sha256": "e" * 64}, "protocol": {"sha256": "e" * 64}}, ["data", "protocol"]),
         ({}, {"seed": 1, "precision": "bfloat16"}, ["seed 0 -> 1", "precision float32 -> bfloat16"]),
         ({"adapter": {"unused_tensors": {"loss.": 1}, "source": "x"}}, {}, []),
+        ({}, {"adapter": {"files": {"a.json": "1"}}}, ["file a.json"]),  # earlier results did not look at any
+        ({"adapter": {"files": {"a.json": "1", "b": "2"}}}, {"adapter": {"files": {"b": "2"}}}, ["file a.json"]),
+        ({}, {"adapter": {"config_sha256": "1", "other_parameters_sha256": "2"}},
+         ["config_sha256", "other_parameters_sha256"]),
     ],
 )  # fmt: skip
 def test_what_two_results_were_made_with(before: dict, now: dict, said: list[str], tmp_path: Path) -> None:
@@ -71,6 +75,7 @@ def test_committed_results_join_what_is_measured_today(root: Path, tmp_path: Pat
     ("key", "value"),
     [
         ("modules", []), ("modules", {"a": 1}), ("packages", "torch"), ("packages", {"torch": None}),
+        ("files", ["a.json"]), ("files", {"a.json": 1}), ("config_sha256", 1), ("other_parameters_sha256", ["1"]),
         ("unused_tensors", {"loss.": -1}), ("unused_tensors", {"loss.": "1"}), ("unused_tensors", [1]),
         ("weights_in_part", {"missing": 1}), ("weights_in_part", {"missing": 1, "unexpected": 0, "first": [1]}),
         ("weights_in_part", {"missing": True, "unexpected": 0, "first": []}), ("weights_in_part", 1),

@@ -10,18 +10,22 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from factories import run_eval
+from markdown_it import MarkdownIt
 
 from tokbench.compare import Difference, judge
 from tokbench.dataset import open_dataset
+from tokbench.errors import MissingWeights, UsageError
+from tokbench.leaderboard import table
 from tokbench.metrics import METRICS as AVAILABLE
 from tokbench.plugins import load_adapter
 from tokbench.protocol import TOKBENCH, load_protocol
 from tokbench.randomness import draws_noise
+from tokbench.readers import Networks
 from tokbench.regression import TIMED, _outcome
 from tokbench.regression import check as measure_again
 from tokbench.result import load
 from tokbench.tasks import RECONSTRUCT
-from tokbench.tolerances import TOLERANCES, tolerance_of
+from tokbench.tolerances import TOLERANCES, read_tolerances, tolerance_of
 
 ROOT = Path(__file__).resolve().parent.parent
 METRICS = "psnr,ssim,rate"
@@ -148,6 +152,188 @@ def test_a_number_that_nothing_measures_any_more_is_listed(cli, measured, mirror
     assert done.exit_code == 0
     assert "not compared: sharpness of jpeg.q50" in done.stdout
     assert "this version of tokbench does not measure it" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def toy_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root whose adapters are two variants of the toy."""
+    root = tmp_path_factory.mktemp("toys")
+    shutil.copytree(ROOT / "adapters" / "toy", root / "adapters" / "toy")
+    return root
+
+
+CONTINUOUS = """
+
+class Means(Tokenizer):
+    \"\"\"The same means, not quantised.\"\"\"
+
+    def __init__(self, name, patch):
+        self.patch = patch
+        self.spec = TokenizerSpec(name, kind="continuous", range=(0.0, 1.0), multiple=patch, downsample=patch)
+
+    def encode(self, images):
+        means = avg_pool2d(images, self.patch)
+        return Tokens.of_latents(means, means[0, 0].numel())
+
+    def decode(self, tokens, seeds):
+        return interpolate(tokens.tensor, scale_factor=self.patch, mode="bicubic")
+
+
+def load(variant, device):
+    return Means(variant.name, variant.config["model"]["patch"])
+"""
+
+
+@pytest.mark.parametrize("limit", [[], ["--limit", 4]])
+def test_numbers_that_vanish_with_the_codebook_are_lost(
+    cli, measured, toy_root: Path, mirrored: Path, tmp_path: Path, limit: list[object]
+) -> None:
+    """The tokenizer became a continuous one, so there is no codebook to measure: a CI must not stay green."""
+    path = measured("toy.p8", "--root", toy_root, "--metrics", "psnr,rate,codebook")
+    code = tmp_path / "root" / "adapters" / "toy"
+    shutil.copytree(toy_root / "adapters" / "toy", code)
+    (code / "adapter.py").write_text((code / "adapter.py").read_text() + CONTINUOUS)
+    for toml in sorted(code.glob("*.toml")):
+        assert "patch" in toml.read_text()
+    more = ["--root", tmp_path / "root", "--junit", tmp_path / "junit.xml", *limit]
+    done = check(cli, path, mirrored, *more, "--json")
+    assert done.exit_code == 1
+    told = json.loads(done.stdout)
+    lost = {entry["what"]: entry["reason"] for entry in told["not_compared"] if entry["kind"] == "lost"}
+    assert {"codebook_usage", "perplexity", "codebook_entropy"} <= set(lost)
+    assert f"delete perplexity from {Path('toy.p8') / path.name} or measure that result anew" in lost["perplexity"]
+    cases = ElementTree.parse(tmp_path / "junit.xml").getroot().findall("testsuite/testcase")
+    failed = {case.get("name") for case in cases if case.find("failure") is not None}
+    assert set(lost) <= failed
+    shown = check(cli, path, mirrored, *more).stdout
+    assert "not compared: LOST perplexity of toy.p8/" in shown
+
+
+def test_an_adapter_that_is_gone_is_lost(cli, measured, toy_root: Path, mirrored: Path, tmp_path: Path) -> None:
+    for adapter in ("toy.p8", "toy.p16", "jpeg.q50"):
+        path = measured(adapter, "--root", toy_root)
+    shutil.copytree(toy_root, tmp_path / "root")
+    (tmp_path / "root" / "adapters" / "toy" / "p8.toml").unlink()
+    done = check(cli, path, mirrored, "--root", tmp_path / "root", "--junit", tmp_path / "junit.xml")
+    assert done.exit_code == 1
+    assert "not compared: LOST toy.p8/" in done.stdout
+    assert "no adapter 'toy.p8'" in done.stdout and "restore it, or delete toy.p8/" in done.stdout
+    root = ElementTree.parse(tmp_path / "junit.xml").getroot()
+    assert (root.get("failures"), root.get("errors"), root.get("skipped")) == ("1", "0", "0")
+    assert check(cli, path, mirrored, "toy.p16", "jpeg.q50", "--root", tmp_path / "root").exit_code == 0
+
+
+def test_what_this_machine_lacks_is_no_failure(
+    cli, measured, mirrored: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Weights or an optional package: the number is as it was, only nobody can look here."""
+
+    def without(self: Networks, name: str, path: str | None = None) -> None:
+        raise MissingWeights(f"{name}: no weights here")
+
+    path = measured("jpeg.q50", "--metrics", "psnr,fd_efficientnet")
+    monkeypatch.setattr(Networks, "get", without)
+    done = check(cli, path, mirrored, "--junit", tmp_path / "junit.xml", "--json")
+    assert done.exit_code == 0
+    told = json.loads(done.stdout)
+    assert {entry["kind"] for entry in told["not_compared"]} == {"absent"}
+    assert "fd_efficientnet" in {entry["what"] for entry in told["not_compared"]}
+    assert "<failure" not in (tmp_path / "junit.xml").read_text()
+
+
+def test_all_outputs_count_alike(cli, measured, toy_root: Path, mirrored: Path, tmp_path: Path) -> None:
+    """A regression, an adapter that is gone, one that fails, a result of other pixels, a number that is retired."""
+    for adapter in ("toy.p8", "toy.p16", "jpeg.q50", "jpeg.q90", "resize.2"):
+        path = measured(adapter, "--root", toy_root)
+    results = path.parent.parent
+    spoil(next(results.glob("jpeg.q50/*.json")), 0.5, slice(None))
+    for adapter, change in (
+        ("jpeg.q90", lambda told: told["provenance"]["data"].update(sha256="0" * 64)),
+        ("resize.2", lambda told: told["metrics"].update(sharpness={"value": 1.0})),
+    ):
+        file = next(results.glob(f"{adapter}/*.json"))
+        told = json.loads(file.read_text())
+        change(told)
+        file.write_text(json.dumps(told))
+    shutil.copytree(toy_root, tmp_path / "root")
+    code = tmp_path / "root" / "adapters" / "toy"
+    (code / "p8.toml").unlink()
+    (code / "adapter.py").write_text((code / "adapter.py").read_text().replace("codes = tokens", "codes = tokens.no"))
+    more = ["--root", tmp_path / "root", "--junit", tmp_path / "junit.xml"]
+    shown = check(cli, path, mirrored, *more)
+    told = json.loads(check(cli, path, mirrored, *more, "--json").stdout)["counts"]
+    assert shown.exit_code == 1
+    expected = {"regression": 1, "lost": 1, "failed": 1, "refused": 1, "absent": 1, "better": 0, "within noise": 0}
+    assert {kind: told[kind] for kind in expected} == expected
+    assert shown.stdout.splitlines()[-1].endswith(
+        f": 1 regression, {told['same']} same; 1 lost, 1 failed, 1 refused, 1 not compared"
+    )
+    root = ElementTree.parse(tmp_path / "junit.xml").getroot()
+    counted = {key: int(root.get(key, "-1")) for key in ("tests", "failures", "errors", "skipped")}
+    assert counted == {"tests": sum(told.values()), "failures": 2, "errors": 2, "skipped": 1}
+    suites = [{key: int(suite.get(key, "-1")) for key in counted} for suite in root.findall("testsuite")]
+    assert counted == {key: sum(suite[key] for suite in suites) for key in counted}
+
+
+def test_names_of_images_break_no_table(cli, mirrored: Path, tmp_path: Path) -> None:
+    """A bar ends a cell, a backtick begins code, a backslash would undo the one before the bar."""
+    photos = tmp_path / "photos"
+    shutil.copytree(mirrored, photos)
+    (photos / "photo1.png").rename(photos / "a|b`c\\|d.png")
+    out = tmp_path / "results"
+    done = cli("eval", "jpeg.q50", "--data", photos, "--metrics", METRICS, "--out", out)
+    assert done.exit_code == 0, done.stderr
+    path = next(out.glob("jpeg.q50/*.json"))
+    spoil(path, 15.5, slice(0, 1))
+    shown = check(cli, path, photos).stdout
+    rows = [line for line in shown.splitlines() if line.startswith("|")]
+    assert "a\\|b\\`c\\\\\\|d.png -15.5" in rows[-1]
+    page = MarkdownIt("commonmark").enable("table").render("\n".join(rows))
+    assert page.count("<td") == 8 * (len(rows) - 2)
+    assert "a|b`c\\|d.png -15.5" in page
+
+
+def test_cells_are_text_on_one_line() -> None:
+    made = table(["a|b", "c"], [["x\ny", "`z`"]])
+    assert made.splitlines()[0].count("|") == 4 and "a\\|b" in made
+    assert "x y" in made and "\\`z\\`" in made and len(made.splitlines()) == 3
+    assert "`z`" in table(["a", "c"], [["x", "`z`"]], markup=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[check.tolerance]\npsnr = true", "psnr = True; give a number"),
+        ("[check.tolerence]\npsnr = 1", r"there is no \[check\] tolerence; tolerances are set in one table, "),
+        ("[check]\ntolerances = 1", r"there is no \[check\] tolerances; .*\[check.tolerance\]"),
+        ("[check]\npsnr = 1", r"there is no \[check\] psnr; .*\[check.tolerance\]"),
+        ("[tolerance]\npsnr = 1", r"there is no \[tolerance\]; .*\[check.tolerance\]"),
+        ("[checks.tolerance]\npsnr = 1", r"there is no \[checks\]; .*\[check.tolerance\]"),
+        ("psnr = 1", r"there is no psnr; .*\[check.tolerance\]"),
+        ("[[check]]\npsnr = 1", r"tolerances are set in one table, \[check.tolerance\]"),
+        ("[check.tolerance]\npnsr = 1", "compares no number 'pnsr'; did you mean"),
+        ("[check.tolerance]\n'pfid.a0.9-d10' = 1", "compares no number 'pfid.a0.9-d10'"),
+        ("[check.tolerance]\npsnr_infinity = 1", "compares no number 'psnr_infinity'"),
+        ("[check.tolerance]\nparameters = 1", "compares no number 'parameters'"),
+    ],
+)
+def test_settings_without_effect_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "tokbench.toml").write_text(text)
+    with pytest.raises(UsageError, match=said):
+        read_tolerances(tmp_path / "tokbench.toml")
+
+
+def test_a_number_judged_by_anothers_tolerance_may_have_its_own(tmp_path: Path) -> None:
+    config = tmp_path / "tokbench.toml"
+    config.write_text("codebook_size = 64000\n[check.tolerance]\npfid = '1%'\nrfid = '2%'\n")  # beside TorchScript
+    read = read_tolerances(config)
+    for number, share in (("pfid", 0.01), ("pfid_infinity", 0.01), ("rfid", 0.02), ("rfid_infinity", 0.02)):
+        tolerance = tolerance_of(number, read)
+        assert tolerance is not None and tolerance.relative == share, number
+    assert tolerance_of("pfid_grouped", read) == read["rfid"]
+    config.write_text("[check.tolerance]\nrfid_infinity = 0.5\n")
+    read = read_tolerances(config)
+    assert tolerance_of("rfid_infinity", read) == read["rfid_infinity"] != tolerance_of("rfid", read)
 
 
 def without_bar(number: str, first: float, second: float) -> Difference:

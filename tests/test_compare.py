@@ -103,6 +103,7 @@ def exact_in(values: list[float]) -> Result:
 def test_images_that_are_exact_in_one_result_only_are_counted() -> None:
     found = difference("psnr", exact_in([30.0, np.nan, 40.0]), exact_in([30.0, 50.0, 40.0]))
     assert (found.gap, found.n, found.first_only, found.second_only) == (0, 2, 0, 1)
+    assert found.verdict == "cannot tell"  # the images that both have agree, and one is exact in the first alone
     assert difference("psnr", exact_in([np.nan]), exact_in([np.nan])).verdict == "same"
     mostly_exact = difference("psnr", exact_in([30.0, 30.0, 30.0, 40.0]), exact_in([np.nan, np.nan, np.nan, 39.0]))
     assert (mostly_exact.verdict, mostly_exact.alone) == ("cannot tell", 3)
@@ -115,7 +116,8 @@ def test_pooled_psnr_is_compared_from_its_errors() -> None:
         made.per_image["mse"] = made.per_image.pop("psnr")
         return made
 
-    found = difference("psnr", pooled([10.0, 20.0]), pooled([1.0, 2.0]))
+    errors = [10.0, 20.0, 30.0, 5.0, 8.0]
+    found = difference("psnr", pooled(errors), pooled([error / 10 for error in errors]))
     assert found.gap == pytest.approx(10)
     assert found.low == pytest.approx(10)
     assert "in mse" in reports.moved_text(found)

@@ -188,13 +188,25 @@ def test_precision_by_brute_force(monkeypatch: pytest.MonkeyPatch, block: int, c
     reference[10 : 10 + copies], image[20 : 20 + copies], image[40 : 40 + copies] = reference[0], image[0], reference[1]
     reference, image = reference.astype(np.float32), image.astype(np.float32)
 
-    def within(of_these: np.ndarray, balls: np.ndarray) -> float:
-        of_these, balls = of_these.astype(np.longdouble), balls.astype(np.longdouble)
-        radii = [sorted(((balls - centre) ** 2).sum(1))[3] for centre in balls]  # the nearest is itself
-        inside = [(((balls - point) ** 2).sum(1) <= radii).any() for point in of_these]
-        return float(np.mean(inside))
-
     assert both(reference, image) == (within(image, reference), within(reference, image))
+
+
+def within(of_these: np.ndarray, balls: np.ndarray) -> float:
+    """The share of vectors that lie in the neighbourhood of some ball's centre, k = 3, by their differences."""
+    of_these, balls = of_these.astype(np.longdouble), balls.astype(np.longdouble)
+    radii = [sorted(((balls - centre) ** 2).sum(1))[3] for centre in balls]  # the nearest is itself
+    inside = [(((balls - point) ** 2).sum(1) <= radii).any() for point in of_these]
+    return float(np.mean(inside))
+
+
+@pytest.mark.parametrize("dimensions", [3, 64])
+def test_equal_distances_are_within_whatever_rounding_says(dimensions: int) -> None:
+    """Vectors of whole numbers have many distances that are equal, and differences give them exactly."""
+    draw = np.random.default_rng(2)
+    for _ in range(10):
+        reference, image = (draw.integers(0, 4, (count, dimensions)).astype(np.float32) for count in (61, 47))
+        image += 1  # the two meet at their edges
+        assert both(reference, image) == (within(image, reference), within(reference, image))
 
 
 @pytest.mark.parametrize("count", [4, 9])

@@ -3,70 +3,19 @@
 from __future__ import annotations
 
 import logging
-import sys
 import zipfile
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-import numpy as np
 import pytest
-from factories import run_eval
-from PIL import Image
+from identity_cases import adapter, forget, measured, mended, network, write
 
 from tokbench.code_identity import identify
-from tokbench.dataset import open_dataset
-from tokbench.journal import unfinished
 from tokbench.plugins import Loaded, load_adapter
-from tokbench.protocol import TOKBENCH
 from tokbench.provenance import describe_adapter
-from tokbench.result import Result, load
-from tokbench.stream import UNIT
+from tokbench.result import load
 from tokbench.tokenizer import Tokenizer, TokenizerSpec
 from tokbench.tokens import Tokens
-
-NETWORK = """
-import torch
-
-
-class Network(torch.nn.Module):
-    calls = 0
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.ones(1))
-
-    def decode(self, latents):
-        Network.calls += 1
-        if Network.calls > CALLS:
-            raise RuntimeError("index out of range")
-        return torch.nn.functional.pixel_shuffle(latents, 8) * SCALE
-"""
-
-ADAPTER = """
-IMPORT
-import torch
-from tokbench.tokenizer import Tokenizer, TokenizerSpec
-from tokbench.tokens import Tokens
-
-
-class Mine(Tokenizer):
-    def __init__(self, name, network):
-        self.module = self.network = network
-        self.spec = TokenizerSpec(name, kind="continuous", multiple=8, downsample=8, bits_per_token=3072.0)
-
-    def encode(self, images):
-        latents = torch.nn.functional.pixel_unshuffle(images, 8)
-        return Tokens.of_latents(latents, tokens=latents.shape[2] * latents.shape[3])
-
-    def decode(self, tokens, seeds):
-        return self.network.decode(tokens.tensor.float())
-
-
-def load(variant, device):
-    LOAD
-    return Mine(variant.name, network())
-"""
 
 # How an adapter gets to code outside its folder: the file that is edited, other files, its import, lines of its load.
 WAYS: dict[str, tuple[str, dict[str, str], str, str]] = {
@@ -117,40 +66,6 @@ WAYS: dict[str, tuple[str, dict[str, str], str, str]] = {
         "    spec.loader.exec_module(made)\n    network = made.Network",
     ),
 }
-TOPS = ("outer", "beyond", "made_up", "side")
-
-
-def forget() -> None:
-    """As in a new process: none of the modules of these tests is imported."""
-    for name in [name for name in sys.modules if name.partition(".")[0] in TOPS or "tokbench_adapter_mine" in name]:
-        del sys.modules[name]
-
-
-@pytest.fixture
-def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder on the Python path, of which nothing stays imported."""
-    folder = tmp_path / "outside"
-    folder.mkdir()
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.setenv("OUTER", str(folder))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # files change within the second that bytecode goes by
-    forget()
-    yield folder
-    forget()
-
-
-def write(folder: Path, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-
-def adapter(tmp_path: Path, imports: str, load: str, name: str = "mine") -> Path:
-    folder = tmp_path / "adapters" / name
-    text = ADAPTER.replace("IMPORT", imports, 1).replace("LOAD", load or "pass")
-    write(folder, {"adapter.py": text, "default.toml": ""})
-    return folder
 
 
 @pytest.fixture(params=WAYS)
@@ -161,40 +76,10 @@ def way(request: pytest.FixtureRequest, outside: Path, tmp_path: Path) -> tuple[
     return adapter(tmp_path, imports, load), outside / edited
 
 
-def network(scale: float = 1, calls: int = 1000) -> str:
-    return NETWORK.replace("SCALE", str(scale)).replace("CALLS", str(calls))
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for number in range(UNIT + 8):
-        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(folder / f"{number:02d}.png")
-    return folder
-
-
-def measured(folder: Path, images: Path, networks, cache: Path | None, *metrics: str) -> Result:
-    (result,) = run_eval(
-        [load_adapter(str(folder))], open_dataset(str(images), TOKBENCH), metrics or ["psnr"],
-        networks=networks, cache=cache, batch_size=8,
-    )  # fmt: skip
-    return result
-
-
 def test_a_run_that_died_does_not_go_on_with_mended_code(way, images: Path, networks, tmp_path: Path) -> None:
     """The author mends code outside the adapter's folder and gives the same command: all images are measured anew."""
     folder, edited = way
-    edited.write_text(network(0.5, UNIT // 8 + 2))  # two: the first images are decoded once more, and one is tried
-    failed = measured(folder, images, networks, tmp_path / "cache")
-    assert "index out of range" in str(failed.error)
-    assert next(unfinished(tmp_path / "cache" / "runs")).images == UNIT
-    forget()
-    edited.write_text(network(0.9))
-    again = measured(folder, images, networks, tmp_path / "cache")
-    forget()
-    alone = measured(folder, images, networks, None)
-    assert again.metrics == alone.metrics
-    assert again.per_image["psnr"].tolist() == alone.per_image["psnr"].tolist()
+    mended(folder, images, networks, tmp_path, edited.write_text)
 
 
 def test_the_same_code_goes_on(way, images: Path, networks, tmp_path: Path) -> None:
@@ -376,8 +261,8 @@ class Handmade(Tokenizer):
 
 def test_a_model_made_in_python_is_known_by_the_file_of_its_class() -> None:
     told = describe_adapter(Loaded("handmade", "handmade", Handmade(), {}))
-    assert set(told["modules"]) == {__name__.partition(".")[0]}
-    assert told["packages"]["pillow"] == metadata.version("pillow")
+    assert set(told["modules"]) == {__name__.partition(".")[0], "identity_cases"}
+    assert told["packages"]["pytest"] == metadata.version("pytest")
 
 
 def test_a_folder_that_changed_is_imported_again(outside: Path, tmp_path: Path, images: Path, networks) -> None:

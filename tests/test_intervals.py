@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 from torch_fidelity.metric_isc import isc_features_to_metric
 
 from tokbench.batch import Batch
@@ -21,14 +22,19 @@ from tokbench.halves import Halves
 from tokbench.metric_set import Numbers
 from tokbench.metrics.codebook import Codebook
 from tokbench.metrics.inception_score import InceptionScore
+from tokbench.metrics.psnr import PSNR
 from tokbench.protocol import TOKBENCH, load_protocol
 from tokbench.result import load
-from tokbench.spread import Jackknife, Splits, groups
+from tokbench.spread import Distinct, Jackknife, Splits, groups
 from tokbench.tokens import Tokens
 
 ROOT = Path(__file__).resolve().parent.parent
 COVERAGE = runpy.run_path(str(ROOT / "benchmarks" / "coverage.py"))
 KINDS = COVERAGE["kinds"]()
+PROVENANCE = {
+    "adapter": {"kind": "discrete"}, "protocol": {"name": "tokbench", "sha256": "p"}, "seed": 0, "device": "cpu",
+    "data": {"sha256": "d", "width": 8, "height": 8, "own_size": 8, "limit": None}, "precision": "float32",
+}  # fmt: skip
 
 
 def simulated(name: str, count: int, draws: int) -> dict[str, object]:
@@ -39,7 +45,8 @@ def simulated(name: str, count: int, draws: int) -> dict[str, object]:
     ("name", "count", "draws"),
     [
         ("psnr", 20, 300), ("lpips", 5, 300), ("inception_score", 100, 100), ("inception_score", 300, 100),
-        ("codebook", 20, 100), ("codebook", 100, 100), ("words_0.005", 20, 200), ("words_0.995", 100, 100),
+        ("codebook", 20, 100), ("codebook", 100, 100), ("codebook_whole", 28, 100), ("codebook_half", 20, 100),
+        ("codebook_rare_1", 20, 200), ("codebook_rare_5", 20, 100), ("words_0.005", 20, 200), ("words_0.995", 100, 100),
         ("top1_0.005", 100, 300), ("top1_0.995", 100, 300),
     ],
 )  # fmt: skip
@@ -48,7 +55,7 @@ def test_coverage_and_false_alarms(name: str, count: int, draws: int) -> None:
     error = math.sqrt(0.05 * 0.95 / draws)
     for one in simulated(name, count, draws).values():
         assert one.coverage >= 0.95 - 0.02 - 2.5 * error, one
-        assert np.isnan(one.alarms) or one.alarms <= 0.05 + 0.02 + 2.5 * error, one
+        assert math.isnan(one.alarms) or one.alarms <= 0.05 + 0.02 + 2.5 * error, one
 
 
 def score(count: int, protocol: object = TOKBENCH, seed: int = 0) -> InceptionScore:
@@ -79,7 +86,7 @@ def test_inception_score_of_ten_splits_is_torch_fidelitys(count: int) -> None:
     assert "splits" not in metric.provenance()
 
 
-@pytest.mark.parametrize("count", [10, 40, 199])
+@pytest.mark.parametrize("count", [25, 40, 199])
 def test_few_images_are_one_split_which_is_said(count: int) -> None:
     """Ten images in ten splits would have a score of exactly 1 whatever they show."""
     metric = score(count)
@@ -103,6 +110,42 @@ def test_inception_score_in_parts_of_a_protocol() -> None:
     whole = score(300, protocol)
     assert isinstance(whole.replicates(Halves("data", 300))["inception_score"], Jackknife)
     assert "splits" not in whole.provenance()
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes", "told"),
+    [
+        (100, [100], None), (200, [100, 100], None), (60, [60], None),
+        (101, [100], "1 of 100; 1 last images are fewer than half a split"),
+        (249, [100, 100], "2 of 100; 49 last images are fewer than half a split"),
+        (250, [100, 100, 50], "2 of 100 and one of 50"),
+    ],
+)  # fmt: skip
+def test_a_small_last_part_is_no_split(count: int, sizes: list[int], told: str | None) -> None:
+    """A part of one image has a score of 1, and would halve that of 100 others."""
+    metric = score(count, load_protocol("adm").but("adm", inception_score__split_size=100))
+    logits, start, expected = torch.from_numpy(metric.rows.column("image")), 0, []
+    for size in sizes:
+        part = logits[start : start + size]
+        expected.append(isc_features_to_metric(part, splits=1, shuffle=False)["inception_score_mean"])
+        start += size
+    assert metric.compute()["inception_score"] == pytest.approx(np.mean(expected), rel=1e-9)
+    assert metric.provenance().get("splits") == told
+    assert len(metric.replicates(Halves("data", count))["inception_score"].values) == (len(sizes) if sizes[1:] else 25)
+
+
+@pytest.mark.parametrize(("count", "classes"), [(11, 11), (60, 60), (200, 200), (12, 2)])
+def test_an_inception_score_whose_parts_must_agree_has_no_interval(count: int, classes: int) -> None:
+    """Of images that each show a class of their own: leaving out any lowers the score as much. And of few images."""
+    metric = InceptionScore("inception_score", COVERAGE["Blind"](), "x")
+    logits = 30 * np.eye(classes)[np.arange(count) % classes]
+    metric.rows.add(np.arange(count), {"image": logits.astype(np.float32)})
+    found = numbers_of(metric, count)
+    assert found.values["inception_score"]["low"] is None
+    assert found.replicates == {}
+    (warning,) = found.warnings
+    assert "inception_score has no interval" in warning.text
+    assert score(200).warnings() == []
 
 
 def test_codebook_numbers_without_an_image_are_those_of_the_others() -> None:
@@ -139,12 +182,61 @@ def test_usage_of_a_whole_codebook_has_an_interval() -> None:
     """Each of 16 codes stands in three of twelve images: as many images drawn anew would miss some, so that not all is
     known to be used. In thousands of images that is no longer so."""
     codes = torch.arange(16).repeat(3).reshape(12, 4)[torch.randperm(12, generator=torch.Generator().manual_seed(0))]
-    for times, missed in ((1, 16 * (9 / 12) ** 12 / 16), (100, 0)):
+    least = binomtest(3, 12).proportion_ci(0.95, "exact").low
+    for times, missed in ((1, -math.log(0.025) / 16), (100, 0)):
         metric, count = Codebook(), 12 * times
         metric.update(Batch(torch.arange(count), tokens=Tokens.of_indices(codes.repeat(times, 1), 16)))
         found = numbers_of(metric, count).values["codebook_usage"]
         assert (found["value"], found["high"]) == (1, 1)
         assert found["low"] == pytest.approx(1 - missed, abs=1e-9)
+    assert 16 * (1 - least) ** 12 > -math.log(0.025)  # so many entries may be missed that the bound of 3.7 holds
+
+
+def codebook_of(codes: torch.Tensor, size: int) -> Codebook:
+    metric = Codebook()
+    metric.update(Batch(torch.arange(len(codes)), tokens=Tokens.of_indices(codes, size)))
+    return metric
+
+
+def test_usage_without_singletons_reaches_to_entries_that_other_images_may_show() -> None:
+    """Twelve images hold the same two of 8 entries: the six others, of which none was seen, have an expected number of
+    6 (1 - 0.025^(1/6)) at most. The two are in every image, and so are hardly missed."""
+    found = numbers_of(codebook_of(torch.tensor([[0, 1]]).repeat(12, 1), 8), 12).values["codebook_usage"]
+    assert found["high"] == pytest.approx((2 + 6 * (1 - 0.025 ** (1 / 6))) / 8)
+    assert found["low"] == pytest.approx(2 / 8, abs=1e-5)
+
+
+def test_codebooks_without_singletons_are_told_apart_only_beyond_chance(tmp_path: Path) -> None:
+    """Also from their files. No entry stands in one image alone, so leaving out images shows nothing."""
+    loaded = []
+    for name, used in (("whole", 64), ("two_fewer", 62), ("half", 32), ("whole_otherwise", 64)):
+        codes = torch.arange(256).reshape(16, 16) % used
+        if name == "whole_otherwise":
+            codes[0] = codes[1]
+        made = COVERAGE["_result"](codebook_of(codes, 64), Halves("data", 16), 16)
+        made.adapter = name
+        made.provenance |= PROVENANCE
+        loaded.append(load(made.save(tmp_path)[0]))
+    whole, fewer, half, otherwise = loaded
+    assert isinstance(whole.replicates["codebook_usage"], Distinct)
+    assert difference("codebook_usage", whole, fewer).verdict == "cannot tell"
+    assert difference("codebook_usage", whole, half).verdict == "worse"
+    assert difference("codebook_usage", half, whole).verdict == "better"
+    assert difference("codebook_usage", whole, whole).verdict == "same"
+    assert difference("codebook_usage", whole, otherwise).verdict == "cannot tell"  # both use all, of other images
+
+
+def test_a_jackknife_of_usage_is_no_error_bar(tmp_path: Path) -> None:
+    """Results of earlier versions keep no more of usage, which has no width where no entry is in one image alone."""
+    made = COVERAGE["_result"](codebook_of(torch.arange(64).reshape(8, 8) % 16, 16), Halves("data", 8), 8)
+    made.provenance |= PROVENANCE
+    found = []
+    for adapter, usage in (("one", 1.0), ("other", 0.9)):
+        made.adapter, made.metrics["codebook_usage"]["value"] = adapter, usage
+        made.replicates["codebook_usage"] = Jackknife(np.full(8, usage))
+        found.append(load(made.save(tmp_path)[0]))
+        assert "perplexity" in found[-1].replicates
+    assert difference("codebook_usage", *found).verdict == "no error bar"
 
 
 def test_one_image_has_no_interval() -> None:
@@ -155,6 +247,10 @@ def test_one_image_has_no_interval() -> None:
     assert math.isnan(bootstrap_pairs(np.array([30.0]), np.array([31.0]), 0).high)
     (one,) = binned(np.array([0.3, 0.4]), np.zeros(2), [Bin("all", 0, 1)], 0, np.array([7, 7]))
     assert math.isnan(one.low)
+    for value in (0.0, 0.5, 1.0):
+        (one,) = binned(np.array([value, value]), np.zeros(2), [Bin("all", 0, 1)], 0, np.array([7, 7]), share=True)
+        assert (one.mean, math.isnan(one.low), math.isnan(one.high)) == (value, True, True)
+    assert math.isnan(share_interval(np.ones(1)).low)
 
 
 def test_few_images_have_students_interval() -> None:
@@ -173,11 +269,28 @@ def test_few_images_have_students_interval() -> None:
 def test_few_images_of_a_number_that_is_no_plain_mean() -> None:
     """The PSNR of pooled errors: by the delta method its deviation is 10 / ln 10 times the relative one of the MSE."""
     errors = np.random.default_rng(0).gamma(20, 5, 40)
-    of = DERIVED["psnr"].of
-    found = bootstrap(errors, 0, of)
+    how = DERIVED["psnr"]
+    found = bootstrap(errors, 0, how)
     deviation = 10 / math.log(10) * errors.std(ddof=1) / math.sqrt(40) / errors.mean()
-    assert (found.high - found.low) / 2 == pytest.approx(2.0227 * deviation, rel=0.02)
-    assert found.low < of(errors.mean()) < found.high
+    centre = how.of(errors.mean())
+    for reach in (centre - found.low, found.high - centre):
+        assert 2.0226 * deviation <= reach < 1.2 * 2.0227 * deviation
+
+
+def test_a_pooled_psnr_of_nearly_exact_images_has_no_interval() -> None:
+    """With one of 60 images changed, a third of all resamples are exact, whose PSNR is infinite."""
+    for changed, some in ((1, False), (4, False), (5, True), (60, True)):
+        metric = PSNR(load_protocol("vtbench"))
+        errors = np.where(np.arange(60) < changed, 1.0 + np.arange(60) % 7, 0.0)
+        metric.rows.add(np.arange(60), {"mse": errors})
+        found = numbers_of(metric, 60)
+        entry = found.values["psnr"]
+        assert (entry["low"] is not None, entry["high"] is not None) == (some, some)
+        assert not some or entry["low"] < entry["value"] < entry["high"]
+        assert ["psnr has no interval" in one.text for one in found.warnings] == [True] * (not some)
+    pair = bootstrap_pairs(errors, np.where(np.arange(60) < 3, errors, 0), 0, DERIVED["psnr"])
+    assert math.isnan(pair.low)
+    assert bootstrap_pairs(errors, errors, 0, DERIVED["psnr"]).high == 0
 
 
 def test_equal_values_have_no_spread() -> None:
@@ -188,8 +301,6 @@ def test_equal_values_have_no_spread() -> None:
 
 @pytest.mark.parametrize("ones", [0, 1, 173, 346])
 def test_shares_are_clopper_and_pearsons(ones: int) -> None:
-    from scipy.stats import binomtest
-
     values = (np.arange(346) < ones).astype(float)
     theirs = binomtest(ones, 346).proportion_ci(0.95, "exact")
     found = share_interval(values)
@@ -238,17 +349,14 @@ def test_groups_are_equal_random_and_follow_from_the_data() -> None:
 def test_replicates_of_every_kind_are_kept(tmp_path: Path) -> None:
     """And two results are compared from their files."""
     made = COVERAGE["_result"](score(300), Halves("data", 300), 300)
-    made.replicates["codebook_usage"] = Jackknife(np.array([0.1, 0.2, 0.3]))
-    made.provenance |= {
-        "adapter": {"kind": "discrete"}, "protocol": {"name": "tokbench", "sha256": "p"}, "seed": 0, "device": "cpu",
-        "data": {"sha256": "d", "width": 8, "height": 8, "own_size": 8, "limit": None}, "precision": "float32",
-    }  # fmt: skip
+    made.replicates["perplexity"] = Jackknife(np.array([0.1, 0.2, 0.3]))
+    made.provenance |= PROVENANCE
     path, _ = made.save(tmp_path)
     again = load(path)
     assert {name: type(one) for name, one in again.replicates.items()} == {
-        "inception_score": Splits, "codebook_usage": Jackknife,
+        "inception_score": Splits, "perplexity": Jackknife,
     }  # fmt: skip
-    np.testing.assert_array_equal(again.replicates["codebook_usage"].values, [0.1, 0.2, 0.3])
+    np.testing.assert_array_equal(again.replicates["perplexity"].values, [0.1, 0.2, 0.3])
     assert difference("inception_score", again, again).verdict == "same"
 
 

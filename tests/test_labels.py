@@ -18,7 +18,7 @@ from PIL import Image
 
 from tokbench.dataset import Dataset, open_dataset
 from tokbench.errors import DataError
-from tokbench.labels import ClassNames, Labels, at_chance, find_labels, read_class_names
+from tokbench.labels import ClassNames, Labels, at_chance, find_labels, listed_classes, parse_class_names
 from tokbench.protocol import TOKBENCH
 
 WORDNET = ClassNames(["n03", "n01", "n02", "n09"], "the network's own list")
@@ -90,10 +90,9 @@ def test_as_many_other_folders_as_classes_count_in_sorted_order(tmp_path: Path) 
 
 
 def test_a_list_of_classes_comes_before_both(tmp_path: Path) -> None:
-    listed = tmp_path / "classes.txt"
-    listed.write_text("great white shark\tCarcharodon\nn01\nn02\nn03\n")
+    listed = parse_class_names(b"great white shark\tCarcharodon\nn01\nn02\nn03\n", "classes.txt")
     data = opened(folder(tmp_path / "images", ["n01/a.png", "great white shark/a.png", "n03/a.png"]))
-    found = find_labels(data, 4, WORDNET, read_class_names(listed))
+    found = find_labels(data, 4, WORDNET, listed)
     assert found.by_name == {"great white shark/a.png": 0, "n01/a.png": 1, "n03/a.png": 3}
     assert found.rule == "names of folders, in the order of classes.txt"
 
@@ -130,11 +129,113 @@ def test_numbers_that_sort_alike_both_ways_are_classes(tmp_path: Path) -> None:
     ],
 )
 def test_a_list_of_classes_that_does_not_fit_is_named(tmp_path: Path, text: str, said: str) -> None:
-    listed = tmp_path / "classes.txt"
-    listed.write_text(text)
     data = opened(folder(tmp_path / "images", ["n01/a.png", "n09/a.png"]))
     with pytest.raises(DataError, match=said):
-        find_labels(data, 4, WORDNET, read_class_names(listed))
+        find_labels(data, 4, WORDNET, parse_class_names(text.encode(), "classes.txt"))
+
+
+LIST = b"\xef\xbb\xbfd\r\nb\r\na\r\nc\r\n"
+"""As an editor of Windows saves it: with a byte-order mark and its ends of lines."""
+
+IMAGES = ["a/x.png", "b/x.png", "c/x.png", "d/x.png"]
+ORDERED = {"a/x.png": 2, "b/x.png": 1, "c/x.png": 3, "d/x.png": 0}
+
+
+def labels_of(path: Path, split: str | None = None) -> tuple[dict[str, int], str]:
+    """By the last two parts of each name."""
+    data = open_dataset(str(path), TOKBENCH, split=split)
+    found = find_labels(data, 4, None, listed_classes(data, path))
+    return {"/".join(name.split("/")[-2:]): label for name, label in found.by_name.items()}, found.rule
+
+
+def put(archive: Path, name: str, content: bytes) -> None:
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive, "a") as opened_zip:
+            opened_zip.writestr(name, content)
+    else:
+        with tarfile.open(archive, "a") as tar:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+@pytest.mark.parametrize(("prefix", "at"), [("", ""), ("photos/", "photos/"), ("photos/", ""), ("p/q/", "p/")])
+def test_a_list_inside_is_read(tmp_path: Path, kind: str, prefix: str, at: str) -> None:
+    """In a folder, a zip and a tar alike; beside the class folders or above them."""
+    names = [f"{prefix}{name}" for name in IMAGES]
+    if kind == "folder":
+        path = folder(tmp_path / "images", names)
+        (path / at / "classes.txt").write_bytes(LIST)
+    else:
+        path = packed(tmp_path, names, kind)
+        put(path, f"{at}classes.txt", LIST)
+    assert labels_of(path) == (ORDERED, f"names of folders, in the order of {at}classes.txt")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_list_beside_an_archive_is_read_where_none_is_inside(tmp_path: Path, kind: str) -> None:
+    path = packed(tmp_path, IMAGES, kind)
+    (tmp_path / "classes.txt").write_bytes(LIST)
+    assert labels_of(path) == (ORDERED, "names of folders, in the order of classes.txt beside the archive")
+    put(path, "classes.txt", b"a\nb\nc\nd\n")
+    assert labels_of(path)[0] == {"a/x.png": 0, "b/x.png": 1, "c/x.png": 2, "d/x.png": 3}
+    put(path, "./classes.txt", LIST)
+    with pytest.raises(DataError, match=r"two members are called './classes\.txt'"):
+        labels_of(path)
+
+
+def test_a_list_in_an_archive_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    path = packed(tmp_path, IMAGES, "tar")
+    with tarfile.open(path, "a") as tar:
+        member = tarfile.TarInfo("classes.txt")
+        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(member)
+    with pytest.raises(DataError, match=r"classes.txt: a link inside an archive"):
+        labels_of(path)
+
+
+@pytest.mark.parametrize("split", ["val", "DIV2K_valid_HR", "test2017"])
+def test_a_list_above_the_folder_of_a_split_holds_for_it(tmp_path: Path, split: str) -> None:
+    """What `--split` gives and what the message about several splits proposes have the same labels."""
+    names = [f"{other}/{name}" for other in ("train", split) for name in IMAGES]
+    whole = folder(tmp_path / "full", names)
+    (whole / "classes.txt").write_bytes(LIST)
+    assert labels_of(whole, "test" if split == "test2017" else "val") == (
+        ORDERED,
+        "names of folders, in the order of classes.txt",
+    )
+    alone = "names of folders, in the order of classes.txt above the split's folder"
+    assert labels_of(whole / split) == (ORDERED, alone)
+    other = folder(tmp_path / "full" / "photos", IMAGES)  # called as no split: the list above is of something else
+    assert labels_of(other)[1] == "the 4 folders in sorted order, as ImageFolder counts them"
+
+
+def limited(path: Path, limit: int) -> Dataset:
+    return open_dataset(str(path), TOKBENCH, limit=limit)
+
+
+def test_first_images_of_one_class_are_refused(tmp_path: Path) -> None:
+    """Folders sort by class: the first N measured one class alone."""
+    path = folder(tmp_path / "images", [f"n0{one}/{place:02}.png" for one in (1, 2, 3, 9) for place in range(30)])
+    with pytest.raises(
+        DataError, match=r"first 20 images are all of the class 1, and all 120 are of 4 classes.*mixed order, or give a"
+    ):
+        find_labels(limited(path, 20), 4, WORDNET)
+    some = open_dataset(f"{path}/*/0[0-4].png", TOKBENCH)
+    assert len(some) == 20 and find_labels(some, 4, WORDNET).facts(some.names)["present"] == 4
+    assert find_labels(limited(path, 1), 4, WORDNET).by_name
+
+
+def test_first_images_of_few_classes_are_doubted(tmp_path: Path) -> None:
+    path = folder(tmp_path / "images", [f"n0{one}/{place:02}.png" for one in (1, 2, 3, 9) for place in range(30)])
+    (warning,) = find_labels(limited(path, 60), 4, WORDNET).warnings
+    assert "the first 60 of 120 images are of 2 of 4 classes, in other shares than all of them, 50 % apart" in warning
+    assert find_labels(limited(path, 120), 4, WORDNET).warnings == ()
+    labels = np.random.default_rng(3).permutation(np.repeat(np.arange(4), 30))
+    for limit in (8, 20, 60, 100):
+        mixed = parquet(tmp_path / f"mixed-{limit}.parquet", labels)
+        assert find_labels(limited(mixed, limit), 4).warnings == ()
 
 
 def test_a_column_of_some_of_the_classes_is_taken(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@ does."""
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,6 +84,79 @@ PART = {
 }  # fmt: skip
 
 
+DROPPED = """
+whole = nn.ModuleDict({"encoder": nn.Conv2d(192, 4, 1), "decoder": nn.Conv2d(4, 192, 1), "loss": nn.Linear(2, 2)})
+whole.load_state_dict({k: v for k, v in state.items() if k != LEFT} | {'extra.w': torch.ones(1)}, strict=False)
+net["decoder"].load_state_dict({"weight": state["decoder.weight"], "bias": state["decoder.bias"]})
+"""
+COPIED = "net.load_state_dict({k: v for k, v in state.items() if k != 'decoder.bias'}, strict=False)\n"
+UPDATED = "own = net.state_dict()\nown.update({k: v for k, v in state.items() if k in own})\nnet.load_state_dict(own)"
+
+PART |= {
+    "a part of it kept": (DROPPED.replace("LEFT", "'encoder.bias'") + "net['encoder'] = whole['encoder']", 1, 1,
+                          ["encoder.bias", "extra.w"]),
+    "a part of it kept, another left out": (DROPPED.replace("LEFT", "'decoder.bias'")
+                                            + "net['encoder'] = whole['encoder']", 0, 1, ["extra.w"]),
+    "a tensor of it kept": (DROPPED.replace("LEFT", "'encoder.bias'")
+                            + "net['encoder'].load_state_dict({k[8:]: v for k, v in state.items() if k[0] == 'e'})\n"
+                            "net.register_buffer('mean', whole['encoder'].bias.data)", 1, 1,
+                            ["encoder.bias", "extra.w"]),
+    "copied": (COPIED + "import copy\nnet = copy.deepcopy(net)", 1, 0, ["decoder.bias"]),
+    "copied twice, both held": (COPIED + "import copy\nheld = [net, copy.deepcopy(net)]\n"
+                                "net = copy.deepcopy(held[1])\nnet.held = held", 1, 0, ["decoder.bias"]),
+    "copied, then the first one filled": (COPIED + "import copy\nbefore, net = net, copy.deepcopy(net)\n"
+                                          "before.load_state_dict(state)", 1, 0, ["decoder.bias"]),
+    "scripted": (COPIED + "net['decoder'] = torch.jit.script(net['decoder'])\nnet = nn.ModuleDict(dict(net.items()))",
+                 1, 0, ["decoder.bias"]),
+    "traced": (COPIED + "for half, x in (('encoder', torch.rand(1, 192, 2, 2)), ('decoder', torch.rand(1, 4, 2, 2))):\n"
+               "    net[half] = torch.jit.trace(net[half], x)", 1, 0, ["decoder.bias"]),
+    "scripted, then loaded": ("net['decoder'] = torch.jit.script(net['decoder'])\n"
+                              "net['decoder'].load_state_dict({'weight': state['decoder.weight']}, strict=False)",
+                              1, 0, ["bias"]),
+    "the name of another network's": ("other = nn.ModuleDict({'extra': nn.Linear(2, 2)})\n"
+                                      "other.load_state_dict({k: v + 1 for k, v in other.state_dict().items()})\n"
+                                      "net.load_state_dict(state | {'extra.bias': torch.ones(2)}, strict=False)",
+                                      0, 1, ["extra.bias"]),
+    "updated": ("del state['decoder.bias']\n" + UPDATED, 1, 0, ["decoder.bias"]),
+    "updated by nothing": ("state = {'module.' + k: v for k, v in state.items()}\n" + UPDATED, 4, 0,
+                           ["decoder.bias", "decoder.weight", "encoder.bias"]),
+    "updated and assigned": ("del state['decoder.bias']\n" + UPDATED.replace("(own)", "(own, assign=True)"), 1, 0,
+                             ["decoder.bias"]),
+    "by way of another network": (
+        "import copy\nfirst, state = copy.deepcopy(net), {k: v for k, v in state.items() if k != 'encoder.bias'}\n"
+        "first.load_state_dict(state, strict=False)\nnet.load_state_dict(first.state_dict())", 1, 0, ["encoder.bias"],
+    ),
+    "a refusal that nobody minds": ("del state['encoder.bias']\ntry:\n    net.load_state_dict(state)\n"
+                                    "except RuntimeError:\n    pass", 1, 0, ["encoder.bias"]),
+    "in a thread": ("import threading\ndel state['encoder.bias']\n"
+                    "one = threading.Thread(target=net.load_state_dict, args=(state, False))\n"
+                    "one.start()\none.join()", 1, 0, ["encoder.bias"]),
+    "renamed by the network": ("net.register_load_state_dict_pre_hook(\n"
+                               "    lambda net, state, *rest: state.update({'extra.b': state.pop('extra.a')}))\n"
+                               "net.load_state_dict(state | {'extra.a': torch.ones(1)}, strict=False)", 0, 1,
+                               ["extra.b"]),
+}  # fmt: skip
+
+HELD = {
+    "list": "[net['decoder']]",
+    "dictionary": "{'a': (net['decoder'],)}",
+    "object": "type('Plain', (), {})()\n    mine.held.inside = net['decoder']",
+    "function": "(lambda decoder: lambda x: decoder(x))(net['decoder'])",
+}
+
+
+@pytest.mark.parametrize("kind", HELD)
+def test_a_network_counts_wherever_it_is_held(kind: str, loaded) -> None:
+    """Also beside one that is an attribute of the tokenizer."""
+    lines = (
+        "net['decoder'].load_state_dict({'weight': state['decoder.weight']}, strict=False)\n"
+        "net['encoder'].load_state_dict({'weight': state['encoder.weight'], 'bias': state['encoder.bias']})\n"
+        f"mine = Mine(variant.name, net['encoder'])\nmine.held = {HELD[kind].replace('    ', '')}\n"
+        "net = None\nreturn mine"
+    )
+    assert loaded(lines).in_part == {"missing": 1, "unexpected": 0, "first": ["bias"]}
+
+
 @pytest.mark.parametrize("kind", PART)
 def test_what_an_adapter_leaves_out_is_said_and_recorded(kind: str, loaded, caplog) -> None:
     lines, missing, unexpected, first = PART[kind]
@@ -110,8 +185,39 @@ WHOLE = {
     "tied": "net['decoder'] = nn.Conv2d(192, 4, 1)\nnet['decoder'].weight = net['encoder'].weight\n"
     "net['decoder'].bias = net['encoder'].bias\n"
     "net.load_state_dict({k: v for k, v in state.items() if k.startswith('encoder')}, strict=False)",
-    "counters": "net['norm'] = nn.BatchNorm2d(4)\nstate = net.state_dict()\ndel state['norm.num_batches_tracked']\n"
+    "counters": "net['norm'] = nn.BatchNorm2d(4)\nstate = {k: v.clone() for k, v in net.state_dict().items()}\n"
+    "del state['norm.num_batches_tracked']\n"
     "net.load_state_dict(state, strict=False)",
+    "a part of a network that was loaded whole": "first = {'encoder': net['encoder'], 'loss': net['decoder']}\n"
+    "nn.ModuleDict(first).load_state_dict({k: v for k, v in state.items() if k.startswith('encoder')}, strict=False)\n"
+    "del first\nnet['decoder'] = nn.Conv2d(4, 192, 1)\n"
+    "net['decoder'].load_state_dict({k[8:]: v for k, v in state.items() if k.startswith('decoder')})",
+    "parts of two networks": "import copy\nother = copy.deepcopy(net)\n"
+    "for one, half in ((net, 'encoder'), (other, 'decoder')):\n"
+    "    del one['decoder' if half == 'encoder' else 'encoder']\n"
+    "    one.load_state_dict({k: v.double() for k, v in state.items()}, strict=False)\n"
+    "net['decoder'] = other['decoder']",
+    "parts without the beginnings of names": "net['encoder'].load_state_dict(\n"
+    "    {k[8:]: v.half() for k, v in state.items() if k.startswith('encoder')})\n"
+    "only = nn.ModuleDict({'decoder': net['decoder']})\nonly.load_state_dict(state, strict=False)\nnet.only = only",
+    "updated twice": "for half in net:\n    own = net.state_dict()\n"
+    "    own.update({k: v for k, v in state.items() if k.startswith(half)})\n    net.load_state_dict(own)",
+    "filled, then updated by itself": "net.load_state_dict(state)\nnet.load_state_dict(net.state_dict())",
+    "filled, then copied and scripted": "import copy\nnet.load_state_dict({}, strict=False)\n"
+    "net.load_state_dict(state)\nnet = copy.deepcopy(net)\nnet['decoder'] = torch.jit.script(net['decoder'])",
+    "filled, then by way of another network": "import copy\nfirst = copy.deepcopy(net)\nfirst.load_state_dict(state)\n"
+    "net.load_state_dict(first.state_dict())",
+    "an attempt that is dropped": "attempt = nn.ModuleDict({'encoder': nn.Linear(2, 2)})\n"
+    "attempt.load_state_dict({'other.w': torch.ones(1)}, strict=False)\nattempt.itself = [attempt]\n"
+    "net.load_state_dict(state)",
+    "a refusal, then the names mended": "net.half = nn.Linear(1, 2, bias=False)\n"
+    "state |= {'half.one': torch.ones(1, 1), 'half.two': torch.ones(1, 1)}\n"
+    "try:\n    net.load_state_dict(state)\nexcept RuntimeError:\n"
+    "    state['half.weight'] = torch.cat([state.pop('half.one'), state.pop('half.two')])\n"
+    "    net.load_state_dict(state)",
+    "moved": "net.load_state_dict({}, strict=False)\nnet.double().load_state_dict(state)\nnet.float()",
+    "no place in the state dict": "net['encoder'].register_buffer('grid', torch.ones(1), persistent=False)\n"
+    "net.load_state_dict(state)",
     "another network": "nn.Linear(2, 2).load_state_dict({}, strict=False); net.load_state_dict(state)",
 }
 
@@ -127,6 +233,47 @@ def test_nothing_stays_wrapped(loaded) -> None:
     with pytest.raises(Exception, match="failed to load"):
         loaded("raise ValueError('broken')")
     assert nn.Module.load_state_dict is before
+    assert not hasattr(nn.Module, "__deepcopy__")
+
+
+def test_threads_that_load_at_once_keep_theirs_apart() -> None:
+    """Each begins before the other ends; nothing stays wrapped, whichever ends first."""
+    before = nn.Module.load_state_dict
+    both, nets = threading.Barrier(2, timeout=60), (nn.Linear(2, 2), nn.Linear(2, 2))
+    told: dict[int, dict[str, object]] = {}
+
+    def work(number: int) -> None:
+        for turn in range(20):
+            both.wait()
+            with observed() as seen:
+                both.wait()
+                nets[number].load_state_dict({"weight": torch.ones(2, 2)} if number else {}, strict=False)
+                if turn % 2 == number:
+                    both.wait()
+            if turn % 2 != number:
+                both.wait()
+        told[number] = seen.left_out()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert told[0] == {"missing": 2, "unexpected": 0, "first": ["bias", "weight"]}
+    assert told[1] == {"missing": 1, "unexpected": 0, "first": ["bias"]}
+    assert nn.Module.load_state_dict is before
+    assert not hasattr(nn.Module, "__deepcopy__")
+
+
+def test_copies_are_what_they_would_be_without_an_observer() -> None:
+    net = nn.ModuleDict({"a": nn.BatchNorm2d(2)})
+    net["b"], net.own = net["a"], net["a"].weight
+    with observed():
+        made = copy.deepcopy(net)
+    assert made["a"] is made["b"] is not net["a"]
+    assert made.own is made["a"].weight is not net.own
+    assert made["a"].running_mean is not net["a"].running_mean
+    assert list(made.state_dict()) == list(net.state_dict())
 
 
 @pytest.mark.parametrize("where", ["at the top", "in load"])
@@ -208,8 +355,8 @@ def test_observers_may_be_nested() -> None:
     with observed() as outer:
         with observed() as inner:
             net.load_state_dict({}, strict=False)
-        assert inner.left_out(net) == {"missing": 2, "unexpected": 0, "first": ["bias", "weight"]}
-        assert outer.left_out(net) == inner.left_out(net)
+        assert inner.left_out() == {"missing": 2, "unexpected": 0, "first": ["bias", "weight"]}
+        assert outer.left_out() == inner.left_out()
         net.load_state_dict({"weight": torch.ones(2, 2), "bias": torch.ones(2)})
-    assert outer.left_out(net) == {}
-    assert inner.left_out(net) != {}
+    assert outer.left_out() == {}
+    assert inner.left_out() != {}

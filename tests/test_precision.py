@@ -10,8 +10,10 @@ import torch
 from factories import run_eval
 from PIL import Image, ImageOps
 
+from tokbench.compare import differences, made_otherwise
 from tokbench.dataset import open_dataset
 from tokbench.errors import NotApplicable, UsageError
+from tokbench.leaderboard import cells
 from tokbench.metrics.frechet import Frechet
 from tokbench.plugins import load_adapter
 from tokbench.protocol import TOKBENCH
@@ -80,6 +82,23 @@ def test_the_result_says_what_the_precision_changed(both: dict[str, Result]) -> 
     assert rest.split()[0] != exact
     assert "effect of the precision" not in whole.provenance["metrics"]["fd_efficientnet"]
     assert "psnr" not in half.provenance["metrics"]  # it reads no network
+
+
+def test_results_in_one_reduced_precision_are_compared(both: dict[str, Result]) -> None:
+    """What the precision did to each is another value in every result, and no setting; the precision itself is one."""
+    whole, half = both["float32"], both["bfloat16"]
+    (other,) = run_eval(
+        [load_adapter("jpeg.q50")],
+        open_dataset("samples", TOKBENCH, limit=LIMIT),
+        ["psnr", "fd_efficientnet"],
+        networks=Networks(precision="bfloat16"),
+    )
+    told = [result.provenance["metrics"]["fd_efficientnet"]["effect of the precision"] for result in (half, other)]
+    assert told[0] != told[1]
+    assert made_otherwise(half, other) == []
+    assert "fd_efficientnet" in {one.number for one in differences(half, other)}
+    assert [label for label, column in cells([half, other])[0] if column.field == "fd_efficientnet"] == [""]
+    assert "fd_efficientnet" in made_otherwise(whole, half)
 
 
 def test_samples_say_it_too(tiles: Path, tmp_path: Path) -> None:

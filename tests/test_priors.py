@@ -218,6 +218,9 @@ def test_tokens_are_encoded_once(material: Material, made: Any) -> None:
     assert first.shape == (2, 400, 16, 1)
     grid = first.reshape(2, 400, 4, 4)
     assert torch.equal(grid[1], grid[0].flip(2))
+    prior.tokenizer.identity = "mended"  # the same weights, but other code around them
+    encoded(prior, material, "cpu", True, lambda *_: None)
+    assert prior.tokenizer.encodings == before + 1600
 
 
 def test_batches_hold_the_tokens_of_their_images(material: Material, made: Any) -> None:

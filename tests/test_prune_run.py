@@ -427,6 +427,22 @@ def test_class_folders_give_the_same_accuracy_as_a_column(root: Path, tmp_path: 
     assert found[0].about["provenance"]["labels"]["present"] == (3 if listed else 4)
 
 
+def test_first_images_of_one_class_or_of_few_give_no_number_without_a_word(root: Path, tmp_path: Path) -> None:
+    for row in pq.read_table(root / "images.parquet").to_pylist():
+        place = tmp_path / "photos" / "abcd"[row["label"]]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / row["image"]["path"]).write_bytes(row["image"]["bytes"])
+    words = ["random", "--keep", "1", "--batches", "0", "--out", str(tmp_path / "out"), "--limit"]
+    done = prune(root, *words, "5", data=str(tmp_path / "photos"))
+    assert done.exit_code == 1 and not (tmp_path / "out").exists()
+    assert "its first 5 images are all of the class 0, and all 24 are of 4 classes" in done.output
+    done = prune(root, *words, "12", data=str(tmp_path / "photos"))
+    said = "the first 12 of 24 images are of 2 of 4 classes, in other shares than all of them"
+    assert done.exit_code == 0 and f"warning: {said}" in done.stderr and f"**Warning:** {said}" in done.stdout
+    (one,) = load_all(tmp_path / "out")
+    assert any(text.startswith(said) for text in one.about["provenance"]["labels"]["warnings"])
+
+
 def test_labels_under_which_a_trained_network_is_no_better_than_chance_are_doubted(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,9 @@ from typing import Any
 _UNKNOWN = ("modules", "packages")
 """What results of earlier versions do not say of their adapter."""
 
+_NAMED = (*_UNKNOWN, "files")
+"""What is compared by name."""
+
 _ASIDE = ("source", "fitted", "unused_tensors", "weights_in_part")
 """What is said of an adapter and makes no other one of it: the hashes of code and parameters do."""
 
@@ -22,7 +25,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         one, other = before.get(key), now.get(key)
         if one == other:
             continue
-        if key in _UNKNOWN:
+        if key in _NAMED:
             one, other = one or {}, other or {}
             unlike = [name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
             shown = {name: f" {one.get(name, 'absent')} -> {other.get(name, 'absent')}" for name in unlike}
@@ -35,10 +38,12 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def check_adapter(told: dict[str, Any], must: Callable[[bool, str, str, Any], None]) -> None:
     """Call `must` with whether each of these facts is of the right type, its name, what it must be, and its value."""
-    for key in _UNKNOWN:
+    for key in _NAMED:
         named = told.get(key, {})
         texts = isinstance(named, dict) and all(isinstance(text, str) for text in named.values())
         must(texts, f"provenance.adapter.{key}", "an object of texts", named)
+    for key in ("config_sha256", "other_parameters_sha256"):
+        must(isinstance(told.get(key, ""), str), f"provenance.adapter.{key}", "a text", told.get(key))
     unused = told.get("unused_tensors", {})
     counts = isinstance(unused, dict) and all(map(_is_count, unused.values()))
     must(counts, "provenance.adapter.unused_tensors", "an object of counts", unused)

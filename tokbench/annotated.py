@@ -58,6 +58,9 @@ class Annotated(Source):
     def size(self, position: int) -> tuple[int, int]:
         return self._source.size(position)
 
+    def class_list(self, folder: str) -> bytes | None:
+        return self._source.class_list(folder)
+
     def listing(self) -> list[tuple[str, int]]:
         return self._source.listing() + [(known.digest(), 0) for _, known in sorted(self._found.items())]
 

@@ -14,7 +14,16 @@ from pathlib import Path, PurePosixPath
 
 from tokbench.errors import BadImage, DataError
 from tokbench.image import MAGIC_BYTES, refuse_large
-from tokbench.source import MAX_IMAGES, Source, is_image, is_left_out, readable
+from tokbench.source import (
+    CLASSES_FILE,
+    MAX_CLASSES_BYTES,
+    MAX_IMAGES,
+    Source,
+    is_hidden,
+    is_image,
+    is_left_out,
+    readable,
+)
 from tokbench.unpack import METHODS, read_member
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
@@ -43,6 +52,7 @@ class Zip(Source):
             raise DataError(f"{path} is not a readable zip file ({str(error)[:200]})") from error
         infos = self._zip.infolist()
         _refuse_names(path, (info.filename for info in infos))
+        self._lists = {_folder(info.filename): info for info in infos if _is_class_list(info.filename)}
         self._infos = sorted((info for info in infos if _is_member(info.filename)), key=lambda i: readable(i.filename))
         self.names = [readable(info.filename) for info in self._infos]
         self.passed = sorted(
@@ -63,6 +73,16 @@ class Zip(Source):
         except Exception as error:  # zlib, CRC, encryption and format errors have no common class
             raise BadImage(f"{name}: cannot be read from the zip ({str(error)[:200]}); pack it again") from error
 
+    def class_list(self, folder: str) -> bytes | None:
+        if (info := self._lists.get(folder)) is None:
+            return None
+        _check_class_list(info.filename, info.file_size, not stat.S_ISLNK(info.external_attr >> 16))
+        try:
+            with self._lock:
+                return read_member(self._zip, info)
+        except Exception as error:  # as for `read`
+            raise DataError(f"{info.filename}: cannot be read from the zip ({str(error)[:200]})") from error
+
     def _head(self, info: zipfile.ZipInfo) -> bytes:
         try:
             if info.compress_type not in METHODS:
@@ -80,13 +100,29 @@ def _is_member(name: str) -> bool:
     return not name.endswith("/") and is_image(name)
 
 
+def _is_class_list(name: str) -> bool:
+    return PurePosixPath(name).name == CLASSES_FILE and not name.endswith("/") and not is_hidden(name)
+
+
+def _folder(name: str) -> str:
+    """The folder of a member, "" for the outermost one."""
+    parent = str(PurePosixPath(name).parent)
+    return "" if parent == "." else readable(parent)
+
+
+def _check_class_list(name: str, size: int, regular: bool) -> None:
+    if not regular or size > MAX_CLASSES_BYTES:
+        reason = f"more than {MAX_CLASSES_BYTES:,} bytes are no list of classes" if regular else _LINK
+        raise DataError(f"{name}: {reason}")
+
+
 def _refuse_names(path: Path, names: Iterable[str]) -> None:
     """Raises DataError where a member's name leads out of the folder that the archive stands for, or comes twice."""
     seen: set[str] = set()
     for name in names:
         if name.startswith("/") or "\\" in name or re.match("[A-Za-z]:", name) or ".." in name.split("/"):
             raise DataError(f"{path}: the member {name!a} leads out of the archive's folder; pack it again without it")
-        if _is_member(name):
+        if _is_member(name) or _is_class_list(name):
             plain = str(PurePosixPath(name))  # `./a.png` and `a.png` are one file
             if plain in seen:
                 raise DataError(f"{path}: two members are called {name!a}; pack it again with one of them")
@@ -138,6 +174,7 @@ class Tar(Source):
         if len(members) > MAX_IMAGES:
             raise DataError(f"{path} holds more than {MAX_IMAGES:,} members; split it")
         _refuse_names(path, (f"{member.name}/" if member.isdir() else member.name for member in members))
+        self._lists = {_folder(member.name): member for member in members if _is_class_list(member.name)}
         self._members = sorted(
             (member for member in members if not member.isdir() and is_image(member.name)),
             key=lambda member: readable(member.name),
@@ -162,6 +199,18 @@ class Tar(Source):
                 return file.read()
         except Exception as error:
             raise BadImage(f"{name}: cannot be read from the tar ({str(error)[:200]}); copy it again") from error
+
+    def class_list(self, folder: str) -> bytes | None:
+        if (member := self._lists.get(folder)) is None:
+            return None
+        _check_class_list(member.name, member.size, member.isreg())
+        try:
+            with self._lock:
+                file = self._tar.extractfile(member)
+                assert file is not None  # it is a regular file
+                return file.read()
+        except Exception as error:  # as for `read`
+            raise DataError(f"{member.name}: cannot be read from the tar ({str(error)[:200]})") from error
 
     def _head(self, member: tarfile.TarInfo) -> bytes:
         if not _is_plain(self._tar):  # each look back would unpack it from its start

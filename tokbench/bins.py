@@ -92,7 +92,7 @@ def binned(
     per (n,): instead of the mean, sum of `values` / sum of `per`: with distances and lengths a CER, with the same words
     of images that were only scaled a ratio to the ceiling. NaN where the latter is 0.
     share: `values` lie in 0..1. Then an interval reaches at least as far as the share may be from 0 (or 1) that so many
-    images do not contradict, and so has a width where all agree.
+    images, two or more, do not contradict, and so has a width where all agree.
     """
     found = _Sums.of(values, axis, bins, groups, per)
     drawn = _draw(found.above, found.below, seed) if max(found.groups, default=0) >= FEW else None
@@ -172,10 +172,10 @@ class _Sums:
         else:
             inside = self.below[:, at] != 0
             low, high = _students(self.without_each()[inside, at], mean)
-        if share and not math.isnan(mean):
+        if share and not math.isnan(low):
             divisor = float(self.below[:, at].sum()) / self.n[at]  # 1, or the mean of what the share is divided by
             reach, most = least_reach(groups) / divisor, 1.0 if divisor == 1 else math.inf
-            low, high = np.fmin(low, mean - reach).clip(0, most), np.fmax(high, mean + reach).clip(0, most)
+            low, high = np.clip(min(low, mean - reach), 0, most), np.clip(max(high, mean + reach), 0, most)
         return Binned(self.bins[at], self.n[at], groups, mean, float(low), float(high))
 
     def without_each(self) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 From 50 images on the percentile bootstrap (Efron 1979). It takes the spread of the images at hand for the whole, which
 with few images is too little: at 20 its 95 % intervals hold the truth nine times in ten. Below 50 images intervals are
-Student's t with the deviation of a delete-one jackknife, which for a mean is the textbook's t interval.
+Student's t with the deviation of a delete-one jackknife, which for a mean is the textbook's t interval. Logarithms of
+means have intervals of their own (`_of_log`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,13 @@ LEVEL = 0.95
 
 FEW = 50
 """Images below which Student's t takes the place of resampling."""
+
+FEWEST = 5
+"""Values above 0 below which the logarithm of a mean has no interval: in a resample without them it is infinite."""
+
+
+_AT_ONCE = 1 << 18
+"""Values of resamples that are drawn at once."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +61,20 @@ def entry(value: float, interval: Interval | None = None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class OfMean:
-    """A number made of per-image values: `of` their mean. `values` is their name beside the result."""
+    """A number made of per-image values: `of` their mean. `values` is their name beside the result. log: where `of` is
+    a multiple of the mean's natural logarithm and a constant, which multiple; the values are then 0 or more."""
 
     values: str
     of: Callable[[float], float] = float
+    log: float = 0.0
 
+
+MEAN = OfMean("")
+"""The mean itself, of values whose name does not matter."""
 
 DERIVED = {
     "compression_ratio": OfMean("bpp", lambda bpp: 24 / bpp if bpp else math.nan),
-    "psnr": OfMean("mse", lambda mse: 10 * math.log10(255.0**2 / mse) if mse else math.nan),
+    "psnr": OfMean("mse", lambda mse: 10 * math.log10(255.0**2 / mse) if mse else math.nan, -10 / math.log(10)),
 }
 """Numbers that are no plain means: raw RGB's 24 bits a pixel to the mean bpp; the PSNR of all images' pooled errors."""
 
@@ -80,23 +93,70 @@ def mean(values: np.ndarray) -> float:
     return math.fsum(kept) / len(kept) if len(kept) else math.nan
 
 
-def bootstrap(values: np.ndarray, seed: int, of: Callable[[float], float] = float) -> Interval:
-    """Interval of `of` the mean of `values` (n,), NaN left out: from 1,000 resamples of images drawn with `seed`, below
-    50 images by Student's t. A single image has none."""
-    kept = values[~np.isnan(values)]
+def bootstrap(values: np.ndarray, seed: int, how: OfMean = MEAN) -> Interval:
+    """Interval of a number made of the mean of `values` (n,), NaN left out: from 1,000 resamples of images drawn with
+    `seed`, below 50 images by Student's t. A single image has none."""
+    kept, of = values[~np.isnan(values)], how.of
+    if how.log:
+        return _scaled(_of_log([kept], seed), of(mean(kept)), how.log, len(kept))
     if len(kept) < FEW:
         return _students(_without_each(kept, of), of(mean(kept)), len(kept))
     means = [of(kept[chosen].mean()) for chosen in _resamples(len(kept), seed)]
     return _interval(means, of(mean(kept)), len(kept))
 
 
-def bootstrap_pairs(first: np.ndarray, second: np.ndarray, seed: int, of: Callable[[float], float] = float) -> Interval:
-    """Interval of `of` the mean of `second` less that of `first`, (n,) each, no NaN, images drawn together."""
+def bootstrap_pairs(first: np.ndarray, second: np.ndarray, seed: int, how: OfMean = MEAN) -> Interval:
+    """Interval of the number made of the mean of `second` less that of `first`, (n,) each, no NaN, images drawn
+    together."""
+    of = how.of
     gap = of(mean(second)) - of(mean(first))
+    if how.log:
+        ends = (0.0, 0.0) if np.array_equal(first, second) and len(first) > 1 else _of_log([first, second], seed)
+        return _scaled(ends, gap, how.log, len(first))
     if len(first) < FEW:
         return _students(_without_each(second, of) - _without_each(first, of), gap, len(first))
     gaps = [of(second[chosen].mean()) - of(first[chosen].mean()) for chosen in _resamples(len(first), seed)]
     return _interval(gaps, gap, len(first))
+
+
+def _of_log(columns: Sequence[np.ndarray], seed: int) -> tuple[float, float]:
+    """How far the 95 % interval reaches below and above the logarithm of the mean of a column (n,), or that of the last
+    column less that of the first. NaN where a column has fewer than `FEWEST` values above 0.
+
+    Errors of images are skewed: some have many times the mean's. The mean of a resample without these is too low, and
+    so is its spread, so that percentiles end too early. Resamples divided by their own deviation (Efron's bootstrap-t)
+    show that skewness; where only a few values are above 0, so that resamples hold the same ones again and again,
+    Student's t reaches further. Each end is the farther one of the two.
+    """
+    count = len(columns[0])
+    if count < 2 or min(int((column > 0).sum()) for column in columns) < FEWEST:
+        return math.nan, math.nan
+
+    def measured(chosen: np.ndarray) -> np.ndarray:
+        """Of sets of images (k, n) the number and, by the delta method, its deviation, (2, k); NaN for a mean of 0."""
+        number, each = np.zeros(len(chosen)), np.zeros(chosen.shape)
+        for column in columns:
+            some = column[chosen]
+            means = some.mean(1, keepdims=True)
+            means[means == 0] = math.nan
+            number, each = np.log(means[:, 0]) - number, some / means - each
+        return np.stack([number, each.std(1, ddof=1) / math.sqrt(count)])
+
+    (value,), (deviation,) = measured(np.arange(count)[None]).tolist()
+    rng, at_once = np.random.default_rng(seed), max(1, _AT_ONCE // count)
+    sizes = [min(at_once, RESAMPLES - start) for start in range(0, RESAMPLES, at_once)]
+    drawn = np.concatenate([measured(rng.integers(0, count, (size, count))) for size in sizes], axis=1).T
+    usable = drawn[:, 1] > 0
+    studentized = (drawn[usable, 0] - value) / drawn[usable, 1]
+    low, high = np.quantile(studentized, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if usable.any() else (0.0, 0.0)
+    t = students_t(count - 1)
+    return max(float(high), t) * deviation, max(-float(low), t) * deviation
+
+
+def _scaled(reach: tuple[float, float], centre: float, by: float, count: int) -> Interval:
+    """The interval of a multiple of a number, around it, from how far the number's own reaches below and above."""
+    below, above = reach if by > 0 else reach[::-1]
+    return Interval(centre - abs(by) * below, centre + abs(by) * above, count)
 
 
 def _without_each(values: np.ndarray, of: Callable[[float], float]) -> np.ndarray:
@@ -124,10 +184,10 @@ def students_t(degrees: int) -> float:
 
 def share_interval(values: np.ndarray) -> Interval:
     """Clopper and Pearson's interval (1934) of the share of ones in `values` (n,), each 0 or 1 and of an image of its
-    own: also where there are none, or nothing else."""
+    own: also where there are none, or nothing else. A single image has none."""
     count, ones = len(values), int(values.sum())
-    if not count:
-        return Interval(math.nan, math.nan, 0)
+    if count < 2:
+        return Interval(math.nan, math.nan, count)
     tail = (1 - LEVEL) / 2
     low = float(betaincinv(ones, count - ones + 1, tail)) if ones else 0.0
     high = float(betaincinv(ones + 1, count - ones, 1 - tail)) if ones < count else 1.0
@@ -137,7 +197,7 @@ def share_interval(values: np.ndarray) -> Interval:
 def least_reach(count: int) -> float:
     """How far from 0 (or 1) a share may lie that is none (or all) in each of `count` independent images: the end of
     Clopper and Pearson's interval there. For images with several words each it is on the safe side."""
-    return 1.0 if count < 1 else float(1 - ((1 - LEVEL) / 2) ** (1 / count))
+    return 1.0 if count < 1 else -math.expm1(math.log((1 - LEVEL) / 2) / count)
 
 
 def _resamples(count: int, seed: int) -> Iterator[np.ndarray]:

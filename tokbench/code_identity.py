@@ -1,14 +1,14 @@
 """Which code a tokenizer's numbers depend on beside its own folder: other modules by content, packages by version.
 
 A module counts as installed where it lies in site-packages (or dist-packages) and belongs to a distribution: the
-version then says what it holds. Every other module outside the standard library and tokbench itself may be edited at
-any time, editable installs included, so its files are hashed. Modules are found in three ways, and nothing is
-imported to find them:
+version, and for what did not come from an index its commit or hash, then says what it holds. Every other module outside
+the standard library and tokbench itself may be edited at any time, editable installs included, so its files are hashed.
+Modules are found in three ways, and nothing is imported to find them:
 
 - the import statements of the code, functions included, followed through every file that is not installed (of a
   package that is not installed, through the parts that were imported);
 - the modules that appeared while the adapter was loaded, which covers names that are made up at run time;
-- the files of the classes of a model and of all its submodules.
+- the objects that a model and the globals of such code hold: the files of their classes and functions.
 
 A package that is not installed counts as a whole, since it may import its parts by name.
 """
@@ -18,28 +18,24 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import pkgutil
 import sys
-import sysconfig
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from importlib import metadata
-from importlib.machinery import EXTENSION_SUFFIXES, PathFinder
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec, PathFinder
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from tokbench.held_code import Place, Walk
 from tokbench.imports import imported_names
+from tokbench.installed import distributions, is_installed, is_standard, is_tokbench
 
 ADAPTER = "tokbench_adapter_"
 """How the modules of adapter folders are called. The rest of such a name depends on where the folder lies."""
 
-_TOKBENCH = str(Path(__file__).resolve().parent) + os.sep
-_STANDARD = tuple({os.path.realpath(sysconfig.get_path(key)) + os.sep for key in ("stdlib", "platstdlib")})
-_INSTALLED = tuple({sysconfig.get_path(key) + os.sep for key in ("purelib", "platlib")})
-_SITES = ("site-packages", "dist-packages")
-_SUFFIXES = (".py", *EXTENSION_SUFFIXES)
+_SUFFIXES = (".py", ".pyc", *EXTENSION_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -67,87 +63,81 @@ _DIGESTS: WeakKeyDictionary[ModuleType, str] = WeakKeyDictionary()
 file changes nothing in this process."""
 
 
-def identify(names: Mapping[str, str], appeared: Iterable[str] = (), covered: Sequence[Path] = ()) -> CodeIdentity:
-    """The identity of the code that some modules consist of and import.
+def identify(
+    names: Iterable[str] = (), model: Any = None, appeared: Iterable[str] = (), covered: Sequence[Path] = ()
+) -> CodeIdentity:
+    """The identity of the code that some modules, and a model, consist of and import.
 
-    names: the modules to start with, each with its file, which may be empty where the import system knows it. appeared:
-    further modules, of which those that are not installed count. covered: folders whose files other hashes cover
-    already; what they import counts. Modules that cannot be found are left out: code that needs them would have failed.
+    names: the modules to start with. appeared: further modules, of which those that are not installed count. covered:
+    folders whose Python files other hashes cover already; what they import counts. Modules that cannot be found are
+    left out: code that needs them would have failed.
     """
-    return _Search([folder.resolve() for folder in covered], names).run(appeared)
-
-
-def modules_of(model: Any) -> dict[str, str]:
-    """The modules that define the classes of a model, of its attributes and of all their submodules, as `identify`
-    takes them, and the modules and functions among the attributes."""
-    from torch import nn
-
-    held = [model, *vars(model).values()] if hasattr(model, "__dict__") else [model]
-    kinds, found = {type(part) for part in held}, dict[str, str]()
-    for part in held:
-        if isinstance(part, nn.Module):
-            kinds.update(type(module) for module in part.modules())
-        elif isinstance(part, ModuleType):
-            found[part.__name__] = ""
-        elif isinstance(part, FunctionType | type):
-            found[part.__module__] = ""
-    for kind in {base for own in kinds for base in own.__mro__}:
-        name = getattr(kind, "__module__", None)
-        if isinstance(name, str):
-            found[name] = found.get(name) or _file_of(kind, name)
-    return found
-
-
-def _file_of(kind: type, module: str) -> str:
-    """The file of a class whose module was loaded by its path and is not among the imported ones; empty for others."""
-    if module in sys.modules:
-        return ""
-    methods = [part for part in vars(kind).values() if isinstance(part, FunctionType)]
-    files = [method.__code__.co_filename for method in methods if method.__module__ == module]
-    return next((file for file in files if os.path.isfile(file)), "")
+    return _Search([folder.resolve() for folder in covered], set(names)).run(model, appeared)
 
 
 class _Search:
-    def __init__(self, covered: Sequence[Path], names: Mapping[str, str]) -> None:
+    def __init__(self, covered: Sequence[Path], names: set[str]) -> None:
         self.covered, self.names = covered, names
-        self.located: dict[str, _Module | None] = {
-            name: _Module(name, os.path.abspath(file)) for name, file in names.items() if file
-        }
+        self.located: dict[str, _Module | None] = {}
         self.files: dict[str, dict[str, _File]] = {}
         self.packages: dict[str, str] = {}
         self.walked: set[str] = set()
+        self.seen: set[str] = set()
+        self.walk = Walk(self.place)
 
-    def run(self, appeared: Iterable[str]) -> CodeIdentity:
-        waiting, seen = [*self.names, *filter(self.at_hand, appeared)], set[str]()
+    def run(self, model: Any, appeared: Iterable[str]) -> CodeIdentity:
+        if model is not None:
+            self.walk.add_model(model)
+            self.names |= self.walk.names
+        waiting, paths = [*self.names, *filter(self.at_hand, appeared)], set[str]()
         while waiting:
-            name = waiting.pop()
-            if name in seen:
-                continue
-            seen.add(name)
-            parent = name.rpartition(".")[0]
-            if parent:
-                waiting.append(parent)  # importing a module runs the packages around it
-                around = self.locate(parent)
-                if around is not None and around.file and not self.may_change(around):
-                    continue
-            module = self.locate(name)
-            if module is None or module.file is None:
-                continue
-            if self.may_change(module):
-                whole = not self.is_covered(module.file) and self.take(module)
-                top = name.partition(".")[0]
-                # All parts of a package are hashed. Those that were not imported with it can be thousands, too many to
-                # be parsed: an editable install of a large library.
-                if whole and top in sys.modules and name not in sys.modules and name not in self.names:
-                    continue
-                imports = imported_names(name, bool(module.folders), module.file)
-                waiting += imports.at_once
-                waiting += [later for later in imports.later if not (whole and f"{later}.".startswith(f"{top}."))]
-            elif not _is_standard(module.file) and not module.file.startswith(_TOKBENCH):
-                self.packages |= _distributions(name.partition(".")[0], module.file)
+            while waiting:
+                name = waiting.pop()
+                if name not in self.seen:
+                    self.seen.add(name)
+                    waiting += self.follow(name)
+            for file in self.walk.by_path.keys() - paths:
+                paths.add(file)
+                waiting += self.follow_path(file, self.walk.by_path[file])
+            waiting += self.walk.names - self.seen
         changed: list[str] = []
         modules = {top: _digest(files, changed) for top, files in sorted(self.files.items())}
         return CodeIdentity(modules, dict(sorted(self.packages.items())), tuple(sorted(changed)))
+
+    def follow(self, name: str) -> list[str]:
+        """Take in a module by its name; the modules that it leads to."""
+        found, parent = list[str](), name.rpartition(".")[0]
+        if parent:
+            found.append(parent)  # importing a module runs the packages around it
+            around = self.locate(parent)
+            if around is not None and around.file and not self.may_change(around):
+                return found
+        module = self.locate(name)
+        if module is None or module.file is None:
+            return found
+        if not self.may_change(module):
+            if not is_standard(module.file) and not is_tokbench(module.file):
+                self.packages |= distributions(name.partition(".")[0], module.file)
+            return found
+        whole = not self.is_covered(module.file) and self.take(module)
+        top = name.partition(".")[0]
+        # All parts of a package are hashed. Those that were not imported with it can be thousands, too many to be
+        # parsed: an editable install of a large library.
+        if whole and top in sys.modules and name not in sys.modules and name not in self.names:
+            return found
+        if isinstance(loaded := sys.modules.get(name), ModuleType):
+            self.walk.add_module(loaded, self.place(name, module.file))
+        imports = imported_names(name, bool(module.folders), module.file)
+        found += imports.at_once
+        return found + [later for later in imports.later if not (whole and f"{later}.".startswith(f"{top}."))]
+
+    def follow_path(self, file: str, name: str) -> list[str]:
+        """Take in a file that was loaded by its path, under a name that does not lead to it."""
+        if not self.is_covered(file):
+            label = name if name.startswith(ADAPTER) else name.partition(".")[0]
+            self.files.setdefault(label, {}).setdefault(file, _File(name, os.path.basename(file)))
+        imports = imported_names(name, False, file)
+        return [*imports.at_once, *imports.later]
 
     def locate(self, name: str) -> _Module | None:
         if name not in self.located:
@@ -165,7 +155,7 @@ class _Search:
         parent = name.rpartition(".")[0]
         if parent:
             around = self.locate(parent)
-            spec = PathFinder.find_spec(name, list(around.folders)) if around and around.folders else None
+            spec = _below(name, list(around.folders)) if around and around.folders else None
         else:
             spec = importlib.util.find_spec(name)  # of a top-level name, this imports nothing
         if spec is None:
@@ -176,14 +166,21 @@ class _Search:
     def may_change(self, module: _Module) -> bool:
         """Whether no version says what the file holds."""
         file = module.file or ""
-        if _is_standard(file) or file.startswith(_TOKBENCH):
+        if is_standard(file) or is_tokbench(file):
             return False
-        return (
-            not _is_installed(file) or self.is_covered(file) or not _distributions(module.name.partition(".")[0], file)
-        )
+        return not is_installed(file) or self.is_own(file) or not distributions(module.name.partition(".")[0], file)
+
+    def place(self, name: str, file: str) -> Place:
+        if not self.may_change(_Module(name, file)):
+            return Place.FIXED
+        return Place.OWN if self.is_own(file) else Place.SHARED
+
+    def is_own(self, file: str) -> bool:
+        return any(Path(file).resolve().is_relative_to(folder) for folder in self.covered)
 
     def is_covered(self, file: str) -> bool:
-        return any(Path(file).resolve().is_relative_to(folder) for folder in self.covered)
+        """Whether the hash over the Python files of a folder covers it: it holds no compiled code and no archives."""
+        return file.endswith(".py") and os.path.isfile(file) and self.is_own(file)
 
     def at_hand(self, name: str) -> bool:
         """Whether a module that appeared counts: installed ones bring many others, which differ with what was loaded
@@ -192,7 +189,7 @@ class _Search:
         if module is None or module.file is None or name.startswith(ADAPTER):
             return False
         file = module.file
-        return not (_is_standard(file) or _is_installed(file) or file.startswith(_TOKBENCH))
+        return not (is_standard(file) or is_installed(file) or is_tokbench(file))
 
     def take(self, module: _Module) -> bool:
         """Note the file of a module, or all files of the outermost package around it that has code of its own; whether
@@ -206,7 +203,8 @@ class _Search:
         if outer.name not in self.walked:
             self.walked.add(outer.name)
             for folder in outer.folders:
-                files |= {file: _File(outer.name, os.path.relpath(file, folder)) for file in _tree(folder)}
+                parts_of_it = {file: _File(outer.name, os.path.relpath(file, folder)) for file in _tree(folder)}
+                files |= {file: told for file, told in parts_of_it.items() if not self.is_covered(file)}
         files.setdefault(module.file or "", _File(module.name, os.path.basename(module.file or "")))
         return bool(outer.folders)
 
@@ -230,19 +228,28 @@ class _File:
         yield ".".join([self.module, *(part for part in parts if part not in ("", "__init__"))])
 
 
-@lru_cache(maxsize=65536)
-def _is_standard(file: str) -> bool:
-    return not _is_installed(file) and (file.startswith(_STANDARD) or os.path.realpath(file).startswith(_STANDARD))
-
-
-def _is_installed(file: str) -> bool:
-    return any(f"{os.sep}{folder}{os.sep}" in file for folder in _SITES) or file.startswith(_INSTALLED)
+def _below(name: str, folders: list[str]) -> ModuleSpec | None:
+    """Where a module in a package with these folders lies. PathFinder knows a namespace package inside another only
+    once the outer one was imported."""
+    spaces = ModuleSpec(name, None, is_package=True)
+    for folder in folders:
+        finder = pkgutil.get_importer(folder)
+        spec = finder.find_spec(name) if finder is not None else None
+        if spec is not None and spec.loader is not None:
+            return spec
+        if spec is not None and spec.submodule_search_locations:
+            assert spaces.submodule_search_locations is not None
+            spaces.submodule_search_locations += spec.submodule_search_locations
+    others = (finder for finder in sys.meta_path if finder is not PathFinder)  # of editable installs
+    found = (finder.find_spec(name, folders) for finder in others)
+    return spaces if spaces.submodule_search_locations else next((spec for spec in found if spec is not None), None)
 
 
 def _tree(folder: str) -> Iterator[str]:
     """The code in a package's folder. Folders without code hold data, often a lot, and are not looked into."""
     for place, below, names in os.walk(folder):
         code = [name for name in names if name.endswith(_SUFFIXES)]
+        code = [name for name in code if not (name.endswith(".pyc") and name[:-1] in code)]
         below[:] = [name for name in below if name.isidentifier() and name != "__pycache__"] if code else []
         yield from (os.path.join(place, name) for name in code)
 
@@ -278,26 +285,3 @@ def _content(file: str) -> str:
             return hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError:
         return "unreadable"
-
-
-@lru_cache(maxsize=4096)
-def _distributions(top: str, file: str) -> dict[str, str]:
-    """The distribution, and its version, that an installed module belongs to. Empty where it belongs to none."""
-    try:
-        likely = metadata.distribution(top)
-        if Path(file).is_relative_to(str(likely.locate_file(""))):
-            return {likely.metadata["Name"]: likely.version}
-    except (metadata.PackageNotFoundError, ValueError):
-        pass
-    known = _by_top_level(tuple(sys.path)).get(top, [])
-    found = [metadata.distribution(name) for name in dict.fromkeys(known)]
-    if len(found) > 1:  # a namespace that several share
-        found = [
-            one for one in found if any(Path(str(one.locate_file(part))) == Path(file) for part in one.files or ())
-        ]
-    return {one.metadata["Name"]: one.version for one in found}
-
-
-@lru_cache(maxsize=2)
-def _by_top_level(path: tuple[str, ...]) -> dict[str, list[str]]:
-    return {top: list(names) for top, names in metadata.packages_distributions().items()}

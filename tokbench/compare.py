@@ -146,9 +146,9 @@ def _of_means(number: str, pairs: Pairs) -> Difference:
         verdict: Verdict = "same" if first is second and not first_only + second_only else "cannot tell"
         nan = math.nan
         return Difference(number, first, second, nan, nan, nan, len(names), verdict, first_only, second_only)
-    interval = bootstrap_pairs(ours, theirs, SEED, of)
+    interval = bootstrap_pairs(ours, theirs, SEED, pairs.how)
     verdict = judge(number, second - first, interval.low, interval.high)
-    if first_only + second_only and verdict != "same":
+    if first_only + second_only:
         verdict = "cannot tell"  # the images left out may be the ones that matter
     each = theirs - ours
     moved = [(str(names[i]), float(each[i])) for i in np.argsort(-np.abs(each), kind="stable") if each[i]]

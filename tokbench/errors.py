@@ -9,6 +9,10 @@ class UsageError(TokbenchError):
     """The command or call asks for something that does not exist or does not fit together (exit status 2)."""
 
 
+class NoAdapter(UsageError):
+    """There is no adapter of that name or at that path."""
+
+
 class DataError(TokbenchError):
     """A dataset cannot be found, read or used as asked."""
 

@@ -7,6 +7,7 @@ hidden.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -16,7 +17,8 @@ from pathlib import Path
 from tokbench import archives, arrays, parquet
 from tokbench.errors import BadImage, DataError
 from tokbench.image import MAGIC_BYTES, refuse_large, size_of
-from tokbench.source import Source, is_hidden, is_image, is_left_out, readable
+from tokbench.source import CLASSES_FILE, MAX_CLASSES_BYTES, Source, is_hidden, is_image, is_left_out, readable
+from tokbench.unread import NUMBERED, UNREAD
 
 _LEAVES = "a link that leaves the dataset's folder, which is not followed; give --follow-links where you trust it"
 
@@ -28,13 +30,21 @@ KINDS = {
 } | dict.fromkeys(archives.SUFFIXES, ("tar file", archives.tar_holds_images))
 """Of files that hold many images: what a message calls them, and whether one really does, by a short look."""
 
+KINDS |= UNREAD
+
 _LOOKED_INTO = 100
 """Files of each kind that are looked into for images: folders may hold an .npz beside every picture."""
 
 
 def kind_of(name: str) -> str | None:
-    """The key of KINDS for a file that may hold many images; None for any other."""
-    return next((suffix for suffix in KINDS if name.lower().endswith(suffix)), None)
+    """The key of KINDS for a file that may hold many images; None for any other. `x.tfrecord-00000-of-00010` is called
+    by what comes before its number; where nothing does, it may be a TFRecord file all the same."""
+    plain = _NUMBERED.sub("", name.lower())
+    found = next((suffix for suffix in KINDS if suffix != NUMBERED and plain.endswith(suffix)), None)
+    return found or (NUMBERED if len(plain) < len(name) else None)
+
+
+_NUMBERED = re.compile(r"-\d+-of-\d+$")
 
 
 @dataclass
@@ -55,12 +65,18 @@ class Found:
         """The names of the image files."""
         return [name for name, _, _ in self.images if is_image(name)]
 
+    @property
+    def pack(self) -> list[tuple[str, Path]]:
+        """The packed files that may be the data set: where there are no pictures, those that are read, if any."""
+        read = [entry for entry in self.packed if kind_of(entry[0]) not in UNREAD]
+        return read if read and not self.pictures else self.packed
+
     def holders(self) -> list[tuple[str, Path]]:
-        """Those of the packed files that hold images, as far as a short look into the first ones tells."""
+        """Those of `pack` that hold images, as far as a short look into the first ones tells."""
         looked: Counter[str] = Counter()
         holding: set[str] = set()
         kept = []
-        for name, file in self.packed:
+        for name, file in self.pack:
             suffix = kind_of(name) or ""
             looked[suffix] += 1
             if KINDS[suffix][1](file) if looked[suffix] <= _LOOKED_INTO else suffix in holding:
@@ -144,10 +160,10 @@ def _enter(found: Found, name: str, entry: os.DirEntry[str] | Path, follow_links
     if is_image(name):
         reason = reason or ("" if stat.S_ISREG(mode) else "leads to no file; remove it")
         found.images.append((readable(name), file, reason))
-    elif stat.S_ISREG(mode) and kind_of(name):
-        found.packed.append((readable(name), file))
     elif stat.S_ISREG(mode) and is_left_out(name, lambda: b"" if reason else _head(file)):
         found.passed.append(readable(name))
+    elif stat.S_ISREG(mode) and kind_of(name):
+        found.packed.append((readable(name), file))
     return False
 
 
@@ -177,6 +193,7 @@ class Folder(Source):
         self._files = [(file, reason) for _, file, reason in found.images]
         self.names = [name for name, _, _ in found.images]
         self.passed = found.passed
+        self._root = found.root
 
     def read(self, position: int) -> bytes:
         file = self._file(position)
@@ -196,6 +213,9 @@ class Folder(Source):
         except (OSError, BadImage):  # some headers lie deeper than 64 KiB
             return super().size(position)
 
+    def class_list(self, folder: str) -> bytes | None:
+        return read_class_list(self._root / folder / CLASSES_FILE)
+
     def _file(self, position: int) -> Path:
         file, reason = self._files[self._at(position)]
         if reason:
@@ -205,6 +225,18 @@ class Folder(Source):
     def _unreadable(self, position: int, error: OSError) -> BadImage:
         remedy = "it was there when the run began" if isinstance(error, FileNotFoundError) else "check its permissions"
         return BadImage(f"{self.names[position]}: cannot be read ({error.strerror}); {remedy}")
+
+
+def read_class_list(file: Path) -> bytes | None:
+    """The bytes of a `classes.txt`; None where there is no such file. Raises DataError where it cannot be read."""
+    try:
+        if not file.is_file():
+            return None
+        if file.stat().st_size > MAX_CLASSES_BYTES:
+            raise DataError(f"{file} holds more than {MAX_CLASSES_BYTES:,} bytes, which is no list of classes")
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror})") from error
 
 
 def _bytes_of(file: Path) -> int:

@@ -81,6 +81,7 @@ class Replicates(Spread):
     quarters: np.ndarray | None = None
     bounds: tuple[float, float] = FREE
     least: float = 0.0
+    """The least distance of the interval's ends from a share of which all halves may agree that it is none or all."""
 
     def as_array(self) -> np.ndarray:
         """(halves, 1 or 2), as it is kept beside a result."""
@@ -89,7 +90,9 @@ class Replicates(Spread):
 
     @staticmethod
     def from_array(columns: np.ndarray) -> Replicates:
-        """The inverse of `as_array`."""
+        """The inverse of `as_array`. Raises ValueError with the shape that it must have."""
+        if columns.ndim != 2 or not len(columns) or len(columns) % 2 or columns.shape[1] not in (1, 2):
+            raise ValueError("(halves, 1 or 2)")
         return Replicates(columns[:, 0], columns[:, 1] if columns.shape[1] > 1 else None)
 
     def __sub__(self, other: Replicates) -> Replicates:
@@ -115,6 +118,9 @@ class Replicates(Spread):
         """
         drawn = self.halves.reshape(-1, 2)
         return math.sqrt(float((((drawn[:, 0] - drawn[:, 1]) / 2) ** 2).mean()))
+
+    def reach(self, spread: float) -> tuple[float, float]:
+        return max(spread, self.least), max(spread, self.least)
 
     def entries(self, number: str, value: float, count: int) -> Iterator[tuple[str, float, Interval]]:
         """Name, value and interval of the number, and of its extrapolation to infinitely many images where that can be

@@ -51,7 +51,7 @@ def _names(package: str, file: str, changed: int, size: int) -> Imports:
         elif base := _absolute(package, node):
             found[inside].update([base, *(f"{base}.{alias.name}" for alias in node.names if alias.name != "*")])
     if b"import_module" in text or b"__import__" in text:
-        found[0].update(_literal_names(tree))
+        found[0].update(_literal_names(tree, package))
     return Imports(frozenset(found[0]), frozenset(found[1]))
 
 
@@ -72,23 +72,36 @@ def _statements(tree: ast.Module) -> Iterator[tuple[ast.Import | ast.ImportFrom,
 
 def _absolute(package: str, node: ast.ImportFrom) -> str | None:
     """The module that `from ... import` names; None where it leads out of the package."""
-    if not node.level:
-        return node.module
+    return _relative(package, node.level, node.module or "") if node.level else node.module
+
+
+def _relative(package: str, level: int, name: str) -> str | None:
+    """A name that so many dots precede; None where it leads out of the package."""
     parts = package.split(".")
-    if node.level > len(parts) or not package:
+    if level > len(parts) or not package:
         return None
-    return ".".join([*parts[: len(parts) - node.level + 1], *([node.module] if node.module else [])])
+    return ".".join([*parts[: len(parts) - level + 1], *([name] if name else [])])
 
 
-def _literal_names(tree: ast.Module) -> Iterator[str]:
-    """The names in calls such as importlib.import_module("a.b"), where they are written out."""
+def _literal_names(tree: ast.Module, package: str) -> Iterator[str]:
+    """The names in calls such as importlib.import_module("a.b"), where they are written out; relative ones are taken as
+    relative to the module's own package."""
+    renamed = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "importlib"
+        for alias in node.names
+        if alias.name == "import_module"
+    }
     for node in ast.walk(tree):
-        if not isinstance(node, ast.Call) or not node.args:
+        if not isinstance(node, ast.Call) or _called(node.func) not in {"import_module", "__import__", *renamed}:
             continue
-        first = node.args[0]
-        name = first.value if isinstance(first, ast.Constant) else None
-        if _called(node.func) in ("import_module", "__import__") and isinstance(name, str) and name[:1] != ".":
-            yield name
+        given = [*node.args[:1], *(word.value for word in node.keywords if word.arg == "name")]
+        name = given[0].value if given and isinstance(given[0], ast.Constant) else None
+        if isinstance(name, str) and (bare := name.lstrip(".")):
+            level = len(name) - len(bare)
+            if found := _relative(package, level, bare) if level else name:
+                yield found
 
 
 def _called(node: ast.expr) -> str | None:

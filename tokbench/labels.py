@@ -4,7 +4,9 @@ Nothing is guessed. A column of integers is taken as it is. Folder names (as for
 folder, a zip or a tar) become labels by one of three rules, the first that applies, and the rule is stated wherever the
 accuracy is:
 
-1. `classes.txt` beside the images: the name of one class folder a line, in the order of the network's outputs;
+1. `classes.txt`: the name of one class folder a line, in the order of the network's outputs. It lies in the folder that
+   holds the class folders or above that, up to the folder or archive that was given; else beside the archive; else, of
+   a folder that is called as a split (`val`), in the folder that holds it, and no further up;
 2. the names by which the network itself knows its classes, such as ImageNet's WordNet ids;
 3. as many folders as the network has classes: their sorted order, which is `ImageFolder`'s.
 """
@@ -12,23 +14,32 @@ accuracy is:
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tokbench.dataset import Dataset
 from tokbench.errors import DataError
+from tokbench.folders import read_class_list
 from tokbench.parquet import Parquet
-
-CLASSES_FILE = "classes.txt"
+from tokbench.source import CLASSES_FILE
+from tokbench.splits import is_split
 
 _SHOWN = 3
 """Names in a message."""
 
 _ENOUGH = 20
 """Images from which on an accuracy at or below chance is worth a warning."""
+
+
+_DRAWS, _FAR = 200, 5
+"""Random draws of as many images, and the standard deviations of their distance from the whole set's shares of classes
+beyond which the first images are no such draw."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,7 @@ def find_labels(
 ) -> Labels:
     """The labels of all images of a data set for a network of so many classes.
 
-    known: the network's own names of its classes; listed: those of `read_class_names`.
+    known: the network's own names of its classes; listed: those of `listed_classes`.
     Raises DataError, naming file or image, where there are no labels, or they cannot be those of the network.
     """
     if isinstance(dataset.source, Parquet):
@@ -82,7 +93,40 @@ def find_labels(
             f"{dataset.name}: all {len(found.by_name):,} images have the label {next(iter(found.by_name.values()))}; "
             "accuracy on one class says nothing, and a test set without labels looks like this. Bring several classes"
         )
+    if uneven := _of_the_first(dataset, found):
+        found = replace(found, warnings=(*found.warnings, uneven))
     return found
+
+
+def _of_the_first(dataset: Dataset, found: Labels) -> str | None:
+    """What is wrong with the classes of the first images, where only so many are measured and they are sorted by class
+    or nearly so: a warning, or None. Raises DataError where they are all of one class.
+
+    The share of images that are of other classes than in the whole set (half the sum of absolute differences of shares)
+    is held against that of as many images drawn at random.
+    """
+    count, whole = len(dataset), len(dataset.source.names)
+    if count == whole:
+        return None
+    several = "bring the images in mixed order, or give a pattern that takes some of each class instead of --limit"
+    labels = [found.by_name[name] for name in dataset.source.names]
+    classes, index = np.unique(labels, return_inverse=True)
+    if count > 1 and len(classes) > 1 and len(set(index[:count].tolist())) == 1:
+        raise DataError(
+            f"{dataset.name}: its first {count:,} images are all of the class {labels[0]}, and all {whole:,} are of "
+            f"{len(classes):,} classes, so their accuracy says nothing of these; {several}"
+        )
+    totals, first = np.bincount(index), np.bincount(index[:count], minlength=len(classes))
+    drawn = np.random.default_rng(0).multivariate_hypergeometric(totals, count, size=_DRAWS, method="marginals")
+    chance = np.abs(drawn / count - totals / whole).sum(1) / 2
+    apart = float(np.abs(first / count - totals / whole).sum() / 2)
+    if apart <= chance.mean() + _FAR * chance.std():
+        return None
+    return (
+        f"the first {count:,} of {whole:,} images are of {np.count_nonzero(first):,} of {len(classes):,} classes, in "
+        f"other shares than all of them, {100 * apart:.0f} % apart ({100 * chance.mean():.0f} % of as many drawn at "
+        f"random): accuracy is of these classes alone; {several}"
+    )
 
 
 def _of_column(dataset: Dataset, source: Parquet, classes: int) -> Labels:
@@ -149,10 +193,7 @@ def class_folders(dataset: Dataset) -> dict[str, str]:
     paths = {name: name.split("/")[:-1] for name in dataset.source.names}
     if not any(paths.values()):
         raise _without_labels(dataset)
-    first, *rest = paths.values()
-    shared = 0
-    while shared < len(first) and all(path[shared : shared + 1] == [first[shared]] for path in rest):
-        shared += 1
+    shared = len(_shared(paths.values()))
     if all(len(path) == shared for path in paths.values()):
         return {name: path[-1] for name, path in paths.items()}
     for name, path in paths.items():
@@ -161,22 +202,50 @@ def class_folders(dataset: Dataset) -> dict[str, str]:
     return {name: path[shared] for name, path in paths.items()}
 
 
-def read_class_names(path: Path) -> ClassNames:
+def _shared(paths: Iterable[list[str]]) -> list[str]:
+    """The folders that all paths begin with."""
+    first, *rest = paths
+    shared = 0
+    while shared < len(first) and all(path[shared : shared + 1] == [first[shared]] for path in rest):
+        shared += 1
+    return first[:shared]
+
+
+def listed_classes(dataset: Dataset, place: Path | None) -> ClassNames | None:
+    """What the nearest `classes.txt` of a data set of class folders lists; None where there is none.
+
+    place: the folder or file that holds the images. Raises DataError where the list cannot be read.
+    """
+    folders = _shared([name.split("/")[:-1] for name in dataset.source.names])
+    for depth in range(len(folders), -1, -1):
+        folder = "/".join(folders[:depth])
+        if (told := dataset.source.class_list(folder)) is not None:
+            return parse_class_names(told, f"{folder}/{CLASSES_FILE}" if folder else CLASSES_FILE)
+    if place is not None and (not place.is_dir() or is_split(os.path.basename(os.path.abspath(place)))):
+        file = Path(os.path.abspath(place)).parent / CLASSES_FILE  # a link counts as where it lies, not where it leads
+        if (told := read_class_list(file)) is not None:
+            where = "above the split's folder" if place.is_dir() else "beside the archive"
+            return parse_class_names(told, f"{CLASSES_FILE} {where}", str(file))
+    return None
+
+
+def parse_class_names(told: bytes, origin: str, file: str | None = None) -> ClassNames:
     """A `classes.txt`: the text of each line, up to a tab. Raises DataError, naming file and line, where a class is
     listed twice or a line is empty."""
+    file = file or origin
     try:
-        lines = path.read_text(encoding="utf-8").rstrip().split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error})") from error
+        lines = told.decode("utf-8-sig").rstrip().split("\n")  # Windows editors begin with a byte-order mark
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} cannot be read ({error}); save it as UTF-8") from error
     lines_of: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         name = line.partition("\t")[0].strip()
         if not name:
-            raise DataError(f"{path}: line {number} names no class; list one class a line")
+            raise DataError(f"{file}: line {number} names no class; list one class a line")
         if name in lines_of:
-            raise DataError(f"{path}: lines {lines_of[name]} and {number} both list {name}")
+            raise DataError(f"{file}: lines {lines_of[name]} and {number} both list {name}")
         lines_of[name] = number
-    return ClassNames(list(lines_of), path.name)
+    return ClassNames(list(lines_of), origin)
 
 
 def at_chance(right: int, count: int, classes: int) -> str | None:

@@ -276,8 +276,13 @@ def detail(number: str) -> bool:
     return of_one(number) or "_curve" in base or (bool(span) and ("_ceiling" in base or "_ratio" in base))
 
 
-def table(head: Sequence[str], body: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> str:
-    """A Markdown table, aligned also as plain text; the columns at the positions `left` are set to the left."""
+def table(
+    head: Sequence[str], body: Sequence[Sequence[str]], left: Sequence[int] = (0,), *, markup: bool = False
+) -> str:
+    """A Markdown table, aligned also as plain text; the columns at the positions `left` are set to the left. Cells are
+    plain text, such as names of images, which may hold any character; with `markup` they are Markdown already."""
+    if not markup:
+        head, body = _escaped(head), [_escaped(line) for line in body]
     widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
 
     def line(texts: Sequence[str]) -> str:
@@ -286,6 +291,12 @@ def table(head: Sequence[str], body: Sequence[Sequence[str]], left: Sequence[int
 
     rule = "|".join(":" + "-" * (w + 1) if i in left else "-" * (w + 1) + ":" for i, w in enumerate(widths))
     return "\n".join([line(head), f"|{rule}|", *map(line, body)]) + "\n"
+
+
+def _escaped(texts: Sequence[str]) -> list[str]:
+    """Texts that end no cell, row or code of a Markdown table: on one line, with `|`, backticks and backslashes behind
+    a backslash."""
+    return [re.sub(r"([\\|`])", r"\\\1", " ".join(text.splitlines())) for text in texts]
 
 
 def _shown(entry: dict[str, Any] | None, column: Column) -> str:

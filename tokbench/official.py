@@ -187,7 +187,7 @@ def markdown(found: Sequence[Pooled], made: Sequence[Row]) -> str:
             counts = " / ".join(f"{one.n:,}" for one in scores[0].bins)
             means = [one.mean for row in scores for one in (*row.bins, row.mean)]
             cells = ["-" if math.isnan(mean) else f"{mean:.2%}".removesuffix("%") for mean in means]
-            body.append([method.replace("|", "\\|"), str(len(scores[0].pooled.sets)), counts, *cells])
+            body.append([method, str(len(scores[0].pooled.sets)), counts, *cells])
         text += f"\n## {kind.capitalize()} at {setting} (bins of {release})\n\n{table(head, body)}"
     notes = _notes(found, made)
     return "\n".join([text, *notes, ""]) if notes else text

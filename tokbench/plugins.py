@@ -19,11 +19,12 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
-from tokbench.code_identity import ADAPTER, CodeIdentity, identify, modules_of
-from tokbench.errors import AdapterError, TokbenchError, UsageError
+from tokbench.code_identity import ADAPTER, CodeIdentity, identify
+from tokbench.errors import AdapterError, NoAdapter, TokbenchError, UsageError
+from tokbench.folder_files import files_of
 from tokbench.variant import Variant
 
 if TYPE_CHECKING:
@@ -80,6 +81,9 @@ class Loaded:
     """What calls of `load_state_dict` left out (`tokbench.partial_loads`); empty where all weights fitted."""
     folders: tuple[Path, ...] = ()
     """The adapter folders that it comes from: its own, and those of the adapters that it is made of."""
+    files: dict[str, str] = field(default_factory=dict)
+    """sha256 of the files in those folders that are no Python files and say what it computes, as they were when the
+    folders were imported."""
 
 
 def find_root(chosen: Path | None = None) -> Path | None:
@@ -135,9 +139,9 @@ def _variants(folder: Path) -> dict[str, Path]:
 def load_adapter(asked: str, device: str = "cpu", root: Path | None = None, allow_download: bool = False) -> Loaded:
     """The adapter that a command-line argument names.
 
-    A folder whose Python files changed since this process imported them is imported again. Other modules are not: their
+    A folder whose files changed since this process imported them is imported again. Other modules are not: their
     earlier code goes on running, the hashes in results are of that code, and a warning says so.
-    Raises UsageError where there is none, AdapterError (or MissingWeights) where it cannot be loaded.
+    Raises NoAdapter where there is none, AdapterError (or MissingWeights) where it cannot be loaded.
     """
     loaded = _load(asked, device, root, allow_download)
     if (around := _PARTS.get()) is not None:
@@ -154,7 +158,7 @@ def _load(asked: str, device: str, root: Path | None, allow_download: bool) -> L
     if family in PATH_LIKE and argument:
         module = importlib.import_module(f"tokbench.builtin.{PATH_LIKE[family]}")
         model = guarded(asked, lambda: module.load(argument, device, allow_download))
-        return Loaded(f"{family}.{_path_slug(argument)}", asked, model, {}, used=identify(modules_of(model)))
+        return Loaded(f"{family}.{_path_slug(argument)}", asked, model, {}, used=identify(model=model))
     files = adapter_files(root)
     if asked in files:
         return _load_variant(asked, asked, files[asked], device, allow_download)
@@ -167,7 +171,7 @@ def _load(asked: str, device: str, root: Path | None, allow_download: bool) -> L
         return _load_variant(name, asked, toml, device, allow_download)
     near = difflib.get_close_matches(asked, [*files, *BUILTIN], 1)
     hint = f"did you mean '{near[0]}'? " if near else ""
-    raise UsageError(f"no adapter '{asked}'; {hint}run 'tokbench list adapters' to see them")
+    raise NoAdapter(f"no adapter '{asked}'; {hint}run 'tokbench list adapters' to see them")
 
 
 def load_adapters(
@@ -194,13 +198,13 @@ def load_adapters(
 def _at_path(path: Path) -> tuple[str, Path]:
     folder = path if path.is_dir() else path.parent
     if not (folder / "adapter.py").is_file():
-        raise UsageError(f"{path} is not an adapter folder: it has no adapter.py (copy adapters/toy to start one)")
+        raise NoAdapter(f"{path} is not an adapter folder: it has no adapter.py (copy adapters/toy to start one)")
     variants = _variants(folder)
     if path.is_file():
         variants = {name: toml for name, toml in variants.items() if toml.resolve() == path.resolve()}
     if len(variants) != 1:
         listed = ", ".join(str(toml) for toml in variants.values()) or "none"
-        raise UsageError(f"{path} has not one but {len(variants)} variant files ({listed}); name one of them")
+        raise NoAdapter(f"{path} has not one but {len(variants)} variant files ({listed}); name one of them")
     return next(iter(variants.items()))
 
 
@@ -249,19 +253,20 @@ def _load_variant(name: str, asked: str, toml: Path, device: str, allow_download
         variant, module = open_variant(name, toml, allow_download)
         if not hasattr(module, "load"):
             raise AdapterError(f"{module.__file__} has no function load(variant, device)")
-        own = identify({module.__name__: ""}, covered=[toml.parent])  # hashed before a load that may take minutes
+        own = identify([module.__name__], covered=[toml.parent])  # hashed before a load that may take minutes
         with observed(own.packages) as loading:
             model = guarded(name, lambda: module.load(variant, device))
     finally:
         _PARTS.reset(token)
     if model.spec.name != name:
         raise AdapterError(f"{module.__file__}: the spec is named '{model.spec.name}', not '{name}'")
-    code = _IMPORTED[sys.modules[module.__name__.partition(".")[0]]].copy()
+    imported = imported_folder(module)
+    code = imported.code.copy()
     code.update(toml.relative_to(toml.parent).as_posix().encode() + toml.read_bytes())
     for below, theirs in sorted(variant.built_on.items()):
         code.update(f"{below} {theirs}".encode())
     weights = {found.source.file: found.sha256 for found in variant.found.values()}
-    if in_part := loading.left_out(model):
+    if in_part := loading.left_out():
         _LOG.warning("%s: its weights fit only in part, and its results say so: %s", name, described(in_part))
     folders = (toml.parent, *(folder for part in parts for folder in part.folders))
     used = _used(variant, module, model, sys.modules.keys() - before, parts, folders)
@@ -272,7 +277,9 @@ def _load_variant(name: str, asked: str, toml: Path, device: str, allow_download
             name,
             ", ".join(used.changed),
         )
-    return Loaded(name, asked, model, weights, code.hexdigest(), used, variant.unused_tensors(), in_part, folders)
+    files = {f"adapters/{part.name}/{file}": told for part in parts for file, told in part.files.items()}
+    unused, files = variant.unused_tensors(), imported.files | files
+    return Loaded(name, asked, model, weights, code.hexdigest(), used, unused, in_part, folders, files)
 
 
 def _used(
@@ -284,8 +291,7 @@ def _used(
     folders: Sequence[Path],
 ) -> CodeIdentity:
     """The code outside an adapter's folder: what it imports itself, and what the adapters that it is made of need."""
-    names = modules_of(model) | dict.fromkeys([module.__name__, *variant.imported], "")
-    found = identify(names, appeared, folders)
+    found = identify([module.__name__, *variant.imported], model, appeared, folders)
     modules, packages = dict(found.modules), dict(found.packages)
     for part in parts:
         if part.used is not None:
@@ -316,9 +322,11 @@ def _import_folder(folder: Path) -> ModuleType:
     code, sources = hashlib.sha256(), sorted(folder.rglob("*.py"))
     for path in sources:
         code.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    found = Folder(code, files_of(folder))
     loaded = sys.modules.get(name)
     if loaded is not None:
-        if _IMPORTED.setdefault(loaded, code).digest() == code.digest():
+        before = _IMPORTED.setdefault(loaded, found)
+        if (before.code.digest(), before.files) == (code.digest(), found.files):
             return loaded
         _forget(name, sources)
     elif not folder.resolve().is_relative_to(CHECKOUT / "adapters"):
@@ -327,12 +335,24 @@ def _import_folder(folder: Path) -> ModuleType:
             file,
         )
     module = _import(name, file, folder)
-    _IMPORTED[module] = code
+    _IMPORTED[module] = found
     return module
 
 
-_IMPORTED: WeakKeyDictionary[ModuleType, Any] = WeakKeyDictionary()
-"""sha256 over the Python files of each adapter folder, as they were when it was imported."""
+class Folder(NamedTuple):
+    """sha256 over the Python files of an adapter folder, and the hashes of its other files that count."""
+
+    code: Any
+    files: dict[str, str]
+
+
+_IMPORTED: WeakKeyDictionary[ModuleType, Folder] = WeakKeyDictionary()
+"""Each adapter folder as it was when it was imported."""
+
+
+def imported_folder(module: ModuleType) -> Folder:
+    """The adapter folder that a module belongs to, as it was when it was imported."""
+    return _IMPORTED[sys.modules[module.__name__.partition(".")[0]]]
 
 
 def _forget(package: str, sources: Sequence[Path]) -> None:

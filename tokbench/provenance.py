@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokbench.code_identity import identify, modules_of
+from tokbench.code_identity import CodeIdentity, identify
+from tokbench.held_code import networks_of
 from tokbench.plugins import Loaded
 from tokbench.protocol import Protocol
 from tokbench.tokenizer import Generator
@@ -41,24 +43,36 @@ def describe_adapter(adapter: Loaded) -> dict[str, Any]:
         told["weights"] = adapter.weights
     if adapter.code:
         told["code_sha256"] = adapter.code
-    used = identify(modules_of(adapter.model)) if adapter.used is None else adapter.used
+    used = identify(model=adapter.model) if adapter.used is None else adapter.used
     facts = {
         "modules": used.modules,
         "packages": used.packages,
+        "files": adapter.files,
+        "config_sha256": adapter.model.config,
         "unused_tensors": adapter.unused,
         "weights_in_part": adapter.in_part,
     }
     told |= {key: value for key, value in facts.items() if value}
     if adapter.model.module is not None:
         told["parameters_sha256"] = hash_module(adapter.model.module)
+    if beside := sorted(hash_module(network) for network in networks_of(adapter.model)):
+        told["other_parameters_sha256"] = hashlib.sha256("".join(beside).encode()).hexdigest()
     return told
+
+
+def identity_of(adapter: Loaded) -> str:
+    """A hash over all that says what an adapter computes, but for the parameters of its networks."""
+    used = adapter.used or CodeIdentity()
+    told = [adapter.code, adapter.weights, used.modules, used.packages, adapter.files, adapter.model.config]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 @cache
 def code_of(folder: Path, *others: Path) -> str:
-    """sha256 over the Python files in a folder, and others: what other code has measured must not be mixed in."""
+    """sha256 over the Python files in a folder, or of a single one, and others: what other code has measured must not
+    be mixed in."""
     digest = hashlib.sha256()
-    for path in (*sorted(folder.rglob("*.py")), *others):
+    for path in (*([folder] if folder.is_file() else sorted(folder.rglob("*.py"))), *others):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 

@@ -8,18 +8,19 @@ kind is the noise drawn anew; there a paired interval over the images that holds
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tokbench.bootstrap import of_mean
 from tokbench.compare import Difference, difference, made_alike, per_image_pairs
 from tokbench.config import Context, EvalConfig, Progress
 from tokbench.dataset import Dataset, open_dataset
-from tokbench.errors import AdapterError, TokbenchError, UsageError
+from tokbench.errors import AdapterError, NoAdapter, TokbenchError, UsageError
 from tokbench.evaluate import evaluate
+from tokbench.halves import INFINITY
 from tokbench.leaderboard import column_of
 from tokbench.metric_set import explain
 from tokbench.metrics import METRICS, metric_of
@@ -37,7 +38,12 @@ from tokbench.tolerances import TOLERANCES, Tolerance, is_part, tolerance_of
 TIMED = ("cost", "speed")
 """Metrics of the machine, which are measured anew nowhere: their numbers are not compared."""
 
+OF_CODES = ("codebook", "coding")
+"""Metrics of codes, which no tokenizer without a codebook has: that shows without measuring them."""
+
 Outcome = Literal["same", "within noise", "better", "regression"]
+
+Kind = Literal["absent", "refused", "lost", "failed"]
 
 
 @dataclass(frozen=True)
@@ -59,14 +65,14 @@ class Check:
 
 @dataclass(frozen=True)
 class Skipped:
-    """What was not compared and why: something is not here; hashes differ, so that a comparison would mean nothing; or
-    the measurement failed."""
+    """What was not compared and why: something is not here; hashes differ, so that a comparison would mean nothing; a
+    number that was committed, or its adapter, is there no longer; or the measurement failed."""
 
     adapter: str
     group: str
     what: str
     reason: str
-    kind: Literal["absent", "refused", "failed"] = "absent"
+    kind: Kind = "absent"
 
 
 @dataclass
@@ -81,12 +87,19 @@ class Report:
         return [check for check in self.checks if check.outcome == "regression"]
 
     @property
+    def counts(self) -> dict[str, int]:
+        """How many numbers of each outcome there are, and how many entries of each kind were not compared: what every
+        form of output counts by."""
+        found = Counter([check.outcome for check in self.checks]) + Counter([skip.kind for skip in self.skipped])
+        return {name: found[name] for name in (*get_args(Outcome), *get_args(Kind))}
+
+    @property
     def exit_status(self) -> int:
-        """1 for a regression or a failure; 3 where nothing could be compared or hashes differ; else 0."""
-        kinds = {skip.kind for skip in self.skipped}
-        if self.regressions or "failed" in kinds:
+        """1 for a regression, a loss or a failure; 3 where nothing could be compared or hashes differ; else 0."""
+        counts = self.counts
+        if counts["regression"] or counts["lost"] or counts["failed"]:
             return 1
-        return 3 if not self.checks or "refused" in kinds else 0
+        return 3 if not self.checks or counts["refused"] else 0
 
 
 def check(
@@ -202,7 +215,8 @@ def _other_pixels(before: str, now: str, bad: Sequence[tuple[str, str]]) -> str:
 def _load(
     results: list[Result], device: str, root: Path | None, allow_download: bool, report: Report
 ) -> list[tuple[Result, Loaded]]:
-    """Each result with its adapter; those that are not here are listed, those that break while loading have failed."""
+    """Each result with its adapter. Those whose weights are not here are listed, those whose adapter is gone are lost,
+    those that break while loading have failed."""
     found = []
     for result in results:
         try:
@@ -210,6 +224,9 @@ def _load(
             found.append((result, load_adapter(source, device, root, allow_download)))
         except AdapterError as error:
             report.skipped.append(Skipped(result.adapter, result.group, "all", str(error), "failed"))
+        except NoAdapter as error:
+            reason = f"{error}; restore it, or delete {result.path} where it was taken away on purpose"
+            report.skipped.append(Skipped(result.adapter, result.group, "all", reason, "lost"))
         except TokbenchError as error:
             report.skipped.append(Skipped(result.adapter, result.group, "all", str(error)))
     return found
@@ -223,13 +240,18 @@ def _compare(
     report: Report,
     redrawn: bool,
 ) -> None:
-    def skip(what: str, reason: str, kind: Literal["absent", "refused"] = "absent") -> None:
+    def skip(what: str, reason: str, kind: Kind = "absent") -> None:
         report.skipped.append(Skipped(committed.adapter, committed.group, what, reason, kind))
 
     for key in ("parameters_sha256", "weights", "fingerprint"):
         ours, theirs = (result.provenance["adapter"].get(key) for result in (committed, made))
         if ours != theirs:
             return skip("all", "the tokenizer's weights are not those of the committed result", "refused")
+    for key in ("config_sha256", "other_parameters_sha256"):  # earlier results do not say them
+        ours, theirs = (result.provenance["adapter"].get(key) for result in (committed, made))
+        if ours not in (None, theirs):
+            what = "configuration" if key == "config_sha256" else "weights outside its module"
+            return skip("all", f"the tokenizer's {what} is not that of the committed result", "refused")
     before, now = (result.provenance["data"]["sha256"] for result in (committed, made))
     if not limited and before != now:
         bad = [(image["name"], image["reason"]) for image in made.bad_images]
@@ -243,10 +265,12 @@ def _compare(
             skip(number, "this version of tokbench does not measure it")
             continue
         few = f"it depends on all {committed.num_images:,} images, and {made.num_images:,} were measured"
-        if limited and of_mean(number, committed.per_image) is None:
+        if metric in OF_CODES and _codebook(committed) and not _codebook(made):
+            skip(number, *_lost(number, committed, "this tokenizer has no codebook any more"))
+        elif limited and of_mean(number, committed.per_image) is None:
             skip(number, few)
         elif number not in made.metrics:
-            skip(number, made.skipped.get(metric, "it was not measured"))
+            skip(number, *_why_absent(number, metric, committed, made, limited))
         elif not made_alike(number, committed, made):
             skip(number, "its network, weights or settings are not those of the committed result", "refused")
         elif limited and per_image_pairs(number, committed, made) is None:
@@ -256,6 +280,28 @@ def _compare(
             outcome = _outcome(found, tolerance, redrawn)
             report.checks.append(Check(committed.adapter, committed.group, found, tolerance, outcome, redrawn))
     return None
+
+
+def _why_absent(number: str, metric: str, committed: Result, made: Result, limited: bool) -> tuple[str, Kind]:
+    """Why a committed number was not measured. It is lost unless this machine or the few images are to blame, or it is
+    an extrapolation, which hangs on a threshold: then the number itself is compared."""
+    reason = made.skipped.get(metric, f"{made.adapter} gives no such number any more")
+    few_words = limited and METRICS[metric].reader  # the first images may show no word and no face
+    if metric in made.lacking or few_words:
+        return reason, "absent"
+    base = number.removesuffix(INFINITY)
+    if base != number and base in made.metrics:
+        return "these images allow no extrapolation", "absent"
+    return _lost(number, committed, reason)
+
+
+def _lost(number: str, committed: Result, reason: str) -> tuple[str, Kind]:
+    remedy = f"where that is meant, delete {number} from {committed.path} or measure that result anew"
+    return f"it was committed and can no longer be computed ({reason}); {remedy}", "lost"
+
+
+def _codebook(result: Result) -> bool:
+    return bool(result.provenance["adapter"].get("codebook"))
 
 
 def _outcome(found: Difference, tolerance: Tolerance, redrawn: bool = False) -> Outcome:

@@ -59,7 +59,7 @@ def _tables(lines: pd.DataFrame) -> list[str]:
         body = []
         for (method, sets), own in part.groupby(["method", "sets"], sort=True):
             found = {(line["score"], line["bin"]): line for line in own.to_dict("records")}
-            body.append([method.replace("|", "\\|"), str(len(sets.split())), *(_cell(found.get(at)) for at in scores)])
+            body.append([method, str(len(sets.split())), *(_cell(found.get(at)) for at in scores)])
         made.append(f"\n## {kind.capitalize()} at {setting} (bins of {release})\n\n{table(head, body)}")
     return made
 

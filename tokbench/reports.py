@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from tokbench.compare import Difference
 from tokbench.leaderboard import column_of, table
-from tokbench.regression import Check, Report, Skipped
+from tokbench.regression import Check, Kind, Report, Skipped
 
 SHOWN = 3
 """Images that are named when a number moved."""
@@ -77,39 +77,43 @@ def check_table(report: Report, *, all_rows: bool = False) -> str:
         ]
         head = ["adapter", "result", "number", "committed", "now", "difference [95 %]", "outcome", "moved most"]
         parts.append(table(head, rows, left=(0, 1, 2, 6, 7)))
-    parts += [f"not compared: {line}\n" for line in skipped_lines(report.skipped)]
+    parts += [f"{line}\n" for line in skipped_lines(report.skipped)]
     return "\n".join([*parts, summary(report)])
 
 
 def skipped_lines(skipped: Sequence[Skipped]) -> list[str]:
     """One line for each reason, with all that it holds for."""
-    by_reason: dict[tuple[str, str, str], list[str]] = {}
+    by_reason: dict[tuple[Kind, str, str], list[str]] = {}
     for skip in skipped:
         by_reason.setdefault((skip.kind, skip.what, skip.reason), []).append(f"{skip.adapter}/{skip.group}")
     return [
-        f"{kind.upper() + ' ' if kind != 'absent' else ''}{'' if what == 'all' else what + ' of '}"
-        f"{', '.join(names)}: {reason}"
+        f"not compared: {'' if kind == 'absent' else kind.upper() + ' '}{'' if what == 'all' else what + ' of '}"
+        f"{', '.join(names)}: {' '.join(reason.splitlines())}"
         for (kind, what, reason), names in by_reason.items()
     ]
 
 
 def summary(report: Report) -> str:
-    """One sentence."""
-    counts = {outcome: sum(check.outcome == outcome for check in report.checks) for outcome in _OUTCOMES}
-    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+    """One sentence: how many numbers of each outcome, and how many entries of each kind were not compared."""
+    counts = report.counts
+    told = ", ".join(f"{counts[outcome]} {outcome}" for outcome in _OUTCOMES if counts[outcome])
+    left = ", ".join(f"{counts[kind]} {said}" for kind, said in _KINDS.items() if counts[kind])
     results = len({(check.adapter, check.group) for check in report.checks})
+    compared = f"{len(report.checks)} numbers of {results} results compared: {told}"
     if not report.checks:
-        return "nothing could be compared\n"
-    return f"{len(report.checks)} numbers of {results} results compared: {told}\n"
+        compared = "nothing could be compared"
+    return f"{compared}{f'; {left}' if left else ''}\n"
 
 
 _OUTCOMES = ("regression", "better", "within noise", "same")
+_KINDS: dict[Kind, str] = {"lost": "lost", "failed": "failed", "refused": "refused", "absent": "not compared"}
 
 
 def check_facts(report: Report) -> dict[str, Any]:
     """The report as a JSON object."""
     return {
         "exit_status": report.exit_status,
+        "counts": report.counts,
         "checks": [
             {"adapter": check.adapter, "result": check.group, "outcome": check.outcome}
             | check.difference.facts()
@@ -122,7 +126,8 @@ def check_facts(report: Report) -> dict[str, Any]:
 
 
 def junit(report: Report) -> str:
-    """JUnit XML: a test suite for each result, a test case for each number."""
+    """JUnit XML: a test suite for each result, a test case for each number. A regression and a lost number are
+    failures, what failed or was refused is an error, what is not here is skipped."""
     suites = ElementTree.Element("testsuites", name="tokbench check")
     by_result: dict[tuple[str, str], ElementTree.Element] = {}
 
@@ -141,17 +146,21 @@ def junit(report: Report) -> str:
         case = ElementTree.SubElement(
             suite(skip.adapter, skip.group), "testcase", classname=f"{skip.adapter}.{skip.group}", name=skip.what
         )
-        ElementTree.SubElement(case, "skipped" if skip.kind == "absent" else "error", message=skip.reason)
-    for element in by_result.values():
+        ElementTree.SubElement(case, _TAGS[skip.kind], message=skip.reason)
+    for element, cases in [(suites, "testsuite/testcase"), *((one, "testcase") for one in by_result.values())]:
         for attribute, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
-            element.set(attribute, str(len(element.findall(f"testcase/{tag}"))))
-        element.set("tests", str(len(element)))
+            element.set(attribute, str(len(element.findall(f"{cases}/{tag}"))))
+        element.set("tests", str(len(element.findall(cases))))
     ElementTree.indent(suites)
     return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
 
 
+_TAGS: dict[Kind, str] = {"absent": "skipped", "refused": "error", "failed": "error", "lost": "failure"}
+
+
 def workflow_commands(report: Report) -> list[str]:
-    """GitHub workflow commands: an error for each regression and refusal, a warning for what is not here."""
+    """GitHub workflow commands: an error for each regression, loss, failure and refusal, a warning for what
+    is not here."""
     lines = [f"::error title=tokbench {check.adapter}::{_escape(_sentence(check))}" for check in report.regressions]
     for skip in report.skipped:
         level = "warning" if skip.kind == "absent" else "error"

@@ -26,6 +26,13 @@ _READINGS = "readings."
 _REPLICATES = (Replicates.kind, *KINDS)
 """Before the names of those arrays beside a result that are no per-image values (the kinds of replicates and a dot)."""
 
+EFFECT = "effect of the precision"
+"""The fact of a number that tells by how much a reduced precision moved it: measured values, other in every result."""
+
+_TOO_LITTLE = "jackknife.codebook_usage"
+"""What earlier versions kept of usage, alone or with a stream's name. It has no width where no entry is in one image
+alone, so it is left aside: such results have no paired interval of usage until they are measured again."""
+
 FOUND = "batch size for "
 """How those facts of a number begin that its measurement found out and nobody set."""
 
@@ -45,8 +52,9 @@ class Result:
     where the number has none. per_image: number -> values (n,). replicates: of numbers that are no means over images.
     readings: by kind (words, faces), the images' names and what was read in each. warnings: why numbers may not mean
     what they seem to. skipped: metric -> reason. error: what stopped the adapter, None where nothing did. notes: the
-    reasons in full, with the paths of this machine; computed: metrics that gave numbers; journal: what is kept of the
-    run until the result is saved. These three are never written.
+    reasons in full, with the paths of this machine; computed: metrics that gave numbers; lacking: metrics whose weights
+    or packages are not on this machine; journal: what is kept of the run until the result is saved. These four are
+    never written.
     """
 
     adapter: str
@@ -64,6 +72,7 @@ class Result:
     warnings: list[ResultWarning] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict, repr=False)
     computed: frozenset[str] = frozenset()
+    lacking: frozenset[str] = frozenset()
     journal: Kept | None = field(default=None, repr=False)
 
     @property
@@ -154,7 +163,7 @@ def settings(result: Result, number: str) -> dict[str, str]:
     """How a number was made (network, layer, weights, device), without what its measurement found out by itself: two
     numbers are of one kind where these agree."""
     made = result.provenance.get("metrics", {}).get(number, {})
-    return {key: value for key, value in made.items() if not key.startswith(FOUND)}
+    return {key: value for key, value in made.items() if not key.startswith((FOUND, EFFECT))}
 
 
 def failure(adapter: str, dataset: str, task: str, error: str, bad: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
@@ -181,6 +190,9 @@ def load(path: Path) -> Result:
     replicates: dict[str, Spread] = {}
     for name in [name for name in arrays if "." in name and name.partition(".")[0] in _REPLICATES]:
         kind, _, number = name.partition(".")
+        if f"{name}.".startswith(f"{_TOO_LITTLE}."):
+            del arrays[name]
+            continue
         if number in replicates:
             raise ResultError(f"{beside}: '{number}' has replicates of two kinds; delete it and run again")
         replicates[number] = _replicates(kind, name, arrays.pop(name), beside)
@@ -243,13 +255,11 @@ def _check_per_image(arrays: dict[str, np.ndarray], path: Path) -> None:
 
 
 def _replicates(kind: str, name: str, values: np.ndarray, path: Path) -> Spread:
-    if kind == Replicates.kind:
-        if values.ndim != 2 or not len(values) or len(values) % 2 or values.shape[1] not in (1, 2):
-            raise ResultError(f"{path}: '{name}' has the shape {values.shape}, not (halves, 1 or 2)")
-    elif values.ndim != 1 or len(values) < 2:
-        raise ResultError(f"{path}: '{name}' has the shape {values.shape}, not (replicates,), two or more")
     _check_values(name, values, path)
-    return Replicates.from_array(values) if kind == Replicates.kind else KINDS[kind](values)
+    try:
+        return Replicates.from_array(values) if kind == Replicates.kind else KINDS[kind].from_array(values)
+    except ValueError as shape:
+        raise ResultError(f"{path}: '{name}' has the shape {values.shape}, not {shape}") from shape
 
 
 def _check_values(name: str, values: np.ndarray, path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import tokbench
+from tokbench.errors import MissingWeights
 from tokbench.fit import fit
 from tokbench.halves import Halves
 from tokbench.provenance import describe_protocol
@@ -81,6 +82,7 @@ def collect(run: AdapterRun, done: Callable[[str], None]) -> Result:
         warnings=numbers.warnings + ([few] if few else []),
         notes={name: str(error) for name, error in run.metrics.skipped.items()},
         computed=frozenset(run.metrics.metrics) - frozenset(run.metrics.skipped),
+        lacking=frozenset(name for name, error in run.metrics.skipped.items() if isinstance(error, MissingWeights)),
         journal=run.checkpoint.journal,
     )
 

@@ -17,6 +17,12 @@ MAX_IMAGES = 1 << 24
 """More files or rows than this (16.8 million, above ImageNet-21k) are taken for a fault: a few bytes can claim them."""
 
 
+CLASSES_FILE = "classes.txt"
+"""Lists the class folders that lie beside it (`tokbench.labels`)."""
+
+MAX_CLASSES_BYTES = 1 << 24
+"""Bytes of the longest such file that is read."""
+
 _SERVICE = frozenset(
     ("@eadir", "@recycle", "__macosx", "$recycle.bin", "system volume information", "lost+found", "#recycle",
      "#snapshot", "thumbs.db")
@@ -114,6 +120,11 @@ class Source(ABC):
 
     def labels(self) -> dict[str, int] | None:
         """The class of each image by its name, where the source knows. Raises DataError where it cannot be read."""
+        return None
+
+    def class_list(self, folder: str) -> bytes | None:
+        """The `classes.txt` in a folder (`a/b`, or "" for the outermost one); None where there is none. Raises
+        DataError where it cannot be read."""
         return None
 
     def open(self, position: int) -> Image.Image:

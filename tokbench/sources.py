@@ -6,7 +6,9 @@ dataset ambiguous, or was made to harm, is refused as a whole, with a DataError:
     folders    links that leave the folder are bad images unless they are followed (`follow_links`); links to a folder
                inside it are not descended, since its images stand under their own names; no folder is read twice
     mixtures   images beside Parquet files, archives or arrays of images, files of images of several kinds, Parquet
-               files in several folders: refused, with the ways to give each of them alone
+               files in several folders: refused, with the ways to give each of them alone. So are pictures beside
+               data sets that are not read (`tokbench.unread`)
+    missing    Parquet files that say "of 4" in their names where one of the 4 is not there: refused
     splits     images, or Parquet files, of several splits (train, validation, test): refused unless one is asked for
     hidden     what lies in or is a hidden or service entry (.ipynb_checkpoints, @eaDir, __MACOSX) is no part of a
                folder, zip or tar; the folder itself may be hidden
@@ -48,7 +50,9 @@ from tokbench.errors import BadImage, DataError, UsageError
 from tokbench.folders import Folder, Found, count_kinds, kind_of, look, look_at
 from tokbench.image import refuse_large
 from tokbench.parquet import Parquet
+from tokbench.shards import refuse_missing
 from tokbench.source import Source, describe_left_out, is_hidden, readable
+from tokbench.unread import UNREAD
 
 __all__ = ["Arrays", "Folder", "Manifest", "Parquet", "Source", "Tar", "Zip", "open_source", "open_sources", "sort_by"]
 
@@ -211,8 +215,8 @@ def _of_file(asked: _Asked, path: Path) -> Source:
 
 def _of_folder(asked: _Asked, found: Found, pattern: bool = False) -> Source:
     """What was found as one source. Raises DataError where it could be several."""
-    pictures, parquet_alone = found.pictures, all(kind_of(name) == ".parquet" for name, _ in found.packed)
-    packed = found.holders() if pictures or not parquet_alone else found.packed
+    pictures, parquet_alone = found.pictures, all(kind_of(name) == ".parquet" for name, _ in found.pack)
+    packed = found.holders() if pictures or not parquet_alone else found.pack
     kinds = {kind_of(name) for name, _ in packed}
     if pictures and packed:
         raise DataError(_both(asked, pictures, [name for name, _ in packed]))
@@ -222,15 +226,17 @@ def _of_folder(asked: _Asked, found: Found, pattern: bool = False) -> Source:
         shards = _of_split(asked, packed)
         if not pattern:
             _refuse_several_folders(asked, [name for name, _ in shards])
+        refuse_missing(asked.where, asked.root, [name for name, _ in shards], asked.where if pattern else None)
         source = Parquet([file for _, file in shards])
         source.passed = found.passed
         return source
-    if pattern and len(packed) == 1 and kinds != {".arrow"}:
+    unread = kinds <= {".arrow", *UNREAD}
+    if pattern and len(packed) == 1 and not unread:
         return _of_file(replace(asked, root=None), packed[0][1])
     held = f"{asked.where} holds no images itself, but {' and '.join(count_kinds(name for name, _ in packed))}"
-    if kinds == {".arrow"}:
-        raise DataError(f"{held}, which are not read; write them as Parquet (to_parquet of Hugging Face's datasets)")
-    one = shlex.quote(f"{asked.root}/{packed[0][0]}")
+    if unread:
+        raise DataError(f"{held}, which are not read; {_REWRITE}")
+    one = shlex.quote(f"{asked.root}/{next(name for name, _ in packed if kind_of(name) != '.arrow')}")
     raise DataError(f"{held}, which are not read as one data set; give one of them: --data {one}")
 
 
@@ -260,16 +266,31 @@ def _both(asked: _Asked, pictures: Sequence[str], packed: Sequence[str]) -> str:
     """That images lie beside files of images, and how to give either alone."""
     several = len(pictures) > 1
     counted = f"{len(pictures):,} picture{'s' if several else ''} ({pictures[0]}{', ...' if several else ''})"
-    kinds, folder = list(count_kinds(packed)), os.path.commonpath([os.path.dirname(name) for name in pictures])
-    parents = {os.path.dirname(name) for name in packed}
-    file = packed[0]
-    if len(kinds) == 1 and kind_of(file) == ".parquet":
+    held = f"{asked.where} holds {counted} beside {' and '.join(count_kinds(packed))}"
+    apart = f"for the pictures {_of_pictures(asked, pictures, packed)}"
+    read = [name for name in packed if kind_of(name) not in (".arrow", *UNREAD)]
+    if not read:
+        return f"{held}, which are not read: pictures beside them may be samples. {_REWRITE}, or give {apart}"
+    parents = {os.path.dirname(name) for name in read}
+    file = read[0]
+    if len({kind_of(name) for name in read}) == 1 and kind_of(file) == ".parquet":
         file = os.path.join(next(iter(parents)) if len(parents) == 1 else "**", "*.parquet")
-    apart = f"--data {shlex.quote(f'{asked.root}/{folder}')}" if folder else "a folder or pattern of those alone"
-    return (
-        f"{asked.where} holds {counted} beside {' and '.join(kinds)}; give one of them: "
-        f"--data {shlex.quote(f'{asked.root}/{file}')}, or for the pictures {apart}"
-    )
+    return f"{held}; give one of them: --data {shlex.quote(f'{asked.root}/{file}')}, or {apart}"
+
+
+_REWRITE = "write them as Parquet (to_parquet of the library datasets), zip or tar"
+
+
+def _of_pictures(asked: _Asked, pictures: Sequence[str], packed: Sequence[str]) -> str:
+    """What gives the pictures alone: their folder where nothing else lies there, else a pattern of their suffix."""
+    folder = os.path.commonpath([os.path.dirname(name) for name in pictures])
+    if folder and not any(name.startswith(f"{folder}/") for name in packed):
+        return f"--data {shlex.quote(f'{asked.root}/{folder}')}"
+    suffixes = {PurePosixPath(name).suffix for name in pictures}
+    if len(suffixes) > 1:
+        return "a folder or pattern of those alone"
+    deep = "*" if all(os.path.dirname(name) == folder for name in pictures) else "**/*"
+    return f"--data {shlex.quote('/'.join(filter(None, (asked.root, folder, deep + suffixes.pop()))))}"
 
 
 def _refuse_several_folders(asked: _Asked, names: Sequence[str]) -> None:

@@ -38,6 +38,11 @@ def known(word: str) -> str:
     return _SPLIT_OF.get(word.lower(), word)
 
 
+def is_split(folder: str) -> bool:
+    """Whether a folder's name is that of a split (`val`, `val2017`) or holds the word of one (`DIV2K_valid_HR`)."""
+    return bool(_of_folder(folder) or _only_word(folder))
+
+
 def of_shards(names: Sequence[str]) -> list[Part | None]:
     """The split of each file of many images: by the one split that is a word of its name, as in
     `train-00000-of-00004.parquet`, else by the nearest folder that is called so."""

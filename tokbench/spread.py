@@ -1,8 +1,8 @@
 """How much a number varies with the images, for numbers that are no means over images.
 
-Three kinds of replicates show it, each kept beside a result so that two results can be compared without their images:
+Four kinds of replicates show it, each kept beside a result so that two results can be compared without their images:
 values on random halves (`tokbench.halves`), values without one group of images (`Jackknife`), values of splits
-(`Splits`).
+(`Splits`), and for a share of distinct things (`Distinct`) values without one image, with what these do not show.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -23,13 +23,11 @@ GROUPS = 25
 
 
 class Spread(ABC):
-    """Replicates of one number. bounds: what the number can be, which the ends of its interval then are, too. least:
-    the least distance of these ends from it, for a share of which all replicates may agree that it is none or all."""
+    """Replicates of one number. bounds: what the number can be, which the ends of its interval then are, too."""
 
     kind: ClassVar[str]
     """Under which these replicates are kept."""
     bounds: tuple[float, float]
-    least: float
 
     @property
     @abstractmethod
@@ -57,8 +55,12 @@ class Spread(ABC):
         """95 % interval of the number's expected value at this N, around its `value`. `floor`: the least it can be."""
         if math.isnan(value) or self.degrees < 1:
             return Interval(math.nan, math.nan, count)
-        reach = max(students_t(self.degrees) * self.deviation, self.least)
-        return Interval(value - reach, value + reach, count).within((max(floor, self.bounds[0]), self.bounds[1]))
+        below, above = self.reach(students_t(self.degrees) * self.deviation)
+        return Interval(value - below, value + above, count).within((max(floor, self.bounds[0]), self.bounds[1]))
+
+    def reach(self, spread: float) -> tuple[float, float]:
+        """How far the interval reaches below and above the number, of which the replicates' spread is `spread`."""
+        return spread, spread
 
     def entries(self, number: str, value: float, count: int) -> Iterator[tuple[str, float, Interval]]:
         """Name, value and interval of the number, and of what else its replicates give."""
@@ -75,7 +77,6 @@ class _Values(Spread):
 
     values: np.ndarray
     bounds: tuple[float, float] = FREE
-    least: float = 0.0
 
     @property
     def degrees(self) -> int:
@@ -89,6 +90,13 @@ class _Values(Spread):
 
     def as_array(self) -> np.ndarray:
         return self.values
+
+    @classmethod
+    def from_array(cls, array: np.ndarray) -> Self:
+        """The inverse of `as_array`. Raises ValueError with the shape that it must have."""
+        if array.ndim != 1 or len(array) < 2:
+            raise ValueError("(replicates,), two or more")
+        return cls(array)
 
 
 @dataclass(frozen=True)
@@ -117,7 +125,52 @@ class Splits(_Values):
         return float(self.values.std(ddof=1)) / math.sqrt(len(self.values))
 
 
-KINDS: dict[str, type[_Values]] = {one.kind: one for one in (Jackknife, Splits)}
+@dataclass(frozen=True)
+class Distinct(_Values):
+    """A share of things that occur, without the first, the second ... image, and what these values do not show.
+
+    Where no thing is in one image alone, the share without any image is the same, and yet other images of the same
+    number would miss some things and show new ones. lost, gained (n,): their sums are how far the expected share may
+    lie below and above the share for that reason. Each image has the part of `lost` that comes from its own things, so
+    that codecs whose codes differ are told apart by it.
+    """
+
+    kind: ClassVar[str] = "distinct"
+
+    lost: np.ndarray = field(kw_only=True)
+    gained: np.ndarray = field(kw_only=True)
+
+    @property
+    def deviation(self) -> float:
+        return jackknife_deviation(self.values)
+
+    def reach(self, spread: float) -> tuple[float, float]:
+        return math.hypot(spread, float(self.lost.sum())), math.hypot(spread, float(self.gained.sum()))
+
+    def __sub__(self, other: Self) -> Self:
+        """A difference is lower where the first share is, or where the second one is higher. Of codecs that agree image
+        by image nothing is left."""
+        gaps, count = self.values - other.values, len(self.values)
+        if np.array_equal(self.as_array(), other.as_array()):
+            return type(self)(gaps, lost=np.zeros(count), gained=np.zeros(count))
+        lost, gained = (
+            np.full(count, math.hypot(float(own.sum()), float(others.sum())) / count)
+            for own, others in ((self.lost, other.gained), (self.gained, other.lost))
+        )
+        return type(self)(gaps, lost=lost, gained=gained)
+
+    def as_array(self) -> np.ndarray:
+        """(n, 3)."""
+        return np.stack([self.values, self.lost, self.gained], axis=1)
+
+    @classmethod
+    def from_array(cls, array: np.ndarray) -> Self:
+        if array.ndim != 2 or len(array) < 2 or array.shape[1] != 3:
+            raise ValueError("(images, 3), two or more")
+        return cls(array[:, 0], lost=array[:, 1], gained=array[:, 2])
+
+
+KINDS: dict[str, type[_Values]] = {one.kind: one for one in (Jackknife, Splits, Distinct)}
 
 
 def groups(sha256: str, count: int, number: int = GROUPS) -> np.ndarray:

@@ -74,8 +74,11 @@ class Reconstructor(ABC):
     """The networks, or None: counted as parameters, moved to the device, hashed into the result."""
     dtype: torch.dtype = torch.float32
     """In which the networks compute; a result names any other than float32."""
-    code: str = ""
+    identity: str = ""
     """sha256 of the code and settings that made it, where another adapter is built on it."""
+    config: str = ""
+    """sha256 of the configuration that a library made the networks from, where no code of an adapter says what they
+    compute."""
 
     def prepare(self, names: Sequence[str], all_names: Sequence[str]) -> None:
         """Called once before the pass with the images to come and those of the whole dataset.

@@ -13,7 +13,7 @@ from typing import Any
 from tokbench.cells import of_one, plain
 from tokbench.errors import UsageError
 from tokbench.halves import INFINITY
-from tokbench.metrics import METRICS
+from tokbench.metrics import METRICS, metric_of
 from tokbench.metrics.marked import CURVE
 
 SETTINGS = "tokbench.toml"
@@ -90,8 +90,11 @@ TOLERANCES: dict[str, Tolerance] = {
 
 
 def tolerance_of(number: str, tolerances: Mapping[str, Tolerance] = TOLERANCES) -> Tolerance | None:
-    """That of `rfid` for `rfid_infinity` and `pfid`, of `codebook_usage` for `codebook_usage.sem`; None for others."""
-    return tolerances.get(plain(number) or number.partition(".")[0].removesuffix(INFINITY))
+    """That of the number itself where there is one, else of `rfid` for `rfid_infinity` and `pfid`, of `codebook_usage`
+    for `codebook_usage.sem`; None for others."""
+    base = number.partition(".")[0]
+    names = (base, base.removesuffix(INFINITY), plain(number) or base)
+    return next((tolerances[name] for name in names if name in tolerances), None)
 
 
 def is_part(number: str) -> bool:
@@ -105,27 +108,58 @@ def is_part(number: str) -> bool:
 def read_tolerances(path: Path | None) -> dict[str, Tolerance]:
     """The default tolerances, changed as `[check.tolerance]` of a tokbench.toml says: `psnr = 0.01`, `rfid = "1%"`.
 
-    Raises UsageError for an unknown number or a value that is neither.
+    A number that is judged by another one's tolerance (`pfid`, `rfid_infinity`) may have its own. Raises UsageError for
+    an unknown number, a value that is neither, or a table that would be passed over.
     """
     if path is None:
         return TOLERANCES
     try:
         told = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: TOML, UTF-8
         raise UsageError(f"{path} cannot be read ({error})") from error
+    asked = _section(path, told)
+    for number in sorted(asked):
+        if not _settable(number):
+            near = difflib.get_close_matches(number, TOLERANCES, 1)
+            hint = f"; did you mean '{near[0]}'?" if near else ", as in psnr or rfid"
+            raise UsageError(f"{path}: tokbench check compares no number '{number}'{hint}")
+    return TOLERANCES | {number: _tolerance(path, number, value) for number, value in asked.items()}
+
+
+def _section(path: Path, told: dict[str, Any]) -> dict[str, Any]:
+    """The table of tolerances. Raises UsageError for a table or key elsewhere that would be passed over."""
+    known = "tolerances are set in one table, [check.tolerance], as in psnr = 0.01"
     section = told.get("check", {})
+    stray = [f"[{name}]" if isinstance(value, dict) else name for name, value in told.items() if _stray(name, value)]
+    if isinstance(section, dict):
+        stray += [f"[check] {name}" for name in section if name != "tolerance"]
+    if stray:
+        raise UsageError(f"{path}: there is no {', '.join(stray)}; {known}")
     asked = section.get("tolerance", {}) if isinstance(section, dict) else None
     if not isinstance(asked, dict):
-        raise UsageError(f"{path}: tolerances are a table, [check.tolerance]")
-    if unknown := sorted(set(asked) - set(TOLERANCES)):
-        near = difflib.get_close_matches(unknown[0], TOLERANCES, 1)
-        hint = f"; did you mean '{near[0]}'?" if near else ", as in psnr or rfid"
-        raise UsageError(f"{path}: tokbench check compares no number '{', '.join(unknown)}'{hint}")
-    return TOLERANCES | {number: _tolerance(path, number, value) for number, value in asked.items()}
+        raise UsageError(f"{path}: {known}")
+    return asked
+
+
+def _stray(name: str, value: Any) -> bool:
+    """Whether a key outside any table is none that could be another tool's: a table, or a number's name. (The file of a
+    TorchScript folder has the same name, and keys without a table.)"""
+    return name != "check" and (isinstance(value, dict) or _settable(name))
+
+
+def _settable(number: str) -> bool:
+    """Whether a check judges a number of that name, so that a tolerance for it has an effect."""
+    metric = metric_of(number)
+    if metric is None or "." in number:
+        return False
+    extrapolated = number.endswith(INFINITY)
+    return tolerance_of(number) is not None and (not extrapolated or "frechet" in METRICS[metric].path)
 
 
 def _tolerance(path: Path, number: str, value: Any) -> Tolerance:
     try:
+        if isinstance(value, bool):  # Python counts true as 1
+            raise TypeError("a truth value")
         if isinstance(value, str) and value.endswith("%"):
             made = Tolerance(relative=float(value[:-1]) / 100)
         else:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from tokbench.code_identity import identify
 from tokbench.dataset import Dataset
 from tokbench.errors import AdapterError, DataError, MissingWeights, UsageError
 from tokbench.files import write_atomically
@@ -20,13 +21,14 @@ from tokbench.parts import weight_parts, write_weights
 from tokbench.plugins import (
     adapter_files,
     guarded,
+    imported_folder,
     load_adapter,
     network_files,
     open_variant,
     read_record,
     read_variant,
 )
-from tokbench.provenance import code_of, hash_module
+from tokbench.provenance import code_of, hash_module, identity_of
 from tokbench.state import load_strictly, read_state
 from tokbench.tokenizer import Reconstructor, Tokenizer
 from tokbench.train import Progress, Recipe, Trained, fingerprint, fit, train
@@ -136,10 +138,12 @@ def train_adapter(
     made = guarded(name, lambda: module.model(variant))
     if not isinstance(made, Trainable | Fitted):
         raise AdapterError(f"{toml.parent / 'adapter.py'}: model(variant) must return a Trainable or a Fitted")
-    here = Path(__file__).parent
-    used = [here / "train.py", here / "perturbation.py", *sorted(toml.parent.glob("*.py")), toml]
+    here, own = Path(__file__).parent, imported_folder(module)
+    outside = identify([module.__name__, *variant.imported], made, covered=[toml.parent])
+    ours = code_of(here / "nn", here / "train.py", here / "perturbation.py")
+    code = (ours, own.code.hexdigest(), own.files, toml.read_bytes(), outside.modules, outside.packages)
     bases = [hash_module(base) for base in getattr(made, "bases", {}).values()]
-    told = fingerprint(code_of(here / "nn", *used), bases, recipe, data, device)
+    told = fingerprint(*code, bases, recipe, data, device)
     state = cache_dir() / "training" / f"{name}-{told}.pt"
     if isinstance(made, Fitted):
         record = fit(made, material, recipe, device)
@@ -180,7 +184,7 @@ def base_tokenizer(variant: Variant) -> Tokenizer:
 def part(variant: Variant, name: str) -> Reconstructor:
     """Another adapter, of which `variant` is made. Raises MissingWeights where it is not trained."""
     found = load_adapter(name, root=variant.folder.parent.parent)
-    variant.built_on[name] = found.model.code = found.code or ""
+    variant.built_on[name], found.model.identity = found.code or "", identity_of(found)
     return found.model
 
 

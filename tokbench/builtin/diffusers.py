@@ -5,6 +5,7 @@ A local folder (of the autoencoder or of a whole pipeline) or a hub id. Safetens
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -98,7 +99,7 @@ def load(argument: str, device: str, allow_download: bool) -> Tokenizer:
     than the network of its config has, or does not behave as its config says.
     """
     folder = locate(argument, allow_download)
-    kind = _kind(folder)
+    kind, config_sha256 = _kind(folder)
     net = _read(folder, kind).float().eval().requires_grad_(False).to(device)
     config: Any = net.config
     if config.in_channels != 3 or config.get("out_channels", 3) != 3:
@@ -106,6 +107,7 @@ def load(argument: str, device: str, allow_download: bool) -> Tokenizer:
     factor = 2 ** (len(config[_STAGES[kind]]) - 1)
     name = f"diffusers:{argument}"
     made = Quantized(name, net, factor) if kind == "VQModel" else Continuous(name, net, kind, factor)
+    made.config = config_sha256
     _check(made, folder, factor, device)
     return made
 
@@ -152,14 +154,17 @@ def _inside(place: Path, remedy: str) -> Path:
     )
 
 
-def _kind(folder: Path) -> str:
+def _kind(folder: Path) -> tuple[str, str]:
+    """The class that the config names, and the sha256 of the config: activations and numbers of groups, which no tensor
+    shows, follow from it."""
     try:
-        kind = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))["_class_name"]
+        text = (folder / _CONFIG).read_bytes()
+        kind = json.loads(text)["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AdapterError(f"{folder / _CONFIG} is no diffusers config ({type(error).__name__}: {error})") from error
     if kind not in _STAGES:
         raise AdapterError(f"{folder / _CONFIG} is of class '{kind}'; tokbench takes {', '.join(_STAGES)}")
-    return kind
+    return kind, hashlib.sha256(text).hexdigest()
 
 
 def _read(folder: Path, kind: str) -> nn.Module:

@@ -113,9 +113,10 @@ def check(
         psnr = 0.01      # dB
         rfid = "1%"
 
-    Exit status: 1 for a regression or an adapter that failed; else 3 where nothing could be compared, or where pixels,
-    protocol or weights are not those of a committed result (which is then refused, the others are compared); else 0.
-    Speeds are not compared. With --limit only means over images are, on the first N images.
+    Exit status: 1 for a regression, an adapter that failed or is gone, or a committed number that can no longer be
+    computed; else 3 where nothing could be compared, or where pixels, protocol or weights are not those of a committed
+    result (which is then refused, the others are compared); else 0. What this machine lacks the data, weights or
+    packages for is listed. Speeds are not compared. With --limit only means over images are, on the first N images.
     """
     from tokbench import reports
     from tokbench.files import write_atomically

@@ -71,7 +71,8 @@ def prune(
 
     The images need labels: Parquet with a column `label` of integers, or a folder, zip or tar with a folder for each
     class (named as the network's classes, as ImageNet's WordNet ids; or listed in classes.txt; or as many as the
-    network has classes, then in sorted order). Fewer classes than the network has are enough.
+    network has classes, then in sorted order). Fewer classes than the network has are enough. --limit N takes the first
+    N images: refused where these are of one class alone, warned of where they are of few.
 
     METHOD: see --list; 'all' is every method that needs no training, with the controls. Rows that are measured already
     are not measured again, so after an interruption the same command goes on; but times whose control is off are,

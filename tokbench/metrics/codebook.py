@@ -6,14 +6,15 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+from scipy.special import betaincinv
 
-from tokbench.bootstrap import LEVEL
+from tokbench.bootstrap import LEVEL, least_reach
 from tokbench.halves import Halves
 from tokbench.metrics.codes import Codes
-from tokbench.spread import Jackknife, Spread
+from tokbench.spread import Distinct, Jackknife, Spread
 
 NONE_SEEN = -math.log((1 - LEVEL) / 2)
-"""The largest mean of a Poisson law of which a value of 0 is no surprise."""
+"""The largest mean of a Poisson law of which a value of 0 is no surprise: 3.69."""
 
 
 class Codebook(Codes):
@@ -22,7 +23,9 @@ class Codebook(Codes):
 
     Where several indices make a token, each has a codebook of its own: usage and entropy are means over these.
     Intervals come from leaving out one image at a time: codes of one image are alike, and each number grows with N, so
-    that neither single codes nor halves of the images show how much it varies at the whole N.
+    that neither single codes nor halves of the images show how much it varies at the whole N. Usage changes only by
+    entries that one image alone has. Where there are none, as many as `NONE_SEEN` are to be expected of other images,
+    so its interval reaches further by as many entries, and by no more than could be missed or are not used yet.
     """
 
     def compute(self) -> dict[str, float]:
@@ -38,11 +41,14 @@ class Codebook(Codes):
         """The numbers without each image in turn. Of one image alone there is nothing to leave out."""
         found: dict[str, Spread] = {}
         for name in self.streams() if len(self.rows) > 1 else ():
-            values, missed = self._without_each(name)
+            values, lost, gained = self._without_each(name)
             for number, own in values.items():
                 kind = number.partition(".")[0]
-                least = missed / self.size(name) / self.groups(name) if kind == "codebook_usage" else 0.0
-                found[number] = Jackknife(own, self._bounds(name)[kind], least)
+                bounds = self._bounds(name)[kind]
+                if kind == "codebook_usage":
+                    found[number] = Distinct(own, bounds, lost=lost, gained=gained)
+                else:
+                    found[number] = Jackknife(own, bounds)
         return found
 
     def _bounds(self, name: str) -> dict[str, tuple[float, float]]:
@@ -62,26 +68,36 @@ class Codebook(Codes):
             seen, counts = both, merged
         return seen, counts
 
-    def _without_each(self, name: str) -> tuple[dict[str, np.ndarray], float]:
-        """The numbers without the first image, without the second ..., (n,) each; and how many of the used entries as
-        many images, drawn anew from these, would miss: `NONE_SEEN` at most, which is where usage without one image no
-        longer shows it."""
+    def _without_each(self, name: str) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+        """The numbers without the first image, without the second ...; and, as shares of the codebook, how many of each
+        image's entries other images of the same number may miss, and how many more they may have. (n,) each."""
         seen, counts = self._counts(name)
-        alone, lost, tokens = (np.zeros(len(self.rows)) for _ in range(3))
+        alone, information, tokens = (np.zeros(len(self.rows)) for _ in range(3))
         holding = np.zeros(len(seen))  # images that hold an entry
+        held: list[tuple[np.ndarray, np.ndarray]] = []
         for codes, images in self._blocks(name):
             # Each pair of image and entry once, and how often the entry occurs in that image.
             pairs, often = np.unique(images * len(seen) + np.searchsorted(seen, codes), return_counts=True)
             image, code = np.divmod(pairs, len(seen))
             rest = counts[code] - often
             np.add.at(alone, image, rest == 0)
-            np.add.at(lost, image, _information(counts[code]) - _information(rest))
+            np.add.at(information, image, _information(counts[code]) - _information(rest))
             np.add.at(tokens, image, often)
             np.add.at(holding, code, 1)
+            held.append((image, code))
         used, whole = np.count_nonzero(counts), _information(counts).sum()
-        count = len(self.rows)
-        missed = min(NONE_SEEN, float(((1 - holding / count) ** count).sum()))
-        return self._numbers(name, used - alone, whole - lost, counts.sum() - tokens), missed
+        values = self._numbers(name, used - alone, whole - information, counts.sum() - tokens)
+        entries, count = self.size(name) * self.groups(name), len(self.rows)
+        # How likely N other images miss an entry, at most: it may stand in fewer images than these N show.
+        least = betaincinv(holding, count - holding + 1, (1 - LEVEL) / 2)  # Clopper and Pearson's lower end
+        missed, lost = (1 - least) ** count / holding, np.zeros(count)
+        for image, code in held:
+            np.add.at(lost, image, missed[code])
+        lost *= min(1.0, NONE_SEEN / total) if (total := lost.sum()) else 1.0
+        # m entries that are not used would be so with a probability of 2.5 % where m * least_reach(m) were expected.
+        unused = round(entries - used)
+        gained = np.full(count, unused * least_reach(unused) / count)
+        return values, lost / entries, gained / entries
 
     def _blocks(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The codes that count, in rows (m,), with the entries of each group's codebook numbered after those of the

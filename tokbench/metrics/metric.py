@@ -108,7 +108,7 @@ class PerImageMetric(Metric):
         return {name: how.of(mean(values)) for name, how, values in self._statistics()}
 
     def intervals(self, seed: int) -> dict[str, Interval]:
-        return {name: bootstrap(values, seed, how.of).within(self.bounds) for name, how, values in self._statistics()}
+        return {name: bootstrap(values, seed, how).within(self.bounds) for name, how, values in self._statistics()}
 
     def _statistics(self) -> Iterator[tuple[str, OfMean, np.ndarray]]:
         values = {name: column for name, (_, column) in self.per_image().items()}

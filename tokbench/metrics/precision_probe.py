@@ -12,6 +12,7 @@ from tokbench.errors import CannotMeasure
 from tokbench.features import References
 from tokbench.halves import Halves
 from tokbench.metrics.metric import Metric
+from tokbench.result import EFFECT
 from tokbench.result_warning import ResultWarning
 from tokbench.rows import Rows
 from tokbench.spread import Spread
@@ -93,4 +94,4 @@ class PrecisionProbe(Metric):
             return {}
         values = {precision: next(iter(probe.compute().values())) for precision, probe in pair}
         text = ", ".join(f"{value:.6g} in {precision}" for precision, value in values.items())
-        return {"effect of the precision": f"{text}, on the first {len(pair[0][1].rows)} images"}
+        return {EFFECT: f"{text}, on the first {len(pair[0][1].rows)} images"}

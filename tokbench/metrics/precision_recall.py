@@ -24,12 +24,19 @@ BLOCK = 2048
 _LEAST = 1e-300
 """The least squared distance of two vectors that are not equal."""
 
+TIE = 1e-11
+"""By how much of a vector's own square and its radius's two squared distances may differ and count as equal. Products
+of 2,048 dimensions in float64 are off by a hundredth of it; features in float32 that are not on a grid are hardly ever
+as near."""
+
 
 class PrecisionRecall(Distribution):
     """`precision`: the share of samples that lie as near to some reference as that one's k-th nearest other reference,
     or nearer. `recall`: the share of references that lie as near to some sample. Both in 0..1, more is better.
 
     Equal images are at a distance of exactly 0, so that more than k copies of one have no neighbourhood but themselves.
+    A distance equal to the radius is within it: distances that differ by no more than their rounding (`TIE`) are equal,
+    so that features on a grid, of which many are, have shares that rounding does not decide.
     The paper takes VGG-16's features and as many samples as references; ADM, and most who publish these numbers since,
     Inception's. Both numbers depend on the two counts, which stand in the result: fewer samples have wider
     neighbourhoods.
@@ -98,7 +105,7 @@ class Vectors:
 def shares_within(first: Vectors, second: Vectors, neighbours: int) -> tuple[float, float]:
     """The share of the `second` that lie within the neighbourhood of some of the `first`, edge included, and the share
     of the `first` within that of some of the `second`. A vector's neighbourhood reaches to its k-th nearest other."""
-    radii = [squared_radii(vectors, neighbours) for vectors in (first, second)]
+    radii = [_with_ties(vectors, squared_radii(vectors, neighbours)) for vectors in (first, second)]
     within = [torch.zeros(len(vectors), dtype=torch.bool) for vectors in (first, second)]
     for here, one in first.blocks():
         for there, other in second.blocks():
@@ -106,6 +113,12 @@ def shares_within(first: Vectors, second: Vectors, neighbours: int) -> tuple[flo
             within[1][there] |= (squares <= radii[0][here, None]).any(0)
             within[0][here] |= (squares <= radii[1][there]).any(1)
     return float(within[1].double().mean()), float(within[0].double().mean())
+
+
+def _with_ties(vectors: Vectors, radii: Tensor) -> Tensor:
+    """Squared radii (n,), of which what lies at that distance but for rounding is within; those of copies stay 0."""
+    squares = torch.cat([(block.rows**2).sum(1) for _, block in vectors.blocks()])
+    return torch.where(radii > 0, radii + TIE * (squares + radii), radii)
 
 
 def squared_radii(vectors: Vectors, neighbours: int) -> Tensor:

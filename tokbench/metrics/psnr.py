@@ -6,9 +6,10 @@ import numpy as np
 import torch
 
 from tokbench.batch import Batch
-from tokbench.bootstrap import mean
+from tokbench.bootstrap import FEWEST, mean
 from tokbench.metrics.metric import PerImageMetric
 from tokbench.protocol import TOKBENCH, Protocol
+from tokbench.result_warning import ResultWarning
 
 PEAK = 255.0
 
@@ -46,5 +47,16 @@ class PSNR(PerImageMetric):
         if self._rule.average == "batch":
             batches = np.split(values, range(self._rule.batch_size, len(values), self._rule.batch_size))
             numbers["psnr"] = mean(np.array([mean(batch) for batch in batches]))
-        exact = (values == 0) if self._rule.average == "pooled" else np.isnan(values)
-        return numbers | {"exact": float(exact.sum())}
+        return numbers | {"exact": float(self._exact(values).sum())}
+
+    def _exact(self, values: np.ndarray) -> np.ndarray:
+        return (values == 0) if self._rule.average == "pooled" else np.isnan(values)
+
+    def warnings(self) -> list[ResultWarning]:
+        """Where too few images are not exact for an interval: other images could all be exact, with no finite PSNR."""
+        (values,) = (values for _, values in self.per_image().values())
+        changed = int((~self._exact(values)).sum())
+        if self._rule.average != "pooled" or not 0 < changed < min(FEWEST, len(values)):
+            return []
+        text = f"psnr has no interval: {changed} of {len(values):,} images are not exact, and it needs {FEWEST}"
+        return [ResultWarning("psnr_interval", text)]

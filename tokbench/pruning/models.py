@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tokbench.dataset import Dataset, describe, locate, open_dataset
 from tokbench.errors import MissingWeights, UsageError
-from tokbench.labels import CLASSES_FILE, ClassNames, Labels, find_labels, read_class_names
+from tokbench.labels import ClassNames, Labels, find_labels, listed_classes
 from tokbench.nn.classifier import Classifier
 from tokbench.parquet import Parquet
 from tokbench.parts import weight_parts
@@ -171,20 +171,16 @@ def open_labelled(
     protocol = TOKBENCH if subject.filter == TOKBENCH.filter else TOKBENCH.but("tokbench", filter=subject.filter)
     dataset = open_dataset(data, protocol, subject.scaled, limit, root, split=split)
     classes = recognise(subject.vit).sizes.classes
-    listed = None if isinstance(dataset.source, Parquet) else _listed(data, root)  # a column needs no names
+    column = isinstance(dataset.source, Parquet)  # which needs no names
+    listed = None if column else listed_classes(dataset, _place(data, root))
     return Labelled(dataset, find_labels(dataset, classes, subject.classes, listed), subject)
 
 
-def _listed(data: str, root: Path | None) -> ClassNames | None:
-    """What the `classes.txt` inside a folder of images, or beside files of them, lists; None where there is none."""
+def _place(data: str, root: Path | None) -> Path | None:
+    """The folder or file that holds the images; None where a manifest lists them."""
     folders = dataset_folders(root)
-    if data in folders:
-        described = describe(folders[data])
-        found = [] if "manifest" in described else locate(described.get("folder", data), described)
-    else:
-        found = [folder_of(data)]
-    for path in found[:1]:
-        beside = (path if path.is_dir() else path.parent) / CLASSES_FILE
-        if beside.is_file():
-            return read_class_names(beside)
-    return None
+    if data not in folders:
+        return folder_of(data)
+    described = describe(folders[data])
+    found = [] if "manifest" in described else locate(described.get("folder", data), described)
+    return found[0] if found else None

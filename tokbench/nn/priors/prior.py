@@ -157,7 +157,7 @@ BLOCK = 2048
 def _key(tokenizer: Tokenizer, material: Material, device: str) -> str:
     weights = hash_module(tokenizer.module) if tokenizer.module is not None else "none"
     code = code_of(Path(nn.__file__).parent)
-    told = (tokenizer.spec.name, weights, tokenizer.code, code, material.sha256, device.partition(":")[0])
+    told = (tokenizer.spec.name, weights, tokenizer.identity, code, material.sha256, device.partition(":")[0])
     return hashlib.sha256("/".join(told).encode()).hexdigest()[:24]
 
 
