@@ -80,7 +80,7 @@ def evaluate(
     told: dict[str, Any] = {"seed": seed, "precision": networks.precision, "device": networks.device.partition(":")[0]}
     for run in runs:
         run.start(names, networks, statistics, isinstance(stream, Slots) and stream.reference is not None)
-        if cache and run.error is None:
+        if cache and run.error is None and run.adapter.resumable:
             run.journal = Journal(cache / "runs", _about(run, stream, names, statistics, networks, told), warn)
     for run in runs:  # when every layer has been asked for
         run.attach(references)

@@ -80,6 +80,9 @@ class Loaded:
     """What calls of `load_state_dict` left out (`tokbench.partial_loads`); empty where all weights fitted."""
     folders: tuple[Path, ...] = ()
     """The adapter folders that it comes from: its own, and those of the adapters that it is made of."""
+    resumable: bool = True
+    """Whether a run may continue from the journal of an earlier one. False for an object of this process: it can have
+    changed in ways that no hash of its parameters shows."""
 
 
 def find_root(chosen: Path | None = None) -> Path | None:

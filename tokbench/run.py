@@ -104,8 +104,11 @@ class Run:
 
     @property
     def elsewhere(self) -> bool:
-        """Whether its images were made elsewhere, so that nothing but their pixels says what they are."""
-        return self.adapter.model.spec.kind == "images" and self.adapter.model.module is None
+        """Whether nothing but the pixels of its images identifies it: they were made elsewhere, or by an object of this
+        process."""
+        return not self.adapter.resumable or (
+            self.adapter.model.spec.kind == "images" and self.adapter.model.module is None
+        )
 
     def attach(self, references: References) -> None:
         """Share the references' features with the other runs."""
