@@ -250,6 +250,7 @@ class _Bars:
         from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
         if what not in self._bars:
+            self.__exit__()  # the one before is finished
             self._bars[what] = tqdm(total=total, desc=what, leave=False)
         self._bars[what].update(done - self._bars[what].n)
 

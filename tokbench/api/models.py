@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from tokbench.api.state import AsBefore, modules_in
-from tokbench.api.wrappers import ModelImages, ModelTokenizer, Settings, wrap
+from tokbench.api.wrappers import ModelImages, ModelTokenizer, Settings, own, wrap
+from tokbench.code_identity import identify, modules_of
 from tokbench.errors import UsageError
 from tokbench.plugins import Loaded, slug
 from tokbench.plugins import load_adapter as load
@@ -114,22 +115,22 @@ def as_adapters(
             raise UsageError(f"{name}: {model.__name__} is a class; give an instance of it")
         model = _unwrapped(model)
         source = f"python:{type(model).__module__}.{type(model).__qualname__}"
-        if isinstance(model, Reconstructor):
-            adapter: Reconstructor = model
-        elif (known := _of_diffusers(model)) is not None:
-            adapter = known
+        used = identify(modules_of(model))
+        known = model if isinstance(model, Reconstructor) else _of_diffusers(model)
+        if known is not None:
+            adapter = own(known, settings, as_before)
         else:
             adapter = wrap(model, name, settings, first_image().to(device), as_before)
-        made.append(Loaded(name, source, adapter, {}, resumable=False))
-    own = [one.name for one in made]
-    if twice := {name for name in own if own.count(name) > 1}:
+        made.append(Loaded(name, source, adapter, {}, used=used, resumable=False))
+    names = [one.name for one in made]
+    if twice := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"two models are named {', '.join(sorted(twice))} and would share a result; rename one")
     if settings != Settings(seed=settings.seed) and not any(
         isinstance(one.model, ModelTokenizer | ModelImages) for one in made
     ):
         raise UsageError(
             "value_range, multiple, input_size and codebook_size are for models without a spec; these state their own: "
-            f"{', '.join(own)}"
+            f"{', '.join(names)}"
         )
     return made
 

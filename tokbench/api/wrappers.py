@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 
 from tokbench.api.encodings import read_encoded, read_images
 from tokbench.api.state import AsBefore, modules_in
+from tokbench.cells import Anchor
 from tokbench.errors import AdapterError, TokbenchError
 from tokbench.fit import fit
-from tokbench.tokenizer import ImageSource, Tokenizer, TokenizerSpec
+from tokbench.perturber import Perturber
+from tokbench.tokenizer import ImageSource, Reconstructor, Tokenizer, TokenizerSpec
 from tokbench.tokens import Tokens
 
 _SAME = 1e-3
@@ -35,8 +38,8 @@ class Settings:
 
 
 class Caller:
-    """Calls functions of a model as its owner would: outside inference mode, in its own number type, with the owner's
-    default dtype and device. `fault` is the exception that a call raised."""
+    """Calls functions of a model as its owner would: outside inference mode, with the owner's default dtype and device.
+    `fault` is the exception that a call raised."""
 
     def __init__(self, model: object, name: str, seed: int, as_before: AsBefore) -> None:
         found = modules_in(model)
@@ -49,22 +52,70 @@ class Caller:
 
     fault: Exception | None
 
-    def __call__(self, function: Callable[[Any], Any], given: Tensor) -> Any:
-        """What the function returns for a tensor. Noise that it draws is the same in every evaluation."""
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Within the context the model runs as its owner would run it. Noise that it draws from the global random
+        number generators is the same in every evaluation."""
         self._calls += 1
         # From a hash, since the generator of the CPU looks at the lowest 32 bits alone.
         digest = hashlib.sha256(f"{self._seed}/{self._calls}".encode()).digest()
         torch.manual_seed(int.from_bytes(digest[:4], "big"))
         # Tensors made in inference mode would stay in the model's caches, and could not be used in training again.
         with torch.inference_mode(False), torch.no_grad(), self._as_before():
-            given = given.clone()
             try:
-                return function(given.to(self.dtype) if given.is_floating_point() else given)
+                yield
             except (torch.OutOfMemoryError, MemoryError):
                 raise  # evaluation tries again with fewer images
             except Exception as error:
                 self.fault = error
                 raise
+
+    def __call__(self, function: Callable[[Any], Any], given: Tensor) -> Any:
+        """What the function returns for a tensor, in the type of the model's parameters if it holds floats."""
+        with self.outside():
+            given = given.clone()
+            return function(given.to(self.dtype) if given.is_floating_point() else given)
+
+
+class OwnTokenizer(Tokenizer):
+    """A tokenizer that the caller made, called as its owner would call it."""
+
+    def __init__(self, model: Tokenizer, call: Caller) -> None:
+        self._model, self.call = model, call
+        self.spec, self.module, self.dtype, self.code = model.spec, model.module, model.dtype, model.code
+
+    def prepare(self, names: Sequence[str], all_names: Sequence[str]) -> None:
+        self._model.prepare(names, all_names)
+
+    def encode(self, images: Tensor) -> Tokens:
+        with self.call.outside():
+            return self._model.encode(images.clone())
+
+    def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
+        with self.call.outside():
+            streams = {
+                name: replace(stream, data=stream.data.clone() if isinstance(stream.data, Tensor) else stream.data)
+                for name, stream in tokens.streams.items()
+            }
+            return self._model.decode(replace(tokens, streams=streams), seeds)
+
+    def perturber(self, anchor: Anchor) -> Perturber:
+        return self._model.perturber(anchor)
+
+
+class OwnImages(ImageSource):
+    """An image source that the caller made, called as its owner would call it."""
+
+    def __init__(self, model: ImageSource, call: Caller) -> None:
+        self._model, self.call = model, call
+        self.spec, self.module, self.dtype, self.code = model.spec, model.module, model.dtype, model.code
+
+    def prepare(self, names: Sequence[str], all_names: Sequence[str]) -> None:
+        self._model.prepare(names, all_names)
+
+    def reconstruct(self, images: Tensor, names: Sequence[str]) -> Tensor:
+        with self.call.outside():
+            return self._model.reconstruct(images.clone(), names)
 
 
 class ModelImages(ImageSource):
@@ -196,6 +247,14 @@ class _Codebook:
         assert self._table is not None
         found = self._table[codes.to(self._table.device)]
         return found.movedim(-1, 1).contiguous() if self._grid else found
+
+
+def own(model: Reconstructor, settings: Settings, as_before: AsBefore) -> Reconstructor:
+    """The adapter around a model that has a spec. A generator, which has nothing to reconstruct, stays itself."""
+    call = Caller(model, model.spec.name, settings.seed, as_before)
+    if isinstance(model, Tokenizer):
+        return OwnTokenizer(model, call)
+    return OwnImages(model, call) if isinstance(model, ImageSource) else model
 
 
 def wrap(model: Any, name: str, settings: Settings, probe: Tensor, as_before: AsBefore) -> ModelTokenizer | ModelImages:
