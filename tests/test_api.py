@@ -206,6 +206,18 @@ def test_other_outputs_are_refused(images: torch.Tensor, output: object, said: s
     assert "subclass of tokbench.Tokenizer" in str(raised.value)
 
 
+def test_vectors_without_codes_are_warned_of(images: torch.Tensor, caplog: pytest.LogCaptureFixture) -> None:
+    """Whether they were quantized nobody can see, and their bits are those of floats."""
+
+    class Quantized(Levels):
+        def encode(self, images: torch.Tensor) -> tuple:
+            return super().encode(images)[:2]
+
+    result = tokbench.evaluate(Quantized(), images, value_range=(0, 1), **FAST)
+    assert result["bits_per_image"].value == 16 * 16
+    assert any("a tuple of (Tensor, Tensor) without integer codes" in record.message for record in caplog.records)
+
+
 def test_codes_whose_vectors_differ_are_refused(images: torch.Tensor) -> None:
     class Residual(Levels):
         def encode(self, images: torch.Tensor) -> tuple:

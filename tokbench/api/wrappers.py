@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokbench.api.encodings import read_encoded, read_images
+from tokbench.api.encodings import described, read_encoded, read_images
 from tokbench.api.state import AsBefore, modules_in
 from tokbench.cells import Anchor
 from tokbench.errors import AdapterError, TokbenchError
@@ -19,6 +20,8 @@ from tokbench.fit import fit
 from tokbench.perturber import Perturber
 from tokbench.tokenizer import ImageSource, Reconstructor, Tokenizer, TokenizerSpec
 from tokbench.tokens import Tokens
+
+_LOG = logging.getLogger("tokbench")
 
 _SAME = 1e-3
 """Relative difference up to which two vectors are one entry of a codebook: straight-through estimators add and subtract
@@ -156,7 +159,15 @@ class ModelTokenizer(Tokenizer):
         )
         image = fit(rules, probe.shape[2], probe.shape[3]).cut(probe)[:1] * (high - low) + low
         height, width = image.shape[2:]
-        encoded = read_encoded(self.call(self._model.encode, image), name, 1)
+        output = self.call(self._model.encode, image)
+        encoded = read_encoded(output, name, 1)
+        if isinstance(output, tuple | list) and len(output) > 1 and encoded.codes is None:
+            _LOG.warning(
+                "%s: encode returned %s without integer codes, so its bits are counted as those of float16 latents; if "
+                "it quantizes, let it return the codes too",
+                name,
+                described(output),
+            )
         tensor = encoded.latents if encoded.codes is None else encoded.codes
         assert tensor is not None
         grid = tensor.shape[2:] if encoded.codes is None else tensor.shape[1:]
