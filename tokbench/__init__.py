@@ -1,3 +1,77 @@
-"""tokbench: benchmark and evaluation suite for visual tokenizers."""
+"""tokbench: benchmark and evaluation suite for visual tokenizers.
+
+The names in `__all__` are the public Python API. Each is imported when it is first used, so that `import tokbench`
+imports neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokbench.api.comparison import Comparison as Comparison
+    from tokbench.api.comparison import compare as compare
+    from tokbench.api.data import open_dataset as open_dataset
+    from tokbench.api.evaluate import evaluate as evaluate
+    from tokbench.api.models import load_adapter as load_adapter
+    from tokbench.metrics.metric import Metric as Metric
+    from tokbench.protocol import Protocol as Protocol
+    from tokbench.result import MetricValue as MetricValue
+    from tokbench.result import Result as Result
+    from tokbench.tokenizer import Generator as Generator
+    from tokbench.tokenizer import Reconstructor as Reconstructor
+    from tokbench.tokenizer import Tokenizer as Tokenizer
+    from tokbench.tokenizer import TokenizerSpec as TokenizerSpec
+    from tokbench.tokens import Tokens as Tokens
 
 __version__ = "0.1.0"
+
+_MODULES = {
+    "Comparison": "tokbench.api.comparison",
+    "Generator": "tokbench.tokenizer",
+    "Metric": "tokbench.metrics.metric",
+    "MetricValue": "tokbench.result",
+    "Protocol": "tokbench.protocol",
+    "Reconstructor": "tokbench.tokenizer",
+    "Result": "tokbench.result",
+    "Tokenizer": "tokbench.tokenizer",
+    "TokenizerSpec": "tokbench.tokenizer",
+    "Tokens": "tokbench.tokens",
+    "compare": "tokbench.api.comparison",
+    "evaluate": "tokbench.api.evaluate",
+    "load_adapter": "tokbench.api.models",
+    "open_dataset": "tokbench.api.data",
+}
+"""Every public name and the module that defines it."""
+
+__all__ = [
+    "Comparison", "Generator", "Metric", "MetricValue", "Protocol", "Reconstructor", "Result", "Tokenizer",
+    "TokenizerSpec", "Tokens", "compare", "evaluate", "load_adapter", "open_dataset",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'tokbench' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})
+
+
+class _Package(ModuleType):
+    """Keeps the import system from hiding the functions `evaluate` and `compare` behind the submodules of those names,
+    which it would set as attributes of the package."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _MODULES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

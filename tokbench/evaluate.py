@@ -52,7 +52,7 @@ def evaluate(
     try:
         for run in (run for run in runs if run.error is None):
             run.start(networks, references)
-            if context.cache and run.error is None:
+            if context.cache and run.error is None and run.adapter.resumable:
                 run.checkpoint.journal = Journal(context.cache / "runs", _key(run), context.warn)
         for run in runs:  # when every layer has been asked for
             run.metrics.attach(references)

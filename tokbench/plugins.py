@@ -84,6 +84,9 @@ class Loaded:
     files: dict[str, str] = field(default_factory=dict)
     """sha256 of the files in those folders that are no Python files and say what it computes, as they were when the
     folders were imported."""
+    resumable: bool = True
+    """Whether a run may continue from the journal of an earlier one. False for an object of this process: it can have
+    changed in ways that no hash of its parameters shows."""
 
 
 def find_root(chosen: Path | None = None) -> Path | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from tokbench.result_warning import ResultWarning
 from tokbench.spread import KINDS, Spread
 from tokbench.strict import loads
 from tokbench.unpack import read_arrays
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _READINGS = "readings."
 _REPLICATES = (Replicates.kind, *KINDS)
@@ -44,9 +48,34 @@ class Kept(Protocol):
         """Delete it."""
 
 
+@dataclass(frozen=True)
+class MetricValue:
+    """One number of a result, as `result["psnr"]` gives it.
+
+    value: NaN where the number has none on these images, as the PSNR of exact images. low, high: the ends of its 95 %
+    interval, NaN where it has none. n: the images behind it. title: its column in tables. higher_is_better: None where
+    neither direction is. `float(number)` is its value.
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+    n: int
+    title: str
+    higher_is_better: bool | None
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __str__(self) -> str:
+        interval = "" if math.isnan(self.low) else f" [{self.low:.6g}, {self.high:.6g}]"
+        return f"{self.title} {self.value:.6g}{interval} (n = {self.n:,})"
+
+
 @dataclass
 class Result:
-    """What one run found out.
+    """What one run found out. `result["psnr"]` is one number, `to_frame()` has all of them.
 
     metrics: number -> {value, n} and, where it varies with the images, {low, high}: a 95 % interval. value is None
     where the number has none. per_image: number -> values (n,). replicates: of numbers that are no means over images.
@@ -74,6 +103,43 @@ class Result:
     computed: frozenset[str] = frozenset()
     lacking: frozenset[str] = frozenset()
     journal: Kept | None = field(default=None, repr=False)
+
+    def __getitem__(self, number: str) -> MetricValue:
+        """One number with its interval. Raises KeyError that lists the numbers there are, and why others are not."""
+        from tokbench.leaderboard import column_of  # which imports this module
+
+        if number not in self.metrics:
+            known = ", ".join(self.metrics) or "none"
+            reasons = "".join(f"; {name} was skipped: {why}" for name, why in (self.skipped | self.notes).items())
+            failed = f"; the adapter failed: {self.error}" if self.error else ""
+            raise KeyError(f"{self.adapter} has no number '{number}'; it has {known}{reasons}{failed}")
+        entry, (_, column) = self.metrics[number], column_of(number)
+        value, low, high = (
+            math.nan if entry.get(key) is None else float(entry[key]) for key in ("value", "low", "high")
+        )
+        return MetricValue(number, value, low, high, entry.get("n", self.num_images), column.title, column.more)
+
+    def __contains__(self, number: object) -> bool:
+        return number in self.metrics
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of the numbers."""
+        return iter(self.metrics)
+
+    def to_frame(self) -> pd.DataFrame:
+        """All numbers, one row each, by name: value, low, high, n, title, higher_is_better."""
+        import pandas as pd
+
+        rows = [vars(self[number]) for number in self.metrics]
+        return pd.DataFrame(rows, columns=list(MetricValue.__dataclass_fields__)).set_index("name")
+
+    def per_image_frame(self) -> pd.DataFrame:
+        """The values of each image, one row each, by position: `name`, and a column for each number that is a mean over
+        images; NaN where an image has none."""
+        import pandas as pd
+
+        frame = pd.DataFrame(dict(self.per_image))
+        return frame.set_index("index") if "index" in frame else frame
 
     @property
     def group(self) -> str:
@@ -110,13 +176,13 @@ class Result:
         found += differences(before["adapter"], now["adapter"])
         return found + [f"{key} {before[key]} -> {now[key]}" for key in RUN if before[key] != now[key]]
 
-    def save(self, out: Path) -> tuple[Path, str]:
+    def save(self, out: str | Path) -> tuple[Path, str]:
         """Write it below `out`, joined with the metrics of an earlier run of the same key.
 
         Returns the path, and why an earlier result was replaced instead of joined: in what it was made otherwise, and
         which of its metrics the file no longer holds. Empty where nothing was replaced.
         """
-        target = out / self.path
+        target = Path(out) / self.path
         with locked(target.parent):
             return target, self._save(target)
 

@@ -46,8 +46,9 @@ class AdapterRun:
     def __post_init__(self) -> None:
         self.batch_size = self.config.batch_size
         model = self.adapter.model
-        # Where no network made the images, nothing but their pixels tells what they are.
-        self.checkpoint = RunCheckpoint(self.metrics, model.spec.kind == "images" and model.module is None)
+        # Of images made elsewhere, or by an object of this process, nothing but their pixels tells what they are.
+        elsewhere = model.spec.kind == "images" and model.module is None
+        self.checkpoint = RunCheckpoint(self.metrics, elsewhere or not self.adapter.resumable)
 
     def start(self, networks: Networks, references: References) -> None:
         """Make the metrics. `attach` must follow, once the metrics of all runs are made."""

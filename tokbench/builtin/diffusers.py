@@ -38,7 +38,7 @@ _LATENTS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "AutoencoderDC": lambda net, images: net.encode(images).latent,
 }
 
-_STAGES = {
+STAGES = {
     "AutoencoderKL": "block_out_channels",
     "VQModel": "block_out_channels",
     "AutoencoderTiny": "encoder_block_out_channels",
@@ -104,12 +104,17 @@ def load(argument: str, device: str, allow_download: bool) -> Tokenizer:
     config: Any = net.config
     if config.in_channels != 3 or config.get("out_channels", 3) != 3:
         raise AdapterError(f"{folder / _CONFIG}: it is no autoencoder of RGB images (in_channels {config.in_channels})")
-    factor = 2 ** (len(config[_STAGES[kind]]) - 1)
-    name = f"diffusers:{argument}"
-    made = Quantized(name, net, factor) if kind == "VQModel" else Continuous(name, net, kind, factor)
+    made = adapter_of(f"diffusers:{argument}", net, kind)
     made.config = config_sha256
-    _check(made, folder, factor, device)
+    assert made.spec.downsample is not None
+    _check(made, folder, made.spec.downsample, device)
     return made
+
+
+def adapter_of(name: str, net: Any, kind: str) -> Continuous | Quantized:
+    """The tokenizer around a network of one of the four classes."""
+    factor = 2 ** (len(net.config[STAGES[kind]]) - 1)
+    return Quantized(name, net, factor) if kind == "VQModel" else Continuous(name, net, kind, factor)
 
 
 def locate(argument: str, allow_download: bool) -> Path:
@@ -162,8 +167,8 @@ def _kind(folder: Path) -> tuple[str, str]:
         kind = json.loads(text)["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AdapterError(f"{folder / _CONFIG} is no diffusers config ({type(error).__name__}: {error})") from error
-    if kind not in _STAGES:
-        raise AdapterError(f"{folder / _CONFIG} is of class '{kind}'; tokbench takes {', '.join(_STAGES)}")
+    if kind not in STAGES:
+        raise AdapterError(f"{folder / _CONFIG} is of class '{kind}'; tokbench takes {', '.join(STAGES)}")
     return kind, hashlib.sha256(text).hexdigest()
 
 

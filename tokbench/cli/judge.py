@@ -39,23 +39,19 @@ def compare(first: Path, second: Path, as_json: bool) -> None:
     Means over images are resampled together; Fréchet distances, KID and Inception Score are compared on the same random
     halves of the images, which lie beside the results, so no features are needed.
     """
-    from tokbench import reports
-    from tokbench.compare import differences, made_otherwise
+    from tokbench.api.comparison import compare as compared
     from tokbench.leaderboard import context
     from tokbench.result import load
 
-    ours, theirs = load(first), load(second)
-    found = differences(ours, theirs)
+    ours = load(first)
+    found = compared(ours, second)
     if as_json:
-        click.echo(json.dumps([one.facts() for one in found], indent=1))
+        click.echo(json.dumps([one.facts() for one in found.differences], indent=1))
         return
-    names = [ours.adapter, theirs.adapter]
-    if names[0] == names[1]:
-        names = ["A", "B"]
     click.echo(f"{context([ours])}\n")
-    click.echo(reports.comparison(found, *names), nl=False)
-    if others := made_otherwise(ours, theirs):
-        click.echo(f"\nnot compared, since made in another way: {', '.join(others)}")
+    click.echo(found.to_markdown(), nl=False)
+    if found.not_compared:
+        click.echo(f"\nnot compared, since made in another way: {', '.join(found.not_compared)}")
 
 
 @click.command()

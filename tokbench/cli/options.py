@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from tokbench.api.device import choose_device as choose_device
 from tokbench.errors import TokbenchError, UsageError
 
 
@@ -91,21 +92,6 @@ def out_option(help_text: str) -> Callable[..., Any]:
         show_default=True,
         help=help_text,
     )
-
-
-def choose_device(asked: str | None, local: int = 0) -> str:
-    """The device asked for, or the best here (of several the `local`-th). Raises UsageError where it cannot be used."""
-    import torch
-
-    if asked is None:
-        if not torch.cuda.is_available():
-            return "cpu"
-        return f"cuda:{local}" if local else "cuda"
-    try:
-        torch.empty(0, device=asked)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device '{asked}' cannot be used here: {str(error).splitlines()[0]}") from error
-    return asked
 
 
 @contextmanager

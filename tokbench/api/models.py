@@ -1,0 +1,156 @@
+"""What `tokbench.evaluate` takes as a model, and `tokbench.load_adapter`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokbench.api.state import AsBefore, modules_in
+from tokbench.api.wrappers import ModelImages, ModelTokenizer, Settings, own, wrap
+from tokbench.code_identity import identify
+from tokbench.errors import UsageError
+from tokbench.plugins import Loaded, slug
+from tokbench.plugins import load_adapter as load
+from tokbench.tokenizer import Reconstructor
+
+
+def load_adapter(
+    name: str | Path, *, device: str = "cpu", root: str | Path | None = None, allow_download: bool = False
+) -> Reconstructor:
+    """The model of an adapter, ready to encode and decode.
+
+    name: a name that `tokbench list adapters` prints, the path of an adapter folder or of its .toml file, or
+    `images:DIR`, `diffusers:DIR_OR_ID`, `torchscript:DIR`. device: where its networks are put. root: the folder that
+    holds adapters/ and datasets/. allow_download: fetch missing weights.
+
+    Its `encode` takes float images (B, 3, H, W) in `spec.range` and returns Tokens, `decode(tokens, seeds)` takes these
+    and one integer an image, and returns images in the same range.
+
+    Raises UsageError where there is no such adapter, AdapterError or MissingWeights where it cannot be loaded.
+
+    >>> import torch, tokbench
+    >>> tokenizer = tokbench.load_adapter("jpeg.q50")
+    >>> images = torch.rand(2, 3, 64, 64)
+    >>> tokens = tokenizer.encode(images)
+    >>> tokenizer.decode(tokens, seeds=[0, 1]).shape
+    torch.Size([2, 3, 64, 64])
+    """
+    return load(str(name), device, None if root is None else Path(root), allow_download).model
+
+
+def named(model: object, name: str | None) -> dict[str, object]:
+    """The models of one call by name: those of a mapping, of a list or tuple, or a single one.
+
+    Raises UsageError for names that two models share, and for names that are none.
+    """
+    if isinstance(model, Mapping | list | tuple) and name is not None:
+        raise UsageError("name is for a single model; give several models as a dict of names")
+    if isinstance(model, Mapping):
+        if unnamed := [key for key in model if not isinstance(key, str) or not key or slug(key) != key]:
+            raise UsageError(
+                f"a model is named {unnamed[0]!r}; names are letters, digits, dots, dashes and underscores"
+            )
+        found = dict(model)
+    elif isinstance(model, list | tuple):
+        names = [_name_of(one) for one in model]
+        if twice := {one for one in names if names.count(one) > 1}:
+            raise UsageError(f"two models are named {', '.join(sorted(twice))}; give them as a dict of names")
+        found = dict(zip(names, model, strict=True))
+    else:
+        if name is not None and (slug(name) != name or isinstance(model, str | Path)):
+            why = "an adapter has its own name" if isinstance(model, str | Path) else f"use '{slug(name)}'"
+            raise UsageError(f"name={name!r} cannot be the name of a result; {why}")
+        found = {name or _name_of(model): model}
+    if not found:
+        raise UsageError("there are no models; give one, a list of them, or a dict of names")
+    return found
+
+
+def _name_of(model: object) -> str:
+    if isinstance(model, str | Path):
+        return str(model)
+    if isinstance(model, Reconstructor):
+        return slug(model.spec.name)
+    model = _unwrapped(model)
+    owner = getattr(model, "__self__", None)
+    named_after = owner if owner is not None else model
+    return slug(getattr(named_after, "__name__", "") or type(named_after).__name__)
+
+
+def own_device(models: Sequence[object]) -> str | None:
+    """Where the networks of the first model that has any are; None where none of them has."""
+    for model in models:
+        for module in modules_in(_unwrapped(model)):
+            for tensor in (*module.parameters(), *module.buffers()):
+                if tensor.device.type != "meta":
+                    return str(tensor.device)
+    return None
+
+
+def as_adapters(
+    models: Mapping[str, object],
+    settings: Settings,
+    first_image: Callable[[], Tensor],
+    as_before: AsBefore,
+    *,
+    device: str,
+    root: Path | None,
+    allow_download: bool,
+) -> list[Loaded]:
+    """The models of one call as adapters, those of adapters' names loaded.
+
+    first_image: gives one image (1, 3, H, W) in [0, 1], for models that do not say what their tokens are. Raises
+    UsageError, AdapterError or MissingWeights for the first that cannot be used.
+    """
+    made = []
+    for name, model in models.items():
+        if isinstance(model, str | Path):
+            made.append(load(str(model), device, root, allow_download))
+            continue
+        if isinstance(model, type):
+            raise UsageError(f"{name}: {model.__name__} is a class; give an instance of it")
+        model = _unwrapped(model)
+        source = f"python:{type(model).__module__}.{type(model).__qualname__}"
+        used = identify(model=model)
+        known = model if isinstance(model, Reconstructor) else _of_diffusers(model)
+        if known is not None:
+            adapter = own(known, settings, as_before)
+        else:
+            adapter = wrap(model, name, settings, first_image().to(device), as_before)
+        made.append(Loaded(name, source, adapter, {}, used=used, resumable=False))
+    names = [one.name for one in made]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UsageError(f"two models are named {', '.join(sorted(twice))} and would share a result; rename one")
+    if settings != Settings(seed=settings.seed) and not any(
+        isinstance(one.model, ModelTokenizer | ModelImages) for one in made
+    ):
+        raise UsageError(
+            "value_range, multiple, input_size and codebook_size are for models without a spec; these state their own: "
+            f"{', '.join(names)}"
+        )
+    return made
+
+
+def _unwrapped(model: Any) -> Any:
+    """The network inside PyTorch's wrappers for data-parallel training, which hide `encode` and `decode`."""
+    while isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        model = model.module
+    return model
+
+
+def _of_diffusers(model: object) -> Reconstructor | None:
+    """The adapter of one of diffusers' autoencoders; None for anything else."""
+    if not type(model).__module__.startswith("diffusers.") or not isinstance(model, nn.Module):
+        return None
+    from tokbench.builtin.diffusers import STAGES, adapter_of
+
+    if type(model).__name__ not in STAGES:
+        return None
+    floats = (tensor.dtype for tensor in model.parameters() if tensor.is_floating_point())
+    if next(floats, torch.float32) != torch.float32:
+        return None  # the adapters of diffusers' classes compute in float32
+    return adapter_of(f"diffusers:{type(model).__name__}", model, type(model).__name__)

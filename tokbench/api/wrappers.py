@@ -1,0 +1,298 @@
+"""Adapters around objects of this process: anything that encodes and decodes, or a function from images to images."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokbench.api.encodings import described, read_encoded, read_images
+from tokbench.api.state import AsBefore, modules_in
+from tokbench.cells import Anchor
+from tokbench.errors import AdapterError, TokbenchError
+from tokbench.fit import fit
+from tokbench.perturber import Perturber
+from tokbench.tokenizer import ImageSource, Reconstructor, Tokenizer, TokenizerSpec
+from tokbench.tokens import Tokens
+
+_LOG = logging.getLogger("tokbench")
+
+_SAME = 1e-3
+"""Relative difference up to which two vectors are one entry of a codebook: straight-through estimators add and subtract
+the encoder's output, which costs some bits."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a model does not say of itself (the arguments of `tokbench.evaluate` of the same names), and the seed of the
+    noise that it draws."""
+
+    value_range: tuple[float, float] = (-1.0, 1.0)
+    multiple: int | None = None
+    input_size: int | None = None
+    codebook_size: int | None = None
+    seed: int = 0
+
+
+class Caller:
+    """Calls functions of a model as its owner would: outside inference mode, with the owner's default dtype and device.
+    `fault` is the exception that a call raised."""
+
+    def __init__(self, model: object, name: str, seed: int, as_before: AsBefore) -> None:
+        found = modules_in(model)
+        # Parameters are moved, hashed and counted through one module; a list adds nothing but a prefix to their names.
+        self.module = found[0] if len(found) == 1 else nn.ModuleList(found) if found else None
+        self.name, self.fault = name, None
+        self._seed, self._calls, self._as_before = seed, 0, as_before
+        tensors = [] if self.module is None else [*self.module.parameters(), *self.module.buffers()]
+        self.dtype = next((one.dtype for one in tensors if one.is_floating_point()), torch.float32)
+
+    fault: Exception | None
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Within the context the model runs as its owner would run it. Noise that it draws from the global random
+        number generators is the same in every evaluation."""
+        self._calls += 1
+        # From a hash, since the generator of the CPU looks at the lowest 32 bits alone.
+        digest = hashlib.sha256(f"{self._seed}/{self._calls}".encode()).digest()
+        torch.manual_seed(int.from_bytes(digest[:4], "big"))
+        # Tensors made in inference mode would stay in the model's caches, and could not be used in training again.
+        with torch.inference_mode(False), torch.no_grad(), self._as_before():
+            try:
+                yield
+            except (torch.OutOfMemoryError, MemoryError):
+                raise  # evaluation tries again with fewer images
+            except Exception as error:
+                self.fault = error
+                raise
+
+    def __call__(self, function: Callable[[Any], Any], given: Tensor) -> Any:
+        """What the function returns for a tensor, in the type of the model's parameters if it holds floats."""
+        with self.outside():
+            given = given.clone()
+            return function(given.to(self.dtype) if given.is_floating_point() else given)
+
+
+class OwnTokenizer(Tokenizer):
+    """A tokenizer that the caller made, called as its owner would call it."""
+
+    def __init__(self, model: Tokenizer, call: Caller) -> None:
+        self._model, self.call = model, call
+        self.spec, self.module, self.dtype, self.identity = model.spec, model.module, model.dtype, model.identity
+
+    def prepare(self, names: Sequence[str], all_names: Sequence[str]) -> None:
+        self._model.prepare(names, all_names)
+
+    def encode(self, images: Tensor) -> Tokens:
+        with self.call.outside():
+            return self._model.encode(images.clone())
+
+    def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
+        with self.call.outside():
+            streams = {
+                name: replace(stream, data=stream.data.clone() if isinstance(stream.data, Tensor) else stream.data)
+                for name, stream in tokens.streams.items()
+            }
+            return self._model.decode(replace(tokens, streams=streams), seeds)
+
+    def perturber(self, anchor: Anchor) -> Perturber:
+        return self._model.perturber(anchor)
+
+
+class OwnImages(ImageSource):
+    """An image source that the caller made, called as its owner would call it."""
+
+    def __init__(self, model: ImageSource, call: Caller) -> None:
+        self._model, self.call = model, call
+        self.spec, self.module, self.dtype, self.identity = model.spec, model.module, model.dtype, model.identity
+
+    def prepare(self, names: Sequence[str], all_names: Sequence[str]) -> None:
+        self._model.prepare(names, all_names)
+
+    def reconstruct(self, images: Tensor, names: Sequence[str]) -> Tensor:
+        with self.call.outside():
+            return self._model.reconstruct(images.clone(), names)
+
+
+class ModelImages(ImageSource):
+    """A function from images to images: reconstructions without tokens."""
+
+    def __init__(self, model: Callable[[Tensor], Any], call: Caller, settings: Settings) -> None:
+        self._model, self.call, self.module, self.dtype = model, call, call.module, call.dtype
+        self.spec = TokenizerSpec(
+            call.name,
+            "images",
+            range=settings.value_range,
+            multiple=settings.multiple or 1,
+            size=settings.input_size,
+        )
+
+    def reconstruct(self, images: Tensor, names: Sequence[str]) -> Tensor:
+        return read_images(self.call(self._model, images), self.call.name, "the model").float()
+
+
+class ModelTokenizer(Tokenizer):
+    """An object with `encode` and `decode`, whose spec is that of what it makes of the first image.
+
+    Latents are stored as float16, and the decoder gets them so, as those of every adapter. Of an encoder that returns
+    quantized vectors together with their codes, the codes are the tokens: the decoder gets, for each code, the vector
+    that the encoder gave for it.
+    """
+
+    def __init__(self, model: Any, call: Caller, settings: Settings, probe: Tensor) -> None:
+        self._model, self.call, self.module, self.dtype = model, call, call.module, call.dtype
+        self._codebook: _Codebook | None = None
+        self.spec = self._probed(settings, probe)
+
+    def _probed(self, settings: Settings, probe: Tensor) -> TokenizerSpec:
+        """Encode an image (1, 3, H, W) in [0, 1], and say what the tokens are."""
+        name, (low, high) = self.call.name, settings.value_range
+        rules = TokenizerSpec(
+            name, "images", range=(low, high), multiple=settings.multiple or 1, size=settings.input_size
+        )
+        image = fit(rules, probe.shape[2], probe.shape[3]).cut(probe)[:1] * (high - low) + low
+        height, width = image.shape[2:]
+        output = self.call(self._model.encode, image)
+        encoded = read_encoded(output, name, 1)
+        if isinstance(output, tuple | list) and len(output) > 1 and encoded.codes is None:
+            _LOG.warning(
+                "%s: encode returned %s without integer codes, so its bits are counted as those of float16 latents; if "
+                "it quantizes, let it return the codes too",
+                name,
+                described(output),
+            )
+        tensor = encoded.latents if encoded.codes is None else encoded.codes
+        assert tensor is not None
+        grid = tensor.shape[2:] if encoded.codes is None else tensor.shape[1:]
+        factor = _factor(grid, height, width) if len(grid) == 2 else None
+        size = settings.codebook_size
+        if encoded.codes is not None and size is None:
+            raise AdapterError(f"{name}: encode returned integer codes; give their number as codebook_size=K")
+        if encoded.codes is None and size is not None:
+            raise AdapterError(
+                f"{name}: codebook_size={size} was given and encode returned no integer codes, only "
+                f"{tuple(tensor.shape)} floats; leave it out, or let encode return the codes too"
+            )
+        if encoded.codes is not None and encoded.latents is not None and size is not None:
+            self._codebook = _Codebook(name, size)
+        return TokenizerSpec(
+            name,
+            "continuous" if encoded.codes is None else "discrete",
+            range=(low, high),
+            multiple=settings.multiple or factor or 1,
+            size=settings.input_size,
+            downsample=factor,
+            codebook={} if size is None else {"codes": size},
+            bits_per_token=16.0 * tensor[0].numel() / _positions(tensor) if encoded.codes is None else None,
+        )
+
+    def encode(self, images: Tensor) -> Tokens:
+        encoded = read_encoded(self.call(self._model.encode, images), self.call.name, len(images))
+        if encoded.codes is not None:
+            if "codes" not in self.spec.codebook or (encoded.latents is None) != (self._codebook is None):
+                raise AdapterError(f"{self.call.name}: encode returned codes of some images and not of others")
+            tokens = Tokens.of_indices(encoded.codes, self.spec.codebook["codes"])
+            if self._codebook is not None and encoded.latents is not None:
+                self._codebook.learn(encoded.codes, encoded.latents)
+            return tokens
+        assert encoded.latents is not None
+        return Tokens.of_latents(encoded.latents, _positions(encoded.latents))
+
+    def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
+        given = tokens.tensor if self._codebook is None else self._codebook.vectors(tokens.tensor)
+        return read_images(self.call(self._model.decode, given), self.call.name, "decode").float()
+
+
+def _positions(latents: Tensor) -> int:
+    """Tokens of an image, from latents (B, C, h, w), (B, N, D) or (B, D)."""
+    return {4: latents[0, :1].numel(), 3: latents.shape[1], 2: 1}[latents.dim()]
+
+
+def _factor(grid: Sequence[int], height: int, width: int) -> int | None:
+    """Pixels a side per token; None where the grid does not divide the image evenly."""
+    if 0 in grid or height % grid[0] or width % grid[1] or height // grid[0] != width // grid[1]:
+        return None
+    return height // grid[0]
+
+
+class _Codebook:
+    """The vector of each code, collected from what an encoder returns. The decoder thus depends on the codes alone."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self._name, self._size = name, size
+        self._table: Tensor | None = None
+        self._known: Tensor | None = None
+
+    def learn(self, codes: Tensor, vectors: Tensor) -> None:
+        """Take in codes (B, h, w) or (B, N) and their vectors (B, C, h, w) or (B, N, C).
+
+        Raises AdapterError where one code comes with two vectors.
+        """
+        rows = (vectors.movedim(1, -1) if vectors.dim() == 4 else vectors).flatten(0, -2).float()
+        flat = codes.flatten().to(rows.device)
+        if self._table is None or self._known is None:
+            self._table = rows.new_zeros(self._size, rows.shape[1])
+            self._known = torch.zeros(self._size, dtype=torch.bool, device=rows.device)
+        new = (~self._known[flat]).nonzero().flatten()
+        found, at = flat[new].unique(return_inverse=True)
+        first = torch.full_like(found, len(flat)).scatter_reduce(0, at, new, "amin")
+        self._table[found] = rows[first]
+        self._known[found] = True
+        far = (self._table[flat] - rows).abs().amax(1) > _SAME * float(self._table.abs().max()) + 1e-6
+        if far.any():
+            raise AdapterError(
+                f"{self._name}: encode returned different vectors for code {int(flat[far.nonzero()[0]])}, so the codes "
+                "alone do not say what is decoded; write a subclass of tokbench.Tokenizer that decodes from the codes"
+            )
+        self._grid = vectors.dim() == 4
+
+    def vectors(self, codes: Tensor) -> Tensor:
+        """The vectors of codes, in the layout in which they came."""
+        assert self._table is not None
+        found = self._table[codes.to(self._table.device)]
+        return found.movedim(-1, 1).contiguous() if self._grid else found
+
+
+def own(model: Reconstructor, settings: Settings, as_before: AsBefore) -> Reconstructor:
+    """The adapter around a model that has a spec. A generator, which has nothing to reconstruct, stays itself."""
+    call = Caller(model, model.spec.name, settings.seed, as_before)
+    if isinstance(model, Tokenizer):
+        return OwnTokenizer(model, call)
+    return OwnImages(model, call) if isinstance(model, ImageSource) else model
+
+
+def wrap(model: Any, name: str, settings: Settings, probe: Tensor, as_before: AsBefore) -> ModelTokenizer | ModelImages:
+    """An adapter around an object with `encode` and `decode`, or around a function from images to images.
+
+    probe: one image (1, 3, H, W) in [0, 1] on the device. Raises AdapterError where it is neither, or where what it
+    returns is none of the accepted forms.
+    """
+    halves = [half for half in ("encode", "decode") if callable(getattr(model, half, None))]
+    if len(halves) == 1:
+        raise AdapterError(f"{name}: it has `{halves[0]}` but not the other of `encode` and `decode`")
+    if not halves and not callable(model):
+        raise AdapterError(
+            f"{name}: an object of type {type(model).__name__} is no model; give an adapter's name or path, a "
+            "tokbench.Tokenizer, an object with encode and decode, or a function from images to images"
+        )
+    call = Caller(model, name, settings.seed, as_before)
+    if call.module is not None:
+        call.module.eval().to(probe.device)
+    if not halves:
+        return ModelImages(model, call, settings)
+    try:
+        return ModelTokenizer(model, call, settings, probe)
+    except TokbenchError:
+        raise
+    except Exception as error:
+        raise AdapterError(
+            f"{name}: encode failed on an image of {probe.shape[3]}x{probe.shape[2]} ({type(error).__name__}: "
+            f"{str(error)[:300]}); if it takes only some sizes, give multiple=M or input_size=S"
+        ) from error
