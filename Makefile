@@ -41,7 +41,7 @@ lint: venv  ## check style (ruff) and types (mypy)
 	.venv/bin/mypy --num-workers $(JOBS)
 
 docs: venv  ## build the documentation site in site/docs
-	.venv/bin/mkdocs build --strict --quiet
+	.venv/bin/mkdocs build --strict
 
 venv: .venv/.installed  ## only install
 

@@ -143,7 +143,7 @@ def test_the_architecture_page_names_every_package() -> None:
 )
 def test_the_site_builds_strictly(tmp_path: Path) -> None:
     """Without warnings: no broken link, anchor or name; files outside docs/ that pages link to are part of it."""
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     built = {path.relative_to(tmp_path / "site").as_posix() for path in (tmp_path / "site").rglob("*")}
