@@ -1,4 +1,4 @@
-"""The static pictures of README.md and docs/: reconstructions side by side, quality against bits, reduced tokens."""
+"""The static figures of docs/: reconstructions side by side, quality against bits, token pruning."""
 
 from __future__ import annotations
 
