@@ -115,6 +115,19 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
+def test_files_and_names_of_the_code_exist(page: Path) -> None:
+    """Paths and names in backticks, and the imports of Python examples."""
+    text = page.read_text(encoding="utf-8")
+    for path in re.findall(r"`((?:tokbench|tests|benchmarks|docs|fuzz)/[\w/.-]*)`", text):
+        assert (ROOT / path).exists(), path
+    for module, name in re.findall(r"`(tokbench(?:\.\w+)+)\.([A-Z]\w+)`", text):
+        assert hasattr(importlib.import_module(module), name), (module, name)
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        for line in re.findall(r"^from tokbench\b.*$", block, re.MULTILINE):
+            exec(line, {})
+
+
 def test_every_name_of_the_api_reference_exists() -> None:
     """And every public name of the package is in it."""
     names = re.findall(r"^::: (tokbench\.\S+)$", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
