@@ -23,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint venv lock clean
+.PHONY: help demo test lint docs venv lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,9 @@ test: lint .venv/.browser  ## install, check style and types, run the tests
 lint: venv  ## check style (ruff) and types (mypy)
 	.venv/bin/ruff check
 	.venv/bin/mypy --num-workers $(JOBS)
+
+docs: venv  ## build the documentation site in site/docs
+	.venv/bin/mkdocs build --strict
 
 venv: .venv/.installed  ## only install
 
@@ -93,5 +96,5 @@ lock: .venv/.locked  ## write the locks in requirements/ again (maintainers)
 	-c requirements/bootstrap.txt -o requirements/lock-py312.txt pyproject.toml
 
 clean:  ## remove what was made, but for .venv
-	rm -rf out build dist tokbench.egg-info .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf out site/docs build dist tokbench.egg-info .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find tokbench adapters datasets tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""Write the study of docs/generators.md from results/, and draw what it rests on; `--check` only compares the text.
+"""Write the study of docs/generators.md from results/, and draw its data; `--check` only compares the text.
 
 python docs/study.py
 python docs/study.py samples     # eight samples of every generator that is trained here, and the previews of d_ar
@@ -50,13 +50,13 @@ def study() -> tuple[str, dict[str, list[Pair]]]:
         if made := correlations(own):
             text += f"\n\n{markdown(made)}"
         else:
-            count = "one tokenizer" if len(own) == 1 else f"{len(own)} tokenizers"
-            text += f" Over {count} no order can be told: nothing is concluded of rFID or pFID yet.\n"
+            count = "One tokenizer" if len(own) == 1 else f"{len(own)} tokenizers"
+            text += f" {count} cannot show a rank correlation, so nothing is concluded about rFID or pFID yet.\n"
     return text or "No generator is measured yet.\n", found
 
 
 def scatter(found: list[Pair], target: Path) -> None:
-    """A panel for each number of tokenizers that at least three have, against the generators' first number."""
+    """Draw a panel for each number that at least three tokenizers have, against the generators' first number."""
     number = next((name for name in OF_GENERATORS if any(name in one.generated for one in found)), None)
     told = [name for name in OF_TOKENIZERS if sum(name in one.numbers for one in found) >= LEAST_DRAWN]
     if number is None or not told:
@@ -86,7 +86,7 @@ def scatter(found: list[Pair], target: Path) -> None:
 
 @torch.inference_mode()
 def samples(target: Path) -> None:
-    """The same classes and seeds for every generator, each at its own scale; under d_ar's also what its steps show."""
+    """Draw the same classes and seeds for every generator at its own scale, and the intermediate images of d_ar."""
     rows: list[tuple[str, torch.Tensor]] = []
     labels = torch.arange(COUNT) * STRIDE
     both = image_seeds(0, range(COUNT), 2)

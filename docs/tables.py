@@ -1,25 +1,34 @@
 """Write the generated tables of README.md and docs/ again; `--check` only compares.
 
-In README.md, from results/. A marker names a leaderboard and, where wanted, numbers to leave out and adapters to show:
+From results/: a marker names a leaderboard and, optionally, numbers to leave out and adapters to show:
     <!-- table: samples-reconstruct -lpips identity jpeg.q50 -->
-In docs/protocols.md, from the protocols' own files, between `<!-- protocols -->` markers.
+From the code, between markers of their name: `protocols` from the preset files, `metrics` from the registry of metrics
+and the columns of the leaderboards, `weights` from the list of known weight files, `commands` from the command line.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tokbench import leaderboard
+from tokbench.cells import DEFAULT as PERTURBED
+from tokbench.cli import main as commands
 from tokbench.halves import INFINITY
+from tokbench.leaderboard import column_of, table
+from tokbench.metrics import DEFAULT, GENERATED, METRICS
 from tokbench.protocol import TOKBENCH, load_protocol, protocols
+from tokbench.weights import NETWORKS
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKED = re.compile(r"<!-- table: (\S+)([^\n]*?) -->\n.*?<!-- /table -->", re.DOTALL)
-PROTOCOLS = re.compile(r"<!-- protocols -->\n.*?<!-- /protocols -->", re.DOTALL)
+DERIVED = re.compile("_(ceiling|ratio|curve|all)")
+"""What names a number of words or faces that docs/metrics.md explains once for all of them."""
+CHOSEN = {"reconstruct, truncate": DEFAULT, "perturb": PERTURBED, "generate": GENERATED}
 # Speeds are one machine's; the rest is in results/leaderboard/.
 LEFT_OUT = (
     "bits_per_image", "exact", "rfid_192", "rfid_64", "kid", "kid_768", "perplexity", "codebook_entropy", "parameters",
@@ -27,11 +36,11 @@ LEFT_OUT = (
 )  # fmt: skip
 
 
-def filled(text: str) -> str:
-    """The text with every marked table made from today's results."""
+def with_results(text: str) -> str:
+    """The text with every marked table of results written again."""
     tables = leaderboard.groups(leaderboard.read_all(ROOT / "results"))
 
-    def table(match: re.Match[str]) -> str:
+    def written(match: re.Match[str]) -> str:
         name, words = match[1], match[2].split()
         wanted = [word for word in words if not word.startswith("-")]
         hidden = [word[1:] for word in words if word.startswith("-")]
@@ -40,11 +49,11 @@ def filled(text: str) -> str:
         head = f"<!-- table: {name}{match[2]} -->\n"
         return f"{head}{leaderboard.markdown(rows, (*LEFT_OUT, *hidden))}\n{leaderboard.legend(rows)}\n<!-- /table -->"
 
-    return MARKED.sub(table, text)
+    return MARKED.sub(written, text)
 
 
-def with_protocols(text: str) -> str:
-    """The text with the table of protocols made from today's files."""
+def protocol_table() -> str:
+    """One row per protocol: what differs from the default, and the sources."""
     default = _flat(asdict(TOKBENCH))
     rows = []
     for name in protocols():
@@ -53,17 +62,61 @@ def with_protocols(text: str) -> str:
         published = [f"{protocol.published.size} px"] * bool(protocol.published.size)
         published += [f"N {protocol.published.num_images:,}"] if protocol.published.num_images else []
         sources = "; ".join(dict.fromkeys(source.partition(": ")[0] for source in protocol.source))
-        told = [", ".join(differ), ", ".join(published), sources]
-        rows.append([f"`{name}`", protocol.sha256[:8], *(text or "-" for text in told)])
-    head = ["protocol", "hash", "differs from the default in", "its authors use", "read from"]
-    made = leaderboard.table(head, rows, left=range(5), markup=True)
-    return PROTOCOLS.sub(lambda _: f"<!-- protocols -->\n{made}<!-- /protocols -->", text)
+        row = [", ".join(differ), ", ".join(published), sources]
+        rows.append([f"`{name}`", protocol.sha256[:8], *(text or "-" for text in row)])
+    head = ["protocol", "hash", "difference from the default", "published setting", "source"]
+    return table(head, rows, left=range(5), markup=True)
 
 
-def _flat(told: dict[str, Any], before: str = "") -> dict[str, Any]:
+def metric_table() -> str:
+    """One row per metric: summary, numbers with their direction, network, and the tasks that compute it by default."""
+    rows = []
+    for name, entry in METRICS.items():
+        fields = [field for field in entry.numbers or (name,) if not (entry.reader and DERIVED.search(field))]
+        tasks = [task for task, chosen in CHOSEN.items() if name in chosen]
+        numbers = ", ".join(f"`{field}`{column_of(field)[1].arrow}" for field in fields)
+        network = entry.network or entry.reader or "-"
+        summary = entry.summary[:1].upper() + entry.summary[1:]
+        rows.append([f"`{name}`", summary, numbers, network, ", ".join(tasks) or "-"])
+    head = ["metric", "summary", "numbers", "network", "default for"]
+    return table(head, rows, left=range(5), markup=True)
+
+
+def weight_table() -> str:
+    """One row per weight file of a frozen network."""
+    rows = []
+    for network, files in NETWORKS.items():
+        readers = [name for name, entry in METRICS.items() if network in (entry.network, entry.reader)]
+        needed = ", ".join(f"`{name}`" for name in readers)
+        for place, file in enumerate(files):
+            note = f"{file.get}{f' ({file.note})' if file.note else ''}"
+            rows.append([network if not place else "", needed if not place else "", f"`{file.file}`", note])
+    return table(["network", "needed by", "file", "from"], rows, left=range(4), markup=True)
+
+
+def command_table() -> str:
+    """One row per command."""
+    rows = [
+        [f"`tokbench {name}`", command.get_short_help_str(limit=200)]
+        for name, command in sorted(commands.commands.items())
+    ]
+    return table(["command", "what it does"], rows, left=range(2), markup=True)
+
+
+def marked(name: str, make: Callable[[], str]) -> Callable[[str], str]:
+    """A function that writes the part between the markers of that name again."""
+
+    def written(text: str) -> str:
+        part = f"<!-- {name} -->\n{make()}<!-- /{name} -->"
+        return re.sub(rf"<!-- {name} -->\n.*?<!-- /{name} -->", lambda _: part, text, flags=re.DOTALL)
+
+    return written
+
+
+def _flat(fields: dict[str, Any], before: str = "") -> dict[str, Any]:
     """Nested fields by their dotted names, without those that change no number."""
     found: dict[str, Any] = {}
-    for key, value in told.items():
+    for key, value in fields.items():
         if isinstance(value, dict) and key != "published":
             found |= _flat(value, f"{before}{key}.")
         elif key not in ("name", "summary", "source", "published"):
@@ -71,8 +124,16 @@ def _flat(told: dict[str, Any], before: str = "") -> dict[str, Any]:
     return found
 
 
-WRITTEN = {"README.md": filled, "docs/protocols.md": with_protocols}
-"""Every file with generated parts, and what makes them."""
+WRITTEN: dict[str, Callable[[str], str]] = {
+    "README.md": with_results,
+    "docs/index.md": with_results,
+    "docs/evaluate.md": with_results,
+    "docs/protocols.md": marked("protocols", protocol_table),
+    "docs/metrics.md": marked("metrics", metric_table),
+    "docs/weights.md": marked("weights", weight_table),
+    "docs/cli.md": marked("commands", command_table),
+}
+"""Every file with generated parts, and the function that writes them."""
 
 
 def main() -> int:

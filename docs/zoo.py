@@ -1,5 +1,4 @@
-"""Write what was measured of the adapters trained here into their cards, docs/zoo.md and README.md; `--check` only
-compares.
+"""Write what was measured of the adapters trained here into their cards and docs/zoo.md; `--check` only compares.
 
 A card's part lies between markers: <!-- zoo: titok --> ... <!-- /zoo -->.
 """
@@ -135,12 +134,12 @@ def main() -> int:
     found += twins(ablations(network_files(ROOT)), load_all(ROOT / "results"))
     made = {path: filled(path.read_text("utf-8"), results, found) for path in pages}
     made_here = {"trainings": trainings(records()), "verdicts": verdicts(found), "bits": equal_bits(results)}
-    for page in (ROOT / "docs" / "zoo.md", ROOT / "README.md"):
-        text = page.read_text("utf-8")
-        for mark, part in made_here.items():
-            part = f"<!-- {mark} -->\n{part}<!-- /{mark} -->"
-            text = re.sub(rf"<!-- {mark} -->\n.*?<!-- /{mark} -->", lambda _, part=part: part, text, flags=re.DOTALL)
-        made[page] = text
+    page = ROOT / "docs" / "zoo.md"
+    text = page.read_text("utf-8")
+    for mark, part in made_here.items():
+        part = f"<!-- {mark} -->\n{part}<!-- /{mark} -->"
+        text = re.sub(rf"<!-- {mark} -->\n.*?<!-- /{mark} -->", lambda _, part=part: part, text, flags=re.DOTALL)
+    made[page] = text
     for path, text in made.items():
         stale += text != path.read_text("utf-8")
         if "--check" not in sys.argv:

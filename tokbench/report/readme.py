@@ -1,4 +1,4 @@
-"""The static pictures of README.md and docs/: reconstructions side by side, quality against bits, reduced tokens."""
+"""The static figures of docs/: reconstructions side by side, quality against bits, token pruning."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def rates(root: Path, target: Path) -> None:
                 linestyle={"jpeg": "-", "webp": "--", "avif": ":"}.get(label, "-"),
             )  # fmt: skip
         axis.set_xscale("log")
-        axis.set_xlabel("bits an image of 64x64 px")
+        axis.set_xlabel("bits per image of 64x64 px")
         axis.set_ylabel(title)
         axis.grid(alpha=0.3)
     handles, labels = axes[0].get_legend_handles_labels()
@@ -144,12 +144,12 @@ def pruning(root: Path, target: Path) -> None:
     axes[0].axvline(1, color="grey", linewidth=0.8)
     axes[2].axline((1, 1), slope=1, color="grey", linewidth=0.8)
     axes[2].axhline(1, color="grey", linewidth=0.8)
-    axes[0].set_xlabel(f"times faster, measured, batch {large} (in a circle: none measured)")
+    axes[0].set_xlabel(f"measured speed-up at batch size {large} (circled: none measured)")
     for axis in axes[1:]:
-        axis.set_xlabel("times fewer FLOPs")
+        axis.set_xlabel("reduction of FLOPs (factor)")
     for axis in axes[:2]:
-        axis.set_ylabel("% of images named as by the whole network" if short else "top-1, %")
-    axes[2].set_ylabel(f"times faster, measured, batch {small} (slanted: as FLOPs)")
+        axis.set_ylabel("agreement with the full network, %" if short else "top-1, %")
+    axes[2].set_ylabel(f"measured speed-up at batch size {small} (slanted line: as FLOPs)")
     for axis in axes:
         axis.grid(alpha=0.3)
     figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8, frameon=False)
