@@ -6,7 +6,6 @@ import difflib
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,10 +21,7 @@ from tokbench.source import describe_left_out
 from tokbench.sources import Manifest, Source, folder_of, is_path, open_source, open_sources, sort_by
 from tokbench.splits import known
 from tokbench.storage import refuse_unstorable
-from tokbench.stream import ImageStream, Marked, Seen, Share, StreamSummary, everything, spans
-
-if TYPE_CHECKING:
-    from tokbench.tokenizer import Reconstructor
+from tokbench.stream import Bound, ImageStream, Marked, Seen, Share, StreamSummary, everything, spans
 
 
 @dataclass
@@ -145,7 +141,7 @@ class Dataset(ImageStream):
         self.shape, self.seen = None, Seen()
         return Reader(self, spans(len(self), batch_size, share))
 
-    def bind(self, model: Reconstructor) -> None:
+    def bind(self, model: Bound) -> None:
         model.prepare(self.names, self.source.names)
 
     def refuse_empty(self) -> None:

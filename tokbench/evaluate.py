@@ -13,7 +13,6 @@ import torch
 import tokbench
 from tokbench.batch import Batch, Memo
 from tokbench.config import Context, EvalConfig
-from tokbench.dataset import Dataset
 from tokbench.errors import DataError
 from tokbench.features import References
 from tokbench.gather import gather
@@ -111,7 +110,7 @@ def _need_journals(runs: Sequence[AdapterRun], context: Context) -> None:
         )
 
 
-def _look(runs: Sequence[AdapterRun], dataset: Dataset, references: References, context: Context) -> None:
+def _look(runs: Sequence[AdapterRun], dataset: ImageStream, references: References, context: Context) -> None:
     """All references, before images come that were not made from them; what is asked of each, once."""
     reader = dataset.batches(UNIT)
     with exact_kernels():

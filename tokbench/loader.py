@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,10 +14,8 @@ from torch import Tensor
 
 from tokbench.errors import BadImage
 from tokbench.pixels import from_bytes
-from tokbench.stream import Marked, PairedImages
-
-if TYPE_CHECKING:
-    from tokbench.dataset import Dataset
+from tokbench.source import Source
+from tokbench.stream import Marked, PairedImages, Seen
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,17 @@ class Prepared:
     enlarged: bool
 
 
+class Readable(Protocol):
+    """What a reader uses of a dataset."""
+
+    source: Source
+    shape: tuple[int, int] | None
+    seen: Seen
+
+    def prepared(self, position: int) -> Prepared:
+        """One image as the protocol prepares it. Raises BadImage."""
+
+
 class Reader:
     """Iterates over spans of positions; decodes and prepares each span's images in a few threads.
 
@@ -39,7 +48,7 @@ class Reader:
     spoil its timing.
     """
 
-    def __init__(self, dataset: Dataset, spans: Sequence[Sequence[int]]) -> None:
+    def __init__(self, dataset: Readable, spans: Sequence[Sequence[int]]) -> None:
         self._dataset, self._spans, self._next = dataset, spans, 0
         self.total, self.done = sum(len(span) for span in spans), 0
         self._coming: list[Future[Prepared]] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,10 +11,7 @@ from tokbench.dataset import Dataset
 from tokbench.errors import UsageError
 from tokbench.halves import pairs
 from tokbench.protocol import Protocol
-from tokbench.stream import Images, ImageStream, Seen, Share, StreamSummary, everything, spans
-
-if TYPE_CHECKING:
-    from tokbench.tokenizer import Reconstructor
+from tokbench.stream import Bound, Images, ImageStream, Seen, Share, StreamSummary, everything, spans
 
 
 @dataclass
@@ -57,7 +53,7 @@ class Slots(ImageStream):
         """All positions, `batch_size` at a time; `share` chooses among the spans."""
         return Turns(self, spans(self.count, batch_size, share))
 
-    def bind(self, model: Reconstructor) -> None:
+    def bind(self, model: Bound) -> None:
         """Samples are of no image, so there is nothing to tell a model."""
 
     def refuse_empty(self) -> None:

@@ -6,17 +6,13 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from torch import Tensor
 
 from tokbench.annotations import Annotations
-
-if TYPE_CHECKING:
-    from tokbench import protocol
-    from tokbench.dataset import Dataset
-    from tokbench.tokenizer import Reconstructor
+from tokbench.protocol import Protocol as EvaluationProtocol
 
 UNIT = 32
 """Images are kept, cached and resumed in units: the positions 0 to 31, 32 to 63 and so on, whatever the batch size."""
@@ -134,6 +130,13 @@ class StreamSummary:
     bad: Sequence[tuple[str, str]] = ()
 
 
+class Bound(Protocol):
+    """What a stream uses of a model."""
+
+    def prepare(self, names: Sequence[str], all_names: Sequence[str]) -> None:
+        """Called before a pass with the names of the images to come and those of the whole dataset."""
+
+
 class ImageStream(ABC):
     """Positions 0 to len - 1 under one protocol, in batches.
 
@@ -143,7 +146,7 @@ class ImageStream(ABC):
     """
 
     name: str
-    protocol: protocol.Protocol
+    protocol: EvaluationProtocol
     shape: tuple[int, int] | None
     seen: Seen
 
@@ -162,14 +165,14 @@ class ImageStream(ABC):
 
     @property
     @abstractmethod
-    def unpaired(self) -> Dataset | None: ...
+    def unpaired(self) -> ImageStream | None: ...
 
     @abstractmethod
     def batches(self, batch_size: int, share: Share = everything) -> Loader:
         """The batches of this process."""
 
     @abstractmethod
-    def bind(self, model: Reconstructor) -> None:
+    def bind(self, model: Bound) -> None:
         """Tell a model which images will come. Raises AdapterError where it cannot serve them."""
 
     @abstractmethod
