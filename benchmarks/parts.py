@@ -12,17 +12,17 @@ import sys
 import time
 
 PARTS = {
-    "waiting for decoded images": ("dataset.py", "_gather"),
-    "encode and decode": ("tasks.py", "reconstruct"),
+    "waiting for decoded images": ("loader.py", "_gather"),
+    "encode and decode": ("reconstruction.py", "reconstruct"),
     "Inception": ("inception.py", "forward"),
     "EfficientNet": ("efficientnet.py", "forward"),
     "LPIPS, trunk": ("perceptual.py", "forward"),
     "LPIPS, distance": ("perceptual.py", "distance"),
     "waiting for pixel metrics (another thread)": ("_base.py", "result"),
-    "writing the journal": ("run.py", "keep"),
+    "writing the journal": ("run_checkpoint.py", "save"),
     "references' features, to and from the cache": ("features.py", "_write"),
     "compiling networks": ("backend.py", "compile"),
-    "numbers and intervals": ("run.py", "numbers"),
+    "numbers and intervals": ("run.py", "compute"),
     "writing results": ("result.py", "save"),
 }
 
