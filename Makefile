@@ -36,8 +36,9 @@ demo: venv  ## install, evaluate codecs and the toy adapter on the embedded imag
 test: lint .venv/.browser  ## install, check style and types, run the tests
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/pytest -n $(JOBS)
 
-lint: venv  ## check style (ruff) and types (mypy)
+lint: venv  ## check style (ruff), layers (import-linter) and types (mypy)
 	.venv/bin/ruff check
+	.venv/bin/lint-imports
 	.venv/bin/mypy --num-workers $(JOBS)
 
 docs: venv  ## build the documentation site in site/docs

@@ -23,23 +23,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from tokbench.batch import Batch
-from tokbench.bins import Bin, binned
-from tokbench.bootstrap import DERIVED, bootstrap_pairs, mean, share_interval
-from tokbench.compare import difference
-from tokbench.halves import Halves
-from tokbench.metric_set import Numbers
+from tokbench.analysis.compare import difference
+from tokbench.evaluation.metric_set import Numbers
+from tokbench.extractors.network import Network
+from tokbench.metrics.base import Metric, PerImageMetric
+from tokbench.metrics.batch import Batch
 from tokbench.metrics.codebook import Codebook
 from tokbench.metrics.frechet import Frechet
 from tokbench.metrics.inception_score import InceptionScore
 from tokbench.metrics.kid import KID
-from tokbench.metrics.metric import Metric, PerImageMetric
 from tokbench.metrics.precision_recall import PrecisionRecall
 from tokbench.metrics.psnr import PSNR
-from tokbench.protocol import load_protocol
-from tokbench.readers.network import Network
-from tokbench.result import Result
-from tokbench.tokens import Tokens
+from tokbench.protocol.protocol import load_protocol
+from tokbench.results.result import Result
+from tokbench.stats.binned import Bin, binned
+from tokbench.stats.bootstrap import DERIVED, bootstrap_pairs, mean, share_interval
+from tokbench.stats.split_half import Halves
+from tokbench.tokenizers.tokens import Tokens
 
 ROOT = Path(__file__).resolve().parent.parent
 DRAWS = 400

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import sys
 
-from tokbench.cli.options import choose_device
-from tokbench.config import Context, EvalConfig
-from tokbench.dataset import open_dataset
+from tokbench.api.device import choose_device
+from tokbench.data.dataset import open_dataset
+from tokbench.data.sources.base import by_hash
 from tokbench.errors import TokbenchError
-from tokbench.evaluate import evaluate
-from tokbench.leaderboard import table
-from tokbench.plugins import load_adapters
-from tokbench.protocol import TOKBENCH
-from tokbench.readers import Networks
-from tokbench.slots import Slots
-from tokbench.source import by_hash
-from tokbench.tasks import Generate
-from tokbench.weights import cache_dir
+from tokbench.evaluation.config import Context, EvalConfig
+from tokbench.evaluation.evaluate import evaluate
+from tokbench.evaluation.sample_plan import Slots
+from tokbench.evaluation.tasks import Generate
+from tokbench.extractors.pool import Networks
+from tokbench.paths import cache_dir
+from tokbench.protocol.protocol import TOKBENCH
+from tokbench.results.markdown import table
+from tokbench.tokenizers.registry import load_adapters
 
 SCALES = (1.0, 1.5, 2.0, 3.0)
 SAMPLES, REFERENCES, SEED, NUMBER = 1000, 10_000, 1, "fd_efficientnet"

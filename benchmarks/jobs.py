@@ -26,11 +26,15 @@ def tokbench(reference: str, images: str, weights: str, *options: str) -> dict[s
 
 def _take(weights: str) -> Path:
     """Let tokbench take this file for the FID network, published or not."""
-    from tokbench import weights as places
+    from tokbench import metric_names
+    from tokbench.io import hashing
+    from tokbench.weights import registry
 
-    file, before = Path(weights), places.search_dirs
-    places.NETWORKS[places.INCEPTION] = (places.WeightFile(file.name, places.sha256_of(file), "the benchmark"),)
-    places.search_dirs = lambda: [file.parent, *before()]
+    file, before = Path(weights), registry.search_dirs
+    registry.NETWORKS[metric_names.INCEPTION] = (
+        registry.WeightFile(file.name, hashing.sha256_of(file), "the benchmark"),
+    )
+    registry.search_dirs = lambda: [file.parent, *before()]
     return file
 
 
@@ -64,7 +68,7 @@ def pairs(reference: str, images: str) -> dict[str, float]:
     from PIL import Image
     from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-    from tokbench.readers import Networks
+    from tokbench.extractors.pool import Networks
 
     network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)  # its linear heads, and no download of a trunk
     ours: Any = Networks().get("lpips-alex")
@@ -94,9 +98,9 @@ def bare(reference: str, images: str, weights: str, *, precision: str = "float32
     """Nothing but tokbench's forward passes, on noise: what no pipeline over these networks can beat."""
     import torch
 
-    from tokbench.readers import Networks
-    from tokbench.readers.network import CHUNK
-    from tokbench.weights import INCEPTION
+    from tokbench.extractors.network import CHUNK
+    from tokbench.extractors.pool import Networks
+    from tokbench.metric_names import INCEPTION
 
     _take(weights)
     networks = Networks(precision=precision)  # type: ignore[arg-type]

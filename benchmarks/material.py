@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from tokbench.dataset import open_dataset
+from tokbench.data.dataset import open_dataset
 from tokbench.errors import MissingWeights
-from tokbench.protocol import TOKBENCH
-from tokbench.readers.inception import BLOCKS
-from tokbench.weights import INCEPTION, NETWORKS, find
+from tokbench.extractors.inception import BLOCKS
+from tokbench.metric_names import INCEPTION
+from tokbench.protocol.protocol import TOKBENCH
+from tokbench.weights.registry import NETWORKS, find
 
 SIZE = 256
 

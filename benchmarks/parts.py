@@ -13,16 +13,16 @@ import time
 
 PARTS = {
     "waiting for decoded images": ("loader.py", "_gather"),
-    "encode and decode": ("reconstruction.py", "reconstruct"),
+    "encode and decode": ("reconstruct.py", "reconstruct"),
     "Inception": ("inception.py", "forward"),
     "EfficientNet": ("efficientnet.py", "forward"),
-    "LPIPS, trunk": ("perceptual.py", "forward"),
-    "LPIPS, distance": ("perceptual.py", "distance"),
+    "LPIPS, trunk": ("lpips.py", "forward"),
+    "LPIPS, distance": ("lpips.py", "distance"),
     "waiting for pixel metrics (another thread)": ("_base.py", "result"),
     "writing the journal": ("run_checkpoint.py", "save"),
-    "references' features, to and from the cache": ("features.py", "_write"),
+    "references' features, to and from the cache": ("feature_cache.py", "_write"),
     "compiling networks": ("backend.py", "compile"),
-    "numbers and intervals": ("run.py", "compute"),
+    "numbers and intervals": ("adapter_run.py", "compute"),
     "writing results": ("result.py", "save"),
 }
 

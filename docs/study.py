@@ -12,13 +12,14 @@ from pathlib import Path
 
 import torch
 
+from tokbench.analysis.correlation import OF_GENERATORS, OF_TOKENIZERS, Pair, correlations, markdown, pairs
 from tokbench.errors import TokbenchError
-from tokbench.leaderboard import column_of, read_all
-from tokbench.plugins import adapter_files, load_adapter, read_variant
-from tokbench.reconstruction import image_seeds
-from tokbench.report.readme import LABEL, SCALE, SIZE, drawn, plotting
-from tokbench.study import OF_GENERATORS, OF_TOKENIZERS, Pair, correlations, markdown, pairs
-from tokbench.tokenizer import Generator
+from tokbench.evaluation.seeds import image_seeds
+from tokbench.report.static_figures import LABEL, SCALE, SIZE, drawn, plotting
+from tokbench.results.columns import column_of
+from tokbench.results.leaderboard import read_all
+from tokbench.tokenizers.base import Generator
+from tokbench.tokenizers.registry import adapter_files, load_adapter, read_variant
 
 ROOT = Path(__file__).resolve().parent.parent
 TASKS = ("", "-cfg1")

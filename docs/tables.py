@@ -15,14 +15,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tokbench import leaderboard
-from tokbench.cells import DEFAULT as PERTURBED
 from tokbench.cli import main as commands
-from tokbench.halves import INFINITY
-from tokbench.leaderboard import column_of, table
-from tokbench.metrics import DEFAULT, GENERATED, METRICS
-from tokbench.protocol import TOKBENCH, load_protocol, protocols
-from tokbench.weights import NETWORKS
+from tokbench.metric_names import DEFAULT as PERTURBED
+from tokbench.metrics.registry import DEFAULT, GENERATED
+from tokbench.protocol.protocol import TOKBENCH, load_protocol, protocols
+from tokbench.results import leaderboard, markdown
+from tokbench.results.columns import column_of
+from tokbench.results.markdown import table
+from tokbench.results.metric_specs import METRICS
+from tokbench.stats.split_half import INFINITY
+from tokbench.weights.registry import NETWORKS
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKED = re.compile(r"<!-- table: (\S+)([^\n]*?) -->\n.*?<!-- /table -->", re.DOTALL)
@@ -47,7 +49,7 @@ def with_results(text: str) -> str:
         hidden += [number for result in tables[name] for number in result.metrics if number.endswith(INFINITY)]
         rows = [result for result in tables[name] if not wanted or result.adapter in wanted]
         head = f"<!-- table: {name}{match[2]} -->\n"
-        return f"{head}{leaderboard.markdown(rows, (*LEFT_OUT, *hidden))}\n{leaderboard.legend(rows)}\n<!-- /table -->"
+        return f"{head}{markdown.markdown(rows, (*LEFT_OUT, *hidden))}\n{markdown.legend(rows)}\n<!-- /table -->"
 
     return MARKED.sub(written, text)
 

@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tokbench import leaderboard
-from tokbench.ablations import Finding, ablations, findings
-from tokbench.halves import INFINITY
-from tokbench.leaderboard import column_of
-from tokbench.parts import weight_parts
-from tokbench.plugins import adapter_files, network_files, read_record
-from tokbench.pruning.facts import load_all
-from tokbench.result import Result
-from tokbench.twins import twins
+from tokbench.analysis.ablations import Finding, ablations, findings
+from tokbench.pruning.ablations import twins
+from tokbench.pruning.result import load_all
+from tokbench.results import leaderboard, markdown
+from tokbench.results.columns import column_of
+from tokbench.results.result import Result
+from tokbench.stats.split_half import INFINITY
+from tokbench.tokenizers.registry import adapter_files, network_files, read_record
+from tokbench.weights.shards import weight_parts
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKED = re.compile(r"<!-- zoo: (\S+) -->\n.*?<!-- /zoo -->", re.DOTALL)
@@ -52,7 +52,7 @@ def trainings(told: dict[str, dict[str, Any]]) -> str:
             [f"`{name}`", record["device"], f"{record['seconds']:,.0f}", f"{record['images']:,}", steps,
              str(record["seed"]), ", ".join(terms) or "-"]
         )  # fmt: skip
-    return leaderboard.table(head, rows, left=(0, 1, 6), markup=True)
+    return markdown.table(head, rows, left=(0, 1, 6), markup=True)
 
 
 def measured(results: Sequence[Result]) -> str:
@@ -61,7 +61,7 @@ def measured(results: Sequence[Result]) -> str:
     for group, rows in leaderboard.groups(results).items():
         hidden = {number for result in rows for number in result.metrics if number.partition(".")[0] not in SHOWN}
         hidden |= {number for result in rows for number in result.metrics if number.endswith(INFINITY)}
-        text += f"\n`{group}`\n\n{leaderboard.markdown(rows, sorted(hidden))}\n{leaderboard.legend(rows)}\n"
+        text += f"\n`{group}`\n\n{markdown.markdown(rows, sorted(hidden))}\n{markdown.legend(rows)}\n"
     return text
 
 
@@ -77,7 +77,7 @@ def verdicts(found: Sequence[Finding]) -> str:
             [one.ablation.claim, f"`{one.ablation.twin}`", column.title + column.arrow, one.group, *shown, spread,
              f"{one.verdict} (one seed)"]
         )  # fmt: skip
-    return leaderboard.table(head, rows, left=(0, 1, 2, 3, 7), markup=True)
+    return markdown.table(head, rows, left=(0, 1, 2, 3, 7), markup=True)
 
 
 def equal_bits(results: Sequence[Result]) -> str:
@@ -99,7 +99,7 @@ def equal_bits(results: Sequence[Result]) -> str:
         costs = (values["tokens_per_image"], nominal, entropy, order0, values["bpe_bits_per_image"])
         told = [f"{cost:,.0f}" for cost in costs] + [f"{values['bpe_tokens_per_image']:,.1f}", f"{values['psnr']:.2f}"]
         body.append([f"`{one.adapter}`", *told, f"{values['lpips']:.3f}", f"{values['fd_efficientnet']:,.1f}"])
-    return leaderboard.table(head, body, markup=True)
+    return markdown.table(head, body, markup=True)
 
 
 def card(family: str, results: Sequence[Result], known: Sequence[Finding]) -> str:

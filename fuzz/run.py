@@ -32,12 +32,13 @@ from seeds import ROOT, images, parquets, results, statistics, tars, zips
 
 sys.path.insert(0, str(ROOT))
 
-from tokbench import leaderboard, listing
+from tokbench.cli import listing
+from tokbench.data.decode import open_rgb, size_of
+from tokbench.data.sources.open import open_source
 from tokbench.errors import BadImage, DataError, ResultError
-from tokbench.image import open_rgb, size_of
-from tokbench.result import load
-from tokbench.sources import open_source
-from tokbench.statistics import load_statistics
+from tokbench.metrics.fid_statistics import load_statistics
+from tokbench.results import leaderboard, markdown
+from tokbench.results.result import load
 
 SECONDS = 10
 """Longer for one file is a hang."""
@@ -94,7 +95,7 @@ def read_result(data: bytes, place: Path) -> bool:
         return False
     assert len(made.path.parts) == 2 and ".." not in made.path.parts
     listing.show(made).encode()
-    leaderboard.markdown([made]).encode()
+    markdown.markdown([made]).encode()
     leaderboard.frame([made])
     return True
 

@@ -18,8 +18,8 @@ from click.testing import CliRunner, Result
 from identity_cases import forget
 from PIL import Image, ImageOps
 
-from tokbench.annotations import Annotations, Face, Word
-from tokbench.stream import UNIT, Marked
+from tokbench.data.annotations import Annotations, Face, Word
+from tokbench.data.stream import UNIT, Marked
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("TOKBENCH_ROOT", str(ROOT))
@@ -141,8 +141,9 @@ def noise() -> torch.Tensor:
 def levels():
     """Makes a tokenizer of images of 16 px without a network: each 4x4 px to the index of their mean level out of 11,
     or so many indices in `groups`, or if `continuous` the mean itself."""
-    from tokbench.tokenizer import Tokenizer, TokenizerSpec
-    from tokbench.tokens import Tokens
+    from tokbench.tokenizers.base import Tokenizer
+    from tokbench.tokenizers.spec import TokenizerSpec
+    from tokbench.tokenizers.tokens import Tokens
 
     size, codes = 16, 11
 
@@ -187,7 +188,9 @@ class Command:
     def __init__(self, arguments: Sequence[object], environment: Mapping[str, str], folder: Path) -> None:
         # A process that has imported everything already forks: an interpreter that starts anew takes seconds to.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tokbench.cli.evaluate", "tokbench.evaluate", "tokbench.readers.backend"])
+        context.set_forkserver_preload(
+            ["tokbench.cli.evaluate", "tokbench.evaluation.evaluate", "tokbench.extractors.backend"]
+        )
         self.printed = [folder / "stdout", folder / "stderr"]
         given = {"arguments": list(map(str, arguments)), "environment": dict(environment)}
         given["printed"] = list(map(str, self.printed))
@@ -256,9 +259,9 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
 @pytest.fixture
 def networks():
     """Networks whose weights need not be here: fixed random projections under the real names and layers."""
-    from tokbench.metrics import METRICS
-    from tokbench.readers import Networks
-    from tokbench.readers.network import Network
+    from tokbench.extractors.network import Network
+    from tokbench.extractors.pool import Networks
+    from tokbench.results.metric_specs import METRICS
 
     class Projection(Network):
         smallest = 1  # any image will do
@@ -318,7 +321,6 @@ def networks():
 def untrained():
     """Makes tokenizers of 32 px images with fixed random weights, by their kind of bottleneck."""
     from tokbench.nn.autoencoders import ConvAutoencoder, GridAutoencoder, QueryAutoencoder
-    from tokbench.nn.learned import LearnedTokenizer
     from tokbench.nn.quantizers.bits import BernoulliBits
     from tokbench.nn.quantizers.fsq import FSQ
     from tokbench.nn.quantizers.gaussian_bins import GaussianBins
@@ -328,6 +330,7 @@ def untrained():
     from tokbench.nn.quantizers.residual import ResidualVQ
     from tokbench.nn.quantizers.simvq import SimVQ
     from tokbench.nn.quantizers.vq import VectorQuantizer
+    from tokbench.nn.tokenizer import LearnedTokenizer
     from tokbench.nn.vit import Shape
 
     shape = Shape(32, 8, 32, 1, 2)

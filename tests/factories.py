@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from tokbench.config import Context, EvalConfig
-from tokbench.evaluate import evaluate
-from tokbench.plugins import Loaded
-from tokbench.readers import Networks
-from tokbench.result import Result
-from tokbench.stream import ImageStream
+from tokbench.data.stream import ImageStream
+from tokbench.evaluation.config import Context, EvalConfig
+from tokbench.evaluation.evaluate import evaluate
+from tokbench.extractors.pool import Networks
+from tokbench.results.result import Result
+from tokbench.tokenizers.registry import Loaded
 
 
 def run_eval(adapters: Sequence[Loaded], images: ImageStream, metrics: Sequence[str], **options: Any) -> list[Result]:

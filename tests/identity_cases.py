@@ -8,12 +8,12 @@ from pathlib import Path
 
 from factories import run_eval
 
-from tokbench.dataset import open_dataset
-from tokbench.journal import unfinished
-from tokbench.plugins import load_adapter
-from tokbench.protocol import TOKBENCH
-from tokbench.result import Result
-from tokbench.stream import UNIT
+from tokbench.data.dataset import open_dataset
+from tokbench.data.stream import UNIT
+from tokbench.evaluation.checkpoint import unfinished
+from tokbench.protocol.protocol import TOKBENCH
+from tokbench.results.result import Result
+from tokbench.tokenizers.registry import load_adapter
 
 NETWORK = """
 import torch
@@ -43,8 +43,9 @@ def decode(latents):
 ADAPTER = """
 IMPORT
 import torch
-from tokbench.tokenizer import Tokenizer, TokenizerSpec
-from tokbench.tokens import Tokens
+from tokbench.tokenizers.base import Tokenizer
+from tokbench.tokenizers.spec import TokenizerSpec
+from tokbench.tokenizers.tokens import Tokens
 
 
 class Mine(Tokenizer):

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokbench.ablations import ablations, findings
+from tokbench.analysis.ablations import ablations, findings
 from tokbench.errors import AdapterError
-from tokbench.plugins import adapter_files
-from tokbench.result import Result
+from tokbench.results.result import Result
+from tokbench.tokenizers.registry import adapter_files
 
 TABLE = """
 [ablation]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tokbench.errors import ResultError
-from tokbench.result import Result, load
+from tokbench.results.result import Result, load
 
 
 def told(**changes: object) -> Result:

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 import torch
 
-from tokbench.batch import Memo
+from tokbench.data.stream import PairedImages
 from tokbench.errors import MissingWeights
-from tokbench.fit import fit
-from tokbench.parts import weight_parts
-from tokbench.plugins import adapter_files, load_adapter, read_record, read_variant
-from tokbench.reconstruction import Settings, reconstruct
-from tokbench.steps import plain_step
-from tokbench.stream import PairedImages
-from tokbench.tokenizer import Generator, Tokenizer
+from tokbench.evaluation.reconstruct import Settings, reconstruct
+from tokbench.evaluation.steps import plain_step
+from tokbench.metrics.batch import Memo
+from tokbench.tokenizers.base import Generator, Tokenizer
+from tokbench.tokenizers.registry import adapter_files, load_adapter, read_record, read_variant
+from tokbench.tokenizers.tiling import fit
+from tokbench.weights.shards import weight_parts
 
 pytestmark = [pytest.mark.finds, pytest.mark.once]
 

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tokbench import annotated
-from tokbench.annotated import Annotated, annotate, annotation_lines, read_annotations
-from tokbench.annotations import Annotations, Word, ratio_of_face, ratio_of_word
+from tokbench.data.annotations import Annotations, Word, ratio_of_face, ratio_of_word
+from tokbench.data.sources import annotated
+from tokbench.data.sources.annotated import Annotated, annotate, annotation_lines, read_annotations
+from tokbench.data.sources.folder import Folder
+from tokbench.data.sources.manifest import Manifest
 from tokbench.errors import BadImage, DataError
-from tokbench.sources import Folder, Manifest
 
 ONE, TWO = Annotations((Word("one", (0, 0, 5, 5), 0.1),)), Annotations((Word("two", (0, 0, 6, 6), 0.1),))
 

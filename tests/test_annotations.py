@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokbench.annotations import Annotations, Face, Word, ratio_of_face, ratio_of_word
+from tokbench.data.annotations import Annotations, Face, Word, ratio_of_face, ratio_of_word
 from tokbench.errors import DataError
 
 SAMPLE = Path(os.environ.get("TOKBENCH_DATA", "")) / "tokbench-sample"

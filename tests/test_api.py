@@ -1,4 +1,5 @@
-"""`tokbench.evaluate`: the command line's numbers, every form of a model, errors, and what is never reused."""
+"""`tokbench.evaluation.evaluate`: the command line's numbers, every form of a model, errors, and what is never
+reused."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 import tokbench
 from tokbench.errors import AdapterError, ResultError, UsageError
-from tokbench.result import Result
+from tokbench.results.result import Result
 
 QUIET = {"progress": False}
 FAST = {"metrics": ["psnr", "rate"], "progress": False}

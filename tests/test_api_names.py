@@ -31,9 +31,9 @@ def test_importing_the_package_imports_no_library() -> None:
 
 def test_functions_are_not_hidden_by_modules_of_their_names() -> None:
     code = (
-        "import tokbench.evaluate, tokbench.compare, tokbench\n"
-        "from tokbench.evaluate import exact_kernels\n"
-        "print(callable(tokbench.evaluate), callable(tokbench.compare))"
+        "import tokbench.evaluation.evaluate, tokbench.analysis.compare, tokbench\n"
+        "from tokbench.timing import exact_kernels\n"
+        "print(callable(tokbench.evaluation.evaluate), callable(tokbench.analysis.compare))"
     )
     assert python(code).strip() == "True True"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tokbench.data.sources.open import open_source
 from tokbench.errors import DataError
-from tokbench.sources import open_source
 
 
 def test_arrays_are_read_in_place_and_unpacked(tmp_path: Path) -> None:

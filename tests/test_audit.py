@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from factories import run_eval
 
-from tokbench import claims
-from tokbench.audit import Choice, Row, audit, choices
-from tokbench.dataset import open_dataset
+from tokbench.analysis import audit_report
+from tokbench.analysis.audit import Choice, Row, audit, choices
+from tokbench.data.dataset import open_dataset
 from tokbench.errors import AdapterError, UsageError
-from tokbench.halves import Replicates
-from tokbench.plugins import load_adapter
-from tokbench.protocol import TOKBENCH, Published, load_protocol, protocols
-from tokbench.statistics import Statistics
+from tokbench.metrics.fid_statistics import Statistics
+from tokbench.protocol.protocol import TOKBENCH, Published, load_protocol, protocols
+from tokbench.stats.split_half import Replicates
+from tokbench.tokenizers.registry import load_adapter
 
 NAMES = ("psnr", "ssim", "lpips", "rfid_64", "fd_efficientnet")
 
@@ -131,21 +131,21 @@ def rows_of(values: dict[str, float], spread: float = 0.0) -> list[Row]:
 def test_a_claim_is_ranked_and_put_into_a_sentence() -> None:
     """The default of the sentence is the default, though another unnamed choice comes closer."""
     rows = rows_of({"default": 1.74, "adm": 3.91, "truncated": 2.1, "titok": 1.74, "pytorch-fid": 1.70}, spread=0.01)
-    claim = claims.judge(rows, "rfid", 3.9, 1000)
+    claim = audit_report.judge(rows, "rfid", 3.9, 1000)
     assert [one.value for one in claim.found] == [3.91, 2.1, 1.74, 1.70]
     assert claim.found[2].title == "titok, default"
-    text = claims.verdict(claim)
+    text = audit_report.verdict(claim)
     assert "3.9 is closest to this tokenizer under `adm`: 3.910; under `titok` (and 1 more), the default, it is" in text
 
 
 def test_a_claim_that_many_choices_explain() -> None:
     rows = rows_of({"default": 1.74, "adm": 1.8}, spread=0.5)
-    text = claims.verdict(claims.judge(rows, "rfid", 1.75, 48))
+    text = audit_report.verdict(audit_report.judge(rows, "rfid", 1.75, 48))
     assert "the 95 % intervals of 2 of 2 values hold 1.75: 48 images cannot tell which of them made it." in text
 
 
 def test_a_claim_that_nothing_explains() -> None:
-    text = claims.verdict(claims.judge(rows_of({"default": 1.74}, spread=0.1), "rfid", 0.5, 48))
+    text = audit_report.verdict(audit_report.judge(rows_of({"default": 1.74}, spread=0.1), "rfid", 0.5, 48))
     assert "No interval holds 0.5" in text
 
 
@@ -161,7 +161,7 @@ def with_halves(rows: list[Row], mean: float, quarters: float) -> list[Row]:
 def test_few_images_cannot_tell() -> None:
     """Authors state an N at which a distance is less biased, and these images are too few to say by how much."""
     rows = with_halves(rows_of({"default": 25.0, "adm": 30.0}, spread=1.0), 10.0, 10.0)
-    text = claims.verdict(claims.judge(rows, "rfid", 0.92, 48))
+    text = audit_report.verdict(audit_report.judge(rows, "rfid", 0.92, 48))
     assert "But 48 images cannot tell: authors use 50,000" in text
     assert "none of these choices" not in text
 
@@ -169,9 +169,9 @@ def test_few_images_cannot_tell() -> None:
 def test_a_claim_is_held_against_the_n_that_authors_state() -> None:
     """A law of c / n: 5 + 1000 / n is 6 at 1,000 images and 5.02 at 50,000."""
     rows = with_halves(rows_of({"default": 6.0, "adm": 9.0}, spread=0.1), 1.0, 2.0)
-    claim = claims.judge(rows, "rfid", 5.0, 1000)
+    claim = audit_report.judge(rows, "rfid", 5.0, 1000)
     assert claim.found[0].compared == pytest.approx(5.02)
-    text = claims.verdict(claim)
+    text = audit_report.verdict(claim)
     assert "5 is closest to this tokenizer under `default`: 5.020 (about, at N = 50,000)." in text
 
 
@@ -193,7 +193,7 @@ def test_wrong_usage(cli, photo_folder: Path, arguments: list[str], complaint: s
 
 def test_a_claim_needs_its_number() -> None:
     with pytest.raises(UsageError, match="there is rfid"):
-        claims.judge(rows_of({"default": 1.0}), "kid", 1.0, 10)
+        audit_report.judge(rows_of({"default": 1.0}), "kid", 1.0, 10)
 
 
 def test_a_claim_whose_weights_are_missing_ends_at_once(cli, photo_folder: Path, monkeypatch) -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from tokbench.errors import UsageError
-from tokbench.readers import Networks
-from tokbench.readers.backend import Backend
+from tokbench.extractors.backend import Backend
+from tokbench.extractors.pool import Networks
 
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
 
@@ -66,11 +66,11 @@ def test_bfloat16_is_bfloat16(library: str, images, expected) -> None:
 @needs_openvino
 def test_a_processor_without_units_for_bfloat16_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenVINO would compute in float32 and say nothing."""
-    monkeypatch.setattr("tokbench.readers.backend._abilities", lambda: ("FP32", "INT8"))
+    monkeypatch.setattr("tokbench.extractors.backend._abilities", lambda: ("FP32", "INT8"))
     with pytest.raises(UsageError, match=r"no units for bfloat16.*TOKBENCH_BACKEND=torch"):
         Backend(precision="bfloat16", library="openvino")
     Backend(precision="float32", library="openvino")
-    monkeypatch.setattr("tokbench.readers.backend._abilities", lambda: ("FP32", "BF16"))
+    monkeypatch.setattr("tokbench.extractors.backend._abilities", lambda: ("FP32", "BF16"))
     Backend(precision="bfloat16", library="openvino")
 
 
@@ -89,7 +89,7 @@ def test_a_network_is_the_same_in_both(name: str, photos: torch.Tensor, monkeypa
 
 def test_precision_and_backend_are_told_and_tell_features_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Networks().get("efficientnet-lite0")
-    monkeypatch.setattr("tokbench.readers.backend._abilities", lambda: ("FP32", "BF16"))
+    monkeypatch.setattr("tokbench.extractors.backend._abilities", lambda: ("FP32", "BF16"))
     half = Networks(precision="bfloat16").get("efficientnet-lite0")
     assert half.told()["precision"] == "bfloat16"
     assert "precision" not in whole.told()

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokbench.bins import (
+from tokbench.metrics.text_scores import character_error_rate, errors
+from tokbench.stats.binned import (
     CHARACTER_BINS,
     FACE_BINS,
     FACE_PIXEL_BINS,
@@ -19,8 +20,7 @@ from tokbench.bins import (
     binned,
     mean_of_bins,
 )
-from tokbench.bootstrap import bootstrap
-from tokbench.words import character_error_rate, errors
+from tokbench.stats.bootstrap import bootstrap
 
 FEW = settings(max_examples=20, deadline=None, derandomize=True, database=None)
 ALL = (Bin("all", -math.inf, math.inf),)

@@ -12,20 +12,20 @@ import pytest
 from factories import run_eval
 from markdown_it import MarkdownIt
 
-from tokbench.compare import Difference, judge
-from tokbench.dataset import open_dataset
+from tokbench.analysis.compare import Difference, judge
+from tokbench.analysis.regression import TIMED, _outcome
+from tokbench.analysis.regression import check as measure_again
+from tokbench.analysis.tolerances import TOLERANCES, read_tolerances, tolerance_of
+from tokbench.data.dataset import open_dataset
 from tokbench.errors import MissingWeights, UsageError
-from tokbench.leaderboard import table
-from tokbench.metrics import METRICS as AVAILABLE
-from tokbench.plugins import load_adapter
-from tokbench.protocol import TOKBENCH, load_protocol
-from tokbench.randomness import draws_noise
-from tokbench.readers import Networks
-from tokbench.regression import TIMED, _outcome
-from tokbench.regression import check as measure_again
-from tokbench.result import load
-from tokbench.tasks import RECONSTRUCT
-from tokbench.tolerances import TOLERANCES, read_tolerances, tolerance_of
+from tokbench.evaluation.randomness import draws_noise
+from tokbench.evaluation.tasks import RECONSTRUCT
+from tokbench.extractors.pool import Networks
+from tokbench.protocol.protocol import TOKBENCH, load_protocol
+from tokbench.results.markdown import table
+from tokbench.results.metric_specs import METRICS as AVAILABLE
+from tokbench.results.result import load
+from tokbench.tokenizers.registry import load_adapter
 
 ROOT = Path(__file__).resolve().parent.parent
 METRICS = "psnr,ssim,rate"

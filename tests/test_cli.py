@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tokbench.result import load
+from tokbench.results.result import load
 
 FAST = "psnr,rate"
 
@@ -174,7 +174,7 @@ def test_a_failing_adapter_does_not_stop_the_others(cli, photo_folder: Path, tmp
     folder.mkdir()
     (folder / "one.toml").write_text("")
     (folder / "adapter.py").write_text(
-        "from tokbench.tokenizer import Tokenizer, TokenizerSpec\n"
+        "from tokbench.tokenizers.base import Tokenizer\nfrom tokbench.tokenizers.spec import TokenizerSpec\n"
         "class Broken(Tokenizer):\n"
         "    spec = TokenizerSpec('broken.one', 'codec')\n"
         "    def encode(self, images): raise ValueError('boom')\n"
@@ -312,7 +312,7 @@ def test_lists(cli, what: str) -> None:
 
 
 def test_weights_lists_every_network_and_says_where(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tokbench.weights import NETWORKS
+    from tokbench.weights.registry import NETWORKS
 
     monkeypatch.setenv("TOKBENCH_WEIGHTS", str(tmp_path / "here"))
     done = cli("weights")
@@ -336,8 +336,9 @@ def test_per_image_values_lie_beside_the_json(cli, photo_folder: Path, tmp_path:
 
 COPYCAT = """
 import torch
-from tokbench.tokenizer import Tokenizer, TokenizerSpec
-from tokbench.tokens import Tokens
+from tokbench.tokenizers.base import Tokenizer
+from tokbench.tokenizers.spec import TokenizerSpec
+from tokbench.tokenizers.tokens import Tokens
 class Copy(Tokenizer):
     spec = TokenizerSpec('copycat', 'codec')
     def encode(self, images):

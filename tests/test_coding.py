@@ -10,13 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokbench import ans, coding
-from tokbench.ans import NotLossless
-from tokbench.batch import Batch
-from tokbench.coding import BytePairs, Order0
 from tokbench.errors import NotApplicable
-from tokbench.metrics.coding import FEWEST, Coding
-from tokbench.tokens import Stream, Tokens
+from tokbench.metrics.batch import Batch
+from tokbench.metrics.coders import entropy as coding
+from tokbench.metrics.coders import rans
+from tokbench.metrics.coders.entropy import BytePairs, Order0
+from tokbench.metrics.coders.rans import NotLossless
+from tokbench.metrics.compressibility import FEWEST, Coding
+from tokbench.tokenizers.tokens import Stream, Tokens
 
 SIZES = [1, 2, 3, 16, 255, 256, 257, 1024, 65536, 65537, 2**18, 2**40, 2**63 - 1]
 SETTINGS = settings(max_examples=60, deadline=None)
@@ -56,44 +57,44 @@ def test_range_ans_gives_back_its_symbols(parts: list[tuple[list[int], int]], se
     """Several parts in one stream, each with frequencies of its own, with as many lanes as one likes."""
     coded = []
     for number, (weights, count) in enumerate(parts):
-        frequencies = ans.quantised(np.array(weights, dtype=float))
-        assert frequencies.sum() == 2**ans.PRECISION
+        frequencies = rans.quantised(np.array(weights, dtype=float))
+        assert frequencies.sum() == 2**rans.PRECISION
         assert ((frequencies > 0) == (np.array(weights) > 0)).all()
         possible = np.flatnonzero(frequencies)
         coded.append((possible[drawn(seed + number, len(possible), count)], frequencies))
-    data = ans.encode(coded, width)
-    decoder = ans.Decoder(data, width)
+    data = rans.encode(coded, width)
+    decoder = rans.Decoder(data, width)
     for symbols, frequencies in coded:
         np.testing.assert_array_equal(decoder.take(len(symbols), frequencies), symbols)
-    uniform = ans.quantised(np.ones(1024))
+    uniform = rans.quantised(np.ones(1024))
     with pytest.raises(NotLossless, match=r"end before|hold no symbol"):
         decoder.take(8 * len(data) + 100 * width, uniform)
 
 
 def test_range_ans_costs_what_the_frequencies_say() -> None:
     """On 200,000 symbols within 0.1 %, beside 64 bits for each lane."""
-    frequencies = ans.quantised(np.array([0.9, 0.06, 0.03, 0.0099, 0.0001]))
-    symbols = np.random.default_rng(0).choice(5, 200_000, p=frequencies / 2**ans.PRECISION)
-    ideal = float((ans.PRECISION - np.log2(frequencies))[symbols].sum())
-    width = ans.lanes(len(symbols))
+    frequencies = rans.quantised(np.array([0.9, 0.06, 0.03, 0.0099, 0.0001]))
+    symbols = np.random.default_rng(0).choice(5, 200_000, p=frequencies / 2**rans.PRECISION)
+    ideal = float((rans.PRECISION - np.log2(frequencies))[symbols].sum())
+    width = rans.lanes(len(symbols))
     assert width == 3
-    assert ideal <= 8 * len(ans.encode([(symbols, frequencies)], width)) <= 1.001 * ideal + 64 * width
+    assert ideal <= 8 * len(rans.encode([(symbols, frequencies)], width)) <= 1.001 * ideal + 64 * width
 
 
 def test_a_symbol_that_is_certain_costs_nothing() -> None:
-    frequencies = ans.quantised(np.array([0.0, 1.0, 0.0]))
-    assert len(ans.encode([(np.ones(5000, dtype=int), frequencies)] * 3, 1)) == 8
+    frequencies = rans.quantised(np.array([0.0, 1.0, 0.0]))
+    assert len(rans.encode([(np.ones(5000, dtype=int), frequencies)] * 3, 1)) == 8
 
 
 def test_bytes_that_are_too_few_for_the_states_are_found_out() -> None:
     with pytest.raises(NotLossless, match="7 bytes end before its 1 states"):
-        ans.Decoder(b"1234567", 1)
+        rans.Decoder(b"1234567", 1)
 
 
 def test_frequencies_are_as_near_as_integers_can_be() -> None:
     weights = np.random.default_rng(0).exponential(size=1000)
-    exact = weights / weights.sum() * (2**ans.PRECISION - 1000) + 1
-    assert np.abs(ans.quantised(weights) - exact).max() < 1
+    exact = weights / weights.sum() * (2**rans.PRECISION - 1000) + 1
+    assert np.abs(rans.quantised(weights) - exact).max() < 1
 
 
 # Order 0.
@@ -132,7 +133,7 @@ def test_sets_of_codes_share_one_stream(sets: list[tuple[int, int, int]], seed: 
         for at, (size, fitted, count) in enumerate(sets)
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ans, "_LANE", lane)
+        patch.setattr(rans, "_LANE", lane)
         taken, models = coding.order0(made)
     assert len(models) == len(sets)
     assert (taken == 0) == (not any(count for _, _, count in sets))
@@ -267,20 +268,20 @@ def test_a_coder_that_loses_something_is_found_out(monkeypatch: pytest.MonkeyPat
     """Whichever set of several it is."""
     codes = drawn(0, 1000, 5000)
     sets = [(codes, codes, 1000), (codes[:100], codes[:100], 1000)]
-    right = ans.encode
+    right = rans.encode
 
     def flipped(parts: list[tuple[np.ndarray, np.ndarray]], width: int) -> bytes:
         data = bytearray(right(parts, width))
         data[len(data) // 2] ^= 4
         return bytes(data)
 
-    monkeypatch.setattr(ans, "encode", flipped)
+    monkeypatch.setattr(rans, "encode", flipped)
     with pytest.raises(NotLossless):
         coding.order0(sets)
-    monkeypatch.setattr(ans, "encode", lambda *given: right(*given)[:-4])
+    monkeypatch.setattr(rans, "encode", lambda *given: right(*given)[:-4])
     with pytest.raises(NotLossless, match="end before"):
         coding.order0(sets)
-    monkeypatch.setattr(ans, "encode", lambda *given: b"")
+    monkeypatch.setattr(rans, "encode", lambda *given: b"")
     with pytest.raises(NotLossless, match="hold no symbol"):
         coding.order0(sets)
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from factories import run_eval
 
-from tokbench import reports
-from tokbench.compare import difference, differences, judge
+from tokbench.analysis import render
+from tokbench.analysis.compare import difference, differences, judge
+from tokbench.analysis.tolerances import read_tolerances
 from tokbench.errors import ResultError, UsageError
-from tokbench.result import Result, load
-from tokbench.tolerances import read_tolerances
+from tokbench.results.result import Result, load
 
 METRICS = "psnr,ssim,rate,fd_efficientnet,codebook"
 
@@ -107,7 +107,7 @@ def test_images_that_are_exact_in_one_result_only_are_counted() -> None:
     assert difference("psnr", exact_in([np.nan]), exact_in([np.nan])).verdict == "same"
     mostly_exact = difference("psnr", exact_in([30.0, 30.0, 30.0, 40.0]), exact_in([np.nan, np.nan, np.nan, 39.0]))
     assert (mostly_exact.verdict, mostly_exact.alone) == ("cannot tell", 3)
-    assert "(+3 in one only)" in reports.comparison([mostly_exact], "a", "b")
+    assert "(+3 in one only)" in render.comparison([mostly_exact], "a", "b")
 
 
 def test_pooled_psnr_is_compared_from_its_errors() -> None:
@@ -120,7 +120,7 @@ def test_pooled_psnr_is_compared_from_its_errors() -> None:
     found = difference("psnr", pooled(errors), pooled([error / 10 for error in errors]))
     assert found.gap == pytest.approx(10)
     assert found.low == pytest.approx(10)
-    assert "in mse" in reports.moved_text(found)
+    assert "in mse" in render.moved_text(found)
     assert difference("psnr", pooled([0.0, 0.0]), pooled([0.0, 0.0])).verdict == "same"
     assert difference("psnr", pooled([5.0, 5.0]), pooled([0.0, 0.0])).verdict == "cannot tell"
 
@@ -236,7 +236,7 @@ def test_a_limit_compares_means_of_the_first_images(
         asked.extend(names)
         return run_eval(adapters, data, names, **given)
 
-    monkeypatch.setattr("tokbench.regression.evaluate", noted)
+    monkeypatch.setattr("tokbench.analysis.regression.evaluate", noted)
     done = check(cli, results, mirrored, "jpeg.q50", "--limit", 3, "--json")
     assert done.exit_code == 0
     told = json.loads(done.stdout)

@@ -7,14 +7,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tokbench.batch import Memo
+from tokbench.data.stream import PairedImages
 from tokbench.errors import AdapterError
-from tokbench.fit import fit
-from tokbench.reconstruction import Settings, image_seeds, reconstruct
-from tokbench.steps import plain_step
-from tokbench.stream import PairedImages
-from tokbench.tokenizer import Tokenizer, TokenizerSpec
-from tokbench.tokens import Stream, Tokens
+from tokbench.evaluation.reconstruct import Settings, reconstruct
+from tokbench.evaluation.seeds import image_seeds
+from tokbench.evaluation.steps import plain_step
+from tokbench.metrics.batch import Memo
+from tokbench.tokenizers.base import Tokenizer
+from tokbench.tokenizers.spec import TokenizerSpec
+from tokbench.tokenizers.tiling import fit
+from tokbench.tokenizers.tokens import Stream, Tokens
 
 
 class Blocks(Tokenizer):

@@ -14,12 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from tokbench import image as image_module
-from tokbench.dataset import open_dataset
+from tokbench.data import decode as image_module
+from tokbench.data.dataset import open_dataset
+from tokbench.data.decode import open_rgb
+from tokbench.data.sources.open import open_source
 from tokbench.errors import BadImage, DataError, UsageError
-from tokbench.image import open_rgb
-from tokbench.protocol import load_protocol
-from tokbench.sources import open_source
+from tokbench.protocol.protocol import load_protocol
 
 TOKBENCH = load_protocol("tokbench")
 

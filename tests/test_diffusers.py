@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from tokbench.batch import Memo
+from tokbench.data.stream import PairedImages
 from tokbench.errors import AdapterError
-from tokbench.plugins import load_adapter
-from tokbench.reconstruction import Settings, reconstruct
-from tokbench.steps import plain_step
-from tokbench.stream import PairedImages
-from tokbench.tokenizer import Tokenizer
-from tokbench.tokens import Tokens
+from tokbench.evaluation.reconstruct import Settings, reconstruct
+from tokbench.evaluation.steps import plain_step
+from tokbench.metrics.batch import Memo
+from tokbench.tokenizers.base import Tokenizer
+from tokbench.tokenizers.registry import load_adapter
+from tokbench.tokenizers.tokens import Tokens
 
 diffusers = pytest.importorskip("diffusers", reason="needs tokbench[hf]")
 

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 import tokbench
-from tokbench.protocol import protocols
+from tokbench.protocol.protocol import protocols
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))

@@ -21,11 +21,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tokbench import parquet as parquet_module
-from tokbench.dataset import open_dataset
+from tokbench.data.dataset import open_dataset
+from tokbench.data.sources import parquet as parquet_module
+from tokbench.data.sources.base import Source
+from tokbench.data.sources.manifest import Manifest
+from tokbench.data.sources.open import open_source
 from tokbench.errors import BadImage, DataError
-from tokbench.protocol import load_protocol
-from tokbench.sources import Manifest, Source, open_source
+from tokbench.protocol.protocol import load_protocol
 
 TOKBENCH = load_protocol("tokbench")
 
@@ -208,7 +210,7 @@ def test_zip_bombs_stay_folded(tmp_path: Path, claim: str, monkeypatch: pytest.M
         data = path.read_bytes()
         path.write_bytes(data.replace((256 << 20).to_bytes(4, "little"), (99).to_bytes(4, "little")))
     else:
-        monkeypatch.setattr("tokbench.image.MAX_BYTES", 1 << 20)
+        monkeypatch.setattr("tokbench.data.decode.MAX_BYTES", 1 << 20)
     tracemalloc.start()
     found = levels(open_source(path))
     _, peak = tracemalloc.get_traced_memory()

@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tokbench import source as source_module
+from tokbench.data.decode import open_rgb
+from tokbench.data.sources import base as source_module
+from tokbench.data.sources.base import Source
+from tokbench.data.sources.manifest import Manifest
+from tokbench.data.sources.open import open_source, sort_by
 from tokbench.errors import BadImage, DataError
-from tokbench.image import open_rgb
-from tokbench.sources import Manifest, Source, open_source, sort_by
 
 
 def png(level: int = 0) -> bytes:

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tokbench import unpack
 from tokbench.errors import ResultError
-from tokbench.halves import Replicates
-from tokbench.leaderboard import read_all
-from tokbench.result import Result, load
-from tokbench.statistics import Statistics, load_statistics
+from tokbench.io import npz
+from tokbench.metrics.fid_statistics import Statistics, load_statistics
+from tokbench.results.leaderboard import read_all
+from tokbench.results.result import Result, load
+from tokbench.stats.split_half import Replicates
 
 
 def facts() -> dict[str, Any]:
@@ -179,7 +179,7 @@ def test_arrays_that_claim_or_unfold_to_much_are_refused(
         archive.writestr("mu.npy", lie.getvalue() + bytes(80))
     with pytest.raises(ResultError, match="does not fit its 80 bytes"):
         read(target)
-    monkeypatch.setattr(unpack, "MAX_ARRAYS", 1 << 20)
+    monkeypatch.setattr(npz, "MAX_ARRAYS", 1 << 20)
     np.savez_compressed(path, mu=np.zeros(1 << 18))
     with pytest.raises(ResultError, match="over the limit"):
         read(target)

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokbench import files
 from tokbench.errors import ResultError
-from tokbench.journal import Journal
-from tokbench.plugins import load_adapter
-from tokbench.result import Result, load
+from tokbench.evaluation.checkpoint import Journal
+from tokbench.io import atomic
+from tokbench.results.result import Result, load
+from tokbench.tokenizers.registry import load_adapter
 
 
 def made(metric: str, count: int = 50) -> Result:
@@ -52,7 +52,7 @@ def test_a_real_full_disk(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left"), Path("/dev/full").open("wb", buffering=0) as full:
         full.write(b"x")
     with pytest.raises(ResultError, match="cannot be written"):
-        files.write_atomically(Path("/dev/full/x"), b"x")
+        atomic.write_atomically(Path("/dev/full/x"), b"x")
 
 
 def _save(folder: str, metric: str, times: int) -> None:
@@ -78,8 +78,9 @@ def test_two_runs_that_write_one_result_lose_nothing(tmp_path: Path) -> None:
 
 
 STRANGER = """
-from tokbench.tokenizer import Tokenizer, TokenizerSpec
-from tokbench.tokens import Tokens
+from tokbench.tokenizers.base import Tokenizer
+from tokbench.tokenizers.spec import TokenizerSpec
+from tokbench.tokenizers.tokens import Tokens
 
 class Copy(Tokenizer):
     def __init__(self, name):

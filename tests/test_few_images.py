@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tokbench.result import load
-from tokbench.result_warning import FEW, few_images
+from tokbench.results.result import load
+from tokbench.results.warning import FEW, few_images
 
 
 @pytest.fixture

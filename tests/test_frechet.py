@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from tokbench.batch import Batch
 from tokbench.errors import NotApplicable
-from tokbench.halves import Halves
+from tokbench.metrics.batch import Batch
 from tokbench.metrics.frechet import SPLITS, Frechet, distance_of_sets, frechet_distance
 from tokbench.metrics.kid import KID, squared_mmd
+from tokbench.stats.split_half import Halves
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:

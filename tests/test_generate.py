@@ -14,23 +14,23 @@ from factories import run_eval
 from PIL import Image
 from torch import Tensor
 
-from tokbench.builtin.images import ImageFolder
-from tokbench.dataset import Dataset, open_dataset
+from tokbench.data.dataset import Dataset, open_dataset
+from tokbench.data.sources.folder import Folder
 from tokbench.errors import AdapterError, UsageError
-from tokbench.halves import Halves, Replicates
-from tokbench.metrics import ONLY_OF_SAMPLES, choose_for
-from tokbench.metrics.cost import saturated
+from tokbench.evaluation.sample_plan import Slots
+from tokbench.evaluation.seeds import image_seeds
+from tokbench.evaluation.tasks import RECONSTRUCT, Generate, task_of
+from tokbench.extractors.pool import Networks
 from tokbench.metrics.frechet import Frechet, Subsets, distance_of_sets
+from tokbench.metrics.generation_cost import saturated
 from tokbench.metrics.precision_recall import PrecisionRecall
-from tokbench.plugins import Loaded, load_adapter
-from tokbench.protocol import load_protocol
-from tokbench.readers import Networks
-from tokbench.reconstruction import image_seeds
-from tokbench.slots import Slots
-from tokbench.sources import Folder
-from tokbench.tasks import RECONSTRUCT, Generate, task_of
-from tokbench.tokenizer import Generator, Tokenizer
-from tokbench.tokens import Tokens
+from tokbench.metrics.registry import ONLY_OF_SAMPLES, choose_for
+from tokbench.protocol.protocol import load_protocol
+from tokbench.stats.split_half import Halves, Replicates
+from tokbench.tokenizers.base import Generator, Tokenizer
+from tokbench.tokenizers.builtin.images import ImageFolder
+from tokbench.tokenizers.registry import Loaded, load_adapter
+from tokbench.tokenizers.tokens import Tokens
 
 CLASSES = 3
 
@@ -337,7 +337,7 @@ def test_what_a_sample_costs(dataset: Dataset, networks: Networks) -> None:
 def test_saturation_is_where_doubling_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a device that takes a second, and from 64 images on more; of one whose memory ends at 32."""
     tried: list[int] = []
-    monkeypatch.setattr("tokbench.speed.timed", lambda call, device: (None, call()))
+    monkeypatch.setattr("tokbench.timing.timed", lambda call, device: (None, call()))
 
     def taking(batch: int) -> float:
         tried.append(batch)

@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from tokbench.protocol import TOKBENCH
-from tokbench.readers import Networks
-from tokbench.result import load
-from tokbench.statistics import Statistics
-from tokbench.weights import INCEPTION
+from tokbench.extractors.pool import Networks
+from tokbench.metric_names import INCEPTION
+from tokbench.metrics.fid_statistics import Statistics
+from tokbench.protocol.protocol import TOKBENCH
+from tokbench.results.result import load
 
 
 def moments(tiles: Path, networks: Networks) -> tuple[np.ndarray, np.ndarray]:
@@ -29,7 +29,7 @@ def moments(tiles: Path, networks: Networks) -> tuple[np.ndarray, np.ndarray]:
 class TestCommand:
     @pytest.fixture(autouse=True)
     def stand_ins(self, networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("tokbench.readers.Networks", lambda *_: networks)
+        monkeypatch.setattr("tokbench.extractors.pool.Networks", lambda *_: networks)
 
     def test_a_folder_against_a_folder(self, cli: Any, tiles: Path, tmp_path: Path) -> None:
         (tmp_path / "samples").mkdir()

@@ -20,7 +20,7 @@ from tokbench.nn.priors.maskgit import masked_at
 from tokbench.nn.quantizers.vq import VectorQuantizer
 from tokbench.nn.trainable import Examples
 from tokbench.nn.vit import Shape
-from tokbench.plugins import adapter_files, open_variant
+from tokbench.tokenizers.registry import adapter_files, open_variant
 
 SMALL = {"size": 16, "classes": 5, "width": 32, "heads": 2}
 LABELS, SEEDS = torch.tensor([0, 3, 1, 3, 2]), [7, 8, 9, 10, 11]

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from tokbench.halves import Halves, Replicates, pairs
-from tokbench.metric_set import Numbers
+from tokbench.evaluation.metric_set import Numbers
+from tokbench.extractors.network import Network
 from tokbench.metrics.frechet import Frechet, distance_of_sets, frechet_distance
-from tokbench.readers.network import Network
+from tokbench.stats.split_half import Halves, Replicates, pairs
 
 
 def replicates(statistic, count: int, key: str = "data") -> Replicates:

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from identity_cases import adapter, forget, measured, mended, network, write
 
-from tokbench.code_identity import identify
-from tokbench.plugins import Loaded, load_adapter
-from tokbench.provenance import describe_adapter
-from tokbench.result import load
-from tokbench.tokenizer import Tokenizer, TokenizerSpec
-from tokbench.tokens import Tokens
+from tokbench.evaluation.provenance import describe_adapter
+from tokbench.results.result import load
+from tokbench.tokenizers.base import Tokenizer
+from tokbench.tokenizers.code_identity import identify
+from tokbench.tokenizers.registry import Loaded, load_adapter
+from tokbench.tokenizers.spec import TokenizerSpec
+from tokbench.tokenizers.tokens import Tokens
 
 # How an adapter gets to code outside its folder: the file that is edited, other files, its import, lines of its load.
 WAYS: dict[str, tuple[str, dict[str, str], str, str]] = {
@@ -207,7 +208,7 @@ def test_installed_packages_are_named_by_their_version(outside: Path, tmp_path: 
         },
     )
     monkeypatch.syspath_prepend(site)
-    write(outside, {"outer.py": "import side, os, PIL.Image, tokbench.result\n"})
+    write(outside, {"outer.py": "import side, os, PIL.Image, tokbench.results.result\n"})
     found = identify({"outer": ""})
     assert set(found.modules) == {"outer"}
     assert found.packages == {"Distributed-Side": "1.2", "pillow": metadata.version("pillow")}
@@ -238,7 +239,9 @@ def test_what_an_adapter_is_made_of_counts(outside: Path, tmp_path: Path) -> Non
     """Another adapter that its load loads: its code, and the code that this one uses."""
     write(outside, {"outer.py": network(), "side.py": "x = 1\n"})
     below = adapter(tmp_path, "import side\nfrom outer import Network as network", "", "mine_below")
-    load_below = f"from tokbench.plugins import load_adapter\n    base = load_adapter({str(below)!r}).model.network"
+    load_below = (
+        f"from tokbench.tokenizers.registry import load_adapter\n    base = load_adapter({str(below)!r}).model.network"
+    )
     above = adapter(tmp_path, "", f"{load_below}\n    network = lambda: base", "mine")
     used = load_adapter(str(above)).used
     assert used is not None

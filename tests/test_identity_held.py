@@ -15,14 +15,14 @@ import pytest
 import torch
 from identity_cases import adapter, forget, measured, mended, network, write
 
-from tokbench.code_identity import identify
-from tokbench.installed import distributions
+from tokbench.evaluation.provenance import describe_adapter
 from tokbench.nn.trainable import Material
-from tokbench.plugins import load_adapter
-from tokbench.provenance import describe_adapter, identity_of
-from tokbench.result import load
-from tokbench.training import part, train_adapter
-from tokbench.variant import Variant
+from tokbench.results.result import load
+from tokbench.tokenizers.code_identity import identify
+from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.installed import distributions
+from tokbench.tokenizers.registry import identity_of, load_adapter
+from tokbench.training.zoo import part, train_adapter
 
 HELD = """
 import functools, importlib.util, os, sys, torch
@@ -185,7 +185,9 @@ def test_files_of_the_adapters_that_it_is_made_of_count(outside: Path, tmp_path:
     write(outside, {"outer.py": network()})
     below = adapter(tmp_path, "from outer import Network as network", "", "mine_below")
     write(below, {"config.json": "{}"})
-    load_below = f"from tokbench.plugins import load_adapter\n    base = load_adapter({str(below)!r}).model.network"
+    load_below = (
+        f"from tokbench.tokenizers.registry import load_adapter\n    base = load_adapter({str(below)!r}).model.network"
+    )
     above = adapter(tmp_path, "", f"{load_below}\n    network = lambda: base", "mine")
     assert set(load_adapter(str(above)).files) == {"adapters/mine_below/config.json"}
 
@@ -230,7 +232,7 @@ def test_an_interrupted_training_does_not_go_on_with_mended_code(edited, outside
         states.append(state)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tokbench.training.train", stopped)
+    monkeypatch.setattr("tokbench.training.zoo.train", stopped)
     material = Material(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
     for text in ("{}", "{}", "[1]"):
         write(tmp_path, {edited: text})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tokbench.imports import imported_names
+from tokbench.tokenizers.imports import imported_names
 
 
 def test_what_a_file_imports(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tokbench.data.sources.open import open_source
+from tokbench.data.sources.unread import begins_as_tfrecord
 from tokbench.errors import DataError
-from tokbench.sources import open_source
-from tokbench.unread import begins_as_tfrecord
 
 
 def png() -> bytes:

@@ -13,20 +13,20 @@ import torch
 from scipy.stats import binomtest
 from torch_fidelity.metric_isc import isc_features_to_metric
 
-from tokbench.batch import Batch
-from tokbench.bins import Bin, binned, mean_of_bins
-from tokbench.bootstrap import DERIVED, bootstrap, bootstrap_pairs, least_reach, share_interval
-from tokbench.compare import difference
+from tokbench.analysis.compare import difference
 from tokbench.errors import ResultError
-from tokbench.halves import Halves
-from tokbench.metric_set import Numbers
+from tokbench.evaluation.metric_set import Numbers
+from tokbench.metrics.batch import Batch
 from tokbench.metrics.codebook import Codebook
 from tokbench.metrics.inception_score import InceptionScore
 from tokbench.metrics.psnr import PSNR
-from tokbench.protocol import TOKBENCH, load_protocol
-from tokbench.result import load
-from tokbench.spread import Distinct, Jackknife, Splits, groups
-from tokbench.tokens import Tokens
+from tokbench.protocol.protocol import TOKBENCH, load_protocol
+from tokbench.results.result import load
+from tokbench.stats.binned import Bin, binned, mean_of_bins
+from tokbench.stats.bootstrap import DERIVED, bootstrap, bootstrap_pairs, least_reach, share_interval
+from tokbench.stats.split_half import Halves
+from tokbench.stats.spread import Distinct, Jackknife, Splits, groups
+from tokbench.tokenizers.tokens import Tokens
 
 ROOT = Path(__file__).resolve().parent.parent
 COVERAGE = runpy.run_path(str(ROOT / "benchmarks" / "coverage.py"))

@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tokbench.dataset import Dataset, open_dataset
+from tokbench.data.dataset import Dataset, open_dataset
+from tokbench.data.labels import ClassNames, Labels, at_chance, find_labels, listed_classes, parse_class_names
 from tokbench.errors import DataError
-from tokbench.labels import ClassNames, Labels, at_chance, find_labels, listed_classes, parse_class_names
-from tokbench.protocol import TOKBENCH
+from tokbench.protocol.protocol import TOKBENCH
 
 WORDNET = ClassNames(["n03", "n01", "n02", "n09"], "the network's own list")
 """In another order than the sorted one, so that a test sees which of the two was taken."""

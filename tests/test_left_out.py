@@ -15,13 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tokbench import leaderboard, listing
-from tokbench.dataset import open_dataset
+from tokbench.cli import listing
+from tokbench.data.dataset import open_dataset
+from tokbench.data.sources.open import open_source
 from tokbench.errors import DataError, ResultError
-from tokbench.protocol import TOKBENCH
-from tokbench.result import load
-from tokbench.result_check import check
-from tokbench.sources import open_source
+from tokbench.protocol.protocol import TOKBENCH
+from tokbench.results import markdown
+from tokbench.results.result import load
+from tokbench.results.schema import check
 
 
 def encoded(kind: str = "PNG", level: int = 0, **options: object) -> bytes:
@@ -150,7 +151,7 @@ def test_a_result_its_table_and_the_command_name_them(tmp_path: Path, cli) -> No
     (file,) = tmp_path.glob("res/jpeg.q50/*.json")
     result = load(file)
     assert result.provenance["data"]["left_out"] == {".heic": 2, "(none)": 1}
-    assert said in leaderboard.legend([result]) and said in listing.show(result)
+    assert said in markdown.legend([result]) and said in listing.show(result)
     for entry in path.iterdir():
         if entry.name in ("2.heic", "3.heic", "4"):
             entry.unlink()

@@ -10,15 +10,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tokbench import metrics
-from tokbench.batch import Batch, Timing
-from tokbench.halves import Halves
-from tokbench.metrics import METRICS
-from tokbench.moments import Sums
-from tokbench.plugins import load_adapter
-from tokbench.rows import Rows
-from tokbench.stream import Marked
-from tokbench.tokens import Tokens
+from tokbench.data.stream import Marked
+from tokbench.metrics import registry
+from tokbench.metrics.batch import Batch, Timing
+from tokbench.metrics.sample_store import Rows
+from tokbench.results.metric_specs import METRICS
+from tokbench.stats.moments import Sums
+from tokbench.stats.split_half import Halves
+from tokbench.tokenizers.registry import load_adapter
+from tokbench.tokenizers.tokens import Tokens
 
 COUNT = 24
 SETTINGS = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -48,7 +48,7 @@ def batch_of(positions: list[int], images: tuple[torch.Tensor, torch.Tensor, lis
 
 @pytest.fixture(autouse=True)
 def _few_images_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokbench.metrics.coding.FEWEST", 2)
+    monkeypatch.setattr("tokbench.metrics.compressibility.FEWEST", 2)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def images(mark) -> tuple[torch.Tensor, torch.Tensor, list[Marked]]:
 @pytest.mark.parametrize("name", [name for name in METRICS if name not in ("cost", "speed", "ms_ssim")])
 def test_every_deal_of_images_gives_the_same_numbers(name: str, networks, images) -> None:
     model = load_adapter("identity").model
-    whole = metrics.build(name, networks, model)
+    whole = registry.build(name, networks, model)
     whole.update(batch_of(list(range(COUNT)), images))
     halves, near = Halves("x", COUNT), {"rel": 1e-9, "abs": 1e-9} if METRICS[name].network else {"rel": 0, "abs": 0}
     values, replicates = whole.compute(), whole.replicates(halves)
@@ -71,7 +71,7 @@ def test_every_deal_of_images_gives_the_same_numbers(name: str, networks, images
     def dealt_out(dealt, data) -> None:
         shards = []
         for batches in dealt:
-            shard = metrics.build(name, networks, model)
+            shard = registry.build(name, networks, model)
             for positions in batches:
                 shard.update(batch_of(positions, images))
             shards.append(shard)
@@ -111,7 +111,7 @@ def test_rows_come_back_in_order_from_memory_and_files(dealt, small: bool, tmp_p
     patch = pytest.MonkeyPatch()
     with patch.context() as patched:
         if small:
-            patched.setattr("tokbench.rows.HELD", 0)
+            patched.setattr("tokbench.metrics.sample_store.HELD", 0)
         again = np.full_like(values, np.nan)
         for ranks, block in joined.blocks("v"):
             again[ranks] = block

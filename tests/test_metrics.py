@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from tokbench import metrics
-from tokbench.batch import Batch, Timing
+from tokbench.data.stream import Marked
 from tokbench.errors import MissingField, UsageError
-from tokbench.metrics import METRICS
+from tokbench.metrics import registry
+from tokbench.metrics.batch import Batch, Timing
 from tokbench.metrics.throughput import Throughput
-from tokbench.plugins import load_adapter
-from tokbench.stream import Marked
-from tokbench.tokens import Tokens
+from tokbench.results.metric_specs import METRICS
+from tokbench.tokenizers.registry import load_adapter
+from tokbench.tokenizers.tokens import Tokens
 
 FIELDS = ("reference", "image", "tokens", "timing", "marked")
 EATS = {"inception_score": {"image"}, "codebook": {"tokens"}, "rate": {"tokens", "image"}, "speed": {"timing"}}
@@ -56,13 +56,13 @@ def metric_name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def make(metric_name: str, networks):
     """Makes fresh metrics of one name."""
-    return lambda: metrics.build(metric_name, networks, load_adapter("identity").model)
+    return lambda: registry.build(metric_name, networks, load_adapter("identity").model)
 
 
 @pytest.fixture(autouse=True)
 def _few_images_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """`coding` refuses twelve images only since its coders would learn little."""
-    monkeypatch.setattr("tokbench.metrics.coding.FEWEST", 2)
+    monkeypatch.setattr("tokbench.metrics.compressibility.FEWEST", 2)
 
 
 @pytest.fixture
@@ -150,10 +150,10 @@ def test_intervals_are_deterministic(make, pair) -> None:
 
 
 def test_choose() -> None:
-    assert metrics.choose("psnr, ssim,psnr") == ["psnr", "ssim"]
-    assert set(metrics.choose(None)) <= set(METRICS)
-    assert metrics.choose("all") == list(METRICS)
+    assert registry.choose("psnr, ssim,psnr") == ["psnr", "ssim"]
+    assert set(registry.choose(None)) <= set(METRICS)
+    assert registry.choose("all") == list(METRICS)
     with pytest.raises(UsageError, match="no metric 'fid'"):
-        metrics.choose("psnr,fid")
+        registry.choose("psnr,fid")
     with pytest.raises(UsageError):
-        metrics.choose("")
+        registry.choose("")

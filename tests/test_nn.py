@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tokbench.nn import drop, flow, gan, losses, masks
+from tokbench.nn import flow, gan, losses, masks, nested_dropout
 from tokbench.nn.conv import ConvDecoder, ConvEncoder, to_grid, to_places
 from tokbench.nn.vit import GridDecoder, GridEncoder, MaskDecoder, QueryEncoder, Shape
 
@@ -97,26 +97,26 @@ def test_patches_go_back_to_their_places() -> None:
 
 
 def test_tail_drop_is_uniform() -> None:
-    counts = torch.bincount(torch.tensor([drop.tail_drop(4) for _ in range(4000)]), minlength=5)
+    counts = torch.bincount(torch.tensor([nested_dropout.tail_drop(4) for _ in range(4000)]), minlength=5)
     assert counts[0] == 0
     assert ((counts[1:] - 1000).abs() < 130).all()
 
 
 def test_nested_keep_has_the_stated_shares() -> None:
-    kept = drop.nested_keep(8000, 16, "uniform_pow2")
+    kept = nested_dropout.nested_keep(8000, 16, "uniform_pow2")
     shares = {value: float((kept == value).float().mean()) for value in (1, 2, 4, 8, 16)}
     expected = {1: 1 / 16, 2: 1 / 16, 4: 2 / 16, 8: 4 / 16, 16: 8 / 16}
     assert sum(shares.values()) == pytest.approx(1)
     for value, share in expected.items():
         assert shares[value] == pytest.approx(share, abs=0.02)
-    pow2 = drop.nested_keep(5000, 16, "pow2")
+    pow2 = nested_dropout.nested_keep(5000, 16, "pow2")
     assert torch.bincount(pow2)[[1, 2, 4, 8, 16]].sub(1000).abs().max() < 130
-    uniform = drop.nested_keep(1600, 16, "uniform")
+    uniform = nested_dropout.nested_keep(1600, 16, "uniform")
     assert int(uniform.min()) == 1 and int(uniform.max()) == 16
 
 
 def test_prefix_marks_the_first_ones() -> None:
-    assert drop.prefix(torch.tensor([0, 2, 3]), 3).int().tolist() == [[0, 0, 0], [1, 1, 0], [1, 1, 1]]
+    assert nested_dropout.prefix(torch.tensor([0, 2, 3]), 3).int().tolist() == [[0, 0, 0], [1, 1, 0], [1, 1, 1]]
 
 
 def test_noised_lies_on_the_line_and_its_velocity_leads_back() -> None:

@@ -12,15 +12,16 @@ import pytest
 from factories import run_eval
 from PIL import Image
 
-from tokbench import dataset as dataset_module
-from tokbench import prepare as prepare_module
-from tokbench.audit import audit
-from tokbench.dataset import open_dataset
+from tokbench.analysis.audit import audit
+from tokbench.data import dataset as dataset_module
+from tokbench.data import preprocess as prepare_module
+from tokbench.data.dataset import open_dataset
+from tokbench.data.preprocess import refuse_unstorable
 from tokbench.errors import DataError, UsageError
-from tokbench.plugins import load_adapter
-from tokbench.protocol import TOKBENCH, load_protocol, protocols
-from tokbench.reference import measure
-from tokbench.storage import refuse_unstorable, scored
+from tokbench.evaluation.reference_statistics import measure
+from tokbench.metrics.image_format import scored
+from tokbench.protocol.protocol import TOKBENCH, load_protocol, protocols
+from tokbench.tokenizers.registry import load_adapter
 
 SIDE = 32
 ODD = {"one row": (3_000, 1), "one column": (1, 3_000), "one pixel": (1, 1), "long": (90_000, 1)}
@@ -230,10 +231,10 @@ def test_eval_lists_it_and_the_others_are_measured(folder: Path, tmp_path: Path,
 
 def test_marked_images_of_an_odd_shape_stop_nothing(folder: Path, networks) -> None:
     """Words and faces are read in whole images, which the JPEG protocol stores: one that no JPEG holds is left out."""
-    from tokbench.annotated import Annotated
-    from tokbench.annotations import Annotations, Word
-    from tokbench.dataset import Dataset
-    from tokbench.sources import Folder
+    from tokbench.data.annotations import Annotations, Word
+    from tokbench.data.dataset import Dataset
+    from tokbench.data.sources.annotated import Annotated
+    from tokbench.data.sources.folder import Folder
 
     Image.new("RGB", ODD["long"]).save(folder / "3b.png")
     known = {name: Annotations((Word("word", (0, 0, 2, 2), 0.05),)) for name in Folder(folder).names}

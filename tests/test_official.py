@@ -14,12 +14,13 @@ from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tokbench import official, reported
-from tokbench.bins import FACE_BINS, TEXT_BINS
-from tokbench.cli.official import import_tokbench
+from tokbench.analysis import tokbench_import
+from tokbench.analysis.tokbench_import import markdown, read, rows
+from tokbench.cli.import_tokbench import import_tokbench
 from tokbench.cli.options import Group
 from tokbench.errors import ResultError
-from tokbench.official import markdown, read, rows
+from tokbench.results import reported
+from tokbench.stats.binned import FACE_BINS, TEXT_BINS
 
 Write = Callable[..., Path]
 
@@ -169,7 +170,7 @@ def test_csv_says_that_it_is_reported(files: list[Path], tmp_path: Path) -> None
 
 
 def test_reported_numbers_are_no_results(files: list[Path], tmp_path: Path) -> None:
-    from tokbench.leaderboard import read_all
+    from tokbench.results.leaderboard import read_all
 
     command(*files, "--csv", tmp_path / "results" / "reported" / "tokbench.csv")
     with pytest.raises(ResultError, match="holds no results"):
@@ -259,7 +260,7 @@ def test_files_that_are_no_text(tmp_path: Path, write: Write, monkeypatch: pytes
         read([tmp_path / "a.json"])
     with pytest.raises(ResultError, match=r"b\.json is not a readable"):
         read([tmp_path / "b.json"])
-    monkeypatch.setattr(official, "MAX_FILE", 100)
+    monkeypatch.setattr(tokbench_import, "MAX_FILE", 100)
     with pytest.raises(ResultError, match="over the limit of 100 bytes"):
         read([write("c.json", {"vae": {"256": IC13}})])
     assert command().exit_code == 2

@@ -17,17 +17,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tokbench.authors import imported, tensors
-from tokbench.batch import Batch, Memo
+from tokbench.cli.listing import adapters, weights
+from tokbench.data.stream import PairedImages
 from tokbench.errors import AdapterError, MissingWeights, UsageError
-from tokbench.listing import adapters, weights
-from tokbench.plugins import Loaded, adapter_files, load_adapter, read_variant
-from tokbench.reconstruction import Settings, reconstruct
-from tokbench.steps import plain_step
-from tokbench.stream import PairedImages
-from tokbench.tokenizer import Tokenizer
-from tokbench.variant import Variant
-from tokbench.weights import WeightFile, add, sha256_of
+from tokbench.evaluation.reconstruct import Settings, reconstruct
+from tokbench.evaluation.steps import plain_step
+from tokbench.io.hashing import sha256_of
+from tokbench.metrics.batch import Batch, Memo
+from tokbench.tokenizers.base import Tokenizer
+from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.registry import Loaded, adapter_files, load_adapter, read_variant
+from tokbench.tokenizers.third_party import imported, tensors
+from tokbench.weights.registry import WeightFile, add
 
 Streams = dict[str, tuple[tuple[int, ...], int | None]]
 

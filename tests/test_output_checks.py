@@ -14,23 +14,25 @@ from factories import run_eval
 from PIL import Image
 from torch import Tensor
 
-from tokbench import leaderboard, result_warning
-from tokbench.builtin.codecs import load as codec
-from tokbench.builtin.images import ImageFolder
-from tokbench.dataset import open_dataset
-from tokbench.decoded import MARGIN, READINGS, DecodedValues
+from tokbench.cli.listing import show
+from tokbench.data.dataset import open_dataset
+from tokbench.data.stream import UNIT
 from tokbench.errors import ResultError
-from tokbench.listing import show
+from tokbench.evaluation.sample_plan import Slots
+from tokbench.evaluation.tasks import Generate, Truncate
 from tokbench.metrics.output_checks import thumbnails, turns
-from tokbench.plugins import Loaded, load_adapter
-from tokbench.protocol import TOKBENCH
-from tokbench.result import Result, load
-from tokbench.result_warning import ResultWarning
-from tokbench.slots import Slots
-from tokbench.stream import UNIT
-from tokbench.tasks import Generate, Truncate
-from tokbench.tokenizer import Reconstructor, Tokenizer, TokenizerSpec
-from tokbench.tokens import Tokens
+from tokbench.protocol.protocol import TOKBENCH
+from tokbench.results import leaderboard, markdown
+from tokbench.results import warning as result_warning
+from tokbench.results.result import Result, load
+from tokbench.results.warning import ResultWarning
+from tokbench.tokenizers.base import Reconstructor, Tokenizer
+from tokbench.tokenizers.builtin.codecs import load as codec
+from tokbench.tokenizers.builtin.images import ImageFolder
+from tokbench.tokenizers.decoded import MARGIN, READINGS, DecodedValues
+from tokbench.tokenizers.registry import Loaded, load_adapter
+from tokbench.tokenizers.spec import TokenizerSpec
+from tokbench.tokenizers.tokens import Tokens
 
 SIDE = 64
 COUNT = UNIT + 12
@@ -345,7 +347,7 @@ def test_a_resumed_run_warns_as_one_in_one_piece(tmp_path: Path, data: Path) -> 
 
 
 def test_a_journal_without_the_checks_is_measured_again(tmp_path: Path, data: Path, monkeypatch) -> None:
-    monkeypatch.setattr("tokbench.steps.Step.checked", False)
+    monkeypatch.setattr("tokbench.evaluation.steps.Step.checked", False)
     assert measure(Latents(lambda x: x), data, cache=tmp_path).warnings == []
     monkeypatch.undo()
     assert [w.kind for w in measure(Latents(lambda x: x), data, cache=tmp_path).warnings] == ["range"]
@@ -365,11 +367,11 @@ def test_warnings_are_written_shown_and_joined(tmp_path: Path, data: Path, hones
     text = "5 of 44 images are of one colour where their originals are not"
     assert saved.warnings == [ResultWarning("constant", text, 5, 44), ResultWarning("few", "from 2 images")]
     assert f"warning: {text}\n" in show(saved)
-    footnote = leaderboard.markdown([saved]).splitlines()[-1]
+    footnote = markdown.markdown([saved]).splitlines()[-1]
     assert footnote == f"Warnings: `images:rec`: {text}; `images:rec`: from 2 images"
     assert leaderboard.frame([saved])["warnings"].tolist() == [f"{text}; from 2 images"]
     fine = replace(result, warnings=[])
-    assert "Warnings" not in leaderboard.markdown([fine])
+    assert "Warnings" not in markdown.markdown([fine])
     assert "warnings" not in leaderboard.frame([fine])
 
 

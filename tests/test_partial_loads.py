@@ -15,18 +15,19 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from tokbench.authors import fill, tensors
 from tokbench.errors import MissingWeights
-from tokbench.partial_loads import observed
-from tokbench.plugins import Loaded, load_adapter
-from tokbench.provenance import describe_adapter
-from tokbench.variant import Variant
+from tokbench.evaluation.provenance import describe_adapter
+from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.registry import Loaded, load_adapter
+from tokbench.tokenizers.third_party import fill, tensors
+from tokbench.weights.partial_loads import observed
 
 ADAPTER = """
 import torch
 from torch import nn
-from tokbench.tokenizer import Tokenizer, TokenizerSpec
-from tokbench.tokens import Tokens
+from tokbench.tokenizers.base import Tokenizer
+from tokbench.tokenizers.spec import TokenizerSpec
+from tokbench.tokenizers.tokens import Tokens
 
 
 class Mine(Tokenizer):

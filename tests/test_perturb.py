@@ -8,14 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokbench import cells, perturbation, perturber
+from tokbench import metric_names
 from tokbench.errors import NotApplicable
-from tokbench.nn.learned import Bottlenecked, LearnedTokenizer
+from tokbench.evaluation.tasks import Perturb
+from tokbench.nn import perturb
 from tokbench.nn.quantizers.bits import BernoulliBits
 from tokbench.nn.quantizers.lfq import LFQ
 from tokbench.nn.quantizers.quantizer import Quantizer
-from tokbench.tasks import Perturb
-from tokbench.tokens import Tokens
+from tokbench.nn.tokenizer import Bottlenecked, LearnedTokenizer
+from tokbench.tokenizers import perturb as perturber
+from tokbench.tokenizers.tokens import Tokens
 
 KINDS = ["vq", "simvq", "fsq", "lfq", "bits", "product", "residual", "bins", "kl"]
 
@@ -42,13 +44,13 @@ def changes(
 
 
 def test_deltas_are_those_of_the_paper_and_in_proportion_elsewhere(untrained) -> None:
-    for size, listed in cells.DELTAS.items():
-        assert cells.deltas(size) == list(listed)
-    assert cells.deltas(2048) == [20, 30, 40]  # 1024 and 4096 are as near
-    assert cells.deltas(1000) == [10, 15, 20]
-    assert cells.deltas(65536) == [800, 1120, 1440]
-    assert cells.deltas(2**40) == [delta * 2**26 for delta in cells.DELTAS[16384]]
-    assert cells.deltas(64) == cells.deltas(2) == [2]
+    for size, listed in metric_names.DELTAS.items():
+        assert metric_names.deltas(size) == list(listed)
+    assert metric_names.deltas(2048) == [20, 30, 40]  # 1024 and 4096 are as near
+    assert metric_names.deltas(1000) == [10, 15, 20]
+    assert metric_names.deltas(65536) == [800, 1120, 1440]
+    assert metric_names.deltas(2**40) == [delta * 2**26 for delta in metric_names.DELTAS[16384]]
+    assert metric_names.deltas(64) == metric_names.deltas(2) == [2]
     for name, count in {"vq": 15, "fsq": 15, "lfq": 15, "product": 15, "bins": 5, "kl": 5}.items():
         assert len({step.cell for step in Perturb().steps(untrained(name))}) == count
 
@@ -170,7 +172,7 @@ def test_binary_tokens_have_just_delta_near_codes(
     torch.manual_seed(0)
     model = LearnedTokenizer("same", Same(bottleneck, delta).eval())
     even = ((torch.arange(delta, dtype=torch.float64) + 0.5) / delta)[None, :, None]
-    monkeypatch.setattr(perturbation, "draws", lambda seeds, positions, groups: (torch.zeros_like(even), even))
+    monkeypatch.setattr(perturb, "draws", lambda seeds, positions, groups: (torch.zeros_like(even), even))
     clean = model.encode(noise(1)).tensor[0]
     made = model.perturber("latent").look(noise(1), [0], delta)(1.0, delta).tensor[0]
     assert torch.equal(made[0], clean[0])

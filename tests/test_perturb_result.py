@@ -14,21 +14,23 @@ from factories import run_eval
 from PIL import Image
 from torch import Tensor
 
-from tokbench import cells, leaderboard
-from tokbench.compare import differences
-from tokbench.dataset import open_dataset
-from tokbench.journal import unfinished
-from tokbench.metrics import metric_of
-from tokbench.nn.learned import LearnedTokenizer
-from tokbench.plugins import Loaded
-from tokbench.protocol import TOKBENCH
-from tokbench.regression import check
-from tokbench.result import Result, load
-from tokbench.steps import Step
-from tokbench.stream import UNIT
-from tokbench.tasks import RECONSTRUCT, Perturb, Task
-from tokbench.tokenizer import Reconstructor, Tokenizer, TokenizerSpec
-from tokbench.tokens import Tokens
+from tokbench import metric_names
+from tokbench.analysis.compare import differences
+from tokbench.analysis.regression import check
+from tokbench.data.dataset import open_dataset
+from tokbench.data.stream import UNIT
+from tokbench.evaluation.checkpoint import unfinished
+from tokbench.evaluation.steps import Step
+from tokbench.evaluation.tasks import RECONSTRUCT, Perturb, Task
+from tokbench.nn.tokenizer import LearnedTokenizer
+from tokbench.protocol.protocol import TOKBENCH
+from tokbench.results import columns, leaderboard, markdown
+from tokbench.results.metric_specs import metric_of
+from tokbench.results.result import Result, load
+from tokbench.tokenizers.base import Reconstructor, Tokenizer
+from tokbench.tokenizers.registry import Loaded
+from tokbench.tokenizers.spec import TokenizerSpec
+from tokbench.tokenizers.tokens import Tokens
 
 SIDE = 32
 SUFFIX = {"fsq": "_fsq", "lfq": "_binary", "bits": "_binary"}
@@ -69,7 +71,7 @@ def test_alpha_0_is_the_reconstruction(untrained, folder: Path, networks, name: 
     for number in ("psnr", "rfid_64", "rfid_64_infinity"):
         letter = "n" if name == "kl" else "p"
         base = number.removesuffix("_infinity")
-        called = f"{letter}{cells.FORMS[base]}{SUFFIX.get(name, '')}" + number.removeprefix(base)
+        called = f"{letter}{metric_names.FORMS[base]}{SUFFIX.get(name, '')}" + number.removeprefix(base)
         assert (called in still.metrics) == (number in plain.metrics)
         for key, found in plain.metrics.get(number, {}).items():
             rounded = base != "psnr" and (key in ("low", "high") or number != base)  # the mean is of rounded values
@@ -116,7 +118,7 @@ def result(untrained, folder: Path, networks) -> Result:
 
 def test_the_result_is_the_mean_of_all_cells(result: Result) -> None:
     assert result.task == "perturb"
-    grid = [f"a{alpha:g}-d{delta}" for alpha in cells.ALPHAS for delta in (10, 15, 20)]
+    grid = [f"a{alpha:g}-d{delta}" for alpha in metric_names.ALPHAS for delta in (10, 15, 20)]
     numbers = {"ppsnr", "pssim", "pfid_efficientnet"}
     each = {f"{number}.{cell}" for number in numbers for cell in grid}
     assert {name for name in result.metrics if "." in name} == each
@@ -148,10 +150,10 @@ def test_it_can_be_saved_compared_and_shown(result: Result, tmp_path: Path) -> N
     gaps = differences(again, result)
     assert {gap.number for gap in gaps} - {"pfid_efficientnet_infinity"} == {"ppsnr", "pssim", "pfid_efficientnet"}
     assert {gap.verdict for gap in gaps} == {"same"}
-    text, frame = leaderboard.markdown([again]), leaderboard.frame([again])
+    text, frame = markdown.markdown([again]), leaderboard.frame([again])
     assert "pFID-EfficientNet ↓" in text and "pPSNR ↑" in text and "a0.9" not in text
     assert {"ppsnr.a0.9-d10", "ppsnr.a0.9-d10_low"} <= set(frame.columns)
-    assert "published pFIDs are not comparable" in leaderboard.legend([again])
+    assert "published pFIDs are not comparable" in markdown.legend([again])
 
 
 def test_numbers_and_their_metrics() -> None:
@@ -161,9 +163,9 @@ def test_numbers_and_their_metrics() -> None:
         "rfid_768": "rfid_768", "psnr": "psnr", "pfid_512": None,
     }.items():  # fmt: skip
         assert metric_of(number) == metric
-    titles = {name: leaderboard.column_of(name)[1].title for name in ("pfid", "pfid_768_grouped", "nfid", "ppsnr_fsq")}
+    titles = {name: columns.column_of(name)[1].title for name in ("pfid", "pfid_768_grouped", "nfid", "ppsnr_fsq")}
     assert list(titles.values()) == ["pFID", "pFID-768 grouped", "nFID", "pPSNR FSQ"]
-    assert leaderboard.column_of("pfid_768_binary_infinity")[1].title == "pFID-768 binary ∞"
+    assert columns.column_of("pfid_768_binary_infinity")[1].title == "pFID-768 binary ∞"
 
 
 @pytest.mark.parametrize("name", ["fsq", "bits", "bins", "kl"])
@@ -177,7 +179,9 @@ def test_extensions_have_columns_of_their_own(untrained, folder: Path, networks,
 
 
 def test_the_other_anchor_is_another_result(untrained, folder: Path, networks) -> None:
-    latent, code = (run(folder, networks, untrained("vq"), Perturb(one), "psnr", limit=4) for one in cells.ANCHORS)
+    latent, code = (
+        run(folder, networks, untrained("vq"), Perturb(one), "psnr", limit=4) for one in metric_names.ANCHORS
+    )
     assert (latent.task, code.task) == ("perturb", "perturb-code")
     assert code.provenance["metrics"]["ppsnr"]["anchor"] == "code"
     assert latent.metrics["ppsnr"]["value"] != code.metrics["ppsnr"]["value"]
@@ -220,7 +224,7 @@ def test_an_interrupted_run_goes_on(untrained, folder: Path, networks, tmp_path:
 ADAPTER = """
 import torch
 from tokbench.nn.autoencoders import ConvAutoencoder
-from tokbench.nn.learned import LearnedTokenizer
+from tokbench.nn.tokenizer import LearnedTokenizer
 from tokbench.nn.quantizers.kl import KL
 from tokbench.nn.quantizers.simvq import SimVQ
 

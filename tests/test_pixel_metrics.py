@@ -9,13 +9,13 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from tokbench.batch import Batch
 from tokbench.errors import NotApplicable
+from tokbench.metrics.batch import Batch
 from tokbench.metrics.codebook import Codebook
 from tokbench.metrics.psnr import PSNR
 from tokbench.metrics.rate import Rate
 from tokbench.metrics.ssim import SSIM, MultiScaleSSIM
-from tokbench.tokens import Tokens
+from tokbench.tokenizers.tokens import Tokens
 
 
 def value(metric, reference: torch.Tensor, image: torch.Tensor) -> dict[str, float]:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tokbench import weights
 from tokbench.errors import AdapterError, MissingWeights, UsageError
-from tokbench.plugins import adapter_files, find_root, load_adapter
+from tokbench.paths import find_root
+from tokbench.tokenizers.registry import adapter_files, load_adapter
+from tokbench.weights import registry
 
 TOML = 'summary = "s"\n[model]\npatch = 4\nlevels = 2\n'
 
@@ -68,7 +69,7 @@ def test_two_folders_with_a_module_of_the_same_name_do_not_clash(tmp_path: Path)
         (folder / "model.py").write_text(f"PATCH = {patch}\n")
         (folder / "v.toml").write_text("")
         (folder / "adapter.py").write_text(
-            "from tokbench.tokenizer import Tokenizer, TokenizerSpec\n"
+            "from tokbench.tokenizers.base import Tokenizer\nfrom tokbench.tokenizers.spec import TokenizerSpec\n"
             "from .model import PATCH\n"
             "class Any(Tokenizer):\n"
             "    def __init__(self, name): self.spec = TokenizerSpec(name, 'codec', multiple=PATCH)\n"
@@ -133,7 +134,7 @@ def test_missing_weights_name_file_places_and_remedy(tmp_path: Path, monkeypatch
     monkeypatch.setenv("TOKBENCH_WEIGHTS", str(tmp_path / "w"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "t"))
     with pytest.raises(MissingWeights) as caught:
-        weights.find("lpips-vgg", weights.NETWORKS["lpips-vgg"])
+        registry.find("lpips-vgg", registry.NETWORKS["lpips-vgg"])
     text = str(caught.value)
     hub = tmp_path / "t" / "hub" / "checkpoints"
     for part in ("vgg16-397923af.pth", str(tmp_path / "w"), str(hub), "https://", "add FILE"):
@@ -144,7 +145,7 @@ def test_a_file_with_a_wrong_hash_is_not_used(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("TOKBENCH_WEIGHTS", str(tmp_path))
     (tmp_path / "vgg16-397923af.pth").write_bytes(b"half a file")
     with pytest.raises(MissingWeights, match=r"has sha256 .* not 397923af"):
-        weights.find("lpips-vgg", weights.NETWORKS["lpips-vgg"])
+        registry.find("lpips-vgg", registry.NETWORKS["lpips-vgg"])
 
 
 def test_add_checks_the_hash_and_puts_the_file_in_place(tmp_path: Path, private_cache: Path, cli) -> None:
@@ -153,9 +154,9 @@ def test_add_checks_the_hash_and_puts_the_file_in_place(tmp_path: Path, private_
     file = tmp_path / "downloaded (1).bin"
     file.write_bytes(b"weights")
     digest = hashlib.sha256(b"weights").hexdigest()
-    known = [weights.WeightFile("proper.pth", digest[:8], "somewhere")]
-    assert weights.add(file, known) == private_cache / "weights" / "proper.pth"
-    assert weights.find("x", known).path == private_cache / "weights" / "proper.pth"
+    known = [registry.WeightFile("proper.pth", digest[:8], "somewhere")]
+    assert registry.add(file, known) == private_cache / "weights" / "proper.pth"
+    assert registry.find("x", known).path == private_cache / "weights" / "proper.pth"
     done = cli("weights", "add", file)
     assert done.exit_code == 2
     assert digest in done.stderr
@@ -166,14 +167,14 @@ def test_download_only_when_allowed_and_only_the_right_file(tmp_path: Path, priv
 
     file = tmp_path / "served.pth"
     file.write_bytes(b"weights")
-    good = weights.WeightFile("got.pth", hashlib.sha256(b"weights").hexdigest(), "here", url=file.as_uri())
+    good = registry.WeightFile("got.pth", hashlib.sha256(b"weights").hexdigest(), "here", url=file.as_uri())
     with pytest.raises(MissingWeights, match="--allow-download"):
-        weights.find("x", [good])
-    assert weights.find("x", [good], allow_download=True).path.read_bytes() == b"weights"
-    bad = weights.WeightFile("other.pth", "0" * 64, "here", url=file.as_uri())
+        registry.find("x", [good])
+    assert registry.find("x", [good], allow_download=True).path.read_bytes() == b"weights"
+    bad = registry.WeightFile("other.pth", "0" * 64, "here", url=file.as_uri())
     with pytest.raises(MissingWeights, match="gave a file with sha256"):
-        weights.find("x", [bad], allow_download=True)
-    absent = weights.WeightFile("absent.pth", "0" * 64, "here", url=(tmp_path / "no").as_uri())
+        registry.find("x", [bad], allow_download=True)
+    absent = registry.WeightFile("absent.pth", "0" * 64, "here", url=(tmp_path / "no").as_uri())
     with pytest.raises(MissingWeights, match="its download failed"):
-        weights.find("x", [absent], allow_download=True)
+        registry.find("x", [absent], allow_download=True)
     assert sorted(path.name for path in (private_cache / "weights").iterdir()) == ["got.pth"]

@@ -10,20 +10,20 @@ import torch
 from factories import run_eval
 from PIL import Image, ImageOps
 
-from tokbench.compare import differences, made_otherwise
-from tokbench.dataset import open_dataset
+from tokbench.analysis.compare import differences, made_otherwise
+from tokbench.data.dataset import open_dataset
+from tokbench.data.stream import UNIT
 from tokbench.errors import NotApplicable, UsageError
-from tokbench.leaderboard import cells
+from tokbench.evaluation.sample_plan import Slots
+from tokbench.evaluation.tasks import Generate
+from tokbench.extractors.backend import Backend, Compiled, Precision
+from tokbench.extractors.pool import Networks
+from tokbench.metrics.fid_statistics import Statistics
 from tokbench.metrics.frechet import Frechet
-from tokbench.plugins import load_adapter
-from tokbench.protocol import TOKBENCH
-from tokbench.readers import Networks
-from tokbench.readers.backend import Backend, Compiled, Precision
-from tokbench.result import Result
-from tokbench.slots import Slots
-from tokbench.statistics import Statistics
-from tokbench.stream import UNIT
-from tokbench.tasks import Generate
+from tokbench.protocol.protocol import TOKBENCH
+from tokbench.results.columns import cells
+from tokbench.results.result import Result
+from tokbench.tokenizers.registry import load_adapter
 
 LIMIT = UNIT + 4
 
@@ -44,7 +44,7 @@ def units() -> Iterator[None]:
                     return run
                 return lambda images: [output.bfloat16().float() for output in run(images)]
 
-            patched.setattr("tokbench.readers.backend._abilities", lambda: ("FP32", "BF16"))
+            patched.setattr("tokbench.extractors.backend._abilities", lambda: ("FP32", "BF16"))
             patched.setattr(Backend, "compile", rounding)
         yield
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from tokbench.errors import AdapterError
-from tokbench.nn.priors.draw import choose, guided, scale_at, uniforms
 from tokbench.nn.priors.flow import Flow
 from tokbench.nn.priors.gpt import GPT
 from tokbench.nn.priors.maskgit import MaskGIT, fill, masked_at, masks
 from tokbench.nn.priors.prior import DROPPED, Prior, PriorGenerator, encoded
+from tokbench.nn.priors.sampling import choose, guided, scale_at, uniforms
 from tokbench.nn.trainable import Examples, Material
-from tokbench.train import Recipe, batches, train
+from tokbench.training.loop import Recipe, batches, train
 
 CLASSES, SIZE, CODES = 5, 16, 11
 """Size and codes are those of the stand-in's tokens."""

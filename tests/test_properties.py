@@ -21,13 +21,14 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 from skimage import data
 
-from tokbench import leaderboard, listing
+from tokbench.cli import listing
+from tokbench.data.decode import open_rgb, size_of
+from tokbench.data.sources.open import open_source
 from tokbench.errors import BadImage, DataError, ResultError
-from tokbench.halves import Replicates
-from tokbench.image import open_rgb, size_of
-from tokbench.result import Result, load
-from tokbench.sources import open_source
-from tokbench.statistics import Statistics, load_statistics
+from tokbench.metrics.fid_statistics import Statistics, load_statistics
+from tokbench.results import leaderboard, markdown
+from tokbench.results.result import Result, load
+from tokbench.stats.split_half import Replicates
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of mutated metadata
 
@@ -249,7 +250,7 @@ def test_a_result_with_any_value_in_any_place_loads_or_is_refused(
     assert ".." not in made.path.parts
     assert len(made.path.parts) == 2
     assert (
-        attempt(lambda: (listing.show(made), leaderboard.markdown([made]), leaderboard.frame([made])), ResultError)[1]
+        attempt(lambda: (listing.show(made), markdown.markdown([made]), leaderboard.frame([made])), ResultError)[1]
         == ""
     )
 

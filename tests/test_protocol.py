@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from tokbench.batch import Batch
+from tokbench.data.preprocess import prepare
 from tokbench.errors import BadImage, UsageError
-from tokbench.pixels import levels, rounded
-from tokbench.prepare import prepare
-from tokbench.protocol import TOKBENCH, Protocol, Published, load_protocol, protocols
-from tokbench.storage import stored
+from tokbench.metrics.batch import Batch
+from tokbench.metrics.image_format import stored
+from tokbench.protocol.protocol import TOKBENCH, Protocol, Published, load_protocol, protocols
+from tokbench.protocol.rounding import levels, rounded
 
 OTHER = {
     "crop": "adm", "filter": "area", "library": "tensor", "antialias": False, "rounding": "truncate", "storage": "png",

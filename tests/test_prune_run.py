@@ -20,21 +20,20 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from tokbench.ablations import Ablation
+from tokbench.analysis.ablations import Ablation
 from tokbench.cli import main
-from tokbench.duel import Duel, duel
 from tokbench.errors import DataError, ResultError, UsageError
-from tokbench.leaderboard import read_all
-from tokbench.plugins import open_variant
 from tokbench.pruning import table
-from tokbench.pruning.arms import apart
-from tokbench.pruning.facts import Reduced, load, load_all
+from tokbench.pruning.ablations import twins
+from tokbench.pruning.benchmark import Bench, Plan
+from tokbench.pruning.candidates import apart
 from tokbench.pruning.measure import Arm, Predictions, accuracy, best_kernel, pace
 from tokbench.pruning.models import Subject, load_subject, open_labelled
-from tokbench.pruning.rights import packed, unpacked
-from tokbench.pruning.run import Bench, Plan
-from tokbench.report.readme import pruning
-from tokbench.twins import twins
+from tokbench.pruning.paired_timing import Duel, duel
+from tokbench.pruning.result import Reduced, load, load_all, packed, unpacked
+from tokbench.report.static_figures import pruning
+from tokbench.results.leaderboard import read_all
+from tokbench.tokenizers.registry import open_variant
 
 timm = pytest.importorskip("timm", reason="timm is not installed: pip install 'tokbench[prune]'")
 

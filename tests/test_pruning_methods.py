@@ -14,7 +14,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tokbench.errors import UsageError
 from tokbench.nn.trainable import Examples, Material
-from tokbench.plugins import network_files, read_variant
 from tokbench.pruning.diffrate import DiffRate, Rates, absorb
 from tokbench.pruning.divprune import spread
 from tokbench.pruning.evit import fused
@@ -28,9 +27,10 @@ from tokbench.pruning.token_transforming import recovered, transform
 from tokbench.pruning.tome import ToMe, merge
 from tokbench.pruning.vit import recognise
 from tokbench.pruning.zero_tprune import ZeroTPrune, heads_with_a_say, page_rank, without_alike
-from tokbench.train import train
-from tokbench.training import recipe_of
-from tokbench.variant import Variant
+from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.registry import network_files, read_variant
+from tokbench.training.loop import train
+from tokbench.training.zoo import recipe_of
 
 pytest.importorskip("timm", reason="timm is not installed: pip install 'tokbench[prune]'")
 

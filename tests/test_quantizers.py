@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokbench.nn.learned import Bottlenecked
 from tokbench.nn.quantizers.bits import BernoulliBits
 from tokbench.nn.quantizers.fsq import FSQ
 from tokbench.nn.quantizers.gaussian_bins import GaussianBins
@@ -30,6 +29,7 @@ from tokbench.nn.quantizers.quantizer import (
 from tokbench.nn.quantizers.residual import MultiScaleVQ, ResidualVQ
 from tokbench.nn.quantizers.simvq import SimVQ
 from tokbench.nn.quantizers.vq import VectorQuantizer
+from tokbench.nn.tokenizer import Bottlenecked
 
 MADE: dict[str, Callable[[], Quantizer]] = {
     "vq": lambda: VectorQuantizer(32, 8),

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tokbench.result import load
+from tokbench.results.result import load
 
 WHAT = ["toy.p8", "jpeg.q50", "--data", "samples", "--metrics", "psnr,ssim,fd_efficientnet,codebook"]
 
@@ -169,7 +169,7 @@ def test_a_lonely_rank_is_told_to_use_torchrun(tmp_path: Path, monkeypatch: pyte
 
 
 def test_shares_are_disjoint_and_whole() -> None:
-    from tokbench.ranks import Ranks
+    from tokbench.evaluation.distributed import Ranks
 
     items = list(range(11))
     shares = [Ranks(rank, 3).share(items) for rank in range(3)]
@@ -179,7 +179,7 @@ def test_shares_are_disjoint_and_whole() -> None:
 
 def test_files_outside_the_cache_are_refused(tmp_path: Path) -> None:
     from tokbench.errors import TokbenchError
-    from tokbench.ranks import _inside
+    from tokbench.evaluation.distributed import _inside
 
     assert _inside(tmp_path, "runs/a.npz") == tmp_path / "runs" / "a.npz"
     for name in ("../a", "/etc/passwd", "runs/../../a"):

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from tokbench.cli import main
-from tokbench.rates import Curve, curves, weights
-from tokbench.result import Result
+from tokbench.results.rate_curves import Curve, curves, weights
+from tokbench.results.result import Result
 
 
 def result(adapter: str, count: int, psnr: float, bits: float) -> Result:

@@ -21,11 +21,12 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
 from tokbench.errors import MissingWeights, UsageError
-from tokbench.pixels import from_bytes, to_bytes
-from tokbench.readers.efficientnet import EfficientNetLite0
-from tokbench.readers.inception import BLOCKS, Inception, resize_like_tensorflow1
-from tokbench.readers.perceptual import LAYERS, LPIPSNetwork
-from tokbench.weights import NETWORKS, Found, find, sha256_of
+from tokbench.extractors.efficientnet import EfficientNetLite0
+from tokbench.extractors.inception import BLOCKS, Inception, resize_like_tensorflow1
+from tokbench.extractors.lpips import LAYERS, LPIPSNetwork
+from tokbench.io.hashing import sha256_of
+from tokbench.protocol.rounding import from_bytes, to_bytes
+from tokbench.weights.registry import NETWORKS, Found, find
 
 CUT = "inception-2015-12-05-to-mixed6e.safetensors"
 TRUNK = "alexnet-features.safetensors"

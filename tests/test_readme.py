@@ -17,15 +17,14 @@ import torch
 from PIL import Image
 
 import tokbench
-from tokbench.cells import of_one, plain
-from tokbench.leaderboard import COLUMNS, MARKED, marked, perturbed
-from tokbench.metrics import METRICS
-from tokbench.parts import weight_parts
-from tokbench.plugins import adapter_files, load_adapter
-from tokbench.pruning.facts import PREFIX
-from tokbench.pruning.facts import load as load_reduced
-from tokbench.result import load
-from tokbench.weights import NETWORKS
+from tokbench.metric_names import PRUNING_PREFIX, of_one, plain
+from tokbench.pruning.result import load as load_reduced
+from tokbench.results.columns import COLUMNS, MARKED, marked, perturbed
+from tokbench.results.metric_specs import METRICS
+from tokbench.results.result import load
+from tokbench.tokenizers.registry import adapter_files, load_adapter
+from tokbench.weights.registry import NETWORKS
+from tokbench.weights.shards import weight_parts
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -72,7 +71,8 @@ def test_the_adapter_example_is_an_adapter(workplace: Path, cli) -> None:
     folder.mkdir()
     (folder / "default.toml").write_text("")
     (folder / "adapter.py").write_text(
-        "import torch\nfrom tokbench.tokenizer import Tokenizer, TokenizerSpec\nfrom tokbench.tokens import Tokens\n"
+        "import torch\nfrom tokbench.tokenizers.base import Tokenizer\n"
+        "from tokbench.tokenizers.spec import TokenizerSpec\nfrom tokbench.tokenizers.tokens import Tokens\n"
         "class Model(torch.nn.Module):\n"
         "    def encode(self, x): return ((x.mean(1)[:, ::16, ::16] + 1) * 99).long()\n"
         "    def decode(self, c):\n"
@@ -85,7 +85,7 @@ def test_the_adapter_example_is_an_adapter(workplace: Path, cli) -> None:
     assert load(path).metrics["tokens_per_image"]["value"] == 256
 
 
-@pytest.mark.skipif(not hasattr(tokbench, "evaluate"), reason="this version has no tokbench.evaluate")
+@pytest.mark.skipif(not hasattr(tokbench, "evaluate"), reason="this version has no tokbench.evaluation.evaluate")
 def test_the_python_example_runs(workplace: Path) -> None:
     class Model(torch.nn.Module):
         def encode(self, images: torch.Tensor) -> torch.Tensor:
@@ -94,7 +94,7 @@ def test_the_python_example_runs(workplace: Path) -> None:
         def decode(self, latents: torch.Tensor) -> torch.Tensor:
             return torch.nn.functional.interpolate(latents, scale_factor=8)
 
-    (code,) = [block for block in blocks("python") if "tokbench.evaluate" in block]
+    (code,) = [block for block in blocks("python") if "tokbench.evaluation.evaluate" in block]
     names = {"model": Model()}
     exec(code, names)
     result = names["result"]
@@ -170,7 +170,7 @@ def test_committed_results_are_whole(root: Path) -> None:
     paths = sorted((root / "results").glob("*/*.json"))
     assert paths
     for path in paths:
-        if path.name.startswith(PREFIX):
+        if path.name.startswith(PRUNING_PREFIX):
             assert load_reduced(path).rows, path
             assert path == root / "results" / load_reduced(path).path
             continue
@@ -202,7 +202,11 @@ def test_committed_results_are_of_todays_code(root: Path) -> None:
         if name not in adapter_files(root) or not weight_parts(adapter_files(root)[name].with_suffix(".safetensors")):
             continue
         code = load_adapter(name, root=root).code
-        of = {path.name: load(path).provenance["adapter"]["code_sha256"] for path in results if PREFIX not in path.name}
+        of = {
+            path.name: load(path).provenance["adapter"]["code_sha256"]
+            for path in results
+            if PRUNING_PREFIX not in path.name
+        }
         told |= {f"{name}/{file}": made for file, made in of.items() if made != code}
     assert not told
 

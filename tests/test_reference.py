@@ -13,19 +13,20 @@ import numpy as np
 import pytest
 from factories import run_eval
 
-from tokbench.compare import differences, made_otherwise
-from tokbench.dataset import Dataset, open_dataset
+from tokbench.analysis.compare import differences, made_otherwise
+from tokbench.data.dataset import Dataset, open_dataset
 from tokbench.errors import NotApplicable, UsageError
-from tokbench.leaderboard import context, groups
-from tokbench.plugins import load_adapter
-from tokbench.protocol import TOKBENCH, Protocol, load_protocol, protocols
-from tokbench.readers import Networks
-from tokbench.reference import measure
-from tokbench.result import Result, load
-from tokbench.slots import Slots
-from tokbench.statistics import Statistics, load_statistics
-from tokbench.tasks import Generate, Task, Truncate
-from tokbench.weights import INCEPTION
+from tokbench.evaluation.reference_statistics import measure
+from tokbench.evaluation.sample_plan import Slots
+from tokbench.evaluation.tasks import Generate, Task, Truncate
+from tokbench.extractors.pool import Networks
+from tokbench.metric_names import INCEPTION
+from tokbench.metrics.fid_statistics import Statistics, load_statistics
+from tokbench.protocol.protocol import TOKBENCH, Protocol, load_protocol, protocols
+from tokbench.results.leaderboard import groups
+from tokbench.results.markdown import context
+from tokbench.results.result import Result, load
+from tokbench.tokenizers.registry import load_adapter
 
 ORIGINAL = TOKBENCH.but("whole", reference="original")
 
@@ -354,7 +355,7 @@ def test_the_command_line_states_and_names(
     cli: Callable[..., Any], photo_folder: Path, tmp_path: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files that people download, each with one option; an audit names its reference too."""
-    monkeypatch.setattr("tokbench.readers.Networks", lambda *_: networks)
+    monkeypatch.setattr("tokbench.extractors.pool.Networks", lambda *_: networks)
     foreign(tmp_path / "VIRTUAL.npz")
     common = ("--data", photo_folder, "--size", 64)
     reference = ("--reference", tmp_path / "VIRTUAL.npz", "--reference-is", f"{INCEPTION}:tf1:float32:256:adm")

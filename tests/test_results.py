@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokbench import leaderboard
-from tokbench.bootstrap import bootstrap, mean
-from tokbench.compare import made_alike
+from tokbench.analysis.compare import made_alike
 from tokbench.errors import ResultError
-from tokbench.result import Result, load
+from tokbench.results import leaderboard, markdown
+from tokbench.results.result import Result, load
+from tokbench.stats.bootstrap import bootstrap, mean
 
 
 def result(adapter: str = "a", **changes: object) -> Result:
@@ -138,8 +138,8 @@ def test_sizes_stand_in_their_order() -> None:
     found = [name for name in leaderboard.frame([made]) if name.startswith("t_acc")]
     spans = ("below 4", "4 to 5", "10 to 12", "from 40")
     assert found == ["t_acc.small", "t_acc.medium", "t_acc.large", *(f"t_acc_curve.{span}" for span in spans)]
-    assert "T-ACC (small)" in leaderboard.markdown([made])
-    assert "curve" not in leaderboard.markdown([made])
+    assert "T-ACC (small)" in markdown.markdown([made])
+    assert "curve" not in markdown.markdown([made])
 
 
 def test_unlike_numbers_never_share_a_column() -> None:
@@ -151,7 +151,7 @@ def test_unlike_numbers_never_share_a_column() -> None:
     assert "encode_images_per_second[slow CPU]" in columns
     assert "encode_images_per_second[fast GPU]" in columns
     assert "encode_images_per_second" not in columns
-    text = leaderboard.markdown([a, b])
+    text = markdown.markdown([a, b])
     assert "encode images/s [slow CPU]" in text
 
 
@@ -173,7 +173,7 @@ def test_rows_are_sorted_by_bits_then_name() -> None:
 
 
 def test_markdown_shows_intervals_and_exact_images() -> None:
-    text = leaderboard.markdown([result(), result("i", metrics={"psnr": {"value": None}, "exact": {"value": 10}})])
+    text = markdown.markdown([result(), result("i", metrics={"psnr": {"value": None}, "exact": {"value": 10}})])
     assert "30.00 ± 1.00" in text
     assert [cell.strip() for cell in text.splitlines()[3].split("|")[1:-1]] == ["i", "-", "exact", "10"]
     assert "PSNR ↑" in text

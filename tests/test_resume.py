@@ -15,14 +15,15 @@ import torch
 from factories import run_eval
 from PIL import Image
 
-from tokbench.dataset import open_dataset
-from tokbench.journal import unfinished
-from tokbench.plugins import Loaded, load_adapter
-from tokbench.protocol import TOKBENCH
-from tokbench.result import Result
-from tokbench.stream import UNIT
-from tokbench.tokenizer import Tokenizer, TokenizerSpec
-from tokbench.tokens import Tokens
+from tokbench.data.dataset import open_dataset
+from tokbench.data.stream import UNIT
+from tokbench.evaluation.checkpoint import unfinished
+from tokbench.protocol.protocol import TOKBENCH
+from tokbench.results.result import Result
+from tokbench.tokenizers.base import Tokenizer
+from tokbench.tokenizers.registry import Loaded, load_adapter
+from tokbench.tokenizers.spec import TokenizerSpec
+from tokbench.tokenizers.tokens import Tokens
 
 COUNT = 3 * UNIT + 5
 METRICS = ["rate", "psnr", "ssim", "rfid_64", "codebook"]
@@ -168,7 +169,7 @@ def test_rows_in_files_take_no_memory_and_large_sets_go_block_by_block(
 ) -> None:
     """Sums over blocks give what the whole set gives, in the value and in every replicate."""
     whole = run(folder, networks, tmp_path / "a")
-    monkeypatch.setattr("tokbench.rows.HELD", 64)
+    monkeypatch.setattr("tokbench.metrics.sample_store.HELD", 64)
     parts = run(folder, networks, tmp_path / "b")
     for number, entry in whole.metrics.items():
         if entry["value"] is not None:

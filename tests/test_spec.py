@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tokbench.errors import AdapterError
-from tokbench.plugins import load_adapters
-from tokbench.tokenizer import TokenizerSpec
+from tokbench.tokenizers.registry import load_adapters
+from tokbench.tokenizers.spec import TokenizerSpec
 
 CODES = {"codes": 1024}
 
@@ -113,7 +113,7 @@ def test_a_contradiction_ends_its_own_adapter_alone(tmp_path: Path) -> None:
         (folder / "v1.toml").write_text('title = "x"\n')
         made = f"{where}TokenizerSpec('{name}.v1', 'discrete', num_tokens=4)\n"
         (folder / "adapter.py").write_text(
-            "from tokbench.tokenizer import Tokenizer, TokenizerSpec\n"
+            "from tokbench.tokenizers.base import Tokenizer\nfrom tokbench.tokenizers.spec import TokenizerSpec\n"
             "class Any(Tokenizer):\n"
             f"    def __init__(self):\n{made if name == 'mine' else '        pass'}\n"
             f"{made if name == 'yours' else ''}"

@@ -14,14 +14,15 @@ from factories import run_eval
 from PIL import Image
 from torch import Tensor
 
-from tokbench.dataset import Dataset, open_dataset
-from tokbench.loader import Prepared, Reader
+from tokbench.data.dataset import Dataset, open_dataset
+from tokbench.data.loader import Prepared, Reader
+from tokbench.data.stream import UNIT
 from tokbench.metrics.psnr import PSNR
-from tokbench.plugins import Loaded
-from tokbench.protocol import TOKBENCH
-from tokbench.stream import UNIT
-from tokbench.tokenizer import Tokenizer, TokenizerSpec
-from tokbench.tokens import Tokens
+from tokbench.protocol.protocol import TOKBENCH
+from tokbench.tokenizers.base import Tokenizer
+from tokbench.tokenizers.registry import Loaded
+from tokbench.tokenizers.spec import TokenizerSpec
+from tokbench.tokenizers.tokens import Tokens
 
 
 class Decoding:

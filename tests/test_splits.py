@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tokbench.builtin.images import ImageFolder
-from tokbench.dataset import open_dataset
+from tokbench.data.dataset import open_dataset
+from tokbench.data.sources.open import open_source
+from tokbench.data.splits import of_images, of_shards
 from tokbench.errors import DataError, UsageError
-from tokbench.protocol import TOKBENCH
-from tokbench.sources import open_source
-from tokbench.splits import of_images, of_shards
+from tokbench.protocol.protocol import TOKBENCH
+from tokbench.tokenizers.builtin.images import ImageFolder
 
 
 def png(level: int = 0) -> bytes:
@@ -367,14 +367,14 @@ class _Opened(Exception):
 @pytest.mark.parametrize(
     ("command", "place"),
     [
-        (("eval", "resize.2", "--metrics", "psnr"), "tokbench.dataset"),
-        (("eval", "resize.2", "--task", "generate", "--limit", "2"), "tokbench.dataset"),
-        (("audit", "resize.2", "--metrics", "psnr"), "tokbench.dataset"),
-        (("stats", "make", "--out", "s.npz"), "tokbench.dataset"),
-        (("stats", "verify", "s.npz", "--reference-is", "inception-2015-12-05:tf1:float32"), "tokbench.dataset"),
-        (("check",), "tokbench.dataset"),
+        (("eval", "resize.2", "--metrics", "psnr"), "tokbench.data.dataset"),
+        (("eval", "resize.2", "--task", "generate", "--limit", "2"), "tokbench.data.dataset"),
+        (("audit", "resize.2", "--metrics", "psnr"), "tokbench.data.dataset"),
+        (("stats", "make", "--out", "s.npz"), "tokbench.data.dataset"),
+        (("stats", "verify", "s.npz", "--reference-is", "inception-2015-12-05:tf1:float32"), "tokbench.data.dataset"),
+        (("check",), "tokbench.data.dataset"),
         (("prune", "random"), "tokbench.pruning.models"),
-        (("train", "vq.toy"), "tokbench.dataset"),
+        (("train", "vq.toy"), "tokbench.data.dataset"),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",
 )
@@ -388,8 +388,8 @@ def test_every_command_that_opens_images_hands_the_split_on(
     if command[0] == "check":
         assert cli("eval", "resize.2", "--data", ".", "--split", "val", "--metrics", "psnr", "--out", "results").output
     np.savez("s.npz", mu=np.zeros(64), sigma=np.eye(64), tokbench=json.dumps({"layers": ["64"]}))
-    monkeypatch.setattr("tokbench.readers.Networks.get", lambda *told: _Reader())
-    monkeypatch.setattr("tokbench.training.chosen", lambda *told: [])
+    monkeypatch.setattr("tokbench.extractors.pool.Networks.get", lambda *told: _Reader())
+    monkeypatch.setattr("tokbench.training.zoo.chosen", lambda *told: [])
     monkeypatch.setattr("tokbench.pruning.models.load_subject", lambda *told: _Subject())
     monkeypatch.setattr(f"{place}.open_dataset", opened)
     done = cli(*command, "--data", ".", "--split", "val")

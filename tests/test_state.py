@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tokbench.errors import MissingWeights
-from tokbench.state import fold_batch_norm, load_strictly, read_state
-from tokbench.weights import Found, WeightFile
+from tokbench.weights.registry import Found, WeightFile
+from tokbench.weights.state_dict import fold_batch_norm, load_strictly, read_state
 
 
 def make() -> nn.Sequential:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from tokbench.errors import NotApplicable, ResultError, UsageError
+from tokbench.metrics.fid_statistics import Statistics, largest_gaps, load_statistics
 from tokbench.metrics.frechet import distance_of_sets, distance_to, frechet_distance
-from tokbench.result import load
-from tokbench.statistics import Statistics, largest_gaps, load_statistics
+from tokbench.results.result import load
 
 KNOWN = {"network": "net", "input": "tf1", "precision": "float32", "weights": "w" * 64}
 

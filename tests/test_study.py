@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tokbench.result import Result
-from tokbench.study import LEAST, Pair, correlations, markdown, pairs
+from tokbench.analysis.correlation import LEAST, Pair, correlations, markdown, pairs
+from tokbench.results.result import Result
 
 
 def pair(name: str, first: float, second: float, bits: float | None = 10.0) -> Pair:

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from tokbench.errors import MissingWeights
-from tokbench.plugins import load_adapter
-from tokbench.provenance import hash_module
-from tokbench.weights import search_dirs
+from tokbench.tokenizers.registry import load_adapter
+from tokbench.weights.hashing import hash_module
+from tokbench.weights.registry import search_dirs
 
 pytestmark = pytest.mark.finds
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tokbench import tokbench_layout
-from tokbench.annotated import open_layout
-from tokbench.annotations import Annotations, Face, Word
+from tokbench.data.annotations import Annotations, Face, Word
+from tokbench.data.sources import tokbench
+from tokbench.data.sources.annotated import open_layout
+from tokbench.data.sources.tokbench import read_layout
 from tokbench.errors import DataError
-from tokbench.tokbench_layout import read_layout
 
 SAMPLE = Path(os.environ.get("TOKBENCH_DATA", "")) / "tokbench-sample"
 POINTS = [[3, 3], [6, 3], [5, 5], [3, 7], [6, 7.5]]
@@ -170,7 +170,7 @@ def test_a_file_that_is_no_list_of_images_is_refused(layout: Layout, content: st
 
 
 def test_a_huge_file_is_never_read(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokbench_layout, "MAX_BYTES", 10)
+    monkeypatch.setattr(tokbench, "MAX_BYTES", 10)
     with pytest.raises(DataError, match="over the limit of 10 for annotations"):
         read_layout(layout.root, "text/one")
 

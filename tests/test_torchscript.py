@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tokbench.batch import Memo
+from tokbench.data.stream import PairedImages
 from tokbench.errors import AdapterError
-from tokbench.plugins import load_adapter
-from tokbench.provenance import hash_module
-from tokbench.reconstruction import Settings, reconstruct
-from tokbench.steps import plain_step
-from tokbench.stream import PairedImages
-from tokbench.tokenizer import Reconstructor, Tokenizer
+from tokbench.evaluation.reconstruct import Settings, reconstruct
+from tokbench.evaluation.steps import plain_step
+from tokbench.metrics.batch import Memo
+from tokbench.tokenizers.base import Reconstructor, Tokenizer
+from tokbench.tokenizers.registry import load_adapter
+from tokbench.weights.hashing import hash_module
 
 
 class Encode(nn.Module):

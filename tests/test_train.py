@@ -20,17 +20,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tokbench.cli import main
-from tokbench.dataset import Dataset
+from tokbench.data.dataset import Dataset
+from tokbench.data.sources.open import open_sources
 from tokbench.errors import AdapterError, MissingWeights
 from tokbench.nn.gan import Adversary
 from tokbench.nn.trainable import Autoencoder, Examples, Material, Trainable
-from tokbench.parts import LARGEST, weight_parts
-from tokbench.protocol import TOKBENCH
-from tokbench.sources import open_sources
-from tokbench.train import Recipe, batches, train
-from tokbench.training import PROFILES, foundations, keep, material_of, recipe_of, restore, trainees
-from tokbench.variant import Variant
-from tokbench.weights import cache_dir
+from tokbench.paths import cache_dir
+from tokbench.protocol.protocol import TOKBENCH
+from tokbench.tokenizers.config import Variant
+from tokbench.training.loop import Recipe, batches, train
+from tokbench.training.zoo import PROFILES, foundations, keep, material_of, recipe_of, restore, trainees
+from tokbench.weights.shards import LARGEST, weight_parts
 
 PIXELS = torch.randint(0, 256, (40, 3, 8, 8), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
 MATERIAL = Material(PIXELS, torch.arange(40))
@@ -104,7 +104,7 @@ def test_two_models_see_the_same_images_in_the_same_order() -> None:
 
 
 def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokbench.train.KEPT", 0.0)
+    monkeypatch.setattr("tokbench.training.loop.KEPT", 0.0)
     whole, broken, resumed = made(), made(), made()
     train(whole, MATERIAL, RECIPE)
     broken.stop_at = 13

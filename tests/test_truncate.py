@@ -14,20 +14,21 @@ from factories import run_eval
 from PIL import Image
 from torch import Tensor
 
-from tokbench import leaderboard
-from tokbench.dataset import open_dataset
+from tokbench.analysis.regression import check
+from tokbench.data.dataset import open_dataset
 from tokbench.errors import AdapterError, UsageError
+from tokbench.evaluation.tasks import RECONSTRUCT, Perturb, Task, Truncate, task_of
 from tokbench.nn.autoencoders import QueryAutoencoder
-from tokbench.nn.learned import LearnedTokenizer
 from tokbench.nn.quantizers.vq import VectorQuantizer
+from tokbench.nn.tokenizer import LearnedTokenizer
 from tokbench.nn.vit import Shape
-from tokbench.plugins import Loaded, load_adapter
-from tokbench.protocol import TOKBENCH
-from tokbench.regression import check
-from tokbench.result import Result, load
-from tokbench.tasks import RECONSTRUCT, Perturb, Task, Truncate, task_of
-from tokbench.tokenizer import Tokenizer, TokenizerSpec
-from tokbench.tokens import Tokens
+from tokbench.protocol.protocol import TOKBENCH
+from tokbench.results import leaderboard
+from tokbench.results.result import Result, load
+from tokbench.tokenizers.base import Tokenizer
+from tokbench.tokenizers.registry import Loaded, load_adapter
+from tokbench.tokenizers.spec import TokenizerSpec
+from tokbench.tokenizers.tokens import Tokens
 
 SIDE, COUNT = 64, 16
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokbench.words import character_error_rate, errors, exact, similarity
+from tokbench.metrics.text_scores import character_error_rate, errors, exact, similarity
 
 FEW = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 WORDS = st.one_of(st.text(alphabet="abAB é", max_size=8), st.text(max_size=12))

@@ -9,22 +9,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from tokbench.batch import Memo
-from tokbench.generation import DrawSamples
+from tokbench.data.stream import PairedImages
+from tokbench.evaluation.generate import DrawSamples
+from tokbench.evaluation.reconstruct import Settings, reconstruct
+from tokbench.evaluation.sample_plan import Slots
+from tokbench.evaluation.steps import First, plain_step
+from tokbench.evaluation.tasks import Truncate
+from tokbench.metrics.batch import Memo
 from tokbench.nn.trainable import Material
-from tokbench.parts import LARGEST, weight_parts
-from tokbench.plugins import load_adapter, network_files, read_variant
-from tokbench.protocol import load_protocol
-from tokbench.reconstruction import Settings, reconstruct
-from tokbench.slots import Slots
-from tokbench.speed import parameters
-from tokbench.steps import First, plain_step
-from tokbench.stream import PairedImages
-from tokbench.tasks import Truncate
-from tokbench.tokenizer import Generator
-from tokbench.train import Trained
-from tokbench.training import network, train_adapter, trainees
-from tokbench.variant import Variant
+from tokbench.protocol.protocol import load_protocol
+from tokbench.timing import parameters
+from tokbench.tokenizers.base import Generator
+from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.registry import load_adapter, network_files, read_variant
+from tokbench.training.loop import Trained
+from tokbench.training.zoo import network, train_adapter, trainees
+from tokbench.weights.shards import LARGEST, weight_parts
 
 CHECKOUT = Path(__file__).parent.parent
 NAMES = [name for name, toml in trainees(CHECKOUT).items() if read_variant(toml)["model"].get("keep", 0.5) == 0.5]

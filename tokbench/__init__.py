@@ -17,29 +17,29 @@ if TYPE_CHECKING:
     from tokbench.api.data import open_dataset as open_dataset
     from tokbench.api.evaluate import evaluate as evaluate
     from tokbench.api.models import load_adapter as load_adapter
-    from tokbench.metrics.metric import Metric as Metric
-    from tokbench.protocol import Protocol as Protocol
-    from tokbench.result import MetricValue as MetricValue
-    from tokbench.result import Result as Result
-    from tokbench.tokenizer import Generator as Generator
-    from tokbench.tokenizer import Reconstructor as Reconstructor
-    from tokbench.tokenizer import Tokenizer as Tokenizer
-    from tokbench.tokenizer import TokenizerSpec as TokenizerSpec
-    from tokbench.tokens import Tokens as Tokens
+    from tokbench.metrics.base import Metric as Metric
+    from tokbench.protocol.protocol import Protocol as Protocol
+    from tokbench.results.result import MetricValue as MetricValue
+    from tokbench.results.result import Result as Result
+    from tokbench.tokenizers.base import Generator as Generator
+    from tokbench.tokenizers.base import Reconstructor as Reconstructor
+    from tokbench.tokenizers.base import Tokenizer as Tokenizer
+    from tokbench.tokenizers.spec import TokenizerSpec as TokenizerSpec
+    from tokbench.tokenizers.tokens import Tokens as Tokens
 
-__version__ = "0.1.0"
+from tokbench._version import __version__ as __version__
 
 _MODULES = {
     "Comparison": "tokbench.api.comparison",
-    "Generator": "tokbench.tokenizer",
-    "Metric": "tokbench.metrics.metric",
-    "MetricValue": "tokbench.result",
-    "Protocol": "tokbench.protocol",
-    "Reconstructor": "tokbench.tokenizer",
-    "Result": "tokbench.result",
-    "Tokenizer": "tokbench.tokenizer",
-    "TokenizerSpec": "tokbench.tokenizer",
-    "Tokens": "tokbench.tokens",
+    "Generator": "tokbench.tokenizers.base",
+    "Metric": "tokbench.metrics.base",
+    "MetricValue": "tokbench.results.result",
+    "Protocol": "tokbench.protocol.protocol",
+    "Reconstructor": "tokbench.tokenizers.base",
+    "Result": "tokbench.results.result",
+    "Tokenizer": "tokbench.tokenizers.base",
+    "TokenizerSpec": "tokbench.tokenizers.spec",
+    "Tokens": "tokbench.tokenizers.tokens",
     "compare": "tokbench.api.comparison",
     "evaluate": "tokbench.api.evaluate",
     "load_adapter": "tokbench.api.models",

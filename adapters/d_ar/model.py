@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from tokbench.errors import AdapterError
 from tokbench.nn.flow import FlowDecoder, noised, seeded_noise
-from tokbench.nn.learned import Bottlenecked
 from tokbench.nn.masks import causal, causal_queries
 from tokbench.nn.quantizers.vq import VectorQuantizer
+from tokbench.nn.tokenizer import Bottlenecked
 from tokbench.nn.trainable import Examples
 from tokbench.nn.vit import QueryEncoder, Shape, Transformer, learned
 

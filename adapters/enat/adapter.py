@@ -5,8 +5,8 @@ from __future__ import annotations
 from tokbench.errors import AdapterError
 from tokbench.nn.priors.maskgit import check_steps
 from tokbench.nn.priors.prior import PriorGenerator
-from tokbench.training import base_tokenizer, part, restore
-from tokbench.variant import Variant
+from tokbench.tokenizers.config import Variant
+from tokbench.training.zoo import base_tokenizer, part, restore
 
 from .model import ENAT
 

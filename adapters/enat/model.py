@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokbench.nn.priors.draw import check_options, doubled, guided, scale_at
-from tokbench.nn.priors.indexed import IndexPrior, vectors
+from tokbench.nn.priors.discrete import IndexPrior, vectors
 from tokbench.nn.priors.maskgit import check_steps, fill, masked_at
 from tokbench.nn.priors.prior import examples_of
+from tokbench.nn.priors.sampling import check_options, doubled, guided, scale_at
 from tokbench.nn.trainable import Examples
 from tokbench.nn.vit import ADDED, initialise, mlp
-from tokbench.tokenizer import Tokenizer
+from tokbench.tokenizers.base import Tokenizer
 
 Layout = Literal["uniform", "split", "reuse"]
 

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from tokbench.nn.autoencoders import ConvAutoencoder
-from tokbench.nn.drop import nested_keep, prefix
 from tokbench.nn.flow import FlowDecoder, logit_normal, noised
-from tokbench.nn.learned import Bottlenecked, LearnedTokenizer
 from tokbench.nn.masks import causal_queries
+from tokbench.nn.nested_dropout import nested_keep, prefix
 from tokbench.nn.quantizers.fsq import FSQ
+from tokbench.nn.tokenizer import Bottlenecked, LearnedTokenizer
 from tokbench.nn.trainable import Examples
 from tokbench.nn.vit import Places, QueryEncoder, Shape
-from tokbench.training import base, restore
-from tokbench.variant import Variant
+from tokbench.tokenizers.config import Variant
+from tokbench.training.zoo import base, restore
 
 UNGUIDED = 0.1
 """Share of the images whose tokens are all dropped in training, for guidance."""

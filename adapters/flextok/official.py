@@ -17,13 +17,14 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from tokbench.authors import fill, imported, tensors
-from tokbench.builtin.diffusers import locate
 from tokbench.errors import AdapterError, MissingWeights
-from tokbench.tokenizer import Tokenizer, TokenizerSpec
-from tokbench.tokens import Tokens
-from tokbench.variant import Variant
-from tokbench.weights import Found
+from tokbench.tokenizers.base import Tokenizer
+from tokbench.tokenizers.builtin.diffusers import locate
+from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.spec import TokenizerSpec
+from tokbench.tokenizers.third_party import fill, imported, tensors
+from tokbench.tokenizers.tokens import Tokens
+from tokbench.weights.registry import Found
 
 SIZE = 256
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tokbench.nn.priors.flow import Flow
 from tokbench.nn.priors.prior import PriorGenerator
-from tokbench.training import base_tokenizer, restore
-from tokbench.variant import Variant
+from tokbench.tokenizers.config import Variant
+from tokbench.training.zoo import base_tokenizer, restore
 
 
 def model(variant: Variant) -> Flow:

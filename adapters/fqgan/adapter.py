@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from tokbench.nn.conv import ConvDecoder, ConvEncoder, to_grid
-from tokbench.nn.learned import Bottlenecked, LearnedTokenizer
 from tokbench.nn.losses import cosine
 from tokbench.nn.quantizers.product import ProductVQ, disentangle
+from tokbench.nn.tokenizer import Bottlenecked, LearnedTokenizer
 from tokbench.nn.trainable import Examples
 from tokbench.nn.vit import Block, Transformer, initialise, placed
-from tokbench.training import network, restore
-from tokbench.variant import Variant
+from tokbench.tokenizers.config import Variant
+from tokbench.training.zoo import network, restore
 
 SIDE, TRUNK, WIDTH = 8, 128, 64
 

@@ -15,10 +15,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tokbench.authors import fill, imported, silent, tensors
-from tokbench.tokenizer import Tokenizer, TokenizerSpec
-from tokbench.tokens import Tokens
-from tokbench.variant import Variant
+from tokbench.tokenizers.base import Tokenizer
+from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.spec import TokenizerSpec
+from tokbench.tokenizers.third_party import fill, imported, silent, tensors
+from tokbench.tokenizers.tokens import Tokens
 
 SIZE, DIM = 256, 8
 BOOKS = {"dual": ("semantic", "visual"), "triple": ("visual", "middle", "high")}

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokbench.nn.conv import ConvDecoder, ConvEncoder
-from tokbench.nn.learned import Bottlenecked, LearnedTokenizer
 from tokbench.nn.losses import cosine
 from tokbench.nn.quantizers.vq import VectorQuantizer
+from tokbench.nn.tokenizer import Bottlenecked, LearnedTokenizer
 from tokbench.nn.trainable import Examples
 from tokbench.nn.vit import Shape, Transformer, learned, placed
-from tokbench.training import network, restore
-from tokbench.variant import Variant
+from tokbench.tokenizers.config import Variant
+from tokbench.training.zoo import network, restore
 
 WIDTHS = (32, 64, 96)
 

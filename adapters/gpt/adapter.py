@@ -7,9 +7,9 @@ import torch
 from tokbench.errors import AdapterError
 from tokbench.nn.priors.gpt import GPT
 from tokbench.nn.priors.prior import PriorGenerator
-from tokbench.tokenizer import Tokenizer
-from tokbench.training import base_tokenizer, part, restore
-from tokbench.variant import Variant
+from tokbench.tokenizers.base import Tokenizer
+from tokbench.tokenizers.config import Variant
+from tokbench.training.zoo import base_tokenizer, part, restore
 
 
 def model(variant: Variant) -> GPT:

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokbench.nn.learned import Bottlenecked, LearnedTokenizer
 from tokbench.nn.masks import scale_causal
 from tokbench.nn.quantizers.kl import KL
+from tokbench.nn.tokenizer import Bottlenecked, LearnedTokenizer
 from tokbench.nn.vit import GridEncoder, Pixels, Shape, Transformer, learned, placed
-from tokbench.training import restore
-from tokbench.variant import Variant
+from tokbench.tokenizers.config import Variant
+from tokbench.training.zoo import restore
 
 
 class HieraTok(Bottlenecked):

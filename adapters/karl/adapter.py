@@ -9,15 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokbench.nn.autoencoders import ConvAutoencoder
-from tokbench.nn.drop import prefix
-from tokbench.nn.learned import Bottlenecked, LearnedTokenizer
+from tokbench.nn.nested_dropout import prefix
 from tokbench.nn.quantizers.quantizer import Quantizer
 from tokbench.nn.quantizers.vq import VectorQuantizer
+from tokbench.nn.tokenizer import Bottlenecked, LearnedTokenizer
 from tokbench.nn.trainable import Examples
 from tokbench.nn.vit import MaskDecoder, Patches, QueryEncoder, Shape, initialise, learned
-from tokbench.tokens import Tokens
-from tokbench.training import base, restore
-from tokbench.variant import Variant
+from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.tokens import Tokens
+from tokbench.training.zoo import base, restore
 
 EDGES = torch.linspace(0.005, 0.38, 20)
 """Of the bins of the condition: the mean absolute error, of pixels in [0, 1], that a reconstruction may have."""

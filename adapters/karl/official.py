@@ -19,10 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokbench.authors import fill, imported, silent, tensors
-from tokbench.tokenizer import Tokenizer, TokenizerSpec
-from tokbench.tokens import Stream, Tokens
-from tokbench.variant import Variant
+from tokbench.tokenizers.base import Tokenizer
+from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.spec import TokenizerSpec
+from tokbench.tokenizers.third_party import fill, imported, silent, tensors
+from tokbench.tokenizers.tokens import Stream, Tokens
 
 PACKAGE, SIDE, HALTED = "kolmogorov_tokenizers", 16, 0.75
 BITS = 12

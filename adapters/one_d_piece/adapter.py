@@ -5,13 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from tokbench.nn.autoencoders import QueryAutoencoder
-from tokbench.nn.drop import tail_drop
-from tokbench.nn.learned import LearnedTokenizer
+from tokbench.nn.nested_dropout import tail_drop
 from tokbench.nn.quantizers.vq import VectorQuantizer
+from tokbench.nn.tokenizer import LearnedTokenizer
 from tokbench.nn.trainable import Examples
 from tokbench.nn.vit import Shape
-from tokbench.training import restore
-from tokbench.variant import Variant
+from tokbench.tokenizers.config import Variant
+from tokbench.training.zoo import restore
 
 
 class OneDPiece(QueryAutoencoder):

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokbench.nn.trainable import Fitted
-from tokbench.tokenizer import Tokenizer, TokenizerSpec
-from tokbench.tokens import Tokens
-from tokbench.training import restore
-from tokbench.variant import Variant
+from tokbench.tokenizers.base import Tokenizer
+from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.spec import TokenizerSpec
+from tokbench.tokenizers.tokens import Tokens
+from tokbench.training.zoo import restore
 
 PATCH = 8
 

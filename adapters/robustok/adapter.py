@@ -5,14 +5,14 @@ from __future__ import annotations
 from torch import Tensor
 
 from tokbench.nn.autoencoders import GridAutoencoder
-from tokbench.nn.learned import LearnedTokenizer
+from tokbench.nn.perturb import replaced
 from tokbench.nn.quantizers.quantizer import straight_through
 from tokbench.nn.quantizers.vq import VectorQuantizer
+from tokbench.nn.tokenizer import LearnedTokenizer
 from tokbench.nn.trainable import Examples
 from tokbench.nn.vit import Shape
-from tokbench.perturbation import replaced
-from tokbench.training import restore
-from tokbench.variant import Variant
+from tokbench.tokenizers.config import Variant
+from tokbench.training.zoo import restore
 
 STRENGTH = 0.025
 """Nearest codes among which a replacement is drawn, as a share of the codebook: the authors train with 100 of 4096."""

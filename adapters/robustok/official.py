@@ -18,10 +18,11 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokbench.authors import fill, imported, tensors
-from tokbench.tokenizer import Tokenizer, TokenizerSpec
-from tokbench.tokens import Tokens
-from tokbench.variant import Variant
+from tokbench.tokenizers.base import Tokenizer
+from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.spec import TokenizerSpec
+from tokbench.tokenizers.third_party import fill, imported, tensors
+from tokbench.tokenizers.tokens import Tokens
 
 SIDE = 16
 UNUSED = ("semantic_model.", "semantic_loss.", "sem_linear.")

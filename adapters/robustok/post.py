@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from tokbench.errors import AdapterError
-from tokbench.nn.learned import LearnedTokenizer
 from tokbench.nn.priors.gpt import GPT
 from tokbench.nn.priors.prior import PriorGenerator, examples_of
 from tokbench.nn.quantizers.vq import VectorQuantizer
+from tokbench.nn.tokenizer import LearnedTokenizer
 from tokbench.nn.trainable import Examples, Material
 from tokbench.nn.vit import Shape
-from tokbench.training import base, part, restore
-from tokbench.variant import Variant
+from tokbench.tokenizers.config import Variant
+from tokbench.training.zoo import base, part, restore
 
 from . import RobusTok
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tokbench.errors import DataError
 from tokbench.nn.trainable import Examples, Trainable
 from tokbench.nn.vit import Patches, Shape, Transformer
-from tokbench.variant import Variant
+from tokbench.tokenizers.config import Variant
 
 
 class Teacher(Trainable):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from tokbench.errors import AdapterError
 from tokbench.nn.autoencoders import GridAutoencoder, QueryAutoencoder
-from tokbench.nn.learned import Bottlenecked, LearnedTokenizer
 from tokbench.nn.quantizers.vq import VectorQuantizer
+from tokbench.nn.tokenizer import Bottlenecked, LearnedTokenizer
 from tokbench.nn.vit import Shape
-from tokbench.training import restore
-from tokbench.variant import Variant
+from tokbench.tokenizers.config import Variant
+from tokbench.training.zoo import restore
 
 
 def model(variant: Variant) -> Bottlenecked:

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from tokbench.errors import AdapterError
 from tokbench.nn.masks import causal
-from tokbench.nn.priors.draw import Schedule, check_options, choose, doubled, guided, scale_at, uniforms
-from tokbench.nn.priors.indexed import IndexPrior
+from tokbench.nn.priors.discrete import IndexPrior
 from tokbench.nn.priors.prior import examples_of
+from tokbench.nn.priors.sampling import Schedule, check_options, choose, doubled, guided, scale_at, uniforms
 from tokbench.nn.trainable import Examples
 from tokbench.nn.vit import Past, Transformer, mlp
-from tokbench.tokenizer import Tokenizer
+from tokbench.tokenizers.base import Tokenizer
 
 
 def shuffled(grid: Tensor, window: int) -> Tensor:

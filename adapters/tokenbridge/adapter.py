@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from tokbench.nn.autoencoders import ConvAutoencoder
-from tokbench.nn.learned import Bottlenecked, LearnedTokenizer
 from tokbench.nn.quantizers.gaussian_bins import GaussianBins
+from tokbench.nn.tokenizer import Bottlenecked, LearnedTokenizer
 from tokbench.nn.trainable import Fitted
-from tokbench.training import base, restore
-from tokbench.variant import Variant
+from tokbench.tokenizers.config import Variant
+from tokbench.training.zoo import base, restore
 
 
 class TokenBridge(Bottlenecked, Fitted):

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from tokbench.authors import fill, imported, silent, tensors
 from tokbench.nn.quantizers.gaussian_bins import GaussianBins
-from tokbench.tokenizer import Tokenizer, TokenizerSpec
-from tokbench.tokens import Tokens
-from tokbench.variant import Variant
+from tokbench.tokenizers.base import Tokenizer
+from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.spec import TokenizerSpec
+from tokbench.tokenizers.third_party import fill, imported, silent, tensors
+from tokbench.tokenizers.tokens import Tokens
 
 CHANNELS, FACTOR, SCALE = 16, 16, 0.2325
 UNUSED = ("loss.",)

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
-from tokbench.tokenizer import Tokenizer, TokenizerSpec
-from tokbench.tokens import Tokens
-from tokbench.variant import Variant
+from tokbench.tokenizers.base import Tokenizer
+from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.spec import TokenizerSpec
+from tokbench.tokenizers.tokens import Tokens
 
 
 class Toy(Tokenizer):

@@ -11,8 +11,8 @@ from tokbench.nn.classifier import Classifier
 from tokbench.nn.trainable import Trainable
 from tokbench.pruning.distil import Slimmed
 from tokbench.pruning.search import RateSearch
-from tokbench.training import network
-from tokbench.variant import Variant
+from tokbench.tokenizers.config import Variant
+from tokbench.training.zoo import network
 
 
 def model(variant: Variant) -> Trainable:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from tokbench.nn.autoencoders import GridAutoencoder
-from tokbench.nn.learned import LearnedTokenizer
 from tokbench.nn.quantizers.kl import KL
+from tokbench.nn.tokenizer import LearnedTokenizer
 from tokbench.nn.vit import Shape
-from tokbench.training import restore
-from tokbench.variant import Variant
+from tokbench.tokenizers.config import Variant
+from tokbench.training.zoo import restore
 
 
 def model(variant: Variant) -> GridAutoencoder:

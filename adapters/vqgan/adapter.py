@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tokbench.nn.autoencoders import ConvAutoencoder
 from tokbench.nn.conv import WIDTHS
-from tokbench.nn.learned import LearnedTokenizer
 from tokbench.nn.quantizers.vq import VectorQuantizer
-from tokbench.training import restore
-from tokbench.variant import Variant
+from tokbench.nn.tokenizer import LearnedTokenizer
+from tokbench.tokenizers.config import Variant
+from tokbench.training.zoo import restore
 
 
 def model(variant: Variant) -> ConvAutoencoder:

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokbench.authors import fill, imported, seeded, tensors
-from tokbench.tokenizer import Tokenizer, TokenizerSpec
-from tokbench.tokens import Tokens
-from tokbench.variant import Variant
+from tokbench.tokenizers.base import Tokenizer
+from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.spec import TokenizerSpec
+from tokbench.tokenizers.third_party import fill, imported, seeded, tensors
+from tokbench.tokenizers.tokens import Tokens
 
 BITS = 8
 """Of one group: a codebook of 256 corners."""

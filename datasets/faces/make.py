@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tokbench.annotated import annotation_lines, read_annotations
-from tokbench.annotations import Annotations, Face, ratio_of_face
+from tokbench.data.annotations import Annotations, Face, ratio_of_face
+from tokbench.data.sources.annotated import annotation_lines, read_annotations
 
 HERE = Path(__file__).resolve().parent
 COLUMNS = ("name", "source", "box", "sha256", "licence", "credit")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
-from tokbench.annotations import Annotations, Word, ratio_of_word
+from tokbench.data.annotations import Annotations, Word, ratio_of_word
 
 SIDE = 512
 FINE = 4

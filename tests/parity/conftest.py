@@ -25,17 +25,19 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from tokbench import metrics
-from tokbench.batch import Batch
 from tokbench.errors import MissingWeights
-from tokbench.pixels import from_bytes
-from tokbench.protocol import Protocol
-from tokbench.readers import Networks
-from tokbench.readers.inception import BLOCKS, Inception
-from tokbench.readers.network import Network
-from tokbench.readers.perceptual import LPIPSNetwork
-from tokbench.state import read_state
-from tokbench.weights import INCEPTION, NETWORKS, Found, find, sha256_of
+from tokbench.extractors.inception import BLOCKS, Inception
+from tokbench.extractors.lpips import LPIPSNetwork
+from tokbench.extractors.network import Network
+from tokbench.extractors.pool import Networks
+from tokbench.io.hashing import sha256_of
+from tokbench.metric_names import INCEPTION
+from tokbench.metrics import registry
+from tokbench.metrics.batch import Batch
+from tokbench.protocol.protocol import Protocol
+from tokbench.protocol.rounding import from_bytes
+from tokbench.weights.registry import NETWORKS, Found, find
+from tokbench.weights.state_dict import read_state
 
 COUNT, SIZE, BATCH = 20, 192, 8
 
@@ -380,7 +382,7 @@ def ours() -> Callable[..., dict[tuple[str, str], float]]:
         for network in networks:
             shelf._made[network.name] = network.seeing("tf1") if isinstance(network, Inception) else network
         made = {
-            (protocol.name, name): metrics.build(name, shelf, None, protocol, **given)  # type: ignore[arg-type]
+            (protocol.name, name): registry.build(name, shelf, None, protocol, **given)  # type: ignore[arg-type]
             for protocol, name in asked
         }
         for index, reference, image in zip(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tokbench.pixels import from_bytes
-from tokbench.readers.inception import _clean
+from tokbench.extractors.inception import _clean
+from tokbench.protocol.rounding import from_bytes
 
 
 @pytest.mark.parametrize(("width", "height"), [(256, 256), (451, 300), (299, 299), (700, 513)])

@@ -13,8 +13,8 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import to_tensor
 
-from tokbench.prepare import prepare
-from tokbench.protocol import TOKBENCH, load_protocol
+from tokbench.data.preprocess import prepare
+from tokbench.protocol.protocol import TOKBENCH, load_protocol
 
 # (width, height): no side divides another, both orientations. 128 shrinks all, ADM's box halves the larger ones; 320
 # enlarges the first.

@@ -8,7 +8,7 @@ import lpips
 import pytest
 import torch
 
-from tokbench.protocol import load_protocol
+from tokbench.protocol.protocol import load_protocol
 
 NAMES = {"alex": "AlexNet", "vgg": "VGG-16"}
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tokbench.protocol import load_protocol
+from tokbench.protocol.protocol import load_protocol
 
 LAYERS = {64: 0, 192: 1, 768: 2, 2048: 3}
 pytestmark = [  # of scipy's square root, which is not used here

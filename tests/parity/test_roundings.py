@@ -1,4 +1,4 @@
-"""Roundings: each repository's formula (conftest writes them out) against `tokbench.pixels.rounded`."""
+"""Roundings: each repository's formula (conftest writes them out) against `tokbench.protocol.rounding.rounded`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tokbench.pixels import from_bytes, rounded, to_bytes
-from tokbench.protocol import load_protocol
+from tokbench.protocol.protocol import load_protocol
+from tokbench.protocol.rounding import from_bytes, rounded, to_bytes
 
 EIGHT_BITS = from_bytes(torch.arange(256, dtype=torch.uint8))
 REPOSITORIES = ("titok", "llamagen", "adm", "vtbench", "rae", "seed-voken", "cosmos")

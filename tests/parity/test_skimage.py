@@ -8,7 +8,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from tokbench.protocol import load_protocol
+from tokbench.protocol.protocol import load_protocol
 
 LIBRARY = "scikit-image"
 PAPER = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}

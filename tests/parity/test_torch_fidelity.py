@@ -14,8 +14,8 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from tokbench.protocol import load_protocol
-from tokbench.statistics import load_statistics
+from tokbench.metrics.fid_statistics import load_statistics
+from tokbench.protocol.protocol import load_protocol
 
 LAYERS = ("64", "192", "768", "2048", "logits_unbiased")
 LIBRARY = "torch-fidelity"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokbench.protocol import load_protocol
+from tokbench.protocol.protocol import load_protocol
 
 LIBRARY = "torchmetrics"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tokbench.pruning.facts import Reduced
+from tokbench.pruning.result import Reduced
 from tokbench.report.site import build
 
 ROOT = Path(__file__).resolve().parents[2]

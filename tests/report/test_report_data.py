@@ -18,21 +18,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tokbench.cells import of_one
+from tokbench.analysis.compare import difference
 from tokbench.cli.evaluate import eval_
-from tokbench.compare import difference
-from tokbench.dataset_folder import describe
+from tokbench.data.dataset_folder import describe
 from tokbench.errors import UsageError
-from tokbench.leaderboard import read_all
-from tokbench.metrics import metric_of
-from tokbench.plugins import adapter_files, dataset_folders
+from tokbench.metric_names import of_one
+from tokbench.paths import dataset_folders
 from tokbench.report import serve
 from tokbench.report.charts import _middle, charts, front
 from tokbench.report.pictures import pictures
-from tokbench.report.readme import rates
 from tokbench.report.site import build, published
+from tokbench.report.static_figures import rates
 from tokbench.report.tables import command, tables
-from tokbench.result import Result
+from tokbench.results.leaderboard import read_all
+from tokbench.results.metric_specs import metric_of
+from tokbench.results.result import Result
+from tokbench.tokenizers.registry import adapter_files
 
 ROOT = Path(__file__).resolve().parents[2]
 

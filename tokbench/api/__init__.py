@@ -1,1 +1,1 @@
-"""The Python API: what `import tokbench` offers. Its names are listed in `tokbench/__init__.py`."""
+"""The Python API: what `import tokbench` offers. Its names are listed in `tokbench.py`."""

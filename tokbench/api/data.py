@@ -1,4 +1,4 @@
-"""What `tokbench.evaluate` takes as data, and `tokbench.open_dataset`."""
+"""What `tokbench.evaluation.evaluate` takes as data, and `tokbench.open_dataset`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
 
-from tokbench import dataset
-from tokbench.dataset import Dataset
+from tokbench.data import dataset
+from tokbench.data.dataset import Dataset
+from tokbench.data.preprocess import check_library
+from tokbench.data.sources.base import Source
 from tokbench.errors import DataError, UsageError
-from tokbench.pixels import to_bytes
-from tokbench.plugins import slug
-from tokbench.prepare import check_library
-from tokbench.protocol import Protocol, load_protocol
-from tokbench.source import Source
+from tokbench.paths import slug
+from tokbench.protocol.protocol import Protocol, load_protocol
+from tokbench.protocol.rounding import to_bytes
 
 _LOG = logging.getLogger("tokbench")
 
@@ -70,7 +70,7 @@ def open_dataset(
     follow_links: bool = False,
     root: str | Path | None = None,
 ) -> Dataset:
-    """Images in a fixed order, prepared as a protocol says, for `tokbench.evaluate`.
+    """Images in a fixed order, prepared as a protocol says, for `tokbench.evaluation.evaluate`.
 
     data: a dataset's name, the path of a folder, zip, tar, .npz or Parquet file, or a pattern of paths, as after
     `--data` on the command line; or images in memory: a torch Dataset, a DataLoader, a tensor (N, 3, H, W), or an

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tokbench.errors import AdapterError
-from tokbench.tokens import Tokens
+from tokbench.tokenizers.tokens import Tokens
 
 REMEDY = (
     "write a subclass of tokbench.Tokenizer, whose `encode` returns tokbench.Tokens, and give an instance of it "

@@ -1,4 +1,4 @@
-"""`tokbench.evaluate`: models and images in, results out."""
+"""`tokbench.evaluation.evaluate`: models and images in, results out."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from typing import Any, TypedDict, Unpack, get_args, overload
 
 from torch import Tensor
 
-from tokbench import cells, metrics
+from tokbench import metric_names
 from tokbench.api.data import open_dataset
 from tokbench.api.device import choose_device
 from tokbench.api.models import as_adapters, named, own_device
 from tokbench.api.state import preserved
 from tokbench.api.wrappers import Settings
-from tokbench.config import Context, EvalConfig, Progress
-from tokbench.dataset import Dataset
+from tokbench.data.dataset import Dataset
 from tokbench.errors import AdapterError, UsageError
-from tokbench.evaluate import evaluate as run
-from tokbench.plugins import Loaded
-from tokbench.protocol import Protocol, load_protocol
-from tokbench.readers.backend import Precision
-from tokbench.result import Result
-from tokbench.source import describe_left_out
-from tokbench.tasks import Task, task_of
-from tokbench.weights import cache_dir
+from tokbench.evaluation.config import Context, EvalConfig, Progress
+from tokbench.evaluation.evaluate import evaluate as run
+from tokbench.evaluation.tasks import Task, task_of
+from tokbench.extractors.backend import Precision
+from tokbench.io.left_out import describe_left_out
+from tokbench.metrics import registry as metrics
+from tokbench.paths import cache_dir
+from tokbench.protocol.protocol import Protocol, load_protocol
+from tokbench.results.result import Result
+from tokbench.tokenizers.registry import Loaded
 
 _LOG = logging.getLogger("tokbench")
 
@@ -121,7 +122,7 @@ def evaluate(
 
     >>> import torch, tokbench
     >>> images = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    >>> result = tokbench.evaluate(
+    >>> result = tokbench.evaluation.evaluate(
     ...     lambda x: x * 0.9, images, metrics=["psnr", "ssim"], name="dim", value_range=(0, 1), progress=False
     ... )
     >>> round(result["psnr"].value, 1), result["psnr"].n
@@ -181,8 +182,8 @@ def _metrics_of(task: str, names: str | Iterable[str] | None, rules: Protocol) -
         raise UsageError("samples of generators are evaluated with the command 'tokbench eval --task generate'")
     given = names if names is None or isinstance(names, str) else ",".join(names)
     if task.startswith("perturb"):
-        every = metrics.choose(",".join(cells.DEFAULT) if given is None else given, rules)
-        return doing, cells.measurable(every, strict=given not in (None, "all"))
+        every = metrics.choose(",".join(metric_names.DEFAULT) if given is None else given, rules)
+        return doing, metric_names.measurable(every, strict=given not in (None, "all"))
     return doing, metrics.choose_for(False, given, rules)
 
 

@@ -1,4 +1,4 @@
-"""What `tokbench.evaluate` takes as a model, and `tokbench.load_adapter`."""
+"""What `tokbench.evaluation.evaluate` takes as a model, and `tokbench.load_adapter`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from tokbench.api.state import AsBefore, modules_in
 from tokbench.api.wrappers import ModelImages, ModelTokenizer, Settings, own, wrap
-from tokbench.code_identity import identify
 from tokbench.errors import UsageError
-from tokbench.plugins import Loaded, slug
-from tokbench.plugins import load_adapter as load
-from tokbench.tokenizer import Reconstructor
+from tokbench.paths import slug
+from tokbench.tokenizers.base import Reconstructor
+from tokbench.tokenizers.code_identity import identify
+from tokbench.tokenizers.registry import Loaded
+from tokbench.tokenizers.registry import load_adapter as load
 
 
 def load_adapter(
@@ -146,7 +147,7 @@ def _of_diffusers(model: object) -> Reconstructor | None:
     """The adapter of one of diffusers' autoencoders; None for anything else."""
     if not type(model).__module__.startswith("diffusers.") or not isinstance(model, nn.Module):
         return None
-    from tokbench.builtin.diffusers import STAGES, adapter_of
+    from tokbench.tokenizers.builtin.diffusers import STAGES, adapter_of
 
     if type(model).__name__ not in STAGES:
         return None

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from tokbench.api.encodings import described, read_encoded, read_images
 from tokbench.api.state import AsBefore, modules_in
-from tokbench.cells import Anchor
 from tokbench.errors import AdapterError, TokbenchError
-from tokbench.fit import fit
-from tokbench.perturber import Perturber
-from tokbench.tokenizer import ImageSource, Reconstructor, Tokenizer, TokenizerSpec
-from tokbench.tokens import Tokens
+from tokbench.metric_names import Anchor
+from tokbench.tokenizers.base import ImageSource, Reconstructor, Tokenizer
+from tokbench.tokenizers.perturb import Perturber
+from tokbench.tokenizers.spec import TokenizerSpec
+from tokbench.tokenizers.tiling import fit
+from tokbench.tokenizers.tokens import Tokens
 
 _LOG = logging.getLogger("tokbench")
 
@@ -30,8 +31,8 @@ the encoder's output, which costs some bits."""
 
 @dataclass(frozen=True)
 class Settings:
-    """What a model does not say of itself (the arguments of `tokbench.evaluate` of the same names), and the seed of the
-    noise that it draws."""
+    """What a model does not say of itself (the arguments of `tokbench.evaluation.evaluate` of the same names), and the
+    seed of the noise that it draws."""
 
     value_range: tuple[float, float] = (-1.0, 1.0)
     multiple: int | None = None

@@ -7,13 +7,14 @@ import sys
 
 import click
 
-import tokbench
+from tokbench._version import __version__
 from tokbench.cli.audit import audit
 from tokbench.cli.cache import cache
+from tokbench.cli.check import check
+from tokbench.cli.compare import compare
 from tokbench.cli.evaluate import eval_
-from tokbench.cli.judge import check, compare
-from tokbench.cli.look import leaderboard, list_, show, weights
-from tokbench.cli.official import import_tokbench
+from tokbench.cli.import_tokbench import import_tokbench
+from tokbench.cli.inspect import leaderboard, list_, show, weights
 from tokbench.cli.options import Group
 from tokbench.cli.prune import prune
 from tokbench.cli.report import report, view
@@ -22,7 +23,7 @@ from tokbench.cli.train import train
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(tokbench.__version__, prog_name="tokbench")
+@click.version_option(__version__, prog_name="tokbench")
 def main() -> None:
     """Benchmark and evaluation suite for visual tokenizers."""
     for stream in (sys.stdout, sys.stderr):

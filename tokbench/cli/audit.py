@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
+from tokbench.api.device import choose_device
 from tokbench.cli.options import (
     batch_size_option,
-    choose_device,
     data_option,
     device_option,
     download_option,
@@ -69,21 +69,23 @@ def audit(
     First the default protocol, then each choice varied by itself, then every named protocol. With --claim the protocols
     are ranked by how close they come. Give --reference for those that compare with a statistics file.
     """
-    from tokbench import claims, metrics
-    from tokbench.against import file
-    from tokbench.audit import PRESENT
-    from tokbench.audit import audit as run
-    from tokbench.dataset import open_dataset
-    from tokbench.plugins import load_adapter
-    from tokbench.protocol import TOKBENCH
-    from tokbench.readers import Networks
-    from tokbench.statistics import load_statistics
+    from tokbench.analysis import audit_report
+    from tokbench.analysis.audit import PRESENT
+    from tokbench.analysis.audit import audit as run
+    from tokbench.data.dataset import open_dataset
+    from tokbench.extractors.pool import Networks
+    from tokbench.metrics import registry
+    from tokbench.metrics.fid_statistics import load_statistics
+    from tokbench.protocol.protocol import TOKBENCH
+    from tokbench.results import metric_specs
+    from tokbench.results.reference_note import file
+    from tokbench.tokenizers.registry import load_adapter
 
-    asked = claims.read_claim(claim) if claim else None
-    names = list(PRESENT) if metric_names is None else metrics.choose_for(False, metric_names)
+    asked = audit_report.read_claim(claim) if claim else None
+    names = list(PRESENT) if metric_names is None else registry.choose_for(False, metric_names)
     if asked and asked[0] not in names:
-        names += metrics.choose_for(False, asked[0])
-    if others := [name for name in names if name not in metrics.METRICS or not metrics.METRICS[name].reads]:
+        names += registry.choose_for(False, asked[0])
+    if others := [name for name in names if name not in metric_specs.METRICS or not metric_specs.METRICS[name].reads]:
         raise UsageError(f"no protocol changes {', '.join(others)}")
     device = choose_device(device)
     statistics = load_statistics(reference).assumed(reference_is).allowing(reference_mismatch) if reference else None
@@ -111,9 +113,9 @@ def audit(
             told.add(reason)
             say(f"skipped {note}")
     count = len(dataset) - len(dataset.bad)
-    claim_made = claims.judge(rows, *asked, count) if asked else None
+    claim_made = audit_report.judge(rows, *asked, count) if asked else None
     if as_json:
-        click.echo(json.dumps(claims.facts(rows, claim_made), indent=1))
+        click.echo(json.dumps(audit_report.facts(rows, claim_made), indent=1))
     else:
         assert dataset.shape is not None
         height, width = dataset.shape
@@ -126,9 +128,9 @@ def audit(
             f"{loaded.name} on {dataset.name}: {count:,} images of {width}x{height} px, pixels {dataset.sha256[:8]}. "
             f"In brackets: the change from the default. ± is half of the 95 % interval over images.{compared}\n"
         )
-        click.echo(claims.audit_table(rows, names, count), nl=False)
+        click.echo(audit_report.audit_table(rows, names, count), nl=False)
         if claim_made:
             click.echo(f"\nClaim: {claim_made.name} = {claim_made.value:g}\n")
-            click.echo(claims.verdict(claim_made), nl=False)
+            click.echo(audit_report.verdict(claim_made), nl=False)
     if dataset.bad:
         sys.exit(1)

@@ -16,8 +16,8 @@ def cache(context: click.Context) -> None:
     """Show what is kept in the cache folder (TOKBENCH_CACHE): references' features, and runs that can be resumed."""
     if context.invoked_subcommand is not None:
         return
-    from tokbench.journal import unfinished
-    from tokbench.weights import cache_dir
+    from tokbench.evaluation.checkpoint import unfinished
+    from tokbench.paths import cache_dir
 
     folder = cache_dir()
     files = list((folder / "features").glob("*/*.npz"))
@@ -42,8 +42,8 @@ def cache(context: click.Context) -> None:
 @click.option("--runs", "only_runs", is_flag=True, help="Only unfinished runs.")
 def clear(only_features: bool, only_runs: bool) -> None:
     """Delete what is kept. A run that is under way keeps its own files; weights and datasets are not touched."""
-    from tokbench.journal import delete
-    from tokbench.weights import cache_dir
+    from tokbench.evaluation.checkpoint import delete
+    from tokbench.paths import cache_dir
 
     folder = cache_dir()
     if only_features or not only_runs:

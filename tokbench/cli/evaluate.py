@@ -12,11 +12,9 @@ from typing import Any, Literal
 import click
 from click.core import ParameterSource
 
-from tokbench.cells import ANCHORS, Anchor, measurable
-from tokbench.cells import DEFAULT as PERTURBED
+from tokbench.api.device import choose_device
 from tokbench.cli.options import (
     batch_size_option,
-    choose_device,
     data_option,
     device_option,
     download_option,
@@ -37,7 +35,9 @@ from tokbench.cli.options import (
     stoppable,
 )
 from tokbench.errors import DataError, TokbenchError, UsageError
-from tokbench.suites import SUITES
+from tokbench.metric_names import ANCHORS, Anchor, measurable
+from tokbench.metric_names import DEFAULT as PERTURBED
+from tokbench.protocol.suites import SUITES
 
 
 @click.command("eval")
@@ -138,8 +138,9 @@ def eval_(
     Exit status: 0 when every metric asked for was computed or skipped with a reason, 1 for a failure or for images
     that cannot be read (without --skip-bad), 2 for wrong usage.
     """
-    from tokbench import leaderboard, metrics
-    from tokbench.protocol import load_protocol
+    from tokbench.metrics import registry
+    from tokbench.protocol.protocol import load_protocol
+    from tokbench.results import leaderboard, markdown
 
     counts, listed = _counts(tokens), metric_names not in (None, "all")
     for option, value, wanted in (
@@ -167,27 +168,27 @@ def eval_(
     rules = load_protocol(protocol)
     if task == "perturb":
         asked = ",".join(PERTURBED) if metric_names is None else metric_names
-        chosen = measurable(metrics.choose(asked, rules), strict=listed)
+        chosen = measurable(registry.choose(asked, rules), strict=listed)
     else:
-        chosen = metrics.choose_for(task == "generate", metric_names, rules)
+        chosen = registry.choose_for(task == "generate", metric_names, rules)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--out {out} cannot be written ({error.strerror})") from error
 
-    from tokbench.builtin.images import ImageFolder
-    from tokbench.cli.samples import slots, statistics_of
-    from tokbench.config import Context, EvalConfig
-    from tokbench.dataset import open_dataset
-    from tokbench.evaluate import evaluate
-    from tokbench.plugins import load_adapters
-    from tokbench.ranks import ranks
-    from tokbench.readers import Networks
-    from tokbench.result import Result, failure
-    from tokbench.statistics import load_statistics
-    from tokbench.stream import ImageStream
-    from tokbench.tasks import RECONSTRUCT, Generate, Perturb, Truncate
-    from tokbench.weights import cache_dir
+    from tokbench.data.dataset import open_dataset
+    from tokbench.data.stream import ImageStream
+    from tokbench.evaluation.config import Context, EvalConfig
+    from tokbench.evaluation.distributed import ranks
+    from tokbench.evaluation.evaluate import evaluate
+    from tokbench.evaluation.sample_plan import slots, statistics_of
+    from tokbench.evaluation.tasks import RECONSTRUCT, Generate, Perturb, Truncate
+    from tokbench.extractors.pool import Networks
+    from tokbench.metrics.fid_statistics import load_statistics
+    from tokbench.paths import cache_dir
+    from tokbench.results.result import Result, failure
+    from tokbench.tokenizers.builtin.images import ImageFolder
+    from tokbench.tokenizers.registry import load_adapters
 
     doing = {
         "truncate": Truncate(counts), "perturb": Perturb(anchor or "latent"), "generate": Generate(cfg)
@@ -278,8 +279,8 @@ def eval_(
                 for name in tasks:
                     rows = [result for result in good if result.task == name]
                     named = dataset.name if name == RECONSTRUCT.name else f"{dataset.name}, {name}"
-                    click.echo(f"{named}: {leaderboard.legend(rows)}\n")
-                    click.echo(leaderboard.markdown(rows), nl=dataset is not streams[-1] or name != tasks[-1])
+                    click.echo(f"{named}: {markdown.legend(rows)}\n")
+                    click.echo(markdown.markdown(rows), nl=dataset is not streams[-1] or name != tasks[-1])
             seen = not as_json and sys.stdout.isatty() and sys.stderr.isatty()  # below the table, on the same terminal
             _report(good, bad, failed, warnings=not seen)
             broken = broken or bool(failed) or bool(bad and not skip_bad)

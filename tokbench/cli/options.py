@@ -12,7 +12,6 @@ from typing import Any
 
 import click
 
-from tokbench.api.device import choose_device as choose_device
 from tokbench.errors import TokbenchError, UsageError
 
 
@@ -151,7 +150,7 @@ def stoppable(left: Callable[[], str]) -> Iterator[None]:
 
 def say_left_out(counts: Mapping[str, int]) -> None:
     """On stderr: the files beside a dataset's images that look like images and are not read, by suffix, if any."""
-    from tokbench.source import describe_left_out
+    from tokbench.io.left_out import describe_left_out
 
     if counts:
         say(f"left out {describe_left_out(counts)}; convert or rename them")
@@ -160,3 +159,6 @@ def say_left_out(counts: Mapping[str, int]) -> None:
 def say(text: str) -> None:
     """To stderr, which holds all that is no result."""
     click.echo(text, err=True)
+
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from tokbench.api.device import choose_device
 from tokbench.cli.options import (
-    choose_device,
     data_option,
     device_option,
     download_option,
@@ -79,7 +79,7 @@ def prune(
     --tries times in all, since something else was at work on the machine. Exit status: 1 where a method could not be
     run (the others are), or an image could not be read.
     """
-    from tokbench.pruning.arms import CONTROLS, known
+    from tokbench.pruning.candidates import CONTROLS, known
     from tokbench.pruning.methods import METHODS
 
     if listing:
@@ -88,9 +88,9 @@ def prune(
     if not methods:
         raise UsageError("name a METHOD, or give --list")
     from tokbench.pruning import table
-    from tokbench.pruning.facts import said_of_labels
+    from tokbench.pruning.benchmark import Bench, Plan, read_keeps
     from tokbench.pruning.models import load_subject, open_labelled
-    from tokbench.pruning.run import Bench, Plan, read_keeps
+    from tokbench.pruning.result import said_of_labels
 
     keeps = read_keeps(keep)
     where = choose_device(device)

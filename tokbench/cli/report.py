@@ -41,8 +41,8 @@ def report(results: Path, out: Path, pictures: bool, readme: bool, root: Path | 
     It works from a file, offline; pictures lie beside the page.
     """
     if readme:
-        from tokbench.plugins import find_root
-        from tokbench.report.readme import draw
+        from tokbench.paths import find_root
+        from tokbench.report.static_figures import draw
 
         place = find_root(root)
         if place is None or not (place / "docs").is_dir():

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tokbench.api.device import choose_device
 from tokbench.cli.options import (
     Group,
-    choose_device,
     data_option,
     device_option,
     download_option,
@@ -27,9 +27,9 @@ from tokbench.cli.options import (
 from tokbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from tokbench.protocol import Protocol
-    from tokbench.readers.network import Network
-    from tokbench.statistics import Statistics
+    from tokbench.extractors.network import Network
+    from tokbench.metrics.fid_statistics import Statistics
+    from tokbench.protocol.protocol import Protocol
 
 _FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 
@@ -71,10 +71,10 @@ def make(
     root: Path | None,
 ) -> None:
     """Measure a data set and write its statistics."""
-    from tokbench.dataset import open_dataset
-    from tokbench.protocol import load_protocol
-    from tokbench.readers import READERS
-    from tokbench.reference import measure
+    from tokbench.data.dataset import open_dataset
+    from tokbench.evaluation.reference_statistics import measure
+    from tokbench.extractors.pool import READERS
+    from tokbench.protocol.protocol import load_protocol
 
     if network not in READERS:
         raise UsageError(f"no network '{network}'; there are {', '.join(READERS)}")
@@ -102,7 +102,7 @@ def make(
 @_FILE
 def show_(file: Path) -> None:
     """Say what a file holds, and what made it as far as it tells."""
-    from tokbench.statistics import load_statistics
+    from tokbench.metrics.fid_statistics import load_statistics
 
     found = load_statistics(file)
     for layer, (mean, covariance) in found.layers.items():
@@ -139,12 +139,12 @@ def verify(
 ) -> None:
     """Make a file's statistics again from its data, at its size and under its protocol, and compare: exit status 1
     where they differ by more than 1e-5."""
-    from tokbench.dataset import open_dataset
+    from tokbench.data.dataset import open_dataset
+    from tokbench.evaluation.reference_statistics import measure
+    from tokbench.extractors.pool import READERS
+    from tokbench.metrics.fid_statistics import TOLERANCE, largest_gaps, load_statistics
     from tokbench.metrics.frechet import frechet_distance
-    from tokbench.protocol import load_protocol
-    from tokbench.readers import READERS
-    from tokbench.reference import measure
-    from tokbench.statistics import TOLERANCE, largest_gaps, load_statistics
+    from tokbench.protocol.protocol import load_protocol
 
     found = load_statistics(file).assumed(reference_is)
     if found.network not in READERS:
@@ -198,8 +198,8 @@ def _size(found: Statistics, protocol: Protocol, asked: int | None) -> int | Non
 
 
 def _reader(name: str, protocol: Protocol, device: str | None, allow_download: bool) -> Network:
-    from tokbench.readers import Networks
-    from tokbench.weights import INCEPTION
+    from tokbench.extractors.pool import Networks
+    from tokbench.metric_names import INCEPTION
 
     path = protocol.features.input if name == INCEPTION else None
     return Networks(choose_device(device), allow_download).get(name, path)

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
+from tokbench.api.device import choose_device
 from tokbench.cli.options import (
-    choose_device,
     device_option,
     limit_option,
     progress_bar,
@@ -63,10 +63,10 @@ def train(
     time, each after those that it is built on. Exit status: 1 where an adapter could not be trained; the others are.
     """
     changes = _budget(budget) | {"seed": seed}
-    from tokbench.dataset import open_dataset
-    from tokbench.protocol import load_protocol
-    from tokbench.training import chosen, material_of
-    from tokbench.trainings import Common, trainings
+    from tokbench.data.dataset import open_dataset
+    from tokbench.protocol.protocol import load_protocol
+    from tokbench.training.workers import Common, trainings
+    from tokbench.training.zoo import chosen, material_of
 
     wanted = chosen(adapters, everything, root)
     where = choose_device(device)

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.special import betaincinv
 
-from tokbench.bootstrap import LEVEL, least_reach
-from tokbench.halves import Halves
-from tokbench.metrics.codes import Codes
-from tokbench.spread import Distinct, Jackknife, Spread
+from tokbench.metrics.token_metric import Codes
+from tokbench.stats.bootstrap import LEVEL, least_reach
+from tokbench.stats.split_half import Halves
+from tokbench.stats.spread import Distinct, Jackknife, Spread
 
 NONE_SEEN = -math.log((1 - LEVEL) / 2)
 """The largest mean of a Poisson law of which a value of 0 is no surprise: 3.69."""

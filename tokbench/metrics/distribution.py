@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
-from tokbench.batch import Batch, Side
 from tokbench.errors import NotApplicable
-from tokbench.halves import Halves, Replicates
-from tokbench.metrics.metric import Metric
-from tokbench.parallel import each
-from tokbench.protocol import TOKBENCH, Protocol
-from tokbench.rows import Rows
-from tokbench.spread import Spread
-from tokbench.statistics import Statistics
+from tokbench.metrics.base import Metric
+from tokbench.metrics.batch import Batch, Side
+from tokbench.metrics.fid_statistics import Statistics
+from tokbench.metrics.sample_store import Rows
+from tokbench.protocol.protocol import TOKBENCH, Protocol
+from tokbench.stats.parallel import each
+from tokbench.stats.split_half import Halves, Replicates
+from tokbench.stats.spread import Spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tokbench.features import References
-    from tokbench.readers.network import Network
+    from tokbench.extractors.network import Network
+    from tokbench.metrics.feature_cache import References
 
 
 class Distribution(Metric):

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokbench.bins import FACE_BINS, FACE_PIXEL_BINS, Bin
-from tokbench.metrics.marked import Found, MarkedMetric
+from tokbench.metrics.annotated import Found, MarkedMetric
+from tokbench.stats.binned import FACE_BINS, FACE_PIXEL_BINS, Bin
 
 if TYPE_CHECKING:
-    from tokbench.stream import Marked
+    from tokbench.data.stream import Marked
 
 RELEASE = "2025-06"
 """Of TokBench's bins: they changed in June 2025."""

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from tokbench.halves import Halves, Replicates
 from tokbench.metrics.distribution import Distribution, halved
-from tokbench.moments import Sums
-from tokbench.parallel import each
-from tokbench.rows import Rows
-from tokbench.spread import Spread
+from tokbench.metrics.sample_store import Rows
+from tokbench.stats.moments import Sums
+from tokbench.stats.parallel import each
+from tokbench.stats.split_half import Halves, Replicates
+from tokbench.stats.spread import Spread
 
 
 def frechet_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray) -> float:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
 
-from tokbench.halves import Halves
 from tokbench.metrics.distribution import Distribution
-from tokbench.result_warning import ResultWarning
-from tokbench.spread import Jackknife, Splits, Spread, groups
+from tokbench.results.warning import ResultWarning
+from tokbench.stats.split_half import Halves
+from tokbench.stats.spread import Jackknife, Splits, Spread, groups
 
 LEAST = 10
 """Images below which there is no score at all."""

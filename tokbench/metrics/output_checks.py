@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokbench.batch import Batch
-from tokbench.decoded import MARGIN, READINGS
-from tokbench.metrics.metric import Metric
-from tokbench.result_warning import ResultWarning
-from tokbench.tokenizer import TokenizerSpec
+from tokbench.metrics.base import Metric
+from tokbench.metrics.batch import Batch
+from tokbench.results.warning import ResultWarning
+from tokbench.tokenizers.decoded import MARGIN, READINGS
+from tokbench.tokenizers.spec import TokenizerSpec
 
 CELLS = 8
 """Cells a side of the thumbnails from which images are compared with one another."""

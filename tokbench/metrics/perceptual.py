@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import torch
 
-from tokbench.batch import Batch
 from tokbench.errors import NotApplicable
-from tokbench.metrics.metric import PerImageMetric
-from tokbench.protocol import TOKBENCH, Protocol
+from tokbench.metrics.base import PerImageMetric
+from tokbench.metrics.batch import Batch
+from tokbench.protocol.protocol import TOKBENCH, Protocol
 
 if TYPE_CHECKING:
-    from tokbench.readers.perceptual import LPIPSNetwork
+    from tokbench.extractors.lpips import LPIPSNetwork
 
 
 SHARED_UP_TO = 512 * 512

@@ -6,17 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from tokbench.batch import Batch
-from tokbench.bootstrap import Interval
+from tokbench.data.stream import UNIT
 from tokbench.errors import CannotMeasure
-from tokbench.features import References
-from tokbench.halves import Halves
-from tokbench.metrics.metric import Metric
-from tokbench.result import EFFECT
-from tokbench.result_warning import ResultWarning
-from tokbench.rows import Rows
-from tokbench.spread import Spread
-from tokbench.stream import UNIT
+from tokbench.metrics.base import Metric
+from tokbench.metrics.batch import Batch
+from tokbench.metrics.feature_cache import References
+from tokbench.metrics.sample_store import Rows
+from tokbench.results.result import EFFECT
+from tokbench.results.warning import ResultWarning
+from tokbench.stats.bootstrap import Interval
+from tokbench.stats.split_half import Halves
+from tokbench.stats.spread import Spread
 
 PROBED = 1
 """Units of images, at the start, on which both precisions are computed."""

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokbench.bootstrap import least_reach
-from tokbench.halves import Halves, Replicates
 from tokbench.metrics.distribution import Distribution
-from tokbench.spread import Spread
+from tokbench.stats.bootstrap import least_reach
+from tokbench.stats.split_half import Halves, Replicates
+from tokbench.stats.spread import Spread
 
 NEIGHBOURS = 3
 """k, as in the paper."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from tokbench.batch import Batch
-from tokbench.bootstrap import FEWEST, mean
-from tokbench.metrics.metric import PerImageMetric
-from tokbench.protocol import TOKBENCH, Protocol
-from tokbench.result_warning import ResultWarning
+from tokbench.metrics.base import PerImageMetric
+from tokbench.metrics.batch import Batch
+from tokbench.protocol.protocol import TOKBENCH, Protocol
+from tokbench.results.warning import ResultWarning
+from tokbench.stats.bootstrap import FEWEST, mean
 
 PEAK = 255.0
 
@@ -17,8 +17,8 @@ PEAK = 255.0
 class PSNR(PerImageMetric):
     """`psnr`: 10 log10(255^2 / MSE) in dB on RGB levels, the MSE over all pixels and channels of an image.
 
-    Averaged as the protocol says (see `tokbench.protocol.Psnr`). With no epsilon an exact image has no finite PSNR: it
-    is counted in `exact` and, but for the pooled form, left out.
+    Averaged as the protocol says (see `tokbench.protocol.protocol.Psnr`). With no epsilon an exact image has no finite
+    PSNR: it is counted in `exact` and, but for the pooled form, left out.
     """
 
     def __init__(self, protocol: Protocol = TOKBENCH) -> None:

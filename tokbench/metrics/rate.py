@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from tokbench.batch import Batch
 from tokbench.errors import NotApplicable
-from tokbench.metrics.metric import PerImageMetric
-from tokbench.tokens import Tokens
+from tokbench.metrics.base import PerImageMetric
+from tokbench.metrics.batch import Batch
+from tokbench.tokenizers.tokens import Tokens
 
 
 class Rate(PerImageMetric):

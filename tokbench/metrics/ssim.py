@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.ndimage import correlate1d
 
-from tokbench.batch import Batch
 from tokbench.errors import NotApplicable
-from tokbench.metrics.metric import PerImageMetric
-from tokbench.protocol import TOKBENCH, Protocol, Rounding, Ssim
+from tokbench.metrics.base import PerImageMetric
+from tokbench.metrics.batch import Batch
+from tokbench.protocol.protocol import TOKBENCH, Protocol, Rounding, Ssim
 
 WINDOW, SIGMA, K1, K2, RANGE = 11, 1.5, 0.01, 0.03, 255.0
 UNIFORM = 7
@@ -82,7 +82,7 @@ class SSIM(PerImageMetric):
 
     Averaged over the valid region and over R, G and B: scikit-image with gaussian_weights=True, sigma=1.5 and
     use_sample_covariance=False. Not scikit-image's default, which is a 7x7 uniform window. A protocol may ask for that
-    and for the other choices in `tokbench.protocol.Ssim`.
+    and for the other choices in `tokbench.protocol.protocol.Ssim`.
     """
 
     bounds: ClassVar[tuple[float, float]] = (-1.0, 1.0)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokbench.bins import CHARACTER_BINS, TEXT_BINS, Bin
-from tokbench.metrics.marked import Found, MarkedMetric
-from tokbench.words import errors, exact, similarity
+from tokbench.metrics.annotated import Found, MarkedMetric
+from tokbench.metrics.text_scores import errors, exact, similarity
+from tokbench.stats.binned import CHARACTER_BINS, TEXT_BINS, Bin
 
 if TYPE_CHECKING:
-    from tokbench.annotations import Box
-    from tokbench.stream import Marked
+    from tokbench.data.annotations import Box
+    from tokbench.data.stream import Marked
 
 
 class Text(MarkedMetric):

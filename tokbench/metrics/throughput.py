@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from tokbench import speed
-from tokbench.batch import Batch, Timing
-from tokbench.metrics.metric import Metric
-from tokbench.tokenizer import Reconstructor
+from tokbench import timing as speed
+from tokbench.metrics.base import Metric
+from tokbench.metrics.batch import Batch, Timing
+from tokbench.tokenizers.base import Reconstructor
 
 
 class Throughput(Metric):

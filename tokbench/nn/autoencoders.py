@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from tokbench.nn.conv import WIDTHS, ConvDecoder, ConvEncoder, to_grid, to_places
-from tokbench.nn.learned import Bottlenecked
 from tokbench.nn.quantizers.kl import KL
 from tokbench.nn.quantizers.quantizer import Quantizer
+from tokbench.nn.tokenizer import Bottlenecked
 from tokbench.nn.vit import GridDecoder, GridEncoder, MaskDecoder, Pixels, QueryEncoder, Shape
 
 

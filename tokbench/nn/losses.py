@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokbench.readers import Networks
-from tokbench.readers.efficientnet import EfficientNetLite0
+from tokbench.extractors.efficientnet import EfficientNetLite0
+from tokbench.extractors.pool import Networks
 
 
 class Perceptual(nn.Module):

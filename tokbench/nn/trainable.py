@@ -1,4 +1,4 @@
-"""What `tokbench.train` can train: a model that says what is to be minimised."""
+"""What `tokbench.training.loop` can train: a model that says what is to be minimised."""
 
 from __future__ import annotations
 

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tokbench.bootstrap import bootstrap_pairs, entry, mean, share_interval
-from tokbench.duel import STEADY, Duel, duel
 from tokbench.errors import DataError, UsageError
 from tokbench.pruning.flops import Counts, dense, flops
 from tokbench.pruning.models import Labelled
+from tokbench.pruning.paired_timing import STEADY, Duel, duel
 from tokbench.pruning.pruner import Pruner, Run, Training
 from tokbench.pruning.vit import Kernel, images_like, recognise
-from tokbench.speed import with_peak
+from tokbench.stats.bootstrap import bootstrap_pairs, entry, mean, share_interval
+from tokbench.timing import with_peak
 
 CHUNK = 50
 """Images of a pass for accuracy."""

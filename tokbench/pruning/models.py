@@ -11,20 +11,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokbench.dataset import Dataset, describe, locate, open_dataset
+from tokbench.data.dataset import Dataset, open_dataset
+from tokbench.data.dataset_folder import describe, locate
+from tokbench.data.labels import ClassNames, Labels, find_labels, listed_classes
+from tokbench.data.sources.open import folder_of
+from tokbench.data.sources.parquet import Parquet
 from tokbench.errors import MissingWeights, UsageError
-from tokbench.labels import ClassNames, Labels, find_labels, listed_classes
+from tokbench.evaluation.seeds import image_seeds
+from tokbench.io.hashing import sha256_of
 from tokbench.nn.classifier import Classifier
-from tokbench.parquet import Parquet
-from tokbench.parts import weight_parts
-from tokbench.plugins import dataset_folders, network_files, read_record
-from tokbench.protocol import TOKBENCH
+from tokbench.paths import dataset_folders
+from tokbench.protocol.protocol import TOKBENCH
 from tokbench.pruning.vit import recognise
-from tokbench.reconstruction import image_seeds
-from tokbench.sources import folder_of
-from tokbench.state import load_strictly, read_state
-from tokbench.training import open_network
-from tokbench.weights import Found, WeightFile, sha256_of
+from tokbench.tokenizers.registry import network_files, read_record
+from tokbench.training.zoo import open_network
+from tokbench.weights.registry import Found, WeightFile
+from tokbench.weights.shards import weight_parts
+from tokbench.weights.state_dict import load_strictly, read_state
 
 PREFIX = "timm:"
 
@@ -167,7 +170,8 @@ class Labelled:
 def open_labelled(
     data: str, subject: Subject, limit: int | None, root: Path | None = None, split: str | None = None
 ) -> Labelled:
-    """Raises DataError where the data set has no labels, or such as cannot be the network's (`tokbench.labels`)."""
+    """Raises DataError where the data set has no labels, or such as cannot be the network's
+    (`tokbench.data.labels`)."""
     protocol = TOKBENCH if subject.filter == TOKBENCH.filter else TOKBENCH.but("tokbench", filter=subject.filter)
     dataset = open_dataset(data, protocol, subject.scaled, limit, root, split=split)
     classes = recognise(subject.vit).sizes.classes

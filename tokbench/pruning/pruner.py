@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tokbench.errors import UsageError
 from tokbench.pruning.flops import Counts, dense, flops, of_kept
 from tokbench.pruning.vit import Attended, Kernel, Sizes, Vit, attend, identity, recognise
-from tokbench.speed import timed
+from tokbench.timing import timed
 
 Training = Literal["none", "rates", "weights"]
 """What of a method is trained: nothing, only how many tokens each block keeps, or the network's weights."""

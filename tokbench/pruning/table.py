@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from tokbench.leaderboard import table
-from tokbench.plugins import slug
-from tokbench.pruning.facts import Reduced, load_all, said_of_labels
+from tokbench.paths import slug
+from tokbench.pruning.result import Reduced, load_all, said_of_labels
+from tokbench.results.markdown import table
 
 NONE = "none measured"
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import altair as alt
 
-from tokbench.leaderboard import column_of
-from tokbench.report.reduced import TASK
+from tokbench.report.pruning_tables import TASK
+from tokbench.results.columns import column_of
 
 CODECS = ("jpeg", "webp", "avif", "resize")
 

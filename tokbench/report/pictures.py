@@ -19,20 +19,21 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tokbench import worst
-from tokbench.batch import Batch, Memo
-from tokbench.dataset import Dataset, open_dataset
+from tokbench.data.dataset import Dataset, open_dataset
 from tokbench.errors import TokbenchError
-from tokbench.files import write_atomically
-from tokbench.leaderboard import column_of
+from tokbench.evaluation.provenance import describe_adapter
+from tokbench.evaluation.reconstruct import Settings, reconstruct
+from tokbench.evaluation.steps import plain_step
+from tokbench.io.atomic import write_atomically
+from tokbench.metrics.batch import Batch, Memo
 from tokbench.metrics.psnr import PSNR
-from tokbench.plugins import BUILTIN, Loaded, adapter_files, load_adapter, slug
-from tokbench.protocol import load_protocol
-from tokbench.provenance import describe_adapter
-from tokbench.reconstruction import Settings, reconstruct
-from tokbench.result import Result
-from tokbench.steps import plain_step
-from tokbench.tokenizer import Generator
+from tokbench.paths import slug
+from tokbench.protocol.protocol import load_protocol
+from tokbench.report import worst_crops as worst
+from tokbench.results.columns import column_of
+from tokbench.results.result import Result
+from tokbench.tokenizers.base import Generator
+from tokbench.tokenizers.registry import BUILTIN, Loaded, adapter_files, load_adapter
 
 SHOWN, SIZE = 8, 256
 """Images that every adapter is shown with, of the embedded photos, and their side."""

@@ -15,17 +15,19 @@ import markdown_it
 import markupsafe
 import vl_convert
 
-import tokbench
+from tokbench._version import __version__
 from tokbench.errors import AdapterError
-from tokbench.files import write_atomically
-from tokbench.leaderboard import column_of, read_all
-from tokbench.plugins import adapter_files, read_variant, slug
-from tokbench.pruning.facts import load_all
-from tokbench.report import reduced
+from tokbench.io.atomic import write_atomically
+from tokbench.paths import slug
+from tokbench.pruning.result import load_all
+from tokbench.report import pruning_tables
 from tokbench.report.charts import charts
 from tokbench.report.pictures import Pictures, pictures
 from tokbench.report.tables import tables
-from tokbench.result import Result
+from tokbench.results.columns import column_of
+from tokbench.results.leaderboard import read_all
+from tokbench.results.result import Result
+from tokbench.tokenizers.registry import adapter_files, read_variant
 
 LIBRARY = "window.vegaEmbed = vegaEmbed;"
 """What the bundle of Vega, Vega-Lite and Vega-Embed, which comes in vl-convert's wheel, leaves behind on the page."""
@@ -48,7 +50,7 @@ def build(
     """Make the site in `out` from a results folder; the page's path. Raises ResultError where there are no results."""
     found, files = read_all(results), adapter_files(root)
     made = tables(found, files, lambda done, total: progress("tables", done, total))
-    made += reduced.tables(load_all(results))
+    made += pruning_tables.tables(load_all(results))
     shown = pictures(found, out, root, progress) if with_pictures else Pictures()
     families = _families(files, {result.adapter.partition(".")[0] for result in found})
     data = {
@@ -69,7 +71,7 @@ def build(
         data=_json(data),
         pictures=shown,
         families=[_listed(family, names) for family, names in families.items()],
-        version=tokbench.__version__,
+        version=__version__,
         count=len(found),
     )  # fmt: skip
     template = environment.get_template("adapter.html.j2")

@@ -8,14 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokbench import leaderboard
-from tokbench.cells import of_one
-from tokbench.compare import difference, made_alike
+from tokbench.analysis.compare import difference, made_alike
 from tokbench.errors import ResultError
-from tokbench.leaderboard import Column
-from tokbench.metrics import metric_of
-from tokbench.protocol import protocols
-from tokbench.result import Result
+from tokbench.metric_names import of_one
+from tokbench.protocol.protocol import protocols
+from tokbench.results import columns as columns_module
+from tokbench.results import leaderboard, markdown
+from tokbench.results.columns import Column
+from tokbench.results.metric_specs import metric_of
+from tokbench.results.result import Result
 
 FIRST = (
     "bpp", "bits_per_image", "psnr", "ssim", "lpips", "rfid", "rfid_768", "fd_efficientnet", "gfid", "gfid_768",
@@ -38,9 +39,9 @@ def tables(
 
 
 def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> dict[str, Any]:
-    results = sorted(results, key=leaderboard.by_bits)
-    columns, rows = leaderboard.cells(results)
-    shown = [(label, column) for label, column in columns if not leaderboard.detail(column.field)]
+    results = sorted(results, key=columns_module.by_bits)
+    columns, rows = columns_module.cells(results)
+    shown = [(label, column) for label, column in columns if not columns_module.detail(column.field)]
     curves = [column.field for label, column in columns if "_curve." in column.field and not label]
     told = results[0].provenance
     ways: list[dict[str, str]] = []
@@ -52,7 +53,7 @@ def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> 
         "size": f"{told['data']['width']}x{told['data']['height']}",
         "n": max(result.num_images for result in results),
         "protocol": told["protocol"]["name"],
-        "legend": leaderboard.legend(results) + _readers(results),
+        "legend": markdown.legend(results) + _readers(results),
         "columns": [
             {
                 "field": column.field, "label": label, "title": column.title + (f" [{label}]" if label else ""),
@@ -163,7 +164,7 @@ def made(result: Result, ways: list[dict[str, str]]) -> dict[str, Any]:
     """How a row was made: what all its numbers share, and what each has of its own, a place in `ways`, which grows."""
     told, numbers = result.provenance, {}
     for number, way in told["metrics"].items():
-        if not leaderboard.detail(number):
+        if not columns_module.detail(number):
             if way not in ways:
                 ways.append(way)
             numbers[number] = ways.index(way)

@@ -12,7 +12,7 @@ from tokbench.nn.flow import FlowDecoder, logit_normal, noised
 from tokbench.nn.priors.prior import Prior, examples_of
 from tokbench.nn.trainable import Examples, Material
 from tokbench.nn.vit import learned
-from tokbench.tokenizer import Tokenizer
+from tokbench.tokenizers.base import Tokenizer
 
 
 class Flow(Prior):

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tokbench.nn.masks import causal
-from tokbench.nn.priors.draw import Schedule, check_options, choose, doubled, guided, scale_at, uniforms
-from tokbench.nn.priors.indexed import IndexPrior
+from tokbench.nn.priors.discrete import IndexPrior
 from tokbench.nn.priors.prior import examples_of
+from tokbench.nn.priors.sampling import Schedule, check_options, choose, doubled, guided, scale_at, uniforms
 from tokbench.nn.trainable import Examples
 from tokbench.nn.vit import Past, Transformer
-from tokbench.tokenizer import Tokenizer
+from tokbench.tokenizers.base import Tokenizer
 
 
 class GPT(IndexPrior):

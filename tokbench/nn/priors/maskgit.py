@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tokbench.errors import AdapterError
-from tokbench.nn.priors.draw import check_options, choose, doubled, guided, scale_at, uniforms
-from tokbench.nn.priors.indexed import IndexPrior, vectors
+from tokbench.nn.priors.discrete import IndexPrior, vectors
 from tokbench.nn.priors.prior import examples_of
+from tokbench.nn.priors.sampling import check_options, choose, doubled, guided, scale_at, uniforms
 from tokbench.nn.trainable import Examples
 from tokbench.nn.vit import Transformer
-from tokbench.tokenizer import Tokenizer
+from tokbench.tokenizers.base import Tokenizer
 
 
 def masked_at(step: int, steps: int, count: int) -> int:

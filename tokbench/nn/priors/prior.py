@@ -17,13 +17,13 @@ from torch.nn import ModuleDict
 
 from tokbench import nn
 from tokbench.errors import AdapterError
-from tokbench.files import replacing
+from tokbench.io.atomic import replacing
+from tokbench.io.hashing import code_of
 from tokbench.nn.trainable import Examples, Material, Trainable
-from tokbench.plugins import slug
-from tokbench.provenance import code_of, hash_module
-from tokbench.tokenizer import Generator, Tokenizer
-from tokbench.tokens import Tokens
-from tokbench.weights import cache_dir
+from tokbench.paths import cache_dir, slug
+from tokbench.tokenizers.base import Generator, Tokenizer
+from tokbench.tokenizers.tokens import Tokens
+from tokbench.weights.hashing import hash_module
 
 DROPPED = 0.1
 """Share of the examples whose class is hidden in training, so that the same network knows what guidance leads away

@@ -40,7 +40,7 @@ class Quantizer(nn.Module, ABC):
 
     used_from: the share of a training from which the decoder gets what was quantized, and before it `unquantized`. A
     row of tokens that is quantized from its first step learns nothing for long: latents and entries agree before either
-    says anything of an image. It is for whoever calls (`tokbench.nn.learned`) to heed.
+    says anything of an image. It is for whoever calls (`tokbench.nn.tokenizer`) to heed.
     """
 
     dim: int

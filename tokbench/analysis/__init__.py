@@ -1,0 +1,1 @@
+"""What results say beside one another: comparisons, checks, audits, correlations."""

@@ -1,0 +1,198 @@
+"""Two results on the same images: the paired difference of every number, with an interval and a verdict."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from tokbench.errors import ResultError
+from tokbench.metric_names import of_one
+from tokbench.results.columns import column_of
+from tokbench.results.result import Result, settings
+from tokbench.stats.bootstrap import Interval, OfMean, bootstrap_pairs, mean, of_mean
+from tokbench.stats.split_half import INFINITY, Replicates
+from tokbench.stats.spread import Spread
+
+Verdict = Literal["same", "better", "worse", "cannot tell", "no error bar", "no direction"]
+
+SEED = 0
+"""Of the paired bootstrap."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One number of two results on the same images.
+
+    first, second: their values on the images for which both have one, None for none (a mean over images, also where a
+    protocol averages by batches). gap: second less first. low, high: its paired 95 % interval, NaN where there is no
+    error bar. n: images behind it. first_only, second_only: images for which only one of the two has a value: an exact
+    image has no PSNR. moved: each image's own difference by name, the most moved first, in what `moved_in` names.
+    """
+
+    number: str
+    first: float | None
+    second: float | None
+    gap: float
+    low: float
+    high: float
+    n: int
+    verdict: Verdict
+    first_only: int = 0
+    second_only: int = 0
+    moved_in: str = ""
+    moved: list[tuple[str, float]] = field(default_factory=list, repr=False)
+
+    @property
+    def alone(self) -> int:
+        """Images for which only one of the two has a value."""
+        return self.first_only + self.second_only
+
+    def facts(self) -> dict[str, Any]:
+        """As a JSON object; NaN becomes None."""
+        names = ("number", "first", "second", "gap", "low", "high", "n", "first_only", "second_only", "verdict")
+        told = {name: getattr(self, name) for name in names}
+        return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in told.items()}
+
+
+def refuse_unlike(first: Result, second: Result) -> None:
+    """Raises ResultError, naming the first fact in which two results differ that must not: task, pixels, protocol."""
+    if first.task != second.task:
+        raise ResultError(f"task {first.task} and task {second.task} cannot be compared")
+    for part, what in (("protocol", "protocols"), ("data", "images")):
+        ours, theirs = (result.provenance[part]["sha256"] for result in (first, second))
+        if ours != theirs:
+            raise ResultError(
+                f"{first.adapter} and {second.adapter} were measured on different {what} ({ours[:12]} and "
+                f"{theirs[:12]}); only results on the same {what} can be compared"
+            )
+
+
+def differences(first: Result, second: Result) -> list[Difference]:
+    """Every number that both results have and that was made in the same way, in the order of tables; of a grid's cells
+    the means alone, since nothing is kept that would give a difference of single cells its interval.
+
+    Raises ResultError where the results are not on the same images under the same protocol, or share no such number.
+    """
+    refuse_unlike(first, second)
+    shared = {number for number in set(first.metrics) & set(second.metrics) if not of_one(number)}
+    both = sorted(shared, key=lambda number: (column_of(number)[0], number))
+    found = [difference(number, first, second) for number in both if made_alike(number, first, second)]
+    if not found:
+        raise ResultError(f"{first.adapter} and {second.adapter} have no number that was made in the same way")
+    return found
+
+
+def made_otherwise(first: Result, second: Result) -> list[str]:
+    """Numbers that both results have and that cannot be compared: another network, other weights, another device."""
+    both = sorted(set(first.metrics) & set(second.metrics))
+    return [number for number in both if not of_one(number) and not made_alike(number, first, second)]
+
+
+def made_alike(number: str, first: Result, second: Result) -> bool:
+    """Whether network, layer, weights and settings of a number are those of the other result's."""
+    return settings(first, number) == settings(second, number)
+
+
+def difference(number: str, first: Result, second: Result) -> Difference:
+    """Of one number, second less first; images that only one of the two has a value for are left out."""
+    if pairs := per_image_pairs(number, first, second):
+        return _of_means(number, pairs)
+    ours, theirs = (result.metrics[number]["value"] for result in (first, second))
+    n = int(second.metrics[number].get("n", second.num_images))
+    if ours is None or theirs is None:
+        same: Verdict = "same" if ours == theirs else "cannot tell"
+        return Difference(number, ours, theirs, math.nan, math.nan, math.nan, n, same)
+    gap, interval = theirs - ours, _of_replicates(number, first, second)
+    if interval is None:
+        verdict: Verdict = "same" if gap == 0 else "no error bar"
+        return Difference(number, ours, theirs, gap, math.nan, math.nan, n, verdict)
+    return Difference(
+        number, ours, theirs, gap, interval.low, interval.high, n, judge(number, gap, interval.low, interval.high)
+    )
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Per-image values of two results on the images that both hold: names (n,), first and second (n,), NaN for none."""
+
+    names: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+    how: OfMean
+
+
+def per_image_pairs(number: str, first: Result, second: Result) -> Pairs | None:
+    """The values that a number is made of; None where it does not come from per-image values."""
+    how = of_mean(number, first.per_image)
+    if how is None or of_mean(number, second.per_image) != how:
+        return None
+    _, left, right = np.intersect1d(
+        first.per_image["index"], second.per_image["index"], assume_unique=True, return_indices=True
+    )
+    names = second.per_image["name"][right]
+    return Pairs(names, first.per_image[how.values][left], second.per_image[how.values][right], how)
+
+
+def _of_means(number: str, pairs: Pairs) -> Difference:
+    absent = np.isnan(pairs.first), np.isnan(pairs.second)
+    first_only, second_only = int((absent[1] & ~absent[0]).sum()), int((absent[0] & ~absent[1]).sum())
+    both, of = ~(absent[0] | absent[1]), pairs.how.of
+    names, ours, theirs = pairs.names[both], pairs.first[both], pairs.second[both]
+    first, second = (None if math.isnan(value := of(mean(column))) else value for column in (ours, theirs))
+    if first is None or second is None:
+        verdict: Verdict = "same" if first is second and not first_only + second_only else "cannot tell"
+        nan = math.nan
+        return Difference(number, first, second, nan, nan, nan, len(names), verdict, first_only, second_only)
+    interval = bootstrap_pairs(ours, theirs, SEED, pairs.how)
+    verdict = judge(number, second - first, interval.low, interval.high)
+    if first_only + second_only:
+        verdict = "cannot tell"  # the images left out may be the ones that matter
+    each = theirs - ours
+    moved = [(str(names[i]), float(each[i])) for i in np.argsort(-np.abs(each), kind="stable") if each[i]]
+    return Difference(
+        number,
+        first,
+        second,
+        second - first,
+        interval.low,
+        interval.high,
+        len(names),
+        verdict,
+        first_only,
+        second_only,
+        pairs.how.values,
+        moved,
+    )
+
+
+def _of_replicates(number: str, first: Result, second: Result) -> Interval | None:
+    """The interval of a difference from replicates on the same images; None where they were not kept, or were made in
+    another way by another version of tokbench."""
+    base = number.removesuffix(INFINITY)
+    ours, theirs = first.replicates.get(base), second.replicates.get(base)
+    if ours is None or theirs is None or not ours.like(theirs):
+        return None
+    gap = second.metrics[base]["value"] - first.metrics[base]["value"]
+    made: Spread = theirs - ours
+    if base != number:
+        if not isinstance(made, Replicates) or made.quarters is None:
+            return None
+        gap, made = made.extrapolated(gap)
+    return made.interval(gap, second.num_images)
+
+
+def judge(number: str, gap: float, low: float, high: float) -> Verdict:
+    """What a paired interval says of a number of which more, or less, is better."""
+    if gap == 0 and low == high == 0:
+        return "same"
+    if math.isnan(low) or math.isnan(high):
+        return "no error bar"
+    if low <= 0 <= high:
+        return "cannot tell"
+    more = column_of(number)[1].more
+    if more is None:
+        return "no direction"
+    return "better" if (gap > 0) == more else "worse"

@@ -1,0 +1,319 @@
+"""The regression check: committed results measured again and compared number by number.
+
+Images, weights, seed and code are those of the committed result, so a decoder that draws no noise gives the same images
+again: a difference beyond a number's tolerance is a change of the number, however few images caused it, and a
+confidence interval over images says nothing about it. Only where the decoder draws noise and the device is of another
+kind is the noise drawn anew; there a paired interval over the images that holds 0 counts as noise.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from tokbench.analysis.compare import Difference, difference, made_alike, per_image_pairs
+from tokbench.analysis.tolerances import TOLERANCES, Tolerance, is_part, tolerance_of
+from tokbench.data.dataset import Dataset, open_dataset
+from tokbench.data.sources.open import is_path
+from tokbench.data.stream import ImageStream
+from tokbench.errors import AdapterError, NoAdapter, TokbenchError, UsageError
+from tokbench.evaluation.config import Context, EvalConfig, Progress
+from tokbench.evaluation.evaluate import evaluate
+from tokbench.evaluation.metric_set import explain
+from tokbench.evaluation.randomness import draws_noise
+from tokbench.evaluation.sample_plan import Slots
+from tokbench.evaluation.tasks import task_of
+from tokbench.extractors.pool import Networks
+from tokbench.protocol.protocol import load_protocol
+from tokbench.results.columns import column_of
+from tokbench.results.metric_specs import METRICS, metric_of
+from tokbench.results.result import Result
+from tokbench.stats.bootstrap import of_mean
+from tokbench.stats.split_half import INFINITY
+from tokbench.tokenizers.registry import Loaded, load_adapter
+
+TIMED = ("cost", "speed")
+"""Metrics of the machine, which are measured anew nowhere: their numbers are not compared."""
+
+OF_CODES = ("codebook", "coding")
+"""Metrics of codes, which no tokenizer without a codebook has: that shows without measuring them."""
+
+Outcome = Literal["same", "within noise", "better", "regression"]
+
+Kind = Literal["absent", "refused", "lost", "failed"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One number of one committed result, and what became of it. A `better` is no regression, and not the same."""
+
+    adapter: str
+    group: str
+    difference: Difference
+    tolerance: Tolerance
+    outcome: Outcome
+    redrawn: bool = False
+    """Whether the decoder's noise was drawn anew, so that the paired interval was taken into account."""
+
+    @property
+    def number(self) -> str:
+        return self.difference.number
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """What was not compared and why: something is not here; hashes differ, so that a comparison would mean nothing; a
+    number that was committed, or its adapter, is there no longer; or the measurement failed."""
+
+    adapter: str
+    group: str
+    what: str
+    reason: str
+    kind: Kind = "absent"
+
+
+@dataclass
+class Report:
+    """All that a check found."""
+
+    checks: list[Check] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+    @property
+    def regressions(self) -> list[Check]:
+        return [check for check in self.checks if check.outcome == "regression"]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many numbers of each outcome there are, and how many entries of each kind were not compared: what every
+        form of output counts by."""
+        found = Counter([check.outcome for check in self.checks]) + Counter([skip.kind for skip in self.skipped])
+        return {name: found[name] for name in (*get_args(Outcome), *get_args(Kind))}
+
+    @property
+    def exit_status(self) -> int:
+        """1 for a regression, a loss or a failure; 3 where nothing could be compared or hashes differ; else 0."""
+        counts = self.counts
+        if counts["regression"] or counts["lost"] or counts["failed"]:
+            return 1
+        return 3 if not self.checks or counts["refused"] else 0
+
+
+def check(
+    committed: Sequence[Result],
+    *,
+    data: str | None = None,
+    split: str | None = None,
+    root: Path | None = None,
+    limit: int | None = None,
+    tolerances: Mapping[str, Tolerance] = TOLERANCES,
+    networks: Networks | None = None,
+    allow_download: bool = False,
+    batch_size: int = 16,
+    progress: Progress = lambda what, done, total: None,
+) -> Report:
+    """Measure every committed result again (its first `limit` images) and compare number by number.
+
+    `data` is a path for results on images that have no name of their own, `split` the one of it that they are of.
+    """
+    report, networks = Report(), networks or Networks(allow_download=allow_download)
+    passes: dict[tuple[Any, ...], list[Result]] = defaultdict(list)
+    for result in committed:
+        told = result.provenance
+        asked = told["data"]["width"] if told["data"]["width"] == told["data"]["height"] else None
+        key = result.dataset, asked, told["data"]["limit"], told["protocol"]["name"], told["seed"], result.task
+        passes[key].append(result)
+    for (dataset, size, count, protocol, seed, task), results in passes.items():
+        try:
+            doing = task_of(task)
+            rules = load_protocol(protocol)
+            if limit and not doing.paired:
+                raise UsageError("samples have no per-image numbers; check them without --limit")
+            whole = open_dataset(_place(dataset, data), rules, size, count if doing.paired else None, root, split=split)
+            if whole.name != dataset:
+                raise UsageError(f"{data} is not {dataset}, on which these results were measured")
+        except TokbenchError as error:
+            report.skipped += [Skipped(result.adapter, result.group, "all", str(error)) for result in results]
+            continue
+        some: ImageStream = whole
+        if limit:
+            some = open_dataset(_place(dataset, data), rules, size, _least(count, limit), root, split=split)
+        elif not doing.paired:
+            some = Slots(whole.name, rules, count or len(whole), whole)
+        limited = doing.paired and len(some) < len(whole)
+        kept = _unlike(results, whole, limited, rules.sha256, report)
+        adapters = _load(kept, networks.device, root, allow_download, report)
+        if not adapters:
+            continue
+        wanted = {
+            metric_of(number)
+            for result, _ in adapters
+            for number in result.metrics
+            if not limited or of_mean(number, result.per_image)
+        }
+        names = [name for name in METRICS if name in wanted and name not in TIMED]
+        try:
+            config = EvalConfig(tuple(names), doing, batch_size, seed, networks.device, networks.precision)
+            context = Context(networks=networks, progress=progress)
+            found = evaluate([loaded for _, loaded in adapters], some, config, context)
+        except TokbenchError as error:  # not one image could be read
+            report.skipped += [Skipped(one.adapter, one.group, "all", str(error), "failed") for one, _ in adapters]
+            continue
+        for (result, loaded), made in zip(adapters, found, strict=True):
+            if made.error:
+                report.skipped.append(Skipped(result.adapter, result.group, "all", made.error, "failed"))
+                continue
+            redrawn = False
+            if result.provenance["device"] != made.provenance["device"]:
+                try:
+                    redrawn = draws_noise(loaded.model, doing, some, networks.device, seed)
+                except Exception as error:  # other people's code: anything may come
+                    report.skipped.append(Skipped(result.adapter, result.group, "all", explain(error), "failed"))
+                    continue
+            _compare(result, made, limited, tolerances, report, redrawn)
+    return report
+
+
+def _place(dataset: str, data: str | None) -> str:
+    return data if data is not None and is_path(data) else dataset
+
+
+def _least(count: int | None, limit: int | None) -> int | None:
+    return min(count or limit, limit) if limit else count
+
+
+def _unlike(results: list[Result], whole: Dataset, limited: bool, protocol: str, report: Report) -> list[Result]:
+    """The results whose protocol and pixels are those of today; the others are refused."""
+    if limited:
+        for _ in whole.batches(64):
+            pass  # only read and hashed: the first few images alone have a hash of their own
+    kept = []
+    for result in results:
+        told = result.provenance
+        if told["protocol"]["sha256"] != protocol:
+            reason = f"protocol {told['protocol']['name']} was {told['protocol']['sha256'][:12]}, now {protocol[:12]}"
+            report.skipped.append(Skipped(result.adapter, result.group, "all", reason, "refused"))
+        elif limited and told["data"]["sha256"] != whole.sha256:
+            reason = _other_pixels(told["data"]["sha256"], whole.sha256, whole.bad)
+            report.skipped.append(Skipped(result.adapter, result.group, "all", reason, "refused"))
+        elif told.get("reference"):
+            reason = f"compared with the statistics file {told['reference']['file']}, which a check does not look for"
+            report.skipped.append(Skipped(result.adapter, result.group, "all", reason))
+        else:
+            kept.append(result)
+    return kept
+
+
+def _other_pixels(before: str, now: str, bad: Sequence[tuple[str, str]]) -> str:
+    unreadable = f"; {len(bad)} images cannot be read, such as {bad[0][1]}" if bad else ""
+    return f"the images' pixels were {before[:12]}, now {now[:12]}{unreadable}"
+
+
+def _load(
+    results: list[Result], device: str, root: Path | None, allow_download: bool, report: Report
+) -> list[tuple[Result, Loaded]]:
+    """Each result with its adapter. Those whose weights are not here are listed, those whose adapter is gone are lost,
+    those that break while loading have failed."""
+    found = []
+    for result in results:
+        try:
+            source = result.provenance["adapter"].get("source", result.adapter)
+            found.append((result, load_adapter(source, device, root, allow_download)))
+        except AdapterError as error:
+            report.skipped.append(Skipped(result.adapter, result.group, "all", str(error), "failed"))
+        except NoAdapter as error:
+            reason = f"{error}; restore it, or delete {result.path} where it was taken away on purpose"
+            report.skipped.append(Skipped(result.adapter, result.group, "all", reason, "lost"))
+        except TokbenchError as error:
+            report.skipped.append(Skipped(result.adapter, result.group, "all", str(error)))
+    return found
+
+
+def _compare(
+    committed: Result,
+    made: Result,
+    limited: bool,
+    tolerances: Mapping[str, Tolerance],
+    report: Report,
+    redrawn: bool,
+) -> None:
+    def skip(what: str, reason: str, kind: Kind = "absent") -> None:
+        report.skipped.append(Skipped(committed.adapter, committed.group, what, reason, kind))
+
+    for key in ("parameters_sha256", "weights", "fingerprint"):
+        ours, theirs = (result.provenance["adapter"].get(key) for result in (committed, made))
+        if ours != theirs:
+            return skip("all", "the tokenizer's weights are not those of the committed result", "refused")
+    for key in ("config_sha256", "other_parameters_sha256"):  # earlier results do not say them
+        ours, theirs = (result.provenance["adapter"].get(key) for result in (committed, made))
+        if ours not in (None, theirs):
+            what = "configuration" if key == "config_sha256" else "weights outside its module"
+            return skip("all", f"the tokenizer's {what} is not that of the committed result", "refused")
+    before, now = (result.provenance["data"]["sha256"] for result in (committed, made))
+    if not limited and before != now:
+        bad = [(image["name"], image["reason"]) for image in made.bad_images]
+        return skip("all", _other_pixels(before, now, bad), "refused")
+    for number in committed.metrics:
+        metric = metric_of(number)
+        if metric in TIMED or is_part(number):
+            continue  # a speed: another machine's, another hour's; or a part of a number that is compared as a whole
+        tolerance = tolerance_of(number, tolerances)
+        if metric is None or tolerance is None:
+            skip(number, "this version of tokbench does not measure it")
+            continue
+        few = f"it depends on all {committed.num_images:,} images, and {made.num_images:,} were measured"
+        if metric in OF_CODES and _codebook(committed) and not _codebook(made):
+            skip(number, *_lost(number, committed, "this tokenizer has no codebook any more"))
+        elif limited and of_mean(number, committed.per_image) is None:
+            skip(number, few)
+        elif number not in made.metrics:
+            skip(number, *_why_absent(number, metric, committed, made, limited))
+        elif not made_alike(number, committed, made):
+            skip(number, "its network, weights or settings are not those of the committed result", "refused")
+        elif limited and per_image_pairs(number, committed, made) is None:
+            skip(number, few)
+        else:
+            found = difference(number, committed, made)
+            outcome = _outcome(found, tolerance, redrawn)
+            report.checks.append(Check(committed.adapter, committed.group, found, tolerance, outcome, redrawn))
+    return None
+
+
+def _why_absent(number: str, metric: str, committed: Result, made: Result, limited: bool) -> tuple[str, Kind]:
+    """Why a committed number was not measured. It is lost unless this machine or the few images are to blame, or it is
+    an extrapolation, which hangs on a threshold: then the number itself is compared."""
+    reason = made.skipped.get(metric, f"{made.adapter} gives no such number any more")
+    few_words = limited and METRICS[metric].reader  # the first images may show no word and no face
+    if metric in made.lacking or few_words:
+        return reason, "absent"
+    base = number.removesuffix(INFINITY)
+    if base != number and base in made.metrics:
+        return "these images allow no extrapolation", "absent"
+    return _lost(number, committed, reason)
+
+
+def _lost(number: str, committed: Result, reason: str) -> tuple[str, Kind]:
+    remedy = f"where that is meant, delete {number} from {committed.path} or measure that result anew"
+    return f"it was committed and can no longer be computed ({reason}); {remedy}", "lost"
+
+
+def _codebook(result: Result) -> bool:
+    return bool(result.provenance["adapter"].get("codebook"))
+
+
+def _outcome(found: Difference, tolerance: Tolerance, redrawn: bool = False) -> Outcome:
+    """What became of a number. `redrawn`: the decoder's noise was drawn anew, so that images differ by chance."""
+    if found.second_only:
+        return "regression"  # images that were exact no longer are
+    if found.first is None or found.second is None:
+        return "same" if found.first is found.second and not found.alone else "better" if found.alone else "regression"
+    if tolerance.holds(found.gap, found.first):
+        return "better" if found.first_only else "same"
+    if redrawn and found.verdict == "cannot tell":
+        return "within noise"
+    more = column_of(found.number)[1].more
+    better = more is not None and (found.gap > 0 if more else found.gap < 0)
+    return "better" if better else "regression"

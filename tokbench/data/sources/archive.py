@@ -1,0 +1,253 @@
+"""Images in a zip or a tar. `tokbench.data.sources.open` states what is refused."""
+
+from __future__ import annotations
+
+import io
+import re
+import stat
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from tokbench.data.decode import MAGIC_BYTES, refuse_large
+from tokbench.data.sources.base import (
+    CLASSES_FILE,
+    MAX_CLASSES_BYTES,
+    MAX_IMAGES,
+    Source,
+    is_hidden,
+    is_image,
+    is_left_out,
+    readable,
+)
+from tokbench.errors import BadImage, DataError
+from tokbench.io.npz import METHODS, read_member
+
+SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
+"""Of tar files."""
+
+_LINK = "a link inside an archive, which is not followed; pack the file itself"
+
+_EXTENDED = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+_HEADER = 1 << 16
+"""Bytes of the longest name or extended header that is read."""
+
+
+class Zip(Source):
+    """The images in a zip file, by sorted name."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except Exception as error:  # what a broken zip raises has no common class
+            raise DataError(f"{path} is not a readable zip file ({str(error)[:200]})") from error
+        infos = self._zip.infolist()
+        _refuse_names(path, (info.filename for info in infos))
+        self._lists = {_folder(info.filename): info for info in infos if _is_class_list(info.filename)}
+        self._infos = sorted((info for info in infos if _is_member(info.filename)), key=lambda i: readable(i.filename))
+        self.names = [readable(info.filename) for info in self._infos]
+        self.passed = sorted(
+            readable(info.filename)
+            for info in infos
+            if not info.is_dir() and is_left_out(info.filename, partial(self._head, info))
+        )
+        self._lock = threading.Lock()
+
+    def read(self, position: int) -> bytes:
+        info, name = self._infos[self._at(position)], self.names[position]
+        refuse_large(info.file_size, name)
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise BadImage(f"{name}: {_LINK}")
+        try:
+            with self._lock:
+                return read_member(self._zip, info)
+        except Exception as error:  # zlib, CRC, encryption and format errors have no common class
+            raise BadImage(f"{name}: cannot be read from the zip ({str(error)[:200]}); pack it again") from error
+
+    def class_list(self, folder: str) -> bytes | None:
+        if (info := self._lists.get(folder)) is None:
+            return None
+        _check_class_list(info.filename, info.file_size, not stat.S_ISLNK(info.external_attr >> 16))
+        try:
+            with self._lock:
+                return read_member(self._zip, info)
+        except Exception as error:  # as for `read`
+            raise DataError(f"{info.filename}: cannot be read from the zip ({str(error)[:200]})") from error
+
+    def _head(self, info: zipfile.ZipInfo) -> bytes:
+        try:
+            if info.compress_type not in METHODS:
+                return b""
+            with self._zip.open(info) as member:
+                return member.read(MAGIC_BYTES)
+        except Exception:  # as for `read`
+            return b""
+
+    def listing(self) -> list[tuple[str, int]]:
+        return [(name, self._infos[self._at(i)].file_size) for i, name in enumerate(self.names)]
+
+
+def _is_member(name: str) -> bool:
+    return not name.endswith("/") and is_image(name)
+
+
+def _is_class_list(name: str) -> bool:
+    return PurePosixPath(name).name == CLASSES_FILE and not name.endswith("/") and not is_hidden(name)
+
+
+def _folder(name: str) -> str:
+    """The folder of a member, "" for the outermost one."""
+    parent = str(PurePosixPath(name).parent)
+    return "" if parent == "." else readable(parent)
+
+
+def _check_class_list(name: str, size: int, regular: bool) -> None:
+    if not regular or size > MAX_CLASSES_BYTES:
+        reason = f"more than {MAX_CLASSES_BYTES:,} bytes are no list of classes" if regular else _LINK
+        raise DataError(f"{name}: {reason}")
+
+
+def _refuse_names(path: Path, names: Iterable[str]) -> None:
+    """Raises DataError where a member's name leads out of the folder that the archive stands for, or comes twice."""
+    seen: set[str] = set()
+    for name in names:
+        if name.startswith("/") or "\\" in name or re.match("[A-Za-z]:", name) or ".." in name.split("/"):
+            raise DataError(f"{path}: the member {name!a} leads out of the archive's folder; pack it again without it")
+        if _is_member(name) or _is_class_list(name):
+            plain = str(PurePosixPath(name))  # `./a.png` and `a.png` are one file
+            if plain in seen:
+                raise DataError(f"{path}: two members are called {name!a}; pack it again with one of them")
+            seen.add(plain)
+
+
+class _Member(tarfile.TarInfo):
+    """A header that is checked: tarfile takes a broken one for the end of the archive, and lets sizes be negative."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
+        member = super().frombuf(buf, encoding, errors)
+        if member.size < 0 or (member.type in _EXTENDED and member.size > _HEADER):
+            raise tarfile.InvalidHeaderError(f"a header claims {member.size} bytes")  # type: ignore[attr-defined]
+        return member
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> _Member:
+        start = archive.offset
+        try:
+            member = super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            if start == 0:  # no tar, or one that is packed in another way
+                raise
+            raise tarfile.SubsequentHeaderError(f"it is cut off or damaged: {error}") from error  # type: ignore[attr-defined]
+        if member.size < 0 or archive.offset <= start:
+            raise tarfile.SubsequentHeaderError("a header leads backwards")  # type: ignore[attr-defined]
+        return member
+
+
+def _is_plain(archive: tarfile.TarFile) -> bool:
+    """Whether a tar is not compressed."""
+    return isinstance(archive.fileobj, io.BufferedReader)
+
+
+class Tar(Source):
+    """The images in a tar file (compressed or not), by sorted name."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._tar = tarfile.open(path, tarinfo=_Member)  # noqa: SIM115 - read from as long as the source lives
+            members = [member for member, _ in zip(self._tar, range(MAX_IMAGES + 1), strict=False)]
+            if self._tar.fileobj.read(1 << 20).strip(b"\0"):
+                raise tarfile.ReadError("there is more after its end mark: damaged, or several archives in one file")
+        except Exception as error:  # tarfile's own errors, and those of four compressions
+            raise DataError(f"{path} is not a readable tar file ({str(error)[:200]}); copy it again") from error
+        if len(members) > MAX_IMAGES:
+            raise DataError(f"{path} holds more than {MAX_IMAGES:,} members; split it")
+        _refuse_names(path, (f"{member.name}/" if member.isdir() else member.name for member in members))
+        self._lists = {_folder(member.name): member for member in members if _is_class_list(member.name)}
+        self._members = sorted(
+            (member for member in members if not member.isdir() and is_image(member.name)),
+            key=lambda member: readable(member.name),
+        )
+        self.names = [readable(member.name) for member in self._members]
+        self.passed = sorted(
+            readable(member.name)
+            for member in members
+            if member.isreg() and is_left_out(member.name, partial(self._head, member))
+        )
+        self._lock = threading.Lock()
+
+    def read(self, position: int) -> bytes:
+        member, name = self._members[self._at(position)], self.names[position]
+        refuse_large(member.size, name)
+        if not member.isreg():
+            raise BadImage(f"{name}: {_LINK if member.issym() or member.islnk() else 'not a file; remove it'}")
+        try:
+            with self._lock:
+                file = self._tar.extractfile(member)
+                assert file is not None  # it is a regular file
+                return file.read()
+        except Exception as error:
+            raise BadImage(f"{name}: cannot be read from the tar ({str(error)[:200]}); copy it again") from error
+
+    def class_list(self, folder: str) -> bytes | None:
+        if (member := self._lists.get(folder)) is None:
+            return None
+        _check_class_list(member.name, member.size, member.isreg())
+        try:
+            with self._lock:
+                file = self._tar.extractfile(member)
+                assert file is not None  # it is a regular file
+                return file.read()
+        except Exception as error:  # as for `read`
+            raise DataError(f"{member.name}: cannot be read from the tar ({str(error)[:200]})") from error
+
+    def _head(self, member: tarfile.TarInfo) -> bytes:
+        if not _is_plain(self._tar):  # each look back would unpack it from its start
+            return b""
+        try:
+            file = self._tar.extractfile(member)
+            return file.read(MAGIC_BYTES) if file else b""
+        except Exception:  # as for `read`
+            return b""
+
+    def listing(self) -> list[tuple[str, int]]:
+        return [(name, self._members[self._at(i)].size) for i, name in enumerate(self.names)]
+
+
+def zip_holds_images(path: Path) -> bool:
+    """Whether a zip has a member that is an image by its name; True where the file cannot be read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(map(_is_member, archive.namelist()))
+    except Exception:
+        return True
+
+
+_LOOKED_AT = 1 << 24
+"""Bytes of a packed tar that are unpacked to see whether it holds images."""
+
+
+def tar_holds_images(path: Path) -> bool:
+    """Whether a tar has a member that is an image by its name; True where it cannot be read, or none of the first
+    16 MiB of a packed one is an image but more follows."""
+    try:
+        with tarfile.open(path, tarinfo=_Member) as archive:
+            for member in archive:
+                if not member.isdir() and is_image(member.name):
+                    return True
+                if not _is_plain(archive) and member.offset_data + member.size > _LOOKED_AT:
+                    return True
+        return False
+    except Exception:
+        return True

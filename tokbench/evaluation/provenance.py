@@ -1,0 +1,46 @@
+"""What a result says of its adapter."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+
+from tokbench.tokenizers.base import Generator
+from tokbench.tokenizers.code_identity import identify
+from tokbench.tokenizers.held_code import networks_of
+from tokbench.tokenizers.registry import Loaded
+from tokbench.weights.hashing import hash_module
+
+
+def describe_adapter(adapter: Loaded) -> dict[str, Any]:
+    """What a result must say of its adapter: the spec, and hashes of its weights and of the code that it uses."""
+    spec = adapter.model.spec
+    told: dict[str, Any] = {"source": adapter.source, "kind": spec.kind, "range": list(spec.range)}
+    for key in ("multiple", "size", "downsample", "num_tokens", "codebook", "bits_per_token", "variable", "prefixes"):
+        if value := getattr(spec, key):
+            told[key] = value
+    if isinstance(adapter.model, Generator):
+        told["tokenizer"] = adapter.model.tokenizer.spec.name
+    if adapter.model.dtype != torch.float32:
+        told["dtype"] = str(adapter.model.dtype).removeprefix("torch.")
+    if adapter.weights:
+        told["weights"] = adapter.weights
+    if adapter.code:
+        told["code_sha256"] = adapter.code
+    used = identify(model=adapter.model) if adapter.used is None else adapter.used
+    facts = {
+        "modules": used.modules,
+        "packages": used.packages,
+        "files": adapter.files,
+        "config_sha256": adapter.model.config,
+        "unused_tensors": adapter.unused,
+        "weights_in_part": adapter.in_part,
+    }
+    told |= {key: value for key, value in facts.items() if value}
+    if adapter.model.module is not None:
+        told["parameters_sha256"] = hash_module(adapter.model.module)
+    if beside := sorted(hash_module(network) for network in networks_of(adapter.model)):
+        told["other_parameters_sha256"] = hashlib.sha256("".join(beside).encode()).hexdigest()
+    return told

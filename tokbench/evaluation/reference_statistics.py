@@ -1,0 +1,59 @@
+"""The statistics of a data set's references: one pass through one network, no tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tokbench.data.dataset import Dataset
+from tokbench.errors import UsageError
+from tokbench.extractors.network import CHUNK, Network
+from tokbench.metrics.batch import Batch, Side
+from tokbench.metrics.fid_statistics import Statistics
+from tokbench.stats.moments import Sums
+from tokbench.timing import exact_kernels
+
+
+def measure(
+    dataset: Dataset, network: Network, layers: Sequence[str], progress: Callable[[str, int, int], None]
+) -> Statistics:
+    """Mean and covariance (divided by N - 1, float64) of the features of all images, prepared as the protocol says.
+
+    Sums are kept, not features, so memory does not grow with N. Raises DataError where not one image could be read,
+    MissingWeights where the network's file does not reach a layer.
+    """
+    for layer in layers:
+        network.want(layer)
+    side: Side = "original" if dataset.protocol.reference == "original" else "reference"
+    rounding = dataset.protocol.rounding_of(dataset.protocol.features)
+    sums: dict[str, Sums] = {layer: Sums() for layer in layers}
+    count = 0
+    with exact_kernels():
+        reader = dataset.batches(CHUNK)
+        for images in reader:
+            reader.ahead()
+            batch = Batch(images.index, images.reference, original=images.original)
+            features = batch.features(network, side, rounding)
+            for layer in layers:
+                if features[layer].dim() != 2:
+                    raise UsageError(f"layer {layer} of {network.name} is no vector of features")
+                sums[layer].add(features[layer].numpy())
+            count += len(images.names)
+            progress("images", count, len(dataset))
+    dataset.refuse_empty()
+    told = network.told()
+    height, width = dataset.shape if dataset.shape and side == "reference" else (None, None)  # files have their own
+    return Statistics(
+        {layer: made.moments() for layer, made in sums.items()},
+        network=network.name,
+        input=told.get("input"),
+        precision=network.precision,
+        weights=network.sha256,
+        count=count,
+        data=dataset.sha256,
+        dataset=dataset.name,
+        protocol=dataset.protocol.name,
+        protocol_sha256=dataset.protocol.sha256,
+        width=width,
+        height=height,
+        preparation=dataset.protocol.reference_preparation,
+    )

@@ -1,0 +1,100 @@
+"""The Result of one run: its numbers, and the provenance of adapter, data, protocol and versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tokbench._version import __version__
+from tokbench.errors import MissingWeights
+from tokbench.evaluation.adapter_run import AdapterRun
+from tokbench.protocol.protocol import describe_protocol
+from tokbench.results.result import Result
+from tokbench.results.warning import few_images
+from tokbench.stats.split_half import Halves
+from tokbench.tokenizers.tiling import fit
+
+_VERSIONS = ("torch", "torchvision", "numpy", "pillow", "scikit-image", "torch-fidelity", "lpips")
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that numbers depend on."""
+    return {package: importlib.metadata.version(package) for package in _VERSIONS}
+
+
+def settings(run: AdapterRun) -> dict[str, Any]:
+    """The settings that a result records and that key a checkpoint."""
+    config = run.config
+    return {"seed": config.seed, "precision": config.precision, "device": config.device.partition(":")[0]}
+
+
+def collect(run: AdapterRun, done: Callable[[str], None]) -> Result:
+    """The result of a run that has seen all images, or of one that failed. `done`: called with each metric's name."""
+    stream, config = run.images, run.config
+    read = stream.summary()
+    numbers = run.compute(Halves(read.sha256, read.count, read.pairs), done)
+    for number in numbers.values.values():
+        number.setdefault("n", read.count)
+    # Those of a failed run would be of nothing.
+    few = few_images(read.count, numbers.values, read.references) if run.error is None else None
+    height, width = stream.shape or (0, 0)  # none where the run failed
+    adapter = run.described | run.step.told
+    if note := fit(run.adapter.model.spec, height, width).describe():
+        adapter["fitted"] = note
+    if fingerprint := run.checkpoint.fingerprint():
+        adapter["fingerprint"] = fingerprint
+    statistics = config.statistics
+    reference = {"reference": statistics.described(stream.protocol, stream.shape)} if statistics else {}
+    return Result(
+        adapter=run.adapter.name,
+        dataset=stream.name,
+        task=run.step.task,
+        num_images=read.count,
+        metrics=numbers.values,
+        skipped={name: error.fact for name, error in run.metrics.skipped.items()},
+        bad_images=[{"name": name, "reason": reason} for name, reason in read.bad],
+        provenance={
+            "adapter": adapter,
+            "data": {
+                "sha256": read.sha256,
+                "width": width,
+                "height": height,
+                "own_size": read.own_size,
+                "available": read.available,
+                "limit": read.limited,
+                "enlarged": read.enlarged,
+            }
+            | ({"left_out": read.left_out} if read.left_out else {}),
+            "protocol": describe_protocol(stream.protocol),
+            "metrics": numbers.provenance,
+            **settings(run),
+            **reference,
+            "versions": {"tokbench": __version__, "python": platform.python_version()} | versions(),
+        },
+        error=run.error,
+        per_image=_aligned(numbers.per_image, stream.names),
+        replicates=numbers.replicates,
+        readings={kind: [(stream.names[at], read) for at, read in own] for kind, own in numbers.readings.items()},
+        warnings=numbers.warnings + ([few] if few else []),
+        notes={name: str(error) for name, error in run.metrics.skipped.items()},
+        computed=frozenset(run.metrics.metrics) - frozenset(run.metrics.skipped),
+        lacking=frozenset(name for name, error in run.metrics.skipped.items() if isinstance(error, MissingWeights)),
+        journal=run.checkpoint.journal,
+    )
+
+
+def _aligned(per_image: dict[str, tuple[np.ndarray, np.ndarray]], names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Per-image values on one axis: `index` (positions) and `name`, then each number, NaN where it has no value."""
+    if not per_image:
+        return {}
+    positions = np.unique(np.concatenate([index for index, _ in per_image.values()]))
+    columns = {"index": positions, "name": np.array([names[p] for p in positions])}
+    for number, (index, values) in per_image.items():
+        column = np.full(len(positions), np.nan)
+        column[np.searchsorted(positions, index)] = values
+        columns[number] = column
+    return columns

@@ -1,0 +1,160 @@
+"""Tasks turn (tokenizer, images) into streams of batches, one for each step between encode and decode."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from tokbench.errors import NotApplicable, UsageError
+from tokbench.evaluation.generate import DrawSamples, ReadSamples
+from tokbench.evaluation.perturb_result import combined
+from tokbench.evaluation.reconstruct import Settings, reconstruct
+from tokbench.evaluation.steps import Cell, First, Step, plain_step
+from tokbench.metric_names import ALPHAS, Anchor, deltas
+from tokbench.metrics.batch import Batch, Memo
+from tokbench.results.result import Result
+from tokbench.tokenizers.base import Generator, ImageSource, Reconstructor, Tokenizer
+
+
+@dataclass(frozen=True)
+class Task:
+    """Reconstruction: what a tokenizer's steps are, and what their results make together.
+
+    paired: whether what is made belongs to one reference each, so that a pass runs through those.
+    """
+
+    paired: ClassVar[bool] = True
+
+    @property
+    def name(self) -> str:
+        """That of what it makes, where there is nothing that has a name of its own."""
+        return "reconstruct"
+
+    def steps(self, model: Reconstructor) -> Sequence[Step]:
+        """One or more. Raises NotApplicable where a model cannot do the task, AdapterError where its spec and its class
+        disagree."""
+        return [plain_step(model)]
+
+    def produce(self, step: Any, model: Reconstructor, images: Any, settings: Settings, memo: Memo) -> Batch:
+        """What becomes of one batch of the stream. Raises AdapterError where the model breaks its contract."""
+        return reconstruct(model, images, step, settings, memo)
+
+    def results(self, made: Sequence[tuple[Step, Result]]) -> list[Result]:
+        """What is kept of the steps' results."""
+        return [result for _, result in made]
+
+
+RECONSTRUCT = Task()
+
+_SCALE = re.compile(r"cfg\d+(\.\d+)?")
+
+
+@dataclass(frozen=True)
+class Truncate(Task):
+    """The first k tokens alone, for every k of `counts`, each a result of its own; for tokenizers of which any first
+    tokens decode. counts: None for 1, 2, 4 ... and all."""
+
+    counts: tuple[int, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        return "truncate"
+
+    def steps(self, model: Reconstructor) -> Sequence[Step]:
+        name, most = model.spec.name, model.spec.num_tokens
+        if not (isinstance(model, Tokenizer) and model.spec.prefixes):
+            raise NotApplicable(
+                f"{name}: its first tokens alone do not decode; truncate is for tokenizers that were trained with "
+                "dropped tails, whose spec says `prefixes`"
+            )
+        assert most is not None  # every spec with `prefixes` has it
+        if self.counts and max(self.counts) > most:
+            raise NotApplicable(f"{name}: has {most} tokens an image, not {max(self.counts)}")
+        counts = self.counts or sorted({2**power for power in range(most.bit_length())} | {most})
+        return [First(f"truncate-{count}", count=count) for count in counts]
+
+
+@dataclass(frozen=True)
+class Perturb(Task):
+    """Tokens replaced by near misses, on the grid of `tokbench.metric_names`; one result of all cells."""
+
+    anchor: Anchor = "latent"
+
+    @property
+    def name(self) -> str:
+        return "perturb" if self.anchor == "latent" else f"perturb-{self.anchor}"
+
+    def steps(self, model: Reconstructor) -> Sequence[Step]:
+        if not isinstance(model, Tokenizer):
+            raise NotApplicable(f"{model.spec.name}: there are no tokens to perturb, only images")
+        perturber = model.perturber(self.anchor)
+        size = perturber.codebook_size
+        found: Sequence[int | None] = [None] if size is None else deltas(size)
+        most = max(delta or 1 for delta in found)
+        return [
+            Cell(self.name, perturber=perturber, alpha=alpha, delta=delta, most=most)
+            for alpha in ALPHAS
+            for delta in found
+        ]
+
+    def results(self, made: Sequence[tuple[Step, Result]]) -> list[Result]:
+        first = made[0][0]
+        if not isinstance(first, Cell):  # it was refused
+            return super().results(made)
+        cells = [(step.cell, result) for step, result in made]
+        return [combined(cells, first.perturber.extension, self.anchor)]
+
+
+@dataclass(frozen=True)
+class Generate(Task):
+    """Samples of a prior, or of a folder of them, paired with nothing: it runs through `Slots`.
+
+    guidance: None for each generator's own.
+    """
+
+    paired: ClassVar[bool] = False
+    guidance: float | None = None
+
+    def __post_init__(self) -> None:
+        """The scale stands in names of files, and is read from them: in six digits, without an exponent."""
+        if self.guidance is not None and not (_SCALE.fullmatch(self.name.partition("-")[2]) and self._plain):
+            raise UsageError(f"--cfg {self.guidance:g}: give a scale of at most six digits, such as 1.5")
+
+    @property
+    def _plain(self) -> bool:
+        return self.guidance is None or float(f"{self.guidance:g}") == self.guidance
+
+    @property
+    def name(self) -> str:
+        return "generate" if self.guidance is None else f"generate-cfg{self.guidance:g}"
+
+    def steps(self, model: Reconstructor) -> Sequence[Step]:
+        if isinstance(model, Generator):
+            return [DrawSamples(self.name, guidance=model.guidance if self.guidance is None else self.guidance)]
+        if not isinstance(model, ImageSource):
+            raise NotApplicable(
+                f"{model.spec.name}: a tokenizer draws no tokens of its own; generate is for generators (tokbench list "
+                "adapters) and for images:DIR"
+            )
+        if self.guidance is not None:
+            raise NotApplicable(f"{model.spec.name}: --cfg is for generators; these samples are made already")
+        return [ReadSamples(self.name)]
+
+    def produce(self, step: Any, model: Reconstructor, images: Any, settings: Settings, memo: Memo) -> Batch:
+        return step.sample(model, images, settings)
+
+
+def task_of(name: str) -> Task:
+    """The task that makes a result of that name alone: `truncate-8` is Truncate((8,)). Raises UsageError."""
+    kind, _, rest = name.partition("-")
+    if name == RECONSTRUCT.name:
+        return RECONSTRUCT
+    if kind == "truncate" and rest.isdecimal() and int(rest):
+        return Truncate((int(rest),))
+    if kind == "generate" and (not rest or _SCALE.fullmatch(rest)):
+        return Generate(guidance=float(rest.removeprefix("cfg")) if rest else None)
+    if name in (made := {task.name: task for task in (Perturb(), Perturb("code"))}):
+        return made[name]
+    raise UsageError(f"no task '{name}'")

@@ -1,0 +1,1 @@
+"""Frozen networks that metrics read: features, perceptual distances, words, faces."""

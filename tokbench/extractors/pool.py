@@ -1,0 +1,95 @@
+"""Frozen networks that look at images for metrics, made when first asked for and shared by all metrics of a run."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from tokbench.errors import MissingWeights
+from tokbench.extractors.backend import Backend, Precision
+from tokbench.metric_names import INCEPTION
+from tokbench.weights.registry import NETWORKS, find
+
+if TYPE_CHECKING:
+    from tokbench.extractors.network import Network
+    from tokbench.extractors.reader import Reader
+
+READERS = {
+    INCEPTION: ("inception:Inception", {}),
+    "efficientnet-lite0": ("efficientnet:EfficientNetLite0", {}),
+    "lpips-alex": ("lpips:LPIPSNetwork", {"net": "alex"}),
+    "lpips-vgg": ("lpips:LPIPSNetwork", {"net": "vgg"}),
+}
+"""Every network: its class and options. Its weight files are listed in `tokbench.weights.registry`."""
+
+
+MARKED = {
+    "rapidocr": "rapidocr:RapidOCR",
+    "easyocr": "easyocr:EasyOCR",
+    "parseq": "parseq:PARSeq",
+    "dlib": "dlib_face:DlibFace",
+    "insightface": "insightface:InsightFace",
+    "buffalo_l": "insightface:BuffaloL",
+}
+"""Every reader of words or of faces: its class."""
+
+
+class Networks:
+    """The frozen networks of one run on one device, in one precision."""
+
+    def __init__(self, device: str = "cpu", allow_download: bool = False, precision: Precision = "float32") -> None:
+        self.device, self.precision = device, precision
+        self._backend = Backend(device, precision)
+        self._allow_download = allow_download
+        self._whole: Networks | None = None
+        self._made: dict[str, Network] = {}
+        self._readers: dict[str, Reader] = {}
+        self._missing: dict[str, MissingWeights] = {}
+
+    @property
+    def whole(self) -> Networks:
+        """The same networks in float32."""
+        if self.precision == "float32":
+            return self
+        if self._whole is None:
+            self._whole = Networks(self.device, self._allow_download)
+        return self._whole
+
+    def get(self, name: str, path: str | None = None) -> Network:
+        """The network of that name; `path` is its way from images to its input, where it has several.
+
+        Raises MissingWeights where its weights are not on this machine.
+        """
+        if path is not None and (plain := self.get(name)).input != path:
+            if f"{name}/{path}" not in self._made:
+                self._made[f"{name}/{path}"] = plain.seeing(path)
+            return self._made[f"{name}/{path}"]
+        if name in self._missing:  # neither hashed nor downloaded again for every metric and adapter
+            raise self._missing[name]
+        if name not in self._made:
+            try:
+                found = find(name, NETWORKS[name], self._allow_download)
+            except MissingWeights as error:
+                self._missing[name] = error
+                raise
+            module, _, kind = READERS[name][0].partition(":")
+            make = getattr(importlib.import_module(f"tokbench.extractors.{module}"), kind)
+            self._made[name] = make(found, self._backend, **READERS[name][1])
+        return self._made[name]
+
+    def reader(self, name: str) -> Reader:
+        """The reader of words or faces of that name. Raises MissingWeights where its package or weights are not here.
+
+        It computes as its own library does, whatever the precision.
+        """
+        if name in self._missing:
+            raise self._missing[name]
+        if name not in self._readers:
+            module, _, kind = MARKED[name].partition(":")
+            try:
+                make = getattr(importlib.import_module(f"tokbench.extractors.{module}"), kind)
+                self._readers[name] = make(self._allow_download)
+            except MissingWeights as error:
+                self._missing[name] = error
+                raise
+        return self._readers[name]

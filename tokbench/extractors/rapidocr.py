@@ -1,0 +1,70 @@
+"""RapidOCR's recogniser: PP-OCRv6 small (PaddleOCR, arXiv:2009.09941 and its successors) run by onnxruntime.
+
+The model is in the wheel of `rapidocr`. Its alphabet is that of about 50 languages, so that a word that is hard to read
+may come back in another script.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tokbench.errors import MissingWeights
+from tokbench.extractors.recognizer import WIDEST, Recogniser
+from tokbench.weights.registry import NETWORKS, find
+
+(SOURCE,) = NETWORKS["rapidocr"]
+
+HEIGHT, WIDTH = 48, 320
+"""The network's input; wider words get a wider one."""
+
+
+class RapidOCR(Recogniser):
+    """Reads each crop as RapidOCR reads it alone: 48 pixels high, grey at the right up to 320 pixels or its own width.
+
+    In RapidOCR's own batches a word is padded to the widest word beside it, and so depends on it; here it does not.
+    """
+
+    name = "rapidocr"
+
+    def __init__(self, allow_download: bool = False) -> None:
+        """Raises MissingWeights where the packages or the model are not on this machine."""
+        # Read when onnxruntime starts, which else keeps an id of the machine in the home folder.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+        try:
+            import onnxruntime  # whose absence rapidocr finds only when the model is loaded
+            import rapidocr
+            from rapidocr.ch_ppocr_rec import TextRecognizer
+            from rapidocr.utils.parse_parameters import ParseParams
+        except ImportError as error:
+            raise MissingWeights(
+                f"rapidocr needs the packages rapidocr and onnxruntime ({error}); pip install 'tokbench[text]'",
+                fact="rapidocr needs the packages rapidocr and onnxruntime, which were not there",
+            ) from error
+        found = find(self.name, [SOURCE], allow_download)
+        self.sha256 = found.sha256
+        self.library = f"rapidocr {version('rapidocr')}, onnxruntime {onnxruntime.__version__}"
+        logging.getLogger("RapidOCR").setLevel(logging.ERROR)
+        settings = ParseParams.load(Path(rapidocr.__file__).parent / "config.yaml")
+        engine = settings.EngineConfig.onnxruntime
+        engine.intra_op_num_threads, self.threads = 1, torch.get_num_threads()
+        settings.Rec.engine_cfg = engine
+        settings.Rec.model_path = str(found.path)  # with a path it never downloads
+        self._recognizer = TextRecognizer(settings.Rec)
+
+    def width(self, height: int, width: int) -> int:
+        return min(max(WIDTH, HEIGHT * width // height), HEIGHT * WIDEST)
+
+    def read_batch(self, crops: Sequence[np.ndarray], width: int) -> list[str]:
+        # The network saw BGR in training.
+        bgr = [np.ascontiguousarray(crop[..., ::-1]) for crop in crops]
+        # Half a pixel more, for it is cut off after a division and a multiplication.
+        entered = np.stack([self._recognizer.resize_norm_img(crop, (width + 0.5) / HEIGHT) for crop in bgr])
+        lines, _ = self._recognizer.postprocess_op(self._recognizer.session(entered))
+        return [text for text, _ in lines]

@@ -1,0 +1,1 @@
+"""Files: never half written, read strictly and within bounds, hashed."""

@@ -1,0 +1,1 @@
+"""Lossless coders of indices."""

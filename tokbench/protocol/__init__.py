@@ -1,0 +1,1 @@
+"""Protocols: every choice between an image file and a number."""

@@ -1,0 +1,61 @@
+"""Which of two calls is faster, and by how much: interleaved, with an interval and a control."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tokbench.stats.bootstrap import RESAMPLES, edges
+from tokbench.timing import timed
+
+STEADY = 0.03
+"""How far the control may be from 1."""
+WARM_UP = 10
+"""Calls of each before the first that counts, for every shape: kernels are chosen and memory is found in them."""
+
+
+@dataclass(frozen=True)
+class Duel:
+    """Seconds of two calls in rounds of first, second, second, first: both are (rounds, 2)."""
+
+    first: np.ndarray
+    second: np.ndarray
+
+    @property
+    def ratio(self) -> float:
+        """Median seconds of the first over those of the second: above 1, the second is faster."""
+        return float(np.median(self.first) / np.median(self.second))
+
+    @property
+    def control(self) -> float:
+        """The first against itself: one of its two calls in each round against the other, taken in turns."""
+        turns = self.first.copy()
+        turns[1::2] = turns[1::2, ::-1]
+        return float(np.median(turns[:, 0]) / np.median(turns[:, 1]))
+
+    def interval(self, seed: int = 0) -> tuple[float, float]:
+        """95 %, from rounds drawn again."""
+        rng = np.random.default_rng(seed)
+        drawn = (rng.integers(0, len(self.first), len(self.first)) for _ in range(RESAMPLES))
+        ratios = [float(np.median(self.first[rows]) / np.median(self.second[rows])) for rows in drawn]
+        return edges(ratios, self.ratio)
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is a difference to speak of: the interval is off 1 and the control is not."""
+        low, high = self.interval()
+        return not low <= 1 <= high and abs(self.control - 1) <= STEADY
+
+
+def duel(first: Callable[[], object], second: Callable[[], object], repetitions: int, device: str) -> Duel:
+    """At least `repetitions` timings of each call, after a warm-up, the device waited for."""
+    for _ in range(WARM_UP):
+        first(), second()
+    rounds = max(2, -(-repetitions // 2))
+    seconds = np.zeros((rounds, 4))
+    for row in seconds:
+        for place, call in enumerate((first, second, second, first)):
+            row[place] = timed(call, device)[1]
+    return Duel(seconds[:, [0, 3]], seconds[:, 1:3])

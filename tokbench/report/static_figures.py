@@ -1,0 +1,189 @@
+"""The static figures of docs/: reconstructions side by side, quality against bits, token pruning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from tokbench.data.dataset import open_dataset
+from tokbench.errors import TokbenchError
+from tokbench.evaluation.reconstruct import Settings, reconstruct
+from tokbench.evaluation.steps import plain_step
+from tokbench.metrics.batch import Memo
+from tokbench.protocol.protocol import TOKBENCH
+from tokbench.protocol.rounding import to_bytes
+from tokbench.pruning.result import load_all
+from tokbench.pruning.table import groups as reduced_groups
+from tokbench.pruning.table import shared
+from tokbench.results.leaderboard import groups, read_all
+from tokbench.results.result import Result
+from tokbench.tokenizers.base import Generator
+from tokbench.tokenizers.registry import load_adapter
+from tokbench.training.zoo import trainees
+
+SIZE, SCALE, LABEL, COUNT = 64, 2, 230, 8
+CODECS = ("jpeg", "webp", "avif")
+
+
+def sheet(root: Path, target: Path) -> None:
+    """Rows of the same photos: as they are, then as each adapter reconstructs them, the fewest bits first."""
+    dataset = open_dataset("samples", TOKBENCH, SIZE)
+    reader = dataset.batches(len(dataset))
+    images = next(iter(reader))
+    photos = [place for place, name in enumerate(images.names) if "page" not in name][::3][:COUNT]
+    chosen = type(images)(images.index[photos], [images.names[p] for p in photos], images.reference[photos])
+    rows: list[tuple[float, str, torch.Tensor]] = []
+    for name in trainees(root):
+        try:
+            adapter = load_adapter(name, root=root)
+        except TokbenchError:  # networks, and what is not trained
+            continue
+        if isinstance(adapter.model, Generator):
+            continue
+        batch = reconstruct(adapter.model, chosen, plain_step(adapter.model), Settings("cpu", COUNT), Memo())
+        assert batch.tokens is not None
+        bits = float(batch.tokens.bits.mean())
+        rows.append((bits, f"{name}\n{bits:,.0f} bits", batch.rounded("image")))
+    rows.sort(key=lambda row: row[:2])
+    drawn([("original", chosen.reference), *(row[1:] for row in rows)]).save(target, quality=90, method=6)
+
+
+def drawn(rows: Sequence[tuple[str, torch.Tensor]]) -> Image.Image:
+    side = SIZE * SCALE
+    canvas = Image.new("RGB", (LABEL + COUNT * (side + 4), len(rows) * (side + 4)), "white")
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(15)
+    for number, (label, images) in enumerate(rows):
+        top = number * (side + 4)
+        pen.text((8, top + side // 2 - 18), label, fill="black", font=font)
+        for place, pixels in enumerate(to_bytes(images).permute(0, 2, 3, 1).numpy()):
+            picture = Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)
+            canvas.paste(picture, (LABEL + place * (side + 4), top))
+    return canvas
+
+
+def rates(root: Path, target: Path) -> None:
+    """PSNR and LPIPS against bits an image, of all results on the validation images of Tiny ImageNet."""
+    pyplot = plotting()
+    tables = groups(read_all(root / "results"))
+    rows = [one for name, table in tables.items() if name.startswith("tiny-imagenet.n2000-") for one in table]
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
+    for axis, number, title in zip(axes, ("psnr", "lpips"), ("PSNR, dB ↑", "LPIPS ↓"), strict=True):
+        found = curves(rows, number)
+        learned = [label for label in found if label not in CODECS]
+        for label, points in found.items():
+            points = sorted(points)
+            codec = label in CODECS
+            place = 0 if codec else learned.index(label)
+            axis.plot(
+                [bits for bits, _ in points], [value for _, value in points], label=label, markersize=4, linewidth=1,
+                marker="x" if codec else "osD^v"[place // 10], color="grey" if codec else f"C{place % 10}",
+                linestyle={"jpeg": "-", "webp": "--", "avif": ":"}.get(label, "-"),
+            )  # fmt: skip
+        axis.set_xscale("log")
+        axis.set_xlabel("bits per image of 64x64 px")
+        axis.set_ylabel(title)
+        axis.grid(alpha=0.3)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=7, fontsize=8, frameon=False)
+    figure.savefig(target, metadata={"Date": None})
+
+
+def plotting() -> Any:
+    """matplotlib set to write the same SVG every time."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams |= {
+        "svg.hashsalt": "tokbench",
+        "svg.fonttype": "none",
+        "font.family": "sans-serif",
+        "font.size": 9,
+    }
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def pruning(root: Path, target: Path) -> None:
+    """Top-1 accuracy against how much faster a clock saw it, and against how many fewer FLOPs; and, at the smallest
+    batch, the one against the other. Of a network trained too briefly for its accuracy to mean anything it is how often
+    it still names what it names whole."""
+    tables = reduced_groups(load_all(root / "results"))
+    # Times of one device and network alone share an axis: of several tables, the one with most in it.
+    found = max(tables.values(), key=lambda members: sum(len(one.rows) for one in members), default=[])
+    timed = [{pace["batch"] for pace in row["pace"]} for one in found for row in one.rows.values()]
+    if not timed or not (batches := set.intersection(*timed)):
+        return
+    pyplot, large, small = plotting(), max(batches), min(batches)
+    short = any(one.about["short"] for one in found)
+    number, named = "agreement" if short else "top1", shared(found)
+    figure, axes = pyplot.subplots(1, 3, figsize=(13, 5), layout="constrained")
+    for place, one in enumerate(found):
+        rows = [row for _, row in sorted(one.rows.items(), reverse=True)]
+        fewer = [row["whole_gflops"] / row["gflops"] for row in rows]
+        accuracy = [100 * row[number]["value"] for row in rows]
+        # Networks of the subject's family are called without it.
+        label = named.get(one.about["method"], one.about["title"]).replace(
+            f"{one.about['model'].partition('.')[0]}.", ""
+        )
+        look = {"label": label, "color": f"C{place % 10}", "linewidth": 1, "markersize": 4}
+        look |= {"marker": "os^v"[place // 10], "linestyle": "-" if one.about["training"] == "none" else "--"}
+        faster, slow = _speedups(rows, large), _speedups(rows, small)
+        for axis, across, up, told in (
+            (axes[0], [pace["value"] for pace in faster], accuracy, faster),
+            (axes[1], fewer, accuracy, []),
+            (axes[2], fewer, [pace["value"] for pace in slow], slow),
+        ):
+            axis.plot(across, up, **look)
+            none = [(x, y) for x, y, pace in zip(across, up, told, strict=False) if not pace["measured"]]
+            axis.scatter(*zip(*none, strict=True), s=70, facecolors="none", edgecolors="grey") if none else None
+    axes[0].axvline(1, color="grey", linewidth=0.8)
+    axes[2].axline((1, 1), slope=1, color="grey", linewidth=0.8)
+    axes[2].axhline(1, color="grey", linewidth=0.8)
+    axes[0].set_xlabel(f"measured speed-up at batch size {large} (circled: none measured)")
+    for axis in axes[1:]:
+        axis.set_xlabel("reduction of FLOPs (factor)")
+    for axis in axes[:2]:
+        axis.set_ylabel("agreement with the full network, %" if short else "top-1, %")
+    axes[2].set_ylabel(f"measured speed-up at batch size {small} (slanted line: as FLOPs)")
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8, frameon=False)
+    figure.savefig(target, metadata={"Date": None})
+
+
+def _speedups(rows: Sequence[dict[str, Any]], batch: int) -> list[dict[str, Any]]:
+    return [next(pace for pace in row["pace"] if pace["batch"] == batch)["speedup"] for row in rows]
+
+
+def curves(rows: Sequence[Result], number: str) -> dict[str, list[tuple[float, float]]]:
+    """Points (bits, value) of each line: a codec's qualities, a tokenizer's first tokens, else one point each."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        bits, value = (row.metrics.get(key, {}).get("value") for key in ("bits_per_image", number))
+        family = row.adapter.partition(".")[0]
+        if bits is None or value is None or family in ("identity", "toy") or row.task == "perturb":
+            continue
+        found.setdefault(family if family in (*CODECS, "resize") else row.adapter, []).append((bits, value))
+    return found
+
+
+def draw(root: Path, names: Sequence[str] = ()) -> list[Path]:
+    """Draw all of them, or those of some names, into `root`/docs. Twice from the same results gives the same bytes."""
+    made = []
+    for name in names or PICTURES:
+        how, file = PICTURES[name]
+        how(root, root / "docs" / file)
+        made.append(root / "docs" / file)
+    return made
+
+
+PICTURES: dict[str, tuple[Callable[[Path, Path], None], str]] = {
+    "sheet": (sheet, "zoo-sheet.webp"),
+    "rates": (rates, "zoo-rates.svg"),
+    "pruning": (pruning, "pruning.svg"),
+}

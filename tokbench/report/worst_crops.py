@@ -1,0 +1,115 @@
+"""A picture of the words or faces that suffered most: the original, what was made of it, and what was read."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from tokbench.data.dataset import Dataset
+from tokbench.errors import ResultError
+from tokbench.evaluation.reconstruct import Settings, reconstruct
+from tokbench.evaluation.steps import plain_step
+from tokbench.io.atomic import write_atomically
+from tokbench.metrics.batch import Memo
+from tokbench.metrics.image_format import scored
+from tokbench.metrics.text import cut
+from tokbench.metrics.text_scores import similarity
+from tokbench.results.result import Result
+from tokbench.tokenizers.registry import Loaded
+
+HEIGHT, WIDTH, GAP, FONT = 72, 220, 8, 15
+"""Pixels of a crop's cell (narrower crops keep their shape), between cells, and of the text."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One word or face of an image: where it is, how bad it is (less is worse), and what to say of it."""
+
+    image: str
+    box: tuple[float, float, float, float]
+    score: float
+    told: tuple[str, ...]
+
+
+def cases(result: Result, kind: str | None = None) -> list[Case]:
+    """All words and faces of a result, the worst first; words of which the ceiling was read wrong come last, since the
+    tokenizer alone is not to blame for them. Raises ResultError where there are none."""
+    found = []
+    for name, images in result.readings.items():
+        if kind is None or name == kind:
+            found += [case for image, read in images for one in read if (case := _case(image, one))]
+    if not found:
+        held = ", ".join(result.readings) or "no readings; measure it with --metrics text or --metrics faces"
+        raise ResultError(f"{result.adapter} on {result.group}: nothing to show; the result holds {held}")
+    return sorted(found, key=lambda case: (case.score, case.image, case.box))
+
+
+def _case(image: str, one: dict[str, Any]) -> Case | None:
+    try:
+        x1, y1, x2, y2 = (float(edge) for edge in one["box"])
+        if "truth" not in one:
+            found = one["detected"]
+            lost = "no face found again" if found["original"] and not found["image"] else ""
+            return Case(
+                image, (x1, y1, x2, y2), float(one["f_sim"]), tuple(filter(None, (f"F-Sim {one['f_sim']:.3f}", lost)))
+            )
+        if one["image"] is None:
+            return None
+        score = similarity(one["truth"], one["image"]) + (one["ceiling"] != one["truth"])
+        return Case(image, (x1, y1, x2, y2), score, (f"wrote {one['truth']}", f"read {one['image'] or 'nothing'}"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ResultError(f"a reading of {image} is broken ({error}); run again") from error
+
+
+def picture(
+    shown: Sequence[Case], adapter: Loaded, dataset: Dataset, device: str = "cpu", seed: int = 0
+) -> Image.Image:
+    """One row a case: the original, the ceiling (scaled, not tokenized), the reconstruction, and what was read."""
+    at = {name: position for position, name in enumerate(dataset.names)}
+    if missing := [case.image for case in shown if case.image not in at]:
+        raise ResultError(f"{dataset.name} has no image {missing[0]}; give the images that were measured with --data")
+    versions: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+    spans = [range(position, position + 1) for position in sorted({at[case.image] for case in shown})]
+    adapter.model.prepare(dataset.names, dataset.source.names)
+    for images in dataset.batches(1, lambda _: spans):
+        batch = reconstruct(adapter.model, images, plain_step(adapter.model), Settings(device, 1, seed), Memo())
+        (marked,) = batch.need("marked")
+        height, width = marked.pixels.shape[:2]
+        sides = [batch.levels(side)[0].permute(1, 2, 0).numpy() for side in ("reference", "image")]
+        ceiling, made = (scored(side, width, height, dataset.protocol) for side in sides)
+        versions[images.names[0]] = marked.pixels, ceiling, made
+    return _sheet([(case, [cut(version, case.box) for version in versions[case.image]]) for case in shown])
+
+
+def _sheet(rows: Sequence[tuple[Case, list[np.ndarray]]]) -> Image.Image:
+    titles = ("original", "scaled", "reconstructed", "")
+    sheet = Image.new("RGB", (4 * (WIDTH + GAP) + GAP, FONT * 2 + len(rows) * (HEIGHT + GAP) + GAP), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT)
+    for column, title in enumerate(titles):
+        draw.text((GAP + column * (WIDTH + GAP), GAP), title, "black", font)
+    for row, (case, crops) in enumerate(rows):
+        top = 2 * FONT + row * (HEIGHT + GAP) + GAP
+        for column, crop in enumerate(crops):
+            scale = min(HEIGHT / crop.shape[0], WIDTH / crop.shape[1])
+            size = (max(1, round(crop.shape[1] * scale)), max(1, round(crop.shape[0] * scale)))
+            shown = Image.fromarray(np.ascontiguousarray(crop)).resize(size, Image.Resampling.BICUBIC)
+            sheet.paste(shown, (GAP + column * (WIDTH + GAP), top + (HEIGHT - size[1]) // 2))
+        left = GAP + 3 * (WIDTH + GAP)
+        for line, text in enumerate((*case.told, case.image[-34:])):
+            text = text.encode("latin-1", "backslashreplace").decode("latin-1")  # the font has no other letters
+            fits = text if draw.textlength(text, font) <= WIDTH else text[:30] + "…"
+            draw.text((left, top + line * (FONT + 6)), fits, "grey" if line == len(case.told) else "black", font)
+    return sheet
+
+
+def save(sheet: Image.Image, path: Path) -> None:
+    """Write a PNG, whole or not at all."""
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="PNG")
+    write_atomically(path, buffer.getvalue())

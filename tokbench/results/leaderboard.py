@@ -1,0 +1,85 @@
+"""Results to sorted CSV and Markdown files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tokbench.errors import NoResults
+from tokbench.metric_names import PRUNING_PREFIX as PRUNED
+from tokbench.results.columns import by_bits, cells
+from tokbench.results.markdown import legend, markdown
+from tokbench.results.result import Result, load
+
+
+def read_all(out: Path) -> list[Result]:
+    """Every result below a results folder, sorted by path. Raises ResultError for a broken one, NoResults for none."""
+    found = (path for path in out.glob("*/*.json") if path.parent.name != "leaderboard")
+    paths = sorted(path for path in found if not path.name.startswith(PRUNED))
+    if not paths:
+        raise NoResults(f"{out} holds no results; run 'tokbench eval ... --out {out}' first")
+    return [result for result in map(load, paths) if result.error is None]
+
+
+def groups(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """Results that may stand in one table, by its name: one dataset, size, N, protocol and task, the same pixels.
+
+    Where two results share a name but saw different pixels or protocols, each set gets a table of its own.
+    """
+    by_name: dict[str, dict[tuple[str, str], list[Result]]] = {}
+    for result in results:
+        seen = result.provenance["data"]["sha256"], result.provenance["protocol"]["sha256"]
+        by_name.setdefault(result.group, {}).setdefault(seen, []).append(result)
+    tables = {}
+    for name, sets in by_name.items():
+        for (data, protocol), members in sets.items():
+            tables[name if len(sets) == 1 else f"{name}.{data[:8]}.{protocol[:8]}"] = members
+    return dict(sorted(tables.items()))
+
+
+def frame(results: Sequence[Result]) -> pd.DataFrame:
+    """One row a result, sorted by bits: values under their JSON names, intervals as `<name>_low` and `<name>_high`."""
+    results = sorted(results, key=by_bits)
+    columns, rows = cells(results)
+    records = []
+    for result, row in zip(results, rows, strict=True):
+        record: dict[str, Any] = {
+            "adapter": result.adapter,
+            "kind": result.provenance["adapter"]["kind"],
+            "num_images": result.num_images,
+        }
+        for label, column in columns:
+            entry = row.get((label, column.field), {})
+            name = f"{column.field}[{label}]" if label else column.field
+            record[name] = entry.get("value")
+            if any(other.get((label, column.field), {}).get("low") is not None for other in rows):
+                record[f"{name}_low"], record[f"{name}_high"] = entry.get("low"), entry.get("high")
+        if any(other.warnings for other in results):
+            record["warnings"] = "; ".join(warning.text for warning in result.warnings)
+        records.append(record)
+    return pd.DataFrame.from_records(records)
+
+
+def write(out: Path) -> list[Path]:
+    """Rebuild `leaderboard/*.csv` and `*.md` below a results folder from its facts; files of vanished tables go."""
+    folder = out / "leaderboard"
+    tables = groups(read_all(out))
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, results in tables.items():
+        csv, md = folder / f"{name}.csv", folder / f"{name}.md"
+        csv.write_text(frame(results).to_csv(index=False, lineterminator="\n"), encoding="utf-8", newline="\n")
+        md.write_text(f"# {name}\n\n{legend(results)}\n\n{markdown(results)}", encoding="utf-8", newline="\n")
+        written += [csv, md]
+    for stale in {*folder.glob("*-*.csv"), *folder.glob("*-*.md")} - set(written):
+        stale.unlink()
+    return written
+
+
+def to_json(facts: Sequence[dict[str, Any]]) -> str:
+    """The facts of several results as a JSON list."""
+    return json.dumps(facts, indent=1, allow_nan=False)

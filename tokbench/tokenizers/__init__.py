@@ -1,0 +1,1 @@
+"""Tokenizers: their interface, their tokens, and how adapters are found and loaded."""

@@ -1,0 +1,68 @@
+"""`jpeg.q50`, `webp.q50`, `avif.q50`: Pillow's encoders at one quality, judged by the bytes that they really write."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, features
+from torch import Tensor
+
+from tokbench.errors import AdapterError, UsageError
+from tokbench.protocol.rounding import from_bytes, to_bytes
+from tokbench.tokenizers.base import Tokenizer
+from tokbench.tokenizers.spec import TokenizerSpec
+from tokbench.tokenizers.tokens import Tokens
+
+# 4:2:0 chroma, as photos are shared; the encoders' own search settings, the same at every quality.
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "jpeg": {"format": "JPEG", "optimize": True, "subsampling": "4:2:0"},
+    "webp": {"format": "WEBP", "method": 6},
+    # One thread, since the encoder cuts the image into tiles by the number of threads, and so changes its bytes.
+    "avif": {"format": "AVIF", "speed": 6, "subsampling": "4:2:0", "max_threads": 1},
+}
+
+
+class Codec(Tokenizer):
+    """One image format at one quality (0 to 100, on the encoder's own scale). Bits are those of the whole file."""
+
+    def __init__(self, name: str, family: str, quality: int) -> None:
+        self._options = {**_OPTIONS[family], "quality": quality}
+        self.spec = TokenizerSpec(name, "codec")
+
+    def encode(self, images: Tensor) -> Tokens:
+        files = []
+        for picture in to_pillow(to_bytes(images)):
+            buffer = io.BytesIO()
+            picture.save(buffer, **self._options)
+            files.append(buffer.getvalue())
+        return Tokens.of_bytes(files)
+
+    def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
+        return from_pillow([Image.open(io.BytesIO(file)).convert("RGB") for file in tokens.files])
+
+
+def to_pillow(pixels: Tensor) -> list[Image.Image]:
+    """uint8 (B, 3, H, W) to B Pillow images."""
+    return [Image.fromarray(array) for array in pixels.permute(0, 2, 3, 1).cpu().numpy()]
+
+
+def from_pillow(images: list[Image.Image]) -> Tensor:
+    """B Pillow RGB images of one size to float32 (B, 3, H, W) in [0, 1]."""
+    return from_bytes(torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2))
+
+
+def load(name: str) -> Codec:
+    """`jpeg.q50` and so on. Raises UsageError for another form, AdapterError where this Pillow lacks the format."""
+    family, _, quality = name.partition(".")
+    if not re.fullmatch(r"q(0|[1-9][0-9]?|100)", quality):
+        raise UsageError(f"'{name}': the quality must be q0 to q100, as in {family}.q50")
+    if family != "jpeg" and not features.check(family):
+        raise AdapterError(
+            f"{name}: this Pillow was built without {family.upper()}; install Pillow 11.3 or newer from PyPI"
+        )
+    return Codec(name, family, int(quality[1:]))

@@ -1,0 +1,375 @@
+"""Find and load plug-ins: folders of adapters and datasets, other people's packages, and the builtin adapters."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import json
+import logging
+import sys
+import tomllib
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
+
+from tokbench.errors import AdapterError, NoAdapter, TokbenchError, UsageError
+from tokbench.paths import CHECKOUT, find_root, slug
+from tokbench.tokenizers.code_identity import ADAPTER, CodeIdentity, identify
+from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.folder_files import files_of
+
+if TYPE_CHECKING:
+    from tokbench.tokenizers.base import Reconstructor
+
+
+_LOG = logging.getLogger("tokbench")
+
+T = TypeVar("T")
+
+BUILTIN = {
+    "identity": "identity",
+    "resize": "resize",
+    "jpeg": "codecs",
+    "webp": "codecs",
+    "avif": "codecs",
+}
+"""Builtin families and the module of `tokbench.tokenizers.builtin` that makes them; `resize.2` is family.argument."""
+
+PATH_LIKE = {"images": "images", "diffusers": "diffusers", "torchscript": "torchscript"}
+"""Builtin families whose argument is a path or hub id, after a colon."""
+
+BUILTIN_SUMMARIES = {
+    "identity": "the image itself, raw: the ceiling of every metric",
+    "resize.<factor>": "area down, bicubic up: what a tokenizer with so small a latent has to beat",
+    "jpeg.q<quality>": "JPEG, q0 to q100, judged by its real bytes",
+    "webp.q<quality>": "WebP, q0 to q100",
+    "avif.q<quality>": "AVIF, q0 to q100",
+    "images:<dir>": "reconstructions made elsewhere, paired by path",
+    "diffusers:<dir or id>": "AutoencoderKL, VQModel, AutoencoderTiny or AutoencoderDC",
+    "torchscript:<dir>": "encoder.jit and decoder.jit, as NVIDIA ships Cosmos",
+}
+"""What `tokbench list adapters` says of the builtin forms."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An adapter ready to run. `name` is its key in results; `source` what was asked for; `weights` file -> sha256."""
+
+    name: str
+    source: str
+    model: Reconstructor
+    weights: dict[str, str]
+    code: str | None = None
+    """sha256 of an adapter folder's Python files, as they were when they were imported, and of the variant's TOML."""
+    used: CodeIdentity | None = None
+    """The code outside that folder. None where nobody looked for it; a result then names that of the model's classes.
+    """
+    unused: dict[str, int] = field(default_factory=dict)
+    """Tensors of its weight files that are in no network: how many of each declared beginning or file."""
+    in_part: dict[str, Any] = field(default_factory=dict)
+    """What calls of `load_state_dict` left out (`tokbench.weights.partial_loads`); empty where all weights fitted."""
+    folders: tuple[Path, ...] = ()
+    """The adapter folders that it comes from: its own, and those of the adapters that it is made of."""
+    files: dict[str, str] = field(default_factory=dict)
+    """sha256 of the files in those folders that are no Python files and say what it computes, as they were when the
+    folders were imported."""
+    resumable: bool = True
+    """Whether a run may continue from the journal of an earlier one. False for an object of this process: it can have
+    changed in ways that no hash of its parameters shows."""
+
+
+def adapter_files(root: Path | None = None) -> dict[str, Path]:
+    """The variant files of all adapter folders by full name, those of installed packages included.
+
+    `adapters/taef2/default.toml` is `taef2`, `adapters/toy/p8.toml` is `toy.p8`.
+    """
+    found = find_root(root)
+    folders = [path.parent for path in sorted(found.glob("adapters/*/adapter.py"))] if found else []
+    for point in entry_points(group="tokbench.adapters"):
+        try:
+            spec = importlib.util.find_spec(point.value)
+        except (ImportError, ValueError):
+            spec = None
+        if spec is not None and spec.submodule_search_locations:  # a broken package must not take the others with it
+            folders.append(Path(spec.submodule_search_locations[0]))
+    return {name: toml for folder in folders for name, toml in _variants(folder).items()}
+
+
+def _variants(folder: Path) -> dict[str, Path]:
+    family = folder.resolve().name
+    return {
+        family if toml.stem == "default" else f"{family}.{toml.stem}": toml for toml in sorted(folder.glob("*.toml"))
+    }
+
+
+def load_adapter(asked: str, device: str = "cpu", root: Path | None = None, allow_download: bool = False) -> Loaded:
+    """The adapter that a command-line argument names.
+
+    A folder whose files changed since this process imported them is imported again. Other modules are not: their
+    earlier code goes on running, the hashes in results are of that code, and a warning says so.
+    Raises NoAdapter where there is none, AdapterError (or MissingWeights) where it cannot be loaded.
+    """
+    loaded = _load(asked, device, root, allow_download)
+    if (around := _PARTS.get()) is not None:
+        around.append(loaded)
+    return loaded
+
+
+_PARTS: ContextVar[list[Loaded] | None] = ContextVar("parts", default=None)
+"""The adapters that were loaded for the one that is being loaded."""
+
+
+def _load(asked: str, device: str, root: Path | None, allow_download: bool) -> Loaded:
+    family, _, argument = asked.partition(":")
+    if family in PATH_LIKE and argument:
+        module = importlib.import_module(f"tokbench.tokenizers.builtin.{PATH_LIKE[family]}")
+        model = guarded(asked, lambda: module.load(argument, device, allow_download))
+        return Loaded(f"{family}.{_path_slug(argument)}", asked, model, {}, used=identify(model=model))
+    files = adapter_files(root)
+    if asked in files:
+        return _load_variant(asked, asked, files[asked], device, allow_download)
+    family, _, argument = asked.partition(".")
+    if family in BUILTIN and bool(argument) != (family == "identity"):
+        module = importlib.import_module(f"tokbench.tokenizers.builtin.{BUILTIN[family]}")
+        return Loaded(asked, asked, module.load(asked), {}, used=CodeIdentity())
+    if Path(asked).exists():
+        name, toml = _at_path(Path(asked))
+        return _load_variant(name, asked, toml, device, allow_download)
+    near = difflib.get_close_matches(asked, [*files, *BUILTIN], 1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    raise NoAdapter(f"no adapter '{asked}'; {hint}run 'tokbench list adapters' to see them")
+
+
+def load_adapters(
+    asked: Sequence[str], device: str = "cpu", root: Path | None = None, allow_download: bool = False
+) -> tuple[list[Loaded], dict[str, str]]:
+    """The adapters that a command names, and of those that cannot be loaded the reason.
+
+    Raises UsageError where there is none of a name, or where two would share a result.
+    """
+    loaded, failed = [], {}
+    for name in dict.fromkeys(asked):
+        try:
+            loaded.append(load_adapter(name, device, root, allow_download))
+        except UsageError:
+            raise
+        except TokbenchError as error:
+            failed[name] = str(error)
+    names = [adapter.name for adapter in loaded]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UsageError(f"two adapters are named {', '.join(sorted(twice))} and would share a result; rename a folder")
+    return loaded, failed
+
+
+def _at_path(path: Path) -> tuple[str, Path]:
+    folder = path if path.is_dir() else path.parent
+    if not (folder / "adapter.py").is_file():
+        raise NoAdapter(f"{path} is not an adapter folder: it has no adapter.py (copy adapters/toy to start one)")
+    variants = _variants(folder)
+    if path.is_file():
+        variants = {name: toml for name, toml in variants.items() if toml.resolve() == path.resolve()}
+    if len(variants) != 1:
+        listed = ", ".join(str(toml) for toml in variants.values()) or "none"
+        raise NoAdapter(f"{path} has not one but {len(variants)} variant files ({listed}); name one of them")
+    return next(iter(variants.items()))
+
+
+def network_files(root: Path | None = None) -> dict[str, Path]:
+    """The variant files, by full name, of folders with a network.py: what adapters are trained with, no tokenizers."""
+    found = find_root(root)
+    folders = [path.parent for path in sorted(found.glob("adapters/*/network.py"))] if found else []
+    return {name: toml for folder in folders for name, toml in _variants(folder).items()}
+
+
+def read_record(toml: Path) -> dict[str, Any]:
+    """What the training of a variant was, `<variant>.training.json` beside its TOML; empty where it was not trained."""
+    record = toml.with_suffix(".training.json")
+    try:
+        told = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    except ValueError as error:
+        raise AdapterError(f"{record} cannot be read ({error})") from error
+    return told if isinstance(told, dict) else {}
+
+
+def read_variant(toml: Path) -> dict[str, Any]:
+    """What a variant file says. Raises AdapterError where it cannot be read."""
+    try:
+        return tomllib.loads(toml.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise AdapterError(f"{toml} cannot be read ({error})") from error
+
+
+def open_variant(name: str, toml: Path, allow_download: bool = False) -> tuple[Variant, ModuleType]:
+    """What a variant file says, and the code of its folder: adapter.py (or network.py), or another file there that its
+    TOML names as `code`, without the ending. Raises AdapterError where one cannot be read."""
+    config, module = read_variant(toml), _import_folder(toml.parent)
+    if part := config.get("code"):
+        if not isinstance(part, str) or not part.isidentifier() or not (toml.parent / f"{part}.py").is_file():
+            raise AdapterError(f"{toml}: code = {part!r} names no Python file beside it")
+        module = _import(f"{module.__name__}.{part}", toml.parent / f"{part}.py")
+    return Variant(name, toml.parent, config, allow_download), module
+
+
+def _load_variant(name: str, asked: str, toml: Path, device: str, allow_download: bool) -> Loaded:
+    from tokbench.weights.partial_loads import described, observed
+
+    before, parts = set(sys.modules), list[Loaded]()
+    token = _PARTS.set(parts)
+    try:
+        variant, module = open_variant(name, toml, allow_download)
+        if not hasattr(module, "load"):
+            raise AdapterError(f"{module.__file__} has no function load(variant, device)")
+        own = identify([module.__name__], covered=[toml.parent])  # hashed before a load that may take minutes
+        with observed(own.packages) as loading:
+            model = guarded(name, lambda: module.load(variant, device))
+    finally:
+        _PARTS.reset(token)
+    if model.spec.name != name:
+        raise AdapterError(f"{module.__file__}: the spec is named '{model.spec.name}', not '{name}'")
+    imported = imported_folder(module)
+    code = imported.code.copy()
+    code.update(toml.relative_to(toml.parent).as_posix().encode() + toml.read_bytes())
+    for below, theirs in sorted(variant.built_on.items()):
+        code.update(f"{below} {theirs}".encode())
+    weights = {found.source.file: found.sha256 for found in variant.found.values()}
+    if in_part := loading.left_out():
+        _LOG.warning("%s: its weights fit only in part, and its results say so: %s", name, described(in_part))
+    folders = (toml.parent, *(folder for part in parts for folder in part.folders))
+    used = _used(variant, module, model, sys.modules.keys() - before, parts, folders)
+    if used.changed:
+        _LOG.warning(
+            "%s: %s changed after this process had imported it; what runs is the code before the change, and results "
+            "name that code; start a new process to measure the change",
+            name,
+            ", ".join(used.changed),
+        )
+    files = {f"adapters/{part.name}/{file}": told for part in parts for file, told in part.files.items()}
+    unused, files = variant.unused_tensors(), imported.files | files
+    return Loaded(name, asked, model, weights, code.hexdigest(), used, unused, in_part, folders, files)
+
+
+def _used(
+    variant: Variant,
+    module: ModuleType,
+    model: Reconstructor,
+    appeared: set[str],
+    parts: Sequence[Loaded],
+    folders: Sequence[Path],
+) -> CodeIdentity:
+    """The code outside an adapter's folder: what it imports itself, and what the adapters that it is made of need."""
+    found = identify([module.__name__, *variant.imported], model, appeared, folders)
+    modules, packages = dict(found.modules), dict(found.packages)
+    for part in parts:
+        if part.used is not None:
+            modules, packages = part.used.modules | modules, part.used.packages | packages
+        if part.code and part.name not in variant.built_on:
+            modules[f"adapters/{part.name}"] = part.code
+    return CodeIdentity(dict(sorted(modules.items())), dict(sorted(packages.items())), found.changed)
+
+
+def guarded(name: str, load: Callable[[], T]) -> T:
+    """What `load` returns; anything that other people's code or a library raises becomes an AdapterError."""
+    try:
+        return load()
+    except TokbenchError:
+        raise
+    except Exception as error:
+        raise AdapterError(f"{name} failed to load ({type(error).__name__}: {str(error)[:300]})") from error
+
+
+def _import_folder(folder: Path) -> ModuleType:
+    """Import adapter.py (or network.py) as a package of its own, so that `from .model import Model` works and no name
+    clashes."""
+    file = next(
+        (folder / name for name in ("adapter.py", "network.py") if (folder / name).is_file()), folder / "adapter.py"
+    )
+    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
+    name = f"{ADAPTER}{folder.resolve().name.replace('-', '_').replace('.', '_')}_{digest}"
+    code, sources = hashlib.sha256(), sorted(folder.rglob("*.py"))
+    for path in sources:
+        code.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    found = Folder(code, files_of(folder))
+    loaded = sys.modules.get(name)
+    if loaded is not None:
+        before = _IMPORTED.setdefault(loaded, found)
+        if (before.code.digest(), before.files) == (code.digest(), found.files):
+            return loaded
+        _forget(name, sources)
+    elif not folder.resolve().is_relative_to(CHECKOUT / "adapters"):
+        _LOG.warning(
+            "%s is somebody's code, and runs with your rights; read it where you do not trust its author",
+            file,
+        )
+    module = _import(name, file, folder)
+    _IMPORTED[module] = found
+    return module
+
+
+class Folder(NamedTuple):
+    """sha256 over the Python files of an adapter folder, and the hashes of its other files that count."""
+
+    code: Any
+    files: dict[str, str]
+
+
+_IMPORTED: WeakKeyDictionary[ModuleType, Folder] = WeakKeyDictionary()
+"""Each adapter folder as it was when it was imported."""
+
+
+def imported_folder(module: ModuleType) -> Folder:
+    """The adapter folder that a module belongs to, as it was when it was imported."""
+    return _IMPORTED[sys.modules[module.__name__.partition(".")[0]]]
+
+
+def _forget(package: str, sources: Sequence[Path]) -> None:
+    """Have the next import of a package read its files again."""
+    for name in [name for name in sys.modules if f"{name}.".startswith(f"{package}.")]:
+        del sys.modules[name]
+    for path in sources:  # Python takes a file for unchanged if its size and the second of its last change are
+        with contextlib.suppress(OSError):
+            Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
+    importlib.invalidate_caches()
+
+
+def _import(name: str, file: Path, package: Path | None = None) -> ModuleType:
+    """Import a file under a name, once; `package` is where its submodules lie. Raises AdapterError where it cannot."""
+    if name in sys.modules:
+        return sys.modules[name]
+    places = None if package is None else [str(package)]
+    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=places)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        if isinstance(error, TokbenchError):
+            raise
+        raise AdapterError(f"{file} cannot be imported ({type(error).__name__}: {error})") from error
+    return module
+
+
+def _path_slug(argument: str) -> str:
+    """A folder name for a path-like adapter: the last part of what was typed, and a digest where a path was cut."""
+    typed = argument.rstrip("/")
+    if Path(typed).exists():
+        digest = hashlib.sha256(typed.encode()).hexdigest()[:6]
+        return f"{slug(Path(typed).resolve().name)}-{digest}"
+    return slug(typed.replace("/", "--"))
+
+
+def identity_of(adapter: Loaded) -> str:
+    """A hash over all that says what an adapter computes, but for the parameters of its networks."""
+    used = adapter.used or CodeIdentity()
+    told = [adapter.code, adapter.weights, used.modules, used.packages, adapter.files, adapter.model.config]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

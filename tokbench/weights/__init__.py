@@ -1,0 +1,1 @@
+"""Weight files: where they are looked for, how they are read, how they are stored."""

