@@ -1,4 +1,4 @@
-"""`tokbench.evaluation.evaluate`: the command line's numbers, every form of a model, errors, and what is never
+"""`tokbench.evaluate`: the command line's numbers, every form of a model, errors, and what is never
 reused."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `tokbench.evaluation.evaluate` takes as data, what it keeps of it, and progress and logging."""
+"""What `tokbench.evaluate` takes as data, what it keeps of it, and progress and logging."""
 
 from __future__ import annotations
 

@@ -29,15 +29,6 @@ def test_importing_the_package_imports_no_library() -> None:
     assert python(code).strip() == "[]"
 
 
-def test_functions_are_not_hidden_by_modules_of_their_names() -> None:
-    code = (
-        "import tokbench.evaluation.evaluate, tokbench.analysis.compare, tokbench\n"
-        "from tokbench.timing import exact_kernels\n"
-        "print(callable(tokbench.evaluation.evaluate), callable(tokbench.analysis.compare))"
-    )
-    assert python(code).strip() == "True True"
-
-
 def test_every_public_name_is_there() -> None:
     assert set(tokbench.__all__) <= set(dir(tokbench))
     for name in tokbench.__all__:

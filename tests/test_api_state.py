@@ -1,4 +1,4 @@
-"""After `tokbench.evaluation.evaluate`, models and process are as they were before."""
+"""After `tokbench.evaluate`, models and process are as they were before."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_the_adapter_example_is_an_adapter(workplace: Path, cli) -> None:
     assert load(path).metrics["tokens_per_image"]["value"] == 256
 
 
-@pytest.mark.skipif(not hasattr(tokbench, "evaluate"), reason="this version has no tokbench.evaluation.evaluate")
+@pytest.mark.skipif(not hasattr(tokbench, "evaluate"), reason="this version has no tokbench.evaluate")
 def test_the_python_example_runs(workplace: Path) -> None:
     class Model(torch.nn.Module):
         def encode(self, images: torch.Tensor) -> torch.Tensor:
@@ -94,7 +94,7 @@ def test_the_python_example_runs(workplace: Path) -> None:
         def decode(self, latents: torch.Tensor) -> torch.Tensor:
             return torch.nn.functional.interpolate(latents, scale_factor=8)
 
-    (code,) = [block for block in blocks("python") if "tokbench.evaluation.evaluate" in block]
+    (code,) = [block for block in blocks("python") if "tokbench.evaluate" in block]
     names = {"model": Model()}
     exec(code, names)
     result = names["result"]

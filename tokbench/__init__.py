@@ -7,8 +7,6 @@ imports neither torch nor numpy.
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from tokbench.results.result import MetricValue as MetricValue
     from tokbench.results.result import Result as Result
     from tokbench.tokenizers.base import Generator as Generator
-    from tokbench.tokenizers.base import Reconstructor as Reconstructor
     from tokbench.tokenizers.base import Tokenizer as Tokenizer
     from tokbench.tokenizers.spec import TokenizerSpec as TokenizerSpec
     from tokbench.tokenizers.tokens import Tokens as Tokens
@@ -35,7 +32,6 @@ _MODULES = {
     "Metric": "tokbench.metrics.base",
     "MetricValue": "tokbench.results.result",
     "Protocol": "tokbench.protocol.protocol",
-    "Reconstructor": "tokbench.tokenizers.base",
     "Result": "tokbench.results.result",
     "Tokenizer": "tokbench.tokenizers.base",
     "TokenizerSpec": "tokbench.tokenizers.spec",
@@ -48,7 +44,7 @@ _MODULES = {
 """Every public name and the module that defines it."""
 
 __all__ = [
-    "Comparison", "Generator", "Metric", "MetricValue", "Protocol", "Reconstructor", "Result", "Tokenizer",
+    "Comparison", "Generator", "Metric", "MetricValue", "Protocol", "Result", "Tokenizer",
     "TokenizerSpec", "Tokens", "compare", "evaluate", "load_adapter", "open_dataset",
 ]  # fmt: skip
 
@@ -63,15 +59,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_MODULES})
-
-
-class _Package(ModuleType):
-    """Keeps the import system from hiding the functions `evaluate` and `compare` behind the submodules of those names,
-    which it would set as attributes of the package."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _MODULES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -1,4 +1,4 @@
-"""`tokbench.analysis.compare`: two results on the same images."""
+"""`tokbench.compare`: two results on the same images."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def compare(first: Result | str | Path, second: Result | str | Path) -> Comparis
     >>> import torch, tokbench
     >>> images = torch.rand(32, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     >>> options = {"metrics": ["psnr"], "progress": False}
-    >>> coarse = tokbench.evaluation.evaluate("jpeg.q10", images, **options)
-    >>> fine = tokbench.evaluation.evaluate("jpeg.q90", images, **options)
-    >>> tokbench.analysis.compare(coarse, fine)["psnr"].verdict
+    >>> coarse = tokbench.evaluate("jpeg.q10", images, **options)
+    >>> fine = tokbench.evaluate("jpeg.q90", images, **options)
+    >>> tokbench.compare(coarse, fine)["psnr"].verdict
     'better'
     """
     ours, theirs = (one if isinstance(one, Result) else load(Path(one)) for one in (first, second))

@@ -1,4 +1,4 @@
-"""What `tokbench.evaluation.evaluate` takes as data, and `tokbench.open_dataset`."""
+"""What `tokbench.evaluate` takes as data, and `tokbench.open_dataset`."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def open_dataset(
     follow_links: bool = False,
     root: str | Path | None = None,
 ) -> Dataset:
-    """Images in a fixed order, prepared as a protocol says, for `tokbench.evaluation.evaluate`.
+    """Images in a fixed order, prepared as a protocol says, for `tokbench.evaluate`.
 
     data: a dataset's name, the path of a folder, zip, tar, .npz or Parquet file, or a pattern of paths, as after
     `--data` on the command line; or images in memory: a torch Dataset, a DataLoader, a tensor (N, 3, H, W), or an

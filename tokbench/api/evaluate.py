@@ -1,4 +1,4 @@
-"""`tokbench.evaluation.evaluate`: models and images in, results out."""
+"""`tokbench.evaluate`: models and images in, results out."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def evaluate(
 
     >>> import torch, tokbench
     >>> images = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    >>> result = tokbench.evaluation.evaluate(
+    >>> result = tokbench.evaluate(
     ...     lambda x: x * 0.9, images, metrics=["psnr", "ssim"], name="dim", value_range=(0, 1), progress=False
     ... )
     >>> round(result["psnr"].value, 1), result["psnr"].n

@@ -1,4 +1,4 @@
-"""What `tokbench.evaluation.evaluate` takes as a model, and `tokbench.load_adapter`."""
+"""What `tokbench.evaluate` takes as a model, and `tokbench.load_adapter`."""
 
 from __future__ import annotations
 

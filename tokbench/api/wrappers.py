@@ -31,7 +31,7 @@ the encoder's output, which costs some bits."""
 
 @dataclass(frozen=True)
 class Settings:
-    """What a model does not say of itself (the arguments of `tokbench.evaluation.evaluate` of the same names), and the
+    """What a model does not say of itself (the arguments of `tokbench.evaluate` of the same names), and the
     seed of the noise that it draws."""
 
     value_range: tuple[float, float] = (-1.0, 1.0)
