@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 from tokbench.analysis.compare import difference
-from tokbench.evaluation.metric_set import Numbers
-from tokbench.extractors.network import Network
+from tokbench.evaluation.metric_set import MetricValues
+from tokbench.extractors.network import FeatureExtractor
 from tokbench.metrics.base import Metric, PerImageMetric
 from tokbench.metrics.batch import Batch
 from tokbench.metrics.codebook import Codebook
@@ -38,7 +38,7 @@ from tokbench.protocol.protocol import load_protocol
 from tokbench.results.result import Result
 from tokbench.stats.binned import Bin, binned
 from tokbench.stats.bootstrap import DERIVED, bootstrap_pairs, mean, share_interval
-from tokbench.stats.split_half import Halves
+from tokbench.stats.split_half import SplitHalves
 from tokbench.tokenizers.tokens import Tokens
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,7 +73,7 @@ class Kind:
     truth: dict[str, float] | None = None
 
 
-class Blind(Network):
+class Blind(FeatureExtractor):
     """A network that is never asked."""
 
     name, sha256 = "blind", "0" * 64
@@ -85,7 +85,7 @@ class Blind(Network):
 def pair(first: Metric, second: Metric, rng: np.random.Generator, count: int) -> dict[str, Drawn]:
     """The numbers of the first codec, and what is said of both."""
     key = str(rng.integers(1 << 62))
-    one, other = (_result(metric, Halves(key, count), count) for metric in (first, second))
+    one, other = (_result(metric, SplitHalves(key, count), count) for metric in (first, second))
     found = {}
     for number, entry in one.metrics.items():
         if entry["low"] is not None and number in other.metrics:
@@ -94,8 +94,8 @@ def pair(first: Metric, second: Metric, rng: np.random.Generator, count: int) ->
     return found
 
 
-def _result(metric: Metric, halves: Halves, count: int) -> Result:
-    numbers = Numbers()
+def _result(metric: Metric, halves: SplitHalves, count: int) -> Result:
+    numbers = MetricValues()
     numbers.add(metric, 0, halves)
     axis: dict[str, np.ndarray] = {"index": np.arange(count), "name": np.arange(count).astype(str)}
     per_image = axis | {name: values for name, (_, values) in numbers.per_image.items()}

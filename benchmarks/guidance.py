@@ -9,13 +9,13 @@ import sys
 
 from tokbench.api.device import choose_device
 from tokbench.data.dataset import open_dataset
-from tokbench.data.sources.base import by_hash
+from tokbench.data.sources.base import hash_order
 from tokbench.errors import TokbenchError
 from tokbench.evaluation.config import Context, EvalConfig
 from tokbench.evaluation.evaluate import evaluate
-from tokbench.evaluation.sample_plan import Slots
+from tokbench.evaluation.sample_plan import SamplePlan
 from tokbench.evaluation.tasks import Generate
-from tokbench.extractors.pool import Networks
+from tokbench.extractors.pool import ExtractorPool
 from tokbench.paths import cache_dir
 from tokbench.protocol.protocol import TOKBENCH
 from tokbench.results.markdown import table
@@ -36,12 +36,12 @@ def main() -> int:
     except TokbenchError as error:
         print(error, file=sys.stderr)
         return 2
-    networks = Networks(device)
+    networks = ExtractorPool(device)
     found: dict[str, dict[float, float]] = {adapter.name: {} for adapter in adapters}
     for scale in SCALES:
         dataset = open_dataset("tiny-imagenet-train", TOKBENCH, None, REFERENCES)
-        dataset.source.reorder(by_hash(dataset.source.names))
-        slots = Slots(dataset.name, TOKBENCH, SAMPLES, dataset)
+        dataset.source.reorder(hash_order(dataset.source.names))
+        slots = SamplePlan(dataset.name, TOKBENCH, SAMPLES, dataset)
         config = EvalConfig((NUMBER,), Generate(scale), seed=SEED, device=device)
         for made in evaluate(adapters, slots, config, Context(cache_dir(), networks=networks)):
             if made.error or NUMBER not in made.metrics:

@@ -31,7 +31,7 @@ def _take(weights: str) -> Path:
     from tokbench.weights import registry
 
     file, before = Path(weights), registry.search_dirs
-    registry.NETWORKS[metric_names.INCEPTION] = (
+    registry.KNOWN_WEIGHTS[metric_names.INCEPTION] = (
         registry.WeightFile(file.name, hashing.sha256_of(file), "the benchmark"),
     )
     registry.search_dirs = lambda: [file.parent, *before()]
@@ -68,10 +68,10 @@ def pairs(reference: str, images: str) -> dict[str, float]:
     from PIL import Image
     from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-    from tokbench.extractors.pool import Networks
+    from tokbench.extractors.pool import ExtractorPool
 
     network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)  # its linear heads, and no download of a trunk
-    ours: Any = Networks().get("lpips-alex")
+    ours: Any = ExtractorPool().get("lpips-alex")
     network.net.load_state_dict(ours.trunk.net.state_dict())  # the same trunk, wherever its file lies
     network.eval()
     names = sorted(path.name for path in Path(reference).iterdir())
@@ -99,11 +99,11 @@ def bare(reference: str, images: str, weights: str, *, precision: str = "float32
     import torch
 
     from tokbench.extractors.network import CHUNK
-    from tokbench.extractors.pool import Networks
+    from tokbench.extractors.pool import ExtractorPool
     from tokbench.metric_names import INCEPTION
 
     _take(weights)
-    networks = Networks(precision=precision)  # type: ignore[arg-type]
+    networks = ExtractorPool(precision=precision)  # type: ignore[arg-type]
     inception, lpips = networks.get(INCEPTION), networks.get("lpips-alex")
     inception.want("2048")
     count = len(list(Path(reference).iterdir()))

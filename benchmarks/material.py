@@ -15,7 +15,7 @@ from tokbench.errors import MissingWeights
 from tokbench.extractors.inception import BLOCKS
 from tokbench.metric_names import INCEPTION
 from tokbench.protocol.protocol import TOKBENCH
-from tokbench.weights.registry import NETWORKS, find
+from tokbench.weights.registry import KNOWN_WEIGHTS, resolve
 
 SIZE = 256
 
@@ -48,9 +48,9 @@ def images(work: Path, data: str, count: int) -> tuple[Path, Path, Path]:
 def inception(work: Path) -> tuple[Path, bool]:
     """The FID network's weights, and whether they are the published ones. A stand-in has the same shapes, so the same
     speed, and as much of the published weights as is here; its numbers mean nothing but between two programs."""
-    published = NETWORKS[INCEPTION][0]
+    published = KNOWN_WEIGHTS[INCEPTION][0]
     try:
-        found = find(INCEPTION, (published,), False)
+        found = resolve(INCEPTION, (published,), False)
         return found.path, True
     except MissingWeights:
         pass
@@ -71,7 +71,7 @@ def inception(work: Path) -> tuple[Path, bool]:
                 noise *= 0.1
             state[f"{block}.{key}"] = noise
     try:
-        cut = find(INCEPTION, NETWORKS[INCEPTION][1:], False)
+        cut = resolve(INCEPTION, KNOWN_WEIGHTS[INCEPTION][1:], False)
         state |= load_file(cut.path)
     except MissingWeights:
         pass

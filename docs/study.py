@@ -12,7 +12,14 @@ from pathlib import Path
 
 import torch
 
-from tokbench.analysis.correlation import OF_GENERATORS, OF_TOKENIZERS, Pair, correlations, markdown, pairs
+from tokbench.analysis.correlation import (
+    OF_GENERATORS,
+    OF_TOKENIZERS,
+    TokenizerGeneratorPair,
+    correlations,
+    markdown,
+    pairs,
+)
 from tokbench.errors import TokbenchError
 from tokbench.evaluation.seeds import image_seeds
 from tokbench.report.static_figures import LABEL, SCALE, SIZE, drawn, plotting
@@ -33,7 +40,7 @@ COUNT, STRIDE = 8, 25
 """Samples of a row, of every so-many-th class."""
 
 
-def study() -> tuple[str, dict[str, list[Pair]]]:
+def study() -> tuple[str, dict[str, list[TokenizerGeneratorPair]]]:
     """The text, and the pairs by family of the prior."""
     files, text = adapter_files(ROOT), ""
     told = {name: read_variant(toml) for name, toml in files.items()}
@@ -56,7 +63,7 @@ def study() -> tuple[str, dict[str, list[Pair]]]:
     return text or "No generator is measured yet.\n", found
 
 
-def scatter(found: list[Pair], target: Path) -> None:
+def scatter(found: list[TokenizerGeneratorPair], target: Path) -> None:
     """Draw a panel for each number that at least three tokenizers have, against the generators' first number."""
     number = next((name for name in OF_GENERATORS if any(name in one.generated for one in found)), None)
     told = [name for name in OF_TOKENIZERS if sum(name in one.numbers for one in found) >= LEAST_DRAWN]

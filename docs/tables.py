@@ -24,7 +24,7 @@ from tokbench.results.columns import column_of
 from tokbench.results.markdown import table
 from tokbench.results.metric_specs import METRICS
 from tokbench.stats.split_half import INFINITY
-from tokbench.weights.registry import NETWORKS
+from tokbench.weights.registry import KNOWN_WEIGHTS
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKED = re.compile(r"<!-- table: (\S+)([^\n]*?) -->\n.*?<!-- /table -->", re.DOTALL)
@@ -87,7 +87,7 @@ def metric_table() -> str:
 def weight_table() -> str:
     """One row per weight file of a frozen network."""
     rows = []
-    for network, files in NETWORKS.items():
+    for network, files in KNOWN_WEIGHTS.items():
         readers = [name for name, entry in METRICS.items() if network in (entry.network, entry.reader)]
         needed = ", ".join(f"`{name}`" for name in readers)
         for place, file in enumerate(files):

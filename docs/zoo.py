@@ -20,7 +20,7 @@ from tokbench.results.columns import column_of
 from tokbench.results.result import Result
 from tokbench.stats.split_half import INFINITY
 from tokbench.tokenizers.registry import adapter_files, network_files, read_record
-from tokbench.weights.shards import weight_parts
+from tokbench.weights.shards import shard_paths
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKED = re.compile(r"<!-- zoo: (\S+) -->\n.*?<!-- /zoo -->", re.DOTALL)
@@ -108,7 +108,7 @@ def card(family: str, results: Sequence[Result], known: Sequence[Finding]) -> st
     text = f"## Trained here\n\n{trainings(own)}" if own else "Not trained yet.\n"
     mine = [result for result in results if result.adapter.partition(".")[0] == family]
     files = adapter_files(ROOT) | network_files(ROOT)
-    if elsewhere := [name for name in own if not weight_parts(files[name].with_suffix(".safetensors"))]:
+    if elsewhere := [name for name in own if not shard_paths(files[name].with_suffix(".safetensors"))]:
         names = " ".join(elsewhere)
         text += (
             f"\nNot in the repository (results hold the weights' hashes); made again by\n\n    tokbench train {names}\n"

@@ -35,7 +35,7 @@ sys.path.insert(0, str(ROOT))
 from tokbench.cli import listing
 from tokbench.data.decode import open_rgb, size_of
 from tokbench.data.sources.open import open_source
-from tokbench.errors import BadImage, DataError, ResultError
+from tokbench.errors import DataError, ResultError, UnreadableImage
 from tokbench.metrics.fid_statistics import load_statistics
 from tokbench.results import leaderboard, markdown
 from tokbench.results.result import load
@@ -58,7 +58,7 @@ def read_image(data: bytes, place: Path) -> bool:
     for read in (size_of, open_rgb):
         try:
             read(data, "x")
-        except BadImage:
+        except UnreadableImage:
             refused += 1
     return not refused
 
@@ -69,7 +69,7 @@ def _source(suffix: str) -> Callable[[bytes, Path], bool]:
         path.write_bytes(data)
         try:
             source = open_source(path)
-        except BadImage:
+        except UnreadableImage:
             raise  # only an image may be one
         except DataError:
             return False
@@ -78,7 +78,7 @@ def _source(suffix: str) -> Callable[[bytes, Path], bool]:
             name.encode()  # it can be printed
             try:
                 source.open(position)
-            except BadImage:
+            except UnreadableImage:
                 continue
         return True
 

@@ -19,7 +19,7 @@ from identity_cases import forget
 from PIL import Image, ImageOps
 
 from tokbench.data.annotations import Annotations, Face, Word
-from tokbench.data.stream import UNIT, Marked
+from tokbench.data.stream import CHUNK, AnnotatedImage
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("TOKBENCH_ROOT", str(ROOT))
@@ -230,7 +230,7 @@ def started(tmp_path_factory: pytest.TempPathFactory):
 def mark():
     """Image files (B, 3, H, W) in [0, 1] with words and faces in them, three each in every one, of three sizes."""
 
-    def marked(images: torch.Tensor) -> list[Marked]:
+    def marked(images: torch.Tensor) -> list[AnnotatedImage]:
         pixels = (images * 255).round().byte().permute(0, 2, 3, 1).numpy()
         side = min(pixels.shape[1:3])
         made = []
@@ -241,7 +241,7 @@ def mark():
                 words.append(Word("word", (left, side / 4, right, side / 2), ratio))
                 points = tuple((left + j, right - j) for j in range(5))
                 faces.append(Face((left, left, right, right), points, 7 * ratio))
-            made.append(Marked(image, Annotations(tuple(words), tuple(faces))))
+            made.append(AnnotatedImage(image, Annotations(tuple(words), tuple(faces))))
         return made
 
     return marked
@@ -259,11 +259,11 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
 @pytest.fixture
 def networks():
     """Networks whose weights need not be here: fixed random projections under the real names and layers."""
-    from tokbench.extractors.network import Network
-    from tokbench.extractors.pool import Networks
+    from tokbench.extractors.network import FeatureExtractor
+    from tokbench.extractors.pool import ExtractorPool
     from tokbench.results.metric_specs import METRICS
 
-    class Projection(Network):
+    class Projection(FeatureExtractor):
         smallest = 1  # any image will do
         sizes: ClassVar = {"2048": 2048, "sfid": 2023, "pooled": 1280, "logits_unbiased": 1008}
 
@@ -308,7 +308,7 @@ def networks():
         def detected(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
             return np.array([image[int(y1) : int(y2), int(x1) : int(x2)].mean() > 8 for x1, y1, x2, y2 in boxes])
 
-    made = Networks()
+    made = ExtractorPool()
     for entry in METRICS.values():
         if entry.reader:
             made._readers[entry.reader] = Words() if entry.path.startswith("text") else Faces()
@@ -370,6 +370,6 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of noise, of more than one unit."""
     folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for number in range(UNIT + 8):
+    for number in range(CHUNK + 8):
         Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(folder / f"{number:02d}.png")
     return folder

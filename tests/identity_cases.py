@@ -9,7 +9,7 @@ from pathlib import Path
 from factories import run_eval
 
 from tokbench.data.dataset import open_dataset
-from tokbench.data.stream import UNIT
+from tokbench.data.stream import CHUNK
 from tokbench.evaluation.checkpoint import unfinished
 from tokbench.protocol.protocol import TOKBENCH
 from tokbench.results.result import Result
@@ -104,10 +104,10 @@ def measured(folder: Path, images: Path, networks, cache: Path | None, *metrics:
 def mended(folder: Path, images: Path, networks, tmp_path: Path, write: Callable[[str], object]) -> None:
     """A run dies after its first unit, its author mends the code (`write` puts it in place) and gives the same command:
     all images are measured anew."""
-    write(network(0.5, UNIT // 8 + 2))  # two: the first images are decoded once more, and one is tried
+    write(network(0.5, CHUNK // 8 + 2))  # two: the first images are decoded once more, and one is tried
     failed = measured(folder, images, networks, tmp_path / "cache")
     assert "index out of range" in str(failed.error)
-    assert next(unfinished(tmp_path / "cache" / "runs")).images == UNIT
+    assert next(unfinished(tmp_path / "cache" / "runs")).images == CHUNK
     forget()
     write(network(0.9))
     again = measured(folder, images, networks, tmp_path / "cache")

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 import torch
 
-from tokbench.data.stream import PairedImages
+from tokbench.data.stream import PairedBatch
 from tokbench.errors import MissingWeights
-from tokbench.evaluation.reconstruct import Settings, reconstruct
+from tokbench.evaluation.reconstruct import RunSettings, reconstruct
 from tokbench.evaluation.steps import plain_step
-from tokbench.metrics.batch import Memo
+from tokbench.metrics.batch import DerivedCache
 from tokbench.tokenizers.base import Generator, Tokenizer
 from tokbench.tokenizers.registry import adapter_files, load_adapter, read_record, read_variant
 from tokbench.tokenizers.tiling import fit
-from tokbench.weights.shards import weight_parts
+from tokbench.weights.shards import shard_paths
 
 pytestmark = [pytest.mark.finds, pytest.mark.once]
 
@@ -24,7 +24,7 @@ GENERATORS = [name for name, toml in adapter_files().items() if "guidance" in re
 UNTRAINED = [
     name
     for name, toml in adapter_files().items()
-    if "training" in read_variant(toml) and not weight_parts(toml.with_suffix(".safetensors"))
+    if "training" in read_variant(toml) and not shard_paths(toml.with_suffix(".safetensors"))
 ]
 
 
@@ -73,8 +73,8 @@ def config_of(model: Tokenizer) -> dict[str, Any]:
 
 
 def run(model: Tokenizer, images: torch.Tensor, batch_size: int = 16):
-    given = PairedImages(torch.arange(len(images)), [f"image{i}" for i in range(len(images))], images)
-    return reconstruct(model, given, plain_step(model), Settings("cpu", batch_size), Memo())
+    given = PairedBatch(torch.arange(len(images)), [f"image{i}" for i in range(len(images))], images)
+    return reconstruct(model, given, plain_step(model), RunSettings("cpu", batch_size), DerivedCache())
 
 
 def in_range(model: Tokenizer, images: torch.Tensor) -> torch.Tensor:

@@ -15,10 +15,10 @@ from PIL import Image
 
 from tokbench.data.annotations import Annotations, Word, ratio_of_face, ratio_of_word
 from tokbench.data.sources import annotated
-from tokbench.data.sources.annotated import Annotated, annotate, annotation_lines, read_annotations
+from tokbench.data.sources.annotated import AnnotatedSource, annotate, annotation_lines, read_annotations
 from tokbench.data.sources.folder import Folder
 from tokbench.data.sources.manifest import Manifest
-from tokbench.errors import BadImage, DataError
+from tokbench.errors import DataError, UnreadableImage
 
 ONE, TWO = Annotations((Word("one", (0, 0, 5, 5), 0.1),)), Annotations((Word("two", (0, 0, 6, 6), 0.1),))
 
@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_annotations_follow_their_images(folder: Path) -> None:
-    source = Annotated(Folder(folder), {"c.png": TWO, "a.png": ONE})
+    source = AnnotatedSource(Folder(folder), {"c.png": TWO, "a.png": ONE})
     assert [source.annotations(i) for i in range(3)] == [ONE, None, TWO]
     source.reorder([2, 0])
     assert source.names == ["c.png", "a.png"]
@@ -46,22 +46,22 @@ def test_annotations_follow_their_images(folder: Path) -> None:
 def test_other_annotations_are_another_dataset(folder: Path) -> None:
     """`listing` is what a dataset without a name is told apart by."""
     listings = [
-        Annotated(Folder(folder), found).listing() for found in ({"a.png": ONE}, {"a.png": TWO}, {"b.png": ONE})
+        AnnotatedSource(Folder(folder), found).listing() for found in ({"a.png": ONE}, {"a.png": TWO}, {"b.png": ONE})
     ]
     assert listings[0] != listings[1]
-    assert listings[0] == Annotated(Folder(folder), {"a.png": ONE}).listing()
+    assert listings[0] == AnnotatedSource(Folder(folder), {"a.png": ONE}).listing()
 
 
 def test_an_image_of_another_size_is_a_bad_image(folder: Path) -> None:
-    source = Annotated(Folder(folder), {"a.png": ONE, "b.png": ONE}, {"a.png": (20, 10), "b.png": (40, 20)})
+    source = AnnotatedSource(Folder(folder), {"a.png": ONE, "b.png": ONE}, {"a.png": (20, 10), "b.png": (40, 20)})
     assert source.open(0).size == (20, 10)
-    with pytest.raises(BadImage, match=r"b.png: 20x10 pixels, and its annotations are for 40x20; restore"):
+    with pytest.raises(UnreadableImage, match=r"b.png: 20x10 pixels, and its annotations are for 40x20; restore"):
         source.open(1)
 
 
 def test_annotations_of_absent_images_are_refused(folder: Path) -> None:
     with pytest.raises(DataError, match=r"2 images are annotated and not here, the first of them x.png"):
-        Annotated(Folder(folder), {"a.png": ONE, "x.png": ONE, "y.png": ONE})
+        AnnotatedSource(Folder(folder), {"a.png": ONE, "x.png": ONE, "y.png": ONE})
 
 
 def test_lines_bring_back_what_they_were_given(folder: Path, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_huge_files_are_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         read_annotations(path)
 
 
-def embedded(root: Path, name: str) -> Annotated:
+def embedded(root: Path, name: str) -> AnnotatedSource:
     folder = root / "datasets" / name
     return annotate(Manifest(folder / "manifest.csv"), folder / "annotations.jsonl")
 

@@ -11,11 +11,11 @@ import pytest
 from factories import run_eval
 
 from tokbench.analysis import audit_report
-from tokbench.analysis.audit import Choice, Row, audit, choices
+from tokbench.analysis.audit import ProtocolVariation, Row, audit, choices
 from tokbench.data.dataset import open_dataset
 from tokbench.errors import AdapterError, UsageError
-from tokbench.metrics.fid_statistics import Statistics
-from tokbench.protocol.protocol import TOKBENCH, Published, load_protocol, protocols
+from tokbench.metrics.fid_statistics import FidStatistics
+from tokbench.protocol.protocol import TOKBENCH, PublishedSetup, load_protocol, protocols
 from tokbench.stats.split_half import Replicates
 from tokbench.tokenizers.registry import load_adapter
 
@@ -80,7 +80,7 @@ def test_protocols_that_compare_with_statistics_get_them(folder: Path, networks)
     adapter, adm = load_adapter("jpeg.q50"), load_protocol("adm")
     network = networks.get("inception-2015-12-05", "tf1")
     moments = np.zeros(64), np.eye(64)
-    statistics = Statistics({"64": moments}, network.name, network.input, "float32", network.sha256)
+    statistics = FidStatistics({"64": moments}, network.name, network.input, "float32", network.sha256)
     dataset = open_dataset(str(folder), TOKBENCH, 64)
     alone, given = (audit(adapter, dataset, ("rfid_64",), networks=networks, statistics=s) for s in (None, statistics))
     for before, after in zip(alone, given, strict=True):
@@ -124,7 +124,7 @@ def rows_of(values: dict[str, float], spread: float = 0.0) -> list[Row]:
     made = []
     for title, value in values.items():
         entry = {"value": value, "low": value - spread, "high": value + spread, "n": 1000}
-        made.append(Row(Choice(title, TOKBENCH.but(title), named=title in NAMED), {"rfid": entry}))
+        made.append(Row(ProtocolVariation(title, TOKBENCH.but(title), named=title in NAMED), {"rfid": entry}))
     return made
 
 
@@ -154,7 +154,9 @@ def with_halves(rows: list[Row], mean: float, quarters: float) -> list[Row]:
     for row in rows:
         value = row.numbers["rfid"]["value"]
         row.replicates["rfid"] = Replicates(np.full(200, value + mean), np.full(200, value + mean + quarters))
-        row.choice = replace(row.choice, protocol=replace(row.choice.protocol, published=Published(num_images=50_000)))
+        row.choice = replace(
+            row.choice, protocol=replace(row.choice.protocol, published=PublishedSetup(num_images=50_000))
+        )
     return rows
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from tokbench.errors import UsageError
 from tokbench.extractors.backend import Backend
-from tokbench.extractors.pool import Networks
+from tokbench.extractors.pool import ExtractorPool
 
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
 
@@ -80,7 +80,7 @@ def test_a_network_is_the_same_in_both(name: str, photos: torch.Tensor, monkeypa
     features = []
     for library in ("torch", "openvino"):
         monkeypatch.setenv("TOKBENCH_BACKEND", library)
-        network = Networks().get(name)
+        network = ExtractorPool().get(name)
         network.want("pooled")
         features.append(network(photos)["pooled"])
         assert network.told()["backend"].startswith(library)
@@ -88,9 +88,9 @@ def test_a_network_is_the_same_in_both(name: str, photos: torch.Tensor, monkeypa
 
 
 def test_precision_and_backend_are_told_and_tell_features_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Networks().get("efficientnet-lite0")
+    whole = ExtractorPool().get("efficientnet-lite0")
     monkeypatch.setattr("tokbench.extractors.backend._abilities", lambda: ("FP32", "BF16"))
-    half = Networks(precision="bfloat16").get("efficientnet-lite0")
+    half = ExtractorPool(precision="bfloat16").get("efficientnet-lite0")
     assert half.told()["precision"] == "bfloat16"
     assert "precision" not in whole.told()
     assert whole.key != half.key

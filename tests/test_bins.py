@@ -16,7 +16,7 @@ from tokbench.stats.binned import (
     FACE_PIXEL_BINS,
     TEXT_BINS,
     Bin,
-    Binned,
+    BinnedMean,
     binned,
     mean_of_bins,
 )
@@ -28,7 +28,7 @@ THREE = TEXT_BINS[256]
 PUBLISHED = [*TEXT_BINS.values(), *(bins for release in FACE_BINS.values() for bins in release.values())]
 
 
-def edges(one: Binned) -> tuple[float, float, float]:
+def edges(one: BinnedMean) -> tuple[float, float, float]:
     return one.low, one.mean, one.high
 
 
@@ -151,7 +151,7 @@ def test_the_mean_weighs_bins_alike(words) -> None:
     assert whole.high - whole.low == pytest.approx(width_apart(found), rel=0.1)
 
 
-def width_apart(found: list[Binned]) -> float:
+def width_apart(found: list[BinnedMean]) -> float:
     """The width that a mean of independent means has."""
     return math.sqrt(sum((one.high - one.low) ** 2 for one in found)) / len(found)
 

@@ -20,7 +20,7 @@ from tokbench.data.dataset import open_dataset
 from tokbench.errors import MissingWeights, UsageError
 from tokbench.evaluation.randomness import draws_noise
 from tokbench.evaluation.tasks import RECONSTRUCT
-from tokbench.extractors.pool import Networks
+from tokbench.extractors.pool import ExtractorPool
 from tokbench.protocol.protocol import TOKBENCH, load_protocol
 from tokbench.results.markdown import table
 from tokbench.results.metric_specs import METRICS as AVAILABLE
@@ -228,11 +228,11 @@ def test_what_this_machine_lacks_is_no_failure(
 ) -> None:
     """Weights or an optional package: the number is as it was, only nobody can look here."""
 
-    def without(self: Networks, name: str, path: str | None = None) -> None:
+    def without(self: ExtractorPool, name: str, path: str | None = None) -> None:
         raise MissingWeights(f"{name}: no weights here")
 
     path = measured("jpeg.q50", "--metrics", "psnr,fd_efficientnet")
-    monkeypatch.setattr(Networks, "get", without)
+    monkeypatch.setattr(ExtractorPool, "get", without)
     done = check(cli, path, mirrored, "--junit", tmp_path / "junit.xml", "--json")
     assert done.exit_code == 0
     told = json.loads(done.stdout)

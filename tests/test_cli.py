@@ -312,12 +312,12 @@ def test_lists(cli, what: str) -> None:
 
 
 def test_weights_lists_every_network_and_says_where(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tokbench.weights.registry import NETWORKS
+    from tokbench.weights.registry import KNOWN_WEIGHTS
 
     monkeypatch.setenv("TOKBENCH_WEIGHTS", str(tmp_path / "here"))
     done = cli("weights")
     assert done.exit_code == 0
-    for sources in NETWORKS.values():
+    for sources in KNOWN_WEIGHTS.values():
         for source in sources:
             assert source.file in done.stdout
             assert source.sha256 in done.stdout

@@ -17,7 +17,7 @@ from tokbench.metrics.coders import rans
 from tokbench.metrics.coders.entropy import BytePairs, Order0
 from tokbench.metrics.coders.rans import NotLossless
 from tokbench.metrics.compressibility import FEWEST, Coding
-from tokbench.tokenizers.tokens import Stream, Tokens
+from tokbench.tokenizers.tokens import Tokens, TokenStream
 
 SIZES = [1, 2, 3, 16, 255, 256, 257, 1024, 65536, 65537, 2**18, 2**40, 2**63 - 1]
 SETTINGS = settings(max_examples=60, deadline=None)
@@ -353,7 +353,7 @@ def test_groups_cost_an_image_what_their_codes_do() -> None:
 
 def variable(codes: torch.Tensor, size: int, lengths: torch.Tensor) -> Coding:
     metric = Coding()
-    tokens = Tokens({"codes": Stream("index", codes, size)}, lengths, lengths * math.log2(size))
+    tokens = Tokens({"codes": TokenStream("index", codes, size)}, lengths, lengths * math.log2(size))
     metric.update(Batch(torch.arange(len(codes)), tokens=tokens))
     return metric
 
@@ -379,7 +379,7 @@ def test_which_tokens_count_must_be_known() -> None:
     codes = torch.zeros(4, 8, dtype=torch.long)
     with pytest.raises(NotApplicable, match="9 tokens, stored at 8"):
         variable(codes, 16, torch.full((4,), 9))
-    two = {"a": Stream("index", codes, 16), "b": Stream("index", codes, 16)}
+    two = {"a": TokenStream("index", codes, 16), "b": TokenStream("index", codes, 16)}
     lengths = torch.full((4,), 12)
     with pytest.raises(NotApplicable, match="16 positions of 2 streams"):
         Coding().update(Batch(torch.arange(4), tokens=Tokens(two, lengths, lengths.double())))

@@ -7,16 +7,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tokbench.data.stream import PairedImages
+from tokbench.data.stream import PairedBatch
 from tokbench.errors import AdapterError
-from tokbench.evaluation.reconstruct import Settings, reconstruct
+from tokbench.evaluation.reconstruct import RunSettings, reconstruct
 from tokbench.evaluation.seeds import image_seeds
 from tokbench.evaluation.steps import plain_step
-from tokbench.metrics.batch import Memo
+from tokbench.metrics.batch import DerivedCache
 from tokbench.tokenizers.base import Tokenizer
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tiling import fit
-from tokbench.tokenizers.tokens import Stream, Tokens
+from tokbench.tokenizers.tokens import Tokens, TokenStream
 
 
 class Blocks(Tokenizer):
@@ -64,7 +64,7 @@ class Blocks(Tokenizer):
         if self.fault == "type":
             return codes
         if self.fault == "unchecked index":
-            return replace(Tokens.of_indices(codes, 512), streams={"codes": Stream("index", codes + 100, 256)})
+            return replace(Tokens.of_indices(codes, 512), streams={"codes": TokenStream("index", codes + 100, 256)})
         return Tokens.of_indices(codes, 512 if self.fault == "codebook" else 256)
 
     def decode(self, tokens: Tokens, seeds) -> torch.Tensor:
@@ -92,8 +92,8 @@ class Blocks(Tokenizer):
 
 def run(model: Tokenizer, images: torch.Tensor, batch_size: int = 16, index=None, **options):
     index = torch.arange(len(images)) if index is None else torch.tensor(index)
-    given = PairedImages(index, [f"i{i}" for i in index], images)
-    return reconstruct(model, given, plain_step(model), Settings("cpu", batch_size, 7, **options), Memo())
+    given = PairedBatch(index, [f"i{i}" for i in index], images)
+    return reconstruct(model, given, plain_step(model), RunSettings("cpu", batch_size, 7, **options), DerivedCache())
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from tokbench.data import decode as image_module
 from tokbench.data.dataset import open_dataset
 from tokbench.data.decode import open_rgb
 from tokbench.data.sources.open import open_source
-from tokbench.errors import BadImage, DataError, UsageError
+from tokbench.errors import DataError, UnreadableImage, UsageError
 from tokbench.protocol.protocol import load_protocol
 
 TOKBENCH = load_protocol("tokbench")
@@ -63,13 +63,13 @@ def test_other_modes_become_rgb(noise: Image.Image, mode: str) -> None:
 def test_bad_files_are_named(noise: Image.Image) -> None:
     whole = encode(noise)
     for data, reason in [(b"", "empty"), (b"hello", "not an image"), (whole[: len(whole) // 2], "cannot be decoded")]:
-        with pytest.raises(BadImage, match=f"a/b.png: .*{reason}"):
+        with pytest.raises(UnreadableImage, match=f"a/b.png: .*{reason}"):
             open_rgb(data, "a/b.png")
 
 
 def test_decompression_bombs_are_bad_images(monkeypatch: pytest.MonkeyPatch, noise: Image.Image) -> None:
     monkeypatch.setattr(image_module, "MAX_PIXELS", 100)
-    with pytest.raises(BadImage, match="over the limit"):
+    with pytest.raises(UnreadableImage, match="over the limit"):
         open_rgb(encode(noise), "x")
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tokbench.data.stream import PairedImages
+from tokbench.data.stream import PairedBatch
 from tokbench.errors import AdapterError
-from tokbench.evaluation.reconstruct import Settings, reconstruct
+from tokbench.evaluation.reconstruct import RunSettings, reconstruct
 from tokbench.evaluation.steps import plain_step
-from tokbench.metrics.batch import Memo
+from tokbench.metrics.batch import DerivedCache
 from tokbench.tokenizers.base import Tokenizer
 from tokbench.tokenizers.registry import load_adapter
 from tokbench.tokenizers.tokens import Tokens
@@ -168,8 +168,8 @@ def test_spec_and_module(kind: str, saved, photos: torch.Tensor) -> None:
     assert all(p.dtype == torch.float32 and not p.requires_grad for p in ours.module.parameters())
     assert not getattr(ours.module, "use_tiling", False)
     assert not getattr(ours.module, "use_slicing", False)
-    odd = PairedImages(torch.arange(2), ["a", "b"], photos[:2, :, :41, :30])
-    batch = reconstruct(ours, odd, plain_step(ours), Settings("cpu", 2), Memo())
+    odd = PairedBatch(torch.arange(2), ["a", "b"], photos[:2, :, :41, :30])
+    batch = reconstruct(ours, odd, plain_step(ours), RunSettings("cpu", 2), DerivedCache())
     tokens = -(-41 // factor) * -(-30 // factor)
     assert batch.image.shape == (2, 3, 41, 30)
     assert batch.tokens.length.tolist() == [tokens] * 2

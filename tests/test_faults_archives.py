@@ -26,7 +26,7 @@ from tokbench.data.sources import parquet as parquet_module
 from tokbench.data.sources.base import Source
 from tokbench.data.sources.manifest import Manifest
 from tokbench.data.sources.open import open_source
-from tokbench.errors import BadImage, DataError
+from tokbench.errors import DataError, UnreadableImage
 from tokbench.protocol.protocol import load_protocol
 
 TOKBENCH = load_protocol("tokbench")
@@ -63,7 +63,7 @@ def levels(source: Source) -> dict[str, int | str]:
     for position, name in enumerate(source.names):
         try:
             found[name] = source.open(position).getpixel((0, 0))[0]
-        except BadImage as error:
+        except UnreadableImage as error:
             found[name] = str(error)
     return found
 
@@ -283,11 +283,11 @@ def test_a_value_that_a_small_file_repeats_does_not_fill_the_memory(
     source = open_source(path)
     before = pa.total_allocated_bytes()
     pool = pa.default_memory_pool()
-    with pytest.raises(BadImage, match="write smaller row groups"):
+    with pytest.raises(UnreadableImage, match="write smaller row groups"):
         source.read(0)
     assert pa.total_allocated_bytes() - before < 64 << 20
     assert pool.max_memory() < 600 << 20
-    with pytest.raises(BadImage, match="write smaller row groups"):
+    with pytest.raises(UnreadableImage, match="write smaller row groups"):
         source.read(499)
 
 

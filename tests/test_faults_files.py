@@ -18,7 +18,7 @@ from tokbench.data.sources import base as source_module
 from tokbench.data.sources.base import Source
 from tokbench.data.sources.manifest import Manifest
 from tokbench.data.sources.open import open_source, sort_by
-from tokbench.errors import BadImage, DataError
+from tokbench.errors import DataError, UnreadableImage
 
 
 def png(level: int = 0) -> bytes:
@@ -33,7 +33,7 @@ def levels(source: Source) -> dict[str, int | str]:
     for position, name in enumerate(source.names):
         try:
             found[name] = source.open(position).getpixel((0, 0))[0]
-        except BadImage as error:
+        except UnreadableImage as error:
             found[name] = str(error)
     return found
 

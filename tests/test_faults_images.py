@@ -16,7 +16,7 @@ from tokbench.data import decode as image_module
 from tokbench.data.dataset import open_dataset
 from tokbench.data.decode import open_rgb, size_of
 from tokbench.data.sources.open import open_source
-from tokbench.errors import BadImage
+from tokbench.errors import UnreadableImage
 from tokbench.protocol.protocol import load_protocol
 
 TOKBENCH = load_protocol("tokbench")
@@ -87,7 +87,7 @@ def test_a_truncated_file_is_never_half_a_picture(photo: Image.Image, kind: str,
     for length in sorted({*range(0, len(whole), max(1, len(whole) // 60)), *range(len(whole) - 30, len(whole))}):
         try:
             found = pixels(whole[:length])
-        except BadImage:
+        except UnreadableImage:
             refused += 1
         else:
             assert np.array_equal(found, expected), length
@@ -99,7 +99,7 @@ def test_a_library_that_fills_truncated_files_with_grey_is_overruled(
 ) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     whole = encode(photo, "JPEG")
-    with pytest.raises(BadImage, match=r"cannot be decoded .*truncated.*; copy it again"):
+    with pytest.raises(UnreadableImage, match=r"cannot be decoded .*truncated.*; copy it again"):
         open_rgb(whole[: len(whole) // 2], "x")
 
 
@@ -109,7 +109,7 @@ def test_a_png_with_a_wrong_checksum_is_refused(photo: Image.Image) -> None:
     for place in range(len(whole) - 40, len(whole) - 12):
         spoiled = bytearray(whole)
         spoiled[place] ^= 1
-        with pytest.raises(BadImage, match="x: cannot be decoded"):
+        with pytest.raises(UnreadableImage, match="x: cannot be decoded"):
             open_rgb(bytes(spoiled), "x")
 
 
@@ -123,7 +123,7 @@ def test_a_png_with_a_wrong_checksum_is_refused(photo: Image.Image) -> None:
     ],
 )
 def test_what_is_no_picture_is_named_with_its_remedy(data: bytes, reason: str) -> None:
-    with pytest.raises(BadImage, match=f"^a/b.png: {reason}.*; "):
+    with pytest.raises(UnreadableImage, match=f"^a/b.png: {reason}.*; "):
         open_rgb(data, "a/b.png")
 
 
@@ -195,7 +195,7 @@ def test_a_transparent_level_of_sixteen_bit_grey_is_white() -> None:
 )
 def test_levels_without_a_range_are_refused(made: bytes, reason: str) -> None:
     """Pillow would make black or white of them, without a word."""
-    with pytest.raises(BadImage, match=f"x: {reason}.*; save it with 8 or 16 bits"):
+    with pytest.raises(UnreadableImage, match=f"x: {reason}.*; save it with 8 or 16 bits"):
         open_rgb(made, "x")
 
 
@@ -238,7 +238,9 @@ def test_decompression_bombs_are_refused_by_their_header(claimed: tuple[int, int
     head = b"IHDR" + struct.pack(">II", *claimed) + small[24:29]
     bomb = small[:12] + head + struct.pack(">I", zlib.crc32(head)) + small[33:]
     for read in (open_rgb, size_of):
-        with pytest.raises(BadImage, match=r"x: .*over the limit of 89478485.*decompression bomb\); scale it down"):
+        with pytest.raises(
+            UnreadableImage, match=r"x: .*over the limit of 89478485.*decompression bomb\); scale it down"
+        ):
             read(bomb, "x")
 
 
@@ -247,7 +249,7 @@ def test_files_that_are_too_large_are_not_read(
 ) -> None:
     with (tmp_path / "huge.png").open("wb") as file:
         file.truncate(image_module.MAX_BYTES + 1)  # a hole, which takes no room
-    with pytest.raises(BadImage, match=r"huge.png: 1,073,741,825 bytes, over the limit"):
+    with pytest.raises(UnreadableImage, match=r"huge.png: 1,073,741,825 bytes, over the limit"):
         open_source(tmp_path).open(0)
 
 
@@ -277,7 +279,7 @@ def test_an_unreadable_and_a_vanished_file_stop_nothing(tmp_path: Path, monkeypa
 def test_files_without_permission_are_bad_images(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     (tmp_path / "a.png").chmod(0)
-    with pytest.raises(BadImage, match=r"a.png: cannot be read \(Permission denied\); check its permissions"):
+    with pytest.raises(UnreadableImage, match=r"a.png: cannot be read \(Permission denied\); check its permissions"):
         open_source(tmp_path).open(0)
 
 

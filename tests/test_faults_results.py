@@ -13,7 +13,7 @@ import pytest
 
 from tokbench.errors import ResultError
 from tokbench.io import npz
-from tokbench.metrics.fid_statistics import Statistics, load_statistics
+from tokbench.metrics.fid_statistics import FidStatistics, load_statistics
 from tokbench.results.leaderboard import read_all
 from tokbench.results.result import Result, load
 from tokbench.stats.split_half import Replicates
@@ -233,7 +233,7 @@ def test_statistics_cannot_name_another_file_or_hash(tmp_path: Path) -> None:
     told = json.dumps({"path": "/etc/passwd", "sha256": "0" * 64, "network": "net"})
     np.savez(tmp_path / "s.npz", mu=np.zeros(3), sigma=np.eye(3), tokbench=np.array(told))
     made = load_statistics(tmp_path / "s.npz")
-    assert isinstance(made, Statistics)
+    assert isinstance(made, FidStatistics)
     assert (made.path, made.network) == (tmp_path / "s.npz", "net")
     assert made.sha256 != "0" * 64
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tokbench.errors import ResultError
-from tokbench.evaluation.checkpoint import Journal
+from tokbench.evaluation.checkpoint import Checkpoint
 from tokbench.io import atomic
 from tokbench.results.result import Result, load
 from tokbench.tokenizers.registry import load_adapter
@@ -136,7 +136,7 @@ def test_nothing_reaches_for_the_network(cli, tmp_path: Path, photo_folder: Path
 def test_cache_shows_and_clears(cli, tmp_path: Path, photo_folder: Path, private_cache: Path) -> None:
     command = ["--data", photo_folder, "--metrics", "fd_efficientnet", "--out", tmp_path / "out"]
     assert cli("eval", "jpeg.q50", *command).exit_code == 0
-    journal = Journal(private_cache / "runs", {"adapter": "a.b", "dataset": "d", "images": 40, "metrics": ["psnr"]})
+    journal = Checkpoint(private_cache / "runs", {"adapter": "a.b", "dataset": "d", "images": 40, "metrics": ["psnr"]})
     journal.write(0, np.arange(32), ["x"] * 32, {"psnr": {"psnr": np.ones(32)}}, {})
     shown = cli("cache")
     assert "features of references: 1 files" in shown.output

@@ -10,7 +10,7 @@ from tokbench.errors import NotApplicable
 from tokbench.metrics.batch import Batch
 from tokbench.metrics.frechet import SPLITS, Frechet, distance_of_sets, frechet_distance
 from tokbench.metrics.kid import KID, squared_mmd
-from tokbench.stats.split_half import Halves
+from tokbench.stats.split_half import SplitHalves
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -123,7 +123,7 @@ def test_kid_of_more_than_a_subset_has_an_interval(networks) -> None:
 
     for count, references in ((1200, 1200), (300, 1100)):
         values = [kid(count, references).compute()["kid_768"] for _ in range(5)]
-        made = kid(count, references).replicates(Halves("", count))["kid_768"]
+        made = kid(count, references).replicates(SplitHalves("", count))["kid_768"]
         assert 1 / 3 < made.deviation / np.std(values, ddof=1) < 3
 
 
@@ -173,12 +173,12 @@ def test_independent_sets_are_halved_independently(networks, photos: torch.Tenso
             metric.look(Batch(torch.arange(12), reference))
         metric.update(Batch(torch.arange(12), reference if paired else None, image))
         made.append(metric)
-    halves = Halves("data", 12)
+    halves = SplitHalves("data", 12)
     together, apart = (metric.replicates(halves)["rfid_64"] for metric in made)
     assert (together.halves != apart.halves).all()
     assert made[0].compute() == made[1].compute()
     rows = network(reference)["64"].numpy()
-    drawn = list(Halves("reference", 12))[: 2 * SPLITS]
+    drawn = list(SplitHalves("reference", 12))[: 2 * SPLITS]
     first = distance_of_sets(rows[drawn[0]], rows[drawn[1]])
     split = made[1].split_half()
     assert 0 < split < 3 * first

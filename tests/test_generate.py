@@ -17,19 +17,19 @@ from torch import Tensor
 from tokbench.data.dataset import Dataset, open_dataset
 from tokbench.data.sources.folder import Folder
 from tokbench.errors import AdapterError, UsageError
-from tokbench.evaluation.sample_plan import Slots
+from tokbench.evaluation.sample_plan import SamplePlan
 from tokbench.evaluation.seeds import image_seeds
-from tokbench.evaluation.tasks import RECONSTRUCT, Generate, task_of
-from tokbench.extractors.pool import Networks
+from tokbench.evaluation.tasks import RECONSTRUCT, Generate, parse_task
+from tokbench.extractors.pool import ExtractorPool
 from tokbench.metrics.frechet import Frechet, Subsets, distance_of_sets
 from tokbench.metrics.generation_cost import saturated
 from tokbench.metrics.precision_recall import PrecisionRecall
 from tokbench.metrics.registry import ONLY_OF_SAMPLES, choose_for
 from tokbench.protocol.protocol import load_protocol
-from tokbench.stats.split_half import Halves, Replicates
+from tokbench.stats.split_half import Replicates, SplitHalves
 from tokbench.tokenizers.base import Generator, Tokenizer
 from tokbench.tokenizers.builtin.images import ImageFolder
-from tokbench.tokenizers.registry import Loaded, load_adapter
+from tokbench.tokenizers.registry import LoadedAdapter, load_adapter
 from tokbench.tokenizers.tokens import Tokens
 
 CLASSES = 3
@@ -58,16 +58,16 @@ def dataset(tiles: Path) -> Dataset:
     return open_dataset(str(tiles), load_protocol("tokbench"), None, None, None)
 
 
-def of(model: Any, name: str) -> Loaded:
-    return Loaded(name, name, model, {})
+def of(model: Any, name: str) -> LoadedAdapter:
+    return LoadedAdapter(name, name, model, {})
 
 
-def slots(dataset: Dataset, count: int | None = None) -> Slots:
-    return Slots(dataset.name, dataset.protocol, count or len(dataset), dataset)
+def slots(dataset: Dataset, count: int | None = None) -> SamplePlan:
+    return SamplePlan(dataset.name, dataset.protocol, count or len(dataset), dataset)
 
 
 def test_replayed_tokens_have_the_distance_of_reconstructions(
-    dataset: Dataset, networks: Networks, tmp_path: Path
+    dataset: Dataset, networks: ExtractorPool, tmp_path: Path
 ) -> None:
     codec = load_adapter("toy.p8")
     tokenizer = codec.model
@@ -86,7 +86,7 @@ def test_replayed_tokens_have_the_distance_of_reconstructions(
     assert made.provenance["adapter"]["guidance"] == 1.0
 
 
-def test_samples_of_any_number_against_all_references(dataset: Dataset, networks: Networks) -> None:
+def test_samples_of_any_number_against_all_references(dataset: Dataset, networks: ExtractorPool) -> None:
     tokenizer = load_adapter("toy.p8").model
     assert isinstance(tokenizer, Tokenizer)
     replay = of(Replay("replay.toy", tokenizer, dataset), "replay.toy")
@@ -101,7 +101,7 @@ def test_samples_of_any_number_against_all_references(dataset: Dataset, networks
     assert few.metrics["tokens_per_image"]["value"] == 16
 
 
-def test_an_interrupted_run_goes_on(dataset: Dataset, networks: Networks, tmp_path: Path) -> None:
+def test_an_interrupted_run_goes_on(dataset: Dataset, networks: ExtractorPool, tmp_path: Path) -> None:
     tokenizer = load_adapter("toy.p8").model
     assert isinstance(tokenizer, Tokenizer)
 
@@ -126,7 +126,7 @@ def test_an_interrupted_run_goes_on(dataset: Dataset, networks: Networks, tmp_pa
     assert made.metrics == whole.metrics
 
 
-def test_what_a_task_refuses(dataset: Dataset, networks: Networks) -> None:
+def test_what_a_task_refuses(dataset: Dataset, networks: ExtractorPool) -> None:
     tokenizer = load_adapter("toy.p8").model
     assert isinstance(tokenizer, Tokenizer)
     replay = of(Replay("replay.toy", tokenizer, dataset), "replay.toy")
@@ -136,7 +136,7 @@ def test_what_a_task_refuses(dataset: Dataset, networks: Networks) -> None:
     assert "draws no tokens of its own" in (made.error or "")
 
 
-def test_samples_of_another_size_are_refused(dataset: Dataset, networks: Networks, tmp_path: Path) -> None:
+def test_samples_of_another_size_are_refused(dataset: Dataset, networks: ExtractorPool, tmp_path: Path) -> None:
     (tmp_path / "large").mkdir()
     for number in range(3):
         Image.new("RGB", (40, 40), (number, 0, 0)).save(tmp_path / "large" / f"{number}.png")
@@ -146,7 +146,9 @@ def test_samples_of_another_size_are_refused(dataset: Dataset, networks: Network
 
 
 @pytest.mark.parametrize("seeded", [False, True], ids=["no seed", "the first one's seed"])
-def test_a_sample_that_depends_on_its_neighbours_is_a_fault(dataset: Dataset, networks: Networks, seeded: bool) -> None:
+def test_a_sample_that_depends_on_its_neighbours_is_a_fault(
+    dataset: Dataset, networks: ExtractorPool, seeded: bool
+) -> None:
     tokenizer = load_adapter("toy.p8").model
     assert isinstance(tokenizer, Tokenizer)
 
@@ -270,13 +272,13 @@ def test_an_interval_covers_what_other_samples_give(dataset: Dataset) -> None:
     for trial in range(40):
         metric = Bare(draw.normal(0, 1, (300, 4)), draw.normal(0.3, 1.2, (100, 4)))
         values.append(metric.compute()["gfid"])
-        told.append(metric.replicates(Halves(str(trial), 100))["gfid"].deviation)
+        told.append(metric.replicates(SplitHalves(str(trial), 100))["gfid"].deviation)
     spread = float(np.std(values, ddof=1))
     assert 0.75 * spread < float(np.mean(told)) < 1.6 * spread
 
 
 def test_too_few_references_cost_a_metric_and_not_the_result(
-    tmp_path: Path, dataset: Dataset, networks: Networks
+    tmp_path: Path, dataset: Dataset, networks: ExtractorPool
 ) -> None:
     (tmp_path / "few").mkdir()
     for number in range(3):
@@ -286,7 +288,7 @@ def test_too_few_references_cost_a_metric_and_not_the_result(
     assert isinstance(tokenizer, Tokenizer)
     replay = of(Replay("replay.toy", tokenizer, dataset), "replay.toy")
     names = ["gfid_64", "kid_768", "precision_recall_768", "rate"]
-    (made,) = run_eval([replay], Slots("few", few.protocol, 40, few), names, task=Generate(), networks=networks)
+    (made,) = run_eval([replay], SamplePlan("few", few.protocol, 40, few), names, task=Generate(), networks=networks)
     assert made.error is None
     assert made.metrics["tokens_per_image"]["value"] == 16
     assert made.metrics["gfid_64"]["value"] > 0  # three will do, without an interval
@@ -295,7 +297,7 @@ def test_too_few_references_cost_a_metric_and_not_the_result(
     assert "at least 4 references; there are 3" in made.skipped["precision_recall_768"]
 
 
-def test_what_a_sample_costs(dataset: Dataset, networks: Networks) -> None:
+def test_what_a_sample_costs(dataset: Dataset, networks: ExtractorPool) -> None:
     tokenizer = load_adapter("toy.p8").model
     assert isinstance(tokenizer, Tokenizer)
 
@@ -359,16 +361,16 @@ def test_a_share_that_was_never_seen_may_still_be_there() -> None:
     none = Replicates(np.zeros(20), None, (0.0, 1.0), 1 - 0.025 ** (1 / 1000))
     assert none.interval(0.0, 1000).low == 0
     assert none.interval(0.0, 1000).high == pytest.approx(0.00368, abs=1e-5)
-    network = Networks().get("efficientnet-lite0")
+    network = ExtractorPool().get("efficientnet-lite0")
     metric = PrecisionRecall("precision_recall_efficientnet", network, "pooled", paired=False)
     near = np.random.default_rng(0).normal(size=(40, 4))
     metric.rows.add(torch.arange(40), {"image": near + 100})
     metric.references.add(torch.arange(40), {"pooled": near})
-    for made in metric.replicates(Halves("", 40)).values():
+    for made in metric.replicates(SplitHalves("", 40)).values():
         assert made.interval(0.0, 40).high == pytest.approx(1 - 0.025 ** (1 / 40))
 
 
-def test_shares_have_intervals_of_shares(dataset: Dataset, networks: Networks) -> None:
+def test_shares_have_intervals_of_shares(dataset: Dataset, networks: ExtractorPool) -> None:
     tokenizer = load_adapter("toy.p8").model
     assert isinstance(tokenizer, Tokenizer)
     replay = of(Replay("replay.toy", tokenizer, dataset), "replay.toy")
@@ -386,7 +388,7 @@ def test_a_few_of_a_folder_sorted_by_class_are_of_all_classes(tmp_path: Path) ->
     assert len(found[:, 0, 0, 0].unique()) == 4
 
 
-def test_decoders_do_not_draw_the_numbers_of_their_tokens(dataset: Dataset, networks: Networks) -> None:
+def test_decoders_do_not_draw_the_numbers_of_their_tokens(dataset: Dataset, networks: ExtractorPool) -> None:
     tokenizer = load_adapter("toy.p8").model
     assert isinstance(tokenizer, Tokenizer)
     decoded: list[int] = []
@@ -412,7 +414,7 @@ def test_decoders_do_not_draw_the_numbers_of_their_tokens(dataset: Dataset, netw
 
 def test_names_of_tasks() -> None:
     for task in (Generate(), Generate(1.5), Generate(1.0)):
-        assert task_of(task.name) == task
+        assert parse_task(task.name) == task
     assert Generate(1.0).name == "generate-cfg1"
     assert RECONSTRUCT.paired
     assert not Generate().paired

@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from tokbench.extractors.pool import Networks
+from tokbench.extractors.pool import ExtractorPool
 from tokbench.metric_names import INCEPTION
-from tokbench.metrics.fid_statistics import Statistics
+from tokbench.metrics.fid_statistics import FidStatistics
 from tokbench.protocol.protocol import TOKBENCH
 from tokbench.results.result import load
 
 
-def moments(tiles: Path, networks: Networks) -> tuple[np.ndarray, np.ndarray]:
+def moments(tiles: Path, networks: ExtractorPool) -> tuple[np.ndarray, np.ndarray]:
     """Of the 64-d layer of the images in a folder."""
     network = networks.get(INCEPTION, TOKBENCH.features.input)
     network.want("64")
@@ -28,8 +28,8 @@ def moments(tiles: Path, networks: Networks) -> tuple[np.ndarray, np.ndarray]:
 
 class TestCommand:
     @pytest.fixture(autouse=True)
-    def stand_ins(self, networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("tokbench.extractors.pool.Networks", lambda *_: networks)
+    def stand_ins(self, networks: ExtractorPool, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("tokbench.extractors.pool.ExtractorPool", lambda *_: networks)
 
     def test_a_folder_against_a_folder(self, cli: Any, tiles: Path, tmp_path: Path) -> None:
         (tmp_path / "samples").mkdir()
@@ -51,9 +51,9 @@ class TestCommand:
         (table,) = (out / "leaderboard").glob("*generate.md")
         assert "gFID-64" in table.read_text()
 
-    def test_a_statistics_file_as_data(self, cli: Any, tiles: Path, tmp_path: Path, networks: Networks) -> None:
+    def test_a_statistics_file_as_data(self, cli: Any, tiles: Path, tmp_path: Path, networks: ExtractorPool) -> None:
         mean, covariance = moments(tiles, networks)
-        made = Statistics({"64": (mean, covariance)}, INCEPTION, TOKBENCH.features.input, "float32", "0" * 64)
+        made = FidStatistics({"64": (mean, covariance)}, INCEPTION, TOKBENCH.features.input, "float32", "0" * 64)
         made.save(tmp_path / "ref.npz")
         data = ("--data", tmp_path / "ref.npz", "--out", tmp_path / "out")
         told = cli("eval", f"images:{tiles}", "--task", "generate", "--metrics", "gfid_64", *data)
@@ -65,7 +65,7 @@ class TestCommand:
         assert "how many samples?" in told.output
 
     def test_a_reference_batch_of_images_and_statistics(
-        self, cli: Any, tiles: Path, tmp_path: Path, networks: Networks
+        self, cli: Any, tiles: Path, tmp_path: Path, networks: ExtractorPool
     ) -> None:
         """ADM's: statistics for the distances, images for what needs neighbours."""
         mean, covariance = moments(tiles, networks)

@@ -18,7 +18,7 @@ from tokbench.nn.flow import seeded_noise
 from tokbench.nn.priors.gpt import GPT
 from tokbench.nn.priors.maskgit import masked_at
 from tokbench.nn.quantizers.vq import VectorQuantizer
-from tokbench.nn.trainable import Examples
+from tokbench.nn.trainable import TrainingBatch
 from tokbench.nn.vit import Shape
 from tokbench.tokenizers.registry import adapter_files, open_variant
 
@@ -143,7 +143,7 @@ class TestENAT:
         unused = {"context", "norm_context"} if layout != "reuse" else set()
         torch.manual_seed(0)
         for _ in range(8):  # some draws hide no class, or reuse nothing
-            (loss,) = prior.loss(Examples(torch.zeros(8, 3, 16, 16), torch.arange(8) % 5, rows), 0.0).values()
+            (loss,) = prior.loss(TrainingBatch(torch.zeros(8, 3, 16, 16), torch.arange(8) % 5, rows), 0.0).values()
             loss.backward()
         for name, parameter in prior.named_parameters():
             if layout == "uniform" and ("context" in name or name.startswith("before")):

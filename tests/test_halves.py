@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from tokbench.evaluation.metric_set import Numbers
-from tokbench.extractors.network import Network
+from tokbench.evaluation.metric_set import MetricValues
+from tokbench.extractors.network import FeatureExtractor
 from tokbench.metrics.frechet import Frechet, distance_of_sets, frechet_distance
-from tokbench.stats.split_half import Halves, Replicates, pairs
+from tokbench.stats.split_half import Replicates, SplitHalves, pairs
 
 
 def replicates(statistic, count: int, key: str = "data") -> Replicates:
     """A statistic of positions on all halves, and on the halves of each."""
     whole, parts = [], []
-    for half in Halves(key, count):
+    for half in SplitHalves(key, count):
         middle = len(half) // 2
         whole.append(statistic(half))
         parts.append((statistic(half[:middle]) + statistic(half[middle : 2 * middle])) / 2)
@@ -24,7 +24,7 @@ def replicates(statistic, count: int, key: str = "data") -> Replicates:
 
 @pytest.mark.parametrize("count", [10, 11])
 def test_halves_are_complements_without_repetition(count: int) -> None:
-    halves = list(Halves("a", count))
+    halves = list(SplitHalves("a", count))
     assert len(halves) == 2 * pairs(count)
     for one, other in zip(halves[::2], halves[1::2], strict=True):
         assert len(one) == len(other) == count // 2
@@ -32,12 +32,12 @@ def test_halves_are_complements_without_repetition(count: int) -> None:
 
 
 def test_halves_depend_on_data_and_count_alone() -> None:
-    def first(halves: Halves) -> list[int]:
+    def first(halves: SplitHalves) -> list[int]:
         return next(iter(halves)).tolist()
 
-    assert first(Halves("a", 20)) == first(Halves("a", 20))
-    assert first(Halves("a", 20)) != first(Halves("b", 20))
-    assert [p for p in first(Halves("a", 21)) if p < 20] != first(Halves("a", 20))
+    assert first(SplitHalves("a", 20)) == first(SplitHalves("a", 20))
+    assert first(SplitHalves("a", 20)) != first(SplitHalves("b", 20))
+    assert [p for p in first(SplitHalves("a", 21)) if p < 20] != first(SplitHalves("a", 20))
 
 
 def test_the_deviation_of_a_mean_is_the_textbook_one() -> None:
@@ -96,8 +96,8 @@ def test_coverage_on_gaussians(dimension: int, count: int, decay: float, paired:
         metric = Frechet("fd", Blind(), "x", paired=paired)
         metric.references.add(torch.arange(count), {"x": reference})
         metric.rows.add(torch.arange(count), {"image": image})
-        numbers = Numbers()
-        numbers.add(metric, 0, Halves(str(trial), count))
+        numbers = MetricValues()
+        numbers.add(metric, 0, SplitHalves(str(trial), count))
         found.append(numbers.values)
     values = np.array([one["fd"]["value"] for one in found])
     assert covered([one["fd"] for one in found], values.mean()) >= 0.89
@@ -111,7 +111,7 @@ def test_coverage_on_gaussians(dimension: int, count: int, decay: float, paired:
     assert abs(extrapolated.mean() - truth) < 0.25 * abs(values.mean() - truth)
 
 
-class Blind(Network):
+class Blind(FeatureExtractor):
     """A network that is never asked."""
 
     name, sha256 = "blind", "0" * 64

@@ -16,10 +16,10 @@ import torch
 from identity_cases import adapter, forget, measured, mended, network, write
 
 from tokbench.evaluation.provenance import describe_adapter
-from tokbench.nn.trainable import Material
+from tokbench.nn.trainable import TrainingData
 from tokbench.results.result import load
 from tokbench.tokenizers.code_identity import identify
-from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.installed import distributions
 from tokbench.tokenizers.registry import identity_of, load_adapter
 from tokbench.training.zoo import part, train_adapter
@@ -199,7 +199,7 @@ def test_tokens_kept_for_a_prior_are_of_the_code_outside_too(outside: Path, tmp_
     for scale in (1.0, 0.9, 0.9):
         write(outside, {"outer.py": network(scale)})
         forget()
-        variant = Variant("mine", tmp_path / "adapters" / "mine", {})
+        variant = AdapterConfig("mine", tmp_path / "adapters" / "mine", {})
         found.append((part(variant, "mine_below").identity, variant.built_on["mine_below"]))
     assert found[0][0] != found[1][0]
     assert found[0][1] == found[1][1]  # committed results hold it
@@ -233,7 +233,7 @@ def test_an_interrupted_training_does_not_go_on_with_mended_code(edited, outside
         raise KeyboardInterrupt
 
     monkeypatch.setattr("tokbench.training.zoo.train", stopped)
-    material = Material(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+    material = TrainingData(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
     for text in ("{}", "{}", "[1]"):
         write(tmp_path, {edited: text})
         forget()

@@ -15,7 +15,7 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 
 from tokbench.analysis.compare import difference
 from tokbench.errors import ResultError
-from tokbench.evaluation.metric_set import Numbers
+from tokbench.evaluation.metric_set import MetricValues
 from tokbench.metrics.batch import Batch
 from tokbench.metrics.codebook import Codebook
 from tokbench.metrics.inception_score import InceptionScore
@@ -24,7 +24,7 @@ from tokbench.protocol.protocol import TOKBENCH, load_protocol
 from tokbench.results.result import load
 from tokbench.stats.binned import Bin, binned, mean_of_bins
 from tokbench.stats.bootstrap import DERIVED, bootstrap, bootstrap_pairs, least_reach, share_interval
-from tokbench.stats.split_half import Halves
+from tokbench.stats.split_half import SplitHalves
 from tokbench.stats.spread import Distinct, Jackknife, Splits, groups
 from tokbench.tokenizers.tokens import Tokens
 
@@ -66,9 +66,9 @@ def score(count: int, protocol: object = TOKBENCH, seed: int = 0) -> InceptionSc
     return metric
 
 
-def numbers_of(metric: object, count: int, key: str = "data") -> Numbers:
-    found = Numbers()
-    found.add(metric, 0, Halves(key, count))
+def numbers_of(metric: object, count: int, key: str = "data") -> MetricValues:
+    found = MetricValues()
+    found.add(metric, 0, SplitHalves(key, count))
     return found
 
 
@@ -78,7 +78,7 @@ def test_inception_score_of_ten_splits_is_torch_fidelitys(count: int) -> None:
     logits = torch.from_numpy(metric.rows.column("image"))
     theirs = isc_features_to_metric(logits, splits=10, shuffle=True)["inception_score_mean"]
     assert metric.compute()["inception_score"] == pytest.approx(theirs, rel=1e-12)
-    made = metric.replicates(Halves("data", count))["inception_score"]
+    made = metric.replicates(SplitHalves("data", count))["inception_score"]
     assert isinstance(made, Splits)
     assert len(made.values) == 10
     assert made.values.mean() == pytest.approx(theirs, rel=1e-12)
@@ -106,9 +106,9 @@ def test_inception_score_in_parts_of_a_protocol() -> None:
     """ADM's parts are taken as they come; with fewer images than a part there is one, as the protocol says itself."""
     protocol = load_protocol("adm")
     metric = score(300, protocol.but("adm", inception_score__split_size=100))
-    assert len(metric.replicates(Halves("data", 300))["inception_score"].values) == 3
+    assert len(metric.replicates(SplitHalves("data", 300))["inception_score"].values) == 3
     whole = score(300, protocol)
-    assert isinstance(whole.replicates(Halves("data", 300))["inception_score"], Jackknife)
+    assert isinstance(whole.replicates(SplitHalves("data", 300))["inception_score"], Jackknife)
     assert "splits" not in whole.provenance()
 
 
@@ -131,7 +131,9 @@ def test_a_small_last_part_is_no_split(count: int, sizes: list[int], told: str |
         start += size
     assert metric.compute()["inception_score"] == pytest.approx(np.mean(expected), rel=1e-9)
     assert metric.provenance().get("splits") == told
-    assert len(metric.replicates(Halves("data", count))["inception_score"].values) == (len(sizes) if sizes[1:] else 25)
+    assert len(metric.replicates(SplitHalves("data", count))["inception_score"].values) == (
+        len(sizes) if sizes[1:] else 25
+    )
 
 
 @pytest.mark.parametrize(("count", "classes"), [(11, 11), (60, 60), (200, 200), (12, 2)])
@@ -157,7 +159,7 @@ def test_codebook_numbers_without_an_image_are_those_of_the_others() -> None:
     for some in (slice(0, 5), slice(5, 12)):
         tokens = Tokens.of_indices(codes[some], 10_000, groups=2, length=length[some])
         whole.update(Batch(torch.arange(12)[some], tokens=tokens))
-    replicates = whole.replicates(Halves("data", 12))
+    replicates = whole.replicates(SplitHalves("data", 12))
     for image in range(12):
         rest = [other for other in range(12) if other != image]
         part = Codebook()
@@ -174,7 +176,7 @@ def test_the_deviation_of_usage_is_that_of_codes_that_one_image_has() -> None:
     metric = Codebook()
     metric.update(Batch(torch.arange(5), tokens=Tokens.of_indices(codes, 16)))
     alone = np.array([2, 1, 0, 3, 1])
-    made = metric.replicates(Halves("data", 5))["codebook_usage"]
+    made = metric.replicates(SplitHalves("data", 5))["codebook_usage"]
     assert made.deviation == pytest.approx(math.sqrt(4 / 5 * ((alone - alone.mean()) ** 2).sum()) / 16)
 
 
@@ -213,7 +215,7 @@ def test_codebooks_without_singletons_are_told_apart_only_beyond_chance(tmp_path
         codes = torch.arange(256).reshape(16, 16) % used
         if name == "whole_otherwise":
             codes[0] = codes[1]
-        made = COVERAGE["_result"](codebook_of(codes, 64), Halves("data", 16), 16)
+        made = COVERAGE["_result"](codebook_of(codes, 64), SplitHalves("data", 16), 16)
         made.adapter = name
         made.provenance |= PROVENANCE
         loaded.append(load(made.save(tmp_path)[0]))
@@ -228,7 +230,7 @@ def test_codebooks_without_singletons_are_told_apart_only_beyond_chance(tmp_path
 
 def test_a_jackknife_of_usage_is_no_error_bar(tmp_path: Path) -> None:
     """Results of earlier versions keep no more of usage, which has no width where no entry is in one image alone."""
-    made = COVERAGE["_result"](codebook_of(torch.arange(64).reshape(8, 8) % 16, 16), Halves("data", 8), 8)
+    made = COVERAGE["_result"](codebook_of(torch.arange(64).reshape(8, 8) % 16, 16), SplitHalves("data", 8), 8)
     made.provenance |= PROVENANCE
     found = []
     for adapter, usage in (("one", 1.0), ("other", 0.9)):
@@ -242,7 +244,7 @@ def test_a_jackknife_of_usage_is_no_error_bar(tmp_path: Path) -> None:
 def test_one_image_has_no_interval() -> None:
     metric = Codebook()
     metric.update(Batch(torch.arange(1), tokens=Tokens.of_indices(torch.tensor([[0, 0, 1, 2]]), 8)))
-    assert metric.replicates(Halves("data", 1)) == {}
+    assert metric.replicates(SplitHalves("data", 1)) == {}
     assert math.isnan(bootstrap(np.array([30.0]), 0).low)
     assert math.isnan(bootstrap_pairs(np.array([30.0]), np.array([31.0]), 0).high)
     (one,) = binned(np.array([0.3, 0.4]), np.zeros(2), [Bin("all", 0, 1)], 0, np.array([7, 7]))
@@ -333,7 +335,7 @@ def test_two_codecs_with_the_same_codes_are_the_same() -> None:
         metric = Codebook()
         codes = torch.randint(0, 50, (40, 8), generator=torch.Generator().manual_seed(3))
         metric.update(Batch(torch.arange(40), tokens=Tokens.of_indices(codes, 64)))
-        made.append(COVERAGE["_result"](metric, Halves("data", 40), 40))
+        made.append(COVERAGE["_result"](metric, SplitHalves("data", 40), 40))
     assert {difference(number, *made).verdict for number in made[0].metrics} == {"same"}
 
 
@@ -348,7 +350,7 @@ def test_groups_are_equal_random_and_follow_from_the_data() -> None:
 
 def test_replicates_of_every_kind_are_kept(tmp_path: Path) -> None:
     """And two results are compared from their files."""
-    made = COVERAGE["_result"](score(300), Halves("data", 300), 300)
+    made = COVERAGE["_result"](score(300), SplitHalves("data", 300), 300)
     made.replicates["perplexity"] = Jackknife(np.array([0.1, 0.2, 0.3]))
     made.provenance |= PROVENANCE
     path, _ = made.save(tmp_path)
@@ -361,7 +363,7 @@ def test_replicates_of_every_kind_are_kept(tmp_path: Path) -> None:
 
 
 def test_replicates_of_another_kind_or_number_are_not_compared() -> None:
-    first, second = (COVERAGE["_result"](score(300, seed=seed), Halves("data", 300), 300) for seed in (0, 1))
+    first, second = (COVERAGE["_result"](score(300, seed=seed), SplitHalves("data", 300), 300) for seed in (0, 1))
     assert difference("inception_score", first, second).verdict in ("cannot tell", "better", "worse")
     second.replicates["inception_score"] = Jackknife(np.arange(10.0))
     assert difference("inception_score", first, second).verdict == "no error bar"

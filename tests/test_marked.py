@@ -16,10 +16,10 @@ from PIL import Image
 
 from tokbench.data.annotations import Annotations, Face, Word
 from tokbench.data.dataset import Dataset, open_dataset
-from tokbench.data.letterbox import pad, placed, restored
-from tokbench.data.sources.annotated import Annotated
+from tokbench.data.letterbox import letterbox_box, pad, undo_letterbox
+from tokbench.data.sources.annotated import AnnotatedSource
 from tokbench.data.sources.folder import Folder
-from tokbench.data.stream import Marked
+from tokbench.data.stream import AnnotatedImage
 from tokbench.errors import MissingField, NotApplicable, ResultError
 from tokbench.metrics import registry
 from tokbench.metrics.batch import Batch
@@ -52,7 +52,7 @@ class Fixed:
 def one_image(words: list[tuple[str, float]]) -> Batch:
     known = Annotations(tuple(Word(text, (0, 0, 40, 20), ratio) for text, ratio in words))
     images = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
-    marked = [Marked((images[0] * 255).round().byte().permute(1, 2, 0).numpy(), known)]
+    marked = [AnnotatedImage((images[0] * 255).round().byte().permute(1, 2, 0).numpy(), known)]
     return Batch(torch.tensor([0]), images, images, marked=marked)
 
 
@@ -62,7 +62,7 @@ def test_scores_by_the_published_formulas(networks) -> None:
     originals = ["Abc", "de", "fghij", "k", "wr0ng"]
     ceiling, image = ["Abc", "de", "fghix", "k"], ["abc", "", "fgh", "k"]
     networks._readers["rapidocr"] = Fixed(*originals, *ceiling, *image)
-    metric = registry.build("text", networks, load_adapter("identity").model)
+    metric = registry.create_metric("text", networks, load_adapter("identity").model)
     metric.update(one_image(truths))
     found = metric.compute()
     assert (found["words"], found["words_filtered"]) == (4, 1)
@@ -91,7 +91,7 @@ def test_scores_by_the_published_formulas(networks) -> None:
 
 
 def test_the_readings_kept_give_the_scores_again(networks, photos, damaged, mark) -> None:
-    metric = registry.build("text", networks, load_adapter("identity").model)
+    metric = registry.create_metric("text", networks, load_adapter("identity").model)
     metric.update(Batch(torch.arange(6), photos, damaged, marked=mark(photos)))
     words = [word for _, line in metric.readings()["words"] for word in line if word["image"] is not None]
     pairs = [(word["truth"], word["image"]) for word in words]
@@ -104,7 +104,7 @@ def test_the_readings_kept_give_the_scores_again(networks, photos, damaged, mark
 
 def test_an_exact_image_has_its_ceiling(networks, photos, mark) -> None:
     for name, perfect in (("text", ("t_acc", "t_ned")), ("faces", ("f_sim", "f_detected", "f_rank1"))):
-        metric = registry.build(name, networks, load_adapter("identity").model)
+        metric = registry.create_metric(name, networks, load_adapter("identity").model)
         metric.update(Batch(torch.arange(6), photos, photos, marked=mark(photos)))
         found = metric.compute()
         for number in perfect:
@@ -116,27 +116,27 @@ def test_an_exact_image_has_its_ceiling(networks, photos, mark) -> None:
 def test_faces_that_change_places_are_no_longer_themselves(networks, photos, mark) -> None:
     """Reconstructions that are the other images: the nearest original is another face, unless of the same man."""
     other = photos.roll(1, 0)
-    metric = registry.build("faces", networks, load_adapter("identity").model)
+    metric = registry.create_metric("faces", networks, load_adapter("identity").model)
     metric.update(Batch(torch.arange(6), photos, other, marked=mark(photos)))
     assert metric.compute()["f_rank1_all"] == 0
     assert metric.compute()["f_sim_all"] < 1
     twins = [
-        Marked(
+        AnnotatedImage(
             one.pixels, Annotations(faces=tuple(Face(f.box, f.points, f.ratio, "the same") for f in one.known.faces))
         )
         for one in mark(photos)
     ]
-    same = registry.build("faces", networks, load_adapter("identity").model)
+    same = registry.create_metric("faces", networks, load_adapter("identity").model)
     same.update(Batch(torch.arange(6), photos, other, marked=twins))
     assert same.compute()["f_rank1_all"] == 1
 
 
 def test_a_face_that_is_lost_counts_and_one_that_never_was_found_does_not(networks, photos, mark) -> None:
     black = torch.zeros_like(photos)
-    metric = registry.build("faces", networks, load_adapter("identity").model)
+    metric = registry.create_metric("faces", networks, load_adapter("identity").model)
     metric.update(Batch(torch.arange(6), photos, black, marked=mark(photos)))
     assert metric.compute()["f_detected_all"] == 0
-    never = registry.build("faces", networks, load_adapter("identity").model)
+    never = registry.create_metric("faces", networks, load_adapter("identity").model)
     never.update(Batch(torch.arange(6), black, black, marked=mark(black)))
     assert math.isnan(never.compute()["f_detected_all"])
 
@@ -144,7 +144,7 @@ def test_a_face_that_is_lost_counts_and_one_that_never_was_found_does_not(networ
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 700), st.integers(1, 700), st.sampled_from([16, 64, 256]))
 def test_padding_holds_the_whole_image_and_gives_it_back(width: int, height: int, side: int) -> None:
-    left, top, across, down = placed(width, height, side)
+    left, top, across, down = letterbox_box(width, height, side)
     assert max(across, down) == side
     assert 0 <= left <= side - across and 0 <= top <= side - down
     assert abs(left - (side - across - left)) <= 1 and abs(top - (side - down - top)) <= 1
@@ -153,12 +153,12 @@ def test_padding_holds_the_whole_image_and_gives_it_back(width: int, height: int
     assert square.shape == (side, side, 3)
     assert (square[top : top + down, left : left + across] == (90, 120, 150)).all()
     assert square.sum() == across * down * 360  # black around it
-    assert (restored(square, width, height) == np.asarray(grey)).all()
+    assert (undo_letterbox(square, width, height) == np.asarray(grey)).all()
 
 
 def test_padding_an_image_that_fits_changes_nothing() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
-    assert (restored(pad(Image.fromarray(pixels), 64), 64, 48) == pixels).all()
+    assert (undo_letterbox(pad(Image.fromarray(pixels), 64), 64, 48) == pixels).all()
 
 
 def test_stored_as_its_authors_store_it() -> None:
@@ -186,7 +186,7 @@ def annotated(tmp_path: Path, photos, mark) -> Dataset:
     for i, photo in enumerate((photos * 255).round().byte().permute(0, 2, 3, 1).numpy()):
         Image.fromarray(photo).resize((300, 200)).save(folder / f"{i}.png")
         known[f"{i}.png"] = mark(photos[:1, :, :200, :200])[0].known
-    return Dataset("annotated", Annotated(Folder(folder), known), PEER, 256)
+    return Dataset("annotated", AnnotatedSource(Folder(folder), known), PEER, 256)
 
 
 def measured(dataset: Dataset, networks, cache: Path | None, adapter: str = "jpeg.q10") -> Result:
@@ -217,10 +217,10 @@ def test_other_annotations_are_other_data(annotated: Dataset, networks, tmp_path
     first = measured(annotated, networks, tmp_path / "cache")
     first.journal.discard()
     source = annotated.source
-    assert isinstance(source, Annotated)
+    assert isinstance(source, AnnotatedSource)
     known = {name: source.annotations(i) for i, name in enumerate(source.names)}
     known["0.png"] = Annotations(known["0.png"].words[:1], known["0.png"].faces)
-    changed = Dataset("annotated", Annotated(source._source, known), PEER, 256)
+    changed = Dataset("annotated", AnnotatedSource(source._source, known), PEER, 256)
     other = measured(changed, networks, tmp_path / "cache")
     assert other.provenance["data"]["sha256"] != first.provenance["data"]["sha256"]
     assert sum(entry["value"] for name, entry in other.metrics.items() if name.startswith("words")) == 16
@@ -242,7 +242,7 @@ def test_readings_lie_beside_the_result(annotated: Dataset, networks, tmp_path: 
 
 
 def test_a_dataset_that_tells_nothing_is_named(networks) -> None:
-    metric = registry.build("text", networks, load_adapter("identity").model)
+    metric = registry.create_metric("text", networks, load_adapter("identity").model)
     with pytest.raises(MissingField, match="needs a dataset that tells what words and faces are where"):
         metric.update(Batch(torch.tensor([0]), torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8)))
 
@@ -259,7 +259,7 @@ def test_the_worst_come_first(annotated: Dataset, networks) -> None:
 @pytest.mark.parametrize("name", ["text", "faces"])
 def test_embedded_datasets_are_annotated(name: str) -> None:
     dataset = open_dataset(name, PEER, 256)
-    assert isinstance(dataset.source, Annotated)
+    assert isinstance(dataset.source, AnnotatedSource)
     known = [dataset.source.annotations(i) for i in range(len(dataset))]
     assert all(one.words if name == "text" else one.faces for one in known)
 

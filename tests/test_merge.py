@@ -10,13 +10,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tokbench.data.stream import Marked
+from tokbench.data.stream import AnnotatedImage
 from tokbench.metrics import registry
 from tokbench.metrics.batch import Batch, Timing
-from tokbench.metrics.sample_store import Rows
+from tokbench.metrics.sample_store import SampleStore
 from tokbench.results.metric_specs import METRICS
-from tokbench.stats.moments import Sums
-from tokbench.stats.split_half import Halves
+from tokbench.stats.moments import RunningMoments
+from tokbench.stats.split_half import SplitHalves
 from tokbench.tokenizers.registry import load_adapter
 from tokbench.tokenizers.tokens import Tokens
 
@@ -35,7 +35,7 @@ def deals(draw) -> list[list[list[int]]]:
     return [[part[i : i + size] for i in range(0, len(part), size)] for part in parts]
 
 
-def batch_of(positions: list[int], images: tuple[torch.Tensor, torch.Tensor, list[Marked]]) -> Batch:
+def batch_of(positions: list[int], images: tuple[torch.Tensor, torch.Tensor, list[AnnotatedImage]]) -> Batch:
     reference, image = (side[positions] for side in images[:2])
     marked = images[2]
     codes = (image[:, 0, ::8, ::8] * 15).long()
@@ -52,7 +52,7 @@ def _few_images_do(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def images(mark) -> tuple[torch.Tensor, torch.Tensor, list[Marked]]:
+def images(mark) -> tuple[torch.Tensor, torch.Tensor, list[AnnotatedImage]]:
     draw = torch.Generator().manual_seed(0)
     reference = torch.rand(COUNT, 3, 32, 32, generator=draw)
     return reference, (reference + 0.1 * torch.randn(reference.shape, generator=draw)).clamp(0, 1), mark(reference)
@@ -61,9 +61,12 @@ def images(mark) -> tuple[torch.Tensor, torch.Tensor, list[Marked]]:
 @pytest.mark.parametrize("name", [name for name in METRICS if name not in ("cost", "speed", "ms_ssim")])
 def test_every_deal_of_images_gives_the_same_numbers(name: str, networks, images) -> None:
     model = load_adapter("identity").model
-    whole = registry.build(name, networks, model)
+    whole = registry.create_metric(name, networks, model)
     whole.update(batch_of(list(range(COUNT)), images))
-    halves, near = Halves("x", COUNT), {"rel": 1e-9, "abs": 1e-9} if METRICS[name].network else {"rel": 0, "abs": 0}
+    halves, near = (
+        SplitHalves("x", COUNT),
+        {"rel": 1e-9, "abs": 1e-9} if METRICS[name].network else {"rel": 0, "abs": 0},
+    )
     values, replicates = whole.compute(), whole.replicates(halves)
 
     @SETTINGS
@@ -71,7 +74,7 @@ def test_every_deal_of_images_gives_the_same_numbers(name: str, networks, images
     def dealt_out(dealt, data) -> None:
         shards = []
         for batches in dealt:
-            shard = registry.build(name, networks, model)
+            shard = registry.create_metric(name, networks, model)
             for positions in batches:
                 shard.update(batch_of(positions, images))
             shards.append(shard)
@@ -95,9 +98,9 @@ def test_every_deal_of_images_gives_the_same_numbers(name: str, networks, images
 def test_rows_come_back_in_order_from_memory_and_files(dealt, small: bool, tmp_path_factory) -> None:
     folder: Path = tmp_path_factory.mktemp("rows")
     values = np.arange(COUNT * 3, dtype=np.float32).reshape(COUNT, 3)
-    joined = Rows()
+    joined = SampleStore()
     for number, batches in enumerate(dealt):
-        shard = Rows()
+        shard = SampleStore()
         for positions in batches:
             shard.add(positions, {"v": values[positions]})
         if number % 2:  # every other shard goes to a file
@@ -124,7 +127,7 @@ def test_sums_of_parts_are_the_moments_of_the_whole(count: int, width: int, seed
     """Far from the origin, too, where the difference of two large sums would lose everything."""
     rows = np.random.default_rng(seed).normal(size=(count, width)) + far
     cut = count // 2
-    first, second = Sums(rows[0]), Sums(rows[0])
+    first, second = RunningMoments(rows[0]), RunningMoments(rows[0])
     first.add(rows[:cut])
     second.add(rows[cut:])
     both = first + second if first.count and second.count else first if first.count else second

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tokbench.data.stream import Marked
+from tokbench.data.stream import AnnotatedImage
 from tokbench.errors import MissingField, UsageError
 from tokbench.metrics import registry
 from tokbench.metrics.batch import Batch, Timing
@@ -25,7 +25,7 @@ EATS |= {name: {"reference", "image", "marked"} for name, entry in METRICS.items
 
 
 def stream(
-    reference: torch.Tensor, image: torch.Tensor, marked: list[Marked] | None = None, *, size: int
+    reference: torch.Tensor, image: torch.Tensor, marked: list[AnnotatedImage] | None = None, *, size: int
 ) -> list[Batch]:
     """The pair of image sets as batches of `size`, with tokens and timings."""
     codes = (image[:, 0, ::32, ::32] * 15).long()
@@ -56,7 +56,7 @@ def metric_name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def make(metric_name: str, networks):
     """Makes fresh metrics of one name."""
-    return lambda: registry.build(metric_name, networks, load_adapter("identity").model)
+    return lambda: registry.create_metric(metric_name, networks, load_adapter("identity").model)
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +66,7 @@ def _few_images_do(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def pair(photos: torch.Tensor, damaged: torch.Tensor, mark) -> tuple[torch.Tensor, torch.Tensor, list[Marked]]:
+def pair(photos: torch.Tensor, damaged: torch.Tensor, mark) -> tuple[torch.Tensor, torch.Tensor, list[AnnotatedImage]]:
     """Twelve pairs: enough for the ten splits of the Inception Score."""
     reference = torch.cat([photos, photos.flip(3)])
     return reference, torch.cat([damaged, damaged.flip(3)]), mark(reference)

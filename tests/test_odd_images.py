@@ -233,12 +233,12 @@ def test_marked_images_of_an_odd_shape_stop_nothing(folder: Path, networks) -> N
     """Words and faces are read in whole images, which the JPEG protocol stores: one that no JPEG holds is left out."""
     from tokbench.data.annotations import Annotations, Word
     from tokbench.data.dataset import Dataset
-    from tokbench.data.sources.annotated import Annotated
+    from tokbench.data.sources.annotated import AnnotatedSource
     from tokbench.data.sources.folder import Folder
 
     Image.new("RGB", ODD["long"]).save(folder / "3b.png")
     known = {name: Annotations((Word("word", (0, 0, 2, 2), 0.05),)) for name in Folder(folder).names}
-    dataset = Dataset("x", Annotated(Folder(folder), known), load_protocol("tokbench-peer-jpeg"), SIDE)
+    dataset = Dataset("x", AnnotatedSource(Folder(folder), known), load_protocol("tokbench-peer-jpeg"), SIDE)
     (result,) = run_eval([load_adapter("jpeg.q50")], dataset, ["text"], networks=networks)
     assert result.error is None, result.error
     assert [bad["name"] for bad in result.bad_images] == ["3b.png"]

@@ -18,16 +18,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tokbench.cli.listing import adapters, weights
-from tokbench.data.stream import PairedImages
+from tokbench.data.stream import PairedBatch
 from tokbench.errors import AdapterError, MissingWeights, UsageError
-from tokbench.evaluation.reconstruct import Settings, reconstruct
+from tokbench.evaluation.reconstruct import RunSettings, reconstruct
 from tokbench.evaluation.steps import plain_step
 from tokbench.io.hashing import sha256_of
-from tokbench.metrics.batch import Batch, Memo
+from tokbench.metrics.batch import Batch, DerivedCache
 from tokbench.tokenizers.base import Tokenizer
-from tokbench.tokenizers.config import Variant
-from tokbench.tokenizers.registry import Loaded, adapter_files, load_adapter, read_variant
-from tokbench.tokenizers.third_party import imported, tensors
+from tokbench.tokenizers.config import AdapterConfig
+from tokbench.tokenizers.registry import LoadedAdapter, adapter_files, load_adapter, read_variant
+from tokbench.tokenizers.third_party import import_upstream, tensors
 from tokbench.weights.registry import WeightFile, add
 
 Streams = dict[str, tuple[tuple[int, ...], int | None]]
@@ -94,14 +94,14 @@ def ready(path: Callable[[str], Path], root: Path, tmp_path: Path) -> Callable[[
     return make
 
 
-def run(loaded: Loaded, images: Tensor, seed: int = 0, batch_size: int = 16) -> Batch:
-    given = PairedImages(torch.arange(len(images)), [f"image{i}" for i in range(len(images))], images)
+def run(loaded: LoadedAdapter, images: Tensor, seed: int = 0, batch_size: int = 16) -> Batch:
+    given = PairedBatch(torch.arange(len(images)), [f"image{i}" for i in range(len(images))], images)
     return reconstruct(
         loaded.model,
         given,
         plain_step(loaded.model),
-        Settings("cpu", batch_size, seed, try_first=batch_size > 1),
-        Memo(),
+        RunSettings("cpu", batch_size, seed, try_first=batch_size > 1),
+        DerivedCache(),
     )
 
 
@@ -336,8 +336,8 @@ def test_unpublished_hashes_are_told(root: Path) -> None:
 def test_code_and_weights_are_hashed(ready: Callable[[str], Path], root: Path) -> None:
     file = ready("tokenbridge.official-b6")
     toml = adapter_files(root)["tokenbridge.official-b6"]
-    variant = Variant("tokenbridge.official-b6", toml.parent, read_variant(toml))
-    module = imported(variant, "models.vae")
+    variant = AdapterConfig("tokenbridge.official-b6", toml.parent, read_variant(toml))
+    module = import_upstream(variant, "models.vae")
     assert variant.found["models"].path == Path(str(module.__file__)).parent
     assert len(variant.found["models"].sha256) == 64
     state, found = tensors(variant, "vae", ("model",))

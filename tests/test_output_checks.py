@@ -16,9 +16,9 @@ from torch import Tensor
 
 from tokbench.cli.listing import show
 from tokbench.data.dataset import open_dataset
-from tokbench.data.stream import UNIT
+from tokbench.data.stream import CHUNK
 from tokbench.errors import ResultError
-from tokbench.evaluation.sample_plan import Slots
+from tokbench.evaluation.sample_plan import SamplePlan
 from tokbench.evaluation.tasks import Generate, Truncate
 from tokbench.metrics.output_checks import thumbnails, turns
 from tokbench.protocol.protocol import TOKBENCH
@@ -26,16 +26,16 @@ from tokbench.results import leaderboard, markdown
 from tokbench.results import warning as result_warning
 from tokbench.results.result import Result, load
 from tokbench.results.warning import ResultWarning
-from tokbench.tokenizers.base import Reconstructor, Tokenizer
+from tokbench.tokenizers.base import ImageModel, Tokenizer
 from tokbench.tokenizers.builtin.codecs import load as codec
 from tokbench.tokenizers.builtin.images import ImageFolder
 from tokbench.tokenizers.decoded import MARGIN, READINGS, DecodedValues
-from tokbench.tokenizers.registry import Loaded, load_adapter
+from tokbench.tokenizers.registry import LoadedAdapter, load_adapter
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tokens import Tokens
 
 SIDE = 64
-COUNT = UNIT + 12
+COUNT = CHUNK + 12
 """More than a unit, so that two batches and two files of a journal are met."""
 
 
@@ -75,8 +75,8 @@ def honest(originals: list[np.ndarray]) -> list[np.ndarray]:
     return [through_jpeg(image) for image in originals]
 
 
-def measure(model: Reconstructor, data: Path, cache: Path | None = None, **options: object) -> Result:
-    loaded = Loaded(model.spec.name, model.spec.name, model, {})
+def measure(model: ImageModel, data: Path, cache: Path | None = None, **options: object) -> Result:
+    loaded = LoadedAdapter(model.spec.name, model.spec.name, model, {})
     (result,) = run_eval([loaded], open_dataset(str(data), TOKBENCH), ["psnr"], cache=cache, **options)
     assert result.error is None, result.error
     return result
@@ -202,7 +202,7 @@ def test_sizes_that_are_exchanged_name_the_rotation(tmp_path: Path) -> None:
     wide = [picture(seed)[:48] for seed in range(3)]
     data = write(tmp_path / "data", wide)
     model = ImageFolder("images:rec", write(tmp_path / "rec", [np.rot90(wide[0]), *wide[1:]]))
-    (result,) = run_eval([Loaded("images:rec", "", model, {})], open_dataset(str(data), TOKBENCH), ["psnr"])
+    (result,) = run_eval([LoadedAdapter("images:rec", "", model, {})], open_dataset(str(data), TOKBENCH), ["psnr"])
     assert "000.png is 48x64; width and height of 1 are exchanged: an EXIF rotation" in str(result.error)
 
 
@@ -210,8 +210,8 @@ def test_sizes_that_are_exchanged_name_the_rotation(tmp_path: Path) -> None:
 
 
 def samples(folder: Path, data: Path) -> Result:
-    stream = Slots("data", TOKBENCH, COUNT, open_dataset(str(data), TOKBENCH))
-    loaded = Loaded("images:samples", "", ImageFolder("images:samples", folder), {})
+    stream = SamplePlan("data", TOKBENCH, COUNT, open_dataset(str(data), TOKBENCH))
+    loaded = LoadedAdapter("images:samples", "", ImageFolder("images:samples", folder), {})
     (result,) = run_eval([loaded], stream, ["rate"], task=Generate())
     assert result.error is None, result.error
     return result
@@ -258,7 +258,7 @@ MEAN, STD = torch.tensor([0.485, 0.456, 0.406])[:, None, None], torch.tensor([0.
 def test_a_range_that_does_not_fit(data: Path, form: Callable[[Tensor], Tensor], low: float, how: str) -> None:
     result = measure(Latents(form, low), data)
     found = {warning.kind: warning.text for warning in result.warnings}
-    assert f"decoded values of the first {UNIT} images are much nearer to the originals {how}" in found["range"]
+    assert f"decoded values of the first {CHUNK} images are much nearer to the originals {how}" in found["range"]
     assert f"declared range [{low:g}, 1]" in found["range"]
 
 
@@ -319,10 +319,10 @@ def test_first_tokens_are_not_checked(data: Path) -> None:
         def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
             return tokens.tensor[:, :1, None, None].float().expand(-1, 3, SIDE, SIDE) / 3
 
-    (whole,) = run_eval([Loaded("first", "", First(), {})], open_dataset(str(data), TOKBENCH), ["psnr"])
+    (whole,) = run_eval([LoadedAdapter("first", "", First(), {})], open_dataset(str(data), TOKBENCH), ["psnr"])
     assert "constant" in told(whole)
     (result,) = run_eval(
-        [Loaded("first", "", First(), {})], open_dataset(str(data), TOKBENCH), ["psnr"], task=Truncate((1,))
+        [LoadedAdapter("first", "", First(), {})], open_dataset(str(data), TOKBENCH), ["psnr"], task=Truncate((1,))
     )
     assert result.error is None
     assert result.warnings == []
@@ -347,7 +347,7 @@ def test_a_resumed_run_warns_as_one_in_one_piece(tmp_path: Path, data: Path) -> 
 
 
 def test_a_journal_without_the_checks_is_measured_again(tmp_path: Path, data: Path, monkeypatch) -> None:
-    monkeypatch.setattr("tokbench.evaluation.steps.Step.checked", False)
+    monkeypatch.setattr("tokbench.evaluation.steps.TokenTransform.checked", False)
     assert measure(Latents(lambda x: x), data, cache=tmp_path).warnings == []
     monkeypatch.undo()
     assert [w.kind for w in measure(Latents(lambda x: x), data, cache=tmp_path).warnings] == ["range"]

@@ -17,9 +17,9 @@ from torch import nn
 
 from tokbench.errors import MissingWeights
 from tokbench.evaluation.provenance import describe_adapter
-from tokbench.tokenizers.config import Variant
-from tokbench.tokenizers.registry import Loaded, load_adapter
-from tokbench.tokenizers.third_party import fill, tensors
+from tokbench.tokenizers.config import AdapterConfig
+from tokbench.tokenizers.registry import LoadedAdapter, load_adapter
+from tokbench.tokenizers.third_party import load_checkpoint, tensors
 from tokbench.weights.partial_loads import observed
 
 ADAPTER = """
@@ -52,10 +52,10 @@ def load(variant, device):
 
 
 @pytest.fixture
-def loaded(tmp_path: Path) -> Callable[..., Loaded]:
+def loaded(tmp_path: Path) -> Callable[..., LoadedAdapter]:
     """Loads an adapter whose load consists of some lines, and whose TOML says something."""
 
-    def make(lines: str, toml: str = "", top: str = "") -> Loaded:
+    def make(lines: str, toml: str = "", top: str = "") -> LoadedAdapter:
         folder = tmp_path / "mine"
         folder.mkdir(exist_ok=True)
         (folder / "adapter.py").write_text(top + ADAPTER.replace("LOAD", lines.replace("\n", "\n    ")))
@@ -295,11 +295,11 @@ def test_a_librarys_own_reader_is_observed(where: str, loaded, tmp_path: Path, c
     assert vars(diffusers.ModelMixin)["from_pretrained"] is before
 
 
-def variant(folder: Path, state: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> Variant:
+def variant(folder: Path, state: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> AdapterConfig:
     save_file(state, folder / "mine.safetensors")
     monkeypatch.setenv("TOKBENCH_WEIGHTS", str(folder))
     entry = {"file": "mine.safetensors", "sha256": "", "get": "the author"}
-    return Variant("mine", folder, {"weights": {"model": [entry]}})
+    return AdapterConfig("mine", folder, {"weights": {"model": [entry]}})
 
 
 STATE = {"weight": torch.ones(2, 2), "bias": torch.ones(2), "loss.a": torch.ones(1), "loss.b": torch.ones(1)}
@@ -338,10 +338,10 @@ def test_tensors_that_an_adapter_drops_by_itself_are_counted_by_file(tmp_path: P
     averages = {"ema.weight": torch.ones(2, 2), "ema.bias": torch.ones(2), "ema.extra": torch.ones(1)}
     mine = variant(tmp_path, {**STATE, **averages}, monkeypatch)
     state, found = tensors(mine, "model")
-    fill(mine, nn.Linear(2, 2), {name: state[f"ema.{name}"] for name in ("weight", "bias")}, found)
+    load_checkpoint(mine, nn.Linear(2, 2), {name: state[f"ema.{name}"] for name in ("weight", "bias")}, found)
     assert mine.unused_tensors() == {"mine.safetensors": 5}
     copied = {name: state[f"ema.{name}"].double() for name in ("weight", "bias")}
-    fill(mine, nn.Linear(2, 2), copied, found)  # no tensor of the file, but of its names
+    load_checkpoint(mine, nn.Linear(2, 2), copied, found)  # no tensor of the file, but of its names
     assert mine.unused_tensors() == {"mine.safetensors": 3}
 
 

@@ -15,7 +15,7 @@ from tokbench.nn import perturb
 from tokbench.nn.quantizers.bits import BernoulliBits
 from tokbench.nn.quantizers.lfq import LFQ
 from tokbench.nn.quantizers.quantizer import Quantizer
-from tokbench.nn.tokenizer import Bottlenecked, LearnedTokenizer
+from tokbench.nn.tokenizer import BottleneckAutoencoder, LearnedTokenizer
 from tokbench.tokenizers import perturb as perturber
 from tokbench.tokenizers.tokens import Tokens
 
@@ -148,7 +148,7 @@ def test_only_tokens_that_count_are_perturbed(untrained) -> None:
 # Extensions.
 
 
-class Same(Bottlenecked):
+class Same(BottleneckAutoencoder):
     """The same latents in every place of every image."""
 
     def __init__(self, bottleneck: Quantizer, places: int) -> None:

@@ -18,17 +18,17 @@ from tokbench import metric_names
 from tokbench.analysis.compare import differences
 from tokbench.analysis.regression import check
 from tokbench.data.dataset import open_dataset
-from tokbench.data.stream import UNIT
+from tokbench.data.stream import CHUNK
 from tokbench.evaluation.checkpoint import unfinished
-from tokbench.evaluation.steps import Step
+from tokbench.evaluation.steps import TokenTransform
 from tokbench.evaluation.tasks import RECONSTRUCT, Perturb, Task
 from tokbench.nn.tokenizer import LearnedTokenizer
 from tokbench.protocol.protocol import TOKBENCH
 from tokbench.results import columns, leaderboard, markdown
 from tokbench.results.metric_specs import metric_of
 from tokbench.results.result import Result, load
-from tokbench.tokenizers.base import Reconstructor, Tokenizer
-from tokbench.tokenizers.registry import Loaded
+from tokbench.tokenizers.base import ImageModel, Tokenizer
+from tokbench.tokenizers.registry import LoadedAdapter
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tokens import Tokens
 
@@ -43,14 +43,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     ramp = np.linspace(0, 200, SIDE)[None, :, None]
-    for i in range(UNIT + 8):
+    for i in range(CHUNK + 8):
         pixels = ramp * rng.random((1, 1, 3)) + 55 * rng.random((SIDE, SIDE, 3))
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:03d}.png")
     return folder
 
 
-def run(folder: Path, networks, model: Reconstructor, task: Task, metrics: str = "psnr,rfid_64", **options) -> Result:
-    adapter = Loaded(model.spec.name, model.spec.name, model, {})
+def run(folder: Path, networks, model: ImageModel, task: Task, metrics: str = "psnr,rfid_64", **options) -> Result:
+    adapter = LoadedAdapter(model.spec.name, model.spec.name, model, {})
     options = {"limit": 12} | options
     data = open_dataset(str(folder), TOKBENCH, limit=options.pop("limit"))
     (result,) = run_eval([adapter], data, metrics.split(","), task=task, networks=networks, **options)
@@ -60,7 +60,7 @@ def run(folder: Path, networks, model: Reconstructor, task: Task, metrics: str =
 class Still(Perturb):
     """alpha 0 in the first two cells, and no others."""
 
-    def steps(self, model: Reconstructor) -> Sequence[Step]:
+    def steps(self, model: ImageModel) -> Sequence[TokenTransform]:
         return [replace(step, alpha=0.0) for step in super().steps(model)[:2]]
 
 
@@ -71,7 +71,7 @@ def test_alpha_0_is_the_reconstruction(untrained, folder: Path, networks, name: 
     for number in ("psnr", "rfid_64", "rfid_64_infinity"):
         letter = "n" if name == "kl" else "p"
         base = number.removesuffix("_infinity")
-        called = f"{letter}{metric_names.FORMS[base]}{SUFFIX.get(name, '')}" + number.removeprefix(base)
+        called = f"{letter}{metric_names.PERTURBABLE[base]}{SUFFIX.get(name, '')}" + number.removeprefix(base)
         assert (called in still.metrics) == (number in plain.metrics)
         for key, found in plain.metrics.get(number, {}).items():
             rounded = base != "psnr" and (key in ("low", "high") or number != base)  # the mean is of rounded values

@@ -134,7 +134,7 @@ def test_missing_weights_name_file_places_and_remedy(tmp_path: Path, monkeypatch
     monkeypatch.setenv("TOKBENCH_WEIGHTS", str(tmp_path / "w"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "t"))
     with pytest.raises(MissingWeights) as caught:
-        registry.find("lpips-vgg", registry.NETWORKS["lpips-vgg"])
+        registry.resolve("lpips-vgg", registry.KNOWN_WEIGHTS["lpips-vgg"])
     text = str(caught.value)
     hub = tmp_path / "t" / "hub" / "checkpoints"
     for part in ("vgg16-397923af.pth", str(tmp_path / "w"), str(hub), "https://", "add FILE"):
@@ -145,7 +145,7 @@ def test_a_file_with_a_wrong_hash_is_not_used(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("TOKBENCH_WEIGHTS", str(tmp_path))
     (tmp_path / "vgg16-397923af.pth").write_bytes(b"half a file")
     with pytest.raises(MissingWeights, match=r"has sha256 .* not 397923af"):
-        registry.find("lpips-vgg", registry.NETWORKS["lpips-vgg"])
+        registry.resolve("lpips-vgg", registry.KNOWN_WEIGHTS["lpips-vgg"])
 
 
 def test_add_checks_the_hash_and_puts_the_file_in_place(tmp_path: Path, private_cache: Path, cli) -> None:
@@ -156,7 +156,7 @@ def test_add_checks_the_hash_and_puts_the_file_in_place(tmp_path: Path, private_
     digest = hashlib.sha256(b"weights").hexdigest()
     known = [registry.WeightFile("proper.pth", digest[:8], "somewhere")]
     assert registry.add(file, known) == private_cache / "weights" / "proper.pth"
-    assert registry.find("x", known).path == private_cache / "weights" / "proper.pth"
+    assert registry.resolve("x", known).path == private_cache / "weights" / "proper.pth"
     done = cli("weights", "add", file)
     assert done.exit_code == 2
     assert digest in done.stderr
@@ -169,12 +169,12 @@ def test_download_only_when_allowed_and_only_the_right_file(tmp_path: Path, priv
     file.write_bytes(b"weights")
     good = registry.WeightFile("got.pth", hashlib.sha256(b"weights").hexdigest(), "here", url=file.as_uri())
     with pytest.raises(MissingWeights, match="--allow-download"):
-        registry.find("x", [good])
-    assert registry.find("x", [good], allow_download=True).path.read_bytes() == b"weights"
+        registry.resolve("x", [good])
+    assert registry.resolve("x", [good], allow_download=True).path.read_bytes() == b"weights"
     bad = registry.WeightFile("other.pth", "0" * 64, "here", url=file.as_uri())
     with pytest.raises(MissingWeights, match="gave a file with sha256"):
-        registry.find("x", [bad], allow_download=True)
+        registry.resolve("x", [bad], allow_download=True)
     absent = registry.WeightFile("absent.pth", "0" * 64, "here", url=(tmp_path / "no").as_uri())
     with pytest.raises(MissingWeights, match="its download failed"):
-        registry.find("x", [absent], allow_download=True)
+        registry.resolve("x", [absent], allow_download=True)
     assert sorted(path.name for path in (private_cache / "weights").iterdir()) == ["got.pth"]

@@ -12,20 +12,20 @@ from PIL import Image, ImageOps
 
 from tokbench.analysis.compare import differences, made_otherwise
 from tokbench.data.dataset import open_dataset
-from tokbench.data.stream import UNIT
+from tokbench.data.stream import CHUNK
 from tokbench.errors import NotApplicable, UsageError
-from tokbench.evaluation.sample_plan import Slots
+from tokbench.evaluation.sample_plan import SamplePlan
 from tokbench.evaluation.tasks import Generate
 from tokbench.extractors.backend import Backend, Compiled, Precision
-from tokbench.extractors.pool import Networks
-from tokbench.metrics.fid_statistics import Statistics
+from tokbench.extractors.pool import ExtractorPool
+from tokbench.metrics.fid_statistics import FidStatistics
 from tokbench.metrics.frechet import Frechet
 from tokbench.protocol.protocol import TOKBENCH
 from tokbench.results.columns import cells
 from tokbench.results.result import Result
 from tokbench.tokenizers.registry import load_adapter
 
-LIMIT = UNIT + 4
+LIMIT = CHUNK + 4
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,7 +54,7 @@ def measured(precision: Precision, cache: Path | None) -> Result:
         [load_adapter("jpeg.q10")],
         open_dataset("samples", TOKBENCH, limit=LIMIT),
         ["psnr", "fd_efficientnet"],
-        networks=Networks(precision=precision),
+        networks=ExtractorPool(precision=precision),
         cache=cache,
     )
     assert result.error is None
@@ -75,8 +75,8 @@ def test_the_result_says_what_the_precision_changed(both: dict[str, Result]) -> 
     assert told["precision"] == "bfloat16"
     effect = told["effect of the precision"]
     exact, _, rest = effect.partition(" in float32, ")
-    assert rest.endswith(f" in bfloat16, on the first {UNIT} images")
-    (first,) = run_eval([load_adapter("jpeg.q10")], open_dataset("samples", TOKBENCH, limit=UNIT), ["fd_efficientnet"])
+    assert rest.endswith(f" in bfloat16, on the first {CHUNK} images")
+    (first,) = run_eval([load_adapter("jpeg.q10")], open_dataset("samples", TOKBENCH, limit=CHUNK), ["fd_efficientnet"])
     assert float(exact) == pytest.approx(first.metrics["fd_efficientnet"]["value"], rel=1e-5)
     assert float(rest.split()[0]) == pytest.approx(float(exact), rel=0.5)  # ReLU6 and depthwise filters suffer most
     assert rest.split()[0] != exact
@@ -91,7 +91,7 @@ def test_results_in_one_reduced_precision_are_compared(both: dict[str, Result]) 
         [load_adapter("jpeg.q50")],
         open_dataset("samples", TOKBENCH, limit=LIMIT),
         ["psnr", "fd_efficientnet"],
-        networks=Networks(precision="bfloat16"),
+        networks=ExtractorPool(precision="bfloat16"),
     )
     told = [result.provenance["metrics"]["fd_efficientnet"]["effect of the precision"] for result in (half, other)]
     assert told[0] != told[1]
@@ -112,7 +112,7 @@ def test_samples_say_it_too(tiles: Path, tmp_path: Path) -> None:
         data = open_dataset(str(tiles), TOKBENCH, limit=limit)
         (result,) = run_eval(
             [load_adapter(f"images:{samples}")],
-            Slots(data.name, TOKBENCH, limit or 36, data),
+            SamplePlan(data.name, TOKBENCH, limit or 36, data),
             ["fd_efficientnet", "precision_recall_efficientnet"],
             task=Generate(),
             networks=networks[precision],
@@ -121,12 +121,12 @@ def test_samples_say_it_too(tiles: Path, tmp_path: Path) -> None:
         assert result.error is None
         return result
 
-    networks = {precision: Networks(precision=precision) for precision in ("float32", "bfloat16")}
-    half, first = made("bfloat16", None), made("float32", UNIT)
+    networks = {precision: ExtractorPool(precision=precision) for precision in ("float32", "bfloat16")}
+    half, first = made("bfloat16", None), made("float32", CHUNK)
     assert made("bfloat16", None).provenance["metrics"] == half.provenance["metrics"]
     for number in ("fd_efficientnet", "precision_efficientnet"):
         exact, _, rest = half.provenance["metrics"][number]["effect of the precision"].partition(" in float32, ")
-        assert rest.endswith(f" in bfloat16, on the first {UNIT} images")
+        assert rest.endswith(f" in bfloat16, on the first {CHUNK} images")
         assert float(exact) == pytest.approx(first.metrics[number]["value"], rel=1e-5)
     assert half.num_images == 36
 
@@ -151,10 +151,10 @@ def test_a_result_of_another_precision_is_replaced(both: dict[str, Result], tmp_
 
 
 def test_statistics_of_another_precision_are_refused() -> None:
-    network = Networks(precision="bfloat16").get("efficientnet-lite0")
+    network = ExtractorPool(precision="bfloat16").get("efficientnet-lite0")
     network.want("pooled")
     moments = (torch.zeros(1280).numpy(), torch.eye(1280).numpy())
-    made = Statistics({"pooled": moments}, network.name, None, "float32", network.sha256)
+    made = FidStatistics({"pooled": moments}, network.name, None, "float32", network.sha256)
     with pytest.raises(NotApplicable, match="was made with precision float32, this run uses bfloat16"):
         Frechet("fd_efficientnet", network, "pooled", TOKBENCH, made)
 

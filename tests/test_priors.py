@@ -16,9 +16,9 @@ from tokbench.nn.priors.flow import Flow
 from tokbench.nn.priors.gpt import GPT
 from tokbench.nn.priors.maskgit import MaskGIT, fill, masked_at, masks
 from tokbench.nn.priors.prior import DROPPED, Prior, PriorGenerator, encoded
-from tokbench.nn.priors.sampling import choose, guided, scale_at, uniforms
-from tokbench.nn.trainable import Examples, Material
-from tokbench.training.loop import Recipe, batches, train
+from tokbench.nn.priors.sampling import apply_cfg, choose, scale_at, uniforms
+from tokbench.nn.trainable import TrainingBatch, TrainingData
+from tokbench.training.loop import TrainConfig, batches, train
 
 CLASSES, SIZE, CODES = 5, 16, 11
 """Size and codes are those of the stand-in's tokens."""
@@ -170,7 +170,7 @@ def test_schedules_of_guidance() -> None:
     assert [scale_at(share, 3.0, "linear") for share in (0, 0.5, 1)] == [1, 2, 3]
     assert [scale_at(share, 3.0, "half-linear") for share in (0, 0.25, 0.5, 1)] == [1, 2, 3, 3]
     both = torch.tensor([[3.0], [1.0]])
-    assert [float(guided(both, scale)) for scale in (0, 1, 2)] == [1, 3, 5]
+    assert [float(apply_cfg(both, scale)) for scale in (0, 1, 2)] == [1, 3, 5]
 
 
 def test_noise_depends_on_the_seed_alone() -> None:
@@ -181,22 +181,22 @@ def test_noise_depends_on_the_seed_alone() -> None:
 
 
 @pytest.fixture
-def material() -> Material:
+def material() -> TrainingData:
     """Images of one grey a class, left half darker."""
     labels = torch.arange(400) % CLASSES
     images = (labels * 50)[:, None, None, None].expand(-1, 3, SIZE, SIZE).clone()
     images[:, :, :, : SIZE // 2] //= 2
-    return Material(images.to(torch.uint8), labels)
+    return TrainingData(images.to(torch.uint8), labels)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_learns_what_a_class_looks_like(
-    kind: type[Prior], material: Material, private_cache: Any, levels: Any
+    kind: type[Prior], material: TrainingData, private_cache: Any, levels: Any
 ) -> None:
     torch.manual_seed(0)
     prior = kind(levels(continuous=kind is Flow), **SMALL)  # type: ignore[arg-type]
     studied = prior.study(material, "cpu", False, lambda *_: None)
-    train(prior, studied, Recipe(images=9600, batch=32, rate=4e-3, flip=False, average=0.9))
+    train(prior, studied, TrainConfig(images=9600, batch=32, rate=4e-3, flip=False, average=0.9))
     generator = PriorGenerator("prior.x", prior, 1.0)
     labels = torch.arange(CLASSES).repeat(4)
     tokens = generator.sample(labels, list(range(len(labels))), 1.5)
@@ -207,7 +207,7 @@ def test_it_learns_what_a_class_looks_like(
     assert told.abs().mean() < 0.06
 
 
-def test_tokens_are_encoded_once(material: Material, made: Any) -> None:
+def test_tokens_are_encoded_once(material: TrainingData, made: Any) -> None:
     prior = made(GPT)
     before = prior.tokenizer.encodings
     first = encoded(prior, material, "cpu", True, lambda *_: None)
@@ -223,10 +223,10 @@ def test_tokens_are_encoded_once(material: Material, made: Any) -> None:
     assert prior.tokenizer.encodings == before + 1600
 
 
-def test_batches_hold_the_tokens_of_their_images(material: Material, made: Any) -> None:
+def test_batches_hold_the_tokens_of_their_images(material: TrainingData, made: Any) -> None:
     prior = made(GPT)
     studied = prior.study(material, "cpu", True, lambda *_: None)
-    for _, batch in zip(range(5), batches(studied, Recipe(images=1, batch=16), "cpu"), strict=False):
+    for _, batch in zip(range(5), batches(studied, TrainConfig(images=1, batch=16), "cpu"), strict=False):
         seen = prior.rows(prior.tokenizer.encode((batch.images + 1) / 2))
         assert torch.equal(seen, batch.tokens.long())
 
@@ -240,7 +240,7 @@ def test_some_classes_are_hidden(made: Any) -> None:
 
 def test_what_no_prior_can_learn_from(made: Any, levels: Any) -> None:
     with pytest.raises(AdapterError, match="the data set must tell the classes"):
-        made(GPT).loss(Examples(torch.zeros(1, 3, SIZE, SIZE)), 0.0)
+        made(GPT).loss(TrainingBatch(torch.zeros(1, 3, SIZE, SIZE)), 0.0)
     with pytest.raises(AdapterError, match="is for discrete tokens, and these are no such"):
         GPT(levels(continuous=True), **SMALL)
     with pytest.raises(AdapterError, match="is for continuous tokens"):
@@ -249,7 +249,7 @@ def test_what_no_prior_can_learn_from(made: Any, levels: Any) -> None:
         GPT(levels(), size=32, classes=2)
     labels = torch.tensor([0, CLASSES])
     with pytest.raises(AdapterError, match="labels are 0 to 5, and the prior has 5 classes"):
-        made(GPT).study(Material(torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8), labels), "cpu", False, print)
+        made(GPT).study(TrainingData(torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8), labels), "cpu", False, print)
 
 
 @pytest.mark.parametrize(

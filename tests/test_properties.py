@@ -24,8 +24,8 @@ from skimage import data
 from tokbench.cli import listing
 from tokbench.data.decode import open_rgb, size_of
 from tokbench.data.sources.open import open_source
-from tokbench.errors import BadImage, DataError, ResultError
-from tokbench.metrics.fid_statistics import Statistics, load_statistics
+from tokbench.errors import DataError, ResultError, UnreadableImage
+from tokbench.metrics.fid_statistics import FidStatistics, load_statistics
 from tokbench.results import leaderboard, markdown
 from tokbench.results.result import Result, load
 from tokbench.stats.split_half import Replicates
@@ -83,8 +83,8 @@ def attempt(call: Callable[[], T], refusal: type[Exception]) -> tuple[T | None, 
 
 
 def image_or_refused(given_bytes: bytes) -> None:
-    size, unsized = attempt(lambda: size_of(given_bytes, "x"), BadImage)
-    picture, refused = attempt(lambda: open_rgb(given_bytes, "x"), BadImage)
+    size, unsized = attempt(lambda: size_of(given_bytes, "x"), UnreadableImage)
+    picture, refused = attempt(lambda: open_rgb(given_bytes, "x"), UnreadableImage)
     for complaint in filter(None, (unsized, refused)):
         assert re.fullmatch("x: .+; .+", complaint, re.DOTALL)  # the name, the fault, the remedy
     if picture is not None:
@@ -167,7 +167,7 @@ def test_any_mutation_of_an_archive_is_read_or_refused(packed: Path, tmp_path: P
             assert form in refused
             return
         for position, name in enumerate(source.names):
-            _, refused = attempt(lambda p=position: source.open(p), BadImage)
+            _, refused = attempt(lambda p=position: source.open(p), UnreadableImage)
             assert refused.startswith(name) or not refused
 
     holds()
@@ -265,7 +265,9 @@ def test_statistics_come_back_as_they_were_saved(
     if data.draw(st.booleans()):
         layers["sfid"] = (np.zeros(2), np.eye(2))
     text = st.none() | TEXT.filter(lambda t: not t.endswith("\0"))
-    made = Statistics(layers, *(data.draw(text) for _ in range(4)), count=data.draw(st.none() | st.integers(0, 10**9)))
+    made = FidStatistics(
+        layers, *(data.draw(text) for _ in range(4)), count=data.draw(st.none() | st.integers(0, 10**9))
+    )
     path = tmp_path_factory.mktemp("s") / "s.npz"
     made.save(path)
     again = load_statistics(path)

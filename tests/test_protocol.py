@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from tokbench.data.preprocess import prepare
-from tokbench.errors import BadImage, UsageError
+from tokbench.errors import UnreadableImage, UsageError
 from tokbench.metrics.batch import Batch
-from tokbench.metrics.image_format import stored
-from tokbench.protocol.protocol import TOKBENCH, Protocol, Published, load_protocol, protocols
-from tokbench.protocol.rounding import levels, rounded
+from tokbench.metrics.image_format import roundtrip_format
+from tokbench.protocol.protocol import TOKBENCH, Protocol, PublishedSetup, load_protocol, protocols
+from tokbench.protocol.rounding import levels, quantize
 
 OTHER = {
     "crop": "adm", "filter": "area", "library": "tensor", "antialias": False, "rounding": "truncate", "storage": "png",
@@ -63,7 +63,7 @@ def test_every_field_was_tried() -> None:
 
 
 def test_what_is_only_told_is_not_in_the_hash() -> None:
-    other = replace(TOKBENCH, name="x", summary="y", source=("z",), published=Published(size=512))
+    other = replace(TOKBENCH, name="x", summary="y", source=("z",), published=PublishedSetup(size=512))
     assert other.sha256 == TOKBENCH.sha256
 
 
@@ -145,7 +145,7 @@ def test_every_combination_keeps_a_constant_and_its_size(library: str, filter_: 
 
 
 def test_a_protocol_that_does_not_crop_says_so() -> None:
-    with pytest.raises(BadImage, match="pytorch-fid takes images as they are, and this one is 20x10, not 8x8"):
+    with pytest.raises(UnreadableImage, match="pytorch-fid takes images as they are, and this one is 20x10, not 8x8"):
         prepare(Image.new("RGB", (20, 10)), 8, load_protocol("pytorch-fid"))
 
 
@@ -158,17 +158,17 @@ def test_tensors_stay_unrounded() -> None:
 
 def test_roundings_of_known_values() -> None:
     x = torch.tensor([0.0, 0.9999 / 255, 10.4 / 255, 10.6 / 255, 1.5, -0.2])
-    assert levels(rounded(x, "nearest")).tolist() == [0, 1, 10, 11, 255, 0]
-    assert levels(rounded(x, "truncate")).tolist() == [0, 0, 10, 10, 255, 0]
-    assert rounded(x, "none").tolist() == x.clamp(0, 1).tolist()
+    assert levels(quantize(x, "nearest")).tolist() == [0, 1, 10, 11, 255, 0]
+    assert levels(quantize(x, "truncate")).tolist() == [0, 0, 10, 10, 255, 0]
+    assert quantize(x, "none").tolist() == x.clamp(0, 1).tolist()
 
 
 def test_an_8_bit_image_survives_all_roundings_but_the_signed_one() -> None:
     """Through [-1, 1] in float32, 95 levels come out one lower: what SEED-Voken does to its originals."""
     grid = torch.arange(256) / 255
     for rounding in ("nearest", "truncate", "none"):
-        assert torch.equal(rounded(grid, rounding), grid)
-    lost = levels(grid) - levels(rounded(grid, "truncate-signed"))
+        assert torch.equal(quantize(grid, rounding), grid)
+    lost = levels(grid) - levels(quantize(grid, "truncate-signed"))
     assert lost.unique().tolist() == [0, 1]
     assert lost.sum() == 95
 
@@ -182,10 +182,10 @@ def test_levels_are_exact_on_the_grid_and_close_beside_it() -> None:
 def test_jpeg_storage_changes_the_image_and_png_does_not(photos: torch.Tensor) -> None:
     batch = Batch(torch.arange(2), photos[:2], photos[:2].flip(3))
     for storage in ("memory", "png"):
-        assert stored(batch, TOKBENCH.but("x", storage=storage)) is batch
+        assert roundtrip_format(batch, TOKBENCH.but("x", storage=storage)) is batch
     gaps = []
     for quality in (95, 50):
-        written = stored(batch, TOKBENCH.but("x", storage=f"jpeg.q{quality}"))
+        written = roundtrip_format(batch, TOKBENCH.but("x", storage=f"jpeg.q{quality}"))
         assert torch.equal(written.rounded("image", "nearest"), written.image)
         assert written.reference is batch.reference
         gaps.append(float((written.image - batch.image).abs().mean()))

@@ -25,12 +25,12 @@ from tokbench.cli import main
 from tokbench.errors import DataError, ResultError, UsageError
 from tokbench.pruning import table
 from tokbench.pruning.ablations import twins
-from tokbench.pruning.benchmark import Bench, Plan
+from tokbench.pruning.benchmark import BenchmarkConfig, PruningBenchmark
 from tokbench.pruning.candidates import apart
-from tokbench.pruning.measure import Arm, Predictions, accuracy, best_kernel, pace
-from tokbench.pruning.models import Subject, load_subject, open_labelled
-from tokbench.pruning.paired_timing import Duel, duel
-from tokbench.pruning.result import Reduced, load, load_all, packed, unpacked
+from tokbench.pruning.measure import Candidate, Predictions, accuracy, best_kernel, pace
+from tokbench.pruning.models import ImageClassifier, load_subject, open_labelled
+from tokbench.pruning.paired_timing import PairedTiming, time_in_turns
+from tokbench.pruning.result import PruningResult, load, load_all, packed, unpacked
 from tokbench.report.static_figures import pruning
 from tokbench.results.leaderboard import read_all
 from tokbench.tokenizers.registry import open_variant
@@ -106,24 +106,24 @@ def test_a_duel_is_of_medians_with_an_interval_and_a_control() -> None:
     drawn = np.random.default_rng(0)
     noise = drawn.normal(1, 0.005, (20, 4))
     first, second = 0.3 * noise[:, :2], 0.2 * noise[:, 2:]
-    made = Duel(first, second)
+    made = PairedTiming(first, second)
     low, high = made.interval()
     assert low < made.ratio < high
     assert made.ratio == pytest.approx(1.5, rel=0.01)
     assert made.measured
-    assert not Duel(first, 0.3 * noise[:, 2:]).measured  # the interval holds 1
+    assert not PairedTiming(first, 0.3 * noise[:, 2:]).measured  # the interval holds 1
     crooked = first.copy()
     crooked[::2, 0] *= 1.2
     crooked[1::2, 1] *= 1.2  # half of the calls, not by their place in a round
-    assert abs(Duel(crooked, second).control - 1) > 0.03
-    assert not Duel(crooked, second).measured
+    assert abs(PairedTiming(crooked, second).control - 1) > 0.03
+    assert not PairedTiming(crooked, second).measured
     placed = first * np.array([1.1, 1.0])  # by their place: both halves hold as many
-    assert abs(Duel(placed, second).control - 1) < 0.03
+    assert abs(PairedTiming(placed, second).control - 1) < 0.03
 
 
 def test_a_duel_runs_in_turns_after_a_warm_up() -> None:
     calls: list[str] = []
-    made = duel(lambda: calls.append("a"), lambda: calls.append("b"), 30, "cpu")
+    made = time_in_turns(lambda: calls.append("a"), lambda: calls.append("b"), 30, "cpu")
     assert made.first.size == made.second.size == 30
     assert "".join(calls) == "ab" * 10 + "abba" * 15
 
@@ -132,7 +132,7 @@ def test_the_faster_kernel_is_the_one_whose_clock_says_so(
     small_vit: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vit = small_vit()
-    whole, slow = Arm("whole", "whole", None, vit, vit), [""]
+    whole, slow = Candidate("whole", "whole", None, vit, vit), [""]
 
     def waiting(attention: nn.Module, *given: Any, **more: Any) -> torch.Tensor:
         if attention.fused_attn == (slow[0] == "sdpa"):
@@ -206,7 +206,7 @@ def test_times_whose_control_is_off_are_taken_again(root: Path, tmp_path: Path, 
     """Up to three times in all; then they stay as they are. The failure of another keep leaves them where they are."""
     taken: list[float | None] = []
 
-    def time(bench: Bench, arm: Arm, batch: int) -> dict[str, Any]:
+    def time(bench: PruningBenchmark, arm: Candidate, batch: int) -> dict[str, Any]:
         taken.append(arm.keep)
         steady = taken.count(arm.keep) > 1 and arm.keep == 0.5
         told = {"value": 1.5, "low": 1.4, "high": 1.6, "measured": steady, "control": 1.0 if steady else 1.04}
@@ -214,7 +214,7 @@ def test_times_whose_control_is_off_are_taken_again(root: Path, tmp_path: Path, 
         rest = {"batch": batch, "best_kernel": "sdpa", "peak_mib": None, "whole_peak_mib": None, "selector_ms": 0.0}
         return rest | {"speedup": told, "speedup_same_kernel": dict(told)}
 
-    monkeypatch.setattr(Bench, "time", time)
+    monkeypatch.setattr(PruningBenchmark, "time", time)
     words = ["random", "sit_slim", "--out", str(tmp_path), "--keep"]
     assert prune(root, *words, "0.5,0.25").exit_code == 1  # SiT has nothing for 0.25
     found = {one.about["method"]: one.rows for one in load_all(tmp_path)}
@@ -446,7 +446,9 @@ def test_labels_under_which_a_trained_network_is_no_better_than_chance_are_doubt
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subject = load_subject("small.whole", "cpu", root)
-    bench = Bench(subject, open_labelled(str(root / "images.parquet"), subject, None), "cpu", Plan())
+    bench = PruningBenchmark(
+        subject, open_labelled(str(root / "images.parquet"), subject, None), "cpu", BenchmarkConfig()
+    )
     named = bench.predictions(lambda what, done, total: None).top[:, 0]
     wrong = (named + 1 + np.arange(24) % 2) % 4
     table_ = pq.read_table(root / "images.parquet").drop_columns(["label"]).append_column("label", pa.array(wrong))
@@ -454,7 +456,7 @@ def test_labels_under_which_a_trained_network_is_no_better_than_chance_are_doubt
     words = ["random", "--keep", "1", "--batches", "0", "--out", str(tmp_path)]
     said = "0 % of 24 images are classified correctly, and chance is 25 %: are the labels those of this network?"
     assert said not in prune(root, *words, data=str(tmp_path / "wrong.parquet")).output  # trained for two steps
-    monkeypatch.setattr(Subject, "short", False)
+    monkeypatch.setattr(ImageClassifier, "short", False)
     done = prune(root, *words, data=str(tmp_path / "wrong.parquet"))
     assert done.exit_code == 0 and f"warning: {said}" in done.stderr and f"**Warning:** {said}" in done.stdout
     (one,) = load_all(tmp_path)
@@ -527,7 +529,7 @@ def test_accuracies_on_other_images_are_not_compared() -> None:
 
 def test_a_network_is_timed_against_a_copy_alone(small_vit: Callable[..., nn.Module]) -> None:
     vit = small_vit()
-    whole = Arm("whole", "whole", None, vit, vit)
+    whole = Candidate("whole", "whole", None, vit, vit)
     with pytest.raises(UsageError, match="needs a copy"):
         pace(whole, whole, 1, "cpu", "sdpa", "sdpa", 30)
     made = pace(apart(whole), whole, 1, "cpu", "eager", "sdpa", 30).facts()
@@ -548,7 +550,7 @@ def test_facts_with_a_row_without_its_numbers_are_named(tmp_path: Path) -> None:
             "data": {"limit": None}}  # fmt: skip
     about = {"model": "m", "method": "x", "title": "x", "training": "none", "dataset": "d", "num_images": 1,
              "short": False, "provenance": made}  # fmt: skip
-    path = Reduced(about, {"0.5": {"top1": {"value": 1.0}}}).save(tmp_path)
+    path = PruningResult(about, {"0.5": {"top1": {"value": 1.0}}}).save(tmp_path)
     with pytest.raises(ResultError, match=r"keep 0\.5 has no top5"):
         load(path)
 

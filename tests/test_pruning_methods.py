@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokbench.errors import UsageError
-from tokbench.nn.trainable import Examples, Material
+from tokbench.nn.trainable import TrainingBatch, TrainingData
 from tokbench.pruning.diffrate import DiffRate, Rates, absorb
 from tokbench.pruning.divprune import spread
 from tokbench.pruning.evit import fused
@@ -27,7 +27,7 @@ from tokbench.pruning.token_transforming import recovered, transform
 from tokbench.pruning.tome import ToMe, merge
 from tokbench.pruning.vit import recognise
 from tokbench.pruning.zero_tprune import ZeroTPrune, heads_with_a_say, page_rank, without_alike
-from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.registry import network_files, read_variant
 from tokbench.training.loop import train
 from tokbench.training.zoo import recipe_of
@@ -213,7 +213,7 @@ def test_learning_moves_rates_to_their_budget(small_vit: Any, noise: Tensor) -> 
     aim = budget(search.sizes, 0.5) / flops(search.sizes, dense(search.sizes))
     for _ in range(25):
         optimiser.zero_grad()
-        terms = search.loss(Examples(noise[:2], torch.tensor([1, 2])), 0.0)
+        terms = search.loss(TrainingBatch(noise[:2], torch.tensor([1, 2])), 0.0)
         sum(terms.values()).backward()  # type: ignore[union-attr]
         optimiser.step()
     assert search.share(search.counts()[1]).item() == pytest.approx(aim, abs=0.08)
@@ -226,15 +226,15 @@ def test_the_recipes_reach_their_budgets(small_vit: Any, name: str, profile: str
     """With the steps and the schedule that a training has; here the budget alone moves rates, and not the labels."""
 
     class OfBudget(RateSearch):
-        def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
+        def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
             return {"budget": self.penalty * (self.share(self.counts()[1]) - aim).square()}
 
     toml = network_files()[f"vit_tiny_imagenet.{name}"]
-    variant = Variant(f"vit_tiny_imagenet.{name}", toml.parent, read_variant(toml))
+    variant = AdapterConfig(f"vit_tiny_imagenet.{name}", toml.parent, read_variant(toml))
     vit = small_vit(img_size=64, patch_size=4, embed_dim=192, depth=12, num_heads=3)
     search = OfBudget(nn.ModuleDict({"vit": vit}), variant.config["model"]["keep"])
     aim = budget(search.sizes, search.keep) / flops(search.sizes, dense(search.sizes))
-    made = train(search, Material(torch.zeros(256, 3, 1, 1, dtype=torch.uint8)), recipe_of(variant, profile, {}))
+    made = train(search, TrainingData(torch.zeros(256, 3, 1, 1, dtype=torch.uint8)), recipe_of(variant, profile, {}))
     assert made.steps in (100, 400)
     assert search.share(search.counts()[1]).item() == pytest.approx(aim, rel=0.02)
 

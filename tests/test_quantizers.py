@@ -29,7 +29,7 @@ from tokbench.nn.quantizers.quantizer import (
 from tokbench.nn.quantizers.residual import MultiScaleVQ, ResidualVQ
 from tokbench.nn.quantizers.simvq import SimVQ
 from tokbench.nn.quantizers.vq import VectorQuantizer
-from tokbench.nn.tokenizer import Bottlenecked
+from tokbench.nn.tokenizer import BottleneckAutoencoder
 
 MADE: dict[str, Callable[[], Quantizer]] = {
     "vq": lambda: VectorQuantizer(32, 8),
@@ -193,7 +193,7 @@ def test_an_index_outside_the_codebook_is_an_error(index: int) -> None:
 
 
 def test_before_its_share_of_a_training_a_decoder_gets_what_is_not_quantized(quantizer: Quantizer) -> None:
-    class Plain(Bottlenecked):
+    class Plain(BottleneckAutoencoder):
         def latents(self, images: Tensor) -> Tensor:
             return images
 

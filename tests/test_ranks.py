@@ -169,10 +169,10 @@ def test_a_lonely_rank_is_told_to_use_torchrun(tmp_path: Path, monkeypatch: pyte
 
 
 def test_shares_are_disjoint_and_whole() -> None:
-    from tokbench.evaluation.distributed import Ranks
+    from tokbench.evaluation.distributed import ProcessGroup
 
     items = list(range(11))
-    shares = [Ranks(rank, 3).share(items) for rank in range(3)]
+    shares = [ProcessGroup(rank, 3).share(items) for rank in range(3)]
     assert sorted(item for share in shares for item in share) == items
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 

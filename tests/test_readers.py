@@ -25,15 +25,15 @@ from tokbench.extractors.efficientnet import EfficientNetLite0
 from tokbench.extractors.inception import BLOCKS, Inception, resize_like_tensorflow1
 from tokbench.extractors.lpips import LAYERS, LPIPSNetwork
 from tokbench.io.hashing import sha256_of
-from tokbench.protocol.rounding import from_bytes, to_bytes
-from tokbench.weights.registry import NETWORKS, Found, find
+from tokbench.protocol.rounding import from_uint8, to_uint8
+from tokbench.weights.registry import KNOWN_WEIGHTS, LocalWeights, resolve
 
 CUT = "inception-2015-12-05-to-mixed6e.safetensors"
 TRUNK = "alexnet-features.safetensors"
 
 
-def found_at(path: Path, network: str = "inception-2015-12-05") -> Found:
-    return Found(path, NETWORKS[network][0], sha256_of(path))
+def found_at(path: Path, network: str = "inception-2015-12-05") -> LocalWeights:
+    return LocalWeights(path, KNOWN_WEIGHTS[network][0], sha256_of(path))
 
 
 def weights_file(name: str) -> Path:
@@ -51,7 +51,7 @@ def photos(count: int, size: int) -> Tensor:
         source, step = sources[i % 3], 1 if size > 100 else 3  # thumbnails, so that small crops show something
         top, left = 5 * (i // 3), 7 * (i // 3)
         pixels.append(source[top : top + size * step : step, left : left + size * step : step])
-    return from_bytes(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2))
+    return from_uint8(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2))
 
 
 def relative_error(a: Tensor, b: Tensor) -> float:
@@ -105,7 +105,7 @@ def test_inception_equals_torch_fidelity_with_the_real_weights(tmp_path: Path) -
     images = photos(4, 256)
     features = network(images)
     with torch.inference_mode():
-        expected = dict(zip(layers, port(to_bytes(images)), strict=True))
+        expected = dict(zip(layers, port(to_uint8(images)), strict=True))
     for layer in layers:
         assert relative_error(features[layer], expected[layer]) < 1e-5, layer
     # ADM flattens TensorFlow's (17, 17, 7): channels last.
@@ -135,7 +135,7 @@ def test_inception_equals_torch_fidelity_to_the_end(full_random: Path) -> None:
     images = photos(2, 200)
     features = network(images)
     with torch.inference_mode():
-        expected = dict(zip(layers, torch_fidelity(full_random, layers)(to_bytes(images)), strict=True))
+        expected = dict(zip(layers, torch_fidelity(full_random, layers)(to_uint8(images)), strict=True))
     for layer in layers:
         assert relative_error(features[layer], expected[layer]) < 1e-5, layer
         assert expected[layer].std() > 1e-3, "a network that says nothing would pass any comparison"
@@ -215,7 +215,7 @@ def test_inception_refuses_a_file_of_another_network(
 @pytest.fixture(scope="module")
 def efficientnet() -> EfficientNetLite0:
     try:
-        found = find("efficientnet-lite0", NETWORKS["efficientnet-lite0"])
+        found = resolve("efficientnet-lite0", KNOWN_WEIGHTS["efficientnet-lite0"])
     except MissingWeights as error:
         pytest.skip(str(error))
     network = EfficientNetLite0(found)
@@ -231,7 +231,7 @@ def test_efficientnet_knows_imagenet(efficientnet: EfficientNetLite0) -> None:
         pytest.skip("needs imagenet-256/sample.parquet in the folder that TOKBENCH_DATA names")
     rows = pq.read_table(path).to_pylist()[::5]
     arrays = [np.array(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")) for row in rows]
-    images = from_bytes(torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2))
+    images = from_uint8(torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2))
     guesses = efficientnet(images)["logits"].argmax(1)
     assert len(rows) == 200
     right = int((guesses == torch.tensor([row["label"] for row in rows])).sum())
@@ -242,7 +242,7 @@ def test_efficientnet_knows_imagenet(efficientnet: EfficientNetLite0) -> None:
 
 def test_efficientnet_layers_fit_together(efficientnet: EfficientNetLite0) -> None:
     features = efficientnet(photos(2, 256))
-    head = torch.load(find("", NETWORKS["efficientnet-lite0"]).path, map_location="cpu", weights_only=True)
+    head = torch.load(resolve("", KNOWN_WEIGHTS["efficientnet-lite0"]).path, map_location="cpu", weights_only=True)
     logits = features["pooled"] @ head["_fc.weight"].T + head["_fc.bias"]
     assert features["pooled"].shape == (2, 1280)
     assert relative_error(features["logits"], logits) < 1e-5
@@ -261,7 +261,7 @@ def test_efficientnet_features_do_not_depend_on_the_batch(efficientnet: Efficien
 
 def test_efficientnet_is_loaded_strictly(tmp_path: Path) -> None:
     try:
-        source = find("efficientnet-lite0", NETWORKS["efficientnet-lite0"]).path
+        source = resolve("efficientnet-lite0", KNOWN_WEIGHTS["efficientnet-lite0"]).path
     except MissingWeights as error:
         pytest.skip(str(error))
     state = torch.load(source, map_location="cpu", weights_only=True)
@@ -295,7 +295,7 @@ def torchvision_keys(model: lpips.LPIPS) -> dict[str, Tensor]:
 def assert_equals_package(network: LPIPSNetwork, model: lpips.LPIPS) -> None:
     reference = photos(3, 96)
     noise = torch.randn(reference.shape, generator=torch.Generator().manual_seed(0))
-    image = from_bytes(to_bytes(reference + 0.1 * noise))
+    image = from_uint8(to_uint8(reference + 0.1 * noise))
     features, others = network(reference), network(image)
     with torch.inference_mode():
         expected = model(reference, image, normalize=True).flatten()

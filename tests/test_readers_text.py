@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tokbench.errors import MissingWeights, UsageError
 from tokbench.extractors import parseq
-from tokbench.extractors.recognizer import WIDEST, Recogniser, find_weights
+from tokbench.extractors.recognizer import WIDEST, TextRecognizer, find_weights
 from tokbench.io.hashing import sha256_of
 from tokbench.weights.registry import WeightFile
 
@@ -36,7 +36,7 @@ def rendered(word: str, size: int = 32) -> np.ndarray:
 
 
 @pytest.fixture(scope="module", params=["rapidocr", "easyocr"])
-def reader(request: pytest.FixtureRequest) -> Recogniser:
+def reader(request: pytest.FixtureRequest) -> TextRecognizer:
     pytest.importorskip(request.param, reason=f"needs {request.param}: pip install 'tokbench[text]'")
     module, kind = CLASSES[request.param]
     made = getattr(importlib.import_module(f"tokbench.extractors.{module}"), kind)()
@@ -44,11 +44,11 @@ def reader(request: pytest.FixtureRequest) -> Recogniser:
     return made
 
 
-def test_rendered_words_are_read_exactly_and_in_order(reader: Recogniser) -> None:
+def test_rendered_words_are_read_exactly_and_in_order(reader: TextRecognizer) -> None:
     assert reader.read([rendered(word) for word in WORDS]) == list(WORDS)
 
 
-def test_no_reading_depends_on_the_other_crops(reader: Recogniser) -> None:
+def test_no_reading_depends_on_the_other_crops(reader: TextRecognizer) -> None:
     # Hard to read, so that a text would change where anything leaks from crop to crop.
     small = [rendered(word, 20 + i)[::3, ::3] for i, word in enumerate(WORDS)]
     together = reader.read(small)
@@ -56,25 +56,25 @@ def test_no_reading_depends_on_the_other_crops(reader: Recogniser) -> None:
     assert reader.read([*small[::-1], rendered("extraordinary wide line")])[:-1] == together[::-1]
 
 
-def test_several_threads_read_the_same(reader: Recogniser, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_threads_read_the_same(reader: TextRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
     crops, threads = [rendered(word)[::2, ::2] for word in WORDS], torch.get_num_threads()
     alone = reader.read(crops)
     monkeypatch.setattr(reader, "threads", 3)
     assert reader.read(crops) == alone and torch.get_num_threads() == threads
 
 
-def test_an_empty_crop_says_nothing_and_moves_no_other(reader: Recogniser) -> None:
+def test_an_empty_crop_says_nothing_and_moves_no_other(reader: TextRecognizer) -> None:
     nothing = np.zeros((0, 12, 3), np.uint8)
     assert reader.read([nothing, rendered("tokens"), nothing[:, :0], rendered("of")]) == ["", "tokens", "", "of"]
     assert reader.read([]) == []
 
 
-def test_any_shape_is_read(reader: Recogniser) -> None:
+def test_any_shape_is_read(reader: TextRecognizer) -> None:
     crops = [np.full(shape, 200, np.uint8) for shape in ((1, 1, 3), (1, 500, 3), (400, 2, 3), (3, 2, 3))]
     assert len(reader.read(crops)) == 4
 
 
-def test_views_are_read_as_copies(reader: Recogniser) -> None:
+def test_views_are_read_as_copies(reader: TextRecognizer) -> None:
     page = np.full((90, 300, 3), 235, np.uint8)
     crop = rendered("Visual")
     page[20 : 20 + crop.shape[0], 40 : 40 + crop.shape[1]] = crop
@@ -82,20 +82,20 @@ def test_views_are_read_as_copies(reader: Recogniser) -> None:
     assert reader.read([page[20 : 20 + crop.shape[0], 40 : 40 + crop.shape[1]]]) == ["Visual"]
 
 
-def test_other_arrays_are_refused(reader: Recogniser) -> None:
+def test_other_arrays_are_refused(reader: TextRecognizer) -> None:
     for wrong in (np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.float32), np.zeros((8, 8, 4), np.uint8)):
         with pytest.raises(UsageError, match="uint8"):
             reader.read([wrong])
 
 
-def test_a_result_names_reader_hash_and_library(reader: Recogniser) -> None:
+def test_a_result_names_reader_hash_and_library(reader: TextRecognizer) -> None:
     told = reader.told()
     assert told["reader"] == reader.name and len(told["sha256"]) == 64 and reader.name in told["library"]
     assert all(value in reader.key for value in told.values())
 
 
 def test_making_and_reading_draw_no_random_number_and_write_no_log(
-    reader: Recogniser, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    reader: TextRecognizer, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     before, path = torch.get_rng_state(), list(sys.path)
     with caplog.at_level(logging.INFO):
@@ -159,7 +159,7 @@ def test_a_librarys_own_folder_is_looked_in_and_its_file_checked(tmp_path: Path)
         find_weights("a reader", source, tmp_path)
 
 
-class Echo(Recogniser):
+class Echo(TextRecognizer):
     """Says each crop's shape, and remembers its batches."""
 
     name, sha256, library, batch = "echo", "0" * 64, "echo 1", 3

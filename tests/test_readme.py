@@ -17,14 +17,14 @@ import torch
 from PIL import Image
 
 import tokbench
-from tokbench.metric_names import PRUNING_PREFIX, of_one, plain
+from tokbench.metric_names import PRUNING_PREFIX, base_metric, is_single_cell
 from tokbench.pruning.result import load as load_reduced
 from tokbench.results.columns import COLUMNS, MARKED, marked, perturbed
 from tokbench.results.metric_specs import METRICS
 from tokbench.results.result import load
 from tokbench.tokenizers.registry import adapter_files, load_adapter
-from tokbench.weights.registry import NETWORKS
-from tokbench.weights.shards import weight_parts
+from tokbench.weights.registry import KNOWN_WEIGHTS
+from tokbench.weights.shards import shard_paths
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -154,7 +154,7 @@ def test_every_number_metric_and_weight_file_is_explained() -> None:
         assert f"`{column.field}`" in definitions, column.field
     for name, entry in METRICS.items():
         assert f"`{name}`" in DOCS["metrics.md"], name
-        assert entry.network is None or NETWORKS[entry.network][0].file in DOCS["weights.md"]
+        assert entry.network is None or KNOWN_WEIGHTS[entry.network][0].file in DOCS["weights.md"]
 
 
 def test_readme_is_short() -> None:
@@ -185,7 +185,7 @@ def test_committed_results_are_whole(root: Path) -> None:
             continue
         assert len(result.per_image["index"]) == result.num_images, path
         task = result.task.partition("-")[0]
-        of_all = [name for name in result.metrics if plain(name) == "psnr" and not of_one(name)]
+        of_all = [name for name in result.metrics if base_metric(name) == "psnr" and not is_single_cell(name)]
         numbers = {"perturb": of_all, "generate": ["bpp"]}.get(task, ["psnr", "ssim", "lpips", "bpp"])
         assert numbers, path
         for number in numbers:
@@ -199,7 +199,7 @@ def test_committed_results_are_of_todays_code(root: Path) -> None:
     it. (Of what is trained here: the others' weights may be elsewhere.)"""
     told = {}
     for name, results in itertools.groupby(sorted((root / "results").glob("*/*.json")), lambda path: path.parent.name):
-        if name not in adapter_files(root) or not weight_parts(adapter_files(root)[name].with_suffix(".safetensors")):
+        if name not in adapter_files(root) or not shard_paths(adapter_files(root)[name].with_suffix(".safetensors")):
             continue
         code = load_adapter(name, root=root).code
         of = {

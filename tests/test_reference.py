@@ -17,11 +17,11 @@ from tokbench.analysis.compare import differences, made_otherwise
 from tokbench.data.dataset import Dataset, open_dataset
 from tokbench.errors import NotApplicable, UsageError
 from tokbench.evaluation.reference_statistics import measure
-from tokbench.evaluation.sample_plan import Slots
+from tokbench.evaluation.sample_plan import SamplePlan
 from tokbench.evaluation.tasks import Generate, Task, Truncate
-from tokbench.extractors.pool import Networks
+from tokbench.extractors.pool import ExtractorPool
 from tokbench.metric_names import INCEPTION
-from tokbench.metrics.fid_statistics import Statistics, load_statistics
+from tokbench.metrics.fid_statistics import FidStatistics, load_statistics
 from tokbench.protocol.protocol import TOKBENCH, Protocol, load_protocol, protocols
 from tokbench.results.leaderboard import groups
 from tokbench.results.markdown import context
@@ -42,10 +42,10 @@ def opened(photo_folder: Path) -> Callable[..., Dataset]:
 
 
 @pytest.fixture
-def file(opened: Callable[..., Dataset], networks: Networks, tmp_path: Path) -> Callable[..., Statistics]:
+def file(opened: Callable[..., Dataset], networks: ExtractorPool, tmp_path: Path) -> Callable[..., FidStatistics]:
     """A statistics file of them, of the 64-d layer of the stand-in network, read again."""
 
-    def made(size: int | None = None, protocol: Protocol = TOKBENCH, name: str = "ref.npz") -> Statistics:
+    def made(size: int | None = None, protocol: Protocol = TOKBENCH, name: str = "ref.npz") -> FidStatistics:
         network = networks.get(INCEPTION, protocol.features.input)
         measure(opened(size, protocol), network, ["64"], quiet).save(tmp_path / name)
         return load_statistics(tmp_path / name)
@@ -54,11 +54,11 @@ def file(opened: Callable[..., Dataset], networks: Networks, tmp_path: Path) -> 
 
 
 @pytest.fixture
-def run(opened: Callable[..., Dataset], networks: Networks) -> Callable[..., Result]:
+def run(opened: Callable[..., Dataset], networks: ExtractorPool) -> Callable[..., Result]:
     """A codec's result against a statistics file."""
 
     def made(
-        statistics: Statistics | None, size: int | None = None, protocol: Protocol = TOKBENCH, **options: Any
+        statistics: FidStatistics | None, size: int | None = None, protocol: Protocol = TOKBENCH, **options: Any
     ) -> Result:
         names = ["psnr", "rfid_64"]
         (result,) = run_eval(
@@ -72,13 +72,13 @@ def run(opened: Callable[..., Dataset], networks: Networks) -> Callable[..., Res
     return made
 
 
-def foreign(path: Path, **arrays: np.ndarray) -> Statistics:
+def foreign(path: Path, **arrays: np.ndarray) -> FidStatistics:
     """A file as pytorch-fid writes it, which says nothing of itself."""
     np.savez(path, mu=np.zeros(64), sigma=np.eye(64), **arrays)
     return load_statistics(path)
 
 
-def test_a_file_says_what_made_it(file: Callable[..., Statistics]) -> None:
+def test_a_file_says_what_made_it(file: Callable[..., FidStatistics]) -> None:
     made = file(128)
     assert made.size == (128, 128)
     assert made.preparation == {
@@ -90,7 +90,7 @@ def test_a_file_says_what_made_it(file: Callable[..., Statistics]) -> None:
 
 
 def test_another_size_is_refused_or_stated(
-    file: Callable[..., Statistics], run: Callable[..., Result], tmp_path: Path
+    file: Callable[..., FidStatistics], run: Callable[..., Result], tmp_path: Path
 ) -> None:
     """Statistics of 256 px for images of 64 px: rFID-768 was 1.549 where 0.541 was right, without a word."""
     other, own = file(), file(64, name="own.npz")
@@ -131,7 +131,7 @@ def test_another_size_is_refused_or_stated(
 def test_another_preparation_is_refused_or_stated(made_under: str, used_under: str, differ: str | None) -> None:
     """Of a protocol only what decides the references' pixels: not how reconstructions are rounded, or PSNR averaged."""
     first, second = load_protocol(made_under), load_protocol(used_under)
-    made = Statistics(
+    made = FidStatistics(
         {}, protocol=first.name, protocol_sha256=first.sha256, preparation=first.reference_preparation,
         width=64, height=64,
     )  # fmt: skip
@@ -157,7 +157,7 @@ def test_rounding_counts_where_it_changes_references() -> None:
     assert tensor["rounding"] == "truncate"
 
 
-def test_a_file_of_an_earlier_version_still_loads(file: Callable[..., Statistics], tmp_path: Path) -> None:
+def test_a_file_of_an_earlier_version_still_loads(file: Callable[..., FidStatistics], tmp_path: Path) -> None:
     """It names its protocol, and neither size nor preparation: another protocol is not known to be alike."""
     made = file(64)
     told = {key: value for key, value in made.facts().items() if key not in ("width", "height", "preparation")}
@@ -195,7 +195,7 @@ def test_what_nobody_says_is_said_to_be_unknown(run: Callable[..., Result], tmp_
         assert reason in run(made.assumed(f"{alone}:{statement}"), 64).skipped["rfid_64"]
 
 
-def test_statements_that_cannot_be_meant(file: Callable[..., Statistics], tmp_path: Path) -> None:
+def test_statements_that_cannot_be_meant(file: Callable[..., FidStatistics], tmp_path: Path) -> None:
     made, unknown = file(64), foreign(tmp_path / "fid.npz")
     net = f"{INCEPTION}:tf1:float32"
     for statement in ("x", "a:b", "a::c", f"{net}:0", f"{net}:-1", f"{net}:64px", f"{net}:64x0", f"{net}:64:"):
@@ -231,7 +231,7 @@ def test_images_beside_statistics_say_their_size(run: Callable[..., Result], tmp
     ],
 )
 def test_another_network_is_never_compared_with(
-    file: Callable[..., Statistics], run: Callable[..., Result], fact: str, value: str, reason: str
+    file: Callable[..., FidStatistics], run: Callable[..., Result], fact: str, value: str, reason: str
 ) -> None:
     made = replace(file(64), **{fact: value}).allowing("size,protocol")
     assert reason in run(made, 64).skipped["rfid_64"]
@@ -264,7 +264,7 @@ def test_a_run_in_another_precision_is_told_so(photo_folder: Path, cli: Callable
 
 
 def test_a_cache_does_not_answer_for_another_statement(
-    file: Callable[..., Statistics], run: Callable[..., Result], tmp_path: Path
+    file: Callable[..., FidStatistics], run: Callable[..., Result], tmp_path: Path
 ) -> None:
     """What was measured where a mismatch was stated is no answer where it is not, nor the other way round."""
     other = file()
@@ -274,12 +274,12 @@ def test_a_cache_does_not_answer_for_another_statement(
 
 
 def test_samples_of_another_size(
-    tiles: Path, file: Callable[..., Statistics], networks: Networks, tmp_path: Path
+    tiles: Path, file: Callable[..., FidStatistics], networks: ExtractorPool, tmp_path: Path
 ) -> None:
     samples = load_adapter(f"images:{tiles}")
 
-    def sampled(statistics: Statistics) -> Result:
-        places = Slots("ref", TOKBENCH, 40, None, key=statistics.sha256)
+    def sampled(statistics: FidStatistics) -> Result:
+        places = SamplePlan("ref", TOKBENCH, 40, None, key=statistics.sha256)
         (made,) = run_eval([samples], places, ["gfid_64"], task=Generate(), networks=networks, statistics=statistics)
         assert made.error is None
         return made
@@ -295,7 +295,7 @@ def test_samples_of_another_size(
 
 @pytest.mark.parametrize("task", [Task(), Truncate((1,))], ids=["reconstruct", "truncate"])
 def test_tables_name_a_reference_that_is_not_the_crops(
-    task: Task, opened: Callable[..., Dataset], file: Callable[..., Statistics], networks: Networks
+    task: Task, opened: Callable[..., Dataset], file: Callable[..., FidStatistics], networks: ExtractorPool
 ) -> None:
     adapter, names = load_adapter("one_d_piece.n32"), ["psnr", "rfid_64"]
     for protocol, statistics, said in (
@@ -323,7 +323,7 @@ def test_perturbed_tokens_have_their_reference_named() -> None:
 
 
 def test_numbers_of_other_references_are_not_compared(
-    file: Callable[..., Statistics], run: Callable[..., Result]
+    file: Callable[..., FidStatistics], run: Callable[..., Result]
 ) -> None:
     first, second = run(file(64), 64), run(file(128, name="b.npz").allowing("size"), 64)
     assert len(groups([first, second])) == 2
@@ -352,10 +352,14 @@ def test_verify_takes_the_size_from_the_file(cli: Callable[..., Any], photo_fold
 
 
 def test_the_command_line_states_and_names(
-    cli: Callable[..., Any], photo_folder: Path, tmp_path: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch
+    cli: Callable[..., Any],
+    photo_folder: Path,
+    tmp_path: Path,
+    networks: ExtractorPool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Files that people download, each with one option; an audit names its reference too."""
-    monkeypatch.setattr("tokbench.extractors.pool.Networks", lambda *_: networks)
+    monkeypatch.setattr("tokbench.extractors.pool.ExtractorPool", lambda *_: networks)
     foreign(tmp_path / "VIRTUAL.npz")
     common = ("--data", photo_folder, "--size", 64)
     reference = ("--reference", tmp_path / "VIRTUAL.npz", "--reference-is", f"{INCEPTION}:tf1:float32:256:adm")

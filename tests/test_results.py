@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokbench.analysis.compare import made_alike
+from tokbench.analysis.compare import same_settings
 from tokbench.errors import ResultError
 from tokbench.results import leaderboard, markdown
 from tokbench.results.result import Result, load
@@ -162,9 +162,9 @@ def test_what_a_measurement_found_out_splits_no_column() -> None:
         made = {"device": "CPU", "batch size for samples": size}
         row.provenance["metrics"] = {"saturated_samples_per_second": made}
     assert "saturated_samples_per_second" in leaderboard.frame(rows).columns
-    assert made_alike("saturated_samples_per_second", *rows)
+    assert same_settings("saturated_samples_per_second", *rows)
     rows[1].provenance["metrics"]["saturated_samples_per_second"]["device"] = "GPU"
-    assert not made_alike("saturated_samples_per_second", *rows)
+    assert not same_settings("saturated_samples_per_second", *rows)
 
 
 def test_rows_are_sorted_by_bits_then_name() -> None:

@@ -16,16 +16,16 @@ from factories import run_eval
 from PIL import Image
 
 from tokbench.data.dataset import open_dataset
-from tokbench.data.stream import UNIT
+from tokbench.data.stream import CHUNK
 from tokbench.evaluation.checkpoint import unfinished
 from tokbench.protocol.protocol import TOKBENCH
 from tokbench.results.result import Result
 from tokbench.tokenizers.base import Tokenizer
-from tokbench.tokenizers.registry import Loaded, load_adapter
+from tokbench.tokenizers.registry import LoadedAdapter, load_adapter
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tokens import Tokens
 
-COUNT = 3 * UNIT + 5
+COUNT = 3 * CHUNK + 5
 METRICS = ["rate", "psnr", "ssim", "rfid_64", "codebook"]
 
 
@@ -64,7 +64,7 @@ class Counting(Tokenizer):
 def run(folder: Path, networks, cache: Path | None, model: Counting | None = None, **options) -> Result:
     model = model or Counting()
     (result,) = run_eval(
-        [Loaded("counting", "counting", model, {})],
+        [LoadedAdapter("counting", "counting", model, {})],
         open_dataset(str(folder), TOKBENCH),
         METRICS,
         networks=networks,
@@ -93,10 +93,10 @@ def test_a_run_that_failed_half_way_goes_on(folder: Path, networks, tmp_path: Pa
     assert "the device is lost" in failed.error
     assert "failed on the batch that starts with 064.png" in failed.error
     (left,) = unfinished(tmp_path / "runs")
-    assert (left.about["adapter"], left.about["images"], left.images) == ("counting", COUNT, 2 * UNIT)
+    assert (left.about["adapter"], left.about["images"], left.images) == ("counting", COUNT, 2 * CHUNK)
     again = Counting()
     alike(run(folder, networks, tmp_path, again, batch_size=batch_size), whole)
-    assert again.encoded <= COUNT - 2 * UNIT + 4
+    assert again.encoded <= COUNT - 2 * CHUNK + 4
 
 
 def test_a_finished_run_whose_result_was_not_saved_computes_nothing(folder: Path, networks, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_changed_pixels_are_measured_again(folder: Path, networks, tmp_path: Pat
     again = Counting()
     result = run(tmp_path / "many", networks, tmp_path / "cache", again)
     assert result.dataset == before.dataset
-    assert 0 < again.encoded <= UNIT + 4
+    assert 0 < again.encoded <= CHUNK + 4
     alike(result, run(tmp_path / "many", networks, None))
 
 

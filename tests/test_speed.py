@@ -15,12 +15,12 @@ from PIL import Image
 from torch import Tensor
 
 from tokbench.data.dataset import Dataset, open_dataset
-from tokbench.data.loader import Prepared, Reader
-from tokbench.data.stream import UNIT
+from tokbench.data.loader import ImageLoader, PreparedImage
+from tokbench.data.stream import CHUNK
 from tokbench.metrics.psnr import PSNR
 from tokbench.protocol.protocol import TOKBENCH
 from tokbench.tokenizers.base import Tokenizer
-from tokbench.tokenizers.registry import Loaded
+from tokbench.tokenizers.registry import LoadedAdapter
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tokens import Tokens
 
@@ -40,7 +40,7 @@ class Decoding:
 def decoding(monkeypatch: pytest.MonkeyPatch) -> Decoding:
     found, prepared = Decoding(), Dataset.prepared
 
-    def counted(dataset: Dataset, position: int) -> Prepared:
+    def counted(dataset: Dataset, position: int) -> PreparedImage:
         found.add(1)
         try:
             return prepared(dataset, position)
@@ -59,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(3):
         noise = Image.fromarray(rng.integers(0, 255, (250, 375, 3), dtype=np.uint8))
         noise.resize((1500, 1000)).save(folder / f"{i:03d}.jpg", quality=92)
-    for i in range(3, 2 * UNIT + 5):
+    for i in range(3, 2 * CHUNK + 5):
         (folder / f"{i:03d}.jpg").hardlink_to(folder / f"{i % 3:03d}.jpg")
     return folder
 
@@ -103,7 +103,7 @@ def test_no_image_is_decoded_while_any_adapter_works(
     models = [Watching(name, decoding) for name in ("first", "second", "third")]
     dataset = open_dataset(str(folder), TOKBENCH, size=64)
     results = run_eval(
-        [Loaded(model.spec.name, "", model, {}) for model in models], dataset, ["psnr", "speed"], cache=tmp_path
+        [LoadedAdapter(model.spec.name, "", model, {}) for model in models], dataset, ["psnr", "speed"], cache=tmp_path
     )
     assert [result.error for result in results] == [None] * 3
     assert {model.spec.name: max(model.seen) for model in models} == {"first": 0, "second": 0, "third": 0}
@@ -118,15 +118,15 @@ def test_an_adapter_that_resumes_last_lets_decoding_begin(
 ) -> None:
     """It has nothing that would be timed, and the one before it had its turn."""
     begun: list[str] = []
-    ahead = Reader.ahead
+    ahead = ImageLoader.ahead
 
-    def noted(reader: Reader) -> None:
+    def noted(reader: ImageLoader) -> None:
         begun.append(threading.current_thread().name)
         ahead(reader)
 
-    monkeypatch.setattr(Reader, "ahead", noted)
+    monkeypatch.setattr(ImageLoader, "ahead", noted)
     models = [Watching(name, decoding) for name in ("first", "second")]
-    loaded = [Loaded(model.spec.name, "", model, {}) for model in models]
+    loaded = [LoadedAdapter(model.spec.name, "", model, {}) for model in models]
     dataset = open_dataset(str(folder), TOKBENCH, size=64)
     (kept,) = run_eval(loaded[1:], dataset, ["psnr", "speed"], cache=tmp_path)
     begun.clear()

@@ -388,7 +388,7 @@ def test_every_command_that_opens_images_hands_the_split_on(
     if command[0] == "check":
         assert cli("eval", "resize.2", "--data", ".", "--split", "val", "--metrics", "psnr", "--out", "results").output
     np.savez("s.npz", mu=np.zeros(64), sigma=np.eye(64), tokbench=json.dumps({"layers": ["64"]}))
-    monkeypatch.setattr("tokbench.extractors.pool.Networks.get", lambda *told: _Reader())
+    monkeypatch.setattr("tokbench.extractors.pool.ExtractorPool.get", lambda *told: _Reader())
     monkeypatch.setattr("tokbench.training.zoo.chosen", lambda *told: [])
     monkeypatch.setattr("tokbench.pruning.models.load_subject", lambda *told: _Subject())
     monkeypatch.setattr(f"{place}.open_dataset", opened)

@@ -10,16 +10,16 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tokbench.errors import MissingWeights
-from tokbench.weights.registry import Found, WeightFile
-from tokbench.weights.state_dict import fold_batch_norm, load_strictly, read_state
+from tokbench.weights.registry import LocalWeights, WeightFile
+from tokbench.weights.state_dict import fold_batch_norm, load_strict, read_state
 
 
 def make() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
 
 
-def found(path: Path) -> Found:
-    return Found(path, WeightFile(path.name, "0" * 64, "the author"), "0" * 64)
+def found(path: Path) -> LocalWeights:
+    return LocalWeights(path, WeightFile(path.name, "0" * 64, "the author"), "0" * 64)
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
@@ -27,7 +27,7 @@ def test_both_formats_load_and_freeze(tmp_path: Path, suffix: str) -> None:
     path, state = tmp_path / f"x.{suffix}", {key: value.half() for key, value in make().state_dict().items()}
     (torch.save if suffix == "pth" else save_file)(state, path)
     network = make()
-    load_strictly("net", network, read_state("net", found(path)), found(path))
+    load_strict("net", network, read_state("net", found(path)), found(path))
     assert torch.equal(network[0].weight, state["0.weight"].float())
     assert network[0].weight.dtype == torch.float32
     assert not network.training
@@ -44,7 +44,7 @@ def test_names_and_shapes_must_fit(tmp_path: Path) -> None:
         (state | {"0.bias": torch.zeros(1)}, r"has another shape in 0\.bias"),
     ]:
         with pytest.raises(MissingWeights, match=rf"net: .*x\.safetensors {complaint}.*the author"):
-            load_strictly("net", make(), changed, found(path))
+            load_strict("net", make(), changed, found(path))
 
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:

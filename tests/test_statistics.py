@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tokbench.errors import NotApplicable, ResultError, UsageError
-from tokbench.metrics.fid_statistics import Statistics, largest_gaps, load_statistics
+from tokbench.metrics.fid_statistics import FidStatistics, largest_gaps, load_statistics
 from tokbench.metrics.frechet import distance_of_sets, distance_to, frechet_distance
 from tokbench.results.result import load
 
@@ -18,12 +18,12 @@ KNOWN = {"network": "net", "input": "tf1", "precision": "float32", "weights": "w
 
 
 @pytest.fixture
-def made() -> Statistics:
+def made() -> FidStatistics:
     rows = np.random.default_rng(0).normal(size=(50, 6))
-    return Statistics({"6": (rows.mean(0), np.cov(rows, rowvar=False))}, **KNOWN, count=50, data="d" * 64)
+    return FidStatistics({"6": (rows.mean(0), np.cov(rows, rowvar=False))}, **KNOWN, count=50, data="d" * 64)
 
 
-def test_round_trip(made: Statistics, tmp_path: Path) -> None:
+def test_round_trip(made: FidStatistics, tmp_path: Path) -> None:
     spatial = (np.zeros(3), np.eye(3))
     replace(made, layers={**made.layers, "sfid": spatial}).save(tmp_path / "s.npz")
     again = load_statistics(tmp_path / "s.npz")
@@ -32,7 +32,7 @@ def test_round_trip(made: Statistics, tmp_path: Path) -> None:
         assert largest_gaps(moments, again.layers[layer]) == (0, 0)
 
 
-def test_the_file_is_what_other_programs_read(made: Statistics, tmp_path: Path) -> None:
+def test_the_file_is_what_other_programs_read(made: FidStatistics, tmp_path: Path) -> None:
     """pytorch-fid's own loader, and the keys of ADM."""
     fid_score = pytest.importorskip("pytorch_fid.fid_score")
     replace(made, layers={**made.layers, "sfid": (np.zeros(3), np.eye(3))}).save(tmp_path / "s.npz")
@@ -44,7 +44,7 @@ def test_the_file_is_what_other_programs_read(made: Statistics, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("key", KNOWN)
-def test_statistics_made_otherwise_are_refused(made: Statistics, key: str) -> None:
+def test_statistics_made_otherwise_are_refused(made: FidStatistics, key: str) -> None:
     ours = {**KNOWN, "layer": "6"}
     assert made.moments(**ours) is made.layers["6"]
     with pytest.raises(NotApplicable, match=f"was made with {key} other"):
@@ -65,7 +65,7 @@ def test_unknown_statistics_need_the_users_word(tmp_path: Path) -> None:
         unknown.assumed("tf1")
 
 
-def test_the_users_word_does_not_overrule_the_file(made: Statistics) -> None:
+def test_the_users_word_does_not_overrule_the_file(made: FidStatistics) -> None:
     with pytest.raises(UsageError, match="says itself that its input is tf1"):
         made.assumed("net:clean:float32")
 
@@ -155,7 +155,7 @@ def test_only_vectors_have_statistics(cli, tmp_path: Path) -> None:
 def test_another_input_path_is_refused(cli, photo_folder: Path, tmp_path: Path) -> None:
     """A file that names its network but another input: the metric is skipped with the reason, never computed."""
     moments = np.zeros(1280), np.eye(1280)
-    Statistics({"pooled": moments}, "efficientnet-lite0", "x", "bfloat16").save(tmp_path / "s.npz")
+    FidStatistics({"pooled": moments}, "efficientnet-lite0", "x", "bfloat16").save(tmp_path / "s.npz")
     done = cli(
         "eval", "jpeg.q10", "--data", photo_folder, "--metrics", "psnr,fd_efficientnet", "--json", "--reference",
         tmp_path / "s.npz", "--out", tmp_path,

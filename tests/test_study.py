@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from tokbench.analysis.correlation import LEAST, Pair, correlations, markdown, pairs
+from tokbench.analysis.correlation import LEAST, TokenizerGeneratorPair, correlations, markdown, pairs
 from tokbench.results.result import Result
 
 
-def pair(name: str, first: float, second: float, bits: float | None = 10.0) -> Pair:
-    return Pair(name, f"gpt.{name}", bits, {"rfid_768": first}, {"gfid_768": second})
+def pair(name: str, first: float, second: float, bits: float | None = 10.0) -> TokenizerGeneratorPair:
+    return TokenizerGeneratorPair(name, f"gpt.{name}", bits, {"rfid_768": first}, {"gfid_768": second})
 
 
 def test_an_order_kept_and_one_turned_round() -> None:

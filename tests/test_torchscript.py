@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tokbench.data.stream import PairedImages
+from tokbench.data.stream import PairedBatch
 from tokbench.errors import AdapterError
-from tokbench.evaluation.reconstruct import Settings, reconstruct
+from tokbench.evaluation.reconstruct import RunSettings, reconstruct
 from tokbench.evaluation.steps import plain_step
-from tokbench.metrics.batch import Memo
-from tokbench.tokenizers.base import Reconstructor, Tokenizer
+from tokbench.metrics.batch import DerivedCache
+from tokbench.tokenizers.base import ImageModel, Tokenizer
 from tokbench.tokenizers.registry import load_adapter
 from tokbench.weights.hashing import hash_module
 
@@ -197,9 +197,9 @@ def test_settings_reach_the_spec(tmp_path: Path, photos: Tensor) -> None:
     assert batch.tokens.length.tolist() == [2 * 12 * 12] * 2
 
 
-def run(model: Reconstructor, images: Tensor):
-    given = PairedImages(torch.arange(len(images)), [str(i) for i in range(len(images))], images)
-    return reconstruct(model, given, plain_step(model), Settings("cpu", 16), Memo())
+def run(model: ImageModel, images: Tensor):
+    given = PairedBatch(torch.arange(len(images)), [str(i) for i in range(len(images))], images)
+    return reconstruct(model, given, plain_step(model), RunSettings("cpu", 16), DerivedCache())
 
 
 def test_bfloat16_files_run_in_float32(tmp_path: Path, images: Tensor) -> None:

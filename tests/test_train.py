@@ -24,17 +24,25 @@ from tokbench.data.dataset import Dataset
 from tokbench.data.sources.open import open_sources
 from tokbench.errors import AdapterError, MissingWeights
 from tokbench.nn.gan import Adversary
-from tokbench.nn.trainable import Autoencoder, Examples, Material, Trainable
+from tokbench.nn.trainable import Autoencoder, Trainable, TrainingBatch, TrainingData
 from tokbench.paths import cache_dir
 from tokbench.protocol.protocol import TOKBENCH
-from tokbench.tokenizers.config import Variant
-from tokbench.training.loop import Recipe, batches, train
-from tokbench.training.zoo import PROFILES, foundations, keep, material_of, recipe_of, restore, trainees
-from tokbench.weights.shards import LARGEST, weight_parts
+from tokbench.tokenizers.config import AdapterConfig
+from tokbench.training.loop import TrainConfig, batches, train
+from tokbench.training.zoo import (
+    PROFILES,
+    dependencies,
+    load_trained,
+    load_training_data,
+    recipe_of,
+    save_trained,
+    trainable_adapters,
+)
+from tokbench.weights.shards import LARGEST, shard_paths
 
 PIXELS = torch.randint(0, 256, (40, 3, 8, 8), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
-MATERIAL = Material(PIXELS, torch.arange(40))
-RECIPE = Recipe(images=200, batch=8, rate=1e-2)
+MATERIAL = TrainingData(PIXELS, torch.arange(40))
+RECIPE = TrainConfig(images=200, batch=8, rate=1e-2)
 
 
 class Linear(Trainable):
@@ -47,7 +55,7 @@ class Linear(Trainable):
         self.seen: list[tuple[float, Tensor]] = []
         self.stop_at: int | None = None
 
-    def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
+    def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         if self.stop_at == len(self.seen):
             raise KeyboardInterrupt
         self.seen.append((progress, batch.images))
@@ -76,7 +84,7 @@ def test_it_learns_and_says_what_it_did() -> None:
 
 
 def test_every_epoch_shows_every_image_once_in_another_order() -> None:
-    recipe = Recipe(images=80, batch=8, flip=False)
+    recipe = TrainConfig(images=80, batch=8, flip=False)
     stream = batches(MATERIAL, recipe, "cpu")
     epochs = [torch.cat([next(stream).labels for _ in range(5)]) for _ in range(2)]
     assert all(epoch.sort().values.tolist() == list(range(40)) for epoch in epochs)
@@ -84,7 +92,7 @@ def test_every_epoch_shows_every_image_once_in_another_order() -> None:
 
 
 def test_images_are_in_range_and_half_of_them_mirrored() -> None:
-    stream = batches(MATERIAL, Recipe(images=400, batch=40), "cpu")
+    stream = batches(MATERIAL, TrainConfig(images=400, batch=40), "cpu")
     mirrored = []
     for _ in range(10):
         batch = next(stream)
@@ -119,12 +127,12 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path: Path, mon
 def test_another_seed_gives_other_weights() -> None:
     one, other = made(), made()
     train(one, MATERIAL, RECIPE)
-    train(other, MATERIAL, Recipe(images=200, batch=8, rate=1e-2, seed=1))
+    train(other, MATERIAL, TrainConfig(images=200, batch=8, rate=1e-2, seed=1))
     assert not torch.allclose(weights(one), weights(other))
 
 
 def test_seconds_are_a_budget_too() -> None:
-    told = train(made(), MATERIAL, Recipe(seconds=0.3, batch=8))
+    told = train(made(), MATERIAL, TrainConfig(seconds=0.3, batch=8))
     assert 0.3 <= told.seconds < 3
     assert told.images == 8 * told.steps > 8
 
@@ -137,12 +145,12 @@ def test_a_state_of_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_the_training() -> None:
     with pytest.raises(AdapterError, match="not finite at step 10"):
-        train(made(), Material(PIXELS[:8]), Recipe(images=200, batch=8, rate=1e30, clip=1e30))
+        train(made(), TrainingData(PIXELS[:8]), TrainConfig(images=200, batch=8, rate=1e30, clip=1e30))
 
 
 def test_too_few_images_for_a_batch_are_refused() -> None:
     with pytest.raises(AdapterError, match="do not fill a batch of 64"):
-        train(made(), MATERIAL, Recipe(images=64, batch=64))
+        train(made(), MATERIAL, TrainConfig(images=64, batch=64))
 
 
 class Painter(Autoencoder):
@@ -155,26 +163,26 @@ class Painter(Autoencoder):
         super().__init__()
         self.paint = nn.Conv2d(3, 3, 1)
 
-    def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
+    def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         blurred = batch.images.mean((2, 3), keepdim=True).expand_as(batch.images)
         return self.compare(self.paint(blurred), batch.images, progress)
 
 
 def test_an_adversary_learns_beside_the_model_and_is_not_kept(tmp_path: Path) -> None:
     pixels = torch.randint(0, 256, (16, 3, 16, 16), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
-    recipe = Recipe(images=480, batch=8, adversary=0.1, critic_rate=5e-3, flip=False)
+    recipe = TrainConfig(images=480, batch=8, adversary=0.1, critic_rate=5e-3, flip=False)
     torch.manual_seed(0)
     model = Painter()
-    told = train(model, Material(pixels), recipe)
+    told = train(model, TrainingData(pixels), recipe)
     assert {"pixels", "adversary", "critic"} == told.curve.keys()
     assert len(told.curve["pixels"]) > len(told.curve["critic"])  # it has no say in the first half
     assert told.curve["critic"][-1] < 0.8 * told.curve["critic"][0]
-    variant = Variant("x.y", tmp_path / "x", {})
-    keep(model, variant.file, told, "data")
+    variant = AdapterConfig("x.y", tmp_path / "x", {})
+    save_trained(model, variant.file, told, "data")
     kept = load_file(variant.file)
     assert kept.keys() == {"paint.weight", "paint.bias"}
     assert kept["paint.weight"].dtype == torch.float16
-    assert torch.allclose(restore(variant, Painter()).paint.weight, model.paint.weight, atol=1e-3)
+    assert torch.allclose(load_trained(variant, Painter()).paint.weight, model.paint.weight, atol=1e-3)
     record = json.loads(variant.file.with_suffix(".training.json").read_text())
     assert record["images"] == 480 and record["recipe"]["data"] == "data"
 
@@ -196,17 +204,17 @@ def test_the_models_loss_does_not_move_the_critic_and_back() -> None:
 def test_weights_beyond_the_limit_are_refused(tmp_path: Path) -> None:
     told = train(made(), MATERIAL, RECIPE)
     with pytest.raises(AdapterError, match="make the model smaller"):
-        keep(nn.Linear(2048, 2048), tmp_path / "x.safetensors", told, "data")
+        save_trained(nn.Linear(2048, 2048), tmp_path / "x.safetensors", told, "data")
     assert not list(tmp_path.iterdir())
 
 
 def test_weights_of_several_files_are_whole_again_and_leave_nothing_behind(tmp_path: Path) -> None:
     told, target = train(made(), MATERIAL, RECIPE), tmp_path / "x.safetensors"
-    keep(nn.Linear(8, 8), target, told, "data")
-    assert weight_parts(target) == [target]
+    save_trained(nn.Linear(8, 8), target, told, "data")
+    assert shard_paths(target) == [target]
     large = nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(3)))
-    keep(large, target, told, "data")
-    parts = weight_parts(target)
+    save_trained(large, target, told, "data")
+    parts = shard_paths(target)
     assert [path.name for path in parts] == [f"x-0000{n}-of-00003.safetensors" for n in (1, 2, 3)]
     assert not target.exists() and max(path.stat().st_size for path in parts) <= LARGEST
     state: dict[str, torch.Tensor] = {}
@@ -216,18 +224,18 @@ def test_weights_of_several_files_are_whole_again_and_leave_nothing_behind(tmp_p
     assert all(torch.equal(state[name], value.half()) for name, value in large.state_dict().items())
     parts[1].unlink()
     with pytest.raises(MissingWeights, match="has 2 files of weights, which say that there are 3"):
-        weight_parts(target)
-    keep(nn.Linear(8, 8), target, told, "data")
-    assert weight_parts(target) == [target] and len(list(tmp_path.glob("*.safetensors"))) == 1
+        shard_paths(target)
+    save_trained(nn.Linear(8, 8), target, told, "data")
+    assert shard_paths(target) == [target] and len(list(tmp_path.glob("*.safetensors"))) == 1
 
 
 def test_a_recipe_with_an_unknown_field_names_it(tmp_path: Path) -> None:
-    variant = Variant("x.y", tmp_path, {"training": {"rates": 1}})
+    variant = AdapterConfig("x.y", tmp_path, {"training": {"rates": 1}})
     with pytest.raises(AdapterError, match="rates"):
         recipe_of(variant, "cpu", {})
-    changed = recipe_of(Variant("x.y", tmp_path, {"training": {"gpu": {"batch": 7}}}), "gpu", {"seconds": 5.0})
+    changed = recipe_of(AdapterConfig("x.y", tmp_path, {"training": {"gpu": {"batch": 7}}}), "gpu", {"seconds": 5.0})
     assert (changed.batch, changed.images, changed.seconds) == (7, None, 5.0)
-    assert recipe_of(Variant("x.y", tmp_path, {"training": {}}), "cpu", {}) == PROFILES["cpu"]
+    assert recipe_of(AdapterConfig("x.y", tmp_path, {"training": {}}), "cpu", {}) == PROFILES["cpu"]
 
 
 def test_images_and_labels_are_sorted_by_name(tmp_path: Path) -> None:
@@ -246,20 +254,22 @@ def test_images_and_labels_are_sorted_by_name(tmp_path: Path) -> None:
         return folder
 
     given = [files(tmp_path / "a", [3, 1, 4, 0, 2], 1), files(tmp_path / "b", [0, 4, 2, 1, 3], 2)]
-    one, other = (material_of(Dataset("x", open_sources(sorted(path.iterdir())), TOKBENCH, None)) for path in given)
+    one, other = (
+        load_training_data(Dataset("x", open_sources(sorted(path.iterdir())), TOKBENCH, None)) for path in given
+    )
     assert one.labels is not None
     assert one.labels.tolist() == [100, 101, 102, 103, 104]
     assert one.pixels[:, 0, 0, 0].tolist() == [0, 20, 40, 60, 80]
     assert one.sha256 == other.sha256
-    assert one.sha256 != Material(one.pixels).sha256
+    assert one.sha256 != TrainingData(one.pixels).sha256
 
 
 def test_what_others_are_built_on_comes_first() -> None:
-    order = list(trainees())
+    order = list(trainable_adapters())
     assert order.index("vqgan.f8") < order.index("karl.n32")
     assert order.index("kl.f8c16") < order.index("flextok.n16")
     assert order.index("teacher.small") < order.index("gigatok.n32")
-    assert foundations()["robustok.p8_post"] >= {"gpt.robustok_p8", "robustok.p8"}  # one through the other
+    assert dependencies()["robustok.p8_post"] >= {"gpt.robustok_p8", "robustok.p8"}  # one through the other
 
 
 @pytest.fixture

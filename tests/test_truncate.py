@@ -17,7 +17,7 @@ from torch import Tensor
 from tokbench.analysis.regression import check
 from tokbench.data.dataset import open_dataset
 from tokbench.errors import AdapterError, UsageError
-from tokbench.evaluation.tasks import RECONSTRUCT, Perturb, Task, Truncate, task_of
+from tokbench.evaluation.tasks import RECONSTRUCT, Perturb, Task, Truncate, parse_task
 from tokbench.nn.autoencoders import QueryAutoencoder
 from tokbench.nn.quantizers.vq import VectorQuantizer
 from tokbench.nn.tokenizer import LearnedTokenizer
@@ -26,7 +26,7 @@ from tokbench.protocol.protocol import TOKBENCH
 from tokbench.results import leaderboard
 from tokbench.results.result import Result, load
 from tokbench.tokenizers.base import Tokenizer
-from tokbench.tokenizers.registry import Loaded, load_adapter
+from tokbench.tokenizers.registry import LoadedAdapter, load_adapter
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tokens import Tokens
 
@@ -67,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, networks, model, task: Task, metrics: str = "psnr,rate,rfid_64,codebook") -> list[Result]:
     data = open_dataset(str(folder), TOKBENCH)
-    adapter = Loaded(model.spec.name, model.spec.name, model, {})
+    adapter = LoadedAdapter(model.spec.name, model.spec.name, model, {})
     return run_eval([adapter], data, metrics.split(","), task=task, networks=networks)
 
 
@@ -193,7 +193,7 @@ def test_lengths_that_the_spec_does_not_know_of(folder: Path, networks) -> None:
 def test_a_codec_is_refused_by_name(folder: Path, networks, adapter: str, task: Task) -> None:
     data = open_dataset(str(folder), TOKBENCH)
     refused, good = run_eval(
-        [load_adapter(adapter), Loaded("row", "row", row(), {})], data, ["psnr"], task=task, networks=networks
+        [load_adapter(adapter), LoadedAdapter("row", "row", row(), {})], data, ["psnr"], task=task, networks=networks
     )[:2]
     assert refused.error.startswith(f"{adapter}: ")
     assert refused.task == task.name
@@ -214,10 +214,10 @@ def test_more_tokens_than_there_are(folder: Path, networks) -> None:
 def test_tasks_by_name() -> None:
     for task in (RECONSTRUCT, Perturb(), Perturb("code"), Truncate((8,))):
         (name,) = {step.task for step in task.steps(row() if task.name != "truncate" else Waves())}
-        assert task_of(name) == task
+        assert parse_task(name) == task
     for name in ("truncate", "truncate-", "truncate-0", "truncate-x", "perturb-x", ""):
         with pytest.raises(UsageError, match="no task"):
-            task_of(name)
+            parse_task(name)
 
 
 # From the command line.

@@ -9,25 +9,27 @@ from pathlib import Path
 import pytest
 import torch
 
-from tokbench.data.stream import PairedImages
+from tokbench.data.stream import PairedBatch
 from tokbench.evaluation.generate import DrawSamples
-from tokbench.evaluation.reconstruct import Settings, reconstruct
-from tokbench.evaluation.sample_plan import Slots
-from tokbench.evaluation.steps import First, plain_step
+from tokbench.evaluation.reconstruct import RunSettings, reconstruct
+from tokbench.evaluation.sample_plan import SamplePlan
+from tokbench.evaluation.steps import KeepFirst, plain_step
 from tokbench.evaluation.tasks import Truncate
-from tokbench.metrics.batch import Memo
-from tokbench.nn.trainable import Material
+from tokbench.metrics.batch import DerivedCache
+from tokbench.nn.trainable import TrainingData
 from tokbench.protocol.protocol import load_protocol
 from tokbench.timing import parameters
 from tokbench.tokenizers.base import Generator
-from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.registry import load_adapter, network_files, read_variant
-from tokbench.training.loop import Trained
-from tokbench.training.zoo import network, train_adapter, trainees
-from tokbench.weights.shards import LARGEST, weight_parts
+from tokbench.training.loop import TrainRecord
+from tokbench.training.zoo import network, train_adapter, trainable_adapters
+from tokbench.weights.shards import LARGEST, shard_paths
 
 CHECKOUT = Path(__file__).parent.parent
-NAMES = [name for name, toml in trainees(CHECKOUT).items() if read_variant(toml)["model"].get("keep", 0.5) == 0.5]
+NAMES = [
+    name for name, toml in trainable_adapters(CHECKOUT).items() if read_variant(toml)["model"].get("keep", 0.5) == 0.5
+]
 LIMIT = 2_000_000
 """Parameters of one adapter."""
 PRIOR = 3_000_000
@@ -37,7 +39,7 @@ LARGER = 6_000_000
 
 
 @pytest.fixture(scope="session")
-def zoo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Trained]]:
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, TrainRecord]]:
     """A root in which every adapter has seen eight images, and what each training was."""
     root = tmp_path_factory.mktemp("zoo")
     for folder in sorted((CHECKOUT / "adapters").iterdir()):
@@ -46,43 +48,41 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Train
     made = torch.Generator().manual_seed(0)
     coarse = torch.rand(8, 3, 8, 8, generator=made)
     pixels = torch.nn.functional.interpolate(coarse, (64, 64), mode="bicubic").clamp(0, 1).mul(255).to(torch.uint8)
-    material = Material(pixels, torch.arange(8))
+    material = TrainingData(pixels, torch.arange(8))
     changes = {"images": 8, "batch": 4}
     records = {}
-    for name, toml in trainees(root).items():
+    for name, toml in trainable_adapters(root).items():
         if name not in NAMES:  # the same network at another keep
             continue
         path, records[name] = train_adapter(name, toml, material, "eight images", "cpu", changes)
         assert path == toml.with_suffix(".safetensors")
-        parts = weight_parts(path)
+        parts = shard_paths(path)
         assert parts and all(part.stat().st_size <= LARGEST for part in parts)
     return root, records
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_trains_and_runs(name: str, zoo: tuple[Path, dict[str, Trained]], photos: torch.Tensor) -> None:
+def test_it_trains_and_runs(name: str, zoo: tuple[Path, dict[str, TrainRecord]], photos: torch.Tensor) -> None:
     root, records = zoo
     assert records[name].steps in (2, 0)  # 0: fitted in one pass
     assert all(math.isfinite(curve[-1]) for curve in records[name].curve.values())
     if name in network_files(root):
-        user = Variant("any", root / "adapters" / "any", {"teacher": name})
+        user = AdapterConfig("any", root / "adapters" / "any", {"teacher": name})
         assert parameters(network(user, "teacher")) < (LARGER if name.startswith("vit_") else LIMIT)
         return
     model = load_adapter(name, root=root).model
     if isinstance(model, Generator):
         assert parameters(model.module["prior"]) < PRIOR
-        turn = next(iter(Slots("any", load_protocol("tokbench"), 2).batches(2)))
-        made = DrawSamples(guidance=1.5).sample(model, turn, Settings("cpu", 2, try_first=True))
+        turn = next(iter(SamplePlan("any", load_protocol("tokbench"), 2).batches(2)))
+        made = DrawSamples(guidance=1.5).sample(model, turn, RunSettings("cpu", 2, try_first=True))
         assert made.image.shape == (2, 3, 64, 64)
         assert (made.tokens.length == model.spec.tokens_at(64, 64)).all()
         return
     own = model.module["model"] if isinstance(model.module, torch.nn.ModuleDict) else model.module
     assert parameters(own) < LIMIT
     assert all(torch.isfinite(value).all() for value in own.state_dict().values())
-    given = PairedImages(
-        torch.arange(2), ["a", "b"], torch.nn.functional.interpolate(photos[:2], (64, 64), mode="area")
-    )
-    batch = reconstruct(model, given, plain_step(model), Settings("cpu", 2, try_first=True), Memo())
+    given = PairedBatch(torch.arange(2), ["a", "b"], torch.nn.functional.interpolate(photos[:2], (64, 64), mode="area"))
+    batch = reconstruct(model, given, plain_step(model), RunSettings("cpu", 2, try_first=True), DerivedCache())
     assert batch.image.shape == given.reference.shape
     most = model.spec.tokens_at(64, 64)
     assert (batch.tokens.length <= most).all()
@@ -92,6 +92,6 @@ def test_it_trains_and_runs(name: str, zoo: tuple[Path, dict[str, Trained]], pho
     )
     if model.spec.prefixes:
         for step in Truncate().steps(model):
-            assert isinstance(step, First)
-            few = reconstruct(model, given, step, Settings("cpu", 2), Memo())
+            assert isinstance(step, KeepFirst)
+            few = reconstruct(model, given, step, RunSettings("cpu", 2), DerivedCache())
             assert (few.tokens.length <= step.count).all()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tokbench.results.result import MetricValue as MetricValue
     from tokbench.results.result import Result as Result
     from tokbench.tokenizers.base import Generator as Generator
+    from tokbench.tokenizers.base import ImageModel as ImageModel
     from tokbench.tokenizers.base import Tokenizer as Tokenizer
     from tokbench.tokenizers.spec import TokenizerSpec as TokenizerSpec
     from tokbench.tokenizers.tokens import Tokens as Tokens
@@ -29,6 +30,7 @@ from tokbench._version import __version__ as __version__
 _MODULES = {
     "Comparison": "tokbench.api.comparison",
     "Generator": "tokbench.tokenizers.base",
+    "ImageModel": "tokbench.tokenizers.base",
     "Metric": "tokbench.metrics.base",
     "MetricValue": "tokbench.results.result",
     "Protocol": "tokbench.protocol.protocol",
@@ -44,7 +46,7 @@ _MODULES = {
 """Every public name and the module that defines it."""
 
 __all__ = [
-    "Comparison", "Generator", "Metric", "MetricValue", "Protocol", "Result", "Tokenizer",
+    "Comparison", "Generator", "ImageModel", "Metric", "MetricValue", "Protocol", "Result", "Tokenizer",
     "TokenizerSpec", "Tokens", "compare", "evaluate", "load_adapter", "open_dataset",
 ]  # fmt: skip
 

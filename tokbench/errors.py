@@ -17,7 +17,7 @@ class DataError(TokbenchError):
     """A dataset cannot be found, read or used as asked."""
 
 
-class BadImage(DataError):
+class UnreadableImage(DataError):
     """One image cannot be read; the run lists it and goes on."""
 
 
@@ -37,7 +37,7 @@ class CacheError(TokbenchError):
     """What was kept of an unfinished run, or of the references' features, is gone or damaged."""
 
 
-class CannotMeasure(TokbenchError):
+class MetricUnavailable(TokbenchError):
     """A metric cannot be computed in this run; it is reported as skipped, with this message as the reason.
 
     `fact` is the reason as a result file keeps it: without the paths of one machine.
@@ -48,15 +48,15 @@ class CannotMeasure(TokbenchError):
         self.fact = fact or message
 
 
-class MissingWeights(CannotMeasure):
+class MissingWeights(MetricUnavailable):
     """A frozen network's weights are not on this machine."""
 
 
-class MissingField(CannotMeasure):
+class MissingField(MetricUnavailable):
     """The stream of batches lacks what a metric eats (tokens, timings, labels ...)."""
 
 
-class NotApplicable(CannotMeasure):
+class NotApplicable(MetricUnavailable):
     """The metric is not defined on these images (too small, too few ...)."""
 
 

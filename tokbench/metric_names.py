@@ -29,7 +29,7 @@ CAVEAT = "Perturbed tokens: pFID (tokbench grid), the mean over its cells; publi
 DEFAULT = ("rfid", "rfid_768", "fd_efficientnet", "psnr")
 """Metrics that are computed where none are asked for."""
 
-FORMS = {
+PERTURBABLE = {
     "rfid": "fid",
     "rfid_768": "fid_768",
     "rfid_192": "fid_192",
@@ -48,7 +48,7 @@ FORMS = {
 
 
 @dataclass(frozen=True)
-class Extension:
+class PerturbationNaming:
     """A kind of tokens whose numbers have names of their own: `letter` before what stays of the name, `suffix` after
     it, `title` in tables; `says` what was done."""
 
@@ -59,38 +59,38 @@ class Extension:
 
     def name(self, number: str) -> str | None:
         """What a number of one cell is called; None where it says nothing of perturbed tokens."""
-        form = FORMS.get(number)
+        form = PERTURBABLE.get(number)
         return f"{self.letter}{form}{self.suffix}" if form else None
 
 
 EXTENSIONS = {
-    "plain": Extension(),
-    "grouped": Extension(
+    "plain": PerturbationNaming(),
+    "grouped": PerturbationNaming(
         suffix="_grouped", title=" grouped", says="each of a token's codes by itself, in its own codebook"
     ),
-    "fsq": Extension(suffix="_fsq", title=" FSQ", says="the codes are the grid of all levels"),
-    "binary": Extension(
+    "fsq": PerturbationNaming(suffix="_fsq", title=" FSQ", says="the codes are the grid of all levels"),
+    "binary": PerturbationNaming(
         suffix="_binary",
         title=" binary",
         says="near codes differ in the least certain bits; all bits of a token are one code",
     ),
-    "noise": Extension(
+    "noise": PerturbationNaming(
         letter="n", says="latents plus alpha times Gaussian noise of their own standard deviation in each image"
     ),
 }
 """The authors' operator is defined for one codebook (`plain`); the others are tokbench's own."""
 
-_PLAIN = {name: number for one in EXTENSIONS.values() for number in FORMS if (name := one.name(number))}
+_PLAIN = {name: number for one in EXTENSIONS.values() for number in PERTURBABLE if (name := one.name(number))}
 
 
-def plain(number: str) -> str | None:
+def base_metric(number: str) -> str | None:
     """`rfid_768` for `pfid_768_grouped`, `pfid_768.a0.9-d10` and `pfid_768_infinity`; None for other numbers."""
     return _PLAIN.get(number.partition(".")[0].removesuffix(INFINITY))
 
 
-def of_one(number: str) -> bool:
+def is_single_cell(number: str) -> bool:
     """Whether it is a number of one cell, such as `pfid_768.a0.9-d10`."""
-    return "." in number and plain(number) is not None
+    return "." in number and base_metric(number) is not None
 
 
 def deltas(codebook_size: int) -> list[int]:
@@ -112,9 +112,9 @@ def cell_name(alpha: float, delta: int | None) -> str:
 def measurable(names: Sequence[str], strict: bool) -> list[str]:
     """The metrics that perturbed tokens have. Raises UsageError where others are asked for and `strict`, or where none
     is left."""
-    kept, others = [name for name in names if name in FORMS], [name for name in names if name not in FORMS]
+    kept, others = [name for name in names if name in PERTURBABLE], [name for name in names if name not in PERTURBABLE]
     if (others and strict) or not kept:
-        raise UsageError(f"--task perturb has no {', '.join(others) or 'metrics'}; it has {', '.join(FORMS)}")
+        raise UsageError(f"--task perturb has no {', '.join(others) or 'metrics'}; it has {', '.join(PERTURBABLE)}")
     return kept
 
 

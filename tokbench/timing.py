@@ -25,7 +25,7 @@ def parameters(module: nn.Module | None) -> int:
     return sum(p.numel() for p in module.parameters()) if module else 0
 
 
-def describe(device: str) -> str:
+def device_name(device: str) -> str:
     """The device in words, for a result's provenance."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
@@ -46,7 +46,7 @@ def _synchronise(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def with_peak(call: Callable[[], T], device: str) -> tuple[T, float | None]:
+def measure_peak_memory(call: Callable[[], T], device: str) -> tuple[T, float | None]:
     """What `call` returns and the MiB that it needed at its peak beyond what was held before it.
 
     Allocated memory on a GPU, resident memory on a CPU; None where the system cannot tell (only Linux lets a process
@@ -64,7 +64,7 @@ def with_peak(call: Callable[[], T], device: str) -> tuple[T, float | None]:
     return result, None if before_kib is None else max(0, _status_kib("VmHWM") - before_kib) / 1024
 
 
-def give_back_memory() -> None:
+def trim_heap() -> None:
     """Return freed memory to the system, where the C library can (glibc).
 
     A network's activations and the few features that outlive them come from one heap, so without this a pass over
@@ -79,7 +79,7 @@ def _reset_peak() -> int | None:
     """Resident KiB now, its recorded peak set back to it; None where that is not possible."""
     if not sys.platform.startswith("linux"):
         return None
-    give_back_memory()  # what earlier work freed but the allocator kept would hide what this call needs
+    trim_heap()  # what earlier work freed but the allocator kept would hide what this call needs
     try:
         _CLEAR_REFS.write_text("5")  # man 5 proc: resets the peak resident set size
         return _status_kib("VmRSS")

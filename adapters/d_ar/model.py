@@ -12,8 +12,8 @@ from tokbench.errors import AdapterError
 from tokbench.nn.flow import FlowDecoder, noised, seeded_noise
 from tokbench.nn.masks import causal, causal_queries
 from tokbench.nn.quantizers.vq import VectorQuantizer
-from tokbench.nn.tokenizer import Bottlenecked
-from tokbench.nn.trainable import Examples
+from tokbench.nn.tokenizer import BottleneckAutoencoder
+from tokbench.nn.trainable import TrainingBatch
 from tokbench.nn.vit import QueryEncoder, Shape, Transformer, learned
 
 DATA = 0.6
@@ -32,7 +32,7 @@ def shifted(time: Tensor) -> Tensor:
     return time / (time + 2 * (1 - time))
 
 
-class DAR(Bottlenecked):
+class DAR(BottleneckAutoencoder):
     """`count` tokens in `groups` groups; `steps` Euler or Adams-Bashforth steps a group, in the group's own part of the
     way, on which it is trained.
 
@@ -99,7 +99,7 @@ class DAR(Bottlenecked):
         """Of noised patches (B, N, 3 p p), of whose way so much is left (B,), given conditions (B, k, width)."""
         return (x - self.denoiser(x, left, told).float()) / left.clamp(min=NEAR)[:, None, None]
 
-    def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
+    def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         vectors, own = self.squeeze(self.latents(batch.images), progress)
         time = torch.rand(len(vectors), device=vectors.device)
         group = (time * self.groups).long().clamp(max=self.groups - 1)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from tokbench.errors import AdapterError
 from tokbench.nn.priors.maskgit import check_steps
 from tokbench.nn.priors.prior import PriorGenerator
-from tokbench.tokenizers.config import Variant
-from tokbench.training.zoo import base_tokenizer, part, restore
+from tokbench.tokenizers.config import AdapterConfig
+from tokbench.training.zoo import base_tokenizer, load_trained, part
 
 from .model import ENAT
 
 
-def model(variant: Variant) -> ENAT:
+def model(variant: AdapterConfig) -> ENAT:
     """Over the tokenizer that the TOML names as `base`. Raises MissingWeights where that is not trained."""
     return ENAT(base_tokenizer(variant), **variant.config["model"])
 
 
-def load(variant: Variant, device: str) -> PriorGenerator:
+def load(variant: AdapterConfig, device: str) -> PriorGenerator:
     """With weights of its own; or those of the variant that the TOML names as `prior`, drawn in other `steps`.
 
     Raises MissingWeights where one of them, or the tokenizer below, is not trained.
@@ -29,5 +29,5 @@ def load(variant: Variant, device: str) -> PriorGenerator:
         check_steps(variant.config["steps"], prior.count)
         prior.steps = variant.config["steps"]
     else:
-        prior = restore(variant, model(variant))
+        prior = load_trained(variant, model(variant))
     return PriorGenerator(variant.name, prior, variant.config["guidance"])

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from tokbench.nn.priors.discrete import IndexPrior, vectors
 from tokbench.nn.priors.maskgit import check_steps, fill, masked_at
 from tokbench.nn.priors.prior import examples_of
-from tokbench.nn.priors.sampling import check_options, doubled, guided, scale_at
-from tokbench.nn.trainable import Examples
+from tokbench.nn.priors.sampling import apply_cfg, cfg_labels, check_options, scale_at
+from tokbench.nn.trainable import TrainingBatch
 from tokbench.nn.vit import ADDED, initialise, mlp
 from tokbench.tokenizers.base import Tokenizer
 
@@ -126,7 +126,7 @@ class ENAT(IndexPrior):
             x = block(x)
         return self.of_codes(self.norm(x[:, 1:]))
 
-    def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
+    def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         rows, labels = examples_of(batch)
         rows, labels = rows.long(), self.hidden(labels)
         share = float(torch.distributions.Beta(*MASKED).sample())
@@ -155,7 +155,7 @@ class ENAT(IndexPrior):
 
     @torch.no_grad()
     def sample(self, labels: Tensor, seeds: Sequence[int], guidance: float) -> Tensor:
-        told = doubled(labels, self.classes, guidance)
+        told = cfg_labels(labels, self.classes, guidance)
         copies = len(told) // len(labels)
         known, seen = None, torch.zeros(len(told), self.count, dtype=torch.bool, device=labels.device)
 
@@ -176,7 +176,7 @@ class ENAT(IndexPrior):
                 found = self.decode(known, hidden)
                 logits = found.new_zeros(len(rows), self.count, self.depth, self.codes)
                 logits = logits.scatter(1, hidden[..., None, None].expand_as(found), found)
-            return logits if copies == 1 else guided(logits, scale_at(step / self.steps, guidance, "linear"))
+            return logits if copies == 1 else apply_cfg(logits, scale_at(step / self.steps, guidance, "linear"))
 
         return fill(look, seeds, self.count, self.depth, self.steps, self.choice, self.temperature, labels.device)
 

@@ -12,17 +12,17 @@ from tokbench.nn.flow import FlowDecoder, logit_normal, noised
 from tokbench.nn.masks import causal_queries
 from tokbench.nn.nested_dropout import nested_keep, prefix
 from tokbench.nn.quantizers.fsq import FSQ
-from tokbench.nn.tokenizer import Bottlenecked, LearnedTokenizer
-from tokbench.nn.trainable import Examples
+from tokbench.nn.tokenizer import BottleneckAutoencoder, LearnedTokenizer
+from tokbench.nn.trainable import TrainingBatch
 from tokbench.nn.vit import Places, QueryEncoder, Shape
-from tokbench.tokenizers.config import Variant
-from tokbench.training.zoo import base, restore
+from tokbench.tokenizers.config import AdapterConfig
+from tokbench.training.zoo import base, load_trained
 
 UNGUIDED = 0.1
 """Share of the images whose tokens are all dropped in training, for guidance."""
 
 
-class FlexTok(Bottlenecked):
+class FlexTok(BottleneckAutoencoder):
     """Register tokens over the latents of a frozen autoencoder, FSQ, and a rectified flow back to those latents.
 
     The registers look at one another causally, and each image's last ones are dropped in training (nested dropout), so
@@ -65,7 +65,7 @@ class FlexTok(Bottlenecked):
     def latents(self, images: Tensor) -> Tensor:
         return self.encoder(self.described(images))
 
-    def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
+    def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         target = self.described(batch.images)
         vectors, own = self.squeeze(self.encoder(target))
         count, images = vectors.shape[1], len(vectors)
@@ -89,7 +89,7 @@ class FlexTok(Bottlenecked):
         return around.pixels((latents * self.deviation + self.mean).unflatten(1, (side, side)))
 
 
-def model(variant: Variant) -> FlexTok:
+def model(variant: AdapterConfig) -> FlexTok:
     """Raises MissingWeights where the autoencoder below is not trained."""
     given = variant.config["model"]
     around = base(variant, ConvAutoencoder)
@@ -97,6 +97,6 @@ def model(variant: Variant) -> FlexTok:
     return FlexTok(around, Shape(**given["shape"]), given["tokens"], *(given[key] for key in keys))
 
 
-def load(variant: Variant, device: str) -> LearnedTokenizer:
+def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:
     """Raises MissingWeights where it, or the autoencoder below, is not trained."""
-    return LearnedTokenizer(variant.name, restore(variant, model(variant)), prefixes=True)
+    return LearnedTokenizer(variant.name, load_trained(variant, model(variant)), prefixes=True)

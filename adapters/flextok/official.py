@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from tokbench.errors import AdapterError, MissingWeights
 from tokbench.tokenizers.base import Tokenizer
 from tokbench.tokenizers.builtin.diffusers import locate
-from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.spec import TokenizerSpec
-from tokbench.tokenizers.third_party import fill, imported, tensors
+from tokbench.tokenizers.third_party import import_upstream, load_checkpoint, tensors
 from tokbench.tokenizers.tokens import Tokens
-from tokbench.weights.registry import Found
+from tokbench.weights.registry import LocalWeights
 
 SIZE = 256
 
@@ -73,19 +73,19 @@ class OfficialFlexTok(Tokenizer):
         return torch.cat(images)
 
 
-def load(variant: Variant, device: str) -> OfficialFlexTok:
+def load(variant: AdapterConfig, device: str) -> OfficialFlexTok:
     """Raises MissingWeights where the code or the weights are not here, AdapterError where the config is not to be
     trusted."""
-    code, given = imported(variant, "flextok.flextok_wrapper"), variant.config["official"]
+    code, given = import_upstream(variant, "flextok.flextok_wrapper"), variant.config["official"]
     state, found = tensors(variant, "model")
     net: nn.Module = code.FlexTokFromHub(_config(variant, found))
     if torch.device(device).type == "cpu":
         _without_compiling(net)
-    net = fill(variant, net, state, found).to(device)
+    net = load_checkpoint(variant, net, state, found).to(device)
     return OfficialFlexTok(variant.name, net, given["steps"], given["guidance"])
 
 
-def _config(variant: Variant, found: Found) -> dict[str, Any]:
+def _config(variant: AdapterConfig, found: LocalWeights) -> dict[str, Any]:
     with safe_open(found.path, framework="pt") as file:
         told = file.metadata() or {}
     config: dict[str, Any] = {}
@@ -108,7 +108,7 @@ def _config(variant: Variant, found: Found) -> dict[str, Any]:
     return config
 
 
-def _check_targets(variant: Variant, part: Any) -> None:
+def _check_targets(variant: AdapterConfig, part: Any) -> None:
     """A file of weights must not choose what is called: only what flextok's own modules define."""
     if isinstance(part, dict):
         target = part.get("_target_")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from tokbench.nn.priors.flow import Flow
 from tokbench.nn.priors.prior import PriorGenerator
-from tokbench.tokenizers.config import Variant
-from tokbench.training.zoo import base_tokenizer, restore
+from tokbench.tokenizers.config import AdapterConfig
+from tokbench.training.zoo import base_tokenizer, load_trained
 
 
-def model(variant: Variant) -> Flow:
+def model(variant: AdapterConfig) -> Flow:
     """Over the tokenizer that the TOML names as `base`. Raises MissingWeights where that is not trained."""
     return Flow(base_tokenizer(variant), **variant.config["model"])
 
 
-def load(variant: Variant, device: str) -> PriorGenerator:
+def load(variant: AdapterConfig, device: str) -> PriorGenerator:
     """Raises MissingWeights where it, or the tokenizer below, is not trained."""
-    return PriorGenerator(variant.name, restore(variant, model(variant)), variant.config["guidance"])
+    return PriorGenerator(variant.name, load_trained(variant, model(variant)), variant.config["guidance"])

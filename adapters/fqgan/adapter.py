@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from tokbench.nn.conv import ConvDecoder, ConvEncoder, to_grid
 from tokbench.nn.losses import cosine
 from tokbench.nn.quantizers.product import ProductVQ, disentangle
-from tokbench.nn.tokenizer import Bottlenecked, LearnedTokenizer
-from tokbench.nn.trainable import Examples
+from tokbench.nn.tokenizer import BottleneckAutoencoder, LearnedTokenizer
+from tokbench.nn.trainable import TrainingBatch
 from tokbench.nn.vit import Block, Transformer, initialise, placed
-from tokbench.tokenizers.config import Variant
-from tokbench.training.zoo import network, restore
+from tokbench.tokenizers.config import AdapterConfig
+from tokbench.training.zoo import load_trained, network
 
 SIDE, TRUNK, WIDTH = 8, 128, 64
 
@@ -44,7 +44,7 @@ class Predictor(nn.Module):
         return self.head(self.block(self.embed(vectors)))
 
 
-class FQGAN(Bottlenecked):
+class FQGAN(BottleneckAutoencoder):
     """A convolutional trunk, a branch and a codebook for each of two sub-tokens, a common decoder.
 
     apart: weight of the squared cosine between the two codes of a place. semantic: weight of 1 - cos between features
@@ -72,7 +72,7 @@ class FQGAN(Bottlenecked):
     def pixels(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         return self.decoder(to_grid(vectors))
 
-    def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
+    def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         vectors, own = self.squeeze(self.latents(batch.images))
         terms = self.compare(self.pixels(vectors), batch.images, progress) | {"bottleneck": own}
         assert isinstance(self.bottleneck, ProductVQ)
@@ -86,13 +86,13 @@ class FQGAN(Bottlenecked):
         return terms
 
 
-def model(variant: Variant) -> FQGAN:
+def model(variant: AdapterConfig) -> FQGAN:
     given = variant.config["model"]
     return FQGAN(
         ProductVQ(**given["quantizer"]), given["apart"], given["semantic"], partial(network, variant, "teacher")
     )
 
 
-def load(variant: Variant, device: str) -> LearnedTokenizer:
+def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:
     """Raises MissingWeights where it is not trained."""
-    return LearnedTokenizer(variant.name, restore(variant, model(variant)))
+    return LearnedTokenizer(variant.name, load_trained(variant, model(variant)))

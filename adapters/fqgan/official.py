@@ -16,9 +16,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from tokbench.tokenizers.base import Tokenizer
-from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.spec import TokenizerSpec
-from tokbench.tokenizers.third_party import fill, imported, silent, tensors
+from tokbench.tokenizers.third_party import import_upstream, load_checkpoint, silent, tensors
 from tokbench.tokenizers.tokens import Tokens
 
 SIZE, DIM = 256, 8
@@ -58,12 +58,12 @@ class OfficialFQGAN(Tokenizer):
         return self._net.decode_code(*flat, *[shape] * len(flat))
 
 
-def load(variant: Variant, device: str) -> OfficialFQGAN:
+def load(variant: AdapterConfig, device: str) -> OfficialFQGAN:
     """Raises MissingWeights where the code or the weights are not here."""
     given = variant.config["official"]
-    code, factor = imported(variant, f"tokenizer.vq_model_{given['books']}"), given["factor"]
+    code, factor = import_upstream(variant, f"tokenizer.vq_model_{given['books']}"), given["factor"]
     state, found = tensors(variant, "model", ("ema", "model", "state_dict"))
     with silent():
         net: nn.Module = code.VQ_models[f"VQ-{factor}"](codebook_size=given["codes"], codebook_embed_dim=DIM)
-    fill(variant, net, state, found, UNUSED)
+    load_checkpoint(variant, net, state, found, UNUSED)
     return OfficialFQGAN(variant.name, net.to(device), BOOKS[given["books"]], given["codes"], SIZE // factor)

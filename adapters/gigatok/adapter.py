@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from tokbench.nn.conv import ConvDecoder, ConvEncoder
 from tokbench.nn.losses import cosine
 from tokbench.nn.quantizers.vq import VectorQuantizer
-from tokbench.nn.tokenizer import Bottlenecked, LearnedTokenizer
-from tokbench.nn.trainable import Examples
+from tokbench.nn.tokenizer import BottleneckAutoencoder, LearnedTokenizer
+from tokbench.nn.trainable import TrainingBatch
 from tokbench.nn.vit import Shape, Transformer, learned, placed
-from tokbench.tokenizers.config import Variant
-from tokbench.training.zoo import network, restore
+from tokbench.tokenizers.config import AdapterConfig
+from tokbench.training.zoo import load_trained, network
 
 WIDTHS = (32, 64, 96)
 
 
-class GigaTok(Bottlenecked):
+class GigaTok(BottleneckAutoencoder):
     """A row of tokens whose queries start as averages over ever smaller parts of the map, coarse to fine.
 
     semantic: weight of 1 - cos between features of the decoder, after its first block, and a teacher's of the same
@@ -73,7 +73,7 @@ class GigaTok(Bottlenecked):
     def _image(self, features: Tensor) -> Tensor:
         return self.decoder(features.transpose(1, 2).unflatten(2, (self.side, self.side)))
 
-    def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
+    def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         vectors, own = self.squeeze(self.latents(batch.images), progress)
         early, last = self.painted(vectors)
         terms = self.compare(self._image(last), batch.images, progress) | {"bottleneck": own}
@@ -91,7 +91,7 @@ def _cells(count: int) -> list[tuple[int, int]]:
     return levels
 
 
-def model(variant: Variant) -> GigaTok:
+def model(variant: AdapterConfig) -> GigaTok:
     given = variant.config["model"]
     return GigaTok(
         Shape(**given["shape"]), given["tokens"], VectorQuantizer(**given["quantizer"]), given["semantic"],
@@ -99,6 +99,6 @@ def model(variant: Variant) -> GigaTok:
     )  # fmt: skip
 
 
-def load(variant: Variant, device: str) -> LearnedTokenizer:
+def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:
     """Raises MissingWeights where it is not trained."""
-    return LearnedTokenizer(variant.name, restore(variant, model(variant)))
+    return LearnedTokenizer(variant.name, load_trained(variant, model(variant)))

@@ -14,9 +14,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from tokbench.tokenizers.base import Tokenizer
-from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.spec import TokenizerSpec
-from tokbench.tokenizers.third_party import fill, imported, tensors
+from tokbench.tokenizers.third_party import import_upstream, load_checkpoint, tensors
 from tokbench.tokenizers.tokens import Tokens
 
 UNUSED = ("s1to2decoder.distill_mlp.",)
@@ -49,11 +49,11 @@ class OfficialGigaTok(Tokenizer):
         return self._net.decode_code(indices.flatten(), (len(indices), self._dim, 1, indices.shape[1]))
 
 
-def load(variant: Variant, device: str) -> OfficialGigaTok:
+def load(variant: AdapterConfig, device: str) -> OfficialGigaTok:
     """Raises MissingWeights where the code or the weights are not here."""
-    code = imported(variant, "tokenizer.tokenizer_image.vq.vq_vit_model")
+    code = import_upstream(variant, "tokenizer.tokenizer_image.vq.vq_vit_model")
     state, found = tensors(variant, "model", ("ema", "model", "state_dict"))
     # Sizes are given for each half, and then model_size must be None, which TOML cannot say.
     arguments = code.VQVitModelPlusArgs(model_size=None, **variant.config["official"]["model"])
     net: nn.Module = code.VQVitModelPlus(arguments)
-    return OfficialGigaTok(variant.name, fill(variant, net, state, found, UNUSED).to(device))
+    return OfficialGigaTok(variant.name, load_checkpoint(variant, net, state, found, UNUSED).to(device))

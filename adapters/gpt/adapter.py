@@ -8,16 +8,16 @@ from tokbench.errors import AdapterError
 from tokbench.nn.priors.gpt import GPT
 from tokbench.nn.priors.prior import PriorGenerator
 from tokbench.tokenizers.base import Tokenizer
-from tokbench.tokenizers.config import Variant
-from tokbench.training.zoo import base_tokenizer, part, restore
+from tokbench.tokenizers.config import AdapterConfig
+from tokbench.training.zoo import base_tokenizer, load_trained, part
 
 
-def model(variant: Variant) -> GPT:
+def model(variant: AdapterConfig) -> GPT:
     """Over the tokenizer that the TOML names as `base`. Raises MissingWeights where that is not trained."""
     return GPT(base_tokenizer(variant), **variant.config["model"])
 
 
-def load(variant: Variant, device: str) -> PriorGenerator:
+def load(variant: AdapterConfig, device: str) -> PriorGenerator:
     """With weights of its own, or those of the variant that the TOML names as `prior`: its tokens must be the same, and
     only their decoder another.
 
@@ -30,7 +30,7 @@ def load(variant: Variant, device: str) -> PriorGenerator:
             raise AdapterError(f"{variant.name}: its prior {other} is none")
         _refuse_other_tokens(variant.name, found.tokenizer, tokenizer)
         return PriorGenerator(variant.name, found.prior, variant.config["guidance"], tokenizer)
-    prior = restore(variant, GPT(tokenizer, **variant.config["model"]))
+    prior = load_trained(variant, GPT(tokenizer, **variant.config["model"]))
     return PriorGenerator(variant.name, prior, variant.config["guidance"])
 
 

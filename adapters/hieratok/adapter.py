@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from tokbench.nn.masks import scale_causal
 from tokbench.nn.quantizers.kl import KL
-from tokbench.nn.tokenizer import Bottlenecked, LearnedTokenizer
+from tokbench.nn.tokenizer import BottleneckAutoencoder, LearnedTokenizer
 from tokbench.nn.vit import GridEncoder, Pixels, Shape, Transformer, learned, placed
-from tokbench.tokenizers.config import Variant
-from tokbench.training.zoo import restore
+from tokbench.tokenizers.config import AdapterConfig
+from tokbench.training.zoo import load_trained
 
 
-class HieraTok(Bottlenecked):
+class HieraTok(BottleneckAutoencoder):
     """One latent a patch is all that is stored; the decoder makes coarser grids of them by averaging, and lets every
     token see its own and the coarser grids. Pixels come from the finest one.
 
@@ -51,12 +51,12 @@ class HieraTok(Bottlenecked):
         return self.head(features[:, -side * side :])
 
 
-def model(variant: Variant) -> HieraTok:
+def model(variant: AdapterConfig) -> HieraTok:
     given = variant.config["model"]
     bottleneck = KL(given["channels"], weight=given["weight"])
     return HieraTok(Shape(**given["shape"]), bottleneck, given["scales"], given["causal"])
 
 
-def load(variant: Variant, device: str) -> LearnedTokenizer:
+def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:
     """Raises MissingWeights where it is not trained."""
-    return LearnedTokenizer(variant.name, restore(variant, model(variant)))
+    return LearnedTokenizer(variant.name, load_trained(variant, model(variant)))

@@ -8,11 +8,11 @@ from tokbench.nn.quantizers.quantizer import Quantizer
 from tokbench.nn.quantizers.vq import VectorQuantizer
 from tokbench.nn.tokenizer import LearnedTokenizer
 from tokbench.nn.vit import Shape
-from tokbench.tokenizers.config import Variant
-from tokbench.training.zoo import restore
+from tokbench.tokenizers.config import AdapterConfig
+from tokbench.training.zoo import load_trained
 
 
-def model(variant: Variant) -> QueryAutoencoder:
+def model(variant: AdapterConfig) -> QueryAutoencoder:
     """`tokens` tokens of `bits` bits; or, in the twins, of one index each into a codebook of [model.quantizer]."""
     given = variant.config["model"]
     shape = Shape(**given["shape"])
@@ -25,6 +25,6 @@ def model(variant: Variant) -> QueryAutoencoder:
     return QueryAutoencoder(shape, given["tokens"], quantizer)
 
 
-def load(variant: Variant, device: str) -> LearnedTokenizer:
+def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:
     """Raises MissingWeights where it is not trained."""
-    return LearnedTokenizer(variant.name, restore(variant, model(variant)))
+    return LearnedTokenizer(variant.name, load_trained(variant, model(variant)))

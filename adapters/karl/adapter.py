@@ -12,12 +12,12 @@ from tokbench.nn.autoencoders import ConvAutoencoder
 from tokbench.nn.nested_dropout import prefix
 from tokbench.nn.quantizers.quantizer import Quantizer
 from tokbench.nn.quantizers.vq import VectorQuantizer
-from tokbench.nn.tokenizer import Bottlenecked, LearnedTokenizer
-from tokbench.nn.trainable import Examples
+from tokbench.nn.tokenizer import BottleneckAutoencoder, LearnedTokenizer
+from tokbench.nn.trainable import TrainingBatch
 from tokbench.nn.vit import MaskDecoder, Patches, QueryEncoder, Shape, initialise, learned
-from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.tokens import Tokens
-from tokbench.training.zoo import base, restore
+from tokbench.training.zoo import base, load_trained
 
 EDGES = torch.linspace(0.005, 0.38, 20)
 """Of the bins of the condition: the mean absolute error, of pixels in [0, 1], that a reconstruction may have."""
@@ -41,7 +41,7 @@ class Both(nn.Module):
         return self.patches(images) + self.embed(latents)
 
 
-class KARL(Bottlenecked):
+class KARL(BottleneckAutoencoder):
     """A frozen VQ autoencoder below; a row of tokens above, from which its codes are predicted.
 
     Two passes a step. In the first some number T of tokens reconstruct, and the error that they reach is measured. In
@@ -98,7 +98,7 @@ class KARL(Bottlenecked):
         """The first of the row's vectors (B, k, D)."""
         return self.painted(self.codes(vectors))
 
-    def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
+    def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         images, device = batch.images, batch.images.device
         around, quantizer = self._around()
         assert self.tokens is not None
@@ -154,13 +154,13 @@ class KARLTokenizer(LearnedTokenizer):
         return self.model.painted(self.model.codes(vectors, keep))
 
 
-def model(variant: Variant) -> KARL:
+def model(variant: AdapterConfig) -> KARL:
     """Raises MissingWeights where the autoencoder below is not trained."""
     given = variant.config["model"]
     quantizer = VectorQuantizer(**given["quantizer"])
     return KARL(base(variant, ConvAutoencoder), Shape(**given["shape"]), given["tokens"], quantizer, given["error"])
 
 
-def load(variant: Variant, device: str) -> KARLTokenizer:
+def load(variant: AdapterConfig, device: str) -> KARLTokenizer:
     """Raises MissingWeights where it, or the autoencoder below, is not trained."""
-    return KARLTokenizer(variant.name, restore(variant, model(variant)), prefixes=True, variable=True)
+    return KARLTokenizer(variant.name, load_trained(variant, model(variant)), prefixes=True, variable=True)

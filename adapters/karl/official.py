@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokbench.tokenizers.base import Tokenizer
-from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.spec import TokenizerSpec
-from tokbench.tokenizers.third_party import fill, imported, silent, tensors
-from tokbench.tokenizers.tokens import Stream, Tokens
+from tokbench.tokenizers.third_party import import_upstream, load_checkpoint, silent, tensors
+from tokbench.tokenizers.tokens import Tokens, TokenStream
 
 PACKAGE, SIDE, HALTED = "kolmogorov_tokenizers", 16, 0.75
 BITS = 12
@@ -65,7 +65,7 @@ class OfficialKARL(Tokenizer):
         order = kept.logical_not().to(torch.uint8).argsort(dim=1, stable=True)  # the kept ones first, in their order
         codes = (told["min_encoding_indices"] * kept).gather(1, order)
         length = kept.sum(1).cpu()
-        streams = {"codes": Stream("index", codes, 2**BITS), "kept": Stream("index", kept.to(torch.int64), 2)}
+        streams = {"codes": TokenStream("index", codes, 2**BITS), "kept": TokenStream("index", kept.to(torch.int64), 2)}
         return Tokens(streams, length, BITS * length.double() + self._count)
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
@@ -89,13 +89,13 @@ class OfficialKARL(Tokenizer):
         return net.reconstruct_images(logits, soft, grid)
 
 
-def load(variant: Variant, device: str) -> OfficialKARL:
+def load(variant: AdapterConfig, device: str) -> OfficialKARL:
     """Raises MissingWeights where the code or the weights are not here."""
     given = variant.config["official"]
     spec = importlib.util.find_spec(PACKAGE)
     root = Path(spec.origin).parents[1] if spec and spec.origin else Path.cwd()
     with chdir(root), silent():  # it reads its configs from there
-        code = imported(variant, PACKAGE)
+        code = import_upstream(variant, PACKAGE)
         # The checkpoint holds the VQGAN's weights, too. Any other stage than theirs builds no losses.
         base = {"id": "vqgan", "pretrained_ckpt_path": None, "is_requires_grad": False}
         net: nn.Module = code.karl_small(
@@ -103,5 +103,5 @@ def load(variant: Variant, device: str) -> OfficialKARL:
         )
     state, found = tensors(variant, "model", ("ema", "model"))
     return OfficialKARL(
-        variant.name, fill(variant, net, state, found, UNUSED).to(device), given["tokens"], given["error"]
+        variant.name, load_checkpoint(variant, net, state, found, UNUSED).to(device), given["tokens"], given["error"]
     )

@@ -5,16 +5,16 @@ from __future__ import annotations
 from tokbench.nn.autoencoders import ConvAutoencoder
 from tokbench.nn.quantizers.kl import KL
 from tokbench.nn.tokenizer import LearnedTokenizer
-from tokbench.tokenizers.config import Variant
-from tokbench.training.zoo import restore
+from tokbench.tokenizers.config import AdapterConfig
+from tokbench.training.zoo import load_trained
 
 
-def model(variant: Variant) -> ConvAutoencoder:
+def model(variant: AdapterConfig) -> ConvAutoencoder:
     """`channels` values for each 8x8 px, `weight` of the divergence from a standard normal distribution."""
     given = variant.config["model"]
     return ConvAutoencoder(KL(given["channels"], weight=given["weight"]))
 
 
-def load(variant: Variant, device: str) -> LearnedTokenizer:
+def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:
     """Raises MissingWeights where it is not trained."""
-    return LearnedTokenizer(variant.name, restore(variant, model(variant)))
+    return LearnedTokenizer(variant.name, load_trained(variant, model(variant)))

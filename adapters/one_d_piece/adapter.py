@@ -8,10 +8,10 @@ from tokbench.nn.autoencoders import QueryAutoencoder
 from tokbench.nn.nested_dropout import tail_drop
 from tokbench.nn.quantizers.vq import VectorQuantizer
 from tokbench.nn.tokenizer import LearnedTokenizer
-from tokbench.nn.trainable import Examples
+from tokbench.nn.trainable import TrainingBatch
 from tokbench.nn.vit import Shape
-from tokbench.tokenizers.config import Variant
-from tokbench.training.zoo import restore
+from tokbench.tokenizers.config import AdapterConfig
+from tokbench.training.zoo import load_trained
 
 
 class OneDPiece(QueryAutoencoder):
@@ -21,19 +21,19 @@ class OneDPiece(QueryAutoencoder):
         super().__init__(shape, count, quantizer)
         self.drop = drop
 
-    def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
+    def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         vectors, own = self.squeeze(self.latents(batch.images), progress)
         if self.drop:
             vectors = vectors[:, : tail_drop(vectors.shape[1])]
         return self.compare(self.pixels(vectors), batch.images, progress) | {"bottleneck": own}
 
 
-def model(variant: Variant) -> OneDPiece:
+def model(variant: AdapterConfig) -> OneDPiece:
     """`tokens` tokens; `drop` = false for the ablated twin, which always sees all of them."""
     given = variant.config["model"]
     return OneDPiece(Shape(**given["shape"]), given["tokens"], VectorQuantizer(**given["quantizer"]), given["drop"])
 
 
-def load(variant: Variant, device: str) -> LearnedTokenizer:
+def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:
     """Raises MissingWeights where it is not trained."""
-    return LearnedTokenizer(variant.name, restore(variant, model(variant)), prefixes=True)
+    return LearnedTokenizer(variant.name, load_trained(variant, model(variant)), prefixes=True)

@@ -14,9 +14,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from tokbench.tokenizers.base import Tokenizer
-from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.spec import TokenizerSpec
-from tokbench.tokenizers.third_party import fill, imported, tensors
+from tokbench.tokenizers.third_party import import_upstream, load_checkpoint, tensors
 from tokbench.tokenizers.tokens import Tokens
 
 SIZE = 256
@@ -48,10 +48,10 @@ class OfficialOneDPiece(Tokenizer):
         return self._net.decode_tokens(tokens.tensor[:, None])
 
 
-def load(variant: Variant, device: str) -> OfficialOneDPiece:
+def load(variant: AdapterConfig, device: str) -> OfficialOneDPiece:
     """Raises MissingWeights where the code or the weights are not here."""
-    code, given = imported(variant, "modeling.one_d_piece"), variant.config["official"]["model"]
+    code, given = import_upstream(variant, "modeling.one_d_piece"), variant.config["official"]["model"]
     state, found = tensors(variant, "tokenizer")
     config = {"vq_model": {**given, "strict_length_assertion": False}}
     net: nn.Module = code.OneDPiece({"model": config, "dataset": {"preprocessing": {"crop_size": SIZE}}})
-    return OfficialOneDPiece(variant.name, fill(variant, net, state, found).to(device), given)
+    return OfficialOneDPiece(variant.name, load_checkpoint(variant, net, state, found).to(device), given)

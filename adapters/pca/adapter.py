@@ -8,17 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokbench.nn.trainable import Fitted
+from tokbench.nn.trainable import FittedModel
 from tokbench.tokenizers.base import Tokenizer
-from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tokens import Tokens
-from tokbench.training.zoo import restore
+from tokbench.training.zoo import load_trained
 
 PATCH = 8
 
 
-class Components(Fitted):
+class Components(FittedModel):
     """The mean patch and the first `count` directions of its variance, (count, 192); orthonormal."""
 
     mean: Tensor
@@ -73,12 +73,12 @@ class PCA(Tokenizer):
         return F.fold(patches.transpose(1, 2), (height, width), PATCH, stride=PATCH)
 
 
-def model(variant: Variant) -> Components:
+def model(variant: AdapterConfig) -> Components:
     return Components(variant.config["model"]["components"])
 
 
-def load(variant: Variant, device: str) -> PCA:
+def load(variant: AdapterConfig, device: str) -> PCA:
     """Raises MissingWeights where it is not fitted."""
-    components: nn.Module = restore(variant, model(variant))
+    components: nn.Module = load_trained(variant, model(variant))
     assert isinstance(components, Components)
     return PCA(variant.name, components)

@@ -9,10 +9,10 @@ from tokbench.nn.perturb import replaced
 from tokbench.nn.quantizers.quantizer import straight_through
 from tokbench.nn.quantizers.vq import VectorQuantizer
 from tokbench.nn.tokenizer import LearnedTokenizer
-from tokbench.nn.trainable import Examples
+from tokbench.nn.trainable import TrainingBatch
 from tokbench.nn.vit import Shape
-from tokbench.tokenizers.config import Variant
-from tokbench.training.zoo import restore
+from tokbench.tokenizers.config import AdapterConfig
+from tokbench.training.zoo import load_trained
 
 STRENGTH = 0.025
 """Nearest codes among which a replacement is drawn, as a share of the codebook: the authors train with 100 of 4096."""
@@ -29,7 +29,7 @@ class RobusTok(GridAutoencoder):
         super().__init__(shape, shape, quantizer)
         self.share = share
 
-    def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
+    def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         latents = self.latents(batch.images)
         vectors, own = self.squeeze(latents)
         if first := int(self.share * len(latents)):
@@ -43,11 +43,11 @@ class RobusTok(GridAutoencoder):
         return self.compare(self.pixels(vectors), batch.images, progress) | {"bottleneck": own}
 
 
-def model(variant: Variant) -> RobusTok:
+def model(variant: AdapterConfig) -> RobusTok:
     given = variant.config["model"]
     return RobusTok(Shape(**given["shape"]), VectorQuantizer(**given["quantizer"]), given["share"])
 
 
-def load(variant: Variant, device: str) -> LearnedTokenizer:
+def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:
     """Raises MissingWeights where it is not trained."""
-    return LearnedTokenizer(variant.name, restore(variant, model(variant)))
+    return LearnedTokenizer(variant.name, load_trained(variant, model(variant)))

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokbench.tokenizers.base import Tokenizer
-from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.spec import TokenizerSpec
-from tokbench.tokenizers.third_party import fill, imported, tensors
+from tokbench.tokenizers.third_party import import_upstream, load_checkpoint, tensors
 from tokbench.tokenizers.tokens import Tokens
 
 SIDE = 16
@@ -55,9 +55,9 @@ class OfficialRobusTok(Tokenizer):
         return self._net.fhat_to_img(vectors.permute(0, 3, 1, 2))
 
 
-def load(variant: Variant, device: str) -> OfficialRobusTok:
+def load(variant: AdapterConfig, device: str) -> OfficialRobusTok:
     """Raises MissingWeights where the code or the weights are not here."""
-    code, given = imported(variant, "tokenizer.tokenizer_image.xqgan_model"), variant.config["official"]
+    code, given = import_upstream(variant, "tokenizer.tokenizer_image.xqgan_model"), variant.config["official"]
     state, found = tensors(variant, "model", ("ema", "model"))
     backbone = "vit_base_patch14_dinov2.lvd142m"
     with _untrained(importlib.import_module("tokenizer.tokenizer_image.dino_enc.dinov2")):
@@ -75,7 +75,9 @@ def load(variant: Variant, device: str) -> OfficialRobusTok:
             abs_pos_embed=True,
             product_quant=1,
         )
-    return OfficialRobusTok(variant.name, fill(variant, net, state, found, UNUSED).to(device), given["codes"])
+    return OfficialRobusTok(
+        variant.name, load_checkpoint(variant, net, state, found, UNUSED).to(device), given["codes"]
+    )
 
 
 @contextmanager

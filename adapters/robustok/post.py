@@ -10,10 +10,10 @@ from tokbench.nn.priors.gpt import GPT
 from tokbench.nn.priors.prior import PriorGenerator, examples_of
 from tokbench.nn.quantizers.vq import VectorQuantizer
 from tokbench.nn.tokenizer import LearnedTokenizer
-from tokbench.nn.trainable import Examples, Material
+from tokbench.nn.trainable import TrainingBatch, TrainingData
 from tokbench.nn.vit import Shape
-from tokbench.tokenizers.config import Variant
-from tokbench.training.zoo import base, part, restore
+from tokbench.tokenizers.config import AdapterConfig
+from tokbench.training.zoo import base, load_trained, part
 
 from . import RobusTok
 
@@ -36,10 +36,10 @@ class PostTrained(RobusTok):
         assert isinstance(found, GPT)
         return found
 
-    def study(self, material: Material, *rest: object) -> Material:
+    def study(self, material: TrainingData, *rest: object) -> TrainingData:
         return self.prior.study(material, *rest)  # type: ignore[arg-type]
 
-    def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
+    def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         assert isinstance(self.bottleneck, VectorQuantizer)
         rows, labels = examples_of(batch)
         own = torch.rand(rows.shape[:2]).to(rows.device) < self.kept
@@ -48,7 +48,7 @@ class PostTrained(RobusTok):
         return self.compare(self.pixels(self.bottleneck.lookup(drawn)), batch.images, progress)
 
 
-def model(variant: Variant) -> PostTrained:
+def model(variant: AdapterConfig) -> PostTrained:
     """Raises MissingWeights where the base, or the prior to learn from, is not trained."""
     given = variant.config["model"]
     prior = part(variant, variant.config["prior"])
@@ -60,8 +60,8 @@ def model(variant: Variant) -> PostTrained:
     return PostTrained(base(variant, RobusTok), prior.prior, shape, quantizer, given["kept"])
 
 
-def load(variant: Variant, device: str) -> LearnedTokenizer:
+def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:
     """Raises MissingWeights where it, or its base, is not trained. The prior is not needed."""
     given = variant.config["model"]
     bare = RobusTok(Shape(**given["shape"]), VectorQuantizer(**given["quantizer"]), 0.0)
-    return LearnedTokenizer(variant.name, restore(variant, bare))
+    return LearnedTokenizer(variant.name, load_trained(variant, bare))

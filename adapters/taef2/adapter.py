@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from tokbench.tokenizers.base import Tokenizer
-from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tokens import Tokens
-from tokbench.weights.state_dict import load_strictly, read_state
+from tokbench.weights.state_dict import load_strict, read_state
 
 from .model import LATENTS, decoder, encoder
 
@@ -33,11 +33,11 @@ class TAEF2(Tokenizer):
         return self.module["decoder"](tokens.tensor.float())
 
 
-def load(variant: Variant, device: str) -> TAEF2:
+def load(variant: AdapterConfig, device: str) -> TAEF2:
     """Raises MissingWeights where a file is not here or holds other keys or shapes."""
     networks = nn.ModuleDict({"encoder": encoder(), "decoder": decoder()})
     for part, network in networks.items():
         found = variant.weights(part)
         # Stored as float16; computed in float32, as every tokenizer here.
-        load_strictly(variant.name, network, read_state(variant.name, found), found)
+        load_strict(variant.name, network, read_state(variant.name, found), found)
     return TAEF2(variant.name, networks.to(device))

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokbench.errors import DataError
-from tokbench.nn.trainable import Examples, Trainable
+from tokbench.nn.trainable import Trainable, TrainingBatch
 from tokbench.nn.vit import Patches, Shape, Transformer
-from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.config import AdapterConfig
 
 
 class Teacher(Trainable):
@@ -24,13 +24,13 @@ class Teacher(Trainable):
         """Images (B, 3, H, W) in [-1, 1] to features (B, N, width)."""
         return self.body(self.patches(images))
 
-    def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
+    def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         if batch.labels is None:
             raise DataError("the teacher learns from labels, which this data set does not have")
         named = self.head(self(batch.images).mean(1))
         return {"classes": F.cross_entropy(named.float(), batch.labels, label_smoothing=0.1)}
 
 
-def model(variant: Variant) -> Teacher:
+def model(variant: AdapterConfig) -> Teacher:
     given = variant.config["model"]
     return Teacher(Shape(**given["shape"]), given["classes"])

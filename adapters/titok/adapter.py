@@ -5,13 +5,13 @@ from __future__ import annotations
 from tokbench.errors import AdapterError
 from tokbench.nn.autoencoders import GridAutoencoder, QueryAutoencoder
 from tokbench.nn.quantizers.vq import VectorQuantizer
-from tokbench.nn.tokenizer import Bottlenecked, LearnedTokenizer
+from tokbench.nn.tokenizer import BottleneckAutoencoder, LearnedTokenizer
 from tokbench.nn.vit import Shape
-from tokbench.tokenizers.config import Variant
-from tokbench.training.zoo import restore
+from tokbench.tokenizers.config import AdapterConfig
+from tokbench.training.zoo import load_trained
 
 
-def model(variant: Variant) -> Bottlenecked:
+def model(variant: AdapterConfig) -> BottleneckAutoencoder:
     """`kind` "row": `tokens` learned queries; "grid", the ablated twin: as many patches, each a token of its own."""
     given = variant.config["model"]
     quantizer = VectorQuantizer(**given["quantizer"])
@@ -23,6 +23,6 @@ def model(variant: Variant) -> Bottlenecked:
     return GridAutoencoder(shape, shape, quantizer)
 
 
-def load(variant: Variant, device: str) -> LearnedTokenizer:
+def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:
     """Raises MissingWeights where it is not trained."""
-    return LearnedTokenizer(variant.name, restore(variant, model(variant)))
+    return LearnedTokenizer(variant.name, load_trained(variant, model(variant)))

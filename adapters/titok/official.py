@@ -14,9 +14,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from tokbench.tokenizers.base import Tokenizer
-from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.spec import TokenizerSpec
-from tokbench.tokenizers.third_party import fill, imported, tensors
+from tokbench.tokenizers.third_party import import_upstream, load_checkpoint, tensors
 from tokbench.tokenizers.tokens import Tokens
 
 SIZE = 256
@@ -51,9 +51,9 @@ class OfficialTiTok(Tokenizer):
         return self._net.decode_tokens(data.float() if self._codes is None else data[:, None])
 
 
-def load(variant: Variant, device: str) -> OfficialTiTok:
+def load(variant: AdapterConfig, device: str) -> OfficialTiTok:
     """Raises MissingWeights where the code or the weights are not here."""
-    code, given = imported(variant, "modeling.titok"), variant.config["official"]["model"]
+    code, given = import_upstream(variant, "modeling.titok"), variant.config["official"]["model"]
     state, found = tensors(variant, "tokenizer")
     net: nn.Module = code.TiTok({"model": {"vq_model": given}, "dataset": {"preprocessing": {"crop_size": SIZE}}})
-    return OfficialTiTok(variant.name, fill(variant, net, state, found).to(device), given)
+    return OfficialTiTok(variant.name, load_checkpoint(variant, net, state, found).to(device), given)

@@ -12,8 +12,8 @@ from tokbench.errors import AdapterError
 from tokbench.nn.masks import causal
 from tokbench.nn.priors.discrete import IndexPrior
 from tokbench.nn.priors.prior import examples_of
-from tokbench.nn.priors.sampling import Schedule, check_options, choose, doubled, guided, scale_at, uniforms
-from tokbench.nn.trainable import Examples
+from tokbench.nn.priors.sampling import Schedule, apply_cfg, cfg_labels, check_options, choose, scale_at, uniforms
+from tokbench.nn.trainable import TrainingBatch
 from tokbench.nn.vit import Past, Transformer, mlp
 from tokbench.tokenizers.base import Tokenizer
 
@@ -95,7 +95,7 @@ class TokenShuffle(IndexPrior):
         grid = rows.unflatten(1, self.place)
         return shuffled(grid, self.merged).unflatten(2, (self.merged**2, self.depth))
 
-    def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
+    def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         rows, labels = examples_of(batch)
         windows = self.windows(rows.long())
         told = self.label[self.hidden(labels)][:, None]
@@ -106,7 +106,7 @@ class TokenShuffle(IndexPrior):
     @torch.no_grad()
     def sample(self, labels: Tensor, seeds: Sequence[int], guidance: float) -> Tensor:
         noise = uniforms(seeds, self.fused, self.merged**2, self.depth).to(labels.device)
-        told = doubled(labels, self.classes, guidance)
+        told = cfg_labels(labels, self.classes, guidance)
         copies = len(told) // len(labels)
         found: list[Tensor] = []
         pasts = [Past() for _ in self.body.blocks]
@@ -114,7 +114,7 @@ class TokenShuffle(IndexPrior):
             entered = self.entered(found[-1][:, None])[:, 0].repeat(copies, 1) if found else self.label[told]
             logits = self.left(self.body((entered + self.positions[place])[:, None], pasts=pasts))[:, 0]
             if copies > 1:
-                logits = guided(logits, scale_at(place / max(1, self.fused - 1), guidance, self.schedule))
+                logits = apply_cfg(logits, scale_at(place / max(1, self.fused - 1), guidance, self.schedule))
             found.append(choose(logits, noise[:, place], self.temperature))
         fused = torch.stack(found, 1).flatten(2)
         return unshuffled(fused, self.merged, *self.place).flatten(1, 2)

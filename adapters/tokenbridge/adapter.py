@@ -9,13 +9,13 @@ from torch import Tensor
 
 from tokbench.nn.autoencoders import ConvAutoencoder
 from tokbench.nn.quantizers.gaussian_bins import GaussianBins
-from tokbench.nn.tokenizer import Bottlenecked, LearnedTokenizer
-from tokbench.nn.trainable import Fitted
-from tokbench.tokenizers.config import Variant
-from tokbench.training.zoo import base, restore
+from tokbench.nn.tokenizer import BottleneckAutoencoder, LearnedTokenizer
+from tokbench.nn.trainable import FittedModel
+from tokbench.tokenizers.config import AdapterConfig
+from tokbench.training.zoo import base, load_trained
 
 
-class TokenBridge(Bottlenecked, Fitted):
+class TokenBridge(BottleneckAutoencoder, FittedModel):
     """The latents of a KL autoencoder, brought to mean 0 and deviation 1 in all, each to one of 2^bits values.
 
     Nothing is trained: two numbers are measured.
@@ -58,12 +58,12 @@ class TokenBridge(Bottlenecked, Fitted):
         return self._around().pixels(vectors * self.deviation + self.mean)
 
 
-def model(variant: Variant) -> TokenBridge:
+def model(variant: AdapterConfig) -> TokenBridge:
     """Raises MissingWeights where the autoencoder below is not trained."""
     given = variant.config["model"]
     return TokenBridge(base(variant, ConvAutoencoder), given["bits"], given["uniform"])
 
 
-def load(variant: Variant, device: str) -> LearnedTokenizer:
+def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:
     """Raises MissingWeights where it, or the autoencoder below, is not fitted or trained."""
-    return LearnedTokenizer(variant.name, restore(variant, model(variant)))
+    return LearnedTokenizer(variant.name, load_trained(variant, model(variant)))

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from tokbench.nn.quantizers.gaussian_bins import GaussianBins
 from tokbench.tokenizers.base import Tokenizer
-from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.spec import TokenizerSpec
-from tokbench.tokenizers.third_party import fill, imported, silent, tensors
+from tokbench.tokenizers.third_party import import_upstream, load_checkpoint, silent, tensors
 from tokbench.tokenizers.tokens import Tokens
 
 CHANNELS, FACTOR, SCALE = 16, 16, 0.2325
@@ -54,12 +54,12 @@ class OfficialTokenBridge(Tokenizer):
         return self._parts["vae"].decode(latents.permute(0, 3, 1, 2).div(SCALE))
 
 
-def load(variant: Variant, device: str) -> OfficialTokenBridge:
+def load(variant: AdapterConfig, device: str) -> OfficialTokenBridge:
     """Raises MissingWeights where the code or the weights are not here."""
-    code, given = imported(variant, "models.vae"), variant.config["official"]
+    code, given = import_upstream(variant, "models.vae"), variant.config["official"]
     state, found = tensors(variant, "vae", ("model",))
     with silent():
         net: nn.Module = code.AutoencoderKL(embed_dim=CHANNELS, ch_mult=(1, 1, 2, 2, 4))
-    parts = nn.ModuleDict({"vae": fill(variant, net, state, found, UNUSED)})
+    parts = nn.ModuleDict({"vae": load_checkpoint(variant, net, state, found, UNUSED)})
     parts["bins"] = GaussianBins(given["bits"], CHANNELS, limit=5.0, span=3.0)
     return OfficialTokenBridge(variant.name, parts.eval().to(torch.device(device)), given["bits"])

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from tokbench.tokenizers.base import Tokenizer
-from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tokens import Tokens
 
@@ -41,6 +41,6 @@ class Toy(Tokenizer):
         return interpolate(digits.float() / (self.levels - 1), scale_factor=self.patch, mode="bicubic")
 
 
-def load(variant: Variant, device: str) -> Toy:
+def load(variant: AdapterConfig, device: str) -> Toy:
     """What tokbench calls: the tokenizer that one TOML file of this folder describes."""
     return Toy(variant.name, **variant.config["model"])

@@ -11,11 +11,11 @@ from tokbench.nn.classifier import Classifier
 from tokbench.nn.trainable import Trainable
 from tokbench.pruning.distil import Slimmed
 from tokbench.pruning.search import RateSearch
-from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.config import AdapterConfig
 from tokbench.training.zoo import network
 
 
-def model(variant: Variant) -> Trainable:
+def model(variant: AdapterConfig) -> Trainable:
     given = dict(variant.config["model"])
     kind = given.pop("kind")
     if kind not in ("dense", "slimmed", "rates"):

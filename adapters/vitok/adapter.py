@@ -6,17 +6,17 @@ from tokbench.nn.autoencoders import GridAutoencoder
 from tokbench.nn.quantizers.kl import KL
 from tokbench.nn.tokenizer import LearnedTokenizer
 from tokbench.nn.vit import Shape
-from tokbench.tokenizers.config import Variant
-from tokbench.training.zoo import restore
+from tokbench.tokenizers.config import AdapterConfig
+from tokbench.training.zoo import load_trained
 
 
-def model(variant: Variant) -> GridAutoencoder:
+def model(variant: AdapterConfig) -> GridAutoencoder:
     """`channels` values a patch; encoder and decoder have shapes of their own."""
     given = variant.config["model"]
     bottleneck = KL(given["channels"], weight=given["weight"])
     return GridAutoencoder(Shape(**given["encoder"]), Shape(**given["decoder"]), bottleneck)
 
 
-def load(variant: Variant, device: str) -> LearnedTokenizer:
+def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:
     """Raises MissingWeights where it is not trained."""
-    return LearnedTokenizer(variant.name, restore(variant, model(variant)))
+    return LearnedTokenizer(variant.name, load_trained(variant, model(variant)))

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from tokbench.tokenizers.base import Tokenizer
-from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.spec import TokenizerSpec
-from tokbench.tokenizers.third_party import fill, imported, tensors
+from tokbench.tokenizers.third_party import import_upstream, load_checkpoint, tensors
 from tokbench.tokenizers.tokens import Tokens
 
 
@@ -58,10 +58,10 @@ class OfficialViTok(Tokenizer):
         return self._ops.unpatchify(self._net.decode(told), patch=self._patch)
 
 
-def load(variant: Variant, device: str) -> OfficialViTok:
+def load(variant: AdapterConfig, device: str) -> OfficialViTok:
     """Raises MissingWeights where the code or the weights are not here."""
-    code, ops = imported(variant, "vitok.models.ae"), imported(variant, "vitok.pp.ops")
+    code, ops = import_upstream(variant, "vitok.models.ae"), import_upstream(variant, "vitok.pp.ops")
     encoder, _ = tensors(variant, "encoder")
     decoder, found = tensors(variant, "decoder")
     net: nn.Module = code.AE(**code.decode_variant(variant.config["official"]["variant"]), attn_backend="sdpa")
-    return OfficialViTok(variant.name, fill(variant, net, encoder | decoder, found).to(device), ops)
+    return OfficialViTok(variant.name, load_checkpoint(variant, net, encoder | decoder, found).to(device), ops)

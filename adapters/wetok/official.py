@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from tokbench.tokenizers.base import Tokenizer
-from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.spec import TokenizerSpec
-from tokbench.tokenizers.third_party import fill, imported, seeded, tensors
+from tokbench.tokenizers.third_party import import_upstream, load_checkpoint, seeded, tensors
 from tokbench.tokenizers.tokens import Tokens
 
 BITS = 8
@@ -59,11 +59,11 @@ class OfficialWeTok(Tokenizer):
         return torch.cat(images)
 
 
-def load(variant: Variant, device: str) -> OfficialWeTok:
+def load(variant: AdapterConfig, device: str) -> OfficialWeTok:
     """Raises MissingWeights where the code or the weights are not here."""
     given: dict[str, Any] = variant.config["official"]["model"]
-    layers = imported(variant, "src.WeTok.modules.diffusionmodules.improved_model")
-    quantizers = imported(variant, "src.WeTok.modules.vqvae.lookup_free_quantize")
+    layers = import_upstream(variant, "src.WeTok.modules.diffusionmodules.improved_model")
+    quantizers = import_upstream(variant, "src.WeTok.modules.vqvae.lookup_free_quantize")
     state, found = tensors(variant, "model", ("state_dict",))
     groups, noisy, channels = given["groups"], given["generative"], given["groups"] * BITS
     shape = {"ch": 256, "out_ch": 3, "in_channels": 3, "num_res_blocks": 4, "resolution": 128, "double_z": False}
@@ -72,7 +72,7 @@ def load(variant: Variant, device: str) -> OfficialWeTok:
     parts = nn.ModuleDict({"encoder": layers.Encoder(**shape), "decoder": decoder(**shape)})
     names = [name for name, _ in parts.named_parameters()]
     averages = {name: f"model_ema.{name.replace('.', '')}" for name in names}
-    fill(variant, parts, {name: state[key] for name, key in averages.items() if key in state}, found)
+    load_checkpoint(variant, parts, {name: state[key] for name, key in averages.items() if key in state}, found)
     # It has no parameters; its tables move to the device with the rest.
     parts["quantize"] = quantizers.LFQ(dim=channels, codebook_size=2**BITS, num_codebooks=groups)
     return OfficialWeTok(variant.name, parts.eval().to(device), groups, 2 ** (len(given["ch_mult"]) - 1), noisy)

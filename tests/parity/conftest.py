@@ -28,15 +28,15 @@ from torch import Tensor
 from tokbench.errors import MissingWeights
 from tokbench.extractors.inception import BLOCKS, Inception
 from tokbench.extractors.lpips import LPIPSNetwork
-from tokbench.extractors.network import Network
-from tokbench.extractors.pool import Networks
+from tokbench.extractors.network import FeatureExtractor
+from tokbench.extractors.pool import ExtractorPool
 from tokbench.io.hashing import sha256_of
 from tokbench.metric_names import INCEPTION
 from tokbench.metrics import registry
 from tokbench.metrics.batch import Batch
 from tokbench.protocol.protocol import Protocol
-from tokbench.protocol.rounding import from_bytes
-from tokbench.weights.registry import NETWORKS, Found, find
+from tokbench.protocol.rounding import from_uint8
+from tokbench.weights.registry import KNOWN_WEIGHTS, LocalWeights, resolve
 from tokbench.weights.state_dict import read_state
 
 COUNT, SIZE, BATCH = 20, 192, 8
@@ -203,7 +203,7 @@ def references(sources: list[np.ndarray]) -> Tensor:
         photo = photo[::2, ::2] if i % 2 and min(photo.shape[:2]) >= 2 * SIZE else photo
         top, left = (draw.integers(side - SIZE + 1) for side in photo.shape[:2])
         crops.append(photo[top : top + SIZE, left : left + SIZE])
-    return from_bytes(torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2))
+    return from_uint8(torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2))
 
 
 @pytest.fixture(scope="session")
@@ -218,7 +218,7 @@ def images(references: Tensor) -> Tensor:
         Image.fromarray(reference).filter(ImageFilter.GaussianBlur(0.7)).save(file, "JPEG", quality=50)
         made.append(np.asarray(Image.open(file)))
     noise = torch.randn(references.shape, generator=torch.Generator().manual_seed(1)) * 0.06
-    unit = (from_bytes(torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2)) + noise).clamp(0, 1)
+    unit = (from_uint8(torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2)) + noise).clamp(0, 1)
     return ((2 * unit - 1) + 1) / 2
 
 
@@ -292,13 +292,13 @@ def _noted(config: pytest.Config, network: str, what: str) -> None:
 def _state(network: str) -> dict[str, Tensor]:
     """The published weights on this machine, all or some of them; without any, none."""
     try:
-        return read_state(network, find(network, NETWORKS[network]))
+        return read_state(network, resolve(network, KNOWN_WEIGHTS[network]))
     except MissingWeights:
         return {}
 
 
-def _found(path: Path, network: str) -> Found:
-    return Found(path, NETWORKS[network][0], sha256_of(path))
+def _found(path: Path, network: str) -> LocalWeights:
+    return LocalWeights(path, KNOWN_WEIGHTS[network][0], sha256_of(path))
 
 
 def _stand_in(network: torch.nn.Module) -> dict[str, Tensor]:
@@ -377,12 +377,12 @@ def ours() -> Callable[..., dict[tuple[str, str], float]]:
     The protocols asked for at once must feed Inception alike, so that one pass of the network serves them all.
     """
 
-    def measure(asked: Asked, references: Tensor, images: Tensor, *networks: Network, **given: object) -> dict:
-        shelf = Networks()
+    def measure(asked: Asked, references: Tensor, images: Tensor, *networks: FeatureExtractor, **given: object) -> dict:
+        shelf = ExtractorPool()
         for network in networks:
             shelf._made[network.name] = network.seeing("tf1") if isinstance(network, Inception) else network
         made = {
-            (protocol.name, name): registry.build(name, shelf, None, protocol, **given)  # type: ignore[arg-type]
+            (protocol.name, name): registry.create_metric(name, shelf, None, protocol, **given)  # type: ignore[arg-type]
             for protocol, name in asked
         }
         for index, reference, image in zip(

@@ -1,4 +1,4 @@
-"""Roundings: each repository's formula (conftest writes them out) against `tokbench.protocol.rounding.rounded`."""
+"""Roundings: each repository's formula (conftest writes them out) against `tokbench.protocol.rounding.quantize`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from tokbench.protocol.protocol import load_protocol
-from tokbench.protocol.rounding import from_bytes, rounded, to_bytes
+from tokbench.protocol.rounding import from_uint8, quantize, to_uint8
 
-EIGHT_BITS = from_bytes(torch.arange(256, dtype=torch.uint8))
+EIGHT_BITS = from_uint8(torch.arange(256, dtype=torch.uint8))
 REPOSITORIES = ("titok", "llamagen", "adm", "vtbench", "rae", "seed-voken", "cosmos")
 LIBRARY = "its formula, numpy"
 
@@ -20,7 +20,7 @@ def both(eight_bits):
 
     def levels(values: torch.Tensor, protocol: str, formula: str) -> tuple[np.ndarray, np.ndarray]:
         read = load_protocol(protocol)
-        ours = to_bytes(rounded(values, read.rounding_of(read.psnr))).numpy()
+        ours = to_uint8(quantize(values, read.rounding_of(read.psnr))).numpy()
         return ours.astype(np.int64), eight_bits[formula](values.numpy()).astype(np.int64)
 
     return levels

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tokbench.pruning.result import Reduced
+from tokbench.pruning.result import PruningResult
 from tokbench.report.site import build
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +28,7 @@ CARD = """# Evil
 """
 
 
-def reduced(method: str, paces: dict[float, tuple[float, bool]], training: str = "none") -> Reduced:
+def reduced(method: str, paces: dict[float, tuple[float, bool]], training: str = "none") -> PruningResult:
     """Facts of a method: by keep, how much faster it is, and whether that is a measured speed-up."""
     data = {"sha256": "d" * 64, "limit": 100, "side": 64}
     made = {"device": "CPU", "processor": "x", "kernel": "sdpa", "round_to": 1, "formula": "f", "weights": "w"}
@@ -44,7 +44,7 @@ def reduced(method: str, paces: dict[float, tuple[float, bool]], training: str =
             "whole_gflops": 1.0, "weights": "w", "pace": [pace], "training_seconds": 0, "training_images": 0,
             "training_profile": None,
         }  # fmt: skip
-    return Reduced(about | {"num_images": 100, "short": False, "provenance": made | {"data": data}}, rows)
+    return PruningResult(about | {"num_images": 100, "short": False, "provenance": made | {"data": data}}, rows)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from tokbench.analysis.compare import difference
 from tokbench.cli.evaluate import eval_
 from tokbench.data.dataset_folder import describe
 from tokbench.errors import UsageError
-from tokbench.metric_names import of_one
+from tokbench.metric_names import is_single_cell
 from tokbench.paths import dataset_folders
 from tokbench.report import serve
 from tokbench.report.charts import _middle, charts, front
@@ -110,7 +110,7 @@ def test_the_command_asks_for_just_that_row(result: Result) -> None:
     assert asked["adapters"] == (result.adapter,)
     assert asked["device"] == "cpu"
     metrics = asked["metric_names"].split(",")
-    assert all(metric_of(number) in metrics for number in result.metrics if not of_one(number))
+    assert all(metric_of(number) in metrics for number in result.metrics if not is_single_cell(number))
     dataset = describe(dataset_folders()[asked["data"]])
     size = f".s{asked['size']}" if asked["size"] not in (None, dataset["size"]) else ""
     limit = f".n{asked['limit']}" if asked["limit"] else ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tokbench.analysis.compare import Difference, difference, made_alike, refuse_unlike
+from tokbench.analysis.compare import Difference, difference, refuse_unlike, same_settings
 from tokbench.errors import AdapterError
 from tokbench.results.columns import column_of
 from tokbench.results.result import Result
@@ -88,6 +88,6 @@ def findings(told: Iterable[Ablation], results: Iterable[Result]) -> list[Findin
                 continue
             refuse_unlike(first, second)
             for number in ablation.numbers:
-                if number in first.metrics and number in second.metrics and made_alike(number, first, second):
+                if number in first.metrics and number in second.metrics and same_settings(number, first, second):
                     found.append(Finding(ablation, group, difference(number, first, second)))
     return found

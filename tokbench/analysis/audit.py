@@ -11,34 +11,34 @@ import torch
 from PIL import Image
 
 from tokbench.data.dataset import Dataset
-from tokbench.data.loader import Reader
+from tokbench.data.loader import ImageLoader
 from tokbench.data.sources.base import Source
-from tokbench.data.stream import PairedImages, Seen, whole_units
-from tokbench.errors import AdapterError, CannotMeasure, TokbenchError
+from tokbench.data.stream import PairedBatch, ReadLog, whole_chunks
+from tokbench.errors import AdapterError, MetricUnavailable, TokbenchError
 from tokbench.evaluation.config import Progress
 from tokbench.evaluation.evaluate import make_ready
-from tokbench.evaluation.metric_set import Numbers
-from tokbench.evaluation.reconstruct import Settings, reconstruct
+from tokbench.evaluation.metric_set import MetricValues
+from tokbench.evaluation.reconstruct import RunSettings, reconstruct
 from tokbench.evaluation.steps import plain_step
-from tokbench.extractors.pool import Networks
+from tokbench.extractors.pool import ExtractorPool
 from tokbench.metrics import registry
 from tokbench.metrics.base import Metric
-from tokbench.metrics.batch import Batch, Memo
-from tokbench.metrics.fid_statistics import Statistics
-from tokbench.metrics.image_format import stored
+from tokbench.metrics.batch import Batch, DerivedCache
+from tokbench.metrics.fid_statistics import FidStatistics
+from tokbench.metrics.image_format import roundtrip_format
 from tokbench.protocol.protocol import TOKBENCH, Protocol, load_protocol, protocols
 from tokbench.results.metric_specs import METRICS
-from tokbench.stats.split_half import Halves
+from tokbench.stats.split_half import SplitHalves
 from tokbench.stats.spread import Spread
-from tokbench.timing import exact_kernels, give_back_memory
-from tokbench.tokenizers.registry import Loaded
+from tokbench.timing import exact_kernels, trim_heap
+from tokbench.tokenizers.registry import LoadedAdapter
 
 PRESENT = ("psnr", "ssim", "lpips", "rfid", "rfid_768")
 """What an audit shows unless it is told otherwise."""
 
 
 @dataclass(frozen=True)
-class Choice:
+class ProtocolVariation:
     """One row: what differs from the default, and the protocol that says so."""
 
     title: str
@@ -56,7 +56,7 @@ class Row:
     with the paths of this machine. same_pixels: the tokenizer got the very pixels that it gets under the default.
     """
 
-    choice: Choice
+    choice: ProtocolVariation
     numbers: dict[str, dict[str, Any]] = field(default_factory=dict)
     replicates: dict[str, Spread] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class Row:
     same_pixels: bool = False
 
 
-def choices(default: Protocol = TOKBENCH) -> list[Choice]:
+def choices(default: Protocol = TOKBENCH) -> list[ProtocolVariation]:
     """The default, each choice varied by itself, then every protocol that tokbench ships."""
     varied: list[tuple[str, dict[str, Any]]] = [
         ("crop: torchvision's Resize and CenterCrop", {"crop": "torchvision"}),
@@ -89,14 +89,16 @@ def choices(default: Protocol = TOKBENCH) -> list[Choice]:
         ("FID input: half-pixel bilinear", {"features__input": "half-pixel"}),
         ("FID input: clean (Pillow bicubic)", {"features__input": "clean"}),
     ]
-    rows = [Choice(f"{default.name} (the default)", default)]
+    rows = [ProtocolVariation(f"{default.name} (the default)", default)]
     about_pixels = {"crop", "filter", "library", "antialias"}
     rows += [
-        Choice(title, default.but(f"{default.name}, {title}", **changes), pixels=set(changes) <= about_pixels)
+        ProtocolVariation(
+            title, default.but(f"{default.name}, {title}", **changes), pixels=set(changes) <= about_pixels
+        )
         for title, changes in varied
     ]
     named = [load_protocol(name) for name in protocols() if name != default.name]
-    return rows + [Choice(protocol.name, protocol, named=True) for protocol in named]
+    return rows + [ProtocolVariation(protocol.name, protocol, named=True) for protocol in named]
 
 
 @dataclass
@@ -105,9 +107,9 @@ class _Measure:
 
     protocol: Protocol
     metric: Metric | None = None
-    missing: CannotMeasure | None = None
+    missing: MetricUnavailable | None = None
     fed: bool = False
-    numbers: Numbers = field(default_factory=Numbers)
+    numbers: MetricValues = field(default_factory=MetricValues)
 
 
 class _Shared(Source):
@@ -143,14 +145,14 @@ class _View:
     def __init__(self, dataset: Dataset) -> None:
         self.dataset, self.error, self.same = dataset, "", True
 
-    def like(self, default: PairedImages) -> PairedImages | None:
+    def like(self, default: PairedBatch) -> PairedBatch | None:
         """The same images as the default preparation gave. None, with an error from then on, where one of them cannot
         be prepared so: a row over other images than the default's could not be compared with it."""
         if self.error:
             return None
         positions = default.index.tolist()
         try:
-            read = list(Reader(self.dataset, [positions]))
+            read = list(ImageLoader(self.dataset, [positions]))
         except TokbenchError as error:
             self.error = str(error)
             return None
@@ -166,13 +168,13 @@ class _View:
 
 
 def audit(
-    adapter: Loaded,
+    adapter: LoadedAdapter,
     dataset: Dataset,
     names: Sequence[str] = PRESENT,
     *,
     claimed: str | None = None,
-    networks: Networks | None = None,
-    statistics: Statistics | None = None,
+    networks: ExtractorPool | None = None,
+    statistics: FidStatistics | None = None,
     batch_size: int = 16,
     seed: int = 0,
     progress: Progress = lambda what, done, total: None,
@@ -182,7 +184,7 @@ def audit(
     `dataset` gives the images and the default protocol. Raises DataError where not one image could be read,
     AdapterError where the adapter fails, and CannotMeasure where `claimed`, a metric, cannot be had under the default.
     """
-    networks = networks or Networks()
+    networks = networks or ExtractorPool()
     rows = [Row(choice) for choice in choices(dataset.protocol)]
     measures: dict[tuple[str, str], _Measure] = {}
     for row in rows:
@@ -192,13 +194,13 @@ def audit(
                 measures[key] = _make(key[0], row.choice.protocol, networks, adapter, batch_size, statistics)
     if claimed and (missing := measures[_key(claimed, dataset.protocol)].missing):
         raise missing  # before the pass, not after it
-    chunk = whole_units(batch_size)
+    chunk = whole_chunks(batch_size)
     shared = _Shared(dataset.source, 2 * chunk)
     views: dict[tuple[Any, ...], _View] = {}
     for row in rows:
         protocol = row.choice.protocol
         if (key := _view_key(protocol)) not in views:
-            views[key] = _View(replace(dataset, source=shared, protocol=protocol, shape=None, seen=Seen()))
+            views[key] = _View(replace(dataset, source=shared, protocol=protocol, shape=None, seen=ReadLog()))
     home = _view_key(dataset.protocol)
     if error := make_ready(adapter, dataset, networks.device):
         raise TokbenchError(error)
@@ -209,16 +211,16 @@ def audit(
             given |= {k: some for k, v in views.items() if k != home and (some := v.like(default)) is not None}
             made: dict[tuple[Any, ...], Batch] = {}
             for key, images in given.items():
-                made[key] = _reconstruct(adapter, images, made, Settings(networks.device, batch_size, seed))
+                made[key] = _reconstruct(adapter, images, made, RunSettings(networks.device, batch_size, seed))
                 views[key].same &= torch.equal(images.reference, given[home].reference)
             _feed(measures, made)
-            give_back_memory()
+            trim_heap()
             done += len(given[home].names)
             progress("images", done, len(dataset))
     read = views[home].dataset
     read.refuse_empty()
     dataset.seen, dataset.shape = read.seen, read.shape
-    halves = Halves(read.sha256, len(dataset) - len(dataset.bad))
+    halves = SplitHalves(read.sha256, len(dataset) - len(dataset.bad))
     for position, measure in enumerate(measures.values()):
         _finish(measure, seed, halves)
         progress("intervals", position + 1, len(measures))
@@ -240,26 +242,31 @@ def _key(name: str, protocol: Protocol) -> tuple[str, str]:
 
 
 def _make(
-    name: str, protocol: Protocol, networks: Networks, adapter: Loaded, batch_size: int, statistics: Statistics | None
+    name: str,
+    protocol: Protocol,
+    networks: ExtractorPool,
+    adapter: LoadedAdapter,
+    batch_size: int,
+    statistics: FidStatistics | None,
 ) -> _Measure:
     measure = _Measure(protocol)
     used = statistics if protocol.reference == "statistics" else None
     try:
-        measure.metric = registry.build(name, networks, adapter.model, protocol, batch_size, used)
-    except CannotMeasure as error:
+        measure.metric = registry.create_metric(name, networks, adapter.model, protocol, batch_size, used)
+    except MetricUnavailable as error:
         measure.missing = error
     return measure
 
 
 def _reconstruct(
-    adapter: Loaded, images: PairedImages, made: dict[tuple[Any, ...], Batch], settings: Settings
+    adapter: LoadedAdapter, images: PairedBatch, made: dict[tuple[Any, ...], Batch], settings: RunSettings
 ) -> Batch:
     """The batch of these images; where an earlier preparation gave the same pixels, that one's."""
     for batch in made.values():
         if batch.reference is not None and torch.equal(batch.reference, images.reference):
             return replace(batch, original=images.original) if images.original else batch
     try:
-        return reconstruct(adapter.model, images, plain_step(adapter.model), settings, Memo())
+        return reconstruct(adapter.model, images, plain_step(adapter.model), settings, DerivedCache())
     except TokbenchError:
         raise
     except Exception as error:  # other people's code: anything may come
@@ -276,20 +283,20 @@ def _feed(measures: dict[tuple[str, str], _Measure], made: dict[tuple[Any, ...],
         jpeg = protocol.storage.startswith("jpeg") and protocol.crop != "pad"  # see `stored`
         key = (id(batch), protocol.storage, protocol.rounding) if jpeg else (id(batch),)
         if key not in kept:
-            kept[key] = stored(batch, protocol)
+            kept[key] = roundtrip_format(batch, protocol)
         try:
             measure.metric.update(kept[key])
             measure.fed = True
-        except CannotMeasure as error:
+        except MetricUnavailable as error:
             measure.metric, measure.missing = None, error
 
 
-def _finish(measure: _Measure, seed: int, halves: Halves) -> None:
+def _finish(measure: _Measure, seed: int, halves: SplitHalves) -> None:
     if measure.metric is None or not measure.fed:  # its images could not be prepared, which its view tells
         return
     try:
         measure.numbers.add(measure.metric, seed, halves)
-    except CannotMeasure as error:
+    except MetricUnavailable as error:
         measure.missing = error
     measure.metric = None  # its features are no longer needed
 

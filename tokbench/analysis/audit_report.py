@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tokbench.analysis.audit import Choice, Row
+from tokbench.analysis.audit import ProtocolVariation, Row
 from tokbench.errors import UsageError
 from tokbench.results.columns import column_of
 from tokbench.results.markdown import table
@@ -93,7 +93,7 @@ class Candidate:
     at_claim: about what it would be at the N that authors state; None where that is not to be had from so few images.
     """
 
-    choices: tuple[Choice, ...]
+    choices: tuple[ProtocolVariation, ...]
     value: float
     low: float
     high: float

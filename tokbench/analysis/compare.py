@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 
 from tokbench.errors import ResultError
-from tokbench.metric_names import of_one
+from tokbench.metric_names import is_single_cell
 from tokbench.results.columns import column_of
 from tokbench.results.result import Result, settings
-from tokbench.stats.bootstrap import Interval, OfMean, bootstrap_pairs, mean, of_mean
+from tokbench.stats.bootstrap import Interval, MeanStatistic, bootstrap_pairs, mean, mean_statistic
 from tokbench.stats.split_half import INFINITY, Replicates
 from tokbench.stats.spread import Spread
 
@@ -77,9 +77,9 @@ def differences(first: Result, second: Result) -> list[Difference]:
     Raises ResultError where the results are not on the same images under the same protocol, or share no such number.
     """
     refuse_unlike(first, second)
-    shared = {number for number in set(first.metrics) & set(second.metrics) if not of_one(number)}
+    shared = {number for number in set(first.metrics) & set(second.metrics) if not is_single_cell(number)}
     both = sorted(shared, key=lambda number: (column_of(number)[0], number))
-    found = [difference(number, first, second) for number in both if made_alike(number, first, second)]
+    found = [difference(number, first, second) for number in both if same_settings(number, first, second)]
     if not found:
         raise ResultError(f"{first.adapter} and {second.adapter} have no number that was made in the same way")
     return found
@@ -88,10 +88,10 @@ def differences(first: Result, second: Result) -> list[Difference]:
 def made_otherwise(first: Result, second: Result) -> list[str]:
     """Numbers that both results have and that cannot be compared: another network, other weights, another device."""
     both = sorted(set(first.metrics) & set(second.metrics))
-    return [number for number in both if not of_one(number) and not made_alike(number, first, second)]
+    return [number for number in both if not is_single_cell(number) and not same_settings(number, first, second)]
 
 
-def made_alike(number: str, first: Result, second: Result) -> bool:
+def same_settings(number: str, first: Result, second: Result) -> bool:
     """Whether network, layer, weights and settings of a number are those of the other result's."""
     return settings(first, number) == settings(second, number)
 
@@ -115,28 +115,28 @@ def difference(number: str, first: Result, second: Result) -> Difference:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class PairedValues:
     """Per-image values of two results on the images that both hold: names (n,), first and second (n,), NaN for none."""
 
     names: np.ndarray
     first: np.ndarray
     second: np.ndarray
-    how: OfMean
+    how: MeanStatistic
 
 
-def per_image_pairs(number: str, first: Result, second: Result) -> Pairs | None:
+def per_image_pairs(number: str, first: Result, second: Result) -> PairedValues | None:
     """The values that a number is made of; None where it does not come from per-image values."""
-    how = of_mean(number, first.per_image)
-    if how is None or of_mean(number, second.per_image) != how:
+    how = mean_statistic(number, first.per_image)
+    if how is None or mean_statistic(number, second.per_image) != how:
         return None
     _, left, right = np.intersect1d(
         first.per_image["index"], second.per_image["index"], assume_unique=True, return_indices=True
     )
     names = second.per_image["name"][right]
-    return Pairs(names, first.per_image[how.values][left], second.per_image[how.values][right], how)
+    return PairedValues(names, first.per_image[how.values][left], second.per_image[how.values][right], how)
 
 
-def _of_means(number: str, pairs: Pairs) -> Difference:
+def _of_means(number: str, pairs: PairedValues) -> Difference:
     absent = np.isnan(pairs.first), np.isnan(pairs.second)
     first_only, second_only = int((absent[1] & ~absent[0]).sum()), int((absent[0] & ~absent[1]).sum())
     both, of = ~(absent[0] | absent[1]), pairs.how.of

@@ -28,7 +28,7 @@ DRAWS = 2000
 
 
 @dataclass(frozen=True)
-class Pair:
+class TokenizerGeneratorPair:
     """One tokenizer, and a generator over it: their numbers, and the bits of one of the tokenizer's tokens, of all its
     codebooks together (None: it has none)."""
 
@@ -54,7 +54,7 @@ class Correlation:
     tau_interval: tuple[float, float] | None
 
 
-def pairs(results: Iterable[Result], family: str, dataset: str, task: str = "generate") -> list[Pair]:
+def pairs(results: Iterable[Result], family: str, dataset: str, task: str = "generate") -> list[TokenizerGeneratorPair]:
     """Tokenizers with reconstruction results on a dataset, and the generators of one family over them: one a tokenizer.
 
     Only results under the default protocol, at the data's own size, against the images themselves. A number has to have
@@ -77,7 +77,7 @@ def pairs(results: Iterable[Result], family: str, dataset: str, task: str = "gen
         if one.provenance["adapter"].get("codebook")
     }
     return [
-        Pair(
+        TokenizerGeneratorPair(
             tokenizer,
             generator,
             discrete.get(tokenizer),
@@ -109,10 +109,10 @@ def _at_one_count(results: Sequence[Result]) -> dict[str, dict[str, float]]:
     return found
 
 
-def correlations(found: Sequence[Pair], seed: int = 0) -> list[Correlation]:
+def correlations(found: Sequence[TokenizerGeneratorPair], seed: int = 0) -> list[Correlation]:
     """Every number of tokenizers with every one of generators, over all pairs and within each size of token (in whole
     bits) that at least three have."""
-    groups: list[tuple[str, list[Pair]]] = [("all", list(found))]
+    groups: list[tuple[str, list[TokenizerGeneratorPair]]] = [("all", list(found))]
     by_size = itertools.groupby(
         sorted((one for one in found if one.bits), key=lambda one: one.bits or 0), key=lambda one: round(one.bits or 0)
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from tokbench.analysis.compare import Difference, difference, made_alike, per_image_pairs
+from tokbench.analysis.compare import Difference, difference, per_image_pairs, same_settings
 from tokbench.analysis.tolerances import TOLERANCES, Tolerance, is_part, tolerance_of
 from tokbench.data.dataset import Dataset, open_dataset
 from tokbench.data.sources.open import is_path
@@ -22,18 +22,18 @@ from tokbench.data.stream import ImageStream
 from tokbench.errors import AdapterError, NoAdapter, TokbenchError, UsageError
 from tokbench.evaluation.config import Context, EvalConfig, Progress
 from tokbench.evaluation.evaluate import evaluate
-from tokbench.evaluation.metric_set import explain
+from tokbench.evaluation.metric_set import format_error
 from tokbench.evaluation.randomness import draws_noise
-from tokbench.evaluation.sample_plan import Slots
-from tokbench.evaluation.tasks import task_of
-from tokbench.extractors.pool import Networks
+from tokbench.evaluation.sample_plan import SamplePlan
+from tokbench.evaluation.tasks import parse_task
+from tokbench.extractors.pool import ExtractorPool
 from tokbench.protocol.protocol import load_protocol
 from tokbench.results.columns import column_of
 from tokbench.results.metric_specs import METRICS, metric_of
 from tokbench.results.result import Result
-from tokbench.stats.bootstrap import of_mean
+from tokbench.stats.bootstrap import mean_statistic
 from tokbench.stats.split_half import INFINITY
-from tokbench.tokenizers.registry import Loaded, load_adapter
+from tokbench.tokenizers.registry import LoadedAdapter, load_adapter
 
 TIMED = ("cost", "speed")
 """Metrics of the machine, which are measured anew nowhere: their numbers are not compared."""
@@ -76,7 +76,7 @@ class Skipped:
 
 
 @dataclass
-class Report:
+class RegressionReport:
     """All that a check found."""
 
     checks: list[Check] = field(default_factory=list)
@@ -110,16 +110,16 @@ def check(
     root: Path | None = None,
     limit: int | None = None,
     tolerances: Mapping[str, Tolerance] = TOLERANCES,
-    networks: Networks | None = None,
+    networks: ExtractorPool | None = None,
     allow_download: bool = False,
     batch_size: int = 16,
     progress: Progress = lambda what, done, total: None,
-) -> Report:
+) -> RegressionReport:
     """Measure every committed result again (its first `limit` images) and compare number by number.
 
     `data` is a path for results on images that have no name of their own, `split` the one of it that they are of.
     """
-    report, networks = Report(), networks or Networks(allow_download=allow_download)
+    report, networks = RegressionReport(), networks or ExtractorPool(allow_download=allow_download)
     passes: dict[tuple[Any, ...], list[Result]] = defaultdict(list)
     for result in committed:
         told = result.provenance
@@ -128,7 +128,7 @@ def check(
         passes[key].append(result)
     for (dataset, size, count, protocol, seed, task), results in passes.items():
         try:
-            doing = task_of(task)
+            doing = parse_task(task)
             rules = load_protocol(protocol)
             if limit and not doing.paired:
                 raise UsageError("samples have no per-image numbers; check them without --limit")
@@ -142,7 +142,7 @@ def check(
         if limit:
             some = open_dataset(_place(dataset, data), rules, size, _least(count, limit), root, split=split)
         elif not doing.paired:
-            some = Slots(whole.name, rules, count or len(whole), whole)
+            some = SamplePlan(whole.name, rules, count or len(whole), whole)
         limited = doing.paired and len(some) < len(whole)
         kept = _unlike(results, whole, limited, rules.sha256, report)
         adapters = _load(kept, networks.device, root, allow_download, report)
@@ -152,7 +152,7 @@ def check(
             metric_of(number)
             for result, _ in adapters
             for number in result.metrics
-            if not limited or of_mean(number, result.per_image)
+            if not limited or mean_statistic(number, result.per_image)
         }
         names = [name for name in METRICS if name in wanted and name not in TIMED]
         try:
@@ -171,7 +171,7 @@ def check(
                 try:
                     redrawn = draws_noise(loaded.model, doing, some, networks.device, seed)
                 except Exception as error:  # other people's code: anything may come
-                    report.skipped.append(Skipped(result.adapter, result.group, "all", explain(error), "failed"))
+                    report.skipped.append(Skipped(result.adapter, result.group, "all", format_error(error), "failed"))
                     continue
             _compare(result, made, limited, tolerances, report, redrawn)
     return report
@@ -185,7 +185,9 @@ def _least(count: int | None, limit: int | None) -> int | None:
     return min(count or limit, limit) if limit else count
 
 
-def _unlike(results: list[Result], whole: Dataset, limited: bool, protocol: str, report: Report) -> list[Result]:
+def _unlike(
+    results: list[Result], whole: Dataset, limited: bool, protocol: str, report: RegressionReport
+) -> list[Result]:
     """The results whose protocol and pixels are those of today; the others are refused."""
     if limited:
         for _ in whole.batches(64):
@@ -213,8 +215,8 @@ def _other_pixels(before: str, now: str, bad: Sequence[tuple[str, str]]) -> str:
 
 
 def _load(
-    results: list[Result], device: str, root: Path | None, allow_download: bool, report: Report
-) -> list[tuple[Result, Loaded]]:
+    results: list[Result], device: str, root: Path | None, allow_download: bool, report: RegressionReport
+) -> list[tuple[Result, LoadedAdapter]]:
     """Each result with its adapter. Those whose weights are not here are listed, those whose adapter is gone are lost,
     those that break while loading have failed."""
     found = []
@@ -237,7 +239,7 @@ def _compare(
     made: Result,
     limited: bool,
     tolerances: Mapping[str, Tolerance],
-    report: Report,
+    report: RegressionReport,
     redrawn: bool,
 ) -> None:
     def skip(what: str, reason: str, kind: Kind = "absent") -> None:
@@ -267,11 +269,11 @@ def _compare(
         few = f"it depends on all {committed.num_images:,} images, and {made.num_images:,} were measured"
         if metric in OF_CODES and _codebook(committed) and not _codebook(made):
             skip(number, *_lost(number, committed, "this tokenizer has no codebook any more"))
-        elif limited and of_mean(number, committed.per_image) is None:
+        elif limited and mean_statistic(number, committed.per_image) is None:
             skip(number, few)
         elif number not in made.metrics:
             skip(number, *_why_absent(number, metric, committed, made, limited))
-        elif not made_alike(number, committed, made):
+        elif not same_settings(number, committed, made):
             skip(number, "its network, weights or settings are not those of the committed result", "refused")
         elif limited and per_image_pairs(number, committed, made) is None:
             skip(number, few)

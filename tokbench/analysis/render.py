@@ -8,7 +8,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from tokbench.analysis.compare import Difference
-from tokbench.analysis.regression import Check, Kind, Report, Skipped
+from tokbench.analysis.regression import Check, Kind, RegressionReport, Skipped
 from tokbench.results.columns import column_of
 from tokbench.results.markdown import table
 
@@ -58,7 +58,7 @@ def comparison(found: Sequence[Difference], first: str, second: str) -> str:
     return table(["number", first, second, "difference [95 %]", "n", f"{second} is"], rows, left=(0, 5))
 
 
-def check_table(report: Report, *, all_rows: bool = False) -> str:
+def check_table(report: RegressionReport, *, all_rows: bool = False) -> str:
     """What moved, in a Markdown table (with `all_rows` what did not, too), what was not compared, and a summary."""
     shown = [check for check in report.checks if all_rows or check.outcome != "same"]
     parts = []
@@ -94,7 +94,7 @@ def skipped_lines(skipped: Sequence[Skipped]) -> list[str]:
     ]
 
 
-def summary(report: Report) -> str:
+def summary(report: RegressionReport) -> str:
     """One sentence: how many numbers of each outcome, and how many entries of each kind were not compared."""
     counts = report.counts
     told = ", ".join(f"{counts[outcome]} {outcome}" for outcome in _OUTCOMES if counts[outcome])
@@ -110,7 +110,7 @@ _OUTCOMES = ("regression", "better", "within noise", "same")
 _KINDS: dict[Kind, str] = {"lost": "lost", "failed": "failed", "refused": "refused", "absent": "not compared"}
 
 
-def check_facts(report: Report) -> dict[str, Any]:
+def check_facts(report: RegressionReport) -> dict[str, Any]:
     """The report as a JSON object."""
     return {
         "exit_status": report.exit_status,
@@ -126,7 +126,7 @@ def check_facts(report: Report) -> dict[str, Any]:
     }
 
 
-def junit(report: Report) -> str:
+def junit(report: RegressionReport) -> str:
     """JUnit XML: a test suite for each result, a test case for each number. A regression and a lost number are
     failures, what failed or was refused is an error, what is not here is skipped."""
     suites = ElementTree.Element("testsuites", name="tokbench check")
@@ -159,7 +159,7 @@ def junit(report: Report) -> str:
 _TAGS: dict[Kind, str] = {"absent": "skipped", "refused": "error", "failed": "error", "lost": "failure"}
 
 
-def workflow_commands(report: Report) -> list[str]:
+def workflow_commands(report: RegressionReport) -> list[str]:
     """GitHub workflow commands: an error for each regression, loss, failure and refusal, a warning for what
     is not here."""
     lines = [f"::error title=tokbench {check.adapter}::{_escape(_sentence(check))}" for check in report.regressions]

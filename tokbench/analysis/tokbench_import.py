@@ -16,10 +16,10 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tokbench.errors import ResultError
-from tokbench.io.json import loads
+from tokbench.io.json import loads_strict
 from tokbench.metrics.text_scores import exact, similarity
 from tokbench.results.markdown import table
-from tokbench.stats.binned import FACE_BINS, TEXT_BINS, Binned, binned, mean_of_bins
+from tokbench.stats.binned import FACE_BINS, TEXT_BINS, BinnedMean, binned, mean_of_bins
 
 MAX_FILE = 1 << 28
 """Bytes of one file: 256 MiB, about two million words."""
@@ -59,8 +59,8 @@ class Row:
     pooled: Pooled
     release: str
     score: str
-    bins: tuple[Binned, ...]
-    mean: Binned
+    bins: tuple[BinnedMean, ...]
+    mean: BinnedMean
 
 
 def read(paths: Sequence[Path]) -> list[Pooled]:
@@ -129,7 +129,7 @@ def _load(path: Path) -> Any:
             data = file.read(MAX_FILE + 1)
         if len(data) > MAX_FILE:
             raise ValueError(f"over the limit of {MAX_FILE:,} bytes")
-        return loads(data, nan=True)  # so that a NaN is refused by the name of its field
+        return loads_strict(data, nan=True)  # so that a NaN is refused by the name of its field
     except (OSError, ValueError) as error:  # ValueError: JSON, Unicode, integers of thousands of digits
         raise ResultError(f"{path} is not a readable result file of TokBench ({str(error)[:200]})") from error
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tokbench.errors import UsageError
-from tokbench.metric_names import of_one, plain
+from tokbench.metric_names import base_metric, is_single_cell
 from tokbench.metrics.annotated import CURVE
 from tokbench.results.metric_specs import METRICS, metric_of
 from tokbench.stats.split_half import INFINITY
@@ -93,14 +93,14 @@ def tolerance_of(number: str, tolerances: Mapping[str, Tolerance] = TOLERANCES) 
     """That of the number itself where there is one, else of `rfid` for `rfid_infinity` and `pfid`, of `codebook_usage`
     for `codebook_usage.sem`; None for others."""
     base = number.partition(".")[0]
-    names = (base, base.removesuffix(INFINITY), plain(number) or base)
+    names = (base, base.removesuffix(INFINITY), base_metric(number) or base)
     return next((tolerances[name] for name in names if name in tolerances), None)
 
 
 def is_part(number: str) -> bool:
     """Whether it is one cell of a grid, or one bin of words' or faces' sizes: the mean over those is a number, too."""
     metric = number.partition(".")[0]
-    return of_one(number) or (
+    return is_single_cell(number) or (
         "." in number and any(metric in entry.numbers for entry in METRICS.values() if entry.reader)
     )
 

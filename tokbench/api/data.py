@@ -21,7 +21,7 @@ from tokbench.data.sources.base import Source
 from tokbench.errors import DataError, UsageError
 from tokbench.paths import slug
 from tokbench.protocol.protocol import Protocol, load_protocol
-from tokbench.protocol.rounding import to_bytes
+from tokbench.protocol.rounding import to_uint8
 
 _LOG = logging.getLogger("tokbench")
 
@@ -179,7 +179,7 @@ def _pixels(item: Any, position: int) -> Iterator[np.ndarray]:
                     f"image {position + offset} holds values from {low:g} to {high:g}; floats must lie in [0, 1]: "
                     "(x + 1) / 2 of images in [-1, 1], x / 255 of levels"
                 )
-        batch = to_bytes(batch)
+        batch = to_uint8(batch)
     elif batch.dtype != torch.uint8:
         raise DataError(f"image {position} is a tensor of {batch.dtype}; {_ACCEPTED}")
     yield from batch.permute(0, 2, 3, 1).contiguous().numpy().copy()

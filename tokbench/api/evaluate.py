@@ -19,14 +19,14 @@ from tokbench.data.dataset import Dataset
 from tokbench.errors import AdapterError, UsageError
 from tokbench.evaluation.config import Context, EvalConfig, Progress
 from tokbench.evaluation.evaluate import evaluate as run
-from tokbench.evaluation.tasks import Task, task_of
+from tokbench.evaluation.tasks import Task, parse_task
 from tokbench.extractors.backend import Precision
 from tokbench.io.left_out import describe_left_out
 from tokbench.metrics import registry as metrics
 from tokbench.paths import cache_dir
 from tokbench.protocol.protocol import Protocol, load_protocol
 from tokbench.results.result import Result
-from tokbench.tokenizers.registry import Loaded
+from tokbench.tokenizers.registry import LoadedAdapter
 
 _LOG = logging.getLogger("tokbench")
 
@@ -177,7 +177,7 @@ def _check_counts(**given: tuple[int | None, int]) -> None:
 
 def _metrics_of(task: str, names: str | Iterable[str] | None, rules: Protocol) -> tuple[Task, list[str]]:
     """The task of a name and the metrics that are computed for it. Raises UsageError."""
-    doing = task_of(task)
+    doing = parse_task(task)
     if not doing.paired:
         raise UsageError("samples of generators are evaluated with the command 'tokbench eval --task generate'")
     given = names if names is None or isinstance(names, str) else ",".join(names)
@@ -222,7 +222,7 @@ def _log(results: Sequence[Result], dataset: Dataset, asked: bool) -> None:
             _LOG.error("%s: failed: %s", result.adapter, result.error)
 
 
-def _raise_failure(adapter: Loaded, result: Result) -> None:
+def _raise_failure(adapter: LoadedAdapter, result: Result) -> None:
     """Raises AdapterError where a model failed, from the exception that its own code raised."""
     if result.error:
         fault = getattr(getattr(adapter.model, "call", None), "fault", None)

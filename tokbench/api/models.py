@@ -13,15 +13,15 @@ from tokbench.api.state import AsBefore, modules_in
 from tokbench.api.wrappers import ModelImages, ModelTokenizer, Settings, own, wrap
 from tokbench.errors import UsageError
 from tokbench.paths import slug
-from tokbench.tokenizers.base import Reconstructor
+from tokbench.tokenizers.base import ImageModel
 from tokbench.tokenizers.code_identity import identify
-from tokbench.tokenizers.registry import Loaded
+from tokbench.tokenizers.registry import LoadedAdapter
 from tokbench.tokenizers.registry import load_adapter as load
 
 
 def load_adapter(
     name: str | Path, *, device: str = "cpu", root: str | Path | None = None, allow_download: bool = False
-) -> Reconstructor:
+) -> ImageModel:
     """The model of an adapter, ready to encode and decode.
 
     name: a name that `tokbench list adapters` prints, the path of an adapter folder or of its .toml file, or
@@ -74,7 +74,7 @@ def named(model: object, name: str | None) -> dict[str, object]:
 def _name_of(model: object) -> str:
     if isinstance(model, str | Path):
         return str(model)
-    if isinstance(model, Reconstructor):
+    if isinstance(model, ImageModel):
         return slug(model.spec.name)
     model = _unwrapped(model)
     owner = getattr(model, "__self__", None)
@@ -101,7 +101,7 @@ def as_adapters(
     device: str,
     root: Path | None,
     allow_download: bool,
-) -> list[Loaded]:
+) -> list[LoadedAdapter]:
     """The models of one call as adapters, those of adapters' names loaded.
 
     first_image: gives one image (1, 3, H, W) in [0, 1], for models that do not say what their tokens are. Raises
@@ -117,12 +117,12 @@ def as_adapters(
         model = _unwrapped(model)
         source = f"python:{type(model).__module__}.{type(model).__qualname__}"
         used = identify(model=model)
-        known = model if isinstance(model, Reconstructor) else _of_diffusers(model)
+        known = model if isinstance(model, ImageModel) else _of_diffusers(model)
         if known is not None:
             adapter = own(known, settings, as_before)
         else:
             adapter = wrap(model, name, settings, first_image().to(device), as_before)
-        made.append(Loaded(name, source, adapter, {}, used=used, resumable=False))
+        made.append(LoadedAdapter(name, source, adapter, {}, used=used, resumable=False))
     names = [one.name for one in made]
     if twice := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"two models are named {', '.join(sorted(twice))} and would share a result; rename one")
@@ -143,7 +143,7 @@ def _unwrapped(model: Any) -> Any:
     return model
 
 
-def _of_diffusers(model: object) -> Reconstructor | None:
+def _of_diffusers(model: object) -> ImageModel | None:
     """The adapter of one of diffusers' autoencoders; None for anything else."""
     if not type(model).__module__.startswith("diffusers.") or not isinstance(model, nn.Module):
         return None

@@ -16,7 +16,7 @@ from tokbench.api.encodings import described, read_encoded, read_images
 from tokbench.api.state import AsBefore, modules_in
 from tokbench.errors import AdapterError, TokbenchError
 from tokbench.metric_names import Anchor
-from tokbench.tokenizers.base import ImageSource, Reconstructor, Tokenizer
+from tokbench.tokenizers.base import ImageModel, PrecomputedImages, Tokenizer
 from tokbench.tokenizers.perturb import Perturber
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tiling import fit
@@ -107,10 +107,10 @@ class OwnTokenizer(Tokenizer):
         return self._model.perturber(anchor)
 
 
-class OwnImages(ImageSource):
+class OwnImages(PrecomputedImages):
     """An image source that the caller made, called as its owner would call it."""
 
-    def __init__(self, model: ImageSource, call: Caller) -> None:
+    def __init__(self, model: PrecomputedImages, call: Caller) -> None:
         self._model, self.call = model, call
         self.spec, self.module, self.dtype, self.identity = model.spec, model.module, model.dtype, model.identity
 
@@ -122,7 +122,7 @@ class OwnImages(ImageSource):
             return self._model.reconstruct(images.clone(), names)
 
 
-class ModelImages(ImageSource):
+class ModelImages(PrecomputedImages):
     """A function from images to images: reconstructions without tokens."""
 
     def __init__(self, model: Callable[[Tensor], Any], call: Caller, settings: Settings) -> None:
@@ -261,12 +261,12 @@ class _Codebook:
         return found.movedim(-1, 1).contiguous() if self._grid else found
 
 
-def own(model: Reconstructor, settings: Settings, as_before: AsBefore) -> Reconstructor:
+def own(model: ImageModel, settings: Settings, as_before: AsBefore) -> ImageModel:
     """The adapter around a model that has a spec. A generator, which has nothing to reconstruct, stays itself."""
     call = Caller(model, model.spec.name, settings.seed, as_before)
     if isinstance(model, Tokenizer):
         return OwnTokenizer(model, call)
-    return OwnImages(model, call) if isinstance(model, ImageSource) else model
+    return OwnImages(model, call) if isinstance(model, PrecomputedImages) else model
 
 
 def wrap(model: Any, name: str, settings: Settings, probe: Tensor, as_before: AsBefore) -> ModelTokenizer | ModelImages:

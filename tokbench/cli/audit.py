@@ -73,7 +73,7 @@ def audit(
     from tokbench.analysis.audit import PRESENT
     from tokbench.analysis.audit import audit as run
     from tokbench.data.dataset import open_dataset
-    from tokbench.extractors.pool import Networks
+    from tokbench.extractors.pool import ExtractorPool
     from tokbench.metrics import registry
     from tokbench.metrics.fid_statistics import load_statistics
     from tokbench.protocol.protocol import TOKBENCH
@@ -98,7 +98,7 @@ def audit(
             dataset,
             names,
             claimed=asked[0] if asked else None,
-            networks=Networks(device, allow_download),
+            networks=ExtractorPool(device, allow_download),
             statistics=statistics,
             batch_size=batch_size,
             seed=seed,

@@ -92,7 +92,7 @@ def check(
     from tokbench.analysis.regression import check as run
     from tokbench.analysis.tolerances import SETTINGS, read_tolerances
     from tokbench.data.sources.open import is_path
-    from tokbench.extractors.pool import Networks
+    from tokbench.extractors.pool import ExtractorPool
     from tokbench.io.atomic import write_atomically
     from tokbench.results.leaderboard import read_all
 
@@ -129,7 +129,7 @@ def check(
             root=root,
             limit=limit,
             tolerances=tolerances,
-            networks=Networks(choose_device(device), allow_download),
+            networks=ExtractorPool(choose_device(device), allow_download),
             allow_download=allow_download,
             batch_size=batch_size,
             progress=progress,

@@ -183,7 +183,7 @@ def eval_(
     from tokbench.evaluation.evaluate import evaluate
     from tokbench.evaluation.sample_plan import slots, statistics_of
     from tokbench.evaluation.tasks import RECONSTRUCT, Generate, Perturb, Truncate
-    from tokbench.extractors.pool import Networks
+    from tokbench.extractors.pool import ExtractorPool
     from tokbench.metrics.fid_statistics import load_statistics
     from tokbench.paths import cache_dir
     from tokbench.results.result import Result, failure
@@ -195,7 +195,7 @@ def eval_(
     }.get(task, RECONSTRUCT)  # fmt: skip
 
     def measured(
-        loaded: list[Any], dataset: ImageStream, networks: Networks, mine: Any
+        loaded: list[Any], dataset: ImageStream, networks: ExtractorPool, mine: Any
     ) -> tuple[list[Result], dict[_Key, str]]:
         """One dataset's results, and why there are none."""
         done = (0, len(dataset))
@@ -257,7 +257,7 @@ def eval_(
             if mine.first:
                 say_left_out(left_out)
         unloaded = {(name, doing.name): reason for name, reason in broken_ones.items()}
-        networks = Networks(device, allow_download, precision)
+        networks = ExtractorPool(device, allow_download, precision)
         config = EvalConfig(tuple(chosen), doing, batch_size, seed, device, precision, statistics)
         for dataset in streams:
             results, failed = measured(loaded, dataset, networks, mine) if loaded else ([], {})

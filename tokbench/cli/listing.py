@@ -14,10 +14,10 @@ from tokbench.protocol.protocol import load_protocol, protocols
 from tokbench.results.columns import column_of
 from tokbench.results.metric_specs import METRICS
 from tokbench.results.result import Result
-from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.registry import BUILTIN_SUMMARIES, adapter_files
-from tokbench.weights.registry import NETWORKS, WeightFile, locate, search_dirs
-from tokbench.weights.shards import weight_parts
+from tokbench.weights.registry import KNOWN_WEIGHTS, WeightFile, locate, search_dirs
+from tokbench.weights.shards import shard_paths
 
 
 def adapters(root: Path | None) -> list[str]:
@@ -26,7 +26,7 @@ def adapters(root: Path | None) -> list[str]:
     for name, toml in adapter_files(root).items():
         try:
             config = tomllib.loads(toml.read_text(encoding="utf-8"))
-            untrained = "training" in config and not weight_parts(Variant(name, toml.parent, config).file)
+            untrained = "training" in config and not shard_paths(AdapterConfig(name, toml.parent, config).file)
             found.append((name, f"{config.get('summary', '')}{' (not trained yet)' if untrained else ''}"))
         except (OSError, ValueError) as error:
             found.append((name, f"broken: {error}"))
@@ -75,12 +75,12 @@ LISTS: dict[str, Callable[[Path | None], list[str]]] = {
 def weight_files(root: Path | None) -> list[tuple[str, str, WeightFile]]:
     """(what it is for, what needs it, file) of every weight file that tokbench knows."""
     known = []
-    for network, sources in NETWORKS.items():
+    for network, sources in KNOWN_WEIGHTS.items():
         users = ", ".join(name for name, entry in METRICS.items() if network in (entry.network, entry.reader))
         known += [(network, users, source) for source in sources]
     for name, toml in adapter_files(root).items():
         try:
-            variant = Variant(name, toml.parent, tomllib.loads(toml.read_text(encoding="utf-8")))
+            variant = AdapterConfig(name, toml.parent, tomllib.loads(toml.read_text(encoding="utf-8")))
             variant.weight_files()
         except (OSError, ValueError, TokbenchError):  # 'tokbench list adapters' names it
             continue

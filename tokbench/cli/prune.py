@@ -88,7 +88,7 @@ def prune(
     if not methods:
         raise UsageError("name a METHOD, or give --list")
     from tokbench.pruning import table
-    from tokbench.pruning.benchmark import Bench, Plan, read_keeps
+    from tokbench.pruning.benchmark import BenchmarkConfig, PruningBenchmark, read_keeps
     from tokbench.pruning.models import load_subject, open_labelled
     from tokbench.pruning.result import said_of_labels
 
@@ -100,11 +100,11 @@ def prune(
     images = open_labelled(data, subject, limit, root, split)
     say_left_out(images.dataset.left_out)
     say(f"labels: {said_of_labels(images.labels.facts(images.dataset.names))}")
-    plan = Plan("eager" if kernel == "eager" else "sdpa", sizes, repetitions, round_to, rates, tries)
+    plan = BenchmarkConfig("eager" if kernel == "eager" else "sdpa", sizes, repetitions, round_to, rates, tries)
     failed, found = False, {}
     rows = 0
     with stoppable(lambda: f"{rows} rows are kept; the same command goes on from there"), progress_bar() as bar:
-        bench = Bench(subject, images, where, plan, root, lambda text: say(f"warning: {text}"))
+        bench = PruningBenchmark(subject, images, where, plan, root, lambda text: say(f"warning: {text}"))
         for name in dict.fromkeys(names):
             try:
                 for reduced, key in bench.run(name, keeps, out, bar):

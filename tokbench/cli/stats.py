@@ -27,8 +27,8 @@ from tokbench.cli.options import (
 from tokbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from tokbench.extractors.network import Network
-    from tokbench.metrics.fid_statistics import Statistics
+    from tokbench.extractors.network import FeatureExtractor
+    from tokbench.metrics.fid_statistics import FidStatistics
     from tokbench.protocol.protocol import Protocol
 
 _FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -185,7 +185,7 @@ def verify(
         sys.exit(1)
 
 
-def _size(found: Statistics, protocol: Protocol, asked: int | None) -> int | None:
+def _size(found: FidStatistics, protocol: Protocol, asked: int | None) -> int | None:
     """The size at which a file's images are prepared again: that which it says. Raises UsageError for another one."""
     if found.size is None:
         return asked
@@ -197,9 +197,9 @@ def _size(found: Statistics, protocol: Protocol, asked: int | None) -> int | Non
     return width if width == height and protocol.crop != "none" else None
 
 
-def _reader(name: str, protocol: Protocol, device: str | None, allow_download: bool) -> Network:
-    from tokbench.extractors.pool import Networks
+def _reader(name: str, protocol: Protocol, device: str | None, allow_download: bool) -> FeatureExtractor:
+    from tokbench.extractors.pool import ExtractorPool
     from tokbench.metric_names import INCEPTION
 
     path = protocol.features.input if name == INCEPTION else None
-    return Networks(choose_device(device), allow_download).get(name, path)
+    return ExtractorPool(choose_device(device), allow_download).get(name, path)

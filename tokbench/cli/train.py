@@ -66,7 +66,7 @@ def train(
     from tokbench.data.dataset import open_dataset
     from tokbench.protocol.protocol import load_protocol
     from tokbench.training.workers import Common, trainings
-    from tokbench.training.zoo import chosen, material_of
+    from tokbench.training.zoo import chosen, load_training_data
 
     wanted = chosen(adapters, everything, root)
     where = choose_device(device)
@@ -75,7 +75,7 @@ def train(
     say_left_out(dataset.left_out)
     failed = False
     with stoppable(lambda: "the same command goes on from the last minute"), progress_bar() as bar:
-        material = material_of(dataset, lambda done, total: bar("images read", done, total))
+        material = load_training_data(dataset, lambda done, total: bar("images read", done, total))
         described = f"{dataset.name}, {len(material):,} images, sha256 {material.sha256[:16]}"
         common = Common(described, profile, changes, where, out)
         for ended in trainings(wanted, material, common, jobs, bar, root):

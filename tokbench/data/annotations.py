@@ -15,7 +15,7 @@ from reprlib import repr as shortened
 from typing import Any
 
 from tokbench.errors import DataError
-from tokbench.io.json import loads
+from tokbench.io.json import loads_strict
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2: the edges in pixels, x2 and y2 exclusive, as Pillow crops."""
@@ -97,7 +97,7 @@ def ratio_of_face(box: Box, image_size: tuple[int, int]) -> float:
 def parse(text: str, name: str) -> object:
     """JSON. Raises DataError for what is none: also for NaN, for keys given twice and for what nests too deeply."""
     try:
-        return loads(text)
+        return loads_strict(text)
     except ValueError as error:
         raise DataError(f"{name}: not readable as JSON ({str(error)[:120]}); copy the annotations again") from error
 

@@ -11,15 +11,15 @@ import numpy as np
 
 from tokbench.data.annotations import Annotations
 from tokbench.data.dataset_folder import describe, locate, places
-from tokbench.data.loader import Prepared, Reader
+from tokbench.data.loader import ImageLoader, PreparedImage
 from tokbench.data.preprocess import as_they_are, check_library, prepare, refuse_unstorable
-from tokbench.data.sources.annotated import Annotated, annotate, open_layout
+from tokbench.data.sources.annotated import AnnotatedSource, annotate, open_layout
 from tokbench.data.sources.base import Source
 from tokbench.data.sources.manifest import Manifest
 from tokbench.data.sources.open import folder_of, is_path, open_source, open_sources, sort_by
 from tokbench.data.splits import known
-from tokbench.data.stream import Bound, ImageStream, Marked, Seen, Share, StreamSummary, everything, spans
-from tokbench.errors import BadImage, DataError, TokbenchError, UsageError
+from tokbench.data.stream import AnnotatedImage, Bindable, ImageStream, ReadLog, Share, StreamSummary, all_spans, spans
+from tokbench.errors import DataError, TokbenchError, UnreadableImage, UsageError
 from tokbench.io.left_out import describe_left_out
 from tokbench.paths import dataset_folders, slug
 from tokbench.protocol.protocol import Protocol
@@ -40,7 +40,7 @@ class Dataset(ImageStream):
     limit: int | None = None
     own_size: int | None = None
     shape: tuple[int, int] | None = None
-    seen: Seen = field(default_factory=Seen, repr=False)
+    seen: ReadLog = field(default_factory=ReadLog, repr=False)
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -100,7 +100,7 @@ class Dataset(ImageStream):
         for position, name in enumerate(self.names):
             try:
                 size = self.source.size(position)
-            except BadImage:
+            except UnreadableImage:
                 continue  # the pass itself lists it
             if first is None:
                 first = (name, size)
@@ -118,7 +118,7 @@ class Dataset(ImageStream):
         for position in range(len(self)):
             try:
                 size = self.source.size(position)
-            except BadImage:
+            except UnreadableImage:
                 continue
             if size == (side, side):
                 return
@@ -134,15 +134,15 @@ class Dataset(ImageStream):
     def unpaired(self) -> None:
         return None
 
-    def batches(self, batch_size: int, share: Share = everything) -> Reader:
+    def batches(self, batch_size: int, share: Share = all_spans) -> ImageLoader:
         """The images of `batch_size` positions at a time, without those that are unreadable, which go to `bad`.
 
         `share` chooses among the spans of positions, for a process that reads only some.
         """
-        self.shape, self.seen = None, Seen()
-        return Reader(self, spans(len(self), batch_size, share))
+        self.shape, self.seen = None, ReadLog()
+        return ImageLoader(self, spans(len(self), batch_size, share))
 
-    def bind(self, model: Bound) -> None:
+    def bind(self, model: Bindable) -> None:
         model.prepare(self.names, self.source.names)
 
     def refuse_empty(self) -> None:
@@ -162,34 +162,34 @@ class Dataset(ImageStream):
             bad=self.bad,
         )
 
-    def prepared(self, position: int) -> Prepared:
+    def prepared(self, position: int) -> PreparedImage:
         """One image as the protocol wants it. Raises BadImage, also for whatever its preparation raises, so that one
         odd image ends no run; what is about all images alike (an absent library) stays a UsageError."""
         name = self.source.names[position]
         try:
             return self._prepared(position)
-        except BadImage as error:
+        except UnreadableImage as error:
             text = str(error)
-            raise BadImage(text if text.startswith(f"{name}: ") else f"{name}: {text}") from error
+            raise UnreadableImage(text if text.startswith(f"{name}: ") else f"{name}: {text}") from error
         except TokbenchError:
             raise
         except MemoryError as error:
-            raise BadImage(f"{name}: preparing it takes more memory than there is; scale it down") from error
+            raise UnreadableImage(f"{name}: preparing it takes more memory than there is; scale it down") from error
         except Exception as error:  # Pillow's, OpenCV's and torch's errors have no common class
             why = f"{type(error).__name__}: {str(error).strip()[:200]}"
-            raise BadImage(
+            raise UnreadableImage(
                 f"{name}: protocol {self.protocol.name} cannot prepare it ({why}); remove it, or bring it to the size "
                 "and shape of the others"
             ) from error
 
-    def _prepared(self, position: int) -> Prepared:
+    def _prepared(self, position: int) -> PreparedImage:
         image = self.source.open(position)
         pixels, enlarged = prepare(image, self.size, self.protocol)
         refuse_unstorable(image.size if self.protocol.crop == "pad" else pixels.shape[1::-1], self.protocol)
         original = np.array(image) if self.protocol.reference == "original" else None
         marked = None
-        if isinstance(self.source, Annotated):
-            marked = Marked(np.asarray(image), self.source.annotations(position) or Annotations())
+        if isinstance(self.source, AnnotatedSource):
+            marked = AnnotatedImage(np.asarray(image), self.source.annotations(position) or Annotations())
         digest = hashlib.sha256()
         for part in (pixels, original, marked.pixels if marked else None):
             if part is not None:
@@ -197,7 +197,7 @@ class Dataset(ImageStream):
                 digest.update(np.ascontiguousarray(part).tobytes())
         if marked:
             digest.update(marked.known.to_json().encode())
-        return Prepared(pixels, original, marked, digest.hexdigest(), enlarged)
+        return PreparedImage(pixels, original, marked, digest.hexdigest(), enlarged)
 
 
 def open_dataset(

@@ -27,7 +27,7 @@ import zlib
 import numpy as np
 from PIL import Image, ImageFile
 
-from tokbench.errors import BadImage
+from tokbench.errors import UnreadableImage
 
 MAX_PIXELS = 89_478_485
 """Images with more pixels are refused as decompression bombs (Pillow's own limit, at which it would only warn)."""
@@ -77,7 +77,7 @@ def open_rgb(data: bytes, name: str) -> Image.Image:
             if image.format == "PNG":
                 _check_png(data)
             return _to_rgb(image, name)
-        except BadImage:
+        except UnreadableImage:
             raise
         except Exception as error:
             raise _undecodable(error, name) from error
@@ -97,35 +97,41 @@ def begins_as_image(head: bytes) -> bool:
 def refuse_large(count: int, name: str) -> None:
     """Raises BadImage where a file of `count` bytes is too large to be read into memory."""
     if count > MAX_BYTES:
-        raise BadImage(f"{name}: {count:,} bytes, over the limit of {MAX_BYTES:,}; no image is that large, remove it")
+        raise UnreadableImage(
+            f"{name}: {count:,} bytes, over the limit of {MAX_BYTES:,}; no image is that large, remove it"
+        )
 
 
 def _opened(data: bytes, name: str) -> Image.Image:
     if not data:
-        raise BadImage(f"{name}: the file is empty; copy it again")
+        raise UnreadableImage(f"{name}: the file is empty; copy it again")
     # A library that an adapter imports may have told Pillow to fill what is missing with grey.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.UnidentifiedImageError as error:
-        raise BadImage(f"{name}: not an image of a known kind ({', '.join(FORMATS)}); remove or convert it") from error
+        raise UnreadableImage(
+            f"{name}: not an image of a known kind ({', '.join(FORMATS)}); remove or convert it"
+        ) from error
     except Image.DecompressionBombError as error:
-        raise BadImage(f"{name}: over the limit of {MAX_PIXELS} pixels (decompression bomb); scale it down") from error
+        raise UnreadableImage(
+            f"{name}: over the limit of {MAX_PIXELS} pixels (decompression bomb); scale it down"
+        ) from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
         raise _undecodable(error, name) from error
     if image.width * image.height > MAX_PIXELS:
-        raise BadImage(
+        raise UnreadableImage(
             f"{name}: {image.width} x {image.height} pixels, over the limit of {MAX_PIXELS} (decompression bomb); "
             "scale it down"
         )
     return image
 
 
-def _undecodable(error: Exception, name: str) -> BadImage:
+def _undecodable(error: Exception, name: str) -> UnreadableImage:
     if isinstance(error, MemoryError):
-        return BadImage(f"{name}: decoded, it does not fit into memory; scale it down or remove it")
+        return UnreadableImage(f"{name}: decoded, it does not fit into memory; scale it down or remove it")
     why = str(error)[:120] or type(error).__name__
-    return BadImage(f"{name}: cannot be decoded ({why}); copy it again or remove it")
+    return UnreadableImage(f"{name}: cannot be decoded ({why}); copy it again or remove it")
 
 
 def _check_png(data: bytes) -> None:
@@ -148,7 +154,7 @@ def _check_png(data: bytes) -> None:
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     image.load()
     if image.mode == "F":
-        raise BadImage(f"{name}: floating-point levels, whose white is unknown; save it with 8 or 16 bits")
+        raise UnreadableImage(f"{name}: floating-point levels, whose white is unknown; save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # Pillow's own conversion would clip 16-bit grey at 255
         return _grey(image, name)
     if image.has_transparency_data:
@@ -161,9 +167,9 @@ def _grey(image: Image.Image, name: str) -> Image.Image:
     levels = np.asarray(image)
     least, most = int(levels.min()), int(levels.max())
     if least < 0 or most > 65535:
-        raise BadImage(f"{name}: levels of {least} to {most}, beyond 16 bits; save it with 8 or 16 bits")
+        raise UnreadableImage(f"{name}: levels of {least} to {most}, beyond 16 bits; save it with 8 or 16 bits")
     if image.format == "TIFF" and image.tag_v2.get(258) == (12,):  # type: ignore[attr-defined]
-        raise BadImage(f"{name}: 12-bit levels; save it with 8 or 16 bits")
+        raise UnreadableImage(f"{name}: 12-bit levels; save it with 8 or 16 bits")
     grey = (levels / np.float32(257)).round().astype(np.uint8)
     if isinstance(clear := image.info.get("transparency"), int):
         grey[levels == clear] = 255

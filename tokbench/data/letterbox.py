@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 
-def placed(width: int, height: int, side: int) -> tuple[int, int, int, int]:
+def letterbox_box(width: int, height: int, side: int) -> tuple[int, int, int, int]:
     """Where an image of width x height lies in a square of that side: left, top, and its width and height there."""
     longer = max(width, height)
     across, down = (min(side, max(1, math.ceil(length * side / longer))) for length in (width, height))
@@ -21,16 +21,16 @@ def placed(width: int, height: int, side: int) -> tuple[int, int, int, int]:
 
 def pad(image: Image.Image, side: int) -> np.ndarray:
     """An RGB image to its square, uint8 (side, side, 3)."""
-    left, top, across, down = placed(image.width, image.height, side)
+    left, top, across, down = letterbox_box(image.width, image.height, side)
     square = np.zeros((side, side, 3), dtype=np.uint8)
     scaled = image if image.size == (across, down) else image.resize((across, down), Image.Resampling.LANCZOS)
     square[top : top + down, left : left + across] = np.asarray(scaled)
     return square
 
 
-def restored(square: np.ndarray, width: int, height: int) -> np.ndarray:
+def undo_letterbox(square: np.ndarray, width: int, height: int) -> np.ndarray:
     """From its square, uint8 (side, side, 3), back to width x height: uint8 (height, width, 3)."""
-    left, top, across, down = placed(width, height, len(square))
+    left, top, across, down = letterbox_box(width, height, len(square))
     inner = square[top : top + down, left : left + across]
     if (across, down) == (width, height):
         return inner

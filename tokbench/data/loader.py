@@ -13,19 +13,19 @@ import torch
 from torch import Tensor
 
 from tokbench.data.sources.base import Source
-from tokbench.data.stream import Marked, PairedImages, Seen
-from tokbench.errors import BadImage
-from tokbench.protocol.rounding import from_bytes
+from tokbench.data.stream import AnnotatedImage, PairedBatch, ReadLog
+from tokbench.errors import UnreadableImage
+from tokbench.protocol.rounding import from_uint8
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedImage:
     """One image's pixels (H, W, 3), those of the whole file where they are compared, what is known of its words and
     faces, and a sha256 of all that."""
 
     pixels: np.ndarray
     original: np.ndarray | None
-    marked: Marked | None
+    marked: AnnotatedImage | None
     digest: str
     enlarged: bool
 
@@ -35,13 +35,13 @@ class Readable(Protocol):
 
     source: Source
     shape: tuple[int, int] | None
-    seen: Seen
+    seen: ReadLog
 
-    def prepared(self, position: int) -> Prepared:
+    def prepared(self, position: int) -> PreparedImage:
         """One image as the protocol prepares it. Raises BadImage."""
 
 
-class Reader:
+class ImageLoader:
     """Iterates over spans of positions; decodes and prepares each span's images in a few threads.
 
     `ahead` starts on the next span. It is for the caller to say when: what decodes while a tokenizer is timed would
@@ -51,10 +51,10 @@ class Reader:
     def __init__(self, dataset: Readable, spans: Sequence[Sequence[int]]) -> None:
         self._dataset, self._spans, self._next = dataset, spans, 0
         self.total, self.done = sum(len(span) for span in spans), 0
-        self._coming: list[Future[Prepared]] = []
+        self._coming: list[Future[PreparedImage]] = []
         self._pool: ThreadPoolExecutor | None = None
 
-    def __iter__(self) -> Iterator[PairedImages]:
+    def __iter__(self) -> Iterator[PairedBatch]:
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1), "decode") as self._pool:
             try:
                 while self._next < len(self._spans):
@@ -72,17 +72,17 @@ class Reader:
             prepare = self._dataset.prepared
             self._coming = [self._pool.submit(prepare, position) for position in self._spans[self._next]]
 
-    def _gather(self, span: Sequence[int], coming: Sequence[Future[Prepared]]) -> PairedImages | None:
+    def _gather(self, span: Sequence[int], coming: Sequence[Future[PreparedImage]]) -> PairedBatch | None:
         dataset, seen = self._dataset, self._dataset.seen
-        kept: list[tuple[int, Prepared]] = []
+        kept: list[tuple[int, PreparedImage]] = []
         for position, task in zip(span, coming, strict=True):
             try:
                 made = task.result()
                 if dataset.shape is None:
                     dataset.shape = (made.pixels.shape[0], made.pixels.shape[1])
                 elif made.pixels.shape[:2] != dataset.shape:
-                    raise BadImage(f"{dataset.source.names[position]}: changed its size during the run")
-            except BadImage as error:
+                    raise UnreadableImage(f"{dataset.source.names[position]}: changed its size during the run")
+            except UnreadableImage as error:
                 seen.bad[position] = str(error)
                 continue
             seen.digests[position] = made.digest
@@ -92,11 +92,11 @@ class Reader:
             return None
         marked = [made.marked for _, made in kept if made.marked]
         levels = _planes(np.stack([made.pixels for _, made in kept]))
-        return PairedImages(
+        return PairedBatch(
             torch.tensor([position for position, _ in kept]),
             [dataset.source.names[position] for position, _ in kept],
-            from_bytes(levels),
-            [from_bytes(_planes(made.original[None])) for _, made in kept if made.original is not None] or None,
+            from_uint8(levels),
+            [from_uint8(_planes(made.original[None])) for _, made in kept if made.original is not None] or None,
             [made.digest for _, made in kept],
             levels if levels.dtype == torch.uint8 else None,
             marked or None,

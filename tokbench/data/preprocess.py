@@ -7,7 +7,7 @@ from PIL import Image
 
 from tokbench.data.decode import MAX_PIXELS
 from tokbench.data.letterbox import pad
-from tokbench.errors import BadImage, UsageError
+from tokbench.errors import UnreadableImage, UsageError
 from tokbench.protocol.protocol import Protocol
 
 _PILLOW = {
@@ -28,7 +28,7 @@ def prepare(image: Image.Image, size: int | None, protocol: Protocol) -> tuple[n
     if size is None or image.size == (size, size):
         return np.asarray(image), False
     if protocol.crop == "none":
-        raise BadImage(as_they_are(protocol, image.size, size))
+        raise UnreadableImage(as_they_are(protocol, image.size, size))
     if protocol.crop == "pad":
         return pad(image, size), max(image.size) < size
     short = min(image.size)
@@ -73,7 +73,7 @@ def _scale(image: Image.Image, size: int, protocol: Protocol) -> np.ndarray:
     scaled = int(size * long / short) if protocol.crop == "torchvision" else round(long * (size / short))
     width, height = (size, scaled) if image.width <= image.height else (scaled, size)
     if width * height > MAX_PIXELS:
-        raise BadImage(
+        raise UnreadableImage(
             f"a {image.width}x{image.height} image would become {width}x{height} before its crop, over the limit of "
             f"{MAX_PIXELS} pixels; cut it to a less extreme shape, or remove it"
         )
@@ -116,7 +116,7 @@ _JPEG_SIDE = 65_500
 def refuse_unstorable(size: tuple[int, ...], protocol: Protocol) -> None:
     """Raises BadImage where a protocol stores reconstructions in a format that holds none of that width and height."""
     if protocol.storage.startswith("jpeg") and max(size) > _JPEG_SIDE:
-        raise BadImage(
+        raise UnreadableImage(
             f"protocol {protocol.name} stores it as JPEG, whose sides are at most {_JPEG_SIDE:,} px, and it is "
             f"{size[0]}x{size[1]}; cut it or scale it down"
         )

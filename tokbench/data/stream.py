@@ -14,16 +14,16 @@ from torch import Tensor
 from tokbench.data.annotations import Annotations
 from tokbench.protocol.protocol import Protocol as EvaluationProtocol
 
-UNIT = 32
+CHUNK = 32
 """Images are kept, cached and resumed in units: the positions 0 to 31, 32 to 63 and so on, whatever the batch size."""
 
 Share = Callable[[list[range]], list[range]]
 """Chooses the spans of positions that this process reads."""
 
 
-def whole_units(batch_size: int) -> int:
+def whole_chunks(batch_size: int) -> int:
     """Images of a pass's batch: whole units, however few a tokenizer takes at once."""
-    return -(-batch_size // UNIT) * UNIT
+    return -(-batch_size // CHUNK) * CHUNK
 
 
 def spans(count: int, batch_size: int, share: Share) -> list[range]:
@@ -31,13 +31,13 @@ def spans(count: int, batch_size: int, share: Share) -> list[range]:
     return share([range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)])
 
 
-def everything(whole: list[range]) -> list[range]:
+def all_spans(whole: list[range]) -> list[range]:
     """The share of a process that is alone."""
     return whole
 
 
 @dataclass(frozen=True)
-class Marked:
+class AnnotatedImage:
     """An image file as it is, uint8 (h, w, 3), and what is known of its words and faces, in pixels of it."""
 
     pixels: np.ndarray
@@ -45,7 +45,7 @@ class Marked:
 
 
 @dataclass(frozen=True)
-class Images:
+class ImageBatch:
     """One batch of a stream: positions (B,), names, and the reference images, float32 (B, 3, H, W) in [0, 1].
 
     reference: None where samples are to be drawn, which belong to no reference.
@@ -63,19 +63,19 @@ class Images:
     original: list[Tensor] | None = None
     digests: list[str] = field(default_factory=list)
     levels: Tensor | None = None
-    marked: list[Marked] | None = None
+    marked: list[AnnotatedImage] | None = None
     shape: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
-class PairedImages(Images):
+class PairedBatch(ImageBatch):
     """A batch of images each of which belongs to its reference."""
 
     reference: Tensor
 
 
 @dataclass
-class Seen:
+class ReadLog:
     """What reading images found out, by position: the digests of those that were read, reasons for the others."""
 
     digests: dict[int, str] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class Seen:
         """Over the digests of all images read, in their order."""
         return hashlib.sha256("".join(digest for _, digest in sorted(self.digests.items())).encode()).hexdigest()
 
-    def merge(self, other: Seen) -> None:
+    def merge(self, other: ReadLog) -> None:
         """Take in what another reader found in other images."""
         self.digests |= other.digests
         self.bad |= other.bad
@@ -100,7 +100,7 @@ class Loader(Protocol):
     total: int
     done: int
 
-    def __iter__(self) -> Iterator[Images]: ...
+    def __iter__(self) -> Iterator[ImageBatch]: ...
 
     def ahead(self) -> None:
         """Start to decode the next batch in threads. The caller decides when, because decoding beside a tokenizer that
@@ -130,7 +130,7 @@ class StreamSummary:
     bad: Sequence[tuple[str, str]] = ()
 
 
-class Bound(Protocol):
+class Bindable(Protocol):
     """What a stream uses of a model."""
 
     def prepare(self, names: Sequence[str], all_names: Sequence[str]) -> None:
@@ -148,7 +148,7 @@ class ImageStream(ABC):
     name: str
     protocol: EvaluationProtocol
     shape: tuple[int, int] | None
-    seen: Seen
+    seen: ReadLog
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -168,11 +168,11 @@ class ImageStream(ABC):
     def unpaired(self) -> ImageStream | None: ...
 
     @abstractmethod
-    def batches(self, batch_size: int, share: Share = everything) -> Loader:
+    def batches(self, batch_size: int, share: Share = all_spans) -> Loader:
         """The batches of this process."""
 
     @abstractmethod
-    def bind(self, model: Bound) -> None:
+    def bind(self, model: Bindable) -> None:
         """Tell a model which images will come. Raises AdapterError where it cannot serve them."""
 
     @abstractmethod

@@ -11,20 +11,20 @@ from typing import Any
 
 import torch
 
-from tokbench.data.stream import Images, ImageStream
+from tokbench.data.stream import ImageBatch, ImageStream
 from tokbench.errors import AdapterError, MetricFailure
 from tokbench.evaluation.config import EvalConfig
-from tokbench.evaluation.metric_set import MetricSet, Numbers, explain
+from tokbench.evaluation.metric_set import MetricSet, MetricValues, format_error
 from tokbench.evaluation.provenance import describe_adapter
-from tokbench.evaluation.reconstruct import Settings
+from tokbench.evaluation.reconstruct import RunSettings
 from tokbench.evaluation.run_checkpoint import RunCheckpoint
-from tokbench.evaluation.steps import Step
-from tokbench.extractors.pool import Networks
-from tokbench.metrics.batch import Batch, Memo
-from tokbench.metrics.feature_cache import References
-from tokbench.metrics.image_format import stored
-from tokbench.stats.split_half import Halves
-from tokbench.tokenizers.registry import Loaded
+from tokbench.evaluation.steps import TokenTransform
+from tokbench.extractors.pool import ExtractorPool
+from tokbench.metrics.batch import Batch, DerivedCache
+from tokbench.metrics.feature_cache import ReferenceFeatures
+from tokbench.metrics.image_format import roundtrip_format
+from tokbench.stats.split_half import SplitHalves
+from tokbench.tokenizers.registry import LoadedAdapter
 
 
 @dataclass
@@ -34,8 +34,8 @@ class AdapterRun:
     A fault of the adapter or of a metric ends this run and no other one. batches: how many the model has made.
     """
 
-    adapter: Loaded
-    step: Step
+    adapter: LoadedAdapter
+    step: TokenTransform
     images: ImageStream
     config: EvalConfig
     error: str | None = None
@@ -50,7 +50,7 @@ class AdapterRun:
         elsewhere = model.spec.kind == "images" and model.module is None
         self.checkpoint = RunCheckpoint(self.metrics, elsewhere or not self.adapter.resumable)
 
-    def start(self, networks: Networks, references: References) -> None:
+    def start(self, networks: ExtractorPool, references: ReferenceFeatures) -> None:
         """Make the metrics. `attach` must follow, once the metrics of all runs are made."""
         rows = self.images.unpaired is not None
         with self._isolated("the metrics cannot be made"):
@@ -71,7 +71,7 @@ class AdapterRun:
             with self._isolated():
                 self.metrics.look(references)
 
-    def process(self, images: Images, memo: Memo, executor: Executor, decoded: Callable[[], None]) -> None:
+    def process(self, images: ImageBatch, memo: DerivedCache, executor: Executor, decoded: Callable[[], None]) -> None:
         """One batch through the model and all metrics, or from the checkpoint.
 
         memo: what all runs share that is made of the references. decoded: called when the model is done.
@@ -88,24 +88,24 @@ class AdapterRun:
             decoded()
             self._measure(images, batch, executor)
 
-    def compute(self, halves: Halves, done: Callable[[str], None]) -> Numbers:
+    def compute(self, halves: SplitHalves, done: Callable[[str], None]) -> MetricValues:
         """What the metrics found; nothing where the run failed."""
         if self.error is None:
             with self._isolated():
                 return self.metrics.compute(self.config.seed, halves, done)
-        return Numbers()
+        return MetricValues()
 
-    def _make(self, images: Images, memo: Memo) -> Batch:
+    def _make(self, images: ImageBatch, memo: DerivedCache) -> Batch:
         """One batch through the model. Where memory runs out, fewer images are taken at once from then on."""
         while True:
             # The first batch also pays for what is allocated once, so the second one's peak is what counts.
             first, early = self.batches == 0, self.batches < 2
-            settings = Settings(self.config.device, self.batch_size, self.config.seed, early, first)
+            settings = RunSettings(self.config.device, self.batch_size, self.config.seed, early, first)
             try:
                 batch = self.config.task.produce(self.step, self.adapter.model, images, settings, memo)
             except (torch.OutOfMemoryError, MemoryError) as error:
                 if self.batch_size == 1:
-                    text = f"out of memory with a single image, {images.names[0]}: {explain(error)}"
+                    text = f"out of memory with a single image, {images.names[0]}: {format_error(error)}"
                     raise RunFailure(text) from error
                 self.batch_size //= 2
                 if torch.cuda.is_available():
@@ -114,13 +114,13 @@ class AdapterRun:
                 self.batches += 1
                 return batch
 
-    def _measure(self, images: Images, batch: Batch, executor: Executor) -> None:
+    def _measure(self, images: ImageBatch, batch: Batch, executor: Executor) -> None:
         made = batch.need("image")
         batch.references = self.references
         self.images.shape = self.images.shape or tuple(made.shape[2:])
         if self.checkpoint.requires_output and self.checkpoint.resume(images, self.references, made):
             return
-        self.metrics.update(stored(batch, self.images.protocol), executor)
+        self.metrics.update(roundtrip_format(batch, self.images.protocol), executor)
         self.checkpoint.save(images, made)
 
     @contextmanager
@@ -131,7 +131,7 @@ class AdapterRun:
         except (RunFailure, MetricFailure) as error:
             self.error = str(error)
         except Exception as error:
-            self.error = f"{doing}: {explain(error)}" if doing else explain(error)
+            self.error = f"{doing}: {format_error(error)}" if doing else format_error(error)
 
 
 class RunFailure(AdapterError):

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from tokbench.data.stream import UNIT
+from tokbench.data.stream import CHUNK
 from tokbench.errors import ResultError
 from tokbench.io.atomic import write_atomically
 from tokbench.metrics.sample_store import UNREADABLE
@@ -29,7 +29,7 @@ _ABOUT, _LOCK = "about.json", "lock"
 
 
 @dataclass(frozen=True)
-class Unit:
+class Chunk:
     """What was kept of one unit of images: positions (n,), digests of their pixels, the names of columns in `file` by
     metric, and why metrics were skipped."""
 
@@ -46,7 +46,7 @@ class Unit:
         return values
 
 
-class Journal:
+class Checkpoint:
     """One adapter's unfinished run: a folder with a file for each finished unit of images.
 
     Its name is a hash of all that the numbers depend on (`about`), so whatever finds a journal may use it. Files are
@@ -71,7 +71,7 @@ class Journal:
         """Where a unit's file is or would be; None where nothing can be kept."""
         return self.folder / f"{unit:07d}.npz" if self.folder else None
 
-    def read(self, unit: int) -> Unit | None:
+    def read(self, unit: int) -> Chunk | None:
         """What was kept of a unit; None where it is not there, or damaged."""
         file = self.path(unit)
         if file is None or not file.exists():
@@ -83,7 +83,7 @@ class Journal:
             missing = [f"{m}/{c}" for m, columns in told["columns"].items() for c in columns if f"{m}/{c}" not in held]
             if missing or len(held["index"]) != len(told["digests"]):
                 return None
-            return Unit(held["index"], told["digests"], told["columns"], told["skipped"], file)
+            return Chunk(held["index"], told["digests"], told["columns"], told["skipped"], file)
         except (*UNREADABLE, TypeError, AttributeError):
             return None
 
@@ -133,7 +133,7 @@ class Journal:
 
 
 @dataclass(frozen=True)
-class Left:
+class UnfinishedRun:
     """An unfinished run that lies in the cache: what it was about, about how many images are done, bytes, and seconds
     since its last file."""
 
@@ -144,17 +144,17 @@ class Left:
     age: float
 
 
-def unfinished(folder: Path) -> Iterator[Left]:
+def unfinished(folder: Path) -> Iterator[UnfinishedRun]:
     """The journals in a folder."""
     for place in sorted(folder.glob("*/")) if folder.is_dir() else ():
         try:
             about = json.loads((place / _ABOUT).read_text(encoding="utf-8"))
             files = [file.stat() for file in place.glob("*.npz")]
-            images = min(UNIT * len(files), int(about.get("images", 0)))
+            images = min(CHUNK * len(files), int(about.get("images", 0)))
         except (OSError, ValueError, TypeError, AttributeError):
             continue
         last = max([stat.st_mtime for stat in files], default=(place / _ABOUT).stat().st_mtime)
-        yield Left(place, about, images, sum(stat.st_size for stat in files), time.time() - last)
+        yield UnfinishedRun(place, about, images, sum(stat.st_size for stat in files), time.time() - last)
 
 
 def delete(folder: Path) -> bool:

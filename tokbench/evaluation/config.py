@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tokbench.evaluation.distributed import ALONE, Ranks
+from tokbench.evaluation.distributed import ALONE, ProcessGroup
 from tokbench.evaluation.tasks import RECONSTRUCT, Task
 from tokbench.extractors.backend import Precision
-from tokbench.extractors.pool import Networks
-from tokbench.metrics.fid_statistics import Statistics
+from tokbench.extractors.pool import ExtractorPool
+from tokbench.metrics.fid_statistics import FidStatistics
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done ("images", "references" or "intervals"), how many are done, and of how many."""
@@ -32,7 +32,7 @@ class EvalConfig:
     seed: int = 0
     device: str = "cpu"
     precision: Precision = "float32"
-    statistics: Statistics | None = None
+    statistics: FidStatistics | None = None
 
 
 @dataclass
@@ -47,14 +47,14 @@ class Context:
     """
 
     cache: Path | None = None
-    ranks: Ranks = ALONE
-    networks: Networks | None = None
+    ranks: ProcessGroup = ALONE
+    networks: ExtractorPool | None = None
     allow_download: bool = False
     warn: Callable[[str], None] = field(default=lambda text: None)
     progress: Progress = field(default=lambda what, done, total: None)
 
-    def networks_for(self, config: EvalConfig) -> Networks:
+    def networks_for(self, config: EvalConfig) -> ExtractorPool:
         """The frozen networks that metrics read."""
-        made = self.networks or Networks(config.device, self.allow_download, config.precision)
+        made = self.networks or ExtractorPool(config.device, self.allow_download, config.precision)
         assert (made.device, made.precision) == (config.device, config.precision), "networks of another configuration"
         return made

@@ -26,7 +26,7 @@ _PATIENCE = timedelta(hours=12)
 
 
 @dataclass(frozen=True)
-class Ranks:
+class ProcessGroup:
     """This process among others."""
 
     rank: int = 0
@@ -73,7 +73,7 @@ class Ranks:
             yield facts
 
 
-ALONE = Ranks()
+ALONE = ProcessGroup()
 """One process."""
 
 
@@ -92,14 +92,14 @@ def _lost(rank: int, error: Exception) -> TokbenchError:
 
 
 @contextmanager
-def ranks() -> Iterator[Ranks]:
+def ranks() -> Iterator[ProcessGroup]:
     """The processes that torchrun (or any launcher that sets RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT) started.
 
     Raises UsageError where the environment names several processes and they cannot be joined.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world < 2:
-        yield Ranks()
+        yield ProcessGroup()
         return
     try:
         dist.init_process_group("gloo", timeout=_PATIENCE)
@@ -108,6 +108,6 @@ def ranks() -> Iterator[Ranks]:
             f"WORLD_SIZE is {world}, and the processes do not find each other ({str(error)[:160]}); start with torchrun"
         ) from error
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+        yield ProcessGroup(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
     finally:
         dist.destroy_process_group()

@@ -6,22 +6,22 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tokbench.data.stream import UNIT, ImageStream, whole_units
+from tokbench.data.stream import CHUNK, ImageStream, whole_chunks
 from tokbench.errors import DataError
 from tokbench.evaluation.adapter_run import AdapterRun
-from tokbench.evaluation.checkpoint import Journal
+from tokbench.evaluation.checkpoint import Checkpoint
 from tokbench.evaluation.config import Context, EvalConfig
 from tokbench.evaluation.gather import gather
-from tokbench.evaluation.metric_set import explain
+from tokbench.evaluation.metric_set import format_error
 from tokbench.evaluation.run_result import collect, settings, versions
-from tokbench.evaluation.steps import Step
+from tokbench.evaluation.steps import TokenTransform
 from tokbench.io.hashing import code_of
-from tokbench.metrics.batch import Batch, Memo
-from tokbench.metrics.feature_cache import References
+from tokbench.metrics.batch import Batch, DerivedCache
+from tokbench.metrics.feature_cache import ReferenceFeatures
 from tokbench.paths import PACKAGE
 from tokbench.results.result import Result
-from tokbench.timing import describe, exact_kernels, give_back_memory
-from tokbench.tokenizers.registry import Loaded
+from tokbench.timing import device_name, exact_kernels, trim_heap
+from tokbench.tokenizers.registry import LoadedAdapter
 
 _TIMED = ("cost", "speed")
 """Metrics whose provenance is the machine."""
@@ -31,7 +31,7 @@ _TRIMMED = 8
 
 
 def evaluate(
-    adapters: Sequence[Loaded], stream: ImageStream, config: EvalConfig, context: Context | None = None
+    adapters: Sequence[LoadedAdapter], stream: ImageStream, config: EvalConfig, context: Context | None = None
 ) -> list[Result]:
     """Evaluate adapters on a stream of images in one pass.
 
@@ -41,14 +41,14 @@ def evaluate(
     """
     context = context or Context()
     networks = context.networks_for(config)
-    references = References(context.cache / "features" if context.cache else None, context.warn)
+    references = ReferenceFeatures(context.cache / "features" if context.cache else None, context.warn)
     groups = [_runs(adapter, stream, config) for adapter in adapters]
     runs = [run for group in groups for run in group]
     try:
         for run in (run for run in runs if run.error is None):
             run.start(networks, references)
             if context.cache and run.error is None and run.adapter.resumable:
-                run.checkpoint.journal = Journal(context.cache / "runs", _key(run), context.warn)
+                run.checkpoint.journal = Checkpoint(context.cache / "runs", _key(run), context.warn)
         for run in runs:  # when every layer has been asked for
             run.metrics.attach(references)
         if context.ranks.world > 1:
@@ -57,7 +57,7 @@ def evaluate(
             _look(runs, stream.unpaired, references, context)
             stream.shape = stream.unpaired.shape
         _pass(runs, stream, config, context)
-        give_back_memory()  # so that the matrices of distances find room below what the pass needed
+        trim_heap()  # so that the matrices of distances find room below what the pass needed
         gather(runs, stream, references, context.ranks, context.cache)
         if not context.ranks.first:
             _close(runs)
@@ -69,26 +69,26 @@ def evaluate(
         raise
 
 
-def make_ready(adapter: Loaded, stream: ImageStream, device: str) -> str | None:
+def make_ready(adapter: LoadedAdapter, stream: ImageStream, device: str) -> str | None:
     """Let an adapter look at the images to come, and put its networks on the device. What went wrong, or None."""
     try:
         stream.bind(adapter.model)
         if adapter.model.module is not None:
             adapter.model.module.eval().to(device)
     except Exception as error:  # other people's code: anything may come
-        return explain(error)
+        return format_error(error)
     return None
 
 
-def _runs(adapter: Loaded, stream: ImageStream, config: EvalConfig) -> list[AdapterRun]:
+def _runs(adapter: LoadedAdapter, stream: ImageStream, config: EvalConfig) -> list[AdapterRun]:
     """One for each step of the task; one with an error where the adapter cannot do it, or cannot be made ready."""
-    steps: Sequence[Step] = [Step(config.task.name)]
+    steps: Sequence[TokenTransform] = [TokenTransform(config.task.name)]
     error = make_ready(adapter, stream, config.device)
     if error is None:
         try:
             steps = config.task.steps(adapter.model)
         except Exception as refusal:  # other people's code: anything may come
-            error = explain(refusal)
+            error = format_error(refusal)
     return [AdapterRun(adapter, step, stream, config, error) for step in steps]
 
 
@@ -101,9 +101,9 @@ def _need_journals(runs: Sequence[AdapterRun], context: Context) -> None:
         )
 
 
-def _look(runs: Sequence[AdapterRun], dataset: ImageStream, references: References, context: Context) -> None:
+def _look(runs: Sequence[AdapterRun], dataset: ImageStream, references: ReferenceFeatures, context: Context) -> None:
     """All references, before images come that were not made from them; what is asked of each, once."""
-    reader = dataset.batches(UNIT)
+    reader = dataset.batches(CHUNK)
     with exact_kernels():
         for images in reader:
             reader.ahead()
@@ -119,17 +119,17 @@ def _look(runs: Sequence[AdapterRun], dataset: ImageStream, references: Referenc
 
 def _pass(runs: Sequence[AdapterRun], stream: ImageStream, config: EvalConfig, context: Context) -> None:
     """This process's share of the images through every adapter and metric, but for what is in the checkpoints."""
-    loader = stream.batches(whole_units(config.batch_size), context.ranks.share)
+    loader = stream.batches(whole_chunks(config.batch_size), context.ranks.share)
     with exact_kernels(), ThreadPoolExecutor(1, "metrics") as executor:
         for number, images in enumerate(loader):
-            memo = Memo()
+            memo = DerivedCache()
             going = [run for run in runs if run.error is None]
             for run in going:
                 # The last adapter's turn begins to decode the next images, which beside another's would take its time
                 # and count as its memory.
                 run.process(images, memo, executor, loader.ahead if run is going[-1] else _nothing)
             if number % _TRIMMED == 0:
-                give_back_memory()
+                trim_heap()
             context.progress("images", loader.done, loader.total)
             if all(run.error for run in runs):
                 break
@@ -176,7 +176,7 @@ def _key(run: AdapterRun) -> dict[str, Any]:
         "metrics": sorted(config.metrics),
         "networks": layers,
         "statistics": config.statistics.key if config.statistics else None,
-        "hardware": describe(config.device).partition(",")[0],
+        "hardware": device_name(config.device).partition(",")[0],
         "tokbench": code_of(PACKAGE),
         "versions": versions(),
     } | settings(run)

@@ -8,12 +8,16 @@ from pathlib import Path
 from tokbench.data.stream import ImageStream
 from tokbench.errors import DataError
 from tokbench.evaluation.adapter_run import AdapterRun
-from tokbench.evaluation.distributed import Ranks
-from tokbench.metrics.feature_cache import References
+from tokbench.evaluation.distributed import ProcessGroup
+from tokbench.metrics.feature_cache import ReferenceFeatures
 
 
 def gather(
-    runs: Sequence[AdapterRun], stream: ImageStream, references: References, ranks: Ranks, cache: Path | None
+    runs: Sequence[AdapterRun],
+    stream: ImageStream,
+    references: ReferenceFeatures,
+    ranks: ProcessGroup,
+    cache: Path | None,
 ) -> None:
     """On rank 0, take in what every other rank has found; on the others, send it.
 

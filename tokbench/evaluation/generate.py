@@ -10,24 +10,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokbench.data.stream import Images
+from tokbench.data.stream import ImageBatch
 from tokbench.errors import AdapterError
-from tokbench.evaluation.reconstruct import Settings
+from tokbench.evaluation.reconstruct import RunSettings
 from tokbench.evaluation.seeds import image_seeds
-from tokbench.evaluation.steps import Step
+from tokbench.evaluation.steps import TokenTransform
 from tokbench.metrics.batch import Batch, Timing
-from tokbench.timing import timed, with_peak
-from tokbench.tokenizers.base import Generator, Reconstructor
+from tokbench.timing import measure_peak_memory, timed
+from tokbench.tokenizers.base import Generator, ImageModel
 from tokbench.tokenizers.contract import check_samples, check_tokens
 from tokbench.tokenizers.decoded import DecodedValues
 from tokbench.tokenizers.tokens import Tokens
 
 
 @dataclass(frozen=True)
-class Sampled(Step):
+class Sampled(TokenTransform):
     """One sample for each position of a batch, in place of a reconstruction."""
 
-    def sample(self, model: Any, images: Images, settings: Settings) -> Batch:
+    def sample(self, model: Any, images: ImageBatch, settings: RunSettings) -> Batch:
         """The samples at some positions, clamped to [0, 1]. The batch has no references.
 
         Raises AdapterError where the model breaks its contract, or a file of samples cannot be read.
@@ -40,7 +40,7 @@ class ReadSamples(Sampled):
     """Samples that were made elsewhere, and are read from files."""
 
     @torch.inference_mode()
-    def sample(self, model: Any, images: Images, settings: Settings) -> Batch:
+    def sample(self, model: Any, images: ImageBatch, settings: RunSettings) -> Batch:
         found = model.drawn(images.index.tolist())
         _check_size(found, model, images)
         return Batch(images.index, image=found)
@@ -60,11 +60,11 @@ class DrawSamples(Sampled):
         return {"guidance": self.guidance}
 
     @torch.inference_mode()
-    def sample(self, model: Any, images: Images, settings: Settings) -> Batch:
+    def sample(self, model: Any, images: ImageBatch, settings: RunSettings) -> Batch:
         return _draw(model, images, self.guidance, settings)
 
 
-def _draw(model: Generator, turn: Images, guidance: float, settings: Settings) -> Batch:
+def _draw(model: Generator, turn: ImageBatch, guidance: float, settings: RunSettings) -> Batch:
     # Two for each image: a decoder that draws noise must not draw the numbers from which its tokens were drawn.
     device, batch_size, seed = settings.device, settings.batch_size, settings.seed
     seeds = image_seeds(seed, turn.index.tolist(), 2)
@@ -90,7 +90,9 @@ def _draw(model: Generator, turn: Images, guidance: float, settings: Settings) -
             images.append(decoded.float().sub(low).div_(high - low).clamp_(0, 1).cpu())
         return tokens, images, sampling, decoding
 
-    (tokens, images, sampling, decoding), peak = with_peak(run, device) if settings.watch_memory else (run(), None)
+    (tokens, images, sampling, decoding), peak = (
+        measure_peak_memory(run, device) if settings.watch_memory else (run(), None)
+    )
     return Batch(
         turn.index,
         image=torch.cat(images),
@@ -100,7 +102,7 @@ def _draw(model: Generator, turn: Images, guidance: float, settings: Settings) -
     )
 
 
-def _check_size(samples: Tensor, model: Reconstructor, turn: Images) -> None:
+def _check_size(samples: Tensor, model: ImageModel, turn: ImageBatch) -> None:
     height, width = samples.shape[2:]
     if turn.shape is not None and (height, width) != turn.shape:
         given = f"{turn.shape[1]}x{turn.shape[0]}"

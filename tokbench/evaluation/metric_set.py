@@ -9,24 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from tokbench.errors import CannotMeasure, MetricFailure, NotApplicable, TokbenchError
+from tokbench.errors import MetricFailure, MetricUnavailable, NotApplicable, TokbenchError
 from tokbench.evaluation.config import EvalConfig
-from tokbench.evaluation.steps import Step
-from tokbench.extractors.pool import Networks
+from tokbench.evaluation.steps import TokenTransform
+from tokbench.extractors.pool import ExtractorPool
 from tokbench.metrics import registry as metrics
 from tokbench.metrics.base import Metric
 from tokbench.metrics.batch import Batch
-from tokbench.metrics.feature_cache import References
+from tokbench.metrics.feature_cache import ReferenceFeatures
 from tokbench.metrics.output_checks import OutputChecks
 from tokbench.metrics.precision_probe import PrecisionProbe
-from tokbench.metrics.sample_store import Rows
+from tokbench.metrics.sample_store import SampleStore
 from tokbench.protocol.protocol import Protocol
 from tokbench.results.metric_specs import METRICS
 from tokbench.results.warning import ResultWarning
-from tokbench.stats.bootstrap import entry
-from tokbench.stats.split_half import Halves
+from tokbench.stats.bootstrap import metric_entry
+from tokbench.stats.split_half import SplitHalves
 from tokbench.stats.spread import Spread
-from tokbench.tokenizers.base import Reconstructor
+from tokbench.tokenizers.base import ImageModel
 
 _OUTPUTS = "(outputs)"
 """The name of the output checks in errors and in a checkpoint."""
@@ -41,26 +41,32 @@ class MetricSet:
 
     metrics: dict[str, Metric] = field(default_factory=dict)
     checks: dict[str, Metric] = field(default_factory=dict)
-    skipped: dict[str, CannotMeasure] = field(default_factory=dict)
+    skipped: dict[str, MetricUnavailable] = field(default_factory=dict)
 
     @classmethod
     def create(
-        cls, model: Reconstructor, protocol: Protocol, step: Step, config: EvalConfig, networks: Networks, rows: bool
+        cls,
+        model: ImageModel,
+        protocol: Protocol,
+        step: TokenTransform,
+        config: EvalConfig,
+        networks: ExtractorPool,
+        rows: bool,
     ) -> MetricSet:
         """The metrics that a configuration asks for. rows: whether reference images lie beside the statistics."""
         made, paired = cls(), config.task.paired
 
-        def build(name: str, networks: Networks, given: bool = True) -> Metric:
+        def build(name: str, networks: ExtractorPool, given: bool = True) -> Metric:
             statistics, beside = (config.statistics, rows) if given else (None, False)
             guidance = step.told.get("guidance") if given else None
             size = config.batch_size
-            return metrics.build(name, networks, model, protocol, size, statistics, paired, guidance, beside)
+            return metrics.create_metric(name, networks, model, protocol, size, statistics, paired, guidance, beside)
 
         probed = networks.precision != "float32" and (paired or config.statistics is None or rows)
         for name in config.metrics:
             try:
                 metric = build(name, networks)
-            except CannotMeasure as error:
+            except MetricUnavailable as error:
                 made.skipped[name] = error
                 continue
             if probed and METRICS[name].network:
@@ -69,7 +75,7 @@ class MetricSet:
                         each.precision: build(name, each, given=False) for each in (networks.whole, networks)
                     }
                     metric = PrecisionProbe(metric, probes, shared=paired)
-                except CannotMeasure:  # a protocol that compares with statistics, which are of one precision only
+                except MetricUnavailable:  # a protocol that compares with statistics, which are of one precision only
                     pass
             made.metrics[name] = metric
         if step.checked:
@@ -77,7 +83,7 @@ class MetricSet:
         return made
 
     @property
-    def stores(self) -> dict[str, Rows]:
+    def stores(self) -> dict[str, SampleStore]:
         """All rows that a checkpoint keeps, by a name that tells them apart."""
         everyone = self.metrics | self.checks
         return {
@@ -89,7 +95,7 @@ class MetricSet:
         everyone = self.metrics | self.checks
         return {_joined(store, name): name for name, metric in everyone.items() for store in metric.stores_of(unit)}
 
-    def attach(self, references: References) -> None:
+    def attach(self, references: ReferenceFeatures) -> None:
         """Share the references' features with the other adapters."""
         for metric in self.metrics.values():
             metric.attach(references)
@@ -120,7 +126,9 @@ class MetricSet:
             waiting.exception()
         waiting.result()
 
-    def needs(self, references: References, names: Iterable[str], index: np.ndarray, digests: Sequence[str]) -> bool:
+    def needs(
+        self, references: ReferenceFeatures, names: Iterable[str], index: np.ndarray, digests: Sequence[str]
+    ) -> bool:
         """Whether references' features of some images are missing that the named metrics need."""
         return any(self.metrics[name].needs(references, index, digests) for name in names if name in self.metrics)
 
@@ -130,9 +138,9 @@ class MetricSet:
             del self.metrics[name]
             self.skipped[name] = NotApplicable(reason)
 
-    def compute(self, seed: int, halves: Halves, done: Callable[[str], None]) -> Numbers:
+    def compute(self, seed: int, halves: SplitHalves, done: Callable[[str], None]) -> MetricValues:
         """All numbers; `done` is called with the name of each metric. Raises MetricFailure."""
-        found = Numbers()
+        found = MetricValues()
 
         def add(name: str, metric: Metric) -> None:
             try:
@@ -151,13 +159,13 @@ class MetricSet:
         for name in list(names):
             try:
                 do(name, among[name])
-            except CannotMeasure as error:
+            except MetricUnavailable as error:
                 if name not in self.checks:
                     self.skipped[name] = error
                 del among[name]
             except Exception as error:
                 where = f" {what}" if what else ""
-                raise MetricFailure(f"metric {name} failed{where}: {explain(error)}") from error
+                raise MetricFailure(f"metric {name} failed{where}: {format_error(error)}") from error
 
 
 def _joined(store: str, name: str) -> str:
@@ -165,7 +173,7 @@ def _joined(store: str, name: str) -> str:
 
 
 @dataclass
-class Numbers:
+class MetricValues:
     """Values with intervals, their provenance, per-image values and replicates, each by the number's name; readings by
     kind; warnings."""
 
@@ -176,14 +184,14 @@ class Numbers:
     readings: dict[str, list[tuple[int, list[dict[str, Any]]]]] = field(default_factory=dict)
     warnings: list[ResultWarning] = field(default_factory=list)
 
-    def add(self, metric: Metric, seed: int, halves: Halves) -> None:
+    def add(self, metric: Metric, seed: int, halves: SplitHalves) -> None:
         """Take in one metric's numbers. Raises CannotMeasure."""
         computed, intervals, replicates = metric.compute(), metric.intervals(seed), metric.replicates(halves)
         for number, made in replicates.items():
             for name, value, interval in made.entries(number, computed[number], halves.count):
                 computed[name], intervals[name] = value, interval
         for number, value in computed.items():
-            self.values[number] = entry(value, intervals.get(number))
+            self.values[number] = metric_entry(value, intervals.get(number))
             if origin := metric.provenance():
                 self.provenance[number] = origin
         self.per_image |= metric.per_image()
@@ -192,7 +200,7 @@ class Numbers:
         self.warnings += metric.warnings()
 
 
-def explain(error: Exception) -> str:
+def format_error(error: Exception) -> str:
     """An exception in one line; of tokbench's own, the message alone."""
     text = str(error).strip()
     return text if isinstance(error, TokbenchError) else f"{type(error).__name__}: {text[:300]}"

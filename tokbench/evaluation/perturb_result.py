@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tokbench.metric_names import ALPHAS, FORMS, Extension
-from tokbench.results.result import Kept, Result
+from tokbench.metric_names import ALPHAS, PERTURBABLE, PerturbationNaming
+from tokbench.results.result import Discardable, Result
 from tokbench.results.warning import few_images, joined
-from tokbench.stats.bootstrap import Interval, bootstrap, entry
+from tokbench.stats.bootstrap import Interval, bootstrap, metric_entry
 from tokbench.stats.split_half import Replicates
 
 
 @dataclass(frozen=True)
-class Journals:
+class CheckpointGroup:
     """Those of all cells."""
 
-    parts: Sequence[Kept]
+    parts: Sequence[Discardable]
 
     def discard(self) -> None:
         """Delete them, for the result is written."""
@@ -27,17 +27,17 @@ class Journals:
             part.discard()
 
 
-def combined(made: Sequence[tuple[str, Result]], extension: Extension, anchor: str) -> Result:
+def aggregate_cells(made: Sequence[tuple[str, Result]], extension: PerturbationNaming, anchor: str) -> Result:
     """One result of those of all cells, each with the cell's name.
 
     A number is the mean over cells. Its interval comes from what all cells have of the same images: of their values on
     halves, or of each image, the mean. Every cell's own value and interval stand beside it, `pfid.a0.9-d10`.
     """
     results = [result for _, result in made]
-    first = replace(results[0], journal=Journals([result.journal for result in results if result.journal]))
+    first = replace(results[0], journal=CheckpointGroup([result.journal for result in results if result.journal]))
     if failed := [f"{result.error} (cell {cell})" for cell, result in made if result.error]:
         return replace(first, error=failed[0])
-    skipped = dict.fromkeys(first.computed - set(FORMS), "it says nothing of perturbed tokens")
+    skipped = dict.fromkeys(first.computed - set(PERTURBABLE), "it says nothing of perturbed tokens")
     notes = dict(skipped)
     for result in results:
         skipped |= result.skipped
@@ -52,7 +52,7 @@ def combined(made: Sequence[tuple[str, Result]], extension: Extension, anchor: s
         replicates={},
         readings={},
         notes=notes,
-        computed=first.computed & (set(FORMS) - set(skipped)),
+        computed=first.computed & (set(PERTURBABLE) - set(skipped)),
     )
     for number in first.metrics:
         name = extension.name(number)
@@ -74,7 +74,7 @@ def combined(made: Sequence[tuple[str, Result]], extension: Extension, anchor: s
     return replace(whole, warnings=joined(first.warnings, (), few))
 
 
-def _provenance(extension: Extension, anchor: str) -> dict[str, str]:
+def _provenance(extension: PerturbationNaming, anchor: str) -> dict[str, str]:
     grid = " ".join(f"{alpha:g}" for alpha in ALPHAS)
     told = {
         "perturbed": f"tokbench grid, mean over alpha {grid}"
@@ -93,12 +93,12 @@ def _means(name: str, number: str, results: Sequence[Result]) -> dict[str, dict[
     count, seed = results[0].num_images, results[0].provenance["seed"]
     if all(number in result.replicates for result in results):
         made = _mean_replicates(number, results)
-        return {key: entry(mean, interval) for key, mean, interval in made.entries(name, value, count)}
+        return {key: metric_entry(mean, interval) for key, mean, interval in made.entries(name, value, count)}
     if number in results[0].per_image and not math.isnan(value):
         found = bootstrap(_mean_per_image(number, results), seed)
         # An image that is exact in some cells only counts in their values, and not in its own mean.
-        return {name: entry(value, Interval(min(found.low, value), max(found.high, value), found.n))}
-    return {name: entry(value) | {"n": count}}
+        return {name: metric_entry(value, Interval(min(found.low, value), max(found.high, value), found.n))}
+    return {name: metric_entry(value) | {"n": count}}
 
 
 def _mean_replicates(number: str, results: Sequence[Result]) -> Replicates:

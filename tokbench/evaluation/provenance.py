@@ -10,11 +10,11 @@ import torch
 from tokbench.tokenizers.base import Generator
 from tokbench.tokenizers.code_identity import identify
 from tokbench.tokenizers.held_code import networks_of
-from tokbench.tokenizers.registry import Loaded
+from tokbench.tokenizers.registry import LoadedAdapter
 from tokbench.weights.hashing import hash_module
 
 
-def describe_adapter(adapter: Loaded) -> dict[str, Any]:
+def describe_adapter(adapter: LoadedAdapter) -> dict[str, Any]:
     """What a result must say of its adapter: the spec, and hashes of its weights and of the code that it uses."""
     spec = adapter.model.spec
     told: dict[str, Any] = {"source": adapter.source, "kind": spec.kind, "range": list(spec.range)}

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from tokbench.data.stream import UNIT, PairedImages
+from tokbench.data.stream import CHUNK, PairedBatch
 from tokbench.evaluation.seeds import image_seeds
-from tokbench.evaluation.steps import Step, StepOutput
-from tokbench.metrics.batch import Batch, Memo, Timing
-from tokbench.timing import with_peak
-from tokbench.tokenizers.base import Reconstructor
+from tokbench.evaluation.steps import StepOutput, TokenTransform
+from tokbench.metrics.batch import Batch, DerivedCache, Timing
+from tokbench.timing import measure_peak_memory
+from tokbench.tokenizers.base import ImageModel
 from tokbench.tokenizers.contract import TRIED, check_images
 from tokbench.tokenizers.decoded import DecodedValues
 from tokbench.tokenizers.tiling import fit
@@ -20,7 +20,7 @@ from tokbench.tokenizers.tokens import Tokens
 
 
 @dataclass(frozen=True)
-class Settings:
+class RunSettings:
     """How a model is run: the images that it takes at once (`batch_size`), the run's `seed`, and on which `device`.
 
     watch_memory: measure the peak. try_first: also make the checks that are too costly for every batch
@@ -35,7 +35,9 @@ class Settings:
 
 
 @torch.inference_mode()
-def reconstruct(model: Reconstructor, images: PairedImages, step: Step, settings: Settings, memo: Memo) -> Batch:
+def reconstruct(
+    model: ImageModel, images: PairedBatch, step: TokenTransform, settings: RunSettings, memo: DerivedCache
+) -> Batch:
     """One batch through a step, its output clamped to [0, 1].
 
     `memo` keeps what is made of the references for the other adapters of this pass.
@@ -47,7 +49,7 @@ def reconstruct(model: Reconstructor, images: PairedImages, step: Step, settings
     tiles = plan.cut(references)
     names = [name for name in images.names for _ in range(plan.tiles)]
     seeds = image_seeds(settings.seed, images.index.tolist(), plan.tiles)
-    values = DecodedValues(model.spec.range, int((images.index < UNIT).sum()) * plan.tiles) if step.checked else None
+    values = DecodedValues(model.spec.range, int((images.index < CHUNK).sum()) * plan.tiles) if step.checked else None
 
     def run() -> tuple[list[StepOutput], list[Tensor]]:
         outputs, pieces = [], []
@@ -63,7 +65,7 @@ def reconstruct(model: Reconstructor, images: PairedImages, step: Step, settings
     if settings.try_first:
         some = tiles[: min(TRIED, batch_size)].to(device, copy=True) * (high - low) + low
         step.try_out(model, some, names, seeds[: len(some)])
-    (outputs, pieces), peak = with_peak(run, device) if settings.watch_memory else (run(), None)
+    (outputs, pieces), peak = measure_peak_memory(run, device) if settings.watch_memory else (run(), None)
     image = plan.join(torch.cat(pieces))
     tokens = [made.tokens for made in outputs if made.tokens is not None]
     encoding, decoding = sum(made.encoding for made in outputs), sum(made.decoding for made in outputs)
@@ -80,13 +82,15 @@ def reconstruct(model: Reconstructor, images: PairedImages, step: Step, settings
         marked=images.marked,
         decoded=values.columns(plan.tiles) if values else None,
         reference_memo=memo,
-        image_memo=memo if torch.equal(image, references) else Memo(),  # exact images need no second forward pass
+        image_memo=memo
+        if torch.equal(image, references)
+        else DerivedCache(),  # exact images need no second forward pass
     )
 
 
 def _finish(
     images: Tensor,
-    model: Reconstructor,
+    model: ImageModel,
     extremes: tuple[Tensor, Tensor],
     reference: Tensor,
     values: DecodedValues | None,

@@ -6,16 +6,16 @@ from collections.abc import Callable, Sequence
 
 from tokbench.data.dataset import Dataset
 from tokbench.errors import UsageError
-from tokbench.extractors.network import CHUNK, Network
+from tokbench.extractors.network import CHUNK, FeatureExtractor
 from tokbench.metrics.batch import Batch, Side
-from tokbench.metrics.fid_statistics import Statistics
-from tokbench.stats.moments import Sums
+from tokbench.metrics.fid_statistics import FidStatistics
+from tokbench.stats.moments import RunningMoments
 from tokbench.timing import exact_kernels
 
 
 def measure(
-    dataset: Dataset, network: Network, layers: Sequence[str], progress: Callable[[str, int, int], None]
-) -> Statistics:
+    dataset: Dataset, network: FeatureExtractor, layers: Sequence[str], progress: Callable[[str, int, int], None]
+) -> FidStatistics:
     """Mean and covariance (divided by N - 1, float64) of the features of all images, prepared as the protocol says.
 
     Sums are kept, not features, so memory does not grow with N. Raises DataError where not one image could be read,
@@ -25,7 +25,7 @@ def measure(
         network.want(layer)
     side: Side = "original" if dataset.protocol.reference == "original" else "reference"
     rounding = dataset.protocol.rounding_of(dataset.protocol.features)
-    sums: dict[str, Sums] = {layer: Sums() for layer in layers}
+    sums: dict[str, RunningMoments] = {layer: RunningMoments() for layer in layers}
     count = 0
     with exact_kernels():
         reader = dataset.batches(CHUNK)
@@ -42,7 +42,7 @@ def measure(
     dataset.refuse_empty()
     told = network.told()
     height, width = dataset.shape if dataset.shape and side == "reference" else (None, None)  # files have their own
-    return Statistics(
+    return FidStatistics(
         {layer: made.moments() for layer, made in sums.items()},
         network=network.name,
         input=told.get("input"),

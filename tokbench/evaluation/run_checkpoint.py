@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from tokbench.data.stream import UNIT, Images
-from tokbench.evaluation.checkpoint import Journal, Unit
+from tokbench.data.stream import CHUNK, ImageBatch
+from tokbench.evaluation.checkpoint import Checkpoint, Chunk
 from tokbench.evaluation.metric_set import MetricSet
-from tokbench.metrics.feature_cache import References
-from tokbench.metrics.sample_store import Rows
-from tokbench.protocol.rounding import to_bytes
+from tokbench.metrics.feature_cache import ReferenceFeatures
+from tokbench.metrics.sample_store import SampleStore
+from tokbench.protocol.rounding import to_uint8
 
 _PIXELS = "(pixels)"
 """The name under which a checkpoint keeps the digests of images that were made elsewhere."""
@@ -29,11 +29,11 @@ class RunCheckpoint:
 
     metrics: MetricSet
     requires_output: bool
-    journal: Journal | None = None
-    produced: Rows = field(default_factory=Rows)
+    journal: Checkpoint | None = None
+    produced: SampleStore = field(default_factory=SampleStore)
     units: set[int] = field(default_factory=set)
 
-    def save(self, images: Images, made: Tensor) -> None:
+    def save(self, images: ImageBatch, made: Tensor) -> None:
         """Move what the metrics found in these images to the journal, unit by unit; without one, leave it in memory.
 
         made: what became of the images (B, 3, H, W).
@@ -46,12 +46,12 @@ class RunCheckpoint:
         tables = self._tables()
         held = {name: rows.take_held() for name, rows in tables.items()}
         reasons = {name: error.fact for name, error in self.metrics.skipped.items()}
-        for unit in np.unique(index // UNIT).tolist():
-            here = index // UNIT == unit
+        for unit in np.unique(index // CHUNK).tolist():
+            here = index // CHUNK == unit
             columns = {
-                name: {column: values[positions // UNIT == unit] for column, values in own.items()}
+                name: {column: values[positions // CHUNK == unit] for column, values in own.items()}
                 for name, (positions, own) in held.items()
-                if (positions // UNIT == unit).any()
+                if (positions // CHUNK == unit).any()
             }
             digests = [digest for digest, own in zip(images.digests, here, strict=True) if own]
             file = self.journal.write(unit, index[here], digests, columns, reasons)
@@ -62,15 +62,15 @@ class RunCheckpoint:
                     tables[name].add(index[here], own)
             self.units.add(unit)
 
-    def resume(self, images: Images, references: References, made: Tensor | None = None) -> bool:
+    def resume(self, images: ImageBatch, references: ReferenceFeatures, made: Tensor | None = None) -> bool:
         """Take in what the journal holds of these images, if it holds all of them, with these very pixels.
 
         made: what became of the images, where that is what tells whether they are the same (`requires_output`).
         """
         index, found = images.index.numpy(), []
         produced = None if made is None else _digests(made)
-        for unit in np.unique(index // UNIT).tolist():
-            here = index // UNIT == unit
+        for unit in np.unique(index // CHUNK).tolist():
+            here = index // CHUNK == unit
             kept = self.read(unit)
             digests = [digest for digest, own in zip(images.digests, here, strict=True) if own]
             if kept is None or kept.digests != digests or not np.array_equal(kept.index, index[here]):
@@ -85,7 +85,7 @@ class RunCheckpoint:
             self.restore(kept)
         return True
 
-    def read(self, unit: int) -> Unit | None:
+    def read(self, unit: int) -> Chunk | None:
         """What the journal holds of a unit; None unless that is all that is wanted."""
         kept = self.journal.read(unit) if self.journal else None
         if kept is None or not len(kept.index) or (self.requires_output and _PIXELS not in kept.columns):
@@ -95,11 +95,11 @@ class RunCheckpoint:
             return None
         return kept
 
-    def comparable(self, kept: Unit, references: References) -> bool:
+    def comparable(self, kept: Chunk, references: ReferenceFeatures) -> bool:
         """Whether the references' features of a unit are there; they are taken in."""
         return not self.metrics.needs(references, kept.columns, kept.index, kept.digests)
 
-    def restore(self, kept: Unit) -> None:
+    def restore(self, kept: Chunk) -> None:
         """Take in a unit of the journal."""
         for name, reason in kept.skipped.items():
             self.metrics.skip(name, reason)
@@ -107,7 +107,7 @@ class RunCheckpoint:
         for name, columns in kept.columns.items():
             if name in tables:
                 tables[name].add_file(kept.index, columns, kept.file, f"{name}/")
-        self.units.add(int(kept.index[0]) // UNIT)
+        self.units.add(int(kept.index[0]) // CHUNK)
 
     def fingerprint(self) -> str | None:
         """A hash of all images that were made elsewhere, in their order; None where a model made them."""
@@ -120,11 +120,11 @@ class RunCheckpoint:
         if self.journal:
             self.journal.close()
 
-    def _tables(self) -> dict[str, Rows]:
+    def _tables(self) -> dict[str, SampleStore]:
         return self.metrics.stores | ({_PIXELS: self.produced} if self.requires_output else {})
 
 
 def _digests(made: Tensor) -> np.ndarray:
     """The sha256 of each image (B, 3, H, W) that was made, as 8-bit pixels."""
-    pixels = to_bytes(made).permute(0, 2, 3, 1).numpy()
+    pixels = to_uint8(made).permute(0, 2, 3, 1).numpy()
     return np.array([hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest() for image in pixels])

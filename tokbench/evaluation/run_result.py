@@ -15,7 +15,7 @@ from tokbench.evaluation.adapter_run import AdapterRun
 from tokbench.protocol.protocol import describe_protocol
 from tokbench.results.result import Result
 from tokbench.results.warning import few_images
-from tokbench.stats.split_half import Halves
+from tokbench.stats.split_half import SplitHalves
 from tokbench.tokenizers.tiling import fit
 
 _VERSIONS = ("torch", "torchvision", "numpy", "pillow", "scikit-image", "torch-fidelity", "lpips")
@@ -36,7 +36,7 @@ def collect(run: AdapterRun, done: Callable[[str], None]) -> Result:
     """The result of a run that has seen all images, or of one that failed. `done`: called with each metric's name."""
     stream, config = run.images, run.config
     read = stream.summary()
-    numbers = run.compute(Halves(read.sha256, read.count, read.pairs), done)
+    numbers = run.compute(SplitHalves(read.sha256, read.count, read.pairs), done)
     for number in numbers.values.values():
         number.setdefault("n", read.count)
     # Those of a failed run would be of nothing.

@@ -11,18 +11,18 @@ import torch
 
 from tokbench.data.dataset import Dataset
 from tokbench.data.sources.npz import MEMBER
-from tokbench.data.stream import Bound, Images, ImageStream, Seen, Share, StreamSummary, everything, spans
+from tokbench.data.stream import Bindable, ImageBatch, ImageStream, ReadLog, Share, StreamSummary, all_spans, spans
 from tokbench.errors import UsageError
-from tokbench.metrics.fid_statistics import KEYS, Statistics, load_statistics
+from tokbench.metrics.fid_statistics import KEYS, FidStatistics, load_statistics
 from tokbench.paths import slug
 from tokbench.protocol.protocol import Protocol
 from tokbench.stats.split_half import pairs
 from tokbench.tokenizers.builtin.images import ImageFolder
-from tokbench.tokenizers.registry import Loaded
+from tokbench.tokenizers.registry import LoadedAdapter
 
 
 @dataclass
-class Slots(ImageStream):
+class SamplePlan(ImageStream):
     """N positions, each of which gets one sample.
 
     reference: the images whose distribution is compared with that of the samples, or None where a statistics file
@@ -34,7 +34,7 @@ class Slots(ImageStream):
     count: int
     reference: Dataset | None = None
     shape: tuple[int, int] | None = None
-    seen: Seen = field(default_factory=Seen, repr=False)
+    seen: ReadLog = field(default_factory=ReadLog, repr=False)
     key: str = ""
 
     def __post_init__(self) -> None:
@@ -56,11 +56,11 @@ class Slots(ImageStream):
     def unpaired(self) -> Dataset | None:
         return self.reference
 
-    def batches(self, batch_size: int, share: Share = everything) -> Turns:
+    def batches(self, batch_size: int, share: Share = all_spans) -> SampleLoader:
         """All positions, `batch_size` at a time; `share` chooses among the spans."""
-        return Turns(self, spans(self.count, batch_size, share))
+        return SampleLoader(self, spans(self.count, batch_size, share))
 
-    def bind(self, model: Bound) -> None:
+    def bind(self, model: Bindable) -> None:
         """Samples are of no image, so there is nothing to tell a model."""
 
     def refuse_empty(self) -> None:
@@ -86,18 +86,18 @@ class Slots(ImageStream):
         )
 
 
-class Turns:
+class SampleLoader:
     """Spans of positions, one after the other."""
 
-    def __init__(self, slots: Slots, spans: Sequence[range]) -> None:
+    def __init__(self, slots: SamplePlan, spans: Sequence[range]) -> None:
         self._slots, self._spans = slots, spans
         self.total, self.done = sum(len(span) for span in spans), 0
 
-    def __iter__(self) -> Iterator[Images]:
+    def __iter__(self) -> Iterator[ImageBatch]:
         for span in self._spans:
             self.done += len(span)
             names = [_name(position) for position in span]
-            yield Images(torch.tensor(list(span)), names, digests=names, shape=self._slots.shape)
+            yield ImageBatch(torch.tensor(list(span)), names, digests=names, shape=self._slots.shape)
 
     def ahead(self) -> None:
         """There is nothing to decode before its time."""
@@ -107,7 +107,7 @@ def _name(position: int) -> str:
     return f"{position:08d}"
 
 
-def statistics_of(data: str, given: bool, reference: Path | None) -> Statistics | None:
+def statistics_of(data: str, given: bool, reference: Path | None) -> FidStatistics | None:
     """The statistics file that `--data` or `--reference` names; None where `--data` is images. given: whether `--data`
     was.
 
@@ -142,9 +142,9 @@ def slots(
     opened: Callable[[], Dataset],
     limit: int | None,
     split: str | None,
-    statistics: Statistics | None,
-    loaded: Sequence[Loaded],
-) -> Slots:
+    statistics: FidStatistics | None,
+    loaded: Sequence[LoadedAdapter],
+) -> SamplePlan:
     """Places for `limit` samples; for as many as the folders of samples hold, or as there are references, without one.
 
     data, opened: what samples are compared with, as it was named, and what opens its images. split: the one of it that
@@ -166,11 +166,11 @@ def slots(
 
     if statistics is None:
         dataset = opened()
-        return Slots(dataset.name, rules, count or len(dataset), dataset)
+        return SamplePlan(dataset.name, rules, count or len(dataset), dataset)
     if split:
         raise UsageError("--split chooses among images; a statistics file is of one set of them")
     if count is None:
         raise UsageError("how many samples? a statistics file does not say; give --limit")
     name = slug(statistics.dataset or Path(statistics.name).stem)
     beside = opened() if statistics.path and MEMBER in _members(statistics.path) and _is_npz(Path(data)) else None
-    return Slots(name, rules, count, beside, key=statistics.sha256)
+    return SamplePlan(name, rules, count, beside, key=statistics.sha256)

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from tokbench.errors import AdapterError, NotApplicable
 from tokbench.metric_names import cell_name
-from tokbench.metrics.batch import Memo
+from tokbench.metrics.batch import DerivedCache
 from tokbench.timing import timed
 from tokbench.tokenizers import contract
-from tokbench.tokenizers.base import Generator, ImageSource, Reconstructor, Tokenizer
+from tokbench.tokenizers.base import Generator, ImageModel, PrecomputedImages, Tokenizer
 from tokbench.tokenizers.perturb import Perturber
 from tokbench.tokenizers.tokens import Tokens
 
@@ -33,7 +33,7 @@ class StepOutput:
 
 
 @dataclass(frozen=True)
-class Step:
+class TokenTransform:
     """All tokens, as they were encoded. task: that of the result. in_range: whether decoded images must lie near the
     spec's range. checked: whether what comes out should look like an image, so that damage of it is counted
     (`tokbench.metrics.output_checks`). whole: whether the decoder gets all tokens of each image."""
@@ -54,12 +54,12 @@ class Step:
         """What a result says of it beside the adapter."""
         return {}
 
-    def tokens(self, model: Tokenizer, images: Tensor, seeds: Sequence[int], memo: Memo) -> Tokens:
+    def tokens(self, model: Tokenizer, images: Tensor, seeds: Sequence[int], memo: DerivedCache) -> Tokens:
         """What the decoder gets of images (B, 3, H, W) in `spec.range`. `seeds`: one an image; `memo`: theirs."""
         return model.encode(images)
 
     def run(
-        self, model: Any, images: Tensor, names: Sequence[str], seeds: Sequence[int], memo: Memo, device: str
+        self, model: Any, images: Tensor, names: Sequence[str], seeds: Sequence[int], memo: DerivedCache, device: str
     ) -> StepOutput:
         """Encode images (B, 3, H, W) in `spec.range` on the device, change their tokens, and decode.
 
@@ -72,19 +72,19 @@ class Step:
 
     def try_out(self, model: Any, images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> None:
         """What is too costly to check of every batch, on a few images. Raises AdapterError."""
-        contract.try_out(model, images, names, seeds)
+        contract.probe(model, images, names, seeds)
 
 
-AS_ENCODED = Step()
+AS_ENCODED = TokenTransform()
 """The step of the task `reconstruct` for tokenizers."""
 
 
 @dataclass(frozen=True)
-class Elsewhere(Step):
+class UsePrecomputed(TokenTransform):
     """The reconstructions of an `ImageSource`, whose tokens are out of reach."""
 
     def run(
-        self, model: Any, images: Tensor, names: Sequence[str], seeds: Sequence[int], memo: Memo, device: str
+        self, model: Any, images: Tensor, names: Sequence[str], seeds: Sequence[int], memo: DerivedCache, device: str
     ) -> StepOutput:
         return StepOutput(model.reconstruct(images, names))
 
@@ -92,16 +92,16 @@ class Elsewhere(Step):
         return
 
 
-def plain_step(model: Reconstructor) -> Step:
+def plain_step(model: ImageModel) -> TokenTransform:
     """How a model reconstructs. Raises NotApplicable for a generator, AdapterError where spec and class disagree."""
     if isinstance(model, Generator):
         raise NotApplicable(f"{model.spec.name}: a generator reconstructs nothing; give --task generate")
     contract.check_kind(model)
-    return Elsewhere() if isinstance(model, ImageSource) else AS_ENCODED
+    return UsePrecomputed() if isinstance(model, PrecomputedImages) else AS_ENCODED
 
 
 @dataclass(frozen=True, kw_only=True)
-class First(Step):
+class KeepFirst(TokenTransform):
     """The first `count` tokens of each image (or tile)."""
 
     checked = False
@@ -109,12 +109,12 @@ class First(Step):
 
     count: int
 
-    def tokens(self, model: Tokenizer, images: Tensor, seeds: Sequence[int], memo: Memo) -> Tokens:
+    def tokens(self, model: Tokenizer, images: Tensor, seeds: Sequence[int], memo: DerivedCache) -> Tokens:
         return model.encode(images).first(self.count, model.spec.variable)
 
     def try_out(self, model: Any, images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> None:
         super().try_out(model, images, names, seeds)
-        some = self.tokens(model, images, seeds, Memo())
+        some = self.tokens(model, images, seeds, DerivedCache())
         try:
             decoded = model.decode(some, seeds)
         except (torch.OutOfMemoryError, MemoryError):
@@ -128,7 +128,7 @@ class First(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell(Step):
+class PerturbTokens(TokenTransform):
     """Perturbed tokens. delta: None where there is nothing to choose from. most: the largest delta of the task.
 
     Noise leads a linear decoder anywhere, which is no fault of it; images are clamped, as all are.
@@ -146,7 +146,7 @@ class Cell(Step):
     def cell(self) -> str:
         return cell_name(self.alpha, self.delta)
 
-    def tokens(self, model: Tokenizer, images: Tensor, seeds: Sequence[int], memo: Memo) -> Tokens:
+    def tokens(self, model: Tokenizer, images: Tensor, seeds: Sequence[int], memo: DerivedCache) -> Tokens:
         key = id(self.perturber), *seeds
         if key not in memo.looks:  # all cells share it: encoding and ranking cost more than the change itself
             memo.looks[key] = self.perturber.look(images, seeds, self.most)

@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 
 from tokbench.errors import NotApplicable, UsageError
 from tokbench.evaluation.generate import DrawSamples, ReadSamples
-from tokbench.evaluation.perturb_result import combined
-from tokbench.evaluation.reconstruct import Settings, reconstruct
-from tokbench.evaluation.steps import Cell, First, Step, plain_step
+from tokbench.evaluation.perturb_result import aggregate_cells
+from tokbench.evaluation.reconstruct import RunSettings, reconstruct
+from tokbench.evaluation.steps import KeepFirst, PerturbTokens, TokenTransform, plain_step
 from tokbench.metric_names import ALPHAS, Anchor, deltas
-from tokbench.metrics.batch import Batch, Memo
+from tokbench.metrics.batch import Batch, DerivedCache
 from tokbench.results.result import Result
-from tokbench.tokenizers.base import Generator, ImageSource, Reconstructor, Tokenizer
+from tokbench.tokenizers.base import Generator, ImageModel, PrecomputedImages, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,16 @@ class Task:
         """That of what it makes, where there is nothing that has a name of its own."""
         return "reconstruct"
 
-    def steps(self, model: Reconstructor) -> Sequence[Step]:
+    def steps(self, model: ImageModel) -> Sequence[TokenTransform]:
         """One or more. Raises NotApplicable where a model cannot do the task, AdapterError where its spec and its class
         disagree."""
         return [plain_step(model)]
 
-    def produce(self, step: Any, model: Reconstructor, images: Any, settings: Settings, memo: Memo) -> Batch:
+    def produce(self, step: Any, model: ImageModel, images: Any, settings: RunSettings, memo: DerivedCache) -> Batch:
         """What becomes of one batch of the stream. Raises AdapterError where the model breaks its contract."""
         return reconstruct(model, images, step, settings, memo)
 
-    def results(self, made: Sequence[tuple[Step, Result]]) -> list[Result]:
+    def results(self, made: Sequence[tuple[TokenTransform, Result]]) -> list[Result]:
         """What is kept of the steps' results."""
         return [result for _, result in made]
 
@@ -62,7 +62,7 @@ class Truncate(Task):
     def name(self) -> str:
         return "truncate"
 
-    def steps(self, model: Reconstructor) -> Sequence[Step]:
+    def steps(self, model: ImageModel) -> Sequence[TokenTransform]:
         name, most = model.spec.name, model.spec.num_tokens
         if not (isinstance(model, Tokenizer) and model.spec.prefixes):
             raise NotApplicable(
@@ -73,7 +73,7 @@ class Truncate(Task):
         if self.counts and max(self.counts) > most:
             raise NotApplicable(f"{name}: has {most} tokens an image, not {max(self.counts)}")
         counts = self.counts or sorted({2**power for power in range(most.bit_length())} | {most})
-        return [First(f"truncate-{count}", count=count) for count in counts]
+        return [KeepFirst(f"truncate-{count}", count=count) for count in counts]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Perturb(Task):
     def name(self) -> str:
         return "perturb" if self.anchor == "latent" else f"perturb-{self.anchor}"
 
-    def steps(self, model: Reconstructor) -> Sequence[Step]:
+    def steps(self, model: ImageModel) -> Sequence[TokenTransform]:
         if not isinstance(model, Tokenizer):
             raise NotApplicable(f"{model.spec.name}: there are no tokens to perturb, only images")
         perturber = model.perturber(self.anchor)
@@ -94,17 +94,17 @@ class Perturb(Task):
         found: Sequence[int | None] = [None] if size is None else deltas(size)
         most = max(delta or 1 for delta in found)
         return [
-            Cell(self.name, perturber=perturber, alpha=alpha, delta=delta, most=most)
+            PerturbTokens(self.name, perturber=perturber, alpha=alpha, delta=delta, most=most)
             for alpha in ALPHAS
             for delta in found
         ]
 
-    def results(self, made: Sequence[tuple[Step, Result]]) -> list[Result]:
+    def results(self, made: Sequence[tuple[TokenTransform, Result]]) -> list[Result]:
         first = made[0][0]
-        if not isinstance(first, Cell):  # it was refused
+        if not isinstance(first, PerturbTokens):  # it was refused
             return super().results(made)
         cells = [(step.cell, result) for step, result in made]
-        return [combined(cells, first.perturber.extension, self.anchor)]
+        return [aggregate_cells(cells, first.perturber.extension, self.anchor)]
 
 
 @dataclass(frozen=True)
@@ -130,10 +130,10 @@ class Generate(Task):
     def name(self) -> str:
         return "generate" if self.guidance is None else f"generate-cfg{self.guidance:g}"
 
-    def steps(self, model: Reconstructor) -> Sequence[Step]:
+    def steps(self, model: ImageModel) -> Sequence[TokenTransform]:
         if isinstance(model, Generator):
             return [DrawSamples(self.name, guidance=model.guidance if self.guidance is None else self.guidance)]
-        if not isinstance(model, ImageSource):
+        if not isinstance(model, PrecomputedImages):
             raise NotApplicable(
                 f"{model.spec.name}: a tokenizer draws no tokens of its own; generate is for generators (tokbench list "
                 "adapters) and for images:DIR"
@@ -142,11 +142,11 @@ class Generate(Task):
             raise NotApplicable(f"{model.spec.name}: --cfg is for generators; these samples are made already")
         return [ReadSamples(self.name)]
 
-    def produce(self, step: Any, model: Reconstructor, images: Any, settings: Settings, memo: Memo) -> Batch:
+    def produce(self, step: Any, model: ImageModel, images: Any, settings: RunSettings, memo: DerivedCache) -> Batch:
         return step.sample(model, images, settings)
 
 
-def task_of(name: str) -> Task:
+def parse_task(name: str) -> Task:
     """The task that makes a result of that name alone: `truncate-8` is Truncate((8,)). Raises UsageError."""
     kind, _, rest = name.partition("-")
     if name == RECONSTRUCT.name:

@@ -6,10 +6,10 @@ import numpy as np
 from PIL import Image
 
 from tokbench.errors import MissingWeights
-from tokbench.extractors.face import OVERLAP, FaceReader, overlap, spanning
-from tokbench.weights.registry import NETWORKS, find
+from tokbench.extractors.face import OVERLAP, FaceRecognizer, overlap, spanning
+from tokbench.weights.registry import KNOWN_WEIGHTS, resolve
 
-(SOURCE,) = NETWORKS["dlib"]
+(SOURCE,) = KNOWN_WEIGHTS["dlib"]
 
 SIZE, PADDING = 150, 0.25
 """The chip that the network takes, and the margin beside the mean face in it, in widths of the mean face."""
@@ -27,7 +27,7 @@ TEMPLATE = (MEAN_FACE + PADDING) / (1 + 2 * PADDING) * SIZE
 SIDE, AROUND = 140, 0.5
 
 
-class DlibFace(FaceReader):
+class DlibFace(FaceRecognizer):
     """Vectors of 128 numbers, trained so that two images of a person are less than 0.6 apart (Euclidean).
 
     dlib itself aligns by the corners of the eyes and the nose that its own predictor finds; here the given five points
@@ -50,7 +50,7 @@ class DlibFace(FaceReader):
                 f"dlib needs the package dlib-bin ({error}); pip install 'tokbench[face]'",
                 fact="dlib needs the package dlib-bin, which was not there",
             ) from error
-        found = find(self.name, [SOURCE], allow_download)
+        found = resolve(self.name, [SOURCE], allow_download)
         self.sha256, self.library = found.sha256, f"dlib {dlib.__version__}"
         self._dlib = dlib
         self._net = dlib.face_recognition_model_v1(str(found.path))

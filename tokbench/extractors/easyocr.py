@@ -15,16 +15,16 @@ import numpy as np
 import torch
 
 from tokbench.errors import MissingWeights
-from tokbench.extractors.recognizer import WIDEST, Recogniser, find_weights
+from tokbench.extractors.recognizer import WIDEST, TextRecognizer, find_weights
 from tokbench.io.hashing import sha256_of
-from tokbench.weights.registry import NETWORKS
+from tokbench.weights.registry import KNOWN_WEIGHTS
 
-(SOURCE,) = NETWORKS["easyocr"]
+(SOURCE,) = KNOWN_WEIGHTS["easyocr"]
 
 HEIGHT = 64
 
 
-class EasyOCR(Recogniser):
+class EasyOCR(TextRecognizer):
     """Reads each crop as EasyOCR does on a CPU: 64 pixels high, its last column repeated up to a multiple of 64.
 
     A word read with a confidence under 0.1 is read again with more contrast, and the surer of the two counts: EasyOCR's

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from tokbench.errors import UsageError
 from tokbench.extractors.backend import Backend
-from tokbench.extractors.network import Network
-from tokbench.weights.registry import Found
-from tokbench.weights.state_dict import fold_batch_norm, load_strictly, read_state
+from tokbench.extractors.network import FeatureExtractor
+from tokbench.weights.registry import LocalWeights
+from tokbench.weights.state_dict import fold_batch_norm, load_strict, read_state
 
 SIZE = 224
 # repeats, kernel, stride of the first block, expansion, width
@@ -31,20 +31,20 @@ STAGES = (
 )
 
 
-class EfficientNetLite0(Network):
+class EfficientNetLite0(FeatureExtractor):
     """Layers: `pooled` (B, 1280), the global average of the last activation, and `logits` (B, 1000), ILSVRC-2012 order.
 
     The whole image is resized to 224 x 224 (bicubic with antialias, clamped to [0, 1]; no crop, since what is judged is
     already a crop), then scaled to (x - 127) / 128 for x in 0..255, as the Lite networks were trained.
     """
 
-    def __init__(self, found: Found, backend: Backend | None = None) -> None:
+    def __init__(self, found: LocalWeights, backend: Backend | None = None) -> None:
         """Raises MissingWeights where the file does not hold exactly this network."""
         super().__init__(backend)
         self.name, self.sha256 = "efficientnet-lite0", found.sha256
         with torch.device("meta"):  # nothing is allocated or drawn from the random generator
             net = _Net()
-        load_strictly(self.name, net, read_state(self.name, found), found)
+        load_strict(self.name, net, read_state(self.name, found), found)
         net.fold()
         self.net = net
         """The network itself, for losses of training; frozen."""

@@ -9,7 +9,7 @@ import numpy as np
 from skimage.transform import estimate_transform
 
 from tokbench.errors import DataError
-from tokbench.extractors.reader import Reader
+from tokbench.extractors.reader import Recognizer
 
 OVERLAP = 0.4
 """Intersection over union from which on a face that was found is the given one.
@@ -20,7 +20,7 @@ beside faces none was overlapped by 0.4.
 """
 
 
-class FaceReader(Reader):
+class FaceRecognizer(Recognizer):
     """`embed` gives a vector for each face, `detected` whether each face is found again.
 
     sha256 is that of the embedding's weights. measure: the distance that its vectors were trained for. Vectors are as

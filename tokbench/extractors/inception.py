@@ -18,10 +18,10 @@ from torch_fidelity import feature_extractor_inceptionv3 as port
 
 from tokbench.errors import MissingWeights, UsageError
 from tokbench.extractors.backend import Backend
-from tokbench.extractors.network import Network
+from tokbench.extractors.network import FeatureExtractor
 from tokbench.protocol.rounding import levels
-from tokbench.weights.registry import NETWORKS, Found
-from tokbench.weights.state_dict import fold_batch_norm, load_strictly, read_state
+from tokbench.weights.registry import KNOWN_WEIGHTS, LocalWeights
+from tokbench.weights.state_dict import fold_batch_norm, load_strict, read_state
 
 SIZE = 299
 SFID_CHANNELS = 7
@@ -60,7 +60,7 @@ ENDS = {
 _ORDER = list(BLOCKS)
 
 
-class Inception(Network):
+class Inception(FeatureExtractor):
     """Layers `64`, `192`, `768`, `2048`: spatial means of the activations of that many channels, (B, channels).
 
     `sfid`: (B, 2023), the first 7 channels of Mixed_6d's 1x1 branch after its ReLU, 17 x 17, in ADM's order (rows,
@@ -72,7 +72,7 @@ class Inception(Network):
 
     input = "tf1"
 
-    def __init__(self, found: Found, backend: Backend | None = None) -> None:
+    def __init__(self, found: LocalWeights, backend: Backend | None = None) -> None:
         """Raises MissingWeights where a block in the file is not exactly as expected. The file may end early."""
         super().__init__(backend)
         self.name, self.sha256, self.path = "inception-2015-12-05", found.sha256, found.path
@@ -80,7 +80,7 @@ class Inception(Network):
         held = {key.partition(".")[0] for key in state}
         with torch.device("meta"):  # nothing is allocated or drawn from the random generator
             self.blocks = nn.ModuleDict({name: make() for name, make in BLOCKS.items() if name in held})
-        load_strictly(self.name, self.blocks, state, found)
+        load_strict(self.name, self.blocks, state, found)
         for unit in [module for module in self.blocks.modules() if isinstance(module, port.BasicConv2d)]:
             fold_batch_norm(unit.conv, unit.bn)
             unit.bn = nn.Identity()
@@ -91,7 +91,7 @@ class Inception(Network):
             raise UsageError(f"{self.name} has no layer '{layer}'; it has {', '.join(ENDS)}")
         needed = _ORDER[: _ORDER.index(ENDS[layer]) + 1]
         if missing := [block for block in needed if block not in self.blocks]:
-            full = NETWORKS[self.name][0]
+            full = KNOWN_WEIGHTS[self.name][0]
             raise MissingWeights(
                 f"{self.name}: layer {layer} needs {', '.join(missing)}, which {self.path.name} does not hold; get "
                 f"the full {full.file} from {full.get} ({full.url}) and run 'tokbench weights add FILE'",

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from tokbench.errors import MissingWeights, UsageError
-from tokbench.extractors.face import OVERLAP, FaceReader, aligned, overlap
+from tokbench.extractors.face import OVERLAP, FaceRecognizer, aligned, overlap
 from tokbench.io.hashing import sha256_of
 from tokbench.weights.registry import search_dirs
 
@@ -30,7 +30,7 @@ TEMPLATE = np.array(
 )
 
 
-class InsightFace(FaceReader):
+class InsightFace(FaceRecognizer):
     """The networks of antelopev2, TokBench's own reader: vectors of 512 numbers, trained for the angle between them.
 
     Chips are 112 x 112 by the given five points. A face is looked for as insightface's FaceAnalysis does: SCRFD on the

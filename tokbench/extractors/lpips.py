@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from tokbench.errors import MissingWeights, UsageError
 from tokbench.extractors.backend import Backend
-from tokbench.extractors.network import CHUNK, Network
-from tokbench.weights.registry import Found
-from tokbench.weights.state_dict import load_strictly, read_state
+from tokbench.extractors.network import CHUNK, FeatureExtractor
+from tokbench.weights.registry import LocalWeights
+from tokbench.weights.state_dict import load_strict, read_state
 
 LAYERS = ("0", "1", "2", "3", "4")
 
 
-class LPIPSNetwork(Network):
+class LPIPSNetwork(FeatureExtractor):
     """Layers `0` to `4`: the trunk's five activations (B, C, h, w), each pixel's C values divided by their norm.
 
     `distance` turns those of two sets of images into LPIPS. Memory, float32, 256 x 256 images: AlexNet 2.6 MB an image,
@@ -34,7 +34,7 @@ class LPIPSNetwork(Network):
     input = "signed"
     stays = True
 
-    def __init__(self, found: Found, backend: Backend | None = None, *, net: Literal["alex", "vgg"]) -> None:
+    def __init__(self, found: LocalWeights, backend: Backend | None = None, *, net: Literal["alex", "vgg"]) -> None:
         """Raises MissingWeights where the file does not hold every convolution of the trunk (`features.*`)."""
         super().__init__(backend)
         self.name, self.sha256 = f"lpips-{net}", found.sha256
@@ -49,7 +49,7 @@ class LPIPSNetwork(Network):
         # torchvision's "features.3.weight" is the package's "slice2.3.weight"; a classifier in the file is not used.
         layers = {index: layer for stage in model.net.children() for index, layer in stage.named_children()}
         named = nn.ModuleDict({"features": nn.ModuleDict(layers)})
-        load_strictly(self.name, named, {k: v for k, v in trunk.items() if k.startswith("features.")}, found)
+        load_strict(self.name, named, {k: v for k, v in trunk.items() if k.startswith("features.")}, found)
         self.trunk = _Trunk(model.net)
         self.heads = _heads(net)
 

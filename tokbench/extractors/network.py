@@ -20,7 +20,7 @@ _GROUP = 2
 """Chunks that are handed to the backend at once: it then need not wait for the last part of each."""
 
 
-class Network(ABC):
+class FeatureExtractor(ABC):
     """`network(images)` gives each wanted layer's features of images (B, 3, H, W) in [0, 1].
 
     name: the network's name in results. sha256: of its weights file. layers: those asked for so far; a forward pass

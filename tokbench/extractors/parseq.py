@@ -11,15 +11,15 @@ import numpy as np
 import torch
 
 from tokbench.errors import MissingWeights
-from tokbench.extractors.recognizer import Recogniser, find_weights
-from tokbench.weights.registry import NETWORKS
+from tokbench.extractors.recognizer import TextRecognizer, find_weights
+from tokbench.weights.registry import KNOWN_WEIGHTS
 
-(SOURCE,) = NETWORKS["parseq"]
+(SOURCE,) = KNOWN_WEIGHTS["parseq"]
 
 WIDTH = 128
 
 
-class PARSeq(Recogniser):
+class PARSeq(TextRecognizer):
     """Reads each crop at 32 x 128: resized with its aspect kept, black at the right or below. Alphabet: docTR's french.
 
     docTR's cutting of wide crops into overlapping pieces is off, as in TokBench's evaluation. No other crop matters:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from tokbench.errors import MissingWeights
 from tokbench.extractors.backend import Backend, Precision
 from tokbench.metric_names import INCEPTION
-from tokbench.weights.registry import NETWORKS, find
+from tokbench.weights.registry import KNOWN_WEIGHTS, resolve
 
 if TYPE_CHECKING:
-    from tokbench.extractors.network import Network
-    from tokbench.extractors.reader import Reader
+    from tokbench.extractors.network import FeatureExtractor
+    from tokbench.extractors.reader import Recognizer
 
 READERS = {
     INCEPTION: ("inception:Inception", {}),
@@ -34,28 +34,28 @@ MARKED = {
 """Every reader of words or of faces: its class."""
 
 
-class Networks:
+class ExtractorPool:
     """The frozen networks of one run on one device, in one precision."""
 
     def __init__(self, device: str = "cpu", allow_download: bool = False, precision: Precision = "float32") -> None:
         self.device, self.precision = device, precision
         self._backend = Backend(device, precision)
         self._allow_download = allow_download
-        self._whole: Networks | None = None
-        self._made: dict[str, Network] = {}
-        self._readers: dict[str, Reader] = {}
+        self._whole: ExtractorPool | None = None
+        self._made: dict[str, FeatureExtractor] = {}
+        self._readers: dict[str, Recognizer] = {}
         self._missing: dict[str, MissingWeights] = {}
 
     @property
-    def whole(self) -> Networks:
+    def whole(self) -> ExtractorPool:
         """The same networks in float32."""
         if self.precision == "float32":
             return self
         if self._whole is None:
-            self._whole = Networks(self.device, self._allow_download)
+            self._whole = ExtractorPool(self.device, self._allow_download)
         return self._whole
 
-    def get(self, name: str, path: str | None = None) -> Network:
+    def get(self, name: str, path: str | None = None) -> FeatureExtractor:
         """The network of that name; `path` is its way from images to its input, where it has several.
 
         Raises MissingWeights where its weights are not on this machine.
@@ -68,7 +68,7 @@ class Networks:
             raise self._missing[name]
         if name not in self._made:
             try:
-                found = find(name, NETWORKS[name], self._allow_download)
+                found = resolve(name, KNOWN_WEIGHTS[name], self._allow_download)
             except MissingWeights as error:
                 self._missing[name] = error
                 raise
@@ -77,7 +77,7 @@ class Networks:
             self._made[name] = make(found, self._backend, **READERS[name][1])
         return self._made[name]
 
-    def reader(self, name: str) -> Reader:
+    def reader(self, name: str) -> Recognizer:
         """The reader of words or faces of that name. Raises MissingWeights where its package or weights are not here.
 
         It computes as its own library does, whatever the precision.

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 
 from tokbench.errors import MissingWeights
-from tokbench.extractors.recognizer import WIDEST, Recogniser
-from tokbench.weights.registry import NETWORKS, find
+from tokbench.extractors.recognizer import WIDEST
+from tokbench.extractors.recognizer import TextRecognizer as Recogniser
+from tokbench.weights.registry import KNOWN_WEIGHTS, resolve
 
-(SOURCE,) = NETWORKS["rapidocr"]
+(SOURCE,) = KNOWN_WEIGHTS["rapidocr"]
 
 HEIGHT, WIDTH = 48, 320
 """The network's input; wider words get a wider one."""
@@ -47,7 +48,7 @@ class RapidOCR(Recogniser):
                 f"rapidocr needs the packages rapidocr and onnxruntime ({error}); pip install 'tokbench[text]'",
                 fact="rapidocr needs the packages rapidocr and onnxruntime, which were not there",
             ) from error
-        found = find(self.name, [SOURCE], allow_download)
+        found = resolve(self.name, [SOURCE], allow_download)
         self.sha256 = found.sha256
         self.library = f"rapidocr {version('rapidocr')}, onnxruntime {onnxruntime.__version__}"
         logging.getLogger("RapidOCR").setLevel(logging.ERROR)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC
 
 
-class Reader(ABC):
+class Recognizer(ABC):
     """name: the reader's name in results. sha256: of its weights file. library: the packages that run it, and versions.
 
     What it finds depends on nothing else but the device.

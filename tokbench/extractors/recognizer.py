@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from tokbench.errors import UsageError
-from tokbench.extractors.reader import Reader
+from tokbench.extractors.reader import Recognizer
 from tokbench.io.hashing import sha256_of
-from tokbench.weights.registry import Found, WeightFile, find
+from tokbench.weights.registry import LocalWeights, WeightFile, resolve
 
 WIDEST = 25
 """A crop wider than so many heights is squeezed to it: no word is, and memory grows with the width."""
 
 
-class Recogniser(Reader):
+class TextRecognizer(Recognizer):
     """`read(crops)` gives the text of each crop.
 
     What is read in a crop does not depend on the other crops: the width to which a crop is padded follows from its
@@ -79,9 +79,9 @@ class Recogniser(Reader):
         return texts
 
 
-def find_weights(reader: str, source: WeightFile, folder: Path, allow_download: bool = False) -> Found:
+def find_weights(reader: str, source: WeightFile, folder: Path, allow_download: bool = False) -> LocalWeights:
     """The reader's weights, looked for in the folder where its own library keeps them, then where all weights are."""
     path = folder / source.file
     if path.is_file() and (digest := sha256_of(path)).startswith(source.sha256):
-        return Found(path, source, digest)
-    return find(reader, [source], allow_download)
+        return LocalWeights(path, source, digest)
+    return resolve(reader, [source], allow_download)

@@ -17,7 +17,7 @@ except ImportError:  # Windows
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path) -> Iterator[None]:
     """Keep other processes that do the same out of a folder, where the system can (not Windows, not every network
     file system); else two runs that finish in the same moment may lose one of their results."""
     try:
@@ -36,7 +36,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(target: Path) -> Iterator[Path]:
+def atomic_path(target: Path) -> Iterator[Path]:
     """A file beside `target` to write, which takes its place in the end, so that a reader (or an interruption) never
     meets half a file.
 
@@ -62,5 +62,5 @@ def replacing(target: Path) -> Iterator[Path]:
 
 def write_atomically(target: Path, data: bytes) -> None:
     """The bytes of a whole file, as `replacing` writes it."""
-    with replacing(target) as part:
+    with atomic_path(target) as part:
         part.write_bytes(data)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 
-def loads(text: str | bytes, nan: bool = False) -> Any:
+def loads_strict(text: str | bytes, nan: bool = False) -> Any:
     """What the JSON holds. Raises ValueError for anything that is none, for a key that comes twice in one object, for
     nesting too deep to read and, unless `nan`, for NaN and infinities."""
     try:

@@ -33,7 +33,7 @@ def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     return data
 
 
-def read_arrays(path: Path, wanted: Collection[str] | None = None) -> dict[str, np.ndarray]:
+def read_npz(path: Path, wanted: Collection[str] | None = None) -> dict[str, np.ndarray]:
     """The arrays of an .npz file, or those of them that are `wanted`. Nothing is unpickled. Raises ValueError where it
     is not one, or they are too large."""
     try:

@@ -21,11 +21,11 @@ from tokbench.metrics.base import Metric
 from tokbench.metrics.batch import Batch
 from tokbench.metrics.image_format import scored
 from tokbench.protocol.protocol import Protocol
-from tokbench.stats.binned import Bin, Binned, binned, mean_of_bins
+from tokbench.stats.binned import Bin, BinnedMean, binned, mean_of_bins
 from tokbench.stats.bootstrap import Interval
 
 if TYPE_CHECKING:
-    from tokbench.data.stream import Marked
+    from tokbench.data.stream import AnnotatedImage
 
 CEILING = "_ceiling"
 """Ends the name of a number of images that were only scaled, not tokenized."""
@@ -58,7 +58,7 @@ class Found:
     shares: frozenset[str] = frozenset()
 
 
-class MarkedMetric(Metric):
+class AnnotatedMetric(Metric):
     """Numbers of the words or the faces that a dataset's annotations name.
 
     The originals are read once, and the ceiling: the references, which were scaled to the size and back but not
@@ -77,14 +77,14 @@ class MarkedMetric(Metric):
         """`suffix` joins every number's name, so that two readers never share a column."""
         super().__init__()
         self._reader, self._protocol, self._suffix = reader, protocol, suffix
-        self._made: tuple[tuple[int, int], dict[str, Binned]] | None = None
+        self._made: tuple[tuple[int, int], dict[str, BinnedMean]] | None = None
 
     @abstractmethod
-    def originals(self, marked: Marked) -> list[dict[str, Any]]:
+    def originals(self, marked: AnnotatedImage) -> list[dict[str, Any]]:
         """What is read in the image file: for each word or face a dict that JSON can hold."""
 
     @abstractmethod
-    def again(self, pixels: np.ndarray, marked: Marked, known: Sequence[Mapping[str, Any]]) -> list[Any]:
+    def again(self, pixels: np.ndarray, marked: AnnotatedImage, known: Sequence[Mapping[str, Any]]) -> list[Any]:
         """What is read in another version of it, uint8 (h, w, 3), for each of those."""
 
     @abstractmethod
@@ -99,7 +99,7 @@ class MarkedMetric(Metric):
     """Bins over pixels, for all sides."""
 
     def measure(self, batch: Batch) -> dict[str, np.ndarray]:
-        marked: list[Marked] = batch.need("marked")
+        marked: list[AnnotatedImage] = batch.need("marked")
         images = batch.levels("image", self._protocol.rounding).permute(0, 2, 3, 1).numpy()
         references = batch.levels("reference", self._protocol.rounding).permute(0, 2, 3, 1).numpy()
 
@@ -164,14 +164,14 @@ class MarkedMetric(Metric):
             raise NotApplicable(f"no {self.kind} to score: none are annotated, or none could be read in the originals")
         return found
 
-    def _numbers(self, found: Found, seed: int) -> dict[str, Binned]:
+    def _numbers(self, found: Found, seed: int) -> dict[str, BinnedMean]:
         """Means with their intervals, by number: made once, for values and intervals are asked for in turn."""
         key = (seed, len(self.rows))
         if self._made is None or self._made[0] != key:
             self._made = key, dict(self._binned(found, seed))
         return self._made[1]
 
-    def _binned(self, found: Found, seed: int) -> Iterator[tuple[str, Binned]]:
+    def _binned(self, found: Found, seed: int) -> Iterator[tuple[str, BinnedMean]]:
         """Every number but ratios of means of bins, by name."""
         side = int(self.rows.column("side")[0])
         everything, three = [Bin("all", 0, math.inf)], self.bins(side)

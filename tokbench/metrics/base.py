@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from tokbench.metrics.batch import Batch
-from tokbench.metrics.sample_store import Rows
+from tokbench.metrics.sample_store import SampleStore
 from tokbench.results.warning import ResultWarning
-from tokbench.stats.bootstrap import DERIVED, FREE, Interval, OfMean, bootstrap, mean, of_mean
-from tokbench.stats.split_half import Halves
+from tokbench.stats.bootstrap import DERIVED, UNBOUNDED, Interval, MeanStatistic, bootstrap, mean, mean_statistic
+from tokbench.stats.split_half import SplitHalves
 from tokbench.stats.spread import Spread
 
 if TYPE_CHECKING:
-    from tokbench.metrics.feature_cache import References
+    from tokbench.metrics.feature_cache import ReferenceFeatures
 
 
 class Metric(ABC):
@@ -26,9 +26,9 @@ class Metric(ABC):
     """
 
     def __init__(self) -> None:
-        self.rows = Rows()
+        self.rows = SampleStore()
 
-    def stores(self) -> dict[str, Rows]:
+    def stores(self) -> dict[str, SampleStore]:
         """All rows that a checkpoint keeps, by a name; those of the metric itself have none."""
         return {"": self.rows}
 
@@ -44,7 +44,7 @@ class Metric(ABC):
         """Take in one batch. Raises MissingField or NotApplicable."""
         self.rows.add(batch.index, self.measure(batch))
 
-    def attach(self, references: References) -> None:
+    def attach(self, references: ReferenceFeatures) -> None:
         """Take the references' features, where any are needed, from what all metrics of a run share."""
         return
 
@@ -52,7 +52,7 @@ class Metric(ABC):
         """Take what it needs of references that no image was made from; they come before the images."""
         return
 
-    def needs(self, references: References, index: np.ndarray, digests: Sequence[str]) -> bool:
+    def needs(self, references: ReferenceFeatures, index: np.ndarray, digests: Sequence[str]) -> bool:
         """Whether the references' features of some images are needed that `references` does not have yet."""
         return False
 
@@ -72,7 +72,7 @@ class Metric(ABC):
         """A 95 % interval for each number that comes from a mean over images."""
         return {}
 
-    def replicates(self, halves: Halves) -> dict[str, Spread]:
+    def replicates(self, halves: SplitHalves) -> dict[str, Spread]:
         """For each number that is no mean over images but varies with them: its values on random halves of them, in
         splits, or without some of them."""
         return {}
@@ -93,7 +93,7 @@ class Metric(ABC):
 class PerImageMetric(Metric):
     """A metric whose numbers are means of one value an image: `measure` gives them (B,), NaN to leave an image out."""
 
-    bounds: ClassVar[tuple[float, float]] = FREE
+    bounds: ClassVar[tuple[float, float]] = UNBOUNDED
     """What its numbers can be, which the ends of intervals then are, too."""
 
     def per_image(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -110,8 +110,8 @@ class PerImageMetric(Metric):
     def intervals(self, seed: int) -> dict[str, Interval]:
         return {name: bootstrap(values, seed, how).within(self.bounds) for name, how, values in self._statistics()}
 
-    def _statistics(self) -> Iterator[tuple[str, OfMean, np.ndarray]]:
+    def _statistics(self) -> Iterator[tuple[str, MeanStatistic, np.ndarray]]:
         values = {name: column for name, (_, column) in self.per_image().items()}
         for name in self.numbers():
-            if how := of_mean(name, values):
+            if how := mean_statistic(name, values):
                 yield name, how, values[how.values]

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from tokbench.errors import MissingField
 from tokbench.protocol.protocol import Rounding
-from tokbench.protocol.rounding import levels, rounded, to_bytes
+from tokbench.protocol.rounding import levels, to_uint8
+from tokbench.protocol.rounding import quantize as rounded
 from tokbench.tokenizers.tokens import Tokens
 
 if TYPE_CHECKING:
-    from tokbench.data.stream import Marked
-    from tokbench.extractors.network import Network
-    from tokbench.metrics.feature_cache import References
+    from tokbench.data.stream import AnnotatedImage
+    from tokbench.extractors.network import FeatureExtractor
+    from tokbench.metrics.feature_cache import ReferenceFeatures
 
 Side = Literal["reference", "image", "original"]
 
@@ -37,7 +38,7 @@ class Timing:
 
 
 @dataclass
-class Memo:
+class DerivedCache:
     """What has been made of one set of images: roundings, what networks saw in them, and `looks`: what several runs of
     one tokenizer share. Each is made once."""
 
@@ -72,11 +73,11 @@ class Batch:
     timing: Timing | None = None
     original: list[Tensor] | None = None
     digests: list[str] | None = None
-    references: References | None = None
-    marked: list[Marked] | None = None
+    references: ReferenceFeatures | None = None
+    marked: list[AnnotatedImage] | None = None
     decoded: dict[str, np.ndarray] | None = None
-    reference_memo: Memo = field(default_factory=Memo)
-    image_memo: Memo = field(default_factory=Memo)
+    reference_memo: DerivedCache = field(default_factory=DerivedCache)
+    image_memo: DerivedCache = field(default_factory=DerivedCache)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -111,7 +112,7 @@ class Batch:
         with memo.lock:
             if rounding not in memo.levels:
                 images = self.rounded(side, rounding)
-                memo.levels[rounding] = levels(images) if rounding == "none" else to_bytes(images)
+                memo.levels[rounding] = levels(images) if rounding == "none" else to_uint8(images)
             return memo.levels[rounding]
 
     def thumbnails(self, side: Literal["reference", "image"], make: Callable[[Tensor], np.ndarray]) -> np.ndarray:
@@ -122,7 +123,7 @@ class Batch:
                 memo.thumbnails = make(self.need(side))
             return memo.thumbnails
 
-    def features(self, network: Network, side: Side, rounding: Rounding = "nearest") -> dict[str, Tensor]:
+    def features(self, network: FeatureExtractor, side: Side, rounding: Rounding = "nearest") -> dict[str, Tensor]:
         """A network's features (B, ...) of one side's images, by layer; one forward pass serves all metrics."""
         apart = side == "original" and not self._uncropped()
         memo = self.image_memo if side == "image" else self.reference_memo
@@ -153,7 +154,7 @@ class Batch:
         return alike and torch.equal(torch.cat(whole), reference)
 
 
-def _one_by_one(network: Network, images: list[Tensor], rounding: Rounding) -> dict[str, Tensor]:
+def _one_by_one(network: FeatureExtractor, images: list[Tensor], rounding: Rounding) -> dict[str, Tensor]:
     """Each image has its own size, so each is a forward pass of its own."""
     each = [network(rounded(image, rounding), chunk=1) for image in images]
     return {layer: torch.cat([one[layer] for one in each]) for layer in each[0]}

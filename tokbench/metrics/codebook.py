@@ -8,16 +8,16 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.special import betaincinv
 
-from tokbench.metrics.token_metric import Codes
+from tokbench.metrics.token_metric import TokenMetric
 from tokbench.stats.bootstrap import LEVEL, least_reach
-from tokbench.stats.split_half import Halves
+from tokbench.stats.split_half import SplitHalves
 from tokbench.stats.spread import Distinct, Jackknife, Spread
 
 NONE_SEEN = -math.log((1 - LEVEL) / 2)
 """The largest mean of a Poisson law of which a value of 0 is no surprise: 3.69."""
 
 
-class Codebook(Codes):
+class Codebook(TokenMetric):
     """Per stream of indices: `codebook_usage` (share of entries used at least once), `perplexity` (2^entropy) and
     `codebook_entropy` (bits an index). With several streams their names follow a dot. All three grow with N.
 
@@ -37,7 +37,7 @@ class Codebook(Codes):
             numbers |= {number: float(value[0]) for number, value in found.items()}
         return numbers
 
-    def replicates(self, halves: Halves) -> dict[str, Spread]:
+    def replicates(self, halves: SplitHalves) -> dict[str, Spread]:
         """The numbers without each image in turn. Of one image alone there is nothing to leave out."""
         found: dict[str, Spread] = {}
         for name in self.streams() if len(self.rows) > 1 else ():

@@ -9,7 +9,7 @@ import numpy as np
 from tokbench.errors import NotApplicable
 from tokbench.metrics.batch import Batch
 from tokbench.metrics.coders import entropy, rans
-from tokbench.metrics.token_metric import LENGTH, Codes
+from tokbench.metrics.token_metric import LENGTH, TokenMetric
 from tokbench.tokenizers.tokens import Tokens
 
 FEWEST = 64
@@ -18,7 +18,7 @@ FEWEST = 64
 VOCABULARY = 4096
 
 
-class Coding(Codes):
+class Coding(TokenMetric):
     """`order0_bits_per_image`: the bytes of a static entropy coder, times 8, with a model for each stream and group.
     All of them share one stream of bytes: what that costs beyond the codes' own (at most 64 bits for every 65,536 codes
     of the set, and at least once) does not grow with the number of streams and groups.

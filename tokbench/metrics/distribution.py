@@ -11,18 +11,18 @@ import numpy as np
 from tokbench.errors import NotApplicable
 from tokbench.metrics.base import Metric
 from tokbench.metrics.batch import Batch, Side
-from tokbench.metrics.fid_statistics import Statistics
-from tokbench.metrics.sample_store import Rows
+from tokbench.metrics.fid_statistics import FidStatistics
+from tokbench.metrics.sample_store import SampleStore
 from tokbench.protocol.protocol import TOKBENCH, Protocol
-from tokbench.stats.parallel import each
-from tokbench.stats.split_half import Halves, Replicates
+from tokbench.stats.parallel import map_single_threaded_blas
+from tokbench.stats.split_half import Replicates, SplitHalves
 from tokbench.stats.spread import Spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tokbench.extractors.network import Network
-    from tokbench.metrics.feature_cache import References
+    from tokbench.extractors.network import FeatureExtractor
+    from tokbench.metrics.feature_cache import ReferenceFeatures
 
 
 class Distribution(Metric):
@@ -40,10 +40,10 @@ class Distribution(Metric):
     def __init__(
         self,
         name: str,
-        network: Network,
+        network: FeatureExtractor,
         layer: str,
         protocol: Protocol = TOKBENCH,
-        statistics: Statistics | None = None,
+        statistics: FidStatistics | None = None,
         paired: bool = True,
     ) -> None:
         """`statistics`: of another set, to compare with in place of the references. `paired`: whether the image at a
@@ -72,7 +72,7 @@ class Distribution(Metric):
         self._rounding = protocol.rounding_of(protocol.features)
         self._side: Side = "original" if protocol.reference == "original" else "reference"
         self._shared = False
-        self.references = Rows()
+        self.references = SampleStore()
         """The references' features, by layer: its own, or those that all metrics of a run share."""
 
     @abstractmethod
@@ -82,7 +82,7 @@ class Distribution(Metric):
     def measure(self, batch: Batch) -> dict[str, np.ndarray]:
         return {"image": batch.features(self._network, "image", self._rounding)[self._layer].numpy()}
 
-    def attach(self, references: References) -> None:
+    def attach(self, references: ReferenceFeatures) -> None:
         self._shared = True
         self.references = references.rows(self._network, self._side, self._rounding)
 
@@ -92,7 +92,7 @@ class Distribution(Metric):
             if not self._shared:
                 self.references.add(batch.index, {self._layer: features[self._layer].numpy()})
 
-    def needs(self, references: References, index: np.ndarray, digests: Sequence[str]) -> bool:
+    def needs(self, references: ReferenceFeatures, index: np.ndarray, digests: Sequence[str]) -> bool:
         if not self.compares or not self._paired:
             return False
         return not references.known(self._network, self._side, self._rounding, index, digests)
@@ -118,7 +118,7 @@ class Distribution(Metric):
                 is_or_are = "is" if count == 1 else "are"
                 raise NotApplicable(f"needs at least {self.least} {what}s; there {is_or_are} {count}")
 
-    def _halved(self, halves: Halves, least: int) -> Halves | None:
+    def _halved(self, halves: SplitHalves, least: int) -> SplitHalves | None:
         """The references' halves; None where they, or the images', hold fewer than `least`."""
         own = self._own(halves)
         return own if min(own.half, halves.half) >= least else None
@@ -132,7 +132,7 @@ class Distribution(Metric):
         self._enough()
         return {self._name: self.statistic(*self._whole())}
 
-    def replicates(self, halves: Halves) -> dict[str, Spread]:
+    def replicates(self, halves: SplitHalves) -> dict[str, Spread]:
         own = self._halved(halves, 2 * self.least if self.quarters else self.least)
         if own is None:
             return {}
@@ -144,7 +144,7 @@ class Distribution(Metric):
             (a, b), (x, y) = map(halved, pair)
             return on(*pair), (on(a, x) + on(b, y)) / 2
 
-        found = np.array(each(both, zip(own, halves, strict=True)))
+        found = np.array(map_single_threaded_blas(both, zip(own, halves, strict=True)))
         return {self._name: Replicates(found[:, 0], found[:, 1] if self.quarters else None)}
 
     def _on_subsets(self, reference: np.ndarray, image: np.ndarray, most: int) -> Callable[..., float]:
@@ -155,11 +155,11 @@ class Distribution(Metric):
 
         return on
 
-    def _own(self, halves: Halves) -> Halves:
+    def _own(self, halves: SplitHalves) -> SplitHalves:
         """The references' halves: those of the images that were made from them, else drawn apart."""
         if self._paired or not self.compares:
             return halves
-        return Halves(f"{halves.sha256}/reference", len(self.references), len(halves) // 2)
+        return SplitHalves(f"{halves.sha256}/reference", len(self.references), len(halves) // 2)
 
     def provenance(self) -> dict[str, str]:
         told = self._network.told() | {"layer": self._layer}

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokbench.metrics.annotated import Found, MarkedMetric
+from tokbench.metrics.annotated import AnnotatedMetric, Found
 from tokbench.stats.binned import FACE_BINS, FACE_PIXEL_BINS, Bin
 
 if TYPE_CHECKING:
-    from tokbench.data.stream import Marked
+    from tokbench.data.stream import AnnotatedImage
 
 RELEASE = "2025-06"
 """Of TokBench's bins: they changed in June 2025."""
 
 
-class Faces(MarkedMetric):
+class Faces(AnnotatedMetric):
     """`f_sim`: the mean cosine of a face network's embeddings in the original and in the reconstruction, both aligned
     by the annotated five points; `f_distance`: their mean Euclidean distance; `f_detected`: the share of faces that a
     detector finds again, of those that it finds in the original; `f_rank1`: the share whose nearest face among all
@@ -31,17 +31,19 @@ class Faces(MarkedMetric):
     def bins(self, side: int) -> Sequence[Bin]:
         return FACE_BINS[RELEASE].get(side, ())
 
-    def originals(self, marked: Marked) -> list[dict[str, Any]]:
+    def originals(self, marked: AnnotatedImage) -> list[dict[str, Any]]:
         read = self._read(marked.pixels, marked)
         return [
             {"ratio": face.ratio, "box": list(face.box), "identity": face.identity, "original": one}
             for face, one in zip(marked.known.faces, read, strict=True)
         ]
 
-    def again(self, pixels: np.ndarray, marked: Marked, known: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def again(
+        self, pixels: np.ndarray, marked: AnnotatedImage, known: Sequence[Mapping[str, Any]]
+    ) -> list[dict[str, Any]]:
         return self._read(pixels, marked)
 
-    def _read(self, pixels: np.ndarray, marked: Marked) -> list[dict[str, Any]]:
+    def _read(self, pixels: np.ndarray, marked: AnnotatedImage) -> list[dict[str, Any]]:
         faces = marked.known.faces
         if not faces:
             return []

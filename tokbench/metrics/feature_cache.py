@@ -13,18 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokbench.data.stream import UNIT
+from tokbench.data.stream import CHUNK
 from tokbench.errors import ResultError
 from tokbench.extractors import pool
 from tokbench.io.atomic import write_atomically
 from tokbench.io.hashing import code_of
-from tokbench.metrics.sample_store import UNREADABLE, Rows
+from tokbench.metrics.sample_store import UNREADABLE, SampleStore
 from tokbench.protocol import rounding as pixels
 from tokbench.protocol.protocol import Rounding
 from tokbench.weights import state_dict
 
 if TYPE_CHECKING:
-    from tokbench.extractors.network import Network
+    from tokbench.extractors.network import FeatureExtractor
 
 _ALSO = (Path(pixels.__file__), Path(state_dict.__file__))
 """What the readers' code rests on: roundings, and how weights are loaded and folded."""
@@ -33,7 +33,7 @@ Look = Callable[[slice], dict[str, Tensor]]
 """A network's features of some of the images at hand."""
 
 
-class References:
+class ReferenceFeatures:
     """Features by network, side and rounding. With a `folder` they go to files there, and come from them.
 
     A file holds one unit of images. Its name is a hash of the images' digests, of the network's weights, backend,
@@ -44,17 +44,23 @@ class References:
 
     def __init__(self, folder: Path | None = None, warn: Callable[[str], None] = lambda text: None) -> None:
         self._folder, self._warn = folder, warn
-        self._rows: dict[str, Rows] = {}
+        self._rows: dict[str, SampleStore] = {}
         self._taken: set[tuple[str, int]] = set()
         self.files: set[Path] = set()
         """Those that this run has written or read."""
 
-    def rows(self, network: Network, side: str, rounding: Rounding) -> Rows:
+    def rows(self, network: FeatureExtractor, side: str, rounding: Rounding) -> SampleStore:
         """The features of all references so far, by layer."""
-        return self._rows.setdefault(_key(network, side, rounding), Rows())
+        return self._rows.setdefault(_key(network, side, rounding), SampleStore())
 
     def features(
-        self, network: Network, side: str, rounding: Rounding, index: Tensor, digests: Sequence[str], look: Look
+        self,
+        network: FeatureExtractor,
+        side: str,
+        rounding: Rounding,
+        index: Tensor,
+        digests: Sequence[str],
+        look: Look,
     ) -> dict[str, Tensor]:
         """The features (B, ...) by layer of the references at positions `index` (B,): read, or computed by `look`."""
 
@@ -70,7 +76,7 @@ class References:
         """The same of whatever follows from the references' pixels and from what `key` says: arrays (B, ...) by name,
         numbers or text."""
         found, start = [], 0
-        for unit, members in itertools.groupby((index // UNIT).tolist()):
+        for unit, members in itertools.groupby((index // CHUNK).tolist()):
             some = slice(start, start + len(list(members)))
             start = some.stop
             path = self._path(key, digests[some])
@@ -82,9 +88,11 @@ class References:
             found.append(held)
         return {name: np.concatenate([held[name] for held in found]) for name in found[0]}
 
-    def known(self, network: Network, side: str, rounding: Rounding, index: np.ndarray, digests: Sequence[str]) -> bool:
+    def known(
+        self, network: FeatureExtractor, side: str, rounding: Rounding, index: np.ndarray, digests: Sequence[str]
+    ) -> bool:
         """Take in the features of one unit from its file, without the images; whether it was there."""
-        key, unit = _key(network, side, rounding), int(index[0]) // UNIT
+        key, unit = _key(network, side, rounding), int(index[0]) // CHUNK
         if (key, unit) in self._taken:
             return True
         path = self._path(key, digests)
@@ -98,7 +106,7 @@ class References:
         if (key, unit) in self._taken:
             return
         self._taken.add((key, unit))
-        rows = self._rows.setdefault(key, Rows())
+        rows = self._rows.setdefault(key, SampleStore())
         if path:
             self.files.add(path)
             rows.add_file(index, list(held), path)
@@ -123,7 +131,7 @@ class References:
         return True
 
 
-def _key(network: Network, side: str, rounding: Rounding) -> str:
+def _key(network: FeatureExtractor, side: str, rounding: Rounding) -> str:
     layers, code = ",".join(sorted(network.layers)), code_of(Path(pool.__file__).parent, *_ALSO)
     return f"{network.key}/{layers}/{side}/{rounding}/{code}"
 

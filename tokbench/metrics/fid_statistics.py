@@ -22,7 +22,7 @@ from tokbench.data.sources.npz import image_size
 from tokbench.errors import NotApplicable, ResultError, UsageError
 from tokbench.io.atomic import write_atomically
 from tokbench.io.hashing import sha256_of
-from tokbench.io.npz import read_arrays
+from tokbench.io.npz import read_npz
 from tokbench.metric_names import INCEPTION
 from tokbench.protocol.protocol import Protocol, load_protocol
 from tokbench.stats.moments import Moments
@@ -50,7 +50,7 @@ _REMEDIES = {
 
 
 @dataclass(frozen=True)
-class Statistics:
+class FidStatistics:
     """Mean (D,) and covariance (D, D) by layer. What is None is not known.
 
     network, input, precision: what made the features. weights: the network file's sha256. count: how many images.
@@ -175,7 +175,7 @@ class Statistics:
     def name(self) -> str:
         return self.path.name if self.path else "the statistics"
 
-    def assumed(self, text: str | None) -> Statistics:
+    def assumed(self, text: str | None) -> FidStatistics:
         """The same with what the user says of it, as `IS` has it; `any` for what is not known. Raises UsageError where
         the file says otherwise."""
         if text is None:
@@ -202,7 +202,7 @@ class Statistics:
                 raise UsageError(f"{self.name} says itself that its protocol is {self.protocol}, not {rules.name}")
         return replace(self, **changes, stated=(*self.stated, *stated))
 
-    def allowing(self, text: str | None) -> Statistics:
+    def allowing(self, text: str | None) -> FidStatistics:
         """The same, with the mismatches that the user states, of `MISMATCHES`, separated by commas. Raises UsageError
         for others."""
         if text is None:
@@ -229,14 +229,14 @@ class Statistics:
         write_atomically(path, buffer.getvalue())
 
 
-def load_statistics(path: Path) -> Statistics:
+def load_statistics(path: Path) -> FidStatistics:
     """Read a statistics file of tokbench, pytorch-fid, clean-fid or ADM. Nothing is unpickled.
 
     Raises ResultError, naming file and fault.
     """
     try:
         wanted = {"tokbench", *(name for both in KEYS.values() for name in both)}
-        arrays, digest = read_arrays(path, wanted), sha256_of(path)  # ADM's files hold images, too
+        arrays, digest = read_npz(path, wanted), sha256_of(path)  # ADM's files hold images, too
         told = json.loads(str(arrays["tokbench"])) if "tokbench" in arrays else {}
     except (OSError, ValueError, RecursionError) as error:
         raise ResultError(f"{path} is not a readable .npz of statistics ({str(error)[:120]})") from error
@@ -251,7 +251,7 @@ def load_statistics(path: Path) -> Statistics:
             layers["sfid" if spatial else named[0] if named else str(len(mean))] = (mean, covariance)
     if not layers:
         raise ResultError(f"{path} holds neither mu and sigma nor mu_s and sigma_s")
-    return Statistics(layers, **known, path=path, sha256=digest)
+    return FidStatistics(layers, **known, path=path, sha256=digest)
 
 
 def _told(told: Any, path: Path) -> dict[str, Any]:

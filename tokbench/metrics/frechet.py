@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from tokbench.metrics.distribution import Distribution, halved
-from tokbench.metrics.sample_store import Rows
-from tokbench.stats.moments import Sums
-from tokbench.stats.parallel import each
-from tokbench.stats.split_half import Halves, Replicates
+from tokbench.metrics.sample_store import SampleStore
+from tokbench.stats.moments import RunningMoments
+from tokbench.stats.parallel import map_single_threaded_blas
+from tokbench.stats.split_half import Replicates, SplitHalves
 from tokbench.stats.spread import Spread
 
 
@@ -157,7 +157,7 @@ class Frechet(Distribution):
             return {self._name: 0.0}
         return {self._name: frechet_distance(*reference, *image)}
 
-    def replicates(self, halves: Halves) -> dict[str, Spread]:
+    def replicates(self, halves: SplitHalves) -> dict[str, Spread]:
         if self._fits():
             return super().replicates(halves)
         whole, parts = [], []
@@ -168,17 +168,17 @@ class Frechet(Distribution):
         drawn = iter(halves)
         for one, other in zip(drawn, drawn, strict=True):
             image = sums(self.rows, "image", _quarters(one, other, len(self.rows)), 4)
-            reference: list[Sums] = []
+            reference: list[RunningMoments] = []
             if self.compares:
                 theirs = _quarters(next(own), next(own), len(self.references))
                 reference = sums(self.references, self._layer, theirs, 4)
             spans = [(0, 2), (2, 4), (0, 1), (1, 2), (2, 3), (3, 4)]
-            found = each(partial(self._between, reference, image), spans)
+            found = map_single_threaded_blas(partial(self._between, reference, image), spans)
             whole += found[:2]
             parts += [(found[2] + found[3]) / 2, (found[4] + found[5]) / 2]
         return {self._name: Replicates(np.array(whole), np.array(parts))}
 
-    def _between(self, reference: list[Sums], image: list[Sums], span: tuple[int, int]) -> float:
+    def _between(self, reference: list[RunningMoments], image: list[RunningMoments], span: tuple[int, int]) -> float:
         """The distance over some of the parts, from the first to before the last."""
         first, last = span
         theirs = _joined(reference[first:last]).moments() if reference else self._moments
@@ -191,7 +191,7 @@ class Frechet(Distribution):
         """
         count = len(self.references)
         if count not in self._split:
-            drawn = list(Halves("reference", count))[: 2 * SPLITS]
+            drawn = list(SplitHalves("reference", count))[: 2 * SPLITS]
             found = [self._apart(one, other) for one, other in zip(drawn[::2], drawn[1::2], strict=True)]
             self._split = {count: float(np.mean(found))}
         return self._split[count]
@@ -216,13 +216,13 @@ SPLITS = 3
 """Pairs of halves of the references that are compared with one another."""
 
 
-def sums(rows: Rows, name: str, part_of: np.ndarray, parts: int) -> list[Sums]:
+def sums(rows: SampleStore, name: str, part_of: np.ndarray, parts: int) -> list[RunningMoments]:
     """The sums of a column (N, D) over each part; `part_of` (N,) says which one an image's rank belongs to, or -1."""
-    found: list[Sums] = []
+    found: list[RunningMoments] = []
     for ranks, block in rows.blocks(name):
         if not found:
             origin = block.mean(axis=0, dtype=np.float64)
-            found = [Sums(origin) for _ in range(parts)]
+            found = [RunningMoments(origin) for _ in range(parts)]
         for part, own in enumerate(found):
             own.add(block[part_of[ranks] == part])
     return found
@@ -236,5 +236,5 @@ def _quarters(one: np.ndarray, other: np.ndarray, count: int) -> np.ndarray:
     return part_of
 
 
-def _joined(parts: list[Sums]) -> Sums:
+def _joined(parts: list[RunningMoments]) -> RunningMoments:
     return parts[0] if len(parts) == 1 else parts[0] + parts[1]

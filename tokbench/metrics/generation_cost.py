@@ -15,7 +15,7 @@ from tokbench.errors import NotApplicable
 from tokbench.metric_names import FOUND
 from tokbench.metrics.base import Metric
 from tokbench.metrics.batch import Batch
-from tokbench.tokenizers.base import Generator, Reconstructor
+from tokbench.tokenizers.base import Generator, ImageModel
 from tokbench.tokenizers.tokens import Tokens
 
 WARM, TIMED = 2, 10
@@ -32,7 +32,7 @@ class Cost(Metric):
     nothing (or do not fit), which the provenance names.
     """
 
-    def __init__(self, model: Reconstructor, device: str, guidance: float | None = None) -> None:
+    def __init__(self, model: ImageModel, device: str, guidance: float | None = None) -> None:
         super().__init__()
         if not isinstance(model, Generator):
             raise NotApplicable("only a generator draws tokens")
@@ -80,7 +80,7 @@ class Cost(Metric):
         return found if evaluations is None else {"network_evaluations": evaluations} | found
 
     def provenance(self) -> dict[str, str]:
-        return {"device": timing.describe(self._device)} | self._sizes
+        return {"device": timing.device_name(self._device)} | self._sizes
 
 
 def saturated(call: Callable[[int], object], device: str) -> tuple[float, int]:

@@ -12,7 +12,7 @@ from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metri
 
 from tokbench.metrics.distribution import Distribution
 from tokbench.results.warning import ResultWarning
-from tokbench.stats.split_half import Halves
+from tokbench.stats.split_half import SplitHalves
 from tokbench.stats.spread import Jackknife, Splits, Spread, groups
 
 LEAST = 10
@@ -76,7 +76,7 @@ class InceptionScore(Distribution):
         rest = count % size if size and count > size else 0
         return rest if size and rest < size / 2 else 0
 
-    def replicates(self, halves: Halves) -> dict[str, Spread]:
+    def replicates(self, halves: SplitHalves) -> dict[str, Spread]:
         image = self.rows.column("image")
         splits = self.scores(image)
         if self._no_interval(splits):

@@ -6,16 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from tokbench.data.stream import UNIT
-from tokbench.errors import CannotMeasure
+from tokbench.data.stream import CHUNK
+from tokbench.errors import MetricUnavailable
 from tokbench.metrics.base import Metric
 from tokbench.metrics.batch import Batch
-from tokbench.metrics.feature_cache import References
-from tokbench.metrics.sample_store import Rows
+from tokbench.metrics.feature_cache import ReferenceFeatures
+from tokbench.metrics.sample_store import SampleStore
 from tokbench.results.result import EFFECT
 from tokbench.results.warning import ResultWarning
 from tokbench.stats.bootstrap import Interval
-from tokbench.stats.split_half import Halves
+from tokbench.stats.split_half import SplitHalves
 from tokbench.stats.spread import Spread
 
 PROBED = 1
@@ -35,7 +35,7 @@ class PrecisionProbe(Metric):
         self.metric, self._probes, self._shared = metric, probes, shared
         self.rows = metric.rows
 
-    def stores(self) -> dict[str, Rows]:
+    def stores(self) -> dict[str, SampleStore]:
         return self.metric.stores() | {precision: probe.rows for precision, probe in self._probes.items()}
 
     def stores_of(self, unit: int) -> list[str]:
@@ -52,13 +52,13 @@ class PrecisionProbe(Metric):
         self.metric.look(batch)
         self._each(batch, lambda probe: probe.look(batch))
 
-    def attach(self, references: References) -> None:
+    def attach(self, references: ReferenceFeatures) -> None:
         self.metric.attach(references)
         for probe in self._probes.values() if self._shared else ():
             probe.attach(references)
 
-    def needs(self, references: References, index: np.ndarray, digests: Sequence[str]) -> bool:
-        probed = self._probes.values() if int(index[0]) < PROBED * UNIT else ()
+    def needs(self, references: ReferenceFeatures, index: np.ndarray, digests: Sequence[str]) -> bool:
+        probed = self._probes.values() if int(index[0]) < PROBED * CHUNK else ()
         return any(metric.needs(references, index, digests) for metric in (self.metric, *probed))
 
     def compute(self) -> dict[str, float]:
@@ -70,7 +70,7 @@ class PrecisionProbe(Metric):
     def intervals(self, seed: int) -> dict[str, Interval]:
         return self.metric.intervals(seed)
 
-    def replicates(self, halves: Halves) -> dict[str, Spread]:
+    def replicates(self, halves: SplitHalves) -> dict[str, Spread]:
         return self.metric.replicates(halves)
 
     def warnings(self) -> list[ResultWarning]:
@@ -80,12 +80,12 @@ class PrecisionProbe(Metric):
         return self.metric.provenance() | self._effect()
 
     def _each(self, batch: Batch, do: Callable[[Metric], None]) -> None:
-        if int(batch.index[-1]) >= PROBED * UNIT:
+        if int(batch.index[-1]) >= PROBED * CHUNK:
             return
         for precision in list(self._probes):
             try:
                 do(self._probes[precision])
-            except CannotMeasure:
+            except MetricUnavailable:
                 del self._probes[precision]
 
     def _effect(self) -> dict[str, str]:

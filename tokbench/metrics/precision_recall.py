@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tokbench.metrics.distribution import Distribution
 from tokbench.stats.bootstrap import least_reach
-from tokbench.stats.split_half import Halves, Replicates
+from tokbench.stats.split_half import Replicates, SplitHalves
 from tokbench.stats.spread import Spread
 
 NEIGHBOURS = 3
@@ -63,7 +63,7 @@ class PrecisionRecall(Distribution):
         self._enough()
         return dict(zip(self._numbers, self.both(*self._whole()), strict=True))
 
-    def replicates(self, halves: Halves) -> dict[str, Spread]:
+    def replicates(self, halves: SplitHalves) -> dict[str, Spread]:
         own = self._halved(halves, self.least)
         if own is None:
             return {}

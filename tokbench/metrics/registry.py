@@ -14,10 +14,10 @@ from tokbench.protocol.protocol import TOKBENCH, Protocol
 from tokbench.results.metric_specs import METRICS
 
 if TYPE_CHECKING:
-    from tokbench.extractors.pool import Networks
+    from tokbench.extractors.pool import ExtractorPool
     from tokbench.metrics.base import Metric
-    from tokbench.metrics.fid_statistics import Statistics
-    from tokbench.tokenizers.base import Reconstructor
+    from tokbench.metrics.fid_statistics import FidStatistics
+    from tokbench.tokenizers.base import ImageModel
 
 
 DEFAULT = ("rate", "psnr", "ssim", "ms_ssim", "lpips", "rfid", "fd_efficientnet", "codebook", "speed")
@@ -79,13 +79,13 @@ def choose(names: str | None, protocol: Protocol = TOKBENCH) -> list[str]:
 _LPIPS = {"alex": "lpips", "vgg": "lpips_vgg"}
 
 
-def build(
+def create_metric(
     name: str,
-    networks: Networks,
-    model: Reconstructor,
+    networks: ExtractorPool,
+    model: ImageModel,
     protocol: Protocol = TOKBENCH,
     batch_size: int = 16,
-    statistics: Statistics | None = None,
+    statistics: FidStatistics | None = None,
     paired: bool = True,
     guidance: float | None = None,
     rows: bool = False,

@@ -53,7 +53,7 @@ class _Piece:
         return values
 
 
-class Rows:
+class SampleStore:
     """Columns (N, ...) by name, one row an image, in whatever order their batches and shards came."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Rows:
         """The same, of columns that lie in an .npz file under `prefix` and their name."""
         self._take(_Piece(index, dict.fromkeys(names), file, prefix))
 
-    def merge(self, other: Rows) -> None:
+    def merge(self, other: SampleStore) -> None:
         """Take in all that `other` has. `other` is left as it was."""
         for piece in list(other._pieces):
             self._take(piece)

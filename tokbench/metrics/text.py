@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokbench.metrics.annotated import Found, MarkedMetric
+from tokbench.metrics.annotated import AnnotatedMetric, Found
 from tokbench.metrics.text_scores import errors, exact, similarity
 from tokbench.stats.binned import CHARACTER_BINS, TEXT_BINS, Bin
 
 if TYPE_CHECKING:
     from tokbench.data.annotations import Box
-    from tokbench.data.stream import Marked
+    from tokbench.data.stream import AnnotatedImage
 
 
-class Text(MarkedMetric):
+class Text(AnnotatedMetric):
     """`t_acc`: the share of words that are read exactly; `t_ned`: the mean of 1 - Levenshtein / longer length; `cer`:
     wrong characters over all characters.
 
@@ -30,7 +30,7 @@ class Text(MarkedMetric):
     def bins(self, side: int) -> Sequence[Bin]:
         return TEXT_BINS.get(side, ())
 
-    def originals(self, marked: Marked) -> list[dict[str, Any]]:
+    def originals(self, marked: AnnotatedImage) -> list[dict[str, Any]]:
         words = marked.known.words
         read = self._reader.read([cut(marked.pixels, word.box) for word in words])
         return [
@@ -38,7 +38,7 @@ class Text(MarkedMetric):
             for word, text in zip(words, read, strict=True)
         ]
 
-    def again(self, pixels: np.ndarray, marked: Marked, known: Sequence[Mapping[str, Any]]) -> list[str | None]:
+    def again(self, pixels: np.ndarray, marked: AnnotatedImage, known: Sequence[Mapping[str, Any]]) -> list[str | None]:
         kept = [position for position, word in enumerate(known) if exact(word["truth"], word["original"])]
         texts: list[str | None] = [None] * len(known)
         read = self._reader.read([cut(pixels, tuple(known[position]["box"])) for position in kept])

@@ -9,7 +9,7 @@ import numpy as np
 from tokbench import timing as speed
 from tokbench.metrics.base import Metric
 from tokbench.metrics.batch import Batch, Timing
-from tokbench.tokenizers.base import Reconstructor
+from tokbench.tokenizers.base import ImageModel
 
 
 class Throughput(Metric):
@@ -20,7 +20,7 @@ class Throughput(Metric):
     batch left out as a warm-up where there are others. Peak memory is what both need of a batch beyond the weights.
     """
 
-    def __init__(self, model: Reconstructor, device: str, batch_size: int) -> None:
+    def __init__(self, model: ImageModel, device: str, batch_size: int) -> None:
         super().__init__()
         self._model, self._device, self._batch_size, self._warm = model, device, batch_size, False
 
@@ -54,4 +54,4 @@ class Throughput(Metric):
 
     def provenance(self) -> dict[str, str]:
         sizes = np.unique(self.rows.column("batch_size")) if len(self.rows) else [self._batch_size]
-        return {"device": speed.describe(self._device), "batch_size": " and ".join(str(int(size)) for size in sizes)}
+        return {"device": speed.device_name(self._device), "batch_size": " and ".join(str(int(size)) for size in sizes)}

@@ -21,7 +21,7 @@ LENGTH = "length of an image"
 _KINDS = (np.uint8, np.uint16, np.uint32, np.int64)
 
 
-class Codes(Metric):
+class TokenMetric(Metric):
     """Keeps, per stream of indices, the codes (B, N) in the narrowest type that holds them, groups innermost, and how
     many tokens each image has: of a single stream only so many first ones count."""
 

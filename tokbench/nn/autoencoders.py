@@ -9,7 +9,7 @@ from torch import Tensor
 from tokbench.nn.conv import WIDTHS, ConvDecoder, ConvEncoder, to_grid, to_places
 from tokbench.nn.quantizers.kl import KL
 from tokbench.nn.quantizers.quantizer import Quantizer
-from tokbench.nn.tokenizer import Bottlenecked
+from tokbench.nn.tokenizer import BottleneckAutoencoder
 from tokbench.nn.vit import GridDecoder, GridEncoder, MaskDecoder, Pixels, QueryEncoder, Shape
 
 
@@ -18,7 +18,7 @@ def entering(bottleneck: Quantizer | KL) -> int:
     return bottleneck.dim * (2 if isinstance(bottleneck, KL) else 1)
 
 
-class ConvAutoencoder(Bottlenecked):
+class ConvAutoencoder(BottleneckAutoencoder):
     """A token for each 8x8 px (f8) with the default widths, at any size; each width halves the sides once."""
 
     def __init__(self, bottleneck: Quantizer | KL, widths: Sequence[int] = WIDTHS) -> None:
@@ -34,7 +34,7 @@ class ConvAutoencoder(Bottlenecked):
         return self.decoder(to_grid(vectors))
 
 
-class GridAutoencoder(Bottlenecked):
+class GridAutoencoder(BottleneckAutoencoder):
     """A transformer over patches, a token each, at one size."""
 
     def __init__(self, encoder: Shape, decoder: Shape, bottleneck: Quantizer | KL) -> None:
@@ -50,7 +50,7 @@ class GridAutoencoder(Bottlenecked):
         return self.decoder(vectors)
 
 
-class QueryAutoencoder(Bottlenecked):
+class QueryAutoencoder(BottleneckAutoencoder):
     """A transformer that puts an image into a row of `count` tokens, and one that paints it from them (TiTok)."""
 
     def __init__(self, shape: Shape, count: int, bottleneck: Quantizer | KL, mask: Tensor | None = None) -> None:

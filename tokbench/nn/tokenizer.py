@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from tokbench.metric_names import Anchor
-from tokbench.nn.perturb import Bits, Codes
+from tokbench.nn.perturb import BitPerturber, CodePerturber
 from tokbench.nn.quantizers.bits import BernoulliBits
 from tokbench.nn.quantizers.fsq import FSQ
 from tokbench.nn.quantizers.kl import KL
 from tokbench.nn.quantizers.lfq import LFQ
 from tokbench.nn.quantizers.quantizer import Quantizer
-from tokbench.nn.trainable import Autoencoder, Examples
+from tokbench.nn.trainable import Autoencoder, TrainingBatch
 from tokbench.tokenizers.base import Tokenizer
 from tokbench.tokenizers.perturb import Perturber
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tokens import Tokens
 
 
-class Bottlenecked(Autoencoder):
+class BottleneckAutoencoder(Autoencoder):
     """An autoencoder with `bottleneck` in its middle; its loss is reconstruction and what the bottleneck asks.
 
     size: the only image side that it takes, None for any multiple of `step`. tokens: an image's, None for one on each
@@ -54,7 +54,7 @@ class Bottlenecked(Autoencoder):
         vectors, loss = self.bottleneck(row)
         return vectors.unflatten(1, place), loss
 
-    def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
+    def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         vectors, own = self.squeeze(self.latents(batch.images), progress)
         return self.compare(self.pixels(vectors), batch.images, progress) | {"bottleneck": own}
 
@@ -62,7 +62,9 @@ class Bottlenecked(Autoencoder):
 class LearnedTokenizer(Tokenizer):
     """The tokenizer of a trained model: indices where its bottleneck is a quantizer, else the mean latents."""
 
-    def __init__(self, name: str, model: Bottlenecked, *, prefixes: bool = False, variable: bool = False) -> None:
+    def __init__(
+        self, name: str, model: BottleneckAutoencoder, *, prefixes: bool = False, variable: bool = False
+    ) -> None:
         self.model = model
         self.module = nn.ModuleDict({"model": model, **model.bases}) if model.bases else model
         bottleneck, discrete = model.bottleneck, isinstance(model.bottleneck, Quantizer)
@@ -108,6 +110,6 @@ class LearnedTokenizer(Tokenizer):
         if not isinstance(bottleneck, Quantizer):
             return super().perturber(anchor)
         if isinstance(bottleneck, LFQ | BernoulliBits):
-            return Bits(self.spec.name, self.encode, self.model.latents, bottleneck, anchor)
+            return BitPerturber(self.spec.name, self.encode, self.model.latents, bottleneck, anchor)
         kind = "fsq" if isinstance(bottleneck, FSQ) else "grouped" if bottleneck.groups > 1 else "plain"
-        return Codes(self.encode, self.model.latents, bottleneck, anchor, kind)
+        return CodePerturber(self.encode, self.model.latents, bottleneck, anchor, kind)

@@ -14,7 +14,7 @@ from tokbench.nn.losses import Perceptual
 
 
 @dataclass(frozen=True)
-class Material:
+class TrainingData:
     """What is trained on: uint8 pixels (N, 3, H, W) and, where there are any, labels int64 (N,), and tokens (1, N, ...)
     of the images, or (2, N, ...) with those of the mirrored images."""
 
@@ -35,7 +35,7 @@ class Material:
 
 
 @dataclass(frozen=True)
-class Examples:
+class TrainingBatch:
     """What a step learns from: images (B, 3, H, W) in [-1, 1] and, where there are any, labels int64 (B,) and tokens
     (B, ...) that a frozen tokenizer made of the images."""
 
@@ -68,19 +68,21 @@ class Trainable(nn.Module, ABC):
         """
         return
 
-    def study(self, material: Material, device: str, mirrored: bool, progress: Callable[[int, int], None]) -> Material:
+    def study(
+        self, material: TrainingData, device: str, mirrored: bool, progress: Callable[[int, int], None]
+    ) -> TrainingData:
         """What it is trained on, of what there is; `mirrored`: whether batches will hold mirrored images, too."""
         return material
 
     @abstractmethod
-    def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
+    def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         """Weighted terms by name; their sum is what is minimised.
 
         `progress` runs from 0 to 1 over the whole training, for schedules.
         """
 
 
-class Fitted(nn.Module, ABC):
+class FittedModel(nn.Module, ABC):
     """A model whose few numbers follow from images in one pass, without training by gradient."""
 
     @abstractmethod

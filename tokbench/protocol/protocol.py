@@ -81,7 +81,7 @@ class InceptionScore:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedSetup:
     """What its authors use, for readers and warnings; it changes no number here, so it is not in the hash."""
 
     size: int | None = None
@@ -108,7 +108,7 @@ class Protocol:
     name: str
     summary: str = ""
     source: tuple[str, ...] = ()
-    published: Published = Published()
+    published: PublishedSetup = PublishedSetup()
     crop: Literal["centre", "torchvision", "adm", "pad", "none"] = "centre"
     filter: Literal["lanczos", "bicubic", "bilinear", "area"] = "bicubic"
     library: Literal["pillow", "opencv", "tensor"] = "pillow"
@@ -179,14 +179,14 @@ class Protocol:
         for key, value in changes.items():
             part, _, inner = key.partition("__")
             whole[part] = replace(whole.get(part, getattr(self, part)), **{inner: value}) if inner else value
-        return replace(self, name=name, summary="", source=(), published=Published(), **whole)
+        return replace(self, name=name, summary="", source=(), published=PublishedSetup(), **whole)
 
 
 TOKBENCH = Protocol("tokbench")
 """The default; `presets/tokbench.toml` writes the same fields out."""
 
 _UNHASHED = ("name", "summary", "source", "published")
-_TABLES = {"published": Published, "psnr": Psnr, "ssim": Ssim, "lpips": Lpips, "features": Features,
+_TABLES = {"published": PublishedSetup, "psnr": Psnr, "ssim": Ssim, "lpips": Lpips, "features": Features,
            "inception_score": InceptionScore}  # fmt: skip
 _FOLDER = files("tokbench.protocol").joinpath("presets")
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from tokbench.analysis.ablations import Ablation, Finding
 from tokbench.analysis.compare import Difference, Verdict
-from tokbench.pruning.result import Reduced, unpacked
-from tokbench.pruning.table import groups, hurried
+from tokbench.pruning.result import PruningResult, unpacked
+from tokbench.pruning.table import groups, undertrained
 from tokbench.stats.bootstrap import bootstrap_pairs
 
 NUMBER = "top1"
 
 
-def twins(told: Iterable[Ablation], found: Sequence[Reduced]) -> list[Finding]:
+def twins(told: Iterable[Ablation], found: Sequence[PruningResult]) -> list[Finding]:
     """What rows say of ablations whose number is top-1: one for each table in which both networks stand.
 
     Of networks that were trained too briefly no verdict is drawn, whatever the difference.
@@ -28,11 +28,11 @@ def twins(told: Iterable[Ablation], found: Sequence[Reduced]) -> list[Finding]:
     return made
 
 
-def _difference(one: Reduced, row: dict[str, Any], other: Reduced, twin: dict[str, Any]) -> Difference:
+def _difference(one: PruningResult, row: dict[str, Any], other: PruningResult, twin: dict[str, Any]) -> Difference:
     count = one.about["num_images"]
     first, second = (unpacked(which["right"], count) for which in (row, twin))
     interval = bootstrap_pairs(first, second, 0)
-    short = any(told.about["short"] for told in (one, other)) or hurried(row) or hurried(twin)
+    short = any(told.about["short"] for told in (one, other)) or undertrained(row) or undertrained(twin)
     verdict: Verdict = "worse" if interval.high < 0 else "better" if interval.low > 0 else "cannot tell"
     whole, without = float(first.mean()), float(second.mean())
     if short:

@@ -24,7 +24,7 @@ from tokbench.pruning import paired_timing
 from tokbench.pruning.candidates import apart, arms
 from tokbench.pruning.flops import FORMULA
 from tokbench.pruning.measure import (
-    Arm,
+    Candidate,
     Predictions,
     accuracy,
     best_kernel,
@@ -35,12 +35,12 @@ from tokbench.pruning.measure import (
     predict,
     shares,
 )
-from tokbench.pruning.models import Labelled, Subject
+from tokbench.pruning.models import ImageClassifier, Labelled
 from tokbench.pruning.pruner import Training
-from tokbench.pruning.result import Reduced, packed
+from tokbench.pruning.result import PruningResult, packed
 from tokbench.pruning.vit import Kernel, images_like, recognise
-from tokbench.stats.bootstrap import tidy
-from tokbench.timing import describe
+from tokbench.stats.bootstrap import round_significant
+from tokbench.timing import device_name
 
 WHOLE = "whole"
 """The name of the network as it is, in facts and tables."""
@@ -49,7 +49,7 @@ Told = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchmarkConfig:
     """How to measure: attention's kernel, batch sizes for time (none: no time), timings of each, multiples for counts
     of tokens, DiffRate's given rates, how often times are taken whose control is off."""
 
@@ -61,25 +61,25 @@ class Plan:
     tries: int = 3
 
 
-class Bench:
+class PruningBenchmark:
     """One network on one data set and device."""
 
     def __init__(
         self,
-        subject: Subject,
+        subject: ImageClassifier,
         images: Labelled,
         device: str,
-        plan: Plan,
+        plan: BenchmarkConfig,
         root: Path | None = None,
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.subject, self.images, self.device, self.plan, self.root = subject, images, device, plan, root
         self.warn = warn
-        self.whole = Arm(WHOLE, WHOLE, None, subject.vit, subject.vit)
+        self.whole = Candidate(WHOLE, WHOLE, None, subject.vit, subject.vit)
         self.kernels: dict[int, Kernel] = {}
         """The whole network's faster one by batch size, found once."""
 
-    def run(self, name: str, keeps: Sequence[float], out: Path, told: Told) -> Iterator[tuple[Reduced, str]]:
+    def run(self, name: str, keeps: Sequence[float], out: Path, told: Told) -> Iterator[tuple[PruningResult, str]]:
         """Measures what of a method is not in `out` yet; yields after each row what is known of it, and the row's keep.
 
         Raises UsageError and MissingWeights for a method or keep that cannot be; rows before it are kept.
@@ -90,7 +90,7 @@ class Bench:
         for arm in itertools.chain([first], made):
             if arm.pruner is not None:
                 check_same(arm.vit, arm.pruner)
-            kept = Reduced(self.about(arm, whole)).resumed(out)
+            kept = PruningResult(self.about(arm, whole)).resumed(out)
             key = WHOLE if arm.keep is None else f"{arm.keep:g}"
             row = kept.rows.get(key)
             if row is None or row["weights"] != arm.weights:  # not measured yet, or trained anew
@@ -124,7 +124,7 @@ class Bench:
 
     _predictions: Predictions | None = None
 
-    def row(self, arm: Arm, whole: Predictions, told: Told) -> dict[str, Any]:
+    def row(self, arm: Candidate, whole: Predictions, told: Told) -> dict[str, Any]:
         """Everything about one arm but its times."""
         plan = self.plan
         own, counts = predict(
@@ -142,7 +142,7 @@ class Bench:
         row["training_profile"] = arm.trained.get("recipe", {}).get("profile")
         return row | {"weights": arm.weights, "pace": []}
 
-    def time(self, arm: Arm, batch: int) -> dict[str, Any]:
+    def time(self, arm: Candidate, batch: int) -> dict[str, Any]:
         """Its times at one batch size."""
         plan = self.plan
         if batch not in self.kernels:
@@ -154,7 +154,7 @@ class Bench:
         told: dict[str, Any] = _tidied(made.facts())
         return told
 
-    def about(self, arm: Arm, whole: Predictions) -> dict[str, Any]:
+    def about(self, arm: Candidate, whole: Predictions) -> dict[str, Any]:
         """What of a method is the same for all its rows. `whole`: the whole network's predictions."""
         dataset, subject = self.images.dataset, self.subject
         measured = [dataset.source.names[position] for position in whole.index.tolist()]
@@ -169,7 +169,7 @@ class Bench:
             "num_images": len(measured),
             "short": subject.short,
             "provenance": {
-                "device": describe(self.device),
+                "device": device_name(self.device),
                 "processor": _processor(self.device),
                 "kernel": self.plan.kernel,
                 "repetitions": self.plan.repetitions,
@@ -190,14 +190,14 @@ def _tries(pace: dict[str, Any]) -> int:
     return int(pace.get("tries", 1))  # facts of before they were counted do not say
 
 
-def _label(arm: Arm) -> str:
+def _label(arm: Candidate) -> str:
     return f"{arm.method} {arm.keep:g}" if arm.keep else arm.method
 
 
 _TIMING = (paired_timing.__file__, timing.__file__)
 
 
-def training_of(arm: Arm) -> Training:
+def training_of(arm: Candidate) -> Training:
     return arm.training if arm.pruner is None else arm.pruner.training
 
 
@@ -217,7 +217,7 @@ def _tidied(told: Any) -> Any:
     """Ten digits of every float, None for NaN."""
     if isinstance(told, dict):
         return {key: _tidied(value) for key, value in told.items()}
-    return tidy(told) if isinstance(told, float) else told
+    return round_significant(told) if isinstance(told, float) else told
 
 
 def read_keeps(text: str) -> list[float]:

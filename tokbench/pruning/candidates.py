@@ -16,16 +16,16 @@ from tokbench.nn.classifier import Classifier
 from tokbench.pruning.diffrate import DEIT_S, DiffRate, Rates
 from tokbench.pruning.distil import Slimmed
 from tokbench.pruning.flops import flops, of_kept
-from tokbench.pruning.measure import Arm
+from tokbench.pruning.measure import Candidate
 from tokbench.pruning.methods import METHODS, TRAINED
-from tokbench.pruning.models import Subject
+from tokbench.pruning.models import ImageClassifier
 from tokbench.pruning.pruner import Pruner, budget
 from tokbench.pruning.resolution import LowerResolution
 from tokbench.pruning.search import RateSearch
 from tokbench.pruning.vit import Sizes, recognise
 from tokbench.tokenizers.registry import network_files, read_record, read_variant
 from tokbench.training.zoo import open_network
-from tokbench.weights.shards import weight_parts
+from tokbench.weights.shards import shard_paths
 
 CONTROLS = ("lower_resolution",)
 """Beside random and strided: no method, but what one must beat."""
@@ -40,8 +40,13 @@ def known(root: Path | None = None) -> list[str]:
 
 
 def arms(
-    name: str, subject: Subject, keeps: Sequence[float], device: str, rates: str | None = None, root: Path | None = None
-) -> Iterator[Arm]:
+    name: str,
+    subject: ImageClassifier,
+    keeps: Sequence[float],
+    device: str,
+    rates: str | None = None,
+    root: Path | None = None,
+) -> Iterator[Candidate]:
     """One for each keep, or the only one where there is nothing to keep: a method, a control, or another network that
     was trained here as a control. `rates`: a JSON file of DiffRate's rates, or "deit_s" for the published ones.
 
@@ -50,7 +55,7 @@ def arms(
     if name in METHODS:
         pruner = METHODS[name]()
         for keep in keeps:
-            yield Arm(name, pruner.title, keep, subject.vit, subject.vit, pruner)
+            yield Candidate(name, pruner.title, keep, subject.vit, subject.vit, pruner)
     elif name == "diffrate" and rates is not None:
         yield _with_rates(subject, _read_rates(rates))
     elif name in KINDS:
@@ -59,7 +64,7 @@ def arms(
     elif name in CONTROLS:
         for keep in keeps:
             smaller = LowerResolution(subject.vit, keep)
-            yield Arm(name, f"{smaller.title}, {smaller.side} px", keep, smaller, smaller.vit)
+            yield Candidate(name, f"{smaller.title}, {smaller.side} px", keep, smaller, smaller.vit)
     elif name in network_files(root):
         yield of_network(name, network_files(root)[name], device)
     else:
@@ -70,7 +75,7 @@ def _kind(config: dict[str, Any]) -> Any:
     return config.get("model", {}).get("kind")
 
 
-def _trained(name: str, subject: Subject, keep: float, root: Path | None) -> tuple[str, Path]:
+def _trained(name: str, subject: ImageClassifier, keep: float, root: Path | None) -> tuple[str, Path]:
     """Name and TOML of what a method has trained for one network and keep. Raises MissingWeights."""
     for network, toml in network_files(root).items():
         config = read_variant(toml)
@@ -84,14 +89,14 @@ def _trained(name: str, subject: Subject, keep: float, root: Path | None) -> tup
     )
 
 
-def of_network(name: str, toml: Path, device: str, method: str | None = None) -> Arm:
+def of_network(name: str, toml: Path, device: str, method: str | None = None) -> Candidate:
     """What a trained network of adapters/*/network.py is: a method that something was trained for, or a control.
 
     method: what stands for it in facts; its own name where it was asked for by that.
     Raises MissingWeights, and UsageError for networks of other kinds.
     """
     variant, network = open_network(name, toml)
-    weights = {path.name: sha256_of(path) for path in weight_parts(variant.file)}
+    weights = {path.name: sha256_of(path) for path in shard_paths(variant.file)}
     keep: float | None = None
     pruner: Pruner | None = None
     if isinstance(network, Slimmed):
@@ -105,15 +110,15 @@ def of_network(name: str, toml: Path, device: str, method: str | None = None) ->
     vit: Any = network.vit
     title = f"{name}, whole" if pruner is None else pruner.title if method else f"{pruner.title}, {name}"
     training = pruner.training if pruner else "weights"
-    return Arm(method or name, title, keep, vit, vit, pruner, training, read_record(toml), weights, name)
+    return Candidate(method or name, title, keep, vit, vit, pruner, training, read_record(toml), weights, name)
 
 
-def _with_rates(subject: Subject, rates: Rates) -> Arm:
+def _with_rates(subject: ImageClassifier, rates: Rates) -> Candidate:
     sizes = recognise(subject.vit).sizes
     pruner = DiffRate(rates)
     keep = keep_of(sizes, flops(sizes, of_kept(sizes, pruner.plan(sizes, 0.5))))
     told = {"rates": hashlib.sha256(repr(rates).encode()).hexdigest()}
-    return Arm(
+    return Candidate(
         "diffrate", f"{pruner.title}, given rates", keep, subject.vit, subject.vit, pruner, "rates", weights=told
     )
 
@@ -146,7 +151,7 @@ def keep_of(sizes: Sizes, cost: int) -> float:
     return min(keeps, key=lambda keep: abs(budget(sizes, keep) - cost))
 
 
-def apart(arm: Arm) -> Arm:
+def apart(arm: Candidate) -> Candidate:
     """The same with a network of its own, as timing two networks in turns needs."""
     if arm.forward is not arm.vit:
         return arm  # it is a copy already

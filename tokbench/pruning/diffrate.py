@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tokbench.errors import UsageError
-from tokbench.pruning.pruner import Pruner, Run, Training, nearest, pick
+from tokbench.pruning.pruner import Pruner, PruningState, Training, nearest, pick
 from tokbench.pruning.vit import Attended, Sizes
 
 
@@ -77,7 +77,7 @@ class DiffRate(Pruner):
             )
         return [count - 1 for count in merge]
 
-    def reduce(self, tokens: Tensor, seen: Attended, count: int, run: Run) -> Tensor:
+    def reduce(self, tokens: Tensor, seen: Attended, count: int, run: PruningState) -> Tensor:
         prefix, block = run.prefix, len(run.counts)
         left = self.between(block, tokens.shape[1] - prefix, count)
         order = seen.cls()[:, prefix:].argsort(dim=1, descending=True, stable=True)[:, :left]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokbench.nn.classifier import Classifier
-from tokbench.nn.trainable import Examples
+from tokbench.nn.trainable import TrainingBatch
 from tokbench.pruning.pruner import stages
 from tokbench.pruning.sit_slim import SiTSlim, Slimmer, slimmed
 from tokbench.pruning.vit import recognise
@@ -61,7 +61,7 @@ class Slimmed(Classifier):
         with self.pruner.applied_to(self.vit, self.keep):
             return self.vit(images)
 
-    def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
+    def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         images, labels = self.prepared(batch)
         with torch.no_grad():
             theirs, known = _with_tokens(self.bases["teacher"].vit, images)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tokbench.pruning.pruner import Pruner, Run, nearest, pick, stages
+from tokbench.pruning.pruner import Pruner, PruningState, nearest, pick, stages
 from tokbench.pruning.vit import Attended, Sizes
 
 
@@ -19,7 +19,7 @@ class DivPrune(Pruner):
     def plan(self, sizes: Sizes, keep: float) -> list[int]:
         return nearest(sizes, keep, [_once(sizes, left) for left in range(1, sizes.patches + 1)])
 
-    def reduce(self, tokens: Tensor, seen: Attended, count: int, run: Run) -> Tensor:
+    def reduce(self, tokens: Tensor, seen: Attended, count: int, run: PruningState) -> Tensor:
         unit = F.normalize(tokens[:, run.prefix :], dim=-1)
         chosen = spread(1 - unit @ unit.transpose(1, 2), count)
         return pick(tokens, chosen.sort(1).values, run.prefix)

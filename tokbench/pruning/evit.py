@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tokbench.pruning.pruner import Pruner, Run, best, pick, staged
+from tokbench.pruning.pruner import Pruner, PruningState, best, pick, staged
 from tokbench.pruning.vit import Attended, Sizes
 
 
@@ -25,7 +25,7 @@ class EViT(Pruner):
     def plan(self, sizes: Sizes, keep: float) -> list[int]:
         return staged(sizes, keep, extra=int(self.fuse))
 
-    def reduce(self, tokens: Tensor, seen: Attended, count: int, run: Run) -> Tensor:
+    def reduce(self, tokens: Tensor, seen: Attended, count: int, run: PruningState) -> Tensor:
         scores = seen.cls()[:, run.prefix :]
         chosen = best(scores, count - int(self.fuse))
         kept = pick(tokens, chosen, run.prefix)

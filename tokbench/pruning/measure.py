@@ -17,11 +17,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from tokbench.errors import DataError, UsageError
 from tokbench.pruning.flops import Counts, dense, flops
 from tokbench.pruning.models import Labelled
-from tokbench.pruning.paired_timing import STEADY, Duel, duel
-from tokbench.pruning.pruner import Pruner, Run, Training
+from tokbench.pruning.paired_timing import STEADY, PairedTiming, time_in_turns
+from tokbench.pruning.pruner import Pruner, PruningState, Training
 from tokbench.pruning.vit import Kernel, images_like, recognise
-from tokbench.stats.bootstrap import bootstrap_pairs, entry, mean, share_interval
-from tokbench.timing import with_peak
+from tokbench.stats.bootstrap import bootstrap_pairs, mean, metric_entry, share_interval
+from tokbench.timing import measure_peak_memory
 
 CHUNK = 50
 """Images of a pass for accuracy."""
@@ -30,7 +30,7 @@ TRIES = 5
 
 
 @dataclass(frozen=True)
-class Arm:
+class Candidate:
     """One way to run a classifier: `forward` gives logits for images of the subject; `vit` is the transformer inside.
 
     keep: None where there is nothing to set. trained: what its training was, empty for none. network: its name, where
@@ -49,7 +49,7 @@ class Arm:
     network: str = ""
 
     @contextmanager
-    def ready(self, kernel: Kernel, round_to: int = 1) -> Iterator[Run | None]:
+    def ready(self, kernel: Kernel, round_to: int = 1) -> Iterator[PruningState | None]:
         """Reduced as long as the `with` block lasts, with one kernel for attention."""
         with with_kernel(self.vit, kernel):
             if self.pruner is None:
@@ -94,7 +94,7 @@ class Predictions:
 
 @torch.inference_mode()
 def predict(
-    arm: Arm, images: Labelled, device: str, kernel: Kernel, round_to: int, told: Callable[[int, int], None]
+    arm: Candidate, images: Labelled, device: str, kernel: Kernel, round_to: int, told: Callable[[int, int], None]
 ) -> tuple[Predictions, Counts]:
     """Over all images of a data set; and the tokens of each block in the last pass, as recorded.
 
@@ -128,14 +128,14 @@ def accuracy(arm: Predictions, whole: Predictions) -> dict[str, Any]:
     agree = (arm.top[:, 0] == whole.top[:, 0]).astype(float)
     numbers = {"top1": arm.first, "top5": arm.fifth, "agreement": agree}
     lost = {"top1_gap": (whole.first, arm.first), "top5_gap": (whole.fifth, arm.fifth)}
-    told = {name: entry(mean(values), share_interval(values)) for name, values in numbers.items()}
+    told = {name: metric_entry(mean(values), share_interval(values)) for name, values in numbers.items()}
     return told | {
-        name: entry(mean(own) - mean(all_), bootstrap_pairs(all_, own, 0)) for name, (all_, own) in lost.items()
+        name: metric_entry(mean(own) - mean(all_), bootstrap_pairs(all_, own, 0)) for name, (all_, own) in lost.items()
     }
 
 
 @torch.inference_mode()
-def counted_flops(arm: Arm, images: Tensor, round_to: int = 1) -> int:
+def counted_flops(arm: Candidate, images: Tensor, round_to: int = 1) -> int:
     """Of one image by PyTorch's counter of matrix products, attention computed by them: a check of the formula."""
     with arm.ready("eager", round_to), FlopCounterMode(display=False) as counter:
         arm.forward(images[:1])
@@ -143,13 +143,13 @@ def counted_flops(arm: Arm, images: Tensor, round_to: int = 1) -> int:
 
 
 @dataclass(frozen=True)
-class Pace:
+class TimingResult:
     """At one batch size: the whole network by its faster kernel, and by the arm's, against the arm."""
 
     batch: int
     best_kernel: Kernel
-    best: Duel
-    same: Duel
+    best: PairedTiming
+    same: PairedTiming
     selector_seconds: float
     peak_mib: float | None
     whole_peak_mib: float | None
@@ -160,7 +160,7 @@ class Pace:
         return told | {"speedup": _of(self.best), "speedup_same_kernel": _of(self.same)}
 
 
-def _of(made: Duel) -> dict[str, Any]:
+def _of(made: PairedTiming) -> dict[str, Any]:
     low, high = made.interval()
     return {
         "value": made.ratio, "low": low, "high": high, "control": made.control, "measured": made.measured,
@@ -175,18 +175,25 @@ def disturbed(told: dict[str, Any]) -> bool:
 
 
 @torch.inference_mode()
-def best_kernel(whole: Arm, batch: int, device: str, repetitions: int) -> Kernel:
+def best_kernel(whole: Candidate, batch: int, device: str, repetitions: int) -> Kernel:
     """The one by which the whole network is faster at this batch size, both timed in turns."""
     images, other = images_like(recognise(whole.vit), batch), copy.deepcopy(whole.vit)
     with with_kernel(whole.vit, "sdpa"), with_kernel(other, "eager"):
-        made = duel(partial(whole.vit, images), partial(other, images), repetitions, device)
+        made = time_in_turns(partial(whole.vit, images), partial(other, images), repetitions, device)
     return "eager" if made.ratio > 1 else "sdpa"
 
 
 @torch.inference_mode()
 def pace(
-    arm: Arm, whole: Arm, batch: int, device: str, best: Kernel, kernel: Kernel, repetitions: int, round_to: int = 1
-) -> Pace:
+    arm: Candidate,
+    whole: Candidate,
+    batch: int,
+    device: str,
+    best: Kernel,
+    kernel: Kernel,
+    repetitions: int,
+    round_to: int = 1,
+) -> TimingResult:
     """Time of one batch against the whole network's by its `best` kernel and by the arm's `kernel`, in turns.
 
     Raises UsageError where `whole` is not a network of its own.
@@ -198,15 +205,17 @@ def pace(
         duels = {}
         for tried in dict.fromkeys((best, kernel)):
             with whole.ready(tried):
-                duels[tried] = duel(partial(whole.forward, images), partial(arm.forward, images), repetitions, device)
+                duels[tried] = time_in_turns(
+                    partial(whole.forward, images), partial(arm.forward, images), repetitions, device
+                )
                 if tried == best:
-                    whole_peak = with_peak(partial(whole.forward, images), device)[1]
-        peak = with_peak(partial(arm.forward, images), device)[1]
+                    whole_peak = measure_peak_memory(partial(whole.forward, images), device)[1]
+        peak = measure_peak_memory(partial(arm.forward, images), device)[1]
         spent = _selecting(arm, state, images)
-    return Pace(batch, best, duels[best], duels[kernel], spent, peak, whole_peak)
+    return TimingResult(batch, best, duels[best], duels[kernel], spent, peak, whole_peak)
 
 
-def _selecting(arm: Arm, state: Run | None, images: Tensor) -> float:
+def _selecting(arm: Candidate, state: PruningState | None, images: Tensor) -> float:
     """Median seconds that choosing and blending take in one pass."""
     if state is None:
         return 0.0
@@ -218,7 +227,7 @@ def _selecting(arm: Arm, state: Run | None, images: Tensor) -> float:
     return float(np.median(spent))
 
 
-def shares(counts: Counts, arm: Arm, whole: Arm) -> dict[str, Any]:
+def shares(counts: Counts, arm: Candidate, whole: Candidate) -> dict[str, Any]:
     """Operations by the formula, of the arm and of the whole network, in GFLOPs an image."""
     own, theirs = recognise(arm.vit).sizes, recognise(whole.vit).sizes
     layers = arm.pruner.flops(own, counts) if arm.pruner else 0

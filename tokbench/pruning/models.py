@@ -25,15 +25,15 @@ from tokbench.protocol.protocol import TOKBENCH
 from tokbench.pruning.vit import recognise
 from tokbench.tokenizers.registry import network_files, read_record
 from tokbench.training.zoo import open_network
-from tokbench.weights.registry import Found, WeightFile
-from tokbench.weights.shards import weight_parts
-from tokbench.weights.state_dict import load_strictly, read_state
+from tokbench.weights.registry import LocalWeights, WeightFile
+from tokbench.weights.shards import shard_paths
+from tokbench.weights.state_dict import load_strict, read_state
 
 PREFIX = "timm:"
 
 
 @dataclass(frozen=True)
-class Subject:
+class ImageClassifier:
     """A classifier and how it wants its images: short side scaled to `scaled`, centre crop of `side` px, then less
     `mean` and over `std`, of values in [0, 1]. weights: sha256 by file; training: what it was, where it was here;
     classes: their names, where they are known."""
@@ -62,7 +62,7 @@ class Subject:
         return (cut - mean) / std
 
 
-def load_subject(name: str, device: str, root: Path | None = None, allow_download: bool = False) -> Subject:
+def load_subject(name: str, device: str, root: Path | None = None, allow_download: bool = False) -> ImageClassifier:
     """A network of adapters/*/network.py by its name; or timm's, as `timm:ARCHITECTURE` with weights from the hub
     (downloaded with `allow_download`, or from its cache) or `timm:ARCHITECTURE@FILE` with those of a file.
 
@@ -74,7 +74,7 @@ def load_subject(name: str, device: str, root: Path | None = None, allow_downloa
     return made
 
 
-def _trained_here(name: str, root: Path | None) -> Subject:
+def _trained_here(name: str, root: Path | None) -> ImageClassifier:
     files = network_files(root)
     if name not in files:
         raise UsageError(
@@ -84,9 +84,11 @@ def _trained_here(name: str, root: Path | None) -> Subject:
     if type(network) is not Classifier:
         raise UsageError(f"{name} is no classifier whose tokens could be reduced, but a {type(network).__name__}")
     side = recognised_side(network.vit)
-    weights = {path.name: sha256_of(path) for path in weight_parts(variant.file)}
+    weights = {path.name: sha256_of(path) for path in shard_paths(variant.file)}
     half = (0.5, 0.5, 0.5)
-    return Subject(name, network.vit, side, side, half, half, weights=weights, training=read_record(files[name]))
+    return ImageClassifier(
+        name, network.vit, side, side, half, half, weights=weights, training=read_record(files[name])
+    )
 
 
 def recognised_side(vit: Any) -> int:
@@ -101,7 +103,7 @@ def timm_library() -> Any:
         raise UsageError(f"needs timm ({error}); pip install 'tokbench[prune]'") from error
 
 
-def _of_timm(name: str, allow_download: bool) -> Subject:
+def _of_timm(name: str, allow_download: bool) -> ImageClassifier:
     timm = timm_library()
     architecture, _, path = name.removeprefix(PREFIX).partition("@")
     if not timm.is_model(architecture):
@@ -116,7 +118,7 @@ def _of_timm(name: str, allow_download: bool) -> Subject:
     mean, std, kind = tuple(told["mean"]), tuple(told["std"]), told["interpolation"]
     if kind not in ("bicubic", "bilinear"):
         raise UsageError(f"{name} wants its images scaled with '{kind}'; there are bicubic and bilinear")
-    return Subject(name, vit, side, scaled, mean, std, kind, weights, classes=_class_names(timm, vit))
+    return ImageClassifier(name, vit, side, scaled, mean, std, kind, weights, classes=_class_names(timm, vit))
 
 
 def _class_names(timm: Any, vit: nn.Module) -> ClassNames | None:
@@ -129,9 +131,9 @@ def _from_file(timm: Any, architecture: str, path: Path) -> tuple[nn.Module, dic
     if not path.is_file():
         raise MissingWeights(f"{architecture}: no weights file {path}")
     vit = timm.create_model(architecture, pretrained=False)
-    found = Found(path, WeightFile(path.name, "", f"of timm's {architecture}"), sha256_of(path))
+    found = LocalWeights(path, WeightFile(path.name, "", f"of timm's {architecture}"), sha256_of(path))
     state = read_state(architecture, found, inside=("model", "state_dict"))  # as DeiT's and EViT's own files
-    load_strictly(architecture, vit, state, found, assign=False)
+    load_strict(architecture, vit, state, found, assign=False)
     return vit, {path.name: found.sha256}
 
 
@@ -155,7 +157,7 @@ class Labelled:
 
     dataset: Dataset
     labels: Labels
-    subject: Subject
+    subject: ImageClassifier
 
     def batches(self, batch_size: int, device: str) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Positions (B,), seeds (B,), images ready for the network, labels (B,)."""
@@ -168,7 +170,7 @@ class Labelled:
 
 
 def open_labelled(
-    data: str, subject: Subject, limit: int | None, root: Path | None = None, split: str | None = None
+    data: str, subject: ImageClassifier, limit: int | None, root: Path | None = None, split: str | None = None
 ) -> Labelled:
     """Raises DataError where the data set has no labels, or such as cannot be the network's
     (`tokbench.data.labels`)."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokbench.stats.bootstrap import RESAMPLES, edges
+from tokbench.stats.bootstrap import RESAMPLES, percentile_interval
 from tokbench.timing import timed
 
 STEADY = 0.03
@@ -17,7 +17,7 @@ WARM_UP = 10
 
 
 @dataclass(frozen=True)
-class Duel:
+class PairedTiming:
     """Seconds of two calls in rounds of first, second, second, first: both are (rounds, 2)."""
 
     first: np.ndarray
@@ -40,7 +40,7 @@ class Duel:
         rng = np.random.default_rng(seed)
         drawn = (rng.integers(0, len(self.first), len(self.first)) for _ in range(RESAMPLES))
         ratios = [float(np.median(self.first[rows]) / np.median(self.second[rows])) for rows in drawn]
-        return edges(ratios, self.ratio)
+        return percentile_interval(ratios, self.ratio)
 
     @property
     def measured(self) -> bool:
@@ -49,7 +49,9 @@ class Duel:
         return not low <= 1 <= high and abs(self.control - 1) <= STEADY
 
 
-def duel(first: Callable[[], object], second: Callable[[], object], repetitions: int, device: str) -> Duel:
+def time_in_turns(
+    first: Callable[[], object], second: Callable[[], object], repetitions: int, device: str
+) -> PairedTiming:
     """At least `repetitions` timings of each call, after a warm-up, the device waited for."""
     for _ in range(WARM_UP):
         first(), second()
@@ -58,4 +60,4 @@ def duel(first: Callable[[], object], second: Callable[[], object], repetitions:
     for row in seconds:
         for place, call in enumerate((first, second, second, first)):
             row[place] = timed(call, device)[1]
-    return Duel(seconds[:, [0, 3]], seconds[:, 1:3])
+    return PairedTiming(seconds[:, [0, 3]], seconds[:, 1:3])

@@ -52,7 +52,7 @@ def nearest(sizes: Sizes, keep: float, plans: Sequence[Sequence[int]]) -> list[i
 
 
 @dataclass
-class Run:
+class PruningState:
     """One reduced transformer while its `with` block lasts.
 
     kept: patch tokens that each block is to leave. counts: tokens that entered attention and MLP of each block in the
@@ -119,7 +119,7 @@ class Pruner(ABC):
         return staged(sizes, keep)
 
     @abstractmethod
-    def reduce(self, tokens: Tensor, seen: Attended, count: int, run: Run) -> Tensor:
+    def reduce(self, tokens: Tensor, seen: Attended, count: int, run: PruningState) -> Tensor:
         """Tokens (B, P + n, D), their first P not to be touched, to (B, P + count, D).
 
         A method that blends tokens sets `run.sizes`, (B, P + count), too.
@@ -130,7 +130,9 @@ class Pruner(ABC):
         return 0
 
     @contextmanager
-    def applied_to(self, model: nn.Module, keep: float, *, kernel: Kernel = "sdpa", round_to: int = 1) -> Iterator[Run]:
+    def applied_to(
+        self, model: nn.Module, keep: float, *, kernel: Kernel = "sdpa", round_to: int = 1
+    ) -> Iterator[PruningState]:
         """Inside the `with` block `model` reduces its tokens; after it, also after an exception, it is as before.
 
         keep: in (0, 1]; at 1 nothing is reduced. round_to: counts of tokens, prefix included, are rounded up to a
@@ -139,7 +141,7 @@ class Pruner(ABC):
         few tokens.
         """
         vit = recognise(model)
-        run = Run(vit, kernel, self.checked_plan(vit, keep, round_to))
+        run = PruningState(vit, kernel, self.checked_plan(vit, keep, round_to))
         if any("forward" in vars(block) for block in vit.blocks):
             raise UsageError(f"{type(model).__name__} is already reduced by another 'with' block")
         try:
@@ -179,7 +181,13 @@ class Pruner(ABC):
         return kept
 
     def _block(
-        self, run: Run, place: int, block: Any, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
+        self,
+        run: PruningState,
+        place: int,
+        block: Any,
+        x: Tensor,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
     ) -> Tensor:
         """A block of timm's, operation by operation, and the reduction in it."""
         if attn_mask is not None or is_causal:
@@ -199,7 +207,7 @@ class Pruner(ABC):
         run.counts.append((attending, entering))
         return x
 
-    def _reduced(self, run: Run, place: int, x: Tensor, seen: Attended) -> Tensor:
+    def _reduced(self, run: PruningState, place: int, x: Tensor, seen: Attended) -> Tensor:
         count = run.kept[place]
         if count >= x.shape[1] - run.prefix:
             return x

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tokbench.pruning.pruner import Pruner, Run, best, pick
+from tokbench.pruning.pruner import Pruner, PruningState, best, pick
 from tokbench.pruning.vit import Attended
 
 
@@ -14,7 +14,7 @@ class Random(Pruner):
 
     title, source = "random", "control"
 
-    def reduce(self, tokens: Tensor, seen: Attended, count: int, run: Run) -> Tensor:
+    def reduce(self, tokens: Tensor, seen: Attended, count: int, run: PruningState) -> Tensor:
         # Places are counted anew among those that are left, and so drawn anew in each block.
         first = len(run.counts) << 32
         places = torch.arange(first, first + tokens.shape[1] - run.prefix, device=tokens.device)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from tokbench.errors import ResultError
-from tokbench.io.atomic import locked, write_atomically
-from tokbench.io.json import loads
+from tokbench.io.atomic import folder_lock, write_atomically
+from tokbench.io.json import loads_strict
 from tokbench.metric_names import PRUNING_PREFIX
 from tokbench.paths import slug
 
@@ -25,7 +25,7 @@ _ROW = (
 
 
 @dataclass
-class Reduced:
+class PruningResult:
     """One method on one network, data set and device.
 
     about: what was measured, with provenance; two runs whose `about` differs are not mixed. rows: by keep, as text.
@@ -52,23 +52,23 @@ class Reduced:
         """Written whole. Returns the path."""
         target = out / self.path
         facts = {"about": self.about, "rows": dict(sorted(self.rows.items(), reverse=True))}
-        with locked(target.parent):
+        with folder_lock(target.parent):
             write_atomically(target, (json.dumps(facts, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
         return target
 
-    def resumed(self, out: Path) -> Reduced:
+    def resumed(self, out: Path) -> PruningResult:
         """This with the rows that an earlier run of just the same has left, so that they need not be measured again."""
         target = out / self.path
         if not target.exists():
             return self
         earlier = load(target)
-        return Reduced(self.about, earlier.rows) if earlier.about == self.about else self
+        return PruningResult(self.about, earlier.rows) if earlier.about == self.about else self
 
 
-def load(path: Path) -> Reduced:
+def load(path: Path) -> PruningResult:
     """Raises ResultError, naming file and fault."""
     try:
-        facts = loads(path.read_text(encoding="utf-8"))
+        facts = loads_strict(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ResultError(f"{path} is not readable ({str(error)[:200]}); delete it and run again") from error
     about, rows = (facts.get(key) if isinstance(facts, dict) else None for key in ("about", "rows"))
@@ -89,7 +89,7 @@ def load(path: Path) -> Reduced:
                 raise ResultError(f"{path}: keep {keep} has no {number}; delete it and run again")
         if missing := [name for name in _ROW if name not in row]:
             raise ResultError(f"{path}: keep {keep} has no {', '.join(missing)}; delete it and run again")
-    return Reduced(about, rows)
+    return PruningResult(about, rows)
 
 
 def said_of_labels(told: Mapping[str, Any]) -> str:
@@ -97,7 +97,7 @@ def said_of_labels(told: Mapping[str, Any]) -> str:
     return f"{told['rule']}; {told['present']:,} of {told['classes']:,} classes occur"
 
 
-def load_all(out: Path) -> list[Reduced]:
+def load_all(out: Path) -> list[PruningResult]:
     """All below a results folder, sorted by path."""
     return [load(path) for path in sorted(out.glob(f"*/{PRUNING_PREFIX}*.json")) if path.parent.name != "leaderboard"]
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokbench.errors import DataError, UsageError
-from tokbench.nn.trainable import Examples, Trainable
+from tokbench.nn.trainable import Trainable, TrainingBatch
 from tokbench.pruning.diffrate import Rates
 from tokbench.pruning.flops import dense, flops
 from tokbench.pruning.pruner import budget
@@ -99,7 +99,7 @@ class RateSearch(Trainable):
         made: Any = flops(self.sizes, list(zip(entering, merged, strict=True)))  # type: ignore[arg-type]
         return made / flops(self.sizes, dense(self.sizes))
 
-    def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
+    def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         if batch.labels is None:
             raise DataError("rates are learned from labels, which this data set does not have")
         pruned, merged = self.counts()

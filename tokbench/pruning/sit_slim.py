@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tokbench.errors import UsageError
 from tokbench.pruning.flops import Counts
-from tokbench.pruning.pruner import Pruner, Run, stages
+from tokbench.pruning.pruner import Pruner, PruningState, stages
 from tokbench.pruning.vit import Attended, Sizes
 
 
@@ -55,7 +55,7 @@ class SiTSlim(Pruner):
             made += 2 * (n * sizes.width * half + n * half * left + left * n * sizes.width)
         return made if self.slimmers and min(entering) < sizes.patches else 0
 
-    def reduce(self, tokens: Tensor, seen: Attended, count: int, run: Run) -> Tensor:
+    def reduce(self, tokens: Tensor, seen: Attended, count: int, run: PruningState) -> Tensor:
         done = run.memory.get("slimmed", 0)
         run.memory["slimmed"] = done + 1
         return torch.cat([tokens[:, : run.prefix], self.slimmers[done](tokens[:, run.prefix :])], 1)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tokbench.pruning.pruner import Pruner, Run, pick
+from tokbench.pruning.pruner import Pruner, PruningState, pick
 from tokbench.pruning.vit import Attended
 
 
 class Strided(Pruner):
     title, source = "strided", "control"
 
-    def reduce(self, tokens: Tensor, seen: Attended, count: int, run: Run) -> Tensor:
+    def reduce(self, tokens: Tensor, seen: Attended, count: int, run: PruningState) -> Tensor:
         return pick(tokens, spaced(tokens.shape[1] - run.prefix, count, tokens).expand(len(tokens), -1), run.prefix)
 
 

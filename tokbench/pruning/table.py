@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from tokbench.paths import slug
-from tokbench.pruning.result import Reduced, load_all, said_of_labels
+from tokbench.pruning.result import PruningResult, load_all, said_of_labels
 from tokbench.results.markdown import table
 
 NONE = "none measured"
@@ -20,12 +20,12 @@ FREE = "Nothing trained for it"
 LEARNED = "Trained for it"
 
 
-def groups(found: Sequence[Reduced]) -> dict[str, list[Reduced]]:
+def groups(found: Sequence[PruningResult]) -> dict[str, list[PruningResult]]:
     """What may stand in one table, by its name: one device, network, weights, images, kernel.
 
     A device's only table has its name; of several each says of what it is, and where that is not enough, a hash.
     """
-    sets: dict[str, list[Reduced]] = {}
+    sets: dict[str, list[PruningResult]] = {}
     for one in found:
         told = one.about["provenance"]
         alike = [one.about["model"], one.group, one.about["num_images"]]
@@ -41,7 +41,7 @@ def groups(found: Sequence[Reduced]) -> dict[str, list[Reduced]]:
     return dict(sorted(tables.items()))
 
 
-def rows(found: Sequence[Reduced]) -> list[tuple[Reduced, float | None, dict[str, Any]]]:
+def rows(found: Sequence[PruningResult]) -> list[tuple[PruningResult, float | None, dict[str, Any]]]:
     """Every row with its keep, by method and falling keep."""
     listed = []
     for one in sorted(found, key=lambda one: (one.about["training"] != "none", one.about["method"])):
@@ -50,7 +50,7 @@ def rows(found: Sequence[Reduced]) -> list[tuple[Reduced, float | None, dict[str
     return listed
 
 
-def shared(found: Sequence[Reduced]) -> dict[str, str]:
+def shared(found: Sequence[PruningResult]) -> dict[str, str]:
     """Methods whose title another one has, too, to a title with their name: EViT with fusion and without it."""
     titles = [one.about["title"] for one in found]
     return {
@@ -60,7 +60,7 @@ def shared(found: Sequence[Reduced]) -> dict[str, str]:
     }
 
 
-def frame(found: Sequence[Reduced]) -> pd.DataFrame:
+def frame(found: Sequence[PruningResult]) -> pd.DataFrame:
     """One row a method and keep, everything that was measured."""
     records = []
     for one, keep, row in rows(found):
@@ -101,7 +101,7 @@ def faster(told: dict[str, Any]) -> str:
     return f"{told['value']:.2f} [{told['low']:.2f}, {told['high']:.2f}]"
 
 
-def markdown(found: Sequence[Reduced]) -> str:
+def markdown(found: Sequence[PruningResult]) -> str:
     """A table of what needs no training and one of what was trained."""
     batches = sorted({pace["batch"] for one in found for row in one.rows.values() for pace in row["pace"]})
     head = ["method", "keep", "top-1 %", "less the whole's", "top-5 %", "agreement %", "GFLOPs", "x fewer"]
@@ -123,11 +123,11 @@ def markdown(found: Sequence[Reduced]) -> str:
 
 
 def _line(
-    one: Reduced, title: str, keep: float | None, row: dict[str, Any], batches: Sequence[int], trained: bool
+    one: PruningResult, title: str, keep: float | None, row: dict[str, Any], batches: Sequence[int], trained: bool
 ) -> list[str]:
     gap = row["top1_gap"]
     cells = [
-        title + (" (short)" if hurried(row) else ""), "-" if keep is None else f"{keep:g}",
+        title + (" (short)" if undertrained(row) else ""), "-" if keep is None else f"{keep:g}",
         f"{100 * row['top1']['value']:.1f}",
         f"{100 * gap['value']:+.1f} [{100 * gap['low']:+.1f}, {100 * gap['high']:+.1f}]",
         f"{100 * row['top5']['value']:.1f}",
@@ -148,12 +148,12 @@ def _line(
     return cells
 
 
-def hurried(row: dict[str, Any]) -> bool:
+def undertrained(row: dict[str, Any]) -> bool:
     """Whether what a row needs was itself trained too briefly for its accuracy to mean anything."""
     return row["training_profile"] == "cpu"
 
 
-def legend(found: Sequence[Reduced]) -> str:
+def legend(found: Sequence[PruningResult]) -> str:
     """What a reader must know."""
     about = found[0].about
     told, first = about["provenance"], next(iter(found[0].rows.values()))
@@ -175,7 +175,7 @@ def legend(found: Sequence[Reduced]) -> str:
             "interval holds 1 or the whole network against itself is off by 3 %. Against the same kernel: in the CSV. "
             "A row's ms are of its own minutes, and a machine's pace drifts: rows compare by their ratios.\n"
         )
-    if not about["short"] and any(hurried(row) for one in found for row in one.rows.values()):
+    if not about["short"] and any(undertrained(row) for one in found for row in one.rows.values()):
         text += "\n(short): trained on a CPU for minutes, so that its accuracy says nothing of the method.\n"
     if about["short"]:
         text += (

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tokbench.pruning.pruner import Pruner, Run, best
+from tokbench.pruning.pruner import Pruner, PruningState, best
 from tokbench.pruning.vit import Attended
 
 Kind = Literal["many-to-many", "merge", "prune"]
@@ -31,7 +31,7 @@ class TokenTransforming(Pruner):
     def __init__(self, tau: float = 0.05, kind: Kind = "many-to-many") -> None:
         self.tau, self.kind = tau, kind
 
-    def reduce(self, tokens: Tensor, seen: Attended, count: int, run: Run) -> Tensor:
+    def reduce(self, tokens: Tensor, seen: Attended, count: int, run: PruningState) -> Tensor:
         patches, sizes = tokens[:, run.prefix :], run.sizes_of(tokens)
         anchors = best(seen.cls()[:, run.prefix :], count)
         matrix, of = transform(patches, anchors, sizes[:, run.prefix :], self.tau, self.kind)

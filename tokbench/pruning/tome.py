@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tokbench.pruning.pruner import Pruner, Run, nearest
+from tokbench.pruning.pruner import Pruner, PruningState, nearest
 from tokbench.pruning.vit import Attended, Sizes
 
 
@@ -24,7 +24,7 @@ class ToMe(Pruner):
         """With the same number merged in each block, as near to the FLOPs of `keep` as there is one."""
         return nearest(sizes, keep, [_every_block(sizes, merged) for merged in range(sizes.patches // 2 + 1)])
 
-    def reduce(self, tokens: Tensor, seen: Attended, count: int, run: Run) -> Tensor:
+    def reduce(self, tokens: Tensor, seen: Attended, count: int, run: PruningState) -> Tensor:
         patches, sizes = tokens[:, run.prefix :], run.sizes_of(tokens)
         count = max(count, -(-patches.shape[1] // 2))  # a plan in whole multiples can ask for more
         merged, of = merge(patches, seen.key.mean(1)[:, run.prefix :], sizes[:, run.prefix :], count)

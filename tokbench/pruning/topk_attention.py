@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tokbench.pruning.pruner import Pruner, Run, best, pick
+from tokbench.pruning.pruner import Pruner, PruningState, best, pick
 from tokbench.pruning.vit import Attended
 
 
@@ -13,6 +13,6 @@ class TopKAttention(Pruner):
 
     title, source = "top-k attention", "after FastV, arXiv:2403.06764"
 
-    def reduce(self, tokens: Tensor, seen: Attended, count: int, run: Run) -> Tensor:
+    def reduce(self, tokens: Tensor, seen: Attended, count: int, run: PruningState) -> Tensor:
         received = seen.map().mean((1, 2))[:, run.prefix :]
         return pick(tokens, best(received, count), run.prefix)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tokbench.pruning.pruner import Pruner, Run, best, pick
+from tokbench.pruning.pruner import Pruner, PruningState, best, pick
 from tokbench.pruning.vit import Attended
 
 SIMILAR = 1 / 3
@@ -32,7 +32,7 @@ class ZeroTPrune(Pruner):
     def __init__(self, page_rank: bool = True, heads: bool = True, similar: float = SIMILAR) -> None:
         self.page_rank, self.heads, self.similar = page_rank, heads, similar
 
-    def reduce(self, tokens: Tensor, seen: Attended, count: int, run: Run) -> Tensor:
+    def reduce(self, tokens: Tensor, seen: Attended, count: int, run: PruningState) -> Tensor:
         prefix, maps = run.prefix, seen.map()
         n = tokens.shape[1] - prefix
         alike = min(int((n - count) * self.similar), n // 2)

@@ -22,10 +22,10 @@ from PIL import Image
 from tokbench.data.dataset import Dataset, open_dataset
 from tokbench.errors import TokbenchError
 from tokbench.evaluation.provenance import describe_adapter
-from tokbench.evaluation.reconstruct import Settings, reconstruct
+from tokbench.evaluation.reconstruct import RunSettings, reconstruct
 from tokbench.evaluation.steps import plain_step
 from tokbench.io.atomic import write_atomically
-from tokbench.metrics.batch import Batch, Memo
+from tokbench.metrics.batch import Batch, DerivedCache
 from tokbench.metrics.psnr import PSNR
 from tokbench.paths import slug
 from tokbench.protocol.protocol import load_protocol
@@ -33,7 +33,7 @@ from tokbench.report import worst_crops as worst
 from tokbench.results.columns import column_of
 from tokbench.results.result import Result
 from tokbench.tokenizers.base import Generator
-from tokbench.tokenizers.registry import BUILTIN, Loaded, adapter_files, load_adapter
+from tokbench.tokenizers.registry import BUILTIN, LoadedAdapter, adapter_files, load_adapter
 
 SHOWN, SIZE = 8, 256
 """Images that every adapter is shown with, of the embedded photos, and their side."""
@@ -85,7 +85,7 @@ def pictures(results: Sequence[Result], out: Path, root: Path | None, progress: 
 
 def _of_one(
     told: Pictures,
-    adapter: Loaded,
+    adapter: LoadedAdapter,
     results: Sequence[Result],
     dataset: Dataset,
     places: Sequence[int],
@@ -128,19 +128,19 @@ def _originals(dataset: Dataset, places: Sequence[int]) -> list[tuple[int, torch
     return [(int(images.index[0]), images.reference) for images in dataset.batches(1, lambda _: spans)]
 
 
-def _through(adapter: Loaded, dataset: Dataset, places: Sequence[int]) -> list[tuple[int, Batch]]:
+def _through(adapter: LoadedAdapter, dataset: Dataset, places: Sequence[int]) -> list[tuple[int, Batch]]:
     adapter.model.prepare(dataset.names, dataset.source.names)
     if adapter.model.module is not None:
         adapter.model.module.eval()
     spans, step = [range(place, place + 1) for place in places], plain_step(adapter.model)
     return [
-        (int(images.index[0]), reconstruct(adapter.model, images, step, Settings("cpu", 16), Memo()))
+        (int(images.index[0]), reconstruct(adapter.model, images, step, RunSettings("cpu", 16), DerivedCache()))
         for images in dataset.batches(1, lambda _: spans)
     ]
 
 
 def _shown(
-    adapter: Loaded, dataset: Dataset, places: Sequence[int], folder: Path, out: Path
+    adapter: LoadedAdapter, dataset: Dataset, places: Sequence[int], folder: Path, out: Path
 ) -> dict[str, dict[str, str]]:
     found = {}
     for place, batch in _through(adapter, dataset, places):
@@ -174,7 +174,12 @@ Worst = dict[str, list[dict[str, str]]]
 
 
 def _worst(
-    adapter: Loaded, described: dict[str, Any], results: Sequence[Result], folder: Path, out: Path, root: Path | None
+    adapter: LoadedAdapter,
+    described: dict[str, Any],
+    results: Sequence[Result],
+    folder: Path,
+    out: Path,
+    root: Path | None,
 ) -> Worst:
     """By number: the images with the worst values, of the first data set of its results that is here."""
     for result in results:
@@ -196,7 +201,7 @@ def _worst(
 
 
 def _worst_of(
-    adapter: Loaded, dataset: Dataset, chosen: dict[str, list[tuple[int, float]]], folder: Path, out: Path
+    adapter: LoadedAdapter, dataset: Dataset, chosen: dict[str, list[tuple[int, float]]], folder: Path, out: Path
 ) -> Worst:
     places, files = sorted({place for own in chosen.values() for place, _ in own}), {}
     for place, batch in _through(adapter, dataset, places):
@@ -223,7 +228,12 @@ def _dataset_of(result: Result, root: Path | None) -> Dataset:
 
 
 def _sheets(
-    adapter: Loaded, described: dict[str, Any], results: Sequence[Result], folder: Path, out: Path, root: Path | None
+    adapter: LoadedAdapter,
+    described: dict[str, Any],
+    results: Sequence[Result],
+    folder: Path,
+    out: Path,
+    root: Path | None,
 ) -> list[dict[str, Any]]:
     """The worst words and faces of results that hold readings, of data sets that are here."""
     made = []
@@ -239,7 +249,7 @@ def _sheets(
 
             def make(
                 dataset: Dataset = dataset,
-                shown: list[worst.Case] = shown,
+                shown: list[worst.WorstCrop] = shown,
                 seed: int = result.provenance["seed"],
                 path: Path = folder / f"{stem}.webp",
                 title: str = title,

@@ -6,19 +6,19 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from tokbench.pruning.result import Reduced
+from tokbench.pruning.result import PruningResult
 from tokbench.pruning.table import NONE, groups, legend, rows
 
 TASK = "prune"
 
 
-def tables(found: Sequence[Reduced]) -> list[dict[str, Any]]:
+def tables(found: Sequence[PruningResult]) -> list[dict[str, Any]]:
     """As `tokbench.report.tables` gives them; `short`: whether the network was trained too briefly for its accuracy to
     mean anything; `batches`: for which there are times."""
     return [_table(name, members) for name, members in groups(found).items()]
 
 
-def _table(name: str, members: Sequence[Reduced]) -> dict[str, Any]:
+def _table(name: str, members: Sequence[PruningResult]) -> dict[str, Any]:
     about = members[0].about
     listed = rows(members)
     batches = sorted({pace["batch"] for _, _, row in listed for pace in row["pace"]})
@@ -79,7 +79,7 @@ def _values(row: dict[str, Any], batches: Sequence[int]) -> list[list[Any] | Non
     return cells
 
 
-def _made(one: Reduced, keep: float | None, row: dict[str, Any]) -> dict[str, Any]:
+def _made(one: PruningResult, keep: float | None, row: dict[str, Any]) -> dict[str, Any]:
     about, told = one.about, one.about["provenance"]
     words = ["tokbench", "prune", about["method"], "--model", about["model"], "--data", about["dataset"]]
     words += ["--keep", f"{keep:g}"] if keep is not None else []

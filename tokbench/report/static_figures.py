@@ -11,11 +11,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tokbench.data.dataset import open_dataset
 from tokbench.errors import TokbenchError
-from tokbench.evaluation.reconstruct import Settings, reconstruct
+from tokbench.evaluation.reconstruct import RunSettings, reconstruct
 from tokbench.evaluation.steps import plain_step
-from tokbench.metrics.batch import Memo
+from tokbench.metrics.batch import DerivedCache
 from tokbench.protocol.protocol import TOKBENCH
-from tokbench.protocol.rounding import to_bytes
+from tokbench.protocol.rounding import to_uint8
 from tokbench.pruning.result import load_all
 from tokbench.pruning.table import groups as reduced_groups
 from tokbench.pruning.table import shared
@@ -23,7 +23,7 @@ from tokbench.results.leaderboard import groups, read_all
 from tokbench.results.result import Result
 from tokbench.tokenizers.base import Generator
 from tokbench.tokenizers.registry import load_adapter
-from tokbench.training.zoo import trainees
+from tokbench.training.zoo import trainable_adapters
 
 SIZE, SCALE, LABEL, COUNT = 64, 2, 230, 8
 CODECS = ("jpeg", "webp", "avif")
@@ -37,14 +37,14 @@ def sheet(root: Path, target: Path) -> None:
     photos = [place for place, name in enumerate(images.names) if "page" not in name][::3][:COUNT]
     chosen = type(images)(images.index[photos], [images.names[p] for p in photos], images.reference[photos])
     rows: list[tuple[float, str, torch.Tensor]] = []
-    for name in trainees(root):
+    for name in trainable_adapters(root):
         try:
             adapter = load_adapter(name, root=root)
         except TokbenchError:  # networks, and what is not trained
             continue
         if isinstance(adapter.model, Generator):
             continue
-        batch = reconstruct(adapter.model, chosen, plain_step(adapter.model), Settings("cpu", COUNT), Memo())
+        batch = reconstruct(adapter.model, chosen, plain_step(adapter.model), RunSettings("cpu", COUNT), DerivedCache())
         assert batch.tokens is not None
         bits = float(batch.tokens.bits.mean())
         rows.append((bits, f"{name}\n{bits:,.0f} bits", batch.rounded("image")))
@@ -59,7 +59,7 @@ def drawn(rows: Sequence[tuple[str, torch.Tensor]]) -> Image.Image:
     for number, (label, images) in enumerate(rows):
         top = number * (side + 4)
         pen.text((8, top + side // 2 - 18), label, fill="black", font=font)
-        for place, pixels in enumerate(to_bytes(images).permute(0, 2, 3, 1).numpy()):
+        for place, pixels in enumerate(to_uint8(images).permute(0, 2, 3, 1).numpy()):
             picture = Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)
             canvas.paste(picture, (LABEL + place * (side + 4), top))
     return canvas

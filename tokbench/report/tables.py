@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokbench.analysis.compare import difference, made_alike
+from tokbench.analysis.compare import difference, same_settings
 from tokbench.errors import ResultError
-from tokbench.metric_names import of_one
+from tokbench.metric_names import is_single_cell
 from tokbench.protocol.protocol import protocols
 from tokbench.results import columns as columns_module
 from tokbench.results import leaderboard, markdown
@@ -39,7 +39,7 @@ def tables(
 
 
 def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> dict[str, Any]:
-    results = sorted(results, key=columns_module.by_bits)
+    results = sorted(results, key=columns_module.sort_key)
     columns, rows = columns_module.cells(results)
     shown = [(label, column) for label, column in columns if not columns_module.detail(column.field)]
     curves = [column.field for label, column in columns if "_curve." in column.field and not label]
@@ -123,7 +123,7 @@ def _tied(column: Column, label: str, results: Sequence[Result], rows: Sequence[
     best = (max if column.more else min)(having, key=lambda one: one[0])[1]
     tied = {best.adapter}
     for _, other in having:
-        if other is best or not made_alike(number, best, other):
+        if other is best or not same_settings(number, best, other):
             continue
         try:
             verdict = difference(number, best, other).verdict
@@ -190,7 +190,7 @@ def command(result: Result) -> str:
     """What measures the row again."""
     told = result.provenance
     data = told["data"]
-    numbers = (number for number in result.metrics if not of_one(number))
+    numbers = (number for number in result.metrics if not is_single_cell(number))
     metrics = list(dict.fromkeys(name for number in numbers if (name := metric_of(number))))
     task, _, rest = result.task.partition("-")
     words = ["tokbench", "eval", told["adapter"].get("source", result.adapter)]

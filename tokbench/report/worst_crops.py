@@ -13,22 +13,22 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tokbench.data.dataset import Dataset
 from tokbench.errors import ResultError
-from tokbench.evaluation.reconstruct import Settings, reconstruct
+from tokbench.evaluation.reconstruct import RunSettings, reconstruct
 from tokbench.evaluation.steps import plain_step
 from tokbench.io.atomic import write_atomically
-from tokbench.metrics.batch import Memo
+from tokbench.metrics.batch import DerivedCache
 from tokbench.metrics.image_format import scored
 from tokbench.metrics.text import cut
 from tokbench.metrics.text_scores import similarity
 from tokbench.results.result import Result
-from tokbench.tokenizers.registry import Loaded
+from tokbench.tokenizers.registry import LoadedAdapter
 
 HEIGHT, WIDTH, GAP, FONT = 72, 220, 8, 15
 """Pixels of a crop's cell (narrower crops keep their shape), between cells, and of the text."""
 
 
 @dataclass(frozen=True)
-class Case:
+class WorstCrop:
     """One word or face of an image: where it is, how bad it is (less is worse), and what to say of it."""
 
     image: str
@@ -37,7 +37,7 @@ class Case:
     told: tuple[str, ...]
 
 
-def cases(result: Result, kind: str | None = None) -> list[Case]:
+def cases(result: Result, kind: str | None = None) -> list[WorstCrop]:
     """All words and faces of a result, the worst first; words of which the ceiling was read wrong come last, since the
     tokenizer alone is not to blame for them. Raises ResultError where there are none."""
     found = []
@@ -50,25 +50,25 @@ def cases(result: Result, kind: str | None = None) -> list[Case]:
     return sorted(found, key=lambda case: (case.score, case.image, case.box))
 
 
-def _case(image: str, one: dict[str, Any]) -> Case | None:
+def _case(image: str, one: dict[str, Any]) -> WorstCrop | None:
     try:
         x1, y1, x2, y2 = (float(edge) for edge in one["box"])
         if "truth" not in one:
             found = one["detected"]
             lost = "no face found again" if found["original"] and not found["image"] else ""
-            return Case(
+            return WorstCrop(
                 image, (x1, y1, x2, y2), float(one["f_sim"]), tuple(filter(None, (f"F-Sim {one['f_sim']:.3f}", lost)))
             )
         if one["image"] is None:
             return None
         score = similarity(one["truth"], one["image"]) + (one["ceiling"] != one["truth"])
-        return Case(image, (x1, y1, x2, y2), score, (f"wrote {one['truth']}", f"read {one['image'] or 'nothing'}"))
+        return WorstCrop(image, (x1, y1, x2, y2), score, (f"wrote {one['truth']}", f"read {one['image'] or 'nothing'}"))
     except (KeyError, TypeError, ValueError) as error:
         raise ResultError(f"a reading of {image} is broken ({error}); run again") from error
 
 
 def picture(
-    shown: Sequence[Case], adapter: Loaded, dataset: Dataset, device: str = "cpu", seed: int = 0
+    shown: Sequence[WorstCrop], adapter: LoadedAdapter, dataset: Dataset, device: str = "cpu", seed: int = 0
 ) -> Image.Image:
     """One row a case: the original, the ceiling (scaled, not tokenized), the reconstruction, and what was read."""
     at = {name: position for position, name in enumerate(dataset.names)}
@@ -78,7 +78,9 @@ def picture(
     spans = [range(position, position + 1) for position in sorted({at[case.image] for case in shown})]
     adapter.model.prepare(dataset.names, dataset.source.names)
     for images in dataset.batches(1, lambda _: spans):
-        batch = reconstruct(adapter.model, images, plain_step(adapter.model), Settings(device, 1, seed), Memo())
+        batch = reconstruct(
+            adapter.model, images, plain_step(adapter.model), RunSettings(device, 1, seed), DerivedCache()
+        )
         (marked,) = batch.need("marked")
         height, width = marked.pixels.shape[:2]
         sides = [batch.levels(side)[0].permute(1, 2, 0).numpy() for side in ("reference", "image")]
@@ -87,7 +89,7 @@ def picture(
     return _sheet([(case, [cut(version, case.box) for version in versions[case.image]]) for case in shown])
 
 
-def _sheet(rows: Sequence[tuple[Case, list[np.ndarray]]]) -> Image.Image:
+def _sheet(rows: Sequence[tuple[WorstCrop, list[np.ndarray]]]) -> Image.Image:
     titles = ("original", "scaled", "reconstructed", "")
     sheet = Image.new("RGB", (4 * (WIDTH + GAP) + GAP, FONT * 2 + len(rows) * (HEIGHT + GAP) + GAP), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT)

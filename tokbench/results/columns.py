@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tokbench.metric_names import EXTENSIONS, of_one
+from tokbench.metric_names import EXTENSIONS, is_single_cell
 from tokbench.results.result import Result, settings
 from tokbench.stats.split_half import INFINITY
 
@@ -143,7 +143,7 @@ def column_of(number: str) -> tuple[int, Column]:
     return rank, column
 
 
-def by_bits(result: Result) -> tuple[float, str]:
+def sort_key(result: Result) -> tuple[float, str]:
     """The order of rows; those without a rate come last."""
     bpp = result.metrics.get("bpp", {}).get("value")
     return (float("inf") if bpp is None else bpp, result.adapter)
@@ -191,4 +191,4 @@ def detail(number: str) -> bool:
     """Whether a number is for the CSV alone: curves over size, bins of ceilings and of ratios to them, single cells of
     a grid."""
     base, _, span = number.partition(".")
-    return of_one(number) or "_curve" in base or (bool(span) and ("_ceiling" in base or "_ratio" in base))
+    return is_single_cell(number) or "_curve" in base or (bool(span) and ("_ceiling" in base or "_ratio" in base))

@@ -11,7 +11,7 @@ import pandas as pd
 
 from tokbench.errors import NoResults
 from tokbench.metric_names import PRUNING_PREFIX as PRUNED
-from tokbench.results.columns import by_bits, cells
+from tokbench.results.columns import cells, sort_key
 from tokbench.results.markdown import legend, markdown
 from tokbench.results.result import Result, load
 
@@ -43,7 +43,7 @@ def groups(results: Sequence[Result]) -> dict[str, list[Result]]:
 
 def frame(results: Sequence[Result]) -> pd.DataFrame:
     """One row a result, sorted by bits: values under their JSON names, intervals as `<name>_low` and `<name>_high`."""
-    results = sorted(results, key=by_bits)
+    results = sorted(results, key=sort_key)
     columns, rows = cells(results)
     records = []
     for result, row in zip(results, rows, strict=True):

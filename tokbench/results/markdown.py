@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from tokbench.io.left_out import describe_left_out
-from tokbench.metric_names import CAVEAT, plain
-from tokbench.results.columns import Column, by_bits, cells, detail
+from tokbench.metric_names import CAVEAT, base_metric
+from tokbench.results.columns import Column, cells, detail, sort_key
 from tokbench.results.reference_note import against
 from tokbench.results.result import Result
 
@@ -16,7 +16,7 @@ from tokbench.results.result import Result
 def markdown(results: Sequence[Result], skip: Sequence[str] = ()) -> str:
     """A Markdown table, aligned also as plain text: one row a result, sorted by bits, without the fields in `skip`.
     Warnings of the results stand in a line below it."""
-    results = sorted(results, key=by_bits)
+    results = sorted(results, key=sort_key)
     columns, rows = cells(results)
     columns = [
         (label, column)
@@ -81,7 +81,7 @@ def legend(results: Sequence[Result]) -> str:
     told = results[0].provenance
     numbers = {number for result in results for number in result.metrics}
     said = [context(results), "Sorted by bits."] if "bpp" in numbers else [context(results)]
-    if any(map(plain, numbers)):
+    if any(map(base_metric, numbers)):
         said.append(CAVEAT)
     said.append("± is half of the 95 % interval over images.")
     return f"{' '.join(said)}{_fitted(results)}{_published(told)}{_left_out(results)}"

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tokbench.metric_names import INCEPTION, plain
+from tokbench.metric_names import INCEPTION, base_metric
 from tokbench.stats.split_half import INFINITY
 
 
 @dataclass(frozen=True)
-class Entry:
+class MetricSpec:
     """One metric: `module:Class`, the frozen network and layer it reads, and a summary for `tokbench list metrics`.
 
     numbers: what it computes, where that is not one number of its own name. reader: what reads words or faces.
@@ -46,20 +46,20 @@ _READS = {
 _DISTANCE = ("name", "protocol", "statistics", "paired")
 
 
-def _text(reader: str, suffix: str, says: str) -> Entry:
+def _text(reader: str, suffix: str, says: str) -> MetricSpec:
     scores = [f"{score}{end}{suffix}" for score in ("t_acc", "t_ned", "cer") for end in _ENDS]
     numbers = (*scores, f"words{suffix}", f"words_filtered{suffix}")
-    return Entry("text:Text", says, wants=("protocol",), numbers=numbers, reader=reader, suffix=suffix)
+    return MetricSpec("text:Text", says, wants=("protocol",), numbers=numbers, reader=reader, suffix=suffix)
 
 
-def _faces(reader: str, suffix: str, says: str) -> Entry:
+def _faces(reader: str, suffix: str, says: str) -> MetricSpec:
     scores = [f"{score}{end}{suffix}" for score in ("f_sim", "f_distance", "f_detected", "f_rank1") for end in _ENDS]
     numbers = (*scores, f"faces{suffix}")
-    return Entry("faces:Faces", says, wants=("protocol",), numbers=numbers, reader=reader, suffix=suffix)
+    return MetricSpec("faces:Faces", says, wants=("protocol",), numbers=numbers, reader=reader, suffix=suffix)
 
 
-def _manifolds(suffix: str, network: str, layer: str, says: str) -> Entry:
-    return Entry(
+def _manifolds(suffix: str, network: str, layer: str, says: str) -> MetricSpec:
+    return MetricSpec(
         "precision_recall:PrecisionRecall",
         f"of samples: precision and recall, k = 3, {says}",
         network,
@@ -71,35 +71,45 @@ def _manifolds(suffix: str, network: str, layer: str, says: str) -> Entry:
 
 _ENDS = tuple(f"{of}{how}" for of in ("", "_ceiling", "_ratio") for how in ("", "_all", "_curve"))
 
-METRICS: dict[str, Entry] = {
-    "psnr": Entry(
+METRICS: dict[str, MetricSpec] = {
+    "psnr": MetricSpec(
         "psnr:PSNR", "mean PSNR in dB; exact images counted apart", wants=("protocol",), numbers=("psnr", "exact")
     ),
-    "ssim": Entry("ssim:SSIM", "mean SSIM, 11x11 Gaussian window, RGB", wants=("protocol",)),
-    "ms_ssim": Entry("ssim:MultiScaleSSIM", "mean five-scale SSIM, from 161 px on", wants=("protocol",)),
-    "lpips": Entry("perceptual:LPIPS", "mean LPIPS 0.1, AlexNet", network="lpips-alex", wants=("name", "protocol")),
-    "lpips_vgg": Entry("perceptual:LPIPS", "mean LPIPS 0.1, VGG-16", network="lpips-vgg", wants=("name", "protocol")),
-    "rfid": Entry("frechet:Frechet", "Fréchet distance, 2048-d Inception", INCEPTION, "2048", _DISTANCE),
-    "rfid_768": Entry("frechet:Frechet", "Fréchet distance, 768-d layer of Inception", INCEPTION, "768", _DISTANCE),
-    "rfid_192": Entry("frechet:Frechet", "Fréchet distance, 192-d layer of Inception", INCEPTION, "192", _DISTANCE),
-    "rfid_64": Entry("frechet:Frechet", "Fréchet distance, 64-d layer of Inception", INCEPTION, "64", _DISTANCE),
-    "sfid": Entry("frechet:Frechet", "Fréchet distance, 2023-d spatial Inception", INCEPTION, "sfid", _DISTANCE),
-    "fd_efficientnet": Entry(
+    "ssim": MetricSpec("ssim:SSIM", "mean SSIM, 11x11 Gaussian window, RGB", wants=("protocol",)),
+    "ms_ssim": MetricSpec("ssim:MultiScaleSSIM", "mean five-scale SSIM, from 161 px on", wants=("protocol",)),
+    "lpips": MetricSpec(
+        "perceptual:LPIPS", "mean LPIPS 0.1, AlexNet", network="lpips-alex", wants=("name", "protocol")
+    ),
+    "lpips_vgg": MetricSpec(
+        "perceptual:LPIPS", "mean LPIPS 0.1, VGG-16", network="lpips-vgg", wants=("name", "protocol")
+    ),
+    "rfid": MetricSpec("frechet:Frechet", "Fréchet distance, 2048-d Inception", INCEPTION, "2048", _DISTANCE),
+    "rfid_768": MetricSpec(
+        "frechet:Frechet", "Fréchet distance, 768-d layer of Inception", INCEPTION, "768", _DISTANCE
+    ),
+    "rfid_192": MetricSpec(
+        "frechet:Frechet", "Fréchet distance, 192-d layer of Inception", INCEPTION, "192", _DISTANCE
+    ),
+    "rfid_64": MetricSpec("frechet:Frechet", "Fréchet distance, 64-d layer of Inception", INCEPTION, "64", _DISTANCE),
+    "sfid": MetricSpec("frechet:Frechet", "Fréchet distance, 2023-d spatial Inception", INCEPTION, "sfid", _DISTANCE),
+    "fd_efficientnet": MetricSpec(
         "frechet:Frechet", "Fréchet distance, 1280-d EfficientNet-Lite0", "efficientnet-lite0", "pooled", _DISTANCE
     ),
-    "kid": Entry("kid:KID", "kernel distance, 2048-d Inception", INCEPTION, "2048", _DISTANCE),
-    "kid_768": Entry("kid:KID", "kernel distance, 768-d layer of Inception", INCEPTION, "768", _DISTANCE),
-    "inception_score": Entry(
+    "kid": MetricSpec("kid:KID", "kernel distance, 2048-d Inception", INCEPTION, "2048", _DISTANCE),
+    "kid_768": MetricSpec("kid:KID", "kernel distance, 768-d layer of Inception", INCEPTION, "768", _DISTANCE),
+    "inception_score": MetricSpec(
         "inception_score:InceptionScore", "Inception Score, 10 splits", INCEPTION, "logits_unbiased", _DISTANCE
     ),
-    "gfid": Entry("frechet:Frechet", "of samples: Fréchet distance, 2048-d Inception", INCEPTION, "2048", _DISTANCE),
-    "gfid_768": Entry("frechet:Frechet", "of samples: the same, 768-d layer", INCEPTION, "768", _DISTANCE),
-    "gfid_192": Entry("frechet:Frechet", "of samples: the same, 192-d layer", INCEPTION, "192", _DISTANCE),
-    "gfid_64": Entry("frechet:Frechet", "of samples: the same, 64-d layer", INCEPTION, "64", _DISTANCE),
+    "gfid": MetricSpec(
+        "frechet:Frechet", "of samples: Fréchet distance, 2048-d Inception", INCEPTION, "2048", _DISTANCE
+    ),
+    "gfid_768": MetricSpec("frechet:Frechet", "of samples: the same, 768-d layer", INCEPTION, "768", _DISTANCE),
+    "gfid_192": MetricSpec("frechet:Frechet", "of samples: the same, 192-d layer", INCEPTION, "192", _DISTANCE),
+    "gfid_64": MetricSpec("frechet:Frechet", "of samples: the same, 64-d layer", INCEPTION, "64", _DISTANCE),
     "precision_recall": _manifolds("", INCEPTION, "2048", "2048-d Inception, as ADM's"),
     "precision_recall_768": _manifolds("_768", INCEPTION, "768", "768-d layer of Inception"),
     "precision_recall_efficientnet": _manifolds("_efficientnet", "efficientnet-lite0", "pooled", "EfficientNet-Lite0"),
-    "codebook": Entry(
+    "codebook": MetricSpec(
         "codebook:Codebook",
         "usage, perplexity and entropy of the codebook, per stream",
         numbers=(
@@ -108,7 +118,7 @@ METRICS: dict[str, Entry] = {
             "codebook_entropy",
         ),
     ),
-    "coding": Entry(
+    "coding": MetricSpec(
         "compressibility:Coding",
         "bits an image that lossless coders reach on the codes: order 0, byte pairs",
         numbers=(
@@ -119,7 +129,7 @@ METRICS: dict[str, Entry] = {
             "bpe_model_bytes",
         ),
     ),
-    "rate": Entry(
+    "rate": MetricSpec(
         "rate:Rate",
         "tokens and bits per image, bpp, compression ratio",
         numbers=(
@@ -135,7 +145,7 @@ METRICS: dict[str, Entry] = {
     "faces": _faces("dlib", "", "F-Sim, detection and rank-1 identity of faces, by dlib's network"),
     "faces_insightface": _faces("insightface", "_insightface", "the same by InsightFace's antelopev2, TokBench's own"),
     "faces_buffalo_l": _faces("buffalo_l", "_buffalo_l", "the same by InsightFace's buffalo_l"),
-    "cost": Entry(
+    "cost": MetricSpec(
         "generation_cost:Cost",
         "of samples: passes of the network, GFLOPs an image, ms for one",
         wants=("model", "device", "guidance"),
@@ -149,7 +159,7 @@ METRICS: dict[str, Entry] = {
             "saturated_decodes_per_second",
         ),
     ),
-    "speed": Entry(
+    "speed": MetricSpec(
         "throughput:Throughput",
         "parameters, encode and decode images/s, peak memory",
         wants=("model", "device", "batch_size"),
@@ -167,7 +177,7 @@ METRICS: dict[str, Entry] = {
 def metric_of(number: str) -> str | None:
     """The metric that computes a number, None where there is none: `psnr` of `exact`, `rfid` of `rfid_infinity` and of
     `pfid`."""
-    if perturbed := plain(number):
+    if perturbed := base_metric(number):
         return perturbed
     base = number.partition(".")[0].removesuffix(INFINITY)
     return next((name for name, entry in METRICS.items() if base in (entry.numbers or (name,))), None)

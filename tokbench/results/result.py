@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from tokbench.errors import ResultError
-from tokbench.io.atomic import locked, write_atomically
-from tokbench.io.json import loads
-from tokbench.io.npz import read_arrays
+from tokbench.io.atomic import folder_lock, write_atomically
+from tokbench.io.json import loads_strict
+from tokbench.io.npz import read_npz
 from tokbench.metric_names import FOUND
 from tokbench.results import warning as result_warning
 from tokbench.results.adapter_facts import differences
@@ -40,7 +40,7 @@ _TOO_LITTLE = "jackknife.codebook_usage"
 alone, so it is left aside: such results have no paired interval of usage until they are measured again."""
 
 
-class Kept(Protocol):
+class Discardable(Protocol):
     """What lies in the cache until a result is saved (`tokbench.evaluation.checkpoint`)."""
 
     def discard(self) -> None:
@@ -101,7 +101,7 @@ class Result:
     notes: dict[str, str] = field(default_factory=dict, repr=False)
     computed: frozenset[str] = frozenset()
     lacking: frozenset[str] = frozenset()
-    journal: Kept | None = field(default=None, repr=False)
+    journal: Discardable | None = field(default=None, repr=False)
 
     def __getitem__(self, number: str) -> MetricValue:
         """One number with its interval. Raises KeyError that lists the numbers there are, and why others are not."""
@@ -182,7 +182,7 @@ class Result:
         which of its metrics the file no longer holds. Empty where nothing was replaced.
         """
         target = Path(out) / self.path
-        with locked(target.parent):
+        with folder_lock(target.parent):
             return target, self._save(target)
 
     def _save(self, target: Path) -> str:
@@ -241,7 +241,7 @@ def failure(adapter: str, dataset: str, task: str, error: str, bad: Sequence[tup
 def load(path: Path) -> Result:
     """Read a result and the per-image values beside it. Raises ResultError, naming file and fault."""
     try:
-        facts = loads(path.read_text(encoding="utf-8"))
+        facts = loads_strict(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # ValueError: JSON, UTF-8, integers of thousands of digits
         raise ResultError(f"{path} is not a readable result ({str(error)[:200]}); delete it and run again") from error
     check(facts, path)
@@ -249,7 +249,7 @@ def load(path: Path) -> Result:
     arrays: dict[str, np.ndarray] = {}
     if beside.exists():
         try:
-            arrays = read_arrays(beside)
+            arrays = read_npz(beside)
         except ValueError as error:
             raise ResultError(f"{beside} is not readable ({error}); delete it and run again") from error
     replicates: dict[str, Spread] = {}
@@ -285,7 +285,7 @@ def _encoded(readings: list[tuple[str, list[dict[str, Any]]]]) -> np.ndarray:
 
 def _decoded(array: np.ndarray, name: str, path: Path) -> list[tuple[str, list[dict[str, Any]]]]:
     try:
-        told = loads(array.tobytes()) if array.dtype == np.uint8 else None
+        told = loads_strict(array.tobytes()) if array.dtype == np.uint8 else None
     except ValueError:
         told = None
     whole = isinstance(told, list) and all(

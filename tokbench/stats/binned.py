@@ -9,7 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from tokbench.stats.bootstrap import FEW, RESAMPLES, edges, jackknife_deviation, least_reach, students_t
+from tokbench.stats.bootstrap import FEW, RESAMPLES, jackknife_deviation, least_reach, students_t
+from tokbench.stats.bootstrap import percentile_interval as edges
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Bin:
 
 
 @dataclass(frozen=True)
-class Binned:
+class BinnedMean:
     """A mean in one bin with its 95 % interval, the `n` values and the `groups` (images) behind it.
 
     NaN where there are no values: an empty bin has no mean, which is not 0.
@@ -82,7 +83,7 @@ def binned(
     groups: np.ndarray | None = None,
     per: np.ndarray | None = None,
     share: bool = False,
-) -> list[Binned]:
+) -> list[BinnedMean]:
     """The mean of `values` (n,) in each bin over `axis` (n,). NaN values are left out, as is what is in no bin.
 
     groups (n,): which image a value comes from, by default one each. Words of one image are alike, so whole images are
@@ -105,7 +106,7 @@ def mean_of_bins(
     seed: int,
     groups: np.ndarray | None = None,
     share: bool = False,
-) -> Binned:
+) -> BinnedMean:
     """The unweighted mean of the bins' means, with an interval as in `binned`; NaN if one bin is empty.
 
     TokBench's `mean`: a bin with few words weighs as much as one with many.
@@ -120,7 +121,7 @@ def mean_of_bins(
     if share and not math.isnan(low):  # bins in which all words agree have no spread, and yet are not known for sure
         sure = [least_reach(count) for count, at in zip(found.groups, found.means, strict=True) if at in (0, 1)]
         low, high = max(0.0, low - sum(sure) / len(bins)), min(1.0, high + sum(sure) / len(bins))
-    return Binned(whole, sum(found.n), len(found.above), mean, low, high)
+    return BinnedMean(whole, sum(found.n), len(found.above), mean, low, high)
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ class _Sums:
         found = [len(np.unique(number[mask])) for mask in inside]
         return _Sums(bins, [int(mask.sum()) for mask in inside], found, means, above, below)
 
-    def binned(self, at: int, drawn: np.ndarray | None, share: bool) -> Binned:
+    def binned(self, at: int, drawn: np.ndarray | None, share: bool) -> BinnedMean:
         """One bin's mean; `drawn` are its resampled means (RESAMPLES,), None where no bin has enough images."""
         mean, groups = self.means[at], self.groups[at]
         if drawn is not None and groups >= FEW:
@@ -175,7 +176,7 @@ class _Sums:
             divisor = float(self.below[:, at].sum()) / self.n[at]  # 1, or the mean of what the share is divided by
             reach, most = least_reach(groups) / divisor, 1.0 if divisor == 1 else math.inf
             low, high = np.clip(min(low, mean - reach), 0, most), np.clip(max(high, mean + reach), 0, most)
-        return Binned(self.bins[at], self.n[at], groups, mean, float(low), float(high))
+        return BinnedMean(self.bins[at], self.n[at], groups, mean, float(low), float(high))
 
     def without_each(self) -> np.ndarray:
         """The bins' means without each image in turn, (images, bins); NaN where nothing is left."""

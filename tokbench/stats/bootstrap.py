@@ -43,24 +43,29 @@ class Interval:
         return Interval(max(self.low, bounds[0]), min(self.high, bounds[1]), self.n)
 
 
-FREE = (-math.inf, math.inf)
+UNBOUNDED = (-math.inf, math.inf)
 """Bounds of a number that has none."""
 
 
-def tidy(value: float) -> float | None:
+def round_significant(value: float) -> float | None:
     """Ten significant digits, the most that a float32 network could give a meaning to; None for NaN."""
     return None if math.isnan(value) else float(f"{value:.10g}")
 
 
-def entry(value: float, interval: Interval | None = None) -> dict[str, Any]:
+def metric_entry(value: float, interval: Interval | None = None) -> dict[str, Any]:
     """A number as a result holds it: {value, low, high} and, with an interval, {n}."""
     if interval is None:
-        return {"value": tidy(value), "low": None, "high": None}
-    return {"value": tidy(value), "low": tidy(interval.low), "high": tidy(interval.high), "n": interval.n}
+        return {"value": round_significant(value), "low": None, "high": None}
+    return {
+        "value": round_significant(value),
+        "low": round_significant(interval.low),
+        "high": round_significant(interval.high),
+        "n": interval.n,
+    }
 
 
 @dataclass(frozen=True)
-class OfMean:
+class MeanStatistic:
     """A number made of per-image values: `of` their mean. `values` is their name beside the result. log: where `of` is
     a multiple of the mean's natural logarithm and a constant, which multiple; the values are then 0 or more."""
 
@@ -69,20 +74,20 @@ class OfMean:
     log: float = 0.0
 
 
-MEAN = OfMean("")
+MEAN = MeanStatistic("")
 """The mean itself, of values whose name does not matter."""
 
 DERIVED = {
-    "compression_ratio": OfMean("bpp", lambda bpp: 24 / bpp if bpp else math.nan),
-    "psnr": OfMean("mse", lambda mse: 10 * math.log10(255.0**2 / mse) if mse else math.nan, -10 / math.log(10)),
+    "compression_ratio": MeanStatistic("bpp", lambda bpp: 24 / bpp if bpp else math.nan),
+    "psnr": MeanStatistic("mse", lambda mse: 10 * math.log10(255.0**2 / mse) if mse else math.nan, -10 / math.log(10)),
 }
 """Numbers that are no plain means: raw RGB's 24 bits a pixel to the mean bpp; the PSNR of all images' pooled errors."""
 
 
-def of_mean(number: str, present: Container[str]) -> OfMean | None:
+def mean_statistic(number: str, present: Container[str]) -> MeanStatistic | None:
     """How a number comes from the per-image values that are `present`; None where it does not."""
     if number in present:
-        return OfMean(number)
+        return MeanStatistic(number)
     derived = DERIVED.get(number)
     return derived if derived and derived.values in present else None
 
@@ -93,7 +98,7 @@ def mean(values: np.ndarray) -> float:
     return math.fsum(kept) / len(kept) if len(kept) else math.nan
 
 
-def bootstrap(values: np.ndarray, seed: int, how: OfMean = MEAN) -> Interval:
+def bootstrap(values: np.ndarray, seed: int, how: MeanStatistic = MEAN) -> Interval:
     """Interval of a number made of the mean of `values` (n,), NaN left out: from 1,000 resamples of images drawn with
     `seed`, below 50 images by Student's t. A single image has none."""
     kept, of = values[~np.isnan(values)], how.of
@@ -105,7 +110,7 @@ def bootstrap(values: np.ndarray, seed: int, how: OfMean = MEAN) -> Interval:
     return _interval(means, of(mean(kept)), len(kept))
 
 
-def bootstrap_pairs(first: np.ndarray, second: np.ndarray, seed: int, how: OfMean = MEAN) -> Interval:
+def bootstrap_pairs(first: np.ndarray, second: np.ndarray, seed: int, how: MeanStatistic = MEAN) -> Interval:
     """Interval of the number made of the mean of `second` less that of `first`, (n,) each, no NaN, images drawn
     together."""
     of = how.of
@@ -206,10 +211,10 @@ def _resamples(count: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def _interval(found: Sequence[float], centre: float, count: int) -> Interval:
-    return Interval(*edges(found, centre), count)
+    return Interval(*percentile_interval(found, centre), count)
 
 
-def edges(found: Sequence[float] | np.ndarray, centre: float) -> tuple[float, float]:
+def percentile_interval(found: Sequence[float] | np.ndarray, centre: float) -> tuple[float, float]:
     """The 95 % interval of resampled values, NaN left out, around the value itself; NaN where there are none."""
     if math.isnan(centre) or np.isnan(found).all():
         return math.nan, math.nan

@@ -9,7 +9,7 @@ Moments = tuple[np.ndarray, np.ndarray]
 """Mean (D,) and covariance (D, D)."""
 
 
-class Sums:
+class RunningMoments:
     """Sums of vectors (D,) and of their products, in float64, around an `origin` so that little is lost in the
     difference of the two: the first vector, where none is given."""
 
@@ -33,10 +33,10 @@ class Sums:
         # In place, and half of the products: they are symmetric.
         self._products = dsyrk(1.0, wide.T, beta=1.0, c=self._products, lower=1, overwrite_c=1)
 
-    def __add__(self, other: Sums) -> Sums:
+    def __add__(self, other: RunningMoments) -> RunningMoments:
         """Of both sets. Their origins must be the same."""
         assert self.origin is not None and other.origin is not None and np.array_equal(self.origin, other.origin)
-        both = Sums(self.origin)
+        both = RunningMoments(self.origin)
         both.count = self.count + other.count
         assert self._sum is not None and self._products is not None
         assert other._sum is not None and other._products is not None

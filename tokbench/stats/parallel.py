@@ -16,7 +16,7 @@ _MOST = 8
 """Threads, since each may need several matrices of the features' dimension."""
 
 
-def each(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+def map_single_threaded_blas(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """`function` of every item, in order.
 
     BLAS is held to one thread meanwhile: several threads gain little on matrices of a few hundred rows, and on a busy

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tokbench.stats.bootstrap import FREE, Interval
+from tokbench.stats.bootstrap import UNBOUNDED, Interval
 from tokbench.stats.spread import Spread
 
 _PAIRS = ((1000, 100), (5000, 25))
@@ -42,7 +42,7 @@ def pairs(count: int) -> int:
 
 
 @dataclass(frozen=True)
-class Halves:
+class SplitHalves:
     """`pairs(count)` times two complementary halves of `count` images; of an odd number, one is left out each time.
 
     times: pairs, where they are to be as many as those of another set.
@@ -79,7 +79,7 @@ class Replicates(Spread):
 
     halves: np.ndarray
     quarters: np.ndarray | None = None
-    bounds: tuple[float, float] = FREE
+    bounds: tuple[float, float] = UNBOUNDED
     least: float = 0.0
     """The least distance of the interval's ends from a share of which all halves may agree that it is none or all."""
 

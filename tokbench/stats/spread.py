@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from tokbench.stats.bootstrap import FREE, Interval, jackknife_deviation, students_t
+from tokbench.stats.bootstrap import UNBOUNDED, Interval, jackknife_deviation, students_t
 
 GROUPS = 25
 """Groups of a delete-a-group jackknife: Student's t with 24 degrees of freedom is 5 % wider than the normal law."""
@@ -77,7 +77,7 @@ class _Values(Spread):
     """Replicates that are one row of values (g,)."""
 
     values: np.ndarray
-    bounds: tuple[float, float] = FREE
+    bounds: tuple[float, float] = UNBOUNDED
 
     @property
     def degrees(self) -> int:

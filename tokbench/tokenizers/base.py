@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from tokbench.errors import NotApplicable
 from tokbench.metric_names import Anchor
-from tokbench.tokenizers.perturb import Noise, Perturber
+from tokbench.tokenizers.perturb import LatentNoise, Perturber
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tokens import Tokens
 
 
-class Reconstructor(ABC):
+class ImageModel(ABC):
     """Anything that answers an image with a reconstruction of it: a `Tokenizer`, or an `ImageSource`."""
 
     spec: TokenizerSpec
@@ -37,7 +37,7 @@ class Reconstructor(ABC):
         return
 
 
-class ImageSource(Reconstructor):
+class PrecomputedImages(ImageModel):
     """A source whose tokens are out of reach: reconstructions made elsewhere, an autoencoder in one piece."""
 
     @abstractmethod
@@ -52,7 +52,7 @@ class ImageSource(Reconstructor):
         raise NotApplicable(f"{self.spec.name}: it reconstructs images, and has no samples of its own")
 
 
-class Tokenizer(Reconstructor):
+class Tokenizer(ImageModel):
     """An encoder and a decoder. Evaluation decodes from the tokens alone."""
 
     @abstractmethod
@@ -69,7 +69,7 @@ class Tokenizer(Reconstructor):
     def perturber(self, anchor: Anchor) -> Perturber:
         """How its tokens are perturbed, around `anchor`. Raises NotApplicable where they cannot be."""
         if self.spec.kind == "continuous":
-            return Noise(self.spec.name, self.encode, anchor)
+            return LatentNoise(self.spec.name, self.encode, anchor)
         codec = self.spec.kind == "codec"
         why = "a codec has no codes to perturb" if codec else "it does not say which codes lie near each other"
         raise NotApplicable(
@@ -78,7 +78,7 @@ class Tokenizer(Reconstructor):
         )
 
 
-class Generator(Reconstructor):
+class Generator(ImageModel):
     """A prior over a tokenizer's tokens: classes and seeds in, tokens out, which that tokenizer decodes.
 
     classes: labels are 0 to classes - 1; 1 for a generator without labels. guidance: the scale that it samples with

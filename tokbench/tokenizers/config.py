@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tokbench.errors import AdapterError
-from tokbench.weights.registry import Found, WeightFile, find
+from tokbench.weights.registry import LocalWeights, WeightFile, resolve
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,7 +17,7 @@ M = TypeVar("M", bound="nn.Module")
 
 
 @dataclass(frozen=True)
-class Variant:
+class AdapterConfig:
     """One `<variant>.toml`: `name` is `family.variant`, `config` the parsed file, `folder` where it lies.
 
     `code = "official"` in the TOML has official.py beside it loaded in place of adapter.py.
@@ -34,7 +34,7 @@ class Variant:
     folder: Path
     config: dict[str, Any]
     allow_download: bool = False
-    found: dict[str, Found] = field(default_factory=dict, compare=False)
+    found: dict[str, LocalWeights] = field(default_factory=dict, compare=False)
     built_on: dict[str, str] = field(default_factory=dict, compare=False)
     """Adapters that it is made of, and the hash of each one's code and settings: what it does follows from theirs."""
     imported: set[str] = field(default_factory=set, compare=False)
@@ -63,12 +63,12 @@ class Variant:
                 raise AdapterError(f"{self.name}: each [[weights.{key}]] must give file, sha256 and get") from error
         return files
 
-    def weights(self, key: str) -> Found:
+    def weights(self, key: str) -> LocalWeights:
         """The verified weight file listed under `[[weights.<key>]]`. Raises MissingWeights."""
         files = self.weight_files()
         if key not in files:
             raise AdapterError(f"{self.name}: its TOML has no [[weights.{key}]]")
-        self.found[key] = find(f"adapter {self.name}", files[key], self.allow_download)
+        self.found[key] = resolve(f"adapter {self.name}", files[key], self.allow_download)
         return self.found[key]
 
     def load_weights(self, module: M, key: str, within: Sequence[str] = (), unused: Sequence[str] = ()) -> M:
@@ -79,10 +79,10 @@ class Variant:
         result records how many these are. Raises MissingWeights where the file is not here, holds anything but tensors,
         or where names and shapes do not agree exactly.
         """
-        from tokbench.tokenizers.third_party import fill, tensors
+        from tokbench.tokenizers.third_party import load_checkpoint, tensors
 
         state, found = tensors(self, key, within)
-        return fill(self, module, state, found, unused)
+        return load_checkpoint(self, module, state, found, unused)
 
     def unused_tensors(self) -> dict[str, int]:
         """How many tensors of its weight files are in no network: by what the adapter declared, and by file the rest

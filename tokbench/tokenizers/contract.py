@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from tokbench.errors import AdapterError
-from tokbench.tokenizers.base import ImageSource, Reconstructor, Tokenizer
+from tokbench.tokenizers.base import ImageModel, PrecomputedImages, Tokenizer
 from tokbench.tokenizers.spec import KINDS, VALUE_BITS, TokenizerSpec
-from tokbench.tokenizers.tokens import Stream, Tokens
+from tokbench.tokenizers.tokens import Tokens, TokenStream
 
 TRIED = 4
 """Images on which the costly checks are made."""
@@ -24,16 +24,16 @@ _CLOSE = 1e-6
 """Relative difference up to which two numbers of bits are equal."""
 
 
-def check_kind(model: Reconstructor) -> None:
+def check_kind(model: ImageModel) -> None:
     """Raises AdapterError where the spec says that there are tokens and there are none, or the reverse."""
     spec = model.spec
-    if isinstance(model, ImageSource) != (spec.kind == "images"):
-        what = "an ImageSource, which has no tokens" if isinstance(model, ImageSource) else "no ImageSource"
+    if isinstance(model, PrecomputedImages) != (spec.kind == "images"):
+        what = "an ImageSource, which has no tokens" if isinstance(model, PrecomputedImages) else "no ImageSource"
         raise AdapterError(f"{spec.name}: its spec says kind '{spec.kind}', and it is {what}; make both agree")
 
 
 @torch.inference_mode()
-def try_out(model: Tokenizer, images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> None:
+def probe(model: Tokenizer, images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> None:
     """Encode and decode a few images (B, 3, H, W), in `spec.range` on the device, once more than needed.
 
     Raises AdapterError where `encode` writes into its input, or where `decode` gives images that follow not from the
@@ -71,7 +71,7 @@ def _same_tokens(tokens: Tokens, order: Sequence[int]) -> bool:
     )
 
 
-def check_tokens(tokens: Tokens, part: Tensor, model: Reconstructor, names: Sequence[str], whole: bool = True) -> None:
+def check_tokens(tokens: Tokens, part: Tensor, model: ImageModel, names: Sequence[str], whole: bool = True) -> None:
     """Raises AdapterError, naming an image, where the tokens of images `part` (B, 3, H, W) are not what the spec
     declares: their streams, number and bits. `whole`: they are all tokens of each image, and not the first ones."""
     name, spec = model.spec.name, model.spec
@@ -168,7 +168,7 @@ def _check_bits(tokens: Tokens, spec: TokenizerSpec, names: Sequence[str]) -> No
             )
 
 
-def _held(stream: Stream) -> Tensor:
+def _held(stream: TokenStream) -> Tensor:
     """Bits (B,) of what a stream holds of each image."""
     if isinstance(stream.data, tuple):
         return torch.tensor([8.0 * len(file) for file in stream.data], dtype=torch.float64)
@@ -177,7 +177,7 @@ def _held(stream: Stream) -> Tensor:
     return torch.full((len(stream.data),), values * each, dtype=torch.float64)
 
 
-def check_samples(images: Tensor, count: int, model: Reconstructor, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+def check_samples(images: Tensor, count: int, model: ImageModel, names: Sequence[str]) -> tuple[Tensor, Tensor]:
     """The least and the largest value of each sample (B,).
 
     Raises AdapterError where what was decoded of `count` samples are not so many finite RGB images in range.
@@ -189,7 +189,7 @@ def check_samples(images: Tensor, count: int, model: Reconstructor, names: Seque
 
 
 def check_images(
-    images: Tensor, like: Tensor, model: Reconstructor, names: Sequence[str], in_range: bool = True
+    images: Tensor, like: Tensor, model: ImageModel, names: Sequence[str], in_range: bool = True
 ) -> tuple[Tensor, Tensor]:
     """The least and the largest value of each image (B,).
 

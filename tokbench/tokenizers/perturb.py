@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tokbench.errors import NotApplicable
-from tokbench.metric_names import EXTENSIONS, Anchor, Extension
+from tokbench.metric_names import EXTENSIONS, Anchor, PerturbationNaming
 from tokbench.tokenizers.tokens import Tokens
 
 Encode = Callable[[Tensor], Tokens]
@@ -23,7 +23,7 @@ class Perturber(ABC):
     """How the tokens of one tokenizer are perturbed. codebook_size: K, by which deltas are chosen; None for noise, of
     which alpha says all."""
 
-    extension: Extension
+    extension: PerturbationNaming
     codebook_size: int | None
 
     @abstractmethod
@@ -32,7 +32,7 @@ class Perturber(ABC):
         up to `most`. At alpha 0, and of codes at delta 1, that is just what `encode` gives."""
 
 
-class Noise(Perturber):
+class LatentNoise(Perturber):
     """Latents plus alpha times Gaussian noise of the standard deviation that all latent values of their image have."""
 
     codebook_size = None

@@ -23,11 +23,11 @@ from weakref import WeakKeyDictionary
 from tokbench.errors import AdapterError, NoAdapter, TokbenchError, UsageError
 from tokbench.paths import CHECKOUT, find_root, slug
 from tokbench.tokenizers.code_identity import ADAPTER, CodeIdentity, identify
-from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.folder_files import files_of
 
 if TYPE_CHECKING:
-    from tokbench.tokenizers.base import Reconstructor
+    from tokbench.tokenizers.base import ImageModel
 
 
 _LOG = logging.getLogger("tokbench")
@@ -60,12 +60,12 @@ BUILTIN_SUMMARIES = {
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedAdapter:
     """An adapter ready to run. `name` is its key in results; `source` what was asked for; `weights` file -> sha256."""
 
     name: str
     source: str
-    model: Reconstructor
+    model: ImageModel
     weights: dict[str, str]
     code: str | None = None
     """sha256 of an adapter folder's Python files, as they were when they were imported, and of the variant's TOML."""
@@ -110,7 +110,9 @@ def _variants(folder: Path) -> dict[str, Path]:
     }
 
 
-def load_adapter(asked: str, device: str = "cpu", root: Path | None = None, allow_download: bool = False) -> Loaded:
+def load_adapter(
+    asked: str, device: str = "cpu", root: Path | None = None, allow_download: bool = False
+) -> LoadedAdapter:
     """The adapter that a command-line argument names.
 
     A folder whose files changed since this process imported them is imported again. Other modules are not: their
@@ -123,23 +125,23 @@ def load_adapter(asked: str, device: str = "cpu", root: Path | None = None, allo
     return loaded
 
 
-_PARTS: ContextVar[list[Loaded] | None] = ContextVar("parts", default=None)
+_PARTS: ContextVar[list[LoadedAdapter] | None] = ContextVar("parts", default=None)
 """The adapters that were loaded for the one that is being loaded."""
 
 
-def _load(asked: str, device: str, root: Path | None, allow_download: bool) -> Loaded:
+def _load(asked: str, device: str, root: Path | None, allow_download: bool) -> LoadedAdapter:
     family, _, argument = asked.partition(":")
     if family in PATH_LIKE and argument:
         module = importlib.import_module(f"tokbench.tokenizers.builtin.{PATH_LIKE[family]}")
-        model = guarded(asked, lambda: module.load(argument, device, allow_download))
-        return Loaded(f"{family}.{_path_slug(argument)}", asked, model, {}, used=identify(model=model))
+        model = wrap_load_errors(asked, lambda: module.load(argument, device, allow_download))
+        return LoadedAdapter(f"{family}.{_path_slug(argument)}", asked, model, {}, used=identify(model=model))
     files = adapter_files(root)
     if asked in files:
         return _load_variant(asked, asked, files[asked], device, allow_download)
     family, _, argument = asked.partition(".")
     if family in BUILTIN and bool(argument) != (family == "identity"):
         module = importlib.import_module(f"tokbench.tokenizers.builtin.{BUILTIN[family]}")
-        return Loaded(asked, asked, module.load(asked), {}, used=CodeIdentity())
+        return LoadedAdapter(asked, asked, module.load(asked), {}, used=CodeIdentity())
     if Path(asked).exists():
         name, toml = _at_path(Path(asked))
         return _load_variant(name, asked, toml, device, allow_download)
@@ -150,7 +152,7 @@ def _load(asked: str, device: str, root: Path | None, allow_download: bool) -> L
 
 def load_adapters(
     asked: Sequence[str], device: str = "cpu", root: Path | None = None, allow_download: bool = False
-) -> tuple[list[Loaded], dict[str, str]]:
+) -> tuple[list[LoadedAdapter], dict[str, str]]:
     """The adapters that a command names, and of those that cannot be loaded the reason.
 
     Raises UsageError where there is none of a name, or where two would share a result.
@@ -207,7 +209,7 @@ def read_variant(toml: Path) -> dict[str, Any]:
         raise AdapterError(f"{toml} cannot be read ({error})") from error
 
 
-def open_variant(name: str, toml: Path, allow_download: bool = False) -> tuple[Variant, ModuleType]:
+def open_variant(name: str, toml: Path, allow_download: bool = False) -> tuple[AdapterConfig, ModuleType]:
     """What a variant file says, and the code of its folder: adapter.py (or network.py), or another file there that its
     TOML names as `code`, without the ending. Raises AdapterError where one cannot be read."""
     config, module = read_variant(toml), _import_folder(toml.parent)
@@ -215,13 +217,13 @@ def open_variant(name: str, toml: Path, allow_download: bool = False) -> tuple[V
         if not isinstance(part, str) or not part.isidentifier() or not (toml.parent / f"{part}.py").is_file():
             raise AdapterError(f"{toml}: code = {part!r} names no Python file beside it")
         module = _import(f"{module.__name__}.{part}", toml.parent / f"{part}.py")
-    return Variant(name, toml.parent, config, allow_download), module
+    return AdapterConfig(name, toml.parent, config, allow_download), module
 
 
-def _load_variant(name: str, asked: str, toml: Path, device: str, allow_download: bool) -> Loaded:
+def _load_variant(name: str, asked: str, toml: Path, device: str, allow_download: bool) -> LoadedAdapter:
     from tokbench.weights.partial_loads import described, observed
 
-    before, parts = set(sys.modules), list[Loaded]()
+    before, parts = set(sys.modules), list[LoadedAdapter]()
     token = _PARTS.set(parts)
     try:
         variant, module = open_variant(name, toml, allow_download)
@@ -229,7 +231,7 @@ def _load_variant(name: str, asked: str, toml: Path, device: str, allow_download
             raise AdapterError(f"{module.__file__} has no function load(variant, device)")
         own = identify([module.__name__], covered=[toml.parent])  # hashed before a load that may take minutes
         with observed(own.packages) as loading:
-            model = guarded(name, lambda: module.load(variant, device))
+            model = wrap_load_errors(name, lambda: module.load(variant, device))
     finally:
         _PARTS.reset(token)
     if model.spec.name != name:
@@ -253,15 +255,15 @@ def _load_variant(name: str, asked: str, toml: Path, device: str, allow_download
         )
     files = {f"adapters/{part.name}/{file}": told for part in parts for file, told in part.files.items()}
     unused, files = variant.unused_tensors(), imported.files | files
-    return Loaded(name, asked, model, weights, code.hexdigest(), used, unused, in_part, folders, files)
+    return LoadedAdapter(name, asked, model, weights, code.hexdigest(), used, unused, in_part, folders, files)
 
 
 def _used(
-    variant: Variant,
+    variant: AdapterConfig,
     module: ModuleType,
-    model: Reconstructor,
+    model: ImageModel,
     appeared: set[str],
-    parts: Sequence[Loaded],
+    parts: Sequence[LoadedAdapter],
     folders: Sequence[Path],
 ) -> CodeIdentity:
     """The code outside an adapter's folder: what it imports itself, and what the adapters that it is made of need."""
@@ -275,7 +277,7 @@ def _used(
     return CodeIdentity(dict(sorted(modules.items())), dict(sorted(packages.items())), found.changed)
 
 
-def guarded(name: str, load: Callable[[], T]) -> T:
+def wrap_load_errors(name: str, load: Callable[[], T]) -> T:
     """What `load` returns; anything that other people's code or a library raises becomes an AdapterError."""
     try:
         return load()
@@ -368,7 +370,7 @@ def _path_slug(argument: str) -> str:
     return slug(typed.replace("/", "--"))
 
 
-def identity_of(adapter: Loaded) -> str:
+def identity_of(adapter: LoadedAdapter) -> str:
     """A hash over all that says what an adapter computes, but for the parameters of its networks."""
     used = adapter.used or CodeIdentity()
     told = [adapter.code, adapter.weights, used.modules, used.packages, adapter.files, adapter.model.config]

@@ -31,14 +31,14 @@ from torch import Tensor, nn
 
 from tokbench.errors import MissingWeights
 from tokbench.io.hashing import code_of
-from tokbench.tokenizers.config import Variant
-from tokbench.weights.registry import Found, WeightFile
-from tokbench.weights.state_dict import load_strictly
+from tokbench.tokenizers.config import AdapterConfig
+from tokbench.weights.registry import LocalWeights, WeightFile
+from tokbench.weights.state_dict import load_strict
 
 M = TypeVar("M", bound=nn.Module)
 
 
-def imported(variant: Variant, module: str) -> ModuleType:
+def import_upstream(variant: AdapterConfig, module: str) -> ModuleType:
     """A module of the authors' code; the result records a hash over the Python files of its top-level package.
 
     Raises MissingWeights where it is not on the Python path, or something that it imports is not.
@@ -54,12 +54,12 @@ def imported(variant: Variant, module: str) -> ModuleType:
         file = file.parent
     folder = [file, *file.parents][module.count(".")]
     inside = WeightFile(f"{variant.config['official']['repository']}: {top}/**/*.py", "", "")
-    variant.found[top] = Found(folder, inside, code_of(folder))
+    variant.found[top] = LocalWeights(folder, inside, code_of(folder))
     variant.imported.add(module)
     return found
 
 
-def _no_code(variant: Variant, module: str, error: ImportError) -> MissingWeights:
+def _no_code(variant: AdapterConfig, module: str, error: ImportError) -> MissingWeights:
     given, top = variant.config["official"], module.partition(".")[0]
     if error.name is None or not f"{module}.".startswith(f"{error.name}."):
         reason = f"its import failed ({type(error).__name__}: {str(error)[:200]})"
@@ -79,7 +79,7 @@ def _no_code(variant: Variant, module: str, error: ImportError) -> MissingWeight
     )
 
 
-def tensors(variant: Variant, key: str, within: Sequence[str] = ()) -> tuple[dict[str, Tensor], Found]:
+def tensors(variant: AdapterConfig, key: str, within: Sequence[str] = ()) -> tuple[dict[str, Tensor], LocalWeights]:
     """The tensors of the file `[[weights.<key>]]`, on the CPU, and the file.
 
     within: entries of a training checkpoint, of which the first that is there holds them; without any the file does.
@@ -121,7 +121,9 @@ def _line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(text.split())[:120]}"
 
 
-def fill(variant: Variant, module: M, state: Mapping[str, Tensor], found: Found, unused: Sequence[str] = ()) -> M:
+def load_checkpoint(
+    variant: AdapterConfig, module: M, state: Mapping[str, Tensor], found: LocalWeights, unused: Sequence[str] = ()
+) -> M:
     """Copy tensors into the authors' module, and freeze it for evaluation.
 
     unused: beginnings of the names of tensors that only training needs; the result records how many there are of each.
@@ -135,7 +137,7 @@ def fill(variant: Variant, module: M, state: Mapping[str, Tensor], found: Found,
             variant.unused[beginning] = variant.unused.get(beginning, 0) + 1
         else:
             kept[name] = tensor
-    load_strictly(variant.name, module, kept, found, assign=False)
+    load_strict(variant.name, module, kept, found, assign=False)
     for waiting in variant.unplaced.values():
         names = {identity: name for name, identity in waiting.items()}
         for name, tensor in state.items():  # adapters rename tensors, or convert them

@@ -11,7 +11,7 @@ from tokbench.tokenizers.spec import TokenizerSpec
 
 
 @dataclass(frozen=True)
-class Fit:
+class TilingPlan:
     """How images of one size meet size rules: padded at the right and bottom edge, then cut into tiles."""
 
     height: int
@@ -49,8 +49,8 @@ class Fit:
         return grid.reshape(-1, 3, *self.padded)[:, :, : self.height, : self.width].contiguous()
 
 
-def fit(spec: TokenizerSpec, height: int, width: int) -> Fit:
+def fit(spec: TokenizerSpec, height: int, width: int) -> TilingPlan:
     """The smallest padding, and the tiles, with which height x width images suit `spec`."""
     step = spec.size or spec.multiple
     padded = (-(-height // step) * step, -(-width // step) * step)
-    return Fit(height, width, padded, (spec.size, spec.size) if spec.size else padded)
+    return TilingPlan(height, width, padded, (spec.size, spec.size) if spec.size else padded)

@@ -17,7 +17,7 @@ Kind = Literal["index", "latent", "bytes"]
 
 
 @dataclass(frozen=True)
-class Stream:
+class TokenStream:
     """One named sequence of tokens for B images.
 
     `index`: int64 (B, ...), values in [0, codebook_size). Every trailing axis is one of positions, but with `groups`
@@ -42,7 +42,7 @@ class Tokens:
     A codec's bytes are not tokens: their `length` is 0 and only their bits count.
     """
 
-    streams: dict[str, Stream]
+    streams: dict[str, TokenStream]
     length: Tensor = field(repr=False)
     bits: Tensor = field(repr=False)
 
@@ -73,7 +73,7 @@ class Tokens:
                     f"outside its codebook of {size}"
                 )
             positions = data[0].numel() if batch else 0
-            streams[name] = Stream("index", data.to(torch.int64), size, groups)
+            streams[name] = TokenStream("index", data.to(torch.int64), size, groups)
             most += positions // groups
             bits += positions * math.log2(size)
         whole = torch.full((batch,), bits, dtype=torch.float64)
@@ -94,7 +94,7 @@ class Tokens:
         batch = len(latents)
         bits = 16.0 * (stored[0].numel() if batch else 0)
         return Tokens(
-            {"latents": Stream("latent", stored)},
+            {"latents": TokenStream("latent", stored)},
             torch.full((batch,), tokens),
             torch.full((batch,), bits, dtype=torch.float64),
         )
@@ -103,7 +103,7 @@ class Tokens:
     def of_bytes(files: list[bytes]) -> Tokens:
         """A codec's files, one an image: 8 bits a byte, headers included."""
         return Tokens(
-            {"file": Stream("bytes", tuple(files))},
+            {"file": TokenStream("bytes", tuple(files))},
             torch.zeros(len(files), dtype=torch.int64),
             torch.tensor([8.0 * len(f) for f in files], dtype=torch.float64),
         )
@@ -113,7 +113,7 @@ class Tokens:
         """Raw 8-bit samples, uint8 (B, ...): 8 bits each."""
         bits = 8.0 * samples[0].numel()
         return Tokens(
-            {"samples": Stream("bytes", samples)},
+            {"samples": TokenStream("bytes", samples)},
             torch.zeros(len(samples), dtype=torch.int64),
             torch.full((len(samples),), bits, dtype=torch.float64),
         )
@@ -170,7 +170,7 @@ class Tokens:
         bits = (self.bits - told) * (length.double() / self.length.clamp(min=1)) + tell
         return replace(self.holding(data[:, :count]), length=length, bits=bits)
 
-    def only(self) -> Stream:
+    def only(self) -> TokenStream:
         """The only stream. Raises AdapterError where there are several."""
         if len(self.streams) != 1:
             raise AdapterError(f"tokens have the streams {', '.join(sorted(self.streams))}; name one")

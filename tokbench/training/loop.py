@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from tokbench.errors import AdapterError
-from tokbench.io.atomic import replacing
-from tokbench.nn.trainable import Examples, Fitted, Material, Trainable
+from tokbench.io.atomic import atomic_path
+from tokbench.nn.trainable import FittedModel, Trainable, TrainingBatch, TrainingData
 
 KEPT = 60.0
 """Seconds between states."""
@@ -31,7 +31,7 @@ _POINTS = 50
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainConfig:
     """How a model is trained: until `images` are seen, or `seconds` over.
 
     The learning rate rises over the first `warm_up` of the training and falls as a cosine to nothing. `average`: decay
@@ -54,7 +54,7 @@ class Recipe:
 
 
 @dataclass
-class Trained:
+class TrainRecord:
     """What a training was: where the weights that it gave come from."""
 
     device: str
@@ -74,7 +74,7 @@ Progress = Callable[[float, int, float, dict[str, float]], None]
 """Told the share that is done, images seen, images/s, and the last terms of the loss."""
 
 
-def batches(material: Material, recipe: Recipe, device: str, step: int = 0) -> Iterator[Examples]:
+def batches(material: TrainingData, recipe: TrainConfig, device: str, step: int = 0) -> Iterator[TrainingBatch]:
     """Batches without end from `step` on: every epoch in another order, half of the images mirrored."""
     pixels, count = material.pixels, len(material)
     a_pass = count // recipe.batch
@@ -93,7 +93,7 @@ def batches(material: Material, recipe: Recipe, device: str, step: int = 0) -> I
         if recipe.flip:
             images = torch.where(mirrored.to(device)[:, None, None, None], images.flip(3), images)
         labels, tokens = material.labels, material.tokens
-        yield Examples(
+        yield TrainingBatch(
             images,
             None if labels is None else labels[places].to(device),
             None if tokens is None else tokens[mirrored.to(tokens.device, torch.long), places].to(device),
@@ -103,13 +103,13 @@ def batches(material: Material, recipe: Recipe, device: str, step: int = 0) -> I
 
 def train(
     model: Trainable,
-    material: Material,
-    recipe: Recipe,
+    material: TrainingData,
+    recipe: TrainConfig,
     *,
     device: str = "cpu",
     state: Path | None = None,
     progress: Progress = lambda share, images, speed, terms: None,
-) -> Trained:
+) -> TrainRecord:
     """Train `model` in place; it ends with the moving average of its weights.
 
     `state`: a file in which the training is kept every minute and from which the same call goes on; it stays until the
@@ -147,10 +147,10 @@ def train(
     model.load_state_dict(learner.averaged)
     model.eval()
     seconds, images = round(learner.seconds, 1), learner.step * recipe.batch
-    return Trained(_device(device), seconds, images, learner.step, recipe.seed, asdict(recipe), learner.curve())
+    return TrainRecord(_device(device), seconds, images, learner.step, recipe.seed, asdict(recipe), learner.curve())
 
 
-def fit(model: Fitted, material: Material, recipe: Recipe, device: str) -> Trained:
+def fit(model: FittedModel, material: TrainingData, recipe: TrainConfig, device: str) -> TrainRecord:
     """A model without training: all images once, in their order."""
     model.to(device).eval()
     for base in getattr(model, "bases", {}).values():
@@ -158,7 +158,7 @@ def fit(model: Fitted, material: Material, recipe: Recipe, device: str) -> Train
     start = time.monotonic()
     parts = material.pixels.split(256)
     model.fit(part.to(device).float().div_(127.5).sub_(1) for part in parts)
-    return Trained(_device(device), round(time.monotonic() - start, 1), len(material), 0, recipe.seed, {})
+    return TrainRecord(_device(device), round(time.monotonic() - start, 1), len(material), 0, recipe.seed, {})
 
 
 def _device(device: str) -> str:
@@ -170,7 +170,7 @@ def _device(device: str) -> str:
 class _Learner:
     """Model, optimisers and moving average on their way."""
 
-    def __init__(self, model: Trainable, recipe: Recipe) -> None:
+    def __init__(self, model: Trainable, recipe: TrainConfig) -> None:
         self.model, self.recipe = model, recipe
         self.step, self.seconds = 0, 0.0
         theirs = list(model.adversary.parameters()) if model.adversary else []
@@ -190,7 +190,7 @@ class _Learner:
         assert self.recipe.seconds is not None
         return self.seconds / self.recipe.seconds
 
-    def learn(self, batch: Examples, share: float) -> dict[str, Tensor]:
+    def learn(self, batch: TrainingBatch, share: float) -> dict[str, Tensor]:
         """One step."""
         recipe, device = self.recipe, batch.images.device
         factor = min(1.0, share / recipe.warm_up if recipe.warm_up else 1.0) * 0.5 * (1 + math.cos(math.pi * share))
@@ -240,7 +240,7 @@ class _Learner:
 
     def save(self, path: Path) -> None:
         """Everything that the same training needs to go on, in a file that is never half written."""
-        with replacing(path) as part:
+        with atomic_path(path) as part:
             torch.save(
                 {
                     "model": self.model.state_dict(),

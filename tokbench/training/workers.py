@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from tokbench.errors import TokbenchError
-from tokbench.nn.trainable import Material
+from tokbench.nn.trainable import TrainingData
 from tokbench.paths import cache_dir
-from tokbench.training.loop import Trained
-from tokbench.training.zoo import foundations, train_adapter
+from tokbench.training.loop import TrainRecord
+from tokbench.training.zoo import dependencies, train_adapter
 
 Told = Callable[[str, int, int], None]
 """Told what is being done, how many are done, and of how many."""
@@ -43,12 +43,12 @@ class Ended:
 
     name: str
     path: Path | None = None
-    record: Trained | None = None
+    record: TrainRecord | None = None
     error: str | None = None
 
 
 def trainings(
-    wanted: Mapping[str, Path], material: Material, common: Common, jobs: int, told: Told, root: Path | None = None
+    wanted: Mapping[str, Path], material: TrainingData, common: Common, jobs: int, told: Told, root: Path | None = None
 ) -> Iterator[Ended]:
     """Train adapters of `root` by name and TOML file, `jobs` at a time, each after those of them that it is built on.
 
@@ -65,7 +65,7 @@ def trainings(
         np.save(Path(folder) / "pixels.npy", material.pixels.numpy())
         if material.labels is not None:
             np.save(Path(folder) / "labels.npy", material.labels.numpy())
-        yield from _several(wanted, foundations(root), Path(folder), common, jobs, told)
+        yield from _several(wanted, dependencies(root), Path(folder), common, jobs, told)
 
 
 def _several(
@@ -116,11 +116,11 @@ def _child(connection: Connection, name: str, toml: Path, folder: Path, common: 
         for file in ("pixels.npy", "labels.npy")
         if (folder / file).exists()
     )
-    material = Material(pixels, labels[0] if labels else None)
+    material = TrainingData(pixels, labels[0] if labels else None)
     connection.send(_one(name, toml, material, common, lambda *news: connection.send(news)))
 
 
-def _one(name: str, toml: Path, material: Material, common: Common, told: Told) -> Ended:
+def _one(name: str, toml: Path, material: TrainingData, common: Common, told: Told) -> Ended:
     def seen(share: float, images: int, speed: float, terms: dict[str, float]) -> None:
         told(f"{name} images", images, round(images / share) if share else images)
 

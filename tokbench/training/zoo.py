@@ -16,14 +16,13 @@ from tokbench.data.dataset import Dataset
 from tokbench.errors import AdapterError, DataError, MissingWeights, UsageError
 from tokbench.io.atomic import write_atomically
 from tokbench.io.hashing import code_of, sha256_of
-from tokbench.nn.trainable import Fitted, Material, Trainable
+from tokbench.nn.trainable import FittedModel, Trainable, TrainingData
 from tokbench.paths import PACKAGE, cache_dir
-from tokbench.tokenizers.base import Reconstructor, Tokenizer
+from tokbench.tokenizers.base import ImageModel, Tokenizer
 from tokbench.tokenizers.code_identity import identify
-from tokbench.tokenizers.config import Variant
+from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.registry import (
     adapter_files,
-    guarded,
     identity_of,
     imported_folder,
     load_adapter,
@@ -31,31 +30,32 @@ from tokbench.tokenizers.registry import (
     open_variant,
     read_record,
     read_variant,
+    wrap_load_errors,
 )
-from tokbench.training.loop import Progress, Recipe, Trained, fingerprint, fit, train
+from tokbench.training.loop import Progress, TrainConfig, TrainRecord, fingerprint, fit, train
 from tokbench.weights.hashing import hash_module
-from tokbench.weights.registry import Found, WeightFile
-from tokbench.weights.shards import weight_parts, write_weights
-from tokbench.weights.state_dict import load_strictly, read_state
+from tokbench.weights.registry import LocalWeights, WeightFile
+from tokbench.weights.shards import shard_paths, write_weights
+from tokbench.weights.state_dict import load_strict, read_state
 
 _LOG = logging.getLogger("tokbench")
 
 PROFILES = {
-    "cpu": Recipe(images=12_800, batch=16, rate=1e-3),
-    "gpu": Recipe(images=1_024_000, batch=256, rate=2e-3),
+    "cpu": TrainConfig(images=12_800, batch=16, rate=1e-3),
+    "gpu": TrainConfig(images=1_024_000, batch=256, rate=2e-3),
 }
 """The same images seen by every family; a variant's TOML may say otherwise under [training]."""
 
 M = TypeVar("M", bound=nn.Module)
 
 
-def trainees(root: Path | None = None) -> dict[str, Path]:
+def trainable_adapters(root: Path | None = None) -> dict[str, Path]:
     """Adapters and networks that can be trained, by name, each after those that it is built on."""
     files = adapter_files(root) | network_files(root)
-    return {name: files[name] for name in foundations(root)}
+    return {name: files[name] for name in dependencies(root)}
 
 
-def foundations(root: Path | None = None) -> dict[str, set[str]]:
+def dependencies(root: Path | None = None) -> dict[str, set[str]]:
     """The same, with all that each is built on, directly or not. Raises UsageError for a circle."""
     bases: dict[str, list[str]] = {}
     for name, toml in (adapter_files(root) | network_files(root)).items():
@@ -78,7 +78,9 @@ def foundations(root: Path | None = None) -> dict[str, set[str]]:
     return below
 
 
-def material_of(dataset: Dataset, progress: Callable[[int, int], None] = lambda done, total: None) -> Material:
+def load_training_data(
+    dataset: Dataset, progress: Callable[[int, int], None] = lambda done, total: None
+) -> TrainingData:
     """All images of a dataset, sorted by name, so that the form in which they lie on a disk changes nothing; with their
     labels where it has a Parquet column of them. Unreadable ones are left out, with a warning.
 
@@ -98,10 +100,10 @@ def material_of(dataset: Dataset, progress: Callable[[int, int], None] = lambda 
     order = sorted(range(len(names)), key=names.__getitem__)
     known = dataset.source.labels()
     labels = None if known is None else torch.tensor([known[names[place]] for place in order])
-    return Material(torch.cat(found)[order], labels)
+    return TrainingData(torch.cat(found)[order], labels)
 
 
-def recipe_of(variant: Variant, profile: str, changes: dict[str, Any]) -> Recipe:
+def recipe_of(variant: AdapterConfig, profile: str, changes: dict[str, Any]) -> TrainConfig:
     """The profile's recipe with the TOML's changes, then the caller's. Raises AdapterError for unknown fields."""
     table = variant.config.get("training", {})
     own = {key: value for key, value in table.items() if key not in PROFILES} | table.get(profile, {})
@@ -117,7 +119,7 @@ def recipe_of(variant: Variant, profile: str, changes: dict[str, Any]) -> Recipe
 def train_adapter(
     name: str,
     toml: Path,
-    material: Material,
+    material: TrainingData,
     data: str,
     profile: str,
     changes: dict[str, Any],
@@ -126,7 +128,7 @@ def train_adapter(
     out: Path | None = None,
     progress: Progress = lambda share, images, speed, terms: None,
     encoding: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[Path, Trained]:
+) -> tuple[Path, TrainRecord]:
     """Train one adapter and write its weights, and what its training was, beside its TOML (or into `out`).
 
     `data` names and hashes the images, for the record. An interrupted call goes on from its last state. `encoding` is
@@ -138,8 +140,8 @@ def train_adapter(
     if not hasattr(module, "model"):
         raise AdapterError(f"{toml.parent / 'adapter.py'} has no function model(variant), so it cannot be trained")
     torch.manual_seed(recipe.seed)  # twins start from the same weights wherever they have the same parts
-    made = guarded(name, lambda: module.model(variant))
-    if not isinstance(made, Trainable | Fitted):
+    made = wrap_load_errors(name, lambda: module.model(variant))
+    if not isinstance(made, Trainable | FittedModel):
         raise AdapterError(f"{toml.parent / 'adapter.py'}: model(variant) must return a Trainable or a Fitted")
     own = imported_folder(module)
     outside = identify([module.__name__, *variant.imported], made, covered=[toml.parent])
@@ -148,7 +150,7 @@ def train_adapter(
     bases = [hash_module(base) for base in getattr(made, "bases", {}).values()]
     told = fingerprint(*code, bases, recipe, data, device)
     state = cache_dir() / "training" / f"{name}-{told}.pt"
-    if isinstance(made, Fitted):
+    if isinstance(made, FittedModel):
         record = fit(made, material, recipe, device)
     else:
         studied = made.study(material, device, recipe.flip, encoding)
@@ -157,12 +159,12 @@ def train_adapter(
     record.recipe["profile"] = profile
     if bases:
         record.recipe["bases"] = bases
-    keep(made, target, record, data)
+    save_trained(made, target, record, data)
     state.unlink(missing_ok=True)
     return target, record
 
 
-def base(variant: Variant, kind: type[M]) -> M:
+def base(variant: AdapterConfig, kind: type[M]) -> M:
     """The frozen model of the adapter that a TOML names as `base`. Raises MissingWeights where it is not trained."""
     below = variant.config.get("base")
     if not isinstance(below, str):
@@ -173,7 +175,7 @@ def base(variant: Variant, kind: type[M]) -> M:
     return model
 
 
-def base_tokenizer(variant: Variant) -> Tokenizer:
+def base_tokenizer(variant: AdapterConfig) -> Tokenizer:
     """The tokenizer of the adapter that a TOML names as `base`. Raises MissingWeights where it is not trained."""
     below = variant.config.get("base")
     if not isinstance(below, str):
@@ -184,14 +186,14 @@ def base_tokenizer(variant: Variant) -> Tokenizer:
     return model
 
 
-def part(variant: Variant, name: str) -> Reconstructor:
+def part(variant: AdapterConfig, name: str) -> ImageModel:
     """Another adapter, of which `variant` is made. Raises MissingWeights where it is not trained."""
     found = load_adapter(name, root=variant.folder.parent.parent)
     variant.built_on[name], found.model.identity = found.code or "", identity_of(found)
     return found.model
 
 
-def network(variant: Variant, key: str) -> nn.Module:
+def network(variant: AdapterConfig, key: str) -> nn.Module:
     """The frozen network of `adapters/<family>/network.py` that a TOML names under `key`. Raises MissingWeights."""
     files, name = network_files(variant.folder.parent.parent), variant.config.get(key)
     if name not in files:
@@ -199,13 +201,13 @@ def network(variant: Variant, key: str) -> nn.Module:
     return open_network(name, files[name])[1]
 
 
-def open_network(name: str, toml: Path) -> tuple[Variant, nn.Module]:
+def open_network(name: str, toml: Path) -> tuple[AdapterConfig, nn.Module]:
     """A network of `adapters/<family>/network.py` with the weights that were trained here. Raises MissingWeights."""
     own, module = open_variant(name, toml)
-    return own, restore(own, guarded(name, lambda: module.model(own)))
+    return own, load_trained(own, wrap_load_errors(name, lambda: module.model(own)))
 
 
-def keep(model: nn.Module, target: Path, told: Trained, data: str) -> None:
+def save_trained(model: nn.Module, target: Path, told: TrainRecord, data: str) -> None:
     """Weights as float16 safetensors, and the record of their training as `<variant>.training.json`."""
     left_out = ("adversary.", *getattr(model, "kept_out", ()))
     state = {
@@ -218,16 +220,16 @@ def keep(model: nn.Module, target: Path, told: Trained, data: str) -> None:
     write_atomically(target.with_suffix(".training.json"), told.to_json().encode())
 
 
-def restore(variant: Variant, model: M) -> M:
+def load_trained(variant: AdapterConfig, model: M) -> M:
     """Put the weights that were trained here into a model. Raises MissingWeights where there are none or others."""
     remedy = f"'tokbench train {variant.name}' makes it"
-    if not (parts := weight_parts(variant.file)):
+    if not (parts := shard_paths(variant.file)):
         raise MissingWeights(f"{variant.name}: not trained yet, no {variant.file}; run 'tokbench train {variant.name}'")
     state: dict[str, Tensor] = {}
     for path in parts:
-        found = Found(path, WeightFile(path.name, "", remedy), sha256_of(path))
+        found = LocalWeights(path, WeightFile(path.name, "", remedy), sha256_of(path))
         state |= read_state(variant.name, found)
-    load_strictly(variant.name, model, state, found)
+    load_strict(variant.name, model, state, found)
     bases = [hash_module(below) for below in getattr(model, "bases", {}).values()]
     if bases and read_record(variant.file).get("recipe", {}).get("bases") not in (None, bases):
         raise MissingWeights(
@@ -239,7 +241,7 @@ def restore(variant: Variant, model: M) -> M:
 
 def chosen(names: Sequence[str], everything: bool, root: Path | None) -> dict[str, Path]:
     """What a command asks to be trained, in order. Raises UsageError."""
-    known = trainees(root)
+    known = trainable_adapters(root)
     if everything == bool(names):
         raise UsageError("name adapters to train, or give --all")
     if unknown := [name for name in names if name not in known]:

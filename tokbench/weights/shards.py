@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokbench.errors import AdapterError, MissingWeights
-from tokbench.io.atomic import replacing
+from tokbench.io.atomic import atomic_path
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 LARGEST = 4 * 2**20
 """Bytes of one weights file."""
-MOST = 3
+MAX_SHARDS = 3
 """Files of one model."""
 _HEADER = 64 * 2**10
 """Bytes left for the names of a file's tensors."""
@@ -31,9 +31,9 @@ def write_weights(state: dict[str, Tensor], target: Path) -> None:
 
     shares = _shared_out(state)
     most = max(map(_bytes_of, state.values()), default=0)
-    if len(shares) > MOST or most > LARGEST - _HEADER:
+    if len(shares) > MAX_SHARDS or most > LARGEST - _HEADER:
         raise AdapterError(
-            f"{target.name} would need {len(shares)} files and one of {most:,} bytes; there may be {MOST}, of "
+            f"{target.name} would need {len(shares)} files and one of {most:,} bytes; there may be {MAX_SHARDS}, of "
             f"{LARGEST:,} bytes each: make the model smaller"
         )
     paths = [target]
@@ -41,7 +41,7 @@ def write_weights(state: dict[str, Tensor], target: Path) -> None:
         names = (f"{target.stem}-{place + 1:05}-of-{len(shares):05}.safetensors" for place in range(len(shares)))
         paths = [target.with_name(name) for name in names]
     for path, share in zip(paths, shares, strict=True):
-        with replacing(path) as part:
+        with atomic_path(path) as part:
             save_file(share, part)
     for old in {target, *_numbered(target)} - set(paths):
         old.unlink(missing_ok=True)
@@ -65,7 +65,7 @@ def _bytes_of(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def weight_parts(target: Path) -> list[Path]:
+def shard_paths(target: Path) -> list[Path]:
     """The files that hold `<variant>.safetensors`: itself, or all of its parts; none where it was not trained.
 
     Raises MissingWeights where some of the parts are not here.

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tokbench.errors import MissingWeights
-from tokbench.weights.registry import Found
+from tokbench.weights.registry import LocalWeights
 
 
-def read_state(network: str, found: Found, inside: tuple[str, ...] = ()) -> dict[str, Tensor]:
+def read_state(network: str, found: LocalWeights, inside: tuple[str, ...] = ()) -> dict[str, Tensor]:
     """The tensors of a .safetensors file or of a .pth file that is a plain state dict, on the CPU; float32, but whole
     numbers as they are.
 
@@ -56,7 +56,9 @@ def _objects(path: Path) -> str:
         return ""
 
 
-def load_strictly(network: str, module: nn.Module, state: dict[str, Tensor], found: Found, assign: bool = True) -> None:
+def load_strict(
+    network: str, module: nn.Module, state: dict[str, Tensor], found: LocalWeights, assign: bool = True
+) -> None:
     """Put `state` into a module built on the meta device, and freeze it for evaluation.
 
     assign: False copies into the module's own tensors, for other people's modules, which may hold on to them.

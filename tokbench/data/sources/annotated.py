@@ -12,10 +12,10 @@ from tokbench.data.annotations import Annotations, parse
 from tokbench.data.sources.base import Source
 from tokbench.data.sources.folder import Folder
 from tokbench.data.sources.tokbench import MAX_BYTES, read_layout
-from tokbench.errors import BadImage, DataError
+from tokbench.errors import DataError, UnreadableImage
 
 
-class Annotated(Source):
+class AnnotatedSource(Source):
     """Another source's images with annotations, found by name.
 
     `sizes` gives the width and height that boxes were made for, where the images' pixels are not checked otherwise: an
@@ -49,7 +49,7 @@ class Annotated(Source):
         image = self._source.open(position)
         stated = self._sizes.get(self.names[position], image.size)
         if image.size != stated:
-            raise BadImage(
+            raise UnreadableImage(
                 f"{self.names[position]}: {image.width}x{image.height} pixels, and its annotations are for "
                 f"{stated[0]}x{stated[1]}; restore the original image"
             )
@@ -69,12 +69,12 @@ class Annotated(Source):
         self.names = self._source.names
 
 
-def annotate(source: Source, path: Path) -> Annotated:
+def annotate(source: Source, path: Path) -> AnnotatedSource:
     """A source whose annotations lie in a file of JSON lines. Raises DataError."""
-    return Annotated(source, read_annotations(path))
+    return AnnotatedSource(source, read_annotations(path))
 
 
-def open_layout(root: Path, part: str, follow_links: bool = False) -> Annotated:
+def open_layout(root: Path, part: str, follow_links: bool = False) -> AnnotatedSource:
     """A part of a folder in TokBench's layout (`tokbench.data.sources.tokbench`): its annotated images, in their order
     there.
 
@@ -84,7 +84,7 @@ def open_layout(root: Path, part: str, follow_links: bool = False) -> Annotated:
     images = Folder(layout.images, follow_links)
     at = {name: position for position, name in enumerate(images.names)}
     images.reorder([at[name] for name in layout.names if name in at])
-    return Annotated(images, layout.found, layout.sizes)
+    return AnnotatedSource(images, layout.found, layout.sizes)
 
 
 def read_annotations(path: Path) -> dict[str, Annotations]:

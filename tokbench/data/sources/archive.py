@@ -21,9 +21,9 @@ from tokbench.data.sources.base import (
     is_hidden,
     is_image,
     is_left_out,
-    readable,
+    printable_name,
 )
-from tokbench.errors import BadImage, DataError
+from tokbench.errors import DataError, UnreadableImage
 from tokbench.io.npz import METHODS, read_member
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
@@ -53,10 +53,12 @@ class Zip(Source):
         infos = self._zip.infolist()
         _refuse_names(path, (info.filename for info in infos))
         self._lists = {_folder(info.filename): info for info in infos if _is_class_list(info.filename)}
-        self._infos = sorted((info for info in infos if _is_member(info.filename)), key=lambda i: readable(i.filename))
-        self.names = [readable(info.filename) for info in self._infos]
+        self._infos = sorted(
+            (info for info in infos if _is_member(info.filename)), key=lambda i: printable_name(i.filename)
+        )
+        self.names = [printable_name(info.filename) for info in self._infos]
         self.passed = sorted(
-            readable(info.filename)
+            printable_name(info.filename)
             for info in infos
             if not info.is_dir() and is_left_out(info.filename, partial(self._head, info))
         )
@@ -66,12 +68,12 @@ class Zip(Source):
         info, name = self._infos[self._at(position)], self.names[position]
         refuse_large(info.file_size, name)
         if stat.S_ISLNK(info.external_attr >> 16):
-            raise BadImage(f"{name}: {_LINK}")
+            raise UnreadableImage(f"{name}: {_LINK}")
         try:
             with self._lock:
                 return read_member(self._zip, info)
         except Exception as error:  # zlib, CRC, encryption and format errors have no common class
-            raise BadImage(f"{name}: cannot be read from the zip ({str(error)[:200]}); pack it again") from error
+            raise UnreadableImage(f"{name}: cannot be read from the zip ({str(error)[:200]}); pack it again") from error
 
     def class_list(self, folder: str) -> bytes | None:
         if (info := self._lists.get(folder)) is None:
@@ -107,7 +109,7 @@ def _is_class_list(name: str) -> bool:
 def _folder(name: str) -> str:
     """The folder of a member, "" for the outermost one."""
     parent = str(PurePosixPath(name).parent)
-    return "" if parent == "." else readable(parent)
+    return "" if parent == "." else printable_name(parent)
 
 
 def _check_class_list(name: str, size: int, regular: bool) -> None:
@@ -177,11 +179,11 @@ class Tar(Source):
         self._lists = {_folder(member.name): member for member in members if _is_class_list(member.name)}
         self._members = sorted(
             (member for member in members if not member.isdir() and is_image(member.name)),
-            key=lambda member: readable(member.name),
+            key=lambda member: printable_name(member.name),
         )
-        self.names = [readable(member.name) for member in self._members]
+        self.names = [printable_name(member.name) for member in self._members]
         self.passed = sorted(
-            readable(member.name)
+            printable_name(member.name)
             for member in members
             if member.isreg() and is_left_out(member.name, partial(self._head, member))
         )
@@ -191,14 +193,14 @@ class Tar(Source):
         member, name = self._members[self._at(position)], self.names[position]
         refuse_large(member.size, name)
         if not member.isreg():
-            raise BadImage(f"{name}: {_LINK if member.issym() or member.islnk() else 'not a file; remove it'}")
+            raise UnreadableImage(f"{name}: {_LINK if member.issym() or member.islnk() else 'not a file; remove it'}")
         try:
             with self._lock:
                 file = self._tar.extractfile(member)
                 assert file is not None  # it is a regular file
                 return file.read()
         except Exception as error:
-            raise BadImage(f"{name}: cannot be read from the tar ({str(error)[:200]}); copy it again") from error
+            raise UnreadableImage(f"{name}: cannot be read from the tar ({str(error)[:200]}); copy it again") from error
 
     def class_list(self, folder: str) -> bytes | None:
         if (member := self._lists.get(folder)) is None:

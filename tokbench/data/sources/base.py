@@ -66,7 +66,7 @@ def is_left_out(name: str, head: Callable[[], bytes]) -> bool:
     return suffix in OTHER_SUFFIXES or begins_as_image(head())
 
 
-def readable(name: str) -> str:
+def printable_name(name: str) -> str:
     """A name that can be printed and written anywhere: undecodable bytes as \\xe9, control characters escaped."""
     if name.isprintable():
         return name
@@ -78,7 +78,7 @@ def _escaped(character: str) -> str:
     return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else character.encode("unicode_escape").decode()
 
 
-def by_hash(names: Sequence[str]) -> list[int]:
+def hash_order(names: Sequence[str]) -> list[int]:
     """Positions in the order of a hash of the names: the first few are of all kinds, also where names are sorted by
     class."""
     return sorted(range(len(names)), key=lambda at: hashlib.sha256(names[at].encode(errors="surrogateescape")).digest())

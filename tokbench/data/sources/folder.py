@@ -23,10 +23,10 @@ from tokbench.data.sources.base import (
     is_hidden,
     is_image,
     is_left_out,
-    readable,
+    printable_name,
 )
 from tokbench.data.sources.unread import NUMBERED, UNREAD
-from tokbench.errors import BadImage, DataError
+from tokbench.errors import DataError, UnreadableImage
 
 _LEAVES = "a link that leaves the dataset's folder, which is not followed; give --follow-links where you trust it"
 
@@ -148,7 +148,7 @@ def _walk(found: Found, waiting: list[tuple[str, Path]], follow_links: bool) -> 
             if not prefix:
                 raise DataError(f"{folder} cannot be listed ({error.strerror}); check its permissions") from error
             reason = f"a folder that cannot be listed ({error.strerror}); check its permissions"
-            found.images.append((readable(prefix), folder, reason))
+            found.images.append((printable_name(prefix), folder, reason))
             continue
         for entry in entries:
             if not is_hidden(entry.name) and _enter(found, prefix + entry.name, entry, follow_links):
@@ -162,16 +162,16 @@ def _enter(found: Found, name: str, entry: os.DirEntry[str] | Path, follow_links
     reason = "" if inside or follow_links else _LEAVES
     if stat.S_ISDIR(mode):
         if reason:
-            found.images.append((readable(name), file, reason))
+            found.images.append((printable_name(name), file, reason))
         # Below a link to a folder inside, images stand under their own names.
         return not reason and not (entry.is_symlink() and inside)
     if is_image(name):
         reason = reason or ("" if stat.S_ISREG(mode) else "leads to no file; remove it")
-        found.images.append((readable(name), file, reason))
+        found.images.append((printable_name(name), file, reason))
     elif stat.S_ISREG(mode) and is_left_out(name, lambda: b"" if reason else _head(file)):
-        found.passed.append(readable(name))
+        found.passed.append(printable_name(name))
     elif stat.S_ISREG(mode) and kind_of(name):
-        found.packed.append((readable(name), file))
+        found.packed.append((printable_name(name), file))
     return False
 
 
@@ -218,7 +218,7 @@ class Folder(Source):
         try:
             with self._file(position).open("rb") as file:
                 return size_of(file.read(65536), self.names[position])
-        except (OSError, BadImage):  # some headers lie deeper than 64 KiB
+        except (OSError, UnreadableImage):  # some headers lie deeper than 64 KiB
             return super().size(position)
 
     def class_list(self, folder: str) -> bytes | None:
@@ -227,12 +227,12 @@ class Folder(Source):
     def _file(self, position: int) -> Path:
         file, reason = self._files[self._at(position)]
         if reason:
-            raise BadImage(f"{self.names[position]}: {reason}")
+            raise UnreadableImage(f"{self.names[position]}: {reason}")
         return file
 
-    def _unreadable(self, position: int, error: OSError) -> BadImage:
+    def _unreadable(self, position: int, error: OSError) -> UnreadableImage:
         remedy = "it was there when the run began" if isinstance(error, FileNotFoundError) else "check its permissions"
-        return BadImage(f"{self.names[position]}: cannot be read ({error.strerror}); {remedy}")
+        return UnreadableImage(f"{self.names[position]}: cannot be read ({error.strerror}); {remedy}")
 
 
 def read_class_list(file: Path) -> bytes | None:

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from tokbench.data.decode import refuse_large
-from tokbench.data.sources.base import Source, readable
-from tokbench.errors import BadImage, DataError
+from tokbench.data.sources.base import Source, printable_name
+from tokbench.errors import DataError, UnreadableImage
 
 
 class Manifest(Source):
@@ -38,7 +38,7 @@ class Manifest(Source):
                 raise DataError(f"{path}: {row['source']} leads out of its folder")
             if row["box"] and not re.fullmatch(r"\d{1,6}(,\d{1,6}){3}", row["box"], re.ASCII):
                 raise DataError(f"{path}: the box {row['box']!r} must be left,top,right,bottom")
-        self.names = [readable(row["name"]) for row in self._rows]
+        self.names = [printable_name(row["name"]) for row in self._rows]
         if len(set(self.names)) < len(self.names):
             raise DataError(f"{path}: two rows have the same name")
         self._folder = path.parent
@@ -53,7 +53,7 @@ class Manifest(Source):
                 return place / inside
         package = inside.split("/")[0]
         remedy = f"install the package that ships {package}/" if kind == "wheel" else "restore the dataset's folder"
-        raise BadImage(f"{name}: {inside} is not here; {remedy}")
+        raise UnreadableImage(f"{name}: {inside} is not here; {remedy}")
 
     def read(self, position: int) -> bytes:
         row = self._rows[self._at(position)]
@@ -62,7 +62,7 @@ class Manifest(Source):
             refuse_large(file.stat().st_size, row["name"])
             return file.read_bytes()
         except OSError as error:
-            raise BadImage(f"{row['name']}: {row['source']} cannot be read ({error.strerror})") from error
+            raise UnreadableImage(f"{row['name']}: {row['source']} cannot be read ({error.strerror})") from error
 
     def open(self, position: int) -> Image.Image:
         row = self._rows[self._at(position)]
@@ -74,12 +74,16 @@ class Manifest(Source):
             whole = held[1]
             left, top, right, bottom = (int(edge) for edge in row["box"].split(","))
             if not (left < right <= whole.width and top < bottom <= whole.height):
-                raise BadImage(f"{row['name']}: its box {row['box']} is not inside {row['source']}, which was changed")
+                raise UnreadableImage(
+                    f"{row['name']}: its box {row['box']} is not inside {row['source']}, which was changed"
+                )
             image = whole.crop((left, top, right, bottom))
         else:
             image = super().open(position)
         if hashlib.sha256(np.asarray(image).tobytes()).hexdigest() != row["sha256"]:
-            raise BadImage(f"{row['name']}: its pixels are not those of the manifest ({row['source']} was changed)")
+            raise UnreadableImage(
+                f"{row['name']}: its pixels are not those of the manifest ({row['source']} was changed)"
+            )
         return image
 
     def size(self, position: int) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tokbench.data.decode import MAX_PIXELS
 from tokbench.data.sources.base import MAX_IMAGES, Source
-from tokbench.errors import BadImage, DataError
+from tokbench.errors import DataError, UnreadableImage
 from tokbench.io.npz import read_member
 
 MEMBER = "arr_0.npy"
@@ -30,7 +30,7 @@ _LOCAL = struct.Struct("<4s22xHH")
 """A zip member's own header: its mark, and the lengths of its name and of what else is before its data."""
 
 
-class Arrays(Source):
+class NpzSource(Source):
     """uint8 (N, H, W, 3), called by their places. An array that is not compressed stays on the disk."""
 
     def __init__(self, path: Path) -> None:
@@ -62,7 +62,7 @@ class Arrays(Source):
         try:
             return np.array(self._pixels[self._at(position)])
         except (OSError, ValueError) as error:
-            raise BadImage(f"{self._path}: image {position} cannot be read ({error})") from error
+            raise UnreadableImage(f"{self._path}: image {position} cannot be read ({error})") from error
 
 
 def holds_images(path: Path) -> bool:

@@ -39,9 +39,9 @@ from pathlib import Path, PurePosixPath
 from tokbench.data import splits
 from tokbench.data.sources import archive
 from tokbench.data.sources.archive import Tar, Zip
-from tokbench.data.sources.base import Source, is_hidden, readable
+from tokbench.data.sources.base import Source, is_hidden, printable_name
 from tokbench.data.sources.folder import Folder, Found, count_kinds, kind_of, look, look_at
-from tokbench.data.sources.npz import Arrays
+from tokbench.data.sources.npz import NpzSource
 from tokbench.data.sources.parquet import Parquet
 from tokbench.data.sources.shard_names import refuse_missing
 from tokbench.data.sources.unread import UNREAD
@@ -71,7 +71,7 @@ def open_source(
     found = look_at(root, sorted(filter(None, matches)), follow_links)
     if not found.images and not found.packed:
         there = sorted(name for name in os.listdir(root) if not is_hidden(name))
-        listed = ", ".join(map(readable, there[:5])) + (f" and {len(there) - 5:,} more" if len(there) > 5 else "")
+        listed = ", ".join(map(printable_name, there[:5])) + (f" and {len(there) - 5:,} more" if len(there) > 5 else "")
         left = f"; {describe_left_out(Folder(found).left_out)}" if found.passed else ""
         raise UsageError(f"no image or file of images matches {where}{left}; {root} holds {listed or 'nothing'}")
     return _of_folder(_Asked(where, str(root), split, mixed), found, pattern=True)
@@ -123,7 +123,7 @@ def _of_file(asked: _Asked, path: Path) -> Source:
     if path.suffix.lower() == ".npz":
         if asked.split:
             raise UsageError(f"{path} is an array of images, which has no splits; leave --split out")
-        return Arrays(path)
+        return NpzSource(path)
     if path.suffix.lower() == ".zip":
         return _one_split(asked, Zip(path))
     if path.name.lower().endswith(archive.SUFFIXES):

@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from tokbench.data.decode import MAX_BYTES, refuse_large
-from tokbench.data.sources.base import MAX_IMAGES, Source, readable
-from tokbench.errors import BadImage, DataError
-from tokbench.io.json import loads
+from tokbench.data.sources.base import MAX_IMAGES, Source, printable_name
+from tokbench.errors import DataError, UnreadableImage
+from tokbench.io.json import loads_strict
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,10 +77,10 @@ class Parquet(Source):
                 self._held = (block, self._load(block))
             held = self._held[1]
         if isinstance(held, str):
-            raise BadImage(f"{name}: its row group cannot be read from Parquet ({held})")
+            raise UnreadableImage(f"{name}: its row group cannot be read from Parquet ({held})")
         entry = held[row - self._starts[block]] if row - self._starts[block] < len(held) else None
         if entry is None or not entry.is_valid:
-            raise BadImage(f"{name}: this Parquet row holds no bytes")
+            raise UnreadableImage(f"{name}: this Parquet row holds no bytes")
         data = entry.as_buffer()
         refuse_large(data.size, name)
         return bytes(data.to_pybytes())
@@ -182,7 +182,7 @@ def _columns(path: Path, columns: pa.Schema) -> dict[str, bool]:
 def _class_names(schema: pa.Schema) -> list[str]:
     """Of the `ClassLabel` that Hugging Face's `datasets` writes into a file's metadata; none where there is none."""
     try:
-        told = loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        told = loads_strict((schema.metadata or {}).get(b"huggingface", b"{}"))
         names = told["info"]["features"]["label"]["names"]
     except (ValueError, KeyError, TypeError):
         return []
@@ -205,7 +205,7 @@ def _paths(file: pq.ParquetFile, group: int) -> Iterator[str | None]:
 
     for piece in _pieces(file, group, "path"):
         for name in piece.cast(pa.large_binary()).to_pylist():
-            yield name and readable(os.fsdecode(name))
+            yield name and printable_name(os.fsdecode(name))
 
 
 def _numbers(file: pq.ParquetFile, group: int) -> Iterator[None]:

@@ -26,7 +26,7 @@ from reprlib import repr as shortened
 from typing import Any
 
 from tokbench.data.annotations import Annotations, Box, Face, Word, box_of, parse, points_of, ratio_from, text_of
-from tokbench.data.sources.base import readable
+from tokbench.data.sources.base import printable_name
 from tokbench.errors import DataError
 
 MAX_BYTES = 1 << 26
@@ -101,22 +101,22 @@ def _read(layout: Layout, file: Path, prefix: str, keys: _Keys) -> None:
         raise DataError(f"{file} must hold a list of images, not {shortened(entries)}; {_GET}")
     for number, entry in enumerate(entries):
         name = _name(_field(entry, keys.name, f"{file}: entry {number}"), f"{file}: entry {number}")
-        where = f"{file}: {readable(name)}"
+        where = f"{file}: {printable_name(name)}"
         name = prefix + name
         size = (
             _side(_field(entry, keys.width, where), f"{where}: {keys.width}"),
             _side(_field(entry, keys.height, where), f"{where}: {keys.height}"),
         )
-        if layout.sizes.setdefault(readable(name), size) != size:
+        if layout.sizes.setdefault(printable_name(name), size) != size:
             raise DataError(f"{where} has entries of different sizes; {_MEND}")
         if not os.path.isfile(layout.images / name):
-            raise DataError(f"{where} is annotated, but {layout.images / readable(name)} is missing; {_GET}")
+            raise DataError(f"{where} is annotated, but {layout.images / printable_name(name)} is missing; {_GET}")
         items = _field(entry, keys.items, where)
         if not isinstance(items, list):
             raise DataError(f"{where}: {keys.items} must be a list, not {shortened(items)}; {_MEND}")
         made = [keys.read(item, f"{where}: {keys.items}[{i}]", layout, size) for i, item in enumerate(items)]
-        old = layout.found.get(readable(name), Annotations())
-        layout.found[readable(name)] = Annotations(
+        old = layout.found.get(printable_name(name), Annotations())
+        layout.found[printable_name(name)] = Annotations(
             old.words + tuple(word for word in made if isinstance(word, Word)),
             old.faces + tuple(face for face in made if isinstance(face, Face)),
         )

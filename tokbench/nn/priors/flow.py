@@ -10,7 +10,7 @@ from torch import Tensor
 from tokbench.errors import AdapterError
 from tokbench.nn.flow import FlowDecoder, logit_normal, noised
 from tokbench.nn.priors.prior import Prior, examples_of
-from tokbench.nn.trainable import Examples, Material
+from tokbench.nn.trainable import TrainingBatch, TrainingData
 from tokbench.nn.vit import learned
 from tokbench.tokenizers.base import Tokenizer
 
@@ -45,7 +45,7 @@ class Flow(Prior):
         self.register_buffer("mean", torch.zeros(self.depth))
         self.register_buffer("deviation", torch.ones(self.depth))
 
-    def study(self, material: Material, *rest: object) -> Material:
+    def study(self, material: TrainingData, *rest: object) -> TrainingData:
         found = super().study(material, *rest)  # type: ignore[arg-type]
         assert found.tokens is not None
         values = found.tokens[0].float().flatten(0, 1)
@@ -53,7 +53,7 @@ class Flow(Prior):
         self.deviation.copy_(values.std(0).clamp(min=1e-3))
         return found
 
-    def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
+    def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         rows, labels = examples_of(batch)
         latents = (rows.float() - self.mean) / self.deviation
         time = logit_normal(len(rows), rows.device)

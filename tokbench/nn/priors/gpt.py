@@ -11,8 +11,8 @@ from torch import Tensor
 from tokbench.nn.masks import causal
 from tokbench.nn.priors.discrete import IndexPrior
 from tokbench.nn.priors.prior import examples_of
-from tokbench.nn.priors.sampling import Schedule, check_options, choose, doubled, guided, scale_at, uniforms
-from tokbench.nn.trainable import Examples
+from tokbench.nn.priors.sampling import Schedule, apply_cfg, cfg_labels, check_options, choose, scale_at, uniforms
+from tokbench.nn.trainable import TrainingBatch
 from tokbench.nn.vit import Past, Transformer
 from tokbench.tokenizers.base import Tokenizer
 
@@ -51,7 +51,7 @@ class GPT(IndexPrior):
         out = self.body(entered + self.positions[:seen], self.mask[:seen, :seen])
         return self.of_codes(out)
 
-    def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
+    def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         rows, labels = examples_of(batch)
         logits = self.logits(self.hidden(labels), rows[:, :-1])
         return {"tokens": F.cross_entropy(logits.float().flatten(0, 2), rows.long().flatten())}
@@ -68,7 +68,7 @@ class GPT(IndexPrior):
         """`cached`: keys and values of earlier positions are kept, and not computed again. `known`: rows (B, N, G), and
         where (B, N) their tokens stand in for drawn ones."""
         noise = uniforms(seeds, self.count, self.depth).to(labels.device)
-        told = doubled(labels, self.classes, guidance)
+        told = cfg_labels(labels, self.classes, guidance)
         copies = len(told) // len(labels)
         rows = torch.zeros(len(labels), 0, self.depth, dtype=torch.long, device=labels.device)
         pasts = [Past() for _ in self.body.blocks]
@@ -80,7 +80,7 @@ class GPT(IndexPrior):
             else:
                 logits = self.logits(told, rows.repeat(copies, 1, 1))[:, -1]
             if copies > 1:
-                logits = guided(logits, scale_at(place / max(1, self.count - 1), guidance, self.schedule))
+                logits = apply_cfg(logits, scale_at(place / max(1, self.count - 1), guidance, self.schedule))
             drawn = choose(logits, noise[:, place], self.temperature, self.top_k, self.top_p)
             if known is not None:
                 drawn = torch.where(known[1][:, place, None], known[0][:, place].long(), drawn)

@@ -12,8 +12,8 @@ from torch import Tensor
 from tokbench.errors import AdapterError
 from tokbench.nn.priors.discrete import IndexPrior, vectors
 from tokbench.nn.priors.prior import examples_of
-from tokbench.nn.priors.sampling import check_options, choose, doubled, guided, scale_at, uniforms
-from tokbench.nn.trainable import Examples
+from tokbench.nn.priors.sampling import apply_cfg, cfg_labels, check_options, choose, scale_at, uniforms
+from tokbench.nn.trainable import TrainingBatch
 from tokbench.nn.vit import Transformer
 from tokbench.tokenizers.base import Tokenizer
 
@@ -95,7 +95,7 @@ class MaskGIT(IndexPrior):
         out = self.body(torch.cat([self.label[labels][:, None], entered], 1))[:, 1:]
         return self.of_codes(out)
 
-    def loss(self, batch: Examples, progress: float) -> dict[str, Tensor]:
+    def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         rows, labels = examples_of(batch)
         masked = masks(len(rows), self.count).to(rows.device)
         logits = self.logits(self.hidden(labels), rows, masked)
@@ -103,12 +103,12 @@ class MaskGIT(IndexPrior):
 
     @torch.no_grad()
     def sample(self, labels: Tensor, seeds: Sequence[int], guidance: float) -> Tensor:
-        told = doubled(labels, self.classes, guidance)
+        told = cfg_labels(labels, self.classes, guidance)
 
         def look(rows: Tensor, masked: Tensor, step: int) -> Tensor:
             copies = len(told) // len(labels)
             logits = self.logits(told, rows.repeat(copies, 1, 1), masked.repeat(copies, 1))
-            return logits if copies == 1 else guided(logits, scale_at(step / self.steps, guidance, "linear"))
+            return logits if copies == 1 else apply_cfg(logits, scale_at(step / self.steps, guidance, "linear"))
 
         return fill(look, seeds, self.count, self.depth, self.steps, self.choice, self.temperature, labels.device)
 

@@ -17,9 +17,9 @@ from torch.nn import ModuleDict
 
 from tokbench import nn
 from tokbench.errors import AdapterError
-from tokbench.io.atomic import replacing
+from tokbench.io.atomic import atomic_path
 from tokbench.io.hashing import code_of
-from tokbench.nn.trainable import Examples, Material, Trainable
+from tokbench.nn.trainable import Trainable, TrainingBatch, TrainingData
 from tokbench.paths import cache_dir, slug
 from tokbench.tokenizers.base import Generator, Tokenizer
 from tokbench.tokenizers.tokens import Tokens
@@ -87,7 +87,9 @@ class Prior(Trainable):
             return Tokens.of_latents(data, tokens=self.count)
         return Tokens.of_indices(data, self.codes, groups=self._shape.only().groups)
 
-    def study(self, material: Material, device: str, mirrored: bool, progress: Callable[[int, int], None]) -> Material:
+    def study(
+        self, material: TrainingData, device: str, mirrored: bool, progress: Callable[[int, int], None]
+    ) -> TrainingData:
         """The material with its tokens, encoded once and kept in the cache.
 
         Raises AdapterError for labels that are none of the prior's classes.
@@ -112,7 +114,7 @@ class Prior(Trainable):
         """Passes of the network over all positions that a sample takes."""
 
 
-def examples_of(batch: Examples) -> tuple[Tensor, Tensor]:
+def examples_of(batch: TrainingBatch) -> tuple[Tensor, Tensor]:
     """Tokens (B, ...) and labels (B,) of a batch. Raises AdapterError where it has none."""
     if batch.tokens is None or batch.labels is None:
         raise AdapterError("a prior is trained on tokens and classes; the data set must tell the classes")
@@ -121,7 +123,7 @@ def examples_of(batch: Examples) -> tuple[Tensor, Tensor]:
 
 @torch.inference_mode()
 def encoded(
-    prior: Prior, material: Material, device: str, mirrored: bool, progress: Callable[[int, int], None]
+    prior: Prior, material: TrainingData, device: str, mirrored: bool, progress: Callable[[int, int], None]
 ) -> Tensor:
     """The tokens of all images as rows, (1, N, ...) or, with those of the mirrored images behind them, (2, N, ...).
 
@@ -141,7 +143,7 @@ def encoded(
             rows = _kept(path)
             if rows is None:
                 rows = _rows(prior, block.flip(3) if mirror else block, device)
-                with replacing(path) as part:
+                with atomic_path(path) as part:
                     save_file({"tokens": rows}, part)
             made.append(rows)
             done += len(block)
@@ -154,7 +156,7 @@ BLOCK = 2048
 """Images of which the tokens lie in one file."""
 
 
-def _key(tokenizer: Tokenizer, material: Material, device: str) -> str:
+def _key(tokenizer: Tokenizer, material: TrainingData, device: str) -> str:
     weights = hash_module(tokenizer.module) if tokenizer.module is not None else "none"
     code = code_of(Path(nn.__file__).parent)
     told = (tokenizer.spec.name, weights, tokenizer.identity, code, material.sha256, device.partition(":")[0])

@@ -42,12 +42,12 @@ def scale_at(share: float, guidance: float, schedule: Schedule) -> float:
     return 1 + (guidance - 1) * min(1.0, share * (2 if schedule == "half-linear" else 1))
 
 
-def doubled(labels: Tensor, nothing: int, guidance: float) -> Tensor:
+def cfg_labels(labels: Tensor, nothing: int, guidance: float) -> Tensor:
     """Labels (B,), and behind them (2B,) where there is guidance as often the one that stands for no class."""
     return labels if guidance == 1 else torch.cat([labels, torch.full_like(labels, nothing)])
 
 
-def guided(both: Tensor, scale: float) -> Tensor:
+def apply_cfg(both: Tensor, scale: float) -> Tensor:
     """Logits with the class and, behind them, without it (2B, ...), as B logits that are led away from the latter:
     without + scale (with - without), Ho and Salimans (arXiv:2207.12598)."""
     with_class, without = both.chunk(2)

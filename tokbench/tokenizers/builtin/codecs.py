@@ -13,7 +13,7 @@ from PIL import Image, features
 from torch import Tensor
 
 from tokbench.errors import AdapterError, UsageError
-from tokbench.protocol.rounding import from_bytes, to_bytes
+from tokbench.protocol.rounding import from_uint8, to_uint8
 from tokbench.tokenizers.base import Tokenizer
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tokens import Tokens
@@ -36,7 +36,7 @@ class Codec(Tokenizer):
 
     def encode(self, images: Tensor) -> Tokens:
         files = []
-        for picture in to_pillow(to_bytes(images)):
+        for picture in to_pillow(to_uint8(images)):
             buffer = io.BytesIO()
             picture.save(buffer, **self._options)
             files.append(buffer.getvalue())
@@ -53,7 +53,7 @@ def to_pillow(pixels: Tensor) -> list[Image.Image]:
 
 def from_pillow(images: list[Image.Image]) -> Tensor:
     """B Pillow RGB images of one size to float32 (B, 3, H, W) in [0, 1]."""
-    return from_bytes(torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2))
+    return from_uint8(torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2))
 
 
 def load(name: str) -> Codec:

@@ -66,7 +66,7 @@ class Continuous(Tokenizer):
         return self._net.decode(tokens.tensor.float()).sample
 
 
-class Quantized(Tokenizer):
+class DiffusersVQ(Tokenizer):
     """VQModel: indices (B, h, w) of the nearest codebook vectors, decoded from the indices alone."""
 
     def __init__(self, name: str, net: Any, factor: int) -> None:
@@ -112,10 +112,10 @@ def load(argument: str, device: str, allow_download: bool) -> Tokenizer:
     return made
 
 
-def adapter_of(name: str, net: Any, kind: str) -> Continuous | Quantized:
+def adapter_of(name: str, net: Any, kind: str) -> Continuous | DiffusersVQ:
     """The tokenizer around a network of one of the four classes."""
     factor = 2 ** (len(net.config[STAGES[kind]]) - 1)
-    return Quantized(name, net, factor) if kind == "VQModel" else Continuous(name, net, kind, factor)
+    return DiffusersVQ(name, net, factor) if kind == "VQModel" else Continuous(name, net, kind, factor)
 
 
 def locate(argument: str, allow_download: bool) -> Path:

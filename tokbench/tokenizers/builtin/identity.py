@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from tokbench.protocol.rounding import from_bytes, to_bytes
+from tokbench.protocol.rounding import from_uint8, to_uint8
 from tokbench.tokenizers.base import Tokenizer
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tokens import Tokens
@@ -18,10 +18,10 @@ class Identity(Tokenizer):
     spec = TokenizerSpec("identity", "codec")
 
     def encode(self, images: Tensor) -> Tokens:
-        return Tokens.of_samples(to_bytes(images))
+        return Tokens.of_samples(to_uint8(images))
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
-        return from_bytes(tokens.tensor)
+        return from_uint8(tokens.tensor)
 
 
 def load(name: str) -> Identity:

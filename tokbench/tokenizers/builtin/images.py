@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokbench.data.sources.base import by_hash
+from tokbench.data.sources.base import hash_order
 from tokbench.data.sources.open import open_source
-from tokbench.errors import AdapterError, BadImage
-from tokbench.protocol.rounding import from_bytes
-from tokbench.tokenizers.base import ImageSource
+from tokbench.errors import AdapterError, UnreadableImage
+from tokbench.protocol.rounding import from_uint8
+from tokbench.tokenizers.base import PrecomputedImages
 from tokbench.tokenizers.spec import TokenizerSpec
 
 _SHOWN = 8
@@ -28,7 +28,7 @@ def stem(name: str) -> str:
     return str(PurePosixPath(name).with_suffix(""))
 
 
-class ImageFolder(ImageSource):
+class ImageFolder(PrecomputedImages):
     """Images from a folder, zip, tar or Parquet file. Their tokens and bits are unknown."""
 
     def __init__(self, name: str, path: Path) -> None:
@@ -71,11 +71,11 @@ class ImageFolder(ImageSource):
         if not self._checked:
             self._check_sizes(wanted)
         pictures = self._opened([self._by_stem[stem(name)] for name in names])
-        return from_bytes(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
+        return from_uint8(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
 
     @cached_property
     def _order(self) -> list[int]:
-        return by_hash(self._source.names)
+        return hash_order(self._source.names)
 
     @property
     def count(self) -> int:
@@ -100,14 +100,14 @@ class ImageFolder(ImageSource):
         if len(sizes := {picture.shape[:2] for picture in found}) > 1:
             listed = _list(sorted(f"{width}x{height}" for height, width in sizes))
             raise AdapterError(f"{self._path} holds samples of unequal sizes: {listed}; make all alike")
-        return from_bytes(torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2))
+        return from_uint8(torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2))
 
     def _opened(self, positions: Sequence[int]) -> list[np.ndarray]:
         pictures, problems = [], []
         for position in positions:
             try:
                 pictures.append(np.asarray(self._source.open(position)))
-            except BadImage as error:
+            except UnreadableImage as error:
                 problems.append(str(error))
         if problems:
             raise AdapterError(f"{self._path}: {len(problems)} images cannot be read: {_list(problems)}")
@@ -120,7 +120,7 @@ class ImageFolder(ImageSource):
             position = self._by_stem[stem(name)]
             try:
                 found = self._source.size(position)
-            except BadImage as error:
+            except UnreadableImage as error:
                 wrong.append(str(error))
                 continue
             if found != wanted:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from tokbench.errors import UsageError
-from tokbench.protocol.rounding import to_bytes
+from tokbench.protocol.rounding import to_uint8
 from tokbench.tokenizers.base import Tokenizer
 from tokbench.tokenizers.builtin.codecs import from_pillow, to_pillow
 from tokbench.tokenizers.spec import TokenizerSpec
@@ -25,7 +25,7 @@ class Resize(Tokenizer):
         self.spec = TokenizerSpec(name, "codec", multiple=factor)
 
     def encode(self, images: Tensor) -> Tokens:
-        return Tokens.of_samples(to_bytes(avg_pool2d(images, self.factor)))
+        return Tokens.of_samples(to_uint8(avg_pool2d(images, self.factor)))
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         height, width = tokens.tensor.shape[2:]

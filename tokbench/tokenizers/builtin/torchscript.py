@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from tokbench.errors import AdapterError
 from tokbench.io.hashing import sha256_of
-from tokbench.tokenizers.base import ImageSource, Reconstructor, Tokenizer
+from tokbench.tokenizers.base import ImageModel, PrecomputedImages, Tokenizer
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tokens import Tokens
 
@@ -70,7 +70,7 @@ class Settings:
         return made
 
 
-class Whole(ImageSource):
+class Whole(PrecomputedImages):
     """autoencoder.jit alone. Its tokens are out of reach, so only its images are judged: bits are not reported."""
 
     def __init__(self, name: str, networks: nn.ModuleDict, dtype: torch.dtype, told: Settings, probe: Tensor) -> None:
@@ -86,7 +86,7 @@ class Whole(ImageSource):
         return self._run(images)
 
 
-class Pair(Tokenizer):
+class ScriptedPair(Tokenizer):
     """encoder.jit and decoder.jit: indices (B, h, w) or latents (B, C, h, w), whichever the probe image becomes."""
 
     def __init__(self, name: str, networks: nn.ModuleDict, dtype: torch.dtype, told: Settings, probe: Tensor) -> None:
@@ -158,7 +158,7 @@ def _cosmos_codes(folder: Path) -> int | None:
     return COSMOS_CODES if _COSMOS_DISCRETE.search(named.name) else None
 
 
-def load(argument: str, device: str, allow_download: bool) -> Reconstructor:
+def load(argument: str, device: str, allow_download: bool) -> ImageModel:
     """The tokenizer in a folder: encoder.jit and decoder.jit, or, where there is only that, autoencoder.jit.
 
     It runs in float32 where its files allow that, else in its parameters' own type; `dtype` in tokbench.toml decides.
@@ -184,7 +184,7 @@ def load(argument: str, device: str, allow_download: bool) -> Reconstructor:
     own = next((p.dtype for p in networks.parameters() if p.is_floating_point()), torch.float32)
     side = told.size or math.lcm(_PROBE, told.multiple or 1)
     grey = torch.full((1, 3, side, side), sum(told.range) / 2, device=device)
-    make = Pair if parts else Whole
+    make = ScriptedPair if parts else Whole
     for dtype in [_DTYPES[told.dtype]] if told.dtype else dict.fromkeys([torch.float32, own]):
         networks.to(dtype)
         try:
