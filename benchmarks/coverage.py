@@ -113,7 +113,7 @@ class Column(PerImageMetric):
         super().__init__()
         self.rows.add(np.arange(len(values)), {name: values})
 
-    def measure(self, batch: Batch) -> dict[str, np.ndarray]:
+    def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
         raise AssertionError
 
 
@@ -209,7 +209,7 @@ def codebook(law: Law) -> Draw:
             chosen = rng.random((count, TOKENS))
             codes = np.stack([np.searchsorted(steps[one], row) for one, row in zip(topic, chosen, strict=True)])
             metric = Codebook()
-            tokens = Tokens.of_indices(torch.from_numpy(codes.clip(0, size - 1)), size)
+            tokens = Tokens.from_indices(torch.from_numpy(codes.clip(0, size - 1)), size)
             metric.update(Batch(torch.arange(count), tokens=tokens))
             metrics.append(metric)
         return pair(*metrics, rng, count)

@@ -105,7 +105,7 @@ def bare(reference: str, images: str, weights: str, *, precision: str = "float32
     _take(weights)
     networks = ExtractorPool(precision=precision)  # type: ignore[arg-type]
     inception, lpips = networks.get(INCEPTION), networks.get("lpips-alex")
-    inception.want("2048")
+    inception.request_layer("2048")
     count = len(list(Path(reference).iterdir()))
     noise = (torch.rand(CHUNK, 3, 256, 256) * 255).round() / 255
     inception(noise), lpips(noise)

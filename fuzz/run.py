@@ -107,7 +107,7 @@ def read_statistics(data: bytes, place: Path) -> bool:
         made = load_statistics(path)
     except ResultError:
         return False
-    json.dumps(made.facts())
+    json.dumps(made.to_dict())
     return True
 
 

@@ -158,10 +158,10 @@ def levels():
             self.encodings += len(images)
             means = torch.nn.functional.avg_pool2d(images.mean(1, keepdim=True), 4).permute(0, 2, 3, 1)
             if self.continuous:
-                return Tokens.of_latents(torch.cat([means, 1 - means], -1), tokens=16)
+                return Tokens.from_latents(torch.cat([means, 1 - means], -1), tokens=16)
             indices = (means * (codes - 1)).round().long().clamp(0, codes - 1)
             spread = torch.cat([(indices + shift) % codes for shift in range(self.groups)], -1)
-            return Tokens.of_indices(spread, codes, groups=self.groups)
+            return Tokens.from_indices(spread, codes, groups=self.groups)
 
         def decode(self, tokens: Tokens, seeds: list[int]) -> torch.Tensor:
             grey = tokens.tensor[..., :1].float() / (1 if self.continuous else codes - 1)

@@ -55,7 +55,7 @@ class Mine(Tokenizer):
 
     def encode(self, images):
         latents = torch.nn.functional.pixel_unshuffle(images, 8)
-        return Tokens.of_latents(latents, tokens=latents.shape[2] * latents.shape[3])
+        return Tokens.from_latents(latents, tokens=latents.shape[2] * latents.shape[3])
 
     def decode(self, tokens, seeds):
         return self.network.decode(tokens.tensor.float())

@@ -191,7 +191,7 @@ def test_outputs_of_diffusers(images: torch.Tensor) -> None:
         (torch.zeros(1, 4, 4, dtype=torch.bool), "torch.bool"),
         (torch.zeros(7, 4), "the first axis must be that of the images"),
         ((torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 4, 2, dtype=torch.int64)), "not one code for each"),
-        (tokbench.Tokens.of_latents(torch.zeros(1, 4), 1), "only a subclass of tokbench.Tokenizer"),
+        (tokbench.Tokens.from_latents(torch.zeros(1, 4), 1), "only a subclass of tokbench.Tokenizer"),
     ],
 )
 def test_other_outputs_are_refused(images: torch.Tensor, output: object, said: str) -> None:

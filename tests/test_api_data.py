@@ -147,7 +147,7 @@ def test_a_loader_that_shuffles_is_warned_of(photos: torch.Tensor, caplog: pytes
 def test_references_are_seen_by_networks_once(
     photos: torch.Tensor, networks, monkeypatch: pytest.MonkeyPatch, private_cache: Path
 ) -> None:
-    monkeypatch.setattr("tokbench.api.evaluate.Networks", lambda *options: networks)
+    monkeypatch.setattr("tokbench.evaluation.config.ExtractorPool", lambda *options: networks)
     seen: list[int] = []
     projection = type(networks._made["lpips-alex"])
     forward = projection.__call__

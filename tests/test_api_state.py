@@ -115,7 +115,7 @@ class Own(tokbench.Tokenizer):
         self.module = module
 
     def encode(self, images: torch.Tensor) -> tokbench.Tokens:
-        return tokbench.Tokens.of_latents(self.module.encode(images), 16)
+        return tokbench.Tokens.from_latents(self.module.encode(images), 16)
 
     def decode(self, tokens: tokbench.Tokens, seeds: list[int]) -> torch.Tensor:
         return self.module.decode(tokens.tensor.float())

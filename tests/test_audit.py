@@ -124,7 +124,7 @@ def rows_of(values: dict[str, float], spread: float = 0.0) -> list[Row]:
     made = []
     for title, value in values.items():
         entry = {"value": value, "low": value - spread, "high": value + spread, "n": 1000}
-        made.append(Row(ProtocolVariation(title, TOKBENCH.but(title), named=title in NAMED), {"rfid": entry}))
+        made.append(Row(ProtocolVariation(title, TOKBENCH.with_changes(title), named=title in NAMED), {"rfid": entry}))
     return made
 
 

@@ -81,7 +81,7 @@ def test_a_network_is_the_same_in_both(name: str, photos: torch.Tensor, monkeypa
     for library in ("torch", "openvino"):
         monkeypatch.setenv("TOKBENCH_BACKEND", library)
         network = ExtractorPool().get(name)
-        network.want("pooled")
+        network.request_layer("pooled")
         features.append(network(photos)["pooled"])
         assert network.told()["backend"].startswith(library)
     assert gap([features[1]], [features[0].double()]) < 1e-5

@@ -173,7 +173,7 @@ class Means(Tokenizer):
 
     def encode(self, images):
         means = avg_pool2d(images, self.patch)
-        return Tokens.of_latents(means, means[0, 0].numel())
+        return Tokens.from_latents(means, means[0, 0].numel())
 
     def decode(self, tokens, seeds):
         return interpolate(tokens.tensor, scale_factor=self.patch, mode="bicubic")

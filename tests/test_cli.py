@@ -343,7 +343,7 @@ class Copy(Tokenizer):
     spec = TokenizerSpec('copycat', 'codec')
     def encode(self, images):
         print('talkative')
-        return Tokens.of_samples((images * 255).round().byte())
+        return Tokens.from_samples((images * 255).round().byte())
     def decode(self, tokens, seeds): return tokens.tensor.float() / 255 * SCALE
 def load(variant, device): return Copy()
 """

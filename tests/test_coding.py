@@ -30,7 +30,7 @@ def drawn(seed: int, size: int, *shape: int) -> np.ndarray:
 def measured(codes: np.ndarray | torch.Tensor, size: int, **options: int) -> dict[str, float]:
     """The numbers of one batch of codes (N, ...)."""
     metric = Coding(**options)
-    metric.update(Batch(torch.arange(len(codes)), tokens=Tokens.of_indices(torch.as_tensor(codes), size)))
+    metric.update(Batch(torch.arange(len(codes)), tokens=Tokens.from_indices(torch.as_tensor(codes), size)))
     return metric.compute()
 
 
@@ -310,7 +310,7 @@ def test_order_and_shards_change_nothing() -> None:
     order = torch.as_tensor(np.random.default_rng(1).permutation(70))
     shards = [Coding(), Coding()]
     for i, positions in enumerate(order.split(9)):
-        shards[i % 2].update(Batch(positions, tokens=Tokens.of_indices(codes[positions], 300)))
+        shards[i % 2].update(Batch(positions, tokens=Tokens.from_indices(codes[positions], 300)))
     shards[1].merge(shards[0])
     assert shards[1].compute() == whole
 
@@ -327,7 +327,7 @@ def test_streams_and_groups_have_models_of_their_own() -> None:
     """Two constant streams, or groups, of different codes: one model for both would pay a bit a code."""
     apart = {"a": torch.zeros(200, 64, dtype=torch.long), "b": torch.ones(200, 64, dtype=torch.long)}
     metric = Coding()
-    metric.update(Batch(torch.arange(200), tokens=Tokens.of_indices(apart, {"a": 2, "b": 300})))
+    metric.update(Batch(torch.arange(200), tokens=Tokens.from_indices(apart, {"a": 2, "b": 300})))
     found = metric.compute()
     assert found["order0_bits_per_image"] < 20
     assert found["order0_model_bytes"] == (1 + 3) + (2 + 3)
@@ -335,7 +335,7 @@ def test_streams_and_groups_have_models_of_their_own() -> None:
 
     grouped = torch.stack([apart["a"], apart["b"]], dim=2)
     metric = Coding()
-    metric.update(Batch(torch.arange(200), tokens=Tokens.of_indices(grouped, 2, groups=2)))
+    metric.update(Batch(torch.arange(200), tokens=Tokens.from_indices(grouped, 2, groups=2)))
     assert metric.compute()["order0_bits_per_image"] < 4
     assert metric.compute()["order0_model_bytes"] == 2 * (1 + 3)
 
@@ -345,7 +345,7 @@ def test_groups_cost_an_image_what_their_codes_do() -> None:
     group cost 9 bits more."""
     codes = drawn(0, 7, 150, 4, 16)
     metric = Coding()
-    metric.update(Batch(torch.arange(150), tokens=Tokens.of_indices(torch.as_tensor(codes), 8, groups=16)))
+    metric.update(Batch(torch.arange(150), tokens=Tokens.from_indices(torch.as_tensor(codes), 8, groups=16)))
     found = metric.compute()["order0_bits_per_image"]
     ideal = sum(counted_bits(codes[::2, :, at], codes[1::2, :, at], 8) for at in range(16)) / 75
     assert ideal - 0.01 <= found <= ideal + 64 / 75 + 0.1
@@ -386,12 +386,12 @@ def test_which_tokens_count_must_be_known() -> None:
 
 
 def test_other_tokens_are_refused() -> None:
-    latents = Tokens.of_latents(torch.zeros(1, 4, 2, 2), 4)
+    latents = Tokens.from_latents(torch.zeros(1, 4, 2, 2), 4)
     with pytest.raises(NotApplicable, match="no codebook"):
         Coding().update(Batch(torch.arange(1), tokens=latents))
     with pytest.raises(NotApplicable, match="no codebook"):
-        Coding().update(Batch(torch.arange(1), tokens=Tokens.of_bytes([b"x"])))
-    codes = Tokens.of_indices(torch.zeros(1, 4, dtype=torch.long), 4)
+        Coding().update(Batch(torch.arange(1), tokens=Tokens.from_bytes([b"x"])))
+    codes = Tokens.from_indices(torch.zeros(1, 4, dtype=torch.long), 4)
     both = Tokens(codes.streams | latents.streams, codes.length + latents.length, codes.bits + latents.bits)
     with pytest.raises(NotApplicable, match="'latents' are no codes"):
         Coding().update(Batch(torch.arange(1), tokens=both))

@@ -48,24 +48,24 @@ class Blocks(Tokenizer):
         if self.fault == "fewer tokens":
             codes = codes[:, 1:]
         if self.fault == "latents":
-            return Tokens.of_latents(codes.float(), 4)
+            return Tokens.from_latents(codes.float(), 4)
         if self.fault == "another stream":
-            return Tokens.of_indices({"codes": codes, "more": codes}, 256)
+            return Tokens.from_indices({"codes": codes, "more": codes}, 256)
         if self.fault == "groups":
-            return Tokens.of_indices(codes.flatten(1).repeat_interleave(2, 1).unflatten(1, (4, 2)), 256, groups=2)
+            return Tokens.from_indices(codes.flatten(1).repeat_interleave(2, 1).unflatten(1, (4, 2)), 256, groups=2)
         if self.fault == "cheaper":
-            made = Tokens.of_indices(codes, 256)
+            made = Tokens.from_indices(codes, 256)
             return replace(made, bits=made.bits - torch.tensor([0.0, 8.0], dtype=torch.float64))
         if self.fault == "own length":
-            made = Tokens.of_indices(codes, 256)
+            made = Tokens.from_indices(codes, 256)
             return replace(made, length=torch.tensor([4, 3]))
         if self.fault == "float":
-            return Tokens.of_indices(codes.float(), 256)
+            return Tokens.from_indices(codes.float(), 256)
         if self.fault == "type":
             return codes
         if self.fault == "unchecked index":
-            return replace(Tokens.of_indices(codes, 512), streams={"codes": TokenStream("index", codes + 100, 256)})
-        return Tokens.of_indices(codes, 512 if self.fault == "codebook" else 256)
+            return replace(Tokens.from_indices(codes, 512), streams={"codes": TokenStream("index", codes + 100, 256)})
+        return Tokens.from_indices(codes, 512 if self.fault == "codebook" else 256)
 
     def decode(self, tokens: Tokens, seeds) -> torch.Tensor:
         self.seeds += seeds
@@ -142,32 +142,32 @@ class Grid(Tokenizer):
     ("tokens", "spec", "complaint"),
     [
         (
-            Tokens.of_latents(torch.zeros(2, 4, 4, 2), 8),
+            Tokens.from_latents(torch.zeros(2, 4, 4, 2), 8),
             {"kind": "continuous", "downsample": 4, "bits_per_token": 32},
             "i0: 8 tokens hold 512 bits, and its spec declares bits_per_token=32, 256 in all",
         ),
         (
-            Tokens.of_latents(torch.zeros(2, 4, 4, 4), 16), {"kind": "continuous", "downsample": 4},
+            Tokens.from_latents(torch.zeros(2, 4, 4, 4), 16), {"kind": "continuous", "downsample": 4},
             "i0: encode gave 16 tokens an image, its spec declares 8",
         ),
         (
-            Tokens.of_indices(torch.zeros(2, 2, 4).long(), 16),
+            Tokens.from_indices(torch.zeros(2, 2, 4).long(), 16),
             {"kind": "discrete", "downsample": 4, "codebook": {"codes": 16}},
             "i0: tokens on a grid of 2x4, and its spec's downsample=4 makes 4x2 of 16x8 px",
         ),
         (
-            Tokens.of_samples(torch.zeros(2, 8).byte()), {"kind": "continuous"},
+            Tokens.from_samples(torch.zeros(2, 8).byte()), {"kind": "continuous"},
             "its spec says kind 'continuous', and stream 'samples' of i0 is of kind 'bytes'",
         ),
         (
-            replace(Tokens.of_bytes([b"abc", b"d"]), bits=torch.tensor([8.0, 8.0]).double()), {"kind": "codec"},
+            replace(Tokens.from_bytes([b"abc", b"d"]), bits=torch.tensor([8.0, 8.0]).double()), {"kind": "codec"},
             "i0: its tokens say that they take 8 bits, and they hold 24",
         ),
         (
-            replace(Tokens.of_bytes([b"abc", b"d"]), length=torch.tensor([1, 1])), {"kind": "codec"},
+            replace(Tokens.from_bytes([b"abc", b"d"]), length=torch.tensor([1, 1])), {"kind": "codec"},
             "i0: encode gave 1 tokens an image, its spec declares 0",
         ),
-        (Tokens.of_bytes([b"abc", b"d"]), {"kind": "images"}, "its spec says kind 'images', and it is no ImageSource"),
+        (Tokens.from_bytes([b"abc", b"d"]), {"kind": "images"}, "and it is no PrecomputedImages"),
     ],
 )  # fmt: skip
 def test_tokens_are_held_against_the_spec(tokens: Tokens, spec: dict[str, object], complaint: str) -> None:
@@ -178,17 +178,17 @@ def test_tokens_are_held_against_the_spec(tokens: Tokens, spec: dict[str, object
 def test_tokens_of_several_kinds_that_fit_their_spec() -> None:
     """A number that varies, streams of unlike codebooks, and a codec: all as declared."""
     codes = {"codes": torch.zeros(2, 8).long(), "kept": torch.ones(2, 8).long()}
-    unlike = Tokens.of_indices(codes, {"codes": 16, "kept": 2})
+    unlike = Tokens.from_indices(codes, {"codes": 16, "kept": 2})
     length = torch.tensor([3, 8])
     fitting: list[tuple[Tokens, dict[str, object]]] = [
-        (Tokens.of_bytes([b"abc", b"d"]), {"kind": "codec"}),
+        (Tokens.from_bytes([b"abc", b"d"]), {"kind": "codec"}),
         (unlike, {"kind": "discrete", "codebook": {"codes": 16, "kept": 2}, "num_tokens": 16}),
         (
             replace(unlike, length=length, bits=length.double() * 4 + 8),
             {"kind": "discrete", "codebook": {"codes": 16, "kept": 2}, "num_tokens": 8, "variable": True},
         ),
         (
-            Tokens.of_indices(codes["codes"], 16, length=length),
+            Tokens.from_indices(codes["codes"], 16, length=length),
             {"kind": "discrete", "codebook": {"codes": 16}, "num_tokens": 8, "variable": True},
         ),
     ]
@@ -271,29 +271,29 @@ def test_seeds_belong_to_images_not_to_batches() -> None:
 
 
 def test_latents_are_stored_and_charged_as_float16() -> None:
-    tokens = Tokens.of_latents(torch.tensor([[1.00001, 2.0]]), 1)
+    tokens = Tokens.from_latents(torch.tensor([[1.00001, 2.0]]), 1)
     assert tokens.tensor.dtype == torch.float16
     assert tokens.bits.tolist() == [32.0]
     for bad in (float("nan"), float("inf"), 70000.0):
         with pytest.raises(AdapterError, match="not finite in float16"):
-            Tokens.of_latents(torch.tensor([[bad]]), 1)
+            Tokens.from_latents(torch.tensor([[bad]]), 1)
 
 
 def test_tokens_join_and_merge() -> None:
-    parts = [Tokens.of_indices(torch.tensor([[i, i + 1]]), 16) for i in range(4)]
+    parts = [Tokens.from_indices(torch.tensor([[i, i + 1]]), 16) for i in range(4)]
     whole = Tokens.cat(parts)
     assert len(whole) == 4
-    merged = whole.merged(2)
+    merged = whole.merge_tiles(2)
     assert merged.tensor.tolist() == [[0, 1, 1, 2], [2, 3, 3, 4]]
     assert merged.length.tolist() == [4, 4]
     assert merged.bits.tolist() == [16.0, 16.0]
-    files = Tokens.cat([Tokens.of_bytes([b"a"]), Tokens.of_bytes([b"bc", b"d", b"e"])]).merged(2)
+    files = Tokens.cat([Tokens.from_bytes([b"a"]), Tokens.from_bytes([b"bc", b"d", b"e"])]).merge_tiles(2)
     assert files.files == (b"abc", b"de")
     assert files.bits.tolist() == [24.0, 16.0]
 
 
 def test_streams_must_be_named_where_there_are_several() -> None:
-    tokens = Tokens.of_indices({"a": torch.zeros(1, 2).long(), "b": torch.zeros(1, 1).long()}, {"a": 2, "b": 4})
+    tokens = Tokens.from_indices({"a": torch.zeros(1, 2).long(), "b": torch.zeros(1, 1).long()}, {"a": 2, "b": 4})
     assert tokens.bits.tolist() == [4.0]
     with pytest.raises(AdapterError, match="streams a, b"):
         _ = tokens.tensor

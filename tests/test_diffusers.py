@@ -134,7 +134,7 @@ def test_indices_alone_give_the_librarys_images(kind: str, saved, images: torch.
     assert torch.equal(tokens.tensor, distances.argmin(-1))
     expected = library(images).sample
     assert (ours.decode(tokens, [0, 1]) - expected).abs().max() < 1e-6
-    other = Tokens.of_indices((tokens.tensor + 1) % 50, 50)
+    other = Tokens.from_indices((tokens.tensor + 1) % 50, 50)
     assert (ours.decode(other, [0, 1]) - expected).abs().max() > 1e-3
 
 

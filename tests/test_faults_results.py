@@ -75,7 +75,7 @@ def changed(told: Any, keys: str, value: Any) -> Any:
 
 def test_a_whole_result_loads(tmp_path: Path) -> None:
     made = load(write(tmp_path, facts()))
-    assert made.facts() == facts()
+    assert made.to_dict() == facts()
     assert isinstance(made.replicates["rfid"], Replicates)
 
 

@@ -86,7 +86,7 @@ class Copy(Tokenizer):
     def __init__(self, name):
         self.spec = TokenizerSpec(name, "codec")
     def encode(self, images):
-        return Tokens.of_samples((images * 255).round().byte())
+        return Tokens.from_samples((images * 255).round().byte())
     def decode(self, tokens, seeds):
         return tokens.tensor.float() / 255
 

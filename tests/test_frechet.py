@@ -170,7 +170,7 @@ def test_independent_sets_are_halved_independently(networks, photos: torch.Tenso
     for paired in (True, False):
         metric = Frechet("rfid_64", network, "64", paired=paired)
         if not paired:
-            metric.look(Batch(torch.arange(12), reference))
+            metric.update_reference(Batch(torch.arange(12), reference))
         metric.update(Batch(torch.arange(12), reference if paired else None, image))
         made.append(metric)
     halves = SplitHalves("data", 12)

@@ -311,7 +311,7 @@ def test_what_a_sample_costs(dataset: Dataset, networks: ExtractorPool) -> None:
             low, high = self.spec.range
             return tokenizer.encode(images * (high - low) + low)
 
-        def evaluations(self, guidance: float) -> float:
+        def num_function_evaluations(self, guidance: float) -> float:
             return 2 * guidance
 
     names = ["cost", "speed"]
@@ -384,7 +384,7 @@ def test_a_few_of_a_folder_sorted_by_class_are_of_all_classes(tmp_path: Path) ->
     for name in range(40):
         (tmp_path / f"class{name // 10}").mkdir(exist_ok=True)
         Image.new("RGB", (8, 8), (name // 10 * 60, 0, 0)).save(tmp_path / f"class{name // 10}" / f"{name:02}.png")
-    found = ImageFolder("images:x", tmp_path).drawn(range(20))
+    found = ImageFolder("images:x", tmp_path).samples(range(20))
     assert len(found[:, 0, 0, 0].unique()) == 4
 
 
@@ -432,8 +432,8 @@ def test_metrics_for_a_task() -> None:
 def test_a_folder_of_samples_has_as_many_as_it_holds(tiles: Path) -> None:
     found = ImageFolder("images:x", tiles)
     assert found.count == len(Folder(tiles).names)
-    assert found.drawn([0, 5]).shape == (2, 3, 32, 32)
-    everything = found.drawn(range(48))
-    assert torch.equal(found.drawn([5]), everything[5:6])
+    assert found.samples([0, 5]).shape == (2, 3, 32, 32)
+    everything = found.samples(range(48))
+    assert torch.equal(found.samples([5]), everything[5:6])
     with pytest.raises(AdapterError, match="more are asked for"):
-        found.drawn([48])
+        found.samples([48])

@@ -20,7 +20,7 @@ from tokbench.results.result import load
 def moments(tiles: Path, networks: ExtractorPool) -> tuple[np.ndarray, np.ndarray]:
     """Of the 64-d layer of the images in a folder."""
     network = networks.get(INCEPTION, TOKBENCH.features.input)
-    network.want("64")
+    network.request_layer("64")
     pixels = np.stack([np.asarray(Image.open(path)) for path in sorted(tiles.glob("*.png"))])
     found = network(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)["64"].double().numpy()
     return found.mean(0), np.cov(found, rowvar=False)

@@ -89,7 +89,7 @@ class TestENAT:
         with FlopCounterMode(display=False) as drawing, sdpa_kernel(SDPBackend.MATH):
             prior.sample(LABELS[:1], SEEDS[:1], guidance)
         ratio = drawing.get_total_flops() / whole.get_total_flops()
-        assert prior.evaluations(guidance) == pytest.approx(ratio, rel=1e-6)
+        assert prior.num_function_evaluations(guidance) == pytest.approx(ratio, rel=1e-6)
 
     @pytest.mark.parametrize("layout", ["uniform", "split", "reuse"])
     def test_guidance_1_is_conditional_sampling(self, make: Any, layout: str) -> None:

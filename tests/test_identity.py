@@ -89,7 +89,7 @@ def test_the_same_code_goes_on(way, images: Path, networks, tmp_path: Path) -> N
     before = measured(folder, images, networks, tmp_path / "cache")
     forget()
     again = measured(folder, images, networks, tmp_path / "cache")
-    assert again.facts() == before.facts()
+    assert again.to_dict() == before.to_dict()
     assert len(list((tmp_path / "cache" / "runs").iterdir())) == 1
 
 
@@ -256,7 +256,7 @@ class Handmade(Tokenizer):
     spec = TokenizerSpec("handmade", "codec")
 
     def encode(self, images) -> Tokens:
-        return Tokens.of_samples((images * 255).round().byte())
+        return Tokens.from_samples((images * 255).round().byte())
 
     def decode(self, tokens: Tokens, seeds):
         return tokens.tensor.float() / 255

@@ -105,7 +105,7 @@ def test_few_images_are_one_split_which_is_said(count: int) -> None:
 def test_inception_score_in_parts_of_a_protocol() -> None:
     """ADM's parts are taken as they come; with fewer images than a part there is one, as the protocol says itself."""
     protocol = load_protocol("adm")
-    metric = score(300, protocol.but("adm", inception_score__split_size=100))
+    metric = score(300, protocol.with_changes("adm", inception_score__split_size=100))
     assert len(metric.replicates(SplitHalves("data", 300))["inception_score"].values) == 3
     whole = score(300, protocol)
     assert isinstance(whole.replicates(SplitHalves("data", 300))["inception_score"], Jackknife)
@@ -123,7 +123,7 @@ def test_inception_score_in_parts_of_a_protocol() -> None:
 )  # fmt: skip
 def test_a_small_last_part_is_no_split(count: int, sizes: list[int], told: str | None) -> None:
     """A part of one image has a score of 1, and would halve that of 100 others."""
-    metric = score(count, load_protocol("adm").but("adm", inception_score__split_size=100))
+    metric = score(count, load_protocol("adm").with_changes("adm", inception_score__split_size=100))
     logits, start, expected = torch.from_numpy(metric.rows.column("image")), 0, []
     for size in sizes:
         part = logits[start : start + size]
@@ -157,14 +157,14 @@ def test_codebook_numbers_without_an_image_are_those_of_the_others() -> None:
     length = torch.randint(3, 11, (12,), generator=generator)
     whole = Codebook()
     for some in (slice(0, 5), slice(5, 12)):
-        tokens = Tokens.of_indices(codes[some], 10_000, groups=2, length=length[some])
+        tokens = Tokens.from_indices(codes[some], 10_000, groups=2, length=length[some])
         whole.update(Batch(torch.arange(12)[some], tokens=tokens))
     replicates = whole.replicates(SplitHalves("data", 12))
     for image in range(12):
         rest = [other for other in range(12) if other != image]
         part = Codebook()
         part.update(
-            Batch(torch.arange(11), tokens=Tokens.of_indices(codes[rest], 10_000, groups=2, length=length[rest]))
+            Batch(torch.arange(11), tokens=Tokens.from_indices(codes[rest], 10_000, groups=2, length=length[rest]))
         )
         for number, value in part.compute().items():
             assert replicates[number].values[image] == pytest.approx(value)
@@ -174,7 +174,7 @@ def test_the_deviation_of_usage_is_that_of_codes_that_one_image_has() -> None:
     """(N - 1) / N times the sum of squares of u - mean u, over K squared, with u the codes that one image alone has."""
     codes = torch.tensor([[0, 1, 2, 3], [0, 1, 4, 4], [0, 0, 0, 0], [5, 6, 7, 0], [1, 1, 8, 0]])
     metric = Codebook()
-    metric.update(Batch(torch.arange(5), tokens=Tokens.of_indices(codes, 16)))
+    metric.update(Batch(torch.arange(5), tokens=Tokens.from_indices(codes, 16)))
     alone = np.array([2, 1, 0, 3, 1])
     made = metric.replicates(SplitHalves("data", 5))["codebook_usage"]
     assert made.deviation == pytest.approx(math.sqrt(4 / 5 * ((alone - alone.mean()) ** 2).sum()) / 16)
@@ -187,7 +187,7 @@ def test_usage_of_a_whole_codebook_has_an_interval() -> None:
     least = binomtest(3, 12).proportion_ci(0.95, "exact").low
     for times, missed in ((1, -math.log(0.025) / 16), (100, 0)):
         metric, count = Codebook(), 12 * times
-        metric.update(Batch(torch.arange(count), tokens=Tokens.of_indices(codes.repeat(times, 1), 16)))
+        metric.update(Batch(torch.arange(count), tokens=Tokens.from_indices(codes.repeat(times, 1), 16)))
         found = numbers_of(metric, count).values["codebook_usage"]
         assert (found["value"], found["high"]) == (1, 1)
         assert found["low"] == pytest.approx(1 - missed, abs=1e-9)
@@ -196,7 +196,7 @@ def test_usage_of_a_whole_codebook_has_an_interval() -> None:
 
 def codebook_of(codes: torch.Tensor, size: int) -> Codebook:
     metric = Codebook()
-    metric.update(Batch(torch.arange(len(codes)), tokens=Tokens.of_indices(codes, size)))
+    metric.update(Batch(torch.arange(len(codes)), tokens=Tokens.from_indices(codes, size)))
     return metric
 
 
@@ -243,7 +243,7 @@ def test_a_jackknife_of_usage_is_no_error_bar(tmp_path: Path) -> None:
 
 def test_one_image_has_no_interval() -> None:
     metric = Codebook()
-    metric.update(Batch(torch.arange(1), tokens=Tokens.of_indices(torch.tensor([[0, 0, 1, 2]]), 8)))
+    metric.update(Batch(torch.arange(1), tokens=Tokens.from_indices(torch.tensor([[0, 0, 1, 2]]), 8)))
     assert metric.replicates(SplitHalves("data", 1)) == {}
     assert math.isnan(bootstrap(np.array([30.0]), 0).low)
     assert math.isnan(bootstrap_pairs(np.array([30.0]), np.array([31.0]), 0).high)
@@ -334,7 +334,7 @@ def test_two_codecs_with_the_same_codes_are_the_same() -> None:
     for _ in range(2):
         metric = Codebook()
         codes = torch.randint(0, 50, (40, 8), generator=torch.Generator().manual_seed(3))
-        metric.update(Batch(torch.arange(40), tokens=Tokens.of_indices(codes, 64)))
+        metric.update(Batch(torch.arange(40), tokens=Tokens.from_indices(codes, 64)))
         made.append(COVERAGE["_result"](metric, SplitHalves("data", 40), 40))
     assert {difference(number, *made).verdict for number in made[0].metrics} == {"same"}
 

@@ -41,7 +41,7 @@ def batch_of(positions: list[int], images: tuple[torch.Tensor, torch.Tensor, lis
     codes = (image[:, 0, ::8, ::8] * 15).long()
     count = len(positions)
     return Batch(
-        torch.tensor(positions), reference, image, Tokens.of_indices(codes, 16), Timing(0.5 * count, 0.25 * count),
+        torch.tensor(positions), reference, image, Tokens.from_indices(codes, 16), Timing(0.5 * count, 0.25 * count),
         marked=[marked[position] for position in positions],
     )  # fmt: skip
 

@@ -33,7 +33,7 @@ def stream(
     for start in range(0, len(image), size):
         part = slice(start, start + size)
         count = len(image[part])
-        tokens = Tokens.of_indices(codes[part], 16)
+        tokens = Tokens.from_indices(codes[part], 16)
         batches.append(
             Batch(
                 torch.arange(start, start + count),

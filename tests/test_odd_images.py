@@ -114,7 +114,7 @@ def test_what_opencv_raises_is_a_bad_image(folder: Path, monkeypatch: pytest.Mon
     Image.new("RGB", (50, 50)).save(folder / "3b.png")
     Image.new("RGB", (60, 40)).save(folder / "3c.png")
     monkeypatch.setattr(cv2, "resize", resize)
-    protocol = TOKBENCH.but("mine", library="opencv", antialias=False)
+    protocol = TOKBENCH.with_changes("mine", library="opencv", antialias=False)
     dataset = open_dataset(str(folder), protocol, SIDE)
     assert sum(len(batch.names) for batch in dataset.batches(4)) == 7
     assert [name for name, _ in dataset.bad] == ["3b.png"]
@@ -124,7 +124,7 @@ def test_what_opencv_raises_is_a_bad_image(folder: Path, monkeypatch: pytest.Mon
 def test_an_absent_library_is_said_before_the_pass(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is about the whole run, and so no bad image, however many images need no resizing."""
     monkeypatch.setitem(sys.modules, "cv2", None)
-    protocol = TOKBENCH.but("mine", library="opencv", antialias=False)
+    protocol = TOKBENCH.with_changes("mine", library="opencv", antialias=False)
     with pytest.raises(UsageError, match=r"protocol mine resizes with OpenCV; install it with"):
         open_dataset(str(folder), protocol, SIDE)
     open_dataset(str(folder), protocol)  # where nothing is resized, nothing is missing

@@ -135,7 +135,7 @@ def test_the_first_tokens_decode_too(name: str, ready: Callable[[str], Path], ro
     low, high = model.spec.range
     with torch.inference_mode():
         tokens = model.encode(photos[:1] * (high - low) + low)
-        few = type(tokens).of_indices(tokens.tensor[:, :8], model.spec.codebook["codes"])
+        few = type(tokens).from_indices(tokens.tensor[:, :8], model.spec.codebook["codes"])
         assert model.decode(few, [0]).shape == (1, 3, 256, 256)
         assert not torch.equal(model.decode(few, [0]), model.decode(tokens, [0]))
 
@@ -213,7 +213,7 @@ def test_another_repository_s_package(path: Callable[[str], Path], root: Path) -
     with pytest.raises(MissingWeights, match=r"'modeling' in .*another one; give each of the two a run") as caught:
         load_adapter("one_d_piece.official-s256", root=root)
     assert str(place) in str(caught.value)
-    assert str(place) not in caught.value.fact
+    assert str(place) not in caught.value.public_reason
 
 
 def test_other_tensors_are_refused(ready: Callable[[str], Path], root: Path) -> None:

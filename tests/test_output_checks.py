@@ -96,7 +96,7 @@ def told(result: Result) -> dict[str, tuple[int | None, int | None]]:
 def test_honest_reconstructions_raise_no_warning(tmp_path: Path, data: Path, honest: list[np.ndarray]) -> None:
     result = of_folder(tmp_path, data, honest)
     assert result.warnings == []
-    assert "warnings" not in result.facts()
+    assert "warnings" not in result.to_dict()
 
 
 def black(images: list[np.ndarray]) -> list[np.ndarray]:
@@ -237,7 +237,7 @@ class Latents(Tokenizer):
 
     def encode(self, images: Tensor) -> Tokens:
         low, high = self.spec.range
-        return Tokens.of_latents((images - low) / (high - low), tokens=images[0, 0].numel())
+        return Tokens.from_latents((images - low) / (high - low), tokens=images[0, 0].numel())
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         self.decoded += len(tokens)
@@ -314,7 +314,7 @@ def test_first_tokens_are_not_checked(data: Path) -> None:
             )
 
         def encode(self, images: Tensor) -> Tokens:
-            return Tokens.of_indices((images.flatten(1)[:, :2] * 3).round().long(), 4)
+            return Tokens.from_indices((images.flatten(1)[:, :2] * 3).round().long(), 4)
 
         def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
             return tokens.tensor[:, :1, None, None].float().expand(-1, 3, SIDE, SIDE) / 3

@@ -37,7 +37,7 @@ class Mine(Tokenizer):
 
     def encode(self, images):
         latents = self.module["encoder"](torch.nn.functional.pixel_unshuffle(images, 8))
-        return Tokens.of_latents(latents, tokens=latents.shape[2] * latents.shape[3])
+        return Tokens.from_latents(latents, tokens=latents.shape[2] * latents.shape[3])
 
     def decode(self, tokens, seeds):
         return torch.nn.functional.pixel_shuffle(self.module["decoder"](tokens.tensor.float()), 8)

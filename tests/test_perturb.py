@@ -36,7 +36,7 @@ def changes(
     model: LearnedTokenizer, images: Tensor, alpha: float, delta: int, anchor: str = "latent"
 ) -> tuple[Tensor, Tensor]:
     """Tokens before and after, each (B, N, G)."""
-    made = model.perturber(anchor).look(images, range(len(images)), delta)(alpha, delta)
+    made = model.perturber(anchor).prepare(images, range(len(images)), delta)(alpha, delta)
     return model.encode(images).tensor.flatten(1, -2), made.tensor.flatten(1, -2)
 
 
@@ -116,7 +116,7 @@ def test_draws_depend_on_the_image_alone() -> None:
 @pytest.mark.parametrize("name", KINDS)
 def test_batches_and_order_change_nothing(untrained, name: str) -> None:
     model, images = untrained(name), noise(6)
-    look = model.perturber("latent").look
+    look = model.perturber("latent").prepare
     whole = look(images, range(6), 7)(0.8, 7)
     parts = [look(images[some], some, 7)(0.8, 7).tensor for some in ([5, 4], [3], [0, 2, 1])]
     assert torch.equal(torch.cat(parts), whole.tensor[[5, 4, 3, 0, 2, 1]])
@@ -135,11 +135,11 @@ def test_only_tokens_that_count_are_perturbed(untrained) -> None:
     class Shorter(LearnedTokenizer):
         def encode(self, images: Tensor) -> Tokens:
             length = 1 + torch.arange(len(images))
-            return Tokens.of_indices(super().encode(images).tensor, 200, length=length)
+            return Tokens.from_indices(super().encode(images).tensor, 200, length=length)
 
     torch.manual_seed(0)
     model = Shorter("shorter", untrained("fsq").model, prefixes=True, variable=True)
-    made = model.perturber("latent").look(noise(8), range(8), 50)(1.0, 50)
+    made = model.perturber("latent").prepare(noise(8), range(8), 50)(1.0, 50)
     same = (made.tensor == model.encode(noise(8)).tensor)[..., 0]
     assert all(same[image, image + 1 :].all() for image in range(8))
     assert not same[:, 0].all()
@@ -174,7 +174,7 @@ def test_binary_tokens_have_just_delta_near_codes(
     even = ((torch.arange(delta, dtype=torch.float64) + 0.5) / delta)[None, :, None]
     monkeypatch.setattr(perturb, "draws", lambda seeds, positions, groups: (torch.zeros_like(even), even))
     clean = model.encode(noise(1)).tensor[0]
-    made = model.perturber("latent").look(noise(1), [0], delta)(1.0, delta).tensor[0]
+    made = model.perturber("latent").prepare(noise(1), [0], delta)(1.0, delta).tensor[0]
     assert torch.equal(made[0], clean[0])
     assert len({tuple(code) for code in made.tolist()}) == delta
     each = (bottleneck.codebook_size - 1).bit_length()
@@ -197,7 +197,7 @@ def test_noise_has_the_deviation_of_each_image(untrained) -> None:
     model = untrained("kl")
     images = noise(16) * torch.linspace(0.2, 1, 16)[:, None, None, None]
     clean = model.encode(images).tensor.float().flatten(1)
-    look = model.perturber("latent").look(images, range(16), 1)
+    look = model.perturber("latent").prepare(images, range(16), 1)
     first, second = ((look(alpha, 1).tensor.float().flatten(1) - clean) for alpha in (0.5, 0.9))
     assert (first.std(1) / clean.std(1)).mean() == pytest.approx(0.5, rel=0.05)
     torch.testing.assert_close(second / 0.9, first / 0.5, atol=5e-3, rtol=5e-2)

@@ -85,7 +85,7 @@ class Loud(Tokenizer):
 
     def encode(self, images: Tensor) -> Tokens:
         loud = torch.full_like(images[:, :1], 40.0)
-        return Tokens.of_latents(torch.cat([images, loud], 1).permute(0, 2, 3, 1), tokens=SIDE**2)
+        return Tokens.from_latents(torch.cat([images, loud], 1).permute(0, 2, 3, 1), tokens=SIDE**2)
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         return self.shift + tokens.tensor.float()[..., :3].permute(0, 3, 1, 2)
@@ -146,7 +146,7 @@ def test_it_can_be_saved_compared_and_shown(result: Result, tmp_path: Path) -> N
     path, _ = result.save(tmp_path)
     assert path.name.endswith("-perturb.json")
     again = load(path)
-    assert again.facts() == result.facts()
+    assert again.to_dict() == result.to_dict()
     gaps = differences(again, result)
     assert {gap.number for gap in gaps} - {"pfid_efficientnet_infinity"} == {"ppsnr", "pssim", "pfid_efficientnet"}
     assert {gap.verdict for gap in gaps} == {"same"}
@@ -212,7 +212,7 @@ def test_an_interrupted_run_goes_on(untrained, folder: Path, networks, tmp_path:
     assert len(list(unfinished(tmp_path / "runs"))) == 5
     again, decoded = measured(tmp_path, 10**9)
     assert 0 < decoded < all_images / 2
-    assert json.dumps(again.facts(), sort_keys=True) == json.dumps(whole.facts(), sort_keys=True)
+    assert json.dumps(again.to_dict(), sort_keys=True) == json.dumps(whole.to_dict(), sort_keys=True)
     for name, values in whole.per_image.items():
         np.testing.assert_array_equal(again.per_image[name], values)
     for name, made in whole.replicates.items():

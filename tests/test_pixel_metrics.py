@@ -96,7 +96,7 @@ def test_small_images_are_refused_with_the_bound() -> None:
 
 def test_rate_by_hand() -> None:
     metric = Rate()
-    tokens = Tokens.of_indices(torch.zeros(2, 4, 4, dtype=torch.long), 1024)
+    tokens = Tokens.from_indices(torch.zeros(2, 4, 4, dtype=torch.long), 1024)
     metric.update(Batch(torch.arange(2), image=torch.zeros(2, 3, 32, 32), tokens=tokens))
     assert metric.compute() == {
         "bits_per_image": 160.0, "bpp": 160 / 1024, "tokens_per_image": 16.0, "compression_ratio": 24 / (160 / 1024),
@@ -105,7 +105,7 @@ def test_rate_by_hand() -> None:
 
 def test_rate_of_files_is_their_bytes() -> None:
     metric = Rate()
-    tokens = Tokens.of_bytes([b"x" * 10, b"y" * 30])
+    tokens = Tokens.from_bytes([b"x" * 10, b"y" * 30])
     metric.update(Batch(torch.arange(2), image=torch.zeros(2, 3, 8, 8), tokens=tokens))
     numbers = metric.compute()
     assert numbers["bits_per_image"] == 160
@@ -117,7 +117,7 @@ def test_rate_of_files_is_their_bytes() -> None:
 def test_codebook_by_hand() -> None:
     """Half of the tokens are code 0, a quarter each are 1 and 2, of eight codes: entropy 1.5 bits."""
     metric = Codebook()
-    metric.update(Batch(torch.arange(1), tokens=Tokens.of_indices(torch.tensor([[0, 0, 1, 2]]), 8)))
+    metric.update(Batch(torch.arange(1), tokens=Tokens.from_indices(torch.tensor([[0, 0, 1, 2]]), 8)))
     numbers = metric.compute()
     assert numbers == {
         "codebook_usage": 3 / 8, "perplexity": pytest.approx(2**1.5), "codebook_entropy": pytest.approx(1.5),
@@ -126,7 +126,7 @@ def test_codebook_by_hand() -> None:
 
 def test_codebook_names_several_streams() -> None:
     metric = Codebook()
-    tokens = Tokens.of_indices({"sem": torch.zeros(1, 4).long(), "pix": torch.arange(4)[None]}, {"sem": 4, "pix": 4})
+    tokens = Tokens.from_indices({"sem": torch.zeros(1, 4).long(), "pix": torch.arange(4)[None]}, {"sem": 4, "pix": 4})
     metric.update(Batch(torch.arange(1), tokens=tokens))
     numbers = metric.compute()
     assert (numbers["codebook_usage.sem"], numbers["codebook_usage.pix"]) == (0.25, 1.0)
@@ -135,7 +135,7 @@ def test_codebook_names_several_streams() -> None:
 
 def test_codebook_refuses_continuous_tokens() -> None:
     with pytest.raises(NotApplicable, match="no codebook"):
-        Codebook().update(Batch(torch.arange(1), tokens=Tokens.of_latents(torch.zeros(1, 4, 2, 2), 4)))
+        Codebook().update(Batch(torch.arange(1), tokens=Tokens.from_latents(torch.zeros(1, 4, 2, 2), 4)))
 
 
 def test_codebooks_of_groups_are_counted_apart() -> None:
@@ -143,7 +143,7 @@ def test_codebooks_of_groups_are_counted_apart() -> None:
     first = torch.arange(4).repeat(2)
     codes = torch.stack([first, torch.zeros(8, dtype=torch.int64)], 1).reshape(2, 4, 2)
     metric = Codebook()
-    metric.update(Batch(torch.arange(2), tokens=Tokens.of_indices(codes, 4, groups=2)))
+    metric.update(Batch(torch.arange(2), tokens=Tokens.from_indices(codes, 4, groups=2)))
     numbers = metric.compute()
     assert numbers["codebook_usage"] == pytest.approx(0.625)
     assert numbers["codebook_entropy"] == pytest.approx(1)
@@ -153,14 +153,14 @@ def test_codebooks_of_groups_are_counted_apart() -> None:
 def test_codes_beyond_an_images_length_do_not_count() -> None:
     codes = torch.tensor([[1, 2, 0, 0], [1, 2, 2, 1]])
     metric = Codebook()
-    metric.update(Batch(torch.arange(2), tokens=Tokens.of_indices(codes, 4, length=torch.tensor([2, 4]))))
+    metric.update(Batch(torch.arange(2), tokens=Tokens.from_indices(codes, 4, length=torch.tensor([2, 4]))))
     assert metric.compute()["codebook_usage"] == 0.5
     assert metric.compute()["codebook_entropy"] == pytest.approx(1)
 
 
 def test_tiles_of_unequal_length_join_with_the_tokens_that_count_in_front() -> None:
     codes = torch.tensor([[1, 2, 0], [3, 0, 0], [1, 1, 1], [2, 0, 0]])
-    tokens = Tokens.of_indices(codes, 4, length=torch.tensor([2, 1, 3, 1])).merged(2)
+    tokens = Tokens.from_indices(codes, 4, length=torch.tensor([2, 1, 3, 1])).merge_tiles(2)
     assert tokens.tensor[:, :4].tolist() == [[1, 2, 3, 0], [1, 1, 1, 2]]
     assert tokens.length.tolist() == [3, 4]
 

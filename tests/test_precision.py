@@ -152,7 +152,7 @@ def test_a_result_of_another_precision_is_replaced(both: dict[str, Result], tmp_
 
 def test_statistics_of_another_precision_are_refused() -> None:
     network = ExtractorPool(precision="bfloat16").get("efficientnet-lite0")
-    network.want("pooled")
+    network.request_layer("pooled")
     moments = (torch.zeros(1280).numpy(), torch.eye(1280).numpy())
     made = FidStatistics({"pooled": moments}, network.name, None, "float32", network.sha256)
     with pytest.raises(NotApplicable, match="was made with precision float32, this run uses bfloat16"):

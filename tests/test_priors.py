@@ -65,7 +65,7 @@ def test_guidance_of_one_is_conditional_sampling(kind: type[Prior], monkeypatch:
     torch.testing.assert_close(plain, near, rtol=1e-4, atol=1e-4)
     far = prior.sample(LABELS, SEEDS, 6.0)
     assert (plain != far).float().mean() > 0.1
-    assert prior.evaluations(2.0) == 2 * prior.evaluations(1.0)
+    assert prior.num_function_evaluations(2.0) == 2 * prior.num_function_evaluations(1.0)
 
 
 @pytest.mark.parametrize("groups", [1, 3])
@@ -195,7 +195,7 @@ def test_it_learns_what_a_class_looks_like(
 ) -> None:
     torch.manual_seed(0)
     prior = kind(levels(continuous=kind is Flow), **SMALL)  # type: ignore[arg-type]
-    studied = prior.study(material, "cpu", False, lambda *_: None)
+    studied = prior.prepare_data(material, "cpu", False, lambda *_: None)
     train(prior, studied, TrainConfig(images=9600, batch=32, rate=4e-3, flip=False, average=0.9))
     generator = PriorGenerator("prior.x", prior, 1.0)
     labels = torch.arange(CLASSES).repeat(4)
@@ -225,7 +225,7 @@ def test_tokens_are_encoded_once(material: TrainingData, made: Any) -> None:
 
 def test_batches_hold_the_tokens_of_their_images(material: TrainingData, made: Any) -> None:
     prior = made(GPT)
-    studied = prior.study(material, "cpu", True, lambda *_: None)
+    studied = prior.prepare_data(material, "cpu", True, lambda *_: None)
     for _, batch in zip(range(5), batches(studied, TrainConfig(images=1, batch=16), "cpu"), strict=False):
         seen = prior.rows(prior.tokenizer.encode((batch.images + 1) / 2))
         assert torch.equal(seen, batch.tokens.long())
@@ -249,7 +249,9 @@ def test_what_no_prior_can_learn_from(made: Any, levels: Any) -> None:
         GPT(levels(), size=32, classes=2)
     labels = torch.tensor([0, CLASSES])
     with pytest.raises(AdapterError, match="labels are 0 to 5, and the prior has 5 classes"):
-        made(GPT).study(TrainingData(torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8), labels), "cpu", False, print)
+        made(GPT).prepare_data(
+            TrainingData(torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8), labels), "cpu", False, print
+        )
 
 
 @pytest.mark.parametrize(

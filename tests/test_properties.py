@@ -212,7 +212,7 @@ def test_results_come_back_as_they_were_saved(tmp_path_factory: pytest.TempPathF
     )  # fmt: skip
     path, _ = made.save(tmp_path_factory.mktemp("results"))
     again = load(path)
-    assert again.facts() == made.facts()
+    assert again.to_dict() == made.to_dict()
     assert set(again.per_image) == set(per_image)
     for name, values in per_image.items():
         np.testing.assert_array_equal(again.per_image[name], values)
@@ -271,7 +271,7 @@ def test_statistics_come_back_as_they_were_saved(
     path = tmp_path_factory.mktemp("s") / "s.npz"
     made.save(path)
     again = load_statistics(path)
-    assert again.facts() == made.facts()
+    assert again.to_dict() == made.to_dict()
     for layer, moments in layers.items():
         for ours, theirs in zip(moments, again.layers[layer], strict=True):
             np.testing.assert_array_equal(ours, theirs)

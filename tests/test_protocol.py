@@ -50,8 +50,8 @@ def test_no_two_protocols_are_the_same() -> None:
 @pytest.mark.parametrize("field", OTHER)
 def test_the_hash_covers_every_field_that_changes_a_number(field: str) -> None:
     changes = {"library": "tensor"} if field == "antialias" else {}
-    base = TOKBENCH.but("base", **changes)
-    assert base.but("changed", **{field: OTHER[field]}).sha256 != base.sha256
+    base = TOKBENCH.with_changes("base", **changes)
+    assert base.with_changes("changed", **{field: OTHER[field]}).sha256 != base.sha256
 
 
 def test_every_field_was_tried() -> None:
@@ -135,7 +135,7 @@ def test_every_combination_keeps_a_constant_and_its_size(library: str, filter_: 
         pytest.skip("tensors have no Lanczos filter")
     if library == "opencv":
         pytest.importorskip("cv2")
-    protocol = TOKBENCH.but(
+    protocol = TOKBENCH.with_changes(
         "x", crop=crop, filter=filter_, library=library, antialias=library != "opencv" or filter_ == "area"
     )
     for size in ((311, 97), (97, 311), (40, 50)):
@@ -151,7 +151,7 @@ def test_a_protocol_that_does_not_crop_says_so() -> None:
 
 def test_tensors_stay_unrounded() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
-    pixels, _ = prepare(Image.fromarray(noise), 24, TOKBENCH.but("x", library="tensor"))
+    pixels, _ = prepare(Image.fromarray(noise), 24, TOKBENCH.with_changes("x", library="tensor"))
     assert pixels.dtype == np.float32
     assert (pixels != pixels.round()).any()
 
@@ -182,10 +182,10 @@ def test_levels_are_exact_on_the_grid_and_close_beside_it() -> None:
 def test_jpeg_storage_changes_the_image_and_png_does_not(photos: torch.Tensor) -> None:
     batch = Batch(torch.arange(2), photos[:2], photos[:2].flip(3))
     for storage in ("memory", "png"):
-        assert roundtrip_format(batch, TOKBENCH.but("x", storage=storage)) is batch
+        assert roundtrip_format(batch, TOKBENCH.with_changes("x", storage=storage)) is batch
     gaps = []
     for quality in (95, 50):
-        written = roundtrip_format(batch, TOKBENCH.but("x", storage=f"jpeg.q{quality}"))
+        written = roundtrip_format(batch, TOKBENCH.with_changes("x", storage=f"jpeg.q{quality}"))
         assert torch.equal(written.rounded("image", "nearest"), written.image)
         assert written.reference is batch.reference
         gaps.append(float((written.image - batch.image).abs().mean()))

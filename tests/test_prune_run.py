@@ -532,7 +532,7 @@ def test_a_network_is_timed_against_a_copy_alone(small_vit: Callable[..., nn.Mod
     whole = Candidate("whole", "whole", None, vit, vit)
     with pytest.raises(UsageError, match="needs a copy"):
         pace(whole, whole, 1, "cpu", "sdpa", "sdpa", 30)
-    made = pace(apart(whole), whole, 1, "cpu", "eager", "sdpa", 30).facts()
+    made = pace(apart(whole), whole, 1, "cpu", "eager", "sdpa", 30).to_dict()
     assert made["best_kernel"] == "eager" and made["speedup"]["repetitions"] == 30
     assert made["speedup"] != made["speedup_same_kernel"]
 

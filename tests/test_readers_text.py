@@ -133,7 +133,11 @@ def _absent(name: str, package: str, remedy: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingWeights, match="pip install") as raised:
         make()
-    assert remedy in str(raised.value) and "not there" in raised.value.fact and "/" not in raised.value.fact
+    assert (
+        remedy in str(raised.value)
+        and "not there" in raised.value.public_reason
+        and "/" not in raised.value.public_reason
+    )
 
 
 @pytest.mark.parametrize("name", ["rapidocr", "easyocr"])

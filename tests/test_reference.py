@@ -28,7 +28,7 @@ from tokbench.results.markdown import context
 from tokbench.results.result import Result, load
 from tokbench.tokenizers.registry import load_adapter
 
-ORIGINAL = TOKBENCH.but("whole", reference="original")
+ORIGINAL = TOKBENCH.with_changes("whole", reference="original")
 
 
 def quiet(what: str, done: int, total: int) -> None:
@@ -151,16 +151,16 @@ def test_rounding_counts_where_it_changes_references() -> None:
     """8-bit crops stay what they are unless a trip through [-1, 1] costs them levels; resized tensors do not."""
     prepared = {name: load_protocol(name).reference_preparation for name in protocols()}
     assert [name for name, told in prepared.items() if "rounding" in told] == []
-    signed = TOKBENCH.but("signed", features__rounding="truncate-signed").reference_preparation
+    signed = TOKBENCH.with_changes("signed", features__rounding="truncate-signed").reference_preparation
     assert signed["rounding"] == "truncate-signed"
-    tensor = TOKBENCH.but("tensor", library="tensor", rounding="truncate").reference_preparation
+    tensor = TOKBENCH.with_changes("tensor", library="tensor", rounding="truncate").reference_preparation
     assert tensor["rounding"] == "truncate"
 
 
 def test_a_file_of_an_earlier_version_still_loads(file: Callable[..., FidStatistics], tmp_path: Path) -> None:
     """It names its protocol, and neither size nor preparation: another protocol is not known to be alike."""
     made = file(64)
-    told = {key: value for key, value in made.facts().items() if key not in ("width", "height", "preparation")}
+    told = {key: value for key, value in made.to_dict().items() if key not in ("width", "height", "preparation")}
     mean, covariance = made.layers["64"]
     np.savez(tmp_path / "old.npz", mu=mean, sigma=covariance, tokbench=np.array(json.dumps(told)))
     old = load_statistics(tmp_path / "old.npz")

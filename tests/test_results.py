@@ -44,7 +44,7 @@ def test_round_trip(tmp_path: Path) -> None:
     path, replaced = made.save(tmp_path)
     assert (path, replaced) == (tmp_path / "a" / "set-reconstruct.json", "")
     again = load(path)
-    assert again.facts() == made.facts()
+    assert again.to_dict() == made.to_dict()
     np.testing.assert_array_equal(again.per_image["psnr"], made.per_image["psnr"])
     assert [file.name for file in path.parent.iterdir() if file.name.startswith(".")] == []
 

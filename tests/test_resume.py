@@ -54,7 +54,7 @@ class Counting(Tokenizer):
         if self.fail_after is not None and self.encoded > self.fail_after:
             raise RuntimeError("the device is lost")
         codes = (torch.nn.functional.avg_pool2d(images.mean(1), 4) * 15).round().long()
-        return Tokens.of_indices(codes, 16)
+        return Tokens.from_indices(codes, 16)
 
     def decode(self, tokens: Tokens, seeds) -> torch.Tensor:
         grey = tokens.tensor.float()[:, None].repeat(1, 3, 1, 1) / 15
@@ -78,7 +78,7 @@ def alike(one: Result, other: Result) -> None:
     """Equal in every number, interval, per-image value and replicate, bit for bit."""
     assert one.error is None
     assert other.error is None
-    assert json.dumps(one.facts(), sort_keys=True) == json.dumps(other.facts(), sort_keys=True)
+    assert json.dumps(one.to_dict(), sort_keys=True) == json.dumps(other.to_dict(), sort_keys=True)
     for name, values in one.per_image.items():
         np.testing.assert_array_equal(values, other.per_image[name])
     for name, made in one.replicates.items():

@@ -79,7 +79,7 @@ class Watching(Tokenizer):
     def encode(self, images: Tensor) -> Tokens:
         self._look()
         latents = torch.nn.functional.avg_pool2d(images, 8)
-        return Tokens.of_latents(latents, tokens=latents.shape[2] * latents.shape[3])
+        return Tokens.from_latents(latents, tokens=latents.shape[2] * latents.shape[3])
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         self._look()
@@ -92,14 +92,14 @@ def test_no_image_is_decoded_while_any_adapter_works(
     """Not beside the first one, and not beside those that come after it in the same command, also where a cache is
     kept. Beside the last one's metrics they are."""
     beside: list[int] = []
-    measure = PSNR.measure
+    measure = PSNR.per_sample
 
     def slow(metric: PSNR, batch: object) -> dict[str, np.ndarray]:
         time.sleep(0.02)
         beside.append(decoding.now)
         return measure(metric, batch)
 
-    monkeypatch.setattr(PSNR, "measure", slow)
+    monkeypatch.setattr(PSNR, "per_sample", slow)
     models = [Watching(name, decoding) for name in ("first", "second", "third")]
     dataset = open_dataset(str(folder), TOKBENCH, size=64)
     results = run_eval(
@@ -118,13 +118,13 @@ def test_an_adapter_that_resumes_last_lets_decoding_begin(
 ) -> None:
     """It has nothing that would be timed, and the one before it had its turn."""
     begun: list[str] = []
-    ahead = ImageLoader.ahead
+    ahead = ImageLoader.prefetch
 
     def noted(reader: ImageLoader) -> None:
         begun.append(threading.current_thread().name)
         ahead(reader)
 
-    monkeypatch.setattr(ImageLoader, "ahead", noted)
+    monkeypatch.setattr(ImageLoader, "prefetch", noted)
     models = [Watching(name, decoding) for name in ("first", "second")]
     loaded = [LoadedAdapter(model.spec.name, "", model, {}) for model in models]
     dataset = open_dataset(str(folder), TOKBENCH, size=64)

@@ -27,7 +27,7 @@ def test_round_trip(made: FidStatistics, tmp_path: Path) -> None:
     spatial = (np.zeros(3), np.eye(3))
     replace(made, layers={**made.layers, "sfid": spatial}).save(tmp_path / "s.npz")
     again = load_statistics(tmp_path / "s.npz")
-    assert again.facts() == made.facts() | {"layers": ["6", "sfid"]}
+    assert again.to_dict() == made.to_dict() | {"layers": ["6", "sfid"]}
     for layer, moments in {**made.layers, "sfid": spatial}.items():
         assert largest_gaps(moments, again.layers[layer]) == (0, 0)
 

@@ -45,7 +45,7 @@ class Waves(Tokenizer):
 
     def encode(self, images: Tensor) -> Tokens:
         means = torch.nn.functional.adaptive_avg_pool2d(images.mean(1), 4).flatten(1) - 0.5
-        return Tokens.of_indices((means @ self.waves / COUNT * 254).round().long() + 127, 255)
+        return Tokens.from_indices((means @ self.waves / COUNT * 254).round().long() + 127, 255)
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         heights = (tokens.tensor.float() - 127) / 254
@@ -119,38 +119,38 @@ def test_a_trained_kind_of_tokenizer_decodes_first_tokens(folder: Path, networks
 
 def test_the_first_of_groups_and_of_latents() -> None:
     codes = torch.arange(2 * 6 * 3).reshape(2, 6, 3)
-    some = Tokens.of_indices(codes, 64, groups=3).first(2)
+    some = Tokens.from_indices(codes, 64, groups=3).truncate(2)
     assert torch.equal(some.tensor, codes[:, :2])
     assert some.length.tolist() == [2, 2] and some.bits.tolist() == [36, 36]
-    latents = Tokens.of_latents(torch.randn(2, 6, 5), tokens=6).first(4)
+    latents = Tokens.from_latents(torch.randn(2, 6, 5), tokens=6).truncate(4)
     assert latents.tensor.shape == (2, 4, 5) and latents.bits.tolist() == [4 * 5 * 16] * 2
-    whole = Tokens.of_indices(codes, 64, groups=3)
-    assert whole.first(6) is whole and whole.first(99) is whole
+    whole = Tokens.from_indices(codes, 64, groups=3)
+    assert whole.truncate(6) is whole and whole.truncate(99) is whole
 
 
 def test_shorter_images_stay_as_they_are() -> None:
     """What says how many tokens count is charged as the encoder would charge it for so short a row."""
     codes, length = torch.zeros(3, 8, dtype=torch.long), torch.tensor([1, 4, 8])
-    some = Tokens.of_indices(codes, 32, length=length).first(4, variable=True)
-    made = Tokens.of_indices(codes[:, :4], 32, length=length.clamp(max=4))
+    some = Tokens.from_indices(codes, 32, length=length).truncate(4, variable=True)
+    made = Tokens.from_indices(codes[:, :4], 32, length=length.clamp(max=4))
     assert some.length.tolist() == [1, 4, 4]
     assert some.bits.tolist() == pytest.approx(made.bits.tolist()) == [5 + 2, 20 + 2, 20 + 2]
-    assert Tokens.of_indices(codes, 32, length=length).first(1, variable=True).bits.tolist() == [5, 5, 5]
+    assert Tokens.from_indices(codes, 32, length=length).truncate(1, variable=True).bits.tolist() == [5, 5, 5]
 
 
 @pytest.mark.parametrize(
     ("tokens", "complaint"),
     [
-        (Tokens.of_indices(torch.zeros(2, 4, 4, dtype=torch.long), 8), "are no row"),
-        (Tokens.of_latents(torch.zeros(2, 4, 4, 3), tokens=16), "are no row"),
-        (Tokens.of_bytes([b"a", b"b"]), "not a tensor"),
-        (Tokens.of_samples(torch.zeros(2, 8, dtype=torch.uint8)), "are no row"),
-        (Tokens.of_indices(torch.zeros(2, 8, dtype=torch.long), 8, length=torch.tensor([3, 8])), "not `variable`"),
+        (Tokens.from_indices(torch.zeros(2, 4, 4, dtype=torch.long), 8), "are no row"),
+        (Tokens.from_latents(torch.zeros(2, 4, 4, 3), tokens=16), "are no row"),
+        (Tokens.from_bytes([b"a", b"b"]), "not a tensor"),
+        (Tokens.from_samples(torch.zeros(2, 8, dtype=torch.uint8)), "are no row"),
+        (Tokens.from_indices(torch.zeros(2, 8, dtype=torch.long), 8, length=torch.tensor([3, 8])), "not `variable`"),
     ],
 )
 def test_what_has_no_first_tokens(tokens: Tokens, complaint: str) -> None:
     with pytest.raises(AdapterError, match=complaint):
-        tokens.first(2)
+        tokens.truncate(2)
 
 
 # Specs that lie, and tokenizers that cannot.
@@ -159,7 +159,7 @@ def test_what_has_no_first_tokens(tokens: Tokens, complaint: str) -> None:
 def test_a_decoder_that_needs_all_tokens_is_caught(folder: Path, networks) -> None:
     class Whole(Waves):
         def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
-            return super().decode(tokens.holding(tokens.tensor.reshape(-1, COUNT)), seeds)
+            return super().decode(tokens.with_data(tokens.tensor.reshape(-1, COUNT)), seeds)
 
     short, whole = run(folder, networks, Whole(), Truncate((3, COUNT)))
     assert "its spec declares `prefixes`, and 3 tokens of 00.png do not decode" in short.error
@@ -169,10 +169,10 @@ def test_a_decoder_that_needs_all_tokens_is_caught(folder: Path, networks) -> No
 def test_a_grid_is_no_row(folder: Path, networks) -> None:
     class Grid(Waves):
         def encode(self, images: Tensor) -> Tokens:
-            return Tokens.of_indices(super().encode(images).tensor.unflatten(1, (4, 4)), 255)
+            return Tokens.from_indices(super().encode(images).tensor.unflatten(1, (4, 4)), 255)
 
         def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
-            return super().decode(tokens.holding(tokens.tensor.flatten(1)), seeds)
+            return super().decode(tokens.with_data(tokens.tensor.flatten(1)), seeds)
 
     (made,) = run(folder, networks, Grid(), Truncate((4,)))
     assert "tokens of the shape (4, 4) are no row" in made.error
@@ -182,7 +182,7 @@ def test_lengths_that_the_spec_does_not_know_of(folder: Path, networks) -> None:
     class Some(Waves):
         def encode(self, images: Tensor) -> Tokens:
             length = 1 + torch.arange(len(images)) % COUNT
-            return Tokens.of_indices(super().encode(images).tensor, 255, length=length)
+            return Tokens.from_indices(super().encode(images).tensor, 255, length=length)
 
     (made,) = run(folder, networks, Some(), Truncate((4,)))
     assert "encode gave 1 tokens an image, its spec declares 16; a number that varies is declared with" in made.error

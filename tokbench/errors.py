@@ -40,12 +40,12 @@ class CacheError(TokbenchError):
 class MetricUnavailable(TokbenchError):
     """A metric cannot be computed in this run; it is reported as skipped, with this message as the reason.
 
-    `fact` is the reason as a result file keeps it: without the paths of one machine.
+    `public_reason` is the reason as a result file keeps it: without the paths of one machine.
     """
 
-    def __init__(self, message: str, fact: str | None = None) -> None:
+    def __init__(self, message: str, public_reason: str | None = None) -> None:
         super().__init__(message)
-        self.fact = fact or message
+        self.public_reason = public_reason or message
 
 
 class MissingWeights(MetricUnavailable):

@@ -180,7 +180,7 @@ class ENAT(IndexPrior):
 
         return fill(look, seeds, self.count, self.depth, self.steps, self.choice, self.temperature, labels.device)
 
-    def evaluations(self, guidance: float) -> float:
+    def num_function_evaluations(self, guidance: float) -> float:
         """Multiplications of all steps, those of the head among them, over those of one pass of all tokens."""
         blocks, whole = len(self.encoder) + len(self.decoder), 1 + self.count
         once = blocks * self._block(whole, 0) + self._head(self.count)

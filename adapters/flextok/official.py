@@ -54,7 +54,7 @@ class OfficialFlexTok(Tokenizer):
         """(B, 3, 256, 256) in [-1, 1] to indices (B, N). One by one: a batch is packed into one sequence otherwise, and
         its rounding would depend on the neighbours."""
         rows = [self._net.tokenize(image[None])[0] for image in images]
-        return Tokens.of_indices(torch.cat(rows), self._codes)
+        return Tokens.from_indices(torch.cat(rows), self._codes)
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         """Indices (B, k); the tokens after the k-th are masked by what was learned for that."""

@@ -47,7 +47,7 @@ class OfficialFQGAN(Tokenizer):
         found = self._net.encode(images)[len(self._books) :]
         grid = (len(images), self._side, self._side)
         streams = {book: indices.reshape(grid) for book, (_, _, indices) in zip(self._books, found, strict=True)}
-        return Tokens.of_indices(streams, self._codes)
+        return Tokens.from_indices(streams, self._codes)
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         shape, flat = (len(tokens), DIM, self._side, self._side), []

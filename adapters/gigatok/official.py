@@ -42,7 +42,7 @@ class OfficialGigaTok(Tokenizer):
     def encode(self, images: Tensor) -> Tokens:
         """(B, 3, 256, 256) in [-1, 1] to indices (B, N)."""
         _, _, (_, _, indices) = self._net.encode(images)
-        return Tokens.of_indices(indices.reshape(len(images), -1), self._codes)
+        return Tokens.from_indices(indices.reshape(len(images), -1), self._codes)
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         indices = tokens.tensor

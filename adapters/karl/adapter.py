@@ -146,7 +146,7 @@ class KARLTokenizer(LearnedTokenizer):
         latents, halting = model.seen(images, torch.full((len(images),), model.error, device=images.device))
         length = (halting.sigmoid() <= HALTED).sum(1).clamp(min=1)
         indices = bottleneck(latents).indices * prefix(length, latents.shape[1])[..., None]
-        return Tokens.of_indices(indices, bottleneck.codebook_size, length=length)
+        return Tokens.from_indices(indices, bottleneck.codebook_size, length=length)
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         vectors = self.vectors(tokens)

@@ -41,7 +41,7 @@ class OfficialOneDPiece(Tokenizer):
     def encode(self, images: Tensor) -> Tokens:
         """(B, 3, 256, 256) in [0, 1] to indices (B, N)."""
         _, told = self._net.encode(images)
-        return Tokens.of_indices(told["min_encoding_indices"].flatten(1), self._codes)
+        return Tokens.from_indices(told["min_encoding_indices"].flatten(1), self._codes)
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         """Indices (B, k): the decoder gets a shorter row, not a masked one, as in training."""

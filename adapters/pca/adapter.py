@@ -64,7 +64,7 @@ class PCA(Tokenizer):
         rows, columns = images.shape[2] // PATCH, images.shape[3] // PATCH
         patches = F.unfold(images, PATCH, stride=PATCH).transpose(1, 2)
         found = (patches - self.components.mean) @ self.components.directions.T
-        return Tokens.of_latents(found.unflatten(1, (rows, columns)), tokens=rows * columns)
+        return Tokens.from_latents(found.unflatten(1, (rows, columns)), tokens=rows * columns)
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         found = tokens.tensor.float()

@@ -48,7 +48,7 @@ class OfficialRobusTok(Tokenizer):
         """(B, 3, 256, 256) in [-1, 1] to indices (B, 16, 16)."""
         latents = self._net.encode(images)
         indices = self._net.quantize.f_to_idxBl_or_fhat(latents, to_fhat=False, v_patch_nums=None)[0]
-        return Tokens.of_indices(indices.reshape(len(images), SIDE, SIDE), self._codes)
+        return Tokens.from_indices(indices.reshape(len(images), SIDE, SIDE), self._codes)
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         vectors = F.normalize(self._net.quantize.embedding(tokens.tensor), dim=-1)

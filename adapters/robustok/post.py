@@ -36,8 +36,8 @@ class PostTrained(RobusTok):
         assert isinstance(found, GPT)
         return found
 
-    def study(self, material: TrainingData, *rest: object) -> TrainingData:
-        return self.prior.study(material, *rest)  # type: ignore[arg-type]
+    def prepare_data(self, material: TrainingData, *rest: object) -> TrainingData:
+        return self.prior.prepare_data(material, *rest)  # type: ignore[arg-type]
 
     def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         assert isinstance(self.bottleneck, VectorQuantizer)

@@ -27,7 +27,7 @@ class TAEF2(Tokenizer):
     def encode(self, images: Tensor) -> Tokens:
         """(B, 3, H, W) in [0, 1] to latents (B, 32, H/8, W/8)."""
         latents = self.module["encoder"](images)
-        return Tokens.of_latents(latents, tokens=latents.shape[2] * latents.shape[3])
+        return Tokens.from_latents(latents, tokens=latents.shape[2] * latents.shape[3])
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         return self.module["decoder"](tokens.tensor.float())

@@ -43,8 +43,8 @@ class OfficialTiTok(Tokenizer):
         """(B, 3, 256, 256) in [0, 1] to indices (B, N), or to the posterior's means (B, C, 1, N)."""
         _, told = self._net.encode(images)
         if self._codes is None:
-            return Tokens.of_latents(told.mode(), tokens=self._count)
-        return Tokens.of_indices(told["min_encoding_indices"].flatten(1), self._codes)
+            return Tokens.from_latents(told.mode(), tokens=self._count)
+        return Tokens.from_indices(told["min_encoding_indices"].flatten(1), self._codes)
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         data = tokens.tensor

@@ -119,5 +119,5 @@ class TokenShuffle(IndexPrior):
         fused = torch.stack(found, 1).flatten(2)
         return unshuffled(fused, self.merged, *self.place).flatten(1, 2)
 
-    def evaluations(self, guidance: float) -> float:
+    def num_function_evaluations(self, guidance: float) -> float:
         return 1.0 if guidance == 1 else 2.0

@@ -46,7 +46,7 @@ class OfficialTokenBridge(Tokenizer):
         """(B, 3, H, W) in [-1, 1] to indices (B, H / 16, W / 16, 16)."""
         latents = self._parts["vae"].encode(images).mode().mul(SCALE).permute(0, 2, 3, 1).contiguous()
         indices = self._parts["bins"](latents.flatten(1, 2)).indices.unflatten(1, latents.shape[1:3])
-        return Tokens.of_indices(indices, self._codes, groups=CHANNELS)
+        return Tokens.from_indices(indices, self._codes, groups=CHANNELS)
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         indices = tokens.tensor

@@ -33,7 +33,7 @@ class Toy(Tokenizer):
         """(B, 3, H, W) in [0, 1] to indices (B, H / patch, W / patch)."""
         digits = (avg_pool2d(images, self.patch) * (self.levels - 1)).round().long()  # (B, 3, h, w), each 0..levels-1
         codes = (digits[:, 0] * self.levels + digits[:, 1]) * self.levels + digits[:, 2]
-        return Tokens.of_indices(codes, self.levels**3)
+        return Tokens.from_indices(codes, self.levels**3)
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         codes = tokens.tensor

@@ -43,7 +43,7 @@ class OfficialViTok(Tokenizer):
         keys = ("patches", "patch_mask", "row_idx", "col_idx")
         patches = {key: torch.stack([one[key] for one in each]).to(images.device) for key in keys}
         latents = self._net.encode(patches)["z"]
-        return Tokens.of_latents(latents.unflatten(1, (rows, columns)), tokens=rows * columns)
+        return Tokens.from_latents(latents.unflatten(1, (rows, columns)), tokens=rows * columns)
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         latents = tokens.tensor.float()

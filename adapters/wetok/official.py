@@ -46,7 +46,7 @@ class OfficialWeTok(Tokenizer):
         latents = self._parts["encoder"](images)
         _, _, flat = self._parts["quantize"](latents)  # one axis over images, places and groups
         indices = flat.reshape(len(latents), *latents.shape[2:], self._groups)
-        return Tokens.of_indices(indices, 2**BITS, groups=self._groups)
+        return Tokens.from_indices(indices, 2**BITS, groups=self._groups)
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         corners = self._parts["quantize"].decode(tokens.tensor).permute(0, 3, 1, 2).contiguous()

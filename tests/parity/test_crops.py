@@ -82,7 +82,7 @@ def test_pillow(record, case, protocol: str, steps) -> None:
 def test_opencv(record, case) -> None:
     """No shipped protocol crops so; one that does is two lines of TOML."""
     image, size = case
-    protocol = TOKBENCH.but("opencv", library="opencv", filter="bilinear", antialias=False)
+    protocol = TOKBENCH.with_changes("opencv", library="opencv", filter="bilinear", antialias=False)
     theirs = smallest_max_size_steps(image, size)
     record(
         'library = "opencv"', "crop", "SmallestMaxSize's steps, opencv-python-headless",
@@ -94,7 +94,9 @@ def test_opencv(record, case) -> None:
 def test_torchvision_on_tensors(record, case, antialias: bool) -> None:
     """LightningDiT makes a tensor first. Floats: levels are interpolated here, [0, 1] there, which rounding tells."""
     image, size = case
-    protocol = TOKBENCH.but("tensor", crop="torchvision", filter="bilinear", library="tensor", antialias=antialias)
+    protocol = TOKBENCH.with_changes(
+        "tensor", crop="torchvision", filter="bilinear", library="tensor", antialias=antialias
+    )
     resize = transforms.Resize(size, InterpolationMode.BILINEAR, antialias=antialias)
     theirs = transforms.CenterCrop(size)(resize(to_tensor(image)))
     name = f'library = "tensor", antialias = {str(antialias).lower()}'

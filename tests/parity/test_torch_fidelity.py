@@ -125,7 +125,7 @@ def test_adm(record, ours, inception, port, reference_features, references, imag
     np.savez(tmp_path / "adm.npz", **arrays)
     statistics = load_statistics(tmp_path / "adm.npz").assumed("inception-2015-12-05:tf1:float32")
 
-    protocol = load_protocol("adm").but("adm", inception_score__split_size=8)  # 5,000 is more than there are
+    protocol = load_protocol("adm").with_changes("adm", inception_score__split_size=8)  # 5,000 is more than there are
     asked = [(protocol, name) for name in ("rfid", "sfid", "inception_score")]
     found = ours(asked, references, images, inception, statistics=statistics)
     theirs = port(pixels(images, "adm"))

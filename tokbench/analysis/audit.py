@@ -93,7 +93,7 @@ def choices(default: Protocol = TOKBENCH) -> list[ProtocolVariation]:
     about_pixels = {"crop", "filter", "library", "antialias"}
     rows += [
         ProtocolVariation(
-            title, default.but(f"{default.name}, {title}", **changes), pixels=set(changes) <= about_pixels
+            title, default.with_changes(f"{default.name}, {title}", **changes), pixels=set(changes) <= about_pixels
         )
         for title, changes in varied
     ]
@@ -315,7 +315,7 @@ def _fill(
         if error := view.error or views[_view_key(measure.protocol)].error:
             row.missing[name] = error
         elif measure.missing:
-            row.missing[name] = measure.missing.fact
+            row.missing[name] = measure.missing.public_reason
             row.notes.append(f"{own} ({row.choice.title}): {measure.missing}")
         elif own in measure.numbers.values:
             row.numbers[name] = measure.numbers.values[own]

@@ -50,7 +50,7 @@ class Difference:
         """Images for which only one of the two has a value."""
         return self.first_only + self.second_only
 
-    def facts(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As a JSON object; NaN becomes None."""
         names = ("number", "first", "second", "gap", "low", "high", "n", "first_only", "second_only", "verdict")
         told = {name: getattr(self, name) for name in names}

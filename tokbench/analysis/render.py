@@ -117,7 +117,7 @@ def check_facts(report: RegressionReport) -> dict[str, Any]:
         "counts": report.counts,
         "checks": [
             {"adapter": check.adapter, "result": check.group, "outcome": check.outcome}
-            | check.difference.facts()
+            | check.difference.to_dict()
             | {"tolerance": vars(check.tolerance), "redrawn": check.redrawn}
             | {"moved": dict(check.difference.moved[:SHOWN])}
             for check in report.checks

@@ -43,7 +43,7 @@ class Comparison:
         """One row for each number, by its name: first, second, gap, low, high, n, first_only, second_only, verdict."""
         import pandas as pd
 
-        return pd.DataFrame([one.facts() for one in self.differences]).set_index("number")
+        return pd.DataFrame([one.to_dict() for one in self.differences]).set_index("number")
 
     def to_markdown(self) -> str:
         """The table that `tokbench compare` prints."""

@@ -199,12 +199,12 @@ class ModelTokenizer(Tokenizer):
         if encoded.codes is not None:
             if "codes" not in self.spec.codebook or (encoded.latents is None) != (self._codebook is None):
                 raise AdapterError(f"{self.call.name}: encode returned codes of some images and not of others")
-            tokens = Tokens.of_indices(encoded.codes, self.spec.codebook["codes"])
+            tokens = Tokens.from_indices(encoded.codes, self.spec.codebook["codes"])
             if self._codebook is not None and encoded.latents is not None:
                 self._codebook.learn(encoded.codes, encoded.latents)
             return tokens
         assert encoded.latents is not None
-        return Tokens.of_latents(encoded.latents, _positions(encoded.latents))
+        return Tokens.from_latents(encoded.latents, _positions(encoded.latents))
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         given = tokens.tensor if self._codebook is None else self._codebook.vectors(tokens.tensor)

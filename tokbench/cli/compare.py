@@ -27,7 +27,7 @@ def compare(first: Path, second: Path, as_json: bool) -> None:
     ours = load(first)
     found = compared(ours, second)
     if as_json:
-        click.echo(json.dumps([one.facts() for one in found.differences], indent=1))
+        click.echo(json.dumps([one.to_dict() for one in found.differences], indent=1))
         return
     click.echo(f"{context([ours])}\n")
     click.echo(found.to_markdown(), nl=False)

@@ -271,7 +271,7 @@ def eval_(
             bad = dataset.summary().bad
             failed |= keep(good)
             if as_json:
-                made = {(result.adapter, result.task): result.facts() for result in good}
+                made = {(result.adapter, result.task): result.to_dict() for result in good}
                 unmade = {key: failure(key[0], dataset.name, key[1], why, bad) for key, why in failed.items()}
                 facts += (unmade | made).values()
             elif good:

@@ -107,7 +107,7 @@ def show_(file: Path) -> None:
     found = load_statistics(file)
     for layer, (mean, covariance) in found.layers.items():
         click.echo(f"layer {layer}: {len(mean)} dimensions, mean {mean.mean():.6g}, trace {covariance.trace():.6g}")
-    for key, value in found.facts().items():
+    for key, value in found.to_dict().items():
         told = ", ".join(f"{part} {choice}" for part, choice in value.items()) if isinstance(value, dict) else value
         if key != "layers":
             click.echo(f"{key:10} {'not told' if told is None else told}")

@@ -58,7 +58,7 @@ class ImageLoader:
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1), "decode") as self._pool:
             try:
                 while self._next < len(self._spans):
-                    self.ahead()
+                    self.prefetch()
                     span, coming = self._spans[self._next], self._coming
                     self._next, self._coming, self.done = self._next + 1, [], self.done + len(span)
                     if (images := self._gather(span, coming)) is not None:
@@ -66,7 +66,7 @@ class ImageLoader:
             finally:  # whoever leaves the loop early waits for no image more
                 self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def ahead(self) -> None:
+    def prefetch(self) -> None:
         """Begin to decode the next span, if there is one and that has not begun."""
         if not self._coming and self._pool is not None and self._next < len(self._spans):
             prepare = self._dataset.prepared

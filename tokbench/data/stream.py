@@ -102,7 +102,7 @@ class Loader(Protocol):
 
     def __iter__(self) -> Iterator[ImageBatch]: ...
 
-    def ahead(self) -> None:
+    def prefetch(self) -> None:
         """Start to decode the next batch in threads. The caller decides when, because decoding beside a tokenizer that
         is being timed would change its time and its memory."""
 

@@ -65,11 +65,11 @@ class AdapterRun:
         """What a result records about the adapter. Made once, since it hashes all parameters."""
         return describe_adapter(self.adapter)
 
-    def look(self, references: Batch) -> None:
+    def update_reference(self, references: Batch) -> None:
         """Take in references that no image was made from."""
         if self.error is None:
             with self._isolated():
-                self.metrics.look(references)
+                self.metrics.update_reference(references)
 
     def process(self, images: ImageBatch, memo: DerivedCache, executor: Executor, decoded: Callable[[], None]) -> None:
         """One batch through the model and all metrics, or from the checkpoint.
@@ -115,7 +115,7 @@ class AdapterRun:
                 return batch
 
     def _measure(self, images: ImageBatch, batch: Batch, executor: Executor) -> None:
-        made = batch.need("image")
+        made = batch.require("image")
         batch.references = self.references
         self.images.shape = self.images.shape or tuple(made.shape[2:])
         if self.checkpoint.requires_output and self.checkpoint.resume(images, self.references, made):

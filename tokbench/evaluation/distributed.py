@@ -42,7 +42,7 @@ class ProcessGroup:
         """This process's part: every world-th item."""
         return list(items[self.rank :: self.world])
 
-    def hand_over(self, facts: Any, files: Sequence[Path], root: Path) -> None:
+    def send_to_main(self, facts: Any, files: Sequence[Path], root: Path) -> None:
         """Tell rank 0 what this rank found, and give it the files below `root` that it asks for."""
         try:
             names = [file.relative_to(root).as_posix() for file in files]

@@ -50,7 +50,7 @@ def evaluate(
             if context.cache and run.error is None and run.adapter.resumable:
                 run.checkpoint.journal = Checkpoint(context.cache / "runs", _key(run), context.warn)
         for run in runs:  # when every layer has been asked for
-            run.metrics.attach(references)
+            run.metrics.share_references(references)
         if context.ranks.world > 1:
             _need_journals(runs, context)
         if stream.unpaired is not None and context.ranks.first:
@@ -106,11 +106,11 @@ def _look(runs: Sequence[AdapterRun], dataset: ImageStream, references: Referenc
     reader = dataset.batches(CHUNK)
     with exact_kernels():
         for images in reader:
-            reader.ahead()
+            reader.prefetch()
             batch = Batch(images.index, images.reference, original=images.original, digests=images.digests)
             batch.references = references
             for run in runs:
-                run.look(batch)
+                run.update_reference(batch)
             context.progress("references", reader.done, reader.total)
             if all(run.error for run in runs):
                 break
@@ -127,7 +127,7 @@ def _pass(runs: Sequence[AdapterRun], stream: ImageStream, config: EvalConfig, c
             for run in going:
                 # The last adapter's turn begins to decode the next images, which beside another's would take its time
                 # and count as its memory.
-                run.process(images, memo, executor, loader.ahead if run is going[-1] else _nothing)
+                run.process(images, memo, executor, loader.prefetch if run is going[-1] else _nothing)
             if number % _TRIMMED == 0:
                 trim_heap()
             context.progress("images", loader.done, loader.total)

@@ -34,7 +34,7 @@ def gather(
             "shape": stream.shape,
             "runs": [(run.error, _units(run)) for run in runs],
         }
-        ranks.hand_over(facts, [path for path in paths if path] + sorted(references.files), cache)
+        ranks.send_to_main(facts, [path for path in paths if path] + sorted(references.files), cache)
         return
     for facts in ranks.collect(cache):
         stream.seen.merge(facts["seen"])

@@ -41,7 +41,7 @@ class ReadSamples(Sampled):
 
     @torch.inference_mode()
     def sample(self, model: Any, images: ImageBatch, settings: RunSettings) -> Batch:
-        found = model.drawn(images.index.tolist())
+        found = model.samples(images.index.tolist())
         _check_size(found, model, images)
         return Batch(images.index, image=found)
 

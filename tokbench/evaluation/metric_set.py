@@ -95,14 +95,19 @@ class MetricSet:
         everyone = self.metrics | self.checks
         return {_joined(store, name): name for name, metric in everyone.items() for store in metric.stores_of(unit)}
 
-    def attach(self, references: ReferenceFeatures) -> None:
+    def share_references(self, references: ReferenceFeatures) -> None:
         """Share the references' features with the other adapters."""
         for metric in self.metrics.values():
-            metric.attach(references)
+            metric.share_references(references)
 
-    def look(self, batch: Batch) -> None:
+    def update_reference(self, batch: Batch) -> None:
         """Take in references that no image was made from. Raises MetricFailure."""
-        self._each(self.metrics, self.metrics, lambda name, metric: metric.look(batch), f"on {len(batch)} references")
+        self._each(
+            self.metrics,
+            self.metrics,
+            lambda name, metric: metric.update_reference(batch),
+            f"on {len(batch)} references",
+        )
 
     def update(self, batch: Batch, executor: Executor) -> None:
         """Take in one batch; metrics without a network are computed in `executor` beside those with one.
@@ -126,11 +131,13 @@ class MetricSet:
             waiting.exception()
         waiting.result()
 
-    def needs(
+    def missing_references(
         self, references: ReferenceFeatures, names: Iterable[str], index: np.ndarray, digests: Sequence[str]
     ) -> bool:
         """Whether references' features of some images are missing that the named metrics need."""
-        return any(self.metrics[name].needs(references, index, digests) for name in names if name in self.metrics)
+        return any(
+            self.metrics[name].missing_references(references, index, digests) for name in names if name in self.metrics
+        )
 
     def skip(self, name: str, reason: str) -> None:
         """Skip a metric for a reason that a checkpoint holds."""

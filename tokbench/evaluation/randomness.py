@@ -28,7 +28,7 @@ def draws_noise(model: ImageModel, task: Task, stream: ImageStream, device: str,
     step = plain_step(model) if task.paired else task.steps(model)[0]
     with exact_kernels():
         ours, other = (
-            task.produce(step, model, first, RunSettings(device, TRIED, each), DerivedCache()).need("image")
+            task.produce(step, model, first, RunSettings(device, TRIED, each), DerivedCache()).require("image")
             for each in (seed, seed + 1)
         )
     return bool((ours - other).abs().max() > VISIBLE)

@@ -75,7 +75,7 @@ def reconstruct(
         images.index,
         references,
         image,
-        Tokens.cat(tokens).merged(plan.tiles) if tokens else None,
+        Tokens.cat(tokens).merge_tiles(plan.tiles) if tokens else None,
         Timing(encoding, decoding, peak, batch_size) if tokens else None,
         images.original,
         images.digests or None,

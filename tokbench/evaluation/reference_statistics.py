@@ -22,7 +22,7 @@ def measure(
     MissingWeights where the network's file does not reach a layer.
     """
     for layer in layers:
-        network.want(layer)
+        network.request_layer(layer)
     side: Side = "original" if dataset.protocol.reference == "original" else "reference"
     rounding = dataset.protocol.rounding_of(dataset.protocol.features)
     sums: dict[str, RunningMoments] = {layer: RunningMoments() for layer in layers}
@@ -30,7 +30,7 @@ def measure(
     with exact_kernels():
         reader = dataset.batches(CHUNK)
         for images in reader:
-            reader.ahead()
+            reader.prefetch()
             batch = Batch(images.index, images.reference, original=images.original)
             features = batch.features(network, side, rounding)
             for layer in layers:

@@ -45,7 +45,7 @@ class RunCheckpoint:
             return
         tables = self._tables()
         held = {name: rows.take_held() for name, rows in tables.items()}
-        reasons = {name: error.fact for name, error in self.metrics.skipped.items()}
+        reasons = {name: error.public_reason for name, error in self.metrics.skipped.items()}
         for unit in np.unique(index // CHUNK).tolist():
             here = index // CHUNK == unit
             columns = {
@@ -97,7 +97,7 @@ class RunCheckpoint:
 
     def comparable(self, kept: Chunk, references: ReferenceFeatures) -> bool:
         """Whether the references' features of a unit are there; they are taken in."""
-        return not self.metrics.needs(references, kept.columns, kept.index, kept.digests)
+        return not self.metrics.missing_references(references, kept.columns, kept.index, kept.digests)
 
     def restore(self, kept: Chunk) -> None:
         """Take in a unit of the journal."""

@@ -55,7 +55,7 @@ def collect(run: AdapterRun, done: Callable[[str], None]) -> Result:
         task=run.step.task,
         num_images=read.count,
         metrics=numbers.values,
-        skipped={name: error.fact for name, error in run.metrics.skipped.items()},
+        skipped={name: error.public_reason for name, error in run.metrics.skipped.items()},
         bad_images=[{"name": name, "reason": reason} for name, reason in read.bad],
         provenance={
             "adapter": adapter,

@@ -99,7 +99,7 @@ class SampleLoader:
             names = [_name(position) for position in span]
             yield ImageBatch(torch.tensor(list(span)), names, digests=names, shape=self._slots.shape)
 
-    def ahead(self) -> None:
+    def prefetch(self) -> None:
         """There is nothing to decode before its time."""
 
 

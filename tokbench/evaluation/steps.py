@@ -110,7 +110,7 @@ class KeepFirst(TokenTransform):
     count: int
 
     def tokens(self, model: Tokenizer, images: Tensor, seeds: Sequence[int], memo: DerivedCache) -> Tokens:
-        return model.encode(images).first(self.count, model.spec.variable)
+        return model.encode(images).truncate(self.count, model.spec.variable)
 
     def try_out(self, model: Any, images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> None:
         super().try_out(model, images, names, seeds)
@@ -149,6 +149,6 @@ class PerturbTokens(TokenTransform):
     def tokens(self, model: Tokenizer, images: Tensor, seeds: Sequence[int], memo: DerivedCache) -> Tokens:
         key = id(self.perturber), *seeds
         if key not in memo.looks:  # all cells share it: encoding and ranking cost more than the change itself
-            memo.looks[key] = self.perturber.look(images, seeds, self.most)
+            memo.looks[key] = self.perturber.prepare(images, seeds, self.most)
         made: Tokens = memo.looks[key](self.alpha, self.delta or 1)
         return made

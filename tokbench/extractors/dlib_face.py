@@ -48,7 +48,7 @@ class DlibFace(FaceRecognizer):
         except ImportError as error:
             raise MissingWeights(
                 f"dlib needs the package dlib-bin ({error}); pip install 'tokbench[face]'",
-                fact="dlib needs the package dlib-bin, which was not there",
+                public_reason="dlib needs the package dlib-bin, which was not there",
             ) from error
         found = resolve(self.name, [SOURCE], allow_download)
         self.sha256, self.library = found.sha256, f"dlib {dlib.__version__}"

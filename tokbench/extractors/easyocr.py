@@ -44,7 +44,7 @@ class EasyOCR(TextRecognizer):
         except ImportError as error:
             raise MissingWeights(
                 f"easyocr needs the package easyocr ({error}); pip install 'tokbench[text]'",
-                fact="easyocr needs the package easyocr, which was not there",
+                public_reason="easyocr needs the package easyocr, which was not there",
             ) from error
         home = os.environ.get("EASYOCR_MODULE_PATH") or os.environ.get("MODULE_PATH") or "~/.EasyOCR"
         folder = Path(home).expanduser() / "model"

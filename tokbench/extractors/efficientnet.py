@@ -49,10 +49,10 @@ class EfficientNetLite0(FeatureExtractor):
         self.net = net
         """The network itself, for losses of training; frozen."""
 
-    def want(self, layer: str) -> None:
+    def request_layer(self, layer: str) -> None:
         if layer not in ("pooled", "logits"):
             raise UsageError(f"{self.name} has no layer '{layer}'; it has pooled and logits")
-        super().want(layer)
+        super().request_layer(layer)
 
     def forward(self, images: Tensor, chunk: int) -> dict[str, Tensor]:
         images = images.to(self.backend.device)

@@ -85,7 +85,7 @@ class Inception(FeatureExtractor):
             fold_batch_norm(unit.conv, unit.bn)
             unit.bn = nn.Identity()
 
-    def want(self, layer: str) -> None:
+    def request_layer(self, layer: str) -> None:
         """Ask for one layer more. Raises MissingWeights where the file lacks a block before its end."""
         if layer not in ENDS:
             raise UsageError(f"{self.name} has no layer '{layer}'; it has {', '.join(ENDS)}")
@@ -95,9 +95,9 @@ class Inception(FeatureExtractor):
             raise MissingWeights(
                 f"{self.name}: layer {layer} needs {', '.join(missing)}, which {self.path.name} does not hold; get "
                 f"the full {full.file} from {full.get} ({full.url}) and run 'tokbench weights add FILE'",
-                fact=f"{self.name}: layer {layer} needs blocks that {self.path.name} does not hold",
+                public_reason=f"{self.name}: layer {layer} needs blocks that {self.path.name} does not hold",
             )
-        super().want(layer)
+        super().request_layer(layer)
 
     def forward(self, images: Tensor, chunk: int) -> dict[str, Tensor]:
         layers = tuple(layer for layer in ENDS if layer in self.layers)

@@ -54,7 +54,7 @@ class InsightFace(FaceRecognizer):
         except ImportError as error:
             raise MissingWeights(
                 f"{self.name} needs the packages insightface and onnxruntime ({error}); pip install 'tokbench[face]'",
-                fact=f"{self.name} needs the packages insightface and onnxruntime, which were not there",
+                public_reason=f"{self.name} needs the packages insightface and onnxruntime, which were not there",
             ) from error
         recognition, detection = _find(self.name, self.folder, [path] if path else _places(self.folder))
         self.sha256, self._detector_sha256 = sha256_of(recognition), sha256_of(detection)
@@ -99,7 +99,7 @@ def _find(reader: str, folder: str, places: Sequence[Path]) -> tuple[Path, Path]
         f"{reader} needs {files[0]} and {files[1]}; looked in {', '.join(map(str, places))}; get {folder}.zip from the "
         f"model zoo of deepinsight/insightface on GitHub (its terms: non-commercial research) and unpack it into "
         f"~/.insightface/models/{folder}",
-        fact=f"{reader} needs {files[0]} and {files[1]}, which were not there",
+        public_reason=f"{reader} needs {files[0]} and {files[1]}, which were not there",
     )
 
 
@@ -117,5 +117,5 @@ def _session(path: Path, device: str) -> Any:
     except Exception as error:  # onnxruntime's own kinds have no common base
         raise MissingWeights(
             f"{path} is not a network that onnxruntime can run ({str(error)[:200]}); get it again",
-            fact=f"{path.name} is not a network that onnxruntime can run",
+            public_reason=f"{path.name} is not a network that onnxruntime can run",
         ) from error

@@ -53,10 +53,10 @@ class LPIPSNetwork(FeatureExtractor):
         self.trunk = _Trunk(model.net)
         self.heads = _heads(net)
 
-    def want(self, layer: str) -> None:
+    def request_layer(self, layer: str) -> None:
         if layer not in LAYERS:
             raise UsageError(f"{self.name} has no layer '{layer}'; it has {', '.join(LAYERS)}")
-        super().want(layer)
+        super().request_layer(layer)
 
     def forward(self, images: Tensor, chunk: int) -> dict[str, Tensor]:
         entered = images if self.input == "unsigned" else images.mul(2).sub_(1)

@@ -60,7 +60,7 @@ class FeatureExtractor(ABC):
         other.input, other.layers = path, set(self.layers)
         return other
 
-    def want(self, layer: str) -> None:
+    def request_layer(self, layer: str) -> None:
         """Ask for one layer more. Raises MissingWeights where the weights at hand do not reach it."""
         self.layers.add(layer)
 

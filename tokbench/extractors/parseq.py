@@ -36,7 +36,7 @@ class PARSeq(TextRecognizer):
         except ImportError as error:
             raise MissingWeights(
                 f"parseq needs the package python-doctr ({error}); pip install 'python-doctr>=0.12'",
-                fact="parseq needs the package python-doctr, which was not there",
+                public_reason="parseq needs the package python-doctr, which was not there",
             ) from error
         cache = os.environ.get("DOCTR_CACHE_DIR") or "~/.cache/doctr"
         found = find_weights(self.name, SOURCE, Path(cache).expanduser() / "models", allow_download)

@@ -46,7 +46,7 @@ class RapidOCR(Recogniser):
         except ImportError as error:
             raise MissingWeights(
                 f"rapidocr needs the packages rapidocr and onnxruntime ({error}); pip install 'tokbench[text]'",
-                fact="rapidocr needs the packages rapidocr and onnxruntime, which were not there",
+                public_reason="rapidocr needs the packages rapidocr and onnxruntime, which were not there",
             ) from error
         found = resolve(self.name, [SOURCE], allow_download)
         self.sha256 = found.sha256

@@ -98,8 +98,8 @@ class AnnotatedMetric(Metric):
     curve: ClassVar[Sequence[Bin]]
     """Bins over pixels, for all sides."""
 
-    def measure(self, batch: Batch) -> dict[str, np.ndarray]:
-        marked: list[AnnotatedImage] = batch.need("marked")
+    def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
+        marked: list[AnnotatedImage] = batch.require("marked")
         images = batch.levels("image", self._protocol.rounding).permute(0, 2, 3, 1).numpy()
         references = batch.levels("reference", self._protocol.rounding).permute(0, 2, 3, 1).numpy()
 

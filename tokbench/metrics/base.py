@@ -37,22 +37,22 @@ class Metric(ABC):
         return [""]
 
     @abstractmethod
-    def measure(self, batch: Batch) -> dict[str, np.ndarray]:
+    def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
         """What is to be kept of each image: columns (B, ...) by name. Raises MissingField or NotApplicable."""
 
     def update(self, batch: Batch) -> None:
         """Take in one batch. Raises MissingField or NotApplicable."""
-        self.rows.add(batch.index, self.measure(batch))
+        self.rows.add(batch.index, self.per_sample(batch))
 
-    def attach(self, references: ReferenceFeatures) -> None:
+    def share_references(self, references: ReferenceFeatures) -> None:
         """Take the references' features, where any are needed, from what all metrics of a run share."""
         return
 
-    def look(self, batch: Batch) -> None:
+    def update_reference(self, batch: Batch) -> None:
         """Take what it needs of references that no image was made from; they come before the images."""
         return
 
-    def needs(self, references: ReferenceFeatures, index: np.ndarray, digests: Sequence[str]) -> bool:
+    def missing_references(self, references: ReferenceFeatures, index: np.ndarray, digests: Sequence[str]) -> bool:
         """Whether the references' features of some images are needed that `references` does not have yet."""
         return False
 

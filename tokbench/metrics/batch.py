@@ -82,7 +82,7 @@ class Batch:
     def __len__(self) -> int:
         return len(self.index)
 
-    def need(self, name: Literal["reference", "image", "tokens", "timing", "original", "marked"]) -> Any:
+    def require(self, name: Literal["reference", "image", "tokens", "timing", "original", "marked"]) -> Any:
         """The field of that name. Raises MissingField where this stream does not carry it."""
         value = getattr(self, name)
         if value is None and name == "marked":
@@ -96,7 +96,7 @@ class Batch:
 
         Raises MissingField where this stream does not carry them.
         """
-        images: Tensor = self.need(side)
+        images: Tensor = self.require(side)
         memo = self.reference_memo if side == "reference" else self.image_memo
         with memo.lock:
             if rounding not in memo.rounded:
@@ -120,7 +120,7 @@ class Batch:
         memo = self.reference_memo if side == "reference" else self.image_memo
         with memo.lock:
             if memo.thumbnails is None:
-                memo.thumbnails = make(self.need(side))
+                memo.thumbnails = make(self.require(side))
             return memo.thumbnails
 
     def features(self, network: FeatureExtractor, side: Side, rounding: Rounding = "nearest") -> dict[str, Tensor]:
@@ -128,7 +128,7 @@ class Batch:
         apart = side == "original" and not self._uncropped()
         memo = self.image_memo if side == "image" else self.reference_memo
         if apart:
-            images: list[Tensor] = self.need("original")
+            images: list[Tensor] = self.require("original")
             key = f"{network.key}/{rounding}", id(images)
         else:
             wanted = self.rounded("image" if side == "image" else "reference", rounding)
@@ -149,7 +149,7 @@ class Batch:
 
     def _uncropped(self) -> bool:
         """Whether the whole files are just the references: images that had the size already."""
-        whole, reference = self.need("original"), self.need("reference")
+        whole, reference = self.require("original"), self.require("reference")
         alike = all(image.shape[1:] == reference.shape[1:] for image in whole)
         return alike and torch.equal(torch.cat(whole), reference)
 

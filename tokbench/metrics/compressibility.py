@@ -38,11 +38,11 @@ class Coding(TokenMetric):
         super().__init__()
         self._vocabulary = vocabulary
 
-    def measure(self, batch: Batch) -> dict[str, np.ndarray]:
+    def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
         """The codes and each image's length. Raises NotApplicable also where not all tokens are codes, or where it is
         not known which of them count."""
-        columns = super().measure(batch)
-        tokens: Tokens = batch.need("tokens")
+        columns = super().per_sample(batch)
+        tokens: Tokens = batch.require("tokens")
         if others := [name for name, stream in tokens.streams.items() if stream.kind != "index"]:
             raise NotApplicable(f"the tokens of stream '{others[0]}' are no codes, and the others alone make no image")
         positions = sum(columns[name].shape[1] // stream.groups for name, stream in tokens.streams.items())

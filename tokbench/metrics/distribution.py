@@ -59,7 +59,7 @@ class Distribution(Metric):
         if self.compares and self.needs_rows and statistics is not None:
             raise NotApplicable("needs the reference's features, and a statistics file holds their mean and covariance")
         super().__init__()
-        network.want(layer)
+        network.request_layer(layer)
         self._name, self._network, self._layer, self._protocol = name, network, layer, protocol
         self._paired, self._statistics = paired, statistics if self.compares else None
         if self._statistics is not None:
@@ -79,30 +79,30 @@ class Distribution(Metric):
     def statistic(self, reference: np.ndarray, image: np.ndarray) -> float:
         """The number of features (n, D) each; `reference` is empty where they are not compared."""
 
-    def measure(self, batch: Batch) -> dict[str, np.ndarray]:
+    def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
         return {"image": batch.features(self._network, "image", self._rounding)[self._layer].numpy()}
 
-    def attach(self, references: ReferenceFeatures) -> None:
+    def share_references(self, references: ReferenceFeatures) -> None:
         self._shared = True
         self.references = references.rows(self._network, self._side, self._rounding)
 
-    def look(self, batch: Batch) -> None:
+    def update_reference(self, batch: Batch) -> None:
         if self.compares:
             features = batch.features(self._network, self._side, self._rounding)
             if not self._shared:
                 self.references.add(batch.index, {self._layer: features[self._layer].numpy()})
 
-    def needs(self, references: ReferenceFeatures, index: np.ndarray, digests: Sequence[str]) -> bool:
+    def missing_references(self, references: ReferenceFeatures, index: np.ndarray, digests: Sequence[str]) -> bool:
         if not self.compares or not self._paired:
             return False
         return not references.known(self._network, self._side, self._rounding, index, digests)
 
     def update(self, batch: Batch) -> None:
         if self._statistics is not None:
-            height, width = batch.need("image").shape[2:]
+            height, width = batch.require("image").shape[2:]
             self._statistics.check(self._protocol, (height, width))
         if self._paired:
-            self.look(batch)
+            self.update_reference(batch)
         super().update(batch)
 
     def merge(self, other: Self) -> None:

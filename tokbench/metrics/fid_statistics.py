@@ -78,7 +78,7 @@ class FidStatistics:
     stated: tuple[str, ...] = ()
     mismatch: tuple[str, ...] = ()
 
-    def facts(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All but the arrays and the place, as the file says it."""
         told = {name: getattr(self, name) for name in (*_TEXTS, *_COUNTS)}
         preparation = None if self.preparation is None else dict(self.preparation)
@@ -92,7 +92,7 @@ class FidStatistics:
     @property
     def key(self) -> str:
         """What tells a run with this file, and with what is said of it, from others."""
-        return json.dumps([self.sha256, self.facts(), self.mismatch], sort_keys=True)
+        return json.dumps([self.sha256, self.to_dict(), self.mismatch], sort_keys=True)
 
     def moments(self, network: str, input: str | None, precision: str, weights: str, layer: str) -> Moments:
         """The mean and covariance to compare a layer's features with.
@@ -220,7 +220,7 @@ class FidStatistics:
         pooled = [layer for layer in self.layers if layer != "sfid"]
         if len(pooled) > 1:
             raise UsageError(f"one file holds one pooled layer, not {', '.join(sorted(pooled))}")
-        arrays: dict[str, np.ndarray] = {"tokbench": np.array(json.dumps(self.facts(), sort_keys=True))}
+        arrays: dict[str, np.ndarray] = {"tokbench": np.array(json.dumps(self.to_dict(), sort_keys=True))}
         for layer, (mean, covariance) in self.layers.items():
             first, second = KEYS[layer == "sfid"]
             arrays |= {first: mean, second: covariance}

@@ -40,7 +40,7 @@ class Cost(Metric):
         self._guidance = model.guidance if guidance is None else guidance
         self._sizes: dict[str, str] = {}
 
-    def measure(self, batch: Batch) -> dict[str, np.ndarray]:
+    def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
         return {"seen": np.ones(len(batch))}
 
     @torch.inference_mode()
@@ -76,7 +76,7 @@ class Cost(Metric):
         for what, call in calls.items():
             found[f"saturated_{what}_per_second"], size = saturated(call, self._device)
             self._sizes[f"{FOUND}{what}"] = str(size)
-        evaluations = model.evaluations(guidance)
+        evaluations = model.num_function_evaluations(guidance)
         return found if evaluations is None else {"network_evaluations": evaluations} | found
 
     def provenance(self) -> dict[str, str]:

@@ -71,7 +71,7 @@ class OutputChecks(Metric):
         super().__init__()
         self._range, self._paired = spec.range, paired
 
-    def measure(self, batch: Batch) -> dict[str, np.ndarray]:
+    def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
         """Columns: `flat`, `digest` and `thumbnail` of the image, `decoded`'s; `reference` (a thumbnail) and `original`
         (the first 60 bits of its digest) of the reference."""
         pixels = batch.levels("image")

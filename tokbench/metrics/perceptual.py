@@ -30,7 +30,7 @@ class LPIPS(PerImageMetric):
         super().__init__()
         self._name, self._network, self._rounding = name, network, protocol.rounding_of(protocol.lpips)
 
-    def measure(self, batch: Batch) -> dict[str, np.ndarray]:
+    def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
         image, reference = (batch.rounded(side, self._rounding) for side in ("image", "reference"))
         height, width = image.shape[2:]
         if min(height, width) < self._network.smallest:

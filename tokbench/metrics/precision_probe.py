@@ -41,25 +41,25 @@ class PrecisionProbe(Metric):
     def stores_of(self, unit: int) -> list[str]:
         return [*self.metric.stores_of(unit), *(self._probes if unit < PROBED else ())]
 
-    def measure(self, batch: Batch) -> dict[str, np.ndarray]:
-        return self.metric.measure(batch)
+    def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
+        return self.metric.per_sample(batch)
 
     def update(self, batch: Batch) -> None:
         self.metric.update(batch)
         self._each(batch, lambda probe: probe.update(batch))
 
-    def look(self, batch: Batch) -> None:
-        self.metric.look(batch)
-        self._each(batch, lambda probe: probe.look(batch))
+    def update_reference(self, batch: Batch) -> None:
+        self.metric.update_reference(batch)
+        self._each(batch, lambda probe: probe.update_reference(batch))
 
-    def attach(self, references: ReferenceFeatures) -> None:
-        self.metric.attach(references)
+    def share_references(self, references: ReferenceFeatures) -> None:
+        self.metric.share_references(references)
         for probe in self._probes.values() if self._shared else ():
-            probe.attach(references)
+            probe.share_references(references)
 
-    def needs(self, references: ReferenceFeatures, index: np.ndarray, digests: Sequence[str]) -> bool:
+    def missing_references(self, references: ReferenceFeatures, index: np.ndarray, digests: Sequence[str]) -> bool:
         probed = self._probes.values() if int(index[0]) < PROBED * CHUNK else ()
-        return any(metric.needs(references, index, digests) for metric in (self.metric, *probed))
+        return any(metric.missing_references(references, index, digests) for metric in (self.metric, *probed))
 
     def compute(self) -> dict[str, float]:
         return self.metric.compute()

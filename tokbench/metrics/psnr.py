@@ -25,7 +25,7 @@ class PSNR(PerImageMetric):
         super().__init__()
         self._rule, self._rounding = protocol.psnr, protocol.rounding_of(protocol.psnr)
 
-    def measure(self, batch: Batch) -> dict[str, np.ndarray]:
+    def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
         image, reference = (batch.levels(side, self._rounding) for side in ("image", "reference"))
         wide = torch.float64 if image.is_floating_point() else torch.int16
         gaps = (image.to(wide) - reference.to(wide)).flatten(1)

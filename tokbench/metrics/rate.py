@@ -23,9 +23,9 @@ class Rate(PerImageMetric):
 
     bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
 
-    def measure(self, batch: Batch) -> dict[str, np.ndarray]:
-        tokens: Tokens = batch.need("tokens")
-        height, width = batch.need("image").shape[2:]
+    def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
+        tokens: Tokens = batch.require("tokens")
+        height, width = batch.require("image").shape[2:]
         pixels = height * width
         bits = tokens.bits.numpy()
         values = {"bits_per_image": bits, "bpp": bits / pixels}

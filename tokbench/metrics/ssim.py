@@ -91,7 +91,7 @@ class SSIM(PerImageMetric):
         super().__init__()
         self._window, self._rounding = window_of(protocol.ssim), protocol.rounding_of(protocol.ssim)
 
-    def measure(self, batch: Batch) -> dict[str, np.ndarray]:
+    def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
         def one(x: np.ndarray, y: np.ndarray) -> float:
             return float(ssim_and_contrast(x, y, self._window)[0].mean())
 
@@ -111,7 +111,7 @@ class MultiScaleSSIM(PerImageMetric):
         super().__init__()
         self._rounding = protocol.rounding_of(protocol.ssim)
 
-    def measure(self, batch: Batch) -> dict[str, np.ndarray]:
+    def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
         return {"ms_ssim": _each_pair(batch, self._rounding, SMALLEST_MULTI_SCALE, multi_scale_ssim)}
 
 

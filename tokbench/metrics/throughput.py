@@ -24,8 +24,8 @@ class Throughput(Metric):
         super().__init__()
         self._model, self._device, self._batch_size, self._warm = model, device, batch_size, False
 
-    def measure(self, batch: Batch) -> dict[str, np.ndarray]:
-        timing: Timing = batch.need("timing")
+    def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
+        timing: Timing = batch.require("timing")
         count = len(batch)
         columns = {
             "encode": np.full(count, timing.encode / count),

@@ -25,9 +25,9 @@ class TokenMetric(Metric):
     """Keeps, per stream of indices, the codes (B, N) in the narrowest type that holds them, groups innermost, and how
     many tokens each image has: of a single stream only so many first ones count."""
 
-    def measure(self, batch: Batch) -> dict[str, np.ndarray]:
+    def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
         """The codes and the size of the codebook of each stream. Raises NotApplicable where there is no such stream."""
-        tokens: Tokens = batch.need("tokens")
+        tokens: Tokens = batch.require("tokens")
         streams = {name: stream for name, stream in tokens.streams.items() if stream.kind == "index"}
         if not streams:
             raise NotApplicable("this tokenizer has no codebook")

@@ -62,7 +62,7 @@ class CodePerturber(Perturber):
         self._encode, self._latents, self._quantizer, self._anchor = encode, latents, quantizer, anchor
         self.extension, self.codebook_size = EXTENSIONS[extension], quantizer.codebook_size
 
-    def look(self, images: Tensor, seeds: Sequence[int], most: int) -> Change:
+    def prepare(self, images: Tensor, seeds: Sequence[int], most: int) -> Change:
         tokens, table = self._encode(images), self._quantizer.table()
         chosen = tokens.tensor.flatten(1, -2)
         if self._anchor == "latent":
@@ -76,7 +76,7 @@ class CodePerturber(Perturber):
         def change(alpha: float, delta: int) -> Tokens:
             rank = torch.where((whether < alpha) & counts, (which * delta).long(), 0)
             made = codes.gather(-1, rank[..., None])[..., 0]
-            return tokens.holding(made.view_as(tokens.tensor))
+            return tokens.with_data(made.view_as(tokens.tensor))
 
         return change
 
@@ -100,7 +100,7 @@ class BitPerturber(Perturber):
         self._encode, self._latents, self._quantizer = encode, latents, quantizer
         self.extension, self.codebook_size = EXTENSIONS["binary"], 2**self._bits
 
-    def look(self, images: Tensor, seeds: Sequence[int], most: int) -> Change:
+    def prepare(self, images: Tensor, seeds: Sequence[int], most: int) -> Change:
         tokens, quantizer = self._encode(images), self._quantizer
         chosen = tokens.tensor.flatten(1, -2)
         anchors = quantizer.anchors(self._latents(images).flatten(1, -2))
@@ -114,6 +114,6 @@ class BitPerturber(Perturber):
             drawn = torch.where((whether < alpha) & counts, (which * delta).long(), 0)
             flips = torch.zeros_like(order).scatter_(-1, order, drawn[..., None] >> places & 1)
             masks = (flips.unflatten(-1, (-1, self._each)) << own).sum(-1)
-            return tokens.holding((chosen ^ masks).view_as(tokens.tensor))
+            return tokens.with_data((chosen ^ masks).view_as(tokens.tensor))
 
         return change

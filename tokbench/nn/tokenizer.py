@@ -90,8 +90,8 @@ class LearnedTokenizer(Tokenizer):
         row, bottleneck = latents.flatten(1, -2), self.model.bottleneck
         if isinstance(bottleneck, Quantizer):
             indices = bottleneck(row).indices.unflatten(1, place)
-            return Tokens.of_indices(indices, bottleneck.codebook_size, groups=bottleneck.groups)
-        return Tokens.of_latents(bottleneck(row)[0].unflatten(1, place), tokens=math.prod(place))
+            return Tokens.from_indices(indices, bottleneck.codebook_size, groups=bottleneck.groups)
+        return Tokens.from_latents(bottleneck(row)[0].unflatten(1, place), tokens=math.prod(place))
 
     def vectors(self, tokens: Tokens) -> Tensor:
         """What the decoder gets, (B, *place, D), from the tokens alone."""

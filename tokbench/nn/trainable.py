@@ -68,7 +68,7 @@ class Trainable(nn.Module, ABC):
         """
         return
 
-    def study(
+    def prepare_data(
         self, material: TrainingData, device: str, mirrored: bool, progress: Callable[[int, int], None]
     ) -> TrainingData:
         """What it is trained on, of what there is; `mirrored`: whether batches will hold mirrored images, too."""

@@ -173,7 +173,7 @@ class Protocol:
         """How a metric sees images: as its own table says, else as the protocol does."""
         return part.rounding or self.rounding
 
-    def but(self, name: str, **changes: Any) -> Protocol:
+    def with_changes(self, name: str, **changes: Any) -> Protocol:
         """The same with other choices: fields of this class, or `part__field` for a field of a metric's table."""
         whole: dict[str, Any] = {}
         for key, value in changes.items():

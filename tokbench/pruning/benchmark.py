@@ -151,7 +151,7 @@ class PruningBenchmark:
             apart(arm), self.whole, batch, self.device, self.kernels[batch], plan.kernel, plan.repetitions,
             plan.round_to,
         )  # fmt: skip
-        told: dict[str, Any] = _tidied(made.facts())
+        told: dict[str, Any] = _tidied(made.to_dict())
         return told
 
     def about(self, arm: Candidate, whole: Predictions) -> dict[str, Any]:

@@ -154,7 +154,7 @@ class TimingResult:
     peak_mib: float | None
     whole_peak_mib: float | None
 
-    def facts(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         told = {"batch": self.batch, "best_kernel": self.best_kernel, "peak_mib": self.peak_mib}
         told |= {"whole_peak_mib": self.whole_peak_mib, "selector_ms": self.selector_seconds * 1000}
         return told | {"speedup": _of(self.best), "speedup_same_kernel": _of(self.same)}

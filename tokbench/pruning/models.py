@@ -163,7 +163,7 @@ class Labelled:
         """Positions (B,), seeds (B,), images ready for the network, labels (B,)."""
         reader = self.dataset.batches(batch_size)
         for images in reader:
-            reader.ahead()
+            reader.prefetch()
             seeds = torch.tensor(image_seeds(0, images.index.tolist(), 1))
             labels = torch.tensor([self.labels.by_name[name] for name in images.names])
             yield images.index, seeds, self.subject.prepared(images.reference.to(device)), labels
@@ -174,7 +174,9 @@ def open_labelled(
 ) -> Labelled:
     """Raises DataError where the data set has no labels, or such as cannot be the network's
     (`tokbench.data.labels`)."""
-    protocol = TOKBENCH if subject.filter == TOKBENCH.filter else TOKBENCH.but("tokbench", filter=subject.filter)
+    protocol = (
+        TOKBENCH if subject.filter == TOKBENCH.filter else TOKBENCH.with_changes("tokbench", filter=subject.filter)
+    )
     dataset = open_dataset(data, protocol, subject.scaled, limit, root, split=split)
     classes = recognise(subject.vit).sizes.classes
     column = isinstance(dataset.source, Parquet)  # which needs no names

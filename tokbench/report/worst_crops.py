@@ -81,7 +81,7 @@ def picture(
         batch = reconstruct(
             adapter.model, images, plain_step(adapter.model), RunSettings(device, 1, seed), DerivedCache()
         )
-        (marked,) = batch.need("marked")
+        (marked,) = batch.require("marked")
         height, width = marked.pixels.shape[:2]
         sides = [batch.levels(side)[0].permute(1, 2, 0).numpy() for side in ("reference", "image")]
         ceiling, made = (scored(side, width, height, dataset.protocol) for side in sides)

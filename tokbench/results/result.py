@@ -158,10 +158,10 @@ class Result:
         """Where it lies below the results folder."""
         return Path(self.adapter) / f"{self.group}.json"
 
-    def facts(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The JSON object."""
         facts = {name: getattr(self, name) for name in FIELDS}
-        facts |= {"warnings": [warning.facts() for warning in self.warnings]} if self.warnings else {}
+        facts |= {"warnings": [warning.to_dict() for warning in self.warnings]} if self.warnings else {}
         return facts | ({"error": self.error} if self.error else {})
 
     def differs_from(self, earlier: Result) -> list[str]:
@@ -203,7 +203,7 @@ class Result:
             write_atomically(beside, buffer.getvalue())
         else:
             beside.unlink(missing_ok=True)  # an earlier one belongs to other data
-        text = json.dumps(joined.facts(), indent=1, sort_keys=True, allow_nan=False) + "\n"
+        text = json.dumps(joined.to_dict(), indent=1, sort_keys=True, allow_nan=False) + "\n"
         write_atomically(target, text.encode())
         return replaced
 
@@ -235,7 +235,7 @@ def failure(adapter: str, dataset: str, task: str, error: str, bad: Sequence[tup
     """The JSON object of an adapter that gave no result."""
     bad_images = [{"name": name, "reason": reason} for name, reason in bad]
     made = Result(adapter, dataset, task, 0, {}, {}, bad_images, {}, error=error)
-    return made.facts()
+    return made.to_dict()
 
 
 def load(path: Path) -> Result:

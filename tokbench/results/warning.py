@@ -21,7 +21,7 @@ class ResultWarning:
     count: int | None = None
     of: int | None = None
 
-    def facts(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The JSON object."""
         counts = {"count": self.count, "of": self.of}
         return {"kind": self.kind, "text": self.text} | {key: n for key, n in counts.items() if n is not None}

@@ -44,7 +44,7 @@ class PrecomputedImages(ImageModel):
     def reconstruct(self, images: Tensor, names: Sequence[str]) -> Tensor:
         """(B, 3, H, W) in `spec.range` to the same shape and range (values outside it are clamped later)."""
 
-    def drawn(self, positions: Sequence[int]) -> Tensor:
+    def samples(self, positions: Sequence[int]) -> Tensor:
         """The images at those positions as samples, paired with nothing: float32 (B, 3, H, W) in [0, 1].
 
         Raises NotApplicable where it has none without an image to reconstruct.
@@ -96,6 +96,6 @@ class Generator(ImageModel):
         `seeds` holds one number an image, from which alone its noise is drawn.
         """
 
-    def evaluations(self, guidance: float) -> float | None:
+    def num_function_evaluations(self, guidance: float) -> float | None:
         """Passes of the whole network for one sample; None where that is not known."""
         return None

@@ -28,7 +28,11 @@ def check_kind(model: ImageModel) -> None:
     """Raises AdapterError where the spec says that there are tokens and there are none, or the reverse."""
     spec = model.spec
     if isinstance(model, PrecomputedImages) != (spec.kind == "images"):
-        what = "an ImageSource, which has no tokens" if isinstance(model, PrecomputedImages) else "no ImageSource"
+        what = (
+            "a PrecomputedImages, which has no tokens"
+            if isinstance(model, PrecomputedImages)
+            else "no PrecomputedImages"
+        )
         raise AdapterError(f"{spec.name}: its spec says kind '{spec.kind}', and it is {what}; make both agree")
 
 

@@ -27,7 +27,7 @@ class Perturber(ABC):
     codebook_size: int | None
 
     @abstractmethod
-    def look(self, images: Tensor, seeds: Sequence[int], most: int) -> Change:
+    def prepare(self, images: Tensor, seeds: Sequence[int], most: int) -> Change:
         """Images (B, 3, H, W) in `spec.range` and a seed for each: what their tokens become at any alpha and any delta
         up to `most`. At alpha 0, and of codes at delta 1, that is just what `encode` gives."""
 
@@ -43,7 +43,7 @@ class LatentNoise(Perturber):
             raise NotApplicable(f"{name}: continuous tokens have no codes; their anchor is the latent")
         self._encode, self.extension = encode, EXTENSIONS["noise"]
 
-    def look(self, images: Tensor, seeds: Sequence[int], most: int) -> Change:
+    def prepare(self, images: Tensor, seeds: Sequence[int], most: int) -> Change:
         tokens = self._encode(images)
         stored = tokens.tensor
         latents = stored.float()
@@ -52,7 +52,7 @@ class LatentNoise(Perturber):
         noise = noise.to(latents.device) * deviation
 
         def change(alpha: float, delta: int) -> Tokens:
-            return tokens.holding((latents + alpha * noise).to(stored.dtype))
+            return tokens.with_data((latents + alpha * noise).to(stored.dtype))
 
         return change
 

@@ -25,7 +25,7 @@ class TokenizerSpec:
     of a continuous token; None where it is not fixed (codecs).
     variable: each image has as many tokens as it needs, `num_tokens` at most, and says how many in a few bits more.
     prefixes: the first tokens of an image decode to an image, too, however few.
-    groups: how many indices make one token (`Tokens.of_indices`); where it is left out, as many as `bits_per_token`
+    groups: how many indices make one token (`Tokens.from_indices`); where it is left out, as many as `bits_per_token`
     takes, or one.
 
     Raises AdapterError where two of these contradict (`tokbench.tokenizers.spec`).
@@ -62,7 +62,7 @@ KINDS = {"discrete": "index", "continuous": "latent", "codec": "bytes", "images"
 """Every kind of tokenizer, and the kind of its token streams."""
 
 VALUE_BITS = 16
-"""Of one continuous value: latents are stored and charged as float16 (`Tokens.of_latents`)."""
+"""Of one continuous value: latents are stored and charged as float16 (`Tokens.from_latents`)."""
 
 _CLOSE = 1e-6
 """Relative difference up to which bits are equal: some adapters compute logarithms in float32."""

@@ -75,7 +75,7 @@ def _no_code(variant: AdapterConfig, module: str, error: ImportError) -> Missing
     return MissingWeights(
         f"{needs}: {reason}; {'' if given['pip'].startswith('git+') else clone}pip install {given['pip']}; "
         f"it needs {files}, too, put in place with 'tokbench weights add FILE'",
-        fact=f"{needs}, which was not there",
+        public_reason=f"{needs}, which was not there",
     )
 
 

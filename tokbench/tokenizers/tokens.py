@@ -47,7 +47,7 @@ class Tokens:
     bits: Tensor = field(repr=False)
 
     @staticmethod
-    def of_indices(
+    def from_indices(
         indices: Tensor | dict[str, Tensor],
         codebook_size: int | dict[str, int],
         groups: int = 1,
@@ -82,7 +82,7 @@ class Tokens:
         return Tokens(streams, length.cpu(), whole * length.cpu() / most + math.log2(most))
 
     @staticmethod
-    def of_latents(latents: Tensor, tokens: int) -> Tokens:
+    def from_latents(latents: Tensor, tokens: int) -> Tokens:
         """Continuous tokens: float (B, ...) holding `tokens` vectors an image.
 
         They are stored as float16 and the decoder gets just that, so 16 bits a value is what they really cost.
@@ -100,7 +100,7 @@ class Tokens:
         )
 
     @staticmethod
-    def of_bytes(files: list[bytes]) -> Tokens:
+    def from_bytes(files: list[bytes]) -> Tokens:
         """A codec's files, one an image: 8 bits a byte, headers included."""
         return Tokens(
             {"file": TokenStream("bytes", tuple(files))},
@@ -109,7 +109,7 @@ class Tokens:
         )
 
     @staticmethod
-    def of_samples(samples: Tensor) -> Tokens:
+    def from_samples(samples: Tensor) -> Tokens:
         """Raw 8-bit samples, uint8 (B, ...): 8 bits each."""
         bits = 8.0 * samples[0].numel()
         return Tokens(
@@ -144,19 +144,19 @@ class Tokens:
             streams[name] = replace(stream, data=some)
         return Tokens(streams, self.length[list(positions)], self.bits[list(positions)])
 
-    def holding(self, data: Tensor) -> Tokens:
+    def with_data(self, data: Tensor) -> Tokens:
         """The same with other data in the only stream."""
         ((name, stream),) = self.streams.items()
         return replace(self, streams={name: replace(stream, data=data)})
 
-    def first(self, count: int, variable: bool = False) -> Tokens:
+    def truncate(self, count: int, variable: bool = False) -> Tokens:
         """The first `count` tokens of every image, all where it has fewer.
 
         An image's bits shrink in proportion to its tokens. `variable` ones hold log2 of the row's length, which is what
         it costs to say how many of them count; for a row of `count` that is log2 of `count`. Raises AdapterError where
         tokens are no single row, or where images have more and fewer of them and are not `variable`.
         """
-        stream, data = self.only(), self.tensor
+        stream, data = self.single_stream(), self.tensor
         row = data.shape[1]
         each = data[0].numel() // stream.groups if stream.kind == "index" else int(self.length.max())
         if stream.kind == "bytes" or each != row:
@@ -168,9 +168,9 @@ class Tokens:
         length = self.length.clamp(max=count)
         told, tell = (math.log2(row), math.log2(count)) if variable else (0.0, 0.0)
         bits = (self.bits - told) * (length.double() / self.length.clamp(min=1)) + tell
-        return replace(self.holding(data[:, :count]), length=length, bits=bits)
+        return replace(self.with_data(data[:, :count]), length=length, bits=bits)
 
-    def only(self) -> TokenStream:
+    def single_stream(self) -> TokenStream:
         """The only stream. Raises AdapterError where there are several."""
         if len(self.streams) != 1:
             raise AdapterError(f"tokens have the streams {', '.join(sorted(self.streams))}; name one")
@@ -179,7 +179,7 @@ class Tokens:
     @property
     def tensor(self) -> Tensor:
         """The data of the only stream, a tensor (B, ...). Raises AdapterError where it is something else."""
-        data = self.only().data
+        data = self.single_stream().data
         if isinstance(data, tuple):
             raise AdapterError("these tokens are a codec's files, not a tensor")
         return data
@@ -187,12 +187,12 @@ class Tokens:
     @property
     def files(self) -> tuple[bytes, ...]:
         """The data of the only stream, B files. Raises AdapterError where it is something else."""
-        data = self.only().data
+        data = self.single_stream().data
         if not isinstance(data, tuple):
             raise AdapterError("these tokens are a tensor, not a codec's files")
         return data
 
-    def merged(self, per_image: int) -> Tokens:
+    def merge_tiles(self, per_image: int) -> Tokens:
         """B x per_image tiles, the tiles of an image in a row, as B images: positions join, lengths and bits add.
 
         Where tiles have lengths of their own, the tokens that count come first, tile after tile.

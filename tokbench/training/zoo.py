@@ -88,7 +88,7 @@ def load_training_data(
     """
     found, names, reader = [], [], dataset.batches(256)
     for images in reader:
-        reader.ahead()
+        reader.prefetch()
         levels = images.levels if images.levels is not None else (images.reference * 255).round()
         found.append(levels.to(torch.uint8))
         names += images.names
@@ -153,7 +153,7 @@ def train_adapter(
     if isinstance(made, FittedModel):
         record = fit(made, material, recipe, device)
     else:
-        studied = made.study(material, device, recipe.flip, encoding)
+        studied = made.prepare_data(material, device, recipe.flip, encoding)
         record = train(made, studied, recipe, device=device, state=state, progress=progress)
     target = (out or variant.folder) / variant.file.name
     record.recipe["profile"] = profile

@@ -181,7 +181,7 @@ def resolve(what: str, sources: Sequence[WeightFile], allow_download: bool = Fal
         f"{what} needs {named}; looked in {where}; "
         + "".join(f"{note}; " for note in wrong)
         + f"{get} and put it in place with 'tokbench weights add FILE'{allow}",
-        fact=f"{what} needs {named}, which was not there",
+        public_reason=f"{what} needs {named}, which was not there",
     )
 
 

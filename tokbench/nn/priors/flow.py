@@ -45,8 +45,8 @@ class Flow(Prior):
         self.register_buffer("mean", torch.zeros(self.depth))
         self.register_buffer("deviation", torch.ones(self.depth))
 
-    def study(self, material: TrainingData, *rest: object) -> TrainingData:
-        found = super().study(material, *rest)  # type: ignore[arg-type]
+    def prepare_data(self, material: TrainingData, *rest: object) -> TrainingData:
+        found = super().prepare_data(material, *rest)  # type: ignore[arg-type]
         assert found.tokens is not None
         values = found.tokens[0].float().flatten(0, 1)
         self.mean.copy_(values.mean(0))
@@ -68,5 +68,5 @@ class Flow(Prior):
         latents = self.network.sample(self.label[labels][:, None], seeds, self.steps, guidance)
         return latents.float() * self.deviation + self.mean
 
-    def evaluations(self, guidance: float) -> float:
+    def num_function_evaluations(self, guidance: float) -> float:
         return self.steps * (1.0 if guidance == 1 else 2.0)

@@ -87,5 +87,5 @@ class GPT(IndexPrior):
             rows = torch.cat([rows, drawn[:, None]], 1)
         return rows
 
-    def evaluations(self, guidance: float) -> float:
+    def num_function_evaluations(self, guidance: float) -> float:
         return 1.0 if guidance == 1 else 2.0  # each position passes once, with the cache

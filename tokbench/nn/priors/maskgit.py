@@ -112,7 +112,7 @@ class MaskGIT(IndexPrior):
 
         return fill(look, seeds, self.count, self.depth, self.steps, self.choice, self.temperature, labels.device)
 
-    def evaluations(self, guidance: float) -> float:
+    def num_function_evaluations(self, guidance: float) -> float:
         return self.steps * (1.0 if guidance == 1 else 2.0)
 
 

@@ -54,7 +54,7 @@ class Prior(Trainable):
             if tokenizer.module is not None:
                 tokenizer.module.eval()
             self._shape = tokenizer.encode(blank)
-        stream = self._shape.only()
+        stream = self._shape.single_stream()
         self.discrete = stream.kind == "index"
         if stream.kind != ("index" if self.wants == "discrete" else "latent"):
             raise AdapterError(f"{tokenizer.spec.name}: this prior is for {self.wants} tokens, and these are no such")
@@ -84,10 +84,10 @@ class Prior(Trainable):
         last = (self.depth,) if self.grouped else ()
         data = rows.reshape(len(rows), *self.place, *last)
         if not self.discrete:
-            return Tokens.of_latents(data, tokens=self.count)
-        return Tokens.of_indices(data, self.codes, groups=self._shape.only().groups)
+            return Tokens.from_latents(data, tokens=self.count)
+        return Tokens.from_indices(data, self.codes, groups=self._shape.single_stream().groups)
 
-    def study(
+    def prepare_data(
         self, material: TrainingData, device: str, mirrored: bool, progress: Callable[[int, int], None]
     ) -> TrainingData:
         """The material with its tokens, encoded once and kept in the cache.
@@ -110,7 +110,7 @@ class Prior(Trainable):
         """Rows (B, N, G) or (B, N, C) of the classes `labels` (B,), each from its own seed."""
 
     @abstractmethod
-    def evaluations(self, guidance: float) -> float:
+    def num_function_evaluations(self, guidance: float) -> float:
         """Passes of the network over all positions that a sample takes."""
 
 
@@ -196,5 +196,5 @@ class PriorGenerator(Generator):
     def sample(self, labels: Tensor, seeds: Sequence[int], guidance: float) -> Tokens:
         return self.prior.tokens(self.prior.sample(labels, seeds, guidance))
 
-    def evaluations(self, guidance: float) -> float:
-        return self.prior.evaluations(guidance)
+    def num_function_evaluations(self, guidance: float) -> float:
+        return self.prior.num_function_evaluations(guidance)

@@ -40,7 +40,7 @@ class Codec(Tokenizer):
             buffer = io.BytesIO()
             picture.save(buffer, **self._options)
             files.append(buffer.getvalue())
-        return Tokens.of_bytes(files)
+        return Tokens.from_bytes(files)
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         return from_pillow([Image.open(io.BytesIO(file)).convert("RGB") for file in tokens.files])

@@ -60,7 +60,7 @@ class Continuous(Tokenizer):
 
     def encode(self, images: Tensor) -> Tokens:
         latents = self._latents(self._net, images)
-        return Tokens.of_latents(latents, tokens=latents.shape[2] * latents.shape[3])
+        return Tokens.from_latents(latents, tokens=latents.shape[2] * latents.shape[3])
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         return self._net.decode(tokens.tensor.float()).sample
@@ -84,7 +84,7 @@ class DiffusersVQ(Tokenizer):
     def encode(self, images: Tensor) -> Tokens:
         latents = self._net.encode(images).latents
         _, _, (_, _, indices) = self._net.quantize(latents)  # one flat axis over images, rows and columns
-        return Tokens.of_indices(indices.reshape(len(latents), *latents.shape[2:]), self._codes)
+        return Tokens.from_indices(indices.reshape(len(latents), *latents.shape[2:]), self._codes)
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         codes = self._net.quantize.embedding(tokens.tensor).permute(0, 3, 1, 2).contiguous()

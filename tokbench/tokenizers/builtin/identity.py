@@ -18,7 +18,7 @@ class Identity(Tokenizer):
     spec = TokenizerSpec("identity", "codec")
 
     def encode(self, images: Tensor) -> Tokens:
-        return Tokens.of_samples(to_uint8(images))
+        return Tokens.from_samples(to_uint8(images))
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         return from_uint8(tokens.tensor)

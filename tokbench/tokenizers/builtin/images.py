@@ -87,7 +87,7 @@ class ImageFolder(PrecomputedImages):
         """How many files beside them look like images and are not read, by suffix."""
         return self._source.left_out
 
-    def drawn(self, positions: Sequence[int]) -> Tensor:
+    def samples(self, positions: Sequence[int]) -> Tensor:
         """The first ones by a hash of their names, so that a few of a folder sorted by class are of all classes.
 
         Raises AdapterError that lists images which cannot be read or differ in size.

@@ -25,7 +25,7 @@ class Resize(Tokenizer):
         self.spec = TokenizerSpec(name, "codec", multiple=factor)
 
     def encode(self, images: Tensor) -> Tokens:
-        return Tokens.of_samples(to_uint8(avg_pool2d(images, self.factor)))
+        return Tokens.from_samples(to_uint8(avg_pool2d(images, self.factor)))
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         height, width = tokens.tensor.shape[2:]

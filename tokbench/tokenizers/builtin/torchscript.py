@@ -131,8 +131,8 @@ class ScriptedPair(Tokenizer):
     def encode(self, images: Tensor) -> Tokens:
         coded = self._code(images)
         if self.spec.kind == "discrete":
-            return Tokens.of_indices(coded, self.spec.codebook["codes"])
-        return Tokens.of_latents(coded, tokens=coded.shape[2] * coded.shape[3])
+            return Tokens.from_indices(coded, self.spec.codebook["codes"])
+        return Tokens.from_latents(coded, tokens=coded.shape[2] * coded.shape[3])
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         return _first(self._decoder(tokens.tensor.to(self._input))).float()
