@@ -10,12 +10,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from factories import run_eval
 
 from tokbench.analysis import render
 from tokbench.analysis.compare import difference, differences, judge
 from tokbench.analysis.tolerances import read_tolerances
 from tokbench.errors import ResultError, UsageError
+from tokbench.evaluation.config import EvalConfig
+from tokbench.evaluation.evaluate import evaluate
 from tokbench.results.result import Result, load
 
 METRICS = "psnr,ssim,rate,fd_efficientnet,codebook"
@@ -232,9 +233,9 @@ def test_a_limit_compares_means_of_the_first_images(
     """And measures nothing else."""
     asked: list[str] = []
 
-    def noted(adapters: Any, data: Any, names: list[str], **given: Any) -> list[Result]:
-        asked.extend(names)
-        return run_eval(adapters, data, names, **given)
+    def noted(adapters: Any, images: Any, config: EvalConfig, context: Any) -> list[Result]:
+        asked.extend(config.metrics)
+        return evaluate(adapters, images, config, context)
 
     monkeypatch.setattr("tokbench.analysis.regression.evaluate", noted)
     done = check(cli, results, mirrored, "jpeg.q50", "--limit", 3, "--json")

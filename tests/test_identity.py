@@ -264,7 +264,7 @@ class Handmade(Tokenizer):
 
 def test_a_model_made_in_python_is_known_by_the_file_of_its_class() -> None:
     told = describe_adapter(LoadedAdapter("handmade", "handmade", Handmade(), {}))
-    assert set(told["modules"]) == {__name__.partition(".")[0], "identity_cases"}
+    assert set(told["modules"]) == {__name__.partition(".")[0], "factories", "identity_cases"}
     assert told["packages"]["pytest"] == metadata.version("pytest")
 
 
