@@ -112,6 +112,23 @@ def test_names_that_differ_in_case_are_two_images(tmp_path: Path, form: str) -> 
     }
 
 
+def test_a_member_without_a_name_is_left_aside(tmp_path: Path) -> None:
+    """zipfile's own `is_dir` raises an IndexError for it in Python 3.11."""
+    path = PACK["a.zip"](tmp_path / "a.zip", {"a.png": png(1), "b": b"x"})
+    held = bytearray(path.read_bytes())
+    for mark, length, name in ((b"PK\x03\x04", 26, 30), (b"PK\x01\x02", 28, 46)):
+        start = held.rindex(mark)
+        assert held[start + name : start + name + 1] == b"b"
+        held[start + length] = 0
+        del held[start + name]
+    end = held.rindex(b"PK\x05\x06")
+    size, offset = (int.from_bytes(held[end + at : end + at + 4], "little") - 1 for at in (12, 16))
+    held[end + 12 : end + 20] = size.to_bytes(4, "little") + offset.to_bytes(4, "little")
+    path.write_bytes(held)
+    assert zipfile.ZipFile(path).namelist() == ["a.png", ""]
+    assert open_source(path).names == ["a.png"]
+
+
 def test_links_and_devices_in_a_tar_are_not_followed(tmp_path: Path) -> None:
     secret = tmp_path / "secret.png"
     secret.write_bytes(png(9))

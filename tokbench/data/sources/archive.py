@@ -60,7 +60,7 @@ class Zip(Source):
         self.passed = sorted(
             printable_name(info.filename)
             for info in infos
-            if not info.is_dir() and is_left_out(info.filename, partial(self._head, info))
+            if not info.filename.endswith("/") and is_left_out(info.filename, partial(self._head, info))
         )
         self._lock = threading.Lock()
 
