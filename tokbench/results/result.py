@@ -19,6 +19,7 @@ from tokbench.io.npz import read_npz
 from tokbench.metric_names import FOUND
 from tokbench.results import warning as result_warning
 from tokbench.results.adapter_facts import differences
+from tokbench.results.columns import column_of
 from tokbench.results.schema import FIELDS, LARGEST, RUN, check
 from tokbench.results.warning import ResultWarning
 from tokbench.stats.split_half import INFINITY, Replicates
@@ -105,8 +106,6 @@ class Result:
 
     def __getitem__(self, number: str) -> MetricValue:
         """One number with its interval. Raises KeyError that lists the numbers there are, and why others are not."""
-        from tokbench.results.columns import column_of  # which imports this module
-
         if number not in self.metrics:
             known = ", ".join(self.metrics) or "none"
             reasons = "".join(f"; {name} was skipped: {why}" for name, why in (self.skipped | self.notes).items())
