@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tokbench.metric_names import EXTENSIONS, is_single_cell
-from tokbench.stats.split_half import INFINITY
+from tokbench.stats.naming import INFINITY
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from tokbench.results.adapter_facts import differences
 from tokbench.results.columns import column_of
 from tokbench.results.schema import FIELDS, LARGEST, RUN, check
 from tokbench.results.warning import ResultWarning
-from tokbench.stats.split_half import INFINITY, Replicates
+from tokbench.stats.naming import INFINITY
+from tokbench.stats.split_half import Replicates
 from tokbench.stats.spread import KINDS, Spread
 
 if TYPE_CHECKING:
