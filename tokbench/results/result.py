@@ -182,7 +182,7 @@ class Result:
         which of its metrics the file no longer holds. Empty where nothing was replaced.
         """
         target = Path(out) / self.path
-        with folder_lock(target.parent):
+        with folder_lock(Path(out)):
             return target, self._save(target)
 
     def _save(self, target: Path) -> str:
