@@ -10,11 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokbench.data.annotations import Annotations, Face, Word, ratio_of_face, ratio_of_word
+from tokbench.data.annotations import Annotations, Face, Word, parse, ratio_of_face, ratio_of_word
 from tokbench.errors import DataError
 
 SAMPLE = Path(os.environ.get("TOKBENCH_DATA", "")) / "tokbench-sample"
 POINTS = ((30.5, 40.0), (70.0, 41.0), (50.0, 60.0), (35.0, 80.0), (66.0, 79.25))
+
+
+def read(text: str, name: str) -> Annotations:
+    return Annotations.from_plain(parse(text, name), name)
 
 
 @pytest.fixture
@@ -26,8 +30,8 @@ def known() -> Annotations:
 
 
 def test_json_brings_back_what_it_was_given(known: Annotations) -> None:
-    assert Annotations.from_json(known.to_json(), "x") == known
-    assert Annotations.from_json("{}", "x") == Annotations()
+    assert read(known.to_json(), "x") == known
+    assert read("{}", "x") == Annotations()
     assert "\n" not in known.to_json() and ": " not in known.to_json()
     assert known.to_json().isascii()  # no file system or terminal can spoil it
 
@@ -37,7 +41,7 @@ def test_json_keeps_every_bit_of_a_number() -> None:
     for _ in range(200):
         x, y = random.uniform(-1e3, 1e3, 2)
         word = Word("w", (x, y, x + random.exponential(50) + 1e-3, y + 1.0), float(random.exponential()) + 1e-9)
-        assert Annotations.from_json(Annotations((word,)).to_json(), "x").words == (word,)
+        assert read(Annotations((word,)).to_json(), "x").words == (word,)
 
 
 def test_the_digest_is_that_of_the_meaning(known: Annotations) -> None:
@@ -84,14 +88,14 @@ def test_a_wrong_field_is_named(field: str, value: object, message: str) -> None
         {"faces": [{**FACE, field: value}]} if field in ("points", "identity") else {"words": [{**WORD, field: value}]}
     )
     with pytest.raises(DataError, match=message):
-        Annotations.from_json(json.dumps(entry), "img")
+        read(json.dumps(entry), "img")
 
 
 @pytest.mark.parametrize("field", ["text", "box", "ratio"])
 def test_a_missing_field_is_named(field: str) -> None:
     entry = {key: value for key, value in WORD.items() if key != field}
     with pytest.raises(DataError, match=rf"img: words\[0\] lacks {field}"):
-        Annotations.from_json(json.dumps({"words": [entry]}), "img")
+        read(json.dumps({"words": [entry]}), "img")
 
 
 @pytest.mark.parametrize(
@@ -116,7 +120,7 @@ def test_a_missing_field_is_named(field: str) -> None:
 )
 def test_what_is_no_annotation_is_refused(text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        Annotations.from_json(text, "img")
+        read(text, "img")
 
 
 def test_a_number_that_is_none_is_never_written() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokbench.metrics.text_scores import character_error_rate, errors
+from tokbench.metrics.text_scores import errors
 from tokbench.stats.binned import (
     CHARACTER_BINS,
     FACE_BINS,
@@ -162,7 +162,7 @@ def test_ratios_of_sums(words) -> None:
     wrong = np.array([errors(*pair) for pair in zip(truths, reads, strict=True)])
     lengths = np.array([len(truth) for truth in truths])
     (rate,) = binned(wrong, np.zeros(3), ALL, 0, per=lengths)
-    assert rate.mean == character_error_rate(truths, reads) == 3 / 7
+    assert rate.mean == 3 / 7  # not the mean of the words' rates, which is 5 / 12
     scores, axis, images = words
     for one in binned(scores / 2, axis, THREE, 0, images, per=scores):
         assert edges(one) == pytest.approx((0.5, 0.5, 0.5))  # paired: the images' own spread is in both

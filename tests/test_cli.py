@@ -34,6 +34,18 @@ def test_help_and_leaderboard_import_no_torch(tmp_path: Path, photo_folder: Path
         assert done.returncode == 0, done.stderr
 
 
+def test_help_imports_nothing_slow() -> None:
+    code = (
+        "import sys; from tokbench.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "slow = {'torch', 'scipy', 'pandas', 'numpy', 'sklearn', 'pooch', 'requests', 'rich'} & sys.modules.keys()\n"
+        "assert not slow, slow"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 def test_python_m_tokbench() -> None:
     done = subprocess.run([sys.executable, "-m", "tokbench", "--help"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0

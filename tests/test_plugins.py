@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -149,8 +154,6 @@ def test_a_file_with_a_wrong_hash_is_not_used(tmp_path: Path, monkeypatch: pytes
 
 
 def test_add_checks_the_hash_and_puts_the_file_in_place(tmp_path: Path, private_cache: Path, cli) -> None:
-    import hashlib
-
     file = tmp_path / "downloaded (1).bin"
     file.write_bytes(b"weights")
     digest = hashlib.sha256(b"weights").hexdigest()
@@ -162,19 +165,81 @@ def test_add_checks_the_hash_and_puts_the_file_in_place(tmp_path: Path, private_
     assert digest in done.stderr
 
 
-def test_download_only_when_allowed_and_only_the_right_file(tmp_path: Path, private_cache: Path) -> None:
-    import hashlib
+@dataclass
+class Served:
+    """What a server gives: files by name, and how many of its answers end too early; `asked` lists the requests."""
 
-    file = tmp_path / "served.pth"
-    file.write_bytes(b"weights")
-    good = registry.WeightFile("got.pth", hashlib.sha256(b"weights").hexdigest(), "here", url=file.as_uri())
+    url: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    cut: int = 0
+    asked: list[str] = field(default_factory=list)
+
+
+class Answers(BaseHTTPRequestHandler):
+    served: Served
+
+    def do_GET(self) -> None:
+        name = self.path.removeprefix("/")
+        self.served.asked.append(name)
+        data = self.served.files.get(name)
+        self.send_response(200 if data is not None else 404)
+        self.send_header("Content-Length", str(len(data or b"")))
+        self.end_headers()
+        if data and self.served.cut:
+            self.served.cut -= 1
+            data = data[:-1]
+        self.wfile.write(data or b"")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    """A server of files on this machine."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)  # between attempts
+    own = Served()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Own", (Answers,), {"served": own}))
+    own.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield own
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_download_only_when_allowed_and_only_the_right_file(served: Served, private_cache: Path) -> None:
+    served.files["served.pth"] = b"weights"
+    digest = hashlib.sha256(b"weights").hexdigest()
+    good = registry.WeightFile("folder/got.pth", digest[:8], "here", url=f"{served.url}/served.pth")
     with pytest.raises(MissingWeights, match="--allow-download"):
         registry.resolve("x", [good])
-    assert registry.resolve("x", [good], allow_download=True).path.read_bytes() == b"weights"
-    bad = registry.WeightFile("other.pth", "0" * 64, "here", url=file.as_uri())
-    with pytest.raises(MissingWeights, match="gave a file with sha256"):
+    assert not served.asked
+    found = registry.resolve("x", [good], allow_download=True)
+    assert found.path.read_bytes() == b"weights" and found.sha256 == digest
+    assert registry.resolve("x", [good]).path == found.path == private_cache / "weights/folder/got.pth"
+    bad = registry.WeightFile("other.pth", "0" * 64, "here", url=good.url)
+    with pytest.raises(MissingWeights, match=f"gave a file with sha256 {digest}"):
         registry.resolve("x", [bad], allow_download=True)
-    absent = registry.WeightFile("absent.pth", "0" * 64, "here", url=(tmp_path / "no").as_uri())
-    with pytest.raises(MissingWeights, match="its download failed"):
+    assert served.asked == ["served.pth"] * 2  # what arrived whole and is another file is not asked for again
+    absent = registry.WeightFile("absent.pth", "0" * 64, "here", url=f"{served.url}/no")
+    with pytest.raises(MissingWeights, match=r"its download failed .*tokbench weights add absent\.pth"):
         registry.resolve("x", [absent], allow_download=True)
-    assert sorted(path.name for path in (private_cache / "weights").iterdir()) == ["got.pth"]
+    assert sorted(path.name for path in (private_cache / "weights").rglob("*")) == ["folder", "got.pth"]
+
+
+@pytest.mark.parametrize(("cut", "arrives"), [(2, True), (3, False)])
+def test_a_download_that_breaks_off_is_tried_again(
+    cut: int, arrives: bool, served: Served, private_cache: Path
+) -> None:
+    served.files["a.pth"], served.cut = b"weights" * 1000, cut
+    file = registry.WeightFile("a.pth", "", "here", url=f"{served.url}/a.pth")  # no hash would show that it is cut off
+    if arrives:
+        found = registry.resolve("x", [file], allow_download=True)
+        assert found.path.read_bytes() == served.files["a.pth"]
+        return
+    with pytest.raises(MissingWeights, match="its download failed"):
+        registry.resolve("x", [file], allow_download=True)
+    assert not list((private_cache / "weights").iterdir())

@@ -21,7 +21,7 @@ from tokbench.extractors.pool import ExtractorPool
 from tokbench.metrics.fid_statistics import FidStatistics
 from tokbench.metrics.frechet import Frechet
 from tokbench.protocol.protocol import TOKBENCH
-from tokbench.results.columns import cells
+from tokbench.results.cells import cells
 from tokbench.results.result import Result
 from tokbench.tokenizers.registry import load_adapter
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tokbench.cli import main
 from tokbench.data.dataset import Dataset
 from tokbench.data.sources.open import open_sources
-from tokbench.errors import AdapterError, MissingWeights
+from tokbench.errors import AdapterError, MissingWeights, UsageError
 from tokbench.nn.gan import Adversary
 from tokbench.nn.trainable import Autoencoder, Trainable, TrainingBatch, TrainingData
 from tokbench.paths import cache_dir
@@ -270,6 +270,17 @@ def test_what_others_are_built_on_comes_first() -> None:
     assert order.index("kl.f8c16") < order.index("flextok.n16")
     assert order.index("teacher.small") < order.index("gigatok.n32")
     assert dependencies()["robustok.p8_post"] >= {"gpt.robustok_p8", "robustok.p8"}  # one through the other
+
+
+def test_adapters_that_are_built_on_one_another_are_named(root: Path) -> None:
+    text = (root / "adapters/mini/c4.toml").read_text()
+    for name, below in (("a", "b"), ("b", "c"), ("c", "a")):
+        (root / f"adapters/mini/{name}.toml").write_text(f'base = "mini.{below}"\n{text}')
+    with pytest.raises(UsageError, match="in a circle: ") as caught:
+        dependencies(root)
+    places = str(caught.value).partition("circle: ")[2].split(" -> ")
+    assert len(places) == 4
+    assert " -> ".join(places[:-1]) in "mini.a -> mini.b -> mini.c -> mini.a -> mini.b" and places[-1] == places[0]
 
 
 @pytest.fixture

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokbench.metrics.text_scores import character_error_rate, errors, exact, similarity
+from tokbench.metrics.text_scores import errors, exact, similarity
 
 FEW = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 WORDS = st.one_of(st.text(alphabet="abAB é", max_size=8), st.text(max_size=12))
@@ -55,24 +53,3 @@ def test_algebra(a: str, b: str, c: str) -> None:
     assert errors(a, c) <= errors(a, b) + errors(b, c)
     # What stands on both sides changes no distance.
     assert errors(c + a, c + b) == errors(a + c, b + c) == errors(a, b)
-
-
-def test_the_error_rate_is_of_the_corpus() -> None:
-    """By its characters, not the mean of the words' rates, which here is 2/3."""
-    assert character_error_rate(["abc", "a"], ["abd", ""]) == 2 / 4
-    assert character_error_rate(["a"], ["bcd"]) == 3
-    assert math.isnan(character_error_rate([], []))
-    assert math.isnan(character_error_rate([""], ["a"]))
-    with pytest.raises(ValueError):
-        character_error_rate(["a"], [])
-
-
-@FEW
-@given(st.lists(st.tuples(WORDS, WORDS), max_size=6))
-def test_the_error_rate_by_the_formula(pairs: list[tuple[str, str]]) -> None:
-    length = sum(len(truth) for truth, _ in pairs)
-    found = character_error_rate([truth for truth, _ in pairs], [read for _, read in pairs])
-    if length:
-        assert found * length == pytest.approx(sum(distance(*pair) for pair in pairs))
-    else:
-        assert math.isnan(found)

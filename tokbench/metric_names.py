@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Literal
 
 from tokbench.errors import UsageError
-from tokbench.stats.split_half import INFINITY
+from tokbench.stats.naming import INFINITY
 
 Anchor = Literal["latent", "code"]
 ANCHORS: tuple[Anchor, ...] = ("latent", "code")

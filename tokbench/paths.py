@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from pathlib import Path
+
+import platformdirs
 
 from tokbench.errors import UsageError
 
@@ -14,11 +15,7 @@ def cache_dir() -> Path:
     """tokbench's cache folder: TOKBENCH_CACHE, else the platform's (not created here)."""
     if chosen := os.environ.get("TOKBENCH_CACHE"):
         return Path(chosen).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "tokbench"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "tokbench"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tokbench"
+    return platformdirs.user_cache_path("tokbench", appauthor=False, opinion=False)
 
 
 PACKAGE = Path(__file__).resolve().parent

@@ -13,7 +13,8 @@ from tokbench.metric_names import is_single_cell
 from tokbench.results.columns import column_of
 from tokbench.results.result import Result, settings
 from tokbench.stats.bootstrap import Interval, MeanStatistic, bootstrap_pairs, mean, mean_statistic
-from tokbench.stats.split_half import INFINITY, Replicates
+from tokbench.stats.naming import INFINITY
+from tokbench.stats.split_half import Replicates
 from tokbench.stats.spread import Spread
 
 Verdict = Literal["same", "better", "worse", "cannot tell", "no error bar", "no direction"]

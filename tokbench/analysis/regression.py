@@ -32,7 +32,7 @@ from tokbench.results.columns import column_of
 from tokbench.results.metric_specs import METRICS, metric_of
 from tokbench.results.result import Result
 from tokbench.stats.bootstrap import mean_statistic
-from tokbench.stats.split_half import INFINITY
+from tokbench.stats.naming import INFINITY
 from tokbench.tokenizers.registry import LoadedAdapter, load_adapter
 
 TIMED = ("cost", "speed")

@@ -14,7 +14,7 @@ from tokbench.errors import UsageError
 from tokbench.metric_names import base_metric, is_single_cell
 from tokbench.metrics.annotated import CURVE
 from tokbench.results.metric_specs import METRICS, metric_of
-from tokbench.stats.split_half import INFINITY
+from tokbench.stats.naming import INFINITY
 
 SETTINGS = "tokbench.toml"
 

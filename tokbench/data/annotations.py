@@ -55,13 +55,11 @@ class Annotations:
         return json.dumps(_plain(asdict(self)), separators=(",", ":"), allow_nan=False)
 
     @classmethod
-    def from_json(cls, text: str, name: str) -> Annotations:
-        """What `to_json` wrote. `name` is the image's, for messages. Raises DataError naming image and field."""
-        return cls.from_plain(parse(text, name), name)
-
-    @classmethod
     def from_plain(cls, value: object, name: str) -> Annotations:
-        """From parsed JSON: {"words": [...], "faces": [...]}, either of which may be missing. Raises DataError."""
+        """From JSON that `parse` read: {"words": [...], "faces": [...]}, of which either may be missing.
+
+        Raises DataError.
+        """
         entry = _object(value, {"words", "faces"}, set(), name)
         return cls(
             tuple(_word(item, f"{name}: words[{i}]") for i, item in enumerate(_list(entry, "words", name))),

@@ -21,6 +21,8 @@ from tokbench.io.atomic import write_atomically
 from tokbench.metrics.sample_store import UNREADABLE
 
 try:
+    # Not filelock: its locks are exclusive, and the one for readers and writers needs a SQLite database in the folder,
+    # which network file systems do not support, and cannot turn a reader into a writer, as `discard` does.
     import fcntl
 except ImportError:  # Windows: two runs of one command at once are then not told apart
     fcntl = None  # type: ignore[assignment]

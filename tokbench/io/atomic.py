@@ -8,31 +8,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock
+
 from tokbench.errors import ResultError
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+LOCK = ".tokbench.lock"
+"""The file that `folder_lock` locks. It stays in the folder: another process may be waiting for it."""
 
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Keep other processes that do the same out of a folder, where the system can (not Windows, not every network
-    file system); else two runs that finish in the same moment may lose one of their results."""
-    try:
+    """Keep other processes that call this for the same folder waiting until the block ends.
+
+    Where the folder cannot be written or its file system has no locks, the block runs without one: then two runs that
+    finish in the same moment may lose one of their results.
+    """
+    lock = FileLock(folder / LOCK)
+    with suppress(OSError, NotImplementedError):  # what is done in the folder will say why
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # what is done in it will say why
-        yield
-        return
+        lock.acquire()
     try:
-        if fcntl:
-            with suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(handle)
+        lock.release()
 
 
 @contextmanager
@@ -61,6 +59,6 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 
 def write_atomically(target: Path, data: bytes) -> None:
-    """The bytes of a whole file, as `replacing` writes it."""
+    """The bytes of a whole file, as `atomic_path` writes it."""
     with atomic_path(target) as part:
         part.write_bytes(data)

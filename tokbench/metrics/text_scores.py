@@ -6,9 +6,6 @@ could not be read is the empty text, never left out.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
 from rapidfuzz.distance import Levenshtein
 
 
@@ -26,12 +23,3 @@ def similarity(truth: str, read: str) -> float:
     """1 - distance / longer length, in [0, 1]; 1 for two empty texts. Its mean over words is T-NED (ICDAR 2019)."""
     longer = max(len(truth), len(read))
     return 1 - errors(truth, read) / longer if longer else 1.0
-
-
-def character_error_rate(truths: Sequence[str], reads: Sequence[str]) -> float:
-    """CER of a corpus: the sum of all distances / the sum of all truths' lengths, NaN where these have no characters.
-
-    So a long word weighs more than a short one, unlike in a mean of rates by word. More than 1 is possible.
-    """
-    length = sum(map(len, truths))
-    return sum(errors(*pair) for pair in zip(truths, reads, strict=True)) / length if length else math.nan

@@ -77,9 +77,3 @@ def hinge(of_reference: Tensor, of_image: Tensor) -> Tensor:
 def deceive(of_image: Tensor) -> Tensor:
     """The decoder's loss against the hinge: its images' scores as high as they go."""
     return -of_image.mean()
-
-
-def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last: Tensor) -> Tensor:
-    """VQGAN's balance: the ratio of both losses' gradients at the decoder's last weight, at most 10,000."""
-    gradients = [torch.autograd.grad(loss, last, retain_graph=True)[0].norm() for loss in (reconstruction, adversarial)]
-    return (gradients[0] / (gradients[1] + 1e-4)).clamp(0, 1e4).detach()

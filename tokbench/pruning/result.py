@@ -52,7 +52,7 @@ class PruningResult:
         """Written whole. Returns the path."""
         target = out / self.path
         facts = {"about": self.about, "rows": dict(sorted(self.rows.items(), reverse=True))}
-        with folder_lock(target.parent):
+        with folder_lock(out):
             write_atomically(target, (json.dumps(facts, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
         return target
 

@@ -59,10 +59,3 @@ def transform(tokens: Tensor, anchors: Tensor, sizes: Tensor, tau: float, kind: 
     mass = shares * sizes[..., None]
     of = mass.sum(1)
     return (mass / of[:, None]).transpose(1, 2), of
-
-
-def recovered(reduced: Tensor, matrix: Tensor) -> Tensor:
-    """An estimate of the tokens (B, n, D) from reduced ones (B, m, D): each as the mean of those that it went into,
-    weighted by how much of it they hold."""
-    shares = matrix.transpose(1, 2)
-    return (shares / shares.sum(2, keepdim=True).clamp_min(1e-12)) @ reduced

@@ -12,9 +12,9 @@ from tokbench.analysis.compare import difference, same_settings
 from tokbench.errors import ResultError
 from tokbench.metric_names import is_single_cell
 from tokbench.protocol.protocol import protocols
-from tokbench.results import columns as columns_module
 from tokbench.results import leaderboard, markdown
-from tokbench.results.columns import Column
+from tokbench.results.cells import cells, sort_key
+from tokbench.results.columns import Column, detail
 from tokbench.results.metric_specs import metric_of
 from tokbench.results.result import Result
 
@@ -39,9 +39,9 @@ def tables(
 
 
 def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> dict[str, Any]:
-    results = sorted(results, key=columns_module.sort_key)
-    columns, rows = columns_module.cells(results)
-    shown = [(label, column) for label, column in columns if not columns_module.detail(column.field)]
+    results = sorted(results, key=sort_key)
+    columns, rows = cells(results)
+    shown = [(label, column) for label, column in columns if not detail(column.field)]
     curves = [column.field for label, column in columns if "_curve." in column.field and not label]
     told = results[0].provenance
     ways: list[dict[str, str]] = []
@@ -164,7 +164,7 @@ def made(result: Result, ways: list[dict[str, str]]) -> dict[str, Any]:
     """How a row was made: what all its numbers share, and what each has of its own, a place in `ways`, which grows."""
     told, numbers = result.provenance, {}
     for number, way in told["metrics"].items():
-        if not columns_module.detail(number):
+        if not detail(number):
             if way not in ways:
                 ways.append(way)
             numbers[number] = ways.index(way)

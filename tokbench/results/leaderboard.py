@@ -11,7 +11,7 @@ import pandas as pd
 
 from tokbench.errors import NoResults
 from tokbench.metric_names import PRUNING_PREFIX as PRUNED
-from tokbench.results.columns import cells, sort_key
+from tokbench.results.cells import cells, sort_key
 from tokbench.results.markdown import legend, markdown
 from tokbench.results.result import Result, load
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from tokbench.io.left_out import describe_left_out
 from tokbench.metric_names import CAVEAT, base_metric
-from tokbench.results.columns import Column, cells, detail, sort_key
+from tokbench.results.cells import cells, sort_key
+from tokbench.results.columns import Column, detail
 from tokbench.results.reference_note import against
 from tokbench.results.result import Result
 

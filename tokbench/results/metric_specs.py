@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tokbench.metric_names import INCEPTION, base_metric
-from tokbench.stats.split_half import INFINITY
+from tokbench.stats.naming import INFINITY
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,11 @@ from tokbench.io.npz import read_npz
 from tokbench.metric_names import FOUND
 from tokbench.results import warning as result_warning
 from tokbench.results.adapter_facts import differences
+from tokbench.results.columns import column_of
 from tokbench.results.schema import FIELDS, LARGEST, RUN, check
 from tokbench.results.warning import ResultWarning
-from tokbench.stats.split_half import INFINITY, Replicates
+from tokbench.stats.naming import INFINITY
+from tokbench.stats.split_half import Replicates
 from tokbench.stats.spread import KINDS, Spread
 
 if TYPE_CHECKING:
@@ -105,8 +107,6 @@ class Result:
 
     def __getitem__(self, number: str) -> MetricValue:
         """One number with its interval. Raises KeyError that lists the numbers there are, and why others are not."""
-        from tokbench.results.columns import column_of  # which imports this module
-
         if number not in self.metrics:
             known = ", ".join(self.metrics) or "none"
             reasons = "".join(f"; {name} was skipped: {why}" for name, why in (self.skipped | self.notes).items())
@@ -182,7 +182,7 @@ class Result:
         which of its metrics the file no longer holds. Empty where nothing was replaced.
         """
         target = Path(out) / self.path
-        with folder_lock(target.parent):
+        with folder_lock(Path(out)):
             return target, self._save(target)
 
     def _save(self, target: Path) -> str:

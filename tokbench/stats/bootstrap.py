@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import betaincinv, stdtrit
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -184,12 +183,16 @@ def jackknife_deviation(left: np.ndarray) -> float:
 
 def students_t(degrees: int) -> float:
     """How many standard deviations the 95 % interval reaches to either side."""
+    from scipy.special import stdtrit  # SciPy takes longer to import than commands that compute no interval run
+
     return float(stdtrit(degrees, (1 + LEVEL) / 2))
 
 
 def share_interval(values: np.ndarray) -> Interval:
     """Clopper and Pearson's interval (1934) of the share of ones in `values` (n,), each 0 or 1 and of an image of its
     own: also where there are none, or nothing else. A single image has none."""
+    from scipy.special import betaincinv
+
     count, ones = len(values), int(values.sum())
     if count < 2:
         return Interval(math.nan, math.nan, count)

@@ -18,6 +18,7 @@ from typing import ClassVar
 import numpy as np
 
 from tokbench.stats.bootstrap import UNBOUNDED, Interval
+from tokbench.stats.naming import INFINITY
 from tokbench.stats.spread import Spread
 
 _PAIRS = ((1000, 100), (5000, 25))
@@ -25,9 +26,6 @@ _FEWEST = 10
 """Pairs of complementary halves: 100 up to 1,000 images, 25 up to 5,000, else 10. With more images each distance in
 2,048 dimensions takes about a second. A deviation from 10 pairs is good to a quarter of itself: Student's t covers it.
 """
-
-INFINITY = "_infinity"
-"""Ends the name of a number that is extrapolated to infinitely many images."""
 
 _LAW = (1.8, 2.5)
 """Between which a law of c / n, which gives 2, is believed."""

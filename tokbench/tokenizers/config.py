@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,7 +11,7 @@ from tokbench.errors import AdapterError
 from tokbench.weights.registry import LocalWeights, WeightFile, resolve
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 M = TypeVar("M", bound="nn.Module")
 
@@ -71,20 +71,56 @@ class AdapterConfig:
         self.found[key] = resolve(f"adapter {self.name}", files[key], self.allow_download)
         return self.found[key]
 
+    def tensors(self, key: str, within: Sequence[str] = ()) -> tuple[dict[str, Tensor], LocalWeights]:
+        """The tensors of the file listed under `[[weights.<key>]]`, on the CPU, and the file.
+
+        within: entries of a training checkpoint, such as "ema", of which the first that is there holds the tensors;
+        without any the file does. Raises MissingWeights where the file is not here, is damaged or holds anything but
+        tensors.
+        """
+        from tokbench.weights.state_dict import read_checkpoint  # imports torch
+
+        found = self.weights(key)
+        held = read_checkpoint(self.name, found, self.weight_files()[key], within)
+        self.unplaced[found.source.file] = {
+            name: id(tensor) for name, tensor in held.items() if not name.endswith("num_batches_tracked")
+        }
+        return held, found
+
+    def load_checkpoint(
+        self, module: M, state: Mapping[str, Tensor], found: LocalWeights, unused: Sequence[str] = ()
+    ) -> M:
+        """Copy tensors that `tensors` gave, renamed or converted, into a network, and freeze it for evaluation.
+
+        unused: beginnings of the names of tensors that only training needs; the result records how many there are of
+        each. Raises MissingWeights unless all others agree with the network's in name, shape and kind.
+        """
+        from tokbench.weights.state_dict import load_strict
+
+        kept: dict[str, Tensor] = {}
+        for name, tensor in state.items():
+            if name.endswith("num_batches_tracked"):
+                continue
+            if beginning := next((start for start in unused if name.startswith(start)), None):
+                self.unused[beginning] = self.unused.get(beginning, 0) + 1
+            else:
+                kept[name] = tensor
+        load_strict(self.name, module, kept, found, assign=False)
+        for waiting in self.unplaced.values():
+            names = {identity: name for name, identity in waiting.items()}
+            for name, tensor in state.items():  # adapters rename tensors, or convert them
+                waiting.pop(names.get(id(tensor), name), None)
+        return module
+
     def load_weights(self, module: M, key: str, within: Sequence[str] = (), unused: Sequence[str] = ()) -> M:
         """Put the tensors of the file listed under `[[weights.<key>]]` into a network, and freeze it for evaluation.
 
-        within: entries of a training checkpoint, such as "ema", of which the first that is there holds the tensors.
-        unused: beginnings of the names of tensors that the network has no place for on purpose, such as "loss."; the
-        result records how many these are. Raises MissingWeights where the file is not here, holds anything but tensors,
-        or where names and shapes do not agree exactly.
+        within, unused: see `tensors` and `load_checkpoint`, which this calls and whose errors it raises.
         """
-        from tokbench.tokenizers.third_party import load_checkpoint, tensors
-
-        state, found = tensors(self, key, within)
-        return load_checkpoint(self, module, state, found, unused)
+        state, found = self.tensors(key, within)
+        return self.load_checkpoint(module, state, found, unused)
 
     def unused_tensors(self) -> dict[str, int]:
         """How many tensors of its weight files are in no network: by what the adapter declared, and by file the rest
-        of those that `tokbench.tokenizers.third_party.tensors` read."""
+        of those that `tensors` read."""
         return self.unused | {file: len(names) for file, names in self.unplaced.items() if names}

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -71,21 +72,27 @@ def trainings(
 def _several(
     wanted: Mapping[str, Path], below: Mapping[str, set[str]], folder: Path, common: Common, jobs: int, told: Told
 ) -> Iterator[Ended]:
-    """`below`: what each is built on. folder: the material."""
+    """`below`: what each is built on. folder: the material.
+
+    Each training has a process of its own, not one of a ProcessPoolExecutor: there a process that dies, as for lack of
+    memory, ends all others, and none can be ended while it works.
+    """
     context = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    waiting, running = dict(wanted), dict[Connection, tuple[str, BaseProcess]]()
+    order = TopologicalSorter({name: below[name] & wanted.keys() for name in wanted})
+    order.prepare()
+    waiting, running = list[str](), dict[Connection, tuple[str, BaseProcess]]()
     try:
-        while waiting or running:
-            unfinished = {*waiting, *(name for name, _ in running.values())}
-            for name in list(waiting):
-                if len(running) < jobs and unfinished.isdisjoint(below[name]):
-                    ours, theirs = context.Pipe(duplex=False)
-                    given = (theirs, name, waiting.pop(name), folder, common, threads)
-                    started = context.Process(target=_child, args=given, name=name, daemon=True)
-                    started.start()
-                    theirs.close()
-                    running[ours] = (name, started)
+        while order.is_active():
+            waiting += order.get_ready()
+            for name in waiting[: jobs - len(running)]:
+                ours, theirs = context.Pipe(duplex=False)
+                given = (theirs, name, wanted[name], folder, common, threads)
+                started = context.Process(target=_child, args=given, name=name, daemon=True)
+                started.start()
+                theirs.close()
+                waiting.remove(name)
+                running[ours] = (name, started)
             for connection in wait(list(running)):
                 assert isinstance(connection, Connection)
                 name, process = running[connection]
@@ -98,6 +105,7 @@ def _several(
                     process.join()
                     connection.close()
                     del running[connection]
+                    order.done(name)
                     yield news
                 else:
                     told(*news)

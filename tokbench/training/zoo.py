@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,25 +57,24 @@ def trainable_adapters(root: Path | None = None) -> dict[str, Path]:
 
 
 def dependencies(root: Path | None = None) -> dict[str, set[str]]:
-    """The same, with all that each is built on, directly or not. Raises UsageError for a circle."""
+    """All that each of them is built on, directly or not, by name and in the order of `trainable_adapters`.
+
+    Raises UsageError for a circle.
+    """
     bases: dict[str, list[str]] = {}
-    for name, toml in (adapter_files(root) | network_files(root)).items():
+    for name, toml in sorted((adapter_files(root) | network_files(root)).items()):
         with suppress(AdapterError):  # `tokbench list adapters` names it
             config = read_variant(toml)
             if isinstance(config.get("training"), dict):
                 bases[name] = [config[key] for key in ("base", "teacher", "prior") if key in config]
     below: dict[str, set[str]] = {}
-
-    def visit(name: str, above: tuple[str, ...] = ()) -> None:
-        if name in above:
-            raise UsageError(f"adapters are built on one another in a circle: {' -> '.join((*above, name))}")
-        for base in bases[name]:
-            if base in bases:
-                visit(base, (*above, name))
-        below.setdefault(name, set(bases[name]).union(*(below.get(base, ()) for base in bases[name])))
-
-    for name in sorted(bases):
-        visit(name)
+    try:
+        for name in TopologicalSorter(bases).static_order():
+            if name in bases:  # others are not trained
+                below[name] = set(bases[name]).union(*(below.get(base, ()) for base in bases[name]))
+    except CycleError as error:
+        circle = " -> ".join(reversed(error.args[1]))
+        raise UsageError(f"adapters are built on one another in a circle: {circle}") from error
     return below
 
 

