@@ -104,7 +104,7 @@ def test_ones_own_protocol(tmp_path: Path) -> None:
     mine = load_protocol(str(tmp_path / "mine.toml"))
     assert (mine.name, mine.filter, mine.psnr.average) == ("mine", "lanczos", "pooled")
     (tmp_path / "adm.toml").write_text("")
-    with pytest.raises(UsageError, match="ships a protocol 'adm'"):
+    with pytest.raises(UsageError, match="includes a protocol 'adm'"):
         load_protocol(str(tmp_path / "adm.toml"))
     with pytest.raises(UsageError, match="did you mean 'titok'"):
         load_protocol("titoc")

@@ -270,7 +270,7 @@ def test_efficientnet_is_loaded_strictly(tmp_path: Path) -> None:
     with pytest.raises(MissingWeights, match=r"lacks _blocks\.7\._bn1\.running_var;"):
         EfficientNetLite0(found_at(tmp_path / "short.pth", "efficientnet-lite0"))
     save_file(random_state(["Conv2d_1a_3x3"]), tmp_path / "other.safetensors")
-    with pytest.raises(MissingWeights, match="holds unknown Conv2d_1a_3x3"):
+    with pytest.raises(MissingWeights, match="has unknown Conv2d_1a_3x3"):
         EfficientNetLite0(found_at(tmp_path / "other.safetensors", "efficientnet-lite0"))
 
 
