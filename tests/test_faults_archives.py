@@ -127,7 +127,7 @@ def test_links_and_devices_in_a_tar_are_not_followed(tmp_path: Path) -> None:
     found = levels(open_source(tmp_path / "a.tar"))
     assert "a link inside an archive" in found["soft.png"]
     assert "a link inside an archive" in found["hard.png"]
-    assert "not a file" in found["pipe.png"]
+    assert "not a regular file" in found["pipe.png"]
 
 
 def test_links_in_a_zip_are_not_followed(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_rows_without_a_name_or_bytes(tmp_path: Path) -> None:
     assert list(found) == ["00000000", "b.png", "00000002", "00000003"]
     assert (found["00000000"], found["00000003"]) == (1, 4)
     for name in ("b.png", "00000002"):
-        assert "this Parquet row holds no bytes" in found[name]
+        assert "this Parquet row has no bytes" in found[name]
 
 
 def test_rows_with_one_path_are_numbered(tmp_path: Path) -> None:

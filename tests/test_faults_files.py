@@ -88,7 +88,7 @@ def test_pipes_and_folders_with_image_names(tmp_path: Path) -> None:
     (tmp_path / "folder.png" / "a.png").write_bytes(png(5))
     assert levels(open_source(tmp_path)) == {
         "folder.png/a.png": 5,
-        "pipe.png": "pipe.png: not a regular file; remove it",
+        "pipe.png": "pipe.png: not a regular file, or a broken link; remove it",
     }
     os.mkfifo(tmp_path / "pipe.zip")
     with pytest.raises(DataError, match="neither a folder nor a regular file"):

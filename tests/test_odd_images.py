@@ -224,7 +224,7 @@ def test_eval_lists_it_and_the_others_are_measured(folder: Path, tmp_path: Path,
     assert facts["num_images"] == 6
     ((bad),) = facts["bad_images"]
     assert bad["name"] == "3b.png"
-    assert "does not resize images, and this one is 40x32, not 32x32; give images of that size" in bad["reason"]
+    assert "does not resize images, and this one is 40x32, not 32x32; use images of that size" in bad["reason"]
     again = cli("eval", "jpeg.q50", "--data", folder, "--size", SIDE, "--protocol", "cosmos", *out, "--skip-bad")
     assert again.exit_code == 0
 

@@ -71,7 +71,7 @@ def test_what_is_only_told_is_not_in_the_hash() -> None:
     ("text", "complaint"),
     [
         ('crop = "left"', "crop = 'left'; it must be one of centre, torchvision, adm, pad, none"),
-        ('crop = "pad"', "crop = pad scales with Pillow's lanczos filter"),
+        ('crop = "pad"', "crop = pad requires library = pillow and filter = lanczos"),
         ("crap = 1", "unknown field crap"),
         ("[ssim]\nwidow = 1", "unknown field widow"),
         ("[ssim]\nrange = 'wide'", "range = 'wide' has the wrong type"),

@@ -454,7 +454,7 @@ def test_labels_under_which_a_trained_network_is_no_better_than_chance_are_doubt
     table_ = pq.read_table(root / "images.parquet").drop_columns(["label"]).append_column("label", pa.array(wrong))
     pq.write_table(table_, tmp_path / "wrong.parquet")
     words = ["random", "--keep", "1", "--batches", "0", "--out", str(tmp_path)]
-    said = "0 % of 24 images are classified correctly, and chance is 25 %: are the labels those of this network?"
+    said = "0 % of 24 images are classified correctly, but chance is 25 %: are the labels those of this network?"
     assert said not in prune(root, *words, data=str(tmp_path / "wrong.parquet")).output  # trained for two steps
     monkeypatch.setattr(ImageClassifier, "short", False)
     done = prune(root, *words, data=str(tmp_path / "wrong.parquet"))

@@ -96,7 +96,7 @@ def test_a_picture_beside_files_of_images_is_refused(
     with pytest.raises(DataError) as caught:
         open_source(tmp_path)
     text = str(caught.value)
-    assert f"{tmp_path} holds 1 picture ({picture}) beside" in text
+    assert f"{tmp_path} contains 1 picture ({picture}) beside" in text
     assert all(part in text for part in said.split(" and "))
 
 
@@ -132,9 +132,9 @@ def test_files_without_images_do_not_matter(tmp_path: Path, beside: dict) -> Non
 
 def test_folders_of_files_that_are_no_one_data_set_say_what_they_hold(tmp_path: Path) -> None:
     files(tmp_path / "tars", {"0.tar": tarred({"a.png": png()}), "1.tar": tarred({"b.png": png()})})
-    with pytest.raises(DataError, match=r"2 tar files, which are not read as one data set; .*--data .*/tars/0.tar"):
+    with pytest.raises(DataError, match=r"2 tar files, which are not read as one dataset; .*--data .*/tars/0.tar"):
         open_source(tmp_path / "tars")
-    with pytest.raises(DataError, match=r"2 tar files, which are not read as one data set"):
+    with pytest.raises(DataError, match=r"2 tar files, which are not read as one dataset"):
         open_source(f"{tmp_path}/tars/*.tar")
     (tmp_path / "saved").mkdir()
     table = pa.table({"image": [{"bytes": png(), "path": "a.png"}]})
@@ -147,7 +147,7 @@ def test_folders_of_files_that_are_no_one_data_set_say_what_they_hold(tmp_path: 
     with pytest.raises(DataError, match=r"1 picture \(logo.png\) beside 1 Arrow file"):
         open_source(tmp_path / "saved")
     files(tmp_path / "both", {"x.parquet": 2, "y.zip": zipped({"a.png": png()})})
-    with pytest.raises(DataError, match=r"1 Parquet file and 1 zip file, which are not read as one data set"):
+    with pytest.raises(DataError, match=r"1 Parquet file and 1 zip file, which are not read as one dataset"):
         open_source(tmp_path / "both")
 
 

@@ -42,8 +42,8 @@ def folder_lock(folder: Path) -> Iterator[None]:
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield the path of a temporary file beside `target`, which replaces `target` when the block ends.
 
-    Neither a reader nor an interruption can therefore leave or see a partly written file.
-    Raises ResultError if the file cannot be written; an existing target is then unchanged.
+    Readers therefore never see a partly written target, even if the process is interrupted. Raises ResultError if the
+    file cannot be written; an existing target is then unchanged.
     """
     temporary = None
     try:

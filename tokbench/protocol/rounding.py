@@ -9,12 +9,12 @@ from tokbench.protocol.protocol import Rounding
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Convert images in [0, 1] to uint8 in [0, 255], clamping and rounding to nearest. The shape is kept."""
+    """Convert images in [0, 1] to uint8 in [0, 255], clamping and rounding to nearest. The shape is unchanged."""
     return images.clamp(0, 1).mul_(255).round_().to(torch.uint8)  # in place, since allocation would take most time
 
 
 def from_uint8(pixels: Tensor) -> Tensor:
-    """Convert uint8 pixels in [0, 255] to float32 in [0, 1]. The shape is kept."""
+    """Convert uint8 pixels in [0, 255] to float32 in [0, 1]. The shape is unchanged."""
     return pixels.to(torch.float32, copy=True).div_(255)
 
 

@@ -77,10 +77,11 @@ class SplitHalves:
 
 @dataclass(frozen=True)
 class Replicates(Spread):
-    """The values of a metric on all halves (halves,), where complements are adjacent.
+    """The values of a metric on all halves.
 
-    quarters (halves,): for each half, the mean of the metric over the two parts of that half, or None. bounds: range of
-    possible values of the metric. least: minimum distance of the interval's ends from the value.
+    halves (n,): the value on each half; complementary halves are adjacent. quarters (n,): for each half, the mean of
+    the metric over the two parts of that half, or None. bounds: range of possible values of the metric. least: minimum
+    distance of the interval's ends from the value.
     """
 
     kind: ClassVar[str] = "replicates"
@@ -130,13 +131,13 @@ class Replicates(Spread):
     def reach(self, spread: float) -> tuple[float, float]:
         return max(spread, self.least), max(spread, self.least)
 
-    def entries(self, number: str, value: float, count: int) -> Iterator[tuple[str, float, Interval]]:
+    def entries(self, name: str, value: float, count: int) -> Iterator[tuple[str, float, Interval]]:
         """Yield name, value and interval of the metric, and of its extrapolation to infinite N where there is one."""
         floor = 0.0 if self.quarters is not None else -math.inf  # an unbiased estimate may be negative
-        yield number, value, self.interval(value, count, floor)
+        yield name, value, self.interval(value, count, floor)
         if extrapolation := self.extrapolate(value):
             limit, replicates = extrapolation
-            yield number + INFINITY, limit, replicates.interval(limit, count)
+            yield name + INFINITY, limit, replicates.interval(limit, count)
 
     def extrapolate(self, value: float) -> tuple[float, Replicates] | None:
         """Return the metric extrapolated to infinitely many images, and its replicates; None if that is not possible.
@@ -158,7 +159,7 @@ class Replicates(Spread):
     def extrapolate_unchecked(self, value: float) -> tuple[float, Replicates]:
         """Return the extrapolation as `extrapolate` does, but without checking that the bias follows c / n.
 
-        It serves differences of two metrics that were checked each on its own.
+        It is used for the difference between two metrics that were each checked before.
         """
         assert self.quarters is not None
         return 2 * value - float(self.halves.mean()), Replicates(2 * self.halves - self.quarters)

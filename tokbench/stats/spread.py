@@ -69,9 +69,9 @@ class Spread(ABC):
         """Return how far the interval extends below and above the value, from its symmetric half width `spread`."""
         return spread, spread
 
-    def entries(self, number: str, value: float, count: int) -> Iterator[tuple[str, float, Interval]]:
+    def entries(self, name: str, value: float, count: int) -> Iterator[tuple[str, float, Interval]]:
         """Yield name, value and interval of the metric, and of the metrics derived from its replicates."""
-        yield number, value, self.interval(value, count)
+        yield name, value, self.interval(value, count)
 
     def extrapolate(self, value: float) -> tuple[float, Spread] | None:
         """Return the metric extrapolated to infinitely many images, and its replicates, or None."""

@@ -15,31 +15,31 @@ from tokbench.errors import MissingWeights
 from tokbench.weights.registry import LocalWeights
 
 
-def read_state(network: str, found: LocalWeights, inside: tuple[str, ...] = ()) -> dict[str, Tensor]:
+def read_state(network: str, weights: LocalWeights, inside: tuple[str, ...] = ()) -> dict[str, Tensor]:
     """Return the tensors of a .safetensors file, or of a .pth file with a plain state dict, on the CPU.
 
     Floating-point tensors are converted to float32; integer tensors keep their type. Only tensors are unpickled.
-    network: name for error messages. inside: keys, such as `model`, that may contain the state dict.
+    network: name for error messages. weights: the file. inside: keys, such as `model`, that may contain the state dict.
     Raises MissingWeights if the file has another content.
     """
-    remedy = f"replace it by the published file ({found.source.get})"
+    remedy = f"replace it by the published file ({weights.source.get})"
     state: Any
     try:
-        if found.path.suffix == ".safetensors":
-            state = load_file(found.path)
+        if weights.path.suffix == ".safetensors":
+            state = load_file(weights.path)
         else:
-            state = torch.load(found.path, map_location="cpu", weights_only=True)
+            state = torch.load(weights.path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling, zip and safetensors errors have no common class, and long messages
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
-        if isinstance(error, pickle.UnpicklingError) and (objects := _unsafe_objects(found.path)):
+        if isinstance(error, pickle.UnpicklingError) and (objects := _unsafe_objects(weights.path)):
             reason = f"it contains Python objects other than tensors ({objects}), and loading those can run any code"
             remedy = f"save only its state dict, with safetensors or torch.save, or {remedy}"
-        raise MissingWeights(f"{network}: {found.path} is not a readable state dict ({reason}); {remedy}") from error
+        raise MissingWeights(f"{network}: {weights.path} is not a readable state dict ({reason}); {remedy}") from error
     if isinstance(state, dict):
         state = next((state[key] for key in inside if isinstance(state.get(key), dict)), state)
     plain = isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
     if not plain:
-        raise MissingWeights(f"{network}: {found.path} is not a plain state dict of named tensors; {remedy}")
+        raise MissingWeights(f"{network}: {weights.path} is not a plain state dict of named tensors; {remedy}")
     # The step counters of batch norm are ignored: only some files contain them, and evaluation does not use them.
     return {
         key: value.detach().float() if value.is_floating_point() else value.detach()
@@ -57,12 +57,12 @@ def _unsafe_objects(path: Path) -> str:
 
 
 def load_strict(
-    network: str, module: nn.Module, state: dict[str, Tensor], found: LocalWeights, assign: bool = True
+    network: str, module: nn.Module, state: dict[str, Tensor], weights: LocalWeights, assign: bool = True
 ) -> None:
     """Load `state` into a module built on the meta device, and freeze the module for evaluation.
 
-    assign: False copies the values into the existing tensors of the module, for third-party modules that may keep
-    references to them.
+    network, weights: name and file for error messages. assign: False copies the values into the existing tensors of the
+    module, for third-party modules that may keep references to them.
     Raises MissingWeights unless names and shapes agree exactly, so that no parameter keeps its initial value. Integer
     tensors in place of floating-point ones are refused as well: they are quantized weights, whose scales the module
     does not apply.
@@ -81,7 +81,7 @@ def load_strict(
     messages = [f"{verb} {_first_names(keys)}" for verb, keys in problems.items() if keys]
     if messages:
         raise MissingWeights(
-            f"{network}: {found.path} {', '.join(messages)}; replace it by the published file ({found.source.get})"
+            f"{network}: {weights.path} {', '.join(messages)}; replace it by the published file ({weights.source.get})"
         )
     if assign:
         state = {key: value.float() for key, value in state.items()}

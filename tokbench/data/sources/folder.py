@@ -177,7 +177,7 @@ def _add_entry(listing: FolderListing, name: str, entry: os.DirEntry[str] | Path
         # Images below a link to a folder inside the root are listed under their own names.
         return not reason and not (entry.is_symlink() and inside)
     if is_image(name):
-        reason = reason or ("" if stat.S_ISREG(mode) else "not a regular file; remove it")
+        reason = reason or ("" if stat.S_ISREG(mode) else "not a regular file, or a broken link; remove it")
         listing.images.append((printable_name(name), file, reason))
     elif stat.S_ISREG(mode) and is_left_out(name, lambda: b"" if reason else _head(file)):
         listing.left_out.append(printable_name(name))
