@@ -1,4 +1,4 @@
-"""Image files of every odd kind: what is read and how, what is a BadImage and stops nothing (docs/faults.md)."""
+"""Image files of every odd kind: what is read and how, what is a UnreadableImage and stops nothing (docs/faults.md)."""
 
 from __future__ import annotations
 

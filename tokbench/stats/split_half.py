@@ -46,16 +46,16 @@ def pairs(count: int) -> int:
 class SplitHalves:
     """Pairs of complementary halves of `count` images; if `count` is odd, each pair omits one image.
 
-    sha256: hash of the data, which seeds the draws. times: number of pairs, by default `pairs(count)`.
+    sha256: hash of the data, which seeds the draws. num_pairs: number of pairs, by default `pairs(count)`.
     """
 
     sha256: str
     count: int
-    times: int | None = None
+    num_pairs: int | None = None
 
     def __len__(self) -> int:
         """Return the number of halves, two per pair."""
-        return 2 * (self.times or pairs(self.count))
+        return 2 * (self.num_pairs or pairs(self.count))
 
     @property
     def half(self) -> int:
@@ -80,8 +80,9 @@ class Replicates(Spread):
     """The values of a metric on all halves.
 
     halves (n,): the value on each half; complementary halves are adjacent. quarters (n,): for each half, the mean of
-    the metric over the two parts of that half, or None. bounds: range of possible values of the metric. least: minimum
-    distance of the interval's ends from the value.
+    the metric over the two parts of that half, or None. bounds: range of possible values of the metric.
+    min_reach: minimum distance of the interval's ends from the value, which gives the interval a width if all halves
+    have the same share, 0 or 1.
     """
 
     kind: ClassVar[str] = "replicates"
@@ -89,8 +90,7 @@ class Replicates(Spread):
     halves: np.ndarray
     quarters: np.ndarray | None = None
     bounds: tuple[float, float] = UNBOUNDED
-    least: float = 0.0
-    """It gives an interval a width where all halves have the same share, 0 or 1."""
+    min_reach: float = 0.0
 
     def as_array(self) -> np.ndarray:
         """Return the array (halves, 1 or 2) that is stored with a result."""
@@ -129,7 +129,7 @@ class Replicates(Spread):
         return math.sqrt(float((((complements[:, 0] - complements[:, 1]) / 2) ** 2).mean()))
 
     def reach(self, spread: float) -> tuple[float, float]:
-        return max(spread, self.least), max(spread, self.least)
+        return max(spread, self.min_reach), max(spread, self.min_reach)
 
     def entries(self, name: str, value: float, count: int) -> Iterator[tuple[str, float, Interval]]:
         """Yield name, value and interval of the metric, and of its extrapolation to infinite N where there is one."""
