@@ -55,12 +55,12 @@ def test_other_annotations_are_another_dataset(folder: Path) -> None:
 def test_an_image_of_another_size_is_a_bad_image(folder: Path) -> None:
     source = AnnotatedSource(Folder(folder), {"a.png": ONE, "b.png": ONE}, {"a.png": (20, 10), "b.png": (40, 20)})
     assert source.open(0).size == (20, 10)
-    with pytest.raises(UnreadableImage, match=r"b.png: 20x10 pixels, and its annotations are for 40x20; restore"):
+    with pytest.raises(UnreadableImage, match=r"b.png: 20x10 pixels, but its annotations are for 40x20; restore"):
         source.open(1)
 
 
 def test_annotations_of_absent_images_are_refused(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"2 images are annotated and not here, the first of them x.png"):
+    with pytest.raises(DataError, match=r"2 annotated images are missing, the first of them x.png"):
         AnnotatedSource(Folder(folder), {"a.png": ONE, "x.png": ONE, "y.png": ONE})
 
 

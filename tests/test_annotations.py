@@ -65,7 +65,7 @@ FACE = {"box": [1, 2, 3, 4], "points": [list(point) for point in POINTS], "ratio
     [
         ("text", 5, r"img: words\[0\].text must be text"),
         ("text", "", r"img: words\[0\].text is empty"),
-        ("text", "\ud800", r"img: words\[0\].text holds half a character"),
+        ("text", "\ud800", r"img: words\[0\].text contains half a character"),
         ("box", [1, 2, 3], r"img: words\[0\].box must be four numbers"),
         ("box", "1234", r"img: words\[0\].box must be four numbers"),
         ("box", [1, 2, True, 4], r"img: words\[0\].box must be a finite number, not True"),
@@ -103,10 +103,10 @@ def test_a_missing_field_is_named(field: str) -> None:
     [
         ("", "img: not readable as JSON"),
         ("{", "img: not readable as JSON"),
-        ("[" * 100_000, "img: not readable as JSON .*nested too deep"),
-        ('{"words": [], "words": []}', "'words' comes twice"),
-        (json.dumps({"words": [WORD]}).replace("0.5", "NaN"), "NaN is no JSON number"),
-        (json.dumps({"words": [WORD]}).replace("0.5", "-Infinity"), "-Infinity is no JSON number"),
+        ("[" * 100_000, "img: not readable as JSON .*nesting is too deep"),
+        ('{"words": [], "words": []}', "'words' is repeated"),
+        (json.dumps({"words": [WORD]}).replace("0.5", "NaN"), "NaN is not a JSON number"),
+        (json.dumps({"words": [WORD]}).replace("0.5", "-Infinity"), "-Infinity is not a JSON number"),
         (json.dumps({"words": [WORD]}).replace("0.5", "1e999"), r"ratio must be a finite number"),
         (json.dumps({"words": [WORD]}).replace("0.5", "9" * 5000), "img: not readable as JSON"),
         ("[]", "img must be an object"),
@@ -114,7 +114,7 @@ def test_a_missing_field_is_named(field: str) -> None:
         ('{"words": {}}', "img: words must be a list"),
         ('{"words": null}', "img: words must be a list"),
         ('{"faces": [[]]}', r"img: faces\[0\] must be an object"),
-        (json.dumps({"faces": [FACE | {"points": [[3, 4]] * 5}]}), "points are all in one place"),
+        (json.dumps({"faces": [FACE | {"points": [[3, 4]] * 5}]}), "points are all equal to"),
         ('{"word": []}', "img has an unknown field 'word'"),
     ],
 )

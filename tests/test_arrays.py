@@ -27,9 +27,9 @@ def test_arrays_are_read_in_place_and_unpacked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "match"),
     [
-        ({"arr_0": np.zeros((2, 4, 4, 3))}, "images are uint8"),
-        ({"arr_0": np.zeros((2, 4, 4), np.uint8)}, "images are uint8"),
-        ({"other": np.zeros((2, 4, 4, 3), np.uint8)}, "holds no array arr_0"),
+        ({"arr_0": np.zeros((2, 4, 4, 3))}, "images must be uint8"),
+        ({"arr_0": np.zeros((2, 4, 4), np.uint8)}, "images must be uint8"),
+        ({"other": np.zeros((2, 4, 4, 3), np.uint8)}, "has no array arr_0"),
         ({"arr_0": np.array([{}])}, "not a readable"),
     ],
 )

@@ -43,7 +43,7 @@ def test_rows_are_what_evaluations_give(folder: Path, networks) -> None:
     assert [row.choice.title for row in rows] == [choice.title for choice in choices()]
     for row in rows:
         if row.choice.protocol.crop == "none":
-            assert "takes images as they are" in row.missing["psnr"], row.choice.title
+            assert "does not resize images" in row.missing["psnr"], row.choice.title
             continue
         dataset = open_dataset(str(folder), row.choice.protocol, 64)
         vgg = row.choice.protocol.lpips.net == "vgg"

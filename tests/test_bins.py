@@ -172,7 +172,7 @@ def test_ratios_of_sums(words) -> None:
 
 
 def test_lengths_must_agree() -> None:
-    with pytest.raises(ValueError, match=r"must be \(n,\) each"):
+    with pytest.raises(ValueError, match=r"must each have shape \(n,\)"):
         binned(np.ones(3), np.ones(1), THREE, 0)
-    with pytest.raises(ValueError, match=r"must be \(n,\) each"):
+    with pytest.raises(ValueError, match=r"must each have shape \(n,\)"):
         binned(np.ones(3), np.ones(3), THREE, 0, np.ones(2))

@@ -119,7 +119,7 @@ def test_bad_images_are_listed_and_the_rest_is_read(photo_folder: Path, tmp_path
     dataset = open_dataset(str(tmp_path / "p"), TOKBENCH)
     batches = list(dataset.batches(4))
     assert [len(batch.names) for batch in batches] == [3, 2]
-    assert [name for name, _ in dataset.bad] == ["photo1.png"]
+    assert [name for name, _ in dataset.unreadable] == ["photo1.png"]
     assert torch.cat([batch.index for batch in batches]).tolist() == [0, 1, 2, 4, 5]
 
 
@@ -136,7 +136,7 @@ def test_unequal_sizes_need_a_size(photo_folder: Path, tmp_path: Path) -> None:
         open_dataset(str(tmp_path / "p"), TOKBENCH)
     dataset = open_dataset(str(tmp_path / "p"), TOKBENCH, size=224)
     assert next(iter(dataset.batches(16))).reference.shape == (7, 3, 224, 224)
-    assert dataset.enlarged == 1
+    assert dataset.num_upscaled == 1
 
 
 def test_limit_takes_the_first(photo_folder: Path) -> None:
@@ -200,7 +200,7 @@ def test_an_incomplete_copy_is_refused(own_root: Path, tmp_path: Path, monkeypat
     monkeypatch.setenv("TOKBENCH_DATA", str(tmp_path / "data"))
     (tmp_path / "data" / "mine" / "val").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "data" / "mine" / "val" / "val_1.png")
-    with pytest.raises(DataError, match="should hold 3 images and 1 are here"):
+    with pytest.raises(DataError, match="should contain 3 images, but has 1"):
         open_dataset("mine", TOKBENCH, root=own_root)
 
 
@@ -209,8 +209,8 @@ def test_samples_are_whole(root: Path) -> None:
     dataset = open_dataset("samples", TOKBENCH, root=root)
     assert len(dataset) >= 100
     assert sum(len(batch.names) for batch in dataset.batches(16)) == len(dataset)
-    assert dataset.bad == []
-    assert dataset.enlarged == 0
+    assert dataset.unreadable == []
+    assert dataset.num_upscaled == 0
 
 
 def test_a_changed_sample_is_a_bad_image(root: Path, tmp_path: Path) -> None:
@@ -220,8 +220,8 @@ def test_a_changed_sample_is_a_bad_image(root: Path, tmp_path: Path) -> None:
     Image.new("RGB", (256, 256)).save(page)
     dataset = open_dataset("samples", TOKBENCH, root=tmp_path)
     list(dataset.batches(16))
-    assert len(dataset.bad) == 1
-    assert "not those of the manifest" in dataset.bad[0][1]
+    assert len(dataset.unreadable) == 1
+    assert "not those of the manifest" in dataset.unreadable[0][1]
 
 
 def test_zip_members_with_a_bad_checksum_are_bad_images(photo_folder: Path, tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_zip_members_with_a_bad_checksum_are_bad_images(photo_folder: Path, tmp_
     path.write_bytes(bytes(data))
     dataset = open_dataset(str(path), TOKBENCH, size=64)
     list(dataset.batches(16))
-    assert len(dataset.bad) == 1
+    assert len(dataset.unreadable) == 1
 
 
 def test_dataset_hash_is_that_of_the_pixels(photo_folder: Path, photos: torch.Tensor) -> None:

@@ -67,7 +67,7 @@ def test_links_are_read_inside_and_refused_where_they_leave(linked: Path) -> Non
         assert "leaves the dataset's folder" in found[name]
         assert "--follow-links" in found[name]
     for name in ("circle.png", "nothing.png"):
-        assert "leads to no file" in found[name]
+        assert "not a regular file" in found[name]
 
 
 def test_followed_links_list_every_image_once(linked: Path) -> None:
@@ -88,10 +88,10 @@ def test_pipes_and_folders_with_image_names(tmp_path: Path) -> None:
     (tmp_path / "folder.png" / "a.png").write_bytes(png(5))
     assert levels(open_source(tmp_path)) == {
         "folder.png/a.png": 5,
-        "pipe.png": "pipe.png: leads to no file; remove it",
+        "pipe.png": "pipe.png: not a regular file, or a broken link; remove it",
     }
     os.mkfifo(tmp_path / "pipe.zip")
-    with pytest.raises(DataError, match="neither a folder nor a file"):
+    with pytest.raises(DataError, match="neither a folder nor a regular file"):
         open_source(tmp_path / "pipe.zip")
 
 
@@ -137,8 +137,8 @@ def test_order_does_not_depend_on_the_file_system(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
-        ("a,file:../x.png,,00", "leads out of its folder"),
-        ("a,file:/etc/x.png,,00", "leads out of its folder"),
+        ("a,file:../x.png,,00", "is outside its folder"),
+        ("a,file:/etc/x.png,,00", "is outside its folder"),
         ('a,file:x.png,"1,2,3",00', "must be left,top,right,bottom"),
         ("a,file:x.png,,00\na,file:y.png,,00", "the same name"),
         ("a,file:x.png", "every row must give"),

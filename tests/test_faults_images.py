@@ -1,4 +1,4 @@
-"""Image files of every odd kind: what is read and how, what is a BadImage and stops nothing (docs/faults.md)."""
+"""Image files of every odd kind: what is read and how, what is a UnreadableImage and stops nothing (docs/faults.md)."""
 
 from __future__ import annotations
 
@@ -117,8 +117,11 @@ def test_a_png_with_a_wrong_checksum_is_refused(photo: Image.Image) -> None:
     ("data", "reason"),
     [
         (b"", "the file is empty"),
-        (b"<html>404</html>", "not an image of a known kind"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "not an image of a known kind"),
+        (b"<html>404</html>", "not an image in a supported format"),
+        (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n",
+            "not an image in a supported format",
+        ),
         (b"Pf 1 1 -1\n" + np.float32(0.5).tobytes(), "floating-point levels"),
     ],
 )
@@ -224,12 +227,12 @@ def test_tiny_and_long_images(tmp_path: Path) -> None:
     dataset = open_dataset(str(tmp_path), TOKBENCH, size=32)
     (batch,) = dataset.batches(4)
     assert batch.reference.shape == (2, 3, 32, 32)
-    assert dataset.bad == []
+    assert dataset.unreadable == []
     (tmp_path / "tiny.png").unlink()  # the other one's short side to 256: 1,280,000 x 256 before its crop
     dataset = open_dataset(str(tmp_path), TOKBENCH, size=256)
     assert list(dataset.batches(4)) == []
-    assert [name for name, _ in dataset.bad] == ["long.png"]
-    assert "1280000x256 before its crop" in dataset.bad[0][1]
+    assert [name for name, _ in dataset.unreadable] == ["long.png"]
+    assert "1280000x256 before its crop" in dataset.unreadable[0][1]
 
 
 @pytest.mark.parametrize("claimed", [(10_000, 10_000), (60_000, 60_000)])
@@ -269,9 +272,9 @@ def test_an_unreadable_and_a_vanished_file_stop_nothing(tmp_path: Path, monkeypa
     (tmp_path / "2.png").unlink()
     names = [name for batch in dataset.batches(4) for name in batch.names]
     assert names == ["0.png", "3.png"]
-    assert dataset.bad == [
+    assert dataset.unreadable == [
         ("1.png", "1.png: cannot be read (Permission denied); check its permissions"),
-        ("2.png", "2.png: cannot be read (No such file or directory); it was there when the run began"),
+        ("2.png", "2.png: cannot be read (No such file or directory); it existed when the run began"),
     ]
 
 

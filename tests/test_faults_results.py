@@ -122,13 +122,13 @@ def test_a_field_of_the_wrong_type_is_named(tmp_path: Path, keys: str, value: An
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("[" * 100_000 + "]" * 100_000, "nested too deep"),
-        ('{"a":' * 100_000 + "1" + "}" * 100_000, "nested too deep"),
+        ("[" * 100_000 + "]" * 100_000, "nesting is too deep"),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, "nesting is too deep"),
         (json.dumps(facts() | {"extra": [[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]}), "nested deeper"),
-        ('{"adapter": "a", "adapter": "b"}', "'adapter' comes twice"),
+        ('{"adapter": "a", "adapter": "b"}', "'adapter' is repeated"),
         ('{"adapter": ' + "9" * 10_000 + "}", "not a readable result"),
-        ('{"adapter": NaN}', "NaN is no JSON number"),
-        ('{"adapter": -Infinity}', "Infinity is no JSON number"),
+        ('{"adapter": NaN}', "NaN is not a JSON number"),
+        ('{"adapter": -Infinity}', "Infinity is not a JSON number"),
         (json.dumps(facts()).replace("30.0", "1e999"), "not finite"),
         ("\x00" * 100, "not a readable result"),
         ("", "not a readable result"),

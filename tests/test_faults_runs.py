@@ -40,7 +40,7 @@ def test_a_full_disk_says_so_and_leaves_the_old_file_whole(tmp_path: Path, monke
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(ResultError, match=r"No space left on device.*the file that was there is unto"):
+    with pytest.raises(ResultError, match=r"No space left on device.*an existing file is unchanged"):
         made("ssim").save(tmp_path)
     assert {file: file.read_bytes() for file in path.parent.iterdir()} == before
 

@@ -45,13 +45,13 @@ def test_the_deviation_of_a_mean_is_the_textbook_one() -> None:
     values = np.random.default_rng(0).normal(size=400)
     found = replicates(lambda half: values[half].mean(), 400)
     assert found.deviation == pytest.approx(values.std(ddof=1) / 20, rel=0.2)
-    limit, _ = found.extrapolated(values.mean())
+    limit, _ = found.extrapolate_unchecked(values.mean())
     assert limit == pytest.approx(values.mean(), abs=1e-12)  # complements leave no noise in it
 
 
 def test_extrapolation_is_exact_for_a_law_of_one_over_n() -> None:
     found = replicates(lambda half: 3 + 40 / len(half), 160)
-    limit, own = found.at_infinity(3 + 40 / 160)
+    limit, own = found.extrapolate(3 + 40 / 160)
     assert limit == pytest.approx(3)
     assert own.halves == pytest.approx(3)
     assert found.deviation == pytest.approx(0, abs=1e-12)
@@ -62,7 +62,7 @@ def test_no_limit_where_the_law_does_not_hold() -> None:
     rng = np.random.default_rng(0)
     first, second = rng.normal(size=(40, 400)), rng.normal(size=(40, 400))
     found = replicates(lambda half: distance_of_sets(first[half], second[half]), 40)
-    assert found.at_infinity(distance_of_sets(first, second)) is None
+    assert found.extrapolate(distance_of_sets(first, second)) is None
 
 
 def test_a_difference_is_taken_half_by_half() -> None:

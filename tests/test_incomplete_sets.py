@@ -51,7 +51,7 @@ def test_a_set_that_lacks_files_is_refused_and_what_is_there_can_be_given(
     for given in (root, f"{root}/*.parquet", f"{root}/val-*-of-*", f"{tmp_path}/se*"):
         with pytest.raises(DataError) as caught:
             open_source(given)
-        assert f"holds {len(present)} of {total} files val-*-of-{total:05}; missing: {missing}. Fetch" in str(
+        assert f"contains {len(present)} of {total} files val-*-of-{total:05}; missing: {missing}. Fetch" in str(
             caught.value
         )
     alone = shlex.split(str(caught.value))[-1]
@@ -61,7 +61,7 @@ def test_a_set_that_lacks_files_is_refused_and_what_is_there_can_be_given(
 
 def test_files_that_no_pattern_tells_apart_from_missing_ones(tmp_path: Path) -> None:
     root = shards(tmp_path / "set", numbered([0, 11], 12))
-    with pytest.raises(DataError, match="or give a pattern that matches only files that are here"):
+    with pytest.raises(DataError, match="or give a pattern that matches only existing files"):
         open_source(root)
     assert len(open_source(f"{root}/val-00000*").names) == 1
 
@@ -123,7 +123,7 @@ def test_a_picture_beside_a_data_set_that_is_not_read_is_refused(tmp_path: Path,
     assert "write them as Parquet" in str(caught.value)
     assert len(open_source(shlex.split(str(caught.value))[-1]).names) == 1
     (root / picture).unlink()
-    with pytest.raises(DataError, match=rf"holds no images itself, but 1 {said}, which are not read"):
+    with pytest.raises(DataError, match=rf"contains no images itself, but 1 {said}, which are not read"):
         open_source(root)
 
 

@@ -23,7 +23,7 @@ from tokbench.metrics.psnr import PSNR
 from tokbench.protocol.protocol import TOKBENCH, load_protocol
 from tokbench.results.result import load
 from tokbench.stats.binned import Bin, binned, mean_of_bins
-from tokbench.stats.bootstrap import DERIVED, bootstrap, bootstrap_pairs, least_reach, share_interval
+from tokbench.stats.bootstrap import DERIVED, bootstrap, bootstrap_pairs, share_bound, share_interval
 from tokbench.stats.split_half import SplitHalves
 from tokbench.stats.spread import Distinct, Jackknife, Splits, groups
 from tokbench.tokenizers.tokens import Tokens
@@ -308,7 +308,7 @@ def test_shares_are_clopper_and_pearsons(ones: int) -> None:
     found = share_interval(values)
     assert (found.low, found.high, found.n) == (pytest.approx(theirs.low), pytest.approx(theirs.high), 346)
     if ones == 0:
-        assert found.high == pytest.approx(least_reach(346))
+        assert found.high == pytest.approx(share_bound(346))
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
@@ -321,12 +321,12 @@ def test_a_share_on_which_all_words_agree_is_not_known_for_sure(value: float, im
     given = np.full(4 * images, value), axis, three, 0, image
     for one in (*binned(*given, share=True), mean_of_bins(*given, share=True)):
         assert one.mean == value
-        assert abs(one.low - one.high) == pytest.approx(least_reach(images))
+        assert abs(one.low - one.high) == pytest.approx(share_bound(images))
         assert value in (one.low, one.high)
     for one in (*binned(*given), mean_of_bins(*given)):  # of what is no share nothing is known but its values
         assert one.high == pytest.approx(one.low)
     ratio = binned(given[0], axis, three, 0, image, np.ones(4 * images), share=True)
-    assert all(one.high - one.low >= least_reach(images) * 0.99 for one in ratio)
+    assert all(one.high - one.low >= share_bound(images) * 0.99 for one in ratio)
 
 
 def test_two_codecs_with_the_same_codes_are_the_same() -> None:

@@ -100,13 +100,13 @@ def test_a_list_of_classes_comes_before_both(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "classes", "said"),
     [
-        (["n01/a.png", "n02/a.png", "n77/a.png"], 4, "no class of the network's own list is called n77"),
-        (["n01/a.png", "cat/a.png", "dog/a.png", "n02/a.png"], 4, "is called cat, dog"),
-        (["cat/a.png", "dog/a.png"], 4, r"its 2 folders \(cat, dog\) are not called as the network's classes"),
-        (["cat/a.png", "loose.png"], 4, "loose.png lies in no class folder"),
+        (["n01/a.png", "n02/a.png", "n77/a.png"], 4, "the network's own list has no class named n77"),
+        (["n01/a.png", "cat/a.png", "dog/a.png", "n02/a.png"], 4, "has no class named cat, dog"),
+        (["cat/a.png", "dog/a.png"], 4, r"its 2 folders \(cat, dog\) are not named after the network's classes"),
+        (["cat/a.png", "loose.png"], 4, "loose.png is not in a class folder"),
         (["a.png", "b.png"], 4, "has no labels"),
         (["n01/a.png", "n01/b.png"], 4, "all 2 images have the label 1"),
-        ([f"{number}/a.png" for number in range(11)], 11, r"are numbers, and as text they sort .*\(0, 1, 10 and"),
+        ([f"{number}/a.png" for number in range(11)], 11, r"are numbers, whose order as text .*\(0, 1, 10 and"),
     ],
 )
 def test_folders_that_say_no_class_are_named(tmp_path: Path, names: list[str], classes: int, said: str) -> None:
@@ -124,8 +124,8 @@ def test_numbers_that_sort_alike_both_ways_are_classes(tmp_path: Path) -> None:
     [
         ("n01\nn02\nn01\nn03\n", "lines 1 and 3 both list n01"),
         ("n01\n\nn02\nn03\n", "line 2 names no class"),
-        ("n01\nn02\n", "classes.txt lists 2 classes, and the network has 4"),
-        ("n01\nn02\nn03\nn04\n", "no class of classes.txt is called n09"),
+        ("n01\nn02\n", "classes.txt lists 2 classes, but the network has 4"),
+        ("n01\nn02\nn03\nn04\n", "classes.txt has no class named n09"),
     ],
 )
 def test_a_list_of_classes_that_does_not_fit_is_named(tmp_path: Path, text: str, said: str) -> None:
@@ -181,7 +181,7 @@ def test_a_list_beside_an_archive_is_read_where_none_is_inside(tmp_path: Path, k
     put(path, "classes.txt", b"a\nb\nc\nd\n")
     assert labels_of(path)[0] == {"a/x.png": 0, "b/x.png": 1, "c/x.png": 2, "d/x.png": 3}
     put(path, "./classes.txt", LIST)
-    with pytest.raises(DataError, match=r"two members are called './classes\.txt'"):
+    with pytest.raises(DataError, match=r"two members have the name './classes\.txt'"):
         labels_of(path)
 
 
@@ -219,7 +219,8 @@ def test_first_images_of_one_class_are_refused(tmp_path: Path) -> None:
     """Folders sort by class: the first N measured one class alone."""
     path = folder(tmp_path / "images", [f"n0{one}/{place:02}.png" for one in (1, 2, 3, 9) for place in range(30)])
     with pytest.raises(
-        DataError, match=r"first 20 images are all of the class 1, and all 120 are of 4 classes.*mixed order, or give a"
+        DataError,
+        match=r"first 20 images all have the class 1, but all 120 images have 4 classes.*mixed order",
     ):
         find_labels(limited(path, 20), 4, WORDNET)
     some = open_dataset(f"{path}/*/0[0-4].png", TOKBENCH)
@@ -230,7 +231,8 @@ def test_first_images_of_one_class_are_refused(tmp_path: Path) -> None:
 def test_first_images_of_few_classes_are_doubted(tmp_path: Path) -> None:
     path = folder(tmp_path / "images", [f"n0{one}/{place:02}.png" for one in (1, 2, 3, 9) for place in range(30)])
     (warning,) = find_labels(limited(path, 60), 4, WORDNET).warnings
-    assert "the first 60 of 120 images are of 2 of 4 classes, in other shares than all of them, 50 % apart" in warning
+    assert "the first 60 of 120 images have 2 of 4 classes" in warning
+    assert "the shares of the classes differ from those of all images by 50 %" in warning
     assert find_labels(limited(path, 120), 4, WORDNET).warnings == ()
     labels = np.random.default_rng(3).permutation(np.repeat(np.arange(4), 30))
     for limit in (8, 20, 60, 100):
@@ -249,26 +251,26 @@ def test_labels_that_begin_at_0_and_end_early_may_be_of_a_smaller_set(tmp_path: 
     """Ten of ImageNet's classes counted anew from 0 look like this, and would give a wrong accuracy without a word."""
     found = find_labels(opened(parquet(tmp_path / "ten.parquet", [0, 1, 2, 1])), 1000)
     (warning,) = found.warnings
-    assert "the labels are 0 to 2, all of them and no others, and the network has 1,000 classes" in warning
+    assert "the labels are exactly 0 to 2, but the network has 1,000 classes" in warning
 
 
 def test_a_file_that_states_other_classes_is_refused(tmp_path: Path) -> None:
     path = parquet(tmp_path / "own.parquet", [0, 2], ["cat", "dog", "bird", "ant"])
     assert find_labels(opened(path), 4).by_name == {"000.png": 0, "001.png": 2}
-    with pytest.raises(DataError, match=r"own.parquet says that its labels are of 4 classes \(cat, dog, bird and 1"):
+    with pytest.raises(DataError, match=r"own.parquet states that its labels have 4 classes \(cat, dog, bird and 1"):
         find_labels(opened(path), 1000)
 
 
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        ([0, 4], "001.png has the label 4, and the network's 4 classes are 0 to 3"),
+        ([0, 4], "001.png has the label 4, but the labels of the network's 4 classes are 0 to 3"),
         ([-1, 0], "000.png has the label -1"),
         ([-1, -1], "000.png has the label -1"),  # how test sets are published
         ([2, 2], "all 2 images have the label 2"),
-        ([0.0, 1.0], "bad.parquet: its column 'label' holds double, and labels are integers"),
-        ([True, False], "holds bool"),
-        (["cat", "dog"], "holds string"),
+        ([0.0, 1.0], "bad.parquet: its column 'label' has type double; labels must be integers"),
+        ([True, False], "has type bool"),
+        (["cat", "dog"], "has type string"),
         ([0, None], "has empty rows"),
     ],
 )
@@ -280,14 +282,14 @@ def test_columns_that_are_no_labels_are_named(tmp_path: Path, labels: list[Any],
 def test_a_shard_without_the_column_is_named(tmp_path: Path) -> None:
     whole = pq.read_table(parquet(tmp_path / "a.parquet", [0, 1]))
     pq.write_table(whole.drop_columns(["label"]), tmp_path / "b.parquet")
-    with pytest.raises(DataError, match=r"b.parquet has no column 'label', and other files"):
+    with pytest.raises(DataError, match=r"b.parquet has no column 'label', but other files"):
         find_labels(opened(tmp_path), 4)
 
 
 def test_images_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = opened(folder(tmp_path / "images", ["n01/a.png", "n02/a.png"]))
     data.source.names = ["n01/a.png", "n02/a.png", "n01/a.png"]
-    with pytest.raises(DataError, match=r"two images are called n01/a.png"):
+    with pytest.raises(DataError, match=r"two images have the name n01/a.png"):
         find_labels(data, 4, WORDNET)
 
 

@@ -48,11 +48,11 @@ def test_one_odd_image_ends_no_run(folder: Path, name: str, odd: str) -> None:
     dataset = open_dataset(str(folder), load_protocol(name), SIDE)
     read = [name for batch in dataset.batches(4) for name in batch.names]
     assert {f"{i}.png" for i in range(6)} <= set(read)
-    assert set(read) | {name for name, _ in dataset.bad} == set(dataset.names)
-    for bad, reason in dataset.bad:
+    assert set(read) | {name for name, _ in dataset.unreadable} == set(dataset.names)
+    for bad, reason in dataset.unreadable:
         assert bad in ("0 first.png", "9 last.png") and reason.startswith(f"{bad}: ") and "; " in reason
     if dataset.protocol.crop == "none":
-        assert "takes images as they are" in dataset.bad[0][1]
+        assert "does not resize images" in dataset.unreadable[0][1]
 
 
 @pytest.mark.parametrize("name", protocols())
@@ -64,9 +64,9 @@ def test_an_odd_image_and_all_numbers_of_a_run(folder: Path, name: str, networks
     dataset = open_dataset(str(folder), protocol, SIDE)
     (result,) = run_eval([load_adapter("jpeg.q50")], dataset, ["psnr", "rfid_64"], networks=networks)
     assert result.error is None, result.error
-    assert result.num_images == len(dataset) - len(dataset.bad) >= 6
+    assert result.num_images == len(dataset) - len(dataset.unreadable) >= 6
     assert "psnr" in result.metrics
-    assert [bad["name"] for bad in result.bad_images] == [name for name, _ in dataset.bad]
+    assert [bad["name"] for bad in result.bad_images] == [name for name, _ in dataset.unreadable]
 
 
 class _Broken:
@@ -84,7 +84,7 @@ class _Broken:
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (MemoryError(), "more memory than there is; scale it down"),
+        (MemoryError(), "not enough memory to preprocess it; scale it down"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "can't allocate memory"),
         (ValueError("height and width must be > 0"), r"ValueError: height and width must be > 0\); remove it"),
         (OverflowError("signed integer is greater than maximum"), "OverflowError"),
@@ -98,7 +98,7 @@ def test_whatever_a_preparation_raises_is_a_bad_image(
     monkeypatch.setattr(dataset_module, "prepare", _Broken(error, prepare_module.prepare))
     dataset = open_dataset(str(folder), TOKBENCH, SIDE)
     assert sum(len(batch.names) for batch in dataset.batches(4)) == 6
-    ((name, told),) = dataset.bad
+    ((name, told),) = dataset.unreadable
     assert name == "3b.png"
     with pytest.raises(DataError, match=rf"^3b.png: .*{reason}"):
         raise DataError(told)
@@ -117,8 +117,8 @@ def test_what_opencv_raises_is_a_bad_image(folder: Path, monkeypatch: pytest.Mon
     protocol = TOKBENCH.with_changes("mine", library="opencv", antialias=False)
     dataset = open_dataset(str(folder), protocol, SIDE)
     assert sum(len(batch.names) for batch in dataset.batches(4)) == 7
-    assert [name for name, _ in dataset.bad] == ["3b.png"]
-    assert "protocol mine cannot prepare it (error: OpenCV" in dataset.bad[0][1]
+    assert [name for name, _ in dataset.unreadable] == ["3b.png"]
+    assert "protocol mine cannot preprocess it (error: OpenCV" in dataset.unreadable[0][1]
 
 
 def test_an_absent_library_is_said_before_the_pass(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ def test_an_absent_library_is_said_before_the_pass(folder: Path, monkeypatch: py
 
 def test_where_no_image_is_left_the_first_reason_is_said(folder: Path, tmp_path: Path, networks) -> None:
     none = load_protocol("pytorch-fid")
-    with pytest.raises(UsageError, match=r"takes images as they are, and this one is 32x32, not 64x64"):
+    with pytest.raises(UsageError, match=r"does not resize images, and this one is 32x32, not 64x64"):
         open_dataset(str(folder), none, 64)  # before the pass, from headers
     only = tmp_path / "only"
     only.mkdir()
@@ -155,7 +155,7 @@ def test_a_huge_image_whose_decoding_needs_too_much_memory_is_a_bad_image(
     monkeypatch.setattr(Path, "read_bytes", refuse)
     dataset = open_dataset(str(folder), TOKBENCH)
     assert sum(len(batch.names) for batch in dataset.batches(4)) == 5
-    assert dataset.bad == [("2.png", "2.png: preparing it takes more memory than there is; scale it down")]
+    assert dataset.unreadable == [("2.png", "2.png: there is not enough memory to preprocess it; scale it down")]
 
 
 def test_images_that_no_jpeg_holds_are_refused_before_they_are_stored() -> None:
@@ -164,7 +164,7 @@ def test_images_that_no_jpeg_holds_are_refused_before_they_are_stored() -> None:
     square = np.zeros((SIDE, SIDE, 3), np.uint8)
     refuse_unstorable((65_500, 1), peer)
     assert scored(square, 65_500, 1, peer).shape == (1, 65_500, 3)
-    with pytest.raises(DataError, match=r"stores it as JPEG, whose sides are at most 65,500 px, and it is 65501x1"):
+    with pytest.raises(DataError, match=r"stores it as JPEG, whose sides are at most 65,500 px, but it is 65501x1"):
         refuse_unstorable((65_501, 1), peer)
     with pytest.raises(OSError):
         scored(square, 65_501, 1, peer)
@@ -178,8 +178,8 @@ def test_an_audit_survives_one_odd_image(folder: Path, odd: str, networks) -> No
     Image.new("RGB", ODD[odd], (9, 99, 200)).save(folder / "3b.png")
     dataset = open_dataset(str(folder), TOKBENCH, SIDE)
     rows = audit(load_adapter("jpeg.q50"), dataset, names, networks=networks)
-    kept = [name for name in dataset.names if name not in dict(dataset.bad)]
-    assert dataset.bad if odd == "long" else not dataset.bad
+    kept = [name for name in dataset.names if name not in dict(dataset.unreadable)]
+    assert dataset.unreadable if odd == "long" else not dataset.unreadable
     measured = 0
     for row in rows:
         if not row.numbers:
@@ -212,7 +212,7 @@ def test_statistics_of_one_odd_image_and_others(folder: Path, name: str, network
     reader = networks.get("inception-2015-12-05", dataset.protocol.features.input)
     made = measure(dataset, reader, ["64"], lambda what, done, total: None)
     assert made.count == 6
-    assert [bad for bad, _ in dataset.bad] == ["3b.png"]
+    assert [bad for bad, _ in dataset.unreadable] == ["3b.png"]
 
 
 def test_eval_lists_it_and_the_others_are_measured(folder: Path, tmp_path: Path, cli) -> None:
@@ -224,7 +224,7 @@ def test_eval_lists_it_and_the_others_are_measured(folder: Path, tmp_path: Path,
     assert facts["num_images"] == 6
     ((bad),) = facts["bad_images"]
     assert bad["name"] == "3b.png"
-    assert "takes images as they are, and this one is 40x32, not 32x32; give images of that size" in bad["reason"]
+    assert "does not resize images, and this one is 40x32, not 32x32; use images of that size" in bad["reason"]
     again = cli("eval", "jpeg.q50", "--data", folder, "--size", SIDE, "--protocol", "cosmos", *out, "--skip-bad")
     assert again.exit_code == 0
 
@@ -256,4 +256,4 @@ def test_odd_images_in_archives_and_parquet(folder: Path, tmp_path: Path) -> Non
     pq.write_table(pa.table({"image": rows}), tmp_path / "a.parquet")
     dataset = open_dataset(str(tmp_path / "a.parquet"), load_protocol("clean-fid"), SIDE)
     assert sum(len(batch.names) for batch in dataset.batches(4)) == 6
-    assert [name for name, _ in dataset.bad] == ["odd.png"]
+    assert [name for name, _ in dataset.unreadable] == ["odd.png"]

@@ -210,9 +210,9 @@ AT = "'vae/256/a.jpg/results"
     [
         ("", "is not a readable result file"),
         ("{", "is not a readable result file"),
-        ("[" * 100_000, "nested too deep"),
+        ("[" * 100_000, "nesting is too deep"),
         ('{"a": ' + "1" * 5000 + "}", "is not a readable result file"),
-        ('{"a": {}, "a": {}}', "'a' comes twice"),
+        ('{"a": {}, "a": {}}', "'a' is repeated"),
         ([], "what it holds must be an object"),
         ({}, "no method in there"),
         ({"vae": []}, "'vae' must be an object"),

@@ -307,7 +307,7 @@ STATE = {"weight": torch.ones(2, 2), "bias": torch.ones(2), "loss.a": torch.ones
 
 def test_a_variant_loads_strictly_and_records_what_it_does_not_use(tmp_path: Path, monkeypatch) -> None:
     mine, net = variant(tmp_path, STATE, monkeypatch), nn.Linear(2, 2)
-    with pytest.raises(MissingWeights, match=r"mine: .*holds unknown loss\.a, loss\.b; replace it"):
+    with pytest.raises(MissingWeights, match=r"mine: .*has unknown loss\.a, loss\.b; replace it"):
         mine.load_weights(net, "model")
     mine = variant(tmp_path, STATE, monkeypatch)
     assert mine.load_weights(net, "model", unused=("loss.", "never.")) is net
@@ -347,7 +347,7 @@ def test_tensors_that_an_adapter_drops_by_itself_are_counted_by_file(tmp_path: P
 
 def test_whole_numbers_are_no_weights(tmp_path: Path, monkeypatch) -> None:
     mine = variant(tmp_path, {"weight": torch.ones(2, 2, dtype=torch.int8), "bias": torch.ones(2)}, monkeypatch)
-    with pytest.raises(MissingWeights, match="holds whole numbers in place of floating-point ones in weight"):
+    with pytest.raises(MissingWeights, match="has integers instead of floating-point values in weight"):
         mine.load_weights(nn.Linear(2, 2), "model")
 
 

@@ -1,4 +1,4 @@
-"""Properties that hold for all inputs: readers give an image or a BadImage, forms agree, files come back as written."""
+"""Properties for all inputs: readers give an image or raise UnreadableImage, forms agree, saved files are restored."""
 
 from __future__ import annotations
 

@@ -383,7 +383,7 @@ def test_published_rates_come_from_the_authors_file(root: Path, tmp_path: Path, 
 
 def test_images_without_labels_are_refused(root: Path, tmp_path: Path) -> None:
     done = prune(root, "random", "--out", str(tmp_path), data="bare.parquet")
-    assert done.exit_code == 1 and "has no labels, so there is no accuracy; bring Parquet" in done.output
+    assert done.exit_code == 1 and "has no labels, so its accuracy cannot be computed; provide Parquet" in done.output
 
 
 def test_some_of_the_classes_are_enough_and_said(root: Path, tmp_path: Path) -> None:
@@ -391,7 +391,7 @@ def test_some_of_the_classes_are_enough_and_said(root: Path, tmp_path: Path) -> 
     done = prune(root, *words, data="three.parquet")
     assert done.exit_code == 0, done.output
     assert "labels: column 'label'; 3 of 4 classes occur" in done.stderr
-    assert "warning: the labels are 0 to 2, all of them and no others" in done.stderr
+    assert "warning: the labels are exactly 0 to 2, but" in done.stderr
     assert "Labels: column 'label'; 3 of 4 classes occur." in done.stdout
     assert "**Warning:** the labels are 0 to 2" in done.stdout
     (one,) = load_all(tmp_path)
@@ -434,9 +434,9 @@ def test_first_images_of_one_class_or_of_few_give_no_number_without_a_word(root:
     words = ["random", "--keep", "1", "--batches", "0", "--out", str(tmp_path / "out"), "--limit"]
     done = prune(root, *words, "5", data=str(tmp_path / "photos"))
     assert done.exit_code == 1 and not (tmp_path / "out").exists()
-    assert "its first 5 images are all of the class 0, and all 24 are of 4 classes" in done.output
+    assert "its first 5 images all have the class 0, but all 24 images have 4 classes" in done.output
     done = prune(root, *words, "12", data=str(tmp_path / "photos"))
-    said = "the first 12 of 24 images are of 2 of 4 classes, in other shares than all of them"
+    said = "the first 12 of 24 images have 2 of 4 classes, and the shares of the classes differ"
     assert done.exit_code == 0 and f"warning: {said}" in done.stderr and f"**Warning:** {said}" in done.stdout
     (one,) = load_all(tmp_path / "out")
     assert any(text.startswith(said) for text in one.about["provenance"]["labels"]["warnings"])
@@ -454,7 +454,7 @@ def test_labels_under_which_a_trained_network_is_no_better_than_chance_are_doubt
     table_ = pq.read_table(root / "images.parquet").drop_columns(["label"]).append_column("label", pa.array(wrong))
     pq.write_table(table_, tmp_path / "wrong.parquet")
     words = ["random", "--keep", "1", "--batches", "0", "--out", str(tmp_path)]
-    said = "0 % of 24 images are classified correctly, and chance is 25 %: are the labels those of this network?"
+    said = "0 % of 24 images are classified correctly, but chance is 25 %: are the labels those of this network?"
     assert said not in prune(root, *words, data=str(tmp_path / "wrong.parquet")).output  # trained for two steps
     monkeypatch.setattr(ImageClassifier, "short", False)
     done = prune(root, *words, data=str(tmp_path / "wrong.parquet"))

@@ -51,7 +51,7 @@ def test_nothing_but_tensors_is_unpickled(tmp_path: Path, suffix: str, harmful: 
     path = tmp_path / f"own{suffix}"
     torch.save({"model": timm.create_model("vit_tiny_patch16_224").state_dict(), "args": more}, path)
     named = "builtins.exec" if harmful else "types.SimpleNamespace"
-    with pytest.raises(MissingWeights, match=rf"holds Python objects that are no tensors \({named}\)"):
+    with pytest.raises(MissingWeights, match=rf"contains Python objects other than tensors \({named}\)"):
         load_subject(f"timm:vit_tiny_patch16_224@{path}", "cpu")
     assert not (tmp_path / "it-ran").exists()
 

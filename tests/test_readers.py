@@ -197,7 +197,7 @@ def test_a_pickle_that_is_not_a_state_dict_is_refused(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (lambda state: state.pop("Conv2d_2a_3x3.bn.bias"), "lacks Conv2d_2a_3x3.bn.bias"),
-        (lambda state: state.update({"head.weight": torch.ones(1)}), "holds unknown head.weight"),
+        (lambda state: state.update({"head.weight": torch.ones(1)}), "has unknown head.weight"),
         (lambda state: state.update({"Conv2d_1a_3x3.bn.bias": torch.ones(1)}), "another shape in Conv2d_1a_3x3.bn"),
         (lambda state: state.update({f"x{i}": torch.ones(1) for i in range(500)}), "x0, x1, x10 and 497 more"),
     ],
@@ -270,7 +270,7 @@ def test_efficientnet_is_loaded_strictly(tmp_path: Path) -> None:
     with pytest.raises(MissingWeights, match=r"lacks _blocks\.7\._bn1\.running_var;"):
         EfficientNetLite0(found_at(tmp_path / "short.pth", "efficientnet-lite0"))
     save_file(random_state(["Conv2d_1a_3x3"]), tmp_path / "other.safetensors")
-    with pytest.raises(MissingWeights, match="holds unknown Conv2d_1a_3x3"):
+    with pytest.raises(MissingWeights, match="has unknown Conv2d_1a_3x3"):
         EfficientNetLite0(found_at(tmp_path / "other.safetensors", "efficientnet-lite0"))
 
 

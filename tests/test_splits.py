@@ -18,7 +18,7 @@ from PIL import Image
 
 from tokbench.data.dataset import open_dataset
 from tokbench.data.sources.open import open_source
-from tokbench.data.splits import of_images, of_shards
+from tokbench.data.splits import splits_of_images, splits_of_shards
 from tokbench.errors import DataError, UsageError
 from tokbench.protocol.protocol import TOKBENCH
 from tokbench.tokenizers.builtin.images import ImageFolder
@@ -96,7 +96,7 @@ def test_a_picture_beside_files_of_images_is_refused(
     with pytest.raises(DataError) as caught:
         open_source(tmp_path)
     text = str(caught.value)
-    assert f"{tmp_path} holds 1 picture ({picture}) beside" in text
+    assert f"{tmp_path} contains 1 picture ({picture}) beside" in text
     assert all(part in text for part in said.split(" and "))
 
 
@@ -132,9 +132,9 @@ def test_files_without_images_do_not_matter(tmp_path: Path, beside: dict) -> Non
 
 def test_folders_of_files_that_are_no_one_data_set_say_what_they_hold(tmp_path: Path) -> None:
     files(tmp_path / "tars", {"0.tar": tarred({"a.png": png()}), "1.tar": tarred({"b.png": png()})})
-    with pytest.raises(DataError, match=r"2 tar files, which are not read as one data set; .*--data .*/tars/0.tar"):
+    with pytest.raises(DataError, match=r"2 tar files, which are not read as one dataset; .*--data .*/tars/0.tar"):
         open_source(tmp_path / "tars")
-    with pytest.raises(DataError, match=r"2 tar files, which are not read as one data set"):
+    with pytest.raises(DataError, match=r"2 tar files, which are not read as one dataset"):
         open_source(f"{tmp_path}/tars/*.tar")
     (tmp_path / "saved").mkdir()
     table = pa.table({"image": [{"bytes": png(), "path": "a.png"}]})
@@ -147,7 +147,7 @@ def test_folders_of_files_that_are_no_one_data_set_say_what_they_hold(tmp_path: 
     with pytest.raises(DataError, match=r"1 picture \(logo.png\) beside 1 Arrow file"):
         open_source(tmp_path / "saved")
     files(tmp_path / "both", {"x.parquet": 2, "y.zip": zipped({"a.png": png()})})
-    with pytest.raises(DataError, match=r"1 Parquet file and 1 zip file, which are not read as one data set"):
+    with pytest.raises(DataError, match=r"1 Parquet file and 1 zip file, which are not read as one dataset"):
         open_source(tmp_path / "both")
 
 
@@ -244,7 +244,7 @@ def test_shards_of_several_splits_are_refused_or_chosen(tmp_path: Path, layout: 
 def test_what_only_looks_like_splits_is_one_data_set(tmp_path: Path, names: list[str]) -> None:
     files(tmp_path / "set", {name: png() for name in names})
     assert open_source(tmp_path / "set").names == sorted(names)
-    with pytest.raises(UsageError, match="holds no split 'trainval'"):
+    with pytest.raises(UsageError, match="contains no split 'trainval'"):
         open_source(tmp_path / "set", split="trainval")
 
 
@@ -252,15 +252,15 @@ def test_splits_of_names() -> None:
     def splits(found: list) -> list[str | None]:
         return [part.split if part else None for part in found]
 
-    assert splits(of_shards(["a-train-test.parquet", "latest.parquet", "Test.parquet", "eval/0.parquet"])) == [
+    assert splits(splits_of_shards(["a-train-test.parquet", "latest.parquet", "Test.parquet", "eval/0.parquet"])) == [
         None, None, "test", "test",
     ]  # fmt: skip
-    assert splits(of_images(["trainval/0.png", "test/1.png"])) == ["trainval", "test"]
-    assert splits(of_images(["a.png"])) == [None]
+    assert splits(splits_of_images(["trainval/0.png", "test/1.png"])) == ["trainval", "test"]
+    assert splits(splits_of_images(["a.png"])) == [None]
 
 
 def test_a_split_is_of_paths_with_splits_alone(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"dataset samples is one split already.*leave --split out"):
+    with pytest.raises(UsageError, match=r"dataset samples is one split already.*omit --split"):
         open_dataset("samples", TOKBENCH, split="train")
     (tmp_path / "a.npz").write_bytes(npz(arr_0=IMAGES))
     with pytest.raises(UsageError, match="has no splits"):
@@ -300,7 +300,7 @@ def test_a_pattern_takes_what_it_matches(tmp_path: Path) -> None:
     assert open_source(f"{root}/**/*.png").open(1).getpixel((0, 0)) == (3, 3, 3)
     (root / "one.zip").write_bytes(zipped({"z.png": png()}))
     assert open_source(f"{root}/*.zip").names == ["z.png"]
-    with pytest.raises(DataError, match=r"holds 3 pictures \(a/0.png, ...\) beside 1 zip file"):
+    with pytest.raises(DataError, match=r"contains 3 pictures \(a/0.png, ...\) beside 1 zip file"):
         open_source(f"{root}/*")
 
 
@@ -312,9 +312,9 @@ def test_a_path_with_signs_of_a_pattern_is_a_path(tmp_path: Path) -> None:
 
 def test_a_pattern_without_a_match_says_what_is_there(tmp_path: Path) -> None:
     root = files(tmp_path / "set", {"a.png": png(), "b.txt": b"", "c.heic": b""})
-    with pytest.raises(UsageError, match=r"matches .*\*\.parquet; .*set holds a.png, b.txt, c.heic"):
+    with pytest.raises(UsageError, match=r"matches .*\*\.parquet; .*set contains a.png, b.txt, c.heic"):
         open_dataset(f"{root}/*.parquet", TOKBENCH)
-    with pytest.raises(UsageError, match=r"matches .*; 1 file that looks like an image: 1 .heic; .* holds"):
+    with pytest.raises(UsageError, match=r"matches .*; 1 file that looks like an image: 1 .heic; .* contains"):
         open_dataset(f"{root}/*.heic", TOKBENCH)
     with pytest.raises(UsageError, match=r"there is no folder .*absent"):
         open_dataset(f"{tmp_path}/absent/*.png", TOKBENCH)

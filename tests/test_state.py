@@ -40,7 +40,7 @@ def test_names_and_shapes_must_fit(tmp_path: Path) -> None:
     state = {key: value.float() for key, value in make().state_dict().items() if "num_batches" not in key}
     for changed, complaint in [
         ({key: value for key, value in state.items() if key != "0.bias"}, r"lacks 0\.bias"),
-        (state | {"9.weight": torch.zeros(1)}, r"holds unknown 9\.weight"),
+        (state | {"9.weight": torch.zeros(1)}, r"has unknown 9\.weight"),
         (state | {"0.bias": torch.zeros(1)}, r"has another shape in 0\.bias"),
     ]:
         with pytest.raises(MissingWeights, match=rf"net: .*x\.safetensors {complaint}.*the author"):

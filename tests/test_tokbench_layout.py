@@ -89,30 +89,30 @@ def test_only_annotated_images_are_read(layout: Layout) -> None:
 def test_words_without_text_are_left_out_and_counted(layout: Layout) -> None:
     layout.text("one", [("a.png", [word(""), word("x"), word(" ", ratio=None)])])
     read = read_layout(layout.root, "text/one")
-    assert [w.text for w in read.found["one/a.png"].words] == ["x"] and read.wordless == 2
+    assert [w.text for w in read.annotations["one/a.png"].words] == ["x"] and read.wordless == 2
 
 
 def test_boxes_end_at_the_edge_of_the_image(layout: Layout) -> None:
     layout.text("one", [("a.png", [word(box=[-3, -2, 25, 12], ratio=0.7), word(box=[0, 0, 20, 10])])])
     read = read_layout(layout.root, "text/one")
-    assert [w.box for w in read.found["one/a.png"].words] == [(0, 0, 20, 10)] * 2
-    assert read.found["one/a.png"].words[0].ratio == 0.7  # as it was published
+    assert [w.box for w in read.annotations["one/a.png"].words] == [(0, 0, 20, 10)] * 2
+    assert read.annotations["one/a.png"].words[0].ratio == 0.7  # as it was published
     assert read.clipped == 1
     layout.faces([("f.png", [face(box=[-3.5, 1, 8, 9], kps=[[-1, 3], *POINTS[1:]])])])
-    read = read_layout(layout.root, "faces")
-    assert read.found["f.png"].faces[0].box == (0, 1, 8, 9) and read.found["f.png"].faces[0].points[0] == (-1, 3)
+    (read,) = read_layout(layout.root, "faces").annotations["f.png"].faces
+    assert read.box == (0, 1, 8, 9) and read.points[0] == (-1, 3)
 
 
 def test_entries_of_one_image_are_joined(layout: Layout) -> None:
     layout.text("one", [("a.png", [word("x")]), ("b.png", []), ("a.png", [word("y")])])
-    found = read_layout(layout.root, "text/one").found
+    found = read_layout(layout.root, "text/one").annotations
     assert [w.text for w in found["one/a.png"].words] == ["x", "y"] and found["one/b.png"] == Annotations()
 
 
 @pytest.mark.parametrize("identity", [None, 3, [1, 2], True])
 def test_gt_that_is_no_text_is_no_identity(layout: Layout, identity: object) -> None:
     layout.faces([("f.png", [face(gt=identity)])])
-    assert read_layout(layout.root, "faces").found["f.png"].faces[0].identity is None
+    assert read_layout(layout.root, "faces").annotations["f.png"].faces[0].identity is None
 
 
 @pytest.mark.parametrize(
@@ -129,15 +129,15 @@ def test_gt_that_is_no_text_is_no_identity(layout: Layout, identity: object) -> 
         ("a.png", [7], r"annotations\[0\] must be an object with a field rec"),
         ("a.png", "words", r"a.png: annotations must be a list"),
         (7, [], r"entry 0's name must be text"),
-        ("", [], r"is no path below"),
-        (".", [], r"is no path below"),
-        ("../two/a.png", [], r"is no path below"),
-        ("x/../a.png", [], r"is no path below"),
-        ("/etc/passwd", [], r"is no path below"),
-        ("C:a.png", [], r"is no path below"),
-        ("..\\a.png", [], r"is no path below"),
-        ("a\0.png", [], r"is no path below"),
-        ("a" * 300, [], r"is no path below"),
+        ("", [], r"is not a path below"),
+        (".", [], r"is not a path below"),
+        ("../two/a.png", [], r"is not a path below"),
+        ("x/../a.png", [], r"is not a path below"),
+        ("/etc/passwd", [], r"is not a path below"),
+        ("C:a.png", [], r"is not a path below"),
+        ("..\\a.png", [], r"is not a path below"),
+        ("a\0.png", [], r"is not a path below"),
+        ("a" * 300, [], r"is not a path below"),
     ],
 )
 def test_a_wrong_entry_is_named(layout: Layout, name: object, items: object, message: str) -> None:
@@ -178,7 +178,7 @@ def test_a_huge_file_is_never_read(layout: Layout, monkeypatch: pytest.MonkeyPat
 def test_what_is_not_there_is_named(layout: Layout, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"text_three.json is missing"):
         read_layout(layout.root, "text/three")
-    with pytest.raises(DataError, match=r"holds no text_<set>.json"):
+    with pytest.raises(DataError, match=r"contains no text_<set>.json"):
         read_layout(tmp_path / "nowhere", "text")
     for part in ("", "words", "faces/wflw", "text/../../x", "text/a b"):
         with pytest.raises(DataError, match="no part"):

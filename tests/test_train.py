@@ -223,7 +223,7 @@ def test_weights_of_several_files_are_whole_again_and_leave_nothing_behind(tmp_p
     assert state.keys() == large.state_dict().keys()
     assert all(torch.equal(state[name], value.half()) for name, value in large.state_dict().items())
     parts[1].unlink()
-    with pytest.raises(MissingWeights, match="has 2 files of weights, which say that there are 3"):
+    with pytest.raises(MissingWeights, match="has 2 weight files, but their names state a total of 3"):
         shard_paths(target)
     save_trained(nn.Linear(8, 8), target, told, "data")
     assert shard_paths(target) == [target] and len(list(tmp_path.glob("*.safetensors"))) == 1

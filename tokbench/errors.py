@@ -1,46 +1,46 @@
-"""What can go wrong, by who can mend it. Every message names the thing and the remedy."""
+"""The exceptions of tokbench. Every message names the object and the remedy."""
 
 
 class TokbenchError(Exception):
-    """Anything tokbench refuses; the command line prints its message and exits with status 1."""
+    """Base class of all errors raised by tokbench. The command line prints the message and exits with status 1."""
 
 
 class UsageError(TokbenchError):
-    """The command or call asks for something that does not exist or does not fit together (exit status 2)."""
+    """The command or call names something that does not exist, or its options contradict each other (exit status 2)."""
 
 
 class NoAdapter(UsageError):
-    """There is no adapter of that name or at that path."""
+    """No adapter has the given name or path."""
 
 
 class DataError(TokbenchError):
-    """A dataset cannot be found, read or used as asked."""
+    """A dataset cannot be found, cannot be read, or cannot be used with the given options."""
 
 
 class UnreadableImage(DataError):
-    """One image cannot be read; the run lists it and goes on."""
+    """One image cannot be read. The run lists the image and continues."""
 
 
 class AdapterError(TokbenchError):
-    """An adapter cannot be loaded, or its tokenizer broke its contract (shape, range, index, finite values)."""
+    """An adapter cannot be loaded, or its tokenizer violates the contract (shape, range, index, finite values)."""
 
 
 class ResultError(TokbenchError):
-    """A result file is not what it should be."""
+    """A result file is invalid or cannot be written."""
 
 
 class NoResults(ResultError):
-    """A folder of results holds none."""
+    """A results folder contains no results."""
 
 
 class CacheError(TokbenchError):
-    """What was kept of an unfinished run, or of the references' features, is gone or damaged."""
+    """Cached data of an unfinished run, or cached reference features, are missing or damaged."""
 
 
 class MetricUnavailable(TokbenchError):
     """A metric cannot be computed in this run; it is reported as skipped, with this message as the reason.
 
-    `public_reason` is the reason as a result file keeps it: without the paths of one machine.
+    public_reason: the reason that is stored in result files, without paths of the local machine.
     """
 
     def __init__(self, message: str, public_reason: str | None = None) -> None:
@@ -49,16 +49,16 @@ class MetricUnavailable(TokbenchError):
 
 
 class MissingWeights(MetricUnavailable):
-    """A frozen network's weights are not on this machine."""
+    """The weights of a frozen network are not on this machine."""
 
 
 class MissingField(MetricUnavailable):
-    """The stream of batches lacks what a metric eats (tokens, timings, labels ...)."""
+    """The batches lack a field that the metric requires, such as tokens, timings or labels."""
 
 
 class NotApplicable(MetricUnavailable):
-    """The metric is not defined on these images (too small, too few ...)."""
+    """The metric is not defined for these images, for example because they are too small or too few."""
 
 
 class MetricFailure(TokbenchError):
-    """A metric raised an error of its own; the message names the metric and what it was computing."""
+    """The code of a metric raised an unexpected error. The message names the metric and the step that failed."""

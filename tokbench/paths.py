@@ -1,4 +1,4 @@
-"""Where things lie on this machine: the package, the root of plug-ins, dataset folders, the cache."""
+"""Paths on this machine: the package, the root folder of plug-ins, the dataset folders and the cache."""
 
 from __future__ import annotations
 
@@ -12,45 +12,47 @@ from tokbench.errors import UsageError
 
 
 def cache_dir() -> Path:
-    """tokbench's cache folder: TOKBENCH_CACHE, else the platform's (not created here)."""
+    """Return the cache folder: TOKBENCH_CACHE, or the platform's default. The folder is not created."""
     if chosen := os.environ.get("TOKBENCH_CACHE"):
         return Path(chosen).expanduser()
     return platformdirs.user_cache_path("tokbench", appauthor=False, opinion=False)
 
 
 PACKAGE = Path(__file__).resolve().parent
-"""tokbench's own code."""
+"""The folder of the tokbench package."""
 
 CHECKOUT = PACKAGE.parent
-"""The source checkout, where tokbench runs from one; in an installation this folder holds no plug-ins."""
+"""The source checkout if tokbench runs from one. In an installation this folder contains no plug-ins."""
 
 
 def find_root(chosen: Path | None = None) -> Path | None:
-    """The folder that adapters/ and datasets/ hang from, or None.
+    """Return the folder that contains adapters/ and datasets/, or None.
 
-    `chosen` (--root), else TOKBENCH_ROOT, else the current directory where it holds one, else the source checkout.
-    Raises UsageError where a root was chosen that holds neither.
+    It is `chosen` (--root), or TOKBENCH_ROOT, or the current directory if it contains plug-ins, or the source checkout.
+    Raises UsageError if the folder given by `chosen` or TOKBENCH_ROOT contains no plug-ins.
     """
-    named = chosen or (Path(os.environ["TOKBENCH_ROOT"]) if os.environ.get("TOKBENCH_ROOT") else None)
-    if named is not None:
-        named = named.expanduser()
-        if not _holds_plugins(named):
-            raise UsageError(f"{named} holds neither an adapters/ nor a datasets/ folder of plug-ins")
-        return named
-    return next((place for place in (Path.cwd(), CHECKOUT) if _holds_plugins(place)), None)
+    explicit = chosen or (Path(os.environ["TOKBENCH_ROOT"]) if os.environ.get("TOKBENCH_ROOT") else None)
+    if explicit is not None:
+        explicit = explicit.expanduser()
+        if not _has_plugins(explicit):
+            raise UsageError(f"{explicit} contains neither an adapters/ nor a datasets/ folder with plug-ins")
+        return explicit
+    return next((folder for folder in (Path.cwd(), CHECKOUT) if _has_plugins(folder)), None)
 
 
-def _holds_plugins(place: Path) -> bool:
+def _has_plugins(folder: Path) -> bool:
     patterns = ("adapters/*/adapter.py", "adapters/*/network.py", "datasets/*/dataset.toml")
-    return any(any(place.glob(pattern)) for pattern in patterns)
+    return any(any(folder.glob(pattern)) for pattern in patterns)
 
 
 def dataset_folders(root: Path | None = None) -> dict[str, Path]:
-    """Dataset folders by name: those of the root, then those of the source checkout that have other names."""
-    places = [place for place in (CHECKOUT, find_root(root)) if place is not None]
-    return {toml.parent.name: toml.parent for place in places for toml in sorted(place.glob("datasets/*/dataset.toml"))}
+    """Return the dataset folders by name. A dataset of the root takes precedence over one of the source checkout."""
+    roots = [folder for folder in (CHECKOUT, find_root(root)) if folder is not None]
+    return {
+        toml.parent.name: toml.parent for folder in roots for toml in sorted(folder.glob("datasets/*/dataset.toml"))
+    }
 
 
 def slug(text: str) -> str:
-    """A file-name-safe form of a name: letters, digits, dot, dash and underscore."""
+    """Return a form of a name that is safe as a file name: letters, digits, dot, dash and underscore."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "unnamed"

@@ -1,4 +1,4 @@
-"""Throughput, peak memory and parameters of a tokenizer: the one place where they are measured."""
+"""Measures run time, peak memory and parameter counts, and makes GPU kernels deterministic."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 def parameters(module: nn.Module | None) -> int:
-    """Number of parameters; 0 where there is no network."""
+    """Return the number of parameters of a module; 0 for None."""
     return sum(p.numel() for p in module.parameters()) if module else 0
 
 
 def device_name(device: str) -> str:
-    """The device in words, for a result's provenance."""
+    """Return a description of the device for a result's provenance."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
 def timed(call: Callable[[], T], device: str) -> tuple[T, float]:
-    """What `call` returns and the seconds that it took, work on the device included."""
+    """Return the result of `call` and its run time in seconds, including work queued on the device."""
     _synchronise(device)
     start = time.perf_counter()
     result = call()
@@ -47,10 +47,10 @@ def _synchronise(device: str) -> None:
 
 
 def measure_peak_memory(call: Callable[[], T], device: str) -> tuple[T, float | None]:
-    """What `call` returns and the MiB that it needed at its peak beyond what was held before it.
+    """Return the result of `call` and its peak memory in MiB above the memory in use before the call.
 
-    Allocated memory on a GPU, resident memory on a CPU; None where the system cannot tell (only Linux lets a process
-    reset its peak).
+    The value is allocated memory on a GPU and resident memory on a CPU. It is None where the peak cannot be measured:
+    only Linux lets a process reset its peak.
     """
     if device.startswith("cuda"):
         _synchronise(device)
@@ -65,10 +65,10 @@ def measure_peak_memory(call: Callable[[], T], device: str) -> tuple[T, float | 
 
 
 def trim_heap() -> None:
-    """Return freed memory to the system, where the C library can (glibc).
+    """Return freed memory to the operating system, if the C library supports it (glibc).
 
-    A network's activations and the few features that outlive them come from one heap, so without this a pass over
-    thousands of images holds gigabytes that it no longer uses.
+    Activations and the few features that outlive them share one heap. Without trimming, a pass over thousands of images
+    keeps gigabytes of freed memory resident.
     """
     if sys.platform.startswith("linux"):
         with suppress(OSError, AttributeError):
@@ -76,12 +76,12 @@ def trim_heap() -> None:
 
 
 def _reset_peak() -> int | None:
-    """Resident KiB now, its recorded peak set back to it; None where that is not possible."""
+    """Reset the peak resident size and return the current resident size in KiB; None where that is not possible."""
     if not sys.platform.startswith("linux"):
         return None
-    trim_heap()  # what earlier work freed but the allocator kept would hide what this call needs
+    trim_heap()  # freed memory that the allocator still holds would hide part of what the call needs
     try:
-        _CLEAR_REFS.write_text("5")  # man 5 proc: resets the peak resident set size
+        _CLEAR_REFS.write_text("5")  # this resets the peak resident set size (man 5 proc)
         return _status_kib("VmRSS")
     except (OSError, KeyError):
         return None
@@ -93,5 +93,8 @@ def _status_kib(key: str) -> int:
 
 
 def exact_kernels() -> AbstractContextManager[None]:
-    """On a GPU, cuDNN would otherwise round float32 to TF32 and choose kernels that differ from run to run."""
+    """Return a context in which cuDNN uses deterministic kernels in full float32 precision.
+
+    By default cuDNN may round float32 to TF32 and choose different kernels in each run.
+    """
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)

@@ -157,8 +157,8 @@ class _View:
             self.error = str(error)
             return None
         seen = self.dataset.seen
-        if bad := [position for position in positions if position in seen.bad]:
-            reason = seen.bad[bad[0]]
+        if bad := [position for position in positions if position in seen.unreadable]:
+            reason = seen.unreadable[bad[0]]
             if seen.digests:
                 self.error = f"not all of the images can be prepared so: {reason}"
             else:  # of all of them the same is true, and the name of the first would mislead
@@ -220,7 +220,7 @@ def audit(
     read = views[home].dataset
     read.refuse_empty()
     dataset.seen, dataset.shape = read.seen, read.shape
-    halves = SplitHalves(read.sha256, len(dataset) - len(dataset.bad))
+    halves = SplitHalves(read.sha256, len(dataset) - len(dataset.unreadable))
     for position, measure in enumerate(measures.values()):
         _finish(measure, seed, halves)
         progress("intervals", position + 1, len(measures))

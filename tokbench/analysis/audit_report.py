@@ -172,7 +172,7 @@ def judge(rows: Sequence[Row], name: str, value: float, count: int) -> Claim:
 
 def _at(made: Spread | None, value: float, count: int, wanted: int) -> float | None:
     """A distance extrapolated to another N by its law of c / n; None where the law does not hold."""
-    limit = made.at_infinity(value) if made else None
+    limit = made.extrapolate(value) if made else None
     return max(0.0, limit[0] + (value - limit[0]) * count / wanted) if limit else None
 
 

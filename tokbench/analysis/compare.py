@@ -174,14 +174,14 @@ def _of_replicates(number: str, first: Result, second: Result) -> Interval | Non
     another way by another version of tokbench."""
     base = number.removesuffix(INFINITY)
     ours, theirs = first.replicates.get(base), second.replicates.get(base)
-    if ours is None or theirs is None or not ours.like(theirs):
+    if ours is None or theirs is None or not ours.is_compatible(theirs):
         return None
     gap = second.metrics[base]["value"] - first.metrics[base]["value"]
     made: Spread = theirs - ours
     if base != number:
         if not isinstance(made, Replicates) or made.quarters is None:
             return None
-        gap, made = made.extrapolated(gap)
+        gap, made = made.extrapolate_unchecked(gap)
     return made.interval(gap, second.num_images)
 
 

@@ -199,7 +199,7 @@ def _unlike(
             reason = f"protocol {told['protocol']['name']} was {told['protocol']['sha256'][:12]}, now {protocol[:12]}"
             report.skipped.append(Skipped(result.adapter, result.group, "all", reason, "refused"))
         elif limited and told["data"]["sha256"] != whole.sha256:
-            reason = _other_pixels(told["data"]["sha256"], whole.sha256, whole.bad)
+            reason = _other_pixels(told["data"]["sha256"], whole.sha256, whole.unreadable)
             report.skipped.append(Skipped(result.adapter, result.group, "all", reason, "refused"))
         elif told.get("reference"):
             reason = f"compared with the statistics file {told['reference']['file']}, which a check does not look for"

@@ -211,7 +211,7 @@ def _log(results: Sequence[Result], dataset: Dataset, asked: bool) -> None:
     """What the command line prints beside the numbers. asked: whether the metrics were, by their names."""
     if counts := dataset.left_out:
         _LOG.warning("left out %s; convert or rename them", describe_left_out(counts))
-    for name, reason in dataset.bad:
+    for name, reason in dataset.unreadable:
         _LOG.warning("bad image %s: %s", name, reason.removeprefix(f"{name}: "))
     for result in results:
         for warning in result.warnings:

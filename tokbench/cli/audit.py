@@ -104,7 +104,7 @@ def audit(
             seed=seed,
             progress=progress,
         )
-    for name, reason in dataset.bad:
+    for name, reason in dataset.unreadable:
         say(f"bad image {name}: {reason}")
     told = set()
     for note in (note for row in rows for note in row.notes):
@@ -112,7 +112,7 @@ def audit(
         if reason not in told:  # once for all choices that share it
             told.add(reason)
             say(f"skipped {note}")
-    count = len(dataset) - len(dataset.bad)
+    count = len(dataset) - len(dataset.unreadable)
     claim_made = audit_report.judge(rows, *asked, count) if asked else None
     if as_json:
         click.echo(json.dumps(audit_report.facts(rows, claim_made), indent=1))
@@ -132,5 +132,5 @@ def audit(
         if claim_made:
             click.echo(f"\nClaim: {claim_made.name} = {claim_made.value:g}\n")
             click.echo(audit_report.verdict(claim_made), nl=False)
-    if dataset.bad:
+    if dataset.unreadable:
         sys.exit(1)

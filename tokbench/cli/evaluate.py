@@ -268,7 +268,7 @@ def eval_(
                 broken = broken or bool(failed)
                 continue
             good = [result for result in results if result.error is None]
-            bad = dataset.summary().bad
+            bad = dataset.summary().unreadable
             failed |= keep(good)
             if as_json:
                 made = {(result.adapter, result.task): result.to_dict() for result in good}

@@ -113,12 +113,12 @@ def prune(
             except (UsageError, MissingWeights) as error:
                 say(f"failed {name}: {str(error).removeprefix(f'{name}: ')}")
                 failed = True
-    for image, reason in images.dataset.bad:
+    for image, reason in images.dataset.unreadable:
         say(f"bad image {image}: {reason.removeprefix(f'{image}: ')}")
     if found:
         members = list(found.values())
         click.echo(f"{table.legend(members)}{table.markdown(members)}", nl=False)
-    if failed or images.dataset.bad:
+    if failed or images.dataset.unreadable:
         sys.exit(1)
 
 

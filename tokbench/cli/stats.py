@@ -89,12 +89,12 @@ def make(
     say_left_out(dataset.left_out)
     with progress_bar() as progress:
         made = measure(dataset, reader, wanted, progress)
-    for name, reason in dataset.bad:
+    for name, reason in dataset.unreadable:
         say(f"bad image {name}: {reason}")
     made.save(out)
     sized = f" of {made.width}x{made.height} px" if made.size else ""
     click.echo(f"wrote {out}: {made.count:,} images{sized}, layers {', '.join(wanted)}")
-    if dataset.bad:
+    if dataset.unreadable:
         sys.exit(1)
 
 

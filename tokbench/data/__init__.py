@@ -1,1 +1,1 @@
-"""Images, from files to batches."""
+"""Datasets: sources of image files, decoding, preprocessing, annotations, labels and batches."""

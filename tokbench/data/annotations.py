@@ -1,7 +1,7 @@
-"""What is known of an image's words and faces, in pixels of the image file: ground truth, never a model's guess.
+"""Ground-truth annotations of the words and faces in an image, in pixels of the image file.
 
-A *ratio* is TokBench's relative size, by which it sorts words and faces into small, medium and large: it does not
-change when an image is scaled.
+A *ratio* is TokBench's relative size of a word or face, which determines whether it is small, medium or large. Scaling
+the image does not change it.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from tokbench.errors import DataError
 from tokbench.io.json import loads_strict
 
 Box = tuple[float, float, float, float]
-"""x1, y1, x2, y2: the edges in pixels, x2 and y2 exclusive, as Pillow crops."""
+"""A box (x1, y1, x2, y2) in pixels; x2 and y2 are exclusive, as in Pillow's crop."""
 
 Points = tuple[tuple[float, float], ...]
-"""Five (x, y) in MTCNN's order, left and right as the viewer sees them: eyes, nose tip, corners of the mouth."""
+"""Five points (x, y) in pixels in MTCNN's order: left and right eye, nose tip, left and right corner of the mouth, as
+seen by the viewer."""
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word as it is written, its box, and its ratio: pixels a character over the image's longer side."""
+    """A word: its text, its box, and its ratio (pixels per character / longer side of the image)."""
 
     text: str
     box: Box
@@ -35,7 +36,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Face:
-    """A face's box, its five points and its ratio. `identity` is the same wherever one person is seen, else None."""
+    """A face: its box, its five points and its ratio. identity: name shared by all faces of one person, or None."""
 
     box: Box
     points: Points
@@ -51,14 +52,14 @@ class Annotations:
     faces: tuple[Face, ...] = ()
 
     def to_json(self) -> str:
-        """One line; equal annotations give equal text, whether 12 was written 12 or 12.0."""
-        return json.dumps(_plain(asdict(self)), separators=(",", ":"), allow_nan=False)
+        """Return the annotations as one line of JSON. Equal annotations give equal text: 12.0 is written as 12."""
+        return json.dumps(_with_ints(asdict(self)), separators=(",", ":"), allow_nan=False)
 
     @classmethod
     def from_plain(cls, value: object, name: str) -> Annotations:
-        """From JSON that `parse` read: {"words": [...], "faces": [...]}, of which either may be missing.
+        """Build annotations from parsed JSON, {"words": [...], "faces": [...]}, where either list may be missing.
 
-        Raises DataError.
+        Raises DataError naming the image `name` and the invalid field.
         """
         entry = _object(value, {"words", "faces"}, set(), name)
         return cls(
@@ -67,33 +68,33 @@ class Annotations:
         )
 
     def digest(self) -> str:
-        """sha256 of the JSON."""
+        """Return the SHA-256 of `to_json`."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 
 def ratio_of_word(box: Box, text: str, image_size: tuple[int, int]) -> float:
-    """TokBench's rule: the box's longer side over the number of characters, over the image's longer side.
+    """Return TokBench's ratio of a word: longer side of the box / number of characters / longer side of the image.
 
-    Its code does not hold the rule. Of 856 words of 120 ICDAR-2015 photos, 83 of them in boxes higher than wide, this
-    gives every published ratio to the last bit of its float64; with the width instead of the longer side it gives the
-    other 773. Blanks count as characters.
+    TokBench's code does not contain this rule. It reproduces the published float64 ratios of 856 words in 120
+    ICDAR-2015 photos exactly; 83 of these words have boxes that are higher than wide, and a rule with the width would
+    reproduce only the other 773. Spaces count as characters. Raises DataError if the text is empty.
     """
     if not text:
-        raise DataError("a word without characters has no pixels a character; leave it out")
+        raise DataError("a word without characters has no pixels per character; leave it out")
     return max(box[2] - box[0], box[3] - box[1]) / len(text) / max(image_size)
 
 
 def ratio_of_face(box: Box, image_size: tuple[int, int]) -> float:
-    """The box's longer side over the image's longer side.
+    """Return TokBench's ratio of a face: longer side of the box / longer side of the image.
 
-    This gives all 69 ratios of 64 photos annotated in TokBench's layout to the last bit of their float64. All 69 boxes
-    are higher than wide, so the height alone would fit them as well; the longer side is what the rule for words says.
+    This reproduces the float64 ratios of 69 faces in 64 photos annotated in TokBench's layout exactly. All 69 boxes are
+    higher than wide, so a rule with the height would also fit; the longer side is chosen as in the rule for words.
     """
     return max(box[2] - box[0], box[3] - box[1]) / max(image_size)
 
 
 def parse(text: str, name: str) -> object:
-    """JSON. Raises DataError for what is none: also for NaN, for keys given twice and for what nests too deeply."""
+    """Return the parsed JSON value. Raises DataError for invalid JSON, NaN, repeated keys and too deep nesting."""
     try:
         return loads_strict(text)
     except ValueError as error:
@@ -101,17 +102,17 @@ def parse(text: str, name: str) -> object:
 
 
 def number(value: object, where: str) -> float:
-    """A finite number, never a bool. Raises DataError naming where."""
+    """Return a finite number as float; booleans are not numbers. Raises DataError naming `where`."""
     try:
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             return float(value)
-    except OverflowError:  # an int beyond every float
+    except OverflowError:  # the int exceeds the range of float
         pass
     raise DataError(f"{where} must be a finite number, not {shortened(value)}")
 
 
 def box_of(value: object, where: str) -> Box:
-    """Four finite numbers, of any order. Raises DataError naming where."""
+    """Return a list of four finite numbers as a box, whatever their order. Raises DataError naming `where`."""
     if not isinstance(value, list) or len(value) != 4:
         raise DataError(f"{where} must be four numbers x1, y1, x2, y2, not {shortened(value)}")
     x1, y1, x2, y2 = (number(edge, where) for edge in value)
@@ -119,7 +120,7 @@ def box_of(value: object, where: str) -> Box:
 
 
 def points_of(value: object, where: str) -> Points:
-    """Five pairs of finite numbers, not all the same. Raises DataError naming where."""
+    """Return a list of five pairs of finite numbers, not all equal, as points. Raises DataError naming `where`."""
     if (
         not isinstance(value, list)
         or len(value) != 5
@@ -128,12 +129,12 @@ def points_of(value: object, where: str) -> Points:
         raise DataError(f"{where} must be five pairs x, y, not {shortened(value)}")
     points = tuple((number(x, where), number(y, where)) for x, y in value)
     if len(set(points)) == 1:
-        raise DataError(f"{where} are all in one place, {list(points[0])}, by which no face can be aligned")
+        raise DataError(f"{where} are all equal to {list(points[0])}, so the face cannot be aligned")
     return points
 
 
 def ratio_from(value: object, where: str) -> float:
-    """A finite number above 0. Raises DataError naming where."""
+    """Return a finite number above 0. Raises DataError naming `where`."""
     ratio = number(value, where)
     if ratio <= 0:
         raise DataError(f"{where} must be above 0, not {shortened(value)}")
@@ -141,13 +142,13 @@ def ratio_from(value: object, where: str) -> float:
 
 
 def text_of(value: object, where: str) -> str:
-    """Text that can be written as UTF-8, possibly empty. Raises DataError naming where."""
+    """Return a string, possibly empty, that can be encoded as UTF-8. Raises DataError naming `where`."""
     if not isinstance(value, str):
         raise DataError(f"{where} must be text, not {shortened(value)}")
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"{where} holds half a character (a lone surrogate)") from error
+        raise DataError(f"{where} contains half a character (a lone surrogate)") from error
     return value
 
 
@@ -193,10 +194,10 @@ def _list(entry: Mapping[str, object], key: str, name: str) -> list[object]:
     return value
 
 
-def _plain(value: object) -> object:
-    """Whole floats as ints, at any depth."""
+def _with_ints(value: object) -> object:
+    """Return the value with integral floats replaced by ints, recursively."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _with_ints(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_with_ints(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,4 +1,4 @@
-"""Dataset: named or by path, read in a fixed order, prepared as the protocol says, hashed as it goes."""
+"""Dataset: images given by name or path, read in a fixed order, preprocessed by a protocol, and hashed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from tokbench.data.annotations import Annotations
-from tokbench.data.dataset_folder import describe, locate, places
+from tokbench.data.dataset_folder import describe, locate, search_folders
 from tokbench.data.loader import ImageLoader, PreparedImage
-from tokbench.data.preprocess import as_they_are, check_library, prepare, refuse_unstorable
+from tokbench.data.preprocess import check_library, prepare, refuse_unstorable, wrong_size_message
 from tokbench.data.sources.annotated import AnnotatedSource, annotate, open_layout
 from tokbench.data.sources.base import Source
 from tokbench.data.sources.manifest import Manifest
 from tokbench.data.sources.open import folder_of, is_path, open_source, open_sources, sort_by
-from tokbench.data.splits import known
+from tokbench.data.splits import canonical_split
 from tokbench.data.stream import AnnotatedImage, Bindable, ImageStream, ReadLog, Share, StreamSummary, all_spans, spans
 from tokbench.errors import DataError, TokbenchError, UnreadableImage, UsageError
 from tokbench.io.left_out import describe_left_out
@@ -29,8 +29,12 @@ from tokbench.protocol.protocol import Protocol
 class Dataset(ImageStream):
     """Images in a fixed order under one protocol.
 
-    After (and during) a pass: `bad` lists unreadable images as (name, reason), `enlarged` counts images smaller than
-    `size`, `sha256` hashes the digests of all images read, in order.
+    size: side in pixels that images are brought to; None keeps their own. limit: number of images to read from the
+    beginning; None reads all. native_size: side in pixels of the dataset's images, if its dataset.toml states one.
+    shape: height and width of the images, known after the first batch. seen: the log of the current pass, from which
+    `unreadable`, `num_upscaled` and `sha256` are computed.
+
+    Raises UsageError if size or limit is below 1, and DataError if the source has no images.
     """
 
     name: str
@@ -38,7 +42,7 @@ class Dataset(ImageStream):
     protocol: Protocol
     size: int | None
     limit: int | None = None
-    own_size: int | None = None
+    native_size: int | None = None
     shape: tuple[int, int] | None = None
     seen: ReadLog = field(default_factory=ReadLog, repr=False)
 
@@ -48,49 +52,52 @@ class Dataset(ImageStream):
         if self.size is not None and self.size < 1:
             raise UsageError("--size must be at least 1")
         if not self.source.names:
-            left = f"; {describe_left_out(self.left_out)}, which are not read" if self.left_out else ""
-            raise DataError(f"{self.name}: no images found{left}")
+            note = f"; {describe_left_out(self.left_out)}, which are not read" if self.left_out else ""
+            raise DataError(f"{self.name}: no images found{note}")
 
     def __len__(self) -> int:
         return min(self.limit or len(self.source.names), len(self.source.names))
 
     @property
     def names(self) -> list[str]:
-        """The names of the images that a pass reads."""
+        """Names of the images that a pass reads."""
         return self.source.names[: len(self)]
 
     @property
     def available(self) -> int:
-        """Images that there are."""
+        """Number of images in the source."""
         return len(self.source.names)
 
     @property
     def left_out(self) -> dict[str, int]:
-        """How many files beside the images look like images and are not read, by suffix."""
+        """Number of files that look like images but are not read, by suffix."""
         return self.source.left_out
 
     @property
     def limited(self) -> int | None:
-        """N, where there are more."""
+        """The limit, if the source has more images; else None."""
         return self.limit if self.limit and self.limit < self.available else None
 
     @property
     def sha256(self) -> str:
+        """SHA-256 of the digests of all images read so far, in order."""
         return self.seen.sha256
 
     @property
-    def bad(self) -> list[tuple[str, str]]:
-        return [(self.source.names[position], reason) for position, reason in sorted(self.seen.bad.items())]
+    def unreadable(self) -> list[tuple[str, str]]:
+        """Name and reason of each image of the current pass that could not be read."""
+        return [(self.source.names[position], reason) for position, reason in sorted(self.seen.unreadable.items())]
 
     @property
-    def enlarged(self) -> int:
-        return self.seen.enlarged
+    def num_upscaled(self) -> int:
+        """Number of images of the current pass that were smaller than `size`."""
+        return self.seen.num_upscaled
 
     def check_sizes(self) -> None:
-        """Where no size is given, all images must have one; where the protocol takes images as they are, one of them
-        must have the size that is given. Reads headers only, as few as that takes.
+        """Check that the sizes of the images fit `size` and the protocol. Only as many headers as necessary are read.
 
-        Raises DataError naming two images of unequal sizes, and UsageError where no image has the size.
+        Without `size`, all images must have the same size: raises DataError naming two images with different sizes. If
+        the protocol does not crop, at least one image must have the given size: raises UsageError if none has.
         """
         if self.size is not None:
             if self.protocol.crop == "none":
@@ -101,15 +108,15 @@ class Dataset(ImageStream):
             try:
                 size = self.source.size(position)
             except UnreadableImage:
-                continue  # the pass itself lists it
+                continue  # the pass will list it
             if first is None:
                 first = (name, size)
             elif size != first[1]:
                 remedy = "give --size S to bring them all to S x S"
                 if self.protocol.crop == "none":
-                    remedy = f"protocol {self.protocol.name} takes images as they are; choose one that crops"
+                    remedy = f"protocol {self.protocol.name} does not resize images; choose one that crops"
                 raise DataError(
-                    f"{self.name} holds images of unequal sizes ({first[0]} is {first[1][0]}x{first[1][1]}, "
+                    f"{self.name} contains images of unequal sizes ({first[0]} is {first[1][0]}x{first[1][1]}, "
                     f"{name} is {size[0]}x{size[1]}); {remedy}"
                 )
 
@@ -124,7 +131,7 @@ class Dataset(ImageStream):
                 return
             other = other or size
         if other is not None:
-            raise UsageError(as_they_are(self.protocol, other, side))
+            raise UsageError(wrong_size_message(self.protocol, other, side))
 
     @property
     def side(self) -> int | None:
@@ -135,9 +142,10 @@ class Dataset(ImageStream):
         return None
 
     def batches(self, batch_size: int, share: Share = all_spans) -> ImageLoader:
-        """The images of `batch_size` positions at a time, without those that are unreadable, which go to `bad`.
+        """Return an iterator over batches of `batch_size` positions; it begins a new pass and resets `seen`.
 
-        `share` chooses among the spans of positions, for a process that reads only some.
+        Unreadable images are left out of the batches and listed in `unreadable`. share: selects the spans of positions
+        that this process reads.
         """
         self.shape, self.seen = None, ReadLog()
         return ImageLoader(self, spans(len(self), batch_size, share))
@@ -147,24 +155,27 @@ class Dataset(ImageStream):
 
     def refuse_empty(self) -> None:
         if self.shape is None:
-            first = self.bad[0][1] if self.bad else "it is empty"
+            first = self.unreadable[0][1] if self.unreadable else "it is empty"
             raise DataError(f"{self.name}: no image could be read ({first})")
 
     def summary(self) -> StreamSummary:
         return StreamSummary(
             self.sha256,
-            len(self) - len(self.bad),
+            len(self) - len(self.unreadable),
             available=self.available,
             limited=self.limited,
-            own_size=self.own_size,
-            enlarged=self.enlarged,
+            native_size=self.native_size,
+            num_upscaled=self.num_upscaled,
             left_out=self.left_out,
-            bad=self.bad,
+            unreadable=self.unreadable,
         )
 
     def prepared(self, position: int) -> PreparedImage:
-        """One image as the protocol wants it. Raises BadImage, also for whatever its preparation raises, so that one
-        odd image ends no run; what is about all images alike (an absent library) stays a UsageError."""
+        """Return one image, preprocessed as the protocol specifies.
+
+        Raises UnreadableImage for any error that concerns this image alone, so that one unusual image does not end the
+        run. Errors that concern all images, such as a missing library, remain UsageErrors.
+        """
         name = self.source.names[position]
         try:
             return self._prepared(position)
@@ -174,17 +185,17 @@ class Dataset(ImageStream):
         except TokbenchError:
             raise
         except MemoryError as error:
-            raise UnreadableImage(f"{name}: preparing it takes more memory than there is; scale it down") from error
+            raise UnreadableImage(f"{name}: there is not enough memory to preprocess it; scale it down") from error
         except Exception as error:  # Pillow's, OpenCV's and torch's errors have no common class
-            why = f"{type(error).__name__}: {str(error).strip()[:200]}"
+            reason = f"{type(error).__name__}: {str(error).strip()[:200]}"
             raise UnreadableImage(
-                f"{name}: protocol {self.protocol.name} cannot prepare it ({why}); remove it, or bring it to the size "
-                "and shape of the others"
+                f"{name}: protocol {self.protocol.name} cannot preprocess it ({reason}); remove it, or bring it to the "
+                "size and shape of the others"
             ) from error
 
     def _prepared(self, position: int) -> PreparedImage:
         image = self.source.open(position)
-        pixels, enlarged = prepare(image, self.size, self.protocol)
+        pixels, upscaled = prepare(image, self.size, self.protocol)
         refuse_unstorable(image.size if self.protocol.crop == "pad" else pixels.shape[1::-1], self.protocol)
         original = np.array(image) if self.protocol.reference == "original" else None
         marked = None
@@ -197,7 +208,7 @@ class Dataset(ImageStream):
                 digest.update(np.ascontiguousarray(part).tobytes())
         if marked:
             digest.update(marked.known.to_json().encode())
-        return PreparedImage(pixels, original, marked, digest.hexdigest(), enlarged)
+        return PreparedImage(pixels, original, marked, digest.hexdigest(), upscaled)
 
 
 def open_dataset(
@@ -209,27 +220,31 @@ def open_dataset(
     follow_links: bool = False,
     split: str | None = None,
 ) -> Dataset:
-    """The dataset that `data` names (a folder in `datasets/`, a path to images, or a pattern of paths), not yet read.
+    """Open the dataset `data`: a folder name in `datasets/`, a path to images, or a glob pattern. No image is decoded.
 
-    `follow_links`: read symbolic links that leave a folder of images, too. `split`: of a path that holds several
-    (train, validation, test), the one to read. Raises UsageError for an unknown name or split, DataError where its
-    images are not on this machine, do not fit together, or could be several data sets.
+    size: side in pixels. limit: number of images. root: folder that contains `datasets/`. follow_links: also follow
+    symbolic links that leave the folder of images. split: the split to read (train, validation, test) if the path
+    contains several.
+
+    Raises UsageError for an unknown name or split, and DataError if the images are not on this machine, have different
+    sizes without `size`, or could be several datasets.
     """
     folders = dataset_folders(root)
     if data in folders:
         if split:
-            raise UsageError(f"dataset {data} is one split already, as its dataset.toml says; leave --split out")
+            raise UsageError(f"dataset {data} is one split already, as its dataset.toml states; omit --split")
         dataset = _named(data, folders[data], protocol, size, limit, follow_links)
     elif is_path(data):
         source = open_source(data, follow_links=follow_links, split=split)
-        part = f"-{slug(known(split))}" if split else ""
+        part = f"-{slug(canonical_split(split))}" if split else ""
         name = f"{slug(folder_of(data).resolve().name)}{part}-{_fingerprint(source)}"
-        dataset = Dataset(name, source, protocol, size, limit, own_size=None)
+        dataset = Dataset(name, source, protocol, size, limit, native_size=None)
     else:
         near = difflib.get_close_matches(data, folders, 1)
         hint = f"did you mean '{near[0]}'? " if near else ""
         raise UsageError(
-            f"no dataset or path '{data}'; {hint}datasets here: {', '.join(sorted(folders)) or 'none (give --root)'}"
+            f"no dataset or path '{data}'; {hint}available datasets: "
+            f"{', '.join(sorted(folders)) or 'none (give --root)'}"
         )
     if dataset.size is not None:
         check_library(protocol)
@@ -240,32 +255,32 @@ def open_dataset(
 def _named(
     name: str, folder: Path, protocol: Protocol, size: int | None, limit: int | None, follow_links: bool
 ) -> Dataset:
-    described = describe(folder)
-    stored = described.get("folder", name)
-    if manifest := described.get("manifest"):
+    description = describe(folder)
+    stored = description.get("folder", name)
+    if manifest := description.get("manifest"):
         source: Source = Manifest(folder / manifest)
     else:
-        paths = locate(stored, described)
+        paths = locate(stored, description)
         if not paths:
-            looked = ", ".join(str(place) for place in places(stored))
+            sources = " or ".join(description["sources"])
+            folders = ", ".join(str(folder) for folder in search_folders(stored))
             raise DataError(
-                f"dataset {name} is not on this machine: looked for {' or '.join(described['sources'])} in {looked}; "
-                f"{described['get']}"
+                f"dataset {name} is not on this machine: looked for {sources} in {folders}; {description['get']}"
             )
-        if "layout" in described:
-            source = open_layout(paths[0].parent, described["part"], follow_links)
+        if "layout" in description:
+            source = open_layout(paths[0].parent, description["part"], follow_links)
         else:
             source = open_sources(paths, follow_links=follow_links)
-        if described["order"] != "listed":
-            sort_by(source, described["order"])
-    if annotations := described.get("annotations"):
+        if description["order"] != "listed":
+            sort_by(source, description["order"])
+    if annotations := description.get("annotations"):
         source = annotate(source, folder / annotations)
-    count = described.get("count", len(source.names))
+    count = description.get("count", len(source.names))
     if len(source.names) != count:
         raise DataError(
-            f"dataset {name} should hold {count} images and {len(source.names)} are here: an incomplete copy?"
+            f"dataset {name} should contain {count} images, but has {len(source.names)}: an incomplete copy?"
         )
-    return Dataset(name, source, protocol, size or described["size"], limit, own_size=described["size"])
+    return Dataset(name, source, protocol, size or description["size"], limit, native_size=description["size"])
 
 
 def _fingerprint(source: Source) -> str:

@@ -1,4 +1,4 @@
-"""A folder of datasets/: what its dataset.toml says, and where on this machine its images are."""
+"""Reads the dataset.toml of a folder in datasets/ and locates its images on this machine."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ from tokbench.paths import cache_dir
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """A dataset folder's dataset.toml. Raises DataError where a key is missing."""
+    """Return the content of a folder's dataset.toml. Raises DataError if it is unreadable or lacks a required key."""
     try:
-        described = tomllib.loads((folder / "dataset.toml").read_text(encoding="utf-8"))
+        description = tomllib.loads((folder / "dataset.toml").read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise DataError(f"{folder}/dataset.toml cannot be read ({error})") from error
     needed = {"title", "size", "get", "licence"}
-    if (layout := described.get("layout", "tokbench")) != "tokbench":
-        raise DataError(f"{folder}/dataset.toml: layout = {layout!r}; there is only tokbench")
-    if "layout" in described:  # whose sets may be more or fewer
+    if (layout := description.get("layout", "tokbench")) != "tokbench":
+        raise DataError(f"{folder}/dataset.toml: layout = {layout!r}; the only layout is tokbench")
+    if "layout" in description:  # the number of sets may vary, so it has no count
         needed |= {"sources", "order", "part"}
     else:
-        needed |= {"count"} | (set() if "manifest" in described else {"sources", "order"})
-    if missing := needed - set(described):
+        needed |= {"count"} | (set() if "manifest" in description else {"sources", "order"})
+    if missing := needed - set(description):
         raise DataError(f"{folder}/dataset.toml lacks {', '.join(sorted(missing))}")
-    return described
+    return description
 
 
-def places(name: str) -> list[Path]:
-    """Where a dataset that users bring is looked for."""
+def search_folders(name: str) -> list[Path]:
+    """Return the folders in which the images of a dataset that users provide are searched."""
     chosen = os.environ.get("TOKBENCH_DATA")
     return ([Path(chosen).expanduser() / name] if chosen else []) + [cache_dir() / "data" / name]
 
 
-def locate(name: str, described: dict[str, Any]) -> list[Path]:
-    """The files or the folder that hold a dataset on this machine: the first of its `sources` that exists."""
-    for place in places(name):
-        for pattern in described["sources"]:
-            if found := sorted(place.glob(pattern)) if "*" in pattern else [p for p in [place / pattern] if p.exists()]:
-                return found
+def locate(name: str, description: dict[str, Any]) -> list[Path]:
+    """Return the files or the folder of a dataset on this machine: the first of its `sources` that exists, or []."""
+    for folder in search_folders(name):
+        for pattern in description["sources"]:
+            matches = sorted(folder.glob(pattern)) if "*" in pattern else [folder / pattern]
+            if paths := [path for path in matches if path.exists()]:
+                return paths
     return []

@@ -1,14 +1,13 @@
-"""The class of each image of a data set as a classifier counts it: from a column of labels or from class folders.
+"""Class labels of the images of a dataset, for classifiers: from a label column or from class folders.
 
-Nothing is guessed. A column of integers is taken as it is. Folder names (as for torchvision's `ImageFolder`; in a
-folder, a zip or a tar) become labels by one of three rules, the first that applies, and the rule is stated wherever the
-accuracy is:
+A column of integers is used unchanged. Folder names (as for torchvision's `ImageFolder`; in a folder, a zip or a tar)
+become labels by the first of three rules that applies. The rule is reported wherever the accuracy is:
 
-1. `classes.txt`: the name of one class folder a line, in the order of the network's outputs. It lies in the folder that
-   holds the class folders or above that, up to the folder or archive that was given; else beside the archive; else, of
-   a folder that is called as a split (`val`), in the folder that holds it, and no further up;
-2. the names by which the network itself knows its classes, such as ImageNet's WordNet ids;
-3. as many folders as the network has classes: their sorted order, which is `ImageFolder`'s.
+1. `classes.txt` lists the name of one class folder per line, in the order of the network's outputs. It is searched in
+   the folder that contains the class folders and above it, up to the given folder or archive; then beside the archive;
+   then, if the given folder is named after a split (`val`), in its parent folder, but no further up;
+2. the network's own class names, such as ImageNet's WordNet ids;
+3. if there are as many folders as classes, their sorted order, as in `ImageFolder`.
 """
 
 from __future__ import annotations
@@ -30,21 +29,20 @@ from tokbench.data.sources.parquet import Parquet
 from tokbench.data.splits import is_split
 from tokbench.errors import DataError
 
-_SHOWN = 3
-"""Names in a message."""
+_NUM_EXAMPLES = 3
+"""Number of names that a message gives as examples."""
 
-_ENOUGH = 20
-"""Images from which on an accuracy at or below chance is worth a warning."""
+_MIN_IMAGES = 20
+"""Minimum number of images for a warning about an accuracy at or below chance."""
 
-
-_DRAWS, _FAR = 200, 5
-"""Random draws of as many images, and the standard deviations of their distance from the whole set's shares of classes
-beyond which the first images are no such draw."""
+_NUM_DRAWS, _MAX_DEVIATIONS = 200, 5
+"""Number of random draws, and the number of standard deviations from their mean beyond which the first images of a
+dataset are not considered a random sample of its classes."""
 
 
 @dataclass(frozen=True)
 class ClassNames:
-    """How classes are called, in the order of a network's outputs, and who says so."""
+    """Class names in the order of a network's outputs. origin: their source, for messages."""
 
     names: Sequence[str]
     origin: str
@@ -52,8 +50,11 @@ class ClassNames:
 
 @dataclass(frozen=True)
 class Labels:
-    """by_name: the class of each image of a data set, in [0, classes), by the image's name. classes: those of the
-    network. rule: what gave them, in words. warnings: what may be wrong with them."""
+    """The labels of a dataset.
+
+    by_name: label of each image, in [0, classes), by the image's name. classes: number of classes of the network.
+    rule: description of the rule that gave the labels. warnings: possible problems.
+    """
 
     by_name: Mapping[str, int]
     classes: int
@@ -61,7 +62,7 @@ class Labels:
     warnings: tuple[str, ...] = ()
 
     def facts(self, names: Sequence[str]) -> dict[str, Any]:
-        """What a result says of the labels of the images that were measured, whose names are given."""
+        """Return the entry of a result that describes the labels of the measured images `names`."""
         measured = [self.by_name[name] for name in names]
         digest = hashlib.sha256("".join(f"{label}\n" for label in measured).encode()).hexdigest()
         return {"rule": self.rule, "present": len(set(measured)), "classes": self.classes, "sha256": digest}
@@ -70,140 +71,149 @@ class Labels:
 def find_labels(
     dataset: Dataset, classes: int, known: ClassNames | None = None, listed: ClassNames | None = None
 ) -> Labels:
-    """The labels of all images of a data set for a network of so many classes.
+    """Return the labels of all images of a dataset for a network with `classes` classes.
 
-    known: the network's own names of its classes; listed: those of `listed_classes`.
-    Raises DataError, naming file or image, where there are no labels, or they cannot be those of the network.
+    known: the network's own class names. listed: the names from `listed_classes`.
+    Raises DataError, naming the file or image, if there are no labels or if they cannot be those of the network.
     """
     if isinstance(dataset.source, Parquet):
-        found = _of_column(dataset, dataset.source, classes)
+        labels = _labels_from_column(dataset, dataset.source, classes)
     else:
-        found = _of_folders(dataset, classes, known, listed)
-    for image, label in found.by_name.items():
+        labels = _labels_from_folders(dataset, classes, known, listed)
+    for image, label in labels.by_name.items():
         if not 0 <= label < classes:
             raise DataError(
-                f"{dataset.name}: {image} has the label {label}, and the network's {classes:,} classes are 0 to "
-                f"{classes - 1}; bring the labels of the classes that it was trained on"
+                f"{dataset.name}: {image} has the label {label}, but the labels of the network's {classes:,} classes "
+                f"are 0 to {classes - 1}; provide the labels of the classes that it was trained on"
             )
-    if len(found.by_name) < len(dataset.source.names):
-        twice = Counter(dataset.source.names).most_common(1)[0][0]
-        raise DataError(f"{dataset.name}: two images are called {twice}, so their labels cannot be told apart")
-    if len(dataset.source.names) > 1 and len(set(found.by_name.values())) == 1:
+    if len(labels.by_name) < len(dataset.source.names):
+        repeated = Counter(dataset.source.names).most_common(1)[0][0]
+        raise DataError(f"{dataset.name}: two images have the name {repeated}, so their labels are ambiguous")
+    if len(dataset.source.names) > 1 and len(set(labels.by_name.values())) == 1:
         raise DataError(
-            f"{dataset.name}: all {len(found.by_name):,} images have the label {next(iter(found.by_name.values()))}; "
-            "accuracy on one class says nothing, and a test set without labels looks like this. Bring several classes"
+            f"{dataset.name}: all {len(labels.by_name):,} images have the label {min(labels.by_name.values())}; "
+            "accuracy on one class is meaningless, and the labels may be placeholders of a test set without labels. "
+            "Provide images of several classes"
         )
-    if uneven := _of_the_first(dataset, found):
-        found = replace(found, warnings=(*found.warnings, uneven))
-    return found
+    if warning := _check_first_images(dataset, labels):
+        labels = replace(labels, warnings=(*labels.warnings, warning))
+    return labels
 
 
-def _of_the_first(dataset: Dataset, found: Labels) -> str | None:
-    """What is wrong with the classes of the first images, where only so many are measured and they are sorted by class
-    or nearly so: a warning, or None. Raises DataError where they are all of one class.
+def _check_first_images(dataset: Dataset, labels: Labels) -> str | None:
+    """Return a warning if a limit selects images whose classes differ from those of the whole dataset; else None.
 
-    The share of images that are of other classes than in the whole set (half the sum of absolute differences of shares)
-    is held against that of as many images drawn at random.
+    This happens if the images are sorted by class. The total variation distance (half the sum of absolute differences)
+    between the class shares of the first images and of all images is compared with that of random draws of the same
+    number of images. Raises DataError if the first images have only one class.
     """
     count, whole = len(dataset), len(dataset.source.names)
     if count == whole:
         return None
-    several = "bring the images in mixed order, or give a pattern that takes some of each class instead of --limit"
-    labels = [found.by_name[name] for name in dataset.source.names]
-    classes, index = np.unique(labels, return_inverse=True)
+    remedy = "provide the images in mixed order, or give a pattern with images of each class instead of --limit"
+    values = [labels.by_name[name] for name in dataset.source.names]
+    classes, index = np.unique(values, return_inverse=True)
     if count > 1 and len(classes) > 1 and len(set(index[:count].tolist())) == 1:
         raise DataError(
-            f"{dataset.name}: its first {count:,} images are all of the class {labels[0]}, and all {whole:,} are of "
-            f"{len(classes):,} classes, so their accuracy says nothing of these; {several}"
+            f"{dataset.name}: its first {count:,} images all have the class {values[0]}, but all {whole:,} images have "
+            f"{len(classes):,} classes, so the accuracy would be that of one class; {remedy}"
         )
     totals, first = np.bincount(index), np.bincount(index[:count], minlength=len(classes))
-    drawn = np.random.default_rng(0).multivariate_hypergeometric(totals, count, size=_DRAWS, method="marginals")
-    chance = np.abs(drawn / count - totals / whole).sum(1) / 2
-    apart = float(np.abs(first / count - totals / whole).sum() / 2)
-    if apart <= chance.mean() + _FAR * chance.std():
+    draws = np.random.default_rng(0).multivariate_hypergeometric(totals, count, size=_NUM_DRAWS, method="marginals")
+    random_distances = np.abs(draws / count - totals / whole).sum(1) / 2
+    distance = float(np.abs(first / count - totals / whole).sum() / 2)
+    if distance <= random_distances.mean() + _MAX_DEVIATIONS * random_distances.std():
         return None
     return (
-        f"the first {count:,} of {whole:,} images are of {np.count_nonzero(first):,} of {len(classes):,} classes, in "
-        f"other shares than all of them, {100 * apart:.0f} % apart ({100 * chance.mean():.0f} % of as many drawn at "
-        f"random): accuracy is of these classes alone; {several}"
+        f"the first {count:,} of {whole:,} images have {np.count_nonzero(first):,} of {len(classes):,} classes, and "
+        f"the shares of the classes differ from those of all images by {100 * distance:.0f} % (random draws: "
+        f"{100 * random_distances.mean():.0f} %), so the accuracy does not represent all classes; {remedy}"
     )
 
 
-def _of_column(dataset: Dataset, source: Parquet, classes: int) -> Labels:
+def _labels_from_column(dataset: Dataset, source: Parquet, classes: int) -> Labels:
     columns = source.label_columns()
     if not any(column.kind for column in columns):
-        raise _without_labels(dataset)
+        raise _no_labels_error(dataset)
     for column in columns:
         if not column.kind:
-            raise DataError(f"{column.file} has no column 'label', and other files of {dataset.name} have one")
+            raise DataError(f"{column.file} has no column 'label', but other files of {dataset.name} have one")
         if not column.kind.startswith(("int", "uint")):
-            raise DataError(f"{column.file}: its column 'label' holds {column.kind}, and labels are integers from 0")
+            raise DataError(f"{column.file}: its column 'label' has type {column.kind}; labels must be integers from 0")
         if column.names and len(column.names) != classes:
             raise DataError(
-                f"{column.file} says that its labels are of {len(column.names):,} classes ({_some(column.names)}), and "
-                f"the network has {classes:,}: they do not count the same classes"
+                f"{column.file} states that its labels have {len(column.names):,} classes ({_examples(column.names)}), "
+                f"but the network has {classes:,}"
             )
-    found = source.labels()
-    if found is None:
-        raise DataError(f"{dataset.name}: its column 'label' has empty rows; give every image its label")
-    present = set(found.values())
+    by_name = source.labels()
+    if by_name is None:
+        raise DataError(f"{dataset.name}: its column 'label' has empty rows; every image needs a label")
+    present = set(by_name.values())
     warnings: tuple[str, ...] = ()
     if 1 < len(present) < classes and present == set(range(len(present))):
         warnings = (
-            f"the labels are 0 to {len(present) - 1}, all of them and no others, and the network has {classes:,} "
-            "classes: make sure that they count the network's classes, and not those of a smaller set",
+            f"the labels are exactly 0 to {len(present) - 1}, but the network has {classes:,} classes: make sure that "
+            "they are labels of the network's classes and not of a smaller set",
         )
-    return Labels(found, classes, "column 'label'", warnings)
+    return Labels(by_name, classes, "column 'label'", warnings)
 
 
-def _of_folders(dataset: Dataset, classes: int, known: ClassNames | None, listed: ClassNames | None) -> Labels:
+def _labels_from_folders(dataset: Dataset, classes: int, known: ClassNames | None, listed: ClassNames | None) -> Labels:
     folders = class_folders(dataset)
     names = sorted(set(folders.values()))
     if listed is not None and len(listed.names) != classes:
-        raise DataError(f"{listed.origin} lists {len(listed.names):,} classes, and the network has {classes:,}")
+        raise DataError(f"{listed.origin} lists {len(listed.names):,} classes, but the network has {classes:,}")
     for given in (listed, known):
         if given is None:
             continue
-        index = {name: place for place, name in enumerate(given.names)}
+        index = {name: i for i, name in enumerate(given.names)}
         unknown = [name for name in names if name not in index]
         if not unknown:
             by_name = {image: index[folder] for image, folder in folders.items()}
             return Labels(by_name, classes, f"names of folders, in the order of {given.origin}")
         if given is listed or len(unknown) < len(names):
-            raise DataError(f"{dataset.name}: no class of {given.origin} is called {_some(unknown)}; rename or move it")
+            raise DataError(
+                f"{dataset.name}: {given.origin} has no class named {_examples(unknown)}; rename or move the folder"
+            )
     if len(names) != classes:
         raise DataError(
-            f"{dataset.name}: its {len(names):,} folders ({_some(names)}) are not called as the network's classes are, "
-            f"and they are not as many as its {classes:,} classes; put a file {CLASSES_FILE} beside them that names "
-            "the folder of each class, one a line, in the order of the network's outputs"
+            f"{dataset.name}: its {len(names):,} folders ({_examples(names)}) are not named after the network's "
+            f"classes, and their number is not {classes:,}, the number of classes; put a file {CLASSES_FILE} beside "
+            "them that lists the folder of each class, one per line, in the order of the network's outputs"
         )
     if all(name.isascii() and name.isdecimal() for name in names) and names != sorted(names, key=int):
         raise DataError(
-            f"{dataset.name}: its folders are numbers, and as text they sort in another order ({_some(names)}); put a "
-            f"file {CLASSES_FILE} beside them that names the folder of each class, one a line"
+            f"{dataset.name}: the names of its folders are numbers, whose order as text is different "
+            f"({_examples(names)}); put a file {CLASSES_FILE} beside them that lists the folder of each class, one per "
+            "line"
         )
-    order = {name: place for place, name in enumerate(names)}
+    order = {name: i for i, name in enumerate(names)}
     by_name = {image: order[folder] for image, folder in folders.items()}
     return Labels(by_name, classes, f"the {classes:,} folders in sorted order, as ImageFolder counts them")
 
 
 def class_folders(dataset: Dataset) -> dict[str, str]:
-    """The class folder of each image by the image's name: the first folder of its path that not all images share, or
-    the innermost where all lie in one. Raises DataError where some or all lie in none."""
+    """Return the class folder of each image, by the image's name.
+
+    It is the first folder of the path that is not common to all images, or the innermost folder if all images are in
+    the same one. Raises DataError if some images are not in a class folder.
+    """
     paths = {name: name.split("/")[:-1] for name in dataset.source.names}
     if not any(paths.values()):
-        raise _without_labels(dataset)
-    shared = len(_shared(paths.values()))
+        raise _no_labels_error(dataset)
+    shared = len(_common_folders(paths.values()))
     if all(len(path) == shared for path in paths.values()):
         return {name: path[-1] for name, path in paths.items()}
     for name, path in paths.items():
         if len(path) == shared:
-            raise DataError(f"{dataset.name}: {name} lies in no class folder, and other images do; move it into one")
+            raise DataError(
+                f"{dataset.name}: {name} is not in a class folder, but other images are; move it into a class folder"
+            )
     return {name: path[shared] for name, path in paths.items()}
 
 
-def _shared(paths: Iterable[list[str]]) -> list[str]:
-    """The folders that all paths begin with."""
+def _common_folders(paths: Iterable[list[str]]) -> list[str]:
+    """Return the leading folders that all paths have in common."""
     first, *rest = paths
     shared = 0
     while shared < len(first) and all(path[shared : shared + 1] == [first[shared]] for path in rest):
@@ -212,59 +222,61 @@ def _shared(paths: Iterable[list[str]]) -> list[str]:
 
 
 def listed_classes(dataset: Dataset, place: Path | None) -> ClassNames | None:
-    """What the nearest `classes.txt` of a data set of class folders lists; None where there is none.
+    """Return the class names of the nearest `classes.txt` of a dataset with class folders; None if there is no file.
 
-    place: the folder or file that holds the images. Raises DataError where the list cannot be read.
+    place: the folder or file that contains the images. Raises DataError if the list cannot be read.
     """
-    folders = _shared([name.split("/")[:-1] for name in dataset.source.names])
+    folders = _common_folders([name.split("/")[:-1] for name in dataset.source.names])
     for depth in range(len(folders), -1, -1):
         folder = "/".join(folders[:depth])
-        if (told := dataset.source.class_list(folder)) is not None:
-            return parse_class_names(told, f"{folder}/{CLASSES_FILE}" if folder else CLASSES_FILE)
+        if (content := dataset.source.class_list(folder)) is not None:
+            return parse_class_names(content, f"{folder}/{CLASSES_FILE}" if folder else CLASSES_FILE)
     if place is not None and (not place.is_dir() or is_split(os.path.basename(os.path.abspath(place)))):
-        file = Path(os.path.abspath(place)).parent / CLASSES_FILE  # a link counts as where it lies, not where it leads
-        if (told := read_class_list(file)) is not None:
+        file = Path(os.path.abspath(place)).parent / CLASSES_FILE  # for a link, its own folder and not the target's
+        if (content := read_class_list(file)) is not None:
             where = "above the split's folder" if place.is_dir() else "beside the archive"
-            return parse_class_names(told, f"{CLASSES_FILE} {where}", str(file))
+            return parse_class_names(content, f"{CLASSES_FILE} {where}", str(file))
     return None
 
 
-def parse_class_names(told: bytes, origin: str, file: str | None = None) -> ClassNames:
-    """A `classes.txt`: the text of each line, up to a tab. Raises DataError, naming file and line, where a class is
-    listed twice or a line is empty."""
+def parse_class_names(content: bytes, origin: str, file: str | None = None) -> ClassNames:
+    """Return the class names in a `classes.txt`: the text of each line, up to a tab.
+
+    Raises DataError, naming file and line, if a class is listed twice or a line is empty.
+    """
     file = file or origin
     try:
-        lines = told.decode("utf-8-sig").rstrip().split("\n")  # Windows editors begin with a byte-order mark
+        lines = content.decode("utf-8-sig").rstrip().split("\n")  # Windows editors add a byte-order mark
     except UnicodeDecodeError as error:
         raise DataError(f"{file} cannot be read ({error}); save it as UTF-8") from error
     lines_of: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         name = line.partition("\t")[0].strip()
         if not name:
-            raise DataError(f"{file}: line {number} names no class; list one class a line")
+            raise DataError(f"{file}: line {number} names no class; list one class per line")
         if name in lines_of:
             raise DataError(f"{file}: lines {lines_of[name]} and {number} both list {name}")
         lines_of[name] = number
     return ClassNames(list(lines_of), origin)
 
 
-def at_chance(right: int, count: int, classes: int) -> str | None:
-    """A warning where a trained network names no more of `count` images right than chance would; else None."""
-    if count < _ENOUGH or right * classes > count:
+def at_chance(correct: int, count: int, classes: int) -> str | None:
+    """Return a warning if the accuracy of a trained network, correct / count, is not above chance; else None."""
+    if count < _MIN_IMAGES or correct * classes > count:
         return None
     return (
-        f"{100 * right / count:.2g} % of {count:,} images are classified correctly, and chance is "
+        f"{100 * correct / count:.2g} % of {count:,} images are classified correctly, but chance is "
         f"{100 / classes:.2g} %: are the labels those of this network?"
     )
 
 
-def _without_labels(dataset: Dataset) -> DataError:
+def _no_labels_error(dataset: Dataset) -> DataError:
     return DataError(
-        f"{dataset.name} has no labels, so there is no accuracy; bring Parquet with a column 'label' of integers, or a "
-        "folder, zip or tar with a folder for each class"
+        f"{dataset.name} has no labels, so its accuracy cannot be computed; provide Parquet files with an integer "
+        "column 'label', or a folder, zip or tar with one folder per class"
     )
 
 
-def _some(names: Sequence[str]) -> str:
-    rest = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + rest
+def _examples(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - _NUM_EXAMPLES:,} more" if len(names) > _NUM_EXAMPLES else ""
+    return ", ".join(names[:_NUM_EXAMPLES]) + rest

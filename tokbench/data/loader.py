@@ -1,4 +1,4 @@
-"""The loader: decodes and prepares the images of a dataset in threads, one span of positions at a time."""
+"""ImageLoader: decodes and preprocesses the images of a dataset in threads, one span of positions at a time."""
 
 from __future__ import annotations
 
@@ -20,38 +20,43 @@ from tokbench.protocol.rounding import from_uint8
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """One image's pixels (H, W, 3), those of the whole file where they are compared, what is known of its words and
-    faces, and a sha256 of all that."""
+    """One preprocessed image.
+
+    pixels: (H, W, 3), uint8 or float32 levels in [0, 255]. original: the whole file's pixels (h, w, 3), if the protocol
+    compares with them. marked: the annotated image, if the dataset has annotations. digest: SHA-256 of these fields.
+    upscaled: whether the image was smaller than the size.
+    """
 
     pixels: np.ndarray
     original: np.ndarray | None
     marked: AnnotatedImage | None
     digest: str
-    enlarged: bool
+    upscaled: bool
 
 
 class Readable(Protocol):
-    """What a reader uses of a dataset."""
+    """The part of a dataset that the loader uses."""
 
     source: Source
     shape: tuple[int, int] | None
     seen: ReadLog
 
     def prepared(self, position: int) -> PreparedImage:
-        """One image as the protocol prepares it. Raises BadImage."""
+        """Return one preprocessed image. Raises UnreadableImage."""
 
 
 class ImageLoader:
-    """Iterates over spans of positions; decodes and prepares each span's images in a few threads.
+    """Iterates over spans of positions and yields one batch per span that has a readable image.
 
-    `ahead` starts on the next span. It is for the caller to say when: what decodes while a tokenizer is timed would
-    spoil its timing.
+    A few threads decode and preprocess the images. total: number of images in all spans. done: number of images in the
+    spans yielded so far. `prefetch` starts decoding the next span; the caller decides when, because decoding would
+    disturb the timing of a tokenizer.
     """
 
     def __init__(self, dataset: Readable, spans: Sequence[Sequence[int]]) -> None:
         self._dataset, self._spans, self._next = dataset, spans, 0
         self.total, self.done = sum(len(span) for span in spans), 0
-        self._coming: list[Future[PreparedImage]] = []
+        self._tasks: list[Future[PreparedImage]] = []
         self._pool: ThreadPoolExecutor | None = None
 
     def __iter__(self) -> Iterator[PairedBatch]:
@@ -59,51 +64,51 @@ class ImageLoader:
             try:
                 while self._next < len(self._spans):
                     self.prefetch()
-                    span, coming = self._spans[self._next], self._coming
-                    self._next, self._coming, self.done = self._next + 1, [], self.done + len(span)
-                    if (images := self._gather(span, coming)) is not None:
+                    span, tasks = self._spans[self._next], self._tasks
+                    self._next, self._tasks, self.done = self._next + 1, [], self.done + len(span)
+                    if (images := self._gather(span, tasks)) is not None:
                         yield images
-            finally:  # whoever leaves the loop early waits for no image more
+            finally:  # a caller that leaves the loop early does not wait for pending images
                 self._pool.shutdown(wait=False, cancel_futures=True)
 
     def prefetch(self) -> None:
-        """Begin to decode the next span, if there is one and that has not begun."""
-        if not self._coming and self._pool is not None and self._next < len(self._spans):
+        """Start decoding the next span in threads, unless it has been started or there is none."""
+        if not self._tasks and self._pool is not None and self._next < len(self._spans):
             prepare = self._dataset.prepared
-            self._coming = [self._pool.submit(prepare, position) for position in self._spans[self._next]]
+            self._tasks = [self._pool.submit(prepare, position) for position in self._spans[self._next]]
 
-    def _gather(self, span: Sequence[int], coming: Sequence[Future[PreparedImage]]) -> PairedBatch | None:
+    def _gather(self, span: Sequence[int], tasks: Sequence[Future[PreparedImage]]) -> PairedBatch | None:
         dataset, seen = self._dataset, self._dataset.seen
-        kept: list[tuple[int, PreparedImage]] = []
-        for position, task in zip(span, coming, strict=True):
+        readable: list[tuple[int, PreparedImage]] = []
+        for position, task in zip(span, tasks, strict=True):
             try:
-                made = task.result()
+                image = task.result()
                 if dataset.shape is None:
-                    dataset.shape = (made.pixels.shape[0], made.pixels.shape[1])
-                elif made.pixels.shape[:2] != dataset.shape:
-                    raise UnreadableImage(f"{dataset.source.names[position]}: changed its size during the run")
+                    dataset.shape = (image.pixels.shape[0], image.pixels.shape[1])
+                elif image.pixels.shape[:2] != dataset.shape:
+                    raise UnreadableImage(f"{dataset.source.names[position]}: its size changed during the run")
             except UnreadableImage as error:
-                seen.bad[position] = str(error)
+                seen.unreadable[position] = str(error)
                 continue
-            seen.digests[position] = made.digest
-            seen.enlarged += made.enlarged
-            kept.append((position, made))
-        if not kept:
+            seen.digests[position] = image.digest
+            seen.num_upscaled += image.upscaled
+            readable.append((position, image))
+        if not readable:
             return None
-        marked = [made.marked for _, made in kept if made.marked]
-        levels = _planes(np.stack([made.pixels for _, made in kept]))
+        marked = [image.marked for _, image in readable if image.marked]
+        levels = _to_bchw(np.stack([image.pixels for _, image in readable]))
         return PairedBatch(
-            torch.tensor([position for position, _ in kept]),
-            [dataset.source.names[position] for position, _ in kept],
+            torch.tensor([position for position, _ in readable]),
+            [dataset.source.names[position] for position, _ in readable],
             from_uint8(levels),
-            [from_uint8(_planes(made.original[None])) for _, made in kept if made.original is not None] or None,
-            [made.digest for _, made in kept],
+            [from_uint8(_to_bchw(image.original[None])) for _, image in readable if image.original is not None] or None,
+            [image.digest for _, image in readable],
             levels if levels.dtype == torch.uint8 else None,
             marked or None,
             dataset.shape,
         )
 
 
-def _planes(pixels: np.ndarray) -> Tensor:
-    """(B, H, W, 3) to (B, 3, H, W)."""
+def _to_bchw(pixels: np.ndarray) -> Tensor:
+    """Convert an array (B, H, W, 3) to a tensor (B, 3, H, W)."""
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()

@@ -1,4 +1,4 @@
-"""From a decoded image to the square that a protocol compares: crop and resize."""
+"""Preprocessing: crops and resizes decoded images to the square that a protocol specifies."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ _PILLOW = {
 
 
 def prepare(image: Image.Image, size: int | None, protocol: Protocol) -> tuple[np.ndarray, bool]:
-    """RGB image to its size x size square, (size, size, 3), and whether it was enlarged; as it is where `size` is None.
+    """Return the preprocessed pixels (size, size, 3) of an RGB image, and whether it was smaller than the size.
 
-    uint8 levels, or float32 ones (0 to 255, unrounded) where the protocol resizes tensors. Raises BadImage where the
-    scaled image, before its crop, would be over the decompression limit, or where the protocol does not crop and the
-    image has another size; UsageError where the library that resizes is not installed; and what it raises itself.
+    With size None the image is not changed. Levels are uint8, or unrounded float32 in [0, 255] if the protocol resizes
+    tensors.
+
+    Raises UnreadableImage if the scaled image would exceed MAX_PIXELS before its crop, or if the protocol does not crop
+    and the image has another size. Raises UsageError if the resizing library is not installed. Errors of that library
+    are not caught.
     """
     if size is None or image.size == (size, size):
         return np.asarray(image), False
     if protocol.crop == "none":
-        raise UnreadableImage(as_they_are(protocol, image.size, size))
+        raise UnreadableImage(wrong_size_message(protocol, image.size, size))
     if protocol.crop == "pad":
         return pad(image, size), max(image.size) < size
     short = min(image.size)
@@ -39,23 +42,23 @@ def prepare(image: Image.Image, size: int | None, protocol: Protocol) -> tuple[n
     if min(image.size) != size:
         pixels = _scale(image, size, protocol)
     height, width = pixels.shape[:2]
-    # Python's round takes halves to even, as torchvision's CenterCrop does.
+    # Python rounds halves to even, as torchvision's CenterCrop does.
     left, top = (
         round((side - size) / 2.0) if protocol.crop == "torchvision" else (side - size) // 2 for side in (width, height)
     )
     return pixels[top : top + size, left : left + size], short < size
 
 
-def as_they_are(protocol: Protocol, size: tuple[int, int], side: int) -> str:
-    """What is wrong with an image of another size (width, height) under a protocol that does not crop."""
+def wrong_size_message(protocol: Protocol, size: tuple[int, int], side: int) -> str:
+    """Return the error message for an image of `size` (width, height) under a protocol that does not crop."""
     return (
-        f"protocol {protocol.name} takes images as they are, and this one is {size[0]}x{size[1]}, not "
-        f"{side}x{side}; give images of that size, or a protocol that crops"
+        f"protocol {protocol.name} does not resize images, and this one is {size[0]}x{size[1]}, not "
+        f"{side}x{side}; use images of that size, or a protocol that crops"
     )
 
 
 def check_library(protocol: Protocol) -> None:
-    """Raises UsageError where the library that a protocol resizes with is not installed."""
+    """Raise UsageError if the library with which the protocol resizes is not installed."""
     if protocol.library != "opencv":
         return
     try:
@@ -67,9 +70,9 @@ def check_library(protocol: Protocol) -> None:
 
 
 def _scale(image: Image.Image, size: int, protocol: Protocol) -> np.ndarray:
-    """The short side to `size`."""
+    """Return the pixels of the image scaled so that its short side is `size`."""
     short, long = sorted(image.size)
-    # Resize multiplies before it divides, which decides what is cut off.
+    # torchvision's Resize multiplies before it divides, which affects the truncated result.
     scaled = int(size * long / short) if protocol.crop == "torchvision" else round(long * (size / short))
     width, height = (size, scaled) if image.width <= image.height else (scaled, size)
     if width * height > MAX_PIXELS:
@@ -110,13 +113,13 @@ def _tensor(pixels: np.ndarray, size: tuple[int, int], protocol: Protocol) -> np
 
 
 _JPEG_SIDE = 65_500
-"""Pixels of the longest side that libjpeg writes (JPEG_MAX_DIMENSION in its jmorecfg.h)."""
+"""Maximum side in pixels that libjpeg writes (JPEG_MAX_DIMENSION in its jmorecfg.h)."""
 
 
 def refuse_unstorable(size: tuple[int, ...], protocol: Protocol) -> None:
-    """Raises BadImage where a protocol stores reconstructions in a format that holds none of that width and height."""
+    """Raise UnreadableImage if the protocol stores reconstructions in a format that does not support `size` (w, h)."""
     if protocol.storage.startswith("jpeg") and max(size) > _JPEG_SIDE:
         raise UnreadableImage(
-            f"protocol {protocol.name} stores it as JPEG, whose sides are at most {_JPEG_SIDE:,} px, and it is "
-            f"{size[0]}x{size[1]}; cut it or scale it down"
+            f"protocol {protocol.name} stores it as JPEG, whose sides are at most {_JPEG_SIDE:,} px, but it is "
+            f"{size[0]}x{size[1]}; crop it or scale it down"
         )

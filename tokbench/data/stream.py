@@ -1,4 +1,4 @@
-"""ImageStream: the one interface of everything that an evaluation iterates over, a dataset or a plan of samples."""
+"""ImageStream: the interface of the sequences of images that an evaluation iterates over, datasets and sample plans."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ from tokbench.data.annotations import Annotations
 from tokbench.protocol.protocol import Protocol as EvaluationProtocol
 
 CHUNK = 32
-"""Images are kept, cached and resumed in units: the positions 0 to 31, 32 to 63 and so on, whatever the batch size."""
+"""Number of images per chunk. Results are checkpointed, cached and resumed in chunks: positions 0 to 31, 32 to 63, and
+so on, whatever the batch size."""
 
 Share = Callable[[list[range]], list[range]]
-"""Chooses the spans of positions that this process reads."""
+"""Selects the spans of positions that this process reads."""
 
 
 def whole_chunks(batch_size: int) -> int:
-    """Images of a pass's batch: whole units, however few a tokenizer takes at once."""
+    """Return the number of images that are read at a time: `batch_size` rounded up to whole chunks."""
     return -(-batch_size // CHUNK) * CHUNK
 
 
 def spans(count: int, batch_size: int, share: Share) -> list[range]:
-    """The positions 0 to `count` - 1 in spans of `batch_size`, those that this process reads."""
+    """Return the spans of `batch_size` positions, from 0 to `count` - 1, that this process reads."""
     return share([range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)])
 
 
 def all_spans(whole: list[range]) -> list[range]:
-    """The share of a process that is alone."""
+    """Return all spans: the share of a single process."""
     return whole
 
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """An image file as it is, uint8 (h, w, 3), and what is known of its words and faces, in pixels of it."""
+    """The unchanged pixels of an image file, uint8 (h, w, 3), and the annotations of its words and faces."""
 
     pixels: np.ndarray
     known: Annotations
@@ -46,15 +47,17 @@ class AnnotatedImage:
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """One batch of a stream: positions (B,), names, and the reference images, float32 (B, 3, H, W) in [0, 1].
+    """One batch of a stream.
 
-    reference: None where samples are to be drawn, which belong to no reference.
-    digests: the sha256 of each image's prepared pixels (and of the whole file's, where the protocol compares with it);
-    of samples their names, which tell a checkpoint that they are the same as before.
-    original: the whole files, each (1, 3, h, w), where the protocol compares with them.
-    levels: the reference as uint8 levels (B, 3, H, W), where they are whole.
-    marked: the words and faces of each image, where the dataset has annotations.
-    shape: height and width that images made from this batch must have, None where they are not known yet.
+    index: positions (B,).
+    names: names of the images (B).
+    reference: reference images, float32 (B, 3, H, W) in [0, 1]; None for samples, which have no reference.
+    original: pixels of the whole files, each float32 (1, 3, h, w), if the protocol compares with them.
+    digests: SHA-256 of each image's preprocessed pixels and, if the protocol uses them, of the whole file's. For
+    samples these are their names, by which a checkpoint recognises them.
+    levels: the reference as uint8 (B, 3, H, W), if its levels are integers.
+    marked: the annotated images, if the dataset has annotations.
+    shape: height and width that the output images must have; None if not known yet.
     """
 
     index: Tensor
@@ -69,33 +72,40 @@ class ImageBatch:
 
 @dataclass(frozen=True)
 class PairedBatch(ImageBatch):
-    """A batch of images each of which belongs to its reference."""
+    """A batch in which each image has a reference."""
 
     reference: Tensor
 
 
 @dataclass
 class ReadLog:
-    """What reading images found out, by position: the digests of those that were read, reasons for the others."""
+    """Log of reading images.
+
+    digests: SHA-256 of each image that was read, by position. unreadable: reason for each image that could not be read,
+    by position. num_upscaled: number of images smaller than the size.
+    """
 
     digests: dict[int, str] = field(default_factory=dict)
-    bad: dict[int, str] = field(default_factory=dict)
-    enlarged: int = 0
+    unreadable: dict[int, str] = field(default_factory=dict)
+    num_upscaled: int = 0
 
     @property
     def sha256(self) -> str:
-        """Over the digests of all images read, in their order."""
+        """SHA-256 of the digests of all images read, in the order of their positions."""
         return hashlib.sha256("".join(digest for _, digest in sorted(self.digests.items())).encode()).hexdigest()
 
     def merge(self, other: ReadLog) -> None:
-        """Take in what another reader found in other images."""
+        """Add the log of another process, which read other images."""
         self.digests |= other.digests
-        self.bad |= other.bad
-        self.enlarged += other.enlarged
+        self.unreadable |= other.unreadable
+        self.num_upscaled += other.num_upscaled
 
 
 class Loader(Protocol):
-    """Iterates over the batches of a stream. total, done: images of this process, and how many were yielded."""
+    """Iterates over the batches of a stream.
+
+    total: number of images that this process reads. done: number of images in the batches yielded so far.
+    """
 
     total: int
     done: int
@@ -103,19 +113,22 @@ class Loader(Protocol):
     def __iter__(self) -> Iterator[ImageBatch]: ...
 
     def prefetch(self) -> None:
-        """Start to decode the next batch in threads. The caller decides when, because decoding beside a tokenizer that
-        is being timed would change its time and its memory."""
+        """Start decoding the next batch in threads.
+
+        The caller decides when, because decoding would change the measured time and memory of a tokenizer.
+        """
 
 
 @dataclass(frozen=True)
 class StreamSummary:
-    """What a result records about its images, once a pass is over.
+    """The facts about the images of a finished pass that a result records.
 
-    count: N, the images that numbers are computed from. references: how many images samples are compared with; None
-    where each image belongs to one reference, or where statistics replace them. pairs: pairs of halves, where their
-    number does not follow from N. available: images that there are. limited: N, where there are more. own_size: the
-    size of the dataset. enlarged: images smaller than the size. left_out: files that were not read, by suffix.
-    bad: name and reason of images that cannot be read.
+    sha256: SHA-256 of the digests of the images. count: N, the number of images that metrics are computed from.
+    references: number of images that samples are compared with; None if each image has one reference, or if a
+    statistics file replaces them. pairs: number of pairs of halves, if it does not follow from N. available: number of
+    images in the source. limited: the limit, if there are more images. native_size: side in pixels of the dataset.
+    num_upscaled: number of images smaller than the size. left_out: number of files that were not read, by suffix.
+    unreadable: name and reason of each image that could not be read.
     """
 
     sha256: str
@@ -124,25 +137,23 @@ class StreamSummary:
     pairs: int | None = None
     available: int = 0
     limited: int | None = None
-    own_size: int | None = None
-    enlarged: int = 0
+    native_size: int | None = None
+    num_upscaled: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
-    bad: Sequence[tuple[str, str]] = ()
+    unreadable: Sequence[tuple[str, str]] = ()
 
 
 class Bindable(Protocol):
-    """What a stream uses of a model."""
+    """The part of a model that a stream uses."""
 
     def prepare(self, names: Sequence[str], all_names: Sequence[str]) -> None:
-        """Called before a pass with the names of the images to come and those of the whole dataset."""
+        """Receive, before a pass, the names of the images of the pass and those of the whole dataset."""
 
 
 class ImageStream(ABC):
-    """Positions 0 to len - 1 under one protocol, in batches.
+    """Images at positions 0 to len - 1 under one protocol, read in batches.
 
-    size: the side that images are brought to, None for their own. shape: height and width of the images made, known
-    after the first batch. seen: what reading found out. unpaired: the images whose distribution samples are compared
-    with; None where each image belongs to one reference, or where statistics replace them.
+    shape: height and width of the output images, known after the first batch. seen: log of reading the images.
     """
 
     name: str
@@ -156,29 +167,33 @@ class ImageStream(ABC):
     @property
     @abstractmethod
     def names(self) -> list[str]:
-        """One for each position."""
+        """Name of the image at each position."""
 
     @property
     @abstractmethod
     def side(self) -> int | None:
-        """The side that images are brought to, None for their own."""
+        """Side in pixels that images are brought to; None if they keep their own size."""
 
     @property
     @abstractmethod
-    def unpaired(self) -> ImageStream | None: ...
+    def unpaired(self) -> ImageStream | None:
+        """The images whose distribution samples are compared with.
+
+        None if each image has one reference, or if a statistics file replaces them.
+        """
 
     @abstractmethod
     def batches(self, batch_size: int, share: Share = all_spans) -> Loader:
-        """The batches of this process."""
+        """Return an iterator over the batches that this process reads."""
 
     @abstractmethod
     def bind(self, model: Bindable) -> None:
-        """Tell a model which images will come. Raises AdapterError where it cannot serve them."""
+        """Pass the names of the images to a model. Raises AdapterError if the model cannot process them."""
 
     @abstractmethod
     def refuse_empty(self) -> None:
-        """Raises DataError where a pass read not one image."""
+        """Raise DataError if the pass did not read any image."""
 
     @abstractmethod
     def summary(self) -> StreamSummary:
-        """What a result records, after a pass."""
+        """Return the facts about the images that a result records, after a pass."""

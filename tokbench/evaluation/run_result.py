@@ -56,17 +56,17 @@ def collect(run: AdapterRun, done: Callable[[str], None]) -> Result:
         num_images=read.count,
         metrics=numbers.values,
         skipped={name: error.public_reason for name, error in run.metrics.skipped.items()},
-        bad_images=[{"name": name, "reason": reason} for name, reason in read.bad],
+        bad_images=[{"name": name, "reason": reason} for name, reason in read.unreadable],
         provenance={
             "adapter": adapter,
             "data": {
                 "sha256": read.sha256,
                 "width": width,
                 "height": height,
-                "own_size": read.own_size,
+                "own_size": read.native_size,
                 "available": read.available,
                 "limit": read.limited,
-                "enlarged": read.enlarged,
+                "enlarged": read.num_upscaled,
             }
             | ({"left_out": read.left_out} if read.left_out else {}),
             "protocol": describe_protocol(stream.protocol),

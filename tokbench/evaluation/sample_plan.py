@@ -79,10 +79,10 @@ class SamplePlan(ImageStream):
             pairs=pairs(max(self.count, available)),
             available=available,
             limited=self.count if self.count != available else None,
-            own_size=read.own_size,
-            enlarged=read.enlarged,
+            native_size=read.native_size,
+            num_upscaled=read.num_upscaled,
             left_out=read.left_out,
-            bad=read.bad,
+            unreadable=read.unreadable,
         )
 
 

@@ -1,1 +1,1 @@
-"""Files: never half written, read strictly and within bounds, hashed."""
+"""File input and output: atomic writes, strict JSON, size limits for archives and arrays, and hashes."""

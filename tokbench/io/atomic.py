@@ -1,4 +1,4 @@
-"""Files that are never half written."""
+"""Atomic file writes and folder locks."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ LOCK = ".tokbench.lock"
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Keep other processes that call this for the same folder waiting until the block ends.
+    """Hold an exclusive lock on a folder, which other processes that call this function wait for.
 
-    Where the folder cannot be written or its file system has no locks, the block runs without one: then two runs that
-    finish in the same moment may lose one of their results.
+    If the folder is not writable or its file system has no locks, the block runs without one. Then two runs that finish
+    at the same moment may lose one of their results.
     """
     lock = FileLock(folder / LOCK)
-    with suppress(OSError, NotImplementedError):  # what is done in the folder will say why
+    with suppress(OSError, NotImplementedError):  # the writes into the folder report the reason
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     try:
@@ -35,30 +35,28 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """A file beside `target` to write, which takes its place in the end, so that a reader (or an interruption) never
-    meets half a file.
+    """Yield the path of a temporary file beside `target`, which replaces `target` when the block ends.
 
-    Raises ResultError where it cannot be written; the file that was there is then untouched.
+    Readers therefore never see a partly written target, even if the process is interrupted. Raises ResultError if the
+    file cannot be written; an existing target is then unchanged.
     """
-    part = None
+    temporary = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         os.close(handle)
-        part = Path(name)
-        yield part
-        os.chmod(part, 0o644)
-        os.replace(part, target)
+        temporary = Path(name)
+        yield temporary
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
     except OSError as error:
-        raise ResultError(
-            f"{target} cannot be written ({error.strerror}); the file that was there is untouched"
-        ) from error
+        raise ResultError(f"{target} cannot be written ({error.strerror}); an existing file is unchanged") from error
     finally:
-        if part:
-            part.unlink(missing_ok=True)
+        if temporary:
+            temporary.unlink(missing_ok=True)
 
 
 def write_atomically(target: Path, data: bytes) -> None:
-    """The bytes of a whole file, as `atomic_path` writes it."""
-    with atomic_path(target) as part:
-        part.write_bytes(data)
+    """Write `data` as the whole content of `target`, as `atomic_path` does. Raises ResultError if that fails."""
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(data)

@@ -1,4 +1,4 @@
-"""JSON from strangers, read without what would hide a fault."""
+"""A strict JSON parser for untrusted files."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ from typing import Any
 
 
 def loads_strict(text: str | bytes, nan: bool = False) -> Any:
-    """What the JSON holds. Raises ValueError for anything that is none, for a key that comes twice in one object, for
-    nesting too deep to read and, unless `nan`, for NaN and infinities."""
+    """Return the parsed JSON value.
+
+    Raises ValueError for invalid JSON, for an object with a repeated key, for nesting that exceeds the recursion limit
+    and, unless `nan` is true, for NaN and infinities.
+    """
     try:
-        return json.loads(text, object_pairs_hook=_once, parse_constant=None if nan else _refuse)
+        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=None if nan else _refuse_constant)
     except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
+        raise ValueError("its nesting is too deep") from error
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made: dict[str, Any] = {}
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
     for key, value in pairs:
-        if key in made:
-            raise ValueError(f"the key {key!r:.80} comes twice")
-        made[key] = value
-    return made
+        if key in result:
+            raise ValueError(f"the key {key!r:.80} is repeated")
+        result[key] = value
+    return result
 
 
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")

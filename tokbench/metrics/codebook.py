@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import betaincinv
 
 from tokbench.metrics.token_metric import TokenMetric
-from tokbench.stats.bootstrap import LEVEL, least_reach
+from tokbench.stats.bootstrap import LEVEL, share_bound
 from tokbench.stats.split_half import SplitHalves
 from tokbench.stats.spread import Distinct, Jackknife, Spread
 
@@ -94,9 +94,9 @@ class Codebook(TokenMetric):
         for image, code in held:
             np.add.at(lost, image, missed[code])
         lost *= min(1.0, NONE_SEEN / total) if (total := lost.sum()) else 1.0
-        # m entries that are not used would be so with a probability of 2.5 % where m * least_reach(m) were expected.
+        # m entries that are not used would be so with a probability of 2.5 % where m * share_bound(m) were expected.
         unused = round(entries - used)
-        gained = np.full(count, unused * least_reach(unused) / count)
+        gained = np.full(count, unused * share_bound(unused) / count)
         return values, lost / entries, gained / entries
 
     def _blocks(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:

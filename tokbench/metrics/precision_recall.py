@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tokbench.metrics.distribution import Distribution
-from tokbench.stats.bootstrap import least_reach
+from tokbench.stats.bootstrap import share_bound
 from tokbench.stats.split_half import Replicates, SplitHalves
 from tokbench.stats.spread import Spread
 
@@ -72,7 +72,7 @@ class PrecisionRecall(Distribution):
         found = np.array([self.both(reference[one], image[other]) for one, other in pairs])
         counts = len(image), len(reference)
         return {
-            name: Replicates(found[:, at], None, (0.0, 1.0), least_reach(counts[at]))
+            name: Replicates(found[:, at], None, (0.0, 1.0), share_bound(counts[at]))
             for at, name in enumerate(self._numbers)
         }
 

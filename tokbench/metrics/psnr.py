@@ -9,7 +9,7 @@ from tokbench.metrics.base import PerImageMetric
 from tokbench.metrics.batch import Batch
 from tokbench.protocol.protocol import TOKBENCH, Protocol
 from tokbench.results.warning import ResultWarning
-from tokbench.stats.bootstrap import FEWEST, mean
+from tokbench.stats.bootstrap import MIN_POSITIVE_VALUES, mean
 
 PEAK = 255.0
 
@@ -56,7 +56,8 @@ class PSNR(PerImageMetric):
         """Where too few images are not exact for an interval: other images could all be exact, with no finite PSNR."""
         (values,) = (values for _, values in self.per_image().values())
         changed = int((~self._exact(values)).sum())
-        if self._rule.average != "pooled" or not 0 < changed < min(FEWEST, len(values)):
+        if self._rule.average != "pooled" or not 0 < changed < min(MIN_POSITIVE_VALUES, len(values)):
             return []
-        text = f"psnr has no interval: {changed} of {len(values):,} images are not exact, and it needs {FEWEST}"
+        inexact = f"{changed} of {len(values):,} images are not exact"
+        text = f"psnr has no interval: {inexact}, and it needs {MIN_POSITIVE_VALUES}"
         return [ResultWarning("psnr_interval", text)]

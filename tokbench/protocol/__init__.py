@@ -1,1 +1,1 @@
-"""Protocols: every choice between an image file and a number."""
+"""Evaluation protocols: all settings that determine a metric value for a given image file."""

@@ -1,4 +1,4 @@
-"""Protocol: every choice between an image file and a number. A small file with a name and a hash."""
+"""Protocol: all settings that determine a metric value for a given image file. Each has a name and a hash."""
 
 from __future__ import annotations
 
@@ -17,21 +17,24 @@ from typing import Any, Literal, get_args, get_type_hints
 from tokbench.errors import UsageError
 
 Rounding = Literal["nearest", "truncate", "truncate-signed", "none"]
-"""How values in [0, 1] become 8-bit levels. `truncate` cuts 255 x off; `truncate-signed` does so after a trip through
-[-1, 1] in float32, which also costs an 8-bit original one level at 95 of its 256 levels; `none` leaves them."""
+"""How values in [0, 1] are converted to 8-bit levels. `truncate` truncates 255 x; `truncate-signed` truncates after a
+conversion to [-1, 1] and back in float32, which lowers 95 of the 256 levels of an 8-bit image by one; `none` does not
+round."""
 
 InputPath = Literal["tf1", "half-pixel", "clean"]
-"""How images reach the Inception network's 299 px: TensorFlow-1 bilinear and (x - 128) / 128; half-pixel bilinear
-without antialias and 2x - 1; Pillow's bicubic for each float channel, clipped, and (x - 128) / 128."""
+"""How images are resized to the 299 px input of the Inception network and normalised. `tf1`: bilinear as in TensorFlow
+1, (x - 128) / 128. `half-pixel`: half-pixel bilinear without antialiasing, 2x - 1. `clean`: Pillow's bicubic filter on
+each float channel, clipped, (x - 128) / 128."""
 
 
 @dataclass(frozen=True)
 class Psnr:
-    """average: `image`, the mean of each image's dB; `batch`, the mean over batches of `batch_size` images of their
-    means (a short last batch weighs as much as the others); `pooled`, the dB of the mean of all squared errors.
+    """Settings of PSNR.
 
-    epsilon is added to the root of the MSE, in levels of 255, so that an exact image has a finite value; with 0 exact
-    images are counted apart.
+    average: `image`, the mean of the images' PSNR in dB; `batch`, the mean of the means of batches of `batch_size`
+    images (a short last batch has the same weight as the others); `pooled`, the PSNR of the mean squared error over all
+    images. epsilon: added to the root of the MSE, in levels of 255, so that an exact image has a finite value; with 0,
+    exact images are counted separately. rounding: overrides the protocol's.
     """
 
     average: Literal["image", "batch", "pooled"] = "image"
@@ -42,9 +45,13 @@ class Psnr:
 
 @dataclass(frozen=True)
 class Ssim:
-    """window: Gaussian of sigma 1.5, 11 pixels wide, or uniform, 7 wide. covariance: of the whole window (population)
-    or unbiased (sample). range: of the data, in levels of 255. border: positions where the whole window lies inside,
-    or all, the image being reflected at its edge."""
+    """Settings of SSIM.
+
+    window: Gaussian with sigma 1.5 and 11 pixels wide, or uniform and 7 pixels wide. covariance: `population`, or
+    `sample` for the unbiased estimate. range: data range in levels of 255. border: `valid` uses only positions where
+    the window lies inside the image; `reflect` uses all positions and reflects the image at its edge. rounding:
+    overrides the protocol's.
+    """
 
     window: Literal["gaussian", "uniform"] = "gaussian"
     covariance: Literal["population", "sample"] = "population"
@@ -55,8 +62,12 @@ class Ssim:
 
 @dataclass(frozen=True)
 class Lpips:
-    """net: which of `lpips` and `lpips_vgg` the protocol means. input: images in [-1, 1], as the networks were trained,
-    or in [0, 1], the commonest mistake with them."""
+    """Settings of LPIPS.
+
+    net: `alex` selects the metric `lpips`, `vgg` selects `lpips_vgg`. input: `signed` passes images in [-1, 1], as the
+    networks were trained; `unsigned` passes images in [0, 1], the most common mistake. rounding: overrides the
+    protocol's.
+    """
 
     net: Literal["alex", "vgg"] = "alex"
     input: Literal["signed", "unsigned"] = "signed"
@@ -65,7 +76,7 @@ class Lpips:
 
 @dataclass(frozen=True)
 class Features:
-    """Of the Inception network, for every distance of distributions."""
+    """Settings of the Inception features, which all distances between distributions use."""
 
     input: InputPath = "tf1"
     rounding: Rounding | None = None
@@ -73,7 +84,11 @@ class Features:
 
 @dataclass(frozen=True)
 class InceptionScore:
-    """splits: how many equal parts, shuffled with torch-fidelity's seed or not; or, in order, parts of `split_size`."""
+    """Settings of the Inception Score.
+
+    splits: number of equal splits. split_size: if given, splits of this many images in order, instead of `splits`.
+    shuffle: whether images are shuffled with torch-fidelity's seed.
+    """
 
     splits: int = 10
     split_size: int | None = None
@@ -82,7 +97,7 @@ class InceptionScore:
 
 @dataclass(frozen=True)
 class PublishedSetup:
-    """What its authors use, for readers and warnings; it changes no number here, so it is not in the hash."""
+    """The setup in the original publication, for readers and warnings. It changes no value, so it is not hashed."""
 
     size: int | None = None
     num_images: int | None = None
@@ -92,17 +107,19 @@ class PublishedSetup:
 
 @dataclass(frozen=True)
 class Protocol:
-    """One way to prepare and compare images; every field below `source` changes numbers and is in the hash.
+    """One way to prepare and compare images. All fields after `published` change metric values and are hashed.
 
-    crop: `centre` scales the short side to the size, both sides rounded to nearest, and cuts the centre square, its
-    corner rounded down; `torchvision` truncates the long side and rounds the corner to nearest (Resize, CenterCrop);
-    `adm` first halves with a box filter while the short side is at least twice the size; `pad` scales the long side and
-    centres the whole image on black (Pillow's Lanczos); `none` takes images as they are. filter, library, antialias: of
-    the scaling; Pillow always antialiases, OpenCV never (but its area filter),
-    `tensor` is torch's on float images, whose pixels stay unrounded.
-    rounding: of decoded images to 8 bits (and of references that are not), once; a metric's table may say otherwise.
-    storage: reconstructions stay in memory, or pass through PNG or `jpeg.q<quality>` (Pillow, 4:2:0).
-    reference: what distributions are compared with: the same crops, the whole original files, or a statistics file.
+    crop: `centre` scales the short side to the size, rounding both sides to nearest, and cuts the centre square, whose
+    corner is rounded down; `torchvision` truncates the long side and rounds the corner to nearest (Resize, CenterCrop);
+    `adm` first halves the image with a box filter while the short side is at least twice the size; `pad` scales the
+    long side and centres the whole image on black (Pillow's Lanczos); `none` does not change images.
+    filter, library, antialias: how images are scaled. Pillow always antialiases, OpenCV only with its area filter, and
+    `tensor` scales float images with torch without rounding them.
+    rounding: how decoded images (and references that are not 8-bit) are rounded to 8 bits, once; the table of a metric
+    can override it.
+    storage: reconstructions stay in memory, or are encoded as PNG or `jpeg.q<quality>` (Pillow, 4:2:0) and decoded.
+    reference: the distribution that samples are compared with: the same crops, the whole original files, or a
+    statistics file.
     """
 
     name: str
@@ -124,20 +141,26 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"memory|png|jpeg\.q([0-9]|[1-9][0-9]|100)", self.storage):
-            raise UsageError(f"protocol '{self.name}': storage = '{self.storage}'; it is memory, png or jpeg.q<0-100>")
+            raise UsageError(
+                f"protocol '{self.name}': storage = '{self.storage}'; it must be memory, png or jpeg.q<0-100>"
+            )
         area = self.filter == "area"
         antialiased = {"pillow": True, "opencv": area, "tensor": self.antialias or area}
         if self.antialias != antialiased[self.library]:
             raise UsageError(
-                f"protocol '{self.name}': {self.library}'s {self.filter} filter has antialias = "
+                f"protocol '{self.name}': the {self.filter} filter of {self.library} requires antialias = "
                 f"{str(antialiased[self.library]).lower()}"
             )
         if self.crop == "pad" and (self.filter, self.library) != ("lanczos", "pillow"):
-            raise UsageError(f"protocol '{self.name}': crop = pad scales with Pillow's lanczos filter")
+            raise UsageError(f"protocol '{self.name}': crop = pad requires library = pillow and filter = lanczos")
         if self.library == "tensor" and self.filter == "lanczos":
-            raise UsageError(f"protocol '{self.name}': tensors have no Lanczos filter; use bicubic, bilinear or area")
+            raise UsageError(
+                f"protocol '{self.name}': library = tensor has no Lanczos filter; use bicubic, bilinear or area"
+            )
         if self.storage != "memory" and self.rounding == "none":
-            raise UsageError(f"protocol '{self.name}': a {self.storage} file holds 8 bits, so rounding cannot be none")
+            raise UsageError(
+                f"protocol '{self.name}': {self.storage} files have 8 bits per channel, so rounding cannot be none"
+            )
         if self.psnr.average == "pooled" and self.psnr.epsilon:
             raise UsageError(f"protocol '{self.name}': a pooled PSNR has no epsilon")
         counts = (self.psnr.batch_size, self.inception_score.splits, self.inception_score.split_size or 1)
@@ -148,42 +171,47 @@ class Protocol:
 
     @property
     def sha256(self) -> str:
-        """Hash of every field that changes a number (not of name, summary, source and published)."""
-        told = {key: value for key, value in asdict(self).items() if key not in _UNHASHED}
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        """SHA-256 of all fields that change metric values (all but name, summary, source and published)."""
+        hashed = {key: value for key, value in asdict(self).items() if key not in _UNHASHED}
+        return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
 
     @property
     def preparation(self) -> tuple[str, str, str, bool]:
-        """The fields that decide which pixels a tokenizer gets."""
+        """The fields that determine the input pixels of a tokenizer: crop, filter, library and antialias."""
         return self.crop, self.filter, self.library, self.antialias
 
     @property
     def reference_preparation(self) -> dict[str, str | bool]:
-        """What decides the pixels that a network sees of a reference, beside their size: of the fields above only those
-        that have an effect. 8-bit pixels stay what they are under every rounding but `truncate-signed`."""
-        told: dict[str, str | bool] = {"reference": "original" if self.reference == "original" else "crop"}
-        if told["reference"] == "crop":
-            told["crop"] = self.crop
+        """The fields, besides the size, that determine the reference pixels that the Inception network receives.
+
+        Only fields that have an effect are included. 8-bit pixels change under no rounding but `truncate-signed`.
+        """
+        fields: dict[str, str | bool] = {"reference": "original" if self.reference == "original" else "crop"}
+        if fields["reference"] == "crop":
+            fields["crop"] = self.crop
             if self.crop != "none":
-                told |= {"filter": self.filter, "library": self.library, "antialias": self.antialias}
+                fields |= {"filter": self.filter, "library": self.library, "antialias": self.antialias}
         rounding = self.rounding_of(self.features)
-        return told | ({"rounding": rounding} if "tensor" in told.values() or rounding == "truncate-signed" else {})
+        return fields | ({"rounding": rounding} if "tensor" in fields.values() or rounding == "truncate-signed" else {})
 
     def rounding_of(self, part: Psnr | Ssim | Lpips | Features) -> Rounding:
-        """How a metric sees images: as its own table says, else as the protocol does."""
+        """Return the rounding that a metric uses: the one in its table, else the protocol's."""
         return part.rounding or self.rounding
 
     def with_changes(self, name: str, **changes: Any) -> Protocol:
-        """The same with other choices: fields of this class, or `part__field` for a field of a metric's table."""
-        whole: dict[str, Any] = {}
+        """Return a copy with another name and other settings.
+
+        changes: fields of this class, or `table__field` for a field in the table of a metric.
+        """
+        values: dict[str, Any] = {}
         for key, value in changes.items():
-            part, _, inner = key.partition("__")
-            whole[part] = replace(whole.get(part, getattr(self, part)), **{inner: value}) if inner else value
-        return replace(self, name=name, summary="", source=(), published=PublishedSetup(), **whole)
+            table, _, inner = key.partition("__")
+            values[table] = replace(values.get(table, getattr(self, table)), **{inner: value}) if inner else value
+        return replace(self, name=name, summary="", source=(), published=PublishedSetup(), **values)
 
 
 TOKBENCH = Protocol("tokbench")
-"""The default; `presets/tokbench.toml` writes the same fields out."""
+"""The default protocol. `presets/tokbench.toml` lists the same fields."""
 
 _UNHASHED = ("name", "summary", "source", "published")
 _TABLES = {"published": PublishedSetup, "psnr": Psnr, "ssim": Ssim, "lpips": Lpips, "features": Features,
@@ -192,43 +220,49 @@ _FOLDER = files("tokbench.protocol").joinpath("presets")
 
 
 def protocols() -> list[str]:
-    """The names of the protocols that tokbench ships, the default first."""
+    """Return the names of the protocols that tokbench includes, the default first."""
     names = sorted(path.name.removesuffix(".toml") for path in _FOLDER.iterdir())
     return sorted(names, key=lambda name: name != "tokbench")
 
 
 def load_protocol(name: str) -> Protocol:
-    """The shipped protocol of that name, or the one in a .toml file. Raises UsageError, naming the fault."""
+    """Return the included protocol `name`, or the one in the .toml file `name`.
+
+    Raises UsageError if there is no such protocol or if its file is invalid.
+    """
     if name.endswith(".toml") and Path(name).expanduser().is_file():
         path = Path(name).expanduser()
         if path.stem in protocols():
-            raise UsageError(f"{path}: tokbench ships a protocol '{path.stem}'; give yours another name")
+            raise UsageError(f"{path}: tokbench includes a protocol '{path.stem}'; use another file name")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", path.stem):
-            raise UsageError(f"{path}: a protocol's name holds letters, digits, dashes and underscores")
+            raise UsageError(
+                f"{path}: the name of a protocol may contain only letters, digits, dashes and underscores, and must "
+                "begin with a letter or digit"
+            )
         text, name = path.read_text(encoding="utf-8"), path.stem
     elif name in protocols():
         text = _FOLDER.joinpath(f"{name}.toml").read_text(encoding="utf-8")
     else:
         near = difflib.get_close_matches(name, protocols(), 1)
         hint = f"did you mean '{near[0]}'? " if near else ""
-        raise UsageError(f"no protocol '{name}'; {hint}there are: {', '.join(protocols())}, or give a .toml file")
+        raise UsageError(f"no protocol '{name}'; {hint}available: {', '.join(protocols())}, or a path to a .toml file")
     try:
-        told = tomllib.loads(text)
+        table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"protocol '{name}' is not readable TOML ({error})") from error
-    made = _read(name, Protocol, told | {"name": name})
-    assert isinstance(made, Protocol)
-    return made
+        raise UsageError(f"protocol '{name}' is not valid TOML ({error})") from error
+    protocol = _read(name, Protocol, table | {"name": name})
+    assert isinstance(protocol, Protocol)
+    return protocol
 
 
-def _read(name: str, kind: type, told: Mapping[str, Any]) -> Any:
-    """An instance of a dataclass above from a TOML table. Raises UsageError for unknown keys and wrong values."""
+def _read(name: str, kind: type, table: Mapping[str, Any]) -> Any:
+    """Return an instance of the dataclass `kind` from a TOML table. Raises UsageError for unknown or invalid fields."""
     hints = get_type_hints(kind)
     known = [entry.name for entry in fields(kind)]
-    if unknown := sorted(set(told) - set(known)):
-        raise UsageError(f"protocol '{name}': unknown {', '.join(unknown)}; there are {', '.join(known)}")
+    if unknown := sorted(set(table) - set(known)):
+        raise UsageError(f"protocol '{name}': unknown field {', '.join(unknown)}; known are {', '.join(known)}")
     values: dict[str, Any] = {}
-    for key, value in told.items():
+    for key, value in table.items():
         if key in _TABLES:
             values[key] = _read(name, _TABLES[key], value if isinstance(value, dict) else {key: value})
             continue
@@ -236,9 +270,9 @@ def _read(name: str, kind: type, told: Mapping[str, Any]) -> Any:
         if allowed and value not in allowed:
             raise UsageError(f"protocol '{name}': {key} = {value!r}; it must be one of {', '.join(map(str, allowed))}")
         if not allowed and not _fits(value, hints[key]):
-            raise UsageError(f"protocol '{name}': {key} = {value!r} is of the wrong type")
+            raise UsageError(f"protocol '{name}': {key} = {value!r} has the wrong type")
         if hints[key] is float:
-            value = float(value)  # 255 and 255.0 are one number and must have one hash
+            value = float(value)  # 255 and 255.0 are equal and must have the same hash
         values[key] = tuple(value) if isinstance(value, list) else value
     return kind(**values)
 
@@ -259,10 +293,10 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def describe_protocol(protocol: Protocol) -> dict[str, Any]:
-    """What a result must say of its protocol: name, hash, what its authors use, and whether whole
-    files are what distributions are compared with."""
+    """Return the entry of a protocol in a result: name, hash, the published size and number of images, and `reference`
+    where distributions are compared with whole original files."""
     published = {key: value for key in ("size", "num_images") if (value := getattr(protocol.published, key))}
-    told: dict[str, Any] = {"name": protocol.name, "sha256": protocol.sha256}
-    if protocol.reference == "original":  # tables must say so
-        told["reference"] = protocol.reference
-    return told | ({"published": published} if published else {})
+    entry: dict[str, Any] = {"name": protocol.name, "sha256": protocol.sha256}
+    if protocol.reference == "original":  # tables must show it
+        entry["reference"] = protocol.reference
+    return entry | ({"published": published} if published else {})

@@ -1,4 +1,4 @@
-"""Suites: data, size, protocol and metrics that belong together, under one name."""
+"""Suites: named combinations of datasets, size, protocol and metrics."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Suite:
-    """size: pixels a side. protocol: its name; faithful: of the one that also keeps what only its own code does."""
+    """One suite.
+
+    size: side in pixels. protocol: name of the protocol. faithful: name of the protocol that also reproduces steps
+    specific to the original code.
+    """
 
     data: tuple[str, ...]
     size: int
@@ -17,7 +21,10 @@ class Suite:
 
 
 def _tokbench(size: int) -> Suite:
-    """TokBench (Wu et al. 2025, arXiv:2505.18142): text and faces, by the readers of tokbench and by its own."""
+    """Return TokBench's suite (Wu et al. 2025, arXiv:2505.18142) for text and faces.
+
+    It uses tokbench's default recognition networks and those of the original benchmark.
+    """
     return Suite(
         ("tokbench-text", "tokbench-faces"),
         size,
@@ -28,4 +35,4 @@ def _tokbench(size: int) -> Suite:
 
 
 SUITES = {f"tokbench-{size}": _tokbench(size) for size in (256, 512, 1024)}
-"""Every suite by name."""
+"""All suites by name."""

@@ -1,1 +1,1 @@
-"""Statistics of numbers over images: intervals, moments, means by size. Nothing here imports torch."""
+"""Statistics over images: confidence intervals, running moments and binned means. No module here imports torch."""

@@ -1,4 +1,4 @@
-"""Means of words or faces by their size: TokBench's bins, and curves over pixels, with intervals over images."""
+"""Means over words or faces, binned by size: TokBench's bins and curves over pixels, with intervals over images."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from itertools import pairwise
 
 import numpy as np
 
-from tokbench.stats.bootstrap import FEW, RESAMPLES, jackknife_deviation, least_reach, students_t
-from tokbench.stats.bootstrap import percentile_interval as edges
+from tokbench.stats.bootstrap import (
+    MIN_BOOTSTRAP_IMAGES,
+    RESAMPLES,
+    jackknife_deviation,
+    percentile_interval,
+    share_bound,
+    students_t,
+)
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Sizes low <= x < high."""
+    """A bin of sizes x with low <= x < high."""
 
     name: str
     low: float
@@ -24,9 +30,9 @@ class Bin:
 
 @dataclass(frozen=True)
 class BinnedMean:
-    """A mean in one bin with its 95 % interval, the `n` values and the `groups` (images) behind it.
+    """The mean of the values in one bin, with its 95 % interval.
 
-    NaN where there are no values: an empty bin has no mean, which is not 0.
+    n: number of values. groups: number of images that they come from. mean, low and high are NaN in an empty bin.
     """
 
     bin: Bin
@@ -51,28 +57,32 @@ TEXT_BINS = {
     512: _three(0.01, 0.02, 0.03, 1),
     1024: _three(0.005, 0.01, 0.02, 1),
 }
-"""Words, by the side that an image is scaled to, over ratio = word's length / its characters / image's longer side.
+"""TokBench's bins for words, by the side in pixels that images are scaled to.
 
-TokBench's compute_all_metrics.py, where both releases (of May and June 2025) have them. As there, no bin holds a ratio
-of 1, and what is below the first is not counted. The floor is 5.12 pixels per character at every side, but `small` ends
-at 7.7 pixels at 256 and at 10.2 at 512 and 1024.
+The binned quantity is the ratio (word length / number of characters / longer side of the image). The edges are those of
+compute_all_metrics.py in both TokBench releases (May and June 2025). As in that script, no bin contains a ratio of 1,
+and ratios below the first edge are not counted. The first edge is 5.12 pixels per character at every side; `small` ends
+at 7.7 pixels per character at 256 and at 10.2 at 512 and 1024.
 """
 
 FACE_BINS = {
     "2025-05": {256: _three(0, 0.1, 0.2, 1), 512: _three(0, 0.05, 0.2, 1), 1024: _three(0, 0.05, 0.1, 1)},
     "2025-06": {256: _three(0.1, 0.2, 0.3, 1), 512: _three(0.05, 0.1, 0.2, 1), 1024: _three(0.02, 0.05, 0.1, 1)},
 }
-"""Faces, by release and side, over a face's size / the image's: numbers of the two releases cannot be compared."""
+"""TokBench's bins for faces, by release and by the side in pixels that images are scaled to.
+
+The binned quantity is face size / image size. The releases have different edges, so their results are not comparable.
+"""
 
 CHARACTER_BINS = _curve(4, 5, 6, 8, 10, 12, 16, 24, 40)
-"""Pixels per character after scaling, the same axis at every side; all words are in a bin.
+"""Bins over pixels per character after scaling. The axis is the same at every side, and every word falls into a bin.
 
-Steps of a fifth to two thirds, the finest at 4 to 12, where most words that TokBench counts are at each of its three
-sides; its floor of 5.12 and its edges of 7.68 and 10.24 lie next to edges here.
+Consecutive edges differ by a fifth to two thirds. The bins are finest from 4 to 12 pixels, which contains most of the
+words that TokBench counts at its three sides; its edges 5.12, 7.68 and 10.24 are close to edges of these bins.
 """
 
 FACE_PIXEL_BINS = _curve(16, 24, 32, 48, 64, 96, 128, 192, 256)
-"""Pixels per face after scaling, in half octaves around the 112 pixels that ArcFace's networks look at."""
+"""Bins over pixels per face after scaling, in half octaves around 112 pixels, the input size of ArcFace networks."""
 
 
 def binned(
@@ -84,19 +94,26 @@ def binned(
     per: np.ndarray | None = None,
     share: bool = False,
 ) -> list[BinnedMean]:
-    """The mean of `values` (n,) in each bin over `axis` (n,). NaN values are left out, as is what is in no bin.
+    """Return the mean of `values` (n,) in each bin over `axis` (n,), with 95 % intervals.
 
-    groups (n,): which image a value comes from, by default one each. Words of one image are alike, so whole images are
-    resampled (cluster bootstrap), 1,000 times with `seed`, in all bins together; one value an image gives the same
-    resamples as tokbench.stats.bootstrap. Bins of fewer than 50 images have Student's t with a jackknife over images
-    instead, and those of a single image no interval. per (n,): instead of the mean, sum of `values` / sum of `per`:
-    with distances and lengths a CER, with the same words of images that were only scaled a ratio to the ceiling. NaN
-    where the latter is 0. share: `values` lie in 0..1. Then an interval reaches at least as far as the share may be
-    from 0 (or 1) that so many images, two or more, do not contradict, and so has a width where all agree.
+    NaN values and values outside all bins are ignored.
+
+    groups (n,): the image of each value; by default each value has an image of its own. Words of one image are
+    correlated, so whole images are resampled (cluster bootstrap, 1,000 resamples drawn with `seed`, shared by all
+    bins); with one value per image the resamples equal those of tokbench.stats.bootstrap. Bins with fewer than 50
+    images use Student's t with a jackknife over images, and bins with a single image have no interval (NaN).
+    per (n,): if given, sum(values) / sum(per) is computed instead of the mean: edit distances and lengths give a
+    character error rate, and the scores of the same words in images that were only scaled give a ratio to the upper
+    bound. The result is NaN where sum(per) is 0.
+    share: `values` lie in [0, 1]. The interval then extends at least to `share_bound` of the number of images (two or
+    more), so it has a width even where all values are equal.
+
+    Raises ValueError if the arrays have different lengths.
     """
-    found = _Sums.of(values, axis, bins, groups, per)
-    drawn = _draw(found.above, found.below, seed) if max(found.groups, default=0) >= FEW else None
-    return [found.binned(at, None if drawn is None else drawn[:, at], share) for at in range(len(bins))]
+    sums = _BinSums.compute(values, axis, bins, groups, per)
+    enough = max(sums.groups, default=0) >= MIN_BOOTSTRAP_IMAGES
+    resampled = _resampled_ratios(sums.numerators, sums.denominators, seed) if enough else None
+    return [sums.binned_mean(i, None if resampled is None else resampled[:, i], share) for i in range(len(bins))]
 
 
 def mean_of_bins(
@@ -107,99 +124,105 @@ def mean_of_bins(
     groups: np.ndarray | None = None,
     share: bool = False,
 ) -> BinnedMean:
-    """The unweighted mean of the bins' means, with an interval as in `binned`; NaN if one bin is empty.
+    """Return the unweighted mean of the bins' means, with an interval computed as in `binned`; NaN if a bin is empty.
 
-    TokBench's `mean`: a bin with few words weighs as much as one with many.
+    This is TokBench's `mean`: bins have equal weights, whatever their number of words.
     """
-    found = _Sums.of(values, axis, bins, groups, None)
-    mean = math.fsum(found.means) / len(bins)
+    sums = _BinSums.compute(values, axis, bins, groups, None)
+    mean = math.fsum(sums.means) / len(bins)
     whole = Bin("mean", min(one.low for one in bins), max(one.high for one in bins))
-    if min(found.groups) >= FEW:
-        low, high = edges(_draw(found.above, found.below, seed).mean(1), mean)
+    if min(sums.groups) >= MIN_BOOTSTRAP_IMAGES:
+        low, high = percentile_interval(_resampled_ratios(sums.numerators, sums.denominators, seed).mean(1), mean)
     else:
-        low, high = _students(found.without_each().mean(1), mean) if min(found.groups) > 1 else (math.nan, math.nan)
-    if share and not math.isnan(low):  # bins in which all words agree have no spread, and yet are not known for sure
-        sure = [least_reach(count) for count, at in zip(found.groups, found.means, strict=True) if at in (0, 1)]
-        low, high = max(0.0, low - sum(sure) / len(bins)), min(1.0, high + sum(sure) / len(bins))
-    return BinnedMean(whole, sum(found.n), len(found.above), mean, low, high)
+        low, high = (
+            _students_interval(sums.leave_one_out().mean(1), mean) if min(sums.groups) > 1 else (math.nan, math.nan)
+        )
+    if share and not math.isnan(low):  # a bin with a share of 0 or 1 has no spread, although its share is uncertain
+        bounds = [share_bound(count) for count, value in zip(sums.groups, sums.means, strict=True) if value in (0, 1)]
+        low, high = max(0.0, low - sum(bounds) / len(bins)), min(1.0, high + sum(bounds) / len(bins))
+    return BinnedMean(whole, sum(sums.n), len(sums.numerators), mean, low, high)
 
 
 @dataclass(frozen=True)
-class _Sums:
-    """By bin: values, images and mean. above, below (images, bins): sums of `values` and of `per`, so that a resample
-    is one product with how often each image was drawn."""
+class _BinSums:
+    """Per bin: number of values, number of images and mean. numerators, denominators (images, bins): the sums of
+    `values` and of `per` of each image, so that a resample is a product with the number of draws of each image."""
 
     bins: Sequence[Bin]
     n: list[int]
     groups: list[int]
     means: list[float]
-    above: np.ndarray
-    below: np.ndarray
+    numerators: np.ndarray
+    denominators: np.ndarray
 
     @staticmethod
-    def of(
+    def compute(
         values: np.ndarray, axis: np.ndarray, bins: Sequence[Bin], groups: np.ndarray | None, per: np.ndarray | None
-    ) -> _Sums:
-        """Raises ValueError where the arrays are not of one length."""
+    ) -> _BinSums:
+        """Sum the values of each image in each bin. Raises ValueError if the arrays have different lengths."""
         values = np.asarray(values, np.float64)
         groups = np.arange(len(values)) if groups is None else np.asarray(groups)
         per = np.ones(len(values)) if per is None else np.asarray(per, np.float64)
         if not values.shape == np.shape(axis) == groups.shape == per.shape:
             shapes = ", ".join(str(array.shape) for array in (values, np.asarray(axis), groups, per))
-            raise ValueError(f"values, axis, groups and per must be (n,) each, they are {shapes}")
-        known = ~(np.isnan(values) | np.isnan(per))
-        inside = [known & (axis >= one.low) & (axis < one.high) for one in bins]
-        # Images without a value in any bin are no part of the sample: what is never counted must not move an interval.
-        used = np.logical_or.reduce(inside)
-        number = np.zeros(len(values), np.int64)
-        unique, number[used] = np.unique(groups[used], return_inverse=True)
+            raise ValueError(f"values, axis, groups and per must each have shape (n,), but they have shapes {shapes}")
+        valid = ~(np.isnan(values) | np.isnan(per))
+        masks = [valid & (axis >= one.low) & (axis < one.high) for one in bins]
+        # Images without a value in any bin are not part of the sample, so they must not change the intervals.
+        used = np.logical_or.reduce(masks)
+        image = np.zeros(len(values), np.int64)
+        unique, image[used] = np.unique(groups[used], return_inverse=True)
         count = len(unique)
-        above, below = np.empty((count, len(bins))), np.empty((count, len(bins)))
+        numerators, denominators = np.empty((count, len(bins))), np.empty((count, len(bins)))
         means = []
-        for i, mask in enumerate(inside):
-            above[:, i] = np.bincount(number[mask], values[mask], minlength=count)
-            below[:, i] = np.bincount(number[mask], per[mask], minlength=count)
+        for i, mask in enumerate(masks):
+            numerators[:, i] = np.bincount(image[mask], values[mask], minlength=count)
+            denominators[:, i] = np.bincount(image[mask], per[mask], minlength=count)
             total = math.fsum(per[mask])
             means.append(math.fsum(values[mask]) / total if total else math.nan)
-        found = [len(np.unique(number[mask])) for mask in inside]
-        return _Sums(bins, [int(mask.sum()) for mask in inside], found, means, above, below)
+        images = [len(np.unique(image[mask])) for mask in masks]
+        return _BinSums(bins, [int(mask.sum()) for mask in masks], images, means, numerators, denominators)
 
-    def binned(self, at: int, drawn: np.ndarray | None, share: bool) -> BinnedMean:
-        """One bin's mean; `drawn` are its resampled means (RESAMPLES,), None where no bin has enough images."""
-        mean, groups = self.means[at], self.groups[at]
-        if drawn is not None and groups >= FEW:
-            low, high = edges(drawn, mean)
+    def binned_mean(self, i: int, resampled: np.ndarray | None, share: bool) -> BinnedMean:
+        """Return the mean of bin `i`. resampled: its resampled means (RESAMPLES,); None if no bin has enough images."""
+        mean, groups = self.means[i], self.groups[i]
+        if resampled is not None and groups >= MIN_BOOTSTRAP_IMAGES:
+            low, high = percentile_interval(resampled, mean)
         else:
-            inside = self.below[:, at] != 0
-            low, high = _students(self.without_each()[inside, at], mean)
+            used = self.denominators[:, i] != 0
+            low, high = _students_interval(self.leave_one_out()[used, i], mean)
         if share and not math.isnan(low):
-            divisor = float(self.below[:, at].sum()) / self.n[at]  # 1, or the mean of what the share is divided by
-            reach, most = least_reach(groups) / divisor, 1.0 if divisor == 1 else math.inf
-            low, high = np.clip(min(low, mean - reach), 0, most), np.clip(max(high, mean + reach), 0, most)
-        return BinnedMean(self.bins[at], self.n[at], groups, mean, float(low), float(high))
+            divisor = float(self.denominators[:, i].sum()) / self.n[i]  # 1, or the mean of `per`
+            reach, upper = share_bound(groups) / divisor, 1.0 if divisor == 1 else math.inf
+            low, high = np.clip(min(low, mean - reach), 0, upper), np.clip(max(high, mean + reach), 0, upper)
+        return BinnedMean(self.bins[i], self.n[i], groups, mean, float(low), float(high))
 
-    def without_each(self) -> np.ndarray:
-        """The bins' means without each image in turn, (images, bins); NaN where nothing is left."""
-        below = self.below.sum(0) - self.below
-        above = self.above.sum(0) - self.above
-        return np.divide(above, below, out=np.full(above.shape, math.nan), where=below != 0)
+    def leave_one_out(self) -> np.ndarray:
+        """Return the bins' means with each image left out in turn, (images, bins); NaN where no value remains."""
+        denominators = self.denominators.sum(0) - self.denominators
+        numerators = self.numerators.sum(0) - self.numerators
+        empty = np.full(numerators.shape, math.nan)
+        return np.divide(numerators, denominators, out=empty, where=denominators != 0)
 
 
-def _students(left: np.ndarray, mean: float) -> tuple[float, float]:
-    """Student's t around a mean, from its values without each image (g,); NaN for a single image."""
-    if len(left) < 2 or np.isnan(left).any() or math.isnan(mean):
+def _students_interval(leave_one_out: np.ndarray, mean: float) -> tuple[float, float]:
+    """Return the Student's t interval of a mean from its leave-one-image-out values (g,); NaN for a single image."""
+    if len(leave_one_out) < 2 or np.isnan(leave_one_out).any() or math.isnan(mean):
         return math.nan, math.nan
-    reach = students_t(len(left) - 1) * jackknife_deviation(left)
+    reach = students_t(len(leave_one_out) - 1) * jackknife_deviation(leave_one_out)
     return mean - reach, mean + reach
 
 
-def _draw(above: np.ndarray, below: np.ndarray, seed: int) -> np.ndarray:
-    """Ratios of sums over resampled rows: (count, bins) each to (RESAMPLES, bins). NaN where a resample has nothing."""
-    count, rng = len(above), np.random.default_rng(seed)
-    made = np.full((RESAMPLES, above.shape[1]), math.nan)
-    for row in made if count else ():
-        # Multinomial weights, by the draws that tokbench.stats.bootstrap makes.
+def _resampled_ratios(numerators: np.ndarray, denominators: np.ndarray, seed: int) -> np.ndarray:
+    """Return the ratios of sums over resampled rows, (RESAMPLES, bins), from two arrays (count, bins).
+
+    A ratio is NaN where the resampled denominators sum to 0.
+    """
+    count, rng = len(numerators), np.random.default_rng(seed)
+    ratios = np.full((RESAMPLES, numerators.shape[1]), math.nan)
+    for row in ratios if count else ():
+        # The same draws as in tokbench.stats.bootstrap, as multinomial weights.
         weights = np.bincount(rng.integers(0, count, count), minlength=count).astype(np.float64)
-        total = weights @ below
-        np.divide(weights @ above, total, out=row, where=total != 0)
-    return made
+        total = weights @ denominators
+        np.divide(weights @ numerators, total, out=row, where=total != 0)
+    return ratios

@@ -1,9 +1,9 @@
-"""Numbers that are means over images, or functions of one, and their intervals.
+"""Confidence intervals of means over images, and of functions of such a mean.
 
-From 50 images on the percentile bootstrap (Efron 1979). It takes the spread of the images at hand for the whole, which
-with few images is too little: at 20 its 95 % intervals hold the truth nine times in ten. Below 50 images intervals are
-Student's t with the deviation of a delete-one jackknife, which for a mean is the textbook's t interval. Logarithms of
-means have intervals of their own (`_of_log`).
+From 50 images on, intervals come from the percentile bootstrap (Efron 1979). With few images it underestimates the
+spread: with 20 images its 95 % intervals contain the true value in about 90 % of cases. Below 50 images, intervals are
+Student's t with the standard deviation of a delete-one jackknife, which for a mean is the textbook t interval.
+Logarithms of means have their own kind of interval (`_log_mean_reach`).
 """
 
 from __future__ import annotations
@@ -18,41 +18,40 @@ import numpy as np
 RESAMPLES = 1000
 LEVEL = 0.95
 
-FEW = 50
-"""Images below which Student's t takes the place of resampling."""
+MIN_BOOTSTRAP_IMAGES = 50
+"""With fewer images, Student's t replaces the bootstrap."""
 
-FEWEST = 5
-"""Values above 0 below which the logarithm of a mean has no interval: in a resample without them it is infinite."""
+MIN_POSITIVE_VALUES = 5
+"""With fewer values above 0, the logarithm of a mean has no interval: it is infinite in resamples without them."""
 
-
-_AT_ONCE = 1 << 18
-"""Values of resamples that are drawn at once."""
+_CHUNK_VALUES = 1 << 18
+"""Number of resampled values that are drawn at a time, which bounds the memory."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % interval and the number of images behind it. NaN edges where there were none."""
+    """A 95 % interval from `n` images. low and high are NaN where no interval can be computed."""
 
     low: float
     high: float
     n: int
 
     def within(self, bounds: tuple[float, float]) -> Interval:
-        """The same, its ends moved to what the number can be."""
+        """Return the interval with its ends clipped to `bounds`, the range of possible values."""
         return Interval(max(self.low, bounds[0]), min(self.high, bounds[1]), self.n)
 
 
 UNBOUNDED = (-math.inf, math.inf)
-"""Bounds of a number that has none."""
+"""Bounds of a statistic that can have any value."""
 
 
 def round_significant(value: float) -> float | None:
-    """Ten significant digits, the most that a float32 network could give a meaning to; None for NaN."""
+    """Round to ten significant digits, which exceeds the precision of float32 networks. Return None for NaN."""
     return None if math.isnan(value) else float(f"{value:.10g}")
 
 
 def metric_entry(value: float, interval: Interval | None = None) -> dict[str, Any]:
-    """A number as a result holds it: {value, low, high} and, with an interval, {n}."""
+    """Return the JSON entry of a metric value in a result: {value, low, high} and, with an interval, {n}."""
     if interval is None:
         return {"value": round_significant(value), "low": None, "high": None}
     return {
@@ -65,8 +64,11 @@ def metric_entry(value: float, interval: Interval | None = None) -> dict[str, An
 
 @dataclass(frozen=True)
 class MeanStatistic:
-    """A number made of per-image values: `of` their mean. `values` is their name beside the result. log: where `of` is
-    a multiple of the mean's natural logarithm and a constant, which multiple; the values are then 0 or more."""
+    """A statistic computed as a function of the mean of per-image values.
+
+    values: name of the per-image array stored with the result. of: the function of the mean. log: the factor a where
+    the function is a * ln(mean) + constant (the values must then be 0 or more), else 0.
+    """
 
     values: str
     of: Callable[[float], float] = float
@@ -74,17 +76,18 @@ class MeanStatistic:
 
 
 MEAN = MeanStatistic("")
-"""The mean itself, of values whose name does not matter."""
+"""The mean itself, for per-image values whose name is not needed."""
 
 DERIVED = {
     "compression_ratio": MeanStatistic("bpp", lambda bpp: 24 / bpp if bpp else math.nan),
     "psnr": MeanStatistic("mse", lambda mse: 10 * math.log10(255.0**2 / mse) if mse else math.nan, -10 / math.log(10)),
 }
-"""Numbers that are no plain means: raw RGB's 24 bits a pixel to the mean bpp; the PSNR of all images' pooled errors."""
+"""Statistics that are not plain means: the compression ratio (24 bits per pixel of raw RGB / mean bits per pixel) and
+the PSNR of the squared error pooled over all images."""
 
 
 def mean_statistic(number: str, present: Container[str]) -> MeanStatistic | None:
-    """How a number comes from the per-image values that are `present`; None where it does not."""
+    """Return how the statistic `number` is computed from the per-image arrays named in `present`; None if it is not."""
     if number in present:
         return MeanStatistic(number)
     derived = DERIVED.get(number)
@@ -92,105 +95,120 @@ def mean_statistic(number: str, present: Container[str]) -> MeanStatistic | None
 
 
 def mean(values: np.ndarray) -> float:
-    """Mean of the values that are not NaN, NaN where there are none. Summed exactly, so order cannot change it."""
-    kept = values[~np.isnan(values)]
-    return math.fsum(kept) / len(kept) if len(kept) else math.nan
+    """Return the mean of the values that are not NaN; NaN if there are none. The sum is exact, whatever the order."""
+    valid = values[~np.isnan(values)]
+    return math.fsum(valid) / len(valid) if len(valid) else math.nan
 
 
 def bootstrap(values: np.ndarray, seed: int, how: MeanStatistic = MEAN) -> Interval:
-    """Interval of a number made of the mean of `values` (n,), NaN left out: from 1,000 resamples of images drawn with
-    `seed`, below 50 images by Student's t. A single image has none."""
-    kept, of = values[~np.isnan(values)], how.of
+    """Return the interval of the statistic `how` of per-image `values` (n,), ignoring NaN.
+
+    It comes from 1,000 resamples drawn with `seed`, or from Student's t below 50 images. Its ends are NaN for a single
+    image.
+    """
+    valid, function = values[~np.isnan(values)], how.of
     if how.log:
-        return _scaled(_of_log([kept], seed), of(mean(kept)), how.log, len(kept))
-    if len(kept) < FEW:
-        return _students(_without_each(kept, of), of(mean(kept)), len(kept))
-    means = [of(kept[chosen].mean()) for chosen in _resamples(len(kept), seed)]
-    return _interval(means, of(mean(kept)), len(kept))
+        return _scaled_interval(_log_mean_reach([valid], seed), function(mean(valid)), how.log, len(valid))
+    if len(valid) < MIN_BOOTSTRAP_IMAGES:
+        return _students_interval(_leave_one_out(valid, function), function(mean(valid)), len(valid))
+    means = [function(valid[chosen].mean()) for chosen in _resamples(len(valid), seed)]
+    return Interval(*percentile_interval(means, function(mean(valid))), len(valid))
 
 
 def bootstrap_pairs(first: np.ndarray, second: np.ndarray, seed: int, how: MeanStatistic = MEAN) -> Interval:
-    """Interval of the number made of the mean of `second` less that of `first`, (n,) each, no NaN, images drawn
-    together."""
-    of = how.of
-    gap = of(mean(second)) - of(mean(first))
+    """Return the interval of a paired difference: the statistic of `second` minus that of `first`.
+
+    first, second (n,): per-image values of the same images, without NaN. Both are resampled with the same draws.
+    """
+    function = how.of
+    gap = function(mean(second)) - function(mean(first))
     if how.log:
-        ends = (0.0, 0.0) if np.array_equal(first, second) and len(first) > 1 else _of_log([first, second], seed)
-        return _scaled(ends, gap, how.log, len(first))
-    if len(first) < FEW:
-        return _students(_without_each(second, of) - _without_each(first, of), gap, len(first))
-    gaps = [of(second[chosen].mean()) - of(first[chosen].mean()) for chosen in _resamples(len(first), seed)]
-    return _interval(gaps, gap, len(first))
+        equal = np.array_equal(first, second) and len(first) > 1
+        reach = (0.0, 0.0) if equal else _log_mean_reach([first, second], seed)
+        return _scaled_interval(reach, gap, how.log, len(first))
+    if len(first) < MIN_BOOTSTRAP_IMAGES:
+        left = _leave_one_out(second, function) - _leave_one_out(first, function)
+        return _students_interval(left, gap, len(first))
+    gaps = [function(second[chosen].mean()) - function(first[chosen].mean()) for chosen in _resamples(len(first), seed)]
+    return Interval(*percentile_interval(gaps, gap), len(first))
 
 
-def _of_log(columns: Sequence[np.ndarray], seed: int) -> tuple[float, float]:
-    """How far the 95 % interval reaches below and above the logarithm of the mean of a column (n,), or that of the last
-    column less that of the first. NaN where a column has fewer than `FEWEST` values above 0.
+def _log_mean_reach(columns: Sequence[np.ndarray], seed: int) -> tuple[float, float]:
+    """Return how far the 95 % interval of a log mean extends below and above the estimate.
 
-    Errors of images are skewed: some have many times the mean's. The mean of a resample without these is too low, and
-    so is its spread, so that percentiles end too early. Resamples divided by their own deviation (Efron's bootstrap-t)
-    show that skewness; where only a few values are above 0, so that resamples hold the same ones again and again,
-    Student's t reaches further. Each end is the farther one of the two.
+    columns: one array (n,), for the logarithm of its mean, or two, for the logarithm of the second mean minus that of
+    the first. The result is NaN if a column has fewer than `MIN_POSITIVE_VALUES` values above 0.
+
+    Squared errors of images are skewed: a few images have many times the mean. A resample without them has too low a
+    mean and too low a spread, so percentile intervals are too short. The studentized bootstrap (Efron's bootstrap-t)
+    accounts for the skewness; where only a few values are above 0, so that resamples repeat the same values, Student's
+    t gives wider intervals. Each end is the farther one of the two methods.
     """
     count = len(columns[0])
-    if count < 2 or min(int((column > 0).sum()) for column in columns) < FEWEST:
+    if count < 2 or min(int((column > 0).sum()) for column in columns) < MIN_POSITIVE_VALUES:
         return math.nan, math.nan
 
-    def measured(chosen: np.ndarray) -> np.ndarray:
-        """Of sets of images (k, n) the number and, by the delta method, its deviation, (2, k); NaN for a mean of 0."""
-        number, each = np.zeros(len(chosen)), np.zeros(chosen.shape)
-        for column in columns:
-            some = column[chosen]
-            means = some.mean(1, keepdims=True)
-            means[means == 0] = math.nan
-            number, each = np.log(means[:, 0]) - number, some / means - each
-        return np.stack([number, each.std(1, ddof=1) / math.sqrt(count)])
+    def estimates(chosen: np.ndarray) -> np.ndarray:
+        """Return the estimates and their delta-method deviations, (2, k), of k resamples given as indices (k, n).
 
-    (value,), (deviation,) = measured(np.arange(count)[None]).tolist()
-    rng, at_once = np.random.default_rng(seed), max(1, _AT_ONCE // count)
-    sizes = [min(at_once, RESAMPLES - start) for start in range(0, RESAMPLES, at_once)]
-    drawn = np.concatenate([measured(rng.integers(0, count, (size, count))) for size in sizes], axis=1).T
-    usable = drawn[:, 1] > 0
-    studentized = (drawn[usable, 0] - value) / drawn[usable, 1]
+        Both are NaN where a mean is 0.
+        """
+        estimate, influence = np.zeros(len(chosen)), np.zeros(chosen.shape)
+        for column in columns:
+            values = column[chosen]
+            means = values.mean(1, keepdims=True)
+            means[means == 0] = math.nan
+            estimate, influence = np.log(means[:, 0]) - estimate, values / means - influence
+        return np.stack([estimate, influence.std(1, ddof=1) / math.sqrt(count)])
+
+    (value,), (deviation,) = estimates(np.arange(count)[None]).tolist()
+    rng, chunk = np.random.default_rng(seed), max(1, _CHUNK_VALUES // count)
+    sizes = [min(chunk, RESAMPLES - start) for start in range(0, RESAMPLES, chunk)]
+    resampled = np.concatenate([estimates(rng.integers(0, count, (size, count))) for size in sizes], axis=1).T
+    usable = resampled[:, 1] > 0
+    studentized = (resampled[usable, 0] - value) / resampled[usable, 1]
     low, high = np.quantile(studentized, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if usable.any() else (0.0, 0.0)
     t = students_t(count - 1)
     return max(float(high), t) * deviation, max(-float(low), t) * deviation
 
 
-def _scaled(reach: tuple[float, float], centre: float, by: float, count: int) -> Interval:
-    """The interval of a multiple of a number, around it, from how far the number's own reaches below and above."""
-    below, above = reach if by > 0 else reach[::-1]
-    return Interval(centre - abs(by) * below, centre + abs(by) * above, count)
+def _scaled_interval(reach: tuple[float, float], centre: float, factor: float, count: int) -> Interval:
+    """Return the interval around `centre` = factor * x + constant, where x has an interval that extends by `reach`."""
+    below, above = reach if factor > 0 else reach[::-1]
+    return Interval(centre - abs(factor) * below, centre + abs(factor) * above, count)
 
 
-def _without_each(values: np.ndarray, of: Callable[[float], float]) -> np.ndarray:
-    """`of` the mean without each value in turn, (n,)."""
-    return np.array([of(mean(np.delete(values, at))) for at in range(len(values))])
+def _leave_one_out(values: np.ndarray, function: Callable[[float], float]) -> np.ndarray:
+    """Return the function of the mean with each value left out in turn, (n,)."""
+    return np.array([function(mean(np.delete(values, i))) for i in range(len(values))])
 
 
-def _students(left: np.ndarray, centre: float, count: int) -> Interval:
-    """Student's t around a number, from its values without each image."""
-    if count < 2 or math.isnan(centre) or np.isnan(left).any():
+def _students_interval(leave_one_out: np.ndarray, centre: float, count: int) -> Interval:
+    """Return the Student's t interval around `centre` from its leave-one-out values (count,)."""
+    if count < 2 or math.isnan(centre) or np.isnan(leave_one_out).any():
         return Interval(math.nan, math.nan, count)
-    reach = students_t(count - 1) * jackknife_deviation(left)
+    reach = students_t(count - 1) * jackknife_deviation(leave_one_out)
     return Interval(centre - reach, centre + reach, count)
 
 
-def jackknife_deviation(left: np.ndarray) -> float:
-    """Standard deviation of a number from its values without the first, the second ... image or group, (g,)."""
-    return math.sqrt((len(left) - 1) / len(left) * float(((left - left.mean()) ** 2).sum()))
+def jackknife_deviation(leave_one_out: np.ndarray) -> float:
+    """Return the jackknife standard deviation from the values (g,) with each image or group left out in turn."""
+    count = len(leave_one_out)
+    return math.sqrt((count - 1) / count * float(((leave_one_out - leave_one_out.mean()) ** 2).sum()))
 
 
 def students_t(degrees: int) -> float:
-    """How many standard deviations the 95 % interval reaches to either side."""
+    """Return the half width of a 95 % interval in standard deviations, for Student's t with `degrees` of freedom."""
     from scipy.special import stdtrit  # SciPy takes longer to import than commands that compute no interval run
 
     return float(stdtrit(degrees, (1 + LEVEL) / 2))
 
 
 def share_interval(values: np.ndarray) -> Interval:
-    """Clopper and Pearson's interval (1934) of the share of ones in `values` (n,), each 0 or 1 and of an image of its
-    own: also where there are none, or nothing else. A single image has none."""
+    """Return the Clopper-Pearson interval (1934) of the share of ones in `values` (n,), one 0 or 1 per image.
+
+    The interval has a width even where all values are equal. Its ends are NaN for a single image.
+    """
     from scipy.special import betaincinv
 
     count, ones = len(values), int(values.sum())
@@ -202,9 +220,11 @@ def share_interval(values: np.ndarray) -> Interval:
     return Interval(low, high, count)
 
 
-def least_reach(count: int) -> float:
-    """How far from 0 (or 1) a share may lie that is none (or all) in each of `count` independent images: the end of
-    Clopper and Pearson's interval there. For images with several words each it is on the safe side."""
+def share_bound(count: int) -> float:
+    """Return the upper end of the Clopper-Pearson interval of a share that is 0 in `count` independent images.
+
+    By symmetry, a share that is 1 may be lower by as much. The bound is conservative for images with several words.
+    """
     return 1.0 if count < 1 else -math.expm1(math.log((1 - LEVEL) / 2) / count)
 
 
@@ -213,14 +233,13 @@ def _resamples(count: int, seed: int) -> Iterator[np.ndarray]:
     return (rng.integers(0, count, count) for _ in range(RESAMPLES))
 
 
-def _interval(found: Sequence[float], centre: float, count: int) -> Interval:
-    return Interval(*percentile_interval(found, centre), count)
+def percentile_interval(resampled: Sequence[float] | np.ndarray, centre: float) -> tuple[float, float]:
+    """Return the 95 % percentile interval of resampled values, ignoring NaN; NaN if there are none.
 
-
-def percentile_interval(found: Sequence[float] | np.ndarray, centre: float) -> tuple[float, float]:
-    """The 95 % interval of resampled values, NaN left out, around the value itself; NaN where there are none."""
-    if math.isnan(centre) or np.isnan(found).all():
+    centre: the estimate from the full sample, which the interval always contains.
+    """
+    if math.isnan(centre) or np.isnan(resampled).all():
         return math.nan, math.nan
-    low, high = np.nanquantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    # A mean of equal values can round past them; the interval must hold its own centre.
+    low, high = np.nanquantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    # The mean of equal values can differ from them by rounding; the interval must still contain its centre.
     return min(float(low), centre), max(float(high), centre)

@@ -1,4 +1,4 @@
-"""Mean and covariance from sums, so that memory does not grow with the number of vectors."""
+"""Mean and covariance computed from running sums, so that memory does not grow with the number of vectors."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ Moments = tuple[np.ndarray, np.ndarray]
 
 
 class RunningMoments:
-    """Sums of vectors (D,) and of their products, in float64, around an `origin` so that little is lost in the
-    difference of the two: the first vector, where none is given."""
+    """Running float64 sums of vectors (D,) and of their outer products, relative to an `origin` (D,).
+
+    Subtracting the origin limits the cancellation in the covariance. By default it is the first vector added.
+    """
 
     def __init__(self, origin: np.ndarray | None = None) -> None:
         self.count, self.origin = 0, origin
@@ -19,7 +21,7 @@ class RunningMoments:
         self._products: np.ndarray | None = None  # the lower triangle, in Fortran's order
 
     def add(self, rows: np.ndarray) -> None:
-        """Take in vectors (n, D)."""
+        """Add vectors (n, D) to the sums."""
         if not len(rows):
             return
         wide = rows.astype(np.float64)
@@ -30,11 +32,11 @@ class RunningMoments:
         if self._sum is None:
             self._sum, self._products = np.zeros(wide.shape[1]), np.zeros((wide.shape[1],) * 2, order="F")
         self._sum += wide.sum(axis=0)
-        # In place, and half of the products: they are symmetric.
+        # The update is in place, and computes only the lower triangle because the products are symmetric.
         self._products = dsyrk(1.0, wide.T, beta=1.0, c=self._products, lower=1, overwrite_c=1)
 
     def __add__(self, other: RunningMoments) -> RunningMoments:
-        """Of both sets. Their origins must be the same."""
+        """Return the sums over both sets of vectors. Their origins must be equal."""
         assert self.origin is not None and other.origin is not None and np.array_equal(self.origin, other.origin)
         both = RunningMoments(self.origin)
         both.count = self.count + other.count
@@ -44,9 +46,9 @@ class RunningMoments:
         return both
 
     def moments(self) -> Moments:
-        """Mean, and covariance divided by count - 1."""
+        """Return the mean (D,) and the covariance (D, D), which is normalised by count - 1."""
         assert self._sum is not None and self._products is not None and self.origin is not None
-        # Lower triangle first, in place: at 2,048 dimensions each matrix takes 32 MiB.
+        # The lower triangle is computed in place first: with 2,048 dimensions each matrix takes 32 MiB.
         spread = dsyr(-1 / self.count, self._sum, a=self._products.copy(order="F"), lower=1, overwrite_a=1)
         spread /= max(self.count - 1, 1)
         for row in range(len(spread) - 1):

@@ -1,9 +1,8 @@
-"""How much a number varies with the images, for numbers that are no means over images.
+"""Replicates, which estimate the sampling variation of metrics that are not means over images.
 
-Four kinds of replicates show it, each kept beside a result so that two results can be compared without their images:
-values on random halves (`tokbench.stats.split_half`), values without one group of images (`Jackknife`), values of
-splits (`Splits`), and for a share of distinct things (`Distinct`) values without one image, with what these do not
-show.
+There are four kinds. Each is stored with a result, so that two results can be compared without their images: values on
+random halves (`tokbench.stats.split_half`), values with one group of images left out (`Jackknife`), values on splits
+(`Splits`), and, for shares of distinct items, values with one image left out plus a correction (`Distinct`).
 """
 
 from __future__ import annotations
@@ -20,61 +19,68 @@ import numpy as np
 from tokbench.stats.bootstrap import UNBOUNDED, Interval, jackknife_deviation, students_t
 
 GROUPS = 25
-"""Groups of a delete-a-group jackknife: Student's t with 24 degrees of freedom is 5 % wider than the normal law."""
+"""Number of groups of a delete-a-group jackknife. Student's t with 24 degrees of freedom gives intervals that are 5 %
+wider than those of the normal distribution."""
 
 
 class Spread(ABC):
-    """Replicates of one number. bounds: what the number can be, which the ends of its interval then are, too."""
+    """Replicates of one metric. bounds: range of possible values of the metric, to which its interval is clipped."""
 
     kind: ClassVar[str]
-    """Under which these replicates are kept."""
+    """Key under which replicates of this kind are stored with a result."""
     bounds: tuple[float, float]
 
     @property
     @abstractmethod
     def deviation(self) -> float:
-        """Standard deviation of the number at its full number of images."""
+        """Standard deviation of the metric on all images."""
 
     @property
     @abstractmethod
     def degrees(self) -> int:
-        """Degrees of freedom of that deviation, for Student's t."""
+        """Degrees of freedom of `deviation`, for Student's t."""
 
     @abstractmethod
     def __sub__(self, other: Any) -> Self:
-        """The replicates of the difference of two numbers on the same images. They must be `like` each other."""
+        """Return the replicates of the difference between two metrics on the same images.
+
+        The operands must be compatible (`is_compatible`).
+        """
 
     @abstractmethod
-    def like(self, other: Spread) -> bool:
-        """Whether both are of one kind, and of as many replicates."""
+    def is_compatible(self, other: Spread) -> bool:
+        """Return whether both have the same kind and the same number of replicates."""
 
     @abstractmethod
     def as_array(self) -> np.ndarray:
-        """As it is kept beside a result."""
+        """Return the array that is stored with a result."""
 
     def interval(self, value: float, count: int, floor: float = -math.inf) -> Interval:
-        """95 % interval of the number's expected value at this N, around its `value`. `floor`: the least it can be."""
+        """Return the 95 % interval of the expected value at N = `count`, around `value`.
+
+        floor: lower bound of the metric.
+        """
         if math.isnan(value) or self.degrees < 1:
             return Interval(math.nan, math.nan, count)
         below, above = self.reach(students_t(self.degrees) * self.deviation)
         return Interval(value - below, value + above, count).within((max(floor, self.bounds[0]), self.bounds[1]))
 
     def reach(self, spread: float) -> tuple[float, float]:
-        """How far the interval reaches below and above the number, of which the replicates' spread is `spread`."""
+        """Return how far the interval extends below and above the value, from its symmetric half width `spread`."""
         return spread, spread
 
-    def entries(self, number: str, value: float, count: int) -> Iterator[tuple[str, float, Interval]]:
-        """Name, value and interval of the number, and of what else its replicates give."""
-        yield number, value, self.interval(value, count)
+    def entries(self, name: str, value: float, count: int) -> Iterator[tuple[str, float, Interval]]:
+        """Yield name, value and interval of the metric, and of the metrics derived from its replicates."""
+        yield name, value, self.interval(value, count)
 
-    def at_infinity(self, value: float) -> tuple[float, Spread] | None:
-        """The number extrapolated to infinitely many images, and its own replicates; None where that cannot be done."""
+    def extrapolate(self, value: float) -> tuple[float, Spread] | None:
+        """Return the metric extrapolated to infinitely many images, and its replicates, or None."""
         return None
 
 
 @dataclass(frozen=True)
 class _Values(Spread):
-    """Replicates that are one row of values (g,)."""
+    """Replicates that are an array of values (g,)."""
 
     values: np.ndarray
     bounds: tuple[float, float] = UNBOUNDED
@@ -86,7 +92,7 @@ class _Values(Spread):
     def __sub__(self, other: Self) -> Self:
         return type(self)(self.values - other.values)
 
-    def like(self, other: Spread) -> bool:
+    def is_compatible(self, other: Spread) -> bool:
         return type(self) is type(other) and len(self.values) == len(other.values)
 
     def as_array(self) -> np.ndarray:
@@ -94,7 +100,7 @@ class _Values(Spread):
 
     @classmethod
     def from_array(cls, array: np.ndarray) -> Self:
-        """The inverse of `as_array`. Raises ValueError with the shape that it must have."""
+        """Restore replicates from `as_array`. Raises ValueError, whose message is the expected shape."""
         if array.ndim != 1 or len(array) < 2:
             raise ValueError("(replicates,), two or more")
         return cls(array)
@@ -102,10 +108,10 @@ class _Values(Spread):
 
 @dataclass(frozen=True)
 class Jackknife(_Values):
-    """The number without the first, the second ... group of images (Tukey 1958; Efron and Stein 1981).
+    """The values of a metric with each group of images left out in turn (Tukey 1958; Efron and Stein 1981).
 
-    It needs no resampling with replacement, which repeats images and so moves every number that counts distinct things;
-    and it sees the whole N, where a half sees a part of what grows with N.
+    The jackknife does not repeat images, which would bias every metric that counts distinct items, and it uses nearly
+    all N images, unlike halves, which underestimate the spread of metrics that grow with N.
     """
 
     kind: ClassVar[str] = "jackknife"
@@ -117,7 +123,7 @@ class Jackknife(_Values):
 
 @dataclass(frozen=True)
 class Splits(_Values):
-    """The number in disjoint splits of the images, of which it is the mean."""
+    """The values of a metric on disjoint splits of the images. The metric is their mean."""
 
     kind: ClassVar[str] = "splits"
 
@@ -128,12 +134,12 @@ class Splits(_Values):
 
 @dataclass(frozen=True)
 class Distinct(_Values):
-    """A share of things that occur, without the first, the second ... image, and what these values do not show.
+    """The share of items that occur (such as codebook entries) with each image left out in turn, plus a correction.
 
-    Where no thing is in one image alone, the share without any image is the same, and yet other images of the same
-    number would miss some things and show new ones. lost, gained (n,): their sums are how far the expected share may
-    lie below and above the share for that reason. Each image has the part of `lost` that comes from its own things, so
-    that codecs whose codes differ are told apart by it.
+    If every item occurs in several images, leaving one image out does not change the share, although another sample of
+    images would lose some items and gain others. The sums of lost and gained (n,) are how far the expected share may
+    lie below and above the share for that reason. Each image contributes to `lost` the part that comes from its own
+    items, so codecs with different codes have different arrays.
     """
 
     kind: ClassVar[str] = "distinct"
@@ -149,23 +155,26 @@ class Distinct(_Values):
         return math.hypot(spread, float(self.lost.sum())), math.hypot(spread, float(self.gained.sum()))
 
     def __sub__(self, other: Self) -> Self:
-        """A difference is lower where the first share is, or where the second one is higher. Of codecs that agree image
-        by image nothing is left."""
+        """Return the replicates of the difference between two shares; all zero if both arrays are equal.
+
+        The difference decreases when the first share decreases or the second one increases, and vice versa.
+        """
         gaps, count = self.values - other.values, len(self.values)
         if np.array_equal(self.as_array(), other.as_array()):
             return type(self)(gaps, lost=np.zeros(count), gained=np.zeros(count))
         lost, gained = (
-            np.full(count, math.hypot(float(own.sum()), float(others.sum())) / count)
-            for own, others in ((self.lost, other.gained), (self.gained, other.lost))
+            np.full(count, math.hypot(float(first.sum()), float(second.sum())) / count)
+            for first, second in ((self.lost, other.gained), (self.gained, other.lost))
         )
         return type(self)(gaps, lost=lost, gained=gained)
 
     def as_array(self) -> np.ndarray:
-        """(n, 3)."""
+        """Return the array (n, 3) of values, lost and gained."""
         return np.stack([self.values, self.lost, self.gained], axis=1)
 
     @classmethod
     def from_array(cls, array: np.ndarray) -> Self:
+        """Restore replicates from `as_array`. Raises ValueError, whose message is the expected shape."""
         if array.ndim != 2 or len(array) < 2 or array.shape[1] != 3:
             raise ValueError("(images, 3), two or more")
         return cls(array[:, 0], lost=array[:, 1], gained=array[:, 2])
@@ -175,12 +184,13 @@ KINDS: dict[str, type[_Values]] = {one.kind: one for one in (Jackknife, Splits, 
 
 
 def groups(sha256: str, count: int, number: int = GROUPS) -> np.ndarray:
-    """The group, 0 to `number` - 1, of each of `count` images, (count,): random and as equal as can be.
+    """Return the group, 0 to `number` - 1, of each of `count` images, (count,).
 
-    It follows from the data's hash and N alone, so two results on the same images have the same groups.
+    The groups are random and of nearly equal size. They are determined by the hash of the data and N alone, so two
+    results on the same images have the same groups.
     """
     seed = hashlib.sha256(f"{sha256}/{count}/groups".encode()).digest()
     order = np.random.default_rng(int.from_bytes(seed, "big")).permutation(count)
-    found = np.empty(count, dtype=np.int64)
-    found[order] = np.arange(count) * min(number, count) // max(count, 1)
-    return found
+    group = np.empty(count, dtype=np.int64)
+    group[order] = np.arange(count) * min(number, count) // max(count, 1)
+    return group

@@ -221,7 +221,7 @@ def open_variant(name: str, toml: Path, allow_download: bool = False) -> tuple[A
 
 
 def _load_variant(name: str, asked: str, toml: Path, device: str, allow_download: bool) -> LoadedAdapter:
-    from tokbench.weights.partial_loads import described, observed
+    from tokbench.weights.partial_loads import describe_left_out, observed
 
     before, parts = set(sys.modules), list[LoadedAdapter]()
     token = _PARTS.set(parts)
@@ -243,7 +243,7 @@ def _load_variant(name: str, asked: str, toml: Path, device: str, allow_download
         code.update(f"{below} {theirs}".encode())
     weights = {found.source.file: found.sha256 for found in variant.found.values()}
     if in_part := loading.left_out():
-        _LOG.warning("%s: its weights fit only in part, and its results say so: %s", name, described(in_part))
+        _LOG.warning("%s: its weights fit only in part, and its results say so: %s", name, describe_left_out(in_part))
     folders = (toml.parent, *(folder for part in parts for folder in part.folders))
     used = _used(variant, module, model, sys.modules.keys() - before, parts, folders)
     if used.changed:

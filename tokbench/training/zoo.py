@@ -95,7 +95,7 @@ def load_training_data(
         progress(reader.done, reader.total)
     if not found:
         raise DataError(f"{dataset.name}: no image could be read")
-    for name, reason in dataset.bad:
+    for name, reason in dataset.unreadable:
         _LOG.warning("left out %s: %s", name, reason)
     order = sorted(range(len(names)), key=names.__getitem__)
     known = dataset.source.labels()

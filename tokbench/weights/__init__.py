@@ -1,1 +1,1 @@
-"""Weight files: where they are looked for, how they are read, how they are stored."""
+"""Weight files: their locations, reading, checking and writing."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def hash_module(module: nn.Module) -> str:
-    """sha256 over names, shapes and values of all parameters and buffers."""
+    """Return the SHA-256 of the names, shapes, types and values of all parameters and persistent buffers."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         if isinstance(tensor, Tensor):

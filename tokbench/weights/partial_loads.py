@@ -1,7 +1,7 @@
-"""Weights that fit a network only in part: what `load_state_dict(strict=False)` leaves out without a word.
+"""Detects partially loaded weights: tensors that `load_state_dict(strict=False)` ignores without an error.
 
-What is found belongs to the places of tensors, not to the network that was loaded: of a network that is dropped but for
-one part, that part's places are still there, and so are those of a copy, or of a scripted or traced network.
+Findings refer to slots of tensors (a module and a name), not to the network that was loaded. They therefore remain
+valid when only a part of the network is kept, and for copies, scripted networks and traced networks.
 """
 
 from __future__ import annotations
@@ -24,27 +24,26 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.weak import TensorWeakRef
 
-_FIRST = 3
-"""So many names are given as examples."""
+_NUM_EXAMPLES = 3
+"""Number of tensor names that are reported as examples."""
 
 _COUNTER = "num_batches_tracked"
-"""Batch norm's step counters: some files have them, some not, and nothing reads them."""
-
+"""Name of the step counters of batch norm, which are ignored: only some files contain them, and evaluation does not use
+them."""
 
 _READERS = {"diffusers": "ModelMixin", "transformers": "PreTrainedModel"}
-"""Libraries that read weight files in their own way, and the class whose `from_pretrained` does so."""
+"""Libraries with their own code for reading weight files, and the class whose `from_pretrained` does it."""
 
-
-_SAMPLES = 16
-"""So many numbers of a tensor tell it from others of its name."""
+_NUM_SAMPLES = 16
+"""Number of elements of a tensor that are compared to identify it."""
 
 _Memory = tuple[StorageWeakRef | int, int]
-"""A tensor's storage, which is not kept by this, and where in it the tensor begins; of a tensor without, its `id`."""
+"""The memory of a tensor: a weak reference to its storage and its offset there, or its `id` if it has no storage."""
 
 
 @dataclass(frozen=True)
-class _Given:
-    """A tensor that a call was given: enough to recognise it where another call is given it, too."""
+class _Input:
+    """A tensor that was passed to a load call, described so that it can be recognised in other calls."""
 
     name: str
     source: str
@@ -53,44 +52,47 @@ class _Given:
     sample: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, name: str, source: str, tensor: Any) -> _Given:
+    def describe(cls, name: str, source: str, tensor: Any) -> _Input:
+        """Return the description of `tensor`. source: the file that it was read from, or ""."""
         if not isinstance(tensor, Tensor):
             return cls(name, source)
         return cls(name, source, _memory(tensor), tensor.dtype, _sample(tensor))
 
-    def is_in(self, tensor: Tensor) -> bool:
-        """Whether it is this tensor's memory."""
+    def shares_memory(self, tensor: Tensor) -> bool:
+        """Return whether the input has the memory of `tensor`."""
         return self.memory is not None and self.memory == _memory(tensor)
 
-    def resembles(self, other: _Given) -> bool:
-        """Whether the other has the same numbers, perhaps converted."""
+    def resembles(self, other: _Input) -> bool:
+        """Return whether the sampled elements are equal, up to the precision of a conversion."""
         if not self.sample or len(self.sample) != len(other.sample):
             return False
-        apart = 0.0 if self.dtype == other.dtype else 0.01
-        return all(math.isclose(*pair, rel_tol=apart) for pair in zip(self.sample, other.sample, strict=True))
+        tolerance = 0.0 if self.dtype == other.dtype else 0.01
+        return all(math.isclose(*pair, rel_tol=tolerance) for pair in zip(self.sample, other.sample, strict=True))
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a network has a tensor: `last` is the name in `holder`, `name` that in the network that was loaded."""
+class _Slot:
+    """The slot of a tensor: `attribute` of the module `holder`. name: its name in the network that was loaded.
+
+    origin: the memory at the time of loading, which is also that of the slots of copies.
+    """
 
     holder: ReferenceType[nn.Module]
-    last: str
+    attribute: str
     name: str
     tensor: TensorWeakRef
     memory: _Memory
     origin: _Memory
-    """The same for the places of copies of one network."""
 
-    def now(self) -> _Memory | None:
-        """Where the tensor is by now, as after `.to(device)`; None where nobody holds it any more."""
+    def current_memory(self) -> _Memory | None:
+        """Return the tensor's current memory, which `.to(device)` changes; None if the tensor no longer exists."""
         holder = self.holder()
         for tensors in () if holder is None else (holder._parameters, holder._buffers):
-            if self.last in tensors and (found := tensors[self.last]) is not None:
-                return _memory(found)
-        if (tensor := self.tensor()) is not None:  # in another module, or in a compiled network
+            if self.attribute in tensors and (current := tensors[self.attribute]) is not None:
+                return _memory(current)
+        if (tensor := self.tensor()) is not None:  # it belongs to another module, or to a compiled network
             return _memory(tensor)
-        storage = self.memory[0]  # which `.data`, or another view, may hold
+        storage = self.memory[0]  # `.data` or another view may keep the storage alive
         return self.memory if isinstance(storage, StorageWeakRef) and not storage.expired() else None
 
 
@@ -99,123 +101,127 @@ class _Call:
     """One call that loaded a network."""
 
     network: ReferenceType[nn.Module]
-    filled: list[_Place]
-    missing: list[_Place]
-    unexpected: list[_Given]
+    filled: list[_Slot]
+    missing: list[_Slot]
+    unexpected: list[_Input]
 
-    def is_held(self) -> bool:
-        """Whether any part of the network is."""
-        places = (*self.filled, *self.missing)
-        return self.network() is not None or any(place.now() is not None for place in places)
+    def is_alive(self) -> bool:
+        """Return whether the network or any of its tensors still exists."""
+        slots = (*self.filled, *self.missing)
+        return self.network() is not None or any(slot.current_memory() is not None for slot in slots)
 
 
 class PartialLoads:
-    """What calls of `load_state_dict` left out while they were observed, of networks that somebody still holds.
+    """Records which tensors the observed load calls left out, for networks that still exist.
 
-    A tensor that one call left out and another one filled is not missing, nor is one that shares its memory with a
-    tensor that was filled. A tensor of the file that any call had a place for is not unexpected; one that has the name
-    of another tensor, and no more, is. What a network is given of its own, as in a state dict that was updated and is
-    loaded again, fills nothing.
+    A tensor is not missing if another call filled it, or if it shares its memory with a tensor that was filled. A
+    tensor of a file is not unexpected if any call had a slot for that same tensor; a slot of the same name is not
+    enough. Loading a network's own tensors, for example from an updated copy of its state dict, fills no slot.
     """
 
     def __init__(self) -> None:
         self._thread = threading.current_thread()
-        self._others = frozenset(threading.enumerate())
+        self._other_threads = frozenset(threading.enumerate())
         self._calls: list[_Call] = []
-        self._placed: list[_Given] = []
-        self._lacking: set[_Memory | None] = set()
-        self._held_by: dict[int, list[tuple[list[_Place], _Place]]] = {}
+        self._used: list[_Input] = []
+        self._unfilled_memory: set[_Memory | None] = set()
+        self._slots_of: dict[int, list[tuple[list[_Slot], _Slot]]] = {}
 
-    def begun_by(self, thread: threading.Thread) -> bool:
-        """Whether it observes what this thread does itself."""
+    def is_started_by(self, thread: threading.Thread) -> bool:
+        """Return whether `thread` started the observation."""
         return thread is self._thread
 
-    def may_be_part(self, thread: threading.Thread) -> bool:
-        """Whether the thread was started since, perhaps by the code that is observed."""
-        return thread not in self._others
+    def may_include(self, thread: threading.Thread) -> bool:
+        """Return whether `thread` was started after the observation began, perhaps by the observed code."""
+        return thread not in self._other_threads
 
-    def note(self, network: nn.Module, given: dict[str, _Given], missing: set[str], unexpected: set[str]) -> None:
-        """Take in a call that loaded a network: what it was given, and the names that it left out."""
-        absent = missing | self._initial(given)
-        call = _Call(ref(network), [], [], [given.get(name, _Given(name, "")) for name in unexpected])
-        for name, last, holder, tensor in _places(network):
+    def record_load(
+        self, network: nn.Module, inputs: dict[str, _Input], missing: set[str], unexpected: set[str]
+    ) -> None:
+        """Record a call that loaded a network: its inputs, and the names of the tensors that it left out."""
+        absent = missing | self._initial(inputs)
+        call = _Call(ref(network), [], [], [inputs.get(name, _Input(name, "")) for name in unexpected])
+        for name, attribute, holder, tensor in _slots(network):
             memory = _memory(tensor)
-            place = _Place(ref(holder), last, name, TensorWeakRef(tensor), memory, memory)
-            self._put(call.missing if name in absent else call.filled, place, holder)
+            slot = _Slot(ref(holder), attribute, name, TensorWeakRef(tensor), memory, memory)
+            self._add_slot(call.missing if name in absent else call.filled, slot, holder)
             if name in absent:
-                self._lacking.add(memory)
-        self._placed += [told for name, told in given.items() if name not in unexpected]
+                self._unfilled_memory.add(memory)
+        self._used += [tensor for name, tensor in inputs.items() if name not in unexpected]
         self._calls.append(call)
 
-    def copied(self, before: nn.Module, made: nn.Module) -> None:
-        """Take in that a module was copied with its tensors: what is in the copy is what was in the module."""
-        for places, place in list(self._held_by.get(id(before), ())):
-            tensor = _tensors(made).get(place.last)
-            if place.holder() is before and tensor is not None:
-                there = replace(place, holder=ref(made), tensor=TensorWeakRef(tensor), memory=_memory(tensor))
-                self._put(places, there, made)
-                self._lacking |= {there.memory} if place.memory in self._lacking else set()
+    def record_copy(self, module: nn.Module, duplicate: nn.Module) -> None:
+        """Record that a module was copied with its tensors: the slots of the copy have the state of the module's."""
+        for slots, slot in list(self._slots_of.get(id(module), ())):
+            tensor = _tensors(duplicate).get(slot.attribute)
+            if slot.holder() is module and tensor is not None:
+                memory = _memory(tensor)
+                self._add_slot(
+                    slots, replace(slot, holder=ref(duplicate), tensor=TensorWeakRef(tensor), memory=memory), duplicate
+                )
+                self._unfilled_memory |= {memory} if slot.memory in self._unfilled_memory else set()
 
-    def _put(self, places: list[_Place], place: _Place, holder: nn.Module) -> None:
-        places.append(place)
-        self._held_by.setdefault(id(holder), []).append((places, place))
+    def _add_slot(self, slots: list[_Slot], slot: _Slot, holder: nn.Module) -> None:
+        slots.append(slot)
+        self._slots_of.setdefault(id(holder), []).append((slots, slot))
 
-    def _initial(self, given: dict[str, _Given]) -> set[str]:
-        """The names of what was taken out of networks where nothing had filled it."""
-        if not any(told.memory in self._lacking for told in given.values()):  # quick, and nearly always so
+    def _initial(self, inputs: dict[str, _Input]) -> set[str]:
+        """Return the names of inputs that were read from networks whose slots had not been filled."""
+        if not any(tensor.memory in self._unfilled_memory for tensor in inputs.values()):  # the fast, common case
             return set()
         unfilled = {memory for memory, _ in self._unfilled()}
-        return {name for name, told in given.items() if told.memory in unfilled}
+        return {name for name, tensor in inputs.items() if tensor.memory in unfilled}
 
-    def _unfilled(self) -> list[tuple[_Memory, _Place]]:
-        """Places that calls left out and none filled, and where their tensors are."""
-        missing = [(memory, place) for call in self._calls for place in call.missing if (memory := place.now())]
+    def _unfilled(self) -> list[tuple[_Memory, _Slot]]:
+        """Return the slots that some call left out and no call filled, with their current memory."""
+        missing = [(memory, slot) for call in self._calls for slot in call.missing if (memory := slot.current_memory())]
         if not missing:
             return []
-        filled = {place.now() for call in self._calls for place in call.filled}
-        return [(memory, place) for memory, place in missing if memory not in filled]
+        filled = {slot.current_memory() for call in self._calls for slot in call.filled}
+        return [(memory, slot) for memory, slot in missing if memory not in filled]
 
-    def _unplaced(self) -> set[str]:
-        """The names of tensors that no call had a place for."""
-        memories = {told.memory for told in self._placed if told.memory is not None}
-        sources = {(told.source, told.name) for told in self._placed if told.source}
-        named: dict[str, list[_Given]] = {}
-        ending: dict[str, list[_Given]] = {}
-        for told in self._placed:
-            named.setdefault(told.name, []).append(told)
-            for end in _ends(told.name):
-                ending.setdefault(end, []).append(told)
+    def _unused(self) -> set[str]:
+        """Return the names of the input tensors for which no call had a slot."""
+        memories = {tensor.memory for tensor in self._used if tensor.memory is not None}
+        sources = {(tensor.source, tensor.name) for tensor in self._used if tensor.source}
+        by_name: dict[str, list[_Input]] = {}
+        by_suffix: dict[str, list[_Input]] = {}
+        for tensor in self._used:
+            by_name.setdefault(tensor.name, []).append(tensor)
+            for suffix in _name_suffixes(tensor.name):
+                by_suffix.setdefault(suffix, []).append(tensor)
 
-        def is_placed(told: _Given) -> bool:
-            """Itself, or with its numbers and its name, of which a beginning may be cut off."""
-            if told.memory in memories or (told.source, told.name) in sources:
+        def is_used(tensor: _Input) -> bool:
+            """Return whether a call used the tensor, or one with equal elements and the same name up to a prefix."""
+            if tensor.memory in memories or (tensor.source, tensor.name) in sources:
                 return True
-            same = chain(ending.get(told.name, ()), *(named.get(end, ()) for end in _ends(told.name)))
-            return any(map(told.resembles, same))
+            suffixes = _name_suffixes(tensor.name)
+            candidates = chain(by_suffix.get(tensor.name, ()), *(by_name.get(suffix, ()) for suffix in suffixes))
+            return any(map(tensor.resembles, candidates))
 
-        held = (call for call in self._calls if call.unexpected and call.is_held())
-        return {told.name for call in held for told in call.unexpected if not is_placed(told)}
+        calls = (call for call in self._calls if call.unexpected and call.is_alive())
+        return {tensor.name for call in calls for tensor in call.unexpected if not is_used(tensor)}
 
     def left_out(self) -> dict[str, Any]:
-        """{missing, unexpected: how many, first: some names}, empty where all fitted."""
+        """Return {missing: count, unexpected: count, first: example names}, or {} if all tensors fitted."""
         if not any(call.missing or call.unexpected for call in self._calls):
             return {}
-        gc.collect()  # networks with circles of references that nobody holds any more
-        missing = {place.origin: place.name for _, place in self._unfilled()}
-        unexpected = {name for name in self._unplaced() if not name.endswith(_COUNTER)}
+        gc.collect()  # this removes dropped networks that contain reference cycles
+        missing = {slot.origin: slot.name for _, slot in self._unfilled()}
+        unexpected = {name for name in self._unused() if not name.endswith(_COUNTER)}
         if not missing and not unexpected:
             return {}
-        first = [*sorted(set(missing.values()))[:_FIRST], *sorted(unexpected)[:_FIRST]]
+        first = [*sorted(set(missing.values()))[:_NUM_EXAMPLES], *sorted(unexpected)[:_NUM_EXAMPLES]]
         return {"missing": len(missing), "unexpected": len(unexpected), "first": first}
 
 
 @contextmanager
 def observed(libraries: Iterable[str] = ()) -> Iterator[PartialLoads]:
-    """Around code that loads networks: what its calls of `nn.Module.load_state_dict` leave out, and those of the
-    `from_pretrained` of the libraries among `libraries` that have one. The code may start threads; other threads may
-    observe loads of their own meanwhile.
+    """Observe which tensors are left out by calls of `nn.Module.load_state_dict` in the block, and by `from_pretrained`
+    of those of the `libraries` that have their own.
 
-    Copies that are made tensor by tensor are not seen, nor are networks for which nothing is loaded at all.
+    The block may start threads, and other threads may observe their own loads at the same time. Tensors that are
+    copied one by one are not observed, and networks for which nothing is loaded are not reported.
     """
     seen = PartialLoads()
     with ExitStack() as stack:
@@ -231,7 +237,7 @@ def observed(libraries: Iterable[str] = ()) -> Iterator[PartialLoads]:
 _LOCK = threading.Lock()
 _ACTIVE: list[PartialLoads] = []
 _HOOKS: dict[tuple[type, str], tuple[int, Any]] = {}
-"""How many observers need a hook, and what was in its place."""
+"""For each hooked method, the number of observers that need the hook, and the original attribute."""
 
 
 @contextmanager
@@ -246,11 +252,12 @@ def _active(seen: PartialLoads) -> Iterator[None]:
 
 
 def _observers() -> list[PartialLoads]:
-    """Those of this thread; where it has none, those whose code may have started it."""
+    """Return the observers started by this thread; if there are none, those whose code may have started this thread."""
     thread = threading.current_thread()
     with _LOCK:
         active = list(_ACTIVE)
-    return [seen for seen in active if seen.begun_by(thread)] or [seen for seen in active if seen.may_be_part(thread)]
+    started = [seen for seen in active if seen.is_started_by(thread)]
+    return started or [seen for seen in active if seen.may_include(thread)]
 
 
 @contextmanager
@@ -281,19 +288,20 @@ def _loading(before: Callable[..., Any]) -> Callable[..., Any]:
         state = arguments[0] if arguments else options.get("state_dict")
         if not observers or not isinstance(state, Mapping):
             return before(self, *arguments, **options)
-        own = {name: tensor for name, _, _, tensor in _places(self)}
-        given = {name: _Given.of(name, "", value) for name, value in state.items()}
-        itself = {name for name in own.keys() & given.keys() if given[name].is_in(own[name])}
+        tensors = {name: tensor for name, _, _, tensor in _slots(self)}
+        inputs = {name: _Input.describe(name, "", value) for name, value in state.items()}
+        common = tensors.keys() & inputs.keys()
+        unchanged = {name for name in common if inputs[name].shares_memory(tensors[name])}
         try:
-            found = before(self, *arguments, **options)
-        except RuntimeError:  # it has put in what fits; the code may go on with that, or convert the others
-            fit = {name: given[name] for name in own.keys() & given.keys() if _shape(state[name]) == own[name].shape}
+            keys = before(self, *arguments, **options)
+        except RuntimeError:  # the matching tensors are loaded; the caller may continue, or convert the others
+            loaded = {name: inputs[name] for name in common if _shape(state[name]) == tensors[name].shape}
             for seen in observers:
-                seen.note(self, fit, (own.keys() - fit) | itself, set())
+                seen.record_load(self, loaded, (tensors.keys() - loaded) | unchanged, set())
             raise
         for seen in observers:
-            seen.note(self, given, {*found.missing_keys} | itself, {*found.unexpected_keys})
-        return found
+            seen.record_load(self, inputs, {*keys.missing_keys} | unchanged, {*keys.unexpected_keys})
+        return keys
 
     return load_state_dict
 
@@ -302,57 +310,56 @@ def _reading(before: Any) -> Any:
     @functools.wraps(before.__func__)
     def from_pretrained(kind: type, *arguments: Any, **options: Any) -> Any:
         observers, wanted = _observers(), options.pop("output_loading_info", False)
-        made, told = before.__func__(kind, *arguments, output_loading_info=True, **options)
-        missing, unexpected = ({str(name) for name in told[key]} for key in ("missing_keys", "unexpected_keys"))
+        model, info = before.__func__(kind, *arguments, output_loading_info=True, **options)
+        missing, unexpected = ({str(name) for name in info[key]} for key in ("missing_keys", "unexpected_keys"))
         source = f"{(*arguments, options.get('pretrained_model_name_or_path'))[0]} {options.get('subfolder')}"
-        given = {
-            name: _Given.of(name, source, value) for name, value in made.state_dict().items() if name not in missing
-        }
-        given |= {name: _Given(name, source) for name in unexpected}  # of these the library says no more
+        state = model.state_dict()
+        inputs = {name: _Input.describe(name, source, value) for name, value in state.items() if name not in missing}
+        inputs |= {name: _Input(name, source) for name in unexpected}  # the library reports only their names
         for seen in observers:
-            seen.note(made, given, missing, unexpected)
-        return (made, told) if wanted else made
+            seen.record_load(model, inputs, missing, unexpected)
+        return (model, info) if wanted else model
 
     return classmethod(from_pretrained)
 
 
 def _copying(_: None) -> Callable[..., Any]:
     def __deepcopy__(self: nn.Module, memo: dict[int, Any]) -> Any:
-        made = copy._reconstruct(self, memo, *self.__reduce_ex__(4))  # type: ignore[attr-defined]  # as without it
+        duplicate = copy._reconstruct(self, memo, *self.__reduce_ex__(4))  # type: ignore[attr-defined]  # the default
         for seen in _observers():
-            seen.copied(self, made)
-        return made
+            seen.record_copy(self, duplicate)
+        return duplicate
 
     return __deepcopy__
 
 
-def described(told: dict[str, Any]) -> str:
-    """What `left_out` found, in words."""
+def describe_left_out(counts: dict[str, Any]) -> str:
+    """Return a description of the result of `PartialLoads.left_out`, which must not be empty."""
     parts = []
-    if told["missing"]:
-        parts.append(f"{told['missing']} tensors of the network are not in the file and keep the values that they had")
-    if told["unexpected"]:
-        parts.append(f"{told['unexpected']} tensors of the file have no place in the network")
-    return f"{'; '.join(parts)} ({', '.join(told['first'])})"
+    if counts["missing"]:
+        parts.append(f"{counts['missing']} tensors of the network are not in the file and keep their initial values")
+    if counts["unexpected"]:
+        parts.append(f"{counts['unexpected']} tensors of the file are not in the network")
+    return f"{'; '.join(parts)} ({', '.join(counts['first'])})"
 
 
-def _places(network: nn.Module) -> Iterator[tuple[str, str, nn.Module, Tensor]]:
-    """What a state dict of a network holds: name, its last part, the module that has it, the tensor."""
+def _slots(network: nn.Module) -> Iterator[tuple[str, str, nn.Module, Tensor]]:
+    """Yield the entries of a network's state dict: full name, attribute, module that has it, and tensor."""
     for prefix, holder in network.named_modules(remove_duplicate=False):
-        aside = getattr(holder, "_non_persistent_buffers_set", ())
-        for last, tensor in _tensors(holder).items():
-            if last not in aside and not last.endswith(_COUNTER):
-                yield f"{prefix}.{last}" if prefix else last, last, holder, tensor
+        not_persistent = getattr(holder, "_non_persistent_buffers_set", ())
+        for attribute, tensor in _tensors(holder).items():
+            if attribute not in not_persistent and not attribute.endswith(_COUNTER):
+                yield f"{prefix}.{attribute}" if prefix else attribute, attribute, holder, tensor
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    """A module's own parameters and buffers by name, those of its children left out."""
+    """Return the parameters and buffers of a module by name, without those of its children."""
     named = (*module._parameters.items(), *module._buffers.items())
     return {name: tensor for name, tensor in named if tensor is not None}
 
 
-def _ends(name: str) -> list[str]:
-    """A name, and what is left of it without its first part, its first two, and so on."""
+def _name_suffixes(name: str) -> list[str]:
+    """Return a dotted name, and the name without its first part, its first two parts, and so on."""
     parts = name.split(".")
     return [".".join(parts[count:]) for count in range(len(parts))]
 
@@ -364,17 +371,17 @@ def _shape(value: Any) -> torch.Size | None:
 def _memory(tensor: Tensor) -> _Memory:
     try:
         return StorageWeakRef(tensor.untyped_storage()), int(tensor.storage_offset())
-    except (NotImplementedError, RuntimeError):  # tensors of other layouts have no storage
+    except (NotImplementedError, RuntimeError):  # sparse tensors and other layouts have no storage
         return id(tensor), 0
 
 
 def _sample(tensor: Tensor) -> tuple[float, ...]:
-    """A tensor's number of elements, and some of these; empty where it has none that can be read."""
+    """Return the number of elements of a tensor and some of its elements; () if it has no readable elements."""
     count = tensor.numel()
     if not count or tensor.is_meta or tensor.is_complex():
         return ()
-    places = torch.linspace(0, count - 1, min(count, _SAMPLES), dtype=torch.float64, device=tensor.device).long()
+    indices = torch.linspace(0, count - 1, min(count, _NUM_SAMPLES), dtype=torch.float64, device=tensor.device).long()
     try:
-        return float(count), *tensor.detach().take(places).double().tolist()
-    except (NotImplementedError, RuntimeError):  # such as numbers of 8 bits, which few operations take
+        return float(count), *tensor.detach().take(indices).double().tolist()
+    except (NotImplementedError, RuntimeError):  # few operations support 8-bit floating-point types
         return ()

@@ -1,4 +1,4 @@
-"""Weights that were trained here, in files small enough for a repository."""
+"""Files of trained weights, split into shards that are small enough for a Git repository."""
 
 from __future__ import annotations
 
@@ -13,52 +13,54 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LARGEST = 4 * 2**20
-"""Bytes of one weights file."""
+"""Maximum size in bytes of one weight file."""
 MAX_SHARDS = 3
-"""Files of one model."""
+"""Maximum number of weight files of one model."""
 _HEADER = 64 * 2**10
-"""Bytes left for the names of a file's tensors."""
-_PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
+"""Bytes reserved in each file for its header with the names of the tensors."""
+_SHARD_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors")
 
 
 def write_weights(state: dict[str, Tensor], target: Path) -> None:
-    """Tensors as `target`, `<variant>.safetensors`, or where they are too large for one file as parts of it, named
-    `<variant>-00001-of-00003.safetensors` as on the Hugging Face hub. Parts of an earlier training go.
+    """Write tensors to `target`, `<variant>.safetensors`, or to several shards if they do not fit into one file.
 
-    Raises AdapterError where more than MOST files of LARGEST bytes would be needed.
+    Shards are named `<variant>-00001-of-00003.safetensors`, as on the Hugging Face hub. Files of an earlier training
+    are deleted.
+
+    Raises AdapterError if more than MAX_SHARDS files of LARGEST bytes would be needed.
     """
     from safetensors.torch import save_file
 
-    shares = _shared_out(state)
-    most = max(map(_bytes_of, state.values()), default=0)
-    if len(shares) > MAX_SHARDS or most > LARGEST - _HEADER:
+    shards = _split_into_shards(state)
+    largest = max(map(_bytes_of, state.values()), default=0)
+    if len(shards) > MAX_SHARDS or largest > LARGEST - _HEADER:
         raise AdapterError(
-            f"{target.name} would need {len(shares)} files and one of {most:,} bytes; there may be {MAX_SHARDS}, of "
-            f"{LARGEST:,} bytes each: make the model smaller"
+            f"{target.name} would need {len(shards)} files, with a largest tensor of {largest:,} bytes; the limit is "
+            f"{MAX_SHARDS} files of {LARGEST:,} bytes each: make the model smaller"
         )
     paths = [target]
-    if len(shares) > 1:
-        names = (f"{target.stem}-{place + 1:05}-of-{len(shares):05}.safetensors" for place in range(len(shares)))
+    if len(shards) > 1:
+        names = (f"{target.stem}-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards)))
         paths = [target.with_name(name) for name in names]
-    for path, share in zip(paths, shares, strict=True):
-        with atomic_path(path) as part:
-            save_file(share, part)
-    for old in {target, *_numbered(target)} - set(paths):
+    for path, shard in zip(paths, shards, strict=True):
+        with atomic_path(path) as temporary:
+            save_file(shard, temporary)
+    for old in {target, *_existing_shards(target)} - set(paths):
         old.unlink(missing_ok=True)
 
 
-def _shared_out(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    """Tensors in their order, each file filled before the next is begun."""
-    shares: list[dict[str, Tensor]] = [{}]
-    held = 0
+def _split_into_shards(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Split tensors into shards in their order. Each shard is filled before the next one begins."""
+    shards: list[dict[str, Tensor]] = [{}]
+    used = 0
     for name, tensor in state.items():
         size = _bytes_of(tensor)
-        if shares[-1] and held + size > LARGEST - _HEADER:
-            shares.append({})
-            held = 0
-        shares[-1][name] = tensor
-        held += size
-    return shares
+        if shards[-1] and used + size > LARGEST - _HEADER:
+            shards.append({})
+            used = 0
+        shards[-1][name] = tensor
+        used += size
+    return shards
 
 
 def _bytes_of(tensor: Tensor) -> int:
@@ -66,26 +68,26 @@ def _bytes_of(tensor: Tensor) -> int:
 
 
 def shard_paths(target: Path) -> list[Path]:
-    """The files that hold `<variant>.safetensors`: itself, or all of its parts; none where it was not trained.
+    """Return the files that contain the weights `<variant>.safetensors`: the file itself, or all of its shards.
 
-    Raises MissingWeights where some of the parts are not here.
+    The list is empty if the model was not trained. Raises MissingWeights if some of the shards are missing.
     """
     if target.is_file():
         return [target]
-    parts = _numbered(target)
-    counts = {int(found[3]) for part in parts if (found := _PART.fullmatch(part.name))}
-    if parts and counts != {len(parts)}:
+    shards = _existing_shards(target)
+    totals = {int(match[3]) for path in shards if (match := _SHARD_NAME.fullmatch(path.name))}
+    if shards and totals != {len(shards)}:
         raise MissingWeights(
-            f"{target.with_suffix('')} has {len(parts)} files of weights, which say that there are "
-            f"{' or '.join(map(str, sorted(counts)))}; bring the others, or train it again"
+            f"{target.with_suffix('')} has {len(shards)} weight files, but their names state a total of "
+            f"{' or '.join(map(str, sorted(totals)))}; add the missing files, or train the model again"
         )
-    return parts
+    return shards
 
 
-def _numbered(target: Path) -> list[Path]:
-    return sorted(p for p in target.parent.glob(f"{target.stem}-*.safetensors") if _is_part(p, target.stem))
+def _existing_shards(target: Path) -> list[Path]:
+    return sorted(p for p in target.parent.glob(f"{target.stem}-*.safetensors") if _is_shard(p, target.stem))
 
 
-def _is_part(path: Path, stem: str) -> bool:
-    found = _PART.fullmatch(path.name)
-    return found is not None and found[1] == stem
+def _is_shard(path: Path, stem: str) -> bool:
+    match = _SHARD_NAME.fullmatch(path.name)
+    return match is not None and match[1] == stem

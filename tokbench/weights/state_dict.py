@@ -1,4 +1,4 @@
-"""Weight files into networks: nothing unpickled but tensors, every name, shape and kind of number checked."""
+"""Loads weight files into networks: only tensors are unpickled, and every name, shape and type is checked."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from tokbench.errors import MissingWeights
 from tokbench.weights.registry import LocalWeights, WeightFile
 
 
-def read_state(network: str, found: LocalWeights, inside: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file or of a .pth file that is a plain state dict, on the CPU; float32, but whole
-    numbers as they are.
+def read_state(network: str, weights: LocalWeights, inside: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """Return the tensors of a .safetensors file, or of a .pth file with a plain state dict, on the CPU.
 
-    inside: keys, as `model`, under one of which some files have theirs. Nothing is unpickled but tensors.
-    Raises MissingWeights where the file is anything else.
+    Floating-point tensors are converted to float32; integer tensors keep their type. Only tensors are unpickled.
+    network: name for error messages. weights: the file. inside: keys, such as `model`, that may contain the state dict.
+    Raises MissingWeights if the file has another content.
     """
-    remedy = f"replace it by the published file ({found.source.get})"
+    remedy = f"replace it by the published file ({weights.source.get})"
     state: Any
     try:
-        if found.path.suffix == ".safetensors":
-            state = load_file(found.path)
+        if weights.path.suffix == ".safetensors":
+            state = load_file(weights.path)
         else:
-            state = torch.load(found.path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpicklers, zip readers and safetensors raise many classes, some with pages of text
+            state = torch.load(weights.path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling, zip and safetensors errors have no common class, and long messages
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
-        if isinstance(error, pickle.UnpicklingError) and (objects := _objects(found.path)):
-            reason = f"it holds Python objects that are no tensors ({objects}), and loading those can run any code"
-            remedy = f"save its state dict alone, as safetensors or by torch.save, or {remedy}"
-        raise MissingWeights(f"{network}: {found.path} is not a readable state dict ({reason}); {remedy}") from error
+        if isinstance(error, pickle.UnpicklingError) and (objects := _unsafe_objects(weights.path)):
+            reason = f"it contains Python objects other than tensors ({objects}), and loading those can run any code"
+            remedy = f"save only its state dict, with safetensors or torch.save, or {remedy}"
+        raise MissingWeights(f"{network}: {weights.path} is not a readable state dict ({reason}); {remedy}") from error
     if isinstance(state, dict):
         state = next((state[key] for key in inside if isinstance(state.get(key), dict)), state)
     plain = isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
     if not plain:
-        raise MissingWeights(f"{network}: {found.path} is not a plain state dict of named tensors; {remedy}")
-    # Batch norm's step counters: some files have them, some not, and nothing reads them.
+        raise MissingWeights(f"{network}: {weights.path} is not a plain state dict of named tensors; {remedy}")
+    # The step counters of batch norm are ignored: only some files contain them, and evaluation does not use them.
     return {
         key: value.detach().float() if value.is_floating_point() else value.detach()
         for key, value in state.items()
@@ -91,52 +91,54 @@ def _line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(text.split())[:120]}"
 
 
-def _objects(path: Path) -> str:
-    """The first classes and functions that unpickling a file would call and that make no tensors."""
+def _unsafe_objects(path: Path) -> str:
+    """Return the first classes and functions other than tensor constructors that unpickling the file would call."""
     try:
-        return _few(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # of a file of an older format, or of none
+        return _first_names(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # the file has an older format, or is not a checkpoint
         return ""
 
 
 def load_strict(
-    network: str, module: nn.Module, state: dict[str, Tensor], found: LocalWeights, assign: bool = True
+    network: str, module: nn.Module, state: dict[str, Tensor], weights: LocalWeights, assign: bool = True
 ) -> None:
-    """Put `state` into a module built on the meta device, and freeze it for evaluation.
+    """Load `state` into a module built on the meta device, and freeze the module for evaluation.
 
-    assign: False copies into the module's own tensors, for other people's modules, which may hold on to them.
-    Raises MissingWeights unless names and shapes agree exactly: no parameter may be left as it was. Whole numbers in
-    place of floating-point ones are refused, too: they are quantized weights, whose scales the module does not apply.
+    network, weights: name and file for error messages. assign: False copies the values into the existing tensors of the
+    module, for third-party modules that may keep references to them.
+    Raises MissingWeights unless names and shapes agree exactly, so that no parameter keeps its initial value. Integer
+    tensors in place of floating-point ones are refused as well: they are quantized weights, whose scales the module
+    does not apply.
     """
     expected = {k: v for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}
     problems = {
         "lacks": expected.keys() - state.keys(),
-        "holds unknown": state.keys() - expected.keys(),
+        "has unknown": state.keys() - expected.keys(),
         "has another shape in": {k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape},
-        "holds whole numbers in place of floating-point ones in": {
+        "has integers instead of floating-point values in": {
             key
             for key in expected.keys() & state.keys()
             if expected[key].is_floating_point() and not state[key].is_floating_point()
         },
     }
-    told = [f"{verb} {_few(keys)}" for verb, keys in problems.items() if keys]
-    if told:
+    messages = [f"{verb} {_first_names(keys)}" for verb, keys in problems.items() if keys]
+    if messages:
         raise MissingWeights(
-            f"{network}: {found.path} {', '.join(told)}; replace it by the published file ({found.source.get})"
+            f"{network}: {weights.path} {', '.join(messages)}; replace it by the published file ({weights.source.get})"
         )
     if assign:
         state = {key: value.float() for key, value in state.items()}
-    module.load_state_dict(state, strict=False, assign=assign)  # strictness checked above, with a shorter message
+    module.load_state_dict(state, strict=False, assign=assign)  # the check above has a shorter message than strict=True
     module.requires_grad_(False).eval()
 
 
-def _few(keys: Iterable[str]) -> str:
+def _first_names(keys: Iterable[str]) -> str:
     names = sorted(keys)
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """Multiply a frozen batch norm into the convolution before it, in float64; `norm` is then not needed."""
+    """Fold a frozen batch norm into the preceding convolution `conv`, in float64. `norm` is then not needed."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()

@@ -1,4 +1,4 @@
-"""Images together with what is known of their words and faces."""
+"""Image sources with annotations of words and faces."""
 
 from __future__ import annotations
 
@@ -16,31 +16,34 @@ from tokbench.errors import DataError, UnreadableImage
 
 
 class AnnotatedSource(Source):
-    """Another source's images with annotations, found by name.
+    """A source whose images have annotations, looked up by name.
 
-    `sizes` gives the width and height that boxes were made for, where the images' pixels are not checked otherwise: an
-    image of another size would have its boxes elsewhere, and is a bad image. Raises DataError where an image that is
-    annotated is not in the source.
+    sizes: width and height of the images for which the boxes were made, if the pixels are not checked otherwise.
+    Opening an image of another size raises UnreadableImage, because its boxes would be misplaced. The constructor
+    raises DataError if an annotated image is not in the source.
     """
 
     def __init__(
         self,
         source: Source,
-        found: Mapping[str, Annotations],
+        annotations: Mapping[str, Annotations],
         sizes: Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
         present = set(source.names)
-        if missing := [name for name in found if name not in present]:
+        if missing := [name for name in annotations if name not in present]:
             raise DataError(
-                f"{len(missing):,} images are annotated and not here, the first of them {missing[0]}; "
-                "restore the data set, or its annotations"
+                f"{len(missing):,} annotated images are missing, the first of them {missing[0]}; "
+                "restore the dataset or its annotations"
             )
-        self._source, self._found, self._sizes = source, found, sizes or {}
-        self.names, self.passed = source.names, source.passed
+        self._source, self._annotations, self._sizes = source, annotations, sizes or {}
+        self.names, self.left_out_names = source.names, source.left_out_names
 
     def annotations(self, position: int) -> Annotations | None:
-        """What is known of an image; None where nobody has looked, unlike `Annotations()`, which says: no words."""
-        return self._found.get(self.names[position])
+        """Return the annotations of an image; None if it is not annotated.
+
+        `Annotations()` in contrast means that the image was annotated and contains no words and faces.
+        """
+        return self._annotations.get(self.names[position])
 
     def read(self, position: int) -> bytes:
         return self._source.read(position)
@@ -50,7 +53,7 @@ class AnnotatedSource(Source):
         stated = self._sizes.get(self.names[position], image.size)
         if image.size != stated:
             raise UnreadableImage(
-                f"{self.names[position]}: {image.width}x{image.height} pixels, and its annotations are for "
+                f"{self.names[position]}: {image.width}x{image.height} pixels, but its annotations are for "
                 f"{stated[0]}x{stated[1]}; restore the original image"
             )
         return image
@@ -62,7 +65,8 @@ class AnnotatedSource(Source):
         return self._source.class_list(folder)
 
     def listing(self) -> list[tuple[str, int]]:
-        return self._source.listing() + [(known.digest(), 0) for _, known in sorted(self._found.items())]
+        digests = [(annotations.digest(), 0) for _, annotations in sorted(self._annotations.items())]
+        return self._source.listing() + digests
 
     def reorder(self, positions: Sequence[int]) -> None:
         self._source.reorder(positions)
@@ -70,32 +74,34 @@ class AnnotatedSource(Source):
 
 
 def annotate(source: Source, path: Path) -> AnnotatedSource:
-    """A source whose annotations lie in a file of JSON lines. Raises DataError."""
+    """Return the source with the annotations in a file of JSON lines. Raises DataError if the file is invalid."""
     return AnnotatedSource(source, read_annotations(path))
 
 
 def open_layout(root: Path, part: str, follow_links: bool = False) -> AnnotatedSource:
-    """A part of a folder in TokBench's layout (`tokbench.data.sources.tokbench`): its annotated images, in their order
-    there.
+    """Return the annotated images of one part of a folder in TokBench's layout, in the order of its annotation files.
 
-    Raises DataError.
+    part: see `tokbench.data.sources.tokbench.read_layout`. Raises DataError if the folder is invalid.
     """
     layout = read_layout(root, part)
     images = Folder(layout.images, follow_links)
-    at = {name: position for position, name in enumerate(images.names)}
-    images.reorder([at[name] for name in layout.names if name in at])
-    return AnnotatedSource(images, layout.found, layout.sizes)
+    positions = {name: position for position, name in enumerate(images.names)}
+    images.reorder([positions[name] for name in layout.names if name in positions])
+    return AnnotatedSource(images, layout.annotations, layout.sizes)
 
 
 def read_annotations(path: Path) -> dict[str, Annotations]:
-    """By image name, from lines {"name": ..., "words": [...], "faces": [...]}. Raises DataError naming the fault."""
+    """Return the annotations by image name, from lines {"name": ..., "words": [...], "faces": [...]}.
+
+    Raises DataError, naming the line, if the file cannot be read or is invalid.
+    """
     try:
         if (count := path.stat().st_size) > MAX_BYTES:
             raise DataError(f"{path} has {count:,} bytes, over the limit of {MAX_BYTES:,} for annotations")
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); restore the data set") from error
-    found: dict[str, Annotations] = {}
+        raise DataError(f"{path} cannot be read ({error}); restore the dataset") from error
+    annotations: dict[str, Annotations] = {}
     for number, line in enumerate(lines, 1):
         if not line:
             continue
@@ -104,12 +110,12 @@ def read_annotations(path: Path) -> dict[str, Annotations]:
         name = entry.pop("name", None) if isinstance(entry, dict) else None
         if not isinstance(name, str):
             raise DataError(f"{where} must be an object with the name of an image")
-        if name in found:
+        if name in annotations:
             raise DataError(f"{where}: {name!r} is annotated twice")
-        found[name] = Annotations.from_plain(entry, f"{path}: {name}")
-    return found
+        annotations[name] = Annotations.from_plain(entry, f"{path}: {name}")
+    return annotations
 
 
-def annotation_lines(found: Iterable[tuple[str, Annotations]]) -> str:
-    """What `read_annotations` reads."""
-    return "".join(f'{{"name":{json.dumps(name)},{known.to_json()[1:]}\n' for name, known in found)
+def annotation_lines(annotations: Iterable[tuple[str, Annotations]]) -> str:
+    """Return the file content that `read_annotations` reads, from pairs (image name, annotations)."""
+    return "".join(f'{{"name":{json.dumps(name)},{item.to_json()[1:]}\n' for name, item in annotations)

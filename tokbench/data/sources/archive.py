@@ -1,4 +1,4 @@
-"""Images in a zip or a tar. `tokbench.data.sources.open` states what is refused."""
+"""Images in zip and tar files. `tokbench.data.sources.open` lists what is refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tokbench.errors import DataError, UnreadableImage
 from tokbench.io.npz import METHODS, read_member
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
-"""Of tar files."""
+"""Suffixes of tar files."""
 
 _LINK = "a link inside an archive, which is not followed; pack the file itself"
 
@@ -39,16 +39,19 @@ _EXTENDED = (
     tarfile.SOLARIS_XHDTYPE,
 )
 _HEADER = 1 << 16
-"""Bytes of the longest name or extended header that is read."""
+"""Limit on the bytes of a long name or an extended header."""
 
 
 class Zip(Source):
-    """The images in a zip file, by sorted name."""
+    """The images in a zip file, sorted by name.
+
+    The constructor raises DataError if the file is not a readable zip, or has unsafe or repeated names.
+    """
 
     def __init__(self, path: Path) -> None:
         try:
             self._zip = zipfile.ZipFile(path)
-        except Exception as error:  # what a broken zip raises has no common class
+        except Exception as error:  # the errors of damaged zips have no common class
             raise DataError(f"{path} is not a readable zip file ({str(error)[:200]})") from error
         infos = self._zip.infolist()
         _refuse_names(path, (info.filename for info in infos))
@@ -57,7 +60,7 @@ class Zip(Source):
             (info for info in infos if _is_member(info.filename)), key=lambda i: printable_name(i.filename)
         )
         self.names = [printable_name(info.filename) for info in self._infos]
-        self.passed = sorted(
+        self.left_out_names = sorted(
             printable_name(info.filename)
             for info in infos
             if not info.filename.endswith("/") and is_left_out(info.filename, partial(self._head, info))
@@ -82,7 +85,7 @@ class Zip(Source):
         try:
             with self._lock:
                 return read_member(self._zip, info)
-        except Exception as error:  # as for `read`
+        except Exception as error:  # the same errors as in `read`
             raise DataError(f"{info.filename}: cannot be read from the zip ({str(error)[:200]})") from error
 
     def _head(self, info: zipfile.ZipInfo) -> bytes:
@@ -91,7 +94,7 @@ class Zip(Source):
                 return b""
             with self._zip.open(info) as member:
                 return member.read(MAGIC_BYTES)
-        except Exception:  # as for `read`
+        except Exception:  # the same errors as in `read`
             return b""
 
     def listing(self) -> list[tuple[str, int]]:
@@ -107,32 +110,32 @@ def _is_class_list(name: str) -> bool:
 
 
 def _folder(name: str) -> str:
-    """The folder of a member, "" for the outermost one."""
+    """Return the folder of a member, "" for the root."""
     parent = str(PurePosixPath(name).parent)
     return "" if parent == "." else printable_name(parent)
 
 
 def _check_class_list(name: str, size: int, regular: bool) -> None:
     if not regular or size > MAX_CLASSES_BYTES:
-        reason = f"more than {MAX_CLASSES_BYTES:,} bytes are no list of classes" if regular else _LINK
+        reason = f"it has more than {MAX_CLASSES_BYTES:,} bytes, the limit for a list of classes" if regular else _LINK
         raise DataError(f"{name}: {reason}")
 
 
 def _refuse_names(path: Path, names: Iterable[str]) -> None:
-    """Raises DataError where a member's name leads out of the folder that the archive stands for, or comes twice."""
+    """Raise DataError if the name of a member leads outside the archive's folder or is repeated."""
     seen: set[str] = set()
     for name in names:
         if name.startswith("/") or "\\" in name or re.match("[A-Za-z]:", name) or ".." in name.split("/"):
-            raise DataError(f"{path}: the member {name!a} leads out of the archive's folder; pack it again without it")
+            raise DataError(f"{path}: the member {name!a} is outside the archive's folder; pack it again without it")
         if _is_member(name) or _is_class_list(name):
-            plain = str(PurePosixPath(name))  # `./a.png` and `a.png` are one file
-            if plain in seen:
-                raise DataError(f"{path}: two members are called {name!a}; pack it again with one of them")
-            seen.add(plain)
+            normalised = str(PurePosixPath(name))  # `./a.png` and `a.png` are the same file
+            if normalised in seen:
+                raise DataError(f"{path}: two members have the name {name!a}; pack it again with one of them")
+            seen.add(normalised)
 
 
 class _Member(tarfile.TarInfo):
-    """A header that is checked: tarfile takes a broken one for the end of the archive, and lets sizes be negative."""
+    """A validated tar header. tarfile treats a damaged header as the end of the archive and accepts negative sizes."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
@@ -149,32 +152,34 @@ class _Member(tarfile.TarInfo):
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
             raise
         except tarfile.HeaderError as error:
-            if start == 0:  # no tar, or one that is packed in another way
+            if start == 0:  # the file is not a tar, or has another compression
                 raise
             raise tarfile.SubsequentHeaderError(f"it is cut off or damaged: {error}") from error  # type: ignore[attr-defined]
         if member.size < 0 or archive.offset <= start:
-            raise tarfile.SubsequentHeaderError("a header leads backwards")  # type: ignore[attr-defined]
+            raise tarfile.SubsequentHeaderError("a header points backwards")  # type: ignore[attr-defined]
         return member
 
 
-def _is_plain(archive: tarfile.TarFile) -> bool:
-    """Whether a tar is not compressed."""
+def _is_uncompressed(archive: tarfile.TarFile) -> bool:
     return isinstance(archive.fileobj, io.BufferedReader)
 
 
 class Tar(Source):
-    """The images in a tar file (compressed or not), by sorted name."""
+    """The images in a tar file (compressed or not), sorted by name.
+
+    The constructor raises DataError if the file is not a complete, readable tar, or has unsafe or repeated names.
+    """
 
     def __init__(self, path: Path) -> None:
         try:
-            self._tar = tarfile.open(path, tarinfo=_Member)  # noqa: SIM115 - read from as long as the source lives
+            self._tar = tarfile.open(path, tarinfo=_Member)  # noqa: SIM115 - the source reads from it later
             members = [member for member, _ in zip(self._tar, range(MAX_IMAGES + 1), strict=False)]
             if self._tar.fileobj.read(1 << 20).strip(b"\0"):
-                raise tarfile.ReadError("there is more after its end mark: damaged, or several archives in one file")
-        except Exception as error:  # tarfile's own errors, and those of four compressions
+                raise tarfile.ReadError("there are data after its end mark: it is damaged, or contains two archives")
+        except Exception as error:  # errors of tarfile and of four compression modules
             raise DataError(f"{path} is not a readable tar file ({str(error)[:200]}); copy it again") from error
         if len(members) > MAX_IMAGES:
-            raise DataError(f"{path} holds more than {MAX_IMAGES:,} members; split it")
+            raise DataError(f"{path} contains more than {MAX_IMAGES:,} members; split it")
         _refuse_names(path, (f"{member.name}/" if member.isdir() else member.name for member in members))
         self._lists = {_folder(member.name): member for member in members if _is_class_list(member.name)}
         self._members = sorted(
@@ -182,7 +187,7 @@ class Tar(Source):
             key=lambda member: printable_name(member.name),
         )
         self.names = [printable_name(member.name) for member in self._members]
-        self.passed = sorted(
+        self.left_out_names = sorted(
             printable_name(member.name)
             for member in members
             if member.isreg() and is_left_out(member.name, partial(self._head, member))
@@ -193,7 +198,8 @@ class Tar(Source):
         member, name = self._members[self._at(position)], self.names[position]
         refuse_large(member.size, name)
         if not member.isreg():
-            raise UnreadableImage(f"{name}: {_LINK if member.issym() or member.islnk() else 'not a file; remove it'}")
+            reason = _LINK if member.issym() or member.islnk() else "not a regular file; remove it"
+            raise UnreadableImage(f"{name}: {reason}")
         try:
             with self._lock:
                 file = self._tar.extractfile(member)
@@ -211,16 +217,16 @@ class Tar(Source):
                 file = self._tar.extractfile(member)
                 assert file is not None  # it is a regular file
                 return file.read()
-        except Exception as error:  # as for `read`
+        except Exception as error:  # the same errors as in `read`
             raise DataError(f"{member.name}: cannot be read from the tar ({str(error)[:200]})") from error
 
     def _head(self, member: tarfile.TarInfo) -> bytes:
-        if not _is_plain(self._tar):  # each look back would unpack it from its start
+        if not _is_uncompressed(self._tar):  # each backward seek would decompress it from its start
             return b""
         try:
             file = self._tar.extractfile(member)
             return file.read(MAGIC_BYTES) if file else b""
-        except Exception:  # as for `read`
+        except Exception:  # the same errors as in `read`
             return b""
 
     def listing(self) -> list[tuple[str, int]]:
@@ -228,7 +234,7 @@ class Tar(Source):
 
 
 def zip_holds_images(path: Path) -> bool:
-    """Whether a zip has a member that is an image by its name; True where the file cannot be read."""
+    """Return whether a zip has a member with the name of an image; True if the file cannot be read."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any(map(_is_member, archive.namelist()))
@@ -236,19 +242,22 @@ def zip_holds_images(path: Path) -> bool:
         return True
 
 
-_LOOKED_AT = 1 << 24
-"""Bytes of a packed tar that are unpacked to see whether it holds images."""
+_MAX_SCANNED = 1 << 24
+"""Limit on the bytes of a compressed tar that are unpacked to find out whether it contains images."""
 
 
 def tar_holds_images(path: Path) -> bool:
-    """Whether a tar has a member that is an image by its name; True where it cannot be read, or none of the first
-    16 MiB of a packed one is an image but more follows."""
+    """Return whether a tar has a member with the name of an image.
+
+    The result is True if the file cannot be read, and if a compressed tar has no image in its first 16 MiB but
+    continues after them.
+    """
     try:
         with tarfile.open(path, tarinfo=_Member) as archive:
             for member in archive:
                 if not member.isdir() and is_image(member.name):
                     return True
-                if not _is_plain(archive) and member.offset_data + member.size > _LOOKED_AT:
+                if not _is_uncompressed(archive) and member.offset_data + member.size > _MAX_SCANNED:
                     return True
         return False
     except Exception:

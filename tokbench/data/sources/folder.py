@@ -1,7 +1,7 @@
-"""Folders of images: what lies below one, and the images themselves as a source.
+"""Lists folders recursively, and reads the images below a folder as a source.
 
-Hidden and service entries below the folder are no part of it (`tokbench.data.sources.base.is_hidden`); the folder
-itself may be hidden.
+Hidden and system entries below the folder are ignored (`tokbench.data.sources.base.is_hidden`). The folder itself may
+be hidden.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tokbench.data.sources.base import (
 from tokbench.data.sources.unread import NUMBERED, UNREAD
 from tokbench.errors import DataError, UnreadableImage
 
-_LEAVES = "a link that leaves the dataset's folder, which is not followed; give --follow-links where you trust it"
+_LEAVES = "a link that leaves the dataset's folder, which is not followed; give --follow-links if you trust it"
 
 KINDS = {
     ".parquet": ("Parquet file", parquet.holds_images),
@@ -36,152 +36,163 @@ KINDS = {
     ".zip": ("zip file", archive.zip_holds_images),
     ".npz": ("npz file", npz.holds_images),
 } | dict.fromkeys(archive.SUFFIXES, ("tar file", archive.tar_holds_images))
-"""Of files that hold many images: what a message calls them, and whether one really does, by a short look."""
+"""Files that can contain many images, by suffix: their name in messages, and a function that checks with little reading
+whether a file does contain images."""
 
 KINDS |= UNREAD
 
-_LOOKED_INTO = 100
-"""Files of each kind that are looked into for images: folders may hold an .npz beside every picture."""
+_MAX_CHECKED = 100
+"""Number of files of each kind whose content is checked for images: folders may have an .npz beside every image."""
 
 
 def kind_of(name: str) -> str | None:
-    """The key of KINDS for a file that may hold many images; None for any other. `x.tfrecord-00000-of-00010` is called
-    by what comes before its number; where nothing does, it may be a TFRecord file all the same."""
-    plain = _NUMBERED.sub("", name.lower())
-    found = next((suffix for suffix in KINDS if suffix != NUMBERED and plain.endswith(suffix)), None)
-    return found or (NUMBERED if len(plain) < len(name) else None)
+    """Return the key of KINDS for a file that may contain many images; None for other files.
+
+    Shard numbers are ignored: `x.tfrecord-00000-of-00010` has the kind `.tfrecord`. A numbered name without a suffix
+    has the kind NUMBERED, because it may be a TFRecord file.
+    """
+    stem = _NUMBERED.sub("", name.lower())
+    kind = next((suffix for suffix in KINDS if suffix != NUMBERED and stem.endswith(suffix)), None)
+    return kind or (NUMBERED if len(stem) < len(name) else None)
 
 
 _NUMBERED = re.compile(r"-\d+-of-\d+$")
 
 
 @dataclass
-class Found:
-    """What lies below a folder, by paths relative to it.
+class FolderListing:
+    """The files below a folder, with names relative to it.
 
-    images: (name, file, why it cannot be read or ""); a folder that cannot be read is among them, since it may hold
-    images. packed: files that may hold many images. passed: files that look like images and are not read.
+    images: (name, file, reason why it cannot be read, or ""). Unreadable folders are included, because they may contain
+    images. packed: (name, file) of files that may contain many images. left_out: names of files that look like images
+    but are not read.
     """
 
     root: Path
     images: list[tuple[str, Path, str]] = field(default_factory=list)
     packed: list[tuple[str, Path]] = field(default_factory=list)
-    passed: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     @property
     def pictures(self) -> list[str]:
-        """The names of the image files."""
+        """Names of the image files."""
         return [name for name, _, _ in self.images if is_image(name)]
 
     @property
-    def pack(self) -> list[tuple[str, Path]]:
-        """The packed files that may be the data set: where there are no pictures, those that are read, if any."""
-        read = [entry for entry in self.packed if kind_of(entry[0]) not in UNREAD]
-        return read if read and not self.pictures else self.packed
+    def candidates(self) -> list[tuple[str, Path]]:
+        """The packed files that may be the dataset: if there are no pictures, only supported ones, if there are any."""
+        supported = [entry for entry in self.packed if kind_of(entry[0]) not in UNREAD]
+        return supported if supported and not self.pictures else self.packed
 
-    def holders(self) -> list[tuple[str, Path]]:
-        """Those of `pack` that hold images, as far as a short look into the first ones tells."""
-        looked: Counter[str] = Counter()
-        holding: set[str] = set()
-        kept = []
-        for name, file in self.pack:
-            suffix = kind_of(name) or ""
-            looked[suffix] += 1
-            if KINDS[suffix][1](file) if looked[suffix] <= _LOOKED_INTO else suffix in holding:
-                holding.add(suffix)
-                kept.append((name, file))
-        return kept
+    def packed_with_images(self) -> list[tuple[str, Path]]:
+        """Return the candidates that contain images.
 
-
-def look(root: Path, follow_links: bool) -> Found:
-    """Everything below a folder. Raises DataError where the folder itself cannot be listed."""
-    found = Found(root.resolve())
-    _walk(found, [("", found.root)], follow_links)
-    return _sorted(found)
+        Only the first files of each kind are checked. The others are included if one of the checked files is.
+        """
+        checked: Counter[str] = Counter()
+        kinds_with_images: set[str] = set()
+        result = []
+        for name, file in self.candidates:
+            kind = kind_of(name) or ""
+            checked[kind] += 1
+            if KINDS[kind][1](file) if checked[kind] <= _MAX_CHECKED else kind in kinds_with_images:
+                kinds_with_images.add(kind)
+                result.append((name, file))
+        return result
 
 
-def look_at(root: Path, names: Iterable[str], follow_links: bool) -> Found:
-    """What some paths below a folder are: files, and all that lies below those that are folders. As in `look`, what
-    lies below a link to a folder inside stands under its own name alone."""
-    found, folders = Found(root.resolve()), []
-    linked = {"": False}  # by the parent's name, whether a link inside leads to it
+def list_folder(root: Path, follow_links: bool) -> FolderListing:
+    """Return the files below a folder. Raises DataError if the folder itself cannot be listed."""
+    listing = FolderListing(root.resolve())
+    _walk(listing, [("", listing.root)], follow_links)
+    return _sorted(listing)
+
+
+def list_paths(root: Path, names: Iterable[str], follow_links: bool) -> FolderListing:
+    """Return the given files below a folder, and all files below the given folders.
+
+    As in `list_folder`, links to folders inside the root are not descended.
+    """
+    listing, folders = FolderListing(root.resolve()), []
+    linked = {"": False}  # for each parent folder, whether its path contains a link to a folder inside the root
     for name in names:
         parent = name.rpartition("/")[0]
         if parent not in linked:
-            linked[parent] = _led_by_link(found.root, parent)
+            linked[parent] = _is_linked_inside(listing.root, parent)
         if is_hidden(name) or linked[parent]:
             continue
-        if _enter(found, name, found.root / name, follow_links):
-            folders.append((f"{name}/", found.root / name))
-    _walk(found, folders, follow_links)
-    found.images = list({entry[0]: entry for entry in found.images}.values())  # a pattern may match a folder and more
-    found.packed, found.passed = list(dict(found.packed).items()), list(dict.fromkeys(found.passed))
-    return _sorted(found)
+        if _add_entry(listing, name, listing.root / name, follow_links):
+            folders.append((f"{name}/", listing.root / name))
+    _walk(listing, folders, follow_links)
+    # A pattern may match both a folder and files in it.
+    listing.images = list({entry[0]: entry for entry in listing.images}.values())
+    listing.packed, listing.left_out = list(dict(listing.packed).items()), list(dict.fromkeys(listing.left_out))
+    return _sorted(listing)
 
 
-def _led_by_link(root: Path, name: str) -> bool:
-    """Whether a folder below `root` is reached by a link, and lies below `root` all the same."""
+def _is_linked_inside(root: Path, name: str) -> bool:
+    """Return whether the path of a folder below `root` contains a link, and its target is below `root` as well."""
     folder = root / name
     return folder.resolve() != folder and folder.resolve().is_relative_to(root)
 
 
-def _sorted(found: Found) -> Found:
-    found.images.sort(key=lambda entry: entry[0])
-    found.packed.sort()
-    found.passed.sort()
-    return found
+def _sorted(listing: FolderListing) -> FolderListing:
+    listing.images.sort(key=lambda entry: entry[0])
+    listing.packed.sort()
+    listing.left_out.sort()
+    return listing
 
 
-def _walk(found: Found, waiting: list[tuple[str, Path]], follow_links: bool) -> None:
-    """Take in what lies below the folders that wait, as (prefix of its names, folder); no folder twice."""
+def _walk(listing: FolderListing, pending: list[tuple[str, Path]], follow_links: bool) -> None:
+    """Add the files below the pending folders, given as (prefix of names, folder). No folder is listed twice."""
     seen = set()
-    while waiting:
-        prefix, folder = waiting.pop()
+    while pending:
+        prefix, folder = pending.pop()
         try:
             status = folder.stat()
-            if (status.st_dev, status.st_ino) in seen:  # a circle of links, or two links to one place
+            if (status.st_dev, status.st_ino) in seen:  # a cycle of links, or two links to the same folder
                 continue
             seen.add((status.st_dev, status.st_ino))
-            with os.scandir(folder) as listed:
-                entries = sorted(listed, key=lambda entry: entry.name, reverse=True)
+            with os.scandir(folder) as scanned:
+                entries = sorted(scanned, key=lambda entry: entry.name, reverse=True)
         except OSError as error:
             if not prefix:
                 raise DataError(f"{folder} cannot be listed ({error.strerror}); check its permissions") from error
             reason = f"a folder that cannot be listed ({error.strerror}); check its permissions"
-            found.images.append((printable_name(prefix), folder, reason))
+            listing.images.append((printable_name(prefix), folder, reason))
             continue
         for entry in entries:
-            if not is_hidden(entry.name) and _enter(found, prefix + entry.name, entry, follow_links):
-                waiting.append((f"{prefix}{entry.name}/", folder / entry.name))
+            if not is_hidden(entry.name) and _add_entry(listing, prefix + entry.name, entry, follow_links):
+                pending.append((f"{prefix}{entry.name}/", folder / entry.name))
 
 
-def _enter(found: Found, name: str, entry: os.DirEntry[str] | Path, follow_links: bool) -> bool:
-    """Take in one entry, unless it is a folder whose entries are to be taken in: then True."""
-    mode, inside = _mode(entry, found.root)
+def _add_entry(listing: FolderListing, name: str, entry: os.DirEntry[str] | Path, follow_links: bool) -> bool:
+    """Add one entry to the listing. Return True, without adding it, if it is a folder that must be descended."""
+    mode, inside = _mode(entry, listing.root)
     file = Path(entry)
     reason = "" if inside or follow_links else _LEAVES
     if stat.S_ISDIR(mode):
         if reason:
-            found.images.append((printable_name(name), file, reason))
-        # Below a link to a folder inside, images stand under their own names.
+            listing.images.append((printable_name(name), file, reason))
+        # Images below a link to a folder inside the root are listed under their own names.
         return not reason and not (entry.is_symlink() and inside)
     if is_image(name):
-        reason = reason or ("" if stat.S_ISREG(mode) else "leads to no file; remove it")
-        found.images.append((printable_name(name), file, reason))
+        reason = reason or ("" if stat.S_ISREG(mode) else "not a regular file, or a broken link; remove it")
+        listing.images.append((printable_name(name), file, reason))
     elif stat.S_ISREG(mode) and is_left_out(name, lambda: b"" if reason else _head(file)):
-        found.passed.append(printable_name(name))
+        listing.left_out.append(printable_name(name))
     elif stat.S_ISREG(mode) and kind_of(name):
-        found.packed.append((printable_name(name), file))
+        listing.packed.append((printable_name(name), file))
     return False
 
 
 def _mode(entry: os.DirEntry[str] | Path, root: Path) -> tuple[int, bool]:
-    """Folder, file or 0, of an entry or of what it links to, and whether that lies below `root`."""
+    """Return the file type (folder, file or 0) of an entry or its link target, and whether that is below `root`."""
     if isinstance(entry, os.DirEntry) and not entry.is_symlink():
         return stat.S_IFDIR if entry.is_dir() else stat.S_IFREG if entry.is_file() else 0, True
     try:
         return stat.S_IFMT(entry.stat().st_mode), Path(entry).resolve().is_relative_to(root)
-    except (OSError, RuntimeError):  # links to nothing, or in a circle, for which pathlib had a RuntimeError
+    except (OSError, RuntimeError):  # broken links and cycles; some versions of pathlib raise RuntimeError for cycles
         return 0, True
 
 
@@ -194,14 +205,14 @@ def _head(file: Path) -> bytes:
 
 
 class Folder(Source):
-    """Every image file below a folder, by sorted relative path; or those that were found by another search."""
+    """The image files below a folder, or of a listing, sorted by relative path."""
 
-    def __init__(self, path: Path | Found, follow_links: bool = False) -> None:
-        found = path if isinstance(path, Found) else look(path, follow_links)
-        self._files = [(file, reason) for _, file, reason in found.images]
-        self.names = [name for name, _, _ in found.images]
-        self.passed = found.passed
-        self._root = found.root
+    def __init__(self, path: Path | FolderListing, follow_links: bool = False) -> None:
+        listing = path if isinstance(path, FolderListing) else list_folder(path, follow_links)
+        self._files = [(file, reason) for _, file, reason in listing.images]
+        self.names = [name for name, _, _ in listing.images]
+        self.left_out_names = listing.left_out
+        self._root = listing.root
 
     def read(self, position: int) -> bytes:
         file = self._file(position)
@@ -212,13 +223,13 @@ class Folder(Source):
             raise self._unreadable(position, error) from error
 
     def listing(self) -> list[tuple[str, int]]:
-        return [(name, _bytes_of(self._files[self._at(i)][0])) for i, name in enumerate(self.names)]
+        return [(name, _file_size(self._files[self._at(i)][0])) for i, name in enumerate(self.names)]
 
     def size(self, position: int) -> tuple[int, int]:
         try:
             with self._file(position).open("rb") as file:
                 return size_of(file.read(65536), self.names[position])
-        except (OSError, UnreadableImage):  # some headers lie deeper than 64 KiB
+        except (OSError, UnreadableImage):  # some headers are longer than 64 KiB
             return super().size(position)
 
     def class_list(self, folder: str) -> bytes | None:
@@ -231,30 +242,31 @@ class Folder(Source):
         return file
 
     def _unreadable(self, position: int, error: OSError) -> UnreadableImage:
-        remedy = "it was there when the run began" if isinstance(error, FileNotFoundError) else "check its permissions"
+        vanished = isinstance(error, FileNotFoundError)
+        remedy = "it existed when the run began" if vanished else "check its permissions"
         return UnreadableImage(f"{self.names[position]}: cannot be read ({error.strerror}); {remedy}")
 
 
 def read_class_list(file: Path) -> bytes | None:
-    """The bytes of a `classes.txt`; None where there is no such file. Raises DataError where it cannot be read."""
+    """Return the content of a `classes.txt`; None if there is no such file. Raises DataError if it cannot be read."""
     try:
         if not file.is_file():
             return None
         if file.stat().st_size > MAX_CLASSES_BYTES:
-            raise DataError(f"{file} holds more than {MAX_CLASSES_BYTES:,} bytes, which is no list of classes")
+            raise DataError(f"{file} has more than {MAX_CLASSES_BYTES:,} bytes, the limit for a list of classes")
         return file.read_bytes()
     except OSError as error:
         raise DataError(f"{file} cannot be read ({error.strerror})") from error
 
 
-def _bytes_of(file: Path) -> int:
+def _file_size(file: Path) -> int:
     try:
         return file.stat().st_size
-    except OSError:  # it vanished, or is a link to nothing: reading it will say so
+    except OSError:  # the file vanished, or is a broken link; reading it will report the error
         return 0
 
 
 def count_kinds(names: Iterable[str]) -> Iterator[str]:
-    """Packed files in words, by kind: "4 Parquet files", "1 zip file"."""
-    for word, count in Counter(KINDS[kind_of(name) or ""][0] for name in names).items():
-        yield f"{count:,} {word}{'s' if count > 1 else ''}"
+    """Yield descriptions of packed files by kind, such as "4 Parquet files" or "1 zip file"."""
+    for noun, count in Counter(KINDS[kind_of(name) or ""][0] for name in names).items():
+        yield f"{count:,} {noun}{'s' if count > 1 else ''}"

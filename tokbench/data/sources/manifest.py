@@ -1,4 +1,4 @@
-"""Images that a CSV file lists, each checked by its hash."""
+"""Images listed in a CSV file, each verified by its hash."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from tokbench.errors import DataError, UnreadableImage
 
 
 class Manifest(Source):
-    """Images that a CSV lists: crops of photos inside installed wheels, and files beside it; every one hash-checked.
+    """Images listed in a CSV file: crops of photos in installed packages, and files beside the CSV file.
 
-    Columns: name, source (`wheel:package/path` or `file:path`), box (left,top,right,bottom or empty), sha256 of the
-    RGB pixels, licence, credit.
+    Columns: name, source (`wheel:package/path` or `file:path`), box (left,top,right,bottom in pixels, or empty), sha256
+    of the RGB pixels, licence, credit. Opening an image raises UnreadableImage if its hash differs. The constructor
+    raises DataError if the file is invalid.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,25 +36,25 @@ class Manifest(Source):
         for row in self._rows:
             inside = PurePosixPath(row["source"].partition(":")[2])
             if inside.is_absolute() or ".." in inside.parts:
-                raise DataError(f"{path}: {row['source']} leads out of its folder")
+                raise DataError(f"{path}: {row['source']} is outside its folder")
             if row["box"] and not re.fullmatch(r"\d{1,6}(,\d{1,6}){3}", row["box"], re.ASCII):
                 raise DataError(f"{path}: the box {row['box']!r} must be left,top,right,bottom")
         self.names = [printable_name(row["name"]) for row in self._rows]
         if len(set(self.names)) < len(self.names):
             raise DataError(f"{path}: two rows have the same name")
         self._folder = path.parent
-        self._held: tuple[str, Image.Image] | None = None
+        self._cached_photo: tuple[str, Image.Image] | None = None
         self._lock = threading.Lock()
 
     def _locate(self, source: str, name: str) -> Path:
         kind, _, inside = source.partition(":")
-        places = [self._folder] if kind == "file" else [Path(entry) for entry in sys.path if entry]
-        for place in places:
-            if (place / inside).is_file():
-                return place / inside
+        folders = [self._folder] if kind == "file" else [Path(entry) for entry in sys.path if entry]
+        for folder in folders:
+            if (folder / inside).is_file():
+                return folder / inside
         package = inside.split("/")[0]
-        remedy = f"install the package that ships {package}/" if kind == "wheel" else "restore the dataset's folder"
-        raise UnreadableImage(f"{name}: {inside} is not here; {remedy}")
+        remedy = f"install the package that contains {package}/" if kind == "wheel" else "restore the dataset's folder"
+        raise UnreadableImage(f"{name}: {inside} is missing; {remedy}")
 
     def read(self, position: int) -> bytes:
         row = self._rows[self._at(position)]
@@ -67,17 +68,17 @@ class Manifest(Source):
     def open(self, position: int) -> Image.Image:
         row = self._rows[self._at(position)]
         if row["box"]:
-            with self._lock:  # neighbouring crops share a photo, which one thread decodes for all
-                held = self._held
-                if held is None or held[0] != row["source"]:
-                    held = self._held = (row["source"], super().open(position))
-            whole = held[1]
+            with self._lock:  # consecutive crops often share a photo, which is decoded once
+                cached = self._cached_photo
+                if cached is None or cached[0] != row["source"]:
+                    cached = self._cached_photo = (row["source"], super().open(position))
+            photo = cached[1]
             left, top, right, bottom = (int(edge) for edge in row["box"].split(","))
-            if not (left < right <= whole.width and top < bottom <= whole.height):
+            if not (left < right <= photo.width and top < bottom <= photo.height):
                 raise UnreadableImage(
                     f"{row['name']}: its box {row['box']} is not inside {row['source']}, which was changed"
                 )
-            image = whole.crop((left, top, right, bottom))
+            image = photo.crop((left, top, right, bottom))
         else:
             image = super().open(position)
         if hashlib.sha256(np.asarray(image).tobytes()).hexdigest() != row["sha256"]:

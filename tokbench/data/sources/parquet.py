@@ -1,4 +1,4 @@
-"""Images in Parquet files. `tokbench.data.sources.open` states what is refused."""
+"""Images in Parquet files. `tokbench.data.sources.open` lists what is refused."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 _MAX_GROUP = 4 * MAX_BYTES
-"""Bytes of one row group's images, which are held together."""
+"""Limit on the bytes of the images of one row group, which are loaded together."""
 
 
 class LabelColumn(NamedTuple):
-    """file: its name. kind: the Arrow type of its column `label`, empty where it has none. names: how the classes are
-    called, where the file says so."""
+    """The label column of one file.
+
+    file: name of the file. kind: Arrow type of its column `label`, "" if it has none. names: class names, if the file
+    states them.
+    """
 
     file: str
     kind: str
@@ -32,13 +35,16 @@ class LabelColumn(NamedTuple):
 
 
 class Parquet(Source):
-    """The rows of Parquet files with a column `image: {bytes, path}`, in file order."""
+    """The rows of Parquet files with a column `image: {bytes, path}`, in the order of the files.
+
+    The constructor raises DataError if a file is not readable or has no such column.
+    """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         import pyarrow.parquet as pq
 
         self._files: list[pq.ParquetFile] = []
-        self._groups: list[tuple[int, int]] = []  # (file, row group) of each block
+        self._groups: list[tuple[int, int]] = []  # file and row group of each block
         self._starts: list[int] = []  # first position of each block
         self.names = []
         self._sizes: list[tuple[str, int]] = []
@@ -50,60 +56,63 @@ class Parquet(Source):
                 for group in range(file.num_row_groups):
                     self._starts.append(len(self.names))
                     self._groups.append((len(self._files) - 1, group))
-                    self._name(path, _paths(file, group) if kinds["path"] else _numbers(file, group))
+                    self._add_names(path, _paths(file, group) if kinds["path"] else _no_names(file, group))
                 self._sizes.append((path.name, path.stat().st_size))
             except DataError:
                 raise
-            except Exception as error:  # Arrow's errors, and Python's own where metadata lies
+            except Exception as error:  # errors of Arrow, and of Python if the metadata are wrong
                 raise DataError(f"{path} is not a readable Parquet file ({str(error)[:200]})") from error
         _number_repeated(self.names)
-        self._held: tuple[int, pa.ChunkedArray | str] | None = None
+        self._cached_block: tuple[int, pa.ChunkedArray | str] | None = None
         self._lock = threading.Lock()
 
-    def _name(self, path: Path, names: Iterable[str | None]) -> None:
-        room = MAX_BYTES
+    def _add_names(self, path: Path, names: Iterable[str | None]) -> None:
+        remaining = MAX_BYTES
         for name in names:
             row = len(self.names)
-            room -= len(name or "")
-            if row >= MAX_IMAGES or room < 0:
-                raise DataError(f"{path} holds more than {MAX_IMAGES:,} rows, or names of more than 1 GiB; split it")
+            remaining -= len(name or "")
+            if row >= MAX_IMAGES or remaining < 0:
+                raise DataError(f"{path} has more than {MAX_IMAGES:,} rows, or names of more than 1 GiB; split it")
             self.names.append(name or f"{row:08d}")
 
     def read(self, position: int) -> bytes:
         row, name = self._at(position), self.names[position]
         with self._lock:
             block = bisect_right(self._starts, row) - 1
-            if self._held is None or self._held[0] != block:
-                self._held = (block, self._load(block))
-            held = self._held[1]
-        if isinstance(held, str):
-            raise UnreadableImage(f"{name}: its row group cannot be read from Parquet ({held})")
-        entry = held[row - self._starts[block]] if row - self._starts[block] < len(held) else None
+            if self._cached_block is None or self._cached_block[0] != block:
+                self._cached_block = (block, self._load(block))
+            values = self._cached_block[1]
+        if isinstance(values, str):
+            raise UnreadableImage(f"{name}: its row group cannot be read from Parquet ({values})")
+        entry = values[row - self._starts[block]] if row - self._starts[block] < len(values) else None
         if entry is None or not entry.is_valid:
-            raise UnreadableImage(f"{name}: this Parquet row holds no bytes")
+            raise UnreadableImage(f"{name}: this Parquet row has no bytes")
         data = entry.as_buffer()
         refuse_large(data.size, name)
         return bytes(data.to_pybytes())
 
     def _load(self, block: int) -> pa.ChunkedArray | str:
-        """The bytes of a row group's images, or why they cannot be read (once, and not again for each of its rows)."""
+        """Return the bytes of the images of a row group, or the reason why they cannot be read.
+
+        The reason is cached as well, so that reading fails only once and not for each row.
+        """
         import pyarrow as pa
 
         file, group = self._groups[block]
-        pieces, room = [], _MAX_GROUP
+        pieces, remaining = [], _MAX_GROUP
         try:
             for piece in _pieces(self._files[file], group, "bytes"):
                 pieces.append(piece)
-                room -= piece.nbytes
-                if room < 0:
+                remaining -= piece.nbytes
+                if remaining < 0:
                     return f"it takes more than {_MAX_GROUP:,} bytes; write smaller row groups"
             return pa.chunked_array(pieces) if pieces else pa.chunked_array([[]], pa.binary())
         except Exception as error:
             return str(error)[:120] or type(error).__name__
 
     def labels(self) -> dict[str, int] | None:
-        """The integer column `label`; None where a file has none."""
-        found: list[int] = []
+        """Return the integer column `label` by image name; None if a file has none, or if it has empty rows."""
+        labels: list[int] = []
         for file in self._files:
             try:
                 if "label" not in file.schema_arrow.names:
@@ -111,26 +120,26 @@ class Parquet(Source):
                 column = file.read(columns=["label"]).column("label")
                 if not str(column.type).startswith(("int", "uint")) or column.null_count:
                     return None
-                found += column.to_pylist()
+                labels += column.to_pylist()
             except Exception as error:
                 raise DataError(f"the labels cannot be read from Parquet ({str(error)[:120]})") from error
-        return {name: found[self._at(position)] for position, name in enumerate(self.names)}
+        return {name: labels[self._at(position)] for position, name in enumerate(self.names)}
 
     def label_columns(self) -> list[LabelColumn]:
-        """What each file says of its column `label`."""
-        found = []
+        """Return the properties of the column `label` of each file."""
+        columns = []
         for (name, _), file in zip(self._sizes, self._files, strict=True):
             schema = file.schema_arrow
             kind = str(schema.field("label").type) if "label" in schema.names else ""
-            found.append(LabelColumn(name, kind, _class_names(schema)))
-        return found
+            columns.append(LabelColumn(name, kind, _class_names(schema)))
+        return columns
 
     def listing(self) -> list[tuple[str, int]]:
         return self._sizes
 
 
 def holds_images(path: Path) -> bool:
-    """Whether a Parquet file has a column of images (or of any bytes); True where its schema cannot be read."""
+    """Return whether a Parquet file has a column of images (or of any bytes); True if its schema cannot be read."""
     import pyarrow.parquet as pq
 
     try:
@@ -140,13 +149,16 @@ def holds_images(path: Path) -> bool:
 
 
 def arrow_holds_images(path: Path) -> bool:
-    """The same of an Arrow file, as `save_to_disk` of Hugging Face's datasets writes it."""
+    """Return whether an Arrow file, as written by `save_to_disk` of Hugging Face's datasets, has a column of bytes.
+
+    The result is True if its schema cannot be read.
+    """
     import pyarrow as pa
 
-    for opened in (pa.ipc.open_stream, pa.ipc.open_file):
+    for open_arrow in (pa.ipc.open_stream, pa.ipc.open_file):
         try:
             with pa.OSFile(str(path)) as file:
-                return _has_bytes(opened(file).schema)
+                return _has_bytes(open_arrow(file).schema)
         except Exception:
             continue
     return True
@@ -161,39 +173,42 @@ def _has_bytes(schema: pa.Schema) -> bool:
 
 
 def _columns(path: Path, columns: pa.Schema) -> dict[str, bool]:
-    """Which of `bytes` and `path` hold anything. Raises DataError where there is no such image column."""
+    """Return whether the fields `bytes` and `path` of the column `image` have values.
+
+    Raises DataError if there is no such column, or if a field has another type.
+    """
     from pyarrow import types
 
     kind = columns.field("image").type if "image" in columns.names else None
     if kind is None or not types.is_struct(kind) or kind.get_field_index("bytes") < 0:
         raise DataError(f"{path} has no column image: {{bytes, path}}; its columns are {', '.join(columns.names)}")
-    held = {}
-    for name, fits, wanted in (
+    present = {}
+    for name, type_checks, expected in (
         ("bytes", (types.is_binary, types.is_large_binary, types.is_binary_view), "bytes"),
         ("path", (types.is_string, types.is_large_string, types.is_string_view), "text"),
     ):
         inner = kind.field(name).type if kind.get_field_index(name) >= 0 else None
-        held[name] = inner is not None and not types.is_null(inner)
-        if held[name] and not any(test(inner) for test in fits):
-            raise DataError(f"{path}: its column image.{name} holds {inner}, not {wanted}; write it again")
-    return held
+        present[name] = inner is not None and not types.is_null(inner)
+        if present[name] and not any(check(inner) for check in type_checks):
+            raise DataError(f"{path}: its column image.{name} has type {inner}, not {expected}; write it again")
+    return present
 
 
 def _class_names(schema: pa.Schema) -> list[str]:
-    """Of the `ClassLabel` that Hugging Face's `datasets` writes into a file's metadata; none where there is none."""
+    """Return the class names of the `ClassLabel` that Hugging Face's `datasets` writes into the metadata, or []."""
     try:
-        told = loads_strict((schema.metadata or {}).get(b"huggingface", b"{}"))
-        names = told["info"]["features"]["label"]["names"]
+        metadata = loads_strict((schema.metadata or {}).get(b"huggingface", b"{}"))
+        names = metadata["info"]["features"]["label"]["names"]
     except (ValueError, KeyError, TypeError):
         return []
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
 
 
 def _pieces(file: pq.ParquetFile, group: int, field: str) -> Iterator[pa.Array]:
-    """image.<field> of a row group, so few rows at a time that a repeated value cannot fill the memory."""
+    """Yield image.<field> of a row group in batches that are so small that repeated values cannot exhaust memory."""
     import pyarrow.compute as pc
 
-    # Not the column's own size: asked for a column, Arrow ends the process where the column's metadata is damaged.
+    # The size of the column itself is not used: Arrow aborts the process if the metadata of a column are damaged.
     longest = file.metadata.row_group(group).total_byte_size
     rows = min(1024, max(1, MAX_BYTES // max(1, longest)))
     for batch in file.iter_batches(batch_size=rows, row_groups=[group], columns=[f"image.{field}"]):
@@ -208,12 +223,12 @@ def _paths(file: pq.ParquetFile, group: int) -> Iterator[str | None]:
             yield name and printable_name(os.fsdecode(name))
 
 
-def _numbers(file: pq.ParquetFile, group: int) -> Iterator[None]:
+def _no_names(file: pq.ParquetFile, group: int) -> Iterator[None]:
     return (None for _ in range(file.metadata.row_group(group).num_rows))
 
 
 def _number_repeated(names: list[str]) -> None:
-    """Give names that were there before their row: paths without their folders are common in Parquet."""
+    """Add the row number to repeated names, which are common: Parquet files often store paths without folders."""
     seen: set[str] = set()
     for row, name in enumerate(names):
         if name in seen:

@@ -1,18 +1,18 @@
-"""Reads annotated images in the layout of the official TokBench data (https://huggingface.co/datasets/Junfeng5/TokBench).
+"""Reads the annotation files of the official TokBench data (https://huggingface.co/datasets/Junfeng5/TokBench).
 
 annotations/text_<set>.json    [{file_name, width, height, annotations: [{rec, bbox, ratio}]}]
-images/text_data/<set>/        its images
+images/text_data/<set>/        the images of that set
 annotations/face_meta.json     [{image_name, img_width, img_height, faces: [{box, kps, ratio, gt}]}]
-images/face_data/wflw/         its images; without a folder `wflw`, images/face_data/ itself
+images/face_data/wflw/         the images with faces; images/face_data/ if there is no folder `wflw`
 
-boxes     x1, y1, x2, y2 in pixels of the image file. TokBench cuts a word out by slicing an array, which ends at
-          the right and lower edge; here a box that is partly outside ends at any edge. A box that is wholly outside
-          or of no area is refused: TokBench's slice is empty there, and its evaluation stops.
-points    are taken as they are, inside the image or not: a face recogniser aligns by them.
-ratios    are taken as they are given; they are those of the boxes before they were cut.
-gt        is an identity where it is text.
+boxes     x1, y1, x2, y2 in pixels of the image file. TokBench crops words by slicing an array, which clips boxes at the
+          right and lower edge; here boxes are clipped at all edges. A box without area, or completely outside the
+          image, is refused: TokBench's slice would be empty and its evaluation would fail.
+points    are used unchanged, even if they are outside the image, because face recognisers align faces by them.
+ratios    are used unchanged; they refer to the boxes before clipping.
+gt        is an identity if it is text.
 words     without text are left out and counted.
-entries   of one image are joined. Fields that are not named above are not looked at.
+entries   of one image are merged. Fields that are not listed above are ignored.
 """
 
 from __future__ import annotations
@@ -30,37 +30,41 @@ from tokbench.data.sources.base import printable_name
 from tokbench.errors import DataError
 
 MAX_BYTES = 1 << 26
-"""A JSON file over 64 MiB is refused: parsed, it would fill memory. The largest official one known has 1.5 MB."""
+"""Limit on the bytes of a JSON file, 64 MiB, which bounds the memory for parsing. The largest official one has
+1.5 MB."""
 
 MAX_SIDE = 1 << 20
-"""An image said to be longer than this, in pixels, is taken for a fault."""
+"""Limit on the stated width and height of an image, in pixels."""
 
-_GET = "copy the data set again"
+_GET = "copy the dataset again"
 _MEND = "correct or remove that entry"
 
 
 @dataclass
 class Layout:
-    """The annotated images of one part: `names` are paths below the folder `images`, in the order of the JSON files."""
+    """The annotated images of one part.
+
+    images: folder that contains the images. annotations: annotations by image name, a path below that folder, in the
+    order of the JSON files. sizes: width and height of the images for which the annotations were made. wordless: number
+    of words that were left out because they have no text. clipped: number of boxes that were partly outside.
+    """
 
     images: Path
-    found: dict[str, Annotations] = field(default_factory=dict)
+    annotations: dict[str, Annotations] = field(default_factory=dict)
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Width and height of the images that the annotations were made on."""
     wordless: int = 0
-    """Words that were left out, having no text."""
     clipped: int = 0
-    """Boxes that were partly outside."""
 
     @property
     def names(self) -> list[str]:
-        return list(self.found)
+        """Names of the annotated images."""
+        return list(self.annotations)
 
 
 def read_layout(root: Path, part: str) -> Layout:
-    """`part` is `text` (every set), `text/<set>` (one) or `faces`. No image is opened.
+    """Read the annotations of one part: `text` (all sets), `text/<set>` (one set) or `faces`. No image is opened.
 
-    Raises DataError naming file, image and remedy where anything is missing, malformed or outside its image.
+    Raises DataError, naming file, image and remedy, if anything is missing, malformed or outside its image.
     """
     kind, _, chosen = part.partition("/")
     if kind == "faces" and not chosen:
@@ -73,20 +77,20 @@ def read_layout(root: Path, part: str) -> Layout:
         for file in files:
             _read(layout, file, f"{file.stem.removeprefix('text_')}/", _WORDS)
     else:
-        raise DataError(f"no part {part!r} in TokBench's layout; it has text, text/<set> and faces")
+        raise DataError(f"no part {part!r} in TokBench's layout; the parts are text, text/<set> and faces")
     return layout
 
 
 def _text_files(root: Path) -> list[Path]:
     files = sorted((root / "annotations").glob("text_*.json"))
     if not files:
-        raise DataError(f"{root}/annotations holds no text_<set>.json; {_GET}")
+        raise DataError(f"{root}/annotations contains no text_<set>.json; {_GET}")
     return files
 
 
 @dataclass(frozen=True)
 class _Keys:
-    """What the fields of an image's entry are called, and what reads one item of its list."""
+    """The names of the fields of an image's entry, and the function that reads one item of its list."""
 
     name: str
     width: str
@@ -108,17 +112,17 @@ def _read(layout: Layout, file: Path, prefix: str, keys: _Keys) -> None:
             _side(_field(entry, keys.height, where), f"{where}: {keys.height}"),
         )
         if layout.sizes.setdefault(printable_name(name), size) != size:
-            raise DataError(f"{where} has entries of different sizes; {_MEND}")
+            raise DataError(f"{where} has entries with different sizes; {_MEND}")
         if not os.path.isfile(layout.images / name):
             raise DataError(f"{where} is annotated, but {layout.images / printable_name(name)} is missing; {_GET}")
         items = _field(entry, keys.items, where)
         if not isinstance(items, list):
             raise DataError(f"{where}: {keys.items} must be a list, not {shortened(items)}; {_MEND}")
-        made = [keys.read(item, f"{where}: {keys.items}[{i}]", layout, size) for i, item in enumerate(items)]
-        old = layout.found.get(printable_name(name), Annotations())
-        layout.found[printable_name(name)] = Annotations(
-            old.words + tuple(word for word in made if isinstance(word, Word)),
-            old.faces + tuple(face for face in made if isinstance(face, Face)),
+        parsed = [keys.read(item, f"{where}: {keys.items}[{i}]", layout, size) for i, item in enumerate(items)]
+        earlier = layout.annotations.get(printable_name(name), Annotations())
+        layout.annotations[printable_name(name)] = Annotations(
+            earlier.words + tuple(word for word in parsed if isinstance(word, Word)),
+            earlier.faces + tuple(face for face in parsed if isinstance(face, Face)),
         )
 
 
@@ -147,11 +151,11 @@ def _clip(box: Box, size: tuple[int, int], layout: Layout, where: str) -> Box:
     width, height = size
     if box[0] >= box[2] or box[1] >= box[3]:
         raise DataError(f"{where} {list(box)} has no area; {_MEND}")
-    cut = (max(box[0], 0.0), max(box[1], 0.0), min(box[2], float(width)), min(box[3], float(height)))
-    if cut[0] >= cut[2] or cut[1] >= cut[3]:
+    clipped = (max(box[0], 0.0), max(box[1], 0.0), min(box[2], float(width)), min(box[3], float(height)))
+    if clipped[0] >= clipped[2] or clipped[1] >= clipped[3]:
         raise DataError(f"{where} {list(box)} is outside its {width}x{height} image; {_MEND}")
-    layout.clipped += cut != box
-    return cut
+    layout.clipped += clipped != box
+    return clipped
 
 
 def _text(file: Path) -> str:
@@ -172,12 +176,13 @@ def _field(entry: object, key: str, where: str) -> Any:
 
 
 def _name(value: object, where: str) -> str:
-    """A path of file names alone, which leads out of no folder. Raises DataError."""
+    """Return a normalised relative path that stays inside its folder. Raises DataError for other values."""
     name = text_of(value, f"{where}'s name")
     path = PurePosixPath(name)
-    plain = path.parts and path.as_posix() == name and not re.search(r"[\\\0]|^[A-Za-z]:", name)
-    if not plain or path.is_absolute() or ".." in path.parts or max(map(len, path.parts)) > 250 or len(name) > 1000:
-        raise DataError(f"{where}: {shortened(name)} is no path below the folder of images; {_MEND}")
+    normalised = path.parts and path.as_posix() == name and not re.search(r"[\\\0]|^[A-Za-z]:", name)
+    too_long = len(name) > 1000 or any(len(part) > 250 for part in path.parts)
+    if not normalised or path.is_absolute() or ".." in path.parts or too_long:
+        raise DataError(f"{where}: {shortened(name)} is not a path below the folder of images; {_MEND}")
     return name
 
 
