@@ -292,7 +292,7 @@ def networks():
         def read(self, crops: list[np.ndarray]) -> list[str]:
             return ["w0rd" if round(float(crop.mean())) % 2 else "word" for crop in crops]
 
-        def told(self) -> dict[str, str]:
+        def describe(self) -> dict[str, str]:
             return {"reader": self.name, "sha256": "0" * 64}
 
     class Faces(Words):

@@ -48,7 +48,7 @@ def test_a_variant_may_name_another_file_of_its_folder(own: Path) -> None:
 @pytest.mark.parametrize("code", ["'gone'", "'../adapter'", "3"])
 def test_code_that_is_not_beside_its_toml_is_named(own: Path, code: str) -> None:
     (own / "small.toml").write_text(f"code = {code}\n{TOML}")
-    with pytest.raises(AdapterError, match=r"small\.toml: code = .* names no Python file beside it"):
+    with pytest.raises(AdapterError, match=r"small\.toml: code = .* names no Python file in the same folder"):
         load_adapter("mine.small", root=own.parent.parent)
 
 

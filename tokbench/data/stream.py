@@ -133,7 +133,7 @@ class StreamSummary:
 class Bindable(Protocol):
     """What a stream uses of a model."""
 
-    def prepare(self, names: Sequence[str], all_names: Sequence[str]) -> None:
+    def bind_dataset(self, names: Sequence[str], all_names: Sequence[str]) -> None:
         """Called before a pass with the names of the images to come and those of the whole dataset."""
 
 
