@@ -313,7 +313,7 @@ def networks():
         if entry.reader:
             made._readers[entry.reader] = Words() if entry.path.startswith("text") else Faces()
         if entry.network:
-            made._made.setdefault(entry.network, Projection(entry.network))
+            made._networks.setdefault(entry.network, Projection(entry.network))
     return made
 
 

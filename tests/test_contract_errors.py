@@ -301,5 +301,5 @@ def test_tokens_join_and_merge() -> None:
 def test_streams_must_be_named_where_there_are_several() -> None:
     tokens = Tokens.from_indices({"a": torch.zeros(1, 2).long(), "b": torch.zeros(1, 1).long()}, {"a": 2, "b": 4})
     assert tokens.bits.tolist() == [4.0]
-    with pytest.raises(AdapterError, match="streams \(a, b\)"):
+    with pytest.raises(AdapterError, match=r"streams \(a, b\)"):
         _ = tokens.tensor

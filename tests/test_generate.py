@@ -142,9 +142,7 @@ def test_samples_of_another_size_are_refused(dataset: Dataset, networks: Extract
         Image.new("RGB", (40, 40), (number, 0, 0)).save(tmp_path / "large" / f"{number}.png")
     found = load_adapter(f"images:{tmp_path / 'large'}")
     (made,) = run_eval([found], slots(dataset, 3), ["gfid_64"], task=Generate(), networks=networks)
-    assert "samples are 40x40, but the references (or, with a statistics file, the first samples) are 32x32" in (
-        made.error or ""
-    )
+    assert "40x40, but the references (or, with a statistics file, the first samples) are 32x32" in (made.error or "")
 
 
 @pytest.mark.parametrize("seeded", [False, True], ids=["no seed", "the first one's seed"])

@@ -140,7 +140,7 @@ def test_another_preparation_is_refused_or_stated(made_under: str, used_under: s
         return
     with pytest.raises(NotApplicable) as caught:
         made.check(second, (64, 64))
-    assert f"under protocol {made_under} (" in str(caught.value)
+    assert f"with protocol {made_under} (" in str(caught.value)
     assert differ in str(caught.value)
     made.allow_mismatch("protocol").check(second, (64, 64))
     with pytest.raises(NotApplicable, match="32x48 px"):

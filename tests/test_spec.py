@@ -50,7 +50,7 @@ CODES = {"codes": 1024}
         ({"bits_per_token": 5}, "bits_per_token=5 and a codebook of 1024 codes, with which an index takes 10 bits"),
         ({"bits_per_token": 15}, "bits_per_token=15 and a codebook of 1024 codes"),
         ({"bits_per_token": 10.0001}, "bits_per_token=10.0001 and"),
-        ({"bits_per_token": 10, "groups": 2}, "of which a token of 2 indices takes 20 bits"),
+        ({"bits_per_token": 10, "groups": 2}, "with which a token of 2 indices takes 20 bits"),
         ({"bits_per_token": 0}, "says bits_per_token=0"),
         ({"bits_per_token": math.nan}, "says bits_per_token=nan"),
         ({"bits_per_token": "10"}, "says bits_per_token='10'"),

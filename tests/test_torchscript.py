@@ -294,7 +294,7 @@ def test_a_corrupt_file_is_named_on_one_line(part: str, tmp_path: Path) -> None:
 
 def test_a_decoder_of_another_size_is_named(tmp_path: Path) -> None:
     folder = save(tmp_path / "ci", encoder=Encode(), decoder=Decode(factor=4))
-    with pytest.raises(AdapterError, match=r"decoder\.jit gave \(1, 3, 32, 32\) for an image of \(1, 3, 64, 64\)"):
+    with pytest.raises(AdapterError, match=r"decoder\.jit returned \(1, 3, 32, 32\) for an image \(1, 3, 64, 64\)"):
         load(folder)
 
 

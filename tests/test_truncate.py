@@ -141,11 +141,14 @@ def test_shorter_images_stay_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("tokens", "complaint"),
     [
-        (Tokens.from_indices(torch.zeros(2, 4, 4, dtype=torch.long), 8), "are no row"),
-        (Tokens.from_latents(torch.zeros(2, 4, 4, 3), tokens=16), "are no row"),
+        (Tokens.from_indices(torch.zeros(2, 4, 4, dtype=torch.long), 8), "are not a row"),
+        (Tokens.from_latents(torch.zeros(2, 4, 4, 3), tokens=16), "are not a row"),
         (Tokens.from_bytes([b"a", b"b"]), "not a tensor"),
-        (Tokens.from_samples(torch.zeros(2, 8, dtype=torch.uint8)), "are no row"),
-        (Tokens.from_indices(torch.zeros(2, 8, dtype=torch.long), 8, length=torch.tensor([3, 8])), "not `variable`"),
+        (Tokens.from_samples(torch.zeros(2, 8, dtype=torch.uint8)), "are not a row"),
+        (
+            Tokens.from_indices(torch.zeros(2, 8, dtype=torch.long), 8, length=torch.tensor([3, 8])),
+            "does not declare `variable`",
+        ),
     ],
 )
 def test_what_has_no_first_tokens(tokens: Tokens, complaint: str) -> None:
