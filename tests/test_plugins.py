@@ -87,7 +87,7 @@ def test_two_folders_with_a_module_of_the_same_name_do_not_clash(tmp_path: Path)
         ("import nothing_of_that_name", r"adapter\.py cannot be imported \(ModuleNotFoundError"),
         ("x = 1", "has no function load"),
         ("def load(variant, device): raise KeyError('model')", "failed to load .KeyError"),
-        ("class M:\n class spec: name = 'other'\ndef load(variant, device): return M()", "named 'other', not 'mine'"),
+        ("class M:\n class spec: name = 'other'\ndef load(variant, device): return M()", "name 'other', not 'mine'"),
     ],
 )
 def test_broken_adapters_are_named(own: Path, code: str, complaint: str) -> None:
