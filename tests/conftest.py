@@ -292,7 +292,7 @@ def networks():
         def read(self, crops: list[np.ndarray]) -> list[str]:
             return ["w0rd" if round(float(crop.mean())) % 2 else "word" for crop in crops]
 
-        def told(self) -> dict[str, str]:
+        def describe(self) -> dict[str, str]:
             return {"reader": self.name, "sha256": "0" * 64}
 
     class Faces(Words):
@@ -313,7 +313,7 @@ def networks():
         if entry.reader:
             made._readers[entry.reader] = Words() if entry.path.startswith("text") else Faces()
         if entry.network:
-            made._made.setdefault(entry.network, Projection(entry.network))
+            made._networks.setdefault(entry.network, Projection(entry.network))
     return made
 
 

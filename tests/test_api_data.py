@@ -149,7 +149,7 @@ def test_references_are_seen_by_networks_once(
 ) -> None:
     monkeypatch.setattr("tokbench.evaluation.config.ExtractorPool", lambda *options: networks)
     seen: list[int] = []
-    projection = type(networks._made["lpips-alex"])
+    projection = type(networks._networks["lpips-alex"])
     forward = projection.__call__
 
     def counted(self: object, images: torch.Tensor, *rest: object) -> object:

@@ -85,7 +85,7 @@ def test_protocols_that_compare_with_statistics_get_them(folder: Path, networks)
     alone, given = (audit(adapter, dataset, ("rfid_64",), networks=networks, statistics=s) for s in (None, statistics))
     for before, after in zip(alone, given, strict=True):
         if before.choice.title == "adm":
-            assert "give it with --reference" in before.missing["rfid_64"]
+            assert "give them with --reference" in before.missing["rfid_64"]
             (result,) = run_eval(
                 [adapter], open_dataset(str(folder), adm, 64), ["rfid_64"], networks=networks, statistics=statistics
             )

@@ -67,7 +67,7 @@ def test_bfloat16_is_bfloat16(library: str, images, expected) -> None:
 def test_a_processor_without_units_for_bfloat16_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenVINO would compute in float32 and say nothing."""
     monkeypatch.setattr("tokbench.extractors.backend._abilities", lambda: ("FP32", "INT8"))
-    with pytest.raises(UsageError, match=r"no units for bfloat16.*TOKBENCH_BACKEND=torch"):
+    with pytest.raises(UsageError, match=r"this CPU does not support bfloat16.*TOKBENCH_BACKEND=torch"):
         Backend(precision="bfloat16", library="openvino")
     Backend(precision="float32", library="openvino")
     monkeypatch.setattr("tokbench.extractors.backend._abilities", lambda: ("FP32", "BF16"))
@@ -83,7 +83,7 @@ def test_a_network_is_the_same_in_both(name: str, photos: torch.Tensor, monkeypa
         network = ExtractorPool().get(name)
         network.request_layer("pooled")
         features.append(network(photos)["pooled"])
-        assert network.told()["backend"].startswith(library)
+        assert network.describe()["backend"].startswith(library)
     assert gap([features[1]], [features[0].double()]) < 1e-5
 
 
@@ -91,8 +91,8 @@ def test_precision_and_backend_are_told_and_tell_features_apart(monkeypatch: pyt
     whole = ExtractorPool().get("efficientnet-lite0")
     monkeypatch.setattr("tokbench.extractors.backend._abilities", lambda: ("FP32", "BF16"))
     half = ExtractorPool(precision="bfloat16").get("efficientnet-lite0")
-    assert half.told()["precision"] == "bfloat16"
-    assert "precision" not in whole.told()
+    assert half.describe()["precision"] == "bfloat16"
+    assert "precision" not in whole.describe()
     assert whole.key != half.key
 
 

@@ -195,7 +195,7 @@ def test_no_result_is_written_outside_the_results_folder(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("told", "complaint"),
     [
-        ("[]", "must hold a JSON object"), ("{", "not a readable"), ('{"layers": 3}', "'layers'"),
+        ("[]", "must be a JSON object"), ("{", "not a readable"), ('{"layers": 3}', "'layers'"),
         ('{"layers": [3]}', "'layers'"), ('{"network": 3}', "'network'"), ('{"count": "x"}', "'count'"),
         ('{"count": true}', "'count'"), ('{"count": -1}', "'count'"), ("[" * 100_000, "not a readable"),
         ('{"width": 0, "height": 8}', "'width'"), ('{"width": 8, "height": "8"}', "'height'"),

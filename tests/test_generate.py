@@ -133,7 +133,7 @@ def test_what_a_task_refuses(dataset: Dataset, networks: ExtractorPool) -> None:
     (made,) = run_eval([replay], dataset, ["psnr"], networks=networks)
     assert "give --task generate" in (made.error or "")
     (made,) = run_eval([load_adapter("toy.p8")], slots(dataset), ["gfid_64"], task=Generate(), networks=networks)
-    assert "draws no tokens of its own" in (made.error or "")
+    assert "cannot draw samples" in (made.error or "")
 
 
 def test_samples_of_another_size_are_refused(dataset: Dataset, networks: ExtractorPool, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_samples_of_another_size_are_refused(dataset: Dataset, networks: Extract
         Image.new("RGB", (40, 40), (number, 0, 0)).save(tmp_path / "large" / f"{number}.png")
     found = load_adapter(f"images:{tmp_path / 'large'}")
     (made,) = run_eval([found], slots(dataset, 3), ["gfid_64"], task=Generate(), networks=networks)
-    assert "samples are 40x40, the references (of statistics alone, the first samples) 32x32" in (made.error or "")
+    assert "40x40, but the references (or, with a statistics file, the first samples) are 32x32" in (made.error or "")
 
 
 @pytest.mark.parametrize("seeded", [False, True], ids=["no seed", "the first one's seed"])
@@ -333,7 +333,7 @@ def test_what_a_sample_costs(dataset: Dataset, networks: ExtractorPool) -> None:
     )
     assert "encode_images_per_second" not in values
     (made,) = run_eval([load_adapter("toy.p8")], dataset, ["cost"], networks=networks)
-    assert made.skipped == {"cost": "only a generator draws tokens"}
+    assert made.skipped == {"cost": "only a generator can draw tokens"}
 
 
 def test_saturation_is_where_doubling_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,5 +435,5 @@ def test_a_folder_of_samples_has_as_many_as_it_holds(tiles: Path) -> None:
     assert found.samples([0, 5]).shape == (2, 3, 32, 32)
     everything = found.samples(range(48))
     assert torch.equal(found.samples([5]), everything[5:6])
-    with pytest.raises(AdapterError, match="more are asked for"):
+    with pytest.raises(AdapterError, match="fewer than requested"):
         found.samples([48])

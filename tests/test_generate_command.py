@@ -62,7 +62,7 @@ class TestCommand:
         assert ".ref-" in path.name
         assert load(path).metrics["gfid_64"]["value"] == pytest.approx(0, abs=1e-6)
         told = cli("eval", "toy.p8", "--task", "generate", *data)
-        assert "how many samples?" in told.output
+        assert "the number of samples is unknown" in told.output
 
     def test_a_reference_batch_of_images_and_statistics(
         self, cli: Any, tiles: Path, tmp_path: Path, networks: ExtractorPool
@@ -108,8 +108,8 @@ class TestCommand:
             (("--task", "generate", "--metrics", "lpips"), "paired with nothing"),
             (("--task", "generate", "--suite", "tokbench-256"), "is of reconstructions"),
             (("--task", "generate", "--cfg", "nan"), "--cfg nan: give a scale"),
-            (("--task", "generate", "--cfg", "1e-7"), "give a scale of at most six digits"),
-            (("--task", "generate", "--cfg", "1.23456789"), "give a scale of at most six digits"),
+            (("--task", "generate", "--cfg", "1e-7"), "give a scale with at most six digits"),
+            (("--task", "generate", "--cfg", "1.23456789"), "give a scale with at most six digits"),
             (("--task", "generate", "--reference", stats), "give one"),
             (("--reference-is", "a:b:c"), "give that too"),
         ):

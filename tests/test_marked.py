@@ -45,7 +45,7 @@ class Fixed:
     def read(self, crops: list[np.ndarray]) -> list[str]:
         return [self.texts.pop(0) for _ in crops]
 
-    def told(self) -> dict[str, str]:
+    def describe(self) -> dict[str, str]:
         return {"reader": self.name}
 
 
@@ -166,7 +166,7 @@ def test_stored_as_its_authors_store_it() -> None:
     faithful = load_protocol("tokbench-peer-jpeg")
     assert (scored(pixels, 64, 64, PEER) == pixels).all()
     assert (scored(pixels, 64, 64, faithful) != pixels).any()
-    with pytest.raises(NotApplicable, match="words and faces need whole ones"):
+    with pytest.raises(NotApplicable, match="words and faces need whole images"):
         scored(pixels, 128, 64, TOKBENCH)
 
 
@@ -243,7 +243,7 @@ def test_readings_lie_beside_the_result(annotated: Dataset, networks, tmp_path: 
 
 def test_a_dataset_that_tells_nothing_is_named(networks) -> None:
     metric = registry.create_metric("text", networks, load_adapter("identity").model)
-    with pytest.raises(MissingField, match="needs a dataset that tells what words and faces are where"):
+    with pytest.raises(MissingField, match="needs a dataset with annotated words or faces"):
         metric.update(Batch(torch.tensor([0]), torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8)))
 
 

@@ -104,7 +104,7 @@ def test_rows_come_back_in_order_from_memory_and_files(dealt, small: bool, tmp_p
         for positions in batches:
             shard.add(positions, {"v": values[positions]})
         if number % 2:  # every other shard goes to a file
-            index, columns = shard.take_held()
+            index, columns = shard.pop_in_memory()
             if len(index):
                 np.savez(folder / f"{number}.npz", **{f"m/{name}": column for name, column in columns.items()})
                 shard.add_file(index, ["v"], folder / f"{number}.npz", "m/")
@@ -114,7 +114,7 @@ def test_rows_come_back_in_order_from_memory_and_files(dealt, small: bool, tmp_p
     patch = pytest.MonkeyPatch()
     with patch.context() as patched:
         if small:
-            patched.setattr("tokbench.metrics.sample_store.HELD", 0)
+            patched.setattr("tokbench.metrics.sample_store.MAX_IN_MEMORY", 0)
         again = np.full_like(values, np.nan)
         for ranks, block in joined.blocks("v"):
             again[ranks] = block

@@ -100,7 +100,7 @@ def run(loaded: LoadedAdapter, images: Tensor, seed: int = 0, batch_size: int = 
         loaded.model,
         given,
         plain_step(loaded.model),
-        RunSettings("cpu", batch_size, seed, try_first=batch_size > 1),
+        RunSettings("cpu", batch_size, seed, probe=batch_size > 1),
         DerivedCache(),
     )
 
@@ -210,7 +210,7 @@ def test_what_the_code_imports_may_be_missing(path: Callable[[str], Path], root:
 
 def test_another_repository_s_package(path: Callable[[str], Path], root: Path) -> None:
     place = path("1d-tokenizer")
-    with pytest.raises(MissingWeights, match=r"'modeling' in .*another one; give each of the two a run") as caught:
+    with pytest.raises(MissingWeights, match=r"'modeling' in .*evaluate the two in separate commands") as caught:
         load_adapter("one_d_piece.official-s256", root=root)
     assert str(place) in str(caught.value)
     assert str(place) not in caught.value.public_reason
@@ -283,7 +283,7 @@ class Harm:
 def test_a_pickle_runs_nothing(ready: Callable[[str], Path], root: Path, tmp_path: Path) -> None:
     file = ready("tokenbridge.official-b6")
     torch.save({"model": {}, "options": Harm()}, file)
-    with chdir(tmp_path), pytest.raises(MissingWeights, match=r"could run any code.*convert it once to kl16\.safe"):
+    with chdir(tmp_path), pytest.raises(MissingWeights, match=r"could execute code.*convert it to kl16\.safe"):
         load_adapter("tokenbridge.official-b6", root=root)
     assert not (tmp_path / "harm").exists()
     torch.save({"model": [1, 2]}, file)

@@ -123,7 +123,7 @@ def shifted(images: list[np.ndarray]) -> list[np.ndarray]:
 @pytest.mark.parametrize(
     ("damage", "kind", "count", "text"),
     [
-        (black, "constant", 5, "5 of 44 images are of one colour where their originals are not"),
+        (black, "constant", 5, "5 of 44 images have a single colour, unlike their originals"),
         (repeated, "copies", 22, "22 of 44 reconstructions are copies of others whose originals differ"),
         (rotated, "orientation", 4, "4 of 44 reconstructions fit their originals only after a rotation or a mirroring"),
         (swapped, "pairing", 6, "6 of 44 reconstructions are much nearer to another original than to their own"),
@@ -222,7 +222,7 @@ def test_samples_that_are_copies_or_of_one_colour(tmp_path: Path, data: Path, ho
     again = samples(write(tmp_path / "again", [honest[i % 11] for i in range(COUNT)]), data)
     assert [warning.text for warning in again.warnings] == ["33 of 44 samples are copies of others"]
     dark = samples(write(tmp_path / "dark", black(honest)), data)
-    assert [warning.text for warning in dark.warnings] == ["5 of 44 samples are of one colour"]
+    assert [warning.text for warning in dark.warnings] == ["5 of 44 samples have a single colour"]
 
 
 # What a decoder gives before it is clamped.
@@ -364,7 +364,7 @@ def test_warnings_are_written_shown_and_joined(tmp_path: Path, data: Path, hones
     result.save(tmp_path / "out")
     path, _ = other.save(tmp_path / "out")
     saved = load(path)
-    text = "5 of 44 images are of one colour where their originals are not"
+    text = "5 of 44 images have a single colour, unlike their originals"
     assert saved.warnings == [ResultWarning("constant", text, 5, 44), ResultWarning("few", "from 2 images")]
     assert f"warning: {text}\n" in show(saved)
     footnote = markdown.markdown([saved]).splitlines()[-1]
@@ -402,7 +402,7 @@ def test_warnings_are_said_once_on_stderr(cli, tmp_path: Path, data: Path, hones
     rec = write(tmp_path / "rec", black(honest))
     command = ("eval", f"images:{rec}", "identity", "--data", data, "--metrics", "psnr", "--out", tmp_path / "out")
     done = cli(*command)
-    text = "5 of 44 images are of one colour where their originals are not"
+    text = "5 of 44 images have a single colour, unlike their originals"
     assert done.exit_code == 0
     assert [line for line in done.stderr.splitlines() if text in line] == [
         line for line in done.stderr.splitlines() if line.startswith("warning images.rec")

@@ -164,7 +164,7 @@ def test_what_an_adapter_leaves_out_is_said_and_recorded(kind: str, loaded, capl
     with caplog.at_level(logging.WARNING):
         told = describe_adapter(loaded(lines))
     assert told["weights_in_part"] == {"missing": missing, "unexpected": unexpected, "first": first}
-    assert "mine: its weights fit only in part, and its results say so" in caplog.text
+    assert "mine: its weights fit only in part, which its results record" in caplog.text
     assert first[0] in caplog.text
 
 

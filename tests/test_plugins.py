@@ -53,7 +53,7 @@ def test_a_variant_may_name_another_file_of_its_folder(own: Path) -> None:
 @pytest.mark.parametrize("code", ["'gone'", "'../adapter'", "3"])
 def test_code_that_is_not_beside_its_toml_is_named(own: Path, code: str) -> None:
     (own / "small.toml").write_text(f"code = {code}\n{TOML}")
-    with pytest.raises(AdapterError, match=r"small\.toml: code = .* names no Python file beside it"):
+    with pytest.raises(AdapterError, match=r"small\.toml: code = .* names no Python file in the same folder"):
         load_adapter("mine.small", root=own.parent.parent)
 
 
@@ -92,7 +92,7 @@ def test_two_folders_with_a_module_of_the_same_name_do_not_clash(tmp_path: Path)
         ("import nothing_of_that_name", r"adapter\.py cannot be imported \(ModuleNotFoundError"),
         ("x = 1", "has no function load"),
         ("def load(variant, device): raise KeyError('model')", "failed to load .KeyError"),
-        ("class M:\n class spec: name = 'other'\ndef load(variant, device): return M()", "named 'other', not 'mine'"),
+        ("class M:\n class spec: name = 'other'\ndef load(variant, device): return M()", "name 'other', not 'mine'"),
     ],
 )
 def test_broken_adapters_are_named(own: Path, code: str, complaint: str) -> None:

@@ -155,7 +155,7 @@ def test_statistics_of_another_precision_are_refused() -> None:
     network.request_layer("pooled")
     moments = (torch.zeros(1280).numpy(), torch.eye(1280).numpy())
     made = FidStatistics({"pooled": moments}, network.name, None, "float32", network.sha256)
-    with pytest.raises(NotApplicable, match="was made with precision float32, this run uses bfloat16"):
+    with pytest.raises(NotApplicable, match="was made with precision float32, but this run uses bfloat16"):
         Frechet("fd_efficientnet", network, "pooled", TOKBENCH, made)
 
 

@@ -139,7 +139,7 @@ def test_a_killed_rank_is_named_and_the_run_resumes(both, tmp_path: Path, expect
     ranks[victim].communicate(timeout=60)
     _, told = ranks[1 - victim].communicate(timeout=120)
     assert ranks[1 - victim].returncode == 1
-    assert f"rank {victim} ended before its share was done" in told
+    assert f"rank {victim} ended before its share was finished" in told
     assert "run the same command again" in told
     assert not list((tmp_path / "out").rglob("*.json"))
     kept = {path.relative_to(cache): path.stat().st_mtime_ns for path in (cache / "runs").rglob("0*.npz")}
@@ -155,7 +155,7 @@ def test_torchrun_names_a_rank_that_fails(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("no folder")
     done = torchrun(tmp_path / "out", tmp_path / "cache")
     assert done.returncode != 0
-    assert "several processes need a cache folder that they can write" in done.stderr
+    assert "several processes need a writable cache folder" in done.stderr
     assert "rank " in done.stderr
 
 
@@ -165,7 +165,7 @@ def test_a_lonely_rank_is_told_to_use_torchrun(tmp_path: Path, monkeypatch: pyte
     monkeypatch.delenv("RANK", raising=False)
     done = cli("eval", "identity", "--out", tmp_path)
     assert done.exit_code == 2
-    assert "start with torchrun" in done.stderr
+    assert "start them with torchrun" in done.stderr
 
 
 def test_shares_are_disjoint_and_whole() -> None:

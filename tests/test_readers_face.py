@@ -75,9 +75,9 @@ def test_chips_are_insightfaces_own(astronaut: np.ndarray) -> None:
 
 def test_points_without_extent_are_refused(astronaut: np.ndarray, dlib_reader) -> None:
     for points in (np.full((5, 2), 30.0), np.full((5, 2), np.nan)):
-        with pytest.raises(DataError, match="span nothing"):
+        with pytest.raises(DataError, match="coincide or are not finite"):
             aligned(astronaut, points, TEMPLATE, SIZE)
-        with pytest.raises(DataError, match="span nothing"):
+        with pytest.raises(DataError, match="coincide or are not finite"):
             dlib_reader.embed(astronaut, points[None])
 
 
@@ -141,8 +141,8 @@ def test_a_person_is_nearer_to_himself_than_to_others(dlib_reader) -> None:
 
 def test_a_result_names_reader_hash_and_measure(dlib_reader) -> None:
     assert dlib_reader.measure == "euclidean" and InsightFace.measure == "cosine"
-    assert dlib_reader.told()["reader"] == "dlib" and len(dlib_reader.sha256) == 64
-    assert all(value in dlib_reader.key for value in dlib_reader.told().values())
+    assert dlib_reader.describe()["reader"] == "dlib" and len(dlib_reader.sha256) == 64
+    assert all(value in dlib_reader.key for value in dlib_reader.describe().values())
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def stand_in(tmp_path: Path):
 def test_insightfaces_folder_is_read_aligned_and_detected(kind: type[InsightFace], stand_in) -> None:
     reader = kind(path=stand_in(kind.folder))
     assert reader.name in ("insightface-antelopev2", "insightface-buffalo-l")
-    told = reader.told()
+    told = reader.describe()
     assert len(told["sha256"]) == 64 == len(told["detector_sha256"]) and told["sha256"] != told["detector_sha256"]
     image = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
     vectors = reader.embed(image, np.stack([TEMPLATE + 40, TEMPLATE]))

@@ -89,7 +89,7 @@ def test_other_arrays_are_refused(reader: TextRecognizer) -> None:
 
 
 def test_a_result_names_reader_hash_and_library(reader: TextRecognizer) -> None:
-    told = reader.told()
+    told = reader.describe()
     assert told["reader"] == reader.name and len(told["sha256"]) == 64 and reader.name in told["library"]
     assert all(value in reader.key for value in told.values())
 

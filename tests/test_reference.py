@@ -103,24 +103,24 @@ def test_another_size_is_refused_or_stated(
 
     assert "rfid_64" in run(own, 64).metrics
     with pytest.raises(UsageError, match="it can be size and protocol"):
-        other.allowing("size,network")
-    stated = run(other.allowing("size"), 64)
+        other.allow_mismatch("size,network")
+    stated = run(other.allow_mismatch("size"), 64)
     assert stated.metrics["rfid_64"]["value"] != run(own, 64).metrics["rfid_64"]["value"]
     path, _ = stated.save(tmp_path / "results")
     told = load(path).provenance["reference"]
     assert (told["width"], told["height"], told["mismatch"], told["stated"]) == (256, 256, ["size"], [])
     assert "6 images of photos" in context([stated])
     assert "of 256x256 px under protocol `tokbench`; size not that of the images here" in context([stated])
-    assert run(other.allowing("size,protocol")).provenance["reference"]["mismatch"] == []
+    assert run(other.allow_mismatch("size,protocol")).provenance["reference"]["mismatch"] == []
 
 
 @pytest.mark.parametrize(
     ("made_under", "used_under", "differ"),
     [
-        ("adm", "tokbench", "crop adm), this run prepares references under tokbench (crop centre)"),
+        ("adm", "tokbench", "crop adm), but this run prepares references with tokbench (crop centre)"),
         ("tokbench", "torch-fidelity", "crop centre, filter bicubic, library pillow, antialias true"),
-        ("vtbench", "tokbench", "filter lanczos), this run prepares references under tokbench (filter bicubic)"),
-        ("tokbench", "adm", "run under that one (--protocol)"),
+        ("vtbench", "tokbench", "filter lanczos), but this run prepares references with tokbench (filter bicubic)"),
+        ("tokbench", "adm", "use that protocol (--protocol)"),
         ("adm", "llamagen", None),
         ("adm", "rae", None),
         ("pytorch-fid", "torch-fidelity", None),
@@ -140,11 +140,11 @@ def test_another_preparation_is_refused_or_stated(made_under: str, used_under: s
         return
     with pytest.raises(NotApplicable) as caught:
         made.check(second, (64, 64))
-    assert f"under protocol {made_under} (" in str(caught.value)
+    assert f"with protocol {made_under} (" in str(caught.value)
     assert differ in str(caught.value)
-    made.allowing("protocol").check(second, (64, 64))
+    made.allow_mismatch("protocol").check(second, (64, 64))
     with pytest.raises(NotApplicable, match="32x48 px"):
-        made.allowing("protocol").check(second, (48, 32))
+        made.allow_mismatch("protocol").check(second, (48, 32))
 
 
 def test_rounding_counts_where_it_changes_references() -> None:
@@ -166,13 +166,11 @@ def test_a_file_of_an_earlier_version_still_loads(file: Callable[..., FidStatist
     old = load_statistics(tmp_path / "old.npz")
     assert (old.size, old.preparation, old.protocol_sha256) == (None, None, TOKBENCH.sha256)
     old.check(TOKBENCH, (32, 32))
-    with pytest.raises(
-        NotApplicable, match=r"under protocol tokbench \(b767ff1a\), this run is under adm \(5b2543ac\)"
-    ):
+    with pytest.raises(NotApplicable, match=r"with protocol tokbench \(b767ff1a\), but this run uses adm \(5b2543ac\)"):
         old.check(load_protocol("adm"))
-    assert old.assumed("any:any:any:64").stated == ("size",)
+    assert old.assume("any:any:any:64").stated == ("size",)
     with pytest.raises(NotApplicable, match="64x64 px"):
-        old.assumed("any:any:any:64").check(TOKBENCH, (32, 32))
+        old.assume("any:any:any:64").check(TOKBENCH, (32, 32))
 
 
 def test_what_nobody_says_is_said_to_be_unknown(run: Callable[..., Result], tmp_path: Path) -> None:
@@ -180,19 +178,19 @@ def test_what_nobody_says_is_said_to_be_unknown(run: Callable[..., Result], tmp_
     alone = f"{INCEPTION}:tf1:float32"
     with pytest.raises(NotApplicable, match="as in :256:adm"):
         made.moments(INCEPTION, "tf1", "float32", "0" * 64, "64")
-    unknown = run(made.assumed(alone), 64)
+    unknown = run(made.assume(alone), 64)
     assert "rfid_64" in unknown.metrics
     assert "size and protocol of the reference are unknown" in context([unknown])
     assert "network, input, precision stated by the user, not by the file" in context([unknown])
 
-    known = run(made.assumed(f"{alone}:64:tokbench"), 64)
+    known = run(made.assume(f"{alone}:64:tokbench"), 64)
     assert known.provenance["reference"]["stated"] == ["network", "input", "precision", "size", "protocol"]
     assert known.provenance["reference"]["protocol"] == "tokbench"
     assert "of 64x64 px under protocol `tokbench`" in context([known])
     assert "unknown number of images" in context([known])
-    assert "size of the reference is unknown" in context([run(made.assumed(f"{alone}:any:tokbench"), 64)])
+    assert "size of the reference is unknown" in context([run(made.assume(f"{alone}:any:tokbench"), 64)])
     for statement, reason in (("32:tokbench", "32x32 px"), ("64x32:tokbench", "64x32 px"), ("64:adm", "crop adm")):
-        assert reason in run(made.assumed(f"{alone}:{statement}"), 64).skipped["rfid_64"]
+        assert reason in run(made.assume(f"{alone}:{statement}"), 64).skipped["rfid_64"]
 
 
 def test_statements_that_cannot_be_meant(file: Callable[..., FidStatistics], tmp_path: Path) -> None:
@@ -200,17 +198,17 @@ def test_statements_that_cannot_be_meant(file: Callable[..., FidStatistics], tmp
     net = f"{INCEPTION}:tf1:float32"
     for statement in ("x", "a:b", "a::c", f"{net}:0", f"{net}:-1", f"{net}:64px", f"{net}:64x0", f"{net}:64:"):
         with pytest.raises(UsageError, match="--reference-is"):
-            unknown.assumed(statement)
+            unknown.assume(statement)
     with pytest.raises(UsageError, match="no protocol 'tokbanch'"):
-        unknown.assumed(f"{net}:64:tokbanch")
+        unknown.assume(f"{net}:64:tokbanch")
     for statement, reason in (
         (f"{net}:32", "its size is 64x64 px, not 32x32 px"),
         (f"{net}:64:adm", "its protocol is tokbench, not adm"),
         (f"{INCEPTION}:clean:float32", "its input is tf1, not clean"),
     ):
         with pytest.raises(UsageError, match=reason):
-            made.assumed(statement)
-    assert made.assumed(f"{net}:64:tokbench").stated == made.assumed("any:any:any").stated == ()
+            made.assume(statement)
+    assert made.assume(f"{net}:64:tokbench").stated == made.assume("any:any:any").stated == ()
 
 
 def test_images_beside_statistics_say_their_size(run: Callable[..., Result], tmp_path: Path) -> None:
@@ -218,7 +216,7 @@ def test_images_beside_statistics_say_their_size(run: Callable[..., Result], tmp
     made = foreign(tmp_path / "adm.npz", arr_0=np.zeros((3, 48, 32, 3), np.uint8))
     assert made.size == (32, 48)
     assert foreign(tmp_path / "x.npz", arr_0=np.zeros((3, 48))).size is None
-    assert "32x48 px" in run(made.assumed(f"{INCEPTION}:tf1:float32"), 64).skipped["rfid_64"]
+    assert "32x48 px" in run(made.assume(f"{INCEPTION}:tf1:float32"), 64).skipped["rfid_64"]
 
 
 @pytest.mark.parametrize(
@@ -233,7 +231,7 @@ def test_images_beside_statistics_say_their_size(run: Callable[..., Result], tmp
 def test_another_network_is_never_compared_with(
     file: Callable[..., FidStatistics], run: Callable[..., Result], fact: str, value: str, reason: str
 ) -> None:
-    made = replace(file(64), **{fact: value}).allowing("size,protocol")
+    made = replace(file(64), **{fact: value}).allow_mismatch("size,protocol")
     assert reason in run(made, 64).skipped["rfid_64"]
 
 
@@ -260,7 +258,7 @@ def test_a_run_in_another_precision_is_told_so(photo_folder: Path, cli: Callable
         "--precision", "bfloat16", "--reference", tmp_path / "s.npz", "--out", tmp_path,
     )  # fmt: skip
     (facts,) = json.loads(done.stdout)
-    assert "precision float32, this run uses bfloat16" in facts["skipped"]["fd_efficientnet"]
+    assert "precision float32, but this run uses bfloat16" in facts["skipped"]["fd_efficientnet"]
 
 
 def test_a_cache_does_not_answer_for_another_statement(
@@ -268,7 +266,11 @@ def test_a_cache_does_not_answer_for_another_statement(
 ) -> None:
     """What was measured where a mismatch was stated is no answer where it is not, nor the other way round."""
     other = file()
-    for statistics, measured in ((other.allowing("size"), True), (other, False), (other.allowing("size"), True)):
+    for statistics, measured in (
+        (other.allow_mismatch("size"), True),
+        (other, False),
+        (other.allow_mismatch("size"), True),
+    ):
         result = run(statistics, 64, cache=tmp_path / "cache")  # its journal is not discarded
         assert ("rfid_64" in result.metrics) == measured
 
@@ -285,10 +287,10 @@ def test_samples_of_another_size(
         return made
 
     refused, own = sampled(file(64)), sampled(file(32, name="own.npz"))
-    assert "64x64 px, this run's are 32x32 px" in refused.skipped["gfid_64"]
+    assert "64x64 px, but this run's are 32x32 px" in refused.skipped["gfid_64"]
     assert "40 samples of 32x32 px against the statistics file own.npz, unpaired" in context([own])
     assert "of 32x32 px under protocol `tokbench`)" in context([own])
-    stated = sampled(file(64).allowing("size"))
+    stated = sampled(file(64).allow_mismatch("size"))
     assert "gfid_64" in stated.metrics
     assert "size not that of the images here" in context([stated])
 
@@ -325,7 +327,7 @@ def test_perturbed_tokens_have_their_reference_named() -> None:
 def test_numbers_of_other_references_are_not_compared(
     file: Callable[..., FidStatistics], run: Callable[..., Result]
 ) -> None:
-    first, second = run(file(64), 64), run(file(128, name="b.npz").allowing("size"), 64)
+    first, second = run(file(64), 64), run(file(128, name="b.npz").allow_mismatch("size"), 64)
     assert len(groups([first, second])) == 2
     assert {gap.number for gap in differences(first, second)} == {"psnr", "exact"}
     assert "rfid_64" in made_otherwise(first, second)

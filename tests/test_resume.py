@@ -169,7 +169,7 @@ def test_rows_in_files_take_no_memory_and_large_sets_go_block_by_block(
 ) -> None:
     """Sums over blocks give what the whole set gives, in the value and in every replicate."""
     whole = run(folder, networks, tmp_path / "a")
-    monkeypatch.setattr("tokbench.metrics.sample_store.HELD", 64)
+    monkeypatch.setattr("tokbench.metrics.sample_store.MAX_IN_MEMORY", 64)
     parts = run(folder, networks, tmp_path / "b")
     for number, entry in whole.metrics.items():
         if entry["value"] is not None:

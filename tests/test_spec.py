@@ -24,7 +24,7 @@ CODES = {"codes": 1024}
         ({"kind": "continuous", "codebook": CODES}, "says kind 'continuous' and declares codebook .*; leave it out"),
         ({"kind": "codec", "codebook": CODES}, "says kind 'codec' and declares codebook"),
         ({"kind": "codec", "num_tokens": 4}, "says kind 'codec' and num_tokens=4; a codec's bytes are not tokens"),
-        ({"kind": "images", "bits_per_token": 8}, "says kind 'images' and bits_per_token=8; images made elsewhere"),
+        ({"kind": "images", "bits_per_token": 8}, "says kind 'images' and bits_per_token=8; precomputed images"),
         ({"kind": "images", "downsample": 8}, "says kind 'images' and downsample=8"),
         ({"codebook": {"codes": 0}}, "says codebook {'codes': 0}; give the number of codes by stream"),
         ({"codebook": {"codes": 10.0}}, "says codebook {'codes': 10.0}"),
@@ -43,18 +43,18 @@ CODES = {"codes": 1024}
         ({"groups": 0}, "says groups=0"),
         ({"size": 250, "multiple": 16}, "says size=250 and multiple=16; give a size that is a multiple of 16"),
         ({"size": 250, "downsample": 16}, "says size=250 and downsample=16"),
-        ({"size": 256, "downsample": 16, "num_tokens": 64}, "num_tokens=64, and size=256 with downsample=16 makes 256"),
-        ({"downsample": 16, "num_tokens": 256}, "num_tokens=256 for every image and, with downsample=16, that"),
-        ({"variable": True}, "declares `variable`, and no `num_tokens`"),
-        ({"prefixes": True}, "declares `prefixes`, and no `num_tokens`"),
-        ({"bits_per_token": 5}, "bits_per_token=5 and a codebook of 1024 codes, of which an index takes 10 bits"),
+        ({"size": 256, "downsample": 16, "num_tokens": 64}, "num_tokens=64, but size=256 with downsample=16 gives 256"),
+        ({"downsample": 16, "num_tokens": 256}, "num_tokens=256 for every image, but downsample=16 makes"),
+        ({"variable": True}, "declares `variable` but no `num_tokens`"),
+        ({"prefixes": True}, "declares `prefixes` but no `num_tokens`"),
+        ({"bits_per_token": 5}, "bits_per_token=5 and a codebook of 1024 codes, with which an index takes 10 bits"),
         ({"bits_per_token": 15}, "bits_per_token=15 and a codebook of 1024 codes"),
         ({"bits_per_token": 10.0001}, "bits_per_token=10.0001 and"),
-        ({"bits_per_token": 10, "groups": 2}, "of which a token of 2 indices takes 20 bits"),
+        ({"bits_per_token": 10, "groups": 2}, "with which a token of 2 indices takes 20 bits"),
         ({"bits_per_token": 0}, "says bits_per_token=0"),
         ({"bits_per_token": math.nan}, "says bits_per_token=nan"),
         ({"bits_per_token": "10"}, "says bits_per_token='10'"),
-        ({"codebook": {"codes": 1}, "bits_per_token": 1}, "a codebook of one code; an index takes 0 bits"),
+        ({"codebook": {"codes": 1}, "bits_per_token": 1}, "a codebook of one code; its indices take 0 bits"),
         ({"kind": "continuous", "bits_per_token": 4}, "give 16 times the values of a token"),
     ],
 )
@@ -65,7 +65,7 @@ def test_what_contradicts_itself_is_named(given: dict[str, Any], complaint: str)
 
 
 def test_a_spec_without_a_name() -> None:
-    with pytest.raises(AdapterError, match=r"a spec is named ''; give family\.variant"):
+    with pytest.raises(AdapterError, match=r"a spec has the name ''; give family\.variant"):
         TokenizerSpec("", "codec")
 
 

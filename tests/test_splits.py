@@ -284,7 +284,7 @@ def test_named_datasets_and_reconstructions_may_hold_several_splits(
     monkeypatch.setenv("TOKBENCH_DATA", str(tmp_path / "data"))
     dataset = open_dataset("mine", TOKBENCH, root=tmp_path / "root")
     assert len(dataset) == 3
-    ImageFolder("images:x", tmp_path / "data" / "mine" / "images").prepare(dataset.names, dataset.names)
+    ImageFolder("images:x", tmp_path / "data" / "mine" / "images").bind_dataset(dataset.names, dataset.names)
 
 
 # Patterns
@@ -400,7 +400,7 @@ def test_every_command_that_opens_images_hands_the_split_on(
 class _Reader:
     name, sha256 = "inception-2015-12-05", "0" * 64
 
-    def told(self) -> dict[str, str]:
+    def describe(self) -> dict[str, str]:
         return {"input": "tf1"}
 
 
@@ -412,4 +412,4 @@ def test_statistics_have_no_splits(tmp_path: Path, cli) -> None:
     np.savez(tmp_path / "s.npz", mu=np.zeros(64), sigma=np.eye(64))
     done = cli("eval", "resize.2", "--task", "generate", "--data", tmp_path / "s.npz", "--split", "val", "--limit", "4",
                "--out", tmp_path / "res")  # fmt: skip
-    assert done.exit_code == 2 and "--split chooses among images" in done.stderr
+    assert done.exit_code == 2 and "--split selects images" in done.stderr

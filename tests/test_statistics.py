@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tokbench.errors import NotApplicable, ResultError, UsageError
-from tokbench.metrics.fid_statistics import FidStatistics, largest_gaps, load_statistics
+from tokbench.metrics.fid_statistics import FidStatistics, largest_differences, load_statistics
 from tokbench.metrics.frechet import distance_of_sets, distance_to, frechet_distance
 from tokbench.results.result import load
 
@@ -29,7 +29,7 @@ def test_round_trip(made: FidStatistics, tmp_path: Path) -> None:
     again = load_statistics(tmp_path / "s.npz")
     assert again.to_dict() == made.to_dict() | {"layers": ["6", "sfid"]}
     for layer, moments in {**made.layers, "sfid": spatial}.items():
-        assert largest_gaps(moments, again.layers[layer]) == (0, 0)
+        assert largest_differences(moments, again.layers[layer]) == (0, 0)
 
 
 def test_the_file_is_what_other_programs_read(made: FidStatistics, tmp_path: Path) -> None:
@@ -49,25 +49,25 @@ def test_statistics_made_otherwise_are_refused(made: FidStatistics, key: str) ->
     assert made.moments(**ours) is made.layers["6"]
     with pytest.raises(NotApplicable, match=f"was made with {key} other"):
         replace(made, **{key: "other"}).moments(**ours)
-    with pytest.raises(NotApplicable, match="holds no layer 7; it holds 6"):
+    with pytest.raises(NotApplicable, match="has no layer 7; it has 6"):
         made.moments(**(ours | {"layer": "7"}))
 
 
 def test_unknown_statistics_need_the_users_word(tmp_path: Path) -> None:
     np.savez(tmp_path / "fid.npz", mu=np.zeros(6), sigma=np.eye(6))
     unknown, ours = load_statistics(tmp_path / "fid.npz"), {**KNOWN, "layer": "6"}
-    with pytest.raises(NotApplicable, match=r"fid.npz does not say which network .*--reference-is net:tf1:float32"):
+    with pytest.raises(NotApplicable, match=r"fid.npz does not record its network.*--reference-is net:tf1:float32"):
         unknown.moments(**ours)
-    assert unknown.assumed("net:tf1:float32").moments(**ours)
+    assert unknown.assume("net:tf1:float32").moments(**ours)
     with pytest.raises(NotApplicable, match="was made with input clean"):
-        unknown.assumed("net:clean:float32").moments(**ours)
+        unknown.assume("net:clean:float32").moments(**ours)
     with pytest.raises(UsageError, match="give NETWORK:INPUT:PRECISION"):
-        unknown.assumed("tf1")
+        unknown.assume("tf1")
 
 
 def test_the_users_word_does_not_overrule_the_file(made: FidStatistics) -> None:
-    with pytest.raises(UsageError, match="says itself that its input is tf1"):
-        made.assumed("net:clean:float32")
+    with pytest.raises(UsageError, match="records that its input is tf1"):
+        made.assume("net:clean:float32")
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_another_input_path_is_refused(cli, photo_folder: Path, tmp_path: Path) 
         tmp_path / "s.npz", "--out", tmp_path,
     )  # fmt: skip
     (facts,) = json.loads(done.stdout)
-    assert "precision bfloat16, this run uses float32" in facts["skipped"]["fd_efficientnet"]
+    assert "precision bfloat16, but this run uses float32" in facts["skipped"]["fd_efficientnet"]
     assert "psnr" in facts["metrics"]
 
 

@@ -266,7 +266,7 @@ def test_results_tell_frozen_files_and_settings_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 def test_half_a_pair_is_refused(part: str, tmp_path: Path) -> None:
     folder = save(tmp_path / "half", **{part: Encode()})
-    with pytest.raises(AdapterError, match=rf"has {part}\.jit but not the other half.*hf download nvidia/Cosmos"):
+    with pytest.raises(AdapterError, match=rf"has {part}\.jit but not the other one.*hf download nvidia/Cosmos"):
         load(folder)
 
 
@@ -286,7 +286,7 @@ def test_a_corrupt_file_is_named_on_one_line(part: str, tmp_path: Path) -> None:
     with pytest.raises(AdapterError) as caught:
         load_adapter(f"torchscript:{folder}")
     message = str(caught.value)
-    assert f"{path} is no readable TorchScript file" in message
+    assert f"{path} is not a readable TorchScript file" in message
     assert "download it again" in message
     assert "\n" not in message
     assert len(message) < 400 + len(str(path))
@@ -294,7 +294,7 @@ def test_a_corrupt_file_is_named_on_one_line(part: str, tmp_path: Path) -> None:
 
 def test_a_decoder_of_another_size_is_named(tmp_path: Path) -> None:
     folder = save(tmp_path / "ci", encoder=Encode(), decoder=Decode(factor=4))
-    with pytest.raises(AdapterError, match=r"decoder\.jit gave \(1, 3, 32, 32\) for an image of \(1, 3, 64, 64\)"):
+    with pytest.raises(AdapterError, match=r"decoder\.jit returned \(1, 3, 32, 32\) for an image \(1, 3, 64, 64\)"):
         load(folder)
 
 

@@ -141,11 +141,14 @@ def test_shorter_images_stay_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("tokens", "complaint"),
     [
-        (Tokens.from_indices(torch.zeros(2, 4, 4, dtype=torch.long), 8), "are no row"),
-        (Tokens.from_latents(torch.zeros(2, 4, 4, 3), tokens=16), "are no row"),
+        (Tokens.from_indices(torch.zeros(2, 4, 4, dtype=torch.long), 8), "are not a row"),
+        (Tokens.from_latents(torch.zeros(2, 4, 4, 3), tokens=16), "are not a row"),
         (Tokens.from_bytes([b"a", b"b"]), "not a tensor"),
-        (Tokens.from_samples(torch.zeros(2, 8, dtype=torch.uint8)), "are no row"),
-        (Tokens.from_indices(torch.zeros(2, 8, dtype=torch.long), 8, length=torch.tensor([3, 8])), "not `variable`"),
+        (Tokens.from_samples(torch.zeros(2, 8, dtype=torch.uint8)), "are not a row"),
+        (
+            Tokens.from_indices(torch.zeros(2, 8, dtype=torch.long), 8, length=torch.tensor([3, 8])),
+            "does not declare `variable`",
+        ),
     ],
 )
 def test_what_has_no_first_tokens(tokens: Tokens, complaint: str) -> None:
@@ -162,7 +165,7 @@ def test_a_decoder_that_needs_all_tokens_is_caught(folder: Path, networks) -> No
             return super().decode(tokens.with_data(tokens.tensor.reshape(-1, COUNT)), seeds)
 
     short, whole = run(folder, networks, Whole(), Truncate((3, COUNT)))
-    assert "its spec declares `prefixes`, and 3 tokens of 00.png do not decode" in short.error
+    assert "its spec declares `prefixes`, but 3 tokens of 00.png do not decode" in short.error
     assert whole.error is None
 
 
@@ -175,7 +178,7 @@ def test_a_grid_is_no_row(folder: Path, networks) -> None:
             return super().decode(tokens.with_data(tokens.tensor.flatten(1)), seeds)
 
     (made,) = run(folder, networks, Grid(), Truncate((4,)))
-    assert "tokens of the shape (4, 4) are no row" in made.error
+    assert "tokens of shape (4, 4) are not a row" in made.error
 
 
 def test_lengths_that_the_spec_does_not_know_of(folder: Path, networks) -> None:
@@ -185,7 +188,10 @@ def test_lengths_that_the_spec_does_not_know_of(folder: Path, networks) -> None:
             return Tokens.from_indices(super().encode(images).tensor, 255, length=length)
 
     (made,) = run(folder, networks, Some(), Truncate((4,)))
-    assert "encode gave 1 tokens an image, its spec declares 16; a number that varies is declared with" in made.error
+    assert (
+        "encode returned 1 tokens for the image, but its spec declares 16; declare a number that varies with"
+        in made.error
+    )
 
 
 @pytest.mark.parametrize("task", [Truncate(), Truncate((4,)), Perturb()])
@@ -208,7 +214,7 @@ def row() -> LearnedTokenizer:
 
 def test_more_tokens_than_there_are(folder: Path, networks) -> None:
     (made,) = run(folder, networks, Waves(), Truncate((4, 17)))
-    assert made.error == "waves: has 16 tokens an image, not 17"
+    assert made.error == "waves: has 16 tokens per image, fewer than 17"
 
 
 def test_tasks_by_name() -> None:

@@ -74,7 +74,7 @@ def test_it_trains_and_runs(name: str, zoo: tuple[Path, dict[str, TrainRecord]],
     if isinstance(model, Generator):
         assert parameters(model.module["prior"]) < PRIOR
         turn = next(iter(SamplePlan("any", load_protocol("tokbench"), 2).batches(2)))
-        made = DrawSamples(guidance=1.5).sample(model, turn, RunSettings("cpu", 2, try_first=True))
+        made = DrawSamples(guidance=1.5).sample(model, turn, RunSettings("cpu", 2, probe=True))
         assert made.image.shape == (2, 3, 64, 64)
         assert (made.tokens.length == model.spec.tokens_at(64, 64)).all()
         return
@@ -82,7 +82,7 @@ def test_it_trains_and_runs(name: str, zoo: tuple[Path, dict[str, TrainRecord]],
     assert parameters(own) < LIMIT
     assert all(torch.isfinite(value).all() for value in own.state_dict().values())
     given = PairedBatch(torch.arange(2), ["a", "b"], torch.nn.functional.interpolate(photos[:2], (64, 64), mode="area"))
-    batch = reconstruct(model, given, plain_step(model), RunSettings("cpu", 2, try_first=True), DerivedCache())
+    batch = reconstruct(model, given, plain_step(model), RunSettings("cpu", 2, probe=True), DerivedCache())
     assert batch.image.shape == given.reference.shape
     most = model.spec.tokens_at(64, 64)
     assert (batch.tokens.length <= most).all()

@@ -380,7 +380,7 @@ def ours() -> Callable[..., dict[tuple[str, str], float]]:
     def measure(asked: Asked, references: Tensor, images: Tensor, *networks: FeatureExtractor, **given: object) -> dict:
         shelf = ExtractorPool()
         for network in networks:
-            shelf._made[network.name] = network.seeing("tf1") if isinstance(network, Inception) else network
+            shelf._networks[network.name] = network.with_input("tf1") if isinstance(network, Inception) else network
         made = {
             (protocol.name, name): registry.create_metric(name, shelf, None, protocol, **given)  # type: ignore[arg-type]
             for protocol, name in asked

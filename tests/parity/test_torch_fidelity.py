@@ -123,7 +123,7 @@ def test_adm(record, ours, inception, port, reference_features, references, imag
     arrays = {key: value["mu"] for key, value in moments.items()}
     arrays |= {key.replace("mu", "sigma"): value["sigma"] for key, value in moments.items()}
     np.savez(tmp_path / "adm.npz", **arrays)
-    statistics = load_statistics(tmp_path / "adm.npz").assumed("inception-2015-12-05:tf1:float32")
+    statistics = load_statistics(tmp_path / "adm.npz").assume("inception-2015-12-05:tf1:float32")
 
     protocol = load_protocol("adm").with_changes("adm", inception_score__split_size=8)  # 5,000 is more than there are
     asked = [(protocol, name) for name in ("rfid", "sfid", "inception_score")]

@@ -16,7 +16,7 @@ from tokbench.data.sources.base import Source
 from tokbench.data.stream import PairedBatch, ReadLog, whole_chunks
 from tokbench.errors import AdapterError, MetricUnavailable, TokbenchError
 from tokbench.evaluation.config import Progress
-from tokbench.evaluation.evaluate import make_ready
+from tokbench.evaluation.evaluate import bind_adapter
 from tokbench.evaluation.metric_set import MetricValues
 from tokbench.evaluation.reconstruct import RunSettings, reconstruct
 from tokbench.evaluation.steps import plain_step
@@ -202,7 +202,7 @@ def audit(
         if (key := _view_key(protocol)) not in views:
             views[key] = _View(replace(dataset, source=shared, protocol=protocol, shape=None, seen=ReadLog()))
     home = _view_key(dataset.protocol)
-    if error := make_ready(adapter, dataset, networks.device):
+    if error := bind_adapter(adapter, dataset, networks.device):
         raise TokbenchError(error)
     done = 0
     with exact_kernels():
@@ -295,7 +295,7 @@ def _finish(measure: _Measure, seed: int, halves: SplitHalves) -> None:
     if measure.metric is None or not measure.fed:  # its images could not be prepared, which its view tells
         return
     try:
-        measure.numbers.add(measure.metric, seed, halves)
+        measure.numbers.add_metric(measure.metric, seed, halves)
     except MetricUnavailable as error:
         measure.missing = error
     measure.metric = None  # its features are no longer needed

@@ -88,8 +88,8 @@ class OwnTokenizer(Tokenizer):
         self._model, self.call = model, call
         self.spec, self.module, self.dtype, self.identity = model.spec, model.module, model.dtype, model.identity
 
-    def prepare(self, names: Sequence[str], all_names: Sequence[str]) -> None:
-        self._model.prepare(names, all_names)
+    def bind_dataset(self, names: Sequence[str], all_names: Sequence[str]) -> None:
+        self._model.bind_dataset(names, all_names)
 
     def encode(self, images: Tensor) -> Tokens:
         with self.call.outside():
@@ -114,8 +114,8 @@ class OwnImages(PrecomputedImages):
         self._model, self.call = model, call
         self.spec, self.module, self.dtype, self.identity = model.spec, model.module, model.dtype, model.identity
 
-    def prepare(self, names: Sequence[str], all_names: Sequence[str]) -> None:
-        self._model.prepare(names, all_names)
+    def bind_dataset(self, names: Sequence[str], all_names: Sequence[str]) -> None:
+        self._model.bind_dataset(names, all_names)
 
     def reconstruct(self, images: Tensor, names: Sequence[str]) -> Tensor:
         with self.call.outside():

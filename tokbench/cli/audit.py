@@ -88,7 +88,9 @@ def audit(
     if others := [name for name in names if name not in metric_specs.METRICS or not metric_specs.METRICS[name].reads]:
         raise UsageError(f"no protocol changes {', '.join(others)}")
     device = choose_device(device)
-    statistics = load_statistics(reference).assumed(reference_is).allowing(reference_mismatch) if reference else None
+    statistics = (
+        load_statistics(reference).assume(reference_is).allow_mismatch(reference_mismatch) if reference else None
+    )
     dataset = open_dataset(data, TOKBENCH, size, limit, root, split=split)
     say_left_out(dataset.left_out)
     with redirect_stdout(sys.stderr), progress_bar() as progress:
@@ -120,7 +122,7 @@ def audit(
         assert dataset.shape is not None
         height, width = dataset.shape
         compared = "".join(
-            f" Protocol {protocol.name} compares with {file(statistics.described(protocol, dataset.shape))}."
+            f" Protocol {protocol.name} compares with {file(statistics.describe(protocol, dataset.shape))}."
             for protocol in [row.choice.protocol for row in rows]
             if statistics is not None and protocol.reference == "statistics"
         )

@@ -181,7 +181,7 @@ def eval_(
     from tokbench.evaluation.config import Context, EvalConfig
     from tokbench.evaluation.distributed import ranks
     from tokbench.evaluation.evaluate import evaluate
-    from tokbench.evaluation.sample_plan import slots, statistics_of
+    from tokbench.evaluation.sample_plan import plan_samples, statistics_of
     from tokbench.evaluation.tasks import RECONSTRUCT, Generate, Perturb, Truncate
     from tokbench.extractors.pool import ExtractorPool
     from tokbench.metrics.fid_statistics import load_statistics
@@ -243,7 +243,7 @@ def eval_(
         if reference_is or reference_mismatch:
             if statistics is None:
                 raise UsageError("--reference-is and --reference-mismatch are about a statistics file; give that too")
-            statistics = statistics.assumed(reference_is).allowing(reference_mismatch)
+            statistics = statistics.assume(reference_is).allow_mismatch(reference_mismatch)
         streams: list[ImageStream] = []
         if doing.paired:  # before adapters are loaded, which can take long
             streams = [open_dataset(name, rules, size, limit, root, follow_links, split) for name in names]
@@ -251,7 +251,7 @@ def eval_(
             loaded, broken_ones = load_adapters(adapters, device, root, allow_download)
         if not doing.paired:
             references = partial(open_dataset, data, rules, size, None, root, follow_links, split)
-            streams = [slots(data, rules, references, limit, split, statistics, loaded)]
+            streams = [plan_samples(data, rules, references, limit, split, statistics, loaded)]
         folders = [adapter.model.left_out for adapter in loaded if isinstance(adapter.model, ImageFolder)]
         for left_out in (*(stream.summary().left_out for stream in streams), *folders):
             if mine.first:

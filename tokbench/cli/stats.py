@@ -142,11 +142,11 @@ def verify(
     from tokbench.data.dataset import open_dataset
     from tokbench.evaluation.reference_statistics import measure
     from tokbench.extractors.pool import READERS
-    from tokbench.metrics.fid_statistics import TOLERANCE, largest_gaps, load_statistics
+    from tokbench.metrics.fid_statistics import TOLERANCE, largest_differences, load_statistics
     from tokbench.metrics.frechet import frechet_distance
     from tokbench.protocol.protocol import load_protocol
 
-    found = load_statistics(file).assumed(reference_is)
+    found = load_statistics(file).assume(reference_is)
     if found.network not in READERS:
         raise UsageError(f"{file} does not say which network made it; name it with --reference-is")
     if (data := data or found.dataset) is None:
@@ -158,7 +158,7 @@ def verify(
         raise UsageError(f"{file} was not made under protocol {rules.name}; give its own with --protocol")
     size = _size(found, rules, size)
     reader = _reader(found.network, rules, device, allow_download)
-    told = reader.told()
+    told = reader.describe()
     for layer in found.layers:
         found.moments(reader.name, told.get("input"), "float32", reader.sha256, layer)  # refuses what does not fit
     dataset = open_dataset(data, rules, size, limit, root, split=split)
@@ -168,7 +168,7 @@ def verify(
         again = measure(dataset, reader, list(found.layers), progress)
     differs = False
     for layer, theirs in found.layers.items():
-        mean, covariance = largest_gaps(theirs, again.layers[layer])
+        mean, covariance = largest_differences(theirs, again.layers[layer])
         distance = frechet_distance(*theirs, *again.layers[layer])
         click.echo(
             f"layer {layer}: largest difference of means {mean:.1e}, of covariances {covariance:.1e} (relative), "

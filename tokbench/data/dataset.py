@@ -151,7 +151,7 @@ class Dataset(ImageStream):
         return ImageLoader(self, spans(len(self), batch_size, share))
 
     def bind(self, model: Bindable) -> None:
-        model.prepare(self.names, self.source.names)
+        model.bind_dataset(self.names, self.source.names)
 
     def refuse_empty(self) -> None:
         if self.shape is None:

@@ -146,7 +146,7 @@ class StreamSummary:
 class Bindable(Protocol):
     """The part of a model that a stream uses."""
 
-    def prepare(self, names: Sequence[str], all_names: Sequence[str]) -> None:
+    def bind_dataset(self, names: Sequence[str], all_names: Sequence[str]) -> None:
         """Receive, before a pass, the names of the images of the pass and those of the whole dataset."""
 
 

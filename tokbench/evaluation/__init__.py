@@ -1,1 +1,1 @@
-"""Evaluation: one pass over the images, every adapter, every metric."""
+"""Evaluation of adapters: one pass over the images for all adapters and all metrics."""

@@ -1,4 +1,4 @@
-"""AdapterRun: one adapter, and one step of the task, on its way through the images."""
+"""AdapterRun: the evaluation of one adapter with one token transform."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ from tokbench.tokenizers.registry import LoadedAdapter
 
 @dataclass
 class AdapterRun:
-    """One adapter under one step: its metrics, its checkpoint, and the error that ended it.
+    """One adapter with one token transform: its metrics, its checkpoint, and the error that ended it.
 
-    A fault of the adapter or of a metric ends this run and no other one. batches: how many the model has made.
+    An error of the adapter or of a metric ends this run but no other run. batches: the number of batches that the model
+    has processed.
     """
 
     adapter: LoadedAdapter
@@ -46,63 +47,66 @@ class AdapterRun:
     def __post_init__(self) -> None:
         self.batch_size = self.config.batch_size
         model = self.adapter.model
-        # Of images made elsewhere, or by an object of this process, nothing but their pixels tells what they are.
-        elsewhere = model.spec.kind == "images" and model.module is None
-        self.checkpoint = RunCheckpoint(self.metrics, elsewhere or not self.adapter.resumable)
+        # No hash identifies images from another program or from an object of this process; only their pixels do.
+        external = model.spec.kind == "images" and model.module is None
+        self.checkpoint = RunCheckpoint(self.metrics, external or not self.adapter.resumable)
 
     def start(self, networks: ExtractorPool, references: ReferenceFeatures) -> None:
-        """Make the metrics. `attach` must follow, once the metrics of all runs are made."""
-        rows = self.images.unpaired is not None
-        with self._isolated("the metrics cannot be made"):
+        """Create the metrics. `MetricSet.share_references` must be called once the metrics of all runs exist."""
+        has_references = self.images.unpaired is not None
+        with self._errors_end_run("the metrics cannot be created"):
             self.metrics = MetricSet.create(
-                self.adapter.model, self.images.protocol, self.step, self.config, networks, rows
+                self.adapter.model, self.images.protocol, self.step, self.config, networks, has_references
             )
             self.checkpoint.metrics = self.metrics
         self.references = references
 
     @cached_property
-    def described(self) -> dict[str, Any]:
-        """What a result records about the adapter. Made once, since it hashes all parameters."""
+    def description(self) -> dict[str, Any]:
+        """What a result records about the adapter. It is computed once, since it hashes all parameters."""
         return describe_adapter(self.adapter)
 
     def update_reference(self, references: Batch) -> None:
-        """Take in references that no image was made from."""
+        """Update the metrics with references from which no image was made."""
         if self.error is None:
-            with self._isolated():
+            with self._errors_end_run():
                 self.metrics.update_reference(references)
 
     def process(self, images: ImageBatch, memo: DerivedCache, executor: Executor, decoded: Callable[[], None]) -> None:
-        """One batch through the model and all metrics, or from the checkpoint.
+        """Run one batch through the model and all metrics, or read its values from the checkpoint.
 
-        memo: what all runs share that is made of the references. decoded: called when the model is done.
+        memo: values derived from the references, shared by all runs. decoded: called when the model has finished.
         """
         if self.error is not None:
             return
-        with self._isolated(f"failed on the batch that starts with {images.names[0]}"):
-            # Only a sample tells how large samples are, where there is no reference.
+        with self._errors_end_run(f"failed on the batch that starts with {images.names[0]}"):
+            # Without references the size of the samples is unknown until a first sample was drawn.
             resumable = not self.checkpoint.requires_output and self.images.shape is not None
             if resumable and self.checkpoint.resume(images, self.references):
                 decoded()
                 return
-            batch = self._make(images, memo)
+            batch = self._run_model(images, memo)
             decoded()
-            self._measure(images, batch, executor)
+            self._update_metrics(images, batch, executor)
 
     def compute(self, halves: SplitHalves, done: Callable[[str], None]) -> MetricValues:
-        """What the metrics found; nothing where the run failed."""
+        """Return the values of the metrics, which are empty where the run failed.
+
+        halves: the random halves of the images. done: called with the name of each metric.
+        """
         if self.error is None:
-            with self._isolated():
+            with self._errors_end_run():
                 return self.metrics.compute(self.config.seed, halves, done)
         return MetricValues()
 
-    def _make(self, images: ImageBatch, memo: DerivedCache) -> Batch:
-        """One batch through the model. Where memory runs out, fewer images are taken at once from then on."""
+    def _run_model(self, images: ImageBatch, memo: DerivedCache) -> Batch:
+        """Run one batch through the model. Where memory is exhausted, the batch size is halved from then on."""
         while True:
-            # The first batch also pays for what is allocated once, so the second one's peak is what counts.
+            # The peak is measured in the second batch, too, since the first one includes one-time allocations.
             first, early = self.batches == 0, self.batches < 2
             settings = RunSettings(self.config.device, self.batch_size, self.config.seed, early, first)
             try:
-                batch = self.config.task.produce(self.step, self.adapter.model, images, settings, memo)
+                batch = self.config.task.run(self.step, self.adapter.model, images, settings, memo)
             except (torch.OutOfMemoryError, MemoryError) as error:
                 if self.batch_size == 1:
                     text = f"out of memory with a single image, {images.names[0]}: {format_error(error)}"
@@ -114,25 +118,26 @@ class AdapterRun:
                 self.batches += 1
                 return batch
 
-    def _measure(self, images: ImageBatch, batch: Batch, executor: Executor) -> None:
-        made = batch.require("image")
+    def _update_metrics(self, images: ImageBatch, batch: Batch, executor: Executor) -> None:
+        output = batch.require("image")
         batch.references = self.references
-        self.images.shape = self.images.shape or tuple(made.shape[2:])
-        if self.checkpoint.requires_output and self.checkpoint.resume(images, self.references, made):
+        self.images.shape = self.images.shape or tuple(output.shape[2:])
+        if self.checkpoint.requires_output and self.checkpoint.resume(images, self.references, output):
             return
         self.metrics.update(roundtrip_format(batch, self.images.protocol), executor)
-        self.checkpoint.save(images, made)
+        self.checkpoint.save(images, output)
 
     @contextmanager
-    def _isolated(self, doing: str = "") -> Iterator[None]:
-        """The one place where an error, of other people's code or of a metric, ends this run and not the others."""
+    def _errors_end_run(self, action: str = "") -> Iterator[None]:
+        """Turn any exception of third-party code or of a metric into the error of this run. This is the only place that
+        does so."""
         try:
             yield
         except (RunFailure, MetricFailure) as error:
             self.error = str(error)
         except Exception as error:
-            self.error = f"{doing}: {format_error(error)}" if doing else format_error(error)
+            self.error = f"{action}: {format_error(error)}" if action else format_error(error)
 
 
 class RunFailure(AdapterError):
-    """A run cannot go on; the message is the error of its result."""
+    """An error that ends a run. Its message is the error of the result."""

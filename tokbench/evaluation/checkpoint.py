@@ -1,4 +1,4 @@
-"""Journal: what an unfinished run has found so far, on disk, so that the same command goes on where it was stopped."""
+"""Checkpoint: the values of an unfinished run on disk, from which the same command can resume."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ try:
     # Not filelock: its locks are exclusive, and the one for readers and writers needs a SQLite database in the folder,
     # which network file systems do not support, and cannot turn a reader into a writer, as `discard` does.
     import fcntl
-except ImportError:  # Windows: two runs of one command at once are then not told apart
+except ImportError:  # Windows: two simultaneous runs of one command are not detected
     fcntl = None  # type: ignore[assignment]
 
 _ABOUT, _LOCK = "about.json", "lock"
@@ -32,8 +32,11 @@ _ABOUT, _LOCK = "about.json", "lock"
 
 @dataclass(frozen=True)
 class Chunk:
-    """What was kept of one unit of images: positions (n,), digests of their pixels, the names of columns in `file` by
-    metric, and why metrics were skipped."""
+    """The saved values of one chunk of images.
+
+    index: positions (n,). digests: hashes of the prepared pixels, one per image. columns: the names of the columns in
+    `file` by metric. skipped: the reasons why metrics were skipped.
+    """
 
     index: np.ndarray
     digests: list[str]
@@ -42,17 +45,17 @@ class Chunk:
     file: Path
 
     def load(self, metric: str, column: str) -> np.ndarray:
-        """One column (n, ...)."""
+        """Read one column (n, ...)."""
         with np.load(self.file, allow_pickle=False) as arrays:
             values: np.ndarray = arrays[f"{metric}/{column}"]
         return values
 
 
 class Checkpoint:
-    """One adapter's unfinished run: a folder with a file for each finished unit of images.
+    """The checkpoint of one adapter's unfinished run: a folder with a file for each finished chunk of images.
 
-    Its name is a hash of all that the numbers depend on (`about`), so whatever finds a journal may use it. Files are
-    renamed into place. Several processes may write the same journal; the last one of them deletes it.
+    The folder's name is a hash of everything that the numbers depend on (`about`), so a checkpoint that is found is
+    valid. Files are renamed into place. Several processes may write the same checkpoint; the last one deletes it.
     """
 
     def __init__(self, folder: Path, about: Mapping[str, Any], warn: Callable[[str], None] = lambda text: None) -> None:
@@ -69,42 +72,43 @@ class Checkpoint:
         except (OSError, ResultError) as error:
             self._give_up(error)
 
-    def path(self, unit: int) -> Path | None:
-        """Where a unit's file is or would be; None where nothing can be kept."""
-        return self.folder / f"{unit:07d}.npz" if self.folder else None
+    def path(self, chunk: int) -> Path | None:
+        """Return the path of a chunk's file, which need not exist; None where nothing can be saved."""
+        return self.folder / f"{chunk:07d}.npz" if self.folder else None
 
-    def read(self, unit: int) -> Chunk | None:
-        """What was kept of a unit; None where it is not there, or damaged."""
-        file = self.path(unit)
+    def read(self, chunk: int) -> Chunk | None:
+        """Return a saved chunk; None where it does not exist or is damaged."""
+        file = self.path(chunk)
         if file is None or not file.exists():
             return None
         try:
             with np.load(file, allow_pickle=False) as arrays:
-                told = json.loads(str(arrays["told"]))
-                held = {name: arrays[name] for name in arrays.files}  # reading checks every sum
-            missing = [f"{m}/{c}" for m, columns in told["columns"].items() for c in columns if f"{m}/{c}" not in held]
-            if missing or len(held["index"]) != len(told["digests"]):
+                header = json.loads(str(arrays["header"]))
+                data = {name: arrays[name] for name in arrays.files}  # reading an array verifies its checksum
+            columns = [f"{metric}/{name}" for metric, names in header["columns"].items() for name in names]
+            if not all(column in data for column in columns) or len(data["index"]) != len(header["digests"]):
                 return None
-            return Chunk(held["index"], told["digests"], told["columns"], told["skipped"], file)
+            return Chunk(data["index"], header["digests"], header["columns"], header["skipped"], file)
         except (*UNREADABLE, TypeError, AttributeError):
             return None
 
     def write(
         self,
-        unit: int,
+        chunk: int,
         index: np.ndarray,
         digests: list[str],
         columns: Mapping[str, Mapping[str, np.ndarray]],
         skipped: Mapping[str, str],
     ) -> Path | None:
-        """Keep a unit's columns by metric and name. Its file; None where that was not possible, which is said once."""
-        file = self.path(unit)
+        """Save a chunk's columns by metric and name. Returns its file, or None where it could not be saved, with one
+        warning."""
+        file = self.path(chunk)
         if file is None:
             return None
-        told = {"digests": digests, "columns": {m: list(c) for m, c in columns.items()}, "skipped": dict(skipped)}
-        arrays = {f"{metric}/{name}": values for metric, own in columns.items() for name, values in own.items()}
+        header = {"digests": digests, "columns": {m: list(c) for m, c in columns.items()}, "skipped": dict(skipped)}
+        arrays = {f"{metric}/{name}": values for metric, named in columns.items() for name, values in named.items()}
         buffer = io.BytesIO()
-        np.savez(buffer, told=np.array(json.dumps(told)), index=index, **arrays)  # type: ignore[arg-type]
+        np.savez(buffer, header=np.array(json.dumps(header)), index=index, **arrays)  # type: ignore[arg-type]
         try:
             write_atomically(file, buffer.getvalue())
         except ResultError as error:
@@ -113,11 +117,12 @@ class Checkpoint:
         return file
 
     def _give_up(self, error: Exception) -> None:
-        self._warn(f"what this run finds is kept in memory only and cannot be resumed, since {error}")
+        self._warn(f"this run keeps its values in memory only and cannot be resumed, since {error}")
         self.folder = None
 
     def discard(self) -> None:
-        """Delete it, for its result is written; where another process still uses it, that is left to the other."""
+        """Delete the checkpoint after its result was written. Where another process still uses it, that process deletes
+        it."""
         if self._lock is None:
             return
         folder = Path(self._lock.name).parent
@@ -128,7 +133,7 @@ class Checkpoint:
         self.close()
 
     def close(self) -> None:
-        """Let go of it, and leave it for the same command."""
+        """Release the checkpoint without deleting it, so that the same command can resume from it."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -136,8 +141,11 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class UnfinishedRun:
-    """An unfinished run that lies in the cache: what it was about, about how many images are done, bytes, and seconds
-    since its last file."""
+    """The checkpoint of an unfinished run in the cache.
+
+    about: what its numbers depend on. images: approximate number of finished images. size: bytes. age: seconds since
+    its last file was written.
+    """
 
     folder: Path
     about: dict[str, Any]
@@ -147,20 +155,20 @@ class UnfinishedRun:
 
 
 def unfinished(folder: Path) -> Iterator[UnfinishedRun]:
-    """The journals in a folder."""
-    for place in sorted(folder.glob("*/")) if folder.is_dir() else ():
+    """Yield the checkpoints in a folder."""
+    for path in sorted(folder.glob("*/")) if folder.is_dir() else ():
         try:
-            about = json.loads((place / _ABOUT).read_text(encoding="utf-8"))
-            files = [file.stat() for file in place.glob("*.npz")]
+            about = json.loads((path / _ABOUT).read_text(encoding="utf-8"))
+            files = [file.stat() for file in path.glob("*.npz")]
             images = min(CHUNK * len(files), int(about.get("images", 0)))
         except (OSError, ValueError, TypeError, AttributeError):
             continue
-        last = max([stat.st_mtime for stat in files], default=(place / _ABOUT).stat().st_mtime)
-        yield UnfinishedRun(place, about, images, sum(stat.st_size for stat in files), time.time() - last)
+        last = max([stat.st_mtime for stat in files], default=(path / _ABOUT).stat().st_mtime)
+        yield UnfinishedRun(path, about, images, sum(stat.st_size for stat in files), time.time() - last)
 
 
 def delete(folder: Path) -> bool:
-    """Delete a journal, unless a run is using it."""
+    """Delete a checkpoint unless a run is using it. Returns whether it was deleted."""
     try:
         with (folder / _LOCK).open("a") as lock:
             if fcntl:

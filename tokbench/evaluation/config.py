@@ -1,4 +1,4 @@
-"""EvalConfig and Context: what an evaluation measures, and where it runs."""
+"""EvalConfig and Context: what an evaluation computes, and where it runs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from tokbench.extractors.pool import ExtractorPool
 from tokbench.metrics.fid_statistics import FidStatistics
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done ("images", "references" or "intervals"), how many are done, and of how many."""
+"""Called with the current stage ("images", "references" or "intervals"), the number of finished items, and
+their total."""
 
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """All that numbers depend on beside the adapter and the images.
+    """Everything that the numbers depend on besides the adapter and the images.
 
-    metrics: names of metrics (`tokbench list metrics`). batch_size: images that a model takes at once, halved where
-    memory runs out. seed: of bootstrap intervals and of decoders that sample. device: `cpu`, `cuda` or `cuda:N`.
-    precision: of the networks that metrics read. statistics: what distributions are compared with in place of the
-    references' own.
+    metrics: names of metrics (`tokbench list metrics`). task: what is done with the tokens. batch_size: images per
+    model call, halved where memory is exhausted. seed: the seed of bootstrap intervals and of decoders that sample.
+    device: `cpu`, `cuda` or `cuda:N`. precision: of the networks that metrics read. statistics: the statistics that
+    distributions are compared with instead of those of the references.
     """
 
     metrics: tuple[str, ...]
@@ -39,11 +40,11 @@ class EvalConfig:
 class Context:
     """Where an evaluation runs. No number depends on it.
 
-    cache: a folder where everything is kept as soon as it is found, so that the same call goes on from there after an
-    interruption and needs little memory; it also holds the references' features for later runs. Call `discard` of each
-    result's journal once the result is saved. ranks: this process among others that share the images; only the first
-    one gets results, the others an empty list. networks: those of an earlier call, so that they are not loaded again;
-    they must be on the configuration's device and in its precision.
+    cache: a folder in which all values are saved during the run, so that the same call resumes after an interruption
+    and needs little memory; it also holds the references' features for later runs. Call `discard` of each result's
+    checkpoint (`Result.journal`) once the result is saved. ranks: this process in a group that shares the images; only
+    the first process gets results, the others an empty list. networks: those of an earlier call, which are then not
+    loaded again; they must be on the configuration's device and in its precision. warn: called with each warning.
     """
 
     cache: Path | None = None
@@ -54,7 +55,9 @@ class Context:
     progress: Progress = field(default=lambda what, done, total: None)
 
     def networks_for(self, config: EvalConfig) -> ExtractorPool:
-        """The frozen networks that metrics read."""
-        made = self.networks or ExtractorPool(config.device, self.allow_download, config.precision)
-        assert (made.device, made.precision) == (config.device, config.precision), "networks of another configuration"
-        return made
+        """Return the frozen networks that metrics read."""
+        networks = self.networks or ExtractorPool(config.device, self.allow_download, config.precision)
+        assert (networks.device, networks.precision) == (config.device, config.precision), (
+            "the networks belong to another configuration"
+        )
+        return networks

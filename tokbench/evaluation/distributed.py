@@ -1,7 +1,9 @@
-"""Several processes, one result: `torchrun -m tokbench eval ...` starts them, each takes a share of the images.
+"""Evaluation in several processes: `torchrun -m tokbench eval ...` starts them, and each one processes a share of the
+images.
 
-What a rank finds lies in its journal. In the end rank 0 asks every other rank which files it has, fetches those that it
-does not see itself (nodes without a common cache folder), and computes. Only small things and files travel, over gloo.
+Each rank writes its values to its checkpoint. At the end rank 0 asks every other rank for its list of files, fetches
+those that it cannot see itself (nodes without a common cache folder), and computes the result. Only small objects and
+files are sent, over gloo.
 """
 
 from __future__ import annotations
@@ -21,13 +23,14 @@ from tokbench.io.atomic import write_atomically
 
 T = TypeVar("T")
 
-_PATIENCE = timedelta(hours=12)
-"""How long one rank waits for another, whose share may take longer. One that dies is noticed at once."""
+_TIMEOUT = timedelta(hours=12)
+"""How long one rank waits for another, which may have more work. A rank that dies is detected at once."""
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among others."""
+    """This process in a group of processes: its rank, the number of processes `world`, and the rank `local` on its
+    node."""
 
     rank: int = 0
     world: int = 1
@@ -39,29 +42,32 @@ class ProcessGroup:
         return self.rank == 0
 
     def share(self, items: Sequence[T]) -> list[T]:
-        """This process's part: every world-th item."""
+        """Return this process's items: every world-th one."""
         return list(items[self.rank :: self.world])
 
     def send_to_main(self, facts: Any, files: Sequence[Path], root: Path) -> None:
-        """Tell rank 0 what this rank found, and give it the files below `root` that it asks for."""
+        """Send rank 0 this rank's facts, and the files below `root` that rank 0 requests. Raises TokbenchError where
+        rank 0 ended."""
         try:
             names = [file.relative_to(root).as_posix() for file in files]
             dist.send_object_list([(facts, names)], dst=0)
-            asked: list[Any] = [None]
-            dist.recv_object_list(asked, src=0)
-            for name in asked[0]:
+            requested: list[Any] = [None]
+            dist.recv_object_list(requested, src=0)
+            for name in requested[0]:
                 dist.send_object_list([(root / name).read_bytes()], dst=0)
         except RuntimeError as error:
             raise _lost(0, error) from error
 
     def collect(self, root: Path) -> Iterator[Any]:
-        """On rank 0: what each other rank found, its files below `root` brought here. Raises TokbenchError that names
-        a rank which ended before."""
+        """Yield, on rank 0, the facts of each other rank after its files were copied below `root`.
+
+        Raises TokbenchError that names a rank that ended early.
+        """
         for rank in range(1, self.world):
             try:
-                told: list[Any] = [None]
-                dist.recv_object_list(told, src=rank)
-                facts, names = told[0]
+                message: list[Any] = [None]
+                dist.recv_object_list(message, src=rank)
+                facts, names = message[0]
                 missing = [name for name in names if not _inside(root, name).exists()]
                 dist.send_object_list([missing], dst=rank)
                 for name in missing:
@@ -74,38 +80,39 @@ class ProcessGroup:
 
 
 ALONE = ProcessGroup()
-"""One process."""
+"""The group of a single process."""
 
 
 def _inside(root: Path, name: str) -> Path:
     path = root / name
     if ".." in path.parts or not path.is_relative_to(root):
-        raise TokbenchError(f"another rank names a file outside the cache: {name}")
+        raise TokbenchError(f"another rank sent the name of a file outside the cache: {name}")
     return path
 
 
 def _lost(rank: int, error: Exception) -> TokbenchError:
     return TokbenchError(
-        f"rank {rank} ended before its share was done ({str(error).splitlines()[0][:120]}); what the others found is "
-        "kept, so run the same command again"
+        f"rank {rank} ended before its share was finished ({str(error).splitlines()[0][:120]}); the values of the "
+        "other ranks are saved, so run the same command again"
     )
 
 
 @contextmanager
 def ranks() -> Iterator[ProcessGroup]:
-    """The processes that torchrun (or any launcher that sets RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT) started.
+    """Context manager for the process group that torchrun (or any launcher that sets RANK, WORLD_SIZE, MASTER_ADDR and
+    MASTER_PORT) started.
 
-    Raises UsageError where the environment names several processes and they cannot be joined.
+    Raises UsageError where the environment names several processes but they cannot connect.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world < 2:
         yield ProcessGroup()
         return
     try:
-        dist.init_process_group("gloo", timeout=_PATIENCE)
+        dist.init_process_group("gloo", timeout=_TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise UsageError(
-            f"WORLD_SIZE is {world}, and the processes do not find each other ({str(error)[:160]}); start with torchrun"
+            f"WORLD_SIZE is {world}, but the processes cannot connect ({str(error)[:160]}); start them with torchrun"
         ) from error
     try:
         yield ProcessGroup(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))

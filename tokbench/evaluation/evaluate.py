@@ -1,4 +1,4 @@
-"""The loop: one pass over the images for all adapters and all metrics."""
+"""The evaluation loop: one pass over the images for all adapters and all metrics."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ from tokbench.timing import device_name, exact_kernels, trim_heap
 from tokbench.tokenizers.registry import LoadedAdapter
 
 _TIMED = ("cost", "speed")
-"""Metrics whose provenance is the machine."""
+"""Metrics that measure time. Their provenance depends on the machine."""
 
-_TRIMMED = 8
-"""Batches after which freed memory goes back to the system; getting it again costs milliseconds."""
+_TRIM_INTERVAL = 8
+"""The number of batches between two calls that return freed memory to the system; allocating it again takes
+milliseconds."""
 
 
 def evaluate(
@@ -35,9 +36,9 @@ def evaluate(
 ) -> list[Result]:
     """Evaluate adapters on a stream of images in one pass.
 
-    stream: a dataset, or for a task that is not `paired` its `Slots`. Returns the results in the order of the adapters,
-    those with an `error` included: one of each adapter, but for a task that makes several.
-    Raises DataError where not one image could be read, TokbenchError where another rank ended.
+    stream: a dataset, or a `SamplePlan` for a task that is not `paired`. Returns the results in the order of the
+    adapters, including those with an `error`: one per adapter, or several where the task makes several. Raises
+    DataError where no image could be read, TokbenchError where another rank ended.
     """
     context = context or Context()
     networks = context.networks_for(config)
@@ -48,16 +49,16 @@ def evaluate(
         for run in (run for run in runs if run.error is None):
             run.start(networks, references)
             if context.cache and run.error is None and run.adapter.resumable:
-                run.checkpoint.journal = Checkpoint(context.cache / "runs", _key(run), context.warn)
-        for run in runs:  # when every layer has been asked for
+                run.checkpoint.storage = Checkpoint(context.cache / "runs", _key(run), context.warn)
+        for run in runs:  # after every layer has been requested
             run.metrics.share_references(references)
         if context.ranks.world > 1:
-            _need_journals(runs, context)
+            _require_checkpoints(runs, context)
         if stream.unpaired is not None and context.ranks.first:
-            _look(runs, stream.unpaired, references, context)
+            _read_references(runs, stream.unpaired, references, context)
             stream.shape = stream.unpaired.shape
         _pass(runs, stream, config, context)
-        trim_heap()  # so that the matrices of distances find room below what the pass needed
+        trim_heap()  # the matrices of distances then fit into the memory that the pass has used
         gather(runs, stream, references, context.ranks, context.cache)
         if not context.ranks.first:
             _close(runs)
@@ -69,40 +70,42 @@ def evaluate(
         raise
 
 
-def make_ready(adapter: LoadedAdapter, stream: ImageStream, device: str) -> str | None:
-    """Let an adapter look at the images to come, and put its networks on the device. What went wrong, or None."""
+def bind_adapter(adapter: LoadedAdapter, stream: ImageStream, device: str) -> str | None:
+    """Bind an adapter to the images and move its networks to the device. Returns an error message, or None."""
     try:
         stream.bind(adapter.model)
         if adapter.model.module is not None:
             adapter.model.module.eval().to(device)
-    except Exception as error:  # other people's code: anything may come
+    except Exception as error:  # third-party code may raise any exception
         return format_error(error)
     return None
 
 
 def _runs(adapter: LoadedAdapter, stream: ImageStream, config: EvalConfig) -> list[AdapterRun]:
-    """One for each step of the task; one with an error where the adapter cannot do it, or cannot be made ready."""
+    """Return one run per token transform of the task, or one run with an error where the adapter cannot do the task."""
     steps: Sequence[TokenTransform] = [TokenTransform(config.task.name)]
-    error = make_ready(adapter, stream, config.device)
+    error = bind_adapter(adapter, stream, config.device)
     if error is None:
         try:
             steps = config.task.steps(adapter.model)
-        except Exception as refusal:  # other people's code: anything may come
+        except Exception as refusal:  # third-party code may raise any exception
             error = format_error(refusal)
     return [AdapterRun(adapter, step, stream, config, error) for step in steps]
 
 
-def _need_journals(runs: Sequence[AdapterRun], context: Context) -> None:
-    """Raises DataError where several processes have no folder through which they can exchange what they find."""
-    journals = [run.checkpoint.journal for run in runs]
-    if context.cache is None or not all(journal is None or journal.folder for journal in journals):
+def _require_checkpoints(runs: Sequence[AdapterRun], context: Context) -> None:
+    """Raise DataError where several processes have no folder through which they can exchange their values."""
+    checkpoints = [run.checkpoint.storage for run in runs]
+    if context.cache is None or not all(checkpoint is None or checkpoint.folder for checkpoint in checkpoints):
         raise DataError(
-            "several processes need a cache folder that they can write; set TOKBENCH_CACHE to one, without --no-cache"
+            "several processes need a writable cache folder; set TOKBENCH_CACHE to one and leave out --no-cache"
         )
 
 
-def _look(runs: Sequence[AdapterRun], dataset: ImageStream, references: ReferenceFeatures, context: Context) -> None:
-    """All references, before images come that were not made from them; what is asked of each, once."""
+def _read_references(
+    runs: Sequence[AdapterRun], dataset: ImageStream, references: ReferenceFeatures, context: Context
+) -> None:
+    """Update the metrics with all references that are not paired with images, before the first image."""
     reader = dataset.batches(CHUNK)
     with exact_kernels():
         for images in reader:
@@ -118,25 +121,25 @@ def _look(runs: Sequence[AdapterRun], dataset: ImageStream, references: Referenc
 
 
 def _pass(runs: Sequence[AdapterRun], stream: ImageStream, config: EvalConfig, context: Context) -> None:
-    """This process's share of the images through every adapter and metric, but for what is in the checkpoints."""
+    """Run this process's share of the images through every adapter and metric, except for those in the checkpoints."""
     loader = stream.batches(whole_chunks(config.batch_size), context.ranks.share)
     with exact_kernels(), ThreadPoolExecutor(1, "metrics") as executor:
         for number, images in enumerate(loader):
             memo = DerivedCache()
-            going = [run for run in runs if run.error is None]
-            for run in going:
-                # The last adapter's turn begins to decode the next images, which beside another's would take its time
-                # and count as its memory.
-                run.process(images, memo, executor, loader.prefetch if run is going[-1] else _nothing)
-            if number % _TRIMMED == 0:
+            active = [run for run in runs if run.error is None]
+            for run in active:
+                # The next images are decoded during the last adapter's metrics. Earlier they would slow down another
+                # adapter's model and count as its memory.
+                run.process(images, memo, executor, loader.prefetch if run is active[-1] else _do_nothing)
+            if number % _TRIM_INTERVAL == 0:
                 trim_heap()
             context.progress("images", loader.done, loader.total)
             if all(run.error for run in runs):
                 break
 
 
-def _nothing() -> None:
-    """The next images are decoded when the last adapter has had its turn, or when they are asked for."""
+def _do_nothing() -> None:
+    """Do nothing after the model of an adapter that is not the last one; see `_pass`."""
 
 
 def _collect(groups: Sequence[Sequence[AdapterRun]], config: EvalConfig, context: Context) -> list[Result]:
@@ -160,19 +163,19 @@ def _close(runs: Sequence[AdapterRun]) -> None:
 
 
 def _key(run: AdapterRun) -> dict[str, Any]:
-    """All that the numbers of a run depend on but the pixels themselves, which are compared one by one."""
+    """Return everything that the numbers of a run depend on except the pixels, which are compared image by image."""
     stream, config = run.images, run.config
     layers = {name: metric.provenance() for name, metric in run.metrics.metrics.items() if name not in _TIMED}
     return {
         "adapter": run.adapter.name,
-        "made": run.described,
+        "made": run.description,
         "dataset": stream.name,
         "images": len(stream),
         "size": stream.side,
         "protocol": stream.protocol.sha256,
         "task": run.step.task,
         "cell": run.step.cell,
-        "step": run.step.told,
+        "step": run.step.recorded,
         "metrics": sorted(config.metrics),
         "networks": layers,
         "statistics": config.statistics.key if config.statistics else None,

@@ -1,4 +1,4 @@
-"""Gather: brings the checkpoints of several processes together on rank 0."""
+"""Combine the checkpoints of several processes on rank 0."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ def gather(
     ranks: ProcessGroup,
     cache: Path | None,
 ) -> None:
-    """On rank 0, take in what every other rank has found; on the others, send it.
+    """Add the values of every other rank to the runs on rank 0; on the other ranks, send them.
 
-    Raises DataError where ranks read images of unequal sizes or their files cannot be read, TokbenchError where another
-    rank ended.
+    Raises DataError where ranks read images of different sizes or their files cannot be read, TokbenchError where
+    another rank ended.
     """
     if ranks.world == 1 or cache is None:
         return
     if not ranks.first:
-        paths = [run.checkpoint.journal.path(unit) for run in runs if run.checkpoint.journal for unit in _units(run)]
+        storages = [(run.checkpoint.storage, _chunks(run)) for run in runs]
+        paths = [storage.path(chunk) for storage, chunks in storages if storage for chunk in chunks]
         facts = {
             "rank": ranks.rank,
             "seen": stream.seen,
             "shape": stream.shape,
-            "runs": [(run.error, _units(run)) for run in runs],
+            "runs": [(run.error, _chunks(run)) for run in runs],
         }
         ranks.send_to_main(facts, [path for path in paths if path] + sorted(references.files), cache)
         return
@@ -41,18 +42,18 @@ def gather(
         ours, theirs = stream.shape, facts["shape"]
         if ours and theirs and tuple(theirs) != ours:
             sizes = f"{theirs[1]}x{theirs[0]}, and rank 0 of {ours[1]}x{ours[0]}"
-            raise DataError(f"rank {facts['rank']} met images of {sizes}; make all of them alike")
+            raise DataError(f"rank {facts['rank']} read images of {sizes}; make all images one size")
         stream.shape = stream.shape or theirs
-        for run, (error, units) in zip(runs, facts["runs"], strict=True):
+        for run, (error, chunks) in zip(runs, facts["runs"], strict=True):
             run.error = run.error or (f"rank {facts['rank']}: {error}" if error else None)
-            for unit in units if run.error is None else ():
-                kept = run.checkpoint.read(unit)
-                if kept is None or not run.checkpoint.comparable(kept, references):
+            for number in chunks if run.error is None else ():
+                chunk = run.checkpoint.read(number)
+                if chunk is None or not run.checkpoint.has_references(chunk, references):
                     raise DataError(
-                        f"unit {unit} of rank {facts['rank']} cannot be read in {cache}; run the same command again"
+                        f"chunk {number} of rank {facts['rank']} cannot be read in {cache}; run the same command again"
                     )
-                run.checkpoint.restore(kept)
+                run.checkpoint.restore(chunk)
 
 
-def _units(run: AdapterRun) -> list[int]:
-    return sorted(run.checkpoint.units)
+def _chunks(run: AdapterRun) -> list[int]:
+    return sorted(run.checkpoint.chunks)

@@ -1,4 +1,4 @@
-"""Samples of a generator, or of a folder of them: what the task `generate` makes in place of reconstructions."""
+"""Samples of a generator, or of a folder of images: the outputs of the task `generate`."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from tokbench.tokenizers.tokens import Tokens
 
 @dataclass(frozen=True)
 class Sampled(TokenTransform):
-    """One sample for each position of a batch, in place of a reconstruction."""
+    """A transform that returns one sample per position of a batch instead of a reconstruction."""
 
     def sample(self, model: Any, images: ImageBatch, settings: RunSettings) -> Batch:
-        """The samples at some positions, clamped to [0, 1]. The batch has no references.
+        """Return the samples at the positions of `images`, clamped to [0, 1], in a batch without references.
 
         Raises AdapterError where the model breaks its contract, or a file of samples cannot be read.
         """
@@ -37,26 +37,27 @@ class Sampled(TokenTransform):
 
 @dataclass(frozen=True)
 class ReadSamples(Sampled):
-    """Samples that were made elsewhere, and are read from files."""
+    """Reads samples of another program from files."""
 
     @torch.inference_mode()
     def sample(self, model: Any, images: ImageBatch, settings: RunSettings) -> Batch:
-        found = model.samples(images.index.tolist())
-        _check_size(found, model, images)
-        return Batch(images.index, image=found)
+        samples = model.samples(images.index.tolist())
+        _check_size(samples, model, images)
+        return Batch(images.index, image=samples)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DrawSamples(Sampled):
-    """Tokens that a prior draws at a scale of guidance, decoded by its tokenizer.
+    """Draws tokens from a prior with classifier-free guidance, and decodes them with its tokenizer.
 
-    The position decides the class (position modulo classes, so all are equally frequent) and, with the seed, the noise.
+    The position determines the class (position modulo classes, so all classes are equally frequent) and, together with
+    the seed, the noise.
     """
 
     guidance: float
 
     @property
-    def told(self) -> dict[str, Any]:
+    def recorded(self) -> dict[str, Any]:
         return {"guidance": self.guidance}
 
     @torch.inference_mode()
@@ -64,37 +65,37 @@ class DrawSamples(Sampled):
         return _draw(model, images, self.guidance, settings)
 
 
-def _draw(model: Generator, turn: ImageBatch, guidance: float, settings: RunSettings) -> Batch:
-    # Two for each image: a decoder that draws noise must not draw the numbers from which its tokens were drawn.
+def _draw(model: Generator, images_to_draw: ImageBatch, guidance: float, settings: RunSettings) -> Batch:
+    # Each image has two seeds, since a decoder's noise must be independent of the noise from which tokens were drawn.
     device, batch_size, seed = settings.device, settings.batch_size, settings.seed
-    seeds = image_seeds(seed, turn.index.tolist(), 2)
+    seeds = image_seeds(seed, images_to_draw.index.tolist(), 2)
     seeds, decoding_seeds = seeds[::2], seeds[1::2]
-    labels = turn.index % model.classes
+    labels = images_to_draw.index % model.classes
     values = DecodedValues(model.spec.range)
-    if settings.try_first:
-        _try_out(model, labels[:2].to(device), seeds[:2], guidance)
+    if settings.probe:
+        _probe(model, labels[:2].to(device), seeds[:2], guidance)
 
     def run() -> tuple[list[Tokens], list[Tensor], float, float]:
         tokens, images, sampling, decoding = [], [], 0.0, 0.0
-        for start in range(0, len(turn.index), batch_size):
-            here = slice(start, start + batch_size)
-            drawn, seconds = timed(partial(model.sample, labels[here].to(device), seeds[here], guidance), device)
+        for start in range(0, len(images_to_draw.index), batch_size):
+            span = slice(start, start + batch_size)
+            drawn, seconds = timed(partial(model.sample, labels[span].to(device), seeds[span], guidance), device)
             sampling += seconds
-            decoded, seconds = timed(partial(model.tokenizer.decode, drawn, decoding_seeds[here]), device)
+            decoded, seconds = timed(partial(model.tokenizer.decode, drawn, decoding_seeds[span]), device)
             decoding += seconds
-            values.add(decoded, check_samples(decoded, len(seeds[here]), model, turn.names[here]))
-            _check_size(decoded, model, turn)
-            check_tokens(drawn, decoded, model.tokenizer, turn.names[here])
+            values.add(decoded, check_samples(decoded, len(seeds[span]), model, images_to_draw.names[span]))
+            _check_size(decoded, model, images_to_draw)
+            check_tokens(drawn, decoded, model.tokenizer, images_to_draw.names[span])
             tokens.append(drawn)
             low, high = model.spec.range
             images.append(decoded.float().sub(low).div_(high - low).clamp_(0, 1).cpu())
         return tokens, images, sampling, decoding
 
     (tokens, images, sampling, decoding), peak = (
-        measure_peak_memory(run, device) if settings.watch_memory else (run(), None)
+        measure_peak_memory(run, device) if settings.measure_memory else (run(), None)
     )
     return Batch(
-        turn.index,
+        images_to_draw.index,
         image=torch.cat(images),
         tokens=Tokens.cat(tokens),
         timing=Timing(sampling, decoding, peak, batch_size, sampled=True),
@@ -102,18 +103,18 @@ def _draw(model: Generator, turn: ImageBatch, guidance: float, settings: RunSett
     )
 
 
-def _check_size(samples: Tensor, model: ImageModel, turn: ImageBatch) -> None:
+def _check_size(samples: Tensor, model: ImageModel, images: ImageBatch) -> None:
     height, width = samples.shape[2:]
-    if turn.shape is not None and (height, width) != turn.shape:
-        given = f"{turn.shape[1]}x{turn.shape[0]}"
+    if images.shape is not None and (height, width) != images.shape:
+        given = f"{images.shape[1]}x{images.shape[0]}"
         raise AdapterError(
-            f"{model.spec.name}: samples are {width}x{height}, the references (of statistics alone, the first samples) "
-            f"{given}; what networks make of them depends on that. Make all of one size, or give --size"
+            f"{model.spec.name}: samples are {width}x{height}, but the references (or, with a statistics file, the "
+            f"first samples) are {given}, and features depend on the size; make all images one size, or give --size"
         )
 
 
-def _try_out(model: Generator, labels: Tensor, seeds: Sequence[int], guidance: float) -> None:
-    """Raises AdapterError where a sample depends on the others of its batch, or on what was drawn before."""
+def _probe(model: Generator, labels: Tensor, seeds: Sequence[int], guidance: float) -> None:
+    """Raise AdapterError where a sample depends on the other samples of its batch, or on earlier calls."""
     if len(seeds) < 2:
         return
     together = model.sample(labels, seeds, guidance).select([1])
@@ -122,13 +123,13 @@ def _try_out(model: Generator, labels: Tensor, seeds: Sequence[int], guidance: f
         ours, other = stream.data, alone.streams[name].data
         assert isinstance(ours, Tensor)
         assert isinstance(other, Tensor)
-        if ours.shape != other.shape or torch.isclose(ours, other, atol=1e-2).float().mean() < 1 - _TURNED:
+        if ours.shape != other.shape or torch.isclose(ours, other, atol=1e-2).float().mean() < 1 - _MAX_CHANGED:
             raise AdapterError(
-                f"{model.spec.name}: the sample of one label and seed is another one alone than beside others; draw "
-                "each image's noise from its own seed"
+                f"{model.spec.name}: the sample of one label and seed differs between a batch of one and a larger "
+                "batch; draw each image's noise from its own seed"
             )
 
 
-_TURNED = 0.25
-"""Share of a sample's values that may differ between batch sizes: a rounding can turn one token, and then those after
-it. It hardly ever does; indices of two values drawn anew agree in half of all places."""
+_MAX_CHANGED = 0.25
+"""The share of a sample's values that may differ between batch sizes. Rounding can rarely change one token and then
+those after it. Unrelated samples of binary tokens agree in half of all places."""

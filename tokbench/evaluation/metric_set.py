@@ -1,4 +1,4 @@
-"""MetricSet: the metrics and output checks of one adapter, and why some of them cannot be computed."""
+"""MetricSet: the metrics and output checks of one adapter, and the reasons why metrics were skipped."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _OUTPUTS = "(outputs)"
 
 @dataclass
 class MetricSet:
-    """Metrics by name, `checks` that give warnings in place of numbers, and the reasons why metrics were skipped.
+    """Metrics by name, `checks` that give warnings instead of numbers, and the reasons why metrics were skipped.
 
-    A metric that cannot be measured moves to `skipped`. Any other error of a metric is raised as MetricFailure.
+    A metric that cannot be computed moves to `skipped`. Any other error of a metric is raised as MetricFailure.
     """
 
     metrics: dict[str, Metric] = field(default_factory=dict)
@@ -51,57 +51,59 @@ class MetricSet:
         step: TokenTransform,
         config: EvalConfig,
         networks: ExtractorPool,
-        rows: bool,
+        has_references: bool,
     ) -> MetricSet:
-        """The metrics that a configuration asks for. rows: whether reference images lie beside the statistics."""
-        made, paired = cls(), config.task.paired
+        """Create the metrics that a configuration requests. has_references: whether reference images exist in addition
+        to statistics."""
+        created, paired = cls(), config.task.paired
 
-        def build(name: str, networks: ExtractorPool, given: bool = True) -> Metric:
-            statistics, beside = (config.statistics, rows) if given else (None, False)
-            guidance = step.told.get("guidance") if given else None
+        def build(name: str, networks: ExtractorPool, for_run: bool = True) -> Metric:
+            statistics, rows = (config.statistics, has_references) if for_run else (None, False)
+            guidance = step.recorded.get("guidance") if for_run else None
             size = config.batch_size
-            return metrics.create_metric(name, networks, model, protocol, size, statistics, paired, guidance, beside)
+            return metrics.create_metric(name, networks, model, protocol, size, statistics, paired, guidance, rows)
 
-        probed = networks.precision != "float32" and (paired or config.statistics is None or rows)
+        probed = networks.precision != "float32" and (paired or config.statistics is None or has_references)
         for name in config.metrics:
             try:
                 metric = build(name, networks)
             except MetricUnavailable as error:
-                made.skipped[name] = error
+                created.skipped[name] = error
                 continue
             if probed and METRICS[name].network:
                 try:
                     probes: dict[str, Metric] = {
-                        each.precision: build(name, each, given=False) for each in (networks.whole, networks)
+                        pool.precision: build(name, pool, for_run=False) for pool in (networks.whole, networks)
                     }
                     metric = PrecisionProbe(metric, probes, shared=paired)
-                except MetricUnavailable:  # a protocol that compares with statistics, which are of one precision only
+                except MetricUnavailable:  # the protocol compares with statistics, which exist in one precision only
                     pass
-            made.metrics[name] = metric
+            created.metrics[name] = metric
         if step.checked:
-            made.checks[_OUTPUTS] = OutputChecks(model.spec, paired)
-        return made
+            created.checks[_OUTPUTS] = OutputChecks(model.spec, paired)
+        return created
 
     @property
     def stores(self) -> dict[str, SampleStore]:
-        """All rows that a checkpoint keeps, by a name that tells them apart."""
-        everyone = self.metrics | self.checks
+        """All sample stores that a checkpoint saves, by a unique name."""
+        metrics = self.metrics | self.checks
         return {
-            _joined(store, name): rows for name, metric in everyone.items() for store, rows in metric.stores().items()
+            _joined(store, name): rows for name, metric in metrics.items() for store, rows in metric.stores().items()
         }
 
-    def stores_of(self, unit: int) -> dict[str, str]:
-        """The names of the rows that a checkpoint of a unit of images must hold, each with the name of its metric."""
-        everyone = self.metrics | self.checks
-        return {_joined(store, name): name for name, metric in everyone.items() for store in metric.stores_of(unit)}
+    def stores_of(self, chunk: int) -> dict[str, str]:
+        """Return the names of the stores that a checkpoint of a chunk must contain, each with the name of its
+        metric."""
+        metrics = self.metrics | self.checks
+        return {_joined(store, name): name for name, metric in metrics.items() for store in metric.stores_of(chunk)}
 
     def share_references(self, references: ReferenceFeatures) -> None:
-        """Share the references' features with the other adapters."""
+        """Make the metrics use the references' features that all adapters share."""
         for metric in self.metrics.values():
             metric.share_references(references)
 
     def update_reference(self, batch: Batch) -> None:
-        """Take in references that no image was made from. Raises MetricFailure."""
+        """Update the metrics with references from which no image was made. Raises MetricFailure."""
         self._each(
             self.metrics,
             self.metrics,
@@ -110,7 +112,8 @@ class MetricSet:
         )
 
     def update(self, batch: Batch, executor: Executor) -> None:
-        """Take in one batch; metrics without a network are computed in `executor` beside those with one.
+        """Update the metrics with one batch. Metrics without a network run in `executor`, in parallel to those with
+        one.
 
         Raises MetricFailure.
         """
@@ -124,48 +127,48 @@ class MetricSet:
             self._each(self.checks, self.checks, update, what)
 
         networked = {name for name in self.metrics if METRICS[name].network}
-        waiting = executor.submit(plain)
+        pending = executor.submit(plain)
         try:
             self._each(self.metrics, [name for name in self.metrics if name in networked], update, what)
-        finally:  # whatever happens, no thread goes on with this batch
-            waiting.exception()
-        waiting.result()
+        finally:  # the thread must have finished with this batch, even after an error
+            pending.exception()
+        pending.result()
 
     def missing_references(
         self, references: ReferenceFeatures, names: Iterable[str], index: np.ndarray, digests: Sequence[str]
     ) -> bool:
-        """Whether references' features of some images are missing that the named metrics need."""
+        """Return whether the named metrics need references' features of some images that are missing."""
         return any(
             self.metrics[name].missing_references(references, index, digests) for name in names if name in self.metrics
         )
 
     def skip(self, name: str, reason: str) -> None:
-        """Skip a metric for a reason that a checkpoint holds."""
+        """Skip a metric, for the reason that a checkpoint contains."""
         if name in self.metrics:
             del self.metrics[name]
             self.skipped[name] = NotApplicable(reason)
 
     def compute(self, seed: int, halves: SplitHalves, done: Callable[[str], None]) -> MetricValues:
-        """All numbers; `done` is called with the name of each metric. Raises MetricFailure."""
-        found = MetricValues()
+        """Return all values. `done` is called with the name of each metric. Raises MetricFailure."""
+        values = MetricValues()
 
         def add(name: str, metric: Metric) -> None:
             try:
-                found.add(metric, seed, halves)
+                values.add_metric(metric, seed, halves)
             finally:
                 done(name)
 
         self._each(dict(self.metrics), self.metrics, add)
         for check in self.checks.values():
-            found.warnings += check.warnings()
-        return found
+            values.warnings += check.warnings()
+        return values
 
     def _each(
-        self, among: dict[str, Metric], names: Iterable[str], do: Callable[[str, Metric], None], what: str = ""
+        self, among: dict[str, Metric], names: Iterable[str], action: Callable[[str, Metric], None], what: str = ""
     ) -> None:
         for name in list(names):
             try:
-                do(name, among[name])
+                action(name, among[name])
             except MetricUnavailable as error:
                 if name not in self.checks:
                     self.skipped[name] = error
@@ -181,8 +184,8 @@ def _joined(store: str, name: str) -> str:
 
 @dataclass
 class MetricValues:
-    """Values with intervals, their provenance, per-image values and replicates, each by the number's name; readings by
-    kind; warnings."""
+    """Values with intervals, their provenance, per-image values and replicates, each by the name of the number;
+    readings by kind; warnings."""
 
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
     provenance: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -191,11 +194,11 @@ class MetricValues:
     readings: dict[str, list[tuple[int, list[dict[str, Any]]]]] = field(default_factory=dict)
     warnings: list[ResultWarning] = field(default_factory=list)
 
-    def add(self, metric: Metric, seed: int, halves: SplitHalves) -> None:
-        """Take in one metric's numbers. Raises CannotMeasure."""
+    def add_metric(self, metric: Metric, seed: int, halves: SplitHalves) -> None:
+        """Add the numbers of one metric. Raises MetricUnavailable."""
         computed, intervals, replicates = metric.compute(), metric.intervals(seed), metric.replicates(halves)
-        for number, made in replicates.items():
-            for name, value, interval in made.entries(number, computed[number], halves.count):
+        for number, spread in replicates.items():
+            for name, value, interval in spread.entries(number, computed[number], halves.count):
                 computed[name], intervals[name] = value, interval
         for number, value in computed.items():
             self.values[number] = metric_entry(value, intervals.get(number))
@@ -208,6 +211,6 @@ class MetricValues:
 
 
 def format_error(error: Exception) -> str:
-    """An exception in one line; of tokbench's own, the message alone."""
+    """Return an exception in one line: the message alone for tokbench's own exceptions, else type and message."""
     text = str(error).strip()
     return text if isinstance(error, TokbenchError) else f"{type(error).__name__}: {text[:300]}"

@@ -1,4 +1,4 @@
-"""What a result says of its adapter."""
+"""What a result records about its adapter."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from tokbench.weights.hashing import hash_module
 
 
 def describe_adapter(adapter: LoadedAdapter) -> dict[str, Any]:
-    """What a result must say of its adapter: the spec, and hashes of its weights and of the code that it uses."""
+    """Return what a result records about its adapter: the spec, and hashes of its weights and of the code that
+    it uses."""
     spec = adapter.model.spec
-    told: dict[str, Any] = {"source": adapter.source, "kind": spec.kind, "range": list(spec.range)}
+    facts: dict[str, Any] = {"source": adapter.source, "kind": spec.kind, "range": list(spec.range)}
     for key in ("multiple", "size", "downsample", "num_tokens", "codebook", "bits_per_token", "variable", "prefixes"):
         if value := getattr(spec, key):
-            told[key] = value
+            facts[key] = value
     if isinstance(adapter.model, Generator):
-        told["tokenizer"] = adapter.model.tokenizer.spec.name
+        facts["tokenizer"] = adapter.model.tokenizer.spec.name
     if adapter.model.dtype != torch.float32:
-        told["dtype"] = str(adapter.model.dtype).removeprefix("torch.")
+        facts["dtype"] = str(adapter.model.dtype).removeprefix("torch.")
     if adapter.weights:
-        told["weights"] = adapter.weights
+        facts["weights"] = adapter.weights
     if adapter.code:
-        told["code_sha256"] = adapter.code
+        facts["code_sha256"] = adapter.code
     used = identify(model=adapter.model) if adapter.used is None else adapter.used
-    facts = {
+    optional = {
         "modules": used.modules,
         "packages": used.packages,
         "files": adapter.files,
@@ -38,9 +39,9 @@ def describe_adapter(adapter: LoadedAdapter) -> dict[str, Any]:
         "unused_tensors": adapter.unused,
         "weights_in_part": adapter.in_part,
     }
-    told |= {key: value for key, value in facts.items() if value}
+    facts |= {key: value for key, value in optional.items() if value}
     if adapter.model.module is not None:
-        told["parameters_sha256"] = hash_module(adapter.model.module)
-    if beside := sorted(hash_module(network) for network in networks_of(adapter.model)):
-        told["other_parameters_sha256"] = hashlib.sha256("".join(beside).encode()).hexdigest()
-    return told
+        facts["parameters_sha256"] = hash_module(adapter.model.module)
+    if others := sorted(hash_module(network) for network in networks_of(adapter.model)):
+        facts["other_parameters_sha256"] = hashlib.sha256("".join(others).encode()).hexdigest()
+    return facts

@@ -1,4 +1,4 @@
-"""PairedImages through encode, a step, and decode: what every task does but that of generators."""
+"""Reconstruct a batch of images: encode, transform the tokens, decode."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tokbench.evaluation.steps import StepOutput, TokenTransform
 from tokbench.metrics.batch import Batch, DerivedCache, Timing
 from tokbench.timing import measure_peak_memory
 from tokbench.tokenizers.base import ImageModel
-from tokbench.tokenizers.contract import TRIED, check_images
+from tokbench.tokenizers.contract import NUM_PROBED, check_images
 from tokbench.tokenizers.decoded import DecodedValues
 from tokbench.tokenizers.tiling import fit
 from tokbench.tokenizers.tokens import Tokens
@@ -21,27 +21,28 @@ from tokbench.tokenizers.tokens import Tokens
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How a model is run: the images that it takes at once (`batch_size`), the run's `seed`, and on which `device`.
+    """How a model is run.
 
-    watch_memory: measure the peak. try_first: also make the checks that are too costly for every batch
+    device: where it runs. batch_size: images per model call. seed: the seed of the evaluation. measure_memory: whether
+    the peak memory is measured. probe: whether the checks that are too costly for every batch run, too
     (`tokbench.tokenizers.contract`).
     """
 
     device: str
     batch_size: int
     seed: int = 0
-    watch_memory: bool = False
-    try_first: bool = False
+    measure_memory: bool = False
+    probe: bool = False
 
 
 @torch.inference_mode()
 def reconstruct(
     model: ImageModel, images: PairedBatch, step: TokenTransform, settings: RunSettings, memo: DerivedCache
 ) -> Batch:
-    """One batch through a step, its output clamped to [0, 1].
+    """Run one batch through a token transform. The output is clamped to [0, 1].
 
-    `memo` keeps what is made of the references for the other adapters of this pass.
-    Raises AdapterError where the tokenizer breaks its contract.
+    memo: stores values derived from the references for the other adapters of this pass. Raises AdapterError where the
+    tokenizer breaks its contract.
     """
     low, high = model.spec.range
     references, device, batch_size = images.reference, settings.device, settings.batch_size
@@ -54,22 +55,22 @@ def reconstruct(
     def run() -> tuple[list[StepOutput], list[Tensor]]:
         outputs, pieces = [], []
         for start in range(0, len(tiles), batch_size):
-            here = slice(start, start + batch_size)
-            part = tiles[here].to(device, copy=True).mul_(high - low).add_(low)
-            made = step.run(model, part, names[here], seeds[here], memo, device)
-            extremes = check_images(made.decoded, part, model, names[here], step.in_range)
-            pieces.append(_finish(made.decoded, model, extremes, tiles[here], values))
-            outputs.append(replace(made, decoded=pieces[-1][:0]))
+            span = slice(start, start + batch_size)
+            part = tiles[span].to(device, copy=True).mul_(high - low).add_(low)
+            output = step.run(model, part, names[span], seeds[span], memo, device)
+            extremes = check_images(output.decoded, part, model, names[span], step.in_range)
+            pieces.append(_finish(output.decoded, model, extremes, tiles[span], values))
+            outputs.append(replace(output, decoded=pieces[-1][:0]))
         return outputs, pieces
 
-    if settings.try_first:
-        some = tiles[: min(TRIED, batch_size)].to(device, copy=True) * (high - low) + low
-        step.try_out(model, some, names, seeds[: len(some)])
-    (outputs, pieces), peak = measure_peak_memory(run, device) if settings.watch_memory else (run(), None)
+    if settings.probe:
+        first_tiles = tiles[: min(NUM_PROBED, batch_size)].to(device, copy=True) * (high - low) + low
+        step.probe(model, first_tiles, names, seeds[: len(first_tiles)])
+    (outputs, pieces), peak = measure_peak_memory(run, device) if settings.measure_memory else (run(), None)
     image = plan.join(torch.cat(pieces))
-    tokens = [made.tokens for made in outputs if made.tokens is not None]
-    encoding, decoding = sum(made.encoding for made in outputs), sum(made.decoding for made in outputs)
-    if images.levels is not None:  # rounding them again would change nothing
+    tokens = [output.tokens for output in outputs if output.tokens is not None]
+    encoding, decoding = sum(output.encoding for output in outputs), sum(output.decoding for output in outputs)
+    if images.levels is not None:  # the references are rounded already
         memo.levels["nearest"], memo.rounded["nearest"] = images.levels, references
     return Batch(
         images.index,
@@ -84,7 +85,7 @@ def reconstruct(
         reference_memo=memo,
         image_memo=memo
         if torch.equal(image, references)
-        else DerivedCache(),  # exact images need no second forward pass
+        else DerivedCache(),  # identical images need no second forward pass
     )
 
 
@@ -95,7 +96,8 @@ def _finish(
     reference: Tensor,
     values: DecodedValues | None,
 ) -> Tensor:
-    """Decoded images from the spec's range to float32 in [0, 1], clamped, on the CPU; `values` sees them before."""
+    """Convert decoded images from the spec's range to float32 in [0, 1], clamped, on the CPU. `values` measures them
+    first."""
     if values is not None:
         values.add(images, extremes, reference)
     low, high = model.spec.range

@@ -1,4 +1,4 @@
-"""The statistics of a data set's references: one pass through one network, no tokenizer."""
+"""The statistics of a dataset's references, computed in one pass through one network without a tokenizer."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from tokbench.timing import exact_kernels
 def measure(
     dataset: Dataset, network: FeatureExtractor, layers: Sequence[str], progress: Callable[[str, int, int], None]
 ) -> FidStatistics:
-    """Mean and covariance (divided by N - 1, float64) of the features of all images, prepared as the protocol says.
+    """Return mean and covariance (divided by N - 1, float64) of the features of all images, prepared as the protocol
+    says.
 
-    Sums are kept, not features, so memory does not grow with N. Raises DataError where not one image could be read,
-    MissingWeights where the network's file does not reach a layer.
+    Only sums are kept, so memory does not grow with N. Raises DataError where no image could be read, MissingWeights
+    where the network's file does not contain a layer, UsageError where a layer's features are not vectors.
     """
     for layer in layers:
         network.request_layer(layer)
@@ -35,17 +36,17 @@ def measure(
             features = batch.features(network, side, rounding)
             for layer in layers:
                 if features[layer].dim() != 2:
-                    raise UsageError(f"layer {layer} of {network.name} is no vector of features")
+                    raise UsageError(f"the features of layer {layer} of {network.name} are not vectors")
                 sums[layer].add(features[layer].numpy())
             count += len(images.names)
             progress("images", count, len(dataset))
     dataset.refuse_empty()
-    told = network.told()
-    height, width = dataset.shape if dataset.shape and side == "reference" else (None, None)  # files have their own
+    facts = network.describe()
+    height, width = dataset.shape if dataset.shape and side == "reference" else (None, None)  # file sizes may differ
     return FidStatistics(
-        {layer: made.moments() for layer, made in sums.items()},
+        {layer: running.moments() for layer, running in sums.items()},
         network=network.name,
-        input=told.get("input"),
+        input=facts.get("input"),
         precision=network.precision,
         weights=network.sha256,
         count=count,

@@ -1,4 +1,4 @@
-"""RunCheckpoint: what the run of one adapter has found so far, saved unit by unit, and restored by the same run."""
+"""RunCheckpoint: saves the values of one adapter's run chunk by chunk, and restores them."""
 
 from __future__ import annotations
 
@@ -16,115 +16,119 @@ from tokbench.metrics.sample_store import SampleStore
 from tokbench.protocol.rounding import to_uint8
 
 _PIXELS = "(pixels)"
-"""The name under which a checkpoint keeps the digests of images that were made elsewhere."""
+"""The name under which a checkpoint stores the digests of output images."""
 
 
 @dataclass
 class RunCheckpoint:
-    """The journal of one run, and the units of images that are in it or were computed.
+    """The checkpoint of one run, and the chunks of images that are in it or were computed.
 
-    requires_output: whether the images were made elsewhere, so that nothing but their own pixels tells whether a
-    checkpoint is of the same ones; then `produced` keeps their digests. journal: None where nothing is to be kept.
+    requires_output: whether the outputs can only be identified by their own pixels, since another program or an object
+    of this process computed them; their digests are then saved in `produced`. storage: the files; None where nothing is
+    saved. chunks: the numbers of the finished chunks.
     """
 
     metrics: MetricSet
     requires_output: bool
-    journal: Checkpoint | None = None
+    storage: Checkpoint | None = None
     produced: SampleStore = field(default_factory=SampleStore)
-    units: set[int] = field(default_factory=set)
+    chunks: set[int] = field(default_factory=set)
 
-    def save(self, images: ImageBatch, made: Tensor) -> None:
-        """Move what the metrics found in these images to the journal, unit by unit; without one, leave it in memory.
+    def save(self, images: ImageBatch, output: Tensor) -> None:
+        """Move the values of these images from the metrics to the files, chunk by chunk. Without files they stay in
+        memory.
 
-        made: what became of the images (B, 3, H, W).
+        output: the output images (B, 3, H, W).
         """
         index = images.index.numpy()
         if self.requires_output:
-            self.produced.add(index, {"sha256": _digests(made)})
-        if self.journal is None or self.journal.folder is None:
+            self.produced.add(index, {"sha256": _digests(output)})
+        if self.storage is None or self.storage.folder is None:
             return
         tables = self._tables()
-        held = {name: rows.take_held() for name, rows in tables.items()}
+        in_memory = {name: rows.pop_in_memory() for name, rows in tables.items()}
         reasons = {name: error.public_reason for name, error in self.metrics.skipped.items()}
-        for unit in np.unique(index // CHUNK).tolist():
-            here = index // CHUNK == unit
+        for chunk in np.unique(index // CHUNK).tolist():
+            in_chunk = index // CHUNK == chunk
             columns = {
-                name: {column: values[positions // CHUNK == unit] for column, values in own.items()}
-                for name, (positions, own) in held.items()
-                if (positions // CHUNK == unit).any()
+                name: {column: values[positions // CHUNK == chunk] for column, values in table.items()}
+                for name, (positions, table) in in_memory.items()
+                if (positions // CHUNK == chunk).any()
             }
-            digests = [digest for digest, own in zip(images.digests, here, strict=True) if own]
-            file = self.journal.write(unit, index[here], digests, columns, reasons)
-            for name, own in columns.items():
+            digests = [digest for digest, inside in zip(images.digests, in_chunk, strict=True) if inside]
+            file = self.storage.write(chunk, index[in_chunk], digests, columns, reasons)
+            for name, table in columns.items():
                 if file:
-                    tables[name].add_file(index[here], list(own), file, f"{name}/")
+                    tables[name].add_file(index[in_chunk], list(table), file, f"{name}/")
                 else:
-                    tables[name].add(index[here], own)
-            self.units.add(unit)
+                    tables[name].add(index[in_chunk], table)
+            self.chunks.add(chunk)
 
-    def resume(self, images: ImageBatch, references: ReferenceFeatures, made: Tensor | None = None) -> bool:
-        """Take in what the journal holds of these images, if it holds all of them, with these very pixels.
+    def resume(self, images: ImageBatch, references: ReferenceFeatures, output: Tensor | None = None) -> bool:
+        """Restore the values of these images if the files contain all of them, with exactly these pixels. Returns
+        whether they do.
 
-        made: what became of the images, where that is what tells whether they are the same (`requires_output`).
+        output: the output images (B, 3, H, W), where they must be the same, too (`requires_output`).
         """
-        index, found = images.index.numpy(), []
-        produced = None if made is None else _digests(made)
-        for unit in np.unique(index // CHUNK).tolist():
-            here = index // CHUNK == unit
-            kept = self.read(unit)
-            digests = [digest for digest, own in zip(images.digests, here, strict=True) if own]
-            if kept is None or kept.digests != digests or not np.array_equal(kept.index, index[here]):
+        index, restorable = images.index.numpy(), []
+        produced = None if output is None else _digests(output)
+        for number in np.unique(index // CHUNK).tolist():
+            in_chunk = index // CHUNK == number
+            chunk = self.read(number)
+            digests = [digest for digest, inside in zip(images.digests, in_chunk, strict=True) if inside]
+            if chunk is None or chunk.digests != digests or not np.array_equal(chunk.index, index[in_chunk]):
                 return False
-            if produced is not None and not np.array_equal(kept.load(_PIXELS, "sha256"), produced[here]):
+            if produced is not None and not np.array_equal(chunk.load(_PIXELS, "sha256"), produced[in_chunk]):
                 return False
-            found.append(kept)
-        # Only now, since this takes in the features of what are surely the same pixels.
-        if not all(self.comparable(kept, references) for kept in found):
+            restorable.append(chunk)
+        # This loads features, so it must follow the comparison of the pixels.
+        if not all(self.has_references(chunk, references) for chunk in restorable):
             return False
-        for kept in found:
-            self.restore(kept)
+        for chunk in restorable:
+            self.restore(chunk)
         return True
 
-    def read(self, unit: int) -> Chunk | None:
-        """What the journal holds of a unit; None unless that is all that is wanted."""
-        kept = self.journal.read(unit) if self.journal else None
-        if kept is None or not len(kept.index) or (self.requires_output and _PIXELS not in kept.columns):
+    def read(self, number: int) -> Chunk | None:
+        """Read a chunk from the files. Returns None unless it has the values of all metrics."""
+        chunk = self.storage.read(number) if self.storage else None
+        if chunk is None or not len(chunk.index) or (self.requires_output and _PIXELS not in chunk.columns):
             return None
-        wanted = self.metrics.stores_of(unit)
-        if any(store not in kept.columns and metric not in kept.skipped for store, metric in wanted.items()):
+        required = self.metrics.stores_of(number)
+        if any(store not in chunk.columns and metric not in chunk.skipped for store, metric in required.items()):
             return None
-        return kept
+        return chunk
 
-    def comparable(self, kept: Chunk, references: ReferenceFeatures) -> bool:
-        """Whether the references' features of a unit are there; they are taken in."""
-        return not self.metrics.missing_references(references, kept.columns, kept.index, kept.digests)
+    def has_references(self, chunk: Chunk, references: ReferenceFeatures) -> bool:
+        """Load the references' features of a chunk. Returns whether all that are needed exist."""
+        return not self.metrics.missing_references(references, chunk.columns, chunk.index, chunk.digests)
 
-    def restore(self, kept: Chunk) -> None:
-        """Take in a unit of the journal."""
-        for name, reason in kept.skipped.items():
+    def restore(self, chunk: Chunk) -> None:
+        """Add the values of a chunk to the metrics."""
+        for name, reason in chunk.skipped.items():
             self.metrics.skip(name, reason)
         tables = self._tables()
-        for name, columns in kept.columns.items():
+        for name, columns in chunk.columns.items():
             if name in tables:
-                tables[name].add_file(kept.index, columns, kept.file, f"{name}/")
-        self.units.add(int(kept.index[0]) // CHUNK)
+                tables[name].add_file(chunk.index, columns, chunk.file, f"{name}/")
+        self.chunks.add(int(chunk.index[0]) // CHUNK)
 
     def fingerprint(self) -> str | None:
-        """A hash of all images that were made elsewhere, in their order; None where a model made them."""
+        """Return a hash of all output images in their order, or None where their pixels are not needed to identify
+        them."""
         if not self.requires_output or not len(self.produced):
             return None
         return hashlib.sha256("".join(self.produced.column("sha256").tolist()).encode()).hexdigest()
 
     def close(self) -> None:
-        """Let go of the journal, and leave it for the same call."""
-        if self.journal:
-            self.journal.close()
+        """Release the files without deleting them, so that the same call can resume."""
+        if self.storage:
+            self.storage.close()
 
     def _tables(self) -> dict[str, SampleStore]:
         return self.metrics.stores | ({_PIXELS: self.produced} if self.requires_output else {})
 
 
-def _digests(made: Tensor) -> np.ndarray:
-    """The sha256 of each image (B, 3, H, W) that was made, as 8-bit pixels."""
-    pixels = to_uint8(made).permute(0, 2, 3, 1).numpy()
+def _digests(output: Tensor) -> np.ndarray:
+    """Return the sha256 of each output image (B, 3, H, W) as 8-bit pixels."""
+    pixels = to_uint8(output).permute(0, 2, 3, 1).numpy()
     return np.array([hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest() for image in pixels])

@@ -22,33 +22,34 @@ _VERSIONS = ("torch", "torchvision", "numpy", "pillow", "scikit-image", "torch-f
 
 
 def versions() -> dict[str, str]:
-    """The versions of the packages that numbers depend on."""
+    """Return the versions of the packages that numbers depend on."""
     return {package: importlib.metadata.version(package) for package in _VERSIONS}
 
 
 def settings(run: AdapterRun) -> dict[str, Any]:
-    """The settings that a result records and that key a checkpoint."""
+    """Return the settings that a result records and that are part of a checkpoint's key."""
     config = run.config
     return {"seed": config.seed, "precision": config.precision, "device": config.device.partition(":")[0]}
 
 
 def collect(run: AdapterRun, done: Callable[[str], None]) -> Result:
-    """The result of a run that has seen all images, or of one that failed. `done`: called with each metric's name."""
+    """Return the result of a run that has processed all images, or that failed. done: called with each metric's
+    name."""
     stream, config = run.images, run.config
     read = stream.summary()
     numbers = run.compute(SplitHalves(read.sha256, read.count, read.pairs), done)
     for number in numbers.values.values():
         number.setdefault("n", read.count)
-    # Those of a failed run would be of nothing.
+    # A failed run has no numbers to warn about.
     few = few_images(read.count, numbers.values, read.references) if run.error is None else None
     height, width = stream.shape or (0, 0)  # none where the run failed
-    adapter = run.described | run.step.told
+    adapter = run.description | run.step.recorded
     if note := fit(run.adapter.model.spec, height, width).describe():
         adapter["fitted"] = note
     if fingerprint := run.checkpoint.fingerprint():
         adapter["fingerprint"] = fingerprint
     statistics = config.statistics
-    reference = {"reference": statistics.described(stream.protocol, stream.shape)} if statistics else {}
+    reference = {"reference": statistics.describe(stream.protocol, stream.shape)} if statistics else {}
     return Result(
         adapter=run.adapter.name,
         dataset=stream.name,
@@ -78,17 +79,21 @@ def collect(run: AdapterRun, done: Callable[[str], None]) -> Result:
         error=run.error,
         per_image=_aligned(numbers.per_image, stream.names),
         replicates=numbers.replicates,
-        readings={kind: [(stream.names[at], read) for at, read in own] for kind, own in numbers.readings.items()},
+        readings={
+            kind: [(stream.names[position], reading) for position, reading in readings]
+            for kind, readings in numbers.readings.items()
+        },
         warnings=numbers.warnings + ([few] if few else []),
         notes={name: str(error) for name, error in run.metrics.skipped.items()},
         computed=frozenset(run.metrics.metrics) - frozenset(run.metrics.skipped),
         lacking=frozenset(name for name, error in run.metrics.skipped.items() if isinstance(error, MissingWeights)),
-        journal=run.checkpoint.journal,
+        journal=run.checkpoint.storage,
     )
 
 
 def _aligned(per_image: dict[str, tuple[np.ndarray, np.ndarray]], names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Per-image values on one axis: `index` (positions) and `name`, then each number, NaN where it has no value."""
+    """Return per-image values on one axis: `index` (positions) and `name`, then each number, NaN where it has
+    no value."""
     if not per_image:
         return {}
     positions = np.unique(np.concatenate([index for index, _ in per_image.values()]))

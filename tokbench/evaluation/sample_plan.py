@@ -1,4 +1,4 @@
-"""Slots: places for N samples of each generator, beside a reference that they are not paired with."""
+"""SamplePlan: the positions of N samples of each generator, with references that are not paired with them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from tokbench.tokenizers.registry import LoadedAdapter
 
 @dataclass
 class SamplePlan(ImageStream):
-    """N positions, each of which gets one sample.
+    """An image stream of N positions, each of which gets one sample.
 
     reference: the images whose distribution is compared with that of the samples, or None where a statistics file
-    replaces them; then `name` is that of the file and `key` its hash. After a pass `shape` is that of the samples.
+    replaces them; then `name` is that of the file and `key` its hash. shape: height and width of the samples in pixels,
+    known after the first batch.
     """
 
     name: str
@@ -57,17 +58,17 @@ class SamplePlan(ImageStream):
         return self.reference
 
     def batches(self, batch_size: int, share: Share = all_spans) -> SampleLoader:
-        """All positions, `batch_size` at a time; `share` chooses among the spans."""
+        """Return all positions, `batch_size` at a time. `share` selects the spans of this process."""
         return SampleLoader(self, spans(self.count, batch_size, share))
 
     def bind(self, model: Bindable) -> None:
-        """Samples are of no image, so there is nothing to tell a model."""
+        """Do nothing: samples belong to no image, so a model needs no names."""
 
     def refuse_empty(self) -> None:
-        """References are read before the samples are drawn, and refused then."""
+        """Do nothing: the references are read, and checked, before the samples are drawn."""
 
     def summary(self) -> StreamSummary:
-        """Of the samples' number, and of the references that were read."""
+        """Return the summary of the references that were read, with the number of samples."""
         if self.reference is None:
             return StreamSummary(self.key, self.count, pairs=pairs(self.count), limited=self.count)
         read = self.reference.summary()
@@ -87,20 +88,20 @@ class SamplePlan(ImageStream):
 
 
 class SampleLoader:
-    """Spans of positions, one after the other."""
+    """Iterates over spans of positions."""
 
-    def __init__(self, slots: SamplePlan, spans: Sequence[range]) -> None:
-        self._slots, self._spans = slots, spans
+    def __init__(self, plan: SamplePlan, spans: Sequence[range]) -> None:
+        self._plan, self._spans = plan, spans
         self.total, self.done = sum(len(span) for span in spans), 0
 
     def __iter__(self) -> Iterator[ImageBatch]:
         for span in self._spans:
             self.done += len(span)
             names = [_name(position) for position in span]
-            yield ImageBatch(torch.tensor(list(span)), names, digests=names, shape=self._slots.shape)
+            yield ImageBatch(torch.tensor(list(span)), names, digests=names, shape=self._plan.shape)
 
     def prefetch(self) -> None:
-        """There is nothing to decode before its time."""
+        """Do nothing: there is nothing to decode."""
 
 
 def _name(position: int) -> str:
@@ -108,14 +109,15 @@ def _name(position: int) -> str:
 
 
 def statistics_of(data: str, given: bool, reference: Path | None) -> FidStatistics | None:
-    """The statistics file that `--data` or `--reference` names; None where `--data` is images. given: whether `--data`
-    was.
+    """Return the statistics file that `--data` or `--reference` names, or None where `--data` names images.
 
-    Raises UsageError where both are given, ResultError where a file cannot be read.
+    given: whether `--data` was given. Raises UsageError where both are given, ResultError where a file cannot be read.
     """
     if reference is not None:
         if given:
-            raise UsageError(f"samples are compared with --data {data} or with --reference {reference}; give one")
+            raise UsageError(
+                f"samples are compared either with --data {data} or with --reference {reference}; give only one"
+            )
         return load_statistics(reference)
     path = Path(data).expanduser()
     return load_statistics(path) if _is_npz(path) and _members(path) & _STATISTICS else None
@@ -132,11 +134,11 @@ def _members(path: Path) -> set[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return {info.filename for info in archive.infolist()}
-    except Exception:  # broken zips raise many classes; whoever reads it next says what is wrong
+    except Exception:  # broken zips raise many classes; a later read reports the fault
         return set()
 
 
-def slots(
+def plan_samples(
     data: str,
     rules: Protocol,
     opened: Callable[[], Dataset],
@@ -145,32 +147,32 @@ def slots(
     statistics: FidStatistics | None,
     loaded: Sequence[LoadedAdapter],
 ) -> SamplePlan:
-    """Places for `limit` samples; for as many as the folders of samples hold, or as there are references, without one.
+    """Return a plan for `limit` samples; without a limit, for as many as the folders of samples hold or as there are
+    references.
 
-    data, opened: what samples are compared with, as it was named, and what opens its images. split: the one of it that
-    was asked for. ADM's reference batches hold images beside the statistics, which then serve the metrics that need
-    more.
-    Raises UsageError where nothing says how many, or a folder holds fewer; DataError where the references cannot be
-    opened.
+    data, opened: the argument that names what samples are compared with, and a function that opens its images. split:
+    the requested split. ADM's reference batches hold images in addition to statistics; metrics that need features use
+    these images. Raises UsageError where the number of samples is unknown or a folder holds fewer, DataError where the
+    references cannot be opened.
     """
-    counts = {one.source: one.model.count for one in loaded if isinstance(one.model, ImageFolder)}
-    for source, held in counts.items():
-        if not held:
+    counts = {adapter.source: adapter.model.count for adapter in loaded if isinstance(adapter.model, ImageFolder)}
+    for source, count_in_folder in counts.items():
+        if not count_in_folder:
             raise UsageError(f"{source}: no images found")
-        if limit is not None and held < limit:
-            raise UsageError(f"{source} holds {held:,} images, fewer than --limit {limit:,}")
+        if limit is not None and count_in_folder < limit:
+            raise UsageError(f"{source} holds {count_in_folder:,} images, fewer than --limit {limit:,}")
     if limit is None and len(set(counts.values())) > 1:
-        told = " and ".join(f"{held:,}" for held in sorted(set(counts.values())))
-        raise UsageError(f"the folders hold {told} samples, and gFID depends on how many there are; give --limit")
+        numbers = " and ".join(f"{count_in_folder:,}" for count_in_folder in sorted(set(counts.values())))
+        raise UsageError(f"the folders hold {numbers} samples, and gFID depends on their number; give --limit")
     count = limit or next(iter(counts.values()), None)
 
     if statistics is None:
         dataset = opened()
         return SamplePlan(dataset.name, rules, count or len(dataset), dataset)
     if split:
-        raise UsageError("--split chooses among images; a statistics file is of one set of them")
+        raise UsageError("--split selects images, but a statistics file describes one fixed set of images")
     if count is None:
-        raise UsageError("how many samples? a statistics file does not say; give --limit")
+        raise UsageError("the number of samples is unknown, since a statistics file does not contain it; give --limit")
     name = slug(statistics.dataset or Path(statistics.name).stem)
-    beside = opened() if statistics.path and MEMBER in _members(statistics.path) and _is_npz(Path(data)) else None
-    return SamplePlan(name, rules, count, beside, key=statistics.sha256)
+    references = opened() if statistics.path and MEMBER in _members(statistics.path) and _is_npz(Path(data)) else None
+    return SamplePlan(name, rules, count, references, key=statistics.sha256)

@@ -1,5 +1,5 @@
-"""Steps: how a model's images are made from a batch of references, and what the decoder gets of the tokens. A task is
-a list of them."""
+"""Token transforms: how a model's images are made from a batch of references, and which tokens the decoder gets. A task
+is a list of them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ from tokbench.tokenizers.tokens import Tokens
 
 @dataclass(frozen=True)
 class StepOutput:
-    """What a step made of some images: decoded images (B, 3, H, W) in `spec.range`, their tokens and the seconds that
-    encode and decode took; no tokens where the images were made elsewhere."""
+    """The output of a token transform for some images.
+
+    decoded: images (B, 3, H, W) in `spec.range`. tokens: their tokens, or None for precomputed images. encoding,
+    decoding: the seconds that encode and decode took.
+    """
 
     decoded: Tensor
     tokens: Tokens | None = None
@@ -34,9 +37,12 @@ class StepOutput:
 
 @dataclass(frozen=True)
 class TokenTransform:
-    """All tokens, as they were encoded. task: that of the result. in_range: whether decoded images must lie near the
-    spec's range. checked: whether what comes out should look like an image, so that damage of it is counted
-    (`tokbench.metrics.output_checks`). whole: whether the decoder gets all tokens of each image."""
+    """The identity transform: the decoder gets all tokens as they were encoded.
+
+    task: the task of the result. in_range: whether decoded images must lie near the spec's range. checked: whether the
+    output should look like an image, so that damage is counted (`tokbench.metrics.output_checks`). whole: whether the
+    decoder gets all tokens of each image.
+    """
 
     in_range: ClassVar[bool] = True
     checked: ClassVar[bool] = True
@@ -46,63 +52,67 @@ class TokenTransform:
 
     @property
     def cell(self) -> str:
-        """Tells apart the steps of one task."""
+        """A name that is unique among the transforms of one task."""
         return ""
 
     @property
-    def told(self) -> dict[str, Any]:
-        """What a result says of it beside the adapter."""
+    def recorded(self) -> dict[str, Any]:
+        """What a result records about the transform, in addition to the adapter."""
         return {}
 
     def tokens(self, model: Tokenizer, images: Tensor, seeds: Sequence[int], memo: DerivedCache) -> Tokens:
-        """What the decoder gets of images (B, 3, H, W) in `spec.range`. `seeds`: one an image; `memo`: theirs."""
+        """Return the tokens for the decoder from images (B, 3, H, W) in `spec.range`. seeds: one per image. memo:
+        shared values of these images."""
         return model.encode(images)
 
     def run(
         self, model: Any, images: Tensor, names: Sequence[str], seeds: Sequence[int], memo: DerivedCache, device: str
     ) -> StepOutput:
-        """Encode images (B, 3, H, W) in `spec.range` on the device, change their tokens, and decode.
+        """Encode images (B, 3, H, W) in `spec.range` on the device, transform their tokens, and decode.
 
-        Raises AdapterError where the tokens are not what the spec declares.
+        Raises AdapterError where the tokens do not agree with the spec.
         """
         encoded, encoding = timed(partial(self.tokens, model, images, seeds, memo), device)
         contract.check_tokens(encoded, images, model, names, self.whole)
         decoded, decoding = timed(partial(model.decode, encoded, seeds), device)
         return StepOutput(decoded, encoded, encoding, decoding)
 
-    def try_out(self, model: Any, images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> None:
-        """What is too costly to check of every batch, on a few images. Raises AdapterError."""
+    def probe(self, model: Any, images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> None:
+        """Run the checks that are too costly for every batch on a few images. Raises AdapterError."""
         contract.probe(model, images, names, seeds)
 
 
 AS_ENCODED = TokenTransform()
-"""The step of the task `reconstruct` for tokenizers."""
+"""The transform of the task `reconstruct` for tokenizers."""
 
 
 @dataclass(frozen=True)
 class UsePrecomputed(TokenTransform):
-    """The reconstructions of an `ImageSource`, whose tokens are out of reach."""
+    """The reconstructions of a `PrecomputedImages`, whose tokens are unknown."""
 
     def run(
         self, model: Any, images: Tensor, names: Sequence[str], seeds: Sequence[int], memo: DerivedCache, device: str
     ) -> StepOutput:
         return StepOutput(model.reconstruct(images, names))
 
-    def try_out(self, model: Any, images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> None:
+    def probe(self, model: Any, images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> None:
         return
 
 
 def plain_step(model: ImageModel) -> TokenTransform:
-    """How a model reconstructs. Raises NotApplicable for a generator, AdapterError where spec and class disagree."""
+    """Return the transform with which a model reconstructs images.
+
+    Raises NotApplicable for a generator, AdapterError where spec and class disagree.
+    """
     if isinstance(model, Generator):
-        raise NotApplicable(f"{model.spec.name}: a generator reconstructs nothing; give --task generate")
+        raise NotApplicable(f"{model.spec.name}: a generator reconstructs no images; give --task generate")
     contract.check_kind(model)
     return UsePrecomputed() if isinstance(model, PrecomputedImages) else AS_ENCODED
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeepFirst(TokenTransform):
-    """The first `count` tokens of each image (or tile)."""
+    """Keeps the first `count` tokens of each image (or tile)."""
 
     checked = False
     whole = False
@@ -112,16 +122,16 @@ class KeepFirst(TokenTransform):
     def tokens(self, model: Tokenizer, images: Tensor, seeds: Sequence[int], memo: DerivedCache) -> Tokens:
         return model.encode(images).truncate(self.count, model.spec.variable)
 
-    def try_out(self, model: Any, images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> None:
-        super().try_out(model, images, names, seeds)
-        some = self.tokens(model, images, seeds, DerivedCache())
+    def probe(self, model: Any, images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> None:
+        super().probe(model, images, names, seeds)
+        tokens = self.tokens(model, images, seeds, DerivedCache())
         try:
-            decoded = model.decode(some, seeds)
+            decoded = model.decode(tokens, seeds)
         except (torch.OutOfMemoryError, MemoryError):
             raise
-        except Exception as error:  # other people's code: anything may come
+        except Exception as error:  # third-party code may raise any exception
             raise AdapterError(
-                f"{model.spec.name}: its spec declares `prefixes`, and {self.count} tokens of {names[0]} do not decode "
+                f"{model.spec.name}: its spec declares `prefixes`, but {self.count} tokens of {names[0]} do not decode "
                 f"({type(error).__name__}: {str(error)[:200]})"
             ) from error
         contract.check_images(decoded, images, model, names)
@@ -129,9 +139,10 @@ class KeepFirst(TokenTransform):
 
 @dataclass(frozen=True, kw_only=True)
 class PerturbTokens(TokenTransform):
-    """Perturbed tokens. delta: None where there is nothing to choose from. most: the largest delta of the task.
+    """Perturbs the tokens. delta: None where there is no codebook. most: the largest delta of the task.
 
-    Noise leads a linear decoder anywhere, which is no fault of it; images are clamped, as all are.
+    The range of decoded images is not checked: noise can move the output of a linear decoder far outside it, and images
+    are clamped.
     """
 
     in_range = False
@@ -148,7 +159,7 @@ class PerturbTokens(TokenTransform):
 
     def tokens(self, model: Tokenizer, images: Tensor, seeds: Sequence[int], memo: DerivedCache) -> Tokens:
         key = id(self.perturber), *seeds
-        if key not in memo.looks:  # all cells share it: encoding and ranking cost more than the change itself
-            memo.looks[key] = self.perturber.prepare(images, seeds, self.most)
-        made: Tokens = memo.looks[key](self.alpha, self.delta or 1)
-        return made
+        if key not in memo.perturbations:  # shared by all cells, since encoding and ranking cost most
+            memo.perturbations[key] = self.perturber.prepare(images, seeds, self.most)
+        perturbed: Tokens = memo.perturbations[key](self.alpha, self.delta or 1)
+        return perturbed

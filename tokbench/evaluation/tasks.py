@@ -1,4 +1,4 @@
-"""Tasks turn (tokenizer, images) into streams of batches, one for each step between encode and decode."""
+"""Tasks: which token transforms are applied to a model, and how their results are combined."""
 
 from __future__ import annotations
 
@@ -20,30 +20,33 @@ from tokbench.tokenizers.base import Generator, ImageModel, PrecomputedImages, T
 
 @dataclass(frozen=True)
 class Task:
-    """Reconstruction: what a tokenizer's steps are, and what their results make together.
+    """The task `reconstruct`, and the base class of tasks.
 
-    paired: whether what is made belongs to one reference each, so that a pass runs through those.
+    paired: whether each output belongs to one reference image, so that the pass runs over the references.
     """
 
     paired: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
-        """That of what it makes, where there is nothing that has a name of its own."""
+        """The name of the task, which results record unless their token transform has its own name."""
         return "reconstruct"
 
     def steps(self, model: ImageModel) -> Sequence[TokenTransform]:
-        """One or more. Raises NotApplicable where a model cannot do the task, AdapterError where its spec and its class
-        disagree."""
+        """Return one or more token transforms.
+
+        Raises NotApplicable where a model cannot do the task, AdapterError where its spec and its class disagree.
+        """
         return [plain_step(model)]
 
-    def produce(self, step: Any, model: ImageModel, images: Any, settings: RunSettings, memo: DerivedCache) -> Batch:
-        """What becomes of one batch of the stream. Raises AdapterError where the model breaks its contract."""
+    def run(self, step: Any, model: ImageModel, images: Any, settings: RunSettings, memo: DerivedCache) -> Batch:
+        """Run one batch of the stream through a token transform. Raises AdapterError where the model breaks its
+        contract."""
         return reconstruct(model, images, step, settings, memo)
 
-    def results(self, made: Sequence[tuple[TokenTransform, Result]]) -> list[Result]:
-        """What is kept of the steps' results."""
-        return [result for _, result in made]
+    def results(self, step_results: Sequence[tuple[TokenTransform, Result]]) -> list[Result]:
+        """Return the results of the task from those of its token transforms."""
+        return [result for _, result in step_results]
 
 
 RECONSTRUCT = Task()
@@ -53,8 +56,8 @@ _SCALE = re.compile(r"cfg\d+(\.\d+)?")
 
 @dataclass(frozen=True)
 class Truncate(Task):
-    """The first k tokens alone, for every k of `counts`, each a result of its own; for tokenizers of which any first
-    tokens decode. counts: None for 1, 2, 4 ... and all."""
+    """Keeps only the first k tokens, for every k of `counts`, with a result for each. It is for tokenizers whose first
+    tokens decode to an image. counts: None for 1, 2, 4 ... and all."""
 
     counts: tuple[int, ...] | None = None
 
@@ -67,18 +70,19 @@ class Truncate(Task):
         if not (isinstance(model, Tokenizer) and model.spec.prefixes):
             raise NotApplicable(
                 f"{name}: its first tokens alone do not decode; truncate is for tokenizers that were trained with "
-                "dropped tails, whose spec says `prefixes`"
+                "nested dropout, whose spec declares `prefixes`"
             )
-        assert most is not None  # every spec with `prefixes` has it
+        assert most is not None  # every spec with `prefixes` declares num_tokens
         if self.counts and max(self.counts) > most:
-            raise NotApplicable(f"{name}: has {most} tokens an image, not {max(self.counts)}")
+            raise NotApplicable(f"{name}: has {most} tokens per image, fewer than {max(self.counts)}")
         counts = self.counts or sorted({2**power for power in range(most.bit_length())} | {most})
         return [KeepFirst(f"truncate-{count}", count=count) for count in counts]
 
 
 @dataclass(frozen=True)
 class Perturb(Task):
-    """Tokens replaced by near misses, on the grid of `tokbench.metric_names`; one result of all cells."""
+    """Replaces codes by similar codes, or adds noise to latents, on the grid of `tokbench.metric_names`; one result for
+    all cells."""
 
     anchor: Anchor = "latent"
 
@@ -88,39 +92,41 @@ class Perturb(Task):
 
     def steps(self, model: ImageModel) -> Sequence[TokenTransform]:
         if not isinstance(model, Tokenizer):
-            raise NotApplicable(f"{model.spec.name}: there are no tokens to perturb, only images")
+            raise NotApplicable(f"{model.spec.name}: it has no tokens to perturb, only images")
         perturber = model.perturber(self.anchor)
         size = perturber.codebook_size
-        found: Sequence[int | None] = [None] if size is None else deltas(size)
-        most = max(delta or 1 for delta in found)
+        deltas_of_grid: Sequence[int | None] = [None] if size is None else deltas(size)
+        most = max(delta or 1 for delta in deltas_of_grid)
         return [
             PerturbTokens(self.name, perturber=perturber, alpha=alpha, delta=delta, most=most)
             for alpha in ALPHAS
-            for delta in found
+            for delta in deltas_of_grid
         ]
 
-    def results(self, made: Sequence[tuple[TokenTransform, Result]]) -> list[Result]:
-        first = made[0][0]
-        if not isinstance(first, PerturbTokens):  # it was refused
-            return super().results(made)
-        cells = [(step.cell, result) for step, result in made]
+    def results(self, step_results: Sequence[tuple[TokenTransform, Result]]) -> list[Result]:
+        first = step_results[0][0]
+        if not isinstance(first, PerturbTokens):  # the model cannot do this task
+            return super().results(step_results)
+        cells = [(step.cell, result) for step, result in step_results]
         return [aggregate_cells(cells, first.perturber.extension, self.anchor)]
 
 
 @dataclass(frozen=True)
 class Generate(Task):
-    """Samples of a prior, or of a folder of them, paired with nothing: it runs through `Slots`.
+    """Draws samples from a prior, or reads them from a folder. They are not paired with references; the stream is a
+    `SamplePlan`.
 
-    guidance: None for each generator's own.
+    guidance: the scale of classifier-free guidance; None for each generator's default.
     """
 
     paired: ClassVar[bool] = False
     guidance: float | None = None
 
     def __post_init__(self) -> None:
-        """The scale stands in names of files, and is read from them: in six digits, without an exponent."""
+        """Check that the scale can be written in file names: in at most six digits, without an exponent. Raises
+        UsageError."""
         if self.guidance is not None and not (_SCALE.fullmatch(self.name.partition("-")[2]) and self._plain):
-            raise UsageError(f"--cfg {self.guidance:g}: give a scale of at most six digits, such as 1.5")
+            raise UsageError(f"--cfg {self.guidance:g}: give a scale with at most six digits, such as 1.5")
 
     @property
     def _plain(self) -> bool:
@@ -135,19 +141,19 @@ class Generate(Task):
             return [DrawSamples(self.name, guidance=model.guidance if self.guidance is None else self.guidance)]
         if not isinstance(model, PrecomputedImages):
             raise NotApplicable(
-                f"{model.spec.name}: a tokenizer draws no tokens of its own; generate is for generators (tokbench list "
+                f"{model.spec.name}: a tokenizer cannot draw samples; generate is for generators (tokbench list "
                 "adapters) and for images:DIR"
             )
         if self.guidance is not None:
-            raise NotApplicable(f"{model.spec.name}: --cfg is for generators; these samples are made already")
+            raise NotApplicable(f"{model.spec.name}: --cfg is for generators; these samples exist already")
         return [ReadSamples(self.name)]
 
-    def produce(self, step: Any, model: ImageModel, images: Any, settings: RunSettings, memo: DerivedCache) -> Batch:
+    def run(self, step: Any, model: ImageModel, images: Any, settings: RunSettings, memo: DerivedCache) -> Batch:
         return step.sample(model, images, settings)
 
 
 def parse_task(name: str) -> Task:
-    """The task that makes a result of that name alone: `truncate-8` is Truncate((8,)). Raises UsageError."""
+    """Return the task whose result has this name: `truncate-8` is Truncate((8,)). Raises UsageError."""
     kind, _, rest = name.partition("-")
     if name == RECONSTRUCT.name:
         return RECONSTRUCT
@@ -155,6 +161,6 @@ def parse_task(name: str) -> Task:
         return Truncate((int(rest),))
     if kind == "generate" and (not rest or _SCALE.fullmatch(rest)):
         return Generate(guidance=float(rest.removeprefix("cfg")) if rest else None)
-    if name in (made := {task.name: task for task in (Perturb(), Perturb("code"))}):
-        return made[name]
+    if name in (tasks := {task.name: task for task in (Perturb(), Perturb("code"))}):
+        return tasks[name]
     raise UsageError(f"no task '{name}'")

@@ -1,1 +1,1 @@
-"""Frozen networks that metrics read: features, perceptual distances, words, faces."""
+"""Frozen networks that metrics read: image features, perceptual distances, text recognition and face recognition."""

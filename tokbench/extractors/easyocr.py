@@ -1,4 +1,4 @@
-"""EasyOCR's English recogniser (JaidedAI): VGG, two bidirectional LSTMs and CTC, weights `english_g2`."""
+"""EasyOCR's English recognizer (JaidedAI): VGG, two bidirectional LSTMs and CTC, with the weights `english_g2`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from tokbench.errors import MissingWeights
-from tokbench.extractors.recognizer import WIDEST, TextRecognizer, find_weights
+from tokbench.extractors.recognizer import MAX_ASPECT, TextRecognizer, find_weights
 from tokbench.io.hashing import sha256_of
 from tokbench.weights.registry import KNOWN_WEIGHTS
 
@@ -25,11 +25,12 @@ HEIGHT = 64
 
 
 class EasyOCR(TextRecognizer):
-    """Reads each crop as EasyOCR does on a CPU: 64 pixels high, its last column repeated up to a multiple of 64.
+    """Reads each crop as EasyOCR does on a CPU: 64 pixels high, with its last column repeated up to a multiple of 64.
 
-    A word read with a confidence under 0.1 is read again with more contrast, and the surer of the two counts: EasyOCR's
-    defaults. Its quantization to 8 bits, which it applies on CPUs only, is off: its steps are set by the largest value
-    in the whole batch, so that a word would depend on the words beside it, and on the device.
+    A word that is read with a confidence under 0.1 is read again with more contrast, and the result with the higher
+    confidence is used, as in EasyOCR's defaults. EasyOCR's 8-bit quantization, which it applies on CPUs only, is
+    disabled: its step size depends on the largest value in the batch, so the text of a word would depend on other words
+    and on the device.
     """
 
     name = "easyocr"
@@ -37,14 +38,14 @@ class EasyOCR(TextRecognizer):
     def __init__(self, allow_download: bool = False, *, device: str = "cpu") -> None:
         """Raises MissingWeights where the package or the weights are not on this machine.
 
-        allow_download: let EasyOCR itself get the weights into its own folder.
+        allow_download: let EasyOCR download the weights into its own folder.
         """
         try:
             import easyocr
         except ImportError as error:
             raise MissingWeights(
                 f"easyocr needs the package easyocr ({error}); pip install 'tokbench[text]'",
-                public_reason="easyocr needs the package easyocr, which was not there",
+                public_reason="easyocr needs the package easyocr, which was not installed",
             ) from error
         home = os.environ.get("EASYOCR_MODULE_PATH") or os.environ.get("MODULE_PATH") or "~/.EasyOCR"
         folder = Path(home).expanduser() / "model"
@@ -54,33 +55,33 @@ class EasyOCR(TextRecognizer):
             if not allow_download:
                 raise
         path = list(sys.path)
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():  # weights are drawn before they are read
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():  # the constructor draws random weights
             warnings.simplefilter("ignore")
             self._reader = easyocr.Reader(
                 ["en"],
                 gpu=False if device == "cpu" else device,
                 model_storage_directory=str(folder),
-                user_network_directory=str(folder),  # else it makes a folder at home
+                user_network_directory=str(folder),  # otherwise EasyOCR creates a folder in the home folder
                 download_enabled=allow_download,
                 detector=False,
                 verbose=False,
                 quantize=False,
             )
-        sys.path[:] = path  # to which it adds the folder of networks
+        sys.path[:] = path  # EasyOCR adds the folder of networks to it
         self.sha256, self.device = sha256_of(folder / SOURCE.file), device
         self.threads = torch.get_num_threads() if device == "cpu" else 1
         self.library = f"easyocr {version('easyocr')}, torch {torch.__version__.split('+')[0]}"
 
     def width(self, height: int, width: int) -> int:
-        return HEIGHT * min(max(1, ceil(width / height)), WIDEST)
+        return HEIGHT * min(max(1, ceil(width / height)), MAX_ASPECT)
 
     @contextmanager
     def reading(self) -> Iterator[None]:
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # in each of the pool's threads, for they begin now
+        torch.set_num_threads(1)  # this applies to the pool's threads, which start after this line
         try:
             with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-                # Its loader draws a seed, and wants its images in an accelerator's memory, be there one or not.
+                # EasyOCR's loader draws a seed, and warns where there is no accelerator for pinned memory.
                 warnings.simplefilter("ignore")
                 yield
         finally:
@@ -91,11 +92,11 @@ class EasyOCR(TextRecognizer):
         from easyocr.recognition import get_text
         from easyocr.utils import get_image_list
 
-        entered = []
+        inputs = []
         for crop in crops:
             grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
             (image,), _ = get_image_list([[0, grey.shape[1], 0, grey.shape[0]]], [], grey, model_height=HEIGHT)
-            entered.append(image)
+            inputs.append(image)
         reader = self._reader
         results = get_text(
             reader.character,
@@ -103,8 +104,8 @@ class EasyOCR(TextRecognizer):
             width,
             reader.recognizer,
             reader.converter,
-            entered,
-            batch_size=len(entered),
+            inputs,
+            batch_size=len(inputs),
             workers=0,
             device=self.device,
         )

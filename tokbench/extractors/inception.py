@@ -1,7 +1,7 @@
-"""The FID network: Inception-v3 as TensorFlow published it on 2015-12-05, in torch-fidelity's port of it.
+"""The FID network: Inception-v3 as published for TensorFlow on 2015-12-05, in torch-fidelity's port.
 
-Used by FID (Heusel et al., NeurIPS 2017), the Inception Score (Salimans et al., NeurIPS 2016) and sFID (Nash et al.,
-ICML 2021).
+It is used by FID (Heusel et al., NeurIPS 2017), the Inception Score (Salimans et al., NeurIPS 2016) and sFID (Nash et
+al., ICML 2021).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ BLOCKS: dict[str, Callable[[], nn.Module]] = {
     "Mixed_7c": lambda: port.InceptionE_2(2048),
     "fc": lambda: nn.Linear(2048, 1008),
 }
-"""The network in order, by the names of the weight file."""
+"""The blocks of the network in order, with the names in the weight file."""
 
 ENDS = {
     "64": "Conv2d_2b_3x3",
@@ -55,38 +55,40 @@ ENDS = {
     "2048": "Mixed_7c",
     "logits_unbiased": "fc",
 }
-"""Each layer of features, and the last block that it needs."""
+"""Each feature layer and the last block that it needs."""
 
 _ORDER = list(BLOCKS)
 
 
 class Inception(FeatureExtractor):
-    """Layers `64`, `192`, `768`, `2048`: spatial means of the activations of that many channels, (B, channels).
+    """Layers `64`, `192`, `768`, `2048`: spatial means of the activations with that many channels, (B, channels).
 
     `sfid`: (B, 2023), the first 7 channels of Mixed_6d's 1x1 branch after its ReLU, 17 x 17, in ADM's order (rows,
     columns, channels). `logits_unbiased`: (B, 1008), the 2048-d features times the last layer's weights without its
-    bias, from which the field computes the Inception Score.
+    bias, as is usual for the Inception Score.
 
-    `input` is how images become the network's 299 x 299 values (see `tokbench.protocol.protocol.InputPath`).
+    `input` selects how images are mapped to the network's 299 x 299 input (see `tokbench.protocol.protocol.InputPath`).
     """
 
     input = "tf1"
 
     def __init__(self, found: LocalWeights, backend: Backend | None = None) -> None:
-        """Raises MissingWeights where a block in the file is not exactly as expected. The file may end early."""
+        """Raises MissingWeights where a block in the file is not exactly as expected. The file may lack the last
+        blocks."""
         super().__init__(backend)
         self.name, self.sha256, self.path = "inception-2015-12-05", found.sha256, found.path
         state = read_state(self.name, found)
-        held = {key.partition(".")[0] for key in state}
+        blocks = {key.partition(".")[0] for key in state}
         with torch.device("meta"):  # nothing is allocated or drawn from the random generator
-            self.blocks = nn.ModuleDict({name: make() for name, make in BLOCKS.items() if name in held})
+            self.blocks = nn.ModuleDict({name: make() for name, make in BLOCKS.items() if name in blocks})
         load_strict(self.name, self.blocks, state, found)
         for unit in [module for module in self.blocks.modules() if isinstance(module, port.BasicConv2d)]:
             fold_batch_norm(unit.conv, unit.bn)
             unit.bn = nn.Identity()
 
     def request_layer(self, layer: str) -> None:
-        """Ask for one layer more. Raises MissingWeights where the file lacks a block before its end."""
+        """Request a layer. Raises MissingWeights where the file lacks a block that it needs, UsageError for an unknown
+        layer."""
         if layer not in ENDS:
             raise UsageError(f"{self.name} has no layer '{layer}'; it has {', '.join(ENDS)}")
         needed = _ORDER[: _ORDER.index(ENDS[layer]) + 1]
@@ -103,13 +105,13 @@ class Inception(FeatureExtractor):
         layers = tuple(layer for layer in ENDS if layer in self.layers)
         if not layers:
             return {}
-        entered = _INPUT[self.input](images.to(self.backend.device))
-        outputs = self.run(layers, lambda: _Layers(self.blocks, layers), entered, chunk)
+        inputs = _INPUT[self.input](images.to(self.backend.device))
+        outputs = self.run(layers, lambda: _Layers(self.blocks, layers), inputs, chunk)
         return dict(zip(layers, outputs, strict=True))
 
 
 class _Layers(nn.Module):
-    """The blocks up to the deepest of `layers`: (B, 3, 299, 299) to those layers' features, in that order."""
+    """Maps (B, 3, 299, 299) to the features of `layers`, in that order, through the blocks up to the deepest layer."""
 
     def __init__(self, blocks: nn.ModuleDict, layers: tuple[str, ...]) -> None:
         super().__init__()
@@ -133,24 +135,25 @@ class _Layers(nn.Module):
         return tuple(features[layer] for layer in self._layers)
 
     def _spatial(self, x: Tensor) -> Tensor:
-        """The sFID features from Mixed_6d's input: 7 of 192 channels, so they are computed apart rather than caught."""
+        """Return the sFID features (B, 2023) from Mixed_6d's input. Only 7 of 192 channels are computed."""
         weight, bias = (self.blocks.get_parameter(f"Mixed_6d.branch1x1.conv.{part}") for part in ("weight", "bias"))
         maps = F.relu(F.conv2d(x, weight[:SFID_CHANNELS], bias[:SFID_CHANNELS]))
         return maps.permute(0, 2, 3, 1).flatten(1)
 
 
 def _tf1(images: Tensor) -> Tensor:
-    """As the TensorFlow graph, torch-fidelity and ADM, which expects (x - 128) / 128 for x from 0 to 255."""
+    """Prepare images as TensorFlow's graph, torch-fidelity and ADM do: (x - 128) / 128 for x from 0 to 255."""
     return resize_like_tensorflow1(images * (255 / 128), SIZE).sub_(1)
 
 
 def _half_pixel(images: Tensor) -> Tensor:
-    """As pytorch-fid."""
+    """Prepare images as pytorch-fid does."""
     return 2 * F.interpolate(images, (SIZE, SIZE), mode="bilinear", align_corners=False) - 1
 
 
 def _clean(images: Tensor) -> Tensor:
-    """As clean-fid in its mode `clean` (Parmar et al., CVPR 2022): Pillow's antialiased bicubic, not rounded."""
+    """Prepare images as clean-fid does in its mode `clean` (Parmar et al., CVPR 2022): Pillow's antialiased bicubic,
+    not rounded."""
     planes = levels(images, torch.float32).cpu().flatten(0, 1).numpy()
     resized = [Image.fromarray(plane).resize((SIZE, SIZE), Image.Resampling.BICUBIC) for plane in planes]
     stacked = torch.from_numpy(np.stack([np.asarray(plane) for plane in resized])).unflatten(0, (-1, 3))
@@ -161,11 +164,11 @@ _INPUT: dict[str | None, Callable[[Tensor], Tensor]] = {"tf1": _tf1, "half-pixel
 
 
 def resize_like_tensorflow1(images: Tensor, size: int) -> Tensor:
-    """Bilinear resize (B, C, H, W) to (B, C, size, size) as TensorFlow 1 did it without align_corners.
+    """Resize (B, C, H, W) to (B, C, size, size) bilinearly as TensorFlow 1 does without align_corners.
 
-    Output pixel i samples input position i * H / size: no half-pixel centres, no antialias. The values are those of
-    torch_fidelity.interpolate_compat_tensorflow up to the last bits; a matrix on either side takes a fifth of the time
-    that gathering does.
+    Output pixel i samples input position i * H / size, without half-pixel centres or antialiasing. The values equal
+    those of torch_fidelity.interpolate_compat_tensorflow up to the last bits. Two matrix products take a fifth of the
+    time of gathering.
     """
     rows, columns = (_weights(length, size).to(images.device) for length in images.shape[2:])
     return rows @ (images @ columns.T)
@@ -173,9 +176,9 @@ def resize_like_tensorflow1(images: Tensor, size: int) -> Tensor:
 
 @cache
 def _weights(length: int, size: int) -> Tensor:
-    """(size, length): what each output position takes of each input position."""
-    where = torch.arange(size, dtype=torch.float32) * torch.tensor(length / size, dtype=torch.float32)
-    low = where.long()
-    made, right = torch.zeros(size, length), where - low
-    made.scatter_(1, low[:, None], 1 - right[:, None])
-    return made.scatter_add_(1, (low + 1).clamp_max(length - 1)[:, None], right[:, None])
+    """Return the matrix (size, length) of the weight of each input position in each output position."""
+    positions = torch.arange(size, dtype=torch.float32) * torch.tensor(length / size, dtype=torch.float32)
+    low = positions.long()
+    matrix, right = torch.zeros(size, length), positions - low
+    matrix.scatter_(1, low[:, None], 1 - right[:, None])
+    return matrix.scatter_add_(1, (low + 1).clamp_max(length - 1)[:, None], right[:, None])

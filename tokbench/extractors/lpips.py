@@ -1,7 +1,7 @@
-"""LPIPS v0.1 (Zhang et al., CVPR 2018, arXiv:1801.03924) with the trunk and the distance apart.
+"""LPIPS v0.1 (Zhang et al., CVPR 2018, arXiv:1801.03924), with the trunk and the distance in separate functions.
 
-The `lpips` package gives the code and the linear heads; the ImageNet trunk comes from the weight file. They are apart
-because the reference's activations are the same for every tokenizer and need computing once.
+The `lpips` package provides the code and the linear heads; the ImageNet trunk comes from the weight file. The two parts
+are separate because the reference's activations are the same for every tokenizer and are computed only once.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ LAYERS = ("0", "1", "2", "3", "4")
 class LPIPSNetwork(FeatureExtractor):
     """Layers `0` to `4`: the trunk's five activations (B, C, h, w), each pixel's C values divided by their norm.
 
-    `distance` turns those of two sets of images into LPIPS. Memory, float32, 256 x 256 images: AlexNet 2.6 MB an image,
-    VGG 32 MB an image: 0.5 GB a side for a batch of 16, which is as large as batches with VGG should be.
-    Its input `unsigned` feeds it with [0, 1] where it expects [-1, 1].
+    `distance` computes LPIPS from the activations of two sets of images. Memory per 256 x 256 image in float32 is 2.6
+    MB for AlexNet and 32 MB for VGG, which is 0.5 GB per side for a batch of 16; larger batches are not advisable for
+    VGG. The input `unsigned` passes values in [0, 1] to the network, which was trained with [-1, 1].
     """
 
     input = "signed"
@@ -39,9 +39,9 @@ class LPIPSNetwork(FeatureExtractor):
         super().__init__(backend)
         self.name, self.sha256 = f"lpips-{net}", found.sha256
         self.layers.update(LAYERS)
-        # Below, a pooling has nothing left: AlexNet 31 -> 7 -> 3 -> 1, VGG 16 -> 8 -> 4 -> 2 -> 1.
+        # In smaller images a pooling layer would have no input: AlexNet 31 -> 7 -> 3 -> 1, VGG 16 -> 8 -> 4 -> 2 -> 1.
         self.smallest = 31 if net == "alex" else 16
-        with torch.device("meta"), warnings.catch_warnings():  # meta: no random weights are drawn, none can stay
+        with torch.device("meta"), warnings.catch_warnings():  # on meta no random weights are drawn
             # lpips still calls torchvision with `pretrained=`.
             warnings.filterwarnings("ignore", category=UserWarning, module=r"torchvision\.models\._utils")
             model = lpips.LPIPS(net=net, version="0.1", pnet_rand=True, pretrained=False, verbose=False)
@@ -59,28 +59,29 @@ class LPIPSNetwork(FeatureExtractor):
         super().request_layer(layer)
 
     def forward(self, images: Tensor, chunk: int) -> dict[str, Tensor]:
-        entered = images if self.input == "unsigned" else images.mul(2).sub_(1)
-        outputs = self.run("trunk", lambda: self.trunk, entered, chunk)
+        inputs = images if self.input == "unsigned" else images.mul(2).sub_(1)
+        outputs = self.run("trunk", lambda: self.trunk, inputs, chunk)
         return dict(zip(LAYERS, outputs, strict=True))
 
     @torch.inference_mode()
     def distance(self, a: dict[str, Tensor], b: dict[str, Tensor]) -> Tensor:
-        """LPIPS (B,) between two sets of B images, from the features that `network(images)` gave of each.
+        """Return LPIPS (B,) between two sets of B images, from the features that `network(images)` returned for each.
 
-        The sum over layers of the spatial mean of the squared difference, channels weighted by the linear head.
+        LPIPS is the sum over layers of the spatial mean of the squared difference, with channels weighted by the linear
+        head.
         """
         total = torch.zeros(len(a["0"]), device=a["0"].device)
-        # On a CPU one image at a time, for the squares of a whole batch would take as much memory as its features.
+        # On a CPU one image at a time: the squares of a whole batch would take as much memory as its features.
         step = 1 if total.device.type == "cpu" else CHUNK
         for layer, head in zip(LAYERS, self.heads, strict=True):
             for start in range(0, len(total), step):
-                some = slice(start, start + step)
-                total[some] += (a[layer][some] - b[layer][some]).square().mean((2, 3)) @ head.to(total.device)
+                span = slice(start, start + step)
+                total[span] += (a[layer][span] - b[layer][span]).square().mean((2, 3)) @ head.to(total.device)
         return total.cpu()
 
 
 class _Trunk(nn.Module):
-    """(B, 3, H, W) in the package's [-1, 1] to the five normalised activations."""
+    """Maps (B, 3, H, W) in the package's range [-1, 1] to the five normalised activations."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -91,7 +92,7 @@ class _Trunk(nn.Module):
 
 
 def _heads(net: str) -> list[Tensor]:
-    """The weights (C,) of the package's five linear heads, all of them at least 0."""
+    """Return the weights (C,) of the package's five linear heads, which are all non-negative. Raises MissingWeights."""
     path = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,4 +1,4 @@
-"""A frozen network that looks at images for metrics: one forward pass, named layers, chunks of a fixed size."""
+"""The interface of a frozen image network: one forward pass, named layers, chunks of a fixed size."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from torch import Tensor, nn
 
 from tokbench.extractors.backend import Backend, Compiled
 
-# Networks always see this many images (the last chunk is padded), so that no value depends on --batch-size:
+# Every forward pass has this number of images (the last chunk is padded), so that no value depends on --batch-size:
 # float32 kernels may round differently for different shapes.
 CHUNK = 16
 
-_GROUP = 2
-"""Chunks that are handed to the backend at once: it then need not wait for the last part of each."""
+_CHUNKS_PER_CALL = 2
+"""The number of chunks that are passed to the backend at once, which reduces the time that it waits between chunks."""
 
 
 class FeatureExtractor(ABC):
-    """`network(images)` gives each wanted layer's features of images (B, 3, H, W) in [0, 1].
+    """`network(images)` returns the features of each requested layer for images (B, 3, H, W) in [0, 1].
 
-    name: the network's name in results. sha256: of its weights file. layers: those asked for so far; a forward pass
-    stops after the deepest of them. input: which of several ways leads from images to its input; None for only one.
+    name: the network's name in results. sha256: the hash of its weights file. layers: the layers requested so far; a
+    forward pass stops after the deepest of them. input: which way of preparing the input is used; None where there is
+    only one.
     """
 
     name: str
     sha256: str
     input: str | None = None
     stays: bool = False
-    """Whether its features stay on the device; else they come to the CPU."""
+    """Whether features stay on the device rather than being moved to the CPU."""
 
     def __init__(self, backend: Backend | None = None) -> None:
         self.layers: set[str] = set()
@@ -44,52 +45,55 @@ class FeatureExtractor(ABC):
 
     @property
     def key(self) -> str:
-        """What tells its features from those of another instance."""
+        """A string that differs between two instances whose features can differ."""
         return f"{self.name}/{self.sha256}/{self.input or ''}/{self.backend.key}"
 
-    def told(self) -> dict[str, str]:
-        """What a result must say of it."""
-        told = {"network": self.name, "sha256": self.sha256, "backend": self.backend.name}
+    def describe(self) -> dict[str, str]:
+        """Return what a result records about the network."""
+        facts = {"network": self.name, "sha256": self.sha256, "backend": self.backend.name}
         if self.precision != "float32":
-            told["precision"] = self.precision
-        return told | ({"input": self.input} if self.input else {})
+            facts["precision"] = self.precision
+        return facts | ({"input": self.input} if self.input else {})
 
-    def seeing(self, path: str) -> Self:
-        """The same network, its weights shared, with another way to its input."""
+    def with_input(self, input_path: str) -> Self:
+        """Return the network with another way of preparing its input. The weights are shared."""
         other = copy.copy(self)
-        other.input, other.layers = path, set(self.layers)
+        other.input, other.layers = input_path, set(self.layers)
         return other
 
     def request_layer(self, layer: str) -> None:
-        """Ask for one layer more. Raises MissingWeights where the weights at hand do not reach it."""
+        """Request a layer. Raises MissingWeights where the weight file does not contain it, UsageError for an unknown
+        layer."""
         self.layers.add(layer)
 
     def chunk(self, height: int, width: int) -> int:
-        """Images in one forward pass: fixed by their size alone, and fewer of large ones."""
+        """Return the number of images per forward pass, which depends on their size only and is smaller for large
+        images."""
         return max(1, CHUNK * 512**2 // max(512**2, height * width))
 
     @abstractmethod
     def forward(self, images: Tensor, chunk: int) -> dict[str, Tensor]:
-        """Features by layer, each (B, ...), of images (B, 3, H, W) in [0, 1] on the CPU. B is a multiple of `chunk`."""
+        """Return features by layer, each (B, ...), of images (B, 3, H, W) in [0, 1] on the CPU. B is a multiple of
+        `chunk`."""
 
-    def run(self, key: object, make: Callable[[], nn.Module], entered: Tensor, chunk: int) -> list[Tensor]:
-        """The outputs of a module, compiled once for each `key` and shape of a chunk of its input."""
-        if (found := (key, chunk, *entered.shape[1:])) not in self._compiled:
-            self._compiled[found] = self.backend.compile(make().eval(), entered[:chunk])
-        return self._compiled[found](entered)
+    def run(self, key: object, make: Callable[[], nn.Module], inputs: Tensor, chunk: int) -> list[Tensor]:
+        """Return the outputs of a module, which is compiled once for each `key` and shape of an input chunk."""
+        if (signature := (key, chunk, *inputs.shape[1:])) not in self._compiled:
+            self._compiled[signature] = self.backend.compile(make().eval(), inputs[:chunk])
+        return self._compiled[signature](inputs)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, chunk: int | None = None) -> dict[str, Tensor]:
-        """Features by layer, each float32 (B, ...), of images (B, 3, H, W) in [0, 1].
+        """Return features by layer, each float32 (B, ...), of images (B, 3, H, W) in [0, 1].
 
-        `chunk`: images in one forward pass, where it is not to follow from their size.
+        chunk: the number of images per forward pass; by default it depends on their size.
         """
-        found: dict[str, list[Tensor]] = {}
+        features: dict[str, list[Tensor]] = {}
         size = chunk or self.chunk(images.shape[2], images.shape[3])
-        for part in images.split(_GROUP * size):
-            short = -len(part) % size
-            padded = torch.cat([part, part[-1:].expand(short, -1, -1, -1)]) if short else part
+        for part in images.split(_CHUNKS_PER_CALL * size):
+            missing = -len(part) % size
+            padded = torch.cat([part, part[-1:].expand(missing, -1, -1, -1)]) if missing else part
             for layer, value in self.forward(padded, size).items():
-                own = value[: len(part)]
-                found.setdefault(layer, []).append(own if self.stays else own.cpu())
-        return {layer: values[0] if len(values) == 1 else torch.cat(values) for layer, values in found.items()}
+                values = value[: len(part)]
+                features.setdefault(layer, []).append(values if self.stays else values.cpu())
+        return {layer: values[0] if len(values) == 1 else torch.cat(values) for layer, values in features.items()}

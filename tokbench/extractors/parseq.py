@@ -1,4 +1,5 @@
-"""PARSeq (Bautista and Atienza, ECCV 2022, arXiv:2207.06966) as docTR trained it: the reader of the TokBench paper."""
+"""PARSeq (Bautista and Atienza, ECCV 2022, arXiv:2207.06966) as trained by docTR: the recognizer of the
+TokBench paper."""
 
 from __future__ import annotations
 
@@ -20,10 +21,12 @@ WIDTH = 128
 
 
 class PARSeq(TextRecognizer):
-    """Reads each crop at 32 x 128: resized with its aspect kept, black at the right or below. Alphabet: docTR's french.
+    """Reads each crop at 32 x 128: resized with its aspect ratio kept, padded with black at the right or bottom. The
+    alphabet is docTR's `french`.
 
-    docTR's cutting of wide crops into overlapping pieces is off, as in TokBench's evaluation. No other crop matters:
-    all inputs have one size, and what the decoder does after a word's end is masked.
+    docTR's splitting of wide crops into overlapping pieces is disabled, as in TokBench's evaluation. The text of a crop
+    does not depend on other crops: all inputs have one size, and the decoder's output after the end of a word is
+    masked.
     """
 
     name = "parseq"
@@ -36,13 +39,13 @@ class PARSeq(TextRecognizer):
         except ImportError as error:
             raise MissingWeights(
                 f"parseq needs the package python-doctr ({error}); pip install 'python-doctr>=0.12'",
-                public_reason="parseq needs the package python-doctr, which was not there",
+                public_reason="parseq needs the package python-doctr, which was not installed",
             ) from error
         cache = os.environ.get("DOCTR_CACHE_DIR") or "~/.cache/doctr"
         found = find_weights(self.name, SOURCE, Path(cache).expanduser() / "models", allow_download)
         self.sha256, self.device = found.sha256, device
         self.library = f"python-doctr {version('python-doctr')}, torch {torch.__version__.split('+')[0]}"
-        with torch.random.fork_rng(devices=[]):  # weights are drawn before they are read
+        with torch.random.fork_rng(devices=[]):  # the constructor draws random weights
             model = parseq(pretrained=False)
         model.from_pretrained(str(found.path))
         self._predictor = recognition_predictor(model.to(device), batch_size=self.batch)

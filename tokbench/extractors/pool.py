@@ -1,4 +1,4 @@
-"""Frozen networks that look at images for metrics, made when first asked for and shared by all metrics of a run."""
+"""ExtractorPool: the frozen networks of a run, loaded on first use and shared by all metrics."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ READERS = {
     "lpips-alex": ("lpips:LPIPSNetwork", {"net": "alex"}),
     "lpips-vgg": ("lpips:LPIPSNetwork", {"net": "vgg"}),
 }
-"""Every network: its class and options. Its weight files are listed in `tokbench.weights.registry`."""
+"""The class and options of every feature extractor. Their weight files are listed in `tokbench.weights.registry`."""
 
 
 MARKED = {
@@ -31,7 +31,7 @@ MARKED = {
     "insightface": "insightface:InsightFace",
     "buffalo_l": "insightface:BuffaloL",
 }
-"""Every reader of words or of faces: its class."""
+"""The class of every recognizer of text or faces."""
 
 
 class ExtractorPool:
@@ -42,13 +42,13 @@ class ExtractorPool:
         self._backend = Backend(device, precision)
         self._allow_download = allow_download
         self._whole: ExtractorPool | None = None
-        self._made: dict[str, FeatureExtractor] = {}
+        self._networks: dict[str, FeatureExtractor] = {}
         self._readers: dict[str, Recognizer] = {}
         self._missing: dict[str, MissingWeights] = {}
 
     @property
     def whole(self) -> ExtractorPool:
-        """The same networks in float32."""
+        """The pool of these networks in float32."""
         if self.precision == "float32":
             return self
         if self._whole is None:
@@ -56,39 +56,40 @@ class ExtractorPool:
         return self._whole
 
     def get(self, name: str, path: str | None = None) -> FeatureExtractor:
-        """The network of that name; `path` is its way from images to its input, where it has several.
+        """Return the network of that name. path: the way of preparing its input, where it has several.
 
         Raises MissingWeights where its weights are not on this machine.
         """
         if path is not None and (plain := self.get(name)).input != path:
-            if f"{name}/{path}" not in self._made:
-                self._made[f"{name}/{path}"] = plain.seeing(path)
-            return self._made[f"{name}/{path}"]
-        if name in self._missing:  # neither hashed nor downloaded again for every metric and adapter
+            if f"{name}/{path}" not in self._networks:
+                self._networks[f"{name}/{path}"] = plain.with_input(path)
+            return self._networks[f"{name}/{path}"]
+        if name in self._missing:  # it is not searched or downloaded again for every metric and adapter
             raise self._missing[name]
-        if name not in self._made:
+        if name not in self._networks:
             try:
                 found = resolve(name, KNOWN_WEIGHTS[name], self._allow_download)
             except MissingWeights as error:
                 self._missing[name] = error
                 raise
-            module, _, kind = READERS[name][0].partition(":")
-            make = getattr(importlib.import_module(f"tokbench.extractors.{module}"), kind)
-            self._made[name] = make(found, self._backend, **READERS[name][1])
-        return self._made[name]
+            module, _, class_name = READERS[name][0].partition(":")
+            build = getattr(importlib.import_module(f"tokbench.extractors.{module}"), class_name)
+            self._networks[name] = build(found, self._backend, **READERS[name][1])
+        return self._networks[name]
 
     def reader(self, name: str) -> Recognizer:
-        """The reader of words or faces of that name. Raises MissingWeights where its package or weights are not here.
+        """Return the recognizer of text or faces of that name. Raises MissingWeights where its package or weights are
+        missing.
 
-        It computes as its own library does, whatever the precision.
+        It computes as its own library does; the pool's precision does not apply.
         """
         if name in self._missing:
             raise self._missing[name]
         if name not in self._readers:
-            module, _, kind = MARKED[name].partition(":")
+            module, _, class_name = MARKED[name].partition(":")
             try:
-                make = getattr(importlib.import_module(f"tokbench.extractors.{module}"), kind)
-                self._readers[name] = make(self._allow_download)
+                build = getattr(importlib.import_module(f"tokbench.extractors.{module}"), class_name)
+                self._readers[name] = build(self._allow_download)
             except MissingWeights as error:
                 self._missing[name] = error
                 raise

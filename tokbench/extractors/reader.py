@@ -1,4 +1,4 @@
-"""What every network that reads words or faces says of itself."""
+"""The base class of networks that recognize text or faces: what a result records about them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from abc import ABC
 
 
 class Recognizer(ABC):
-    """name: the reader's name in results. sha256: of its weights file. library: the packages that run it, and versions.
+    """A network that recognizes text or faces.
 
-    What it finds depends on nothing else but the device.
+    name: the name in results. sha256: the hash of its weights file. library: the packages that run it, with versions.
+    Its output depends on nothing else but the device.
     """
 
     name: str
@@ -18,9 +19,9 @@ class Recognizer(ABC):
 
     @property
     def key(self) -> str:
-        """What tells its readings from those of another reader."""
-        return "/".join([*self.told().values(), self.device])
+        """A string that differs between two recognizers whose output can differ."""
+        return "/".join([*self.describe().values(), self.device])
 
-    def told(self) -> dict[str, str]:
-        """What a result must say of it."""
+    def describe(self) -> dict[str, str]:
+        """Return what a result records about the recognizer."""
         return {"reader": self.name, "sha256": self.sha256, "library": self.library}

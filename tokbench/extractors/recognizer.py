@@ -1,4 +1,5 @@
-"""An OCR network that reads the word in each given crop; text is not detected, since the boxes are given."""
+"""The interface of OCR networks that read the word in each given crop. Text is not detected, since the boxes
+are given."""
 
 from __future__ import annotations
 
@@ -16,71 +17,76 @@ from tokbench.extractors.reader import Recognizer
 from tokbench.io.hashing import sha256_of
 from tokbench.weights.registry import LocalWeights, WeightFile, resolve
 
-WIDEST = 25
-"""A crop wider than so many heights is squeezed to it: no word is, and memory grows with the width."""
+MAX_ASPECT = 25
+"""The largest ratio of width to height. Wider crops are squeezed to it: no word is wider, and memory grows with the
+width."""
 
 
 class TextRecognizer(Recognizer):
-    """`read(crops)` gives the text of each crop.
+    """`read(crops)` returns the text of each crop.
 
-    What is read in a crop does not depend on the other crops: the width to which a crop is padded follows from its
-    own shape, and only crops of the same padded width share a batch. With `batch` 1 not even the last bits do; with
-    more, kernels may round differently for another number of crops.
+    The text of a crop does not depend on other crops: a crop is padded to a width that follows from its own shape, and
+    only crops of the same padded width share a batch. With `batch` 1 even the last bits of the activations are
+    independent; with a larger batch, kernels may round differently for another number of crops.
 
-    On a CPU batches of one on several threads, with one thread inside each, are about as fast as larger batches, and
-    faster where other programs compute: no thread waits for another within a layer.
+    On a CPU, batches of one on several threads, each with one thread inside, are about as fast as larger batches, and
+    faster where other programs compute, since no thread waits for another within a layer.
     """
 
     batch: int = 1
-    """Most crops in one call of the network."""
+    """The largest number of crops in one call of the network."""
     threads: int = 1
-    """Calls of the network at once."""
+    """The number of simultaneous calls of the network."""
 
     @abstractmethod
     def width(self, height: int, width: int) -> int:
-        """Width of the network's input, in pixels, for a crop of that shape; it may depend on nothing else."""
+        """Return the width of the network's input, in pixels, for a crop of that shape. It must depend on
+        nothing else."""
 
     @abstractmethod
     def read_batch(self, crops: Sequence[np.ndarray], width: int) -> list[str]:
-        """The texts of at most `batch` crops, none of them empty, whose `width` is this one."""
+        """Return the texts of at most `batch` non-empty crops, for all of which `width` returned this width."""
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """What holds while the batches of one `read` are read."""
+        """Context manager that is active while one call of `read` runs."""
         yield
 
     def read(self, crops: Sequence[np.ndarray]) -> list[str]:
-        """The text of each crop, in the order given; of an empty crop (no height or no width) it is "".
+        """Return the text of each crop, in the order given. The text of an empty crop (no height or no width) is "".
 
         crops: uint8 RGB, each (h, w, 3) of any size. Raises UsageError for anything else.
         """
         texts = [""] * len(crops)
-        waiting: dict[int, list[int]] = defaultdict(list)
+        by_width: dict[int, list[int]] = defaultdict(list)
         for index, crop in enumerate(crops):
             if crop.ndim != 3 or crop.shape[2] != 3 or crop.dtype != np.uint8:
-                raise UsageError(f"{self.name} reads crops of shape (h, w, 3), uint8, not {crop.shape} {crop.dtype}")
+                raise UsageError(f"{self.name} needs crops of shape (h, w, 3), uint8, not {crop.shape} {crop.dtype}")
             if crop.size:
-                waiting[self.width(*crop.shape[:2])].append(index)
+                by_width[self.width(*crop.shape[:2])].append(index)
         batches = [
             (indices[start : start + self.batch], width)
-            for width, indices in sorted(waiting.items())
+            for width, indices in sorted(by_width.items())
             for start in range(0, len(indices), self.batch)
         ]
 
-        def found(batch: tuple[list[int], int]) -> list[str]:
+        def recognize(batch: tuple[list[int], int]) -> list[str]:
             indices, width = batch
             return self.read_batch([crops[index] for index in indices], width)
 
         with self.reading(), ThreadPoolExecutor(self.threads) as pool:
             run = map if self.threads == 1 else pool.map
-            for (indices, _), read in zip(batches, run(found, batches), strict=True):
+            for (indices, _), read in zip(batches, run(recognize, batches), strict=True):
                 for index, text in zip(indices, read, strict=True):
                     texts[index] = text
         return texts
 
 
 def find_weights(reader: str, source: WeightFile, folder: Path, allow_download: bool = False) -> LocalWeights:
-    """The reader's weights, looked for in the folder where its own library keeps them, then where all weights are."""
+    """Return the recognizer's weights from its own library's folder, else from the folders for all weights.
+
+    Raises MissingWeights where they are in neither.
+    """
     path = folder / source.file
     if path.is_file() and (digest := sha256_of(path)).startswith(source.sha256):
         return LocalWeights(path, source, digest)

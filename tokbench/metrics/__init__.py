@@ -1,1 +1,1 @@
-"""Metrics, a file each, and what they share."""
+"""Metrics, one file each, and the modules that they share."""

@@ -1,4 +1,4 @@
-"""What numbers of words and of faces share: one pass of readings, bins by size, the ceiling, and intervals."""
+"""Base class of the text and face metrics: recognition results, bins by size, the ceiling, and intervals."""
 
 from __future__ import annotations
 
@@ -28,24 +28,25 @@ if TYPE_CHECKING:
     from tokbench.data.stream import AnnotatedImage
 
 CEILING = "_ceiling"
-"""Ends the name of a number of images that were only scaled, not tokenized."""
+"""The suffix of numbers of images that were only scaled and not tokenized."""
 
 RATIO = "_ratio"
-"""Ends the name of a number divided by its ceiling."""
+"""The suffix of numbers divided by their ceiling."""
 
 CURVE = "_curve"
-"""Ends the name of a number over pixels per character or per face."""
+"""The suffix of numbers by pixels per character or per face."""
 
-_ALSO = (Path(letterbox.__file__),)
+_SHARED_CODE = (Path(letterbox.__file__),)
 
 
 @dataclass
-class Found:
-    """Words or faces, n of them, in one order: `axis` is TokBench's ratio, `image` the position of each one's image.
+class AnnotationScores:
+    """The scores of n words or faces, in one order.
 
-    scores, ceiling: by number, (n,) each. errors: the numbers of which less is better; they get no ratio. per: of
-    numbers that are no plain means, what their sums are divided by; they get no mean of bins. shares: those of values
-    in 0..1, whose intervals have a width also where all values are 0, or 1.
+    axis: TokBench's size ratio (n,). image: the rank of each one's image (n,). scores, ceiling: values by number, (n,)
+    each. errors: the numbers for which lower is better; they have no ratio. per: for numbers that are ratios of sums
+    rather than means, the denominators (n,); they have no mean of bins. counts: further numbers. shares: the numbers
+    with values in 0..1, whose intervals have a width even where all values are 0 or all are 1.
     """
 
     axis: np.ndarray
@@ -59,44 +60,46 @@ class Found:
 
 
 class AnnotatedMetric(Metric):
-    """Numbers of the words or the faces that a dataset's annotations name.
+    """Numbers of the words or faces in a dataset's annotations.
 
-    The originals are read once, and the ceiling: the references, which were scaled to the size and back but not
-    tokenized. What is remembered of an image is one line of JSON, in which every word or face has its readings.
+    The recognizer reads every original once, and the ceiling: the references, which were scaled to the evaluated size
+    and back but not tokenized. One line of JSON per image is stored, with the recognition results of every word or
+    face.
 
-    Of a score `t_acc`, `t_acc.small`, `.medium` and `.large` are the means in TokBench's bins (at 256, 512 and 1024 px)
-    and `t_acc` is the mean of these three; `t_acc_all` is the mean of all; `t_acc_curve.8 to 10` is the mean of those
-    with so many pixels a character. Beside each is its `_ceiling`, and the `_ratio` to it where more is better;
-    intervals come from resampling images.
+    For a score `t_acc`, the numbers `t_acc.small`, `.medium` and `.large` are means in TokBench's bins (at 256, 512 and
+    1024 px), and `t_acc` is the mean of these three; `t_acc_all` is the mean over all words; `t_acc_curve.8 to 10` is
+    the mean over words with that many pixels per character. Each number has a `_ceiling` and, where higher is better, a
+    `_ratio` to it. Intervals come from resampling images.
     """
 
     kind: ClassVar[str]
     """`words` or `faces`."""
 
     def __init__(self, reader: Any, protocol: Protocol, suffix: str = "") -> None:
-        """`suffix` joins every number's name, so that two readers never share a column."""
+        """suffix: appended to the name of every number, so that the numbers of two recognizers differ in name."""
         super().__init__()
         self._reader, self._protocol, self._suffix = reader, protocol, suffix
-        self._made: tuple[tuple[int, int], dict[str, BinnedMean]] | None = None
+        self._cached: tuple[tuple[int, int], dict[str, BinnedMean]] | None = None
 
     @abstractmethod
-    def originals(self, marked: AnnotatedImage) -> list[dict[str, Any]]:
-        """What is read in the image file: for each word or face a dict that JSON can hold."""
+    def read_originals(self, marked: AnnotatedImage) -> list[dict[str, Any]]:
+        """Return, for each word or face of the original image, a dict that JSON can represent."""
 
     @abstractmethod
-    def again(self, pixels: np.ndarray, marked: AnnotatedImage, known: Sequence[Mapping[str, Any]]) -> list[Any]:
-        """What is read in another version of it, uint8 (h, w, 3), for each of those."""
+    def read_image(self, pixels: np.ndarray, marked: AnnotatedImage, known: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """Return the recognition results for another version of the image, uint8 (h, w, 3), for each of the `known`
+        words or faces."""
 
     @abstractmethod
-    def found(self, lines: Sequence[list[dict[str, Any]]]) -> Found:
-        """Scores, from each image's words or faces with their `image` and `ceiling` readings."""
+    def score(self, lines: Sequence[list[dict[str, Any]]]) -> AnnotationScores:
+        """Return the scores, from the words or faces of each image with their results for `image` and `ceiling`."""
 
     @abstractmethod
     def bins(self, side: int) -> Sequence[Bin]:
-        """TokBench's bins for images of that side; none where it has none."""
+        """Return TokBench's bins for images with that side in pixels, or none where TokBench has none."""
 
     curve: ClassVar[Sequence[Bin]]
-    """Bins over pixels, for all sides."""
+    """Bins by pixels, for images of all sizes."""
 
     def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
         marked: list[AnnotatedImage] = batch.require("marked")
@@ -108,89 +111,97 @@ class AnnotatedMetric(Metric):
             square = squares[at] if squares.dtype == np.uint8 else squares[at].round().astype(np.uint8)
             return scored(square, width, height, self._protocol)
 
-        def look(some: slice) -> dict[str, np.ndarray]:
+        def read_references(span: slice) -> dict[str, np.ndarray]:
             lines = []
-            for at in range(*some.indices(len(marked))):
-                known = self.originals(marked[at])
-                ceiling = self.again(scaled(references, at), marked[at], known)
-                lines.append([one | {"ceiling": read} for one, read in zip(known, ceiling, strict=True)])
+            for at in range(*span.indices(len(marked))):
+                known = self.read_originals(marked[at])
+                ceiling = self.read_image(scaled(references, at), marked[at], known)
+                lines.append([entry | {"ceiling": read} for entry, read in zip(known, ceiling, strict=True)])
             return {"read": np.array([json.dumps(line) for line in lines])}
 
         if batch.references is None or batch.digests is None:
-            before = look(slice(None))["read"]
+            reference_lines = read_references(slice(None))["read"]
         else:
-            before = batch.references.arrays(self._key, batch.index, batch.digests, look)["read"]
+            reference_lines = batch.references.arrays(self._key, batch.index, batch.digests, read_references)["read"]
         lines = []
-        for at, line in enumerate(before):
+        for at, line in enumerate(reference_lines):
             known = json.loads(str(line))
-            read = self.again(scaled(images, at), marked[at], known)
-            lines.append(json.dumps([one | {"image": got} for one, got in zip(known, read, strict=True)]))
+            results = self.read_image(scaled(images, at), marked[at], known)
+            lines.append(json.dumps([entry | {"image": read} for entry, read in zip(known, results, strict=True)]))
         return {"read": np.array(lines), "side": np.full(len(lines), max(images.shape[1:3]))}
 
     @cached_property
     def _key(self) -> str:
-        code = code_of(Path(pool.__file__).parent, *sorted(Path(__file__).parent.glob("*.py")), *_ALSO)
+        code = code_of(Path(pool.__file__).parent, *sorted(Path(__file__).parent.glob("*.py")), *_SHARED_CODE)
         return f"{self._reader.key}/{self.kind}/{self._protocol.sha256}/{code}"
 
     def compute(self) -> dict[str, float]:
-        found = self._found()
-        numbers = {name: one.mean for name, one in self._numbers(found, 0).items()}
-        for name in found.scores.keys() - found.errors:
+        scores = self._scores()
+        numbers = {name: binned_mean.mean for name, binned_mean in self._numbers(scores, 0).items()}
+        for name in scores.scores.keys() - scores.errors:
             whole, ceiling = (numbers.get(f"{name}{end}{self._suffix}") for end in ("", CEILING))
             if whole is not None and ceiling is not None:
                 numbers[f"{name}{RATIO}{self._suffix}"] = whole / ceiling if ceiling else math.nan
-        return numbers | {f"{name}{self._suffix}": count for name, count in found.counts.items()}
+        return numbers | {f"{name}{self._suffix}": count for name, count in scores.counts.items()}
 
     def intervals(self, seed: int) -> dict[str, Interval]:
-        return {name: Interval(one.low, one.high, one.n) for name, one in self._numbers(self._found(), seed).items()}
+        means = self._numbers(self._scores(), seed)
+        return {name: Interval(mean.low, mean.high, mean.n) for name, mean in means.items()}
 
     def readings(self) -> dict[str, list[tuple[int, list[dict[str, Any]]]]]:
         lines = zip(self.rows.index().tolist(), self._lines(), strict=True)
-        return {self.kind + self._suffix: [(at, [self.shown(one) for one in line]) for at, line in lines if line]}
+        summaries = [(at, [self.summarize(entry) for entry in line]) for at, line in lines if line]
+        return {self.kind + self._suffix: summaries}
 
-    def shown(self, one: Mapping[str, Any]) -> dict[str, Any]:
-        """What is kept of a word or face beside a result."""
-        return dict(one)
+    def summarize(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what is saved of a word or face together with a result."""
+        return dict(entry)
 
     def _lines(self) -> list[list[dict[str, Any]]]:
         return [json.loads(text) for text in self.rows.texts("read")]
 
     def provenance(self) -> dict[str, str]:
-        return dict(self._reader.told())
+        return dict(self._reader.describe())
 
-    def _found(self) -> Found:
-        found = self.found(self._lines())
-        if not len(found.axis):
-            raise NotApplicable(f"no {self.kind} to score: none are annotated, or none could be read in the originals")
-        return found
+    def _scores(self) -> AnnotationScores:
+        scores = self.score(self._lines())
+        if not len(scores.axis):
+            raise NotApplicable(
+                f"no {self.kind} to score: none are annotated, or none were recognized in the originals"
+            )
+        return scores
 
-    def _numbers(self, found: Found, seed: int) -> dict[str, BinnedMean]:
-        """Means with their intervals, by number: made once, for values and intervals are asked for in turn."""
+    def _numbers(self, scores: AnnotationScores, seed: int) -> dict[str, BinnedMean]:
+        """Return means with their intervals, by number. They are cached, since values and intervals are requested
+        separately."""
         key = (seed, len(self.rows))
-        if self._made is None or self._made[0] != key:
-            self._made = key, dict(self._binned(found, seed))
-        return self._made[1]
+        if self._cached is None or self._cached[0] != key:
+            self._cached = key, dict(self._binned(scores, seed))
+        return self._cached[1]
 
-    def _binned(self, found: Found, seed: int) -> Iterator[tuple[str, BinnedMean]]:
-        """Every number but ratios of means of bins, by name."""
+    def _binned(self, scores: AnnotationScores, seed: int) -> Iterator[tuple[str, BinnedMean]]:
+        """Yield every number by name, except ratios of means of bins."""
         side = int(self.rows.column("side")[0])
         everything, three = [Bin("all", 0, math.inf)], self.bins(side)
-        for score, values in found.scores.items():
-            ceiling, per = found.ceiling[score], found.per.get(score)
+        for score, values in scores.scores.items():
+            ceiling, per = scores.ceiling[score], scores.per.get(score)
             versions = [("", values, per), (CEILING, ceiling, per)]
-            if score not in found.errors:
+            if score not in scores.errors:
                 versions.append((RATIO, values, ceiling))
             for end, measured, divisor in versions:
-                own, share = f"{score}{end}", score in found.shares
-                rest = (seed, found.image, divisor, share)
-                (whole,) = binned(measured, found.axis, everything, *rest)
-                yield f"{own}_all{self._suffix}", whole
-                for one in binned(measured, found.axis * side, self.curve, *rest):
-                    if one.n:
-                        yield f"{own}{CURVE}{self._suffix}.{one.bin.name}", one
+                number, share = f"{score}{end}", score in scores.shares
+                rest = (seed, scores.image, divisor, share)
+                (whole,) = binned(measured, scores.axis, everything, *rest)
+                yield f"{number}_all{self._suffix}", whole
+                for part in binned(measured, scores.axis * side, self.curve, *rest):
+                    if part.n:
+                        yield f"{number}{CURVE}{self._suffix}.{part.bin.name}", part
                 if not three or per is not None:
                     continue
-                for one in binned(measured, found.axis, three, *rest):
-                    yield f"{own}{self._suffix}.{one.bin.name}", one
+                for part in binned(measured, scores.axis, three, *rest):
+                    yield f"{number}{self._suffix}.{part.bin.name}", part
                 if end != RATIO:
-                    yield f"{own}{self._suffix}", mean_of_bins(measured, found.axis, three, seed, found.image, share)
+                    yield (
+                        f"{number}{self._suffix}",
+                        mean_of_bins(measured, scores.axis, three, seed, scores.image, share),
+                    )

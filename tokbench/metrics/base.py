@@ -1,4 +1,4 @@
-"""One signature for every metric: update, merge, compute; per-image values where there are any."""
+"""The interface of all metrics: update, merge, compute, and per-image values where they exist."""
 
 from __future__ import annotations
 
@@ -20,98 +20,109 @@ if TYPE_CHECKING:
 
 
 class Metric(ABC):
-    """Eats batches, merges with its like, computes named numbers. All that it remembers are rows, one an image.
+    """Metrics are updated batch by batch, merged across shards, and compute named numbers. Their whole state is rows,
+    one per image.
 
-    Whatever a metric cannot do in this run it raises as CannotMeasure; the run reports it as skipped, with the reason.
+    Where a metric cannot be computed in this run, it raises MetricUnavailable; the result then lists it as skipped,
+    with the reason.
     """
 
     def __init__(self) -> None:
         self.rows = SampleStore()
 
     def stores(self) -> dict[str, SampleStore]:
-        """All rows that a checkpoint keeps, by a name; those of the metric itself have none."""
+        """Return all sample stores that a checkpoint saves, by name. The name of the metric's own store is empty."""
         return {"": self.rows}
 
-    def stores_of(self, unit: int) -> list[str]:
-        """The names of those that have rows of a unit of images."""
+    def stores_of(self, chunk: int) -> list[str]:
+        """Return the names of the stores that have rows for a chunk of images."""
         return [""]
 
     @abstractmethod
     def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
-        """What is to be kept of each image: columns (B, ...) by name. Raises MissingField or NotApplicable."""
+        """Return what is stored per image: columns (B, ...) by name. Raises MissingField or NotApplicable."""
 
     def update(self, batch: Batch) -> None:
-        """Take in one batch. Raises MissingField or NotApplicable."""
+        """Update the metric with one batch. Raises MissingField or NotApplicable."""
         self.rows.add(batch.index, self.per_sample(batch))
 
     def share_references(self, references: ReferenceFeatures) -> None:
-        """Take the references' features, where any are needed, from what all metrics of a run share."""
+        """Use the references' features that all metrics of a run share, where the metric needs any."""
         return
 
     def update_reference(self, batch: Batch) -> None:
-        """Take what it needs of references that no image was made from; they come before the images."""
+        """Update the metric with references from which no image was made. They come before the images."""
         return
 
     def missing_references(self, references: ReferenceFeatures, index: np.ndarray, digests: Sequence[str]) -> bool:
-        """Whether the references' features of some images are needed that `references` does not have yet."""
+        """Return whether the metric needs references' features of some images that `references` does not contain.
+
+        index: positions (n,). digests: hashes of the prepared pixels, one per image.
+        """
         return False
 
     def merge(self, other: Self) -> None:
-        """Take in everything that `other` has seen, in whatever order the images came."""
+        """Add the rows of `other`. The order of the images does not matter."""
         self.rows.merge(other.rows)
 
     @abstractmethod
     def compute(self) -> dict[str, float]:
-        """The numbers so far, by name; NaN where the metric has no value on these images. Raises NotApplicable."""
+        """Return the numbers by name, NaN where a number is not defined on these images. Raises NotApplicable."""
 
     def per_image(self) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
-        """For each number that is a mean over images: dataset positions (n,) int64 and values (n,) float64."""
+        """Return, for each number that is a mean over images, dataset positions (n,) int64 and values (n,) float64."""
         return {}
 
     def intervals(self, seed: int) -> dict[str, Interval]:
-        """A 95 % interval for each number that comes from a mean over images."""
+        """Return a 95 % interval for each number that is computed from a mean over images."""
         return {}
 
     def replicates(self, halves: SplitHalves) -> dict[str, Spread]:
-        """For each number that is no mean over images but varies with them: its values on random halves of them, in
-        splits, or without some of them."""
+        """Return, for each number that is not a mean over images but varies with them, its values on random halves, in
+        splits, or without some of the images."""
         return {}
 
     def readings(self) -> dict[str, list[tuple[int, list[dict[str, Any]]]]]:
-        """By kind (`words`, `faces`), what was read in each image, by its position: dicts that JSON can hold."""
+        """Return, by kind (`words`, `faces`), what was recognized in each image, by position: dicts that JSON can
+        represent."""
         return {}
 
     def warnings(self) -> list[ResultWarning]:
-        """What a reader must know before trusting the numbers; empty where nothing is wrong."""
+        """Return warnings that a reader needs in order to judge the numbers; empty where there are none."""
         return []
 
     def provenance(self) -> dict[str, str]:
-        """What a reader must know to make the number again: network and its sha256, settings."""
+        """Return what is needed to reproduce the numbers: the network and its sha256, settings."""
         return {}
 
 
 class PerImageMetric(Metric):
-    """A metric whose numbers are means of one value an image: `measure` gives them (B,), NaN to leave an image out."""
+    """A metric whose numbers are means of per-image values. `per_sample` returns the values (B,), with NaN for images
+    to leave out."""
 
     bounds: ClassVar[tuple[float, float]] = UNBOUNDED
-    """What its numbers can be, which the ends of intervals then are, too."""
+    """The smallest and largest possible value of the numbers, to which intervals are limited."""
 
     def per_image(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         return {name: (self.rows.index(name), self.rows.column(name)) for name in self.rows.names}
 
     def numbers(self) -> list[str]:
-        """The names of the numbers: per-image values by their own name, and those that are made of a mean of them."""
+        """Return the names of the numbers: those of per-image values, and those derived from their means."""
         present = self.per_image()
-        return [*present, *(name for name, made in DERIVED.items() if made.values in present and name not in present)]
+        derived = (name for name, rule in DERIVED.items() if rule.values in present and name not in present)
+        return [*present, *derived]
 
     def compute(self) -> dict[str, float]:
-        return {name: how.of(mean(values)) for name, how, values in self._statistics()}
+        return {name: statistic.of(mean(values)) for name, statistic, values in self._statistics()}
 
     def intervals(self, seed: int) -> dict[str, Interval]:
-        return {name: bootstrap(values, seed, how).within(self.bounds) for name, how, values in self._statistics()}
+        return {
+            name: bootstrap(values, seed, statistic).within(self.bounds)
+            for name, statistic, values in self._statistics()
+        }
 
     def _statistics(self) -> Iterator[tuple[str, MeanStatistic, np.ndarray]]:
         values = {name: column for name, (_, column) in self.per_image().items()}
         for name in self.numbers():
-            if how := mean_statistic(name, values):
-                yield name, how, values[how.values]
+            if statistic := mean_statistic(name, values):
+                yield name, statistic, values[statistic.values]

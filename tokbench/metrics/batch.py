@@ -1,4 +1,4 @@
-"""Batch: what travels from dataset to metrics."""
+"""Batch: the data that metrics are updated with."""
 
 from __future__ import annotations
 
@@ -27,8 +27,12 @@ Side = Literal["reference", "image", "original"]
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds that one batch spent in encode (`sampled`: in drawing its tokens) and in decode, the MiB that both needed
-    (None: not measured), and how many images they took at once (None: as many as were asked for)."""
+    """The time and memory of one batch.
+
+    encode: seconds in encode, or, where `sampled`, in drawing tokens. decode: seconds in decode. peak_mib: peak memory
+    of both in MiB, or None where it was not measured. batch_size: images per model call, or None where it is the
+    requested number.
+    """
 
     encode: float
     decode: float
@@ -39,31 +43,31 @@ class Timing:
 
 @dataclass
 class DerivedCache:
-    """What has been made of one set of images: roundings, what networks saw in them, and `looks`: what several runs of
-    one tokenizer share. Each is made once."""
+    """Values derived from one set of images, each computed once: rounded images, levels, features of networks,
+    thumbnails, and `perturbations`, which the cells of one tokenizer's grid share."""
 
     rounded: dict[Rounding, Tensor] = field(default_factory=dict)
     levels: dict[Rounding, Tensor] = field(default_factory=dict)
     features: dict[tuple[str, int], dict[str, Tensor]] = field(default_factory=dict)
-    looks: dict[tuple[int, ...], Any] = field(default_factory=dict)
+    perturbations: dict[tuple[int, ...], Any] = field(default_factory=dict)
     thumbnails: np.ndarray | None = None
     lock: RLock = field(default_factory=RLock, repr=False)
-    """Roundings are made by one metric at a time: those that need no network run beside those that do."""
+    """Protects the values, since metrics without a network run in parallel to those with one."""
 
 
 @dataclass
 class Batch:
-    """B images and what a tokenizer made of them.
+    """B images and the output of a tokenizer for them.
 
     index: int64 (B,), positions in the dataset. reference, image: float32 (B, 3, H, W) in [0, 1] on the CPU, not yet
-    rounded: a metric asks for them with `rounded` and its protocol's rounding. original: the whole image files, each
-    (1, 3, h, w), where the protocol compares with them. marked: the image files as they are and what is known of their
-    words and faces. decoded: what was measured of the decoded values before they were clamped
-    (`tokbench.tokenizers.decoded`). A field that a task does not produce is None, and `need` says so to the metric that
-    asks.
+    rounded; metrics get them from `rounded` with their protocol's rounding. original: the whole image files, each (1,
+    3, h, w), where the protocol compares with them. marked: the decoded image files with the annotations of their words
+    and faces. decoded: measurements of the decoded values before they were clamped (`tokbench.tokenizers.decoded`). A
+    field that a task does not produce is None, and `require` raises MissingField for it.
 
-    Whatever is made of `reference` is kept in `reference_memo`, which all adapters that see these images share; what is
-    made of `image`, in `image_memo`. `references` keeps the features of all references of the run by their `digests`.
+    Values derived from `reference` are stored in `reference_memo`, which all adapters share for these images; values
+    derived from `image` in `image_memo`. `references` stores the features of all references of the run by their
+    `digests`.
     """
 
     index: Tensor
@@ -83,31 +87,33 @@ class Batch:
         return len(self.index)
 
     def require(self, name: Literal["reference", "image", "tokens", "timing", "original", "marked"]) -> Any:
-        """The field of that name. Raises MissingField where this stream does not carry it."""
+        """Return the field of that name. Raises MissingField where the batch does not have it."""
         value = getattr(self, name)
         if value is None and name == "marked":
-            raise MissingField("needs a dataset that tells what words and faces are where (tokbench list datasets)")
+            raise MissingField("needs a dataset with annotated words or faces (tokbench list datasets)")
         if value is None:
-            raise MissingField(f"needs '{name}', which this adapter and task do not produce")
+            raise MissingField(f"needs '{name}', which this adapter does not produce in this task")
         return value
 
     def rounded(self, side: Literal["reference", "image"], rounding: Rounding = "nearest") -> Tensor:
-        """One side's images (B, 3, H, W) on the 8-bit grid, or as they are for `none`. Made once: do not write to it.
+        """Return one side's images (B, 3, H, W) on the 8-bit grid, or unchanged for `none`. The tensor is cached: do
+        not modify it.
 
-        Raises MissingField where this stream does not carry them.
+        Raises MissingField where the batch does not have them.
         """
         images: Tensor = self.require(side)
         memo = self.reference_memo if side == "reference" else self.image_memo
         with memo.lock:
             if rounding not in memo.rounded:
-                made = rounded(images, rounding)
-                # Where two roundings agree (an 8-bit original), networks need look only once.
-                same = (other for other in memo.rounded.values() if torch.equal(other, made))
-                memo.rounded[rounding] = next(same, made)
+                result = rounded(images, rounding)
+                # Where two roundings agree (for an 8-bit original), one forward pass serves both.
+                same = (other for other in memo.rounded.values() if torch.equal(other, result))
+                memo.rounded[rounding] = next(same, result)
             return memo.rounded[rounding]
 
     def levels(self, side: Literal["reference", "image"], rounding: Rounding = "nearest") -> Tensor:
-        """The same as levels 0..255, (B, 3, H, W): uint8, or float64 for `none`. Made once: do not write to it."""
+        """Return one side's images as levels 0..255, (B, 3, H, W): uint8, or float64 for `none`. The tensor is cached:
+        do not modify it."""
         memo = self.reference_memo if side == "reference" else self.image_memo
         with memo.lock:
             if rounding not in memo.levels:
@@ -116,7 +122,7 @@ class Batch:
             return memo.levels[rounding]
 
     def thumbnails(self, side: Literal["reference", "image"], make: Callable[[Tensor], np.ndarray]) -> np.ndarray:
-        """What `make` makes of one side's images: of the references once, for all adapters that see them."""
+        """Return `make` of one side's images. The thumbnails of references are computed once for all adapters."""
         memo = self.reference_memo if side == "reference" else self.image_memo
         with memo.lock:
             if memo.thumbnails is None:
@@ -124,37 +130,37 @@ class Batch:
             return memo.thumbnails
 
     def features(self, network: FeatureExtractor, side: Side, rounding: Rounding = "nearest") -> dict[str, Tensor]:
-        """A network's features (B, ...) of one side's images, by layer; one forward pass serves all metrics."""
-        apart = side == "original" and not self._uncropped()
+        """Return a network's features (B, ...) of one side's images, by layer. One forward pass serves all metrics."""
+        own_sizes = side == "original" and not self._uncropped()
         memo = self.image_memo if side == "image" else self.reference_memo
-        if apart:
+        if own_sizes:
             images: list[Tensor] = self.require("original")
             key = f"{network.key}/{rounding}", id(images)
         else:
-            wanted = self.rounded("image" if side == "image" else "reference", rounding)
-            key = network.key, id(wanted)  # the memo holds `wanted`, so its id stays its own
+            rounded_images = self.rounded("image" if side == "image" else "reference", rounding)
+            key = network.key, id(rounded_images)  # the memo keeps the tensor, so its id is not reused
 
-        def look(some: slice) -> dict[str, Tensor]:
-            return _one_by_one(network, images[some], rounding) if apart else network(wanted[some])
+        def compute(span: slice) -> dict[str, Tensor]:
+            return _one_by_one(network, images[span], rounding) if own_sizes else network(rounded_images[span])
 
         if side == "image" or self.references is None or self.digests is None or network.stays:
             if key not in memo.features:
-                memo.features[key] = look(slice(None))
+                memo.features[key] = compute(slice(None))
             return memo.features[key]
-        kept = f"{network.key}/{side}/{rounding}", 0
-        if kept not in memo.features:  # `references` must be told of every rounding, if the pixels are the same or not
-            found = self.references.features(network, side, rounding, self.index, self.digests, look)
-            memo.features[kept] = memo.features[key] = found
-        return memo.features[kept]
+        shared_key = f"{network.key}/{side}/{rounding}", 0
+        if shared_key not in memo.features:  # `references` needs every rounding, even where the pixels are equal
+            features = self.references.features(network, side, rounding, self.index, self.digests, compute)
+            memo.features[shared_key] = memo.features[key] = features
+        return memo.features[shared_key]
 
     def _uncropped(self) -> bool:
-        """Whether the whole files are just the references: images that had the size already."""
+        """Return whether the whole files equal the references, as for images that already had the evaluated size."""
         whole, reference = self.require("original"), self.require("reference")
-        alike = all(image.shape[1:] == reference.shape[1:] for image in whole)
-        return alike and torch.equal(torch.cat(whole), reference)
+        same_shapes = all(image.shape[1:] == reference.shape[1:] for image in whole)
+        return same_shapes and torch.equal(torch.cat(whole), reference)
 
 
 def _one_by_one(network: FeatureExtractor, images: list[Tensor], rounding: Rounding) -> dict[str, Tensor]:
-    """Each image has its own size, so each is a forward pass of its own."""
-    each = [network(rounded(image, rounding), chunk=1) for image in images]
-    return {layer: torch.cat([one[layer] for one in each]) for layer in each[0]}
+    """Return features of images of different sizes, each from a forward pass of its own."""
+    features = [network(rounded(image, rounding), chunk=1) for image in images]
+    return {layer: torch.cat([one_image[layer] for one_image in features]) for layer in features[0]}

@@ -1,4 +1,4 @@
-"""What distances between sets of features share: rows of features, halves, provenance."""
+"""Base class of distances between sets of features: stored features, halves, provenance."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 
 class Distribution(Metric):
-    """A number of the features of all references and all images, in one layer of one network."""
+    """A number computed from the features of all references and all images, in one layer of one network."""
 
     compares: bool = True
-    """Whether it looks at the references at all."""
-    least: ClassVar[int] = 2
-    """Images that it needs."""
+    """Whether the number depends on the references."""
+    min_images: ClassVar[int] = 2
+    """The smallest number of images for which the number is defined."""
     quarters: ClassVar[bool] = False
-    """Whether halves of halves are measured too, from which the number is extrapolated."""
+    """Whether the number is also computed on halves of halves, in order to extrapolate it."""
     needs_rows: ClassVar[bool] = True
-    """Whether it needs the references' features themselves, and not their mean and covariance alone."""
+    """Whether the number needs the references' features rather than only their mean and covariance."""
 
     def __init__(
         self,
@@ -46,26 +46,29 @@ class Distribution(Metric):
         statistics: FidStatistics | None = None,
         paired: bool = True,
     ) -> None:
-        """`statistics`: of another set, to compare with in place of the references. `paired`: whether the image at a
-        position was made from the reference there, so that both are drawn together; a generator's were not (gFID).
+        """statistics: the statistics of another set, which replace those of the references. paired: whether the image
+        at a position was made from the reference at that position, so that both are resampled together; a generator's
+        samples were not (gFID).
 
-        Raises MissingWeights, and NotApplicable where the statistics do not fit or are wanted and not there.
+        Raises MissingWeights where the network lacks the layer, and NotApplicable where the statistics do not fit or
+        are required but not given.
         """
         if self.compares and protocol.reference == "statistics" and statistics is None:
             raise NotApplicable(
                 f"protocol {protocol.name} compares with the statistics of another set "
-                f"({protocol.published.reference or 'a file'}); give it with --reference FILE.npz"
+                f"({protocol.published.reference or 'a file'}); give them with --reference FILE.npz"
             )
         if self.compares and self.needs_rows and statistics is not None:
-            raise NotApplicable("needs the reference's features, and a statistics file holds their mean and covariance")
+            raise NotApplicable(
+                "needs the references' features, but a statistics file contains only their mean and covariance"
+            )
         super().__init__()
         network.request_layer(layer)
         self._name, self._network, self._layer, self._protocol = name, network, layer, protocol
         self._paired, self._statistics = paired, statistics if self.compares else None
         if self._statistics is not None:
-            told = network.told()
             self._moments = self._statistics.moments(
-                network.name, told.get("input"), network.precision, network.sha256, layer
+                network.name, network.describe().get("input"), network.precision, network.sha256, layer
             )
             self._statistics.check(protocol)
             self.compares = False
@@ -73,11 +76,11 @@ class Distribution(Metric):
         self._side: Side = "original" if protocol.reference == "original" else "reference"
         self._shared = False
         self.references = SampleStore()
-        """The references' features, by layer: its own, or those that all metrics of a run share."""
+        """The references' features, by layer: this metric's own, or those that all metrics of a run share."""
 
     @abstractmethod
     def statistic(self, reference: np.ndarray, image: np.ndarray) -> float:
-        """The number of features (n, D) each; `reference` is empty where they are not compared."""
+        """Return the number from features (n, D) and (m, D). `reference` is empty where references are not compared."""
 
     def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
         return {"image": batch.features(self._network, "image", self._rounding)[self._layer].numpy()}
@@ -95,7 +98,7 @@ class Distribution(Metric):
     def missing_references(self, references: ReferenceFeatures, index: np.ndarray, digests: Sequence[str]) -> bool:
         if not self.compares or not self._paired:
             return False
-        return not references.known(self._network, self._side, self._rounding, index, digests)
+        return not references.load_chunk(self._network, self._side, self._rounding, index, digests)
 
     def update(self, batch: Batch) -> None:
         if self._statistics is not None:
@@ -110,63 +113,65 @@ class Distribution(Metric):
         if other.references is not self.references:
             self.references.merge(other.references)
 
-    def _enough(self) -> None:
-        """Raises NotApplicable where there are too few images, or references."""
+    def _require_images(self) -> None:
+        """Raise NotApplicable where there are too few images, or references."""
         counts = {"image": len(self.rows)} | ({"reference": len(self.references)} if self.compares else {})
-        for what, count in counts.items():
-            if count < self.least:
+        for side, count in counts.items():
+            if count < self.min_images:
                 is_or_are = "is" if count == 1 else "are"
-                raise NotApplicable(f"needs at least {self.least} {what}s; there {is_or_are} {count}")
+                raise NotApplicable(f"needs at least {self.min_images} {side}s; there {is_or_are} {count}")
 
-    def _halved(self, halves: SplitHalves, least: int) -> SplitHalves | None:
-        """The references' halves; None where they, or the images', hold fewer than `least`."""
-        own = self._own(halves)
-        return own if min(own.half, halves.half) >= least else None
+    def _usable_halves(self, halves: SplitHalves, least: int) -> SplitHalves | None:
+        """Return the references' halves, or None where these, or the images' halves, have fewer than `least`
+        members."""
+        reference_halves = self._reference_halves(halves)
+        return reference_halves if min(reference_halves.half, halves.half) >= least else None
 
-    def _whole(self) -> tuple[np.ndarray, np.ndarray]:
-        """All features of the references, if they are compared, and of the images, in memory."""
+    def _all_features(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return all features of the references, if they are compared, and of the images, in memory."""
         image = self.rows.column("image")
         return (self.references.column(self._layer) if self.compares else image[:0]), image
 
     def compute(self) -> dict[str, float]:
-        self._enough()
-        return {self._name: self.statistic(*self._whole())}
+        self._require_images()
+        return {self._name: self.statistic(*self._all_features())}
 
     def replicates(self, halves: SplitHalves) -> dict[str, Spread]:
-        own = self._halved(halves, 2 * self.least if self.quarters else self.least)
-        if own is None:
+        reference_halves = self._usable_halves(halves, 2 * self.min_images if self.quarters else self.min_images)
+        if reference_halves is None:
             return {}
-        on = self._on_subsets(*self._whole(), halves.half)
+        distance = self._on_subsets(*self._all_features(), halves.half)
 
-        def both(pair: tuple[np.ndarray, np.ndarray]) -> tuple[float, float]:
+        def on_half(pair: tuple[np.ndarray, np.ndarray]) -> tuple[float, float]:
             if not self.quarters:
-                return on(*pair), math.nan
+                return distance(*pair), math.nan
             (a, b), (x, y) = map(halved, pair)
-            return on(*pair), (on(a, x) + on(b, y)) / 2
+            return distance(*pair), (distance(a, x) + distance(b, y)) / 2
 
-        found = np.array(map_single_threaded_blas(both, zip(own, halves, strict=True)))
-        return {self._name: Replicates(found[:, 0], found[:, 1] if self.quarters else None)}
+        values = np.array(map_single_threaded_blas(on_half, zip(reference_halves, halves, strict=True)))
+        return {self._name: Replicates(values[:, 0], values[:, 1] if self.quarters else None)}
 
     def _on_subsets(self, reference: np.ndarray, image: np.ndarray, most: int) -> Callable[..., float]:
-        """The number as a function of positions (n,) in `reference` and in `image`, for n up to `most`."""
+        """Return the number as a function of positions (n,) in `reference` and in `image`, for n up to `most`."""
 
-        def on(first: np.ndarray, second: np.ndarray) -> float:
+        def on_subset(first: np.ndarray, second: np.ndarray) -> float:
             return self.statistic(reference[first] if len(reference) else reference, image[second])
 
-        return on
+        return on_subset
 
-    def _own(self, halves: SplitHalves) -> SplitHalves:
-        """The references' halves: those of the images that were made from them, else drawn apart."""
+    def _reference_halves(self, halves: SplitHalves) -> SplitHalves:
+        """Return the references' halves: the images' own where these were made from the references, else independent
+        ones."""
         if self._paired or not self.compares:
             return halves
         return SplitHalves(f"{halves.sha256}/reference", len(self.references), len(halves) // 2)
 
     def provenance(self) -> dict[str, str]:
-        told = self._network.told() | {"layer": self._layer}
-        return told | ({"reference": self._statistics.sha256} if self._statistics else {})
+        facts = self._network.describe() | {"layer": self._layer}
+        return facts | ({"reference": self._statistics.sha256} if self._statistics else {})
 
 
 def halved(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A half's own two halves; of an odd number, one position is left out."""
+    """Return the two halves of a half. Where its number of positions is odd, one position is left out."""
     middle = len(positions) // 2
     return positions[:middle], positions[middle : 2 * middle]

@@ -1,4 +1,5 @@
-"""The features of a run's references: each computed once, for all tokenizers and metrics, and kept for later runs."""
+"""The features of a run's references. They are computed once for all tokenizers and metrics, and stored for
+later runs."""
 
 from __future__ import annotations
 
@@ -26,31 +27,32 @@ from tokbench.weights import state_dict
 if TYPE_CHECKING:
     from tokbench.extractors.network import FeatureExtractor
 
-_ALSO = (Path(pixels.__file__), Path(state_dict.__file__))
-"""What the readers' code rests on: roundings, and how weights are loaded and folded."""
+_SHARED_CODE = (Path(pixels.__file__), Path(state_dict.__file__))
+"""Code that features depend on besides the extractors: rounding, and how weights are loaded and folded."""
 
-Look = Callable[[slice], dict[str, Tensor]]
-"""A network's features of some of the images at hand."""
+Compute = Callable[[slice], dict[str, Tensor]]
+"""A function that returns a network's features of a span of the images."""
 
 
 class ReferenceFeatures:
-    """Features by network, side and rounding. With a `folder` they go to files there, and come from them.
+    """The references' features by network, side and rounding. With a `folder` they are written to files and read from
+    them.
 
-    A file holds one unit of images. Its name is a hash of the images' digests, of the network's weights, backend,
-    precision and layers, of what a protocol says of a network's input, and of the code that reads them; on
-    anything else they do not depend. It is checked when it is read. Files are renamed into place, so several processes
-    may share a folder.
+    A file holds one chunk of images. Its name is a hash of everything that it depends on: the images' digests; the
+    network's weights, backend, precision and layers; the protocol's input settings; and the code that computes
+    features. The key in the file is checked when it is read. Files are renamed into place, so several processes may
+    share a folder.
     """
 
     def __init__(self, folder: Path | None = None, warn: Callable[[str], None] = lambda text: None) -> None:
         self._folder, self._warn = folder, warn
         self._rows: dict[str, SampleStore] = {}
-        self._taken: set[tuple[str, int]] = set()
+        self._loaded: set[tuple[str, int]] = set()
         self.files: set[Path] = set()
-        """Those that this run has written or read."""
+        """The files that this run has written or read."""
 
     def rows(self, network: FeatureExtractor, side: str, rounding: Rounding) -> SampleStore:
-        """The features of all references so far, by layer."""
+        """Return the store of the features of all references so far, by layer."""
         return self._rows.setdefault(_key(network, side, rounding), SampleStore())
 
     def features(
@@ -60,68 +62,69 @@ class ReferenceFeatures:
         rounding: Rounding,
         index: Tensor,
         digests: Sequence[str],
-        look: Look,
+        compute: Compute,
     ) -> dict[str, Tensor]:
-        """The features (B, ...) by layer of the references at positions `index` (B,): read, or computed by `look`."""
+        """Return the features (B, ...) by layer of the references at positions `index` (B,), from files or from
+        `compute`."""
 
-        def computed(some: slice) -> dict[str, np.ndarray]:
-            return {layer: value.numpy() for layer, value in look(some).items()}
+        def compute_arrays(span: slice) -> dict[str, np.ndarray]:
+            return {layer: value.numpy() for layer, value in compute(span).items()}
 
-        found = self.arrays(_key(network, side, rounding), index, digests, computed)
-        return {layer: torch.from_numpy(values) for layer, values in found.items()}
+        arrays = self.arrays(_key(network, side, rounding), index, digests, compute_arrays)
+        return {layer: torch.from_numpy(values) for layer, values in arrays.items()}
 
     def arrays(
-        self, key: str, index: Tensor, digests: Sequence[str], look: Callable[[slice], dict[str, np.ndarray]]
+        self, key: str, index: Tensor, digests: Sequence[str], compute: Callable[[slice], dict[str, np.ndarray]]
     ) -> dict[str, np.ndarray]:
-        """The same of whatever follows from the references' pixels and from what `key` says: arrays (B, ...) by name,
-        numbers or text."""
-        found, start = [], 0
-        for unit, members in itertools.groupby((index // CHUNK).tolist()):
-            some = slice(start, start + len(list(members)))
-            start = some.stop
-            path = self._path(key, digests[some])
-            held = _read(path, key) if path else None
-            if held is None:
-                held = look(some)
-                path = path if path and self._write(path, key, held) else None
-            self._take(key, unit, index[some].numpy(), held, path)
-            found.append(held)
-        return {name: np.concatenate([held[name] for held in found]) for name in found[0]}
+        """Return arrays (B, ...) by name, numbers or text, from files or from `compute`. They must depend only on the
+        references' pixels and on what `key` describes."""
+        parts, start = [], 0
+        for chunk, members in itertools.groupby((index // CHUNK).tolist()):
+            span = slice(start, start + len(list(members)))
+            start = span.stop
+            path = self._path(key, digests[span])
+            arrays = _read(path, key) if path else None
+            if arrays is None:
+                arrays = compute(span)
+                path = path if path and self._write(path, key, arrays) else None
+            self._add(key, chunk, index[span].numpy(), arrays, path)
+            parts.append(arrays)
+        return {name: np.concatenate([arrays[name] for arrays in parts]) for name in parts[0]}
 
-    def known(
+    def load_chunk(
         self, network: FeatureExtractor, side: str, rounding: Rounding, index: np.ndarray, digests: Sequence[str]
     ) -> bool:
-        """Take in the features of one unit from its file, without the images; whether it was there."""
-        key, unit = _key(network, side, rounding), int(index[0]) // CHUNK
-        if (key, unit) in self._taken:
+        """Load the features of one chunk from its file, without the images. Returns whether it existed."""
+        key, chunk = _key(network, side, rounding), int(index[0]) // CHUNK
+        if (key, chunk) in self._loaded:
             return True
         path = self._path(key, digests)
-        held = _read(path, key) if path else None
-        if held is not None:
-            self._take(key, unit, index, held, path)
-        return held is not None
+        arrays = _read(path, key) if path else None
+        if arrays is not None:
+            self._add(key, chunk, index, arrays, path)
+        return arrays is not None
 
-    def _take(self, key: str, unit: int, index: np.ndarray, held: dict[str, np.ndarray], path: Path | None) -> None:
-        """Add a unit to the rows, once: several tokenizers may come with the same."""
-        if (key, unit) in self._taken:
+    def _add(self, key: str, chunk: int, index: np.ndarray, arrays: dict[str, np.ndarray], path: Path | None) -> None:
+        """Add a chunk to the rows once. Several tokenizers may request the same chunk."""
+        if (key, chunk) in self._loaded:
             return
-        self._taken.add((key, unit))
+        self._loaded.add((key, chunk))
         rows = self._rows.setdefault(key, SampleStore())
         if path:
             self.files.add(path)
-            rows.add_file(index, list(held), path)
+            rows.add_file(index, list(arrays), path)
         else:
-            rows.add(index, held)
+            rows.add(index, arrays)
 
     def _path(self, key: str, digests: Sequence[str]) -> Path | None:
         if self._folder is None:
             return None
-        kind, unit = (hashlib.sha256(text.encode()).hexdigest() for text in (key, "".join(digests)))
-        return self._folder / kind[:16] / f"{unit[:32]}.npz"
+        folder, chunk = (hashlib.sha256(text.encode()).hexdigest() for text in (key, "".join(digests)))
+        return self._folder / folder[:16] / f"{chunk[:32]}.npz"
 
-    def _write(self, path: Path, key: str, held: dict[str, np.ndarray]) -> bool:
+    def _write(self, path: Path, key: str, arrays: dict[str, np.ndarray]) -> bool:
         buffer = io.BytesIO()
-        np.savez(buffer, key=np.array(key), **held)  # type: ignore[arg-type]
+        np.savez(buffer, key=np.array(key), **arrays)  # type: ignore[arg-type]
         try:
             write_atomically(path, buffer.getvalue())
         except ResultError as error:
@@ -132,12 +135,13 @@ class ReferenceFeatures:
 
 
 def _key(network: FeatureExtractor, side: str, rounding: Rounding) -> str:
-    layers, code = ",".join(sorted(network.layers)), code_of(Path(pool.__file__).parent, *_ALSO)
+    layers, code = ",".join(sorted(network.layers)), code_of(Path(pool.__file__).parent, *_SHARED_CODE)
     return f"{network.key}/{layers}/{side}/{rounding}/{code}"
 
 
 def _read(path: Path, key: str) -> dict[str, np.ndarray] | None:
-    """The arrays of a file; None where it is not there, damaged, or of another key, which has the same short hash."""
+    """Return the arrays of a file; None where it does not exist, is damaged, or belongs to another key with the same
+    short hash."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if str(arrays["key"]) != key:

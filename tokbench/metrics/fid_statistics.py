@@ -1,9 +1,9 @@
-"""Statistics files: mean and covariance of a reference's features, with all that they depend on.
+"""Statistics files: mean and covariance of the features of a reference set, and everything that they depend on.
 
-Written and read as `.npz` with `mu` and `sigma` (pytorch-fid, clean-fid) and, for sFID, `mu_s` and `sigma_s` (ADM).
-tokbench adds one string array `tokbench`, a JSON object that names network, layers, weights, input path, precision,
-protocol and what it did to the images, their size, pixels and N. Other programs ignore it; without it, nothing in such
-a file says which convention made it. What is known to differ from a run is refused, unless the user states it.
+Files are `.npz` with `mu` and `sigma` (as for pytorch-fid and clean-fid) and, for sFID, `mu_s` and `sigma_s` (as for
+ADM). tokbench adds a string array `tokbench`, a JSON object with network, layers, weights, input path, precision,
+protocol, the preparation of the images, their size, their pixels and N. Other programs ignore it. Without it, a file
+does not show which convention was used. A known difference between file and run is refused unless the user states it.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from tokbench.protocol.protocol import Protocol, load_protocol
 from tokbench.stats.moments import Moments
 
 TOLERANCE = 1e-5
-"""Largest relative difference of entries of which one float32 network on two machines is capable."""
+"""The largest relative difference of entries that one float32 network can have between two machines."""
 
 KEYS = {False: ("mu", "sigma"), True: ("mu_s", "sigma_s")}
-"""Array names by whether they are spatial (sFID)."""
+"""Array names, by whether the features are spatial (sFID)."""
 
 MISMATCHES = ("size", "protocol")
-"""In what the images of a file may differ from those of a run, if that is stated."""
+"""The properties in which the images of a file may differ from those of a run, if the user states it."""
 
 IS = "NETWORK:INPUT:PRECISION[:SIZE[:PROTOCOL]]"
-"""How a user says what made a file that does not say so itself."""
+"""The form in which a user states the origin of a file that does not record it."""
 
 _TEXTS = ("network", "input", "precision", "weights", "data", "dataset", "protocol", "protocol_sha256")
 _COUNTS = ("count", "width", "height")
 _REMEDIES = {
     "network": "make a file of this network with 'tokbench stats make --network'",
-    "input": "run under a protocol whose features.input that is, or make a file under this one",
+    "input": "use a protocol with that features.input, or make a file with this run's protocol",
     "precision": "run with that --precision",
     "weights": "make the file again with these weights",
 }
@@ -51,13 +51,13 @@ _REMEDIES = {
 
 @dataclass(frozen=True)
 class FidStatistics:
-    """Mean (D,) and covariance (D, D) by layer. What is None is not known.
+    """Mean (D,) and covariance (D, D) by layer. None means unknown.
 
-    network, input, precision: what made the features. weights: the network file's sha256. count: how many images.
-    dataset, protocol: names; data, protocol_sha256: hashes of the prepared pixels and of the protocol. width, height:
-    of the prepared images, in pixels. preparation: what the protocol did to them (`Protocol.reference_preparation`).
-    sha256: of this file. stated: what the user said of it, since it does not say so itself. mismatch: in which of
-    `MISMATCHES` it may differ from the run that uses it.
+    network, input, precision: how the features were computed. weights: the sha256 of the network's file. count: the
+    number of images. dataset, protocol: names; data, protocol_sha256: hashes of the prepared pixels and of the
+    protocol. width, height: the size of the prepared images in pixels. preparation: how the protocol prepared them
+    (`Protocol.reference_preparation`). sha256: the hash of this file. stated: the properties that the user stated,
+    since the file does not record them. mismatch: the `MISMATCHES` in which it may differ from the run that uses it.
     """
 
     layers: Mapping[str, Moments]
@@ -79,105 +79,114 @@ class FidStatistics:
     mismatch: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the arrays and the place, as the file says it."""
-        told = {name: getattr(self, name) for name in (*_TEXTS, *_COUNTS)}
+        """Return everything but the arrays and the path, as the file records it."""
+        facts = {name: getattr(self, name) for name in (*_TEXTS, *_COUNTS)}
         preparation = None if self.preparation is None else dict(self.preparation)
-        return told | {"preparation": preparation, "layers": sorted(self.layers)}
+        return facts | {"preparation": preparation, "layers": sorted(self.layers)}
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Width and height of the prepared images."""
+        """Width and height of the prepared images in pixels, or None."""
         return None if self.width is None or self.height is None else (self.width, self.height)
 
     @property
     def key(self) -> str:
-        """What tells a run with this file, and with what is said of it, from others."""
+        """A string that differs between two files, or between two statements about one file."""
         return json.dumps([self.sha256, self.to_dict(), self.mismatch], sort_keys=True)
 
     def moments(self, network: str, input: str | None, precision: str, weights: str, layer: str) -> Moments:
-        """The mean and covariance to compare a layer's features with.
+        """Return the mean and covariance of a layer.
 
-        Raises NotApplicable, which skips the metric with its message, unless network, input path, precision and weights
-        are known to agree and the layer is there.
+        Raises NotApplicable, with a message for the skipped metric, unless network, input path, precision and weights
+        are known to agree and the layer exists.
         """
-        told = {"network": network, "input": input, "precision": precision, "weights": weights}
-        for key, ours in told.items():
+        run = {"network": network, "input": input, "precision": precision, "weights": weights}
+        for key, ours in run.items():
             theirs = getattr(self, key)
             if ours is None:
-                continue  # a network that has one input path only
-            if theirs is None and key != "weights":  # a file by another program never names its weights' hash
+                continue  # the network has only one input path
+            if theirs is None and key != "weights":  # files of other programs never record the weights' hash
                 raise NotApplicable(
-                    f"{self.name} does not say which {key} made it; where you know that it was {ours}, say so with "
-                    f"--reference-is {network}:{input or 'any'}:{precision}, and if you know them with the images' "
-                    "size and protocol, as in :256:adm"
+                    f"{self.name} does not record its {key}; if you know that it is {ours}, state it with "
+                    f"--reference-is {network}:{input or 'any'}:{precision}, and append the images' size and "
+                    "protocol if you know them, as in :256:adm"
                 )
             if theirs is not None and theirs != ours:
                 raise NotApplicable(
-                    f"{self.name} was made with {key} {_short(theirs)}, this run uses {_short(ours)}; {_REMEDIES[key]}"
+                    f"{self.name} was made with {key} {_short(theirs)}, but this run uses {_short(ours)}; "
+                    f"{_REMEDIES[key]}"
                 )
         if layer not in self.layers:
-            raise NotApplicable(f"{self.name} holds no layer {layer}; it holds {', '.join(sorted(self.layers))}")
+            raise NotApplicable(f"{self.name} has no layer {layer}; it has {', '.join(sorted(self.layers))}")
         return self.layers[layer]
 
     def check(self, protocol: Protocol, shape: tuple[int, int] | None = None) -> None:
-        """Raises NotApplicable where the file's images are known to be of another size than those of a run, or to be
-        prepared in another way, and nobody stated that. shape: height and width, None while they are not known."""
-        for what, reason in self.gaps(protocol, shape).items():
-            if what not in self.mismatch:
-                raise NotApplicable(
-                    f"{self.name} {reason}, or, to compare them all the same, state it with --reference-mismatch {what}"
-                )
+        """Check that the file's images have the size and preparation of a run's images.
 
-    def gaps(self, protocol: Protocol, shape: tuple[int, int] | None = None) -> dict[str, str]:
-        """What of `MISMATCHES` differs from a run's images, with both sides and the remedy."""
-        found = {}
+        shape: height and width in pixels, None while they are unknown. Raises NotApplicable where they are known to
+        differ and the user did not state that.
+        """
+        for what, reason in self.differences(protocol, shape).items():
+            if what not in self.mismatch:
+                raise NotApplicable(f"{self.name} {reason}, or accept the difference with --reference-mismatch {what}")
+
+    def differences(self, protocol: Protocol, shape: tuple[int, int] | None = None) -> dict[str, str]:
+        """Return the `MISMATCHES` in which the file differs from a run's images, each with both values and the
+        remedy."""
+        reasons = {}
         if shape and self.size and self.size != shape[::-1]:
             width, height = self.size
-            found["size"] = (
-                f"was made from images of {width}x{height} px, this run's are {shape[1]}x{shape[0]} px; give images of "
-                f"that size (--size {width})"
+            reasons["size"] = (
+                f"was made from images of {width}x{height} px, but this run's are {shape[1]}x{shape[0]} px; use images "
+                f"of that size (--size {width})"
             )
         if differ := self._prepared_otherwise(protocol):
-            found["protocol"] = (
-                f"was made under protocol {self.protocol or 'unknown'} {differ}; run under that one (--protocol)"
+            reasons["protocol"] = (
+                f"was made with protocol {self.protocol or 'unknown'} {differ}; use that protocol (--protocol)"
             )
-        return found
+        return reasons
 
     def _prepared_otherwise(self, protocol: Protocol) -> str | None:
         if self.protocol_sha256 == protocol.sha256:
             return None
         if self.preparation is None:
             if self.protocol_sha256 is None:
-                return None  # nothing is known, which tables say
-            return f"({self.protocol_sha256[:8]}), this run is under {protocol.name} ({protocol.sha256[:8]})"
+                return None  # nothing is known, which tables mention
+            return f"({self.protocol_sha256[:8]}), but this run uses {protocol.name} ({protocol.sha256[:8]})"
         ours = protocol.reference_preparation
         keys = [key for key in {**self.preparation, **ours} if self.preparation.get(key) != ours.get(key)]
-        sides = [", ".join(f"{key} {told.get(key, '-')}" for key in keys).lower() for told in (self.preparation, ours)]
-        return f"({sides[0]}), this run prepares references under {protocol.name} ({sides[1]})" if keys else None
+        sides = [
+            ", ".join(f"{key} {preparation.get(key, '-')}" for key in keys).lower()
+            for preparation in (self.preparation, ours)
+        ]
+        return f"({sides[0]}), but this run prepares references with {protocol.name} ({sides[1]})" if keys else None
 
-    def described(self, protocol: Protocol, shape: tuple[int, int] | None) -> dict[str, Any]:
-        """What a result says of its reference: file, what is known of its images, what the user stated, and in what
-        they differ from the run's."""
+    def describe(self, protocol: Protocol, shape: tuple[int, int] | None) -> dict[str, Any]:
+        """Return what a result records about its reference: the file, what is known of its images, what the user
+        stated, and how they differ from the run's images."""
         names = {name: _plain(getattr(self, name)) for name in ("dataset", "protocol")}
-        told = {name: getattr(self, name) for name in _COUNTS}
+        facts = {name: getattr(self, name) for name in _COUNTS}
         original = {"original": True} if (self.preparation or {}).get("reference") == "original" else {}
         return {
             "file": self.name,
             "sha256": self.sha256,
-            **told,
+            **facts,
             **names,
             **original,
             "stated": list(self.stated),
-            "mismatch": list(self.gaps(protocol, shape)),
+            "mismatch": list(self.differences(protocol, shape)),
         }
 
     @property
     def name(self) -> str:
         return self.path.name if self.path else "the statistics"
 
-    def assumed(self, text: str | None) -> FidStatistics:
-        """The same with what the user says of it, as `IS` has it; `any` for what is not known. Raises UsageError where
-        the file says otherwise."""
+    def assume(self, text: str | None) -> FidStatistics:
+        """Return the statistics with the properties that the user states in the form `IS`, with `any` for an unknown
+        one.
+
+        Raises UsageError where the file records another value.
+        """
         if text is None:
             return self
         given = _statement(text)
@@ -185,7 +194,7 @@ class FidStatistics:
         for name, value in given.items():
             known = getattr(self, name)
             if known is not None and known != value:
-                raise UsageError(f"{self.name} says itself that its {name} is {_said(known)}, not {_said(value)}")
+                raise UsageError(f"{self.name} records that its {name} is {_text(known)}, not {_text(value)}")
         stated = [name for name in given if getattr(self, name) is None]
         changes = {name: given[name] for name in stated if name != "size"}
         if "size" in stated:
@@ -199,27 +208,30 @@ class FidStatistics:
                     "preparation": rules.reference_preparation,
                 }
             elif self._prepared_otherwise(rules):
-                raise UsageError(f"{self.name} says itself that its protocol is {self.protocol}, not {rules.name}")
+                raise UsageError(f"{self.name} records that its protocol is {self.protocol}, not {rules.name}")
         return replace(self, **changes, stated=(*self.stated, *stated))
 
-    def allowing(self, text: str | None) -> FidStatistics:
-        """The same, with the mismatches that the user states, of `MISMATCHES`, separated by commas. Raises UsageError
-        for others."""
+    def allow_mismatch(self, text: str | None) -> FidStatistics:
+        """Return the statistics with the `MISMATCHES` that the user accepts, separated by commas. Raises UsageError for
+        others."""
         if text is None:
             return self
         named = [part.strip() for part in text.split(",")]
         if unknown := [part for part in named if part not in MISMATCHES]:
             raise UsageError(
-                f"--reference-mismatch {', '.join(unknown)}: it can be {' and '.join(MISMATCHES)}; network, input "
-                "path, precision and weights must agree"
+                f"--reference-mismatch {', '.join(unknown)}: only {' and '.join(MISMATCHES)} can differ; network, "
+                "input path, precision and weights must agree"
             )
         return replace(self, mismatch=tuple(what for what in MISMATCHES if what in named))
 
     def save(self, path: Path) -> None:
-        """Write an .npz that this module, pytorch-fid, clean-fid and (with both kinds of features) ADM's code read."""
+        """Write an .npz that tokbench, pytorch-fid, clean-fid and (with both kinds of features) ADM's code can read.
+
+        Raises UsageError where there are several pooled layers.
+        """
         pooled = [layer for layer in self.layers if layer != "sfid"]
         if len(pooled) > 1:
-            raise UsageError(f"one file holds one pooled layer, not {', '.join(sorted(pooled))}")
+            raise UsageError(f"a file can hold only one pooled layer, not {', '.join(sorted(pooled))}")
         arrays: dict[str, np.ndarray] = {"tokbench": np.array(json.dumps(self.to_dict(), sort_keys=True))}
         for layer, (mean, covariance) in self.layers.items():
             first, second = KEYS[layer == "sfid"]
@@ -232,58 +244,58 @@ class FidStatistics:
 def load_statistics(path: Path) -> FidStatistics:
     """Read a statistics file of tokbench, pytorch-fid, clean-fid or ADM. Nothing is unpickled.
 
-    Raises ResultError, naming file and fault.
+    Raises ResultError that names the file and the fault.
     """
     try:
-        wanted = {"tokbench", *(name for both in KEYS.values() for name in both)}
-        arrays, digest = read_npz(path, wanted), sha256_of(path)  # ADM's files hold images, too
-        told = json.loads(str(arrays["tokbench"])) if "tokbench" in arrays else {}
+        names = {"tokbench", *(name for both in KEYS.values() for name in both)}
+        arrays, digest = read_npz(path, names), sha256_of(path)  # only these names: ADM's files hold images, too
+        content = json.loads(str(arrays["tokbench"])) if "tokbench" in arrays else {}
     except (OSError, ValueError, RecursionError) as error:
         raise ResultError(f"{path} is not a readable .npz of statistics ({str(error)[:120]})") from error
-    known = _told(told, path)
-    if known["width"] is None and (beside := image_size(path)):  # ADM's files hold images of the same set
-        known["width"], known["height"] = beside
+    known = _read_header(content, path)
+    if known["width"] is None and (size := image_size(path)):  # ADM's files hold images of the same set
+        known["width"], known["height"] = size
     layers: dict[str, Moments] = {}
-    named = [layer for layer in told.get("layers", []) if layer != "sfid"]
+    named = [layer for layer in content.get("layers", []) if layer != "sfid"]
     for spatial, (first, second) in KEYS.items():
         if first in arrays and second in arrays:
             mean, covariance = _moments(arrays[first], arrays[second], path)
             layers["sfid" if spatial else named[0] if named else str(len(mean))] = (mean, covariance)
     if not layers:
-        raise ResultError(f"{path} holds neither mu and sigma nor mu_s and sigma_s")
+        raise ResultError(f"{path} contains neither mu and sigma nor mu_s and sigma_s")
     return FidStatistics(layers, **known, path=path, sha256=digest)
 
 
-def _told(told: Any, path: Path) -> dict[str, Any]:
-    """What a file of tokbench says of itself, each of its type. Raises ResultError."""
-    if not isinstance(told, dict):
-        raise ResultError(f"{path}: 'tokbench' must hold a JSON object, it holds {told!r:.80}")
-    listed = told.get("layers", [])
+def _read_header(header: Any, path: Path) -> dict[str, Any]:
+    """Return what the header of tokbench's own files records, with checked types. Raises ResultError."""
+    if not isinstance(header, dict):
+        raise ResultError(f"{path}: 'tokbench' must be a JSON object, but it is {header!r:.80}")
+    listed = header.get("layers", [])
     if not isinstance(listed, list) or not all(isinstance(layer, str) for layer in listed):
-        raise ResultError(f"{path}: 'layers' must be a list of names, it is {listed!r:.80}")
+        raise ResultError(f"{path}: 'layers' must be a list of names, but it is {listed!r:.80}")
     known: dict[str, Any] = {}
     for key in (*_TEXTS, *_COUNTS):
-        value, kind = told.get(key), int if key in _COUNTS else str
+        value, kind = header.get(key), int if key in _COUNTS else str
         if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-            raise ResultError(f"{path}: '{key}' must be a {kind.__name__} or null, it is {value!r:.80}")
+            raise ResultError(f"{path}: '{key}' must be a {kind.__name__} or null, but it is {value!r:.80}")
         if isinstance(value, int) and not (key != "count") <= value < 1 << 63:
-            raise ResultError(f"{path}: '{key}' is no count of {'images' if key == 'count' else 'pixels'}")
+            raise ResultError(f"{path}: '{key}' is not a number of {'images' if key == 'count' else 'pixels'}")
         known[key] = value
     if (known["width"] is None) != (known["height"] is None):
-        raise ResultError(f"{path}: 'width' and 'height' must both be there, or neither")
-    known["preparation"] = told.get("preparation")
+        raise ResultError(f"{path}: 'width' and 'height' must both be given, or neither")
+    known["preparation"] = header.get("preparation")
     if not _is_preparation(prepared := known["preparation"]):
-        raise ResultError(f"{path}: 'preparation' must be an object of texts or null, it is {prepared!r:.80}")
+        raise ResultError(f"{path}: 'preparation' must be an object of texts or null, but it is {prepared!r:.80}")
     return known
 
 
-def _is_preparation(told: Any) -> bool:
-    return told is None or (isinstance(told, dict) and all(isinstance(value, str | bool) for value in told.values()))
+def _is_preparation(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and all(isinstance(item, str | bool) for item in value.values()))
 
 
 def _statement(text: str) -> dict[str, Any]:
-    """What `IS` says, by name, without what is `any`: texts, the size as (width, height), and a Protocol. Raises
-    UsageError."""
+    """Parse text of the form `IS`. Returns the stated properties by name without those that are `any`: texts, the size
+    as (width, height), and a Protocol. Raises UsageError."""
     names = ("network", "input", "precision", "size", "protocol")
     parts = text.split(":", len(names) - 1)
     if len(parts) < 3 or not all(parts):
@@ -292,7 +304,7 @@ def _statement(text: str) -> dict[str, Any]:
     if "size" in given:
         if not (sides := re.fullmatch(r"([1-9]\d{0,8})(?:x([1-9]\d{0,8}))?", given["size"])):
             raise UsageError(
-                f"--reference-is {text}: '{given['size']}' is no size; give 256, or 256x192 (width, height)"
+                f"--reference-is {text}: '{given['size']}' is not a size; give 256, or 256x192 (width, height)"
             )
         given["size"] = (int(sides[1]), int(sides[2] or sides[1]))
     if "protocol" in given:
@@ -300,32 +312,37 @@ def _statement(text: str) -> dict[str, Any]:
     return given
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     return f"{value[0]}x{value[1]} px" if isinstance(value, tuple) else str(value)
 
 
 def _plain(text: str | None) -> str | None:
-    """A name that a file tells, if it can stand in a table."""
+    """Return a name from a file if it can be printed in a table, else None."""
     return text if text and text.isprintable() and len(text) <= 200 else None
 
 
 def _moments(mean: np.ndarray, covariance: np.ndarray, path: Path) -> Moments:
-    """Both as float64. Raises ResultError where they are no mean and covariance."""
+    """Return both as float64. Raises ResultError where they are not a mean and a covariance."""
     if mean.ndim != 1 or not len(mean) or covariance.shape != (len(mean), len(mean)):
-        raise ResultError(f"{path}: a mean of {mean.shape} and a covariance of {covariance.shape} do not fit")
+        raise ResultError(f"{path}: a mean {mean.shape} and a covariance {covariance.shape} do not fit")
     if mean.dtype.kind not in "fiu" or covariance.dtype.kind not in "fiu":
-        raise ResultError(f"{path}: statistics must be numbers, these are {mean.dtype} and {covariance.dtype}")
+        raise ResultError(f"{path}: statistics must be numbers, but they are {mean.dtype} and {covariance.dtype}")
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
-        raise ResultError(f"{path} holds NaN or infinite statistics; make it again")
+        raise ResultError(f"{path} contains NaN or infinite statistics; make it again")
     mean, covariance = mean.astype(np.float64), covariance.astype(np.float64)
     if (np.diagonal(covariance) < 0).any() or not np.allclose(covariance, covariance.T, rtol=1e-3, atol=1e-6):
-        raise ResultError(f"{path}: its covariance is not one (a negative variance, or not symmetric); make it again")
+        raise ResultError(
+            f"{path}: its covariance is invalid (it has a negative variance or is not symmetric); make it again"
+        )
     return mean, covariance
 
 
-def largest_gaps(first: Moments, second: Moments) -> tuple[float, float]:
-    """Largest difference of two means and of two covariances, each over the largest entry of the first. Raises
-    ResultError where their dimensions differ."""
+def largest_differences(first: Moments, second: Moments) -> tuple[float, float]:
+    """Return the largest difference of two means and of two covariances, each divided by the largest entry of the
+    first.
+
+    Raises ResultError where the dimensions differ.
+    """
     if first[0].shape != second[0].shape:
         raise ResultError(f"{len(first[0])} and {len(second[0])} dimensions cannot be compared")
     mean, covariance = (

@@ -1,4 +1,4 @@
-"""The Fréchet distance between two sets of features: rFID and every other name of it."""
+"""The Fréchet distance between two sets of features: rFID, gFID, sFID and FD-EfficientNet."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from tokbench.stats.spread import Spread
 
 
 def frechet_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray) -> float:
-    """Squared Fréchet (2-Wasserstein) distance of two Gaussians (Dowson and Landau 1982; Heusel et al. 2017 eq. 6).
+    """Return the squared Fréchet (2-Wasserstein) distance of two Gaussians (Dowson and Landau 1982; Heusel et al. 2017
+    eq. 6).
 
-    The trace of (cov1 cov2)^(1/2) is the sum of the roots of the eigenvalues of L^T cov2 L, which is symmetric, for any
-    L with L L^T = cov1. So no square root is taken of a product that is not symmetric, and singular covariances give
+    The trace of (cov1 cov2)^(1/2) is the sum of the square roots of the eigenvalues of L^T cov2 L, which is symmetric,
+    for any L with L L^T = cov1. So no square root of a non-symmetric product is needed, and singular covariances give
     neither NaN nor an imaginary part.
     """
     try:
         root = torch.linalg.cholesky(torch.from_numpy(cov1)).numpy()
-    except torch.linalg.LinAlgError:  # singular: then its eigenvectors
+    except torch.linalg.LinAlgError:  # singular: the eigenvectors give another root
         values, vectors = np.linalg.eigh(cov1)
         root = vectors * np.sqrt(values.clip(0))
     overlap = _roots_of_eigenvalues(root.T @ cov2 @ root)
@@ -34,13 +35,15 @@ def frechet_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov
 
 
 def distance_of_sets(first: np.ndarray, second: np.ndarray) -> float:
-    """The same of the Gaussians fitted to two sets of vectors (n, D) and (m, D), covariances divided by n - 1.
+    """Return the squared Fréchet distance of the Gaussians fitted to vectors (n, D) and (m, D), with covariances
+    divided by n - 1.
 
-    Up to D vectors their covariance is singular and they themselves are its exact root, so the trace is the sum of the
-    singular values of a matrix of n x m scalar products: less work, and none of the noise of a null space.
+    For up to D vectors, the covariance is singular and the centred vectors are its exact root, so the trace is the sum
+    of the singular values of a matrix of n x m scalar products. That is less work, without the rounding noise of a null
+    space.
     """
     if np.array_equal(first, second):
-        return 0.0  # not the rounding noise of equal traces
+        return 0.0  # without the rounding noise of the difference of equal traces
     (mean1, root1), (mean2, root2) = _centred(first), _centred(second)
     if max(len(first), len(second)) > first.shape[1]:
         return frechet_distance(mean1, root1.T @ root1, mean2, root2.T @ root2)
@@ -48,16 +51,17 @@ def distance_of_sets(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def distance_to(mean: np.ndarray, covariance: np.ndarray, rows: np.ndarray) -> float:
-    """The same of a Gaussian and of the one fitted to vectors (n, D), again by way of the smaller matrix."""
-    own, root = _centred(rows)
+    """Return the squared Fréchet distance of a Gaussian to that fitted to vectors (n, D), computed with the smaller
+    matrix."""
+    row_mean, root = _centred(rows)
     if len(rows) > rows.shape[1]:
-        return frechet_distance(mean, covariance, own, root.T @ root)
+        return frechet_distance(mean, covariance, row_mean, root.T @ root)
     overlap = _roots_of_eigenvalues(root @ covariance @ root.T)
-    return _total(mean - own, np.trace(covariance), np.vdot(root, root), overlap)
+    return _total(mean - row_mean, np.trace(covariance), np.vdot(root, root), overlap)
 
 
 def _centred(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (D,) and root (n, D) with root^T root = covariance, in float64."""
+    """Return mean (D,) and root (n, D) with root^T root = covariance, in float64."""
     wide = rows.astype(np.float64)
     mean = wide.mean(axis=0)
     wide -= mean
@@ -65,16 +69,17 @@ def _centred(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, wide
 
 
-# PyTorch's, since NumPy's hold the interpreter's lock, and error bars are made in several threads.
+# PyTorch's decompositions release the interpreter's lock, unlike NumPy's; intervals are computed in several threads.
 
 
 def _singular_values(matrix: np.ndarray) -> float:
-    """The sum of them."""
+    """Return the sum of the singular values."""
     return float(torch.linalg.svdvals(torch.from_numpy(matrix)).sum())
 
 
 def _roots_of_eigenvalues(matrix: np.ndarray) -> float:
-    """The sum of them, of a symmetric matrix without negative eigenvalues but for rounding."""
+    """Return the sum of the square roots of the eigenvalues of a symmetric positive semidefinite matrix, up to
+    rounding."""
     return float(torch.linalg.eigvalsh(torch.from_numpy(matrix)).clamp_(min=0).sqrt_().sum())
 
 
@@ -83,21 +88,22 @@ def _total(gap: np.ndarray, trace1: float, trace2: float, overlap: float) -> flo
 
 
 class Subsets:
-    """The distance of subsets of two sets of vectors, (N, D) and (M, D), for many subsets of at most D vectors.
+    """The distances of many pairs of subsets, of at most D vectors each, of two sets of vectors (N, D) and (M, D).
 
-    All that it needs of the vectors are their scalar products, made once: a subset's centred products are some rows and
-    columns of them, less their means.
+    Only the scalar products of the vectors are needed, which are computed once: the centred products of a subset are
+    some of their rows and columns minus the means.
     """
 
     def __init__(self, first: np.ndarray, second: np.ndarray) -> None:
         self._same = np.array_equal(first, second)
-        origin = first.mean(axis=0, dtype=np.float64)  # little is lost then in the differences below
+        origin = first.mean(axis=0, dtype=np.float64)  # this reduces cancellation in the differences below
         self._first, self._second = (rows - origin for rows in (first, second))
         self._products = self._first @ self._second.T
         self._squares = [np.einsum("nd,nd->n", rows, rows) for rows in (self._first, self._second)]
 
     def distance(self, one: np.ndarray, other: np.ndarray) -> float:
-        """Of the vectors at `one` (n,) of the first set and at `other` (n,) of the second."""
+        """Return the distance between the vectors at `one` (n,) in the first set and those at `other` (m,) in the
+        second."""
         if self._same and np.array_equal(one, other):
             return 0.0
         products = self._products[np.ix_(one, other)]
@@ -113,7 +119,7 @@ class Subsets:
 
 
 def _mean(rows: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """The mean (D,) of the rows at `at`, without a copy of them."""
+    """Return the mean (D,) of the rows at `at` without copying them."""
     weights = np.zeros(len(rows))
     weights[at] = 1 / len(at)
     return np.asarray(weights @ rows)
@@ -122,7 +128,7 @@ def _mean(rows: np.ndarray, at: np.ndarray) -> np.ndarray:
 class Frechet(Distribution):
     """Fréchet distance between the features of all references and of all images, in one layer of one network.
 
-    Features that are too many to be held go through sums of vectors and of products, a block at a time.
+    Where the features do not fit into memory, sums of vectors and of their products are computed block by block.
     """
 
     quarters: ClassVar[bool] = True
@@ -144,15 +150,15 @@ class Frechet(Distribution):
         return self.rows.fits("image") and (not self.compares or self.references.fits(self._layer))
 
     def compute(self) -> dict[str, float]:
-        self._enough()
+        self._require_images()
         if self._fits():
             return super().compute()
-        everyone = np.zeros(len(self.rows), dtype=np.int64)
-        image = sums(self.rows, "image", everyone, 1)[0].moments()
+        part_of = np.zeros(len(self.rows), dtype=np.int64)
+        image = sums(self.rows, "image", part_of, 1)[0].moments()
         if not self.compares:
             return {self._name: frechet_distance(*self._moments, *image)}
-        everyone = np.zeros(len(self.references), dtype=np.int64)
-        reference = sums(self.references, self._layer, everyone, 1)[0].moments()
+        part_of = np.zeros(len(self.references), dtype=np.int64)
+        reference = sums(self.references, self._layer, part_of, 1)[0].moments()
         if all(np.array_equal(ours, theirs) for ours, theirs in zip(reference, image, strict=True)):
             return {self._name: 0.0}
         return {self._name: frechet_distance(*reference, *image)}
@@ -161,42 +167,46 @@ class Frechet(Distribution):
         if self._fits():
             return super().replicates(halves)
         whole, parts = [], []
-        theirs_halves = self._halved(halves, 2 * self.least)
-        if theirs_halves is None:
+        all_reference_halves = self._usable_halves(halves, 2 * self.min_images)
+        if all_reference_halves is None:
             return {}
-        own = iter(theirs_halves)
-        drawn = iter(halves)
-        for one, other in zip(drawn, drawn, strict=True):
+        reference_halves = iter(all_reference_halves)
+        image_halves = iter(halves)
+        for one, other in zip(image_halves, image_halves, strict=True):
             image = sums(self.rows, "image", _quarters(one, other, len(self.rows)), 4)
             reference: list[RunningMoments] = []
             if self.compares:
-                theirs = _quarters(next(own), next(own), len(self.references))
+                theirs = _quarters(next(reference_halves), next(reference_halves), len(self.references))
                 reference = sums(self.references, self._layer, theirs, 4)
             spans = [(0, 2), (2, 4), (0, 1), (1, 2), (2, 3), (3, 4)]
-            found = map_single_threaded_blas(partial(self._between, reference, image), spans)
-            whole += found[:2]
-            parts += [(found[2] + found[3]) / 2, (found[4] + found[5]) / 2]
+            distances = map_single_threaded_blas(partial(self._between, reference, image), spans)
+            whole += distances[:2]
+            parts += [(distances[2] + distances[3]) / 2, (distances[4] + distances[5]) / 2]
         return {self._name: Replicates(np.array(whole), np.array(parts))}
 
     def _between(self, reference: list[RunningMoments], image: list[RunningMoments], span: tuple[int, int]) -> float:
-        """The distance over some of the parts, from the first to before the last."""
+        """Return the distance over the parts from `first` to before `last`."""
         first, last = span
         theirs = _joined(reference[first:last]).moments() if reference else self._moments
         return frechet_distance(*theirs, *_joined(image[first:last]).moments())
 
     def split_half(self) -> float:
-        """The distance of the reference's own complementary halves, M/2 images each, the mean of `SPLITS`: the scale of
-        what is noise at so many images, beside which an unpaired distance is read. Not of reconstructions, which share
-        the reference's images.
+        """Return the distance between complementary halves of the references, M/2 images each, as the mean of `SPLITS`
+        pairs.
+
+        This is the noise level at that number of images, with which an unpaired distance can be compared. It does not
+        apply to reconstructions, which share the references' images.
         """
         count = len(self.references)
         if count not in self._split:
-            drawn = list(SplitHalves("reference", count))[: 2 * SPLITS]
-            found = [self._apart(one, other) for one, other in zip(drawn[::2], drawn[1::2], strict=True)]
-            self._split = {count: float(np.mean(found))}
+            halves = list(SplitHalves("reference", count))[: 2 * SPLITS]
+            distances = [
+                self._distance_of_halves(one, other) for one, other in zip(halves[::2], halves[1::2], strict=True)
+            ]
+            self._split = {count: float(np.mean(distances))}
         return self._split[count]
 
-    def _apart(self, one: np.ndarray, other: np.ndarray) -> float:
+    def _distance_of_halves(self, one: np.ndarray, other: np.ndarray) -> float:
         if self.references.fits(self._layer):
             reference = self.references.column(self._layer)
             return distance_of_sets(reference[one], reference[other])
@@ -206,30 +216,31 @@ class Frechet(Distribution):
         return frechet_distance(*first.moments(), *second.moments())
 
     def provenance(self) -> dict[str, str]:
-        told = super().provenance()
-        if self._paired or not self.compares or len(self.references) < 2 * self.least:
-            return told
-        return told | {"references": f"{len(self.references)}, {self.split_half():.4g} between halves of them"}
+        facts = super().provenance()
+        if self._paired or not self.compares or len(self.references) < 2 * self.min_images:
+            return facts
+        return facts | {"references": f"{len(self.references)}, {self.split_half():.4g} between halves of them"}
 
 
 SPLITS = 3
-"""Pairs of halves of the references that are compared with one another."""
+"""The number of pairs of halves of the references that are compared with each other."""
 
 
 def sums(rows: SampleStore, name: str, part_of: np.ndarray, parts: int) -> list[RunningMoments]:
-    """The sums of a column (N, D) over each part; `part_of` (N,) says which one an image's rank belongs to, or -1."""
-    found: list[RunningMoments] = []
+    """Return the sums of a column (N, D) over each part. part_of: the part of the image at each rank (N,), or -1 for
+    none."""
+    moments: list[RunningMoments] = []
     for ranks, block in rows.blocks(name):
-        if not found:
+        if not moments:
             origin = block.mean(axis=0, dtype=np.float64)
-            found = [RunningMoments(origin) for _ in range(parts)]
-        for part, own in enumerate(found):
-            own.add(block[part_of[ranks] == part])
-    return found
+            moments = [RunningMoments(origin) for _ in range(parts)]
+        for part, part_moments in enumerate(moments):
+            part_moments.add(block[part_of[ranks] == part])
+    return moments
 
 
 def _quarters(one: np.ndarray, other: np.ndarray, count: int) -> np.ndarray:
-    """For every rank below `count`: 0 or 1 in the halves of one half, 2 or 3 in those of the other, else -1."""
+    """Return for every rank below `count`: 0 or 1 in the halves of one half, 2 or 3 in those of the other, else -1."""
     part_of = np.full(count, -1)
     for part, ranks in enumerate((*halved(one), *halved(other))):
         part_of[ranks] = part

@@ -1,4 +1,4 @@
-"""What one sample of a generator costs: passes of its network, operations, and the time of a single one."""
+"""The cost of one sample of a generator: passes of its network, operations, latency and throughput."""
 
 from __future__ import annotations
 
@@ -19,23 +19,22 @@ from tokbench.tokenizers.base import Generator, ImageModel
 from tokbench.tokenizers.tokens import Tokens
 
 WARM, TIMED = 2, 10
-"""Samples drawn before those that are timed, and those."""
+"""The number of warm-up samples and of timed samples."""
 GAIN, LARGEST = 1.05, 512
-"""A batch is large enough where one of twice its size is not so many times faster; and the largest that is tried."""
+"""The smallest speed-up for which the batch size is doubled again, and the largest batch size."""
 
 
 class Cost(Metric):
-    """`network_evaluations`: passes of the whole network over all tokens (those without the class count, too).
-    `gflops_per_image` and `decode_gflops_per_image`: 2 operations a multiplication, by PyTorch's counter, of drawing
-    tokens and of decoding them. `sample_latency_ms` and `decode_latency_ms`: medians over 10 samples, one at a time.
-    `saturated_samples_per_second` and `saturated_decodes_per_second`: at the batch size from which on larger ones gain
-    nothing (or do not fit), which the provenance names.
-    """
+    """`network_evaluations`: passes of the whole network over all tokens, including those without the class.
+    `gflops_per_image` and `decode_gflops_per_image`: operations (2 per multiplication, by PyTorch's counter) for
+    drawing tokens and for decoding them. `sample_latency_ms` and `decode_latency_ms`: medians over 10 samples with
+    batch size 1. `saturated_samples_per_second` and `saturated_decodes_per_second`: images per second at the batch size
+    beyond which a larger batch is not faster or does not fit into memory; the provenance records that size."""
 
     def __init__(self, model: ImageModel, device: str, guidance: float | None = None) -> None:
         super().__init__()
         if not isinstance(model, Generator):
-            raise NotApplicable("only a generator draws tokens")
+            raise NotApplicable("only a generator can draw tokens")
         self._model, self._device = model, device
         self._guidance = model.guidance if guidance is None else guidance
         self._sizes: dict[str, str] = {}
@@ -51,21 +50,24 @@ class Cost(Metric):
     def _measured(self) -> dict[str, float]:
         model, guidance = self._model, self._guidance
         label = torch.zeros(1, dtype=torch.long, device=self._device)
-        with FlopCounterMode(display=False) as drawing, sdpa_kernel(SDPBackend.MATH):  # the others are not counted
+        with (
+            FlopCounterMode(display=False) as drawing,
+            sdpa_kernel(SDPBackend.MATH),
+        ):  # the counter does not support other kernels
             tokens = model.sample(label, [0], guidance)
         with FlopCounterMode(display=False) as decoding, sdpa_kernel(SDPBackend.MATH):
             model.tokenizer.decode(tokens, [1])
         times = []
-        for turn in range(WARM + TIMED):
-            drawn, sampling = timing.timed(lambda turn=turn: model.sample(label, [turn], guidance), self._device)  # type: ignore[misc]
-            _, after = timing.timed(lambda drawn=drawn: model.tokenizer.decode(drawn, [1]), self._device)  # type: ignore[misc]
-            times.append((sampling, after))
-        sampling, after = (1000 * statistics.median(one) for one in zip(*times[WARM:], strict=True))
-        found = {
+        for seed in range(WARM + TIMED):
+            drawn, sampling = timing.timed(lambda seed=seed: model.sample(label, [seed], guidance), self._device)  # type: ignore[misc]
+            _, decode_time = timing.timed(lambda drawn=drawn: model.tokenizer.decode(drawn, [1]), self._device)  # type: ignore[misc]
+            times.append((sampling, decode_time))
+        sampling, decode_time = (1000 * statistics.median(column) for column in zip(*times[WARM:], strict=True))
+        numbers = {
             "gflops_per_image": drawing.get_total_flops() / 1e9,
             "decode_gflops_per_image": decoding.get_total_flops() / 1e9,
             "sample_latency_ms": sampling,
-            "decode_latency_ms": after,
+            "decode_latency_ms": decode_time,
         }
         seeds, labels = list(range(LARGEST)), torch.zeros(LARGEST, dtype=torch.long, device=self._device)
         many = Tokens.cat([tokens] * LARGEST)
@@ -73,30 +75,31 @@ class Cost(Metric):
             "samples": lambda batch: model.sample(labels[:batch], seeds[:batch], guidance),
             "decodes": lambda batch: model.tokenizer.decode(many.select(range(batch)), seeds[:batch]),
         }
-        for what, call in calls.items():
-            found[f"saturated_{what}_per_second"], size = saturated(call, self._device)
-            self._sizes[f"{FOUND}{what}"] = str(size)
+        for stage, call in calls.items():
+            numbers[f"saturated_{stage}_per_second"], size = saturated(call, self._device)
+            self._sizes[f"{FOUND}{stage}"] = str(size)
         evaluations = model.num_function_evaluations(guidance)
-        return found if evaluations is None else {"network_evaluations": evaluations} | found
+        return numbers if evaluations is None else {"network_evaluations": evaluations} | numbers
 
     def provenance(self) -> dict[str, str]:
         return {"device": timing.device_name(self._device)} | self._sizes
 
 
 def saturated(call: Callable[[int], object], device: str) -> tuple[float, int]:
-    """The most images a second that `call` makes of batches that double from 8 to `LARGEST`, and their size."""
+    """Return the largest number of images per second with batches that double from 8 to `LARGEST`, and that
+    batch size."""
     best, size, batch = 0.0, 1, 8
     while batch <= LARGEST:
         try:
-            call(batch)  # the first of a size also pays for what is allocated once
+            call(batch)  # the first call with a new size includes one-time allocations
             _, seconds = timing.timed(lambda batch=batch: call(batch), device)  # type: ignore[misc]
         except (torch.OutOfMemoryError, MemoryError):
             break
         rate = batch / max(seconds, 1e-9)
-        grown = rate >= GAIN * best
+        faster = rate >= GAIN * best
         if rate > best:
             best, size = rate, batch
-        if not grown:
+        if not faster:
             break
         batch *= 2
     return best, size

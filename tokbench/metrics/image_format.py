@@ -1,4 +1,4 @@
-"""Storage: what a protocol's file format does to reconstructions before they are compared."""
+"""The file format of a protocol: reconstructions are stored and read again before they are compared."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from tokbench.protocol.rounding import from_uint8, to_uint8
 
 
 def roundtrip_format(batch: Batch, protocol: Protocol) -> Batch:
-    """The batch as it is after its images went through a file: itself for `memory` and `png`, which lose nothing.
+    """Return the batch after its images were stored in the protocol's format. `memory` and `png` are lossless and
+    change nothing.
 
-    Padded images are stored at their own size, when `scored` has brought them back to it.
+    Padded images are not stored here but in `scored`, after the padding was removed.
     """
     if protocol.crop == "pad" or not protocol.storage.startswith("jpeg") or batch.image is None:
         return batch
@@ -29,14 +30,17 @@ def roundtrip_format(batch: Batch, protocol: Protocol) -> Batch:
 
 
 def scored(square: np.ndarray, width: int, height: int, protocol: Protocol) -> np.ndarray:
-    """What text and faces are read from: uint8 pixels (H, W, 3) as they came out, brought back to the size of their
-    file and stored as the protocol says. Raises NotApplicable where the protocol cut parts of the image away."""
+    """Return the pixels for text and face recognition: an output image, uint8 (H, W, 3), resized to width x height and
+    stored as the protocol says.
+
+    Raises NotApplicable where the protocol crops images.
+    """
     if protocol.crop == "pad":
         return _through_file(undo_letterbox(square, width, height), protocol)
     if square.shape[:2] == (height, width):
         return square
     raise NotApplicable(
-        f"protocol {protocol.name} crops images, and words and faces need whole ones; use --suite tokbench-256 or "
+        f"protocol {protocol.name} crops images, but words and faces need whole images; use --suite tokbench-256 or "
         "--protocol tokbench-peer"
     )
 
@@ -46,5 +50,5 @@ def _through_file(pixels: np.ndarray, protocol: Protocol) -> np.ndarray:
         return pixels
     buffer = io.BytesIO()
     quality = int(protocol.storage.removeprefix("jpeg.q"))
-    Image.fromarray(pixels).save(buffer, format="JPEG", quality=quality)  # Pillow's default: 4:2:0
+    Image.fromarray(pixels).save(buffer, format="JPEG", quality=quality)  # Pillow's default chroma subsampling is 4:2:0
     return np.asarray(Image.open(buffer))

@@ -1,6 +1,7 @@
-"""Output checks: damage that leaves a plausible number behind, counted over all images. They give warnings, no numbers.
+"""Output checks detect damaged outputs that still give plausible numbers. They are counted over all images and give
+warnings, not numbers.
 
-Every limit below lies between what honest tokenizers do (docs/faults.md has the table) and what the damage does.
+Every limit lies between the values of undamaged tokenizers (docs/faults.md has the table) and those of the damage.
 """
 
 from __future__ import annotations
@@ -19,50 +20,56 @@ from tokbench.tokenizers.decoded import MARGIN, READINGS
 from tokbench.tokenizers.spec import TokenizerSpec
 
 CELLS = 8
-"""Cells a side of the thumbnails from which images are compared with one another."""
+"""Cells per side of the thumbnails with which images are compared."""
 
 _ROWS = 64
-"""Rows of an image, evenly spaced, that thumbnails and digests are made of: all of them cost more and say no more."""
+"""The number of evenly spaced rows per image from which thumbnails and digests are computed. More rows take more time
+and give the same findings."""
 
 FLAT = 1
-"""Levels between the smallest and the largest value of a channel, up to which an image is of one colour."""
+"""The largest difference, in levels, between the smallest and the largest value of each channel of a single-coloured
+image."""
 
 APART = 32.0
-"""Levels by which some cell of two thumbnails must differ for two images to show something else."""
+"""The difference, in levels, that some cell of two thumbnails must exceed for two images to count as different."""
 
 COPIES = 0.001
-"""Share of copies up to which they say nothing: folders of real photos hold some."""
+"""The share of copies up to which no warning is given, since folders of real photos contain some."""
 
 NEARER = 0.25
-"""An image fits something else much better where its mean squared error is less than this share."""
+"""A fit is much better where its mean squared error is less than this share."""
 
 FAR = 12.0
-"""Root mean squared error of a thumbnail, in levels, up to which two images show the same; beyond it a better fit is
-looked for."""
+"""The largest root mean squared error of a thumbnail, in levels, at which two images count as equal. Beyond it, better
+fits are searched for."""
 
 TURNED = 24.0
-"""The same, of a reconstruction that was turned back. Weak tokenizers are further off, and fit nothing by chance."""
+"""The largest root mean squared error, in levels, of a reconstruction after the rotation was undone. Weak tokenizers
+have larger errors and do not fit by chance."""
 
 SHIFT, SAME_SIGN, EXPLAINED = 5.0, 0.8, 0.5
-"""Levels by which half of the images are brighter (or darker), the share of images that are, and the share of their
-thumbnails' squared error that it explains, all of which it takes: weak tokenizers lose brightness among much else."""
+"""A brightness warning needs all three: half of the images are brighter (or darker) by more than SHIFT levels, a share
+of at least SAME_SIGN is, and this explains a share of more than EXPLAINED of their thumbnails' squared error. Weak
+tokenizers lose brightness, too, but that explains little of their error."""
 
 STRAY = 0.12
-"""Mean share of an image's values that are clamped by more than MARGIN, beyond what linear decoders do on text."""
+"""The mean share of an image's values that may be clamped by more than MARGIN. It exceeds that of linear decoders on
+text."""
 
 MISPAIRED = 2
-"""Reconstructions that are nearer to another original: two at least, since what is exchanged comes in pairs."""
+"""The smallest number of reconstructions nearer to another original. Exchanged images come in pairs."""
 
-UNRELATED, _ENOUGH = 0.43, 64
-"""Share of the other originals that are nearer than the own one, on average, from which on they have nothing to do with
-each other (one half is chance), and the images that it takes to tell."""
+UNRELATED, _MIN_RANKED = 0.43, 64
+"""The mean share of other originals nearer than the own one from which reconstructions count as unrelated (one half is
+chance), and the smallest number of images for this test."""
 
-_POOL, _SOME = 4096, 512
-"""Images among whose originals a nearer one is looked for, and those whose ranks are compared."""
+_POOL, _MAX_RANKED = 4096, 512
+"""The number of images in which a nearer original is searched for, and the number of images whose ranks are
+compared."""
 
 
 class OutputChecks(Metric):
-    """Keeps what tells of damage of each image, and makes warnings of it when all have been seen.
+    """Stores measurements of each image and turns them into warnings at the end.
 
     paired: whether each image belongs to one reference.
     """
@@ -72,13 +79,13 @@ class OutputChecks(Metric):
         self._range, self._paired = spec.range, paired
 
     def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
-        """Columns: `flat`, `digest` and `thumbnail` of the image, `decoded`'s; `reference` (a thumbnail) and `original`
-        (the first 60 bits of its digest) of the reference."""
+        """Return columns of the image, `flat`, `digest` and `thumbnail`, those of `Batch.decoded`, and of the reference
+        its thumbnail `reference` and the first 60 bits of its digest, `original`."""
         pixels = batch.levels("image")
         columns = {
             "flat": _flat(pixels),
             "digest": np.array(
-                [zlib.crc32(image) for image in _some_rows(pixels).contiguous().numpy()], dtype=np.uint32
+                [zlib.crc32(image) for image in _row_sample(pixels).contiguous().numpy()], dtype=np.uint32
             ),
             "thumbnail": batch.thumbnails("image", thumbnails),
         }
@@ -94,48 +101,53 @@ class OutputChecks(Metric):
         return {}
 
     def warnings(self) -> list[ResultWarning]:
-        """What is wrong with the images, all of them looked at; empty where nothing is."""
+        """Return the warnings about all images; empty where nothing is wrong."""
         if not len(self.rows):
             return []
-        found = [self._constant(), self._copies(), self._outside()]
+        checks = [self._constant(), self._copies(), self._outside()]
         if self._paired:
-            read = self._reading()
-            found += [read, None if read else self._brightness(), self._turned(), self._mispaired()]
-        return [one for one in found if one]
+            wrong_range = self._wrong_range()
+            checks += [wrong_range, None if wrong_range else self._brightness(), self._rotated(), self._mispaired()]
+        return [warning for warning in checks if warning]
 
     def _counted(self, kind: str, count: int, text: str) -> ResultWarning:
         return ResultWarning(kind, f"{count:,} of {len(self.rows):,} {text}", count, len(self.rows))
 
-    def _apart(self, one: Sequence[int] | np.ndarray, other: Sequence[int] | np.ndarray, column: str) -> np.ndarray:
-        """The largest difference in levels between cells of the thumbnails of images, pair by pair."""
+    def _thumbnail_difference(
+        self, one: Sequence[int] | np.ndarray, other: Sequence[int] | np.ndarray, column: str
+    ) -> np.ndarray:
+        """Return the largest difference, in levels, between cells of the thumbnails of pairs of images."""
         ours, theirs = self.rows.column("thumbnail")[one], self.rows.column(column)[other]
         return np.abs(ours.astype(np.int16) - theirs).max((1, 2, 3), initial=0)
 
     def _constant(self) -> ResultWarning | None:
         flat = np.flatnonzero(self.rows.column("flat"))
-        if self._paired:  # a page without a word on it has a right to come out white
-            flat = flat[self._apart(flat, flat, "reference") > APART]
+        if self._paired:  # the reconstruction of an empty page may be white
+            flat = flat[self._thumbnail_difference(flat, flat, "reference") > APART]
         if not len(flat):
             return None
-        text = "images are of one colour where their originals are not" if self._paired else "samples are of one colour"
+        text = "images have a single colour, unlike their originals" if self._paired else "samples have a single colour"
         return self._counted("constant", len(flat), text)
 
     def _copies(self) -> ResultWarning | None:
         flat, digests = self.rows.column("flat"), self.rows.column("digest")
         first: dict[int, int] = {}
-        pairs = [(at, first.setdefault(int(digests[at]), at)) for at in np.flatnonzero(~flat).tolist()]
-        pairs = [(at, earlier) for at, earlier in pairs if at != earlier]
+        pairs = [
+            (position, first.setdefault(int(digests[position]), position))
+            for position in np.flatnonzero(~flat).tolist()
+        ]
+        pairs = [(position, earlier) for position, earlier in pairs if position != earlier]
         if not pairs:
             return None
         later, earlier = np.array(pairs).T
-        alike = self._apart(later, earlier, "thumbnail") <= 1  # of 32 bits some agree by chance
+        same = self._thumbnail_difference(later, earlier, "thumbnail") <= 1  # 32-bit digests can agree by chance
         if self._paired:
             references = self.rows.column("reference").astype(np.int16)
-            alike &= np.abs(references[later] - references[earlier]).max((1, 2, 3)) > APART
+            same &= np.abs(references[later] - references[earlier]).max((1, 2, 3)) > APART
             if "original" in self.rows.names:
                 originals = self.rows.column("original")
-                alike &= originals[later] != originals[earlier]
-        count = int(alike.sum())
+                same &= originals[later] != originals[earlier]
+        count = int(same.sum())
         if count <= COPIES * len(self.rows):
             return None
         if self._paired:
@@ -157,7 +169,7 @@ class OutputChecks(Metric):
             len(outside),
         )
 
-    def _reading(self) -> ResultWarning | None:
+    def _wrong_range(self) -> ResultWarning | None:
         if "readings" not in self.rows.names:
             return None
         errors = self.rows.column("readings")
@@ -167,7 +179,7 @@ class OutputChecks(Metric):
         means = errors.mean(0)
         best = 1 + int(means[1:].argmin())
         mostly = (errors[:, best] < errors[:, 0]).mean() > SAME_SIGN
-        if not mostly or means[best] >= NEARER * means[0] or means[0] <= _FAINT:
+        if not mostly or means[best] >= NEARER * means[0] or means[0] <= _NEGLIGIBLE:
             return None
         low, high = self._range
         reading = READINGS[best - 1]
@@ -179,7 +191,7 @@ class OutputChecks(Metric):
         )
 
     def _differences(self) -> np.ndarray:
-        """Thumbnails minus those of the references, in levels: float32 (N, 3, h, w)."""
+        """Return thumbnails minus those of the references, in levels: float32 (N, 3, h, w)."""
         return self.rows.column("thumbnail").astype(np.float32) - self.rows.column("reference")
 
     def _brightness(self) -> ResultWarning | None:
@@ -199,20 +211,20 @@ class OutputChecks(Metric):
         )
 
     def _errors(self) -> np.ndarray:
-        """Mean squared error (N,) of each thumbnail."""
+        """Return the mean squared error (N,) of each thumbnail."""
         return np.square(self._differences()).mean((1, 2, 3))
 
-    def _turned(self) -> ResultWarning | None:
+    def _rotated(self) -> ResultWarning | None:
         errors = self._errors()
         suspects = np.flatnonzero(errors > FAR**2)
         ours, theirs = (self.rows.column(name)[suspects].astype(np.float32) for name in ("thumbnail", "reference"))
-        best = np.min([np.square(turned - theirs).mean((1, 2, 3)) for turned in turns(ours)], axis=0)
+        best = np.min([np.square(rotated - theirs).mean((1, 2, 3)) for rotated in orientations(ours)], axis=0)
         if not (count := int(((best < NEARER * errors[suspects]) & (best < TURNED**2)).sum())):
             return None
         return self._counted(
             "orientation",
             count,
-            "reconstructions fit their originals only after a rotation or a mirroring; is an EXIF rotation applied on "
+            "reconstructions fit their originals only after a rotation or a mirroring; is an EXIF rotation applied to "
             "one side only?",
         )
 
@@ -225,53 +237,55 @@ class OutputChecks(Metric):
             suspects = start + np.flatnonzero((errors[pool] > FAR**2) & ~flat[pool])
             distances = _distances(ours[suspects], theirs[pool])
             nearest = distances.argmin(1)
-            # Pages of text look alike: the other original must be as far from its own reconstruction, too.
+            # Pages of text are similar, so the other original must also be far from its own reconstruction.
             far = np.minimum(errors[suspects], errors[start + nearest])
-            found = distances[np.arange(len(suspects)), nearest]
-            count += int(((found < NEARER * far) & (found < FAR**2)).sum())
+            nearest_distances = distances[np.arange(len(suspects)), nearest]
+            count += int(((nearest_distances < NEARER * far) & (nearest_distances < FAR**2)).sum())
         if count >= MISPAIRED:
             return self._counted(
                 "pairing",
                 count,
-                "reconstructions are much nearer to another original than to their own; are they paired rightly?",
+                "reconstructions are much nearer to another original than to their own; are they paired correctly?",
             )
-        if len(theirs) < _ENOUGH:
+        if len(theirs) < _MIN_RANKED:
             return None
-        some = np.linspace(0, len(theirs) - 1, min(len(theirs), _SOME)).astype(int)
-        distances = _distances(ours[some], theirs[some])
-        rank = float((distances < distances.diagonal()[:, None]).sum(1).mean()) / (len(some) - 1)
+        selected = np.linspace(0, len(theirs) - 1, min(len(theirs), _MAX_RANKED)).astype(int)
+        distances = _distances(ours[selected], theirs[selected])
+        rank = float((distances < distances.diagonal()[:, None]).sum(1).mean()) / (len(selected) - 1)
         if rank < UNRELATED:
             return None
         return ResultWarning(
             "pairing",
-            f"reconstructions are no nearer to their own originals than to others (of {len(some)} images, "
-            f"{rank:.0%} of the others are nearer on average); are they paired rightly?",
+            f"reconstructions are no nearer to their own originals than to others (of {len(selected)} images, "
+            f"{rank:.0%} of the others are nearer on average); are they paired correctly?",
         )
 
 
-_FAINT = (3 / 255) ** 2
-"""Mean squared error of images in [0, 1] below which no other reading of the decoded values is worth a word."""
+_NEGLIGIBLE = (3 / 255) ** 2
+"""The mean squared error of images in [0, 1] below which no other interpretation of decoded values is reported."""
 
 
 def thumbnails(images: Tensor) -> np.ndarray:
-    """Images (B, 3, H, W) in [0, 1] to the mean levels of 8 x 8 cells, uint8 (B, 3, 8, 8); fewer of a tiny image.
+    """Return the mean levels of 8 x 8 cells of images (B, 3, H, W) in [0, 1]: uint8 (B, 3, 8, 8), fewer cells for a
+    tiny image.
 
     Up to seven rows and columns at the lower and right edge belong to no cell.
     """
     height, width = (min(CELLS, side) for side in images.shape[2:])
-    some = _some_rows(images)
-    some = some[:, :, : some.shape[2] // height * height, : some.shape[3] // width * width]
-    means = some.unflatten(2, (height, -1)).mean(3).unflatten(3, (width, -1)).mean(4)
+    rows = _row_sample(images)
+    rows = rows[:, :, : rows.shape[2] // height * height, : rows.shape[3] // width * width]
+    means = rows.unflatten(2, (height, -1)).mean(3).unflatten(3, (width, -1)).mean(4)
     return means.mul(255).round().clamp(0, 255).to(torch.uint8).numpy()
 
 
-def _some_rows(images: Tensor) -> Tensor:
+def _row_sample(images: Tensor) -> Tensor:
     step = max(1, images.shape[2] // _ROWS)
     return images[:, :, step // 2 :: step]
 
 
-def turns(images: np.ndarray) -> list[np.ndarray]:
-    """The seven other orientations of images (..., h, w); of those that are not square, the three of the same shape."""
+def orientations(images: np.ndarray) -> list[np.ndarray]:
+    """Return the seven other orientations of square images (..., h, w), or the three of the same shape for other
+    images."""
     flipped = images[..., ::-1, :], images[..., ::-1], images[..., ::-1, ::-1]
     if images.shape[-1] != images.shape[-2]:
         return list(flipped)
@@ -279,17 +293,18 @@ def turns(images: np.ndarray) -> list[np.ndarray]:
 
 
 def _flat(pixels: Tensor) -> np.ndarray:
-    """Which of the images (B, 3, H, W), uint8, are of one colour, up to FLAT levels a channel: bool (B,)."""
+    """Return bool (B,): which of the images (B, 3, H, W), uint8, have a single colour, up to FLAT levels per
+    channel."""
 
     def flat(images: Tensor) -> Tensor:
         least, most = images.flatten(2).aminmax(dim=2)
         return ((most.int() - least.int()) <= FLAT).all(1)
 
     rows, columns = (slice(None, None, max(1, side // 16)) for side in pixels.shape[2:])
-    found = flat(pixels[:, :, rows, columns])
-    if found.any():  # only then is every pixel worth looking at
-        found[found.clone()] = flat(pixels[found])
-    return found.numpy()
+    result = flat(pixels[:, :, rows, columns])
+    if result.any():  # only these images are checked pixel by pixel
+        result[result.clone()] = flat(pixels[result])
+    return result.numpy()
 
 
 def _vectors(thumbs: np.ndarray) -> np.ndarray:
@@ -297,11 +312,11 @@ def _vectors(thumbs: np.ndarray) -> np.ndarray:
 
 
 def _distances(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Mean squared distances (n, m) of vectors (n, D) from vectors (m, D)."""
+    """Return mean squared distances (n, m) between vectors (n, D) and vectors (m, D)."""
     squares = np.square(ours).sum(1)[:, None] + np.square(theirs).sum(1)
     return (squares - 2 * ours @ theirs.T) / ours.shape[1]
 
 
 def _decibels(error: float) -> str:
-    """PSNR of a mean squared error of images in [0, 1]."""
+    """Return the PSNR of a mean squared error of images in [0, 1] as text."""
     return "exactly" if error == 0 else f"{-10 * np.log10(error):.1f} dB"

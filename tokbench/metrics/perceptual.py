@@ -1,4 +1,4 @@
-"""LPIPS (Zhang et al. 2018), version 0.1, with the `lpips` package's linear heads."""
+"""LPIPS (Zhang et al. 2018), version 0.1, with the linear heads of the `lpips` package."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 
 SHARED_UP_TO = 512 * 512
-"""Pixels up to which activations are kept for the other adapters; those of larger images would fill the memory."""
+"""The largest image, in pixels, whose activations are kept for other adapters. Those of larger images would fill the
+memory."""
 
 
 class LPIPS(PerImageMetric):
-    """Mean LPIPS distance of image and reference at their own size, images scaled to [-1, 1] as the package expects."""
+    """Mean LPIPS distance of image and reference at their own size, scaled to [-1, 1] as the package expects."""
 
     bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
 
@@ -35,7 +36,7 @@ class LPIPS(PerImageMetric):
         height, width = image.shape[2:]
         if min(height, width) < self._network.smallest:
             raise NotApplicable(
-                f"needs images of at least {self._network.smallest} px a side; these have {min(height, width)}"
+                f"needs images of at least {self._network.smallest} px per side; these have {min(height, width)}"
             )
         if height * width <= SHARED_UP_TO:
             ours, theirs = (batch.features(self._network, side, self._rounding) for side in ("image", "reference"))
@@ -45,4 +46,4 @@ class LPIPS(PerImageMetric):
         return {self._name: distance.double().numpy()}
 
     def provenance(self) -> dict[str, str]:
-        return self._network.told()
+        return self._network.describe()

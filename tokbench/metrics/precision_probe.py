@@ -1,4 +1,4 @@
-"""Precision probe: how much a reduced precision of its network changes a metric, measured on the first images."""
+"""PrecisionProbe: the effect of a reduced precision of its network on a metric, measured on the first images."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from tokbench.stats.split_half import SplitHalves
 from tokbench.stats.spread import Spread
 
 PROBED = 1
-"""Units of images, at the start, on which both precisions are computed."""
+"""The number of chunks of images, at the start, on which both precisions are computed."""
 
 
 class PrecisionProbe(Metric):
-    """A metric in a reduced precision, and the same metric twice more for the first images (and references) alone: in
-    float32 and in that precision. The provenance of its numbers records both values.
+    """A metric in a reduced precision, and two more instances for the first images (and references) only: one in
+    float32 and one in that precision. The provenance of its numbers records both values.
 
-    probes: the two metrics by precision. shared: whether they may read the references' features that the whole run
-    shares; those of samples are compared with the first references alone.
+    probes: the two instances by precision. shared: whether they may use the references' features that the whole run
+    shares; unpaired samples are compared with the first references only.
     """
 
     def __init__(self, metric: Metric, probes: dict[str, Metric], shared: bool) -> None:
@@ -38,8 +38,8 @@ class PrecisionProbe(Metric):
     def stores(self) -> dict[str, SampleStore]:
         return self.metric.stores() | {precision: probe.rows for precision, probe in self._probes.items()}
 
-    def stores_of(self, unit: int) -> list[str]:
-        return [*self.metric.stores_of(unit), *(self._probes if unit < PROBED else ())]
+    def stores_of(self, chunk: int) -> list[str]:
+        return [*self.metric.stores_of(chunk), *(self._probes if chunk < PROBED else ())]
 
     def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
         return self.metric.per_sample(batch)
@@ -79,12 +79,12 @@ class PrecisionProbe(Metric):
     def provenance(self) -> dict[str, str]:
         return self.metric.provenance() | self._effect()
 
-    def _each(self, batch: Batch, do: Callable[[Metric], None]) -> None:
+    def _each(self, batch: Batch, action: Callable[[Metric], None]) -> None:
         if int(batch.index[-1]) >= PROBED * CHUNK:
             return
         for precision in list(self._probes):
             try:
-                do(self._probes[precision])
+                action(self._probes[precision])
             except MetricUnavailable:
                 del self._probes[precision]
 

@@ -12,13 +12,14 @@ from tokbench.results.warning import ResultWarning
 from tokbench.stats.bootstrap import MIN_POSITIVE_VALUES, mean
 
 PEAK = 255.0
+"""The largest level of 8-bit images."""
 
 
 class PSNR(PerImageMetric):
-    """`psnr`: 10 log10(255^2 / MSE) in dB on RGB levels, the MSE over all pixels and channels of an image.
+    """`psnr`: 10 log10(255^2 / MSE) in dB on RGB levels, with the MSE over all pixels and channels of an image.
 
-    Averaged as the protocol says (see `tokbench.protocol.protocol.Psnr`). With no epsilon an exact image has no finite
-    PSNR: it is counted in `exact` and, but for the pooled form, left out.
+    It is averaged as the protocol says (see `tokbench.protocol.protocol.Psnr`). Without an epsilon, an exact image has
+    no finite PSNR: it is counted in `exact` and, except in the pooled form, left out of the mean.
     """
 
     def __init__(self, protocol: Protocol = TOKBENCH) -> None:
@@ -29,7 +30,7 @@ class PSNR(PerImageMetric):
         image, reference = (batch.levels(side, self._rounding) for side in ("image", "reference"))
         wide = torch.float64 if image.is_floating_point() else torch.int16
         gaps = (image.to(wide) - reference.to(wide)).flatten(1)
-        # Whole squares up to 255^2: 16-bit gaps, squared in 32 bits and added in 64, are exact.
+        # 16-bit differences, squared in 32 bits and summed in 64 bits, give exact integers.
         squares = gaps.to(torch.int32).square_() if wide == torch.int16 else gaps.square_()
         mse = squares.sum(1).double().numpy() / squares.shape[1]
         if self._rule.average == "pooled":
@@ -53,11 +54,12 @@ class PSNR(PerImageMetric):
         return (values == 0) if self._rule.average == "pooled" else np.isnan(values)
 
     def warnings(self) -> list[ResultWarning]:
-        """Where too few images are not exact for an interval: other images could all be exact, with no finite PSNR."""
+        """Return a warning where too few images are inexact for an interval: other images could all be exact, without a
+        finite PSNR."""
         (values,) = (values for _, values in self.per_image().values())
-        changed = int((~self._exact(values)).sum())
-        if self._rule.average != "pooled" or not 0 < changed < min(MIN_POSITIVE_VALUES, len(values)):
+        inexact = int((~self._exact(values)).sum())
+        if self._rule.average != "pooled" or not 0 < inexact < min(MIN_POSITIVE_VALUES, len(values)):
             return []
-        inexact = f"{changed} of {len(values):,} images are not exact"
-        text = f"psnr has no interval: {inexact}, and it needs {MIN_POSITIVE_VALUES}"
+        changed = f"{inexact} of {len(values):,} images are not exact"
+        text = f"psnr has no interval: {changed}, and it needs {MIN_POSITIVE_VALUES}"
         return [ResultWarning("psnr_interval", text)]

@@ -1,4 +1,4 @@
-"""What the tokens of an image cost."""
+"""The number of tokens and bits of an image."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tokbench.tokenizers.tokens import Tokens
 
 
 class Rate(PerImageMetric):
-    """`tokens_per_image` (none for codecs), `bits_per_image`, `bpp` (bits per pixel of the image as evaluated) and
-    `compression_ratio` (24 bits a pixel divided by the mean bpp).
+    """`tokens_per_image` (except for codecs), `bits_per_image`, `bpp` (bits per pixel of the evaluated image) and
+    `compression_ratio` (24 bits per pixel divided by the mean bpp).
 
     An index costs log2 of its codebook's size, a latent value 16 bits (it is stored as float16), a codec's file its
     bytes. No entropy coder is assumed.
@@ -36,5 +36,5 @@ class Rate(PerImageMetric):
     def compute(self) -> dict[str, float]:
         numbers = super().compute()
         if not numbers["bpp"]:
-            raise NotApplicable("the tokens cost no bits")
+            raise NotApplicable("the tokens have no bits")
         return numbers

@@ -1,7 +1,7 @@
-"""Rows: what a metric keeps of each image, in memory or in files, given back in the order of the dataset.
+"""SampleStore: the values that a metric stores per image, in memory or in files, returned in the order of the dataset.
 
-They are all the state that a metric has. Shards, processes and interrupted runs are joined by joining their rows, and
-what lies in files takes no memory however many images there are.
+They are the whole state of a metric. Shards, processes and interrupted runs are merged by merging their rows. Rows in
+files take no memory, however many images there are.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ import numpy as np
 
 from tokbench.errors import CacheError
 
-HELD = 2**22
-"""Values of a column (16 MiB of float32: 2,048 images of 2,048) up to which it is held in memory while it is worked on.
-"""
+MAX_IN_MEMORY = 2**22
+"""The largest number of values of a column (16 MiB of float32: 2,048 images of 2,048) that is kept in memory."""
 
 BLOCK = 2**20
-"""Values of a block of a larger column."""
+"""The number of values in a block of a larger column."""
 
 UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
-"""What reading a damaged .npz raises."""
+"""The exceptions that reading a damaged .npz raises."""
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """Some images' rows: columns in memory, or their names and the .npz file that holds them, each after `prefix`."""
+    """The rows of some images: columns in memory, or their names and the .npz file that holds each under `prefix` +
+    name."""
 
     index: np.ndarray
     columns: Mapping[str, np.ndarray | None]
@@ -39,104 +39,108 @@ class _Piece:
     prefix: str = ""
 
     def load(self, name: str) -> np.ndarray:
-        held = self.columns[name]
-        if held is not None:
-            return held
+        values = self.columns[name]
+        if values is not None:
+            return values
         assert self.file is not None
         try:
             with np.load(self.file, allow_pickle=False) as arrays:
-                values: np.ndarray = arrays[self.prefix + name]
+                loaded: np.ndarray = arrays[self.prefix + name]
         except UNREADABLE as error:
             raise CacheError(
                 f"{self.file} was damaged or deleted during the run ({str(error)[:120]}); run the same command again"
             ) from error
-        return values
+        return loaded
 
 
 class SampleStore:
-    """Columns (N, ...) by name, one row an image, in whatever order their batches and shards came."""
+    """Columns (N, ...) by name, one row per image, added in any order."""
 
     def __init__(self) -> None:
         self._pieces: list[_Piece] = []
-        self._held: dict[str, np.ndarray] = {}
+        self._cache: dict[str, np.ndarray] = {}
 
     def __len__(self) -> int:
         return sum(len(piece.index) for piece in self._pieces)
 
     @property
     def names(self) -> list[str]:
-        """The columns, in the order in which they were first seen."""
+        """The names of the columns, in the order in which they were first added."""
         return list(dict.fromkeys(name for piece in self._pieces for name in piece.columns))
 
     def add(self, index: Any, columns: Mapping[str, np.ndarray]) -> None:
-        """Take in columns (B, ...) of the images at positions `index` (B,)."""
-        self._take(_Piece(np.asarray(index, dtype=np.int64), dict(columns)))
+        """Add columns (B, ...) of the images at positions `index` (B,)."""
+        self._append(_Piece(np.asarray(index, dtype=np.int64), dict(columns)))
 
     def add_file(self, index: np.ndarray, names: list[str], file: Path, prefix: str = "") -> None:
-        """The same, of columns that lie in an .npz file under `prefix` and their name."""
-        self._take(_Piece(index, dict.fromkeys(names), file, prefix))
+        """Add columns from an .npz file that holds each under `prefix` + name."""
+        self._append(_Piece(index, dict.fromkeys(names), file, prefix))
 
     def merge(self, other: SampleStore) -> None:
-        """Take in all that `other` has. `other` is left as it was."""
+        """Add all rows of `other`, which is not changed."""
         for piece in list(other._pieces):
-            self._take(piece)
+            self._append(piece)
 
-    def _take(self, piece: _Piece) -> None:
+    def _append(self, piece: _Piece) -> None:
         self._pieces.append(piece)
-        self._held.clear()
+        self._cache.clear()
 
-    def take_held(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Give away the rows that are in memory, (n,) positions and columns (n, ...), so that they can go to a file."""
-        held = [piece for piece in self._pieces if piece.file is None]
+    def pop_in_memory(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Remove and return the rows that are in memory, positions (n,) and columns (n, ...), so that they can be
+        written to a file."""
+        pieces = [piece for piece in self._pieces if piece.file is None]
         self._pieces = [piece for piece in self._pieces if piece.file is not None]
-        self._held.clear()
-        if not held:
+        self._cache.clear()
+        if not pieces:
             return np.zeros(0, dtype=np.int64), {}
-        columns = {name: np.concatenate([piece.load(name) for piece in held]) for name in held[0].columns}
-        return np.concatenate([piece.index for piece in held]), columns
+        columns = {name: np.concatenate([piece.load(name) for piece in pieces]) for name in pieces[0].columns}
+        return np.concatenate([piece.index for piece in pieces]), columns
 
     def index(self, name: str | None = None) -> np.ndarray:
-        """The positions (N,) of the images that have a column, sorted; of all images where none is named."""
-        found = [piece.index for piece in self._pieces if name is None or name in piece.columns]
-        return np.sort(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
+        """Return the sorted positions (N,) of the images that have a column, or of all images without a name."""
+        positions = [piece.index for piece in self._pieces if name is None or name in piece.columns]
+        return np.sort(np.concatenate(positions)) if positions else np.zeros(0, dtype=np.int64)
 
     def column(self, name: str) -> np.ndarray:
-        """A whole column (N, ...), sorted by position."""
-        if name not in self._held:
+        """Return a whole column (N, ...), sorted by position. Raises CacheError where its file was damaged or
+        deleted."""
+        if name not in self._cache:
             pieces = [piece for piece in self._pieces if name in piece.columns]
             values = np.concatenate([piece.load(name) for piece in pieces])
             order = np.concatenate([piece.index for piece in pieces]).argsort(kind="stable")
             values = values[order]
-            if values.size > HELD:
+            if values.size > MAX_IN_MEMORY:
                 return values
-            self._held[name] = values
-        return self._held[name]
+            self._cache[name] = values
+        return self._cache[name]
 
     def texts(self, name: str) -> list[str]:
-        """A column of texts, sorted by position. As an array, each would take the room of the longest."""
+        """Return a column of texts, sorted by position. In an array, each text would take the memory of the longest."""
         pieces = [piece for piece in self._pieces if name in piece.columns]
-        found = [pair for piece in pieces for pair in zip(piece.index.tolist(), piece.load(name).tolist(), strict=True)]
-        return [text for _, text in sorted(found, key=itemgetter(0))]
+        pairs = [pair for piece in pieces for pair in zip(piece.index.tolist(), piece.load(name).tolist(), strict=True)]
+        return [text for _, text in sorted(pairs, key=itemgetter(0))]
 
     def fits(self, name: str) -> bool:
-        """Whether a column is small enough to be held."""
+        """Return whether a column is small enough to be kept in memory."""
         first = next(piece for piece in self._pieces if name in piece.columns)
-        return len(self) * first.load(name)[:1].size <= HELD
+        return len(self) * first.load(name)[:1].size <= MAX_IN_MEMORY
 
     def blocks(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """A column in blocks: ranks (n,) among all sorted positions, and rows (n, ...). One block where it fits, else
-        as many rows as make BLOCK values, whatever pieces they come in."""
+        """Yield a column in blocks: ranks (n,) among all sorted positions, and rows (n, ...).
+
+        A column that fits into memory is one block; else each block has BLOCK values, independently of the pieces.
+        """
         if self.fits(name):
             values = self.column(name)
             yield np.arange(len(values)), values
             return
-        everyone = self.index(name)
+        positions = self.index(name)
         ranks, rows = np.zeros(0, dtype=np.int64), np.zeros(0)
         for piece in sorted(self._pieces, key=lambda piece: int(piece.index[0]) if len(piece.index) else -1):
             if name not in piece.columns or not len(piece.index):
                 continue
             values = piece.load(name)
-            ranks = np.concatenate([ranks, np.searchsorted(everyone, piece.index)])
+            ranks = np.concatenate([ranks, np.searchsorted(positions, piece.index)])
             rows = np.concatenate([rows, values]) if len(rows) else values
             most = max(1, BLOCK // rows[0].size)
             while len(rows) >= most:

@@ -30,24 +30,25 @@ def _gaussian() -> np.ndarray:
 
 @dataclass(frozen=True)
 class Window:
-    """How local means are taken: `weights` along each axis, the estimate of covariances, the range of the data."""
+    """How local means are computed: `weights` along each axis, the estimator of covariances, the range of the data."""
 
     weights: np.ndarray
     unbiased: float = 1.0
-    """What a covariance is multiplied with: 1, or n / (n - 1) for the sample covariance of n pixels."""
+    """The factor of covariances: 1, or n / (n - 1) for the sample covariance of n pixels."""
     range: float = RANGE
     reflect: bool = False
 
     def mean(self, maps: np.ndarray) -> np.ndarray:
-        """Local means of float64 (H, W, C), at the positions where the whole window lies inside, or at all."""
+        """Return local means of float64 (H, W, C), at positions where the whole window lies inside, or everywhere with
+        `reflect`."""
         filtered = _filter(maps, self.weights)
         edge = 0 if self.reflect else len(self.weights) // 2
         return filtered[edge : len(maps) - edge, edge : maps.shape[1] - edge]
 
 
 def _filter(maps: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Correlation along both axes in float64, borders mirrored about the last pixel. OpenCV takes half of SciPy's time,
-    and differs from it in the last bits only."""
+    """Correlate along both axes in float64, with borders mirrored about the last pixel. OpenCV takes half of SciPy's
+    time, and differs only in the last bits."""
     if (cv2 := _opencv()) is None:
         across = correlate1d(maps, weights, axis=1, mode="mirror")
         return np.asarray(correlate1d(across, weights, axis=0, mode="mirror"))
@@ -57,7 +58,7 @@ def _filter(maps: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 @cache
 def _opencv() -> Any:
-    """OpenCV where it is installed, from the `fast` extra for one."""
+    """Return the module cv2, or None where it is not installed. The `fast` extra installs it."""
     try:
         import cv2
     except ImportError:
@@ -70,9 +71,9 @@ PAPER = Window(_gaussian())
 
 
 def window_of(rule: Ssim) -> Window:
-    """The window that a protocol asks for."""
+    """Return the window that a protocol specifies."""
     weights = PAPER.weights if rule.window == "gaussian" else np.full(UNIFORM, 1 / UNIFORM)
-    # Of an 11 x 11 Gaussian too, scikit-image counts 121 equal pixels here.
+    # scikit-image uses n = 121 for an 11 x 11 Gaussian, too, as if its pixels had equal weights.
     unbiased = len(weights) ** 2 / (len(weights) ** 2 - 1) if rule.covariance == "sample" else 1.0
     return Window(weights, unbiased, rule.range, rule.border == "reflect")
 
@@ -80,9 +81,9 @@ def window_of(rule: Ssim) -> Window:
 class SSIM(PerImageMetric):
     """Mean SSIM on RGB levels: 11x11 Gaussian window of sigma 1.5, K1 .01, K2 .03, population covariance, range 255.
 
-    Averaged over the valid region and over R, G and B: scikit-image with gaussian_weights=True, sigma=1.5 and
-    use_sample_covariance=False. Not scikit-image's default, which is a 7x7 uniform window. A protocol may ask for that
-    and for the other choices in `tokbench.protocol.protocol.Ssim`.
+    It is averaged over the valid region and over R, G and B, like scikit-image with gaussian_weights=True, sigma=1.5
+    and use_sample_covariance=False. scikit-image's default is a 7x7 uniform window instead; a protocol can select it
+    and the other options of `tokbench.protocol.protocol.Ssim`.
     """
 
     bounds: ClassVar[tuple[float, float]] = (-1.0, 1.0)
@@ -92,17 +93,17 @@ class SSIM(PerImageMetric):
         self._window, self._rounding = window_of(protocol.ssim), protocol.rounding_of(protocol.ssim)
 
     def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
-        def one(x: np.ndarray, y: np.ndarray) -> float:
+        def ssim_of_pair(x: np.ndarray, y: np.ndarray) -> float:
             return float(ssim_and_contrast(x, y, self._window)[0].mean())
 
-        return {"ssim": _each_pair(batch, self._rounding, len(self._window.weights), one)}
+        return {"ssim": _each_pair(batch, self._rounding, len(self._window.weights), ssim_of_pair)}
 
 
 class MultiScaleSSIM(PerImageMetric):
-    """Mean MS-SSIM on RGB levels: five scales with the paper's weights, each a 2x2 mean of the one before.
+    """Mean MS-SSIM on RGB levels: five scales with the paper's weights, each a 2x2 mean of the previous one.
 
-    Window and constants are the paper's under every protocol. From 161 px on: four halvings must leave more than the
-    window.
+    Window and constants are the paper's in every protocol. Images need at least 161 px per side, so that the window
+    fits after four halvings.
     """
 
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
@@ -118,25 +119,27 @@ class MultiScaleSSIM(PerImageMetric):
 def _each_pair(
     batch: Batch, rounding: Rounding, smallest: int, measure: Callable[[np.ndarray, np.ndarray], float]
 ) -> np.ndarray:
-    """`measure` of every image and its reference, as float64 levels (H, W, 3)."""
+    """Return `measure` of every image and its reference, which are passed as float64 levels (H, W, 3)."""
     images, references = (
         batch.levels(side, rounding).permute(0, 2, 3, 1).numpy().astype(np.float64, order="C")
         for side in ("image", "reference")
     )
     side = min(images.shape[1:3])
     if side < smallest:
-        raise NotApplicable(f"needs images of at least {smallest} px a side; these have {side}")
+        raise NotApplicable(f"needs images of at least {smallest} px per side; these have {side}")
     return np.array(list(_threads().map(measure, images, references)))
 
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    """The filters let other threads run. One pool for good: each new thread would take a memory arena."""
+    """Return the thread pool. The filters release the interpreter's lock. The pool is kept, since each new thread would
+    allocate a memory arena."""
     return ThreadPoolExecutor(os.cpu_count(), "ssim")
 
 
 def ssim_and_contrast(x: np.ndarray, y: np.ndarray, window: Window = PAPER) -> tuple[np.ndarray, np.ndarray]:
-    """Per-channel means (C,) of SSIM and of its contrast-structure factor, for two images (H, W, C) of levels."""
+    """Return per-channel means (C,) of SSIM and of its contrast-structure factor, for two images (H, W, C) of
+    levels."""
     mean_x, mean_y, squares, xy = (window.mean(maps) for maps in (x, y, x * x + y * y, x * y))
     c1, c2 = (K1 * window.range) ** 2, (K2 * window.range) ** 2
     product, both = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
@@ -146,13 +149,15 @@ def ssim_and_contrast(x: np.ndarray, y: np.ndarray, window: Window = PAPER) -> t
 
 
 def _channel_means(maps: np.ndarray) -> np.ndarray:
-    """Means (C,) of (H, W, C): rows first, since NumPy is many times slower over both axes at once."""
+    """Return means (C,) of (H, W, C). Rows are averaged first, since NumPy is many times slower over both axes
+    at once."""
     rows = maps.reshape(len(maps), -1).mean(axis=0)
     return np.asarray(rows.reshape(maps.shape[1:]).mean(axis=0))
 
 
 def multi_scale_ssim(x: np.ndarray, y: np.ndarray) -> float:
-    """MS-SSIM of two images (H, W, C) in 0..255: per channel, then averaged; negative factors count as 0."""
+    """Return MS-SSIM of two images (H, W, C) in 0..255: computed per channel, then averaged. Negative factors count as
+    0."""
     product = np.ones(x.shape[2])
     for scale, weight in enumerate(SCALE_WEIGHTS):
         whole, contrast = ssim_and_contrast(x, y)
@@ -163,7 +168,7 @@ def multi_scale_ssim(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _halve(image: np.ndarray) -> np.ndarray:
-    """2x2 means; an odd edge is doubled first, as in TensorFlow's ssim_multiscale."""
+    """Return 2x2 means. An odd edge is repeated first, as in TensorFlow's ssim_multiscale."""
     height, width = image.shape[:2]
     even = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     rows = even[::2] + even[1::2]

@@ -1,4 +1,4 @@
-"""How fast and how large a tokenizer is, on the device of this run."""
+"""Speed, memory and size of a tokenizer on the device of this run."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import math
 
 import numpy as np
 
-from tokbench import timing as speed
+from tokbench import timing as timing_module
 from tokbench.metrics.base import Metric
 from tokbench.metrics.batch import Batch, Timing
 from tokbench.tokenizers.base import ImageModel
 
 
 class Throughput(Metric):
-    """`parameters`, `encode_images_per_second` (of a generator `sample_images_per_second`), `decode_images_per_second`
+    """`parameters`, `encode_images_per_second` (for a generator `sample_images_per_second`), `decode_images_per_second`
     and `peak_memory_mib`.
 
-    Speeds are images over seconds inside encode (or in drawing tokens) and decode at this run's batch size, the first
-    batch left out as a warm-up where there are others. Peak memory is what both need of a batch beyond the weights.
+    A speed is the number of images divided by the seconds inside encode (or in drawing tokens) or decode, at this run's
+    batch size. The first batch is left out as a warm-up where there are others. Peak memory is what both need for a
+    batch in addition to the weights.
     """
 
     def __init__(self, model: ImageModel, device: str, batch_size: int) -> None:
@@ -40,18 +41,23 @@ class Throughput(Metric):
 
     def compute(self) -> dict[str, float]:
         warm = self.rows.column("warm")
-        chosen = warm if warm.any() else ~warm
-        first = "sample" if self.rows.column("sampled").any() else "encode"
+        selected = warm if warm.any() else ~warm
+        stage = "sample" if self.rows.column("sampled").any() else "encode"
         numbers = {
-            "parameters": float(speed.parameters(self._model.module)),
-            f"{first}_images_per_second": chosen.sum() / max(self.rows.column("encode")[chosen].sum(), 1e-9),
-            "decode_images_per_second": chosen.sum() / max(self.rows.column("decode")[chosen].sum(), 1e-9),
+            "parameters": float(timing_module.parameters(self._model.module)),
+            f"{stage}_images_per_second": selected.sum() / max(self.rows.column("encode")[selected].sum(), 1e-9),
+            "decode_images_per_second": selected.sum() / max(self.rows.column("decode")[selected].sum(), 1e-9),
         }
-        # The first batch of a process also pays for what is allocated once.
+        # The first batch of a process includes one-time allocations.
         peaks = self.rows.column("peak")
-        measured = peaks[~np.isnan(peaks) & chosen] if (~np.isnan(peaks) & chosen).any() else peaks[~np.isnan(peaks)]
+        measured = (
+            peaks[~np.isnan(peaks) & selected] if (~np.isnan(peaks) & selected).any() else peaks[~np.isnan(peaks)]
+        )
         return numbers | ({"peak_memory_mib": float(measured[-1])} if len(measured) else {})
 
     def provenance(self) -> dict[str, str]:
         sizes = np.unique(self.rows.column("batch_size")) if len(self.rows) else [self._batch_size]
-        return {"device": speed.device_name(self._device), "batch_size": " and ".join(str(int(size)) for size in sizes)}
+        return {
+            "device": timing_module.device_name(self._device),
+            "batch_size": " and ".join(str(int(size)) for size in sizes),
+        }

@@ -16,7 +16,7 @@ from tokbench.errors import NotApplicable
 from tokbench.metric_names import EXTENSIONS, Anchor
 from tokbench.nn.nested_dropout import prefix
 from tokbench.nn.quantizers.quantizer import Quantizer, distances, nearest
-from tokbench.tokenizers.perturb import Change, Encode, Perturber, draws
+from tokbench.tokenizers.perturb import Change, Encode, Perturber, draw_uniform
 from tokbench.tokenizers.tokens import Tokens
 
 MOST_BITS = 58
@@ -70,7 +70,7 @@ class CodePerturber(Perturber):
         else:
             anchors = torch.stack([own[one] for own, one in zip(table, chosen.unbind(-1), strict=True)], dim=2)
         codes = ranked(anchors, table, chosen, most)
-        whether, which = (drawn.to(codes.device) for drawn in draws(seeds, *chosen.shape[1:]))
+        whether, which = (drawn.to(codes.device) for drawn in draw_uniform(seeds, *chosen.shape[1:]))
         counts = prefix(tokens.length.to(codes.device), chosen.shape[1])[..., None]
 
         def change(alpha: float, delta: int) -> Tokens:
@@ -106,7 +106,7 @@ class BitPerturber(Perturber):
         anchors = quantizer.anchors(self._latents(images).flatten(1, -2))
         certainty = (anchors - quantizer.table().mean(1)).abs().flatten(2)
         order = certainty.argsort(dim=-1, stable=True)
-        whether, which = (drawn[..., 0].to(order.device) for drawn in draws(seeds, chosen.shape[1], 1))
+        whether, which = (drawn[..., 0].to(order.device) for drawn in draw_uniform(seeds, chosen.shape[1], 1))
         counts = prefix(tokens.length.to(order.device), chosen.shape[1])
         places, own = (torch.arange(count, device=order.device) for count in (self._bits, self._each))
 

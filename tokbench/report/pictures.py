@@ -129,7 +129,7 @@ def _originals(dataset: Dataset, places: Sequence[int]) -> list[tuple[int, torch
 
 
 def _through(adapter: LoadedAdapter, dataset: Dataset, places: Sequence[int]) -> list[tuple[int, Batch]]:
-    adapter.model.prepare(dataset.names, dataset.source.names)
+    adapter.model.bind_dataset(dataset.names, dataset.source.names)
     if adapter.model.module is not None:
         adapter.model.module.eval()
     spans, step = [range(place, place + 1) for place in places], plain_step(adapter.model)

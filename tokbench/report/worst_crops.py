@@ -76,7 +76,7 @@ def picture(
         raise ResultError(f"{dataset.name} has no image {missing[0]}; give the images that were measured with --data")
     versions: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
     spans = [range(position, position + 1) for position in sorted({at[case.image] for case in shown})]
-    adapter.model.prepare(dataset.names, dataset.source.names)
+    adapter.model.bind_dataset(dataset.names, dataset.source.names)
     for images in dataset.batches(1, lambda _: spans):
         batch = reconstruct(
             adapter.model, images, plain_step(adapter.model), RunSettings(device, 1, seed), DerivedCache()

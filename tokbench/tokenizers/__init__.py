@@ -1,1 +1,1 @@
-"""Tokenizers: their interface, their tokens, and how adapters are found and loaded."""
+"""The interface of tokenizers, their tokens, and the search for and loading of adapters."""

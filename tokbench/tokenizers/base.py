@@ -1,4 +1,5 @@
-"""What an adapter must be: a spec that states the contract, and encode and decode that keep it."""
+"""The interface that an adapter implements: a spec that declares the contract, and `encode` and `decode`, which must
+keep it."""
 
 from __future__ import annotations
 
@@ -16,73 +17,81 @@ from tokbench.tokenizers.tokens import Tokens
 
 
 class ImageModel(ABC):
-    """Anything that answers an image with a reconstruction of it: a `Tokenizer`, or an `ImageSource`."""
+    """The base class of everything that is evaluated: a `Tokenizer`, a `Generator` or a `PrecomputedImages`."""
 
     spec: TokenizerSpec
     module: nn.Module | None = None
-    """The networks, or None: counted as parameters, moved to the device, hashed into the result."""
+    """The networks, or None. Their parameters are counted, moved to the device and hashed into the result."""
     dtype: torch.dtype = torch.float32
-    """In which the networks compute; a result names any other than float32."""
+    """The type in which the networks compute. A result names it unless it is float32."""
     identity: str = ""
-    """sha256 of the code and settings that made it, where another adapter is built on it."""
+    """The sha256 of the adapter's code and settings. It is set where another adapter is built on this one."""
     config: str = ""
-    """sha256 of the configuration that a library made the networks from, where no code of an adapter says what they
-    compute."""
+    """The sha256 of the configuration from which a library built the networks. It is set where no adapter code defines
+    what they compute."""
 
-    def prepare(self, names: Sequence[str], all_names: Sequence[str]) -> None:
-        """Called once before the pass with the images to come and those of the whole dataset.
+    def bind_dataset(self, names: Sequence[str], all_names: Sequence[str]) -> None:
+        """Bind the model to a dataset. The evaluation calls this once, before the first batch.
 
-        For sources that must know them; may raise AdapterError.
+        names: the images of this evaluation, in order. all_names: all images of the dataset. The default does nothing;
+        models that depend on the image names override it. Raises AdapterError where the model does not fit the dataset.
         """
         return
 
 
 class PrecomputedImages(ImageModel):
-    """A source whose tokens are out of reach: reconstructions made elsewhere, an autoencoder in one piece."""
+    """A model whose tokens cannot be read: reconstructions computed by another program, or an autoencoder stored as one
+    network."""
 
     @abstractmethod
     def reconstruct(self, images: Tensor, names: Sequence[str]) -> Tensor:
-        """(B, 3, H, W) in `spec.range` to the same shape and range (values outside it are clamped later)."""
+        """Return the reconstructions of `images` (B, 3, H, W), in the same shape and in the range `spec.range`.
+
+        Values outside the range are clamped afterwards. names: the name of each image.
+        """
 
     def samples(self, positions: Sequence[int]) -> Tensor:
-        """The images at those positions as samples, paired with nothing: float32 (B, 3, H, W) in [0, 1].
+        """Return the samples at these positions as float32 (B, 3, H, W) in [0, 1]. Samples have no reference images.
 
-        Raises NotApplicable where it has none without an image to reconstruct.
+        Raises NotApplicable where the model has no images without a reference.
         """
-        raise NotApplicable(f"{self.spec.name}: it reconstructs images, and has no samples of its own")
+        raise NotApplicable(f"{self.spec.name}: it reconstructs images and has no samples without reference images")
 
 
 class Tokenizer(ImageModel):
-    """An encoder and a decoder. Evaluation decodes from the tokens alone."""
+    """An encoder and a decoder. The evaluation decodes images from the tokens alone."""
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tokens:
-        """(B, 3, H, W) in `spec.range`, sizes as the spec allows, to the tokens of B images."""
+        """Return the tokens of `images`, float32 (B, 3, H, W) in `spec.range`, with a height and width that the spec
+        allows."""
 
     @abstractmethod
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
-        """Tokens to images (B, 3, H, W) in `spec.range`.
+        """Return the images (B, 3, H, W), in `spec.range`, that the tokens represent.
 
-        `seeds` holds one number an image; a decoder that samples draws its noise from them and from nothing else.
+        seeds: one integer per image. A decoder that samples must draw its noise from these seeds only.
         """
 
     def perturber(self, anchor: Anchor) -> Perturber:
-        """How its tokens are perturbed, around `anchor`. Raises NotApplicable where they cannot be."""
+        """Return the object that perturbs these tokens around `anchor`. Raises NotApplicable where they cannot be
+        perturbed."""
         if self.spec.kind == "continuous":
             return LatentNoise(self.spec.name, self.encode, anchor)
         codec = self.spec.kind == "codec"
-        why = "a codec has no codes to perturb" if codec else "it does not say which codes lie near each other"
+        why = "a codec has no codes to perturb" if codec else "it does not define a distance between its codes"
         raise NotApplicable(
-            f"{self.spec.name}: {why}; what can be perturbed are continuous tokens, those of a LearnedTokenizer, and "
-            "those of one with a `perturber` of its own"
+            f"{self.spec.name}: {why}; continuous tokens, the tokens of a LearnedTokenizer, and the tokens of a class "
+            "that overrides `perturber` can be perturbed"
         )
 
 
 class Generator(ImageModel):
-    """A prior over a tokenizer's tokens: classes and seeds in, tokens out, which that tokenizer decodes.
+    """A prior over the tokens of a tokenizer. It maps class labels and seeds to tokens, which that tokenizer decodes.
 
-    classes: labels are 0 to classes - 1; 1 for a generator without labels. guidance: the scale that it samples with
-    unless told otherwise; 1 is plain conditional sampling. `spec` is its tokenizer's, under its own name.
+    classes: the number of classes; labels are 0 to classes - 1, and 1 means a generator without labels. guidance: the
+    default scale of classifier-free guidance; 1 is plain conditional sampling. `spec` is the spec of the tokenizer,
+    with the name of the generator.
     """
 
     tokenizer: Tokenizer
@@ -91,11 +100,12 @@ class Generator(ImageModel):
 
     @abstractmethod
     def sample(self, labels: Tensor, seeds: Sequence[int], guidance: float) -> Tokens:
-        """Labels int64 (B,) on the device to the tokens of B images, as its tokenizer's `encode` would give them.
+        """Return the tokens of B samples, in the form that the tokenizer's `encode` returns.
 
-        `seeds` holds one number an image, from which alone its noise is drawn.
+        labels: int64 (B,) on the device. seeds: one integer per image; the noise of an image must be drawn from its
+        seed only. guidance: the scale of classifier-free guidance.
         """
 
     def num_function_evaluations(self, guidance: float) -> float | None:
-        """Passes of the whole network for one sample; None where that is not known."""
+        """Return the number of passes through the whole network per sample, or None where it is unknown."""
         return None

@@ -1,4 +1,4 @@
-"""Variant: what an adapter folder's TOML says of one size of it, handed to its `load`."""
+"""AdapterConfig: the parsed TOML file of one variant, which is passed to the `load` function of the adapter folder."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ M = TypeVar("M", bound="nn.Module")
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """One `<variant>.toml`: `name` is `family.variant`, `config` the parsed file, `folder` where it lies.
+    """One `<variant>.toml`: `name` is `family.variant`, `config` is the parsed file, `folder` is the folder of the
+    file.
 
-    `code = "official"` in the TOML has official.py beside it loaded in place of adapter.py.
-    The TOML may list weight files that users bring; several entries under one key are forms of the same weights:
+    `code = "official"` in the TOML loads official.py from the same folder instead of adapter.py. The TOML may list
+    weight files that users provide. Several entries under one key are alternative files with the same weights:
 
         [[weights.encoder]]
         file = "x.safetensors"
         sha256 = "..."
         get = "where users get it"
-        url = "https://..."        # optional: downloaded there with --allow-download
+        url = "https://..."        # optional: the file is downloaded from there with --allow-download
     """
 
     name: str
@@ -36,22 +37,24 @@ class AdapterConfig:
     allow_download: bool = False
     found: dict[str, LocalWeights] = field(default_factory=dict, compare=False)
     built_on: dict[str, str] = field(default_factory=dict, compare=False)
-    """Adapters that it is made of, and the hash of each one's code and settings: what it does follows from theirs."""
+    """The adapters that this one is built on, and the hash of the code and settings of each: its behaviour depends on
+    theirs."""
     imported: set[str] = field(default_factory=set, compare=False)
-    """Modules outside its folder that were imported for it by name, which its code need not show."""
+    """Modules outside the folder that were imported by name. The adapter's code need not contain an import statement
+    for them."""
     unplaced: dict[str, dict[str, int]] = field(default_factory=dict, compare=False)
-    """Weight file -> names, and `id`s, of those of its tensors that were read and put into no network so far."""
+    """Weight file -> names and `id`s of the tensors that were read but not loaded into any network so far."""
     unused: dict[str, int] = field(default_factory=dict, compare=False)
-    """Beginning of tensors' names -> how many tensors it is that the adapter declares that it does not use."""
+    """Prefix of tensor names -> number of tensors with that prefix that the adapter declares as unused."""
 
     @property
     def file(self) -> Path:
-        """Where the weights that were trained here lie, beside the TOML."""
+        """The path of the weights that `tokbench train` writes, in the same folder as the TOML."""
         stem = self.name.removeprefix(self.folder.resolve().name).removeprefix(".") or "default"
         return self.folder / f"{stem}.safetensors"
 
     def weight_files(self) -> dict[str, list[WeightFile]]:
-        """The weight files that the TOML lists, by their key. Raises AdapterError where an entry lacks a field."""
+        """Return the weight files that the TOML lists, by key. Raises AdapterError where an entry lacks a field."""
         files = {}
         listed = self.config.get("weights", {})
         if not isinstance(listed, dict):
@@ -64,7 +67,10 @@ class AdapterConfig:
         return files
 
     def weights(self, key: str) -> LocalWeights:
-        """The verified weight file listed under `[[weights.<key>]]`. Raises MissingWeights."""
+        """Return the verified weight file listed under `[[weights.<key>]]`.
+
+        Raises MissingWeights where it is not on this machine, AdapterError where the TOML has no such key.
+        """
         files = self.weight_files()
         if key not in files:
             raise AdapterError(f"{self.name}: its TOML has no [[weights.{key}]]")
@@ -72,11 +78,11 @@ class AdapterConfig:
         return self.found[key]
 
     def tensors(self, key: str, within: Sequence[str] = ()) -> tuple[dict[str, Tensor], LocalWeights]:
-        """The tensors of the file listed under `[[weights.<key>]]`, on the CPU, and the file.
+        """Return the tensors of the file listed under `[[weights.<key>]]`, on the CPU, and the file.
 
-        within: entries of a training checkpoint, such as "ema", of which the first that is there holds the tensors;
-        without any the file does. Raises MissingWeights where the file is not here, is damaged or holds anything but
-        tensors.
+        within: possible entries of a training checkpoint, such as "ema"; the first one that exists holds the tensors,
+        else the file itself does. Raises MissingWeights if the file is not on this machine, is damaged or holds anything
+        but tensors.
         """
         from tokbench.weights.state_dict import read_checkpoint  # imports torch
 
@@ -90,10 +96,10 @@ class AdapterConfig:
     def load_checkpoint(
         self, module: M, state: Mapping[str, Tensor], found: LocalWeights, unused: Sequence[str] = ()
     ) -> M:
-        """Copy tensors that `tensors` gave, renamed or converted, into a network, and freeze it for evaluation.
+        """Copy tensors of `tensors`, possibly renamed or converted, into a network, and freeze it for evaluation.
 
-        unused: beginnings of the names of tensors that only training needs; the result records how many there are of
-        each. Raises MissingWeights unless all others agree with the network's in name, shape and kind.
+        unused: name prefixes of tensors that only training needs; the result records the number of tensors per prefix.
+        Raises MissingWeights unless all other tensors agree with the network's in name, shape and kind.
         """
         from tokbench.weights.state_dict import load_strict
 
@@ -113,7 +119,7 @@ class AdapterConfig:
         return module
 
     def load_weights(self, module: M, key: str, within: Sequence[str] = (), unused: Sequence[str] = ()) -> M:
-        """Put the tensors of the file listed under `[[weights.<key>]]` into a network, and freeze it for evaluation.
+        """Load the tensors of the file listed under `[[weights.<key>]]` into a network, and freeze it for evaluation.
 
         within, unused: see `tensors` and `load_checkpoint`, which this calls and whose errors it raises.
         """
@@ -121,6 +127,6 @@ class AdapterConfig:
         return self.load_checkpoint(module, state, found, unused)
 
     def unused_tensors(self) -> dict[str, int]:
-        """How many tensors of its weight files are in no network: by what the adapter declared, and by file the rest
-        of those that `tensors` read."""
+        """Return the number of tensors in the weight files that are in no network: by prefix for those that the adapter
+        declared as unused, and by file for the others that `tensors` read."""
         return self.unused | {file: len(names) for file, names in self.unplaced.items() if names}

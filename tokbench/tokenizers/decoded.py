@@ -1,4 +1,4 @@
-"""Decoded values as they leave a decoder, before they are clamped to the range that the spec declares."""
+"""Statistics of the values that a decoder returns, before they are clamped to the range that the spec declares."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ import torch
 from torch import Tensor
 
 MARGIN = 0.02
-"""Share of the range's width (5 of 255 levels) by which a value must lie outside to count as clamped: rounding and a
-little overshoot at edges are every decoder's."""
+"""How far outside the range a value must lie to count as clamped, as a share of the range's width (5 of 255 levels).
+Every decoder rounds and overshoots a little at edges."""
 
 _SIDE = 16
-"""Pixels a side, evenly spaced, from which the fit of another reading is estimated."""
+"""The number of evenly spaced pixels per side from which the error of another interpretation is estimated."""
 
 _MEAN, _STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Of ImageNet, as torchvision publishes them."""
+"""The channel means and standard deviations of ImageNet, as torchvision publishes them."""
 
 _BLACK, _WHITE = 16 / 255, 235 / 255
-"""Video levels (ITU-R BT.601) of 8 bits."""
+"""Black and white in 8-bit video levels (ITU-R BT.601), scaled to [0, 1]."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Another way to turn decoded values into an image.
+    """Another way to interpret decoded values as an image.
 
-    how: completes "decoded values are nearer to the originals ...". ask: the question that this raises. image: decoded
-    values (B, 3, h, w), and the same scaled from the declared range to [0, 1], to an image in [0, 1].
+    how: the phrase that completes "decoded values are nearer to the originals ...". ask: the question for the author of
+    the adapter. image: a function of the decoded values (B, 3, h, w) and of the same values scaled from the declared
+    range to [0, 1]; it returns an image in [0, 1].
     """
 
     how: str
@@ -63,15 +64,14 @@ READINGS = (
     Reading("with a gamma of 2.2 applied", _GAMMA, lambda _, scaled: scaled.clamp(0, 1) ** (1 / 2.2)),
     Reading("with a gamma of 2.2 undone", _GAMMA, lambda _, scaled: scaled.clamp(0, 1) ** 2.2),
 )
-"""The mistakes that people report: a range taken for another, channels in another order, levels converted once too
-often or not at all."""
+"""Common mistakes: a wrong range, channels in the wrong order, levels converted once too often or not at all."""
 
 
 class DecodedValues:
-    """What is measured of the decoded values of one batch, part by part.
+    """Measurements of the decoded values of one batch, which is added in parts.
 
-    `within`: the range that the spec declares. `compared`: how many of the first images (or tiles) are read in every
-    other way, too.
+    within: the range that the spec declares. compared: the number of first images (or tiles) for which every other
+    interpretation is evaluated, too.
     """
 
     def __init__(self, within: tuple[float, float], compared: int = 0) -> None:
@@ -81,14 +81,17 @@ class DecodedValues:
         self._errors: list[Tensor] = []
 
     def add(self, decoded: Tensor, extremes: tuple[Tensor, Tensor], reference: Tensor | None = None) -> None:
-        """Take in decoded values (B, 3, H, W) with the least and largest of each image, (B,), and their references
-        (B, 3, H, W) in [0, 1] where there are any."""
-        reach = MARGIN * (self._high - self._low)
-        low, high = self._low - reach, self._high + reach
+        """Add decoded values (B, 3, H, W).
+
+        extremes: the smallest and the largest value of each image, (B,) each. reference: the references (B, 3, H, W) in
+        [0, 1], or None where there are none.
+        """
+        margin = MARGIN * (self._high - self._low)
+        low, high = self._low - margin, self._high + margin
         outside = torch.zeros(len(decoded))
         if (over := ((extremes[0] < low) | (extremes[1] > high)).cpu()).any():
-            some = decoded[over.to(decoded.device)]
-            outside[over] = ((some < low) | (some > high)).flatten(1).float().mean(1).cpu()
+            affected = decoded[over.to(decoded.device)]
+            outside[over] = ((affected < low) | (affected > high)).flatten(1).float().mean(1).cpu()
         self._outside.append(outside)
         if reference is None:
             return
@@ -100,17 +103,21 @@ class DecodedValues:
         self._errors.append(errors)
 
     def _compare(self, decoded: Tensor, reference: Tensor) -> Tensor:
-        """Mean squared errors (B, 1 + readings) of the image as declared and in every other reading."""
+        """Return the mean squared errors (B, 1 + readings) of the image as declared and in every other
+        interpretation."""
         rows, columns = (slice(None, None, max(1, side // _SIDE)) for side in decoded.shape[2:])
-        values, wanted = decoded[:, :, rows, columns].float().cpu(), reference[:, :, rows, columns]
+        values, expected = decoded[:, :, rows, columns].float().cpu(), reference[:, :, rows, columns]
         scaled = (values - self._low) / (self._high - self._low)
         images = [scaled, *(reading.image(values, scaled) for reading in READINGS)]
-        return torch.stack([(image.clamp(0, 1) - wanted).square().flatten(1).mean(1) for image in images], 1)
+        return torch.stack([(image.clamp(0, 1) - expected).square().flatten(1).mean(1) for image in images], 1)
 
     def columns(self, tiles: int) -> dict[str, np.ndarray]:
-        """Of each image, the mean over its tiles: `outside` (B,), the share of values outside the range by more than
-        MARGIN of its width, and `readings` (B, 1 + readings), NaN where they were not compared."""
-        found = {"outside": self._outside, "readings": self._errors}
+        """Return measurements per image, each the mean over its tiles.
+
+        `outside` (B,): the share of values that lie outside the range by more than MARGIN of its width. `readings` (B,
+        1 + readings): mean squared errors, NaN for images that were not compared.
+        """
+        columns = {"outside": self._outside, "readings": self._errors}
         return {
-            name: torch.cat(parts).unflatten(0, (-1, tiles)).mean(1).numpy() for name, parts in found.items() if parts
+            name: torch.cat(parts).unflatten(0, (-1, tiles)).mean(1).numpy() for name, parts in columns.items() if parts
         }

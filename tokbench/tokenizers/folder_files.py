@@ -1,5 +1,5 @@
-"""The files of an adapter's folder that say what it computes and are no Python files: configuration, tables, compiled
-code, archives of code, and networks in forms that hold programs."""
+"""The files in an adapter folder that affect what the adapter computes and are not Python files: configuration, tables,
+compiled code, archives of code, and networks in formats that contain programs."""
 
 from __future__ import annotations
 
@@ -15,20 +15,25 @@ _CONFIGURATION = ("json", "yaml", "yml", "cfg", "ini")
 _CODE = ("so", "pyd", "dll", "dylib", "pyc", "zip", "whl", "egg", "c", "cc", "cpp", "h", "hpp", "cu", "cuh", "pyx")
 _NETWORKS = ("onnx", "jit", "ts", "pt2", "npy", "npz")
 SUFFIXES = tuple({*EXTENSION_SUFFIXES, *(f".{end}" for end in (*_CONFIGURATION, *_CODE, *_NETWORKS))})
-"""What counts. Checkpoints do not: the parameters of the networks that are filled from them are hashed."""
+"""The suffixes of the files that are hashed. Checkpoints are not among them, since the parameters loaded from them are
+hashed."""
 
-_NAMED = 32
-"""So many files are named one by one; of more there is one hash over all, as of a folder of annotations."""
+_MAX_LISTED = 32
+"""Up to this number, files are listed one by one. A larger number is represented by a single hash, for example a folder
+of annotations."""
 
 
 def files_of(folder: Path) -> dict[str, str]:
-    """Path inside the folder -> sha256 of each such file. TOML files count below the folder alone, since those in it
-    are the variants; what `tokbench train` writes and hidden folders do not."""
-    found = {path.relative_to(folder).as_posix(): _digest(path) for path in _walk(folder)}
-    if len(found) <= _NAMED:
-        return dict(sorted(found.items()))
-    text = "".join(f"{name} {digest}\n" for name, digest in sorted(found.items()))
-    return {f"{len(found)} files": hashlib.sha256(text.encode()).hexdigest()}
+    """Return path inside the folder -> sha256 for each such file.
+
+    TOML files count only in subfolders, since those directly in the folder are the variants. Files that `tokbench
+    train` writes and hidden folders do not count.
+    """
+    digests = {path.relative_to(folder).as_posix(): _digest(path) for path in _walk(folder)}
+    if len(digests) <= _MAX_LISTED:
+        return dict(sorted(digests.items()))
+    text = "".join(f"{name} {digest}\n" for name, digest in sorted(digests.items()))
+    return {f"{len(digests)} files": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -44,5 +49,5 @@ def _walk(folder: Path) -> Iterator[Path]:
 def _digest(path: Path) -> str:
     try:
         return sha256_of(path)
-    except OSError:  # it vanished, is a link to nothing, or may not be read
+    except OSError:  # the file was deleted, is a broken link, or may not be read
         return "unreadable"

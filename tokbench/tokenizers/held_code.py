@@ -1,5 +1,8 @@
-"""The code and the networks that objects in memory hold: found by walking a model's attributes and the globals of its
-code, since only the objects made from a file that was loaded by its path say that it was."""
+"""The code and the networks that objects in memory hold.
+
+They are found by a search through the attributes of a model and the globals of its code: only the objects made from a
+file that was loaded by its path show that this file was loaded.
+"""
 
 from __future__ import annotations
 
@@ -15,25 +18,27 @@ from pathlib import Path
 from types import CellType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
-OBJECTS = 100_000
-"""At most so many objects are looked at for one model, the nearest ones first."""
+MAX_OBJECTS = 100_000
+"""The largest number of objects that are visited for one model, the nearest ones first."""
 
-ELEMENTS = 10_000
-"""At most so many elements of one list, tuple, set or dictionary."""
+MAX_ELEMENTS = 10_000
+"""The largest number of elements that are visited in one list, tuple, set or dictionary."""
 
 _PLAIN = frozenset({str, bytes, bytearray, int, float, complex, bool, type(None), range, slice})
 _FUNCTIONS = (FunctionType, staticmethod, classmethod, property)
 
 
 class Place(IntEnum):
-    """Where code lies: a version says what it holds; it may change; it may change and is of this adapter alone."""
+    """Where code lies. FIXED: a version identifies it. SHARED: it can change. OWN: it can change and belongs to this
+    adapter alone."""
 
     FIXED, SHARED, OWN = 0, 1, 2
 
 
 class _Step(NamedTuple):
-    """An object to look at. packages: whether its class counts where it is installed, too. deep: whether what it holds
-    is looked at: registries in modules that adapters share hold what others put there."""
+    """An object to visit. packages: whether its class counts even where it is installed. deep: whether the objects
+    inside it are visited; this is not done for modules that adapters share, since their registries hold objects of
+    other adapters."""
 
     held: Any
     packages: bool = False
@@ -41,54 +46,55 @@ class _Step(NamedTuple):
 
 
 class Walk:
-    """Walks from objects to the code that they are made of. `place` tells where a module of that name and file lies."""
+    """A search from objects to the code that they are made of. `place` maps a module's name and file to its `Place`."""
 
     def __init__(self, place: Callable[[str, str], Place]) -> None:
         self._place = place
         self._waiting: deque[_Step] = deque()
-        self._seen: dict[int, Any] = {}  # by id, and kept alive so that no id is given twice
+        self._seen: dict[int, Any] = {}  # by id; references are kept so that no id is used twice
         self._namespaces: dict[tuple[int, str], Place] = {}
         self.names: set[str] = set()
-        """Modules by the names under which they are imported."""
+        """The names under which modules are imported."""
         self.by_path: dict[str, str] = {}
-        """File -> name of code whose name does not lead to it: it is not among the imported modules, or another is."""
+        """File -> module name, where that name is not an imported module or is a different one."""
         self.networks: list[Any] = []
 
     def add_model(self, model: Any) -> None:
-        """What a model holds. Installed packages count where its class, its attributes or its networks are of them."""
+        """Visit what a model holds. Installed packages count where they define its class, its attributes or its
+        networks."""
         self._waiting.append(_Step(model, packages=True))
         self._waiting.extend(_Step(value, packages=True) for value in _attributes(model))
         self._run()
 
     def add_module(self, module: ModuleType, place: Place) -> None:
-        """What the globals of an imported module hold."""
+        """Visit what the globals of an imported module hold."""
         self._queue(vars(module).values(), deep=place is Place.OWN)
         self._run()
 
     def _run(self) -> None:
         while self._waiting:
             step = self._waiting.popleft()
-            if type(step.held) in _PLAIN or id(step.held) in self._seen or len(self._seen) >= OBJECTS:
+            if type(step.held) in _PLAIN or id(step.held) in self._seen or len(self._seen) >= MAX_OBJECTS:
                 continue
             if not _is(step.held, type):
                 self._seen[id(step.held)] = step.held
-            self._look(step)
+            self._visit(step)
 
-    def _look(self, step: _Step) -> None:
+    def _visit(self, step: _Step) -> None:
         held, inside = step.held, list[Any]()
         if _is(held, ModuleType):
-            self._note(vars(held), None, step.packages)
+            self._add_namespace(vars(held), None, step.packages)
         elif _is(held, type):
-            self._class(held, step)
+            self._visit_class(held, step)
         elif _is(held, *_FUNCTIONS):
             for function in _functions(held):
-                self._note(function.__globals__, function, step.packages)
+                self._add_namespace(function.__globals__, function, step.packages)
                 inside += _inside(function)
         elif _is(held, MethodType):
             inside = [held.__func__, held.__self__]
         else:
             network = _is_network(held)
-            self._class(type(held), step._replace(packages=step.packages or network))
+            self._visit_class(type(held), step._replace(packages=step.packages or network))
             inside = [*_attributes(held), *_elements(held)]
             if network and step.deep:
                 self.networks.append(held)
@@ -96,8 +102,9 @@ class Walk:
         if step.deep:
             self._queue(inside)
 
-    def _class(self, kind: type, step: _Step) -> None:
-        """Where its own functions are, a class is: another module may have the name that it gives."""
+    def _visit_class(self, kind: type, step: _Step) -> None:
+        """Visit a class. It is located by the files of its own functions, since another module can have the name in
+        `__module__`."""
         for base in kind.__mro__:
             name, known = vars(base).get("__module__"), id(base) in self._seen
             if known and not step.packages:
@@ -107,25 +114,26 @@ class Walk:
             functions = [function for method in methods for function in _functions(method)]
             written = [function for function in functions if _file_of(function.__globals__, function)]
             places = {
-                self._note(f.__globals__, f, step.packages and f.__globals__.get("__name__") == name) for f in written
+                self._add_namespace(f.__globals__, f, step.packages and f.__globals__.get("__name__") == name)
+                for f in written
             }
             if isinstance(name, str) and not any(function.__module__ == name for function in written):
                 loaded = sys.modules.get(name)
-                told = vars(loaded) if isinstance(loaded, ModuleType) else {"__name__": name}
-                places.add(self._note(told, None, step.packages))
+                namespace = vars(loaded) if isinstance(loaded, ModuleType) else {"__name__": name}
+                places.add(self._add_namespace(namespace, None, step.packages))
             if not known and (place := max(places, default=Place.FIXED)) is not Place.FIXED:
                 self._queue(vars(base).values(), deep=step.deep and place is Place.OWN)
 
-    def _note(self, names: dict[str, Any], function: FunctionType | None, packages: bool) -> Place:
-        """Take in the module whose globals are `names`, and the file that a function of it was written in."""
+    def _add_namespace(self, names: dict[str, Any], function: FunctionType | None, packages: bool) -> Place:
+        """Add the module whose globals are `names`, and the file that contains the source of one of its functions."""
         name, file = names.get("__name__"), _file_of(names, None)
-        places = [self._take(name if isinstance(name, str) else "", file, names, packages)]
+        places = [self._add_file(name if isinstance(name, str) else "", file, names, packages)]
         if function is not None and (other := _file_of({}, function)) and other != file:
-            # A program compiled the text of a file itself, or a module does not say what its file is.
-            places.append(self._take(name if isinstance(name, str) else Path(other).stem, other, names, False))
+            # A program compiled the text of a file itself, or the module has no `__file__`.
+            places.append(self._add_file(name if isinstance(name, str) else Path(other).stem, other, names, False))
         return max(places)
 
-    def _take(self, name: str, file: str, names: dict[str, Any], packages: bool) -> Place:
+    def _add_file(self, name: str, file: str, names: dict[str, Any], packages: bool) -> Place:
         if packages and name:
             self.names.add(name)
         if not file or not name:
@@ -148,7 +156,8 @@ class Walk:
 
 
 def networks_of(model: Any) -> list[Any]:
-    """The outermost networks that a model holds outside its `module`: nothing else hashes their parameters."""
+    """Return the outermost networks that a model holds outside its `module`. Their parameters are not hashed anywhere
+    else."""
     walk = Walk(lambda name, file: Place.FIXED)
     walk.add_model(model)
     inside = {id(part) for part in _parts(model.module)} if model.module is not None else set()
@@ -157,7 +166,7 @@ def networks_of(model: Any) -> list[Any]:
 
 
 def _is(held: Any, *kinds: type) -> bool:
-    """`isinstance` that asks the object nothing: proxies answer with code of their own."""
+    """`isinstance` by the type alone. Proxy objects would answer `isinstance` with their own code."""
     return issubclass(type(held), kinds)
 
 
@@ -169,69 +178,69 @@ def _is_network(held: Any) -> bool:
 def _parts(network: Any) -> list[Any]:
     try:
         return list(network.modules())
-    except Exception:  # other people's classes
+    except Exception:  # third-party classes may raise any exception
         return [network]
 
 
 def _functions(held: Any) -> Iterator[FunctionType]:
-    """The functions behind a function, method or property, those inside decorators included."""
+    """Yield the functions behind a function, method or property, including those wrapped by decorators."""
     if isinstance(held, property):
-        waiting = [held.fget, held.fset, held.fdel]
+        pending = [held.fget, held.fset, held.fdel]
     else:
-        waiting = [held.__func__ if isinstance(held, staticmethod | classmethod) else held]
+        pending = [held.__func__ if isinstance(held, staticmethod | classmethod) else held]
     seen = set[int]()
-    while waiting:
-        function = waiting.pop()
+    while pending:
+        function = pending.pop()
         if isinstance(function, FunctionType) and id(function) not in seen:
             seen.add(id(function))
             yield function
-            waiting.append(vars(function).get("__wrapped__"))
+            pending.append(vars(function).get("__wrapped__"))
 
 
 def _inside(function: FunctionType) -> list[Any]:
-    """What a function holds: default values, the variables around it, attributes."""
+    """Return what a function holds: default values, closure variables and attributes."""
     defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
     return [*defaults, *(function.__closure__ or ()), *vars(function).values()]
 
 
 def _file_of(names: dict[str, Any], function: FunctionType | None) -> str:
-    """The file that the globals of a module name, else the one that a function was compiled from; empty where there is
-    no such file."""
-    told = names.get("__file__")
-    if not isinstance(told, str):
-        told = function.__code__.co_filename if function is not None else ""
-    return _there(os.path.abspath(told)) if told else ""
+    """Return the file that the globals of a module name, else the file that a function was compiled from; "" where
+    there is none."""
+    path = names.get("__file__")
+    if not isinstance(path, str):
+        path = function.__code__.co_filename if function is not None else ""
+    return _existing(os.path.abspath(path)) if path else ""
 
 
-def _there(file: str) -> str:
-    """The file where it exists, or an archive that it lies in; else nothing."""
+def _existing(file: str) -> str:
+    """Return the file where it or an archive that contains it exists, else ""."""
     return file if os.path.isfile(file) or any(place.is_file() for place in Path(file).parents) else ""
 
 
 def _attributes(held: Any) -> list[Any]:
-    """The values of an object's attributes. No code of the object runs for it."""
-    found = list[Any]()
+    """Return the values of an object's attributes without running any code of the object."""
+    values = list[Any]()
     with suppress(AttributeError, TypeError, RuntimeError):
-        found += object.__getattribute__(held, "__dict__").values()
+        values += object.__getattribute__(held, "__dict__").values()
     for kind in type(held).__mro__:
         for slot in vars(kind).values() if "__slots__" in vars(kind) else ():
             if isinstance(slot, MemberDescriptorType):
                 with suppress(AttributeError):
-                    found.append(slot.__get__(held, kind))
-    return found
+                    values.append(slot.__get__(held, kind))
+    return values
 
 
 def _elements(held: Any) -> list[Any]:
-    """What a container, a partial function or a variable of an enclosing function holds."""
+    """Return the elements of a container, a partial function or a closure cell."""
     if _is(held, dict):
-        return [*islice(dict.keys(held), ELEMENTS), *islice(dict.values(held), ELEMENTS)]
+        return [*islice(dict.keys(held), MAX_ELEMENTS), *islice(dict.values(held), MAX_ELEMENTS)]
     kinds: tuple[Any, ...] = (list, tuple, set, frozenset, deque)
     for kind in kinds:
         if _is(held, kind):
-            return list(islice(kind.__iter__(held), ELEMENTS))
+            return list(islice(kind.__iter__(held), MAX_ELEMENTS))
     if _is(held, partial):
         return [held.func, *held.args, *held.keywords.values()]
     if _is(held, CellType):
-        with suppress(ValueError):  # not filled yet
+        with suppress(ValueError):  # the cell is still empty
             return [held.cell_contents]
     return []

@@ -1,4 +1,4 @@
-"""What is installed: files that a version describes, and the distributions that they belong to, with their versions."""
+"""Installed files: the distributions that they belong to, and the versions of these."""
 
 from __future__ import annotations
 
@@ -20,24 +20,27 @@ _SITES = ("site-packages", "dist-packages")
 
 
 def is_tokbench(file: str) -> bool:
-    """Whether a file is tokbench's own."""
+    """Return whether a file belongs to tokbench."""
     return file.startswith(_TOKBENCH)
 
 
 @lru_cache(maxsize=65536)
 def is_standard(file: str) -> bool:
-    """Whether a file is of the standard library."""
+    """Return whether a file belongs to the standard library."""
     return not is_installed(file) and (file.startswith(_STANDARD) or os.path.realpath(file).startswith(_STANDARD))
 
 
 def is_installed(file: str) -> bool:
-    """Whether a file lies where packages are installed."""
+    """Return whether a file lies in a folder for installed packages."""
     return any(f"{os.sep}{folder}{os.sep}" in file for folder in _SITES) or file.startswith(_INSTALLED)
 
 
 @lru_cache(maxsize=4096)
 def distributions(top: str, file: str) -> dict[str, str]:
-    """The distribution, and its version, that an installed module belongs to. Empty where it belongs to none."""
+    """Return the distribution that an installed module belongs to, with its version. Empty where it belongs to none.
+
+    top: the top-level name of the module. Several distributions are returned only where they share the file.
+    """
     try:
         likely = metadata.distribution(top)
         if _lies_in(file, likely):
@@ -45,42 +48,49 @@ def distributions(top: str, file: str) -> dict[str, str]:
     except (metadata.PackageNotFoundError, ValueError):
         pass
     known = _by_top_level(tuple(sys.path)).get(top, [])
-    found = [metadata.distribution(name) for name in dict.fromkeys(known)]
-    found = [one for one in found if _lies_in(file, one)]
-    if len(found) > 1:  # a namespace that several share
-        found = [
-            one for one in found if any(Path(str(one.locate_file(part))) == Path(file) for part in one.files or ())
+    owners = [metadata.distribution(name) for name in dict.fromkeys(known)]
+    owners = [distribution for distribution in owners if _lies_in(file, distribution)]
+    if len(owners) > 1:  # several distributions share a namespace package
+        owners = [
+            distribution
+            for distribution in owners
+            if any(Path(str(distribution.locate_file(part))) == Path(file) for part in distribution.files or ())
         ]
-    return {one.metadata["Name"]: _version(one) for one in found}
+    return {distribution.metadata["Name"]: _version(distribution) for distribution in owners}
 
 
-def _lies_in(file: str, one: metadata.Distribution) -> bool:
-    """Whether a file lies in the folder that a distribution was installed into: another copy of it is other code."""
-    place = str(one.locate_file(""))
+def _lies_in(file: str, distribution: metadata.Distribution) -> bool:
+    """Return whether a file lies in the folder into which a distribution was installed. A copy elsewhere is different
+    code."""
+    place = str(distribution.locate_file(""))
     return Path(file).is_relative_to(place) or Path(os.path.realpath(file)).is_relative_to(os.path.realpath(place))
 
 
-def _version(one: metadata.Distribution) -> str:
-    """The version, and for what pip did not install from an index also what tells builds of one version apart: the
-    commit, the archive's hash, or a hash over the hashes of the installed files."""
+def _version(distribution: metadata.Distribution) -> str:
+    """Return the version of a distribution. Where pip did not install it from an index, add what identifies the build:
+    the commit, the archive's hash, or a hash over the hashes of the installed files."""
     try:
-        told = json.loads(one.read_text("direct_url.json") or "{}")
-        if told.get("dir_info", {}).get("editable"):  # its files lie elsewhere, and are hashed there
-            return one.version
-        archive = told.get("archive_info", {})
-        commit = told.get("vcs_info", {}).get("commit_id")
-        known = commit or archive.get("hash") or next(iter(archive.get("hashes", {}).values()), None)
+        origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+        if origin.get("dir_info", {}).get("editable"):  # the files outside site-packages are hashed
+            return distribution.version
+        archive = origin.get("archive_info", {})
+        commit = origin.get("vcs_info", {}).get("commit_id")
+        build = commit or archive.get("hash") or next(iter(archive.get("hashes", {}).values()), None)
     except (OSError, ValueError, AttributeError):
-        return one.version
-    if not told:
-        return one.version
-    return f"{one.version} ({known})" if isinstance(known, str) else f"{one.version}{_recorded(one)}"
+        return distribution.version
+    if not origin:
+        return distribution.version
+    return (
+        f"{distribution.version} ({build})"
+        if isinstance(build, str)
+        else f"{distribution.version}{_hash_of_record(distribution)}"
+    )
 
 
-def _recorded(one: metadata.Distribution) -> str:
-    """A hash over the names and hashes of a distribution's modules in its RECORD; empty where it lists none."""
+def _hash_of_record(package: metadata.Distribution) -> str:
+    """Return a hash over the names and hashes of the modules in a distribution's RECORD; "" where it lists none."""
     listed = sorted(
-        f"{file.as_posix()} {file.hash.value}" for file in one.files or () if file.hash and file.suffix != ".pyc"
+        f"{file.as_posix()} {file.hash.value}" for file in package.files or () if file.hash and file.suffix != ".pyc"
         and not file.parent.name.endswith(".dist-info")
     )  # fmt: skip
     return f" (files {hashlib.sha256(chr(10).join(listed).encode()).hexdigest()})" if listed else ""

@@ -1,4 +1,4 @@
-"""How a tokenizer says what its tokens become when they are perturbed, and noise, which needs no codebook."""
+"""The interface for perturbing the tokens of a tokenizer, and Gaussian noise on latents, which needs no codebook."""
 
 from __future__ import annotations
 
@@ -14,33 +14,41 @@ from tokbench.metric_names import EXTENSIONS, Anchor, PerturbationNaming
 from tokbench.tokenizers.tokens import Tokens
 
 Encode = Callable[[Tensor], Tokens]
-"""A tokenizer's own."""
+"""The `encode` method of a tokenizer."""
 Change = Callable[[float, int], Tokens]
-"""The tokens of some images at an alpha and a delta."""
+"""A function of alpha and delta that returns the perturbed tokens of some images."""
 
 
 class Perturber(ABC):
-    """How the tokens of one tokenizer are perturbed. codebook_size: K, by which deltas are chosen; None for noise, of
-    which alpha says all."""
+    """Perturbs the tokens of one tokenizer.
+
+    extension: how the perturbed metrics are named. codebook_size: the size K of the codebook, which determines the
+    deltas; None for noise, which depends on alpha only.
+    """
 
     extension: PerturbationNaming
     codebook_size: int | None
 
     @abstractmethod
     def prepare(self, images: Tensor, seeds: Sequence[int], most: int) -> Change:
-        """Images (B, 3, H, W) in `spec.range` and a seed for each: what their tokens become at any alpha and any delta
-        up to `most`. At alpha 0, and of codes at delta 1, that is just what `encode` gives."""
+        """Encode images (B, 3, H, W) in `spec.range`, with one seed per image, and return a function of alpha and
+        delta.
+
+        The function accepts any alpha and any delta up to `most`. At alpha 0, and for codes also at delta 1, it returns
+        exactly the tokens that `encode` returns.
+        """
 
 
 class LatentNoise(Perturber):
-    """Latents plus alpha times Gaussian noise of the standard deviation that all latent values of their image have."""
+    """Adds alpha times Gaussian noise to latents. Its standard deviation is that of all latent values of the same
+    image."""
 
     codebook_size = None
 
     def __init__(self, name: str, encode: Encode, anchor: Anchor) -> None:
-        """name: whose tokens. Raises NotApplicable for the anchor `code`."""
+        """name: the name of the tokenizer, for messages. Raises NotApplicable for the anchor `code`."""
         if anchor == "code":
-            raise NotApplicable(f"{name}: continuous tokens have no codes; their anchor is the latent")
+            raise NotApplicable(f"{name}: continuous tokens have no codes; use the anchor `latent`")
         self._encode, self.extension = encode, EXTENSIONS["noise"]
 
     def prepare(self, images: Tensor, seeds: Sequence[int], most: int) -> Change:
@@ -57,20 +65,23 @@ class LatentNoise(Perturber):
         return change
 
 
-def draws(seeds: Sequence[int], positions: int, groups: int) -> tuple[Tensor, Tensor]:
-    """Whether each position's code is replaced, and by which: uniform numbers in [0, 1), float64 (B, N, G) each.
+def draw_uniform(seeds: Sequence[int], positions: int, groups: int) -> tuple[Tensor, Tensor]:
+    """Draw uniform numbers in [0, 1), float64 (B, N, G) each: whether each position's code is replaced, and by which
+    code.
 
-    They follow from the images' seeds and from nothing else, so they are the same for every tokenizer, alpha and delta;
-    where there are fewer positions or groups, they are the first ones. Decoders draw their noise apart from them.
+    They depend on the images' seeds only, so they are equal for every tokenizer, alpha and delta; a smaller number of
+    positions or groups gives the first ones. The noise of decoders is independent of them.
     """
 
-    def drawn(what: str) -> Tensor:
-        each = [torch.rand(groups, positions, generator=_generator(seed, what), dtype=torch.float64) for seed in seeds]
+    def drawn(purpose: str) -> Tensor:
+        each = [
+            torch.rand(groups, positions, generator=_generator(seed, purpose), dtype=torch.float64) for seed in seeds
+        ]
         return torch.stack(each).transpose(1, 2)
 
     return drawn("whether"), drawn("which")
 
 
-def _generator(seed: int, what: str) -> torch.Generator:
-    digest = hashlib.sha256(f"perturb/{what}/{seed}".encode()).digest()
+def _generator(seed: int, purpose: str) -> torch.Generator:
+    digest = hashlib.sha256(f"perturb/{purpose}/{seed}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

@@ -1,4 +1,4 @@
-"""Find and load plug-ins: folders of adapters and datasets, other people's packages, and the builtin adapters."""
+"""Find and load plug-ins: adapter folders, adapters in installed packages, and builtin adapters."""
 
 from __future__ import annotations
 
@@ -41,64 +41,68 @@ BUILTIN = {
     "webp": "codecs",
     "avif": "codecs",
 }
-"""Builtin families and the module of `tokbench.tokenizers.builtin` that makes them; `resize.2` is family.argument."""
+"""Builtin families and the module of `tokbench.tokenizers.builtin` that creates them; `resize.2` is family.argument."""
 
 PATH_LIKE = {"images": "images", "diffusers": "diffusers", "torchscript": "torchscript"}
-"""Builtin families whose argument is a path or hub id, after a colon."""
+"""Builtin families whose argument, after a colon, is a path or hub id."""
 
 BUILTIN_SUMMARIES = {
-    "identity": "the image itself, raw: the ceiling of every metric",
-    "resize.<factor>": "area down, bicubic up: what a tokenizer with so small a latent has to beat",
-    "jpeg.q<quality>": "JPEG, q0 to q100, judged by its real bytes",
+    "identity": "the raw image itself: the ceiling of every metric",
+    "resize.<factor>": "area down, bicubic up: the baseline for a tokenizer with a latent of this size",
+    "jpeg.q<quality>": "JPEG, q0 to q100; bits are those of the file",
     "webp.q<quality>": "WebP, q0 to q100",
     "avif.q<quality>": "AVIF, q0 to q100",
-    "images:<dir>": "reconstructions made elsewhere, paired by path",
+    "images:<dir>": "reconstructions computed by another program, paired by path",
     "diffusers:<dir or id>": "AutoencoderKL, VQModel, AutoencoderTiny or AutoencoderDC",
     "torchscript:<dir>": "encoder.jit and decoder.jit, as NVIDIA ships Cosmos",
 }
-"""What `tokbench list adapters` says of the builtin forms."""
+"""The descriptions of the builtin adapters in `tokbench list adapters`."""
 
 
 @dataclass(frozen=True)
 class LoadedAdapter:
-    """An adapter ready to run. `name` is its key in results; `source` what was asked for; `weights` file -> sha256."""
+    """An adapter that is ready to run.
+
+    name: its key in results. source: the argument that selected it. model: the model. weights: file -> sha256.
+    """
 
     name: str
     source: str
     model: ImageModel
     weights: dict[str, str]
     code: str | None = None
-    """sha256 of an adapter folder's Python files, as they were when they were imported, and of the variant's TOML."""
+    """The sha256 of an adapter folder's Python files, at the time of their import, and of the variant's TOML."""
     used: CodeIdentity | None = None
-    """The code outside that folder. None where nobody looked for it; a result then names that of the model's classes.
-    """
+    """The code outside that folder. None where it was not determined; a result then names the code of the model's
+    classes."""
     unused: dict[str, int] = field(default_factory=dict)
-    """Tensors of its weight files that are in no network: how many of each declared beginning or file."""
+    """The number of tensors in its weight files that are in no network, by declared prefix or by file."""
     in_part: dict[str, Any] = field(default_factory=dict)
     """What calls of `load_state_dict` left out (`tokbench.weights.partial_loads`); empty where all weights fitted."""
     folders: tuple[Path, ...] = ()
-    """The adapter folders that it comes from: its own, and those of the adapters that it is made of."""
+    """The adapter folders that it consists of: its own, and those of the adapters that it is built on."""
     files: dict[str, str] = field(default_factory=dict)
-    """sha256 of the files in those folders that are no Python files and say what it computes, as they were when the
-    folders were imported."""
+    """The sha256 of the files in those folders that are not Python files but affect what it computes, at the time of
+    the import."""
     resumable: bool = True
-    """Whether a run may continue from the journal of an earlier one. False for an object of this process: it can have
+    """Whether an evaluation may continue from an earlier checkpoint. False for an object of this process: it can have
     changed in ways that no hash of its parameters shows."""
 
 
 def adapter_files(root: Path | None = None) -> dict[str, Path]:
-    """The variant files of all adapter folders by full name, those of installed packages included.
+    """Return the variant files of all adapter folders by full name, including those of installed packages.
 
-    `adapters/taef2/default.toml` is `taef2`, `adapters/toy/p8.toml` is `toy.p8`.
+    `adapters/taef2/default.toml` is `taef2`, `adapters/toy/p8.toml` is `toy.p8`. root: the project folder, or None to
+    search for it.
     """
-    found = find_root(root)
-    folders = [path.parent for path in sorted(found.glob("adapters/*/adapter.py"))] if found else []
+    project = find_root(root)
+    folders = [path.parent for path in sorted(project.glob("adapters/*/adapter.py"))] if project else []
     for point in entry_points(group="tokbench.adapters"):
         try:
             spec = importlib.util.find_spec(point.value)
         except (ImportError, ValueError):
             spec = None
-        if spec is not None and spec.submodule_search_locations:  # a broken package must not take the others with it
+        if spec is not None and spec.submodule_search_locations:  # a broken package must not hide the others
             folders.append(Path(spec.submodule_search_locations[0]))
     return {name: toml for folder in folders for name, toml in _variants(folder).items()}
 
@@ -113,20 +117,20 @@ def _variants(folder: Path) -> dict[str, Path]:
 def load_adapter(
     asked: str, device: str = "cpu", root: Path | None = None, allow_download: bool = False
 ) -> LoadedAdapter:
-    """The adapter that a command-line argument names.
+    """Return the adapter that a command-line argument names.
 
-    A folder whose files changed since this process imported them is imported again. Other modules are not: their
-    earlier code goes on running, the hashes in results are of that code, and a warning says so.
-    Raises NoAdapter where there is none, AdapterError (or MissingWeights) where it cannot be loaded.
+    A folder whose files changed since this process imported them is imported again. Other modules are not imported
+    again: their earlier code keeps running, the hashes in results identify that code, and a warning is logged. Raises
+    NoAdapter where no adapter has this name, AdapterError (or MissingWeights) where it cannot be loaded.
     """
     loaded = _load(asked, device, root, allow_download)
-    if (around := _PARTS.get()) is not None:
-        around.append(loaded)
+    if (parts := _PARTS.get()) is not None:
+        parts.append(loaded)
     return loaded
 
 
 _PARTS: ContextVar[list[LoadedAdapter] | None] = ContextVar("parts", default=None)
-"""The adapters that were loaded for the one that is being loaded."""
+"""The adapters that were loaded by the adapter that is being loaded."""
 
 
 def _load(asked: str, device: str, root: Path | None, allow_download: bool) -> LoadedAdapter:
@@ -153,9 +157,9 @@ def _load(asked: str, device: str, root: Path | None, allow_download: bool) -> L
 def load_adapters(
     asked: Sequence[str], device: str = "cpu", root: Path | None = None, allow_download: bool = False
 ) -> tuple[list[LoadedAdapter], dict[str, str]]:
-    """The adapters that a command names, and of those that cannot be loaded the reason.
+    """Return the adapters that a command names, and the reasons for those that cannot be loaded, by name.
 
-    Raises UsageError where there is none of a name, or where two would share a result.
+    Raises UsageError where no adapter has a given name, or where two would write the same result.
     """
     loaded, failed = [], {}
     for name in dict.fromkeys(asked):
@@ -185,24 +189,29 @@ def _at_path(path: Path) -> tuple[str, Path]:
 
 
 def network_files(root: Path | None = None) -> dict[str, Path]:
-    """The variant files, by full name, of folders with a network.py: what adapters are trained with, no tokenizers."""
-    found = find_root(root)
-    folders = [path.parent for path in sorted(found.glob("adapters/*/network.py"))] if found else []
+    """Return the variant files, by full name, of folders with a network.py: networks for training adapters, not
+    tokenizers."""
+    project = find_root(root)
+    folders = [path.parent for path in sorted(project.glob("adapters/*/network.py"))] if project else []
     return {name: toml for folder in folders for name, toml in _variants(folder).items()}
 
 
 def read_record(toml: Path) -> dict[str, Any]:
-    """What the training of a variant was, `<variant>.training.json` beside its TOML; empty where it was not trained."""
+    """Return the training record of a variant, `<variant>.training.json` next to its TOML; empty where it was not
+    trained.
+
+    Raises AdapterError where the record cannot be read.
+    """
     record = toml.with_suffix(".training.json")
     try:
-        told = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+        content = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
     except ValueError as error:
         raise AdapterError(f"{record} cannot be read ({error})") from error
-    return told if isinstance(told, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def read_variant(toml: Path) -> dict[str, Any]:
-    """What a variant file says. Raises AdapterError where it cannot be read."""
+    """Return the content of a variant file. Raises AdapterError where it cannot be read."""
     try:
         return tomllib.loads(toml.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
@@ -210,12 +219,15 @@ def read_variant(toml: Path) -> dict[str, Any]:
 
 
 def open_variant(name: str, toml: Path, allow_download: bool = False) -> tuple[AdapterConfig, ModuleType]:
-    """What a variant file says, and the code of its folder: adapter.py (or network.py), or another file there that its
-    TOML names as `code`, without the ending. Raises AdapterError where one cannot be read."""
+    """Return the configuration of a variant and the code of its folder.
+
+    The code is adapter.py (or network.py), or another file in the folder that the TOML names as `code`, without the
+    suffix. Raises AdapterError where the configuration or the code cannot be read.
+    """
     config, module = read_variant(toml), _import_folder(toml.parent)
     if part := config.get("code"):
         if not isinstance(part, str) or not part.isidentifier() or not (toml.parent / f"{part}.py").is_file():
-            raise AdapterError(f"{toml}: code = {part!r} names no Python file beside it")
+            raise AdapterError(f"{toml}: code = {part!r} names no Python file in the same folder")
         module = _import(f"{module.__name__}.{part}", toml.parent / f"{part}.py")
     return AdapterConfig(name, toml.parent, config, allow_download), module
 
@@ -229,31 +241,31 @@ def _load_variant(name: str, asked: str, toml: Path, device: str, allow_download
         variant, module = open_variant(name, toml, allow_download)
         if not hasattr(module, "load"):
             raise AdapterError(f"{module.__file__} has no function load(variant, device)")
-        own = identify([module.__name__], covered=[toml.parent])  # hashed before a load that may take minutes
-        with observed(own.packages) as loading:
+        identity = identify([module.__name__], covered=[toml.parent])  # hashed first, since a load may take minutes
+        with observed(identity.packages) as loading:
             model = wrap_load_errors(name, lambda: module.load(variant, device))
     finally:
         _PARTS.reset(token)
     if model.spec.name != name:
-        raise AdapterError(f"{module.__file__}: the spec is named '{model.spec.name}', not '{name}'")
+        raise AdapterError(f"{module.__file__}: the spec has the name '{model.spec.name}', not '{name}'")
     imported = imported_folder(module)
     code = imported.code.copy()
     code.update(toml.relative_to(toml.parent).as_posix().encode() + toml.read_bytes())
-    for below, theirs in sorted(variant.built_on.items()):
-        code.update(f"{below} {theirs}".encode())
+    for base, base_digest in sorted(variant.built_on.items()):
+        code.update(f"{base} {base_digest}".encode())
     weights = {found.source.file: found.sha256 for found in variant.found.values()}
     if in_part := loading.left_out():
-        _LOG.warning("%s: its weights fit only in part, and its results say so: %s", name, describe_left_out(in_part))
+        _LOG.warning("%s: its weights fit only in part, which its results record: %s", name, describe_left_out(in_part))
     folders = (toml.parent, *(folder for part in parts for folder in part.folders))
     used = _used(variant, module, model, sys.modules.keys() - before, parts, folders)
     if used.changed:
         _LOG.warning(
-            "%s: %s changed after this process had imported it; what runs is the code before the change, and results "
-            "name that code; start a new process to measure the change",
+            "%s: %s changed after this process had imported it; the code before the change keeps running, and results "
+            "identify that code; start a new process to measure the change",
             name,
             ", ".join(used.changed),
         )
-    files = {f"adapters/{part.name}/{file}": told for part in parts for file, told in part.files.items()}
+    files = {f"adapters/{part.name}/{file}": digest for part in parts for file, digest in part.files.items()}
     unused, files = variant.unused_tensors(), imported.files | files
     return LoadedAdapter(name, asked, model, weights, code.hexdigest(), used, unused, in_part, folders, files)
 
@@ -266,7 +278,8 @@ def _used(
     parts: Sequence[LoadedAdapter],
     folders: Sequence[Path],
 ) -> CodeIdentity:
-    """The code outside an adapter's folder: what it imports itself, and what the adapters that it is made of need."""
+    """Return the code outside an adapter's folder: what it imports itself, and what the adapters that it is built on
+    need."""
     found = identify([module.__name__, *variant.imported], model, appeared, folders)
     modules, packages = dict(found.modules), dict(found.packages)
     for part in parts:
@@ -278,7 +291,7 @@ def _used(
 
 
 def wrap_load_errors(name: str, load: Callable[[], T]) -> T:
-    """What `load` returns; anything that other people's code or a library raises becomes an AdapterError."""
+    """Return the result of `load`. Any exception of third-party code becomes an AdapterError."""
     try:
         return load()
     except TokbenchError:
@@ -288,8 +301,8 @@ def wrap_load_errors(name: str, load: Callable[[], T]) -> T:
 
 
 def _import_folder(folder: Path) -> ModuleType:
-    """Import adapter.py (or network.py) as a package of its own, so that `from .model import Model` works and no name
-    clashes."""
+    """Import adapter.py (or network.py) as a package of its own, so that `from .model import Model` works and names do
+    not clash."""
     file = next(
         (folder / name for name in ("adapter.py", "network.py") if (folder / name).is_file()), folder / "adapter.py"
     )
@@ -298,51 +311,53 @@ def _import_folder(folder: Path) -> ModuleType:
     code, sources = hashlib.sha256(), sorted(folder.rglob("*.py"))
     for path in sources:
         code.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
-    found = Folder(code, files_of(folder))
+    content = Folder(code, files_of(folder))
     loaded = sys.modules.get(name)
     if loaded is not None:
-        before = _IMPORTED.setdefault(loaded, found)
-        if (before.code.digest(), before.files) == (code.digest(), found.files):
+        imported = _IMPORTED.setdefault(loaded, content)
+        if (imported.code.digest(), imported.files) == (code.digest(), content.files):
             return loaded
         _forget(name, sources)
     elif not folder.resolve().is_relative_to(CHECKOUT / "adapters"):
         _LOG.warning(
-            "%s is somebody's code, and runs with your rights; read it where you do not trust its author",
+            "%s is third-party code and runs with your permissions; read it if you do not trust its author",
             file,
         )
     module = _import(name, file, folder)
-    _IMPORTED[module] = found
+    _IMPORTED[module] = content
     return module
 
 
 class Folder(NamedTuple):
-    """sha256 over the Python files of an adapter folder, and the hashes of its other files that count."""
+    """The sha256 over the Python files of an adapter folder, and the hashes of its other files that affect what it
+    computes."""
 
     code: Any
     files: dict[str, str]
 
 
 _IMPORTED: WeakKeyDictionary[ModuleType, Folder] = WeakKeyDictionary()
-"""Each adapter folder as it was when it was imported."""
+"""The content of each adapter folder at the time of its import."""
 
 
 def imported_folder(module: ModuleType) -> Folder:
-    """The adapter folder that a module belongs to, as it was when it was imported."""
+    """Return the content of the adapter folder that a module belongs to, at the time of its import."""
     return _IMPORTED[sys.modules[module.__name__.partition(".")[0]]]
 
 
 def _forget(package: str, sources: Sequence[Path]) -> None:
-    """Have the next import of a package read its files again."""
+    """Make the next import of a package read its files again."""
     for name in [name for name in sys.modules if f"{name}.".startswith(f"{package}.")]:
         del sys.modules[name]
-    for path in sources:  # Python takes a file for unchanged if its size and the second of its last change are
+    for path in sources:  # Python compares only the size and the time, in seconds, of a file's last change
         with contextlib.suppress(OSError):
             Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
     importlib.invalidate_caches()
 
 
 def _import(name: str, file: Path, package: Path | None = None) -> ModuleType:
-    """Import a file under a name, once; `package` is where its submodules lie. Raises AdapterError where it cannot."""
+    """Import a file under a name, once. package: the folder of its submodules. Raises AdapterError where the import
+    fails."""
     if name in sys.modules:
         return sys.modules[name]
     places = None if package is None else [str(package)]
@@ -362,7 +377,8 @@ def _import(name: str, file: Path, package: Path | None = None) -> ModuleType:
 
 
 def _path_slug(argument: str) -> str:
-    """A folder name for a path-like adapter: the last part of what was typed, and a digest where a path was cut."""
+    """Return a folder name for a path-like adapter: the last part of the argument, and a digest where a path was
+    shortened."""
     typed = argument.rstrip("/")
     if Path(typed).exists():
         digest = hashlib.sha256(typed.encode()).hexdigest()[:6]
@@ -371,7 +387,7 @@ def _path_slug(argument: str) -> str:
 
 
 def identity_of(adapter: LoadedAdapter) -> str:
-    """A hash over all that says what an adapter computes, but for the parameters of its networks."""
+    """Return a hash over everything that determines what an adapter computes, except the parameters of its networks."""
     used = adapter.used or CodeIdentity()
-    told = [adapter.code, adapter.weights, used.modules, used.packages, adapter.files, adapter.model.config]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    facts = [adapter.code, adapter.weights, used.modules, used.packages, adapter.files, adapter.model.config]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

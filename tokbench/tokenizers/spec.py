@@ -1,4 +1,4 @@
-"""What a tokenizer declares of itself, and the checks that no two of its facts contradict."""
+"""TokenizerSpec: what a tokenizer declares about itself, and checks that its fields do not contradict each other."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ from tokbench.errors import AdapterError
 
 @dataclass(frozen=True)
 class TokenizerSpec:
-    """What a tokenizer declares; every line is held against what it does (`tokbench.tokenizers.contract`).
+    """What a tokenizer declares. Every field is checked against what the tokenizer does
+    (`tokbench.tokenizers.contract`).
 
-    name: `family.variant`, the same string in folder, command, JSON and table.
-    kind: `discrete` (indices), `continuous` (latents), `codec` (bytes) or `images` (made elsewhere, no tokens).
-    range: the values that `encode` wants and `decode` gives; images arrive converted from [0, 1].
-    multiple: height and width must be multiples of it; other images are padded at the edge and cropped back.
-    size: the only height and width it can take, or None; larger images run in tiles of it.
-    downsample: pixels a side per token of a 2-D grid, or None.
-    num_tokens: tokens of one image (or tile) where that is fixed, or None.
-    codebook: entries per stream of indices; empty for other kinds.
-    bits_per_token: computed where all streams have codebooks of one size, so it may be left out; 16 times the values
-    of a continuous token; None where it is not fixed (codecs).
-    variable: each image has as many tokens as it needs, `num_tokens` at most, and says how many in a few bits more.
-    prefixes: the first tokens of an image decode to an image, too, however few.
-    groups: how many indices make one token (`Tokens.from_indices`); where it is left out, as many as `bits_per_token`
-    takes, or one.
+    - name: `family.variant`, the same string in folder, command, JSON and table.
+    - kind: `discrete` (indices), `continuous` (latents), `codec` (bytes) or `images` (precomputed images, no tokens).
+    - range: the range of the values that `encode` takes and `decode` returns; images are converted to it from [0, 1].
+    - multiple: height and width must be multiples of it; other images are padded at the edge and cropped afterwards.
+    - size: the only height and width that the tokenizer accepts, in pixels, or None; larger images are cut into tiles.
+    - downsample: pixels per side of each token in a 2-D grid, or None.
+    - num_tokens: tokens per image (or tile) where that number is fixed, or None.
+    - codebook: number of codes per stream of indices; empty for other kinds.
+    - bits_per_token: may be left out where all streams have codebooks of one size, since it is then computed; 16 times
+      the number of values in a continuous token; None where it is not fixed (codecs).
+    - variable: the number of tokens differs between images, with `num_tokens` as the maximum, and is transmitted in a
+      few extra bits.
+    - prefixes: any number of first tokens of an image decode to an image, too.
+    - groups: how many indices form one token (`Tokens.from_indices`); by default the number that `bits_per_token`
+      implies, or one.
 
-    Raises AdapterError where two of these contradict (`tokbench.tokenizers.spec`).
+    Raises AdapterError where two fields contradict each other.
     """
 
     name: str
@@ -50,7 +52,8 @@ class TokenizerSpec:
         object.__setattr__(self, "groups", groups)
 
     def tokens_at(self, height: int, width: int) -> int | None:
-        """Tokens of one height x width image (already padded to the size rules); None where the spec does not say."""
+        """Return the number of tokens of one height x width image that meets the size rules, or None where the spec
+        does not define it."""
         if self.num_tokens is not None:
             return self.num_tokens
         if self.downsample is not None:
@@ -59,22 +62,22 @@ class TokenizerSpec:
 
 
 KINDS = {"discrete": "index", "continuous": "latent", "codec": "bytes", "images": None}
-"""Every kind of tokenizer, and the kind of its token streams."""
+"""Every kind of tokenizer and the kind of its token streams."""
 
 VALUE_BITS = 16
-"""Of one continuous value: latents are stored and charged as float16 (`Tokens.from_latents`)."""
+"""Bits per continuous value: latents are stored as float16 (`Tokens.from_latents`)."""
 
 _CLOSE = 1e-6
-"""Relative difference up to which bits are equal: some adapters compute logarithms in float32."""
+"""The relative tolerance when bits are compared. Some adapters compute logarithms in float32."""
 
 
 def check_spec(spec: TokenizerSpec) -> tuple[float | None, int | None]:
-    """The bits of a token and the indices that make one, as declared or, where it can be had, computed.
+    """Return the bits per token and the indices per token, as declared or computed; None where neither is possible.
 
-    Raises AdapterError that names the spec, the two facts that contradict, and the remedy.
+    Raises AdapterError that names the spec, the two fields that contradict each other, and the remedy.
     """
     if not isinstance(spec.name, str) or not spec.name:
-        raise AdapterError(f"a spec is named {spec.name!r}; give family.variant")
+        raise AdapterError(f"a spec has the name {spec.name!r}; give family.variant")
     if spec.kind not in KINDS:
         raise AdapterError(f"{spec.name}: its spec says kind {spec.kind!r}; give one of {', '.join(map(repr, KINDS))}")
     _check_numbers(spec)
@@ -126,11 +129,13 @@ def _check_tokens(spec: TokenizerSpec) -> None:
     if spec.kind in ("codec", "images"):
         for name in ("num_tokens", "downsample", "bits_per_token", "groups", "variable", "prefixes"):
             if value := getattr(spec, name):
-                why = "a codec's bytes are not tokens" if spec.kind == "codec" else "images made elsewhere have none"
+                why = "a codec's bytes are not tokens" if spec.kind == "codec" else "precomputed images have no tokens"
                 raise _refuse(spec, f"says kind '{spec.kind}' and {name}={value!r}", f"{why}, so leave it out")
     for name in ("variable", "prefixes"):
         if getattr(spec, name) and spec.num_tokens is None:
-            raise _refuse(spec, f"declares `{name}`, and no `num_tokens`", "give the most tokens that an image has")
+            raise _refuse(
+                spec, f"declares `{name}` but no `num_tokens`", "give the largest number of tokens that an image has"
+            )
 
 
 def _check_sizes(spec: TokenizerSpec) -> None:
@@ -143,16 +148,15 @@ def _check_sizes(spec: TokenizerSpec) -> None:
     if size is None:
         raise _refuse(
             spec,
-            f"says num_tokens={count} for every image and, with downsample={grid}, that their number follows from its "
-            "size",
+            f"says num_tokens={count} for every image, but downsample={grid} makes the number depend on the image size",
             "leave one of them out, or give the only size",
         )
-    made = (size // grid) ** 2
-    if count not in (made, made * max(1, len(spec.codebook))):
+    expected = (size // grid) ** 2
+    if count not in (expected, expected * max(1, len(spec.codebook))):
         raise _refuse(
             spec,
-            f"says num_tokens={count}, and size={size} with downsample={grid} makes {made}",
-            "leave out what is wrong",
+            f"says num_tokens={count}, but size={size} with downsample={grid} gives {expected}",
+            "leave out the wrong one",
         )
 
 
@@ -167,13 +171,13 @@ def _bits(spec: TokenizerSpec) -> tuple[float | None, int | None]:
             )
         return bits, spec.groups
     sizes = set(spec.codebook.values())
-    if spec.kind != "discrete" or len(sizes) > 1:  # of several streams, a token's bits depend on which it is in
+    if spec.kind != "discrete" or len(sizes) > 1:  # with several codebook sizes, bits depend on the stream
         return bits, spec.groups
     size = sizes.pop()
     each = math.log2(size)
     if bits is None or not each:
         if bits:
-            raise _refuse(spec, f"says bits_per_token={bits:g} and a codebook of one code", "an index takes 0 bits")
+            raise _refuse(spec, f"says bits_per_token={bits:g} and a codebook of one code", "its indices take 0 bits")
         groups = spec.groups or 1
         return groups * each, groups
     groups = spec.groups or max(1, round(bits / each))
@@ -181,7 +185,7 @@ def _bits(spec: TokenizerSpec) -> tuple[float | None, int | None]:
         token = f"a token of {groups} indices takes {groups * each:g}" if spec.groups else f"an index takes {each:g}"
         raise _refuse(
             spec,
-            f"says bits_per_token={bits:g} and a codebook of {size} codes, of which {token} bits",
-            "leave bits_per_token out, and give `groups` where several indices make one token",
+            f"says bits_per_token={bits:g} and a codebook of {size} codes, with which {token} bits",
+            "leave bits_per_token out, and give `groups` where several indices form one token",
         )
     return bits, groups

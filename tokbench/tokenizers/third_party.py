@@ -1,14 +1,15 @@
-"""Authors' own checkpoints: their code where users have it, their weights read without running what a file may hold.
+"""Loading of authors' own checkpoints: their code must be installed by the user, and their weights are read without
+executing anything that a file may contain.
 
-A variant of an adapter folder says with a table in its TOML that it wraps one:
+A variant of an adapter folder declares with a table in its TOML that it wraps such a checkpoint:
 
-    [official]
-    repository = "owner/name"        # on GitHub
-    commit = "0123456"               # the one that the wrapper was written against
-    pip = "einops omegaconf"         # what its code imports beside torch; or git+https://..., where it is a package
+[official]
+repository = "owner/name"        # on GitHub
+commit = "0123456"               # the commit that the wrapper was written for
+pip = "einops omegaconf"         # what the code imports besides torch; or git+https://..., where it is a package
 
-Its weights are listed as `[[weights.<key>]]`. Few authors publish hashes: `sha256 = ""` takes any file of that name,
-and the result says which it was.
+Its weights are listed as `[[weights.<key>]]`. Few authors publish hashes: `sha256 = ""` accepts any file of that name,
+and the result records the hash of the file that was used.
 """
 
 from __future__ import annotations
@@ -31,33 +32,33 @@ from tokbench.weights.registry import LocalWeights, WeightFile
 
 
 def import_upstream(variant: AdapterConfig, module: str) -> ModuleType:
-    """A module of the authors' code; the result records a hash over the Python files of its top-level package.
+    """Import a module of the authors' code. The result records a hash over the Python files of its top-level package.
 
-    Raises MissingWeights where it is not on the Python path, or something that it imports is not.
+    Raises MissingWeights where the module, or something that it imports, is not on the Python path.
     """
     try:
         with silent():
-            found = importlib.import_module(module)
+            imported = importlib.import_module(module)
     except ImportError as error:
         raise _no_code(variant, module, error) from error
-    assert found.__file__ is not None
-    file, top = Path(found.__file__), module.partition(".")[0]
+    assert imported.__file__ is not None
+    file, top = Path(imported.__file__), module.partition(".")[0]
     if file.name == "__init__.py":
         file = file.parent
     folder = [file, *file.parents][module.count(".")]
     inside = WeightFile(f"{variant.config['official']['repository']}: {top}/**/*.py", "", "")
     variant.found[top] = LocalWeights(folder, inside, code_of(folder))
     variant.imported.add(module)
-    return found
+    return imported
 
 
 def _no_code(variant: AdapterConfig, module: str, error: ImportError) -> MissingWeights:
     given, top = variant.config["official"], module.partition(".")[0]
     if error.name is None or not f"{module}.".startswith(f"{error.name}."):
         reason = f"its import failed ({type(error).__name__}: {str(error)[:200]})"
-    elif top in sys.modules:  # `modeling`, `tokenizer`, `models`: several repositories call their packages so
+    elif top in sys.modules:  # several repositories use package names such as `modeling`, `tokenizer` or `models`
         places = ", ".join(getattr(sys.modules[top], "__path__", ["?"]))
-        reason = f"the package '{top}' in {places} is another one; give each of the two a run of its own"
+        reason = f"another package named '{top}' was imported from {places}; evaluate the two in separate commands"
     else:
         reason = "it is not on the Python path"
     listed = [sources[0] for sources in variant.weight_files().values()]
@@ -66,8 +67,8 @@ def _no_code(variant: AdapterConfig, module: str, error: ImportError) -> Missing
     clone = f"git clone https://github.com/{given['repository']}, put its folder in PYTHONPATH, and "
     return MissingWeights(
         f"{needs}: {reason}; {'' if given['pip'].startswith('git+') else clone}pip install {given['pip']}; "
-        f"it needs {files}, too, put in place with 'tokbench weights add FILE'",
-        public_reason=f"{needs}, which was not there",
+        f"it also needs {files}, installed with 'tokbench weights add FILE'",
+        public_reason=f"{needs}, which was not installed",
     )
 
 
@@ -77,13 +78,13 @@ load_checkpoint = AdapterConfig.load_checkpoint
 
 
 def silent() -> AbstractContextManager[Any]:
-    """Around modules and constructors that print what they build."""
+    """Return a context manager that suppresses the standard output of modules and constructors."""
     return redirect_stdout(io.StringIO())
 
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Torch's global generators at `seed`, and as they were afterwards: for decoders that draw from them."""
+    """Set torch's global generators to `seed` and restore them afterwards, for decoders that draw from them."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield

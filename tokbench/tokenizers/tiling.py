@@ -1,4 +1,4 @@
-"""Fit: how images of any size meet a tokenizer's size rules."""
+"""TilingPlan: how images of any size are padded and cut to meet a tokenizer's size rules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from tokbench.tokenizers.spec import TokenizerSpec
 
 @dataclass(frozen=True)
 class TilingPlan:
-    """How images of one size meet size rules: padded at the right and bottom edge, then cut into tiles."""
+    """How images of one size meet the size rules: they are padded at the right and bottom edge, then cut into tiles.
+
+    height, width: the image size. padded: (height, width) after padding. tile: (height, width) of a tile. All in
+    pixels.
+    """
 
     height: int
     width: int
@@ -21,10 +25,11 @@ class TilingPlan:
 
     @property
     def tiles(self) -> int:
+        """The number of tiles per image."""
         return (self.padded[0] // self.tile[0]) * (self.padded[1] // self.tile[1])
 
     def describe(self) -> str | None:
-        """What a reader of the result must know, or None where images went in as they are."""
+        """Return a note for the result about padding and tiles, or None where images are used unchanged."""
         notes = []
         if self.padded != (self.height, self.width):
             notes.append(f"padded from {self.width}x{self.height} to {self.padded[1]}x{self.padded[0]}")
@@ -33,7 +38,7 @@ class TilingPlan:
         return ", ".join(notes) or None
 
     def cut(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) to (B * tiles, 3, h, w), the tiles of an image in a row."""
+        """Map images (B, 3, H, W) to tiles (B * tiles, 3, h, w). The tiles of an image are consecutive."""
         below, right = self.padded[0] - self.height, self.padded[1] - self.width
         if below or right:
             images = pad(images, (0, right, 0, below), mode="replicate")
@@ -42,7 +47,8 @@ class TilingPlan:
         return grid.permute(0, 2, 3, 1, 4, 5).reshape(-1, 3, h, w)
 
     def join(self, tiles: Tensor) -> Tensor:
-        """The inverse of `cut`, padding removed."""
+        """Map tiles (B * tiles, 3, h, w) back to images (B, 3, H, W), without the padding. This is the inverse of
+        `cut`."""
         h, w = self.tile
         rows, columns = self.padded[0] // h, self.padded[1] // w
         grid = tiles.reshape(-1, rows, columns, 3, h, w).permute(0, 3, 1, 4, 2, 5)
@@ -50,7 +56,7 @@ class TilingPlan:
 
 
 def fit(spec: TokenizerSpec, height: int, width: int) -> TilingPlan:
-    """The smallest padding, and the tiles, with which height x width images suit `spec`."""
+    """Return the plan with the smallest padding that makes height x width images meet the size rules of `spec`."""
     step = spec.size or spec.multiple
     padded = (-(-height // step) * step, -(-width // step) * step)
     return TilingPlan(height, width, padded, (spec.size, spec.size) if spec.size else padded)

@@ -1,4 +1,4 @@
-"""Tokens: what an encoder hands to its decoder, with its length and its bits."""
+"""Tokens: what an encoder passes to its decoder, with length and bits."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ Kind = Literal["index", "latent", "bytes"]
 class TokenStream:
     """One named sequence of tokens for B images.
 
-    `index`: int64 (B, ...), values in [0, codebook_size). Every trailing axis is one of positions, but with `groups`
-    above 1 the last: that many indices, each into a codebook of its own, are one token.
-    `latent`: float16 (B, ...), continuous values in the layout that the decoder wants.
-    `bytes`: B byte strings, the real files of a codec, or raw samples as uint8 (B, ...).
+    - kind `index`: int64 (B, ...) with values in [0, codebook_size). Every axis after the first counts positions,
+      except that with `groups` above 1 the last axis holds that many indices, each into its own codebook, which form
+      one token.
+    - kind `latent`: float16 (B, ...), continuous values in the layout that the decoder expects.
+    - kind `bytes`: B byte strings, the files that a codec writes, or raw samples as uint8 (B, ...).
     """
 
     kind: Kind
@@ -37,7 +38,7 @@ class TokenStream:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens of B images: streams by name, tokens per image `length` (B,) and their cost `bits` (B,).
+    """The tokens of B images: streams by name, tokens per image `length` (B,) and bits per image `bits` (B,).
 
     A codec's bytes are not tokens: their `length` is 0 and only their bits count.
     """
@@ -53,16 +54,16 @@ class Tokens:
         groups: int = 1,
         length: Tensor | None = None,
     ) -> Tokens:
-        """Discrete tokens: int (B, ...) per stream; each index costs log2(codebook_size) bits.
+        """Return discrete tokens from integer indices (B, ...) per stream. Each index costs log2(codebook_size) bits.
 
-        `groups`: how many indices, along the last axis, make one token. `length` (B,): how many of its first tokens
-        each image has, where that varies; log2 of their largest number are then what it costs to say so.
-        Raises AdapterError where an index lies outside its codebook or the data is not integer.
+        groups: how many indices along the last axis form one token. length (B,): how many of its first tokens each
+        image uses, where that varies; transmitting it costs log2 of the largest number of tokens. Raises AdapterError
+        where an index lies outside its codebook or the data is not integer.
         """
         named = indices if isinstance(indices, dict) else {"codes": indices}
         sizes = codebook_size if isinstance(codebook_size, dict) else dict.fromkeys(named, codebook_size)
         streams, batch = {}, len(next(iter(named.values())))
-        most, bits = 0, 0.0
+        count, bits = 0, 0.0
         for name, data in named.items():
             if data.is_floating_point() or data.dtype == torch.bool:
                 raise AdapterError(f"token stream '{name}' must hold integer indices, got {data.dtype}")
@@ -74,23 +75,23 @@ class Tokens:
                 )
             positions = data[0].numel() if batch else 0
             streams[name] = TokenStream("index", data.to(torch.int64), size, groups)
-            most += positions // groups
+            count += positions // groups
             bits += positions * math.log2(size)
-        whole = torch.full((batch,), bits, dtype=torch.float64)
+        full_bits = torch.full((batch,), bits, dtype=torch.float64)
         if length is None:
-            return Tokens(streams, torch.full((batch,), most), whole)
-        return Tokens(streams, length.cpu(), whole * length.cpu() / most + math.log2(most))
+            return Tokens(streams, torch.full((batch,), count), full_bits)
+        return Tokens(streams, length.cpu(), full_bits * length.cpu() / count + math.log2(count))
 
     @staticmethod
     def from_latents(latents: Tensor, tokens: int) -> Tokens:
-        """Continuous tokens: float (B, ...) holding `tokens` vectors an image.
+        """Return continuous tokens from float (B, ...), which holds `tokens` vectors per image.
 
-        They are stored as float16 and the decoder gets just that, so 16 bits a value is what they really cost.
-        Raises AdapterError where float16 cannot hold them (NaN, infinite, beyond 65504).
+        Values are stored as float16 and decoded from float16, so they cost 16 bits each. Raises AdapterError where
+        float16 cannot represent them (NaN, infinite, beyond 65504).
         """
         stored = latents.detach().to(torch.float16)
         if not torch.isfinite(stored).all():
-            raise AdapterError("latents are not finite in float16, the precision in which they are stored and charged")
+            raise AdapterError("latents are not finite in float16, the precision in which they are stored")
         batch = len(latents)
         bits = 16.0 * (stored[0].numel() if batch else 0)
         return Tokens(
@@ -101,7 +102,7 @@ class Tokens:
 
     @staticmethod
     def from_bytes(files: list[bytes]) -> Tokens:
-        """A codec's files, one an image: 8 bits a byte, headers included."""
+        """Return the tokens of a codec from its files, one per image. They cost 8 bits per byte, headers included."""
         return Tokens(
             {"file": TokenStream("bytes", tuple(files))},
             torch.zeros(len(files), dtype=torch.int64),
@@ -110,7 +111,7 @@ class Tokens:
 
     @staticmethod
     def from_samples(samples: Tensor) -> Tokens:
-        """Raw 8-bit samples, uint8 (B, ...): 8 bits each."""
+        """Return raw 8-bit samples, uint8 (B, ...), as tokens. They cost 8 bits each."""
         bits = 8.0 * samples[0].numel()
         return Tokens(
             {"samples": TokenStream("bytes", samples)},
@@ -120,7 +121,7 @@ class Tokens:
 
     @staticmethod
     def cat(parts: Sequence[Tokens]) -> Tokens:
-        """The tokens of several batches of one tokenizer as one batch."""
+        """Concatenate the tokens of several batches of one tokenizer into one batch."""
         if len(parts) == 1:
             return parts[0]
         streams = {}
@@ -136,49 +137,54 @@ class Tokens:
         return len(self.length)
 
     def select(self, positions: Sequence[int]) -> Tokens:
-        """The tokens of some of the images, in that order."""
+        """Return the tokens of the images at these positions, in that order."""
         streams = {}
         for name, stream in self.streams.items():
             data = stream.data
-            some = tuple(data[p] for p in positions) if isinstance(data, tuple) else data[list(positions)]
-            streams[name] = replace(stream, data=some)
+            selected = tuple(data[p] for p in positions) if isinstance(data, tuple) else data[list(positions)]
+            streams[name] = replace(stream, data=selected)
         return Tokens(streams, self.length[list(positions)], self.bits[list(positions)])
 
     def with_data(self, data: Tensor) -> Tokens:
-        """The same with other data in the only stream."""
+        """Return a copy in which the only stream has other data. Raises ValueError where there are several streams."""
         ((name, stream),) = self.streams.items()
         return replace(self, streams={name: replace(stream, data=data)})
 
     def truncate(self, count: int, variable: bool = False) -> Tokens:
-        """The first `count` tokens of every image, all where it has fewer.
+        """Return the first `count` tokens of every image, or all tokens of an image that has fewer.
 
-        An image's bits shrink in proportion to its tokens. `variable` ones hold log2 of the row's length, which is what
-        it costs to say how many of them count; for a row of `count` that is log2 of `count`. Raises AdapterError where
-        tokens are no single row, or where images have more and fewer of them and are not `variable`.
+        An image's bits shrink in proportion to its tokens. `variable` tokens include log2 of the row's length, the cost
+        of transmitting the number of tokens; after truncation this is log2 of `count`. Raises AdapterError where the
+        tokens are not a single row, or where their number varies although `variable` is not set.
         """
         stream, data = self.single_stream(), self.tensor
-        row = data.shape[1]
-        each = data[0].numel() // stream.groups if stream.kind == "index" else int(self.length.max())
-        if stream.kind == "bytes" or each != row:
-            raise AdapterError(f"tokens of the shape {tuple(data.shape[1:])} are no row, so there are no first ones")
-        if not variable and (self.length != row).any():
-            raise AdapterError(f"images have {int(self.length.min())} to {row} tokens, and the spec is not `variable`")
-        if count >= row:
+        num_positions = data.shape[1]
+        num_tokens = data[0].numel() // stream.groups if stream.kind == "index" else int(self.length.max())
+        if stream.kind == "bytes" or num_tokens != num_positions:
+            raise AdapterError(f"tokens of shape {tuple(data.shape[1:])} are not a row, so they have no first tokens")
+        if not variable and (self.length != num_positions).any():
+            raise AdapterError(
+                f"images have {int(self.length.min())} to {num_positions} tokens, but the spec does not declare "
+                "`variable`"
+            )
+        if count >= num_positions:
             return self
         length = self.length.clamp(max=count)
-        told, tell = (math.log2(row), math.log2(count)) if variable else (0.0, 0.0)
-        bits = (self.bits - told) * (length.double() / self.length.clamp(min=1)) + tell
+        old_cost, new_cost = (math.log2(num_positions), math.log2(count)) if variable else (0.0, 0.0)
+        bits = (self.bits - old_cost) * (length.double() / self.length.clamp(min=1)) + new_cost
         return replace(self.with_data(data[:, :count]), length=length, bits=bits)
 
     def single_stream(self) -> TokenStream:
-        """The only stream. Raises AdapterError where there are several."""
+        """Return the only stream. Raises AdapterError where there are several."""
         if len(self.streams) != 1:
-            raise AdapterError(f"tokens have the streams {', '.join(sorted(self.streams))}; name one")
+            raise AdapterError(
+                f"tokens have several streams ({', '.join(sorted(self.streams))}); choose one by its name"
+            )
         return next(iter(self.streams.values()))
 
     @property
     def tensor(self) -> Tensor:
-        """The data of the only stream, a tensor (B, ...). Raises AdapterError where it is something else."""
+        """The data of the only stream as a tensor (B, ...). Raises AdapterError where it is not one tensor."""
         data = self.single_stream().data
         if isinstance(data, tuple):
             raise AdapterError("these tokens are a codec's files, not a tensor")
@@ -186,16 +192,18 @@ class Tokens:
 
     @property
     def files(self) -> tuple[bytes, ...]:
-        """The data of the only stream, B files. Raises AdapterError where it is something else."""
+        """The data of the only stream as B files. Raises AdapterError where it is not one list of files."""
         data = self.single_stream().data
         if not isinstance(data, tuple):
             raise AdapterError("these tokens are a tensor, not a codec's files")
         return data
 
     def merge_tiles(self, per_image: int) -> Tokens:
-        """B x per_image tiles, the tiles of an image in a row, as B images: positions join, lengths and bits add.
+        """Merge the tokens of B x per_image tiles into the tokens of B images. The tiles of an image must be
+        consecutive.
 
-        Where tiles have lengths of their own, the tokens that count come first, tile after tile.
+        Positions are concatenated; lengths and bits are added. Where the tiles differ in length, the tokens that count
+        come first, tile by tile.
         """
         if per_image == 1:
             return self

@@ -53,27 +53,27 @@ def read_state(network: str, weights: LocalWeights, inside: tuple[str, ...] = ()
 def read_checkpoint(
     adapter: str, found: LocalWeights, forms: Sequence[WeightFile], within: Sequence[str] = ()
 ) -> dict[str, Tensor]:
-    """All tensors of a published checkpoint as they are, on the CPU.
+    """Return all tensors of a published checkpoint unchanged, on the CPU.
 
-    forms: the files that hold the same weights; the error names one that is safe to read. within: entries of a training
-    checkpoint, of which the first that is there holds the tensors; without any the file does. Nothing is unpickled but
-    tensors, plain containers and argparse's Namespace. Raises MissingWeights where the file is damaged or holds
-    anything else.
+    adapter: its name, for messages. forms: the files with the same weights; the message names one that is safe to read.
+    within: possible entries of a training checkpoint; the first one that exists holds the tensors, else the file itself
+    does. Only tensors, plain containers and argparse's Namespace are unpickled. Raises MissingWeights if the file is
+    damaged or holds anything else.
     """
     path, get = found.path, f"replace it by the published file ({found.source.get})"
     try:
         if path.suffix == ".safetensors":
             held: Any = load_file(path)
         else:
-            # Training scripts save their options beside the weights; a Namespace does nothing but hold them.
+            # Training scripts save their options with the weights; a Namespace only stores them.
             with torch.serialization.safe_globals([argparse.Namespace]):
                 held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         safe = [source.file for source in forms if source.file.endswith(".safetensors")]
-        convert = f"; if you trust it, convert it once to {safe[0]}, as the adapter's README.md says" if safe else ""
+        convert = f"; if you trust it, convert it to {safe[0]} as the adapter's README.md describes" if safe else ""
         raise MissingWeights(
-            f"{adapter}: {path} holds more than tensors, which could run any code when it is read, or is damaged "
-            f"({_line(error)}){convert}"
+            f"{adapter}: {path} is damaged or contains objects other than tensors, which could execute code when they "
+            f"are read ({_line(error)}){convert}"
         ) from error
     except Exception as error:  # zip readers and safetensors raise many classes
         raise MissingWeights(f"{adapter}: {path} cannot be read ({_line(error)}); {get}") from error
@@ -86,7 +86,7 @@ def read_checkpoint(
 
 
 def _line(error: Exception) -> str:
-    """What an error says, in a line: an unpickler's advice to trust the file is left out."""
+    """Return an error's text in one line, without the unpickler's advice to trust the file."""
     text = str(error).partition("WeightsUnpickler error:")[2] or str(error)
     return f"{type(error).__name__}: {' '.join(text.split())[:120]}"
 

@@ -1,9 +1,9 @@
-"""Range ANS: an entropy coder on integers (Duda 2013, arXiv:1311.2540), many lanes at a time as NumPy vectors.
+"""Range ANS: an entropy coder on integers (Duda 2013, arXiv:1311.2540), with many lanes at a time as NumPy vectors.
 
-One stream of bytes holds any number of parts, each a run of symbols with frequencies of their own, so that what a
-stream costs beyond its symbols is paid once. Symbol i, counted through all parts, is coded in lane i modulo the lanes.
-The bytes are each lane's last state, then the 32-bit words that the lanes shed, in the order in which the decoder wants
-them. The encoder starts from the end, as ANS is last in, first out.
+One stream of bytes holds any number of parts, each a sequence of symbols with its own frequencies, so the overhead of a
+stream is paid once. Symbol i, counted through all parts, is coded in lane i modulo the number of lanes. The bytes are
+each lane's last state, then the 32-bit words that the lanes emit, in the order in which the decoder reads them. The
+encoder starts at the end, since ANS is last in, first out.
 """
 
 from __future__ import annotations
@@ -15,32 +15,33 @@ import numpy as np
 from tokbench.errors import TokbenchError
 
 PRECISION = 24
-"""Bits of a probability: the frequencies of all symbols add up to 2^24."""
+"""The bits of a probability: the frequencies of all symbols add up to 2^24."""
 
-_LEAST = np.uint64(1 << 31)
-"""States lie in [2^31, 2^63): 2^7 above the precision, so that a symbol costs what its frequency says, to 0.1 %."""
+_MIN_STATE = np.uint64(1 << 31)
+"""States lie in [2^31, 2^63), 2^7 above the precision, so that a symbol costs what its frequency implies, to 0.1 %."""
 
 _LANE = 2**16
-"""Symbols to a lane. A lane costs 32 to 64 bits beyond its symbols' own: at most a thousandth of a bit a symbol, where
-there are so many. Each step of all lanes takes some microseconds, so that a stream takes seconds at most."""
+"""Symbols per lane. A lane has an overhead of 32 to 64 bits, which is at most a thousandth of a bit per symbol. Each
+step of all lanes takes some microseconds, so a stream takes seconds at most."""
 
 
 class NotLossless(TokbenchError):
-    """A coder did not give back what it had coded: a fault of tokbench or of a library, never of a tokenizer."""
+    """A coder did not reproduce what it had coded. This is an error of tokbench or of a library, never of a
+    tokenizer."""
 
 
 def lanes(count: int) -> int:
-    """How many lanes a stream of about `count` symbols has: one for each 65,536 of them, and at least one."""
+    """Return the number of lanes of a stream of about `count` symbols: one per 65,536 symbols, and at least one."""
     return max(1, count // _LANE)
 
 
 def encode(parts: Sequence[tuple[np.ndarray, np.ndarray]], width: int) -> bytes:
-    """The bytes of all parts in `width` lanes.
+    """Encode all parts in `width` lanes and return the bytes.
 
-    A part is its symbols (n,) in [0, A), none of frequency 0, and their frequencies, uint64 (A,), which add up to 2^24.
-    No symbols at all are no bytes.
+    A part consists of its symbols (n,) in [0, A), none of frequency 0, and their frequencies, uint64 (A,), which add up
+    to 2^24. Without symbols the result is empty.
     """
-    states = np.full(width, _LEAST)
+    states = np.full(width, _MIN_STATE)
     words: list[np.ndarray] = []
     end = sum(len(symbols) for symbols, _ in parts)
     if not end:
@@ -49,18 +50,18 @@ def encode(parts: Sequence[tuple[np.ndarray, np.ndarray]], width: int) -> bytes:
         end -= len(symbols)
         starts = np.cumsum(frequencies) - frequencies
         for first, last in reversed(list(_rows(end, len(symbols), width))):
-            own = symbols[first - end : last - end]
-            row = states[first % width : first % width + len(own)]
-            share = frequencies[own]
+            values = symbols[first - end : last - end]
+            row = states[first % width : first % width + len(values)]
+            share = frequencies[values]
             full = row >= share << np.uint64(63 - PRECISION)
             words.append(row[full].astype("<u4"))
             row[full] >>= np.uint64(32)
-            row[:] = (row // share << np.uint64(PRECISION)) + row % share + starts[own]
-    return states.astype("<u8").tobytes() + b"".join(some.tobytes() for some in reversed(words))
+            row[:] = (row // share << np.uint64(PRECISION)) + row % share + starts[values]
+    return states.astype("<u8").tobytes() + b"".join(part.tobytes() for part in reversed(words))
 
 
 class Decoder:
-    """Takes the parts of what `encode` made out of it again, first to last."""
+    """Decodes the parts that `encode` coded, first to last."""
 
     def __init__(self, data: bytes, width: int) -> None:
         """Raises NotLossless where `data`, unless it is empty, is too short for the states of `width` lanes."""
@@ -73,9 +74,9 @@ class Decoder:
         self._at = self._taken = 0
 
     def take(self, count: int, frequencies: np.ndarray) -> np.ndarray:
-        """The next `count` symbols, int64 (count,). Raises NotLossless where there are too few bytes."""
+        """Return the next `count` symbols, int64 (count,). Raises NotLossless where bytes are missing."""
         if count and not len(self._states):
-            raise NotLossless(f"an entropy coder's {self._size:,} bytes hold no symbol, not {count:,}")
+            raise NotLossless(f"an entropy coder's {self._size:,} bytes contain no symbols instead of {count:,}")
         symbols = np.zeros(count, dtype=np.int64)
         ends = np.cumsum(frequencies)
         starts = ends - frequencies
@@ -83,10 +84,10 @@ class Decoder:
         for first, last in _rows(begin, count, self._width):
             row = self._states[first % self._width : first % self._width + last - first]
             slots = row & np.uint64(2**PRECISION - 1)
-            own = ends.searchsorted(slots, side="right")
-            symbols[first - begin : last - begin] = own
-            row[:] = frequencies[own] * (row >> np.uint64(PRECISION)) + slots - starts[own]
-            low = np.flatnonzero(row < _LEAST)
+            values = ends.searchsorted(slots, side="right")
+            symbols[first - begin : last - begin] = values
+            row[:] = frequencies[values] * (row >> np.uint64(PRECISION)) + slots - starts[values]
+            low = np.flatnonzero(row < _MIN_STATE)
             if self._taken + len(low) > len(self._words):
                 raise NotLossless(f"an entropy coder's {self._size:,} bytes end before symbol {last:,}")
             row[low] = row[low] << np.uint64(32) | self._words[self._taken : self._taken + len(low)]
@@ -95,7 +96,7 @@ class Decoder:
 
 
 def _rows(begin: int, count: int, width: int) -> Iterator[tuple[int, int]]:
-    """First and last (exclusive) of the runs of symbols from `begin` on that lie beside each other in the lanes."""
+    """Yield first and last (exclusive) of the sequences of symbols, from `begin` on, that lie in consecutive lanes."""
     first, end = begin, begin + count
     while first < end:
         last = min(end, (first // width + 1) * width)
@@ -104,11 +105,11 @@ def _rows(begin: int, count: int, width: int) -> Iterator[tuple[int, int]]:
 
 
 def quantised(weights: np.ndarray) -> np.ndarray:
-    """Frequencies uint64 (A,), as near to weights (A,) as integers that add up to 2^24 can be; at least 1 where a
-    weight is not 0."""
+    """Return frequencies uint64 (A,), integers proportional to weights (A,) as far as possible, which add up to 2^24.
+    They are at least 1 where a weight is not 0."""
     present = weights > 0
     free = 2**PRECISION - int(np.count_nonzero(present))
     exact = weights / weights.sum() * free
-    made = np.floor(exact)
-    made[np.argsort(made - exact, kind="stable")[: free - int(made.sum())]] += 1
-    return (made + present).astype(np.uint64)
+    rounded = np.floor(exact)
+    rounded[np.argsort(rounded - exact, kind="stable")[: free - int(rounded.sum())]] += 1
+    return (rounded + present).astype(np.uint64)

@@ -1,1 +1,1 @@
-"""Adapters that need no training."""
+"""Builtin adapters, which need no training."""

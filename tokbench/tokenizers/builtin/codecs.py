@@ -1,4 +1,4 @@
-"""`jpeg.q50`, `webp.q50`, `avif.q50`: Pillow's encoders at one quality, judged by the bytes that they really write."""
+"""`jpeg.q50`, `webp.q50`, `avif.q50`: Pillow's encoders at one quality. Their bits are those of the encoded files."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tokbench.tokenizers.base import Tokenizer
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tokens import Tokens
 
-# 4:2:0 chroma, as photos are shared; the encoders' own search settings, the same at every quality.
+# 4:2:0 chroma is the usual setting for photos. The search settings of each encoder are the same at every quality.
 _OPTIONS: dict[str, dict[str, Any]] = {
     "jpeg": {"format": "JPEG", "optimize": True, "subsampling": "4:2:0"},
     "webp": {"format": "WEBP", "method": 6},
-    # One thread, since the encoder cuts the image into tiles by the number of threads, and so changes its bytes.
+    # One thread, since the encoder cuts the image into as many tiles as there are threads, which changes its bytes.
     "avif": {"format": "AVIF", "speed": 6, "subsampling": "4:2:0", "max_threads": 1},
 }
 
 
 class Codec(Tokenizer):
-    """One image format at one quality (0 to 100, on the encoder's own scale). Bits are those of the whole file."""
+    """One image format at one quality, from 0 to 100 on the encoder's own scale. Bits include the whole file."""
 
     def __init__(self, name: str, family: str, quality: int) -> None:
         self._options = {**_OPTIONS[family], "quality": quality}
@@ -47,17 +47,20 @@ class Codec(Tokenizer):
 
 
 def to_pillow(pixels: Tensor) -> list[Image.Image]:
-    """uint8 (B, 3, H, W) to B Pillow images."""
+    """Convert uint8 (B, 3, H, W) to B Pillow RGB images."""
     return [Image.fromarray(array) for array in pixels.permute(0, 2, 3, 1).cpu().numpy()]
 
 
 def from_pillow(images: list[Image.Image]) -> Tensor:
-    """B Pillow RGB images of one size to float32 (B, 3, H, W) in [0, 1]."""
+    """Convert B Pillow RGB images of one size to float32 (B, 3, H, W) in [0, 1]."""
     return from_uint8(torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2))
 
 
 def load(name: str) -> Codec:
-    """`jpeg.q50` and so on. Raises UsageError for another form, AdapterError where this Pillow lacks the format."""
+    """Return the codec for a name such as `jpeg.q50`.
+
+    Raises UsageError where the quality is malformed, AdapterError where this Pillow does not support the format.
+    """
     family, _, quality = name.partition(".")
     if not re.fullmatch(r"q(0|[1-9][0-9]?|100)", quality):
         raise UsageError(f"'{name}': the quality must be q0 to q100, as in {family}.q50")

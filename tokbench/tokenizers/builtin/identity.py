@@ -1,4 +1,4 @@
-"""`identity`: the image itself, as raw 8-bit RGB. The ceiling of every metric and a check of the pipeline."""
+"""`identity`: the image itself, as raw 8-bit RGB. It gives the ceiling of every metric and checks the pipeline."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ class Identity(Tokenizer):
 
 
 def load(name: str) -> Identity:
-    """The one there is."""
+    """Return the identity adapter."""
     return Identity()

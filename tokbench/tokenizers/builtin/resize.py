@@ -1,4 +1,5 @@
-"""`resize.<factor>`: area down, bicubic up. The ceiling that a tokenizer with as small a latent has to beat."""
+"""`resize.<factor>`: area averaging down, bicubic interpolation up. It is the baseline for a tokenizer with a latent of
+that size."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from tokbench.tokenizers.tokens import Tokens
 
 
 class Resize(Tokenizer):
-    """Keeps each factor x factor block's mean as 8-bit RGB (24 bits); Pillow's bicubic filter enlarges it again."""
+    """Stores the mean of each factor x factor block as 8-bit RGB (24 bits). Pillow's bicubic filter enlarges it
+    again."""
 
     def __init__(self, name: str, factor: int) -> None:
         self.factor = factor
@@ -34,8 +36,9 @@ class Resize(Tokenizer):
 
 
 def load(name: str) -> Resize:
-    """`resize.2`, `resize.4` ... Raises UsageError for a factor that is not a whole number from 2 on."""
+    """Return the adapter for a name such as `resize.2`. Raises UsageError where the factor is not an integer of at
+    least 2."""
     _, _, factor = name.partition(".")
     if not re.fullmatch(r"[2-9]|[1-9][0-9]+", factor):
-        raise UsageError(f"'{name}': the factor must be a whole number from 2 on, as in resize.2")
+        raise UsageError(f"'{name}': the factor must be an integer of at least 2, as in resize.2")
     return Resize(name, int(factor))
