@@ -188,7 +188,7 @@ def test_progress_and_logging(
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no image")
     tokbench.evaluate(lambda x: x, tmp_path, progress=False, metrics=["psnr"])
-    assert any("bad image b.png" in record.message for record in caplog.records)
+    assert any("unreadable image b.png" in record.message for record in caplog.records)
 
 
 def test_frames(photos: torch.Tensor) -> None:

@@ -117,7 +117,7 @@ def test_make_show_verify_and_use(cli, photo_folder: Path, tmp_path: Path) -> No
     assert nameless.exit_code == 2
     assert f"no dataset or path '{load_statistics(file).dataset}'" in nameless.stderr
     other = cli("stats", "verify", file, *common, "--limit", 5)
-    assert (other.exit_code, other.stdout.splitlines()[-1]) == (1, "differs")
+    assert (other.exit_code, other.stdout.splitlines()[-1]) == (1, "different")
 
     numbers = []
     for extra in ([], ["--reference", file]):
@@ -178,10 +178,10 @@ def test_a_protocol_of_statistics_asks_for_them(cli, photo_folder: Path, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["stats", "make", "--out", "x.npz", "--network", "dino"], "no network 'dino'"),
+        (["stats", "make", "--out", "x.npz", "--network", "dino"], "unknown network 'dino'"),
         (["stats", "make", "--out", "x.npz", "--layers", "64,768"], "one pooled layer"),
         (["stats", "make", "--out", "x.txt"], "must end in .npz"),
-        (["eval", "identity", "--reference-is", "a:b:c"], "give that too"),
+        (["eval", "identity", "--reference-is", "a:b:c"], "require --reference"),
     ],
 )
 def test_wrong_usage(cli, arguments: list[str], complaint: str, tmp_path: Path, monkeypatch) -> None:
