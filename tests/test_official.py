@@ -228,8 +228,8 @@ AT = "'vae/256/a.jpg/results"
         ({"": {"256": IC13}}, "must be named"),
         ({"v" * 300: {"256": IC13}}, "must be named"),
         ({"vae": {"\n256": IC13}}, "must be named"),
-        ({"vae": {"480": IC13}}, "TokBench has bins for settings 256, 512, 1024; these files hold 480"),
-        ({"vae": {"256": IC13, "x_256": IC13}}, "'vae' at 256 on 'ic13' was in"),
+        ({"vae": {"480": IC13}}, "TokBench has bins for settings 256, 512, 1024; these files contain 480"),
+        ({"vae": {"256": IC13, "x_256": IC13}}, "'vae' at 256 on 'ic13' is already in"),
         ({"vae": {"256": run(a=[word("a", "a", 0.02)], b=[{"ratio": 1, "similarity": 1}])}}, "one of the words"),
         (broken(gt=None), f"{AT}[0]/gt' must be a string"),
         (broken(pred=["ab"]), f"{AT}[0]/pred' must be a string"),
@@ -269,7 +269,7 @@ def test_files_that_are_no_text(tmp_path: Path, write: Write, monkeypatch: pytes
 def test_one_set_twice_is_refused(write: Write) -> None:
     """It would count each word twice. The same set of another method is another matter."""
     first, again = write("a/tt.json", {"vae": {"256": TT}}), write("b/tt.json", {"vae": {"256": TT}})
-    with pytest.raises(ResultError, match=r"b/tt\.json: 'vae' at 256 on 'tt' was in .*a/tt\.json"):
+    with pytest.raises(ResultError, match=r"b/tt\.json: 'vae' at 256 on 'tt' is already in .*a/tt\.json"):
         read([first, again])
     assert len(read([first, write("c/tt.json", {"other": {"256": TT}})])) == 2
 
