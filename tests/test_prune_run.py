@@ -151,7 +151,7 @@ def test_everything_is_measured_kept_and_not_measured_again(root: Path, tmp_path
     words += ["--tries", "1", "--out"]
     first = prune(root, *words, str(out))
     assert first.exit_code == 1  # at keep 1 nothing is trained
-    assert "failed sit_slim: sit_slim is trained for one network and one keep" in first.output
+    assert "failed sit_slim: sit_slim must be trained for each network and keep" in first.output
     found = {one.about["method"]: one for one in load_all(out)}
     assert found.keys() == {"random", "evit", "lower_resolution", "sit_slim", "diffrate", "small.half"}
     assert found["random"].rows.keys() == {"0.5", "1"}
@@ -270,7 +270,7 @@ def test_the_picture_is_of_one_device(root: Path, tmp_path: Path) -> None:
         one.save(out)
     pruning(tmp_path, target)
     drawn = target.read_text()
-    assert "measured, batch 2" in drawn and "measured, batch 1 " in drawn and "EViT" in drawn
+    assert "speed-up at batch size 2 " in drawn and "speed-up at batch size 1 " in drawn and "EViT" in drawn
 
 
 def test_a_row_of_another_network_is_measured_anew(root: Path, tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_rows_that_are_no_speed_up_say_so() -> None:
         (["nothing"], 1, "unknown method 'nothing'; available: random, strided"),
         ([], 2, "missing METHOD; see --list"),
         (["random", "--keep", "0"], 2, "every keep must lie in"),
-        (["random", "--keep", "half"], 2, "give numbers in"),
+        (["random", "--keep", "half"], 2, "expected numbers in"),
         (["random", "--keep", "0.001"], 0, "random 0.001"),  # rounded up: one token stays
         (["tome", "--batches", "x"], 2, "expected integers"),
         (["diffrate", "--keep", "0.3"], 1, "or give --rates"),
