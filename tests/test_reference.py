@@ -342,7 +342,7 @@ def test_verify_takes_the_size_from_the_file(cli: Callable[..., Any], photo_fold
     assert "width      64" in shown
     assert "preparation antialias True, crop centre, filter bicubic, library pillow, reference crop" in shown
     done = cli("stats", "verify", made, "--data", photo_folder)
-    assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, "the same"), done.output
+    assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, "equal"), done.output
     done = cli("stats", "verify", made, *common, "--size", 32)
     assert done.exit_code == 2
     assert "64x64 px; remove --size 32" in done.output
