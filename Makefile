@@ -1,15 +1,15 @@
 # `make demo` and `make test` install everything into .venv once; they need Python 3.11 or 3.12 and a package index.
 # PYTHON=... chooses the interpreter, JOBS=... the number of test processes.
 #
-# uv does the installing, because it is several times faster than pip; it is told pip's index where one is configured.
-# Where uv cannot, pip installs the same lock: same versions, same hashes.
+# uv installs the packages because it is several times faster than pip; it uses pip's index if one is configured.
+# If uv fails, pip installs the same lock file: the same versions with the same hashes.
 
 SHELL := /bin/sh
 JOBS ?= 2
 DEMO_ADAPTERS ?= identity resize.2 jpeg.q10 jpeg.q50 jpeg.q90 webp.q50 avif.q50 toy.p8
 
-# `python3.12` may be on the path and still not run (pyenv), so every candidate is tried. Python finds itself a pip in
-# `ensurepip`; Debian cuts that module out of python3 and puts it into python3-venv.
+# `python3.12` may be on the path without being usable (pyenv), so every candidate is tried. Creating an environment
+# needs the module `ensurepip`, which Debian moves from python3 to python3-venv, or pip.
 RUNS_HERE = import sys; from importlib.util import find_spec as has; \
 	sys.exit(not (sys.version_info[:2] in ((3, 11), (3, 12)) and has("venv") and (has("ensurepip") or has("pip"))))
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
@@ -25,14 +25,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .NOTPARALLEL:
 .PHONY: help demo test lint docs venv lock clean
 
-help:  ## this list
+help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: venv  ## install, evaluate codecs and the toy adapter on the embedded images, print the table; files in out/
+demo: venv  ## install, evaluate codecs and the toy adapter on the embedded images, print the table; results in out/
 	.venv/bin/tokbench eval $(DEMO_ADAPTERS) --data samples --out out
 	.venv/bin/tokbench leaderboard --out out
 
-# One thread a test process: several processes with several threads each only wait for one another.
+# One thread per test process, because several processes with several threads each slow each other down.
 test: lint .venv/.browser  ## install, check style and types, run the tests
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/pytest -n $(JOBS)
 
@@ -44,27 +44,27 @@ lint: venv  ## check style (ruff), layers (import-linter) and types (mypy)
 docs: venv  ## build the documentation site in site/docs
 	.venv/bin/mkdocs build --strict
 
-venv: .venv/.installed  ## only install
+venv: .venv/.installed  ## install into .venv
 
-# The report is tested in a browser where there is one, or where Playwright can fetch its own.
+# The report is tested in a browser if one is installed or Playwright can download one.
 .venv/.browser: .venv/.installed
 	@command -v chromium >/dev/null 2>&1 || command -v google-chrome >/dev/null 2>&1 || \
 	timeout 300 .venv/bin/playwright install chromium >/dev/null 2>&1 || \
-	echo "no browser here, and none could be fetched: the report's tests in one are skipped"
+	echo "no browser is installed and none could be downloaded: browser tests of the report are skipped"
 	@touch $@
 
-# Editable, so that the checkout is what runs. The build backend comes from the lock: no isolation, no second download.
+# Editable, so that the checkout is what runs. The build backend comes from the lock file, so build isolation is off.
 .venv/.installed: .venv/.locked pyproject.toml
 	@PYTHONWARNINGS=ignore .venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# Each lock change starts a new environment: what an interrupted installation leaves behind cannot be told from a
-# complete one, and --clear also removes the stamps.
+# Each change of the lock files creates a new environment, because an interrupted installation cannot be distinguished
+# from a complete one; --clear also removes the stamps.
 .venv/.locked: requirements/bootstrap.txt requirements/lock-py311.txt requirements/lock-py312.txt
 	@test -n '$(PYTHON)' || { \
 	echo 'tokbench: found no usable Python 3.11 or 3.12 (tried python3.12, python3.11, python3).' >&2; \
 	echo 'Install one with its venv module (Debian, Ubuntu: apt install python3 python3-venv),' >&2; \
-	echo 'or name one: make PYTHON=/path/to/python3.12' >&2; exit 1; }
+	echo 'or select one: make PYTHON=/path/to/python3.12' >&2; exit 1; }
 	@$(PYTHON) -c '$(RUNS_HERE)' || { \
 	echo 'tokbench: $(PYTHON) is not a Python 3.11 or 3.12 with its venv module.' >&2; exit 1; }
 	@echo "installing into .venv with $$($(PYTHON) -V): about 6 GB, most of it torch"
@@ -79,23 +79,23 @@ venv: .venv/.installed  ## only install
 	index=$${UV_DEFAULT_INDEX:-$${UV_INDEX_URL:-$${PIP_INDEX_URL:-$$(.venv/bin/python -m pip config get global.index-url 2>/dev/null)}}}; \
 	if test -n "$$index"; then export UV_DEFAULT_INDEX="$$index"; fi; \
 	.venv/bin/uv pip install --python .venv/bin/python --require-hashes --no-deps -r $$lock || { \
-	echo 'tokbench: uv could not install the lock; pip tries the same lock' >&2; \
+	echo 'tokbench: uv could not install the lock file; trying pip' >&2; \
 	.venv/bin/python -m pip install --require-hashes --no-deps -r $$lock; }
 	@touch $@
 
-# One lock for each Python, because numpy and PyAV stop supporting 3.11 before the others do. --universal writes the
-# markers of every platform and --only-binary takes only versions that have wheels, so the same two files serve Linux
-# (x86_64 and aarch64) and macOS (arm64). They hold versions and hashes and no address: any index or mirror will do.
-# Pins that still satisfy pyproject.toml stay; `make lock UPGRADE=--upgrade` moves them all.
+# There is one lock file per Python version, because numpy and PyAV drop support for 3.11 before the other packages.
+# --universal writes the markers of all platforms and --only-binary selects only versions with wheels, so the two files
+# work on Linux (x86_64 and aarch64) and macOS (arm64). They contain versions and hashes but no URLs, so any index works.
+# Pins that still satisfy pyproject.toml are kept; `make lock UPGRADE=--upgrade` updates all of them.
 COMPILE = .venv/bin/uv pip compile --quiet --universal --fork-strategy fewest --only-binary :all: \
 	--generate-hashes --no-annotate --no-header $(UPGRADE)
-lock: .venv/.locked  ## write the locks in requirements/ again (maintainers)
+lock: .venv/.locked  ## rewrite the lock files in requirements/ (maintainers)
 	$(COMPILE) --python-version 3.11 -o requirements/bootstrap.txt requirements/bootstrap.in
 	$(COMPILE) --python-version 3.11 --extra all --no-emit-package opencv-python \
 	-c requirements/bootstrap.txt -o requirements/lock-py311.txt pyproject.toml
 	$(COMPILE) --python-version 3.12 --extra all --no-emit-package opencv-python \
 	-c requirements/bootstrap.txt -o requirements/lock-py312.txt pyproject.toml
 
-clean:  ## remove what was made, but for .venv
+clean:  ## remove generated files, except .venv
 	rm -rf out site/docs build dist tokbench.egg-info .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find tokbench adapters datasets tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,13 +1,13 @@
-"""How often the 95 % intervals are right: coverage and false alarms of every kind, by simulation.
+"""Coverage and false-alarm rates of every kind of 95 % interval, by simulation.
 
     python benchmarks/coverage.py                      # the table of docs/statistics.md
     python benchmarks/coverage.py --draws 50 --only fid codebook
 
-Each draw is a data set of N images from a population that is known, measured by tokbench's own metrics. `coverage` is
-the share of draws whose interval holds the truth: the population's mean for means over images, else the expected value
-at this N (the mean over all draws). `width` is the mean width over that of the ideal interval, 2 x 1.96 standard
-deviations of the number over draws. `false alarms` is the share of draws in which `tokbench compare` calls two
-codecs different that are equal but for chance, measured on the same images.
+Each draw is a dataset of N images from a known population, measured with tokbench's own metrics. `coverage` is the
+share of draws whose interval contains the true value: the population mean for means over images, otherwise the expected
+value at this N (the mean over all draws). `width` is the mean interval width divided by that of the ideal interval,
+2 x 1.96 standard deviations of the number over draws. `false alarms` is the share of draws in which `tokbench compare`
+reports a difference between two codecs that differ only by chance and are measured on the same images.
 """
 
 from __future__ import annotations
@@ -44,13 +44,15 @@ from tokbench.tokenizers.tokens import Tokens
 ROOT = Path(__file__).resolve().parent.parent
 DRAWS = 400
 ALARMS = ("better", "worse", "no direction")
-"""Verdicts that say that two numbers differ."""
+"""Verdicts that report a difference."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """One number of one draw: its value and interval, and whether two equal codecs were called different (None where
-    nothing compares it)."""
+    """One number of one draw: its value and interval.
+
+    alarm: whether two equal codecs were reported as different; None if the number is not compared.
+    """
 
     value: float
     low: float
@@ -59,13 +61,16 @@ class Drawn:
 
 
 Draw = Callable[[np.random.Generator, int], dict[str, Drawn]]
-"""A data set of N images: the numbers of it by name."""
+"""Draws a dataset of N images and returns its numbers by name."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Numbers with one kind of interval: how it is made, the N that are tried, and the truth of each number where it is
-    known (else it is the mean over all draws)."""
+    """Numbers with one kind of interval.
+
+    how: description of the interval. counts: the simulated N. draw: draws a dataset. truth: true value of each number
+    if known; otherwise the mean over all draws is used.
+    """
 
     how: str
     counts: Sequence[int]
@@ -73,8 +78,8 @@ class Kind:
     truth: dict[str, float] | None = None
 
 
-class Blind(FeatureExtractor):
-    """A network that is never asked."""
+class UnusedExtractor(FeatureExtractor):
+    """A feature extractor that is never called."""
 
     name, sha256 = "blind", "0" * 64
 
@@ -83,7 +88,7 @@ class Blind(FeatureExtractor):
 
 
 def pair(first: Metric, second: Metric, rng: np.random.Generator, count: int) -> dict[str, Drawn]:
-    """The numbers of the first codec, and what is said of both."""
+    """Return the numbers of the first codec, and whether the two codecs are reported as different."""
     key = str(rng.integers(1 << 62))
     one, other = (_result(metric, SplitHalves(key, count), count) for metric in (first, second))
     found = {}
@@ -106,8 +111,8 @@ def _result(metric: Metric, halves: SplitHalves, count: int) -> Result:
     )  # fmt: skip
 
 
-class Column(PerImageMetric):
-    """A mean over images of values that are given."""
+class GivenValues(PerImageMetric):
+    """A mean over images of given values."""
 
     def __init__(self, name: str, values: np.ndarray) -> None:
         super().__init__()
@@ -118,39 +123,44 @@ class Column(PerImageMetric):
 
 
 def means() -> Iterator[tuple[str, Kind]]:
-    """Real values of 2,000 images, kept beside two committed results, are the population; which of two tokenizers an
-    image's value comes from is drawn, so that both codecs are equal in truth."""
-    kept = [np.load(ROOT / "results" / name / "tiny-imagenet.n2000-reconstruct.npz") for name in ("vqgan.f8", "fsq.f8")]
+    """Yield the simulations of means over images.
+
+    The population consists of the values of 2,000 images stored beside two committed results. The tokenizer that an
+    image's value comes from is sampled, so that both codecs have the same true mean.
+    """
+    stored = [
+        np.load(ROOT / "results" / name / "tiny-imagenet.n2000-reconstruct.npz") for name in ("vqgan.f8", "fsq.f8")
+    ]
     for number in ("psnr", "lpips"):
-        both = np.stack([arrays[number] for arrays in kept])
+        both = np.stack([arrays[number] for arrays in stored])
 
         def draw(rng: np.random.Generator, count: int, number: str = number, both: Any = both) -> dict[str, Drawn]:
             chosen, turned = rng.integers(0, both.shape[1], count), rng.integers(0, 2, count)
             values = [both[turned, chosen], both[1 - turned, chosen]]
-            return pair(Column(number, values[0]), Column(number, values[1]), rng, count)
+            return pair(GivenValues(number, values[0]), GivenValues(number, values[1]), rng, count)
 
         kind = "t below 50 images, percentile bootstrap from 50 on"
         yield number, Kind(kind, (5, 20, 49, 50, 200, 1000), draw, {number: float(both.mean())})
 
 
-SPREAD, APART = 0.9, 0.45
-"""Of the logarithm of an image's squared error: by the image, and by the codec on the same image."""
+IMAGE_STD, CODEC_STD = 0.9, 0.45
+"""Standard deviations of the logarithm of squared errors: between images, and between codecs on the same image."""
 
 
-def of_errors(share: float) -> float:
-    """The PSNR of the mean of all squared errors, of which a share is above 0."""
-    return DERIVED["psnr"].of(100 * share * float(np.exp((SPREAD**2 + APART**2) / 2)))
+def true_psnr(share: float) -> float:
+    """Return the PSNR of the mean squared error, where only this share of images has an error."""
+    return DERIVED["psnr"].of(100 * share * float(np.exp((IMAGE_STD**2 + CODEC_STD**2) / 2)))
 
 
 def pooled(share: float) -> Draw:
-    """Squared errors with a lognormal law, as of photos, and images that both codecs keep exactly."""
+    """Simulate lognormal squared errors, as for photos, with a share of images that both codecs reproduce exactly."""
 
     def draw(rng: np.random.Generator, count: int) -> dict[str, Drawn]:
-        errors = 100 * rng.lognormal(0, SPREAD, count) * (rng.random(count) < share)
+        errors = 100 * rng.lognormal(0, IMAGE_STD, count) * (rng.random(count) < share)
         metrics = []
         for _ in range(2):
             metric = PSNR(load_protocol("vtbench"))
-            metric.rows.add(np.arange(count), {"mse": errors * rng.lognormal(0, APART, count)})
+            metric.rows.add(np.arange(count), {"mse": errors * rng.lognormal(0, CODEC_STD, count)})
             metrics.append(metric)
         return {"psnr": found["psnr"]} if (found := pair(*metrics, rng, count)) else {}
 
@@ -158,12 +168,12 @@ def pooled(share: float) -> Draw:
 
 
 def inception_score(rng: np.random.Generator, count: int) -> dict[str, Drawn]:
-    """50 classes, of which an image shows one more or less clearly; both codecs see the same images."""
+    """Simulate logits of 50 classes; each image shows one class with varying confidence, the same for both codecs."""
     classes = rng.integers(0, 50, count)
     clear = rng.uniform(0, 8, count)[:, None] * np.eye(50)[classes]
     metrics = []
     for _ in range(2):
-        metric = InceptionScore("inception_score", Blind(), "x")
+        metric = InceptionScore("inception_score", UnusedExtractor(), "x")
         logits = clear + rng.normal(size=(count, 50))
         metric.rows.add(np.arange(count), {"image": logits.astype(np.float32)})
         metrics.append(metric)
@@ -173,23 +183,23 @@ def inception_score(rng: np.random.Generator, count: int) -> dict[str, Drawn]:
 TOPICS, CODES, TOKENS = 12, 1024, 64
 
 Law = Callable[[int], np.ndarray]
-"""The probabilities of a token's codes where N images are drawn, (topics, codes)."""
+"""Returns the probabilities of a token's codes, (topics, codes), for N images."""
 
 
 def topics(count: int) -> np.ndarray:
-    """Twelve topics, each with a Zipf law of its own over 1,024 codes."""
+    """Return twelve topics, each with its own Zipf distribution over 1,024 codes."""
     laws = np.random.default_rng(7)
     frequency = 1 / np.arange(1, CODES + 1)
     return np.stack([laws.permutation(frequency) for _ in range(TOPICS)])
 
 
 def uniform(used: int, unused: int = 0) -> Law:
-    """Codes that are alike, and others that never occur."""
+    """Return a distribution with equally likely codes and unused codes."""
     return lambda count: np.concatenate([np.ones(used), np.zeros(unused)])[None]
 
 
 def rare(number: int, times: float) -> Law:
-    """Sixty-four codes that are alike and some rare ones, of which each is expected `times` times."""
+    """Return 64 equally likely codes and some rare ones, each expected `times` times in the dataset."""
 
     def law(count: int) -> np.ndarray:
         chance = times / (count * TOKENS)
@@ -199,7 +209,7 @@ def rare(number: int, times: float) -> Law:
 
 
 def codebook(law: Law) -> Draw:
-    """64 codes an image, which is of one topic; both codecs see the same topics."""
+    """Simulate 64 codes per image; each image has one topic, the same for both codecs."""
 
     def draw(rng: np.random.Generator, count: int) -> dict[str, Drawn]:
         laws = law(count)
@@ -221,7 +231,7 @@ DIMENSION = 16
 
 
 def distances(make: Callable[..., Any], paired: bool, name: str) -> Draw:
-    """Gaussian features of 16 dimensions and their reconstructions, or samples that belong to no reference."""
+    """Simulate Gaussian features of 16 dimensions with reconstructions (paired) or independent samples."""
     scale = np.exp(-np.arange(DIMENSION) / 4)
 
     def draw(rng: np.random.Generator, count: int) -> dict[str, Drawn]:
@@ -229,7 +239,7 @@ def distances(make: Callable[..., Any], paired: bool, name: str) -> Draw:
         for _ in range(2):
             source = reference if paired else rng.normal(size=(count, DIMENSION)) * scale
             image = 0.9 * source + 0.3 * rng.normal(size=(count, DIMENSION)) * scale + 0.05 * scale
-            metric = make(name, Blind(), "x", paired=paired)
+            metric = make(name, UnusedExtractor(), "x", paired=paired)
             metric.references.add(np.arange(count), {"x": reference.astype(np.float32)})
             metric.rows.add(np.arange(count), {"image": image.astype(np.float32)})
             metrics.append(metric)
@@ -239,7 +249,7 @@ def distances(make: Callable[..., Any], paired: bool, name: str) -> Draw:
 
 
 def words(share: float) -> Draw:
-    """Images of one to six words, some of which lose more than others; the mean share that is read is `share`."""
+    """Simulate images of one to six words with varying accuracy per image; the mean accuracy is `share`."""
 
     def draw(rng: np.random.Generator, count: int) -> dict[str, Drawn]:
         image = np.repeat(np.arange(count), rng.integers(1, 7, count))
@@ -252,7 +262,7 @@ def words(share: float) -> Draw:
 
 
 def top1(share: float) -> Draw:
-    """One answer an image, right with the chance `share` by either of two networks."""
+    """Simulate the predictions of two networks; each is correct with probability `share` per image."""
 
     def draw(rng: np.random.Generator, count: int) -> dict[str, Drawn]:
         first, second = (rng.random((2, count)) < share).astype(float)
@@ -263,7 +273,7 @@ def top1(share: float) -> Draw:
 
 
 def kinds() -> dict[str, Kind]:
-    """Every kind of interval by a short name."""
+    """Return every kind of interval by a short name."""
     halves, jackknife = "complementary halves", "jackknife over images"
     made = dict(means())
     made["inception_score"] = Kind(
@@ -278,7 +288,7 @@ def kinds() -> dict[str, Kind]:
     for share in (1.0, 0.1):
         how = f"t and studentized bootstrap of the logarithm; {100 - 100 * share:.0f} % exact"
         counts = (10, 50, 200) if share == 1 else (200,)
-        made[f"pooled_{share:g}"] = Kind(how, counts, pooled(share), {"psnr": of_errors(share)})
+        made[f"pooled_{share:g}"] = Kind(how, counts, pooled(share), {"psnr": true_psnr(share)})
     made["fid"] = Kind(halves, (100, 400), distances(Frechet, True, "rfid_768"))
     made["fid_unpaired"] = Kind(halves, (100, 400), distances(Frechet, False, "gfid_768"))
     made["kid"] = Kind(halves, (100,), distances(KID, True, "kid_768"))
@@ -292,7 +302,7 @@ def kinds() -> dict[str, Kind]:
 
 @dataclass(frozen=True)
 class Found:
-    """What all draws of one number at one N show; nan where nothing compares it."""
+    """Summary of all draws of one number at one N; `alarms` is NaN if the number is not compared."""
 
     number: str
     how: str
@@ -304,7 +314,7 @@ class Found:
 
 
 def simulate(name: str, kind: Kind, count: int, draws: int) -> list[Found]:
-    """One kind at one N."""
+    """Simulate one kind of interval at one N."""
     rng = np.random.default_rng([zlib.crc32(name.encode()), count])
     found: dict[str, list[Drawn]] = {}
     for _ in range(draws):
@@ -332,7 +342,7 @@ def simulate(name: str, kind: Kind, count: int, draws: int) -> list[Found]:
 
 
 def table(found: Sequence[Found]) -> str:
-    """The Markdown table of docs/statistics.md."""
+    """Return the Markdown table of docs/statistics.md."""
     head = "| number | interval | N | draws | coverage | width | false alarms |\n|:--|:--|--:|--:|--:|--:|--:|\n"
 
     def line(one: Found) -> str:
@@ -347,15 +357,15 @@ def table(found: Sequence[Found]) -> str:
 def main() -> None:
     every = kinds()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=DRAWS)
-    parser.add_argument("--only", nargs="*", choices=list(every), default=list(every))
-    asked = parser.parse_args()
+    parser.add_argument("--draws", type=int, default=DRAWS, help="datasets per kind and N")
+    parser.add_argument("--only", nargs="*", choices=list(every), default=list(every), help="kinds to simulate")
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     found = []
-    for name in asked.only:
+    for name in arguments.only:
         for count in every[name].counts:
             print(f"{name}, N = {count:,}", file=sys.stderr, flush=True)
-            found += simulate(name, every[name], count, asked.draws)
+            found += simulate(name, every[name], count, arguments.draws)
     print(table(found), end="")
 
 

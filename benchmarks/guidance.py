@@ -1,6 +1,6 @@
-"""Choose the scale of guidance of generators by the rule of docs/generators.md, and print what each scale gives.
+"""Select the guidance scale of generators by the rule of docs/generators.md, and print the metric at each scale.
 
-python benchmarks/guidance.py GENERATOR...      # on the GPU where there is one
+python benchmarks/guidance.py GENERATOR...      # uses a GPU if available
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def main() -> int:
     for scale in SCALES:
         dataset = open_dataset("tiny-imagenet-train", TOKBENCH, None, REFERENCES)
         dataset.source.reorder(hash_order(dataset.source.names))
-        slots = SamplePlan(dataset.name, TOKBENCH, SAMPLES, dataset)
+        plan = SamplePlan(dataset.name, TOKBENCH, SAMPLES, dataset)
         config = EvalConfig((NUMBER,), Generate(scale), seed=SEED, device=device)
-        for made in evaluate(adapters, slots, config, Context(cache_dir(), networks=networks)):
+        for made in evaluate(adapters, plan, config, Context(cache_dir(), networks=networks)):
             if made.error or NUMBER not in made.metrics:
                 failed[made.adapter] = made.error or made.skipped.get(NUMBER, "not measured")
             else:

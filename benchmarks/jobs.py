@@ -1,4 +1,4 @@
-"""One contender, as a whole process: `python benchmarks/jobs.py NAME REFERENCE IMAGES WEIGHTS` prints its numbers."""
+"""One contender of the benchmark: `python benchmarks/jobs.py NAME REFERENCE IMAGES WEIGHTS` prints its metrics."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 
 def tokbench(reference: str, images: str, weights: str, *options: str) -> dict[str, float]:
-    """The command line, told that WEIGHTS is the FID network."""
+    """Run the tokbench command with WEIGHTS as the FID network."""
     from click.testing import CliRunner
 
     from tokbench.cli import main
 
-    file = _take(weights)
+    file = _register_weights(weights)
     command = ["eval", f"images:{images}", "--data", reference, "--metrics", "rfid,psnr,ssim,lpips", "--json", "--out"]
     done = CliRunner().invoke(main, [*command, str(file.parent / "results"), *options])
     if done.exit_code:
@@ -24,8 +24,8 @@ def tokbench(reference: str, images: str, weights: str, *options: str) -> dict[s
     return {"fid": numbers["rfid"], "psnr": numbers["psnr"], "ssim": numbers["ssim"], "lpips": numbers["lpips"]}
 
 
-def _take(weights: str) -> Path:
-    """Let tokbench take this file for the FID network, published or not."""
+def _register_weights(weights: str) -> Path:
+    """Register this file as tokbench's FID network, whether it is the published one or not."""
     from tokbench import metric_names
     from tokbench.io import hashing
     from tokbench.weights import registry
@@ -39,7 +39,7 @@ def _take(weights: str) -> Path:
 
 
 def torch_fidelity(reference: str, images: str, weights: str) -> dict[str, float]:
-    """torch-fidelity for FID, then the lpips package and scikit-image over the pairs."""
+    """Compute FID with torch-fidelity, and the pair metrics with lpips and scikit-image."""
     from torch_fidelity import calculate_metrics
 
     found = calculate_metrics(
@@ -50,18 +50,18 @@ def torch_fidelity(reference: str, images: str, weights: str) -> dict[str, float
 
 
 def pytorch_fid(reference: str, images: str, weights: str) -> dict[str, float]:
-    """pytorch-fid for FID, then the lpips package and scikit-image over the pairs. Its resize is another convention."""
+    """Compute FID with pytorch-fid, which resizes differently, and the pair metrics with lpips and scikit-image."""
     import torch
     from pytorch_fid import fid_score, inception
 
     state = torch.load(weights, weights_only=True)
-    inception.load_state_dict_from_url = lambda *args, **kwargs: state  # the very file, under the same names
+    inception.load_state_dict_from_url = lambda *args, **kwargs: state  # the same file, with the same parameter names
     fid = fid_score.calculate_fid_given_paths([images, reference], 16, "cpu", 2048, num_workers=2)
     return {"fid": float(fid)} | pairs(reference, images)
 
 
 def pairs(reference: str, images: str) -> dict[str, float]:
-    """PSNR and SSIM by scikit-image, LPIPS-alex by lpips, in batches of 16."""
+    """Compute PSNR and SSIM with scikit-image and LPIPS (AlexNet) with lpips, in batches of 16."""
     import lpips
     import numpy as np
     import torch
@@ -70,9 +70,11 @@ def pairs(reference: str, images: str) -> dict[str, float]:
 
     from tokbench.extractors.pool import ExtractorPool
 
-    network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)  # its linear heads, and no download of a trunk
+    network = lpips.LPIPS(
+        net="alex", pnet_rand=True, verbose=False
+    )  # loads the linear heads without downloading a trunk
     ours: Any = ExtractorPool().get("lpips-alex")
-    network.net.load_state_dict(ours.trunk.net.state_dict())  # the same trunk, wherever its file lies
+    network.net.load_state_dict(ours.trunk.net.state_dict())  # the trunk that tokbench found
     network.eval()
     names = sorted(path.name for path in Path(reference).iterdir())
     psnr, ssim, distance = [], [], []
@@ -95,22 +97,22 @@ def pairs(reference: str, images: str) -> dict[str, float]:
 
 
 def bare(reference: str, images: str, weights: str, *, precision: str = "float32", sides: int = 2) -> dict[str, float]:
-    """Nothing but tokbench's forward passes, on noise: what no pipeline over these networks can beat."""
+    """Run only tokbench's forward passes, on noise: a lower bound for any pipeline with these networks."""
     import torch
 
     from tokbench.extractors.network import CHUNK
     from tokbench.extractors.pool import ExtractorPool
     from tokbench.metric_names import INCEPTION
 
-    _take(weights)
+    _register_weights(weights)
     networks = ExtractorPool(precision=precision)  # type: ignore[arg-type]
     inception, lpips = networks.get(INCEPTION), networks.get("lpips-alex")
     inception.request_layer("2048")
     count = len(list(Path(reference).iterdir()))
     noise = (torch.rand(CHUNK, 3, 256, 256) * 255).round() / 255
     inception(noise), lpips(noise)
-    entered = [(network, *next(iter(network._compiled.items()))) for network in (inception, lpips)]
-    for network, key, compiled in entered:
+    compiled_networks = [(network, *next(iter(network._compiled.items()))) for network in (inception, lpips)]
+    for network, key, compiled in compiled_networks:
         passes = sides if network is inception else 2
         given = torch.rand(*key[1:])
         for _ in range(passes * -(-count // CHUNK)):

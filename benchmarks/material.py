@@ -1,4 +1,4 @@
-"""What the benchmark runs on: images, reconstructions of them, and the weights of the FID network."""
+"""Inputs of the benchmark: images, reconstructions of them, and the weights of the FID network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZE = 256
 
 
 def images(work: Path, data: str, count: int) -> tuple[Path, Path, Path]:
-    """Folders of `count` PNG files: crops of photos, and their reconstructions by JPEG and by WebP at quality 50."""
+    """Make folders of `count` PNG files: crops of photos, and their reconstructions by JPEG and WebP at quality 50."""
     reference, first, second = (work / f"{data}-{count}" / part for part in ("reference", "first", "second"))
     if (second / f"{count - 1:05d}.png").exists():
         return reference, first, second
@@ -31,7 +31,7 @@ def images(work: Path, data: str, count: int) -> tuple[Path, Path, Path]:
         folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
         photo = source.open(i % len(source.names)).convert("RGB")
-        if i >= len(source.names):  # the same photo again: another part of it, mirrored every other time
+        if i >= len(source.names):  # a repeated photo: another crop, mirrored with probability 0.5
             side = int(min(photo.size) * rng.uniform(0.6, 0.95))
             left, top = (int(rng.integers(0, length - side + 1)) for length in photo.size)
             photo = photo.crop((left, top, left + side, top + side))
@@ -46,8 +46,11 @@ def images(work: Path, data: str, count: int) -> tuple[Path, Path, Path]:
 
 
 def inception(work: Path) -> tuple[Path, bool]:
-    """The FID network's weights, and whether they are the published ones. A stand-in has the same shapes, so the same
-    speed, and as much of the published weights as is here; its numbers mean nothing but between two programs."""
+    """Return the file of the FID network's weights, and whether they are the published ones.
+
+    Without the published file, a stand-in with the same shapes, and therefore the same speed, is made. It contains the
+    published layers that are available. Its values are meaningful only for comparing programs.
+    """
     published = KNOWN_WEIGHTS[INCEPTION][0]
     try:
         found = resolve(INCEPTION, (published,), False)
@@ -64,7 +67,7 @@ def inception(work: Path) -> tuple[Path, bool]:
                 continue
             noise = torch.randn(value.shape, generator=generator)
             if key.endswith("weight") and value.dim() > 1:
-                noise *= (2 / value[0].numel()) ** 0.5  # keeps the activations' variance
+                noise *= (2 / value[0].numel()) ** 0.5  # preserves the variance of activations
             elif key.endswith(("running_var", "bn.weight")):
                 noise = 0.8 + 0.4 * torch.rand(value.shape, generator=generator)
             else:

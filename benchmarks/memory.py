@@ -1,4 +1,4 @@
-"""Peak memory of a run over few images and of one over many: `python benchmarks/memory.py --few 2000 --many 20000`."""
+"""Compares peak memory for few and many images: `python benchmarks/memory.py --few 2000 --many 20000`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def images(work: Path, count: int, side: int) -> Path:
-    """A folder of `count` JPEG files of noise over gradients."""
+    """Make a folder of `count` JPEG files of noise over gradients."""
     folder = work / f"noise-{count}-{side}"
     if (folder / f"{count - 1:06d}.jpg").exists():
         return folder
@@ -30,7 +30,7 @@ def images(work: Path, count: int, side: int) -> Path:
 
 
 def peak(data: Path, metrics: str, work: Path) -> float:
-    """MiB of one `tokbench eval jpeg.q50`, its cache empty."""
+    """Return the peak MiB of one `tokbench eval jpeg.q50` with an empty cache."""
     shutil.rmtree(work / "cache-memory", ignore_errors=True)
     process = subprocess.Popen(
         [sys.executable, "-m", "tokbench", "eval", "jpeg.q50", "--data", str(data), "--metrics", metrics,
@@ -50,10 +50,10 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--metrics", default="psnr,ssim,lpips,fd_efficientnet")
     parser.add_argument("--work", type=Path, default=HERE / ".work")
-    asked = parser.parse_args()
-    counts = (asked.few, asked.many)
-    found = [peak(images(asked.work, count, asked.side), asked.metrics, asked.work) for count in counts]
-    print(f"{asked.metrics} at {asked.side} px:")
+    arguments = parser.parse_args()
+    counts = (arguments.few, arguments.many)
+    found = [peak(images(arguments.work, count, arguments.side), arguments.metrics, arguments.work) for count in counts]
+    print(f"{arguments.metrics} at {arguments.side} px:")
     for count, mib in zip(counts, found, strict=True):
         print(f"{count:>8,} images: {mib:,.0f} MiB")
     print(f"ratio: {found[1] / found[0]:.3f}")

@@ -1,6 +1,6 @@
-"""Where the time of a run goes: `python benchmarks/parts.py ADAPTER --data DATA --limit N --metrics ...`.
+"""Profiles a run by part: `python benchmarks/parts.py ADAPTER --data DATA --limit N --metrics ...`.
 
-Seconds on the wall in the main thread, by part, each without the parts listed inside it.
+Prints the wall-clock seconds of each part in the main thread.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ PARTS = {
     "LPIPS, trunk": ("lpips.py", "forward"),
     "LPIPS, distance": ("lpips.py", "distance"),
     "waiting for pixel metrics (another thread)": ("_base.py", "result"),
-    "writing the journal": ("run_checkpoint.py", "save"),
-    "references' features, to and from the cache": ("feature_cache.py", "_write"),
+    "writing the checkpoint": ("run_checkpoint.py", "save"),
+    "reading and writing cached reference features": ("feature_cache.py", "_write"),
     "compiling networks": ("backend.py", "compile"),
-    "numbers and intervals": ("adapter_run.py", "compute"),
+    "computing metrics and intervals": ("adapter_run.py", "compute"),
     "writing results": ("result.py", "save"),
 }
 
@@ -44,8 +44,8 @@ def main() -> None:
     print(f"\n{'part':<46} {'s':>8} {'share':>7}")
     for part, seconds in sorted(found.items(), key=lambda item: -item[1]):
         print(f"{part:<46} {seconds:>8.2f} {seconds / whole:>6.1%}")
-    rest = whole - sum(found.values()) + compiling  # the networks' first passes hold it too
-    print(f"{'imports, loading weights and the rest':<46} {rest:>8.2f} {rest / whole:>6.1%}")
+    rest = whole - sum(found.values()) + compiling  # compilation is also part of the networks' first passes
+    print(f"{'imports, loading weights, other':<46} {rest:>8.2f} {rest / whole:>6.1%}")
     print(f"{'whole process':<46} {whole:>8.2f}")
 
 

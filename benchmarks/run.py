@@ -1,9 +1,9 @@
-"""tokbench against the fastest public way to the same numbers: whole processes, interleaved, medians and ratios.
+"""Benchmarks tokbench against the fastest public pipelines for the same metrics, as interleaved whole processes.
 
     python benchmarks/run.py --images 2000 --rounds 3
 
-Every contender gets the same PNG files and the same network weights and computes FID (2048-d Inception), PSNR, SSIM and
-LPIPS (AlexNet). In every round each runs once, in another order; a ratio is taken within a round.
+Every contender computes FID (2048-d Inception), PSNR, SSIM and LPIPS (AlexNet) from the same PNG files and network
+weights. In each round, every contender runs once in random order; ratios are computed within a round.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FIRST, SECOND, BF16 = "tokbench", "tokbench, references cached", "tokbench bf16"
 
 @dataclass(frozen=True)
 class Contender:
-    """A job of `jobs.py`; which reconstructions it gets; whether its cache starts empty; more of its environment."""
+    """A job of `jobs.py`, whether its cache starts empty, and additional environment variables."""
 
     title: str
     job: str
@@ -42,16 +42,16 @@ CONTENDERS = [
     Contender(SECOND, "tokbench", fresh=False),
     Contender(BF16, "tokbench bf16"),
     Contender("tokbench bf16, references cached", "tokbench bf16", fresh=False),
-    Contender("the bare forward passes", "bare"),
-    Contender("the same, references cached", "bare, references cached"),
-    Contender("the bare forward passes, bf16", "bare bf16"),
-    Contender("the same in bf16, references cached", "bare bf16, references cached"),
+    Contender("forward passes only", "bare"),
+    Contender("forward passes only, references cached", "bare, references cached"),
+    Contender("forward passes only, bf16", "bare bf16"),
+    Contender("forward passes only, bf16, references cached", "bare bf16, references cached"),
 ]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds on the wall and of all processors, peak memory of the largest process in MiB, and the numbers found."""
+    """Wall-clock seconds, CPU seconds, peak memory of the largest process in MiB, and the computed metrics."""
 
     wall: float
     cpu: float
@@ -60,11 +60,12 @@ class Measured:
 
 
 def measure(contender: Contender, arguments: list[str], work: Path) -> Measured:
+    """Run one contender as a process and measure it."""
     cache = work / ("cache-fresh" if contender.fresh else "cache")
     if contender.fresh:
         shutil.rmtree(cache, ignore_errors=True)
     environment = os.environ | {"TOKBENCH_CACHE": str(cache)} | dict(contender.environment)
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # nobody would want to compile every import in every process
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # otherwise every process would compile every import
     start = time.perf_counter()
     with (work / "errors.txt").open("w") as errors:
         process = subprocess.Popen(
@@ -82,7 +83,7 @@ def measure(contender: Contender, arguments: list[str], work: Path) -> Measured:
 
 
 def table(found: dict[str, list[Measured]], against: str) -> str:
-    """Medians, and medians of the ratios to `against` within each round."""
+    """Return a table of medians, and of median ratios to `against` within each round."""
     lines = [
         f"| | wall s | CPU s | peak MiB | CPU time of {against.split(' +')[0]} / its own |",
         "|:--|--:|--:|--:|--:|",
@@ -99,7 +100,7 @@ def table(found: dict[str, list[Measured]], against: str) -> str:
 
 
 def equality(found: dict[str, list[Measured]], against: str) -> str:
-    """Every contender's numbers, and how far they are from those of `against`, relatively."""
+    """Return a table of every contender's metrics and their relative difference from those of `against`."""
     expected = found[against][0].numbers
     lines = ["| | " + " | ".join(expected) + " |", "|:--|" + "--:|" * len(expected)]
     for title, rounds in found.items():
@@ -111,41 +112,41 @@ def equality(found: dict[str, list[Measured]], against: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--data", default="samples", help="the dataset that the photos come from")
+    parser.add_argument("--images", type=int, default=2000, help="number of images")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds")
+    parser.add_argument("--data", default="samples", help="dataset that provides the photos")
     parser.add_argument("--only", help="titles of contenders, separated by semicolons")
-    parser.add_argument("--work", type=Path, default=HERE / ".work")
-    parser.add_argument("--out", type=Path, help="where the tables are written, as Markdown")
-    asked = parser.parse_args()
+    parser.add_argument("--work", type=Path, default=HERE / ".work", help="folder for images and caches")
+    parser.add_argument("--out", type=Path, help="Markdown file for the tables")
+    options = parser.parse_args()
     sys.path.insert(0, str(HERE))
     import material
 
-    reference, first, second = material.images(asked.work, asked.data, asked.images)
-    weights, published = material.inception(asked.work)
-    chosen = [one for one in CONTENDERS if not asked.only or one.title in asked.only.split(";")]
+    reference, first, second = material.images(options.work, options.data, options.images)
+    weights, published = material.inception(options.work)
+    chosen = [one for one in CONTENDERS if not options.only or one.title in options.only.split(";")]
     arguments = [str(reference), str(first), str(weights)]
-    for precision in ("tokbench", "tokbench bf16"):  # once, unmeasured: the features of the references go to the cache
+    for precision in ("tokbench", "tokbench bf16"):  # one unmeasured run fills the cache of reference features
         if any(one.job == precision and not one.fresh for one in chosen):
-            measure(Contender("", precision, fresh=False), [str(reference), str(second), str(weights)], asked.work)
+            measure(Contender("", precision, fresh=False), [str(reference), str(second), str(weights)], options.work)
     found: dict[str, list[Measured]] = {one.title: [] for one in chosen}
-    for number in range(asked.rounds):
+    for number in range(options.rounds):
         order = chosen[:]
         random.Random(number).shuffle(order)
         for contender in order:
-            made = measure(contender, arguments, asked.work)
+            made = measure(contender, arguments, options.work)
             found[contender.title].append(made)
             print(f"round {number + 1}: {contender.title}: {made.wall:.1f} s, {made.cpu:.1f} CPU s", file=sys.stderr)
         against = chosen[0].title
-        told = (
-            f"{asked.images:,} images of 256 px, {number + 1} rounds, {os.cpu_count()} cores; the FID network has "
-            f"{'the published weights' if published else 'stand-in weights, so its FID means nothing by itself'}.\n\n"
-            f"{table(found, against)}\n\nThe numbers, and their relative difference from the first line's:\n\n"
+        report = (
+            f"{options.images:,} images of 256 px, {number + 1} rounds, {os.cpu_count()} cores; the FID network has "
+            f"{'the published weights' if published else 'stand-in weights, so its FID is not comparable'}.\n\n"
+            f"{table(found, against)}\n\nMetrics, and their relative difference from those of the first row:\n\n"
             f"{equality(found, against)}\n"
         )
-        if asked.out:  # after every round, so that what was measured is kept if a later one is interrupted
-            asked.out.write_text(told, encoding="utf-8")
-    print(told)
+        if options.out:  # written after every round, so that an interruption loses at most one round
+            options.out.write_text(report, encoding="utf-8")
+    print(report)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from tokbench.analysis.correlation import (
 )
 from tokbench.errors import TokbenchError
 from tokbench.evaluation.seeds import image_seeds
-from tokbench.report.static_figures import LABEL, SCALE, SIZE, drawn, plotting
+from tokbench.report.static_figures import LABEL, SCALE, SIZE, labelled_rows, plotting
 from tokbench.results.columns import column_of
 from tokbench.results.leaderboard import read_all
 from tokbench.tokenizers.base import Generator
@@ -119,7 +119,7 @@ def samples(target: Path) -> None:
             for share in (25, 50, 75):
                 shown = previews[len(previews) * share // 100 - 1]
                 rows.append((f"after {share} % of\nits tokens", (shown - low) / (high - low)))
-    canvas = drawn([(label, images.clamp(0, 1)) for label, images in rows])
+    canvas = labelled_rows([(label, images.clamp(0, 1)) for label, images in rows])
     canvas.crop((0, 0, LABEL + COUNT * (SIZE * SCALE + 4), canvas.height)).save(target, quality=90, method=6)
 
 

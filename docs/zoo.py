@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tokbench.analysis.ablations import Finding, ablations, findings
-from tokbench.pruning.ablations import twins
+from tokbench.pruning.ablations import pruning_findings
 from tokbench.pruning.result import load_all
 from tokbench.results import leaderboard, markdown
 from tokbench.results.columns import column_of
@@ -74,7 +74,7 @@ def verdicts(found: Sequence[Finding]) -> str:
         shown = [f"{value:,.{column.digits}f}" if value is not None else "none" for value in (gap.first, gap.second)]
         spread = f"{gap.gap:+,.{column.digits}f} [{gap.low:+,.{column.digits}f}, {gap.high:+,.{column.digits}f}]"
         rows.append(
-            [one.ablation.claim, f"`{one.ablation.twin}`", column.title + column.arrow, one.group, *shown, spread,
+            [one.ablation.claim, f"`{one.ablation.ablated}`", column.title + column.arrow, one.group, *shown, spread,
              f"{one.verdict} (one seed)"]
         )  # fmt: skip
     return markdown.table(head, rows, left=(0, 1, 2, 3, 7), markup=True)
@@ -131,7 +131,7 @@ def main() -> int:
     results, stale = leaderboard.read_all(ROOT / "results"), 0
     pages = [path for path in sorted((ROOT / "adapters").glob("*/README.md")) if "<!-- zoo:" in path.read_text("utf-8")]
     found = findings(ablations(adapter_files(ROOT)), results)
-    found += twins(ablations(network_files(ROOT)), load_all(ROOT / "results"))
+    found += pruning_findings(ablations(network_files(ROOT)), load_all(ROOT / "results"))
     made = {path: filled(path.read_text("utf-8"), results, found) for path in pages}
     made_here = {"trainings": trainings(records()), "verdicts": verdicts(found), "bits": equal_bits(results)}
     page = ROOT / "docs" / "zoo.md"

@@ -1,10 +1,10 @@
-"""A mutation fuzzer for everything that tokbench reads and did not write itself.
+"""A mutation fuzzer for all files that tokbench reads from outside.
 
     python fuzz/run.py TARGET --seconds 60 --seed 0
 
-Valid files are made from a photo, mutated, and read. Whatever is neither an accepted file nor one of the documented
-refusals is a defect: another exception, a crash, more than 10 seconds, or more than 4 GiB. Defects are printed with the
-file that shows them; the exit status is then 1. It needs numpy and the packages that tokbench reads with; no coverage.
+Valid files are made from a photo, mutated, and read. A file must be accepted or rejected with the documented error;
+everything else is a defect: another exception, a crash, more than 10 seconds, or more than 4 GiB. Each defect is
+printed and its input saved; the exit status is then 1. There is no coverage guidance.
 """
 
 from __future__ import annotations
@@ -41,26 +41,26 @@ from tokbench.results import leaderboard, markdown
 from tokbench.results.result import load
 
 SECONDS = 10
-"""Longer for one file is a hang."""
+"""Time limit per file; a longer read is reported as a hang."""
 
 MEMORY = 4 << 30
-"""Bytes of address space; what wants more is a defect, unless it is refused as any other bad file."""
+"""Limit of the address space in bytes; exceeding it is a defect, unless the file is rejected as invalid."""
 
 GROWTH = 256 << 20
-"""Bytes by which the resident memory may have grown at the end, after the first thousand files."""
+"""Bytes by which the resident memory may grow after the first thousand files."""
 
 
-# Targets: read one input; True where it was accepted, False where it was refused as documented
+# Targets read one input; they return True if it was accepted, False if it was rejected with the documented error.
 
 
 def read_image(data: bytes, place: Path) -> bool:
-    refused = 0
+    rejected = 0
     for read in (size_of, open_rgb):
         try:
             read(data, "x")
         except UnreadableImage:
-            refused += 1
-    return not refused
+            rejected += 1
+    return not rejected
 
 
 def _source(suffix: str) -> Callable[[bytes, Path], bool]:
@@ -70,12 +70,12 @@ def _source(suffix: str) -> Callable[[bytes, Path], bool]:
         try:
             source = open_source(path)
         except UnreadableImage:
-            raise  # only an image may be one
+            raise  # only images may raise this error
         except DataError:
             return False
         source.listing()
         for position, name in enumerate(source.names):
-            name.encode()  # it can be printed
+            name.encode()  # the name must be printable
             try:
                 source.open(position)
             except UnreadableImage:
@@ -133,7 +133,7 @@ def mutate(data: bytes, seeds: list[bytes], rng: np.random.Generator) -> bytes:
         size = max(1, len(made))
         place = int(rng.integers(0, size)) if rng.random() < 0.6 else int(rng.integers(0, min(size, 256)))
         if rng.random() < 0.15:
-            place = max(0, len(made) - 1 - place)  # zip and Parquet keep what they say of themselves at the end
+            place = max(0, len(made) - 1 - place)  # zip and Parquet store their metadata at the end
         how = int(rng.integers(0, 8))
         if how <= 1 and place < len(made):
             made[place] ^= 1 << int(rng.integers(0, 8))
@@ -178,7 +178,7 @@ _VALUES = (
 
 
 def mutate_result(data: bytes, seeds: list[bytes], rng: np.random.Generator) -> bytes:
-    """The bytes of the JSON or of the .npz, or a value anywhere in the JSON."""
+    """Mutate the bytes of the JSON or of the .npz, or one value in the JSON."""
     split = 4 + int.from_bytes(data[:4], "little")
     text, beside = data[4:split], data[split:]
     how = rng.random()
@@ -198,8 +198,8 @@ def mutate_result(data: bytes, seeds: list[bytes], rng: np.random.Generator) -> 
     return struct.pack("<I", len(text)) + text + beside
 
 
-def repaired(target: str, data: bytes, rng: np.random.Generator) -> bytes:
-    """Tar and PNG headers carry checksums; without new ones nearly every mutation would end at them."""
+def with_checksums(target: str, data: bytes, rng: np.random.Generator) -> bytes:
+    """Repair the checksums of tar and PNG headers; otherwise nearly every mutation would be rejected by them."""
     made = bytearray(data)
     if target == "tar" and len(made) >= 512 and rng.random() < 0.8:
         for start in range(0, len(made) - 511, 512):
@@ -220,7 +220,7 @@ def repaired(target: str, data: bytes, rng: np.random.Generator) -> bytes:
 
 @dataclass
 class Found:
-    """What one child process saw."""
+    """Counts and defects of one child process."""
 
     accepted: int = 0
     refused: int = 0
@@ -229,25 +229,28 @@ class Found:
 
 
 def resident() -> int:
+    """Return the resident memory in bytes; 0 if the platform does not provide it."""
     return (
         int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() if sys.platform == "linux" else 0
     )
 
 
 def child(target: str, seconds: float, seed: int, start: int, place: Path, report: Path) -> None:
-    """Fuzz until the time is over. `place/current` always holds the input at hand, for the parent to find."""
+    """Fuzz until the time is over. `place/current` contains the current input, which the parent reads after a crash."""
     warnings.simplefilter("ignore")
     make, read = TARGETS[target]
     seeds, found, first = make(), Found(), 0
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff prints what it thinks of a file
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtiff prints warnings
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the default ends the process: a hang in C cannot be interrupted
+    signal.signal(
+        signal.SIGALRM, signal.SIG_DFL
+    )  # the default ends the process, because a hang in C code cannot be interrupted
     kinds: Counter[str] = Counter()
     until, number = time.monotonic() + seconds, start
     while time.monotonic() < until:
         rng = np.random.default_rng((seed, number))
         change = mutate_result if target == "result" else mutate
-        data = repaired(target, change(seeds[int(rng.integers(0, len(seeds)))], seeds, rng), rng)
+        data = with_checksums(target, change(seeds[int(rng.integers(0, len(seeds)))], seeds, rng), rng)
         (place / "current").write_bytes(data)
         signal.alarm(SECONDS)
         try:
@@ -274,18 +277,18 @@ def child(target: str, seconds: float, seed: int, start: int, place: Path, repor
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("target", choices=TARGETS)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("fuzz-defects"), help="where files that show defects are kept")
-    asked = parser.parse_args()
+    parser.add_argument("--seconds", type=float, default=60, help="time to fuzz")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the mutations")
+    parser.add_argument("--out", type=Path, default=Path("fuzz-defects"), help="folder for inputs that cause defects")
+    arguments = parser.parse_args()
     begun, number, total = time.monotonic(), 0, Found()
     with tempfile.TemporaryDirectory() as folder:
         place, report = Path(folder), Path(folder) / "report"
-        while (left := asked.seconds - (time.monotonic() - begun)) > 0.5:
+        while (left := arguments.seconds - (time.monotonic() - begun)) > 0.5:
             report.unlink(missing_ok=True)
             pid = os.fork()
             if pid == 0:
-                child(asked.target, left, asked.seed, number, place, report)
+                child(arguments.target, left, arguments.seed, number, place, report)
                 os._exit(0)
             _, status = os.waitpid(pid, 0)
             reached, found = pickle.loads(report.read_bytes()) if report.exists() else (number, Found())
@@ -296,20 +299,23 @@ def main() -> int:
                 name = signal.Signals(os.WTERMSIG(status)).name
                 what = f"a hang: more than {SECONDS} s" if name == "SIGALRM" else f"a crash: {name}"
                 total.defects.append((what, (place / "current").read_bytes()))
-                reached += 200  # some of these were read already; the input that ended it is among them
+                reached += 200  # skips the inputs since the last report, one of which caused the crash
             elif status:
                 raise SystemExit("the fuzzer itself failed")
             number = reached
     spent, read = time.monotonic() - begun, total.accepted + total.refused
-    print(f"{asked.target}: {read:,} executions in {spent:.0f} s, {read / spent:,.0f} a second, seed {asked.seed}")
-    print(f"  {total.accepted:,} accepted, {total.refused:,} refused, {len(total.defects)} defects")
+    print(
+        f"{arguments.target}: {read:,} executions in {spent:.0f} s, {read / spent:,.0f} per second, "
+        f"seed {arguments.seed}"
+    )
+    print(f"  {total.accepted:,} accepted, {total.refused:,} rejected, {len(total.defects)} defects")
     if total.grown > GROWTH:
-        print(f"  the memory grew by {total.grown >> 20} MiB")
+        print(f"  memory grew by {total.grown >> 20} MiB")
     for i, (what, data) in enumerate(total.defects):
-        asked.out.mkdir(parents=True, exist_ok=True)
-        file = asked.out / f"{asked.target}-{asked.seed}-{i}"
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        file = arguments.out / f"{arguments.target}-{arguments.seed}-{i}"
         file.write_bytes(data)
-        print(f"  DEFECT {what}; shown by {file}")
+        print(f"  DEFECT {what}; input saved as {file}")
     return 1 if total.defects or total.grown > GROWTH else 0
 
 

@@ -1,4 +1,4 @@
-"""Valid files of every kind that tokbench reads, small enough to be read a thousand times a second."""
+"""Valid files of every format that tokbench reads, small enough to be read a thousand times per second."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def parquets() -> list[bytes]:
 
 
 def results() -> list[bytes]:
-    """JSON and .npz in one input: the length of the JSON in four bytes, then both."""
+    """Return inputs that contain the length of the JSON in four bytes, the JSON and the .npz."""
     made = []
     for name in ("toy.p8", "jpeg.q50"):
         path = ROOT / "results" / name / "samples-reconstruct.json"
@@ -114,11 +114,18 @@ def results() -> list[bytes]:
 
 
 def statistics() -> list[bytes]:
-    told = {"network": "n", "input": "tf1", "precision": "float32", "weights": "w", "count": 9, "layers": ["4", "sfid"]}
+    description = {
+        "network": "n",
+        "input": "tf1",
+        "precision": "float32",
+        "weights": "w",
+        "count": 9,
+        "layers": ["4", "sfid"],
+    }
     mean, covariance = np.arange(4.0), np.eye(4) * 2
     made = []
     for pack in (np.savez, np.savez_compressed):
-        for extra in ({}, {"tokbench": np.array(json.dumps(told)), "mu_s": mean, "sigma_s": covariance}):
+        for extra in ({}, {"tokbench": np.array(json.dumps(description)), "mu_s": mean, "sigma_s": covariance}):
             buffer = io.BytesIO()
             pack(buffer, mu=mean, sigma=covariance.astype(np.float32), **extra)  # type: ignore[operator]
             made.append(buffer.getvalue())

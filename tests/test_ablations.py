@@ -1,4 +1,4 @@
-"""Ablated twins: verdicts from result files."""
+"""Ablations: verdicts from result files."""
 
 from __future__ import annotations
 
@@ -75,4 +75,4 @@ def test_every_twin_here_names_an_adapter_of_its_family() -> None:
     assert len(ablations(files)) >= 10
     for one in ablations(files):
         assert one.of in files
-        assert one.of.partition(".")[0] == one.twin.partition(".")[0]
+        assert one.of.partition(".")[0] == one.ablated.partition(".")[0]

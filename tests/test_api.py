@@ -189,8 +189,8 @@ def test_outputs_of_diffusers(images: torch.Tensor) -> None:
         ({"z": torch.zeros(1)}, "a dict with the keys z"),
         (torch.zeros(1, 2, 3, 4, 5), r"latents of shape \(1, 2, 3, 4, 5\)"),
         (torch.zeros(1, 4, 4, dtype=torch.bool), "torch.bool"),
-        (torch.zeros(7, 4), "the first axis must be that of the images"),
-        ((torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 4, 2, dtype=torch.int64)), "not one code for each"),
+        (torch.zeros(7, 4), "the first axis must be the batch"),
+        ((torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 4, 2, dtype=torch.int64)), "not one code per vector"),
         (tokbench.Tokens.from_latents(torch.zeros(1, 4), 1), "only a subclass of tokbench.Tokenizer"),
     ],
 )
@@ -269,7 +269,7 @@ def test_models_that_fail(images: torch.Tensor) -> None:
         def encode(self, x: torch.Tensor) -> torch.Tensor:
             return x
 
-    for model, said in ((Half(), "not the other of `encode` and `decode`"), (3, "of type int is no model")):
+    for model, said in ((Half(), "must have both `encode` and `decode`"), (3, "of type int is not a model")):
         with pytest.raises(AdapterError, match=said):
             tokbench.evaluate(model, images, **FAST)
     with pytest.raises(AdapterError, match="codebook_size=K"):
@@ -281,22 +281,22 @@ def test_models_that_fail(images: torch.Tensor) -> None:
 @pytest.mark.parametrize(
     ("model", "options", "said"),
     [
-        ([Patches(), Patches()], {}, "two models are named Patches"),
-        ({"a/b": Patches()}, {}, "a model is named 'a/b'"),
-        ([Patches()], {"name": "a"}, "name is for a single model"),
+        ([Patches(), Patches()], {}, "two models have the name Patches"),
+        ({"a/b": Patches()}, {}, "invalid model name 'a/b'"),
+        ([Patches()], {"name": "a"}, "name applies only to a single model"),
         ("identity", {"name": "a"}, "an adapter has its own name"),
-        ("identity", {"value_range": (0, 1)}, "state their own: identity"),
-        ([], {}, "there are no models"),
+        ("identity", {"value_range": (0, 1)}, "these have one: identity"),
+        ([], {}, "no models were given"),
         (Patches, {}, "Patches is a class"),
         (Patches(), {"metrics": ["psnrr"]}, "no metric 'psnrr'"),
         (Patches(), {"task": "generate"}, "tokbench eval --task generate"),
         (Patches(), {"device": "tpu9"}, "device 'tpu9' cannot be used"),
         (Patches(), {"protocol": "nope"}, "no protocol 'nope'"),
-        (Patches(), {"batch_size": 0}, "batch_size must be an integer of at least 1, it is 0"),
+        (Patches(), {"batch_size": 0}, "batch_size must be an integer of at least 1, but is 0"),
         (Patches(), {"size": 16.0}, "size must be an integer of at least 1"),
         (Patches(), {"limit": 0}, "limit must be an integer"),
         (Patches(), {"seed": -1}, "seed must be an integer of at least 0"),
-        (Patches(), {"precision": "fp8"}, "precision is float32 or bfloat16, not 'fp8'"),
+        (Patches(), {"precision": "fp8"}, "precision must be float32 or bfloat16, but is 'fp8'"),
     ],
 )
 def test_wrong_arguments(images: torch.Tensor, model: object, options: dict, said: str) -> None:
@@ -341,7 +341,7 @@ def test_comparison(images: torch.Tensor, tmp_path: Path, cli) -> None:
     assert found.to_frame().loc["psnr", "gap"] == pytest.approx(worse["psnr"].value - better["psnr"].value)
     files = [result.save(tmp_path)[0] for result in (better, worse)]
     assert tokbench.compare(*files).to_markdown() in cli("compare", *files).stdout
-    with pytest.raises(KeyError, match="no difference of 'lpips'; compared are"):
+    with pytest.raises(KeyError, match="no difference of 'lpips'; compared numbers"):
         found["lpips"]
     with pytest.raises(ResultError, match="different images"):
         tokbench.compare(better, tokbench.evaluate(Patches(), images[:20], **FAST))

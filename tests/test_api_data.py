@@ -93,7 +93,7 @@ def test_floats_are_rounded_to_eight_bits(photos: torch.Tensor) -> None:
 
 def test_sizes_and_limits(photos: torch.Tensor) -> None:
     mixed = [photos[0], photos[1][:, :128, :200], photos[2]]
-    with pytest.raises(DataError, match=r"image 0 is 256x256, image 1 is 200x128\); give size=S"):
+    with pytest.raises(DataError, match=r"image 0 is 256x256, image 1 is 200x128\); use size=S"):
         tokbench.evaluate(Half(), mixed, **FAST)
     result = tokbench.evaluate(Half(), mixed, size=64, **FAST)
     assert (result.provenance["data"]["width"], result.num_images) == (64, 3)
@@ -108,7 +108,7 @@ def test_an_opened_dataset_serves_several_evaluations(photos: torch.Tensor) -> N
     dataset = tokbench.open_dataset((image for image in photos), size=32)
     first, second = (tokbench.evaluate(Half(), dataset, **FAST) for _ in range(2))
     assert first["psnr"] == second["psnr"]
-    for options, said in (({"size": 64}, "another size"), ({"limit": 3}, "limit"), ({"protocol": "adm"}, "protocol")):
+    for options, said in (({"size": 64}, "different size"), ({"limit": 3}, "limit"), ({"protocol": "adm"}, "protocol")):
         with pytest.raises(UsageError, match=said):
             tokbench.evaluate(Half(), dataset, **options, **FAST)
     with pytest.raises(UsageError, match="split and follow_links"):
@@ -118,17 +118,17 @@ def test_an_opened_dataset_serves_several_evaluations(photos: torch.Tensor) -> N
 @pytest.mark.parametrize(
     ("data", "error", "said"),
     [
-        (torch.rand(2, 3, 8, 8) * 2 - 1, DataError, r"image 0 holds values from -0.*\(x \+ 1\) / 2"),
-        (torch.rand(2, 3, 8, 8) * 255, DataError, r"image 0 holds values from .*x / 255"),
-        ([torch.rand(3, 8, 8), torch.full((3, 8, 8), torch.nan)], DataError, "image 1 holds values from nan"),
+        (torch.rand(2, 3, 8, 8) * 2 - 1, DataError, r"image 0 has values from -0.*\(x \+ 1\) / 2"),
+        (torch.rand(2, 3, 8, 8) * 255, DataError, r"image 0 has values from .*x / 255"),
+        ([torch.rand(3, 8, 8), torch.full((3, 8, 8), torch.nan)], DataError, "image 1 has values from nan"),
         (torch.rand(2, 8, 8, 3), DataError, r"image 0 has the shape \(2, 8, 8, 3\)"),
         ([torch.rand(1, 8, 8)], DataError, r"image 0 has the shape \(1, 8, 8\)"),
         (torch.randint(0, 255, (2, 3, 8, 8)), DataError, "image 0 is a tensor of torch.int64"),
-        (torch.rand(3, 8, 8), UsageError, r"this one \(3, 8, 8\)"),
-        ([{"image": 0, "label": 1}], DataError, "item 0 of the data is of type dict with the keys image, label"),
-        ([np.zeros((8, 8, 3))], DataError, "item 0 of the data is of type ndarray"),
+        (torch.rand(3, 8, 8), UsageError, r"but has \(3, 8, 8\)"),
+        ([{"image": 0, "label": 1}], DataError, "item 0 of the data has the type dict with the keys image, label"),
+        ([np.zeros((8, 8, 3))], DataError, "item 0 of the data has the type ndarray"),
         ([Image.new("L", (8, 8))], DataError, r"mode L; convert it"),
-        ([], DataError, "no images in the data; an iterator can be read only once"),
+        ([], DataError, "contain no images; note that an iterator can be read only once"),
         ({"a": 1}, UsageError, "data of type dict cannot be read"),
         (3, UsageError, "data of type int cannot be read"),
         ("nowhere/at/all", UsageError, "no dataset or path"),
@@ -188,7 +188,7 @@ def test_progress_and_logging(
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no image")
     tokbench.evaluate(lambda x: x, tmp_path, progress=False, metrics=["psnr"])
-    assert any("bad image b.png" in record.message for record in caplog.records)
+    assert any("unreadable image b.png" in record.message for record in caplog.records)
 
 
 def test_frames(photos: torch.Tensor) -> None:

@@ -102,7 +102,7 @@ def test_every_protocol_has_a_row() -> None:
 def test_idle_choices_are_named_once(cli, photo_folder: Path) -> None:
     done = cli("audit", "jpeg.q10", "--data", photo_folder, "--metrics", "psnr,ssim", "--limit", 2)
     assert done.exit_code == 0, done.stderr
-    assert "The tokenizer got the same pixels" in done.stdout
+    assert "These choices do not change the pixels" in done.stdout
     assert "\n| filter: area" not in done.stdout
     assert "\n| titok" in done.stdout
 
@@ -131,22 +131,25 @@ def rows_of(values: dict[str, float], spread: float = 0.0) -> list[Row]:
 def test_a_claim_is_ranked_and_put_into_a_sentence() -> None:
     """The default of the sentence is the default, though another unnamed choice comes closer."""
     rows = rows_of({"default": 1.74, "adm": 3.91, "truncated": 2.1, "titok": 1.74, "pytorch-fid": 1.70}, spread=0.01)
-    claim = audit_report.judge(rows, "rfid", 3.9, 1000)
+    claim = audit_report.match_claim(rows, "rfid", 3.9, 1000)
     assert [one.value for one in claim.found] == [3.91, 2.1, 1.74, 1.70]
     assert claim.found[2].title == "titok, default"
     text = audit_report.verdict(claim)
-    assert "3.9 is closest to this tokenizer under `adm`: 3.910; under `titok` (and 1 more), the default, it is" in text
+    assert "The value closest to 3.9 is 3.910, under `adm`; the default, `titok` (and 1 more), gives" in text
 
 
 def test_a_claim_that_many_choices_explain() -> None:
     rows = rows_of({"default": 1.74, "adm": 1.8}, spread=0.5)
-    text = audit_report.verdict(audit_report.judge(rows, "rfid", 1.75, 48))
-    assert "the 95 % intervals of 2 of 2 values hold 1.75: 48 images cannot tell which of them made it." in text
+    text = audit_report.verdict(audit_report.match_claim(rows, "rfid", 1.75, 48))
+    assert (
+        "The 95 % intervals of 2 of 2 values contain 1.75, so 48 images do not determine which choice produced it."
+        in text
+    )
 
 
 def test_a_claim_that_nothing_explains() -> None:
-    text = audit_report.verdict(audit_report.judge(rows_of({"default": 1.74}, spread=0.1), "rfid", 0.5, 48))
-    assert "No interval holds 0.5" in text
+    text = audit_report.verdict(audit_report.match_claim(rows_of({"default": 1.74}, spread=0.1), "rfid", 0.5, 48))
+    assert "No interval contains 0.5" in text
 
 
 def with_halves(rows: list[Row], mean: float, quarters: float) -> list[Row]:
@@ -163,27 +166,27 @@ def with_halves(rows: list[Row], mean: float, quarters: float) -> list[Row]:
 def test_few_images_cannot_tell() -> None:
     """Authors state an N at which a distance is less biased, and these images are too few to say by how much."""
     rows = with_halves(rows_of({"default": 25.0, "adm": 30.0}, spread=1.0), 10.0, 10.0)
-    text = audit_report.verdict(audit_report.judge(rows, "rfid", 0.92, 48))
-    assert "But 48 images cannot tell: authors use 50,000" in text
+    text = audit_report.verdict(audit_report.match_claim(rows, "rfid", 0.92, 48))
+    assert "48 images are too few to decide: authors use 50,000" in text
     assert "none of these choices" not in text
 
 
 def test_a_claim_is_held_against_the_n_that_authors_state() -> None:
     """A law of c / n: 5 + 1000 / n is 6 at 1,000 images and 5.02 at 50,000."""
     rows = with_halves(rows_of({"default": 6.0, "adm": 9.0}, spread=0.1), 1.0, 2.0)
-    claim = audit_report.judge(rows, "rfid", 5.0, 1000)
+    claim = audit_report.match_claim(rows, "rfid", 5.0, 1000)
     assert claim.found[0].compared == pytest.approx(5.02)
     text = audit_report.verdict(claim)
-    assert "5 is closest to this tokenizer under `default`: 5.020 (about, at N = 50,000)." in text
+    assert "The value closest to 5 is 5.020 (estimated at N = 50,000), under `default`." in text
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--claim", "rfid"], "as in rfid=0.92"),
+        (["--claim", "rfid"], "for example rfid=0.92"),
         (["--claim", "rfid=nan"], "must be finite"),
         (["--claim", "fid=1"], "no metric 'fid'"),
-        (["--metrics", "psnr,rate"], "no protocol changes rate"),
+        (["--metrics", "psnr,rate"], "no protocol choice affects rate"),
     ],
 )
 def test_wrong_usage(cli, photo_folder: Path, arguments: list[str], complaint: str, monkeypatch) -> None:
@@ -194,8 +197,8 @@ def test_wrong_usage(cli, photo_folder: Path, arguments: list[str], complaint: s
 
 
 def test_a_claim_needs_its_number() -> None:
-    with pytest.raises(UsageError, match="there is rfid"):
-        audit_report.judge(rows_of({"default": 1.0}), "kid", 1.0, 10)
+    with pytest.raises(UsageError, match="available: rfid"):
+        audit_report.match_claim(rows_of({"default": 1.0}), "kid", 1.0, 10)
 
 
 def test_a_claim_whose_weights_are_missing_ends_at_once(cli, photo_folder: Path, monkeypatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 from factories import run_eval
 from markdown_it import MarkdownIt
 
-from tokbench.analysis.compare import Difference, judge
+from tokbench.analysis.compare import Difference, verdict_of
 from tokbench.analysis.regression import TIMED, _outcome
 from tokbench.analysis.regression import check as measure_again
 from tokbench.analysis.tolerances import TOLERANCES, read_tolerances, tolerance_of
@@ -151,7 +151,7 @@ def test_a_number_that_nothing_measures_any_more_is_listed(cli, measured, mirror
     done = check(cli, path, mirrored)
     assert done.exit_code == 0
     assert "not compared: sharpness of jpeg.q50" in done.stdout
-    assert "this version of tokbench does not measure it" in done.stdout
+    assert "this version of tokbench does not compute it" in done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +201,7 @@ def test_numbers_that_vanish_with_the_codebook_are_lost(
     told = json.loads(done.stdout)
     lost = {entry["what"]: entry["reason"] for entry in told["not_compared"] if entry["kind"] == "lost"}
     assert {"codebook_usage", "perplexity", "codebook_entropy"} <= set(lost)
-    assert f"delete perplexity from {Path('toy.p8') / path.name} or measure that result anew" in lost["perplexity"]
+    assert f"delete perplexity from {Path('toy.p8') / path.name} or measure that result again" in lost["perplexity"]
     cases = ElementTree.parse(tmp_path / "junit.xml").getroot().findall("testsuite/testcase")
     failed = {case.get("name") for case in cases if case.find("failure") is not None}
     assert set(lost) <= failed
@@ -342,7 +342,9 @@ def without_bar(number: str, first: float, second: float) -> Difference:
 
 
 def with_bar(number: str, first: float, second: float, low: float, high: float) -> Difference:
-    return Difference(number, first, second, second - first, low, high, 10, judge(number, second - first, low, high))
+    return Difference(
+        number, first, second, second - first, low, high, 10, verdict_of(number, second - first, low, high)
+    )
 
 
 def some_exact(first_only: int, second_only: int) -> Difference:

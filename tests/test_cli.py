@@ -143,7 +143,7 @@ def test_bad_images_fail_the_run_unless_skipped(cli, photo_folder: Path, tmp_pat
     (bad,) = objects(done)[0]["bad_images"]
     assert bad["name"] == "photo1.png" and "not an image" in bad["reason"]
     assert objects(done)[0]["num_images"] == 5
-    assert "bad image photo1.png" in done.stderr
+    assert "unreadable image photo1.png" in done.stderr
     assert cli(*command, "--skip-bad").exit_code == 0
 
 
@@ -416,7 +416,7 @@ def test_all_images_bad_is_a_failure_in_json_too(cli, tmp_path: Path) -> None:
     (only,) = objects(done)
     assert [bad["name"] for bad in only["bad_images"]] == ["a.png", "b.png"]
     assert "no image could be read" in only["error"]
-    assert "bad image b.png" in done.stderr
+    assert "unreadable image b.png" in done.stderr
 
 
 @pytest.mark.finds

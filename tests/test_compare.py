@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tokbench.analysis import render
-from tokbench.analysis.compare import difference, differences, judge
+from tokbench.analysis.compare import difference, differences, verdict_of
 from tokbench.analysis.tolerances import read_tolerances
 from tokbench.errors import ResultError, UsageError
 from tokbench.evaluation.config import EvalConfig
@@ -140,7 +140,7 @@ def test_pooled_psnr_is_compared_from_its_errors() -> None:
     ],
 )
 def test_verdicts(number: str, interval: tuple[float, float, float], expected: str) -> None:
-    assert judge(number, *interval) == expected
+    assert verdict_of(number, *interval) == expected
 
 
 def test_compare_prints_a_table_and_json(cli, results: Path) -> None:

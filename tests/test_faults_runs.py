@@ -139,15 +139,15 @@ def test_cache_shows_and_clears(cli, tmp_path: Path, photo_folder: Path, private
     journal = Checkpoint(private_cache / "runs", {"adapter": "a.b", "dataset": "d", "images": 40, "metrics": ["psnr"]})
     journal.write(0, np.arange(32), ["x"] * 32, {"psnr": {"psnr": np.ones(32)}}, {})
     shown = cli("cache")
-    assert "features of references: 1 files" in shown.output
+    assert "reference features: 1 files" in shown.output
     assert "unfinished runs: 1" in shown.output
     assert "a.b on d: about 32 of 40 images" in shown.output
     kept = cli("cache", "clear")
     assert kept.exit_code == 0
-    assert "left alone: 1 runs that are under way" in kept.stderr  # this very process holds it
+    assert "kept: 1 runs in progress" in kept.stderr  # this very process holds it
     journal.close()
     assert "deleted 1 unfinished runs" in cli("cache", "clear", "--runs").output
-    assert "features of references: 0 files" in cli("cache").output
+    assert "reference features: 0 files" in cli("cache").output
     assert "unfinished runs: none" in cli("cache").output
 
 

@@ -104,14 +104,14 @@ class TestCommand:
         stats = tmp_path / "stats.npz"
         np.savez(stats, mu=np.zeros(4), sigma=np.eye(4))
         for arguments, why in (
-            (("--cfg", 2), "--cfg is for --task generate"),
+            (("--cfg", 2), "--cfg requires --task generate"),
             (("--task", "generate", "--metrics", "lpips"), "paired with nothing"),
-            (("--task", "generate", "--suite", "tokbench-256"), "is of reconstructions"),
+            (("--task", "generate", "--suite", "tokbench-256"), "cannot be combined with --task generate"),
             (("--task", "generate", "--cfg", "nan"), "--cfg nan: give a scale"),
             (("--task", "generate", "--cfg", "1e-7"), "give a scale with at most six digits"),
             (("--task", "generate", "--cfg", "1.23456789"), "give a scale with at most six digits"),
             (("--task", "generate", "--reference", stats), "give one"),
-            (("--reference-is", "a:b:c"), "give that too"),
+            (("--reference-is", "a:b:c"), "require --reference"),
         ):
             told = cli("eval", "toy.p8", "--data", tiles, *arguments)
             assert told.exit_code == 2

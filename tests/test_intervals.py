@@ -60,7 +60,7 @@ def test_coverage_and_false_alarms(name: str, count: int, draws: int) -> None:
 
 def score(count: int, protocol: object = TOKBENCH, seed: int = 0) -> InceptionScore:
     rng = np.random.default_rng(seed)
-    metric = InceptionScore("inception_score", COVERAGE["Blind"](), "x", protocol)
+    metric = InceptionScore("inception_score", COVERAGE["UnusedExtractor"](), "x", protocol)
     logits = rng.normal(size=(count, 30)) + 4 * np.eye(30)[rng.integers(0, 30, count)]
     metric.rows.add(np.arange(count), {"image": logits.astype(np.float32)})
     return metric
@@ -139,7 +139,7 @@ def test_a_small_last_part_is_no_split(count: int, sizes: list[int], told: str |
 @pytest.mark.parametrize(("count", "classes"), [(11, 11), (60, 60), (200, 200), (12, 2)])
 def test_an_inception_score_whose_parts_must_agree_has_no_interval(count: int, classes: int) -> None:
     """Of images that each show a class of their own: leaving out any lowers the score as much. And of few images."""
-    metric = InceptionScore("inception_score", COVERAGE["Blind"](), "x")
+    metric = InceptionScore("inception_score", COVERAGE["UnusedExtractor"](), "x")
     logits = 30 * np.eye(classes)[np.arange(count) % classes]
     metric.rows.add(np.arange(count), {"image": logits.astype(np.float32)})
     found = numbers_of(metric, count)

@@ -146,7 +146,7 @@ def test_a_result_its_table_and_the_command_name_them(tmp_path: Path, cli) -> No
     done = cli("eval", "jpeg.q50", "resize.2", "--data", path, "--metrics", "psnr", "--out", tmp_path / "res")
     assert done.exit_code == 0, done.stderr
     said = "3 files that look like images: 2 .heic, 1 without a suffix"
-    assert done.stderr.count(f"left out {said}; convert or rename them") == 1
+    assert done.stderr.count(f"ignored {said}; convert or rename them") == 1
     assert f"Left out: {said}." in done.stdout
     (file,) = tmp_path.glob("res/jpeg.q50/*.json")
     result = load(file)
@@ -180,4 +180,4 @@ def test_samples_that_are_left_out_are_named(tmp_path: Path, cli) -> None:
     samples = put(made, "folder", tmp_path / "samples")
     done = cli("eval", f"images:{samples}", "--task", "generate", "--data", references, "--metrics", "gfid",
                "--out", tmp_path / "res")  # fmt: skip
-    assert "left out 1 file that looks like an image: 1 .heic" in done.stderr
+    assert "ignored 1 file that looks like an image: 1 .heic" in done.stderr

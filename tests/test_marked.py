@@ -251,7 +251,7 @@ def test_the_worst_come_first(annotated: Dataset, networks) -> None:
     result = measured(annotated, networks, None)
     found = cases(result)
     assert [case.score for case in found] == sorted(case.score for case in found)
-    assert all(case.told[0].startswith("F-Sim") for case in cases(result, "faces"))
+    assert all(case.lines[0].startswith("F-Sim") for case in cases(result, "faces"))
     with pytest.raises(ResultError, match="the result holds words, faces"):
         cases(result, "words_easyocr")
 

@@ -201,7 +201,7 @@ def test_an_audits_command_lists_it_and_ends_with_1(folder: Path, cli) -> None:
     Image.new("RGB", ODD["long"]).save(folder / "3b.png")
     done = cli("audit", "jpeg.q50", "--data", folder, "--size", SIDE, "--metrics", "psnr")
     assert done.exit_code == 1, done.output
-    assert "bad image 3b.png: 3b.png: a 90000x1 image would become" in done.stderr
+    assert "unreadable image 3b.png: 3b.png: a 90000x1 image would become" in done.stderr
     assert "6 images of 32x32 px" in done.stdout
 
 

@@ -89,7 +89,7 @@ def test_the_table_by_hand(files: list[Path]) -> None:
     assert body[3:7] == ["33.33", "0.00", "50.00", "27.78"]
     # (1 + 3/4 + 2/4) / 3, 0, (1 + 4/5) / 2
     assert body[7:] == ["75.00", "0.00", "90.00", "55.00"]
-    assert "0 of 8 words have stored scores other than the formulas give." in text
+    assert "0 of 8 words have stored scores that differ from the recomputed ones." in text
     first, second = (cells(text, f"Faces at 256 (bins of {release})")[1] for release in FACE_BINS)
     assert first[2:] == ["1 / 1 / 2", "10.00", "30.00", "85.00", "41.67"]
     assert second[2:] == ["1 / 1 / 1", "30.00", "80.00", "90.00", "66.67"]
@@ -127,7 +127,7 @@ def test_scores_are_those_of_the_texts(write: Write) -> None:
     found = read([write("ic13.json", {"vae": {"256": words}})])
     assert (found[0].mismatches, found[0].scores["t_acc"]) == (2, [1, 0, 1])
     text = markdown(found, rows(found))
-    assert "2 of 3 words have stored scores other than" in text
+    assert "2 of 3 words have stored scores that differ" in text
     assert "ic13.json: 'vae/256/a.jpg/results[0]'" in text
     # Files that somebody rounded to seven digits are right.
     words = run(a=[word("abc", "abx", 0.02, ned=0.6666667)])
@@ -142,8 +142,8 @@ def test_two_methods_and_what_one_lacks(write: Write) -> None:
     assert [(one.setting, one.method) for one in found] == [("256", "a|b"), ("256", "vae"), ("480", "vae")]
     text = markdown(found, rows(found))
     assert "| a\\|b " in text
-    assert "Not to be ranked: 'a|b' at 256 lacks tt." in text
-    assert "Left out: 'vae' at 480, for which TokBench has no bins." in text
+    assert "Not comparable: 'a|b' at 256 lacks tt." in text
+    assert "Not shown: 'vae' at 480, for which TokBench has no bins." in text
 
 
 def test_an_empty_bin_is_no_zero(write: Write) -> None:
@@ -213,13 +213,13 @@ AT = "'vae/256/a.jpg/results"
         ("[" * 100_000, "nesting is too deep"),
         ('{"a": ' + "1" * 5000 + "}", "is not a readable result file"),
         ('{"a": {}, "a": {}}', "'a' is repeated"),
-        ([], "what it holds must be an object"),
-        ({}, "no method in there"),
+        ([], "its content must be an object"),
+        ({}, "no methods found"),
         ({"vae": []}, "'vae' must be an object"),
         ({"vae": {"256": 3}}, "'vae/256' must be an object"),
-        ({"vae": {"256": {}}}, "'vae/256/details' must be an object, it is None"),
-        ({"vae": {"256": {"details": {}}}}, "holds no words and no faces"),
-        ({"vae": {"256": run(a=[])}}, "holds no words and no faces"),
+        ({"vae": {"256": {}}}, "'vae/256/details' must be an object, but is None"),
+        ({"vae": {"256": {"details": {}}}}, "contains no words or faces"),
+        ({"vae": {"256": run(a=[])}}, "contains no words or faces"),
         ({"vae": {"256": {"details": {"a.jpg": []}}}}, "'vae/256/details/a.jpg' must be an object"),
         ({"vae": {"256": {"details": {"a.jpg": {}}}}}, "'vae/256/a.jpg/results' must be a list"),
         ({"vae": {"256": run(a=[3])}}, f"{AT}[0]' must be an object"),
@@ -228,11 +228,11 @@ AT = "'vae/256/a.jpg/results"
         ({"": {"256": IC13}}, "must be named"),
         ({"v" * 300: {"256": IC13}}, "must be named"),
         ({"vae": {"\n256": IC13}}, "must be named"),
-        ({"vae": {"480": IC13}}, "TokBench has bins for settings 256, 512, 1024; these files hold 480"),
-        ({"vae": {"256": IC13, "x_256": IC13}}, "'vae' at 256 on 'ic13' was in"),
+        ({"vae": {"480": IC13}}, "TokBench has bins for settings 256, 512, 1024; these files contain 480"),
+        ({"vae": {"256": IC13, "x_256": IC13}}, "'vae' at 256 on 'ic13' is already in"),
         ({"vae": {"256": run(a=[word("a", "a", 0.02)], b=[{"ratio": 1, "similarity": 1}])}}, "one of the words"),
-        (broken(gt=None), f"{AT}[0]/gt' must be a text"),
-        (broken(pred=["ab"]), f"{AT}[0]/pred' must be a text"),
+        (broken(gt=None), f"{AT}[0]/gt' must be a string"),
+        (broken(pred=["ab"]), f"{AT}[0]/pred' must be a string"),
         (broken(pred="x" * 1001), "at most 1,000 characters"),
         (broken(ratio="0.02"), f"{AT}[0]/ratio' must be a number"),
         (broken(ratio=-0.1), "must be a number from 0"),
@@ -269,7 +269,7 @@ def test_files_that_are_no_text(tmp_path: Path, write: Write, monkeypatch: pytes
 def test_one_set_twice_is_refused(write: Write) -> None:
     """It would count each word twice. The same set of another method is another matter."""
     first, again = write("a/tt.json", {"vae": {"256": TT}}), write("b/tt.json", {"vae": {"256": TT}})
-    with pytest.raises(ResultError, match=r"b/tt\.json: 'vae' at 256 on 'tt' was in .*a/tt\.json"):
+    with pytest.raises(ResultError, match=r"b/tt\.json: 'vae' at 256 on 'tt' is already in .*a/tt\.json"):
         read([first, again])
     assert len(read([first, write("c/tt.json", {"other": {"256": TT}})])) == 2
 

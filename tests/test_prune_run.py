@@ -24,11 +24,11 @@ from tokbench.analysis.ablations import Ablation
 from tokbench.cli import main
 from tokbench.errors import DataError, ResultError, UsageError
 from tokbench.pruning import table
-from tokbench.pruning.ablations import twins
+from tokbench.pruning.ablations import pruning_findings
 from tokbench.pruning.benchmark import BenchmarkConfig, PruningBenchmark
-from tokbench.pruning.candidates import apart
-from tokbench.pruning.measure import Candidate, Predictions, accuracy, best_kernel, pace
-from tokbench.pruning.models import ImageClassifier, load_subject, open_labelled
+from tokbench.pruning.candidates import with_own_network
+from tokbench.pruning.measure import Candidate, Predictions, accuracy, best_kernel, time_candidate
+from tokbench.pruning.models import ImageClassifier, load_classifier, open_labelled
 from tokbench.pruning.paired_timing import PairedTiming, time_in_turns
 from tokbench.pruning.result import PruningResult, load, load_all, packed, unpacked
 from tokbench.report.static_figures import pruning
@@ -151,7 +151,7 @@ def test_everything_is_measured_kept_and_not_measured_again(root: Path, tmp_path
     words += ["--tries", "1", "--out"]
     first = prune(root, *words, str(out))
     assert first.exit_code == 1  # at keep 1 nothing is trained
-    assert "failed sit_slim: sit_slim is trained for one network and one keep" in first.output
+    assert "failed sit_slim: sit_slim must be trained for each network and keep" in first.output
     found = {one.about["method"]: one for one in load_all(out)}
     assert found.keys() == {"random", "evit", "lower_resolution", "sit_slim", "diffrate", "small.half"}
     assert found["random"].rows.keys() == {"0.5", "1"}
@@ -230,7 +230,7 @@ def test_times_whose_control_is_off_are_taken_again(root: Path, tmp_path: Path, 
 def test_a_network_trained_on_begins_as_what_it_was_trained_on_from(root: Path, tmp_path: Path) -> None:
     """The dense control of networks that were trained on from another: as many tokens, its own weights."""
     variant, code = open_variant("small.longer", root / "adapters" / "small" / "longer.toml")
-    begun, whole = code.model(variant), load_subject("small.whole", "cpu", root).vit
+    begun, whole = code.model(variant), load_classifier("small.whole", "cpu", root).vit
     pairs = zip(begun.vit.parameters(), whole.parameters(), strict=True)
     assert all(torch.equal(mine, theirs) and mine.requires_grad for mine, theirs in pairs)
     assert prune(root, "small.longer", "--out", str(tmp_path)).exit_code == 0
@@ -307,7 +307,7 @@ def test_a_twin_is_compared_image_by_image(root: Path, tmp_path: Path) -> None:
     assert prune(root, "sit_slim", "small.half", "--keep", "0.5", "--out", str(tmp_path)).exit_code == 0
     told = Ablation("small.half", "small.sit", "a part", "It helps.", ("top1",), ("prune",))
     other = Ablation("small.half", "small.sit", "a part", "It helps.", ("top5",), ("prune",))
-    (found,) = twins([told, other], load_all(tmp_path))
+    (found,) = pruning_findings([told, other], load_all(tmp_path))
     assert found.verdict == "cannot tell" and found.difference.n == 24
     members = load_all(tmp_path)
     for one in members:
@@ -316,7 +316,7 @@ def test_a_twin_is_compared_image_by_image(root: Path, tmp_path: Path) -> None:
             row["training_profile"] = "gpu"
             right = np.arange(24) % (4 if row["network"] == "small.sit" else 2) == 0
             row["right"] = packed(right if row["network"] == "small.half" else ~right)
-    (found,) = twins([told], members)
+    (found,) = pruning_findings([told], members)
     gap = found.difference
     assert (gap.first, gap.second, gap.gap) == pytest.approx((0.75, 0.5, -0.25))
     assert gap.low < -0.25 < gap.high
@@ -345,16 +345,16 @@ def test_rows_that_are_no_speed_up_say_so() -> None:
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        (["nothing"], 1, "no method 'nothing'; there are random, strided"),
-        ([], 2, "name a METHOD, or give --list"),
+        (["nothing"], 1, "unknown method 'nothing'; available: random, strided"),
+        ([], 2, "missing METHOD; see --list"),
         (["random", "--keep", "0"], 2, "every keep must lie in"),
-        (["random", "--keep", "half"], 2, "give numbers in"),
+        (["random", "--keep", "half"], 2, "expected numbers in"),
         (["random", "--keep", "0.001"], 0, "random 0.001"),  # rounded up: one token stays
-        (["tome", "--batches", "x"], 2, "give whole numbers"),
+        (["tome", "--batches", "x"], 2, "expected integers"),
         (["diffrate", "--keep", "0.3"], 1, "or give --rates"),
         (["diffrate", "--rates", "deit_s"], 1, "rates for 12 blocks and 197 tokens do not fit 8 blocks and 65 tokens"),
-        (["diffrate", "--rates", "missing.json"], 1, "give deit_s, a JSON file"),
-        (["diffrate", "--rates", "missing.json:ViT-S-DeiT/2.9"], 1, "give deit_s, a JSON file"),
+        (["diffrate", "--rates", "missing.json"], 1, "expected deit_s, a JSON file"),
+        (["diffrate", "--rates", "missing.json:ViT-S-DeiT/2.9"], 1, "expected deit_s, a JSON file"),
         (["random", "--repetitions", "5"], 2, "30"),
     ],
 )
@@ -445,7 +445,7 @@ def test_first_images_of_one_class_or_of_few_give_no_number_without_a_word(root:
 def test_labels_under_which_a_trained_network_is_no_better_than_chance_are_doubted(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    subject = load_subject("small.whole", "cpu", root)
+    subject = load_classifier("small.whole", "cpu", root)
     bench = PruningBenchmark(
         subject, open_labelled(str(root / "images.parquet"), subject, None), "cpu", BenchmarkConfig()
     )
@@ -466,13 +466,13 @@ def test_labels_under_which_a_trained_network_is_no_better_than_chance_are_doubt
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("small.none", "no network 'small.none'; there are small.half"),
-        ("small.sit", "is no classifier whose tokens could be reduced, but a Slimmed"),
+        ("small.none", "unknown network 'small.none'; available: small.half"),
+        ("small.sit", "is a Slimmed, not a classifier whose tokens can be reduced"),
         ("timm:no_such", "has no model 'no_such'"),
         ("timm:resnet18@{folder}/resnet18.safetensors", "has no list of blocks"),
-        ("timm:vit_tiny_patch16_224@/missing.safetensors", "no weights file"),
+        ("timm:vit_tiny_patch16_224@/missing.safetensors", "weights file"),
         ("timm:vit_tiny_patch16_224@{folder}/bad.safetensors", "is not a readable state dict"),
-        ("timm:vit_tiny_patch16_224", "give --allow-download, or timm:NAME@FILE"),
+        ("timm:vit_tiny_patch16_224", "use --allow-download or timm:NAME@FILE"),
     ],
 )
 def test_networks_that_cannot_be_had(root: Path, tmp_path: Path, model: str, said: str) -> None:
@@ -509,7 +509,7 @@ def test_images_that_cannot_be_read_are_listed_and_left_out_of_both(root: Path, 
     table_[3]["image"]["bytes"] = b"no image"
     pq.write_table(pa.Table.from_pylist(table_), tmp_path / "bad.parquet")
     done = prune(root, "random", "--keep", "0.5", "--out", str(tmp_path), data=str(tmp_path / "bad.parquet"))
-    assert done.exit_code == 1 and "bad image" in done.output
+    assert done.exit_code == 1 and "unreadable image" in done.output
     (one,) = load_all(tmp_path)
     assert one.about["num_images"] == 23
     for row in table_:
@@ -523,7 +523,7 @@ def test_accuracies_on_other_images_are_not_compared() -> None:
     top = np.zeros((2, 5), dtype=int)
     first, second = (Predictions(np.array(index), np.zeros(2, dtype=int), top) for index in ([0, 1], [0, 2]))
     assert accuracy(first, first)["agreement"]["value"] == 1
-    with pytest.raises(DataError, match="run the same command again"):
+    with pytest.raises(DataError, match="run the command again"):
         accuracy(first, second)
 
 
@@ -531,8 +531,8 @@ def test_a_network_is_timed_against_a_copy_alone(small_vit: Callable[..., nn.Mod
     vit = small_vit()
     whole = Candidate("whole", "whole", None, vit, vit)
     with pytest.raises(UsageError, match="needs a copy"):
-        pace(whole, whole, 1, "cpu", "sdpa", "sdpa", 30)
-    made = pace(apart(whole), whole, 1, "cpu", "eager", "sdpa", 30).to_dict()
+        time_candidate(whole, whole, 1, "cpu", "sdpa", "sdpa", 30)
+    made = time_candidate(with_own_network(whole), whole, 1, "cpu", "eager", "sdpa", 30).to_dict()
     assert made["best_kernel"] == "eager" and made["speedup"]["repetitions"] == 30
     assert made["speedup"] != made["speedup_same_kernel"]
 

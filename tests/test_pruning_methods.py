@@ -15,18 +15,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from tokbench.errors import UsageError
 from tokbench.nn.trainable import TrainingBatch, TrainingData
 from tokbench.pruning.diffrate import DiffRate, Rates, absorb
-from tokbench.pruning.divprune import spread
+from tokbench.pruning.divprune import farthest_points
 from tokbench.pruning.evit import fused
-from tokbench.pruning.flops import dense, flops, of_kept
+from tokbench.pruning.flops import counts_of, dense, flops
 from tokbench.pruning.pruner import budget, stages
-from tokbench.pruning.random import Random, lots
+from tokbench.pruning.random import Random, random_scores
 from tokbench.pruning.search import RateSearch
 from tokbench.pruning.sit_slim import SiTSlim, Slimmer, slimmed
 from tokbench.pruning.strided import spaced
 from tokbench.pruning.token_transforming import transform
 from tokbench.pruning.tome import ToMe, merge
 from tokbench.pruning.vit import recognise
-from tokbench.pruning.zero_tprune import ZeroTPrune, heads_with_a_say, page_rank, without_alike
+from tokbench.pruning.zero_tprune import ZeroTPrune, drop_similar, informative_heads, page_rank
 from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.registry import network_files, read_variant
 from tokbench.training.loop import train
@@ -36,8 +36,8 @@ pytest.importorskip("timm", reason="timm is not installed: pip install 'tokbench
 
 
 def test_lots_are_even_and_follow_from_seed_and_place_alone() -> None:
-    drawn = lots(torch.arange(400), torch.arange(64))
-    assert torch.equal(drawn[7:8, :10], lots(torch.tensor([7]), torch.arange(10)))
+    drawn = random_scores(torch.arange(400), torch.arange(64))
+    assert torch.equal(drawn[7:8, :10], random_scores(torch.tensor([7]), torch.arange(10)))
     ranks = drawn.argsort(dim=1).argsort(dim=1).double()
     assert ranks.mean(0).sub(31.5).abs().max() < 5 * (64**2 / 12 / 400) ** 0.5
     assert len(drawn.unique()) == drawn.numel()
@@ -114,7 +114,7 @@ def test_page_rank_is_the_power_iteration() -> None:
 
 def test_heads_with_even_scores_have_no_say_unless_all_are_even() -> None:
     even, uneven = torch.full((10,), 0.1), torch.arange(10) / 45.0
-    say = heads_with_a_say(torch.stack([torch.stack([even, uneven]), torch.stack([even, even])]))
+    say = informative_heads(torch.stack([torch.stack([even, uneven]), torch.stack([even, even])]))
     assert say.tolist() == [[0, 1], [1, 1]]
 
 
@@ -122,7 +122,7 @@ def test_of_two_tokens_alike_the_less_important_goes() -> None:
     keys = torch.eye(6)[None].clone()
     keys[0, 4] = keys[0, 1]  # 4 is less important than 1 and its double
     vote = torch.tensor([[0.9, 0.8, 0.7, 0.3, 0.2, 0.1]])
-    assert without_alike(keys, vote, 1).tolist() == [[0, 1, 2, 3, 5]]
+    assert drop_similar(keys, vote, 1).tolist() == [[0, 1, 2, 3, 5]]
 
 
 @torch.inference_mode()
@@ -139,7 +139,7 @@ def test_greedy_diversity_is_the_slow_one_and_at_least_half_as_good_as_any(count
     for seed in range(20):
         points = torch.randn(1, 12, 3, generator=torch.Generator().manual_seed(seed))
         gaps = torch.cdist(points, points)
-        chosen = spread(gaps, count)[0].tolist()
+        chosen = farthest_points(gaps, count)[0].tolist()
         away = gaps[0].numpy() + np.diag([np.inf] * 12)
         slow = [int(away.min(1).argmax())]
         while len(slow) < count:
@@ -179,7 +179,7 @@ def test_diffrate_absorbs_as_a_plain_mean() -> None:
 
 @pytest.mark.parametrize(("prune", "merge_"), [((9, 8), (9,)), ((9, 8), (9, 9)), ((9, 8), (8, 9)), ((9, 8), (9, 1))])
 def test_rates_that_rise_or_leave_nothing_are_refused(prune: Any, merge_: Any) -> None:
-    with pytest.raises(UsageError, match="rates must give"):
+    with pytest.raises(UsageError, match="rates must list"):
         Rates(prune, merge_)
 
 
@@ -200,7 +200,7 @@ def test_rates_are_learned_on_what_they_will_do(changes: dict[str, Any], small_v
     masked = search._logits(noise, pruned, merged)
     with DiffRate(rates).applied_to(vit, 0.5, kernel="eager"):
         torch.testing.assert_close(vit(noise), masked, rtol=1e-3, atol=1e-4)
-    share = flops(search.sizes, of_kept(search.sizes, [count - 1 for count in rates.merge]))
+    share = flops(search.sizes, counts_of(search.sizes, [count - 1 for count in rates.merge]))
     assert float(search.share(merged)) == pytest.approx(share / flops(search.sizes, dense(search.sizes)), rel=1e-5)
 
 
@@ -241,12 +241,12 @@ def test_rates_of_which_some_rise_are_what_the_authors_code_makes_of_them() -> N
     """ViT-T's at 1.0 GMAC: block 7 merges to 156 of the 148 tokens that block 6 has left."""
     prune = (197, 197, 196, 194, 188, 184, 178, 164, 156, 137, 129, 21)
     merge = (197, 197, 196, 190, 186, 154, 148, 156, 145, 135, 125, 21)
-    with pytest.raises(UsageError, match="must not rise"):
+    with pytest.raises(UsageError, match="must not increase"):
         Rates(prune, merge)
     made = Rates.falling(prune, merge)
     assert made.merge == (197, 197, 196, 190, 186, 154, 148, 148, 145, 135, 125, 21)
     assert made.prune == (197, 197, 196, 194, 188, 184, 154, 148, 148, 137, 129, 21)
-    with pytest.raises(UsageError, match="rates must give"):
+    with pytest.raises(UsageError, match="rates must list"):
         Rates.falling(prune, merge[:-1])
 
 
@@ -255,7 +255,7 @@ def test_rates_must_leave_the_first_block_whole(small_vit: Any) -> None:
     rates = Rates((66, *[60] * 7), (66, *[50] * 7))
     with pytest.raises(UsageError, match="rates for 8 blocks and 66 tokens do not fit 8 blocks and 65 tokens"):
         DiffRate(rates).plan(recognise(small_vit()).sizes, 0.5)
-    with pytest.raises(UsageError, match="the first block keeps all of them"):
+    with pytest.raises(UsageError, match="the first block keeps all tokens"):
         DiffRate(Rates((60,) * 8, (50,) * 8)).plan(recognise(small_vit()).sizes, 0.5)
 
 
@@ -271,13 +271,13 @@ def test_slimmers_are_counted_as_layers(small_vit: Any, noise: Tensor) -> None:
     assert 0 < own < 0.2 * flops(sizes, run.counts)
     assert counter.get_total_flops() == flops(sizes, run.counts) + own
     assert method.flops(sizes, dense(sizes)) == 0
-    with pytest.raises(UsageError, match="they are not rounded"), method.applied_to(vit, 0.5, round_to=8):
+    with pytest.raises(UsageError, match="which cannot be rounded"), method.applied_to(vit, 0.5, round_to=8):
         pass
 
 
 @torch.inference_mode()
 def test_a_lot_is_no_better_where_another_was(small_vit: Any) -> None:
-    """Places are numbered anew in each block: with the same lots there, the first would stay nearly always."""
+    """Positions are renumbered in each block; with equal scores in all blocks, the first ones would stay."""
     vit = small_vit()
     with Random().applied_to(vit, 0.5) as run:
         tokens = torch.arange(1.0, 65.0)[None, :, None].expand(2000, -1, 1)

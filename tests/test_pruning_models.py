@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tokbench.errors import MissingWeights
-from tokbench.pruning.models import load_subject, open_labelled
+from tokbench.pruning.models import load_classifier, open_labelled
 
 timm = pytest.importorskip("timm", reason="timm is not installed: pip install 'tokbench[prune]'")
 
@@ -23,7 +23,7 @@ def test_imagenets_folders_are_known_to_timms_networks(tmp_path: Path) -> None:
     """By WordNet id, also a few of them, whose sorted order is another than their places among the thousand."""
     torch.manual_seed(0)
     save_file(timm.create_model("vit_tiny_patch16_224").state_dict(), tmp_path / "own.safetensors")
-    subject = load_subject(f"timm:vit_tiny_patch16_224@{tmp_path / 'own.safetensors'}", "cpu")
+    subject = load_classifier(f"timm:vit_tiny_patch16_224@{tmp_path / 'own.safetensors'}", "cpu")
     for place, folder in enumerate(["n02102040", "n01440764", "n03888257"]):  # springer, tench, parachute
         (tmp_path / "ten" / folder).mkdir(parents=True)
         pixels = np.full((16, 16, 3), place, dtype=np.uint8)
@@ -52,7 +52,7 @@ def test_nothing_but_tensors_is_unpickled(tmp_path: Path, suffix: str, harmful: 
     torch.save({"model": timm.create_model("vit_tiny_patch16_224").state_dict(), "args": more}, path)
     named = "builtins.exec" if harmful else "types.SimpleNamespace"
     with pytest.raises(MissingWeights, match=rf"contains Python objects other than tensors \({named}\)"):
-        load_subject(f"timm:vit_tiny_patch16_224@{path}", "cpu")
+        load_classifier(f"timm:vit_tiny_patch16_224@{path}", "cpu")
     assert not (tmp_path / "it-ran").exists()
 
 
@@ -69,5 +69,5 @@ def test_nothing_but_tensors_is_unpickled_of_what_comes_from_the_hub(
 
     monkeypatch.setattr("timm.models._hub.hf_hub_download", download)
     with pytest.raises(MissingWeights, match="weights_only=True blocked loading"):
-        load_subject("timm:vit_tiny_patch16_224", "cpu", allow_download=True)
+        load_classifier("timm:vit_tiny_patch16_224", "cpu", allow_download=True)
     assert not (tmp_path / "it-ran").exists()

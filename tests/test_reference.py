@@ -344,13 +344,13 @@ def test_verify_takes_the_size_from_the_file(cli: Callable[..., Any], photo_fold
     assert "width      64" in shown
     assert "preparation antialias True, crop centre, filter bicubic, library pillow, reference crop" in shown
     done = cli("stats", "verify", made, "--data", photo_folder)
-    assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, "the same"), done.output
+    assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, "equal"), done.output
     done = cli("stats", "verify", made, *common, "--size", 32)
     assert done.exit_code == 2
-    assert "64x64 px, and --size 32 gives others" in done.output
+    assert "64x64 px; remove --size 32" in done.output
     done = cli("stats", "verify", made, *common, "--protocol", "adm")
     assert done.exit_code == 2
-    assert "another protocol" in done.output
+    assert "a different version of protocol" in done.output
 
 
 def test_the_command_line_states_and_names(
@@ -375,7 +375,7 @@ def test_the_command_line_states_and_names(
     for option in ("--reference-mismatch", "--reference-is"):
         done = cli("eval", "jpeg.q10", *common, option, "size")
         assert done.exit_code == 2
-        assert "are about a statistics file; give that too" in done.output
+        assert "require --reference with a statistics file" in done.output
     done = cli("audit", "jpeg.q10", *common, *reference, "--metrics", "rfid_64")
     assert "Protocol adm compares with the statistics file VIRTUAL.npz" in done.stdout, done.output
     assert "skipped rfid_64" in done.stderr

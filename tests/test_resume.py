@@ -237,7 +237,7 @@ def test_a_killed_process_goes_on_where_it_was(
     assert first.returncode in (-number, 128 + number)
     if number != signal.SIGKILL:
         assert f"stopped by {number.name}" in told
-        assert "the same command goes on" in told
+        assert "repeat the command to resume" in told
     assert not (tmp_path / "out" / "toy.p8").exists()
     kept = len(list((cache / "runs").glob("*/0*.npz")))
     assert 1 <= kept < 4

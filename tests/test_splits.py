@@ -356,7 +356,7 @@ def test_commands_take_a_split_or_a_pattern(tmp_path: Path, cli, monkeypatch: py
     assert first[0].startswith("set-validation-") and second[0].startswith("data-")
     assert first[1:] == second[1:] and first[1] == 3
     wrong = cli("check", "--split", "val", "--against", "res")
-    assert wrong.exit_code == 2 and "--split is for the --data of a path" in wrong.stderr
+    assert wrong.exit_code == 2 and "--split requires --data to be a path" in wrong.stderr
     assert cli("eval", "resize.2", "--split", "val", *options).exit_code == 2
 
 
@@ -390,7 +390,7 @@ def test_every_command_that_opens_images_hands_the_split_on(
     np.savez("s.npz", mu=np.zeros(64), sigma=np.eye(64), tokbench=json.dumps({"layers": ["64"]}))
     monkeypatch.setattr("tokbench.extractors.pool.ExtractorPool.get", lambda *told: _Reader())
     monkeypatch.setattr("tokbench.training.zoo.chosen", lambda *told: [])
-    monkeypatch.setattr("tokbench.pruning.models.load_subject", lambda *told: _Subject())
+    monkeypatch.setattr("tokbench.pruning.models.load_classifier", lambda *told: _Classifier())
     monkeypatch.setattr(f"{place}.open_dataset", opened)
     done = cli(*command, "--data", ".", "--split", "val")
     assert isinstance(done.exception, _Opened), done.output
@@ -404,7 +404,7 @@ class _Reader:
         return {"input": "tf1"}
 
 
-class _Subject:
+class _Classifier:
     filter, scaled = "bicubic", 8
 
 

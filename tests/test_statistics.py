@@ -112,12 +112,12 @@ def test_make_show_verify_and_use(cli, photo_folder: Path, tmp_path: Path) -> No
     assert "layer pooled: 1280 dimensions" in shown.stdout
     assert "network    efficientnet-lite0" in shown.stdout
     verified = cli("stats", "verify", file, *common)
-    assert (verified.exit_code, verified.stdout.splitlines()[-1]) == (0, "the same")
+    assert (verified.exit_code, verified.stdout.splitlines()[-1]) == (0, "equal")
     nameless = cli("stats", "verify", file)  # it names its images; a folder without a name cannot be found by that
     assert nameless.exit_code == 2
     assert f"no dataset or path '{load_statistics(file).dataset}'" in nameless.stderr
     other = cli("stats", "verify", file, *common, "--limit", 5)
-    assert (other.exit_code, other.stdout.splitlines()[-1]) == (1, "differs")
+    assert (other.exit_code, other.stdout.splitlines()[-1]) == (1, "different")
 
     numbers = []
     for extra in ([], ["--reference", file]):
@@ -139,7 +139,7 @@ def test_verify_takes_data_and_protocol_from_the_file(cli, tmp_path: Path) -> No
     assert cli("stats", "make", "--data", "samples", *options, "--out", tmp_path / "s.npz").exit_code == 0
     assert load_statistics(tmp_path / "s.npz").protocol == "seed-voken"
     done = cli("stats", "verify", tmp_path / "s.npz")
-    assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, "the same"), done.stderr
+    assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, "equal"), done.stderr
 
 
 def test_only_vectors_have_statistics(cli, tmp_path: Path) -> None:
@@ -178,10 +178,10 @@ def test_a_protocol_of_statistics_asks_for_them(cli, photo_folder: Path, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["stats", "make", "--out", "x.npz", "--network", "dino"], "no network 'dino'"),
+        (["stats", "make", "--out", "x.npz", "--network", "dino"], "unknown network 'dino'"),
         (["stats", "make", "--out", "x.npz", "--layers", "64,768"], "one pooled layer"),
         (["stats", "make", "--out", "x.txt"], "must end in .npz"),
-        (["eval", "identity", "--reference-is", "a:b:c"], "give that too"),
+        (["eval", "identity", "--reference-is", "a:b:c"], "require --reference"),
     ],
 )
 def test_wrong_usage(cli, arguments: list[str], complaint: str, tmp_path: Path, monkeypatch) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tokbench.analysis.correlation import LEAST, TokenizerGeneratorPair, correlations, markdown, pairs
+from tokbench.analysis.correlation import MIN_TOKENIZERS, TokenizerGeneratorPair, correlations, markdown, pairs
 from tokbench.results.result import Result
 
 
@@ -30,8 +30,8 @@ def test_by_hand() -> None:
     found = correlations([pair(str(i), i, other) for i, other in enumerate((2, 1, 4, 3))])[0]
     assert found.rho == pytest.approx(0.6)
     assert found.tau == pytest.approx(1 / 3)
-    assert found.rho_interval is None  # fewer than LEAST
-    assert LEAST == 5
+    assert found.rho_interval is None  # fewer than MIN_TOKENIZERS
+    assert MIN_TOKENIZERS == 5
 
 
 def test_an_interval_is_wide_where_there_is_nothing_to_find() -> None:

@@ -378,7 +378,7 @@ def test_an_untrained_adapter_says_how_to_train_it(root: Path) -> None:
     [
         ([], "name adapters to train, or give --all"),
         (["mini.c9"], "cannot train mini.c9; there are: mini.c4"),
-        (["mini.c4", "--budget", "9 minutes"], "give seconds or images"),
+        (["mini.c4", "--budget", "9 minutes"], "expected seconds or images"),
     ],
 )
 def test_wrong_usage_says_what_is_wrong(root: Path, arguments: list[str], told: str) -> None:

@@ -184,8 +184,8 @@ def test_pictures_are_made_once(site: Path, told: dict[str, Any], monkeypatch: p
         for files in shown["made"][name].values():
             assert (site / files["file"]).is_file()
             assert (site / files["error"]).is_file()
-    assert shown["made"]["identity"][shown["images"][0]["name"]]["told"] == "exact"
-    monkeypatch.setattr(f"{pictures.__module__}._through", lambda *_: pytest.fail("made again"))
+    assert shown["made"]["identity"][shown["images"][0]["name"]]["caption"] == "exact"
+    monkeypatch.setattr(f"{pictures.__module__}._reconstructed", lambda *_: pytest.fail("made again"))
     results = [one for one in read_all(site.parent / "results") if one.adapter == "jpeg.q50"]
     root = site.parent / "root"
     again = pictures(results, site, root, lambda *_: None)
@@ -201,7 +201,7 @@ def test_the_worst_are_the_worst(site: Path, told: dict[str, Any]) -> None:
     (result,) = [one for one in read_all(site.parent / "results") if one.adapter == "jpeg.q50"]
     assert set(found) == {"PSNR", "SSIM", "LPIPS"}
     for title, values in (("PSNR", sorted(result.per_image["psnr"])), ("LPIPS", sorted(-result.per_image["lpips"]))):
-        assert [float(one["told"]) for one in found[title]] == pytest.approx(np.abs(values[:3]), abs=0.006)
+        assert [float(one["caption"]) for one in found[title]] == pytest.approx(np.abs(values[:3]), abs=0.006)
 
 
 def test_the_worst_words_and_faces_with_what_was_read(tmp_path: Path) -> None:
@@ -213,8 +213,8 @@ def test_the_worst_words_and_faces_with_what_was_read(tmp_path: Path) -> None:
     found = pictures(results, tmp_path, None, lambda *_: None).sheets
     words, faces = sorted(found, key=lambda one: "faces" in one["title"])
     assert all((tmp_path / one["file"]).is_file() for one in found)
-    assert all("wrote" in line and "read" in line for line in words["told"])
-    assert all("F-Sim" in line for line in faces["told"])
+    assert all("wrote" in line and "read" in line for line in words["captions"])
+    assert all("F-Sim" in line for line in faces["captions"])
 
 
 def test_the_static_pictures_are_those_of_the_results(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_the_static_pictures_are_those_of_the_results(tmp_path: Path) -> None:
 
 
 def test_what_has_no_measured_speed_is_no_point_of_speed(told: dict[str, Any]) -> None:
-    (plot,) = [one for one in told["plots"] if "reduced tokens" in one["title"]]
+    (plot,) = [one for one in told["plots"] if "token reduction" in one["title"]]
     measured, counted = plot["spec"]["hconcat"]
     assert measured["transform"] == [{"filter": "datum.x !== null"}]
     assert "transform" not in counted
@@ -242,13 +242,13 @@ def test_the_plots_that_committed_results_have_points_for() -> None:
     made = tables(untied(read_all(ROOT / "results")), {}, lambda *_: None)
     found = {(one["title"], one["table"]) for one in charts(made)}
     group = "tiny-imagenet.n2000"
-    assert {("PSNR against bits", f"{group}-reconstruct"), ("LPIPS against bits", f"{group}-reconstruct")} <= found
-    assert ("gFID-768 of samples against rFID-768 of the tokenizer", f"{group}-generate-cfg1") in found
-    assert ("PSNR against decode images/s", "samples-reconstruct") in found
-    assert any(title.startswith("Words read right") for title, _ in found)
-    assert any(title.startswith("Faces against") for title, _ in found)
+    assert {("PSNR over bits", f"{group}-reconstruct"), ("LPIPS over bits", f"{group}-reconstruct")} <= found
+    assert ("gFID-768 of samples over rFID-768 of the tokenizer", f"{group}-generate-cfg1") in found
+    assert ("PSNR over decode images/s", "samples-reconstruct") in found
+    assert any(title.startswith("Word accuracy") for title, _ in found)
+    assert any(title.startswith("Face similarity") for title, _ in found)
     (plot,) = [
-        one for one in charts(made) if (one["title"], one["table"]) == ("PSNR against bits", f"{group}-reconstruct")
+        one for one in charts(made) if (one["title"], one["table"]) == ("PSNR over bits", f"{group}-reconstruct")
     ]
     said = {point[0] for point in plot["points"]}
     assert {"vqgan.f8", "jpeg.q50", "resize.2", "one_d_piece.n32, the first 4 of its tokens"} <= said
@@ -310,5 +310,5 @@ def test_what_changes_while_the_site_is_made_is_seen(tmp_path: Path, monkeypatch
 
 
 def test_a_taken_port_is_named_before_anything_is_made(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UsageError, match="give another --port"):
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UsageError, match="choose another with --port"):
         serve.serve(tmp_path, tmp_path, lambda: pytest.fail("made"), taken.getsockname()[1], print)

@@ -126,7 +126,7 @@ def test_odd_addresses_show_something(opened: Any, address: str) -> None:
 
 def test_choices_that_no_table_fits_say_so(opened: Any) -> None:
     page = opened("#dataset=samples&task=prune")
-    assert "No table fits" in page.inner_text("#legend")
+    assert "No table matches" in page.inner_text("#legend")
     assert page.locator("#rows tbody tr").count() == 0
     page.select_option("#task", "")
     assert page.locator("#rows tbody tr").count() > 0

@@ -1,1 +1,1 @@
-"""What results say beside one another: comparisons, checks, audits, correlations."""
+"""Analyses of results: comparison, regression check, protocol audit, ablations, correlations."""

@@ -1,4 +1,4 @@
-"""Ablated twins: what a paper claims of a part, and what two trainings that differ in that part alone say of it."""
+"""Ablations: each claim about a component is tested against a model trained without that component."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ from tokbench.tokenizers.registry import read_variant
 Verdict = Literal["supported", "not supported", "cannot tell"]
 
 _VERDICTS: dict[str, Verdict] = {"worse": "supported", "better": "not supported"}
-"""Of the claim, by what became of the number when the part was taken out."""
+"""Verdict on the claim, by how the ablated model compares with the full one."""
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """`twin` is the adapter `of` without a part; the `claim` is that the part makes `numbers` better in `tasks`.
+    """A claim about one component of an adapter, tested with an ablated adapter.
 
-    margin: of a part that is to save work; then the claim is that it makes them worse by no more than this share.
+    ablated: the adapter trained without the component. of: the full adapter. without: the component. claim: that the
+    component improves `numbers` in `tasks`. margin: set if the component is meant to save computation; the claim is
+    then that it worsens `numbers` by at most this fraction.
     """
 
-    twin: str
+    ablated: str
     of: str
     without: str
     claim: str
@@ -38,8 +40,10 @@ class Ablation:
 
 @dataclass(frozen=True)
 class Finding:
-    """One number of an ablation, measured on the same images: the twin's less the adapter's, with a paired interval
-    over images. It says nothing of other seeds."""
+    """The difference of one number, ablated minus full adapter, with a paired interval over images.
+
+    Both adapters were trained once, so the interval does not cover the variation between training seeds.
+    """
 
     ablation: Ablation
     group: str
@@ -53,14 +57,14 @@ class Finding:
         more = column_of(gap.number)[1].more
         if more is None or gap.second is None or math.isnan(gap.low):
             return "cannot tell"
-        # What the part costs: how much worse the adapter is than its twin.
-        least, most = (gap.low, gap.high) if more else (-gap.high, -gap.low)
+        # The cost of the component: how much worse the full adapter is than the ablated one.
+        cost_low, cost_high = (gap.low, gap.high) if more else (-gap.high, -gap.low)
         allowed = margin * abs(gap.second)
-        return "supported" if most <= allowed else "not supported" if least > allowed else "cannot tell"
+        return "supported" if cost_high <= allowed else "not supported" if cost_low > allowed else "cannot tell"
 
 
 def ablations(files: dict[str, Path]) -> list[Ablation]:
-    """Every ablation that variant files (by adapter name) tell of. Raises AdapterError where a table is incomplete."""
+    """Return the ablations defined in config files (by adapter name). Raises AdapterError for an incomplete table."""
     return [_read(name, table) for name, toml in files.items() if (table := read_variant(toml).get("ablation"))]
 
 
@@ -74,16 +78,16 @@ def _read(name: str, table: dict[str, Any]) -> Ablation:
         raise AdapterError(f"{name}: [ablation] must give of, without, claim, numbers and tasks") from error
 
 
-def findings(told: Iterable[Ablation], results: Iterable[Result]) -> list[Finding]:
-    """What results say of ablations: one for each number and group of results in which both twins have it."""
+def findings(claims: Iterable[Ablation], results: Iterable[Result]) -> list[Finding]:
+    """Return a finding for each ablation, group and number for which both adapters have comparable results."""
     by_name: dict[str, dict[str, Result]] = {}
     for result in results:
         by_name.setdefault(result.adapter, {})[result.group] = result
     found = []
-    for ablation in told:
-        whole, twin = (by_name.get(name, {}) for name in (ablation.of, ablation.twin))
-        for group in sorted(whole.keys() & twin.keys()):
-            first, second = whole[group], twin[group]
+    for ablation in claims:
+        full, ablated = (by_name.get(name, {}) for name in (ablation.of, ablation.ablated))
+        for group in sorted(full.keys() & ablated.keys()):
+            first, second = full[group], ablated[group]
             if first.task not in ablation.tasks:
                 continue
             refuse_unlike(first, second)

@@ -1,4 +1,4 @@
-"""The audit: one tokenizer's numbers under every convention, from one pass over the images."""
+"""The protocol audit: one tokenizer's metrics under every evaluation convention, in one pass over the images."""
 
 from __future__ import annotations
 
@@ -33,27 +33,28 @@ from tokbench.stats.spread import Spread
 from tokbench.timing import exact_kernels, trim_heap
 from tokbench.tokenizers.registry import LoadedAdapter
 
-PRESENT = ("psnr", "ssim", "lpips", "rfid", "rfid_768")
-"""What an audit shows unless it is told otherwise."""
+DEFAULT_METRICS = ("psnr", "ssim", "lpips", "rfid", "rfid_768")
+"""Metrics that an audit computes by default."""
 
 
 @dataclass(frozen=True)
 class ProtocolVariation:
-    """One row: what differs from the default, and the protocol that says so."""
+    """One row of the audit: a title, and the protocol to evaluate. named: whether tokbench ships the protocol."""
 
     title: str
     protocol: Protocol
     named: bool = False
     pixels: bool = False
-    """Whether it is about the tokenizer's input alone, and so nothing where all images have the size already."""
+    """Whether only the preparation of the images differs, which has no effect if they already have the target size."""
 
 
 @dataclass
 class Row:
-    """What became of one choice. numbers: by the metric that was asked for (`lpips` stands for `lpips_vgg` too).
+    """The values under one choice.
 
-    replicates: of the distances. missing: why a metric has no number, as a file may say it; notes: the same in full,
-    with the paths of this machine. same_pixels: the tokenizer got the very pixels that it gets under the default.
+    numbers: metric entries by requested metric (`lpips` also covers `lpips_vgg`). replicates: split-half values of the
+    distances. missing: why a metric has no value, without paths of this machine; notes: the full reasons. same_pixels:
+    whether the tokenizer's input is identical to that under the default protocol.
     """
 
     choice: ProtocolVariation
@@ -65,7 +66,7 @@ class Row:
 
 
 def choices(default: Protocol = TOKBENCH) -> list[ProtocolVariation]:
-    """The default, each choice varied by itself, then every protocol that tokbench ships."""
+    """Return the default protocol, each choice varied separately, then every protocol that tokbench ships."""
     varied: list[tuple[str, dict[str, Any]]] = [
         ("crop: torchvision's Resize and CenterCrop", {"crop": "torchvision"}),
         ("crop: ADM's, box filter first", {"crop": "adm"}),
@@ -90,10 +91,10 @@ def choices(default: Protocol = TOKBENCH) -> list[ProtocolVariation]:
         ("FID input: clean (Pillow bicubic)", {"features__input": "clean"}),
     ]
     rows = [ProtocolVariation(f"{default.name} (the default)", default)]
-    about_pixels = {"crop", "filter", "library", "antialias"}
+    preparation = {"crop", "filter", "library", "antialias"}
     rows += [
         ProtocolVariation(
-            title, default.with_changes(f"{default.name}, {title}", **changes), pixels=set(changes) <= about_pixels
+            title, default.with_changes(f"{default.name}, {title}", **changes), pixels=set(changes) <= preparation
         )
         for title, changes in varied
     ]
@@ -102,23 +103,23 @@ def choices(default: Protocol = TOKBENCH) -> list[ProtocolVariation]:
 
 
 @dataclass
-class _Measure:
-    """One metric under one set of settings; rows that agree in all that it reads share it."""
+class _SharedMetric:
+    """One metric under one set of settings, shared by all rows with equal settings. updated: whether it saw a batch."""
 
     protocol: Protocol
     metric: Metric | None = None
     missing: MetricUnavailable | None = None
-    fed: bool = False
+    updated: bool = False
     numbers: MetricValues = field(default_factory=MetricValues)
 
 
-class _Shared(Source):
-    """A source whose last images are kept decoded, for several datasets that walk through it side by side."""
+class _CachedSource(Source):
+    """A source that caches the last `window` decoded images, for several datasets that read it in parallel."""
 
     def __init__(self, source: Source, window: int) -> None:
         super().__init__()
         self._source, self._window, self._lock = source, window, Lock()
-        self._held: dict[int, Image.Image] = {}
+        self._cache: dict[int, Image.Image] = {}
         self.names = source.names
 
     def read(self, position: int) -> bytes:
@@ -131,23 +132,29 @@ class _Shared(Source):
         return self._source.size(position)
 
     def open(self, position: int) -> Image.Image:
-        with self._lock:  # views read in threads
-            if position not in self._held:
-                self._held[position] = self._source.open(position)
-                while len(self._held) > self._window:
-                    del self._held[next(iter(self._held))]
-            return self._held[position]
+        with self._lock:  # datasets read in threads
+            if position not in self._cache:
+                self._cache[position] = self._source.open(position)
+                while len(self._cache) > self._window:
+                    del self._cache[next(iter(self._cache))]
+            return self._cache[position]
 
 
 class _View:
-    """The images as one preparation gives them; `error` where it cannot."""
+    """The dataset under one preparation.
+
+    error: why it cannot be prepared, or empty. same: whether its pixels equal those of the default protocol.
+    """
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset, self.error, self.same = dataset, "", True
 
-    def like(self, default: PairedBatch) -> PairedBatch | None:
-        """The same images as the default preparation gave. None, with an error from then on, where one of them cannot
-        be prepared so: a row over other images than the default's could not be compared with it."""
+    def matching(self, default: PairedBatch) -> PairedBatch | None:
+        """Return the images of a default batch under this preparation.
+
+        Returns None and sets `error` if one of them cannot be prepared: a row must cover the same images as the
+        default to be comparable with it.
+        """
         if self.error:
             return None
         positions = default.index.tolist()
@@ -160,8 +167,8 @@ class _View:
         if bad := [position for position in positions if position in seen.unreadable]:
             reason = seen.unreadable[bad[0]]
             if seen.digests:
-                self.error = f"not all of the images can be prepared so: {reason}"
-            else:  # of all of them the same is true, and the name of the first would mislead
+                self.error = f"some images cannot be prepared in this way: {reason}"
+            else:  # it holds for all images, so the name of the first one would mislead
                 self.error = reason.removeprefix(f"{self.dataset.source.names[bad[0]]}: ")
             return None
         return read[0]
@@ -170,7 +177,7 @@ class _View:
 def audit(
     adapter: LoadedAdapter,
     dataset: Dataset,
-    names: Sequence[str] = PRESENT,
+    names: Sequence[str] = DEFAULT_METRICS,
     *,
     claimed: str | None = None,
     networks: ExtractorPool | None = None,
@@ -179,66 +186,72 @@ def audit(
     seed: int = 0,
     progress: Progress = lambda what, done, total: None,
 ) -> list[Row]:
-    """Every choice's numbers. Each image file is decoded once, each prepared image reconstructed once.
+    """Evaluate an adapter under every choice of `choices`; return one row per choice, the default first.
 
-    `dataset` gives the images and the default protocol. Raises DataError where not one image could be read,
-    AdapterError where the adapter fails, and CannotMeasure where `claimed`, a metric, cannot be had under the default.
+    dataset: the images and the default protocol. names: metrics. claimed: a metric that must be available under the
+    default protocol. Each image file is decoded once, and each distinct preparation of it is reconstructed once.
+
+    Raises DataError if no image could be read, AdapterError if the adapter fails, and MetricUnavailable if `claimed`
+    cannot be computed under the default protocol.
     """
     networks = networks or ExtractorPool()
     rows = [Row(choice) for choice in choices(dataset.protocol)]
-    measures: dict[tuple[str, str], _Measure] = {}
+    shared_metrics: dict[tuple[str, str], _SharedMetric] = {}
     for row in rows:
         for name in names:
             key = _key(name, row.choice.protocol)
-            if key not in measures:
-                measures[key] = _make(key[0], row.choice.protocol, networks, adapter, batch_size, statistics)
-    if claimed and (missing := measures[_key(claimed, dataset.protocol)].missing):
-        raise missing  # before the pass, not after it
+            if key not in shared_metrics:
+                shared_metrics[key] = _make(key[0], row.choice.protocol, networks, adapter, batch_size, statistics)
+    if claimed and (missing := shared_metrics[_key(claimed, dataset.protocol)].missing):
+        raise missing  # fail before the pass, not after it
     chunk = whole_chunks(batch_size)
-    shared = _Shared(dataset.source, 2 * chunk)
+    cached = _CachedSource(dataset.source, 2 * chunk)
     views: dict[tuple[Any, ...], _View] = {}
     for row in rows:
         protocol = row.choice.protocol
         if (key := _view_key(protocol)) not in views:
-            views[key] = _View(replace(dataset, source=shared, protocol=protocol, shape=None, seen=ReadLog()))
-    home = _view_key(dataset.protocol)
+            views[key] = _View(replace(dataset, source=cached, protocol=protocol, shape=None, seen=ReadLog()))
+    default_key = _view_key(dataset.protocol)
     if error := bind_adapter(adapter, dataset, networks.device):
         raise TokbenchError(error)
     done = 0
     with exact_kernels():
-        for default in views[home].dataset.batches(chunk):
-            given = {home: default}
-            given |= {k: some for k, v in views.items() if k != home and (some := v.like(default)) is not None}
-            made: dict[tuple[Any, ...], Batch] = {}
-            for key, images in given.items():
-                made[key] = _reconstruct(adapter, images, made, RunSettings(networks.device, batch_size, seed))
-                views[key].same &= torch.equal(images.reference, given[home].reference)
-            _feed(measures, made)
+        for default in views[default_key].dataset.batches(chunk):
+            prepared = {default_key: default}
+            prepared |= {
+                k: some for k, v in views.items() if k != default_key and (some := v.matching(default)) is not None
+            }
+            batches: dict[tuple[Any, ...], Batch] = {}
+            for key, images in prepared.items():
+                batches[key] = _reconstruct(adapter, images, batches, RunSettings(networks.device, batch_size, seed))
+                views[key].same &= torch.equal(images.reference, prepared[default_key].reference)
+            _update(shared_metrics, batches)
             trim_heap()
-            done += len(given[home].names)
+            done += len(prepared[default_key].names)
             progress("images", done, len(dataset))
-    read = views[home].dataset
+    read = views[default_key].dataset
     read.refuse_empty()
     dataset.seen, dataset.shape = read.seen, read.shape
     halves = SplitHalves(read.sha256, len(dataset) - len(dataset.unreadable))
-    for position, measure in enumerate(measures.values()):
-        _finish(measure, seed, halves)
-        progress("intervals", position + 1, len(measures))
+    for position, shared in enumerate(shared_metrics.values()):
+        _finish(shared, seed, halves)
+        progress("intervals", position + 1, len(shared_metrics))
     for row in rows:
-        _fill(row, names, measures, views)
+        _fill(row, names, shared_metrics, views)
     return rows
 
 
 def _view_key(protocol: Protocol) -> tuple[Any, ...]:
+    """Return what identifies the prepared images of a protocol."""
     return (*protocol.preparation, protocol.reference == "original")
 
 
 def _key(name: str, protocol: Protocol) -> tuple[str, str]:
-    """The metric, and a hash of all that it reads of a protocol."""
+    """Return the metric and a hash of all protocol fields that it depends on."""
     if name == "lpips" and protocol.lpips.net == "vgg":
         name = "lpips_vgg"
-    kept = ("crop", "filter", "library", "antialias", "rounding", "storage", *METRICS[name].reads)
-    return name, replace(TOKBENCH, **{key: getattr(protocol, key) for key in kept}).sha256
+    relevant = ("crop", "filter", "library", "antialias", "rounding", "storage", *METRICS[name].reads)
+    return name, replace(TOKBENCH, **{key: getattr(protocol, key) for key in relevant}).sha256
 
 
 def _make(
@@ -248,76 +261,80 @@ def _make(
     adapter: LoadedAdapter,
     batch_size: int,
     statistics: FidStatistics | None,
-) -> _Measure:
-    measure = _Measure(protocol)
+) -> _SharedMetric:
+    """Create one metric under a protocol; `missing` holds the reason if it is unavailable."""
+    shared = _SharedMetric(protocol)
     used = statistics if protocol.reference == "statistics" else None
     try:
-        measure.metric = registry.create_metric(name, networks, adapter.model, protocol, batch_size, used)
+        shared.metric = registry.create_metric(name, networks, adapter.model, protocol, batch_size, used)
     except MetricUnavailable as error:
-        measure.missing = error
-    return measure
+        shared.missing = error
+    return shared
 
 
 def _reconstruct(
-    adapter: LoadedAdapter, images: PairedBatch, made: dict[tuple[Any, ...], Batch], settings: RunSettings
+    adapter: LoadedAdapter, images: PairedBatch, earlier: dict[tuple[Any, ...], Batch], settings: RunSettings
 ) -> Batch:
-    """The batch of these images; where an earlier preparation gave the same pixels, that one's."""
-    for batch in made.values():
+    """Return the reconstructed batch of these images, reusing an earlier batch with identical pixels."""
+    for batch in earlier.values():
         if batch.reference is not None and torch.equal(batch.reference, images.reference):
             return replace(batch, original=images.original) if images.original else batch
     try:
         return reconstruct(adapter.model, images, plain_step(adapter.model), settings, DerivedCache())
     except TokbenchError:
         raise
-    except Exception as error:  # other people's code: anything may come
-        told = f"{type(error).__name__}: {str(error)[:300]}"
-        raise AdapterError(f"{adapter.name} failed on the batch that starts with {images.names[0]}: {told}") from error
+    except Exception as error:  # third-party code may raise anything
+        cause = f"{type(error).__name__}: {str(error)[:300]}"
+        raise AdapterError(f"{adapter.name} failed on the batch that starts with {images.names[0]}: {cause}") from error
 
 
-def _feed(measures: dict[tuple[str, str], _Measure], made: dict[tuple[Any, ...], Batch]) -> None:
-    kept: dict[tuple[Any, ...], Batch] = {}
-    for measure in measures.values():
-        protocol = measure.protocol
-        if measure.metric is None or (batch := made.get(_view_key(protocol))) is None:
+def _update(shared_metrics: dict[tuple[str, str], _SharedMetric], batches: dict[tuple[Any, ...], Batch]) -> None:
+    """Update every metric with the batch of its preparation."""
+    stored: dict[tuple[Any, ...], Batch] = {}
+    for shared in shared_metrics.values():
+        protocol = shared.protocol
+        if shared.metric is None or (batch := batches.get(_view_key(protocol))) is None:
             continue
-        jpeg = protocol.storage.startswith("jpeg") and protocol.crop != "pad"  # see `stored`
+        jpeg = protocol.storage.startswith("jpeg") and protocol.crop != "pad"  # see `roundtrip_format`
         key = (id(batch), protocol.storage, protocol.rounding) if jpeg else (id(batch),)
-        if key not in kept:
-            kept[key] = roundtrip_format(batch, protocol)
+        if key not in stored:
+            stored[key] = roundtrip_format(batch, protocol)
         try:
-            measure.metric.update(kept[key])
-            measure.fed = True
+            shared.metric.update(stored[key])
+            shared.updated = True
         except MetricUnavailable as error:
-            measure.metric, measure.missing = None, error
+            shared.metric, shared.missing = None, error
 
 
-def _finish(measure: _Measure, seed: int, halves: SplitHalves) -> None:
-    if measure.metric is None or not measure.fed:  # its images could not be prepared, which its view tells
+def _finish(shared: _SharedMetric, seed: int, halves: SplitHalves) -> None:
+    """Compute the values and intervals of a metric."""
+    if shared.metric is None or not shared.updated:  # its images could not be prepared; the view holds the error
         return
     try:
-        measure.numbers.add_metric(measure.metric, seed, halves)
+        shared.numbers.add_metric(shared.metric, seed, halves)
     except MetricUnavailable as error:
-        measure.missing = error
-    measure.metric = None  # its features are no longer needed
+        shared.missing = error
+    shared.metric = None  # releases its features
 
 
 def _fill(
     row: Row,
     names: Sequence[str],
-    measures: dict[tuple[str, str], _Measure],
+    shared_metrics: dict[tuple[str, str], _SharedMetric],
     views: dict[tuple[Any, ...], _View],
 ) -> None:
+    """Fill a row with the values, or the reasons for missing ones, of its metrics."""
     view = views[_view_key(row.choice.protocol)]
     row.same_pixels = view.same and not view.error
     for name in names:
         own, digest = _key(name, row.choice.protocol)
-        measure = measures[own, digest]
-        if error := view.error or views[_view_key(measure.protocol)].error:
+        shared = shared_metrics[own, digest]
+        if error := view.error or views[_view_key(shared.protocol)].error:
             row.missing[name] = error
-        elif measure.missing:
-            row.missing[name] = measure.missing.public_reason
-            row.notes.append(f"{own} ({row.choice.title}): {measure.missing}")
-        elif own in measure.numbers.values:
-            row.numbers[name] = measure.numbers.values[own]
-            if own in measure.numbers.replicates:
-                row.replicates[name] = measure.numbers.replicates[own]
+        elif shared.missing:
+            row.missing[name] = shared.missing.public_reason
+            row.notes.append(f"{own} ({row.choice.title}): {shared.missing}")
+        elif own in shared.numbers.values:
+            row.numbers[name] = shared.numbers.values[own]
+            if own in shared.numbers.replicates:
+                row.replicates[name] = shared.numbers.replicates[own]

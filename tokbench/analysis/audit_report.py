@@ -1,4 +1,4 @@
-"""What an audit prints: the table, and what it says of a claimed number."""
+"""The output of an audit: the table of values, and the ranking of choices for a claimed value."""
 
 from __future__ import annotations
 
@@ -17,31 +17,34 @@ from tokbench.stats.spread import Spread
 
 
 def read_claim(text: str) -> tuple[str, float]:
-    """`rfid=0.92` to ("rfid", 0.92). Raises UsageError."""
+    """Parse `rfid=0.92` as ("rfid", 0.92). Raises UsageError."""
     name, _, value = text.partition("=")
     try:
         number = float(value)
     except ValueError as error:
-        raise UsageError(f"--claim {text}: give a metric and its value, as in rfid=0.92") from error
+        raise UsageError(f"--claim {text}: expected a metric and its value, for example rfid=0.92") from error
     if not math.isfinite(number):
         raise UsageError(f"--claim {text}: the value must be finite")
     return name.strip(), number
 
 
 def audit_table(rows: Sequence[Row], names: Sequence[str], count: int) -> str:
-    """Every choice's numbers and how far each moves from the default's; choices that change no pixel are named once."""
+    """Return a Markdown table of every choice's values and their change from the default.
+
+    Choices that leave all pixels unchanged are listed below the table.
+    """
     default = rows[0]
     shown = [name for name in names if any(name in row.numbers for row in rows)]
-    idle = [row for row in rows[1:] if row.same_pixels and row.choice.pixels]
-    body = [[row.choice.title] + [_cell(row, default, name) for name in shown] for row in rows if row not in idle]
+    unchanged = [row for row in rows[1:] if row.same_pixels and row.choice.pixels]
+    body = [[row.choice.title] + [_cell(row, default, name) for name in shown] for row in rows if row not in unchanged]
     half = _half_row(default, shown, count)
     if half:
         body.insert(len(body) - sum(row.choice.named for row in rows), half)
     head = ["choice"] + [column_of(name)[1].title + column_of(name)[1].arrow for name in shown]
     text = table(head, body)
-    if idle:
-        titles = "; ".join(row.choice.title for row in idle)
-        text += f"\nThe tokenizer got the same pixels as by default, so nothing moves, under: {titles}.\n"
+    if unchanged:
+        titles = "; ".join(row.choice.title for row in unchanged)
+        text += f"\nThese choices do not change the pixels, so their values equal the default: {titles}.\n"
     reasons: dict[str, list[str]] = {}
     for row in rows:
         for name, why in row.missing.items():
@@ -65,13 +68,13 @@ def _cell(row: Row, default: Row, name: str) -> str:
     if base is None or entry["value"] == base:
         return "=" if base is not None else text
     gap = entry["value"] - base
-    if column_of(name)[1].more is False and base:  # a distance: its relative change is what papers differ by
+    if column_of(name)[1].more is False and base:  # differences between papers in a distance are relative
         return f"{text} ({gap / base:+.1%})"
     return f"{text} ({gap:+.{digits}f})"
 
 
 def _half_row(default: Row, names: Sequence[str], count: int) -> list[str] | None:
-    """The default on half of the images: what N alone does to a distance."""
+    """Return the row of the default on half of the images, which shows the effect of N on a distance."""
     if not default.replicates:
         return None
     cells = []
@@ -87,10 +90,11 @@ def _half_row(default: Row, names: Sequence[str], count: int) -> list[str] | Non
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """An answer to a claim: a value at this N, its interval, and all the choices that give it.
+class ClaimMatch:
+    """A value to compare with a claim: the value at this N, its 95 % interval, and all choices that give it.
 
-    at_claim: about what it would be at the N that authors state; None where that is not to be had from so few images.
+    at_claim: the value extrapolated to the N that the authors state; None if it cannot be extrapolated from so few
+    images.
     """
 
     choices: tuple[ProtocolVariation, ...]
@@ -101,58 +105,59 @@ class Candidate:
 
     @property
     def title(self) -> str:
-        """The choices by name, the protocols that somebody uses first."""
+        """The titles of the choices, named protocols first."""
         ordered = sorted(self.choices, key=lambda choice: not choice.named)
         return ", ".join(choice.title for choice in ordered)
 
     @property
     def quoted(self) -> str:
-        """One of them, for a sentence."""
+        """The title of one choice for use in a sentence, with the number of others."""
         best = next((choice for choice in self.choices if choice.named), self.choices[0])
         more = len(self.choices) - 1
         return f"`{best.title}`" + (f" (and {more} more)" if more else "")
 
     @property
     def compared(self) -> float:
-        """What is held against a claim."""
+        """The value that is compared with a claim."""
         return self.value if self.at_claim is None else self.at_claim
 
-    def holds(self, claim: float) -> bool:
+    def contains(self, claim: float) -> bool:
+        """Return whether the interval, shifted to the N of the claim, contains the claimed value."""
         shift = self.compared - self.value
         return self.low + shift <= claim <= self.high + shift
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A reported number held against every choice: candidates, the closest first, and the default's own.
+    """A reported value compared with every choice.
 
-    stated: the largest N that a protocol's authors state, if a distance at this audit's `count` is more biased than one
-    there; else None.
+    found: the values, the closest first; default: that of the default protocol. count: the audit's N. stated: the
+    largest N that a protocol's authors state, if the metric is a distance whose bias is larger at `count`; else None.
     """
 
     name: str
     value: float
     count: int
     stated: int | None
-    found: tuple[Candidate, ...]
-    default: Candidate
+    found: tuple[ClaimMatch, ...]
+    default: ClaimMatch
 
     @property
     def resolved(self) -> bool:
-        """Whether values at this N, or extrapolated from it, can be held against the claim at all."""
+        """Whether the values, or their extrapolations, can be compared with the claim."""
         return self.stated is None or all(one.at_claim is not None for one in self.found)
 
 
-def judge(rows: Sequence[Row], name: str, value: float, count: int) -> Claim:
-    """Hold a claim against the rows, of which the first is the default. Raises UsageError where none has the number."""
+def match_claim(rows: Sequence[Row], name: str, value: float, count: int) -> Claim:
+    """Compare a claimed value with the rows, the default first. Raises UsageError if the default has no such value."""
     by_value: dict[float, list[Row]] = {}
     for row in rows:
         found = row.numbers.get(name, {}).get("value")
         if found is not None:
             by_value.setdefault(found, []).append(row)
     if name not in rows[0].numbers or not by_value:
-        asked = ", ".join(sorted({other for row in rows for other in row.numbers})) or "nothing"
-        raise UsageError(f"--claim {name}: the default did not give that number; there is {asked}")
+        available = ", ".join(sorted({other for row in rows for other in row.numbers})) or "none"
+        raise UsageError(f"--claim {name}: the default protocol gave no such value; available: {available}")
     wanted = [row.choice.protocol.published.num_images for row in rows]
     largest = max((n for n in wanted if n), default=0)
     stated = largest if largest > count and METRICS[name].path.startswith("frechet") else None
@@ -160,9 +165,9 @@ def judge(rows: Sequence[Row], name: str, value: float, count: int) -> Claim:
     for number, same in by_value.items():
         entry, replicates = same[0].numbers[name], same[0].replicates.get(name)
         low, high = (number if entry[edge] is None else entry[edge] for edge in ("low", "high"))
-        at = _at(replicates, number, count, stated) if stated else None
-        made.append(Candidate(tuple(row.choice for row in same), number, low, high, at))
-    # Only where all values can be brought to the N of the claim, they are ranked by that.
+        at_claim = _extrapolated(replicates, number, count, stated) if stated else None
+        made.append(ClaimMatch(tuple(row.choice for row in same), number, low, high, at_claim))
+    # Values are ranked at the N of the claim only if all of them can be extrapolated to it.
     if any(one.at_claim is None for one in made):
         made = [replace(one, at_claim=None) for one in made]
     ranked = tuple(sorted(made, key=lambda one: abs(one.compared - value)))
@@ -170,62 +175,62 @@ def judge(rows: Sequence[Row], name: str, value: float, count: int) -> Claim:
     return Claim(name, value, count, stated, ranked, default)
 
 
-def _at(made: Spread | None, value: float, count: int, wanted: int) -> float | None:
-    """A distance extrapolated to another N by its law of c / n; None where the law does not hold."""
+def _extrapolated(made: Spread | None, value: float, count: int, wanted: int) -> float | None:
+    """Return a distance extrapolated to another N, assuming a bias of c / n; None if the replicates contradict that."""
     limit = made.extrapolate(value) if made else None
     return max(0.0, limit[0] + (value - limit[0]) * count / wanted) if limit else None
 
 
 def verdict(claim: Claim) -> str:
-    """The ranking, and the plain sentences that a reader needs."""
+    """Return the Markdown table of the ranking, and sentences that interpret it."""
     column, stated, found = column_of(claim.name)[1], claim.stated, claim.found
 
-    def say(value: float) -> str:
+    def text(value: float) -> str:
         return f"{value:,.{column.digits}f}"
 
     extrapolated = stated is not None and claim.resolved
-    head = ["choice", f"{column.title} at N = {claim.count:,}", "95 %", "off the claim by"]
-    head[2:2] = [f"about, at N = {stated:,}"] if extrapolated else []
+    head = ["choice", f"{column.title} at N = {claim.count:,}", "95 %", "minus the claim"]
+    head[2:2] = [f"estimated at N = {stated:,}"] if extrapolated else []
     body = []
     for one in found:
         shift = one.compared - one.value
-        low, high = say(one.low + shift), say(one.high + shift)
-        line = [one.title, say(one.value), "-" if low == high else f"{low} to {high}"]
+        low, high = text(one.low + shift), text(one.high + shift)
+        line = [one.title, text(one.value), "-" if low == high else f"{low} to {high}"]
         line.append(f"{one.compared - claim.value:+.{column.digits}f}")
-        line[2:2] = [say(one.compared)] if extrapolated else []
+        line[2:2] = [text(one.compared)] if extrapolated else []
         body.append(line)
     best, default, number = found[0], claim.default, f"{claim.value:g}"
-    at = f" (about, at N = {stated:,})" if extrapolated else ""
-    told = [f"{number} is closest to this tokenizer under {best.quoted}: {say(best.compared)}{at}"]
+    at = f" (estimated at N = {stated:,})" if extrapolated else ""
+    sentences = [f"The value closest to {number} is {text(best.compared)}{at}, under {best.quoted}"]
     if default is not best:
-        told[0] += f"; under {default.quoted}, the default, it is {say(default.compared)}"
-    holding = [one for one in found if one.holds(claim.value)]
+        sentences[0] += f"; the default, {default.quoted}, gives {text(default.compared)}"
+    containing = [one for one in found if one.contains(claim.value)]
     if not claim.resolved:
-        told.append(
-            f"But {claim.count:,} images cannot tell: authors use {stated:,}, a Fréchet distance of fewer is higher by "
-            "its bias alone, and these are too few to say by how much"
+        sentences.append(
+            f"{claim.count:,} images are too few to decide: authors use {stated:,}, the bias of a Fréchet distance is "
+            "larger with fewer images, and it cannot be estimated from this number of images"
         )
-    elif len(holding) > 1:
-        told.append(
-            f"But the 95 % intervals of {len(holding)} of {len(found)} values hold {number}: "
-            f"{claim.count:,} images cannot tell which of them made it"
+    elif len(containing) > 1:
+        sentences.append(
+            f"The 95 % intervals of {len(containing)} of {len(found)} values contain {number}, "
+            f"so {claim.count:,} images do not determine which choice produced it"
         )
-    elif not holding:
-        told.append(f"No interval holds {number}: none of these choices alone explains it on these images")
-    return f"{table(head, body, left=(0,))}\n{'. '.join(told)}.\n"
+    elif not containing:
+        sentences.append(f"No interval contains {number}: none of these choices alone explains it on these images")
+    return f"{table(head, body, left=(0,))}\n{'. '.join(sentences)}.\n"
 
 
 def facts(rows: Sequence[Row], claim: Claim | None = None) -> dict[str, Any]:
-    """The audit as a JSON object: `choices`, and `claim` where there was one."""
-    told: dict[str, Any] = {"choices": _choices(rows)}
+    """Return the audit as a JSON object: `choices`, and `claim` if one was given."""
+    record: dict[str, Any] = {"choices": _choices(rows)}
     if claim:
         ranking = [
             {"choices": [choice.title for choice in one.choices], "value": one.value, "low": one.low, "high": one.high,
              "at_claim": one.at_claim}
             for one in claim.found
         ]  # fmt: skip
-        told["claim"] = {"metric": claim.name, "value": claim.value, "stated": claim.stated, "ranking": ranking}
-    return told
+        record["claim"] = {"metric": claim.name, "value": claim.value, "stated": claim.stated, "ranking": ranking}
+    return record
 
 
 def _choices(rows: Sequence[Row]) -> list[dict[str, Any]]:

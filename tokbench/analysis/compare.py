@@ -1,4 +1,4 @@
-"""Two results on the same images: the paired difference of every number, with an interval and a verdict."""
+"""Comparison of two results on the same images: paired differences with intervals and verdicts."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from tokbench.stats.spread import Spread
 Verdict = Literal["same", "better", "worse", "cannot tell", "no error bar", "no direction"]
 
 SEED = 0
-"""Of the paired bootstrap."""
+"""Seed of the paired bootstrap."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One number of two results on the same images.
+    """The difference of one number between two results on the same images.
 
-    first, second: their values on the images for which both have one, None for none (a mean over images, also where a
-    protocol averages by batches). gap: second less first. low, high: its paired 95 % interval, NaN where there is no
-    error bar. n: images behind it. first_only, second_only: images for which only one of the two has a value: an exact
-    image has no PSNR. moved: each image's own difference by name, the most moved first, in what `moved_in` names.
+    first, second: the values on the images for which both results have one (a mean over images, even if the protocol
+    averages by batches); None if there is no such image. gap: second minus first. low, high: paired 95 % interval of
+    the gap; NaN if it has none. n: number of images. first_only, second_only: images for which only one of the results
+    has a value (an exact image has no PSNR). moved: (image name, difference) by decreasing absolute difference, in the
+    per-image value named by `moved_in`.
     """
 
     number: str
@@ -52,72 +53,76 @@ class Difference:
         return self.first_only + self.second_only
 
     def to_dict(self) -> dict[str, Any]:
-        """As a JSON object; NaN becomes None."""
+        """Return a JSON object without `moved`; NaN becomes None."""
         names = ("number", "first", "second", "gap", "low", "high", "n", "first_only", "second_only", "verdict")
-        told = {name: getattr(self, name) for name in names}
-        return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in told.items()}
+        values = {name: getattr(self, name) for name in names}
+        return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in values.items()}
 
 
 def refuse_unlike(first: Result, second: Result) -> None:
-    """Raises ResultError, naming the first fact in which two results differ that must not: task, pixels, protocol."""
+    """Raise ResultError if two results differ in task, protocol or pixels; the message names the difference."""
     if first.task != second.task:
         raise ResultError(f"task {first.task} and task {second.task} cannot be compared")
     for part, what in (("protocol", "protocols"), ("data", "images")):
-        ours, theirs = (result.provenance[part]["sha256"] for result in (first, second))
-        if ours != theirs:
+        first_hash, second_hash = (result.provenance[part]["sha256"] for result in (first, second))
+        if first_hash != second_hash:
             raise ResultError(
-                f"{first.adapter} and {second.adapter} were measured on different {what} ({ours[:12]} and "
-                f"{theirs[:12]}); only results on the same {what} can be compared"
+                f"{first.adapter} and {second.adapter} were measured on different {what} ({first_hash[:12]} and "
+                f"{second_hash[:12]}); only results on the same {what} can be compared"
             )
 
 
 def differences(first: Result, second: Result) -> list[Difference]:
-    """Every number that both results have and that was made in the same way, in the order of tables; of a grid's cells
-    the means alone, since nothing is kept that would give a difference of single cells its interval.
+    """Return the difference of every number that both results computed with the same settings, in table order.
 
-    Raises ResultError where the results are not on the same images under the same protocol, or share no such number.
+    Single cells of a perturbation grid are left out, because the data for an interval of their difference is not
+    stored; their means are included. Raises ResultError if the results are not on the same images under the same
+    protocol, or have no such number in common.
     """
     refuse_unlike(first, second)
     shared = {number for number in set(first.metrics) & set(second.metrics) if not is_single_cell(number)}
     both = sorted(shared, key=lambda number: (column_of(number)[0], number))
     found = [difference(number, first, second) for number in both if same_settings(number, first, second)]
     if not found:
-        raise ResultError(f"{first.adapter} and {second.adapter} have no number that was made in the same way")
+        raise ResultError(f"{first.adapter} and {second.adapter} have no number computed with the same settings")
     return found
 
 
 def made_otherwise(first: Result, second: Result) -> list[str]:
-    """Numbers that both results have and that cannot be compared: another network, other weights, another device."""
+    """Return the numbers that both results have but computed with a different network, weights, device or settings."""
     both = sorted(set(first.metrics) & set(second.metrics))
     return [number for number in both if not is_single_cell(number) and not same_settings(number, first, second)]
 
 
 def same_settings(number: str, first: Result, second: Result) -> bool:
-    """Whether network, layer, weights and settings of a number are those of the other result's."""
+    """Return whether two results computed a number with the same network, layer, weights and settings."""
     return settings(first, number) == settings(second, number)
 
 
 def difference(number: str, first: Result, second: Result) -> Difference:
-    """Of one number, second less first; images that only one of the two has a value for are left out."""
+    """Return the difference of one number, second minus first, over the images for which both have a value."""
     if pairs := per_image_pairs(number, first, second):
-        return _of_means(number, pairs)
+        return _difference_of_means(number, pairs)
     ours, theirs = (result.metrics[number]["value"] for result in (first, second))
     n = int(second.metrics[number].get("n", second.num_images))
     if ours is None or theirs is None:
         same: Verdict = "same" if ours == theirs else "cannot tell"
         return Difference(number, ours, theirs, math.nan, math.nan, math.nan, n, same)
-    gap, interval = theirs - ours, _of_replicates(number, first, second)
+    gap, interval = theirs - ours, _replicates_interval(number, first, second)
     if interval is None:
         verdict: Verdict = "same" if gap == 0 else "no error bar"
         return Difference(number, ours, theirs, gap, math.nan, math.nan, n, verdict)
     return Difference(
-        number, ours, theirs, gap, interval.low, interval.high, n, judge(number, gap, interval.low, interval.high)
+        number, ours, theirs, gap, interval.low, interval.high, n, verdict_of(number, gap, interval.low, interval.high)
     )
 
 
 @dataclass(frozen=True)
 class PairedValues:
-    """Per-image values of two results on the images that both hold: names (n,), first and second (n,), NaN for none."""
+    """Per-image values of two results on their common images: names (n,), first and second (n,), NaN for no value.
+
+    how: how the number is computed from the mean of the values.
+    """
 
     names: np.ndarray
     first: np.ndarray
@@ -126,7 +131,7 @@ class PairedValues:
 
 
 def per_image_pairs(number: str, first: Result, second: Result) -> PairedValues | None:
-    """The values that a number is made of; None where it does not come from per-image values."""
+    """Return the per-image values of a number; None if it is not computed from per-image values."""
     how = mean_statistic(number, first.per_image)
     if how is None or mean_statistic(number, second.per_image) != how:
         return None
@@ -137,7 +142,8 @@ def per_image_pairs(number: str, first: Result, second: Result) -> PairedValues 
     return PairedValues(names, first.per_image[how.values][left], second.per_image[how.values][right], how)
 
 
-def _of_means(number: str, pairs: PairedValues) -> Difference:
+def _difference_of_means(number: str, pairs: PairedValues) -> Difference:
+    """Return the difference of a mean over images, with a paired bootstrap interval."""
     absent = np.isnan(pairs.first), np.isnan(pairs.second)
     first_only, second_only = int((absent[1] & ~absent[0]).sum()), int((absent[0] & ~absent[1]).sum())
     both, of = ~(absent[0] | absent[1]), pairs.how.of
@@ -148,9 +154,9 @@ def _of_means(number: str, pairs: PairedValues) -> Difference:
         nan = math.nan
         return Difference(number, first, second, nan, nan, nan, len(names), verdict, first_only, second_only)
     interval = bootstrap_pairs(ours, theirs, SEED, pairs.how)
-    verdict = judge(number, second - first, interval.low, interval.high)
+    verdict = verdict_of(number, second - first, interval.low, interval.high)
     if first_only + second_only:
-        verdict = "cannot tell"  # the images left out may be the ones that matter
+        verdict = "cannot tell"  # the excluded images could change the verdict
     each = theirs - ours
     moved = [(str(names[i]), float(each[i])) for i in np.argsort(-np.abs(each), kind="stable") if each[i]]
     return Difference(
@@ -169,9 +175,11 @@ def _of_means(number: str, pairs: PairedValues) -> Difference:
     )
 
 
-def _of_replicates(number: str, first: Result, second: Result) -> Interval | None:
-    """The interval of a difference from replicates on the same images; None where they were not kept, or were made in
-    another way by another version of tokbench."""
+def _replicates_interval(number: str, first: Result, second: Result) -> Interval | None:
+    """Return the interval of a difference from split-half replicates on the same images.
+
+    Returns None if they were not stored, or were computed differently by another version of tokbench.
+    """
     base = number.removesuffix(INFINITY)
     ours, theirs = first.replicates.get(base), second.replicates.get(base)
     if ours is None or theirs is None or not ours.is_compatible(theirs):
@@ -185,8 +193,8 @@ def _of_replicates(number: str, first: Result, second: Result) -> Interval | Non
     return made.interval(gap, second.num_images)
 
 
-def judge(number: str, gap: float, low: float, high: float) -> Verdict:
-    """What a paired interval says of a number of which more, or less, is better."""
+def verdict_of(number: str, gap: float, low: float, high: float) -> Verdict:
+    """Return the verdict on the second result, from the paired 95 % interval [low, high] of the gap."""
     if gap == 0 and low == high == 0:
         return "same"
     if math.isnan(low) or math.isnan(high):

@@ -1,4 +1,4 @@
-"""What of a tokenizer goes with the quality of generators over it: rank correlations over tokenizers trained alike."""
+"""Rank correlations between metrics of tokenizers and the quality of generators trained on their tokens."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ OF_TOKENIZERS = (
     "rfid", "rfid_768", "fd_efficientnet", "pfid", "pfid_768", "pfid_efficientnet", "psnr", "lpips", "codebook_entropy",
     "codebook_usage", "bits_per_image",
 )  # fmt: skip
-"""Numbers of a tokenizer that are held against those of generators over it."""
+"""Numbers of a tokenizer that are correlated with those of its generators."""
 
 OF_GENERATORS = ("gfid", "gfid_768", "fd_efficientnet")
 
-LEAST = 5
-"""Tokenizers below which no interval is told: almost any order of four can come by chance."""
+MIN_TOKENIZERS = 5
+"""Minimum number of tokenizers for an interval: with four, almost any order can occur by chance."""
 
-DRAWS = 2000
+RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class TokenizerGeneratorPair:
-    """One tokenizer, and a generator over it: their numbers, and the bits of one of the tokenizer's tokens, of all its
-    codebooks together (None: it has none)."""
+    """One tokenizer and a generator trained on its tokens, with the numbers of both.
+
+    bits: bits per token, summed over the tokenizer's codebooks; None if it has no codebook.
+    """
 
     tokenizer: str
     generator: str
@@ -41,8 +43,11 @@ class TokenizerGeneratorPair:
 
 @dataclass(frozen=True)
 class Correlation:
-    """Of a tokenizer's number with a generator's over `count` tokenizers: Spearman's rho and Kendall's tau-b, each with
-    the 95 % interval of drawing tokenizers anew (None below `LEAST`)."""
+    """Spearman's rho and Kendall's tau-b between a tokenizer's number and a generator's, over `count` tokenizers.
+
+    within: the group of tokenizers. rho_interval, tau_interval: 95 % bootstrap intervals over tokenizers; None for
+    fewer than `MIN_TOKENIZERS`.
+    """
 
     number: str
     generated: str
@@ -55,22 +60,23 @@ class Correlation:
 
 
 def pairs(results: Iterable[Result], family: str, dataset: str, task: str = "generate") -> list[TokenizerGeneratorPair]:
-    """Tokenizers with reconstruction results on a dataset, and the generators of one family over them: one a tokenizer.
+    """Return the tokenizers with reconstruction results on a dataset, each with its generator of one family.
 
-    Only results under the default protocol, at the data's own size, against the images themselves. A number has to have
-    one N in all pairs, since distances fall with it: the N that most pairs have; others go without it.
+    Only results under the default protocol, in float32, at the dataset's size and without a statistics file are used.
+    Each number is taken at one N, because distances decrease with N: the N that most results have. Tokenizers without a
+    result at that N do not get the number.
     """
-    alike = [one for one in results if one.dataset == dataset and _plain(one)]
-    tokenizers = [one for one in alike if one.task == "reconstruct" or one.task.startswith("perturb")]
+    comparable = [one for one in results if one.dataset == dataset and _has_default_settings(one)]
+    tokenizers = [one for one in comparable if one.task == "reconstruct" or one.task.startswith("perturb")]
     generators = {
         one.provenance["adapter"]["tokenizer"]: one.adapter
-        for one in alike
+        for one in comparable
         if one.task == task and one.adapter.partition(".")[0] == family and one.provenance["adapter"].get("tokenizer")
     }
-    below = {one.adapter for one in tokenizers}
-    chosen = {tokenizer: generator for tokenizer, generator in generators.items() if tokenizer in below}
+    measured = {one.adapter for one in tokenizers}
+    chosen = {tokenizer: generator for tokenizer, generator in generators.items() if tokenizer in measured}
     numbers = _at_one_count([one for one in tokenizers if one.adapter in chosen])
-    generated = _at_one_count([one for one in alike if one.task == task and one.adapter in chosen.values()])
+    generated = _at_one_count([one for one in comparable if one.task == task and one.adapter in chosen.values()])
     discrete = {
         one.adapter: one.provenance["adapter"].get("bits_per_token")
         for one in tokenizers
@@ -88,14 +94,15 @@ def pairs(results: Iterable[Result], family: str, dataset: str, task: str = "gen
     ]
 
 
-def _plain(result: Result) -> bool:
-    told = result.provenance
-    own = told["data"]["own_size"] in (None, told["data"]["width"])
-    return own and told["protocol"]["name"] == "tokbench" and "reference" not in told and told["precision"] == "float32"
+def _has_default_settings(result: Result) -> bool:
+    made = result.provenance
+    native_size = made["data"]["own_size"] in (None, made["data"]["width"])
+    default_protocol = made["protocol"]["name"] == "tokbench" and "reference" not in made
+    return native_size and default_protocol and made["precision"] == "float32"
 
 
 def _at_one_count(results: Sequence[Result]) -> dict[str, dict[str, float]]:
-    """By adapter: each number at the N that most of them have it at, the larger of two."""
+    """Return the numbers by adapter, each at the N of most adapters; of two equally common N, the larger one."""
     known: dict[str, dict[int, dict[str, float]]] = {}
     for one in results:
         for number, entry in one.metrics.items():
@@ -110,8 +117,11 @@ def _at_one_count(results: Sequence[Result]) -> dict[str, dict[str, float]]:
 
 
 def correlations(found: Sequence[TokenizerGeneratorPair], seed: int = 0) -> list[Correlation]:
-    """Every number of tokenizers with every one of generators, over all pairs and within each size of token (in whole
-    bits) that at least three have."""
+    """Return the correlations of every number of tokenizers with every number of generators.
+
+    They are computed over all pairs, and within each group of at least three tokenizers with equal bits per token
+    (rounded to whole bits).
+    """
     groups: list[tuple[str, list[TokenizerGeneratorPair]]] = [("all", list(found))]
     by_size = itertools.groupby(
         sorted((one for one in found if one.bits), key=lambda one: one.bits or 0), key=lambda one: round(one.bits or 0)
@@ -131,24 +141,24 @@ def correlations(found: Sequence[TokenizerGeneratorPair], seed: int = 0) -> list
 
 
 def _correlation(both: np.ndarray, number: str, generated: str, within: str, seed: int) -> Correlation:
-    rho, tau = _of(both)
-    if len(both) < LEAST:
+    rho, tau = _rank_correlations(both)
+    if len(both) < MIN_TOKENIZERS:
         return Correlation(number, generated, within, len(both), rho, tau, None, None)
-    draw = np.random.default_rng(seed)
-    drawn = np.array([_of(both[draw.integers(0, len(both), len(both))]) for _ in range(DRAWS)])
+    rng = np.random.default_rng(seed)
+    drawn = np.array([_rank_correlations(both[rng.integers(0, len(both), len(both))]) for _ in range(RESAMPLES)])
     low, high = np.nanpercentile(drawn, [2.5, 97.5], axis=0)
     return Correlation(number, generated, within, len(both), rho, tau, (low[0], high[0]), (low[1], high[1]))
 
 
-def _of(both: np.ndarray) -> tuple[float, float]:
-    """NaN where a draw holds one tokenizer only."""
+def _rank_correlations(both: np.ndarray) -> tuple[float, float]:
+    """Return (rho, tau) of the two columns of (n, 2); NaN if a column is constant."""
     if len(np.unique(both[:, 0])) < 2 or len(np.unique(both[:, 1])) < 2:
         return float("nan"), float("nan")
     return float(spearmanr(both[:, 0], both[:, 1]).statistic), float(kendalltau(both[:, 0], both[:, 1]).statistic)
 
 
 def markdown(found: Sequence[Correlation]) -> str:
-    """A table; a number that is better when it is lower should rise with gFID, so its sign should be +."""
+    """Return a Markdown table. A number that is better when lower should rise with gFID, so its sign should be +."""
     head = ["of the tokenizer", "of the generator", "over", "n", "Spearman ρ", "Kendall τ"]
     body = []
     for one in found:

@@ -1,9 +1,9 @@
 """The regression check: committed results measured again and compared number by number.
 
-Images, weights, seed and code are those of the committed result, so a decoder that draws no noise gives the same images
-again: a difference beyond a number's tolerance is a change of the number, however few images caused it, and a
-confidence interval over images says nothing about it. Only where the decoder draws noise and the device is of another
-kind is the noise drawn anew; there a paired interval over the images that holds 0 counts as noise.
+Images, weights and seed are the same as in the committed result, so a deterministic decoder reproduces the images. A
+difference larger than the tolerance is then a real change, however few images caused it, and a confidence interval over
+images does not apply. There is one exception: if the decoder samples noise and the device kind differs, the noise is
+different too, and a difference whose paired interval over images contains 0 counts as noise.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from tokbench.stats.naming import INFINITY
 from tokbench.tokenizers.registry import LoadedAdapter, load_adapter
 
 TIMED = ("cost", "speed")
-"""Metrics of the machine, which are measured anew nowhere: their numbers are not compared."""
+"""Metrics that depend on the machine and its load; they are not compared."""
 
 OF_CODES = ("codebook", "coding")
-"""Metrics of codes, which no tokenizer without a codebook has: that shows without measuring them."""
+"""Metrics of codes; a tokenizer without a codebook cannot have them, which is known without measuring."""
 
 Outcome = Literal["same", "within noise", "better", "regression"]
 
@@ -48,7 +48,7 @@ Kind = Literal["absent", "refused", "lost", "failed"]
 
 @dataclass(frozen=True)
 class Check:
-    """One number of one committed result, and what became of it. A `better` is no regression, and not the same."""
+    """The comparison of one number of one committed result with its new value."""
 
     adapter: str
     group: str
@@ -56,7 +56,7 @@ class Check:
     tolerance: Tolerance
     outcome: Outcome
     redrawn: bool = False
-    """Whether the decoder's noise was drawn anew, so that the paired interval was taken into account."""
+    """Whether the decoder sampled different noise, so that the paired interval was taken into account."""
 
     @property
     def number(self) -> str:
@@ -65,8 +65,12 @@ class Check:
 
 @dataclass(frozen=True)
 class Skipped:
-    """What was not compared and why: something is not here; hashes differ, so that a comparison would mean nothing; a
-    number that was committed, or its adapter, is there no longer; or the measurement failed."""
+    """Something that was not compared, and the reason.
+
+    kind: `absent` if data, weights or packages are missing on this machine; `refused` if hashes differ, so that a
+    comparison would be meaningless; `lost` if a committed number or its adapter no longer exists; `failed` if the
+    measurement failed.
+    """
 
     adapter: str
     group: str
@@ -77,7 +81,7 @@ class Skipped:
 
 @dataclass
 class RegressionReport:
-    """All that a check found."""
+    """The outcome of a regression check."""
 
     checks: list[Check] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
@@ -88,14 +92,13 @@ class RegressionReport:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many numbers of each outcome there are, and how many entries of each kind were not compared: what every
-        form of output counts by."""
+        """The numbers of checks by outcome and of skipped entries by kind."""
         found = Counter([check.outcome for check in self.checks]) + Counter([skip.kind for skip in self.skipped])
         return {name: found[name] for name in (*get_args(Outcome), *get_args(Kind))}
 
     @property
     def exit_status(self) -> int:
-        """1 for a regression, a loss or a failure; 3 where nothing could be compared or hashes differ; else 0."""
+        """1 for a regression, a lost number or a failure; else 3 if nothing was compared or hashes differ; else 0."""
         counts = self.counts
         if counts["regression"] or counts["lost"] or counts["failed"]:
             return 1
@@ -115,9 +118,10 @@ def check(
     batch_size: int = 16,
     progress: Progress = lambda what, done, total: None,
 ) -> RegressionReport:
-    """Measure every committed result again (its first `limit` images) and compare number by number.
+    """Measure every committed result again and compare it number by number.
 
-    `data` is a path for results on images that have no name of their own, `split` the one of it that they are of.
+    data: the path of the images, for results on images that are not a named dataset; split: its split. limit: use only
+    the first images. tolerances: by metric. Returns a report that also lists what could not be compared.
     """
     report, networks = RegressionReport(), networks or ExtractorPool(allow_download=allow_download)
     passes: dict[tuple[Any, ...], list[Result]] = defaultdict(list)
@@ -131,10 +135,10 @@ def check(
             doing = parse_task(task)
             rules = load_protocol(protocol)
             if limit and not doing.paired:
-                raise UsageError("samples have no per-image numbers; check them without --limit")
+                raise UsageError("generated samples have no per-image values; check them without --limit")
             whole = open_dataset(_place(dataset, data), rules, size, count if doing.paired else None, root, split=split)
             if whole.name != dataset:
-                raise UsageError(f"{data} is not {dataset}, on which these results were measured")
+                raise UsageError(f"{data} does not contain {dataset}, on which these results were measured")
         except TokbenchError as error:
             report.skipped += [Skipped(result.adapter, result.group, "all", str(error)) for result in results]
             continue
@@ -159,7 +163,7 @@ def check(
             config = EvalConfig(tuple(names), doing, batch_size, seed, networks.device, networks.precision)
             context = Context(networks=networks, progress=progress)
             found = evaluate([loaded for _, loaded in adapters], some, config, context)
-        except TokbenchError as error:  # not one image could be read
+        except TokbenchError as error:  # no image could be read
             report.skipped += [Skipped(one.adapter, one.group, "all", str(error), "failed") for one, _ in adapters]
             continue
         for (result, loaded), made in zip(adapters, found, strict=True):
@@ -170,7 +174,7 @@ def check(
             if result.provenance["device"] != made.provenance["device"]:
                 try:
                     redrawn = draws_noise(loaded.model, doing, some, networks.device, seed)
-                except Exception as error:  # other people's code: anything may come
+                except Exception as error:  # third-party code may raise anything
                     report.skipped.append(Skipped(result.adapter, result.group, "all", format_error(error), "failed"))
                     continue
             _compare(result, made, limited, tolerances, report, redrawn)
@@ -188,10 +192,10 @@ def _least(count: int | None, limit: int | None) -> int | None:
 def _unlike(
     results: list[Result], whole: Dataset, limited: bool, protocol: str, report: RegressionReport
 ) -> list[Result]:
-    """The results whose protocol and pixels are those of today; the others are refused."""
+    """Return the results with the current protocol and pixels; add the others to the report as refused."""
     if limited:
         for _ in whole.batches(64):
-            pass  # only read and hashed: the first few images alone have a hash of their own
+            pass  # reads all images to hash them: the committed hash covers all of them
     kept = []
     for result in results:
         told = result.provenance
@@ -202,7 +206,7 @@ def _unlike(
             reason = _other_pixels(told["data"]["sha256"], whole.sha256, whole.unreadable)
             report.skipped.append(Skipped(result.adapter, result.group, "all", reason, "refused"))
         elif told.get("reference"):
-            reason = f"compared with the statistics file {told['reference']['file']}, which a check does not look for"
+            reason = f"compared with the statistics file {told['reference']['file']}, which the check does not read"
             report.skipped.append(Skipped(result.adapter, result.group, "all", reason))
         else:
             kept.append(result)
@@ -217,8 +221,10 @@ def _other_pixels(before: str, now: str, bad: Sequence[tuple[str, str]]) -> str:
 def _load(
     results: list[Result], device: str, root: Path | None, allow_download: bool, report: RegressionReport
 ) -> list[tuple[Result, LoadedAdapter]]:
-    """Each result with its adapter. Those whose weights are not here are listed, those whose adapter is gone are lost,
-    those that break while loading have failed."""
+    """Return each result with its loaded adapter; add those that cannot be loaded to the report.
+
+    Missing weights are reported as absent, missing adapters as lost, errors while loading as failed.
+    """
     found = []
     for result in results:
         try:
@@ -227,7 +233,7 @@ def _load(
         except AdapterError as error:
             report.skipped.append(Skipped(result.adapter, result.group, "all", str(error), "failed"))
         except NoAdapter as error:
-            reason = f"{error}; restore it, or delete {result.path} where it was taken away on purpose"
+            reason = f"{error}; restore it, or delete {result.path} if it was removed on purpose"
             report.skipped.append(Skipped(result.adapter, result.group, "all", reason, "lost"))
         except TokbenchError as error:
             report.skipped.append(Skipped(result.adapter, result.group, "all", str(error)))
@@ -248,12 +254,12 @@ def _compare(
     for key in ("parameters_sha256", "weights", "fingerprint"):
         ours, theirs = (result.provenance["adapter"].get(key) for result in (committed, made))
         if ours != theirs:
-            return skip("all", "the tokenizer's weights are not those of the committed result", "refused")
-    for key in ("config_sha256", "other_parameters_sha256"):  # earlier results do not say them
+            return skip("all", "the tokenizer's weights differ from those of the committed result", "refused")
+    for key in ("config_sha256", "other_parameters_sha256"):  # older results do not record them
         ours, theirs = (result.provenance["adapter"].get(key) for result in (committed, made))
         if ours not in (None, theirs):
-            what = "configuration" if key == "config_sha256" else "weights outside its module"
-            return skip("all", f"the tokenizer's {what} is not that of the committed result", "refused")
+            what = "configuration differs" if key == "config_sha256" else "weights outside its module differ"
+            return skip("all", f"the tokenizer's {what} from the committed result", "refused")
     before, now = (result.provenance["data"]["sha256"] for result in (committed, made))
     if not limited and before != now:
         bad = [(image["name"], image["reason"]) for image in made.bad_images]
@@ -261,20 +267,20 @@ def _compare(
     for number in committed.metrics:
         metric = metric_of(number)
         if metric in TIMED or is_part(number):
-            continue  # a speed: another machine's, another hour's; or a part of a number that is compared as a whole
+            continue  # speeds depend on the machine; parts of a number are compared as a whole
         tolerance = tolerance_of(number, tolerances)
         if metric is None or tolerance is None:
-            skip(number, "this version of tokbench does not measure it")
+            skip(number, "this version of tokbench does not compute it")
             continue
         few = f"it depends on all {committed.num_images:,} images, and {made.num_images:,} were measured"
         if metric in OF_CODES and _codebook(committed) and not _codebook(made):
-            skip(number, *_lost(number, committed, "this tokenizer has no codebook any more"))
+            skip(number, *_lost(number, committed, "this tokenizer no longer has a codebook"))
         elif limited and mean_statistic(number, committed.per_image) is None:
             skip(number, few)
         elif number not in made.metrics:
             skip(number, *_why_absent(number, metric, committed, made, limited))
         elif not same_settings(number, committed, made):
-            skip(number, "its network, weights or settings are not those of the committed result", "refused")
+            skip(number, "its network, weights or settings differ from those of the committed result", "refused")
         elif limited and per_image_pairs(number, committed, made) is None:
             skip(number, few)
         else:
@@ -285,10 +291,13 @@ def _compare(
 
 
 def _why_absent(number: str, metric: str, committed: Result, made: Result, limited: bool) -> tuple[str, Kind]:
-    """Why a committed number was not measured. It is lost unless this machine or the few images are to blame, or it is
-    an extrapolation, which hangs on a threshold: then the number itself is compared."""
-    reason = made.skipped.get(metric, f"{made.adapter} gives no such number any more")
-    few_words = limited and METRICS[metric].reader  # the first images may show no word and no face
+    """Return why a committed number was not computed, and the kind of the entry.
+
+    It is absent if this machine lacks something or --limit leaves too few images, or if it is an extrapolation, whose
+    availability depends on a threshold (the underlying number is compared). Otherwise it is lost.
+    """
+    reason = made.skipped.get(metric, f"{made.adapter} no longer has this number")
+    few_words = limited and METRICS[metric].reader  # the first images may contain no word or face
     if metric in made.lacking or few_words:
         return reason, "absent"
     base = number.removesuffix(INFINITY)
@@ -298,7 +307,7 @@ def _why_absent(number: str, metric: str, committed: Result, made: Result, limit
 
 
 def _lost(number: str, committed: Result, reason: str) -> tuple[str, Kind]:
-    remedy = f"where that is meant, delete {number} from {committed.path} or measure that result anew"
+    remedy = f"if that is intended, delete {number} from {committed.path} or measure that result again"
     return f"it was committed and can no longer be computed ({reason}); {remedy}", "lost"
 
 
@@ -307,9 +316,9 @@ def _codebook(result: Result) -> bool:
 
 
 def _outcome(found: Difference, tolerance: Tolerance, redrawn: bool = False) -> Outcome:
-    """What became of a number. `redrawn`: the decoder's noise was drawn anew, so that images differ by chance."""
+    """Return the outcome of a number. redrawn: the decoder sampled different noise, so images differ by chance."""
     if found.second_only:
-        return "regression"  # images that were exact no longer are
+        return "regression"  # images that were exact are no longer exact
     if found.first is None or found.second is None:
         return "same" if found.first is found.second and not found.alone else "better" if found.alone else "regression"
     if tolerance.holds(found.gap, found.first):

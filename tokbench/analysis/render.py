@@ -1,4 +1,4 @@
-"""What a comparison and a check print: a table, JSON, JUnit XML, GitHub's annotations and step summary."""
+"""Output of comparisons and regression checks: Markdown, JSON, JUnit XML and GitHub annotations."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tokbench.results.columns import column_of
 from tokbench.results.markdown import table
 
 SHOWN = 3
-"""Images that are named when a number moved."""
+"""Number of images named for a changed number."""
 
 
 def number_text(number: str, value: float | None, extra: int = 2) -> str:
-    """A value with its column's digits and some more, since differences are small."""
+    """Return a value with `extra` more digits than its column shows, because differences are small."""
     if value is None or math.isnan(value):
         return "-"
     return f"{value:,.{column_of(number)[1].digits + extra}f}"
 
 
 def gap_text(found: Difference) -> str:
-    """A difference with its interval."""
+    """Return a difference with its interval as text."""
     if found.gap == 0 or math.isnan(found.gap):
         return "0" if found.gap == 0 else "-"
     digits = column_of(found.number)[1].digits + 1
@@ -34,7 +34,7 @@ def gap_text(found: Difference) -> str:
 
 
 def moved_text(found: Difference) -> str:
-    """The images that moved most, each with its own difference."""
+    """Return the images with the largest differences, each with its own difference."""
     some = ", ".join(f"{name} {gap:+.3g}" for name, gap in found.moved[:SHOWN])
     if some and found.moved_in != found.number:
         some += f" (in {found.moved_in})"
@@ -43,7 +43,7 @@ def moved_text(found: Difference) -> str:
 
 
 def comparison(found: Sequence[Difference], first: str, second: str) -> str:
-    """A Markdown table of two results' differences."""
+    """Return a Markdown table of the differences of two results."""
     rows = [
         [
             column_of(one.number)[1].title,
@@ -59,7 +59,7 @@ def comparison(found: Sequence[Difference], first: str, second: str) -> str:
 
 
 def check_table(report: RegressionReport, *, all_rows: bool = False) -> str:
-    """What moved, in a Markdown table (with `all_rows` what did not, too), what was not compared, and a summary."""
+    """Return a Markdown table of changed numbers (with `all_rows` of all), the skipped ones, and a summary."""
     shown = [check for check in report.checks if all_rows or check.outcome != "same"]
     parts = []
     if shown:
@@ -83,7 +83,7 @@ def check_table(report: RegressionReport, *, all_rows: bool = False) -> str:
 
 
 def skipped_lines(skipped: Sequence[Skipped]) -> list[str]:
-    """One line for each reason, with all that it holds for."""
+    """Return one line per reason, with the results that it applies to."""
     by_reason: dict[tuple[Kind, str, str], list[str]] = {}
     for skip in skipped:
         by_reason.setdefault((skip.kind, skip.what, skip.reason), []).append(f"{skip.adapter}/{skip.group}")
@@ -95,15 +95,15 @@ def skipped_lines(skipped: Sequence[Skipped]) -> list[str]:
 
 
 def summary(report: RegressionReport) -> str:
-    """One sentence: how many numbers of each outcome, and how many entries of each kind were not compared."""
+    """Return one sentence that counts the numbers by outcome, and the skipped entries by kind."""
     counts = report.counts
-    told = ", ".join(f"{counts[outcome]} {outcome}" for outcome in _OUTCOMES if counts[outcome])
-    left = ", ".join(f"{counts[kind]} {said}" for kind, said in _KINDS.items() if counts[kind])
+    outcomes = ", ".join(f"{counts[outcome]} {outcome}" for outcome in _OUTCOMES if counts[outcome])
+    skipped = ", ".join(f"{counts[kind]} {label}" for kind, label in _KINDS.items() if counts[kind])
     results = len({(check.adapter, check.group) for check in report.checks})
-    compared = f"{len(report.checks)} numbers of {results} results compared: {told}"
+    compared = f"{len(report.checks)} numbers of {results} results compared: {outcomes}"
     if not report.checks:
         compared = "nothing could be compared"
-    return f"{compared}{f'; {left}' if left else ''}\n"
+    return f"{compared}{f'; {skipped}' if skipped else ''}\n"
 
 
 _OUTCOMES = ("regression", "better", "within noise", "same")
@@ -111,7 +111,7 @@ _KINDS: dict[Kind, str] = {"lost": "lost", "failed": "failed", "refused": "refus
 
 
 def check_facts(report: RegressionReport) -> dict[str, Any]:
-    """The report as a JSON object."""
+    """Return the report as a JSON object."""
     return {
         "exit_status": report.exit_status,
         "counts": report.counts,
@@ -127,8 +127,10 @@ def check_facts(report: RegressionReport) -> dict[str, Any]:
 
 
 def junit(report: RegressionReport) -> str:
-    """JUnit XML: a test suite for each result, a test case for each number. A regression and a lost number are
-    failures, what failed or was refused is an error, what is not here is skipped."""
+    """Return JUnit XML with a test suite per result and a test case per number.
+
+    Regressions and lost numbers are failures, failed and refused entries are errors, absent ones are skipped.
+    """
     suites = ElementTree.Element("testsuites", name="tokbench check")
     by_result: dict[tuple[str, str], ElementTree.Element] = {}
 
@@ -160,8 +162,7 @@ _TAGS: dict[Kind, str] = {"absent": "skipped", "refused": "error", "failed": "er
 
 
 def workflow_commands(report: RegressionReport) -> list[str]:
-    """GitHub workflow commands: an error for each regression, loss, failure and refusal, a warning for what
-    is not here."""
+    """Return GitHub workflow commands: warnings for absent entries, errors for all other problems."""
     lines = [f"::error title=tokbench {check.adapter}::{_escape(_sentence(check))}" for check in report.regressions]
     for skip in report.skipped:
         level = "warning" if skip.kind == "absent" else "error"

@@ -1,8 +1,9 @@
-"""Result files of TokBench's own evaluator: read, checked against its formulas, and put in its table.
+"""Import of result files written by TokBench's own evaluator: reading, recomputation of scores, and tables.
 
-The files `output/<set>.json` of eval_text.py and eval_face.py (github.com/wjf5203/TokBench), pooled over sets as by
-compute_all_metrics.py: `{method: {setting: {"details": {image: {"results": [...]}}}}}`, where each result is a word
-`{gt, pred, ratio, accuracy, ned}`, `ned` being 1 - NED, or a face `{ratio, similarity}`.
+The files are `output/<set>.json` of eval_text.py and eval_face.py (github.com/wjf5203/TokBench). They contain
+`{method: {setting: {"details": {image: {"results": [...]}}}}}`, where each result is a word
+`{gt, pred, ratio, accuracy, ned}` (`ned` is 1 - NED) or a face `{ratio, similarity}`. Sets are pooled as in
+compute_all_metrics.py.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from tokbench.results.markdown import table
 from tokbench.stats.binned import FACE_BINS, TEXT_BINS, BinnedMean, binned, mean_of_bins
 
 MAX_FILE = 1 << 28
-"""Bytes of one file: 256 MiB, about two million words."""
+"""Maximum bytes of one file: 256 MiB, about two million words."""
 
 MAX_WORD = 1000
-"""Characters of one word. Recognisers read some 30, and a distance takes time with the product of both lengths."""
+"""Maximum characters of one word. Recognizers output about 30; an edit distance costs the product of both lengths."""
 
 RELEASES = {"words": {"both releases": TEXT_BINS}, "faces": FACE_BINS}
 """Bins by kind and release."""
@@ -37,8 +38,9 @@ TITLES = {"t_acc": "T-ACC", "t_ned": "T-NED", "f_sim": "F-Sim"}
 class Pooled:
     """One method at one setting (the side that images were scaled to), over all files.
 
-    Lists over words or faces: ratio, images (a number each) and scores, by name and by the formulas, not as stored.
-    mismatches: words whose stored scores are others; first: where the first one is. sets: name -> file.
+    ratio, images and scores are lists over words or faces: size ratios, image numbers, and scores by name, recomputed
+    from the texts. mismatches: number of words whose stored scores differ from the recomputed ones; first: the location
+    of the first one. sets: file by set name.
     """
 
     method: str
@@ -54,7 +56,7 @@ class Pooled:
 
 @dataclass(frozen=True)
 class Row:
-    """One score of one method in a release's bins, and the mean over them."""
+    """One score of one method in the bins of a release, and the mean over the bins."""
 
     pooled: Pooled
     release: str
@@ -64,7 +66,7 @@ class Row:
 
 
 def read(paths: Sequence[Path]) -> list[Pooled]:
-    """What all files hold, words first, by setting and method. Raises ResultError, naming file and field."""
+    """Read all files and pool them; words first, then by setting and method. Raises ResultError with file and field."""
     found: dict[tuple[str, str, str], Pooled] = {}
     for path in paths:
         facts = _load(path)
@@ -75,14 +77,14 @@ def read(paths: Sequence[Path]) -> list[Pooled]:
                         _fail(path, (method, name), "named in 1 to 200 printable characters", text)
                 _pool(found, facts, path, method, name)
     if not found:
-        raise ResultError(f"{', '.join(map(str, paths))}: no method in there")
+        raise ResultError(f"{', '.join(map(str, paths))}: no methods found")
     return sorted(found.values(), key=lambda one: (one.kind == "faces", one.setting.zfill(9), one.method))
 
 
 def _pool(found: dict[tuple[str, str, str], Pooled], facts: Any, path: Path, method: str, name: str) -> None:
-    """Add one method at one setting in one file to what the files before it gave."""
+    """Add one method at one setting of one file to the pooled data in `found`."""
     pooled: Pooled | None = None
-    setting, first = name.split("_")[-1], 0  # to compute_all_metrics.py, too, `ic13_256` is 256
+    setting, first = name.split("_")[-1], 0  # compute_all_metrics.py also reads `ic13_256` as 256
     for number, image in enumerate(_object(facts, path, method, name, "details")):
         results = _object(facts, path, method, name, "details", image).get("results")
         if not isinstance(results, list):
@@ -95,30 +97,31 @@ def _pool(found: dict[tuple[str, str, str], Pooled], facts: Any, path: Path, met
             if pooled is None:
                 pooled = found.setdefault((kind, setting, method), Pooled(method, setting, kind))
                 if other := pooled.sets.get(path.stem):
-                    raise ResultError(f"{path}: '{method}' at {setting} on '{path.stem}' was in {other} already")
+                    raise ResultError(f"{path}: '{method}' at {setting} on '{path.stem}' is already in {other}")
                 pooled.sets[path.stem], first = path, max(pooled.images, default=-1) + 1
             elif kind != pooled.kind:
-                _fail(path, where, f"one of the {pooled.kind}, as those before it", one)
+                _fail(path, where, f"one of the {pooled.kind}, like the entries before it", one)
             pooled.ratio.append(_number(one, "ratio", 0, 1e6, path, where))
             pooled.images.append(first + number)
             if kind == "faces":
-                cosine = _number(one, "similarity", -1.00001, 1.00001, path, where)  # of float32
+                cosine = _number(one, "similarity", -1.00001, 1.00001, path, where)  # tolerates float32 rounding
                 pooled.scores.setdefault("f_sim", []).append(cosine)
             else:
                 _word(pooled, one, path, where)
     if pooled is None:
-        raise ResultError(f"{path}: {method}/{name} holds no words and no faces")
+        raise ResultError(f"{path}: {method}/{name} contains no words or faces")
 
 
 def _word(pooled: Pooled, one: dict[str, Any], path: Path, where: tuple[str, ...]) -> None:
+    """Add the recomputed scores of one word, and count a mismatch with the stored ones."""
     for key in ("gt", "pred"):
         if not isinstance(one.get(key), str) or len(one[key]) > MAX_WORD:
-            _fail(path, (*where, key), f"a text of at most {MAX_WORD:,} characters", one.get(key))
-    ours = {"t_acc": float(exact(one["gt"], one["pred"])), "t_ned": similarity(one["gt"], one["pred"])}
+            _fail(path, (*where, key), f"a string of at most {MAX_WORD:,} characters", one.get(key))
+    recomputed = {"t_acc": float(exact(one["gt"], one["pred"])), "t_ned": similarity(one["gt"], one["pred"])}
     stored = [_number(one, key, 0, 1, path, where) for key in ("accuracy", "ned")]
-    for name, value in ours.items():
+    for name, value in recomputed.items():
         pooled.scores.setdefault(name, []).append(value)
-    if any(abs(theirs - value) > 1e-6 for theirs, value in zip(stored, ours.values(), strict=True)):
+    if any(abs(before - value) > 1e-6 for before, value in zip(stored, recomputed.values(), strict=True)):
         pooled.mismatches += 1
         pooled.first = pooled.first or f"{path}: {'/'.join(where)[:200]!r}"
 
@@ -129,13 +132,13 @@ def _load(path: Path) -> Any:
             data = file.read(MAX_FILE + 1)
         if len(data) > MAX_FILE:
             raise ValueError(f"over the limit of {MAX_FILE:,} bytes")
-        return loads_strict(data, nan=True)  # so that a NaN is refused by the name of its field
+        return loads_strict(data, nan=True)  # NaN is rejected later, with the name of its field
     except (OSError, ValueError) as error:  # ValueError: JSON, Unicode, integers of thousands of digits
         raise ResultError(f"{path} is not a readable result file of TokBench ({str(error)[:200]})") from error
 
 
 def _object(facts: Any, path: Path, *keys: str) -> dict[str, Any]:
-    """The object under these keys."""
+    """Return the object under these keys. Raises ResultError if it is not an object."""
     for depth in range(len(keys) + 1):
         if not isinstance(facts, dict):
             _fail(path, keys[:depth], "an object", facts)
@@ -151,13 +154,13 @@ def _number(one: dict[str, Any], key: str, low: float, high: float, path: Path, 
     return float(value)
 
 
-def _fail(path: Path, where: Sequence[str], be: str, value: Any) -> NoReturn:
-    name = repr("/".join(where)[:200]) if where else "what it holds"
-    raise ResultError(f"{path}: {name} must be {be}, it is {value!r:.80}")
+def _fail(path: Path, where: Sequence[str], expected: str, value: Any) -> NoReturn:
+    name = repr("/".join(where)[:200]) if where else "its content"
+    raise ResultError(f"{path}: {name} must be {expected}, but is {value!r:.80}")
 
 
 def rows(found: Sequence[Pooled], seed: int = 0) -> list[Row]:
-    """Every score in every release's bins. A setting without bins gives none; raises ResultError where none has any."""
+    """Return every score in the bins of every release. Raises ResultError if no setting has bins."""
     made = []
     for one in found:
         for release, by_side in RELEASES[one.kind].items():
@@ -167,17 +170,19 @@ def rows(found: Sequence[Pooled], seed: int = 0) -> list[Row]:
                 made.append(Row(one, release, score, tuple(binned(*given)), mean_of_bins(*given)))
     if not made:
         names = ", ".join(sorted({one.setting for one in found}))
-        raise ResultError(f"TokBench has bins for settings {', '.join(map(str, TEXT_BINS))}; these files hold {names}")
+        raise ResultError(
+            f"TokBench has bins for settings {', '.join(map(str, TEXT_BINS))}; these files contain {names}"
+        )
     return made
 
 
 def markdown(found: Sequence[Pooled], made: Sequence[Row]) -> str:
-    """A table for each kind, setting and release, in percent to two decimals; then what a reader must know of them."""
+    """Return Markdown tables per kind, setting and release, in percent with two decimals, followed by notes."""
     parts: dict[tuple[str, str, str], dict[str, list[Row]]] = {}
     for row in made:
         part = parts.setdefault((row.pooled.kind, row.pooled.setting, row.release), {})
         part.setdefault(row.pooled.method, []).append(row)
-    text = "Reported: what TokBench's own evaluator read, not measured here. In %; n by bin, from small to large.\n"
+    text = "Reported by TokBench's own evaluator, not measured here. Values in %; n per bin, from small to large.\n"
     for (kind, setting, release), methods in parts.items():
         head, body = ["method", "sets", "n"], []
         for row in next(iter(methods.values())):
@@ -194,22 +199,23 @@ def markdown(found: Sequence[Pooled], made: Sequence[Row]) -> str:
 
 
 def _notes(found: Sequence[Pooled], made: Sequence[Row]) -> list[str]:
+    """Return notes on score mismatches, settings without bins, and methods with missing sets."""
     notes = []
     if words := [one for one in found if one.kind == "words"]:
         bad, count = sum(one.mismatches for one in words), sum(len(one.ratio) for one in words)
         where = next((f"; the first: {one.first}" for one in words if one.first), "")
-        notes.append(f"{bad:,} of {count:,} words have stored scores other than the formulas give{where}.")
+        notes.append(f"{bad:,} of {count:,} words have stored scores that differ from the recomputed ones{where}.")
     for one in found:
         if all(row.pooled is not one for row in made):
-            notes.append(f"Left out: '{one.method}' at {one.setting}, for which TokBench has no bins.")
+            notes.append(f"Not shown: '{one.method}' at {one.setting}, for which TokBench has no bins.")
         beside = (other.sets for other in found if (other.kind, other.setting) == (one.kind, one.setting))
         if lacking := set().union(*beside) - one.sets.keys():
-            notes.append(f"Not to be ranked: '{one.method}' at {one.setting} lacks {', '.join(sorted(lacking))}.")
+            notes.append(f"Not comparable: '{one.method}' at {one.setting} lacks {', '.join(sorted(lacking))}.")
     return notes
 
 
 def records(made: Sequence[Row]) -> list[dict[str, Any]]:
-    """A line for each method, setting, release, score and bin; values in [0, 1], with 95 % intervals over images."""
+    """Return one record per method, setting, release, score and bin; values in [0, 1], 95 % intervals over images."""
     return [
         {
             "status": "reported", "method": row.pooled.method, "setting": row.pooled.setting,

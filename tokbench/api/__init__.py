@@ -1,1 +1,1 @@
-"""The Python API: what `import tokbench` offers. Its names are listed in `tokbench.py`."""
+"""The Python API. `tokbench/__init__.py` lists the public names."""

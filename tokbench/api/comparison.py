@@ -1,4 +1,4 @@
-"""`tokbench.compare`: two results on the same images."""
+"""`tokbench.compare`: comparison of two results on the same images."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The paired differences of two results on the same images, the second less the first.
+    """The paired differences of two results on the same images, second minus first.
 
-    first, second: the names of the two. differences: one for each number that both have. not_compared: numbers that
-    both have and that were made in different ways (another network, device or setting).
+    first, second: the names of the results. differences: one per number that both results have. not_compared: numbers
+    that both have but computed with different networks, devices or settings.
     """
 
     first: str
@@ -28,35 +28,40 @@ class Comparison:
     not_compared: tuple[str, ...]
 
     def __getitem__(self, number: str) -> Difference:
-        """The difference of one number: first, second, gap, low, high, n, verdict. Raises KeyError."""
+        """Return the difference of one number (first, second, gap, low, high, n, verdict). Raises KeyError."""
         for one in self.differences:
             if one.number == number:
                 return one
-        raise KeyError(f"no difference of '{number}'; compared are {', '.join(one.number for one in self.differences)}")
+        raise KeyError(
+            f"no difference of '{number}'; compared numbers: {', '.join(one.number for one in self.differences)}"
+        )
 
     @property
     def verdicts(self) -> dict[str, Verdict]:
-        """By number, what the second result is: better, worse, same, cannot tell, no error bar or no direction."""
+        """Verdicts on the second result by number: better, worse, same, cannot tell, no error bar or no direction."""
         return {one.number: one.verdict for one in self.differences}
 
     def to_frame(self) -> pd.DataFrame:
-        """One row for each number, by its name: first, second, gap, low, high, n, first_only, second_only, verdict."""
+        """Return a data frame indexed by number.
+
+        The columns are first, second, gap, low, high, n, first_only, second_only and verdict.
+        """
         import pandas as pd
 
         return pd.DataFrame([one.to_dict() for one in self.differences]).set_index("number")
 
     def to_markdown(self) -> str:
-        """The table that `tokbench compare` prints."""
+        """Return the Markdown table that `tokbench compare` prints."""
         return comparison(self.differences, self.first, self.second)
 
 
 def compare(first: Result | str | Path, second: Result | str | Path) -> Comparison:
-    """The paired difference of every number of two results, each with a 95 % interval and a verdict.
+    """Compare two results on the same images: paired differences with 95 % intervals and verdicts.
 
-    first, second: results, or the paths of result files. Means over images are resampled together, and distances are
-    compared on the same random halves of the images.
+    first, second: results, or paths of result files. For means over images, both results are resampled with the same
+    images; distances are compared on the same random halves of the images.
 
-    Raises ResultError where the two are of different images, protocols or tasks, or where a file cannot be read.
+    Raises ResultError if the results differ in images, protocol or task, or if a file cannot be read.
 
     >>> import torch, tokbench
     >>> images = torch.rand(32, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -66,11 +71,11 @@ def compare(first: Result | str | Path, second: Result | str | Path) -> Comparis
     >>> tokbench.compare(coarse, fine)["psnr"].verdict
     'better'
     """
-    ours, theirs = (one if isinstance(one, Result) else load(Path(one)) for one in (first, second))
-    alike = ours.adapter == theirs.adapter
+    left, right = (one if isinstance(one, Result) else load(Path(one)) for one in (first, second))
+    same_name = left.adapter == right.adapter
     return Comparison(
-        "A" if alike else ours.adapter,
-        "B" if alike else theirs.adapter,
-        tuple(differences(ours, theirs)),
-        tuple(made_otherwise(ours, theirs)),
+        "A" if same_name else left.adapter,
+        "B" if same_name else right.adapter,
+        tuple(differences(left, right)),
+        tuple(made_otherwise(left, right)),
     )

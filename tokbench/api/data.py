@@ -1,4 +1,4 @@
-"""What `tokbench.evaluate` takes as data, and `tokbench.open_dataset`."""
+"""`tokbench.open_dataset`, and the forms of data that `tokbench.evaluate` accepts."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from tokbench.protocol.rounding import to_uint8
 _LOG = logging.getLogger("tokbench")
 
 _OUTSIDE = 1e-6
-"""How far a value may lie outside [0, 1]: what rounding costs."""
+"""Tolerance for values outside [0, 1], for rounding errors."""
 
 _ACCEPTED = (
-    "accepted are tensors (3, H, W) or (B, 3, H, W), float in [0, 1] or uint8, RGB images of Pillow, and pairs that "
-    "start with one of them"
+    "accepted are tensors (3, H, W) or (B, 3, H, W), float in [0, 1] or uint8, Pillow images in RGB, and pairs that "
+    "start with one of these"
 )
 
 
 class Pixels(Source):
-    """Images in memory, uint8 (H, W, 3), called by their places."""
+    """Images in memory, uint8 (H, W, 3), named by their positions."""
 
     def __init__(self, images: list[np.ndarray]) -> None:
         self._images = images
@@ -70,22 +70,23 @@ def open_dataset(
     follow_links: bool = False,
     root: str | Path | None = None,
 ) -> Dataset:
-    """Images in a fixed order, prepared as a protocol says, for `tokbench.evaluate`.
+    """Open images in a fixed order, with the preparation of a protocol, for `tokbench.evaluate`.
 
-    data: a dataset's name, the path of a folder, zip, tar, .npz or Parquet file, or a pattern of paths, as after
-    `--data` on the command line; or images in memory: a torch Dataset, a DataLoader, a tensor (N, 3, H, W), or an
-    iterable. Items are tensors (3, H, W) or batches (B, 3, H, W), float in [0, 1] or uint8, or RGB images of Pillow; of
-    a tuple or list, as (image, label), the first entry is the image. Floats are rounded to 8 bits, as in image files.
+    data: a dataset's name, the path of a folder, zip, tar, .npz or Parquet file, or a pattern of paths, as for `--data`
+    on the command line; or images in memory: a torch Dataset, a DataLoader, a tensor (N, 3, H, W), or an iterable.
+    Items are tensors (3, H, W) or batches (B, 3, H, W), float in [0, 1] or uint8, or Pillow images in RGB. If an item
+    is a tuple or list, such as (image, label), its first entry is the image. Floats are rounded to 8 bits, as in image
+    files.
 
-    Images in memory are read here, once, and kept as uint8: 10,000 of 256 x 256 px take 2 GB. An iterator that can be
-    read only once thus serves any number of evaluations.
+    Images in memory are read once, when this function is called, and stored as uint8: 10,000 images of 256 x 256 px
+    take 2 GB. An iterator that can be read only once can therefore be used for several evaluations.
 
-    protocol: its name, the path of its .toml, or a `tokbench.Protocol`. size: the short side is scaled to it and the
-    centre is cut, in pixels; None for images that are all of one size, which stay as they are. limit: only the first
-    images. split: train, validation or test, of a path that holds several. follow_links: read symbolic links that leave
-    a folder. root: the folder that holds adapters/ and datasets/.
+    protocol: a name, the path of a .toml file, or a `tokbench.Protocol`. size: the short side is resized to this number
+    of pixels and the centre is cropped; None keeps the images as they are, which requires equal sizes. limit: use only
+    the first images. split: train, validation or test, if a path contains several. follow_links: read symbolic links
+    that leave a folder. root: the folder with adapters/ and datasets/.
 
-    Raises UsageError for unknown names and wrong arguments, DataError for images that cannot be used.
+    Raises UsageError for unknown names and invalid arguments, DataError for images that cannot be used.
 
     >>> import torch, tokbench
     >>> dataset = tokbench.open_dataset(torch.rand(4, 3, 32, 32))
@@ -97,10 +98,10 @@ def open_dataset(
         place = None if root is None else Path(root)
         return dataset.open_dataset(str(data), rules, size, limit, place, follow_links, split)
     if split is not None or follow_links:
-        raise UsageError("split and follow_links are for data that are opened by their path")
+        raise UsageError("split and follow_links apply only to data given as a path")
     for name, value in (("limit", limit), ("size", size)):
         if value is not None and value < 1:
-            raise UsageError(f"{name} must be at least 1, it is {value}")
+            raise UsageError(f"{name} must be at least 1, but is {value}")
     if size is not None:
         check_library(rules)
     source = Pixels(_read(data, size, limit))
@@ -115,12 +116,15 @@ def _name_of(data: object) -> str:
 
 
 def _read(data: Any, size: int | None, limit: int | None) -> list[np.ndarray]:
-    """The first `limit` images. Raises DataError where there are none, or where they are of several sizes and none is
-    given; UsageError where `data` is none of the accepted forms."""
+    """Read the first `limit` images.
+
+    Raises DataError if there are none, or if their sizes differ and no size is given; UsageError if `data` has none of
+    the accepted forms.
+    """
     if isinstance(data, DataLoader) and isinstance(data.sampler, RandomSampler):
         _LOG.warning(
-            "the DataLoader shuffles, so each call evaluates its images in another order: their features are computed "
-            "again, and results cannot be compared; give shuffle=False"
+            "the DataLoader shuffles, so each call reads the images in a different order: reference features are "
+            "computed again and results cannot be compared; use shuffle=False"
         )
     images: list[np.ndarray] = []
     for item in _items(data):
@@ -128,44 +132,44 @@ def _read(data: Any, size: int | None, limit: int | None) -> list[np.ndarray]:
             if images and size is None and image.shape != images[0].shape:
                 (height, width), (other_height, other_width) = images[0].shape[:2], image.shape[:2]
                 raise DataError(
-                    f"the images are of several sizes (image 0 is {width}x{height}, image {len(images)} is "
-                    f"{other_width}x{other_height}); give size=S to bring them all to S x S"
+                    f"the images have different sizes (image 0 is {width}x{height}, image {len(images)} is "
+                    f"{other_width}x{other_height}); use size=S to resize all of them to S x S"
                 )
             images.append(image)
             if len(images) == limit:
                 return images
     if not images:
-        raise DataError("there are no images in the data; an iterator can be read only once")
+        raise DataError("the data contain no images; note that an iterator can be read only once")
     return images
 
 
 def _items(data: Any) -> Iterator[Any]:
-    """What a torch Dataset, DataLoader, tensor or iterable gives, one after the other."""
+    """Iterate over the items of a torch Dataset, DataLoader, tensor or iterable. Raises UsageError for other types."""
     if isinstance(data, Tensor):
         if data.dim() != 4:
-            raise UsageError(f"a tensor of images has the shape (N, 3, H, W), this one {tuple(data.shape)}")
+            raise UsageError(f"a tensor of images must have the shape (N, 3, H, W), but has {tuple(data.shape)}")
         return iter((data,))
     if isinstance(data, Mapping) or not (isinstance(data, Iterable) or hasattr(data, "__getitem__")):
         raise UsageError(
-            f"data of type {type(data).__name__} cannot be read; give a dataset's name, a path, a torch Dataset, a "
+            f"data of type {type(data).__name__} cannot be read; expected a dataset's name, a path, a torch Dataset, a "
             "DataLoader, a tensor (N, 3, H, W), or an iterable of images"
         )
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        return (data[position] for position in range(len(data)))  # a torch Dataset need not mark its end
+        return (data[position] for position in range(len(data)))  # iterating over a torch Dataset might not end
     return iter(data)
 
 
 def _pixels(item: Any, position: int) -> Iterator[np.ndarray]:
-    """The images of one item, uint8 (H, W, 3). `position`: of the first. Raises DataError that names the image."""
+    """Yield the images of one item, uint8 (H, W, 3). position: that of the first image. Raises DataError."""
     held = item[0] if isinstance(item, tuple | list) and item else item
     if isinstance(held, Image.Image):
         if held.mode != "RGB":
-            raise DataError(f"image {position} has Pillow's mode {held.mode}; convert it with image.convert('RGB')")
+            raise DataError(f"image {position} has the Pillow mode {held.mode}; convert it with image.convert('RGB')")
         yield np.array(held)
         return
     if not isinstance(held, Tensor):
         keys = f" with the keys {', '.join(map(str, held))}" if isinstance(held, Mapping) else ""
-        raise DataError(f"item {position} of the data is of type {type(held).__name__}{keys}; {_ACCEPTED}")
+        raise DataError(f"item {position} of the data has the type {type(held).__name__}{keys}; {_ACCEPTED}")
     batch = held.detach().cpu()
     batch = batch[None] if batch.dim() == 3 else batch
     if batch.dim() != 4 or batch.shape[1] != 3 or 0 in batch.shape[2:]:
@@ -174,10 +178,10 @@ def _pixels(item: Any, position: int) -> Iterator[np.ndarray]:
         batch = batch.float()
         for offset, image in enumerate(batch):
             low, high = float(image.min()), float(image.max())
-            if not (low >= -_OUTSIDE and high <= 1 + _OUTSIDE):  # also where they are NaN
+            if not (low >= -_OUTSIDE and high <= 1 + _OUTSIDE):  # this also catches NaN
                 raise DataError(
-                    f"image {position + offset} holds values from {low:g} to {high:g}; floats must lie in [0, 1]: "
-                    "(x + 1) / 2 of images in [-1, 1], x / 255 of levels"
+                    f"image {position + offset} has values from {low:g} to {high:g}; floats must lie in [0, 1]: use "
+                    "(x + 1) / 2 for images in [-1, 1] and x / 255 for images in [0, 255]"
                 )
         batch = to_uint8(batch)
     elif batch.dtype != torch.uint8:

@@ -1,4 +1,4 @@
-"""What other people's `encode` and `decode` return, and the tokens or images in it."""
+"""Interpretation of the outputs of third-party `encode` and `decode` functions."""
 
 from __future__ import annotations
 
@@ -14,39 +14,43 @@ from tokbench.errors import AdapterError
 from tokbench.tokenizers.tokens import Tokens
 
 REMEDY = (
-    "write a subclass of tokbench.Tokenizer, whose `encode` returns tokbench.Tokens, and give an instance of it "
-    "(docs/python.md)"
+    "write a subclass of tokbench.Tokenizer whose `encode` returns tokbench.Tokens, and pass an instance of it "
+    "(see docs/python.md)"
 )
-"""What helps where the output of a model is not one of the accepted forms."""
+"""Advice if the output of a model has none of the accepted forms."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """The tokens of B images. latents: floats (B, C, h, w), (B, N, D) or (B, D); codes: int64 (B, h, w) or (B, N). Both
-    are there where an encoder returns quantized vectors and, among its other outputs, their codes."""
+    """The tokens of B images.
+
+    latents: floats (B, C, h, w), (B, N, D) or (B, D). codes: int64 (B, h, w) or (B, N). Both are set if an encoder
+    returns quantized vectors and, among its other outputs, their codes.
+    """
 
     latents: Tensor | None
     codes: Tensor | None
 
 
 def read_encoded(output: Any, name: str, batch: int) -> Encoded:
-    """The tokens in what `encode` returned for a batch of images.
+    """Return the tokens in the output of `encode` for a batch of images.
 
-    A tensor of floats is latents, one of integers codes. Of a tuple or list the first entry counts; integers among the
-    others, one for each position of it, are its codes. `.latent_dist`, `.latents`, `.latent` and objects with a `mode`
-    (the mode of a posterior, not a sample) are what diffusers and CompVis return. Raises AdapterError for others.
+    A float tensor holds latents, an integer tensor holds codes. The first entry of a tuple or list is used; an integer
+    tensor among the other entries, with one value per position, holds its codes. Outputs of diffusers and CompVis with
+    `.latent_dist`, `.latents`, `.latent` or `mode` are accepted too (the mode of a posterior is used, not a sample).
+    Raises AdapterError for other outputs.
     """
     first, rest = (output[0], output[1:]) if isinstance(output, tuple | list) and output else (output, ())
     tensor = _tensor(first)
     if tensor is None:
         raise AdapterError(
-            f"{name}: encode returned {described(output)}; accepted are a tensor of latents or of integer codes, a "
-            f"tuple that starts with one, and outputs with .latent_dist, .latents or .latent; {REMEDY}"
+            f"{name}: encode returned {describe_output(output)}; accepted are a tensor of latents or of integer codes, "
+            f"a tuple that starts with one, and outputs with .latent_dist, .latents or .latent; {REMEDY}"
         )
     if tensor.dim() == 0 or len(tensor) != batch:
         raise AdapterError(
             f"{name}: encode returned a tensor of shape {tuple(tensor.shape)} for {batch} images; the first axis must "
-            f"be that of the images, or {REMEDY}"
+            f"be the batch, or {REMEDY}"
         )
     if tensor.is_floating_point():
         if tensor.dim() not in (2, 3, 4):
@@ -64,26 +68,29 @@ def read_encoded(output: Any, name: str, batch: int) -> Encoded:
 
 
 def read_images(output: Any, name: str, function: str) -> Tensor:
-    """The images in what `decode`, or a function from images to images, returned: a tensor, a tuple that starts with
-    one, or an object whose `.sample` is one (diffusers). Raises AdapterError for others."""
+    """Return the images in the output of `decode`, or of a function from images to images.
+
+    Accepted are a tensor, a tuple that starts with one, and an object whose `.sample` is one (diffusers). Raises
+    AdapterError for other outputs.
+    """
     found = output[0] if isinstance(output, tuple | list) and output else output
     if not isinstance(found, Tensor):
         found = getattr(found, "sample", None)
     if not isinstance(found, Tensor):
         raise AdapterError(
-            f"{name}: {function} returned {described(output)}; accepted are a tensor of images (B, 3, H, W), a tuple "
-            f"that starts with one, and an output with .sample; {REMEDY}"
+            f"{name}: {function} returned {describe_output(output)}; accepted are a tensor of images (B, 3, H, W), a "
+            f"tuple that starts with one, and an output with .sample; {REMEDY}"
         )
     return found
 
 
-def described(output: Any) -> str:
-    """An output in a few words: its type, and the shapes or keys in it."""
+def describe_output(output: Any) -> str:
+    """Describe an output for an error message: its type, shape or keys."""
     kind = type(output).__name__
     if isinstance(output, Tensor):
         return f"a tensor of shape {tuple(output.shape)} and type {output.dtype}"
     if isinstance(output, Tokens):
-        return "Tokens, which only a subclass of tokbench.Tokenizer returns"
+        return "Tokens, which only a subclass of tokbench.Tokenizer may return"
     if isinstance(output, tuple | list):
         return f"a {kind} of ({', '.join(type(part).__name__ for part in output)})"
     if isinstance(output, dict):
@@ -92,6 +99,7 @@ def described(output: Any) -> str:
 
 
 def _tensor(part: Any) -> Tensor | None:
+    """Return the tensor of tokens in one output; None if there is none."""
     if isinstance(part, Tensor):
         return part
     for name in ("latent_dist", "latents", "latent", "mode"):
@@ -104,7 +112,7 @@ def _tensor(part: Any) -> Tensor | None:
 
 
 def _codes_of(latents: Tensor, rest: Any, name: str) -> Tensor | None:
-    """The codes (B, h, w) or (B, N) of quantized vectors among an encoder's other outputs; None where it has none."""
+    """Return the codes (B, h, w) or (B, N) of quantized vectors among an encoder's other outputs, or None."""
     positions = latents.shape[2:] if latents.dim() == 4 else latents.shape[1:-1]
     shape = (len(latents), *positions)
     integers = [tensor for tensor in _tensors(rest) if not (tensor.is_floating_point() or tensor.is_complex())]
@@ -116,12 +124,13 @@ def _codes_of(latents: Tensor, rest: Any, name: str) -> Tensor | None:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in integers)
         raise AdapterError(
             f"{name}: encode returned vectors of shape {tuple(latents.shape)} and integers of shape {shapes}, which "
-            f"are not one code for each of the vectors; {REMEDY}"
+            f"are not one code per vector; {REMEDY}"
         )
     return fitting[0].reshape(shape).long()
 
 
 def _tensors(part: Any) -> Iterator[Tensor]:
+    """Yield all tensors in nested tuples, lists and dicts."""
     if isinstance(part, Tensor):
         yield part
     elif isinstance(part, dict):

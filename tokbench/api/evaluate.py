@@ -1,4 +1,4 @@
-"""`tokbench.evaluate`: models and images in, results out."""
+"""`tokbench.evaluate`: evaluates models on images and returns results."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LOG = logging.getLogger("tokbench")
 
 
 class Options(TypedDict, total=False):
-    """The keyword arguments of `evaluate`, for type checkers; its docstring explains them."""
+    """Keyword arguments of `evaluate`, for type checkers; the docstring of `evaluate` explains them."""
 
     metrics: str | Iterable[str] | None
     size: int | None
@@ -83,42 +83,43 @@ def evaluate(
     root: str | Path | None = None,
     allow_download: bool = False,
 ) -> Result | list[Result] | dict[str, Result]:
-    """Evaluate a model on images: the numbers of `tokbench eval`, as a `tokbench.Result`.
+    """Evaluate a model on images and return the metrics of `tokbench eval` as a `tokbench.Result`.
 
-    model: an adapter's name or path, as on the command line; a `tokbench.Tokenizer`; an object, such as an `nn.Module`,
-    with `encode` and `decode`; or a function from images to images. Images are float tensors (B, 3, H, W) in
-    `value_range`. A list of models shares the pass over the images and gives a list of results, a dict of names a dict.
-    `encode` returns latents, floats (B, C, h, w), (B, N, D) or (B, D); codes, integers (B, h, w) or (B, N); a tuple
-    that starts with one, as (quantized, loss, info); or one of diffusers' outputs. `decode` gets the latents, rounded
-    to float16, in which their bits are counted, or the codes; for quantized vectors with codes among the other
-    outputs, it gets the vectors of the codes.
-    data: a dataset's name or path, a torch Dataset, DataLoader, tensor or iterable of images in [0, 1], or what
-    `tokbench.open_dataset` returned; see there.
+    model: an adapter's name or path, as on the command line; a `tokbench.Tokenizer`; an object with `encode` and
+    `decode`, such as an `nn.Module`; or a function from images to images. Images are float tensors (B, 3, H, W) in
+    `value_range`. Several models, given as a list or as a dict by name, share one pass over the images; the result is
+    then a list or a dict.
+    `encode` returns latents (float (B, C, h, w), (B, N, D) or (B, D)); codes (integer (B, h, w) or (B, N)); a tuple
+    that starts with one of these, such as (quantized, loss, info); or a diffusers output. `decode` receives the codes
+    or the latents; latents are rounded to float16, and their bits are counted in this format. If `encode` returns
+    quantized vectors with codes among its other outputs, `decode` receives the vectors of the codes.
+    data: a dataset's name or path, a torch Dataset, DataLoader, tensor or iterable of images in [0, 1], or a dataset
+    returned by `tokbench.open_dataset`, which describes the accepted forms.
 
-    Which numbers:
-    metrics: names, as a list or separated by commas (`tokbench list metrics`); None for the default ones.
-    size: images are brought to size x size px. limit: only the first images. protocol: a name, a .toml file or a
-    `tokbench.Protocol`. task: `reconstruct`, `truncate-8` (the first 8 tokens), `perturb` or `perturb-code`.
+    Metrics and images:
+    metrics: names, as a list or separated by commas (see `tokbench list metrics`); None selects the default metrics.
+    size: images are resized and cropped to size x size px. limit: use only the first images. protocol: a name, a .toml
+    file or a `tokbench.Protocol`. task: `reconstruct`, `truncate-8` (first 8 tokens), `perturb` or `perturb-code`.
 
-    Models without a spec, all those of one call alike:
-    name: of the result (default: of the class or function). value_range: what they take and give. multiple: image
-    sides must be a multiple of it (default: pixels a side per token, where `encode` gives a grid); other images are
-    padded and cropped back. input_size: the only side they take, in px; larger images run in tiles. codebook_size: the
-    number of codes, which must be given where `encode` returns codes.
+    Properties of models without a spec (they apply to all such models of the call):
+    name: the name in the result (default: that of the class or function). value_range: range of input and output
+    images. multiple: image sides must be a multiple of it (default: pixels per token side if `encode` returns a grid);
+    other images are padded, and reconstructions are cropped. input_size: the only supported side in px; larger images
+    are processed in tiles. codebook_size: the number of codes, required if `encode` returns codes.
 
-    How it runs:
-    batch_size: images in one forward pass. device: `cpu`, `cuda`, `cuda:1` ... (default: where the model's parameters
-    are; of adapters' names, CUDA where there is one). precision: of the networks that metrics read. seed: of intervals
-    and of the noise that models draw. cache: keep the reference images' features for later calls, in the cache folder
-    or another one; False for neither reading nor keeping anything. progress: show a bar. root: the folder that holds
-    adapters/ and datasets/. allow_download: fetch missing weights.
+    Execution:
+    batch_size: images per forward pass. device: `cpu`, `cuda`, `cuda:1` ... (default: the device of the model's
+    parameters; for adapter names, CUDA if available). precision: precision of the networks used by metrics. seed: seed
+    of intervals and of the noise that models sample. cache: True or a folder to store features of reference images for
+    later calls; False disables the cache. progress: show a progress bar. root: the folder with adapters/ and datasets/.
+    allow_download: download missing weights.
 
-    Afterwards the model, grad mode, default dtype, and the random number generators of Python, numpy and torch are as
-    they were, also after an exception. A model runs in eval mode, without gradients and without autocast. Warnings go
-    to the logger `tokbench`.
+    The model runs in eval mode, without gradients and autocast. After the call, also after an exception, the model,
+    grad mode, default dtype and the random number generators of Python, numpy and torch are restored. Warnings are
+    logged to `tokbench`.
 
-    Raises UsageError for arguments that do not exist or fit, DataError for images that cannot be used, AdapterError for
-    a model that fails. Of several models, those that fail while they run have a result with `error`.
+    Raises UsageError for invalid arguments, DataError for images that cannot be used, AdapterError for a model that
+    fails. With several models, the result of a model that fails while running has `error` set.
 
     >>> import torch, tokbench
     >>> images = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -132,30 +133,30 @@ def evaluate(
     """
     _check_counts(batch_size=(batch_size, 1), size=(size, 1), limit=(limit, 1), seed=(seed, 0))
     if precision not in get_args(Precision):
-        raise UsageError(f"precision is {' or '.join(get_args(Precision))}, not {precision!r}")
+        raise UsageError(f"precision must be {' or '.join(get_args(Precision))}, but is {precision!r}")
     models = named(model, name)
     rules = protocol if isinstance(protocol, Protocol) else load_protocol(str(protocol))
-    doing, chosen = _metrics_of(task, metrics, rules)
+    task_object, chosen = _metrics_of(task, metrics, rules)
     settings = Settings((value_range[0], value_range[1]), multiple, input_size, codebook_size, seed)
-    place = choose_device(device or own_device(list(models.values())))
+    chosen_device = choose_device(device or own_device(list(models.values())))
     folder = (cache_dir() if cache is True else Path(cache).expanduser()) if cache else None
-    where = None if root is None else Path(root)
-    with preserved(models.values(), place) as as_before:
-        dataset = _opened(data, rules, size, limit, where)
+    root_folder = None if root is None else Path(root)
+    with preserved(models.values(), chosen_device) as as_before:
+        dataset = _opened(data, rules, size, limit, root_folder)
         loaded = as_adapters(
             models,
             settings,
             lambda: _first_image(dataset),
             as_before,
-            device=place,
-            root=where,
+            device=chosen_device,
+            root=root_folder,
             allow_download=allow_download,
         )
         with _Bars(progress) as bars:
-            config = EvalConfig(tuple(chosen), doing, batch_size, seed, place, precision)
+            config = EvalConfig(tuple(chosen), task_object, batch_size, seed, chosen_device, precision)
             context = Context(folder, allow_download=allow_download, warn=_LOG.warning, progress=bars)
             results = run(loaded, dataset, config, context)
-    _log(results, dataset, asked=metrics is not None)
+    _log(results, dataset, requested=metrics is not None)
     for result in results:
         if result.journal is not None and result.error is None:
             result.journal.discard()
@@ -169,68 +170,73 @@ def evaluate(
 
 
 def _check_counts(**given: tuple[int | None, int]) -> None:
-    """Raises UsageError where an argument, given with the least that it can be, is something else."""
+    """Raise UsageError if an argument, given with its minimum, is neither None nor an integer of at least that."""
     for name, (value, least) in given.items():
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-            raise UsageError(f"{name} must be an integer of at least {least}, it is {value!r}")
+            raise UsageError(f"{name} must be an integer of at least {least}, but is {value!r}")
 
 
 def _metrics_of(task: str, names: str | Iterable[str] | None, rules: Protocol) -> tuple[Task, list[str]]:
-    """The task of a name and the metrics that are computed for it. Raises UsageError."""
-    doing = parse_task(task)
-    if not doing.paired:
-        raise UsageError("samples of generators are evaluated with the command 'tokbench eval --task generate'")
+    """Return the task of a name and the metrics to compute for it. Raises UsageError."""
+    parsed = parse_task(task)
+    if not parsed.paired:
+        raise UsageError("samples of generators are evaluated only by the command 'tokbench eval --task generate'")
     given = names if names is None or isinstance(names, str) else ",".join(names)
     if task.startswith("perturb"):
         every = metrics.choose(",".join(metric_names.DEFAULT) if given is None else given, rules)
-        return doing, metric_names.measurable(every, strict=given not in (None, "all"))
-    return doing, metrics.choose_for(False, given, rules)
+        return parsed, metric_names.measurable(every, strict=given not in (None, "all"))
+    return parsed, metrics.choose_for(False, given, rules)
 
 
 def _opened(data: Any, rules: Protocol, size: int | None, limit: int | None, root: Path | None) -> Dataset:
+    """Open the data, or check that an open dataset fits the other arguments. Raises UsageError if it does not."""
     if not isinstance(data, Dataset):
         return open_dataset(data, protocol=rules, size=size, limit=limit, root=root)
     given = {"size": (size, data.size), "limit": (limit, data.limit)}
-    unlike = [name for name, (asked, own) in given.items() if asked not in (None, own)]
+    conflicts = [name for name, (asked, own) in given.items() if asked not in (None, own)]
     if rules.sha256 != data.protocol.sha256 and rules.name != "tokbench":
-        unlike.append("protocol")
-    if unlike:
-        raise UsageError(f"the dataset was opened with another {' and '.join(unlike)}; give that to open_dataset")
+        conflicts.append("protocol")
+    if conflicts:
+        raise UsageError(
+            f"the dataset was opened with a different {' and '.join(conflicts)}; pass it to open_dataset instead"
+        )
     return data
 
 
 def _first_image(dataset: Dataset) -> Tensor:
-    """One image (1, 3, H, W) in [0, 1]. Raises DataError where none can be read."""
+    """Return one image (1, 3, H, W) in [0, 1]. Raises DataError if none can be read."""
     for images in dataset.batches(1):
         return images.reference
     dataset.refuse_empty()
-    raise AssertionError("a dataset without images was not refused")
+    raise AssertionError("refuse_empty accepted a dataset without images")
 
 
-def _log(results: Sequence[Result], dataset: Dataset, asked: bool) -> None:
-    """What the command line prints beside the numbers. asked: whether the metrics were, by their names."""
+def _log(results: Sequence[Result], dataset: Dataset, requested: bool) -> None:
+    """Log unreadable images, warnings, skipped metrics and failures. requested: whether metrics were given by name."""
     if counts := dataset.left_out:
-        _LOG.warning("left out %s; convert or rename them", describe_left_out(counts))
+        _LOG.warning("ignored %s; convert or rename them", describe_left_out(counts))
     for name, reason in dataset.unreadable:
-        _LOG.warning("bad image %s: %s", name, reason.removeprefix(f"{name}: "))
+        _LOG.warning("unreadable image %s: %s", name, reason.removeprefix(f"{name}: "))
     for result in results:
         for warning in result.warnings:
             _LOG.warning("%s: %s", result.adapter, warning.text)
         for metric, reason in result.notes.items():
-            _LOG.log(logging.WARNING if asked else logging.INFO, "%s: skipped %s: %s", result.adapter, metric, reason)
+            _LOG.log(
+                logging.WARNING if requested else logging.INFO, "%s: skipped %s: %s", result.adapter, metric, reason
+            )
         if result.error and len(results) > 1:
             _LOG.error("%s: failed: %s", result.adapter, result.error)
 
 
 def _raise_failure(adapter: LoadedAdapter, result: Result) -> None:
-    """Raises AdapterError where a model failed, from the exception that its own code raised."""
+    """Raise AdapterError if a model failed, chained to the exception of its own code."""
     if result.error:
         fault = getattr(getattr(adapter.model, "call", None), "fault", None)
         raise AdapterError(f"{adapter.name}: {result.error.removeprefix(f'{adapter.name}: ')}") from fault
 
 
 class _Bars:
-    """Progress bars, one for each thing that is being done; none where they are not wanted."""
+    """Progress bars, one per activity; none if `shown` is False."""
 
     def __init__(self, shown: bool) -> None:
         self._shown, self._bars = shown, dict[str, Any]()
@@ -241,7 +247,7 @@ class _Bars:
         from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
         if what not in self._bars:
-            self.__exit__()  # the one before is finished
+            self.__exit__()  # the previous activity has finished
             self._bars[what] = tqdm(total=total, desc=what, leave=False)
         self._bars[what].update(done - self._bars[what].n)
 

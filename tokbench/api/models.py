@@ -1,4 +1,4 @@
-"""What `tokbench.evaluate` takes as a model, and `tokbench.load_adapter`."""
+"""`tokbench.load_adapter`, and the forms of models that `tokbench.evaluate` accepts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tokbench.api.state import AsBefore, modules_in
-from tokbench.api.wrappers import ModelImages, ModelTokenizer, Settings, own, wrap
+from tokbench.api.wrappers import ModelImages, ModelTokenizer, Settings, wrap, wrap_user_model
 from tokbench.errors import UsageError
 from tokbench.paths import slug
 from tokbench.tokenizers.base import ImageModel
@@ -22,16 +22,16 @@ from tokbench.tokenizers.registry import load_adapter as load
 def load_adapter(
     name: str | Path, *, device: str = "cpu", root: str | Path | None = None, allow_download: bool = False
 ) -> ImageModel:
-    """The model of an adapter, ready to encode and decode.
+    """Load the model of an adapter, ready to encode and decode.
 
-    name: a name that `tokbench list adapters` prints, the path of an adapter folder or of its .toml file, or
-    `images:DIR`, `diffusers:DIR_OR_ID`, `torchscript:DIR`. device: where its networks are put. root: the folder that
-    holds adapters/ and datasets/. allow_download: fetch missing weights.
+    name: a name printed by `tokbench list adapters`, the path of an adapter folder or of its .toml file, or
+    `images:DIR`, `diffusers:DIR_OR_ID`, `torchscript:DIR`. device: the device of its networks. root: the folder with
+    adapters/ and datasets/. allow_download: download missing weights.
 
-    Its `encode` takes float images (B, 3, H, W) in `spec.range` and returns Tokens, `decode(tokens, seeds)` takes these
-    and one integer an image, and returns images in the same range.
+    `encode` takes float images (B, 3, H, W) in `spec.range` and returns Tokens. `decode(tokens, seeds)` takes tokens
+    and one integer per image, and returns images in the same range.
 
-    Raises UsageError where there is no such adapter, AdapterError or MissingWeights where it cannot be loaded.
+    Raises UsageError if there is no such adapter, AdapterError or MissingWeights if it cannot be loaded.
 
     >>> import torch, tokbench
     >>> tokenizer = tokbench.load_adapter("jpeg.q50")
@@ -44,22 +44,24 @@ def load_adapter(
 
 
 def named(model: object, name: str | None) -> dict[str, object]:
-    """The models of one call by name: those of a mapping, of a list or tuple, or a single one.
+    """Return the models of one call by name, from a mapping, a list or tuple, or a single model.
 
-    Raises UsageError for names that two models share, and for names that are none.
+    Raises UsageError for duplicate and invalid names.
     """
     if isinstance(model, Mapping | list | tuple) and name is not None:
-        raise UsageError("name is for a single model; give several models as a dict of names")
+        raise UsageError("name applies only to a single model; give several models as a dict by name")
     if isinstance(model, Mapping):
-        if unnamed := [key for key in model if not isinstance(key, str) or not key or slug(key) != key]:
+        if invalid := [key for key in model if not isinstance(key, str) or not key or slug(key) != key]:
             raise UsageError(
-                f"a model is named {unnamed[0]!r}; names are letters, digits, dots, dashes and underscores"
+                f"invalid model name {invalid[0]!r}; names consist of letters, digits, dots, dashes and underscores"
             )
         found = dict(model)
     elif isinstance(model, list | tuple):
         names = [_name_of(one) for one in model]
-        if twice := {one for one in names if names.count(one) > 1}:
-            raise UsageError(f"two models are named {', '.join(sorted(twice))}; give them as a dict of names")
+        if duplicates := {one for one in names if names.count(one) > 1}:
+            raise UsageError(
+                f"two models have the name {', '.join(sorted(duplicates))}; give the models as a dict by name"
+            )
         found = dict(zip(names, model, strict=True))
     else:
         if name is not None and (slug(name) != name or isinstance(model, str | Path)):
@@ -67,7 +69,7 @@ def named(model: object, name: str | None) -> dict[str, object]:
             raise UsageError(f"name={name!r} cannot be the name of a result; {why}")
         found = {name or _name_of(model): model}
     if not found:
-        raise UsageError("there are no models; give one, a list of them, or a dict of names")
+        raise UsageError("no models were given; expected a model, a list of models, or a dict by name")
     return found
 
 
@@ -83,7 +85,7 @@ def _name_of(model: object) -> str:
 
 
 def own_device(models: Sequence[object]) -> str | None:
-    """Where the networks of the first model that has any are; None where none of them has."""
+    """Return the device of the first network found in the models; None if there is none."""
     for model in models:
         for module in modules_in(_unwrapped(model)):
             for tensor in (*module.parameters(), *module.buffers()):
@@ -102,10 +104,10 @@ def as_adapters(
     root: Path | None,
     allow_download: bool,
 ) -> list[LoadedAdapter]:
-    """The models of one call as adapters, those of adapters' names loaded.
+    """Return the models of one call as adapters; adapters given by name are loaded.
 
-    first_image: gives one image (1, 3, H, W) in [0, 1], for models that do not say what their tokens are. Raises
-    UsageError, AdapterError or MissingWeights for the first that cannot be used.
+    first_image: returns one image (1, 3, H, W) in [0, 1], used to infer the spec of models without one. Raises
+    UsageError, AdapterError or MissingWeights for the first model that cannot be used.
     """
     made = []
     for name, model in models.items():
@@ -113,38 +115,40 @@ def as_adapters(
             made.append(load(str(model), device, root, allow_download))
             continue
         if isinstance(model, type):
-            raise UsageError(f"{name}: {model.__name__} is a class; give an instance of it")
+            raise UsageError(f"{name}: {model.__name__} is a class; pass an instance of it")
         model = _unwrapped(model)
         source = f"python:{type(model).__module__}.{type(model).__qualname__}"
         used = identify(model=model)
         known = model if isinstance(model, ImageModel) else _of_diffusers(model)
         if known is not None:
-            adapter = own(known, settings, as_before)
+            adapter = wrap_user_model(known, settings, as_before)
         else:
             adapter = wrap(model, name, settings, first_image().to(device), as_before)
         made.append(LoadedAdapter(name, source, adapter, {}, used=used, resumable=False))
     names = [one.name for one in made]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise UsageError(f"two models are named {', '.join(sorted(twice))} and would share a result; rename one")
+    if duplicates := {name for name in names if names.count(name) > 1}:
+        raise UsageError(
+            f"two models have the name {', '.join(sorted(duplicates))} and would share a result; rename one"
+        )
     if settings != Settings(seed=settings.seed) and not any(
         isinstance(one.model, ModelTokenizer | ModelImages) for one in made
     ):
         raise UsageError(
-            "value_range, multiple, input_size and codebook_size are for models without a spec; these state their own: "
+            "value_range, multiple, input_size and codebook_size apply only to models without a spec; these have one: "
             f"{', '.join(names)}"
         )
     return made
 
 
 def _unwrapped(model: Any) -> Any:
-    """The network inside PyTorch's wrappers for data-parallel training, which hide `encode` and `decode`."""
+    """Return the network inside PyTorch's data-parallel wrappers, which hide `encode` and `decode`."""
     while isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
         model = model.module
     return model
 
 
 def _of_diffusers(model: object) -> ImageModel | None:
-    """The adapter of one of diffusers' autoencoders; None for anything else."""
+    """Return the adapter of a supported diffusers autoencoder; None for other models."""
     if not type(model).__module__.startswith("diffusers.") or not isinstance(model, nn.Module):
         return None
     from tokbench.tokenizers.builtin.diffusers import STAGES, adapter_of
@@ -153,5 +157,5 @@ def _of_diffusers(model: object) -> ImageModel | None:
         return None
     floats = (tensor.dtype for tensor in model.parameters() if tensor.is_floating_point())
     if next(floats, torch.float32) != torch.float32:
-        return None  # the adapters of diffusers' classes compute in float32
+        return None  # the diffusers adapters compute in float32
     return adapter_of(f"diffusers:{type(model).__name__}", model, type(model).__name__)

@@ -1,4 +1,4 @@
-"""The state of the process and of a user's models, kept as it is while an evaluation runs."""
+"""Saving and restoring the state of the process and of the user's models around an evaluation."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from torch import nn
 _T = TypeVar("_T")
 
 AsBefore = Callable[[], AbstractContextManager[None]]
-"""Makes a context in which the default dtype and device are those that the caller of tokbench has set."""
+"""Returns a context manager that restores the caller's default dtype and device."""
 
 
 def modules_in(model: object) -> list[nn.Module]:
-    """The networks of a model: itself, the object whose methods it or its `encode` and `decode` are, and the modules
-    among the attributes of these."""
+    """Return the outermost modules of a model.
+
+    Searched are the model itself, the objects that own its `encode` and `decode` (or the model, if it is a bound
+    method), and the attributes of all of these.
+    """
     functions = (model, getattr(model, "encode", None), getattr(model, "decode", None))
     owners = [model, *(getattr(function, "__self__", None) for function in functions)]
     held = [*owners, *(part for owner in owners for part in getattr(owner, "__dict__", {}).values())]
@@ -30,9 +33,9 @@ def modules_in(model: object) -> list[nn.Module]:
 
 @contextmanager
 def preserved(models: Iterable[object], device: str) -> Iterator[AsBefore]:
-    """Within the context evaluation has the settings of the command line; after it everything is as it was before.
+    """Use the torch settings of the command line inside the context, and restore the caller's state afterwards.
 
-    models: whose networks may be moved to `device`.
+    models: models whose networks may be moved to `device`.
 
     Restored, also after an exception: train or eval mode of every submodule, parameters and buffers (the same objects,
     on the same devices), `requires_grad`, gradients, the default dtype and device, grad mode, autocast, the precision
@@ -40,7 +43,7 @@ def preserved(models: Iterable[object], device: str) -> Iterator[AsBefore]:
     """
     networks = [_Network(module) for model in models for module in modules_in(model)]
     python, legacy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    # A run on a CPU must not be what starts CUDA in this process.
+    # A run on a CPU must not initialize CUDA in this process.
     uses_cuda = torch.cuda.is_initialized() or device.startswith("cuda")
     cuda = torch.cuda.get_rng_state_all() if uses_cuda else None
     dtype, place, precision = (
@@ -86,7 +89,7 @@ def preserved(models: Iterable[object], device: str) -> Iterator[AsBefore]:
 
 
 class _Network:
-    """What of a network and its submodules can change when it is evaluated or moved."""
+    """Snapshot of the state of a network that evaluation or moving can change."""
 
     def __init__(self, network: nn.Module) -> None:
         self._modules = [
@@ -98,9 +101,10 @@ class _Network:
         ]
 
     def restore(self) -> None:
+        """Restore the snapshot."""
         for module, training, parameters, buffers in self._modules:
             module.training = training
-            # A compiled TorchScript module makes a new Python object at each access, and holds the tensors itself.
+            # A TorchScript module creates new Python objects at each access and stores the tensors itself.
             if not isinstance(module, torch.jit.ScriptModule):
                 _put_back(module._parameters, parameters)
                 _put_back(module._buffers, buffers)

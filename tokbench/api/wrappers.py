@@ -1,4 +1,4 @@
-"""Adapters around objects of this process: anything that encodes and decodes, or a function from images to images."""
+"""Adapters around Python objects: models with `encode` and `decode`, and functions from images to images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokbench.api.encodings import described, read_encoded, read_images
+from tokbench.api.encodings import describe_output, read_encoded, read_images
 from tokbench.api.state import AsBefore, modules_in
 from tokbench.errors import AdapterError, TokbenchError
 from tokbench.metric_names import Anchor
@@ -25,14 +25,13 @@ from tokbench.tokenizers.tokens import Tokens
 _LOG = logging.getLogger("tokbench")
 
 _SAME = 1e-3
-"""Relative difference up to which two vectors are one entry of a codebook: straight-through estimators add and subtract
-the encoder's output, which costs some bits."""
+"""Relative difference below which two vectors are the same codebook entry: straight-through estimators add and subtract
+the encoder's output, which causes rounding errors."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a model does not say of itself (the arguments of `tokbench.evaluate` of the same names), and the
-    seed of the noise that it draws."""
+    """Properties of models without a spec, as in `tokbench.evaluate`, and the seed of the noise that they sample."""
 
     value_range: tuple[float, float] = (-1.0, 1.0)
     multiple: int | None = None
@@ -42,12 +41,13 @@ class Settings:
 
 
 class Caller:
-    """Calls functions of a model as its owner would: outside inference mode, with the owner's default dtype and device.
-    `fault` is the exception that a call raised."""
+    """Calls functions of a model in the user's environment: outside inference mode, with the user's default dtype and
+    device. fault: the exception that a call raised, or None.
+    """
 
     def __init__(self, model: object, name: str, seed: int, as_before: AsBefore) -> None:
         found = modules_in(model)
-        # Parameters are moved, hashed and counted through one module; a list adds nothing but a prefix to their names.
+        # Parameters are moved, hashed and counted through one module; a list only adds a prefix to their names.
         self.module = found[0] if len(found) == 1 else nn.ModuleList(found) if found else None
         self.name, self.fault = name, None
         self._seed, self._calls, self._as_before = seed, 0, as_before
@@ -58,31 +58,33 @@ class Caller:
 
     @contextmanager
     def outside(self) -> Iterator[None]:
-        """Within the context the model runs as its owner would run it. Noise that it draws from the global random
-        number generators is the same in every evaluation."""
+        """Run the model in the user's environment inside the context.
+
+        The global random number generator is seeded, so that sampled noise is the same in every evaluation.
+        """
         self._calls += 1
-        # From a hash, since the generator of the CPU looks at the lowest 32 bits alone.
+        # The seed is hashed because the CPU generator uses only the lowest 32 bits.
         digest = hashlib.sha256(f"{self._seed}/{self._calls}".encode()).digest()
         torch.manual_seed(int.from_bytes(digest[:4], "big"))
-        # Tensors made in inference mode would stay in the model's caches, and could not be used in training again.
+        # Tensors created in inference mode could stay in the model's caches and break later training.
         with torch.inference_mode(False), torch.no_grad(), self._as_before():
             try:
                 yield
             except (torch.OutOfMemoryError, MemoryError):
-                raise  # evaluation tries again with fewer images
+                raise  # the evaluation retries with fewer images
             except Exception as error:
                 self.fault = error
                 raise
 
     def __call__(self, function: Callable[[Any], Any], given: Tensor) -> Any:
-        """What the function returns for a tensor, in the type of the model's parameters if it holds floats."""
+        """Call a function with a copy of a tensor; floats are converted to the dtype of the model's parameters."""
         with self.outside():
             given = given.clone()
             return function(given.to(self.dtype) if given.is_floating_point() else given)
 
 
-class OwnTokenizer(Tokenizer):
-    """A tokenizer that the caller made, called as its owner would call it."""
+class UserTokenizer(Tokenizer):
+    """A user-defined tokenizer that is called in the user's environment."""
 
     def __init__(self, model: Tokenizer, call: Caller) -> None:
         self._model, self.call = model, call
@@ -107,8 +109,8 @@ class OwnTokenizer(Tokenizer):
         return self._model.perturber(anchor)
 
 
-class OwnImages(PrecomputedImages):
-    """An image source that the caller made, called as its owner would call it."""
+class UserImages(PrecomputedImages):
+    """A user-defined image source that is called in the user's environment."""
 
     def __init__(self, model: PrecomputedImages, call: Caller) -> None:
         self._model, self.call = model, call
@@ -123,7 +125,7 @@ class OwnImages(PrecomputedImages):
 
 
 class ModelImages(PrecomputedImages):
-    """A function from images to images: reconstructions without tokens."""
+    """Adapter of a function from images to images; its reconstructions have no tokens."""
 
     def __init__(self, model: Callable[[Tensor], Any], call: Caller, settings: Settings) -> None:
         self._model, self.call, self.module, self.dtype = model, call, call.module, call.dtype
@@ -140,11 +142,10 @@ class ModelImages(PrecomputedImages):
 
 
 class ModelTokenizer(Tokenizer):
-    """An object with `encode` and `decode`, whose spec is that of what it makes of the first image.
+    """Adapter of an object with `encode` and `decode`; its spec is inferred from the output for the first image.
 
-    Latents are stored as float16, and the decoder gets them so, as those of every adapter. Of an encoder that returns
-    quantized vectors together with their codes, the codes are the tokens: the decoder gets, for each code, the vector
-    that the encoder gave for it.
+    Latents are rounded to float16 before decoding, as for every adapter. If the encoder returns quantized vectors with
+    their codes, the codes are the tokens, and the decoder receives for each code the vector that the encoder returned.
     """
 
     def __init__(self, model: Any, call: Caller, settings: Settings, probe: Tensor) -> None:
@@ -153,7 +154,7 @@ class ModelTokenizer(Tokenizer):
         self.spec = self._probed(settings, probe)
 
     def _probed(self, settings: Settings, probe: Tensor) -> TokenizerSpec:
-        """Encode an image (1, 3, H, W) in [0, 1], and say what the tokens are."""
+        """Return the spec inferred from encoding an image (1, 3, H, W) in [0, 1]. Raises AdapterError."""
         name, (low, high) = self.call.name, settings.value_range
         rules = TokenizerSpec(
             name, "images", range=(low, high), multiple=settings.multiple or 1, size=settings.input_size
@@ -164,10 +165,10 @@ class ModelTokenizer(Tokenizer):
         encoded = read_encoded(output, name, 1)
         if isinstance(output, tuple | list) and len(output) > 1 and encoded.codes is None:
             _LOG.warning(
-                "%s: encode returned %s without integer codes, so its bits are counted as those of float16 latents; if "
-                "it quantizes, let it return the codes too",
+                "%s: encode returned %s without integer codes, so bits are counted for float16 latents; if the model "
+                "quantizes, return the codes too",
                 name,
-                described(output),
+                describe_output(output),
             )
         tensor = encoded.latents if encoded.codes is None else encoded.codes
         assert tensor is not None
@@ -175,11 +176,11 @@ class ModelTokenizer(Tokenizer):
         factor = _factor(grid, height, width) if len(grid) == 2 else None
         size = settings.codebook_size
         if encoded.codes is not None and size is None:
-            raise AdapterError(f"{name}: encode returned integer codes; give their number as codebook_size=K")
+            raise AdapterError(f"{name}: encode returned integer codes; give the number of codes as codebook_size=K")
         if encoded.codes is None and size is not None:
             raise AdapterError(
-                f"{name}: codebook_size={size} was given and encode returned no integer codes, only "
-                f"{tuple(tensor.shape)} floats; leave it out, or let encode return the codes too"
+                f"{name}: codebook_size={size} was given, but encode returned no integer codes, only floats of shape "
+                f"{tuple(tensor.shape)}; remove codebook_size, or return the codes too"
             )
         if encoded.codes is not None and encoded.latents is not None and size is not None:
             self._codebook = _Codebook(name, size)
@@ -198,7 +199,7 @@ class ModelTokenizer(Tokenizer):
         encoded = read_encoded(self.call(self._model.encode, images), self.call.name, len(images))
         if encoded.codes is not None:
             if "codes" not in self.spec.codebook or (encoded.latents is None) != (self._codebook is None):
-                raise AdapterError(f"{self.call.name}: encode returned codes of some images and not of others")
+                raise AdapterError(f"{self.call.name}: encode returned codes for some images only")
             tokens = Tokens.from_indices(encoded.codes, self.spec.codebook["codes"])
             if self._codebook is not None and encoded.latents is not None:
                 self._codebook.learn(encoded.codes, encoded.latents)
@@ -212,19 +213,19 @@ class ModelTokenizer(Tokenizer):
 
 
 def _positions(latents: Tensor) -> int:
-    """Tokens of an image, from latents (B, C, h, w), (B, N, D) or (B, D)."""
+    """Return the number of tokens per image of latents (B, C, h, w), (B, N, D) or (B, D)."""
     return {4: latents[0, :1].numel(), 3: latents.shape[1], 2: 1}[latents.dim()]
 
 
 def _factor(grid: Sequence[int], height: int, width: int) -> int | None:
-    """Pixels a side per token; None where the grid does not divide the image evenly."""
+    """Return the pixels per token side; None if the grid does not divide the image evenly."""
     if 0 in grid or height % grid[0] or width % grid[1] or height // grid[0] != width // grid[1]:
         return None
     return height // grid[0]
 
 
 class _Codebook:
-    """The vector of each code, collected from what an encoder returns. The decoder thus depends on the codes alone."""
+    """The vector of each code, collected from encoder outputs, so that the decoder depends only on the codes."""
 
     def __init__(self, name: str, size: int) -> None:
         self._name, self._size = name, size
@@ -232,9 +233,9 @@ class _Codebook:
         self._known: Tensor | None = None
 
     def learn(self, codes: Tensor, vectors: Tensor) -> None:
-        """Take in codes (B, h, w) or (B, N) and their vectors (B, C, h, w) or (B, N, C).
+        """Store the vectors (B, C, h, w) or (B, N, C) of codes (B, h, w) or (B, N).
 
-        Raises AdapterError where one code comes with two vectors.
+        Raises AdapterError if a code has two different vectors.
         """
         rows = (vectors.movedim(1, -1) if vectors.dim() == 4 else vectors).flatten(0, -2).float()
         flat = codes.flatten().to(rows.device)
@@ -250,43 +251,43 @@ class _Codebook:
         if far.any():
             raise AdapterError(
                 f"{self._name}: encode returned different vectors for code {int(flat[far.nonzero()[0]])}, so the codes "
-                "alone do not say what is decoded; write a subclass of tokbench.Tokenizer that decodes from the codes"
+                "do not determine what is decoded; write a subclass of tokbench.Tokenizer that decodes from the codes"
             )
         self._grid = vectors.dim() == 4
 
     def vectors(self, codes: Tensor) -> Tensor:
-        """The vectors of codes, in the layout in which they came."""
+        """Return the vectors of codes, in the layout of the encoder's output."""
         assert self._table is not None
         found = self._table[codes.to(self._table.device)]
         return found.movedim(-1, 1).contiguous() if self._grid else found
 
 
-def own(model: ImageModel, settings: Settings, as_before: AsBefore) -> ImageModel:
-    """The adapter around a model that has a spec. A generator, which has nothing to reconstruct, stays itself."""
+def wrap_user_model(model: ImageModel, settings: Settings, as_before: AsBefore) -> ImageModel:
+    """Return the adapter of a model with a spec. Generators are returned unchanged."""
     call = Caller(model, model.spec.name, settings.seed, as_before)
     if isinstance(model, Tokenizer):
-        return OwnTokenizer(model, call)
-    return OwnImages(model, call) if isinstance(model, PrecomputedImages) else model
+        return UserTokenizer(model, call)
+    return UserImages(model, call) if isinstance(model, PrecomputedImages) else model
 
 
 def wrap(model: Any, name: str, settings: Settings, probe: Tensor, as_before: AsBefore) -> ModelTokenizer | ModelImages:
-    """An adapter around an object with `encode` and `decode`, or around a function from images to images.
+    """Return the adapter of an object with `encode` and `decode`, or of a function from images to images.
 
-    probe: one image (1, 3, H, W) in [0, 1] on the device. Raises AdapterError where it is neither, or where what it
-    returns is none of the accepted forms.
+    probe: one image (1, 3, H, W) in [0, 1] on the device. Raises AdapterError if the model is neither, or if its output
+    has none of the accepted forms.
     """
-    halves = [half for half in ("encode", "decode") if callable(getattr(model, half, None))]
-    if len(halves) == 1:
-        raise AdapterError(f"{name}: it has `{halves[0]}` but not the other of `encode` and `decode`")
-    if not halves and not callable(model):
+    methods = [method for method in ("encode", "decode") if callable(getattr(model, method, None))]
+    if len(methods) == 1:
+        raise AdapterError(f"{name}: the model must have both `encode` and `decode`, but has only `{methods[0]}`")
+    if not methods and not callable(model):
         raise AdapterError(
-            f"{name}: an object of type {type(model).__name__} is no model; give an adapter's name or path, a "
+            f"{name}: an object of type {type(model).__name__} is not a model; expected an adapter's name or path, a "
             "tokbench.Tokenizer, an object with encode and decode, or a function from images to images"
         )
     call = Caller(model, name, settings.seed, as_before)
     if call.module is not None:
         call.module.eval().to(probe.device)
-    if not halves:
+    if not methods:
         return ModelImages(model, call, settings)
     try:
         return ModelTokenizer(model, call, settings, probe)
@@ -295,5 +296,5 @@ def wrap(model: Any, name: str, settings: Settings, probe: Tensor, as_before: As
     except Exception as error:
         raise AdapterError(
             f"{name}: encode failed on an image of {probe.shape[3]}x{probe.shape[2]} ({type(error).__name__}: "
-            f"{str(error)[:300]}); if it takes only some sizes, give multiple=M or input_size=S"
+            f"{str(error)[:300]}); if the model supports only some sizes, give multiple=M or input_size=S"
         ) from error

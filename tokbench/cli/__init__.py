@@ -1,4 +1,4 @@
-"""The command line: parses, calls the library, prints. Nothing here imports torch until a command needs it."""
+"""The command line interface: parses options, calls the library and prints. Only commands that need torch import it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tokbench.cli.train import train
 def main() -> None:
     """Benchmark and evaluation suite for visual tokenizers."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal or pipe of another encoding must not end a run
+        if isinstance(stream, io.TextIOWrapper):  # an unencodable character must not end the command
             stream.reconfigure(errors="replace")
 
 

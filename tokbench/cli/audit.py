@@ -1,4 +1,4 @@
-"""`tokbench audit`: one tokenizer under every convention."""
+"""`tokbench audit`: evaluates one tokenizer under every evaluation convention."""
 
 from __future__ import annotations
 
@@ -33,8 +33,10 @@ from tokbench.errors import UsageError
 @click.argument("adapter")
 @data_option
 @split_option
-@click.option("--claim", metavar="METRIC=VALUE", help="A number that somebody reports, as in rfid=0.92.")
-@click.option("--metrics", "metric_names", help="Comma-separated [default: psnr,ssim,lpips,rfid,rfid_768].")
+@click.option("--claim", metavar="METRIC=VALUE", help="A reported value to explain, for example rfid=0.92.")
+@click.option(
+    "--metrics", "metric_names", help="Comma-separated metric names [default: psnr,ssim,lpips,rfid,rfid_768]."
+)
 @limit_option
 @size_option
 @reference_option
@@ -42,9 +44,15 @@ from tokbench.errors import UsageError
 @reference_mismatch_option
 @batch_size_option
 @device_option
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of the bootstrap and of sampling decoders.",
+)
 @download_option
-@click.option("--json", "as_json", is_flag=True, help="Print to stdout nothing but a JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print only a JSON object to stdout.")
 @root_option
 def audit(
     adapter: str,
@@ -64,13 +72,16 @@ def audit(
     as_json: bool,
     root: Path | None,
 ) -> None:
-    """How a tokenizer's numbers move with each choice of an evaluation, from one pass over the images.
+    """Measure how a tokenizer's metrics change with each choice of the evaluation protocol.
 
-    First the default protocol, then each choice varied by itself, then every named protocol. With --claim the protocols
-    are ranked by how close they come. Give --reference for those that compare with a statistics file.
+    One pass over the images evaluates the default protocol, each choice varied separately, and every named protocol.
+    With --claim, protocols are ranked by how close their value is to the claimed one. Protocols that compare with a
+    statistics file need --reference.
+
+    Exit status: 0 on success, 1 if the adapter failed or an image could not be read, 2 for wrong usage.
     """
     from tokbench.analysis import audit_report
-    from tokbench.analysis.audit import PRESENT
+    from tokbench.analysis.audit import DEFAULT_METRICS
     from tokbench.analysis.audit import audit as run
     from tokbench.data.dataset import open_dataset
     from tokbench.extractors.pool import ExtractorPool
@@ -81,12 +92,14 @@ def audit(
     from tokbench.results.reference_note import file
     from tokbench.tokenizers.registry import load_adapter
 
-    asked = audit_report.read_claim(claim) if claim else None
-    names = list(PRESENT) if metric_names is None else registry.choose_for(False, metric_names)
-    if asked and asked[0] not in names:
-        names += registry.choose_for(False, asked[0])
-    if others := [name for name in names if name not in metric_specs.METRICS or not metric_specs.METRICS[name].reads]:
-        raise UsageError(f"no protocol changes {', '.join(others)}")
+    claimed = audit_report.read_claim(claim) if claim else None
+    names = list(DEFAULT_METRICS) if metric_names is None else registry.choose_for(False, metric_names)
+    if claimed and claimed[0] not in names:
+        names += registry.choose_for(False, claimed[0])
+    if unaffected := [
+        name for name in names if name not in metric_specs.METRICS or not metric_specs.METRICS[name].reads
+    ]:
+        raise UsageError(f"no protocol choice affects {', '.join(unaffected)}")
     device = choose_device(device)
     statistics = (
         load_statistics(reference).assume(reference_is).allow_mismatch(reference_mismatch) if reference else None
@@ -99,7 +112,7 @@ def audit(
             loaded,
             dataset,
             names,
-            claimed=asked[0] if asked else None,
+            claimed=claimed[0] if claimed else None,
             networks=ExtractorPool(device, allow_download),
             statistics=statistics,
             batch_size=batch_size,
@@ -107,32 +120,33 @@ def audit(
             progress=progress,
         )
     for name, reason in dataset.unreadable:
-        say(f"bad image {name}: {reason}")
-    told = set()
+        say(f"unreadable image {name}: {reason}")
+    printed = set()
     for note in (note for row in rows for note in row.notes):
         reason = note.partition(": ")[2]
-        if reason not in told:  # once for all choices that share it
-            told.add(reason)
+        if reason not in printed:  # choices often share a reason; each is printed once
+            printed.add(reason)
             say(f"skipped {note}")
     count = len(dataset) - len(dataset.unreadable)
-    claim_made = audit_report.judge(rows, *asked, count) if asked else None
+    match = audit_report.match_claim(rows, *claimed, count) if claimed else None
     if as_json:
-        click.echo(json.dumps(audit_report.facts(rows, claim_made), indent=1))
+        click.echo(json.dumps(audit_report.facts(rows, match), indent=1))
     else:
         assert dataset.shape is not None
         height, width = dataset.shape
-        compared = "".join(
+        reference_text = "".join(
             f" Protocol {protocol.name} compares with {file(statistics.describe(protocol, dataset.shape))}."
             for protocol in [row.choice.protocol for row in rows]
             if statistics is not None and protocol.reference == "statistics"
         )
         click.echo(
             f"{loaded.name} on {dataset.name}: {count:,} images of {width}x{height} px, pixels {dataset.sha256[:8]}. "
-            f"In brackets: the change from the default. ± is half of the 95 % interval over images.{compared}\n"
+            "Parentheses show the change from the default; ± is half the width of the 95 % interval over images."
+            f"{reference_text}\n"
         )
         click.echo(audit_report.audit_table(rows, names, count), nl=False)
-        if claim_made:
-            click.echo(f"\nClaim: {claim_made.name} = {claim_made.value:g}\n")
-            click.echo(audit_report.verdict(claim_made), nl=False)
+        if match:
+            click.echo(f"\nClaim: {match.name} = {match.value:g}\n")
+            click.echo(audit_report.verdict(match), nl=False)
     if dataset.unreadable:
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""`tokbench cache`: what is kept of the references' features and of unfinished runs."""
+"""`tokbench cache`: shows and clears cached reference features and the checkpoints of unfinished runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tokbench.cli.options import say
 @click.group(invoke_without_command=True)
 @click.pass_context
 def cache(context: click.Context) -> None:
-    """Show what is kept in the cache folder (TOKBENCH_CACHE): references' features, and runs that can be resumed."""
+    """Show the contents of the cache folder (TOKBENCH_CACHE): features of reference images, and unfinished runs."""
     if context.invoked_subcommand is not None:
         return
     from tokbench.evaluation.checkpoint import unfinished
@@ -22,39 +22,42 @@ def cache(context: click.Context) -> None:
     folder = cache_dir()
     files = list((folder / "features").glob("*/*.npz"))
     click.echo(f"{folder}\n")
-    click.echo(f"features of references: {len(files):,} files, {_size(sum(file.stat().st_size for file in files))}")
-    left = list(unfinished(folder / "runs"))
-    click.echo(f"unfinished runs: {len(left) or 'none'}")
-    for run in left:
+    click.echo(f"reference features: {len(files):,} files, {_size(sum(file.stat().st_size for file in files))}")
+    runs = list(unfinished(folder / "runs"))
+    click.echo(f"unfinished runs: {len(runs) or 'none'}")
+    for run in runs:
         about = run.about
         cell = f", cell {about['cell']}" if about.get("cell") else ""
         click.echo(
             f"  {about.get('adapter')} on {about.get('dataset')}{cell}: about {run.images:,} of "
-            f"{about.get('images'):,} images, {_size(run.size)}, {_ago(run.age)}; "
+            f"{about.get('images'):,} images, {_size(run.size)}, {_age_text(run.age)}; "
             f"metrics {', '.join(about.get('metrics', []))}"
         )
-    if left:
-        click.echo("The same command goes on from there; 'tokbench cache clear --runs' deletes them.")
+    if runs:
+        click.echo("Repeat a run's command to resume it; 'tokbench cache clear --runs' deletes all unfinished runs.")
 
 
 @cache.command()
-@click.option("--features", "only_features", is_flag=True, help="Only the references' features.")
-@click.option("--runs", "only_runs", is_flag=True, help="Only unfinished runs.")
+@click.option("--features", "only_features", is_flag=True, help="Delete only the reference features.")
+@click.option("--runs", "only_runs", is_flag=True, help="Delete only the unfinished runs.")
 def clear(only_features: bool, only_runs: bool) -> None:
-    """Delete what is kept. A run that is under way keeps its own files; weights and datasets are not touched."""
+    """Delete cached reference features and unfinished runs.
+
+    Files of runs in progress, weights and datasets are not deleted.
+    """
     from tokbench.evaluation.checkpoint import delete
     from tokbench.paths import cache_dir
 
     folder = cache_dir()
     if only_features or not only_runs:
         count = _clear_features(folder / "features")
-        click.echo(f"deleted the features of references ({count:,} files)")
+        click.echo(f"deleted the reference features ({count:,} files)")
     if only_runs or not only_features:
-        places = sorted((folder / "runs").glob("*/"))
-        gone = sum(delete(place) for place in places)
-        click.echo(f"deleted {gone:,} unfinished runs")
-        if gone < len(places):
-            say(f"left alone: {len(places) - gone} runs that are under way")
+        folders = sorted((folder / "runs").glob("*/"))
+        deleted = sum(delete(folder_of_run) for folder_of_run in folders)
+        click.echo(f"deleted {deleted:,} unfinished runs")
+        if deleted < len(folders):
+            say(f"kept: {len(folders) - deleted} runs in progress")
 
 
 def _clear_features(folder: Path) -> int:
@@ -71,6 +74,6 @@ def _size(count: float) -> str:
     return f"{count:.1f} GiB"
 
 
-def _ago(seconds: float) -> str:
+def _age_text(seconds: float) -> str:
     minutes = seconds / 60
     return f"{minutes:.0f} min ago" if minutes < 120 else f"{minutes / 60:.0f} h ago"

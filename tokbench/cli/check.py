@@ -1,4 +1,4 @@
-"""`tokbench check`: committed facts against today's."""
+"""`tokbench check`: measures committed results again and reports regressions."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("adapters", metavar="[ADAPTER]...", nargs=-1)
-@click.option("--data", help="Only results on this dataset (a name), or the path of a folder that has none.")
+@click.option("--data", help="Check only results on this dataset: a dataset's name, or the path of the images.")
 @split_option
 @click.option(
     "--against",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("results"),
     show_default=True,
-    help="The folder of committed results.",
+    help="Folder of committed results.",
 )
 @limit_option
 @click.option(
-    "--config", type=FILE, help="A tokbench.toml with tolerances [default: that of the current folder, if any]."
+    "--config", type=FILE, help="File with tolerances [default: tokbench.toml in the current folder, if it exists]."
 )
-@click.option("--all", "all_rows", is_flag=True, help="Print the numbers that did not move, too.")
-@click.option("--json", "as_json", is_flag=True, help="Print to stdout nothing but a JSON object.")
-@click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Write JUnit XML to this file.")
+@click.option("--all", "all_rows", is_flag=True, help="Also print metrics that did not change.")
+@click.option("--json", "as_json", is_flag=True, help="Print only a JSON object to stdout.")
+@click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Write a JUnit XML report to this file.")
 @click.option(
     "--github/--no-github",
     default=None,
-    help="Annotations, and a summary of the step [default: where GITHUB_ACTIONS is true].",
+    help="Print GitHub annotations and write a step summary [default: on if GITHUB_ACTIONS is true].",
 )
 @batch_size_option
 @device_option
@@ -71,22 +71,25 @@ def check(
     allow_download: bool,
     root: Path | None,
 ) -> None:
-    """Measure committed results again and compare: all of them, or those of the adapters named.
+    """Measure committed results again and report regressions.
 
-    The images, weights and seed are those of the committed result, so every difference beyond a number's tolerance
-    counts, however few images caused it: for the worse it is a regression. Only where the decoder draws noise and this
-    is another kind of device than the committed result's, a difference is noise if its paired 95 % interval over the
-    images holds 0. Tolerances are set in tokbench.toml:
+    All committed results are checked, or only those of the named adapters. Images, weights and seed are the same as in
+    the committed result, so a value that is worse by more than its tolerance is a regression, however few images
+    changed. One exception: if the decoder samples noise and the device kind differs from the committed result's, a
+    difference whose paired 95 % interval over images contains 0 is reported as noise. Tolerances are set in
+    tokbench.toml:
 
     \b
         [check.tolerance]
         psnr = 0.01      # dB
         rfid = "1%"
 
-    Exit status: 1 for a regression, an adapter that failed or is gone, or a committed number that can no longer be
-    computed; else 3 where nothing could be compared, or where pixels, protocol or weights are not those of a committed
-    result (which is then refused, the others are compared); else 0. What this machine lacks the data, weights or
-    packages for is listed. Speeds are not compared. With --limit only means over images are, on the first N images.
+    Results whose data, weights or packages are missing on this machine are listed and skipped. Speeds are not compared.
+    With --limit, only metrics that are means over images are compared, on the first N images.
+
+    Exit status: 1 for a regression, a failed or missing adapter, or a committed metric that can no longer be computed;
+    otherwise 3 if nothing could be compared, or if the pixels, protocol or weights differ from those of a committed
+    result (that result is not compared); otherwise 0.
     """
     from tokbench.analysis import render
     from tokbench.analysis.regression import check as run
@@ -101,15 +104,15 @@ def check(
     tolerances = read_tolerances(config)
     path = data is not None and is_path(data)
     if split and not path:
-        raise UsageError("--split is for the --data of a path that holds several splits")
+        raise UsageError("--split requires --data to be a path that contains several splits")
     try:
-        kept = read_all(against)
+        stored = read_all(against)
     except ResultError as error:
         raise _NothingCompared(str(error)) from error
     committed = [
         result
-        for result in kept
-        if (not adapters or any(_is(name, result) for name in adapters))
+        for result in stored
+        if (not adapters or any(_matches(name, result) for name in adapters))
         and (data is None or path or result.dataset == data)
     ]
     if path:
@@ -119,8 +122,8 @@ def check(
         assert data is not None
         name = open_dataset(data, TOKBENCH, size=1, root=root, split=split).name
         committed = [result for result in committed if result.dataset == name]
-    if unknown := [name for name in adapters if not any(_is(name, result) for result in committed)]:
-        raise UsageError(f"{against} holds no result of {', '.join(unknown)}{f' on {data}' if data else ''}")
+    if unknown := [name for name in adapters if not any(_matches(name, result) for result in committed)]:
+        raise UsageError(f"{against} contains no result of {', '.join(unknown)}{f' on {data}' if data else ''}")
     with redirect_stdout(sys.stderr), progress_bar() as progress:
         report = run(
             committed,
@@ -150,11 +153,11 @@ def check(
 
 
 class _NothingCompared(click.ClickException):
-    """There are no facts to compare with."""
+    """The folder of committed results cannot be read or is empty."""
 
     exit_code = 3
 
 
-def _is(asked: str, result: Result) -> bool:
-    """Whether a result is that of the adapter that was named, by its own name or by what it was made from."""
-    return asked in (result.adapter, result.provenance["adapter"].get("source"))
+def _matches(name: str, result: Result) -> bool:
+    """Return whether a result belongs to the adapter with this name or source."""
+    return name in (result.adapter, result.provenance["adapter"].get("source"))

@@ -1,4 +1,4 @@
-"""`tokbench eval`: tokenizers and images in, numbers out."""
+"""`tokbench eval`: evaluates tokenizers on images and writes results."""
 
 from __future__ import annotations
 
@@ -45,14 +45,18 @@ from tokbench.protocol.suites import SUITES
 @data_option
 @split_option
 @click.option(
-    "--metrics", "metric_names", help="Comma-separated names, or 'all' [default: see 'tokbench list metrics']."
+    "--metrics", "metric_names", help="Comma-separated metric names, or 'all' [default: see 'tokbench list metrics']."
 )
 @click.option(
     "--suite",
     type=click.Choice(list(SUITES)),
-    help="Size, protocol, metrics and (unless --data names others, separated by commas) the data of a suite.",
+    help="Use the size, protocol, metrics and datasets of a suite. --data overrides the datasets (comma-separated).",
 )
-@click.option("--faithful", is_flag=True, help="With --suite: also what only its authors' code does (JPEG files).")
+@click.option(
+    "--faithful",
+    is_flag=True,
+    help="With --suite: also apply the steps that only the authors' code does (JPEG compression).",
+)
 @limit_option
 @size_option
 @protocol_option
@@ -64,19 +68,19 @@ from tokbench.protocol.suites import SUITES
     type=click.Choice(["reconstruct", "truncate", "perturb", "generate"]),
     default="reconstruct",
     show_default=True,
-    help="What is decoded: all tokens, only the first ones, tokens replaced by near misses (pFID), or tokens that a "
-    "generator draws (gFID).",
+    help="Which tokens are decoded: all tokens, only the first ones, tokens replaced by close neighbours (pFID), or "
+    "tokens sampled by a generator (gFID).",
 )
-@click.option("--tokens", help="With truncate: how many, as in 4,8 [default: 1, 2, 4 ... all].")
+@click.option("--tokens", help="With truncate: numbers of tokens to keep, for example 4,8 [default: 1, 2, 4 ... all].")
 @click.option(
     "--anchor",
     type=click.Choice(ANCHORS),
-    help="With perturb: near to the encoder's latent or to the chosen code [default: latent].",
+    help="With perturb: replace by neighbours of the encoder's latent or of the chosen code [default: latent].",
 )
 @click.option(
     "--cfg",
     type=click.FloatRange(min=0),
-    help="With generate: the scale of classifier-free guidance, 1 for none [default: each generator's own].",
+    help="With generate: scale of classifier-free guidance; 1 disables it [default: the generator's own scale].",
 )
 @batch_size_option
 @device_option
@@ -86,15 +90,15 @@ from tokbench.protocol.suites import SUITES
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Of bootstrap intervals and of decoders that sample.",
+    help="Seed of bootstrap intervals and of sampling decoders.",
 )
-@click.option("--skip-bad", is_flag=True, help="Unreadable images are listed, and do not make the exit status 1.")
+@click.option("--skip-bad", is_flag=True, help="List unreadable images without setting the exit status to 1.")
 @links_option
-@click.option("--no-cache", is_flag=True, help="Read nothing from the cache and keep nothing there (no resuming).")
+@click.option("--no-cache", is_flag=True, help="Do not read or write the cache; the run cannot be resumed.")
 @download_option
-@click.option("--json", "as_json", is_flag=True, help="Print to stdout nothing but a JSON list, one object an adapter.")
+@click.option("--json", "as_json", is_flag=True, help="Print only a JSON list to stdout, one object per result.")
 @root_option
-@out_option("Where results are written.")
+@out_option("Folder for results.")
 @click.pass_context
 def eval_(
     ctx: click.Context,
@@ -128,15 +132,16 @@ def eval_(
 ) -> None:
     """Evaluate tokenizers on images.
 
-    ADAPTER is a name (tokbench list adapters), a path to an adapter folder, or images:DIR, diffusers:DIR_OR_ID,
-    torchscript:DIR. Several adapters share one pass over the images. After an interruption the same command goes on
-    where it was. Several processes share the images with: torchrun --nproc-per-node 4 -m tokbench eval ...
+    ADAPTER is a name (see 'tokbench list adapters'), the path of an adapter folder, images:DIR, diffusers:DIR_OR_ID or
+    torchscript:DIR. Several adapters share one pass over the images. To resume an interrupted run, repeat the command.
+    To split the images over several processes, use: torchrun --nproc-per-node 4 -m tokbench eval ...
 
-    With --task generate, ADAPTER is a generator or images:SAMPLES (a folder, zip, tar, Parquet file or ADM's npz), the
-    data (or a statistics file, --data FILE.npz) what samples are compared with, unpaired, and --limit how many samples.
+    With --task generate, ADAPTER is a generator or images:SAMPLES (a folder, zip, tar, Parquet file or ADM's npz).
+    Samples are compared, unpaired, with the images of --data or with a statistics file (--data FILE.npz). --limit is
+    the number of samples.
 
-    Exit status: 0 when every metric asked for was computed or skipped with a reason, 1 for a failure or for images
-    that cannot be read (without --skip-bad), 2 for wrong usage.
+    Exit status: 0 if every requested metric was computed or skipped with a reason, 1 for a failure or for unreadable
+    images (without --skip-bad), 2 for wrong usage.
     """
     from tokbench.metrics import registry
     from tokbench.protocol.protocol import load_protocol
@@ -149,26 +154,26 @@ def eval_(
         ("--cfg", cfg, "generate"),
     ):
         if value is not None and task != wanted:
-            raise UsageError(f"{option} is for --task {wanted}")
+            raise UsageError(f"{option} requires --task {wanted}")
     given = {
         name for name in ("data", "size", "protocol") if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
     }
     names = [data]
     if suite:
-        if taken := given & {"size", "protocol"}:
-            raise UsageError(f"--suite {suite} has its own {' and '.join(sorted(taken))}; leave that out")
+        if conflicts := given & {"size", "protocol"}:
+            raise UsageError(f"--suite {suite} sets the {' and '.join(sorted(conflicts))}; remove these options")
         chosen_suite = SUITES[suite]
         names = [name.strip() for name in data.split(",")] if "data" in given else list(chosen_suite.data)
         size, protocol = chosen_suite.size, chosen_suite.faithful if faithful else chosen_suite.protocol
         metric_names = metric_names or ",".join(chosen_suite.metrics)
         if task == "generate":
-            raise UsageError(f"--suite {suite} is of reconstructions; leave it out with --task generate")
+            raise UsageError(f"--suite {suite} evaluates reconstructions and cannot be combined with --task generate")
     elif faithful:
-        raise UsageError("--faithful says how a suite is run; give --suite too")
+        raise UsageError("--faithful requires --suite")
     rules = load_protocol(protocol)
     if task == "perturb":
-        asked = ",".join(PERTURBED) if metric_names is None else metric_names
-        chosen = measurable(registry.choose(asked, rules), strict=listed)
+        requested = ",".join(PERTURBED) if metric_names is None else metric_names
+        chosen = measurable(registry.choose(requested, rules), strict=listed)
     else:
         chosen = registry.choose_for(task == "generate", metric_names, rules)
     try:
@@ -190,22 +195,22 @@ def eval_(
     from tokbench.tokenizers.builtin.images import ImageFolder
     from tokbench.tokenizers.registry import load_adapters
 
-    doing = {
+    chosen_task = {
         "truncate": Truncate(counts), "perturb": Perturb(anchor or "latent"), "generate": Generate(cfg)
     }.get(task, RECONSTRUCT)  # fmt: skip
 
-    def measured(
-        loaded: list[Any], dataset: ImageStream, networks: ExtractorPool, mine: Any
+    def evaluate_dataset(
+        loaded: list[Any], dataset: ImageStream, networks: ExtractorPool, process: Any
     ) -> tuple[list[Result], dict[_Key, str]]:
-        """One dataset's results, and why there are none."""
+        """Return the results on one dataset, and the reasons for missing ones by adapter and task."""
         done = (0, len(dataset))
 
-        def left() -> str:
+        def resume_hint() -> str:
             if no_cache:
-                return "nothing is kept, as --no-cache asks"
-            return f"{done[0]:,} of {done[1]:,} images were read; the same command goes on from what is finished"
+                return "nothing was kept because of --no-cache"
+            return f"{done[0]:,} of {done[1]:,} images were read; repeat the command to resume"
 
-        with redirect_stdout(sys.stderr), stoppable(left), progress_bar(quiet=not mine.first) as bar:
+        with redirect_stdout(sys.stderr), stoppable(resume_hint), progress_bar(quiet=not process.first) as bar:
 
             def progress(what: str, count: int, total: int) -> None:
                 nonlocal done
@@ -213,14 +218,14 @@ def eval_(
                 bar(what, count, total)
 
             try:
-                context = Context(None if no_cache else cache_dir(), mine, networks, warn=say, progress=progress)
+                context = Context(None if no_cache else cache_dir(), process, networks, warn=say, progress=progress)
                 results = evaluate(loaded, dataset, config, context)
             except DataError as error:
-                return [], {(adapter.name, doing.name): str(error) for adapter in loaded}
+                return [], {(adapter.name, chosen_task.name): str(error) for adapter in loaded}
         return results, {(result.adapter, result.task): result.error for result in results if result.error}
 
-    def keep(results: list[Result]) -> dict[_Key, str]:
-        """Write results; of those that cannot be written, why."""
+    def save(results: list[Result]) -> dict[_Key, str]:
+        """Write results. Return the reasons for those that cannot be written."""
         unwritten = {}
         for result in results:
             try:
@@ -234,94 +239,95 @@ def eval_(
 
     facts: list[dict[str, Any]] = []
     broken = False
-    with ranks() as mine:
-        device = choose_device(device, mine.local)
-        if doing.paired:
+    with ranks() as process:
+        device = choose_device(device, process.local)
+        if chosen_task.paired:
             statistics = load_statistics(reference) if reference else None
         else:
             statistics = statistics_of(data, "data" in given, reference)
         if reference_is or reference_mismatch:
             if statistics is None:
-                raise UsageError("--reference-is and --reference-mismatch are about a statistics file; give that too")
+                raise UsageError("--reference-is and --reference-mismatch require --reference with a statistics file")
             statistics = statistics.assume(reference_is).allow_mismatch(reference_mismatch)
         streams: list[ImageStream] = []
-        if doing.paired:  # before adapters are loaded, which can take long
+        if chosen_task.paired:  # before loading adapters, which can take long
             streams = [open_dataset(name, rules, size, limit, root, follow_links, split) for name in names]
-        with redirect_stdout(sys.stderr):  # what adapters print must not mix with the result
-            loaded, broken_ones = load_adapters(adapters, device, root, allow_download)
-        if not doing.paired:
+        with redirect_stdout(sys.stderr):  # output of adapters must not mix with the results on stdout
+            loaded, not_loaded = load_adapters(adapters, device, root, allow_download)
+        if not chosen_task.paired:
             references = partial(open_dataset, data, rules, size, None, root, follow_links, split)
             streams = [plan_samples(data, rules, references, limit, split, statistics, loaded)]
         folders = [adapter.model.left_out for adapter in loaded if isinstance(adapter.model, ImageFolder)]
         for left_out in (*(stream.summary().left_out for stream in streams), *folders):
-            if mine.first:
+            if process.first:
                 say_left_out(left_out)
-        unloaded = {(name, doing.name): reason for name, reason in broken_ones.items()}
+        unloaded = {(name, chosen_task.name): reason for name, reason in not_loaded.items()}
         networks = ExtractorPool(device, allow_download, precision)
-        config = EvalConfig(tuple(chosen), doing, batch_size, seed, device, precision, statistics)
+        config = EvalConfig(tuple(chosen), chosen_task, batch_size, seed, device, precision, statistics)
         for dataset in streams:
-            results, failed = measured(loaded, dataset, networks, mine) if loaded else ([], {})
+            results, failed = evaluate_dataset(loaded, dataset, networks, process) if loaded else ([], {})
             failed = unloaded | failed
-            if not mine.first:
+            if not process.first:
                 for key, reason in failed.items():
-                    say(f"rank {mine.rank}: failed {_called(key)}: {reason}")
+                    say(f"rank {process.rank}: failed {_label(key)}: {reason}")
                 broken = broken or bool(failed)
                 continue
             good = [result for result in results if result.error is None]
             bad = dataset.summary().unreadable
-            failed |= keep(good)
+            failed |= save(good)
             if as_json:
-                made = {(result.adapter, result.task): result.to_dict() for result in good}
-                unmade = {key: failure(key[0], dataset.name, key[1], why, bad) for key, why in failed.items()}
-                facts += (unmade | made).values()
+                records = {(result.adapter, result.task): result.to_dict() for result in good}
+                failures = {key: failure(key[0], dataset.name, key[1], why, bad) for key, why in failed.items()}
+                facts += (failures | records).values()
             elif good:
                 tasks = list(dict.fromkeys(result.task for result in good))
                 for name in tasks:
                     rows = [result for result in good if result.task == name]
-                    named = dataset.name if name == RECONSTRUCT.name else f"{dataset.name}, {name}"
-                    click.echo(f"{named}: {markdown.legend(rows)}\n")
+                    title = dataset.name if name == RECONSTRUCT.name else f"{dataset.name}, {name}"
+                    click.echo(f"{title}: {markdown.legend(rows)}\n")
                     click.echo(markdown.markdown(rows), nl=dataset is not streams[-1] or name != tasks[-1])
-            seen = not as_json and sys.stdout.isatty() and sys.stderr.isatty()  # below the table, on the same terminal
-            _report(good, bad, failed, warnings=not seen)
+            # The table on the same terminal already lists the warnings.
+            table_shown = not as_json and sys.stdout.isatty() and sys.stderr.isatty()
+            _report(good, bad, failed, warnings=not table_shown)
             broken = broken or bool(failed) or bool(bad and not skip_bad)
-    if as_json and mine.first:
+    if as_json and process.first:
         click.echo(leaderboard.to_json(facts))
     if broken:
         sys.exit(1)
 
 
 _Key = tuple[str, str]
-"""An adapter and a task, which have one result on a dataset."""
+"""An adapter and a task; the pair identifies one result on a dataset."""
 
 
 def _counts(text: str | None) -> tuple[int, ...] | None:
-    """`4,8` as (4, 8), rising, each once. Raises UsageError."""
+    """Parse `4,8` as (4, 8), sorted and without duplicates. Raises UsageError."""
     if text is None:
         return None
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdecimal() and int(part) for part in parts):
-        raise UsageError(f"--tokens {text}: give how many of the first tokens, as in 4,8")
+        raise UsageError(f"--tokens {text}: expected numbers of tokens, for example 4,8")
     return tuple(sorted({int(part) for part in parts}))
 
 
-def _called(key: _Key) -> str:
+def _label(key: _Key) -> str:
     name, task = key
     return name if task == "reconstruct" else f"{name} ({task})"
 
 
 def _report(results: list[Any], bad: Sequence[tuple[str, str]], failed: dict[_Key, str], warnings: bool) -> None:
-    """On stderr: warnings, what was skipped and why (once for all adapters that share it), bad images, failures."""
+    """Print warnings, skipped metrics, unreadable images and failures to stderr; equal reasons are printed once."""
     for result in results:
         for warning in result.warnings if warnings else ():
-            say(f"warning {_called((result.adapter, result.task))}: {warning.text}")
+            say(f"warning {_label((result.adapter, result.task))}: {warning.text}")
     skipped: dict[tuple[str, str], list[str]] = {}
     for result in results:
         for metric, reason in result.notes.items():
-            skipped.setdefault((metric, reason), []).append(_called((result.adapter, result.task)))
+            skipped.setdefault((metric, reason), []).append(_label((result.adapter, result.task)))
     for (metric, reason), names in skipped.items():
-        some = "" if len(names) == len(results) else f" for {', '.join(names)}"
-        say(f"skipped {metric}{some}: {reason}")
+        suffix = "" if len(names) == len(results) else f" for {', '.join(names)}"
+        say(f"skipped {metric}{suffix}: {reason}")
     for name, reason in bad:
-        say(f"bad image {name}: {reason.removeprefix(f'{name}: ')}")
+        say(f"unreadable image {name}: {reason.removeprefix(f'{name}: ')}")
     for key, reason in failed.items():
-        say(f"failed {_called(key)}: {reason.removeprefix(f'{key[0]}: ')}")
+        say(f"failed {_label(key)}: {reason.removeprefix(f'{key[0]}: ')}")

@@ -1,4 +1,4 @@
-"""`tokbench list`, `show`, `leaderboard` and `weights`: what is here. None of them imports torch."""
+"""`tokbench list`, `show`, `leaderboard` and `weights`. Only `show --worst` imports torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tokbench.cli.options import Group, out_option, root_option, split_option
 @click.argument("what", type=click.Choice(["adapters", "datasets", "metrics", "protocols"]))
 @root_option
 def list_(what: str, root: Path | None) -> None:
-    """List adapters, datasets, metrics or protocols."""
+    """List the available adapters, datasets, metrics or protocols."""
     from tokbench.cli import listing
 
     for line in listing.LISTS[what](root):
@@ -22,13 +22,17 @@ def list_(what: str, root: Path | None) -> None:
 
 @click.command()
 @click.argument("result", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--worst", type=click.IntRange(1, 200), help="Draw this many of the words or faces that suffered most.")
-@click.option("--kind", help="Of which readings, as in words, faces or words_easyocr [default: all].")
-@click.option("--data", help="Where the images are, if not the dataset of that name.")
+@click.option("--worst", type=click.IntRange(1, 200), help="Draw the N words or faces with the largest drop in score.")
+@click.option("--kind", help="With --worst: kind of crops, for example words, faces or words_easyocr [default: all].")
+@click.option("--data", help="With --worst: path of the images [default: the dataset named in the result].")
 @split_option
-@click.option("--adapter", help="What made the images, if not the adapter of that name.")
+@click.option("--adapter", help="With --worst: adapter to reconstruct with [default: the adapter named in the result].")
 @click.option(
-    "--picture", type=click.Path(dir_okay=False, path_type=Path), default=Path("worst.png"), show_default=True
+    "--picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("worst.png"),
+    show_default=True,
+    help="With --worst: image file to write.",
 )
 @root_option
 def show(
@@ -41,50 +45,56 @@ def show(
     picture: Path,
     root: Path | None,
 ) -> None:
-    """Print one result file: its numbers with intervals, what was skipped, and how it was made.
+    """Print one result file: metrics with intervals, skipped metrics, and provenance.
 
-    With --worst N, draw instead the N words or faces of it that suffered most: the original, the same only scaled, the
-    reconstruction, and what was read.
+    With --worst N, draw instead the N words or faces with the largest drop in score: the original, the resized
+    original, the reconstruction, and the recognized text.
     """
     from tokbench.cli import listing
     from tokbench.results.result import load
 
-    found = load(result)
+    loaded = load(result)
     if worst is None:
-        click.echo(listing.show(found), nl=False)
+        click.echo(listing.show(loaded), nl=False)
         return
     from tokbench.data.dataset import open_dataset
     from tokbench.protocol.protocol import load_protocol
-    from tokbench.report import worst_crops as drawing
+    from tokbench.report import worst_crops
     from tokbench.tokenizers.registry import load_adapter
 
-    told = found.provenance
-    shown = drawing.cases(found, kind)[:worst]
-    size = None if told["data"]["own_size"] is None else told["data"]["width"]
-    rules = load_protocol(told["protocol"]["name"])
-    dataset = open_dataset(data or found.dataset, rules, size, told["data"]["limit"], root, split=split)
-    sheet = drawing.picture(shown, load_adapter(adapter or found.adapter, root=root), dataset, seed=told["seed"])
-    drawing.save(sheet, picture)
-    click.echo(f"drew {len(shown)} to {picture}")
+    provenance = loaded.provenance
+    crops = worst_crops.cases(loaded, kind)[:worst]
+    size = None if provenance["data"]["own_size"] is None else provenance["data"]["width"]
+    rules = load_protocol(provenance["protocol"]["name"])
+    dataset = open_dataset(data or loaded.dataset, rules, size, provenance["data"]["limit"], root, split=split)
+    sheet = worst_crops.picture(
+        crops, load_adapter(adapter or loaded.adapter, root=root), dataset, seed=provenance["seed"]
+    )
+    worst_crops.save(sheet, picture)
+    click.echo(f"wrote {len(crops)} crops to {picture}")
 
 
 @click.command()
-@out_option("The folder of results.")
+@out_option("Folder of results.")
 def leaderboard(out: Path) -> None:
-    """Rebuild every table (CSV and Markdown) from the result files, those of rate curves, and one of reported/."""
+    """Rebuild all leaderboard tables (CSV and Markdown) from the result files.
+
+    Tables of rate curves, of pruning results and of reported/ are rebuilt too.
+    """
     from tokbench.errors import NoResults
     from tokbench.pruning.result import load_all
-    from tokbench.pruning.table import write as pruned
+    from tokbench.pruning.table import write as write_pruning
     from tokbench.results import rate_curves, reported
     from tokbench.results.leaderboard import write
 
-    made = []
+    written = []
     try:
-        made += [*write(out), *rate_curves.write(out), *reported.write(out)]  # first: `write` removes all others
+        # `write` comes first because it deletes the tables that it did not write itself.
+        written += [*write(out), *rate_curves.write(out), *reported.write(out)]
     except NoResults:
         if not load_all(out):
             raise
-    for path in [*made, *pruned(out)]:
+    for path in [*written, *write_pruning(out)]:
         click.echo(path)
 
 
@@ -92,7 +102,10 @@ def leaderboard(out: Path) -> None:
 @root_option
 @click.pass_context
 def weights(ctx: click.Context, root: Path | None) -> None:
-    """For each frozen network and adapter: its weight file, its hash, where it was looked for, how to get it."""
+    """Show the weight files of all frozen networks and adapters.
+
+    For each file: its SHA-256, where it was found, or how to get it.
+    """
     if ctx.invoked_subcommand is None:
         from tokbench.cli import listing
 
@@ -103,8 +116,8 @@ def weights(ctx: click.Context, root: Path | None) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @root_option
 def add(file: Path, root: Path | None) -> None:
-    """Check FILE against the known hashes and put it in place."""
+    """Check FILE against the known hashes and copy it to the weights folder."""
     from tokbench.cli import listing
-    from tokbench.weights.registry import add as put
+    from tokbench.weights.registry import add as add_file
 
-    click.echo(f"placed at {put(file, [source for _, _, source in listing.weight_files(root)])}")
+    click.echo(f"copied to {add_file(file, [source for _, _, source in listing.weight_files(root)])}")

@@ -1,4 +1,4 @@
-"""What is here, in lines for people: adapters, datasets, metrics, protocols, weights, one result. Imports no torch."""
+"""Text listings of adapters, datasets, metrics, protocols, weights and single results. Imports no torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tokbench.weights.shards import shard_paths
 
 
 def adapters(root: Path | None) -> list[str]:
-    """Builtin forms first, then every variant of every adapter folder."""
+    """Return one line per adapter: built-in adapters first, then every configuration of every adapter folder."""
     found = [(name, summary) for name, summary in BUILTIN_SUMMARIES.items()]
     for name, toml in adapter_files(root).items():
         try:
@@ -34,7 +34,7 @@ def adapters(root: Path | None) -> list[str]:
 
 
 def datasets(root: Path | None) -> list[str]:
-    """Every dataset, and whether its images are on this machine."""
+    """Return one line per dataset, with the availability of its images on this machine."""
     from tokbench.data.dataset_folder import describe
     from tokbench.data.dataset_folder import locate as locate_data
 
@@ -43,22 +43,24 @@ def datasets(root: Path | None) -> list[str]:
         try:
             described = describe(folder)
             stored = described.get("folder", name)
-            here = "embedded" if "manifest" in described else "here" if locate_data(stored, described) else "not here"
+            availability = (
+                "embedded" if "manifest" in described else "found" if locate_data(stored, described) else "not found"
+            )
             count = f"{described['count']:,}" if "count" in described else "all"
-            found.append((name, f"{count} images, {described['size']} px, {here}: {described['title']}"))
+            found.append((name, f"{count} images, {described['size']} px, {availability}: {described['title']}"))
         except TokbenchError as error:
             found.append((name, f"broken: {error}"))
     return _columns(found)
 
 
 def metrics(root: Path | None) -> list[str]:
-    """Every metric; a star marks those computed by default."""
+    """Return one line per metric; a star marks the default metrics."""
     rows = [(f"{name}{' *' if name in DEFAULT else ''}", entry.summary) for name, entry in METRICS.items()]
     return [*_columns(rows), "", "* computed when --metrics is not given"]
 
 
 def protocol_lines(root: Path | None) -> list[str]:
-    """Every protocol with its hash."""
+    """Return one line per protocol, with its hash."""
     return _columns(
         [(name, f"{load_protocol(name).sha256[:8]}  {load_protocol(name).summary}") for name in protocols()]
     )
@@ -73,7 +75,7 @@ LISTS: dict[str, Callable[[Path | None], list[str]]] = {
 
 
 def weight_files(root: Path | None) -> list[tuple[str, str, WeightFile]]:
-    """(what it is for, what needs it, file) of every weight file that tokbench knows."""
+    """Return (network or adapter, what needs it, file) for every known weight file."""
     known = []
     for network, sources in KNOWN_WEIGHTS.items():
         users = ", ".join(name for name, entry in METRICS.items() if network in (entry.network, entry.reader))
@@ -82,20 +84,20 @@ def weight_files(root: Path | None) -> list[tuple[str, str, WeightFile]]:
         try:
             variant = AdapterConfig(name, toml.parent, tomllib.loads(toml.read_text(encoding="utf-8")))
             variant.weight_files()
-        except (OSError, ValueError, TokbenchError):  # 'tokbench list adapters' names it
+        except (OSError, ValueError, TokbenchError):  # 'tokbench list adapters' shows the error
             continue
         known += [(name, "the adapter", source) for sources in variant.weight_files().values() for source in sources]
     return known
 
 
 def weights(root: Path | None) -> list[str]:
-    """The full answer to "which files do I need, and where do they go?"."""
-    lines = ["looked for in: " + ", ".join(str(folder) for folder in search_dirs())]
-    headed = None
+    """Return the lines of `tokbench weights`: every weight file with its hash, location and source."""
+    lines = ["searched folders: " + ", ".join(str(folder) for folder in search_dirs())]
+    heading = None
     for what, users, source in weight_files(root):
-        if what != headed:
+        if what != heading:
             lines += ["", f"{what}: needed by {users}"]
-            headed = what
+            heading = what
         found, wrong = locate([source])
         digits = f"{source.sha256}{'' if len(source.sha256) == 64 else '...'}" if source.sha256 else "not published"
         lines.append(f"  {source.file}  sha256 {digits}")
@@ -104,16 +106,16 @@ def weights(root: Path | None) -> list[str]:
         )
         lines += [f"    {note}" for note in wrong]
         if not found:
-            lines.append(f"    get it from {source.get}{f': {source.url}' if source.url else ''}")
-    return [*lines, "", "put a file in place with: tokbench weights add FILE"]
+            lines.append(f"    available from {source.get}{f': {source.url}' if source.url else ''}")
+    return [*lines, "", "add a file with: tokbench weights add FILE"]
 
 
 def show(result: Result) -> str:
-    """One result as text."""
-    told = result.provenance
+    """Return one result as text: metrics, warnings, skipped metrics and provenance."""
+    provenance = result.provenance
     lines = [
         f"{result.adapter} on {result.group}: {result.num_images:,} images of "
-        f"{told['data']['width']}x{told['data']['height']} px",
+        f"{provenance['data']['width']}x{provenance['data']['height']} px",
         "",
     ]
     rows = []
@@ -122,25 +124,25 @@ def show(result: Result) -> str:
         value = "none" if entry["value"] is None else f"{entry['value']:,.{column.digits}f}"
         if entry.get("low") is not None and entry["low"] != entry["high"]:
             value += f"  [{entry['low']:,.{column.digits}f}, {entry['high']:,.{column.digits}f}]"
-        ways = told.get("metrics", {}).get(number, {}).items()
-        made = ", ".join(f"{key} {text[:12] if len(text) == 64 else text}" for key, text in ways)
-        rows.append((column.title, value, f"n {entry['n']:,}" if "n" in entry else "", made))
+        setting_items = provenance.get("metrics", {}).get(number, {}).items()
+        setting_text = ", ".join(f"{key} {text[:12] if len(text) == 64 else text}" for key, text in setting_items)
+        rows.append((column.title, value, f"n {entry['n']:,}" if "n" in entry else "", setting_text))
     lines += _columns(rows)
     lines += [f"warning: {warning.text}" for warning in result.warnings]
     lines += [f"skipped {metric}: {reason}" for metric, reason in result.skipped.items()]
-    lines += [f"bad image {bad['name']}: {bad['reason']}" for bad in result.bad_images]
-    lines += ["", f"data       sha256 {told['data']['sha256']}"]
-    if left := told["data"].get("left_out"):
-        lines += [f"left out   {describe_left_out(left)}"]
-    lines += [f"protocol   {told['protocol']['name']}, sha256 {told['protocol']['sha256']}"]
+    lines += [f"unreadable image {bad['name']}: {bad['reason']}" for bad in result.bad_images]
+    lines += ["", f"data       sha256 {provenance['data']['sha256']}"]
+    if left_out := provenance["data"].get("left_out"):
+        lines += [f"left out   {describe_left_out(left_out)}"]
+    lines += [f"protocol   {provenance['protocol']['name']}, sha256 {provenance['protocol']['sha256']}"]
     for key in ("adapter", "versions"):
-        lines += [f"{key:10} {name} {value}" for name, value in sorted(told.get(key, {}).items())]
-    lines += [f"{key:10} {told[key]}" for key in ("seed", "precision", "device")]
+        lines += [f"{key:10} {name} {value}" for name, value in sorted(provenance.get(key, {}).items())]
+    lines += [f"{key:10} {provenance[key]}" for key in ("seed", "precision", "device")]
     return "\n".join(lines) + "\n"
 
 
 def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Text columns, each as wide as its widest cell."""
+    """Return the rows as lines, each column padded to its widest cell."""
     if not rows:
         return ["none"]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

@@ -1,4 +1,4 @@
-"""What several commands share: options, the device, the progress bar, how errors become exit statuses."""
+"""Options, progress bar, signal handling and error handling shared by several commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tokbench.errors import TokbenchError, UsageError
 
 
 class Group(click.Group):
-    """Turns tokbench's errors into one line and an exit status: 2 for wrong usage, 1 for the rest."""
+    """Click group that reports tokbench errors in one line. Exit status: 2 for wrong usage, 1 for other errors."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -31,45 +31,51 @@ data_option = click.option(
     "--data",
     default="samples",
     show_default=True,
-    help="A dataset's name; a folder, zip, tar or Parquet file; or a quoted pattern, as in 'data/val-*.parquet'.",
+    help="Dataset name, folder, zip, tar or Parquet file, or a quoted pattern such as 'data/val-*.parquet'.",
 )
 split_option = click.option(
-    "--split", metavar="NAME", help="Of a path that holds several: train, validation or test [default: the only one]."
+    "--split",
+    metavar="NAME",
+    help="Split to use if --data contains several: train, validation or test [default: the only split].",
 )
-limit_option = click.option("--limit", type=click.IntRange(min=1), help="Only the first N images.")
+limit_option = click.option("--limit", type=click.IntRange(min=1), help="Use only the first N images.")
 size_option = click.option(
-    "--size", type=click.IntRange(min=1), help="Short side to S, centre S x S [default: the dataset's own size]."
+    "--size",
+    type=click.IntRange(min=1),
+    help="Resize the short side to S px and crop S x S [default: the dataset's size].",
 )
 batch_size_option = click.option(
-    "--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Images in one forward pass."
+    "--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Images per forward pass."
 )
 protocol_option = click.option(
-    "--protocol", default="tokbench", show_default=True, help="How images are prepared and compared (or a .toml)."
+    "--protocol", default="tokbench", show_default=True, help="Evaluation protocol: a name or a .toml file."
 )
 reference_option = click.option(
     "--reference",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A statistics file (.npz) to compare distributions with, in place of these images' own.",
+    help="Statistics file (.npz) to compare distributions with, instead of the statistics of the evaluated images.",
 )
 reference_is_option = click.option(
     "--reference-is",
     metavar="NETWORK:INPUT:PRECISION[:SIZE[:PROTOCOL]]",
-    help="What made that file, where it does not say so, as in inception-2015-12-05:tf1:float32:256:adm. Without size "
-    "and protocol these are not checked, which the result and its tables say.",
+    help="Origin of the statistics file, if the file does not record it, for example "
+    "inception-2015-12-05:tf1:float32:256:adm. If size and protocol are omitted, they are not checked; the result "
+    "and its tables note this.",
 )
 reference_mismatch_option = click.option(
     "--reference-mismatch",
     metavar="size,protocol",
-    help="What of that file's images differs from this run's by intention; the result and its tables say so.",
+    help="Properties in which the images of the statistics file may differ from this run; the result and its tables "
+    "note them.",
 )
-device_option = click.option("--device", help="cpu, cuda, cuda:1 ... [default: cuda where there is one, else cpu].")
+device_option = click.option("--device", help="cpu, cuda, cuda:1 ... [default: cuda if available, otherwise cpu].")
 download_option = click.option(
-    "--allow-download", is_flag=True, help="Fetch missing weights of frozen networks and hub checkpoints."
+    "--allow-download", is_flag=True, help="Download missing weights of frozen networks and hub checkpoints."
 )
 root_option = click.option(
     "--root",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder that holds adapters/ and datasets/ [default: TOKBENCH_ROOT, the current folder, the source checkout].",
+    help="Folder with adapters/ and datasets/ [default: TOKBENCH_ROOT, the current folder or the source checkout].",
 )
 
 
@@ -78,9 +84,11 @@ precision_option = click.option(
     type=click.Choice(["float32", "bfloat16"]),
     default="float32",
     show_default=True,
-    help="Of the networks that metrics read; bfloat16 is faster, and each result says what it changed.",
+    help="Precision of the networks used by metrics. bfloat16 is faster; each result records the difference it makes.",
 )
-links_option = click.option("--follow-links", is_flag=True, help="Read symbolic links that leave the folder of images.")
+links_option = click.option(
+    "--follow-links", is_flag=True, help="Follow symbolic links that leave the folder of images."
+)
 
 
 def out_option(help_text: str) -> Callable[..., Any]:
@@ -95,7 +103,7 @@ def out_option(help_text: str) -> Callable[..., Any]:
 
 @contextmanager
 def progress_bar(quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar with speed and the time left for each thing that is being done; nothing where stderr is piped."""
+    """Yield a callback (task, done, total) that shows a progress bar per task, if stderr is a terminal."""
     if quiet or not sys.stderr.isatty():
         yield lambda what, done, total: None
         return
@@ -113,25 +121,25 @@ def progress_bar(quiet: bool = False) -> Iterator[Callable[[str, int, int], None
     ) as bar:  # fmt: skip
         tasks: dict[str, Any] = {}
 
-        def told(what: str, done: int, total: int) -> None:
+        def update(what: str, done: int, total: int) -> None:
             if what not in tasks:
                 tasks[what] = bar.add_task(what, total=total)
             bar.update(tasks[what], completed=done, total=total)
 
-        yield told
+        yield update
 
 
 class Stopped(BaseException):
-    """The run was told to end: `status` is what the process exits with."""
+    """Raised by a termination signal; `status` is the exit status of the process."""
 
-    def __init__(self, why: str, status: int) -> None:
-        super().__init__(why)
-        self.why, self.status = why, status
+    def __init__(self, signal_name: str, status: int) -> None:
+        super().__init__(signal_name)
+        self.signal_name, self.status = signal_name, status
 
 
 @contextmanager
-def stoppable(left: Callable[[], str]) -> Iterator[None]:
-    """Ends the process orderly at Ctrl-C or SIGTERM, and says what is `left` of its work."""
+def stoppable(resume_hint: Callable[[], str]) -> Iterator[None]:
+    """Exit cleanly on Ctrl-C or SIGTERM, after printing the text that `resume_hint` returns."""
 
     def stop(number: int, frame: Any) -> None:
         raise Stopped(signal.Signals(number).name, 128 + number)
@@ -141,7 +149,7 @@ def stoppable(left: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except (Stopped, KeyboardInterrupt) as stopped:
-        say(f"stopped by {getattr(stopped, 'why', 'SIGINT')}: {left()}")
+        say(f"stopped by {getattr(stopped, 'signal_name', 'SIGINT')}: {resume_hint()}")
         raise SystemExit(getattr(stopped, "status", 130)) from stopped
     finally:
         for number, handler in before.items():
@@ -149,15 +157,15 @@ def stoppable(left: Callable[[], str]) -> Iterator[None]:
 
 
 def say_left_out(counts: Mapping[str, int]) -> None:
-    """On stderr: the files beside a dataset's images that look like images and are not read, by suffix, if any."""
+    """Report to stderr how many files in unsupported image formats were ignored, by suffix."""
     from tokbench.io.left_out import describe_left_out
 
     if counts:
-        say(f"left out {describe_left_out(counts)}; convert or rename them")
+        say(f"ignored {describe_left_out(counts)}; convert or rename them")
 
 
 def say(text: str) -> None:
-    """To stderr, which holds all that is no result."""
+    """Print a message to stderr; stdout is reserved for results."""
     click.echo(text, err=True)
 
 

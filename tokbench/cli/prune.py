@@ -1,4 +1,4 @@
-"""`tokbench prune`: token reduction inside a classifier, its accuracy and its time."""
+"""`tokbench prune`: measures accuracy and speed of token reduction inside a classifier."""
 
 from __future__ import annotations
 
@@ -26,28 +26,47 @@ from tokbench.errors import MissingWeights, UsageError
 
 @click.command()
 @click.argument("methods", metavar="METHOD...", nargs=-1)
-@click.option("--model", default="vit_tiny_imagenet.d12", show_default=True, help="A network, or timm:NAME[@FILE].")
-@click.option("--keep", default="0.9,0.7,0.5,0.3", show_default=True, help="Shares of tokens, in (0, 1].")
+@click.option("--model", default="vit_tiny_imagenet.d12", show_default=True, help="Network name, or timm:NAME[@FILE].")
+@click.option(
+    "--keep",
+    default="0.9,0.7,0.5,0.3",
+    show_default=True,
+    help="Comma-separated shares of tokens kept per stage, in (0, 1].",
+)
 @data_option
 @split_option
 @limit_option
-@click.option("--batches", help="Batch sizes for time, 0 for none [default: 1,32,128; on a CPU 1,32].")
-@click.option("--repetitions", type=click.IntRange(min=30), default=30, show_default=True, help="Timings of each.")
+@click.option("--batches", help="Batch sizes for timing; 0 disables timing [default: 1,32,128; on a CPU 1,32].")
 @click.option(
-    "--tries", type=click.IntRange(min=1), default=3, show_default=True, help="Of times whose control is off by 3 %."
+    "--repetitions", type=click.IntRange(min=30), default=30, show_default=True, help="Timings per batch size."
 )
 @click.option(
-    "--kernel", type=click.Choice(["sdpa", "eager"]), default="sdpa", show_default=True, help="Of reduced attention."
+    "--tries",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Maximum number of timing runs when the control timing deviates by more than 3 %.",
 )
 @click.option(
-    "--round-to", type=click.IntRange(min=1), default=1, show_default=True, help="Multiples for token counts."
+    "--kernel",
+    type=click.Choice(["sdpa", "eager"]),
+    default="sdpa",
+    show_default=True,
+    help="Attention kernel of the reduced network.",
 )
-@click.option("--rates", help="For diffrate: a JSON file with lists prune and merge, or deit_s (the authors').")
+@click.option(
+    "--round-to",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Round token counts up to a multiple of this number.",
+)
+@click.option("--rates", help="For diffrate: JSON file with lists prune and merge, or deit_s for the authors' rates.")
 @device_option
 @download_option
 @root_option
-@out_option("Where facts are written.")
-@click.option("--list", "listing", is_flag=True, help="Print what METHOD may be, and end.")
+@out_option("Folder for results.")
+@click.option("--list", "listing", is_flag=True, help="List the available methods and exit.")
 def prune(
     methods: tuple[str, ...],
     model: str,
@@ -67,17 +86,20 @@ def prune(
     out: Path,
     listing: bool,
 ) -> None:
-    """Measure token-reduction methods: accuracy against the whole network on the same images, FLOPs and real time.
+    """Measure token-reduction methods: accuracy relative to the full network, FLOPs and wall-clock time.
 
-    The images need labels: Parquet with a column `label` of integers, or a folder, zip or tar with a folder for each
-    class (named as the network's classes, as ImageNet's WordNet ids; or listed in classes.txt; or as many as the
-    network has classes, then in sorted order). Fewer classes than the network has are enough. --limit N takes the first
-    N images: refused where these are of one class alone, warned of where they are of few.
+    METHOD is a name printed by --list; 'all' selects every method that needs no training, and the controls.
 
-    METHOD: see --list; 'all' is every method that needs no training, with the controls. Rows that are measured already
-    are not measured again, so after an interruption the same command goes on; but times whose control is off are,
-    --tries times in all, since something else was at work on the machine. Exit status: 1 where a method could not be
-    run (the others are), or an image could not be read.
+    The images need labels: a Parquet file with an integer column `label`, or a folder, zip or tar with one folder per
+    class. Folders must be named like the network's classes (ImageNet: WordNet ids) or listed in classes.txt; otherwise
+    their number must equal the network's number of classes, and they are matched in sorted order. A subset of the
+    classes is enough. --limit N uses the first N images; they must not all have the same label, and a warning is
+    printed if they cover few classes.
+
+    Rows that are already measured are kept, so repeat the command to resume after an interruption. Timings whose
+    control deviates by more than 3 %, which indicates other load on the machine, are repeated up to --tries times.
+
+    Exit status: 1 if a method failed (the others still run) or an image could not be read.
     """
     from tokbench.pruning.candidates import CONTROLS, known
     from tokbench.pruning.methods import METHODS
@@ -86,59 +108,61 @@ def prune(
         click.echo("\n".join(known(root)))
         return
     if not methods:
-        raise UsageError("name a METHOD, or give --list")
+        raise UsageError("missing METHOD; see --list")
     from tokbench.pruning import table
     from tokbench.pruning.benchmark import BenchmarkConfig, PruningBenchmark, read_keeps
-    from tokbench.pruning.models import load_subject, open_labelled
+    from tokbench.pruning.models import load_classifier, open_labelled
     from tokbench.pruning.result import said_of_labels
 
     keeps = read_keeps(keep)
-    where = choose_device(device)
+    chosen_device = choose_device(device)
     names = [name for given in methods for name in ((*METHODS, *CONTROLS) if given == "all" else (given,))]
-    sizes = _sizes(batches, where)
-    subject = load_subject(model, where, root, allow_download)
-    images = open_labelled(data, subject, limit, root, split)
+    sizes = _batch_sizes(batches, chosen_device)
+    classifier = load_classifier(model, chosen_device, root, allow_download)
+    images = open_labelled(data, classifier, limit, root, split)
     say_left_out(images.dataset.left_out)
     say(f"labels: {said_of_labels(images.labels.facts(images.dataset.names))}")
-    plan = BenchmarkConfig("eager" if kernel == "eager" else "sdpa", sizes, repetitions, round_to, rates, tries)
-    failed, found = False, {}
+    config = BenchmarkConfig("eager" if kernel == "eager" else "sdpa", sizes, repetitions, round_to, rates, tries)
+    failed, results = False, {}
     rows = 0
-    with stoppable(lambda: f"{rows} rows are kept; the same command goes on from there"), progress_bar() as bar:
-        bench = PruningBenchmark(subject, images, where, plan, root, lambda text: say(f"warning: {text}"))
+    with stoppable(lambda: f"{rows} rows were saved; repeat the command to resume"), progress_bar() as bar:
+        benchmark = PruningBenchmark(
+            classifier, images, chosen_device, config, root, lambda text: say(f"warning: {text}")
+        )
         for name in dict.fromkeys(names):
             try:
-                for reduced, key in bench.run(name, keeps, out, bar):
-                    found[reduced.path], rows = reduced, rows + 1
-                    say(f"{name} {key}: {_short(reduced.rows[key])}")
+                for result, key in benchmark.run(name, keeps, out, bar):
+                    results[result.path], rows = result, rows + 1
+                    say(f"{name} {key}: {_summary(result.rows[key])}")
             except (UsageError, MissingWeights) as error:
                 say(f"failed {name}: {str(error).removeprefix(f'{name}: ')}")
                 failed = True
     for image, reason in images.dataset.unreadable:
-        say(f"bad image {image}: {reason.removeprefix(f'{image}: ')}")
-    if found:
-        members = list(found.values())
+        say(f"unreadable image {image}: {reason.removeprefix(f'{image}: ')}")
+    if results:
+        members = list(results.values())
         click.echo(f"{table.legend(members)}{table.markdown(members)}", nl=False)
     if failed or images.dataset.unreadable:
         sys.exit(1)
 
 
-def _short(row: dict[str, object]) -> str:
+def _summary(row: dict[str, object]) -> str:
     from tokbench.pruning.table import faster
 
-    top1, pace = row["top1"], row["pace"]
+    top1, timings = row["top1"], row["pace"]
     assert isinstance(top1, dict)
-    assert isinstance(pace, list)
-    times = [f"batch {one['batch']}: {faster(one['speedup'])}" for one in pace]
+    assert isinstance(timings, list)
+    times = [f"batch {timing['batch']}: {faster(timing['speedup'])}" for timing in timings]
     return ", ".join([f"top-1 {100 * top1['value']:.1f} %", *times])
 
 
-def _sizes(text: str | None, device: str) -> tuple[int, ...]:
+def _batch_sizes(text: str | None, device: str) -> tuple[int, ...]:
     if text is None:
         return (1, 32) if device == "cpu" else (1, 32, 128)
     try:
         sizes = tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        raise UsageError(f"--batches {text}: give whole numbers, as in 1,32") from error
+        raise UsageError(f"--batches {text}: expected integers, for example 1,32") from error
     if min(sizes) < 0 or (0 in sizes and len(sizes) > 1):
-        raise UsageError(f"--batches {text}: give sizes from 1, or 0 alone for no timing")
+        raise UsageError(f"--batches {text}: expected batch sizes of at least 1, or 0 alone to disable timing")
     return () if sizes == (0,) else sizes

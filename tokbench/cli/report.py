@@ -1,4 +1,4 @@
-"""`tokbench report` and `tokbench view`: committed results as a site."""
+"""`tokbench report` and `tokbench view`: write and serve a static site of results."""
 
 from __future__ import annotations
 
@@ -14,43 +14,49 @@ _RESULTS = click.option(
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=Path("results"),
     show_default=True,
-    help="The folder of results.",
+    help="Folder of results.",
 )
 _PICTURES = click.option(
-    "--pictures/--no-pictures", default=True, help="Run the adapters for pictures, where that has not been done."
+    "--pictures/--no-pictures", default=True, help="Run adapters to make example pictures that do not exist yet."
 )
 
 
-def _needs() -> None:
+def _require_packages() -> None:
     try:
         import altair  # noqa: F401
         import vl_convert  # noqa: F401
     except ImportError as error:
-        raise UsageError(f"the report needs {error.name}; pip install 'tokbench[report]'") from error
+        raise UsageError(f"the report needs the package {error.name}; pip install 'tokbench[report]'") from error
 
 
 @click.command()
 @_RESULTS
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("site"), show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("site"),
+    show_default=True,
+    help="Folder of the site.",
+)
 @_PICTURES
-@click.option("--readme", is_flag=True, help="Draw the static pictures of a checkout's README and docs instead.")
+@click.option("--readme", is_flag=True, help="Instead, draw the static figures in docs/ of a source checkout.")
 @root_option
 def report(results: Path, out: Path, pictures: bool, readme: bool, root: Path | None) -> None:
-    """Write a static site of all results: tables, plots, pictures, and how every number was made.
+    """Write a static site of all results: tables, plots, pictures and provenance.
 
-    It works from a file, offline; pictures lie beside the page.
+    The site works offline, opened as a file; pictures are stored beside the page.
     """
     if readme:
         from tokbench.paths import find_root
         from tokbench.report.static_figures import draw
 
-        place = find_root(root)
-        if place is None or not (place / "docs").is_dir():
-            raise UsageError("--readme draws the pictures of a checkout; run it in one, or name it with --root")
-        for path in draw(place):
+        checkout = find_root(root)
+        if checkout is None or not (checkout / "docs").is_dir():
+            raise UsageError("--readme needs a source checkout; run it in one, or give its path with --root")
+        for path in draw(checkout):
             say(f"wrote {path}")
         return
-    _needs()
+    _require_packages()
     from tokbench.report.site import build
 
     with progress_bar() as bar:
@@ -60,13 +66,21 @@ def report(results: Path, out: Path, pictures: bool, readme: bool, root: Path | 
 
 @click.command()
 @_RESULTS
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("site"), show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("site"),
+    show_default=True,
+    help="Folder of the site.",
+)
 @_PICTURES
-@click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0 for any that is free.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="Port; 0 selects a free one."
+)
 @root_option
 def view(results: Path, out: Path, pictures: bool, port: int, root: Path | None) -> None:
-    """Serve the site on this machine alone, and make it again when results change. Ctrl-C ends it."""
-    _needs()
+    """Serve the site on localhost and rebuild it when results change. Stop with Ctrl-C."""
+    _require_packages()
     from tokbench.report.serve import serve
     from tokbench.report.site import build
 

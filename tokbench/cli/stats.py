@@ -1,4 +1,4 @@
-"""`tokbench stats`: make, show and verify statistics files."""
+"""`tokbench stats`: makes, shows and verifies statistics files."""
 
 from __future__ import annotations
 
@@ -36,20 +36,22 @@ _FILE = click.argument("file", type=click.Path(exists=True, dir_okay=False, path
 
 @click.group(cls=Group)
 def stats() -> None:
-    """Statistics files: mean and covariance of a data set's features, to compare distributions with (.npz).
+    """Make, show and verify statistics files (.npz): mean and covariance of a dataset's features.
 
-    Read and written in the form of pytorch-fid and clean-fid (mu, sigma) and of ADM (mu_s, sigma_s for sFID). Use one
-    with: tokbench eval ... --reference FILE.
+    The format is that of pytorch-fid and clean-fid (mu, sigma) and of ADM (mu_s, sigma_s for sFID). Use a file with:
+    tokbench eval ... --reference FILE.
     """
 
 
 @stats.command()
 @data_option
 @split_option
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The .npz to write.")
-@click.option("--network", default="inception-2015-12-05", show_default=True)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="File to write (.npz).")
 @click.option(
-    "--layers", default="2048", show_default=True, help="Comma-separated: one pooled layer, and sfid if you want it."
+    "--network", default="inception-2015-12-05", show_default=True, help="Network that extracts the features."
+)
+@click.option(
+    "--layers", default="2048", show_default=True, help="Comma-separated: one pooled layer, optionally with sfid."
 )
 @limit_option
 @size_option
@@ -70,30 +72,30 @@ def make(
     allow_download: bool,
     root: Path | None,
 ) -> None:
-    """Measure a data set and write its statistics."""
+    """Compute the feature statistics of a dataset and write them to a file."""
     from tokbench.data.dataset import open_dataset
     from tokbench.evaluation.reference_statistics import measure
     from tokbench.extractors.pool import READERS
     from tokbench.protocol.protocol import load_protocol
 
     if network not in READERS:
-        raise UsageError(f"no network '{network}'; there are {', '.join(READERS)}")
+        raise UsageError(f"unknown network '{network}'; available: {', '.join(READERS)}")
     wanted = [layer.strip() for layer in layers.split(",") if layer.strip()]
     if not wanted or len([layer for layer in wanted if layer != "sfid"]) > 1:
-        raise UsageError(f"--layers {layers}: one file holds one pooled layer and, beside it, sfid")
+        raise UsageError(f"--layers {layers}: a file contains one pooled layer and, optionally, sfid")
     if out.suffix != ".npz":
-        raise UsageError(f"--out {out}: the file's name must end in .npz")
+        raise UsageError(f"--out {out}: the file name must end in .npz")
     rules = load_protocol(protocol)
-    reader = _reader(network, rules, device, allow_download)
+    extractor = _extractor(network, rules, device, allow_download)
     dataset = open_dataset(data, rules, size, limit, root, split=split)
     say_left_out(dataset.left_out)
     with progress_bar() as progress:
-        made = measure(dataset, reader, wanted, progress)
+        computed = measure(dataset, extractor, wanted, progress)
     for name, reason in dataset.unreadable:
-        say(f"bad image {name}: {reason}")
-    made.save(out)
-    sized = f" of {made.width}x{made.height} px" if made.size else ""
-    click.echo(f"wrote {out}: {made.count:,} images{sized}, layers {', '.join(wanted)}")
+        say(f"unreadable image {name}: {reason}")
+    computed.save(out)
+    sized = f" of {computed.width}x{computed.height} px" if computed.size else ""
+    click.echo(f"wrote {out}: {computed.count:,} images{sized}, layers {', '.join(wanted)}")
     if dataset.unreadable:
         sys.exit(1)
 
@@ -101,27 +103,27 @@ def make(
 @stats.command("show")
 @_FILE
 def show_(file: Path) -> None:
-    """Say what a file holds, and what made it as far as it tells."""
+    """Print the content of a statistics file and its recorded origin."""
     from tokbench.metrics.fid_statistics import load_statistics
 
     found = load_statistics(file)
     for layer, (mean, covariance) in found.layers.items():
         click.echo(f"layer {layer}: {len(mean)} dimensions, mean {mean.mean():.6g}, trace {covariance.trace():.6g}")
     for key, value in found.to_dict().items():
-        told = ", ".join(f"{part} {choice}" for part, choice in value.items()) if isinstance(value, dict) else value
+        text = ", ".join(f"{part} {choice}" for part, choice in value.items()) if isinstance(value, dict) else value
         if key != "layers":
-            click.echo(f"{key:10} {'not told' if told is None else told}")
+            click.echo(f"{key:10} {'not recorded' if text is None else text}")
     click.echo(f"{'sha256':10} {found.sha256}")
 
 
 @stats.command()
 @_FILE
-@click.option("--data", help="The images [default: the data set that the file names].")
+@click.option("--data", help="Images to use [default: the dataset recorded in the file].")
 @split_option
 @reference_is_option
 @limit_option
 @size_option
-@click.option("--protocol", help="How images are prepared [default: the protocol that the file names].")
+@click.option("--protocol", help="Evaluation protocol [default: the protocol recorded in the file].")
 @device_option
 @download_option
 @root_option
@@ -137,8 +139,10 @@ def verify(
     allow_download: bool,
     root: Path | None,
 ) -> None:
-    """Make a file's statistics again from its data, at its size and under its protocol, and compare: exit status 1
-    where they differ by more than 1e-5."""
+    """Recompute a statistics file from its images, size and protocol, and compare.
+
+    Exit status: 1 if the statistics differ by more than 1e-5.
+    """
     from tokbench.data.dataset import open_dataset
     from tokbench.evaluation.reference_statistics import measure
     from tokbench.extractors.pool import READERS
@@ -148,56 +152,58 @@ def verify(
 
     found = load_statistics(file).assume(reference_is)
     if found.network not in READERS:
-        raise UsageError(f"{file} does not say which network made it; name it with --reference-is")
+        raise UsageError(f"{file} does not record its network; give it with --reference-is")
     if (data := data or found.dataset) is None:
-        raise UsageError(f"{file} does not say which images it was made from; name them with --data")
+        raise UsageError(f"{file} does not record its images; give them with --data")
     rules = load_protocol(protocol or found.protocol or "tokbench")
     if found.protocol_sha256 not in (None, rules.sha256):
-        raise UsageError(f"{file} was made under another protocol than today's {rules.name}; give that with --protocol")
+        raise UsageError(
+            f"{file} was made under a different version of protocol {rules.name}; give that version with --protocol"
+        )
     if found.preparation and found.preparation != rules.reference_preparation:
-        raise UsageError(f"{file} was not made under protocol {rules.name}; give its own with --protocol")
+        raise UsageError(f"{file} was not made under protocol {rules.name}; give its protocol with --protocol")
     size = _size(found, rules, size)
-    reader = _reader(found.network, rules, device, allow_download)
-    told = reader.describe()
+    extractor = _extractor(found.network, rules, device, allow_download)
+    description = extractor.describe()
     for layer in found.layers:
-        found.moments(reader.name, told.get("input"), "float32", reader.sha256, layer)  # refuses what does not fit
+        # Raises an error if the file was made with another network, input or precision.
+        found.moments(extractor.name, description.get("input"), "float32", extractor.sha256, layer)
     dataset = open_dataset(data, rules, size, limit, root, split=split)
     if limit is None and found.count and found.count < len(dataset):
         dataset = open_dataset(data, rules, size, found.count, root, split=split)
     with progress_bar() as progress:
-        again = measure(dataset, reader, list(found.layers), progress)
+        again = measure(dataset, extractor, list(found.layers), progress)
     differs = False
     for layer, theirs in found.layers.items():
         mean, covariance = largest_differences(theirs, again.layers[layer])
         distance = frechet_distance(*theirs, *again.layers[layer])
         click.echo(
-            f"layer {layer}: largest difference of means {mean:.1e}, of covariances {covariance:.1e} (relative), "
+            f"layer {layer}: largest relative difference of means {mean:.1e}, of covariances {covariance:.1e}, "
             f"Fréchet distance {distance:.3g}"
         )
         differs |= max(mean, covariance) > TOLERANCE
     if found.data and found.data != again.data:
         click.echo(f"pixels: {found.data[:12]} in the file, {again.data and again.data[:12]} here")
         if found.size is None and found.preparation is None:
-            click.echo("the file does not say of which size its images were; where it is not this one, give --size")
+            click.echo("the file does not record the size of its images; if it is a different one, give it with --size")
         differs = True
-    click.echo("differs" if differs else "the same")
+    click.echo("different" if differs else "equal")
     if differs:
         sys.exit(1)
 
 
-def _size(found: FidStatistics, protocol: Protocol, asked: int | None) -> int | None:
-    """The size at which a file's images are prepared again: that which it says. Raises UsageError for another one."""
+def _size(found: FidStatistics, protocol: Protocol, requested: int | None) -> int | None:
+    """Return the image size recorded in the file, or `requested` if none is. Raises UsageError if the two differ."""
     if found.size is None:
-        return asked
+        return requested
     width, height = found.size
-    if asked is not None and found.size != (asked, asked):
-        raise UsageError(
-            f"{found.name} was made from images of {width}x{height} px, and --size {asked} gives others; leave it out"
-        )
+    if requested is not None and found.size != (requested, requested):
+        raise UsageError(f"{found.name} was made from images of {width}x{height} px; remove --size {requested}")
     return width if width == height and protocol.crop != "none" else None
 
 
-def _reader(name: str, protocol: Protocol, device: str | None, allow_download: bool) -> FeatureExtractor:
+def _extractor(name: str, protocol: Protocol, device: str | None, allow_download: bool) -> FeatureExtractor:
+    """Return the extractor of a network, with the input preparation of the protocol for Inception."""
     from tokbench.extractors.pool import ExtractorPool
     from tokbench.metric_names import INCEPTION
 

@@ -1,4 +1,4 @@
-"""`tokbench train`: the adapters that are trained here, from images to weights."""
+"""`tokbench train`: trains the adapters that define a training."""
 
 from __future__ import annotations
 
@@ -25,22 +25,37 @@ from tokbench.errors import UsageError
 
 @click.command()
 @click.argument("adapters", metavar="ADAPTER...", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Every adapter that can be trained, in order.")
-@click.option("--data", default="tiny-imagenet-train", show_default=True, help="What to train on.")
-@split_option
-@click.option("--budget", help="Seconds or images of each training: 90s, 20000i [default: the profile's images].")
 @click.option(
-    "--profile", type=click.Choice(["cpu", "gpu"]), help="Batch, rate and images [default: what the device is]."
+    "--all", "everything", is_flag=True, help="Train every adapter that defines a training, dependencies first."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of weights, order and noise.")
+@click.option("--data", default="tiny-imagenet-train", show_default=True, help="Training data: dataset name or path.")
+@split_option
+@click.option(
+    "--budget",
+    help="Budget per training in seconds or images, for example 90s or 20000i [default: set by the profile].",
+)
+@click.option(
+    "--profile",
+    type=click.Choice(["cpu", "gpu"]),
+    help="Batch size, learning rate and number of images [default: chosen by the device].",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of initial weights, data order and noise.",
+)
 @limit_option
 @device_option
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="How many at a time.")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Number of trainings in parallel."
+)
 @root_option
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where weights and records are written [default: beside each adapter's TOML].",
+    help="Folder for weights and training records [default: beside each adapter's TOML file].",
 )
 def train(
     adapters: tuple[str, ...],
@@ -56,11 +71,13 @@ def train(
     root: Path | None,
     out: Path | None,
 ) -> None:
-    """Train adapters that come with this repository, or your own that say how.
+    """Train the adapters of this repository, or your own adapters that define a training.
 
-    Each is written as ADAPTER's <variant>.safetensors (float16) and <variant>.training.json. After an interruption the
-    same command goes on from the last minute. Small networks leave a device idle: with --jobs several are trained at a
-    time, each after those that it is built on. Exit status: 1 where an adapter could not be trained; the others are.
+    Each training writes <variant>.safetensors (float16) and <variant>.training.json. To resume an interrupted training,
+    repeat the command; at most the last minute is lost. Small networks do not use a device fully: --jobs trains several
+    at once, each after the adapters it depends on.
+
+    Exit status: 1 if an adapter could not be trained (the others still are).
     """
     changes = _budget(budget) | {"seed": seed}
     from tokbench.data.dataset import open_dataset
@@ -69,33 +86,33 @@ def train(
     from tokbench.training.zoo import chosen, load_training_data
 
     wanted = chosen(adapters, everything, root)
-    where = choose_device(device)
-    profile = profile or ("gpu" if where.startswith("cuda") else "cpu")
+    chosen_device = choose_device(device)
+    profile = profile or ("gpu" if chosen_device.startswith("cuda") else "cpu")
     dataset = open_dataset(data, load_protocol("tokbench"), None, limit, root, split=split)
     say_left_out(dataset.left_out)
     failed = False
-    with stoppable(lambda: "the same command goes on from the last minute"), progress_bar() as bar:
-        material = load_training_data(dataset, lambda done, total: bar("images read", done, total))
-        described = f"{dataset.name}, {len(material):,} images, sha256 {material.sha256[:16]}"
-        common = Common(described, profile, changes, where, out)
-        for ended in trainings(wanted, material, common, jobs, bar, root):
-            if ended.record is None:
-                say(f"failed {ended.name}: {ended.error}")
+    with stoppable(lambda: "repeat the command to resume; at most the last minute is lost"), progress_bar() as bar:
+        training_data = load_training_data(dataset, lambda done, total: bar("images read", done, total))
+        described = f"{dataset.name}, {len(training_data):,} images, sha256 {training_data.sha256[:16]}"
+        common = Common(described, profile, changes, chosen_device, out)
+        for outcome in trainings(wanted, training_data, common, jobs, bar, root):
+            if outcome.record is None:
+                say(f"failed {outcome.name}: {outcome.error}")
                 failed = True
                 continue
-            made = ended.record
-            last = ", ".join(f"{term} {curve[-1]:g}" for term, curve in made.curve.items())
-            speed = made.images / made.seconds if made.seconds else float("inf")
-            say(f"wrote {ended.path}: {made.images:,} images in {made.seconds:,.0f} s ({speed:.0f}/s); {last}")
+            record = outcome.record
+            last = ", ".join(f"{term} {curve[-1]:g}" for term, curve in record.curve.items())
+            speed = record.images / record.seconds if record.seconds else float("inf")
+            say(f"wrote {outcome.path}: {record.images:,} images in {record.seconds:,.0f} s ({speed:.0f}/s); {last}")
     if failed:
         sys.exit(1)
 
 
 def _budget(text: str | None) -> dict[str, Any]:
-    """`90s` or `20000i` as fields of a recipe. Raises UsageError."""
+    """Parse `90s` or `20000i` into fields of a training config. Raises UsageError."""
     if text is None:
         return {}
     found = re.fullmatch(r"([1-9]\d*)([si])", text.strip())
     if found is None:
-        raise UsageError(f"--budget {text}: give seconds or images, as in 90s or 20000i")
+        raise UsageError(f"--budget {text}: expected seconds or images, for example 90s or 20000i")
     return {"seconds": float(found[1])} if found[2] == "s" else {"images": int(found[1])}

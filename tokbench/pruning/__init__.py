@@ -1,1 +1,1 @@
-"""Token reduction inside a vision transformer: one file for each method, applied by a `with` block."""
+"""Token reduction inside vision transformers. Each method is one file and is applied with a `with` block."""

@@ -1,4 +1,4 @@
-"""Ablated twins among reduced networks: what top-1 loses without a part of their training, paired by image."""
+"""Ablations of pruned networks: the change of top-1 without a component of their training, paired by image."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from tokbench.stats.bootstrap import bootstrap_pairs
 NUMBER = "top1"
 
 
-def twins(told: Iterable[Ablation], found: Sequence[PruningResult]) -> list[Finding]:
-    """What rows say of ablations whose number is top-1: one for each table in which both networks stand.
+def pruning_findings(claims: Iterable[Ablation], found: Sequence[PruningResult]) -> list[Finding]:
+    """Return a finding for each ablation of top-1 and each table that contains both networks.
 
-    Of networks that were trained too briefly no verdict is drawn, whatever the difference.
+    The verdict is "cannot tell" for networks that were trained too briefly, whatever the difference.
     """
     made = []
-    for ablation in told:
+    for ablation in claims:
         for name, members in groups(found).items() if NUMBER in ablation.numbers else ():
             rows = {row["network"]: (one, row) for one in members for row in one.rows.values()}
-            if ablation.of in rows and ablation.twin in rows:
-                made.append(Finding(ablation, name, _difference(*rows[ablation.of], *rows[ablation.twin])))
+            if ablation.of in rows and ablation.ablated in rows:
+                made.append(Finding(ablation, name, _difference(*rows[ablation.of], *rows[ablation.ablated])))
     return made
 
 
-def _difference(one: PruningResult, row: dict[str, Any], other: PruningResult, twin: dict[str, Any]) -> Difference:
+def _difference(one: PruningResult, row: dict[str, Any], other: PruningResult, ablated: dict[str, Any]) -> Difference:
+    """Return the paired difference of top-1, ablated minus full."""
     count = one.about["num_images"]
-    first, second = (unpacked(which["right"], count) for which in (row, twin))
+    first, second = (unpacked(which["right"], count) for which in (row, ablated))
     interval = bootstrap_pairs(first, second, 0)
-    short = any(told.about["short"] for told in (one, other)) or undertrained(row) or undertrained(twin)
+    short = any(result.about["short"] for result in (one, other)) or undertrained(row) or undertrained(ablated)
     verdict: Verdict = "worse" if interval.high < 0 else "better" if interval.low > 0 else "cannot tell"
-    whole, without = float(first.mean()), float(second.mean())
+    full, without = float(first.mean()), float(second.mean())
     if short:
         verdict = "cannot tell"
-    return Difference(NUMBER, whole, without, without - whole, interval.low, interval.high, count, verdict)
+    return Difference(NUMBER, full, without, without - full, interval.low, interval.high, count, verdict)

@@ -1,4 +1,4 @@
-"""`tokbench prune`: methods and keeps in, facts out; what is measured is kept row by row."""
+"""The pruning benchmark: measures methods at several keep ratios and saves every row as soon as it is measured."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tokbench.io.hashing import code_of
 from tokbench.paths import PACKAGE
 from tokbench.protocol.protocol import describe_protocol
 from tokbench.pruning import paired_timing
-from tokbench.pruning.candidates import apart, arms
+from tokbench.pruning.candidates import candidates_of, with_own_network
 from tokbench.pruning.flops import FORMULA
 from tokbench.pruning.measure import (
     Candidate,
@@ -31,11 +31,11 @@ from tokbench.pruning.measure import (
     check_same,
     counted_flops,
     disturbed,
-    pace,
     predict,
     shares,
+    time_candidate,
 )
-from tokbench.pruning.models import ImageClassifier, Labelled
+from tokbench.pruning.models import ImageClassifier, LabelledImages
 from tokbench.pruning.pruner import Training
 from tokbench.pruning.result import PruningResult, packed
 from tokbench.pruning.vit import Kernel, images_like, recognise
@@ -43,15 +43,19 @@ from tokbench.stats.bootstrap import round_significant
 from tokbench.timing import device_name
 
 WHOLE = "whole"
-"""The name of the network as it is, in facts and tables."""
+"""Name of the full network in results and tables."""
 
-Told = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
-    """How to measure: attention's kernel, batch sizes for time (none: no time), timings of each, multiples for counts
-    of tokens, DiffRate's given rates, how often times are taken whose control is off."""
+    """Settings of the measurements.
+
+    kernel: attention kernel of the reduced network. batches: batch sizes for timing; empty for no timing. repetitions:
+    timings per batch size. round_to: token counts are rounded up to a multiple of it. rates: rates for DiffRate.
+    tries: maximum number of timing runs when the control timing deviates.
+    """
 
     kernel: Kernel = "sdpa"
     batches: tuple[int, ...] = (1, 32, 128)
@@ -62,121 +66,133 @@ class BenchmarkConfig:
 
 
 class PruningBenchmark:
-    """One network on one data set and device."""
+    """Benchmark of token-reduction methods in one network, on one dataset and device."""
 
     def __init__(
         self,
-        subject: ImageClassifier,
-        images: Labelled,
+        classifier: ImageClassifier,
+        images: LabelledImages,
         device: str,
-        plan: BenchmarkConfig,
+        config: BenchmarkConfig,
         root: Path | None = None,
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.subject, self.images, self.device, self.plan, self.root = subject, images, device, plan, root
+        self.classifier, self.images, self.device, self.config, self.root = classifier, images, device, config, root
         self.warn = warn
-        self.whole = Candidate(WHOLE, WHOLE, None, subject.vit, subject.vit)
+        self.whole = Candidate(WHOLE, WHOLE, None, classifier.vit, classifier.vit)
         self.kernels: dict[int, Kernel] = {}
-        """The whole network's faster one by batch size, found once."""
+        """The faster attention kernel of the full network, by batch size."""
 
-    def run(self, name: str, keeps: Sequence[float], out: Path, told: Told) -> Iterator[tuple[PruningResult, str]]:
-        """Measures what of a method is not in `out` yet; yields after each row what is known of it, and the row's keep.
+    def run(
+        self, name: str, keeps: Sequence[float], out: Path, progress: Progress
+    ) -> Iterator[tuple[PruningResult, str]]:
+        """Measure the rows of a method that are not in `out` yet; yield the result and the row's key after each row.
 
-        Raises UsageError and MissingWeights for a method or keep that cannot be; rows before it are kept.
+        Raises UsageError or MissingWeights if a method or keep is not available; earlier rows stay saved.
         """
-        made = arms(name, self.subject, keeps, self.device, self.plan.rates, self.root)
-        first = next(made)  # before the images are read: it may be that there is no such method
-        whole = self.predictions(told)  # the data set's hash is known after a pass
-        for arm in itertools.chain([first], made):
-            if arm.pruner is not None:
-                check_same(arm.vit, arm.pruner)
-            kept = PruningResult(self.about(arm, whole)).resumed(out)
-            key = WHOLE if arm.keep is None else f"{arm.keep:g}"
-            row = kept.rows.get(key)
-            if row is None or row["weights"] != arm.weights:  # not measured yet, or trained anew
-                row = kept.rows[key] = self.row(arm, whole, told)
-                kept.save(out)
-            for batch in self.plan.batches:
+        made = candidates_of(name, self.classifier, keeps, self.device, self.config.rates, self.root)
+        first = next(made)  # raises for an unknown method before the images are read
+        whole = self.predictions(progress)  # this pass also computes the dataset's hash
+        for candidate in itertools.chain([first], made):
+            if candidate.pruner is not None:
+                check_same(candidate.vit, candidate.pruner)
+            result = PruningResult(self.about(candidate, whole)).resumed(out)
+            key = WHOLE if candidate.keep is None else f"{candidate.keep:g}"
+            row = result.rows.get(key)
+            if row is None or row["weights"] != candidate.weights:  # not measured yet, or trained again
+                row = result.rows[key] = self.row(candidate, whole, progress)
+                result.save(out)
+            for batch in self.config.batches:
                 known = {pace["batch"]: pace for pace in row["pace"]}
-                while batch not in known or (disturbed(known[batch]) and _tries(known[batch]) < self.plan.tries):
-                    told(f"{_label(arm)} batch sizes", len(row["pace"]), len(self.plan.batches))
+                while batch not in known or (disturbed(known[batch]) and _tries(known[batch]) < self.config.tries):
+                    progress(f"{_label(candidate)} batch sizes", len(row["pace"]), len(self.config.batches))
                     tries = _tries(known[batch]) if batch in known else 0
-                    known[batch] = self.time(arm, batch) | {"tries": tries + 1}
+                    known[batch] = self.time(candidate, batch) | {"tries": tries + 1}
                     row["pace"] = [known[size] for size in sorted(known)]
-                    kept.save(out)
-            yield kept, key
+                    result.save(out)
+            yield result, key
 
-    def predictions(self, told: Told) -> Predictions:
-        """The whole network's, made once."""
+    def predictions(self, progress: Progress) -> Predictions:
+        """Return the predictions of the full network, computed once."""
         if self._predictions is None:
             self._predictions, _ = predict(
-                self.whole, self.images, self.device, "sdpa", 1, lambda done, total: told("whole images", done, total)
+                self.whole,
+                self.images,
+                self.device,
+                "sdpa",
+                1,
+                lambda done, total: progress("whole images", done, total),
             )
             for text in self.warnings(self._predictions):
                 self.warn(text)
         return self._predictions
 
     def warnings(self, whole: Predictions) -> list[str]:
-        """What makes it doubtful that the labels are those of the network; nothing of one trained too briefly."""
+        """Return reasons to doubt that the labels match the network.
+
+        An undertrained network is not checked for accuracy at chance level.
+        """
         labels, right = self.images.labels, int(whole.first.sum())
-        found = None if self.subject.short else at_chance(right, len(whole.labels), labels.classes)
-        return [*labels.warnings, *([found] if found else [])]
+        chance = None if self.classifier.short else at_chance(right, len(whole.labels), labels.classes)
+        return [*labels.warnings, *([chance] if chance else [])]
 
     _predictions: Predictions | None = None
 
-    def row(self, arm: Candidate, whole: Predictions, told: Told) -> dict[str, Any]:
-        """Everything about one arm but its times."""
-        plan = self.plan
+    def row(self, candidate: Candidate, whole: Predictions, progress: Progress) -> dict[str, Any]:
+        """Measure one candidate, without its timings."""
+        config = self.config
         own, counts = predict(
-            arm, self.images, self.device, plan.kernel, plan.round_to,
-            lambda done, total: told(f"{_label(arm)} images", done, total),
+            candidate, self.images, self.device, config.kernel, config.round_to,
+            lambda done, total: progress(f"{_label(candidate)} images", done, total),
         )  # fmt: skip
-        row: dict[str, Any] = {"title": arm.title, "network": arm.network or self.subject.name}
-        row |= {**accuracy(own, whole), "right": packed(own.first), **shares(counts, arm, self.whole)}
-        images = images_like(recognise(self.subject.vit), 1)
-        row["counted_gflops"] = counted_flops(arm, images, plan.round_to) / 1e9
-        given = training_of(arm) != "none" and not arm.trained  # rates, of which nothing else is known
-        untold = None if given else 0
+        row: dict[str, Any] = {"title": candidate.title, "network": candidate.network or self.classifier.name}
+        row |= {**accuracy(own, whole), "right": packed(own.first), **shares(counts, candidate, self.whole)}
+        images = images_like(recognise(self.classifier.vit), 1)
+        row["counted_gflops"] = counted_flops(candidate, images, config.round_to) / 1e9
+        given_rates = (
+            training_of(candidate) != "none" and not candidate.trained
+        )  # given rates, whose training is unknown
+        unknown = None if given_rates else 0
         for what in ("seconds", "images"):
-            row[f"training_{what}"] = arm.trained.get(what, untold)
-        row["training_profile"] = arm.trained.get("recipe", {}).get("profile")
-        return row | {"weights": arm.weights, "pace": []}
+            row[f"training_{what}"] = candidate.trained.get(what, unknown)
+        row["training_profile"] = candidate.trained.get("recipe", {}).get("profile")
+        return row | {"weights": candidate.weights, "pace": []}
 
-    def time(self, arm: Candidate, batch: int) -> dict[str, Any]:
-        """Its times at one batch size."""
-        plan = self.plan
+    def time(self, candidate: Candidate, batch: int) -> dict[str, Any]:
+        """Time one candidate at one batch size."""
+        config = self.config
         if batch not in self.kernels:
-            self.kernels[batch] = best_kernel(self.whole, batch, self.device, plan.repetitions)
-        made = pace(
-            apart(arm), self.whole, batch, self.device, self.kernels[batch], plan.kernel, plan.repetitions,
-            plan.round_to,
+            self.kernels[batch] = best_kernel(self.whole, batch, self.device, config.repetitions)
+        made = time_candidate(
+            with_own_network(candidate), self.whole, batch, self.device, self.kernels[batch], config.kernel,
+            config.repetitions, config.round_to,
         )  # fmt: skip
-        told: dict[str, Any] = _tidied(made.to_dict())
-        return told
+        entry: dict[str, Any] = _rounded(made.to_dict())
+        return entry
 
-    def about(self, arm: Candidate, whole: Predictions) -> dict[str, Any]:
-        """What of a method is the same for all its rows. `whole`: the whole network's predictions."""
-        dataset, subject = self.images.dataset, self.subject
+    def about(self, candidate: Candidate, whole: Predictions) -> dict[str, Any]:
+        """Return the metadata shared by all rows of a method. whole: the predictions of the full network."""
+        dataset, classifier = self.images.dataset, self.classifier
         measured = [dataset.source.names[position] for position in whole.index.tolist()]
-        title = arm.pruner.title if arm.pruner else arm.title.split(",")[0]
+        title = candidate.pruner.title if candidate.pruner else candidate.title.split(",")[0]
         packages = ("torch", "timm", "numpy")
         return {
-            "model": subject.name,
-            "method": arm.method,
+            "model": classifier.name,
+            "method": candidate.method,
             "title": title,
-            "training": training_of(arm),
+            "training": training_of(candidate),
             "dataset": dataset.name,
             "num_images": len(measured),
-            "short": subject.short,
+            "short": classifier.short,
             "provenance": {
                 "device": device_name(self.device),
                 "processor": _processor(self.device),
-                "kernel": self.plan.kernel,
-                "repetitions": self.plan.repetitions,
-                "round_to": self.plan.round_to,
+                "kernel": self.config.kernel,
+                "repetitions": self.config.repetitions,
+                "round_to": self.config.round_to,
                 "formula": FORMULA,
-                "weights": subject.weights,
-                "data": {"sha256": dataset.sha256, "limit": dataset.limit, "side": subject.side},
+                "weights": classifier.weights,
+                "data": {"sha256": dataset.sha256, "limit": dataset.limit, "side": classifier.side},
                 "labels": self.images.labels.facts(measured) | {"warnings": self.warnings(whole)},
                 "protocol": describe_protocol(dataset.protocol),
                 "code_sha256": code_of(PACKAGE / "pruning", *map(Path, _TIMING)),
@@ -187,45 +203,45 @@ class PruningBenchmark:
 
 
 def _tries(pace: dict[str, Any]) -> int:
-    return int(pace.get("tries", 1))  # facts of before they were counted do not say
+    return int(pace.get("tries", 1))  # older results do not record it
 
 
-def _label(arm: Candidate) -> str:
-    return f"{arm.method} {arm.keep:g}" if arm.keep else arm.method
+def _label(candidate: Candidate) -> str:
+    return f"{candidate.method} {candidate.keep:g}" if candidate.keep else candidate.method
 
 
 _TIMING = (paired_timing.__file__, timing.__file__)
 
 
-def training_of(arm: Candidate) -> Training:
-    return arm.training if arm.pruner is None else arm.pruner.training
+def training_of(candidate: Candidate) -> Training:
+    return candidate.training if candidate.pruner is None else candidate.pruner.training
 
 
 def _processor(device: str) -> str:
-    """The CPU's name, where the system tells it, and instructions, which decide its kernels; nothing more of a GPU."""
+    """Return the CPU's name, if known, and its instruction set, which selects its kernels; empty for other devices."""
     if device != "cpu":
         return ""
     try:
-        told = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        match = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:  # not Linux
-        told = None
-    name = told[1].strip() if told else platform.processor()
+        match = None
+    name = match[1].strip() if match else platform.processor()
     return f"{name} {torch.backends.cpu.get_cpu_capability()}".strip()
 
 
-def _tidied(told: Any) -> Any:
-    """Ten digits of every float, None for NaN."""
-    if isinstance(told, dict):
-        return {key: _tidied(value) for key, value in told.items()}
-    return round_significant(told) if isinstance(told, float) else told
+def _rounded(value: Any) -> Any:
+    """Round every float to ten significant digits; NaN becomes None."""
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return round_significant(value) if isinstance(value, float) else value
 
 
 def read_keeps(text: str) -> list[float]:
-    """`.9,.7,.5` as numbers. Raises UsageError outside (0, 1]."""
+    """Parse `.9,.7,.5`. Raises UsageError for values outside (0, 1]."""
     try:
         keeps = [float(part) for part in text.split(",")]
     except ValueError as error:
-        raise UsageError(f"--keep {text}: give numbers in (0, 1], as in .9,.7,.5") from error
+        raise UsageError(f"--keep {text}: expected numbers in (0, 1], for example .9,.7,.5") from error
     if not keeps or not all(0 < keep <= 1 for keep in keeps):
         raise UsageError(f"--keep {text}: every keep must lie in (0, 1]")
     return keeps

@@ -1,5 +1,7 @@
-"""diffrate: how many tokens each block drops and how many it merges is learned (Chen et al., ICCV 2023,
-arXiv:2305.17997)."""
+"""DiffRate: the numbers of tokens that each block drops and merges are learned (Chen et al., ICCV 2023).
+
+arXiv:2305.17997
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from tokbench.pruning.vit import Attended, Sizes
 
 @dataclass(frozen=True)
 class Rates:
-    """Tokens, CLS included, that stay after pruning and after merging in each block."""
+    """Numbers of tokens, including CLS, after pruning and after merging in each block."""
 
     prune: tuple[int, ...]
     merge: tuple[int, ...]
@@ -27,14 +29,17 @@ class Rates:
         fits = len(self.prune) == len(self.merge) and all(p >= m for p, m in zip(self.prune, self.merge, strict=True))
         if not fits or not falls or min(self.merge, default=0) < 2:
             raise UsageError(
-                "rates must give for each block the tokens after pruning and, no more than those, after merging; they "
-                "must not rise, nor leave less than CLS and one patch"
+                "rates must list the tokens of each block after pruning and after merging; merging must not increase "
+                "the number, numbers must not increase from block to block, and at least CLS and one patch must remain"
             )
 
     @classmethod
     def falling(cls, prune: tuple[int, ...], merge: tuple[int, ...]) -> Rates:
-        """Of counts that may rise from block to block, as some of the authors' do: what their code makes of them, since
-        no block can leave more tokens than enter it. Raises UsageError for what is no rates."""
+        """Build rates from counts that may increase from block to block, as some of the authors' do.
+
+        As in the authors' code, each count is limited to the tokens that enter its block. Raises UsageError for invalid
+        rates.
+        """
         if len(prune) != len(merge):
             return cls(prune, merge)
         pruned, merged, entering = [], [], max(prune, default=0)
@@ -52,10 +57,10 @@ DEIT_S = Rates(
 
 
 class DiffRate(Pruner):
-    """In each block tokens are sorted by what CLS looks at; the last ones are dropped, and the last of the rest merged
-    with the most similar of those that stay. Attention is proportional to sizes.
+    """In each block, tokens are sorted by the attention of CLS; the last ones are dropped.
 
-    rates: learned (`tokbench.pruning.search`) or published.
+    The last of the remaining tokens are merged into the most similar of the others. Attention is proportional to token
+    sizes. rates: learned (`tokbench.pruning.search`) or published.
     """
 
     title, source = "DiffRate", "arXiv:2305.17997"
@@ -67,13 +72,13 @@ class DiffRate(Pruner):
         self.rates = rates
 
     def plan(self, sizes: Sizes, keep: float) -> list[int]:
-        """What the rates leave. Raises UsageError where they are for another transformer."""
-        assert self.rates is not None, "rates are given or, in a subclass, made here"
+        """Return the patch tokens after each block. Raises UsageError if the rates are for a different transformer."""
+        assert self.rates is not None, "the rates are given, or the subclass overrides this method"
         merge, first = self.rates.merge, self.rates.prune[0]
         if len(merge) != sizes.depth or first != sizes.patches + 1:
             raise UsageError(
                 f"rates for {len(merge)} blocks and {first} tokens do not fit {sizes.depth} blocks and "
-                f"{sizes.patches + 1} tokens; the first block keeps all of them"
+                f"{sizes.patches + 1} tokens (the first block keeps all tokens)"
             )
         return [count - 1 for count in merge]
 
@@ -91,13 +96,13 @@ class DiffRate(Pruner):
         return kept
 
     def between(self, block: int, entering: int, count: int) -> int:
-        """Patch tokens after pruning, of which merging leaves `count`."""
+        """Return the number of patch tokens after pruning; merging then reduces it to `count`."""
         assert self.rates is not None
         return min(entering, max(count, self.rates.prune[block] - 1))
 
 
 class UniformRate(DiffRate):
-    """The control without learning: every block but the first takes away as many, half of them dropped, half merged."""
+    """Control without learning: every block except the first removes the same number; half dropped, half merged."""
 
     title, source = "DiffRate (uniform rates)", "control of arXiv:2305.17997"
     training = "none"
@@ -113,10 +118,11 @@ class UniformRate(DiffRate):
 
 
 def absorb(tokens: Tensor, sizes: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Tokens (B, n, D) in order of importance, of sizes (B, n), to the first `count` and what they have taken in.
+    """Merge tokens (B, n, D) of sizes (B, n), sorted by importance, into the first `count` of them.
 
-    Each of the others goes to the most similar of the first, as a plain mean of all that meet there; its size counts
-    as far as it is similar (as in the authors' code: `size` times cosine is added, not more than the whole).
+    Each other token is merged into the most similar of the first `count`, as an unweighted mean. As in the authors'
+    code, its size times the cosine (clamped to [0, 1]) is added to the size. Returns tokens (B, count, D) and sizes
+    (B, count).
     """
     stay, go = tokens[:, :count], tokens[:, count:]
     similar, to = (F.normalize(go, dim=-1) @ F.normalize(stay, dim=-1).transpose(1, 2)).max(2)

@@ -1,4 +1,4 @@
-"""How SiT's slimmers and their network are trained: by labels, by the whole network's logits and by its tokens."""
+"""Training of SiT's slimmers and their network by labels and by distillation from the full network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tokbench.pruning.vit import recognise
 
 
 class Recovery(nn.Module):
-    """`count` tokens back to n, for training alone (RTSM): an MLP over tokens, then one over channels."""
+    """Maps `count` tokens back to n, only for training (RTSM): an MLP over tokens, then one over channels."""
 
     def __init__(self, width: int, count: int, n: int) -> None:
         super().__init__()
@@ -33,10 +33,10 @@ class Recovery(nn.Module):
 
 
 class Slimmed(Classifier):
-    """A copy of a trained transformer with slimmers, which learns from it.
+    """A copy of a trained transformer with slimmers, distilled from the original.
 
-    logits, features: weights of the teacher's logits (KL) and of its tokens (MSE, mean over the blocks behind the first
-    slimmer), 2 each in the paper; 0 leaves them out.
+    logits, features: loss weights of the teacher's logits (KL) and of its tokens (MSE, mean over the blocks after the
+    first slimmer). The paper uses 2 for both; 0 disables a term.
     """
 
     kept_out = ("recoveries.",)
@@ -64,17 +64,22 @@ class Slimmed(Classifier):
     def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         images, labels = self.prepared(batch)
         with torch.no_grad():
-            theirs, known = _with_tokens(self.bases["teacher"].vit, images)
+            teacher_logits, teacher_tokens = _with_tokens(self.bases["teacher"].vit, images)
         with self.pruner.applied_to(self.vit, self.keep) as run:
-            ours, made = _with_tokens(self.vit, images)
-        terms = {"classes": F.cross_entropy(ours.float(), labels, label_smoothing=0.1)}
+            logits, tokens = _with_tokens(self.vit, images)
+        terms = {"classes": F.cross_entropy(logits.float(), labels, label_smoothing=0.1)}
         if self.logits:
-            told = F.kl_div(ours.float().log_softmax(1), theirs.float().softmax(1), reduction="batchmean")
-            terms["logits"] = self.logits * told
+            divergence = F.kl_div(
+                logits.float().log_softmax(1), teacher_logits.float().softmax(1), reduction="batchmean"
+            )
+            terms["logits"] = self.logits * divergence
         if self.features:
             fewer = [block for block, count in enumerate(run.kept) if count < run.vit.sizes.patches]
             gaps = [
-                (recovery(made[block][:, run.prefix :]) - known[block][:, run.prefix :]).float().square().mean()
+                (recovery(tokens[block][:, run.prefix :]) - teacher_tokens[block][:, run.prefix :])
+                .float()
+                .square()
+                .mean()
                 for recovery, block in zip(self.recoveries, fewer, strict=True)
             ]
             terms["features"] = self.features * torch.stack(gaps).mean()
@@ -82,7 +87,7 @@ class Slimmed(Classifier):
 
 
 def _with_tokens(vit: Any, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Logits, and the tokens (B, N, D) that each block gave."""
+    """Return the logits and the output tokens (B, N, D) of each block."""
     tokens: list[Tensor] = []
     hooks = [block.register_forward_hook(lambda block, given, made: tokens.append(made)) for block in vit.blocks]
     try:

@@ -1,4 +1,4 @@
-"""divprune: tokens far from one another stay, max-min diversity (Alvar et al., CVPR 2025, arXiv:2503.02175)."""
+"""DivPrune: keeps tokens with maximal minimum distance (Alvar et al., CVPR 2025, arXiv:2503.02175)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from tokbench.pruning.vit import Attended, Sizes
 
 
 class DivPrune(Pruner):
-    """The authors' method prunes once, before a language model; here once, in the first stage of a vision transformer,
-    to as many tokens as give the FLOPs of `keep`. Distance: 1 less the cosine of tokens."""
+    """Keeps the most diverse tokens; the distance is 1 minus the cosine of tokens.
+
+    The authors prune once, before a language model. Here tokens are pruned once, in the first stage of a vision
+    transformer, to the number of tokens whose FLOPs match `keep`.
+    """
 
     title, source = "DivPrune", "arXiv:2503.02175, here in a vision transformer"
 
@@ -21,7 +24,7 @@ class DivPrune(Pruner):
 
     def reduce(self, tokens: Tensor, seen: Attended, count: int, run: PruningState) -> Tensor:
         unit = F.normalize(tokens[:, run.prefix :], dim=-1)
-        chosen = spread(1 - unit @ unit.transpose(1, 2), count)
+        chosen = farthest_points(1 - unit @ unit.transpose(1, 2), count)
         return pick(tokens, chosen.sort(1).values, run.prefix)
 
 
@@ -30,22 +33,22 @@ def _once(sizes: Sizes, left: int) -> list[int]:
     return [sizes.patches if block < first else left for block in range(sizes.depth)]
 
 
-def spread(distances: Tensor, count: int) -> Tensor:
-    """`count` of n points, far from one another by distances (B, n, n), in the order of choice, (B, count).
+def farthest_points(distances: Tensor, count: int) -> Tensor:
+    """Choose `count` of n points that are far from each other by distances (B, n, n); return indices (B, count).
 
-    First the point that is farthest from its nearest other one, then always the one farthest from all chosen ones: of
-    a metric, at least half of the best least distance there is (Gonzalez 1985). Of equals the first. A running minimum:
-    O(count n).
+    The first point is the one farthest from its nearest neighbour; each further point is the one farthest from all
+    chosen points. For a metric, the minimum distance is at least half the optimum (Gonzalez 1985). Ties go to the lower
+    index. Cost: O(count n) with a running minimum.
     """
     n = distances.shape[1]
     own = torch.eye(n, dtype=torch.bool, device=distances.device)
-    away = distances.masked_fill(own, torch.inf).min(2).values
+    distance = distances.masked_fill(own, torch.inf).min(2).values
     if n == 1:
-        away = distances.new_zeros(len(distances), 1)
+        distance = distances.new_zeros(len(distances), 1)
     chosen = []
     for step in range(count):
-        new = away.argmax(1, keepdim=True)
+        new = distance.argmax(1, keepdim=True)
         chosen.append(new)
         row = distances.gather(1, new[..., None].expand(-1, -1, n))[:, 0]
-        away = (row if step == 0 else torch.minimum(away, row)).scatter(1, new, -torch.inf)
+        distance = (row if step == 0 else torch.minimum(distance, row)).scatter(1, new, -torch.inf)
     return torch.cat(chosen, 1)

@@ -1,4 +1,4 @@
-"""evit: the tokens that CLS looks at most stay, the others become one (Liang et al., ICLR 2022, arXiv:2202.07800)."""
+"""EViT: keeps the tokens that CLS attends to most and fuses the others (Liang et al., ICLR 2022, arXiv:2202.07800)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tokbench.pruning.vit import Attended, Sizes
 
 
 class EViT(Pruner):
-    """At each stage ceil(keep n) of n tokens, fused ones of earlier stages among them, and their fusion.
+    """Each stage keeps ceil(keep n) of n tokens, which include fused tokens of earlier stages.
 
-    fuse: whether the others are blended into one more token, weighted by CLS's attention, which is not brought to sum 1
-    (as in the authors' code), or dropped. The scores cost one row of the map, O(N d).
+    fuse: whether the other tokens are fused into one additional token, weighted by the attention of CLS (not
+    normalized, as in the authors' code), or dropped. The scores need one row of the attention map: O(N d).
     """
 
     title, source = "EViT", "arXiv:2202.07800"
@@ -35,5 +35,5 @@ class EViT(Pruner):
 
 
 def fused(tokens: Tensor, scores: Tensor, chosen: Tensor) -> Tensor:
-    """The sum of score times token over those of (B, n, D) that are not `chosen` (B, k): (B, 1, D)."""
+    """Return the sum of score times token over the tokens (B, n, D) that are not `chosen` (B, k); shape (B, 1, D)."""
     return scores.scatter(1, chosen, 0.0)[:, None] @ tokens

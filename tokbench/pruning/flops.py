@@ -1,4 +1,4 @@
-"""Floating-point operations of a transformer from its token counts; two for each multiply-add."""
+"""Floating-point operations of a transformer from its token counts; a multiply-add counts as two."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ FORMULA = (
 )
 
 Counts = Sequence[tuple[int, int]]
-"""For each block the tokens, prefix included, that enter its attention and its MLP."""
+"""For each block, the numbers of tokens, including the prefix, that enter its attention and its MLP."""
 
 
 def flops(sizes: Sizes, counts: Counts) -> int:
-    """Of one image, by FORMULA."""
+    """Return the FLOPs of one image, by FORMULA."""
     width = sizes.width
     blocks = sum(2 * (4 * n * width**2 + 2 * n**2 * width) + 2 * (2 * m * width * sizes.hidden) for n, m in counts)
     return blocks + 2 * sizes.patches * sizes.patch_values * width + 2 * width * sizes.classes
 
 
 def dense(sizes: Sizes) -> list[tuple[int, int]]:
-    """The counts of a transformer that keeps all tokens."""
+    """Return the counts of a transformer that keeps all tokens."""
     return [(sizes.prefix + sizes.patches,) * 2] * sizes.depth
 
 
-def of_kept(sizes: Sizes, kept: Sequence[int], after: bool = False) -> list[tuple[int, int]]:
-    """Counts from the patch tokens that each block leaves, reduced between attention and MLP, or `after` both."""
+def counts_of(sizes: Sizes, kept: Sequence[int], after: bool = False) -> list[tuple[int, int]]:
+    """Return the counts for the patch tokens left by each block, reduced between attention and MLP or `after` both."""
     counts, entering = [], sizes.patches
     for leaving in kept:
         counts.append((sizes.prefix + entering, sizes.prefix + (entering if after else leaving)))

@@ -1,4 +1,4 @@
-"""What token reduction does to a classifier: accuracy on the same images, operations, and time against the whole."""
+"""Measurements of a reduced classifier: accuracy on the same images, FLOPs, and time relative to the full network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tokbench.errors import DataError, UsageError
 from tokbench.pruning.flops import Counts, dense, flops
-from tokbench.pruning.models import Labelled
+from tokbench.pruning.models import LabelledImages
 from tokbench.pruning.paired_timing import STEADY, PairedTiming, time_in_turns
 from tokbench.pruning.pruner import Pruner, PruningState, Training
 from tokbench.pruning.vit import Kernel, images_like, recognise
@@ -24,17 +24,17 @@ from tokbench.stats.bootstrap import bootstrap_pairs, mean, metric_entry, share_
 from tokbench.timing import measure_peak_memory
 
 CHUNK = 50
-"""Images of a pass for accuracy."""
+"""Images per batch when measuring accuracy."""
 TRIES = 5
-"""Timings of what choosing costs."""
+"""Passes for timing the selection of tokens."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to run a classifier: `forward` gives logits for images of the subject; `vit` is the transformer inside.
+    """One way to run a classifier: `forward` maps images to logits; `vit` is the transformer inside.
 
-    keep: None where there is nothing to set. trained: what its training was, empty for none. network: its name, where
-    it is not the subject's own.
+    keep: None if the candidate has no keep ratio. trained: its training record, empty if it was not trained. network:
+    its name, if it is not the benchmarked network.
     """
 
     method: str
@@ -50,7 +50,7 @@ class Candidate:
 
     @contextmanager
     def ready(self, kernel: Kernel, round_to: int = 1) -> Iterator[PruningState | None]:
-        """Reduced as long as the `with` block lasts, with one kernel for attention."""
+        """Apply the reduction and the attention kernel inside the `with` block."""
         with with_kernel(self.vit, kernel):
             if self.pruner is None:
                 yield None
@@ -61,7 +61,7 @@ class Candidate:
 
 @contextmanager
 def with_kernel(vit: nn.Module, kernel: Kernel) -> Iterator[None]:
-    """timm's attention by one kernel; as before behind the `with` block."""
+    """Use one attention kernel in a timm model inside the `with` block."""
     attentions = [block.attn for block in recognise(vit).blocks]
     before = [attention.fused_attn for attention in attentions]
     try:
@@ -75,7 +75,7 @@ def with_kernel(vit: nn.Module, kernel: Kernel) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Of N images: positions, labels, and the five likeliest classes, the likeliest first, (N, 5)."""
+    """Predictions on N images: positions (N,), labels (N,), and the five most likely classes in order (N, 5)."""
 
     index: np.ndarray
     labels: np.ndarray
@@ -83,51 +83,55 @@ class Predictions:
 
     @property
     def first(self) -> np.ndarray:
-        """Whether the likeliest class is right, (N,), 1 or 0."""
+        """Whether the most likely class is correct, (N,), 1 or 0."""
         return (self.top[:, 0] == self.labels).astype(float)
 
     @property
     def fifth(self) -> np.ndarray:
-        """Whether one of the five is right."""
+        """Whether one of the five most likely classes is correct, (N,), 1 or 0."""
         return (self.top == self.labels[:, None]).any(1).astype(float)
 
 
 @torch.inference_mode()
 def predict(
-    arm: Candidate, images: Labelled, device: str, kernel: Kernel, round_to: int, told: Callable[[int, int], None]
+    candidate: Candidate,
+    images: LabelledImages,
+    device: str,
+    kernel: Kernel,
+    round_to: int,
+    progress: Callable[[int, int], None],
 ) -> tuple[Predictions, Counts]:
-    """Over all images of a data set; and the tokens of each block in the last pass, as recorded.
+    """Return the predictions on all images of a dataset, and the recorded token counts of each block.
 
-    Raises DataError where not one image could be read.
+    Raises DataError if no image could be read.
     """
     index, labels, top = [], [], []
-    counts: Counts = dense(recognise(arm.vit).sizes)
-    with arm.ready(kernel, round_to) as run:
+    counts: Counts = dense(recognise(candidate.vit).sizes)
+    with candidate.ready(kernel, round_to) as run:
         for positions, seeds, pixels, classes in images.batches(CHUNK, device):
             if run is not None:
                 run.seeds = seeds
-            logits = arm.forward(pixels)
+            logits = candidate.forward(pixels)
             top.append(logits.topk(min(5, logits.shape[1]), dim=1).indices.cpu().numpy())
             index.append(positions.numpy())
             labels.append(classes.numpy())
-            told(sum(map(len, index)), len(images.dataset))
+            progress(sum(map(len, index)), len(images.dataset))
         images.dataset.refuse_empty()
         if run is not None:
             counts = run.planned
     return Predictions(np.concatenate(index), np.concatenate(labels), np.concatenate(top)), counts
 
 
-def accuracy(arm: Predictions, whole: Predictions) -> dict[str, Any]:
-    """Top-1, top-5, how often the likeliest class is the whole network's, and what top-1 and top-5 lost, paired by
-    image.
+def accuracy(candidate: Predictions, whole: Predictions) -> dict[str, Any]:
+    """Return top-1, top-5, agreement of the most likely class with the full network, and paired losses of both.
 
-    Raises DataError where the two saw other images.
+    Raises DataError if the two predictions cover different images.
     """
-    if not np.array_equal(arm.index, whole.index):
-        raise DataError("some images could be read in one pass and not in the other; run the same command again")
-    agree = (arm.top[:, 0] == whole.top[:, 0]).astype(float)
-    numbers = {"top1": arm.first, "top5": arm.fifth, "agreement": agree}
-    lost = {"top1_gap": (whole.first, arm.first), "top5_gap": (whole.fifth, arm.fifth)}
+    if not np.array_equal(candidate.index, whole.index):
+        raise DataError("some images could be read in only one of two passes; run the command again")
+    agree = (candidate.top[:, 0] == whole.top[:, 0]).astype(float)
+    numbers = {"top1": candidate.first, "top5": candidate.fifth, "agreement": agree}
+    lost = {"top1_gap": (whole.first, candidate.first), "top5_gap": (whole.fifth, candidate.fifth)}
     told = {name: metric_entry(mean(values), share_interval(values)) for name, values in numbers.items()}
     return told | {
         name: metric_entry(mean(own) - mean(all_), bootstrap_pairs(all_, own, 0)) for name, (all_, own) in lost.items()
@@ -135,16 +139,19 @@ def accuracy(arm: Predictions, whole: Predictions) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def counted_flops(arm: Candidate, images: Tensor, round_to: int = 1) -> int:
-    """Of one image by PyTorch's counter of matrix products, attention computed by them: a check of the formula."""
-    with arm.ready("eager", round_to), FlopCounterMode(display=False) as counter:
-        arm.forward(images[:1])
+def counted_flops(candidate: Candidate, images: Tensor, round_to: int = 1) -> int:
+    """Return the FLOPs of one image by PyTorch's counter, with eager attention; this checks the formula."""
+    with candidate.ready("eager", round_to), FlopCounterMode(display=False) as counter:
+        candidate.forward(images[:1])
     return int(counter.get_total_flops())
 
 
 @dataclass(frozen=True)
 class TimingResult:
-    """At one batch size: the whole network by its faster kernel, and by the arm's, against the arm."""
+    """Timing at one batch size.
+
+    best: the full network with its faster kernel relative to the candidate. same: with the candidate's kernel.
+    """
 
     batch: int
     best_kernel: Kernel
@@ -169,14 +176,14 @@ def _of(made: PairedTiming) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def disturbed(told: dict[str, Any]) -> bool:
-    """Whether a control of a pace's facts is off: then something else was at work on the machine."""
-    return any(abs(told[number]["control"] - 1) > STEADY for number in ("speedup", "speedup_same_kernel"))
+def disturbed(timing: dict[str, Any]) -> bool:
+    """Return whether a control timing deviates, which indicates other load on the machine."""
+    return any(abs(timing[number]["control"] - 1) > STEADY for number in ("speedup", "speedup_same_kernel"))
 
 
 @torch.inference_mode()
 def best_kernel(whole: Candidate, batch: int, device: str, repetitions: int) -> Kernel:
-    """The one by which the whole network is faster at this batch size, both timed in turns."""
+    """Return the kernel with which the full network is faster at this batch size, by interleaved timing."""
     images, other = images_like(recognise(whole.vit), batch), copy.deepcopy(whole.vit)
     with with_kernel(whole.vit, "sdpa"), with_kernel(other, "eager"):
         made = time_in_turns(partial(whole.vit, images), partial(other, images), repetitions, device)
@@ -184,8 +191,8 @@ def best_kernel(whole: Candidate, batch: int, device: str, repetitions: int) -> 
 
 
 @torch.inference_mode()
-def pace(
-    arm: Candidate,
+def time_candidate(
+    candidate: Candidate,
     whole: Candidate,
     batch: int,
     device: str,
@@ -194,43 +201,44 @@ def pace(
     repetitions: int,
     round_to: int = 1,
 ) -> TimingResult:
-    """Time of one batch against the whole network's by its `best` kernel and by the arm's `kernel`, in turns.
+    """Time one batch of the candidate, interleaved with the full network.
 
-    Raises UsageError where `whole` is not a network of its own.
+    The full network runs with its `best` kernel and with the candidate's `kernel`. Raises UsageError if both share one
+    network.
     """
     images = images_like(recognise(whole.vit), batch)
-    if arm.vit is whole.vit:
-        raise UsageError("what is timed against itself needs a copy")
-    with arm.ready(kernel, round_to) as state:
-        duels = {}
+    if candidate.vit is whole.vit:
+        raise UsageError("timing a network against itself needs a copy of it")
+    with candidate.ready(kernel, round_to) as state:
+        timings = {}
         for tried in dict.fromkeys((best, kernel)):
             with whole.ready(tried):
-                duels[tried] = time_in_turns(
-                    partial(whole.forward, images), partial(arm.forward, images), repetitions, device
+                timings[tried] = time_in_turns(
+                    partial(whole.forward, images), partial(candidate.forward, images), repetitions, device
                 )
                 if tried == best:
                     whole_peak = measure_peak_memory(partial(whole.forward, images), device)[1]
-        peak = measure_peak_memory(partial(arm.forward, images), device)[1]
-        spent = _selecting(arm, state, images)
-    return TimingResult(batch, best, duels[best], duels[kernel], spent, peak, whole_peak)
+        peak = measure_peak_memory(partial(candidate.forward, images), device)[1]
+        spent = _selection_seconds(candidate, state, images)
+    return TimingResult(batch, best, timings[best], timings[kernel], spent, peak, whole_peak)
 
 
-def _selecting(arm: Candidate, state: PruningState | None, images: Tensor) -> float:
-    """Median seconds that choosing and blending take in one pass."""
+def _selection_seconds(candidate: Candidate, state: PruningState | None, images: Tensor) -> float:
+    """Return the median seconds per pass that selecting and merging tokens take."""
     if state is None:
         return 0.0
     state.timing, spent = True, []
     for _ in range(TRIES):
-        arm.forward(images)
+        candidate.forward(images)
         spent.append(state.selector_seconds)
     state.timing = False
     return float(np.median(spent))
 
 
-def shares(counts: Counts, arm: Candidate, whole: Candidate) -> dict[str, Any]:
-    """Operations by the formula, of the arm and of the whole network, in GFLOPs an image."""
-    own, theirs = recognise(arm.vit).sizes, recognise(whole.vit).sizes
-    layers = arm.pruner.flops(own, counts) if arm.pruner else 0
+def shares(counts: Counts, candidate: Candidate, whole: Candidate) -> dict[str, Any]:
+    """Return token counts, and the GFLOPs per image of the candidate and of the full network, by FORMULA."""
+    own, theirs = recognise(candidate.vit).sizes, recognise(whole.vit).sizes
+    layers = candidate.pruner.flops(own, counts) if candidate.pruner else 0
     return {
         "tokens": [list(pair) for pair in counts],
         "gflops": (flops(own, counts) + layers) / 1e9,
@@ -239,12 +247,16 @@ def shares(counts: Counts, arm: Candidate, whole: Candidate) -> dict[str, Any]:
 
 
 def check_same(vit: nn.Module, pruner: Pruner) -> None:
-    """Nothing reduced, a network must say what it says by itself. Raises UsageError where it does not: then its blocks
-    compute what this package does not know."""
+    """Check that a pruner at keep 1 does not change the logits.
+
+    Raises UsageError otherwise: the blocks then compute something that this package does not reproduce.
+    """
     images = images_like(recognise(vit), 2)
     with torch.inference_mode(), with_kernel(vit, "sdpa"):
         alone = vit(images)
         with pruner.applied_to(vit, 1.0):
             gap = float((vit(images) - alone).abs().max())
     if not gap <= 1e-4 * max(1.0, float(alone.abs().max())):
-        raise UsageError(f"{type(vit).__name__} is not recognised: with all tokens its logits move by {gap:g}")
+        raise UsageError(
+            f"{type(vit).__name__} is not supported: its logits change by {gap:g} although all tokens are kept"
+        )

@@ -1,4 +1,4 @@
-"""The one list of token-reduction methods."""
+"""The registry of token-reduction methods."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ METHODS: dict[str, Callable[[], Pruner]] = {
     "token_transforming": TokenTransforming,
     "diffrate_uniform": UniformRate,
 }
-"""Methods that take any recognised transformer as it is."""
+"""Methods that work with any supported transformer without training."""
 
 TRAINED: dict[str, type[Pruner]] = {"diffrate": DiffRate, "sit_slim": SiTSlim}
-"""Methods of which something is trained first, for one transformer and one `keep`."""
+"""Methods that must be trained for one transformer and one `keep`."""

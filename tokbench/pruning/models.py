@@ -1,4 +1,4 @@
-"""The transformers whose tokens are reduced: trained here, or timm's with weights that users have."""
+"""Classifiers for token reduction: networks trained in this repository, and timm models."""
 
 from __future__ import annotations
 
@@ -34,9 +34,12 @@ PREFIX = "timm:"
 
 @dataclass(frozen=True)
 class ImageClassifier:
-    """A classifier and how it wants its images: short side scaled to `scaled`, centre crop of `side` px, then less
-    `mean` and over `std`, of values in [0, 1]. weights: sha256 by file; training: what it was, where it was here;
-    classes: their names, where they are known."""
+    """A classifier and its image preparation.
+
+    Images in [0, 1] are resized to a short side of `scaled` px, cropped to `side` px, and normalized by `mean` and
+    `std`. weights: SHA-256 by file. training: its training record, empty if it was not trained here. classes: their
+    names, None if unknown.
+    """
 
     name: str
     vit: nn.Module
@@ -51,22 +54,23 @@ class ImageClassifier:
 
     @property
     def short(self) -> bool:
-        """Whether it was trained here too briefly for its accuracy to mean anything."""
+        """Whether the training was too short for a meaningful accuracy."""
         return self.training.get("recipe", {}).get("profile") == "cpu"
 
     def prepared(self, images: Tensor) -> Tensor:
-        """Images (B, 3, S, S) in [0, 1], S = `scaled`, as the network wants them."""
+        """Crop and normalize images (B, 3, S, S) in [0, 1], S = `scaled`; returns (B, 3, side, side)."""
         edge = (images.shape[-1] - self.side) // 2
         cut = images[..., edge : edge + self.side, edge : edge + self.side]
         mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (self.mean, self.std))
         return (cut - mean) / std
 
 
-def load_subject(name: str, device: str, root: Path | None = None, allow_download: bool = False) -> ImageClassifier:
-    """A network of adapters/*/network.py by its name; or timm's, as `timm:ARCHITECTURE` with weights from the hub
-    (downloaded with `allow_download`, or from its cache) or `timm:ARCHITECTURE@FILE` with those of a file.
+def load_classifier(name: str, device: str, root: Path | None = None, allow_download: bool = False) -> ImageClassifier:
+    """Load a classifier in eval mode on a device.
 
-    Raises UsageError for unknown names and for networks that are not recognised, MissingWeights without weights.
+    name: a network of adapters/*/network.py; `timm:ARCHITECTURE` with weights from the hub or its cache (downloaded
+    only with `allow_download`); or `timm:ARCHITECTURE@FILE` with weights from a file. Raises UsageError for unknown
+    names and unsupported networks, MissingWeights without weights.
     """
     made = _of_timm(name, allow_download) if name.startswith(PREFIX) else _trained_here(name, root)
     recognise(made.vit)
@@ -78,12 +82,12 @@ def _trained_here(name: str, root: Path | None) -> ImageClassifier:
     files = network_files(root)
     if name not in files:
         raise UsageError(
-            f"no network '{name}'; there are {', '.join(files) or 'none'}, and {PREFIX}ARCHITECTURE[@FILE]"
+            f"unknown network '{name}'; available: {', '.join(files) or 'none'}, and {PREFIX}ARCHITECTURE[@FILE]"
         )
     variant, network = open_network(name, files[name])
     if type(network) is not Classifier:
-        raise UsageError(f"{name} is no classifier whose tokens could be reduced, but a {type(network).__name__}")
-    side = recognised_side(network.vit)
+        raise UsageError(f"{name} is a {type(network).__name__}, not a classifier whose tokens can be reduced")
+    side = image_side(network.vit)
     weights = {path.name: sha256_of(path) for path in shard_paths(variant.file)}
     half = (0.5, 0.5, 0.5)
     return ImageClassifier(
@@ -91,48 +95,48 @@ def _trained_here(name: str, root: Path | None) -> ImageClassifier:
     )
 
 
-def recognised_side(vit: Any) -> int:
+def image_side(vit: Any) -> int:
     return int(vit.patch_embed.img_size[0])
 
 
 def timm_library() -> Any:
-    """Raises UsageError where timm is not installed."""
+    """Import timm. Raises UsageError if it is not installed."""
     try:
         return importlib.import_module("timm")
     except ImportError as error:
-        raise UsageError(f"needs timm ({error}); pip install 'tokbench[prune]'") from error
+        raise UsageError(f"token reduction needs timm ({error}); pip install 'tokbench[prune]'") from error
 
 
 def _of_timm(name: str, allow_download: bool) -> ImageClassifier:
     timm = timm_library()
     architecture, _, path = name.removeprefix(PREFIX).partition("@")
     if not timm.is_model(architecture):
-        raise UsageError(f"timm {timm.__version__} has no model '{architecture}'; timm.list_models() names them")
+        raise UsageError(f"timm {timm.__version__} has no model '{architecture}'; see timm.list_models()")
     if path:
         vit, weights = _from_file(timm, architecture, Path(path).expanduser())
     else:
         vit, weights = _from_hub(timm, architecture, allow_download)
-    told = timm.data.resolve_model_data_config(vit)
-    side = told["input_size"][-1]
-    scaled = int(side / told["crop_pct"])
-    mean, std, kind = tuple(told["mean"]), tuple(told["std"]), told["interpolation"]
+    data_config = timm.data.resolve_model_data_config(vit)
+    side = data_config["input_size"][-1]
+    scaled = int(side / data_config["crop_pct"])
+    mean, std, kind = tuple(data_config["mean"]), tuple(data_config["std"]), data_config["interpolation"]
     if kind not in ("bicubic", "bilinear"):
-        raise UsageError(f"{name} wants its images scaled with '{kind}'; there are bicubic and bilinear")
+        raise UsageError(f"{name} needs images resized with '{kind}'; supported are bicubic and bilinear")
     return ImageClassifier(name, vit, side, scaled, mean, std, kind, weights, classes=_class_names(timm, vit))
 
 
 def _class_names(timm: Any, vit: nn.Module) -> ClassNames | None:
-    """The WordNet ids of the ImageNet set that has as many classes; None where there is none."""
+    """Return the WordNet ids of the ImageNet subset with the model's number of classes; None if there is none."""
     subset = timm.data.infer_imagenet_subset(vit)
     return ClassNames(timm.data.ImageNetInfo(subset).label_names(), f"timm's {subset}") if subset else None
 
 
 def _from_file(timm: Any, architecture: str, path: Path) -> tuple[nn.Module, dict[str, str]]:
     if not path.is_file():
-        raise MissingWeights(f"{architecture}: no weights file {path}")
+        raise MissingWeights(f"{architecture}: weights file {path} not found")
     vit = timm.create_model(architecture, pretrained=False)
     found = LocalWeights(path, WeightFile(path.name, "", f"of timm's {architecture}"), sha256_of(path))
-    state = read_state(architecture, found, inside=("model", "state_dict"))  # as DeiT's and EViT's own files
+    state = read_state(architecture, found, inside=("model", "state_dict"))  # keys used by the files of DeiT and EViT
     load_strict(architecture, vit, state, found, assign=False)
     return vit, {path.name: found.sha256}
 
@@ -143,8 +147,8 @@ def _from_hub(timm: Any, architecture: str, allow_download: bool) -> tuple[nn.Mo
     hub.HF_HUB_OFFLINE = before or not allow_download
     try:
         vit = timm.create_model(architecture, pretrained=True)
-    except Exception as error:  # hub, network and readers raise many classes
-        remedy = "see whether it is on the hub" if allow_download else "give --allow-download, or timm:NAME@FILE"
+    except Exception as error:  # the hub, the network and file readers raise many exception types
+        remedy = "check that it exists on the hub" if allow_download else "use --allow-download or timm:NAME@FILE"
         raise MissingWeights(f"{architecture}: no weights ({str(error).splitlines()[0][:150]}); {remedy}") from error
     finally:
         hub.HF_HUB_OFFLINE = before
@@ -152,40 +156,44 @@ def _from_hub(timm: Any, architecture: str, allow_download: bool) -> tuple[nn.Mo
 
 
 @dataclass
-class Labelled:
-    """A data set with labels, as a subject wants it."""
+class LabelledImages:
+    """A dataset with labels, prepared for a classifier."""
 
     dataset: Dataset
     labels: Labels
-    subject: ImageClassifier
+    classifier: ImageClassifier
 
     def batches(self, batch_size: int, device: str) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Positions (B,), seeds (B,), images ready for the network, labels (B,)."""
+        """Yield positions (B,), seeds (B,), prepared images (B, 3, side, side) and labels (B,)."""
         reader = self.dataset.batches(batch_size)
         for images in reader:
             reader.prefetch()
             seeds = torch.tensor(image_seeds(0, images.index.tolist(), 1))
             labels = torch.tensor([self.labels.by_name[name] for name in images.names])
-            yield images.index, seeds, self.subject.prepared(images.reference.to(device)), labels
+            yield images.index, seeds, self.classifier.prepared(images.reference.to(device)), labels
 
 
 def open_labelled(
-    data: str, subject: ImageClassifier, limit: int | None, root: Path | None = None, split: str | None = None
-) -> Labelled:
-    """Raises DataError where the data set has no labels, or such as cannot be the network's
-    (`tokbench.data.labels`)."""
+    data: str, classifier: ImageClassifier, limit: int | None, root: Path | None = None, split: str | None = None
+) -> LabelledImages:
+    """Open a dataset with labels for a classifier.
+
+    Raises DataError if it has no labels, or labels that cannot be those of the network (see `tokbench.data.labels`).
+    """
     protocol = (
-        TOKBENCH if subject.filter == TOKBENCH.filter else TOKBENCH.with_changes("tokbench", filter=subject.filter)
+        TOKBENCH
+        if classifier.filter == TOKBENCH.filter
+        else TOKBENCH.with_changes("tokbench", filter=classifier.filter)
     )
-    dataset = open_dataset(data, protocol, subject.scaled, limit, root, split=split)
-    classes = recognise(subject.vit).sizes.classes
-    column = isinstance(dataset.source, Parquet)  # which needs no names
-    listed = None if column else listed_classes(dataset, _place(data, root))
-    return Labelled(dataset, find_labels(dataset, classes, subject.classes, listed), subject)
+    dataset = open_dataset(data, protocol, classifier.scaled, limit, root, split=split)
+    classes = recognise(classifier.vit).sizes.classes
+    column = isinstance(dataset.source, Parquet)  # Parquet labels are integers and need no names
+    listed = None if column else listed_classes(dataset, _location(data, root))
+    return LabelledImages(dataset, find_labels(dataset, classes, classifier.classes, listed), classifier)
 
 
-def _place(data: str, root: Path | None) -> Path | None:
-    """The folder or file that holds the images; None where a manifest lists them."""
+def _location(data: str, root: Path | None) -> Path | None:
+    """Return the folder or file of the images; None if a manifest lists them."""
     folders = dataset_folders(root)
     if data not in folders:
         return folder_of(data)

@@ -1,4 +1,4 @@
-"""Which of two calls is faster, and by how much: interleaved, with an interval and a control."""
+"""Paired timing of two calls: interleaved runs, with an interval and a control."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from tokbench.stats.bootstrap import RESAMPLES, percentile_interval
 from tokbench.timing import timed
 
 STEADY = 0.03
-"""How far the control may be from 1."""
+"""Maximum deviation of the control from 1."""
 WARM_UP = 10
-"""Calls of each before the first that counts, for every shape: kernels are chosen and memory is found in them."""
+"""Untimed calls of each function for every shape; they select kernels and allocate memory."""
 
 
 @dataclass(frozen=True)
 class PairedTiming:
-    """Seconds of two calls in rounds of first, second, second, first: both are (rounds, 2)."""
+    """Seconds of two calls in rounds of first, second, second, first; both arrays are (rounds, 2)."""
 
     first: np.ndarray
     second: np.ndarray
 
     @property
     def ratio(self) -> float:
-        """Median seconds of the first over those of the second: above 1, the second is faster."""
+        """Median seconds of the first divided by those of the second; above 1, the second is faster."""
         return float(np.median(self.first) / np.median(self.second))
 
     @property
     def control(self) -> float:
-        """The first against itself: one of its two calls in each round against the other, taken in turns."""
+        """Ratio of the two runs of the first call in each round, in alternating order; 1 without disturbance."""
         turns = self.first.copy()
         turns[1::2] = turns[1::2, ::-1]
         return float(np.median(turns[:, 0]) / np.median(turns[:, 1]))
 
     def interval(self, seed: int = 0) -> tuple[float, float]:
-        """95 %, from rounds drawn again."""
+        """Return the 95 % bootstrap interval of the ratio over rounds."""
         rng = np.random.default_rng(seed)
         drawn = (rng.integers(0, len(self.first), len(self.first)) for _ in range(RESAMPLES))
         ratios = [float(np.median(self.first[rows]) / np.median(self.second[rows])) for rows in drawn]
@@ -44,7 +44,7 @@ class PairedTiming:
 
     @property
     def measured(self) -> bool:
-        """Whether there is a difference to speak of: the interval is off 1 and the control is not."""
+        """Whether a difference was measured: the interval excludes 1 and the control is close to 1."""
         low, high = self.interval()
         return not low <= 1 <= high and abs(self.control - 1) <= STEADY
 
@@ -52,7 +52,7 @@ class PairedTiming:
 def time_in_turns(
     first: Callable[[], object], second: Callable[[], object], repetitions: int, device: str
 ) -> PairedTiming:
-    """At least `repetitions` timings of each call, after a warm-up, the device waited for."""
+    """Time each call at least `repetitions` times after a warm-up, with device synchronization."""
     for _ in range(WARM_UP):
         first(), second()
     rounds = max(2, -(-repetitions // 2))

@@ -1,4 +1,4 @@
-"""What every token-reduction method is: a plan of how many tokens stay, and a way to choose or blend them."""
+"""Base class of token-reduction methods: a plan of token counts, and a function that selects or merges tokens."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ import torch
 from torch import Tensor, nn
 
 from tokbench.errors import UsageError
-from tokbench.pruning.flops import Counts, dense, flops, of_kept
+from tokbench.pruning.flops import Counts, counts_of, dense, flops
 from tokbench.pruning.vit import Attended, Kernel, Sizes, Vit, attend, identity, recognise
 from tokbench.timing import timed
 
 Training = Literal["none", "rates", "weights"]
-"""What of a method is trained: nothing, only how many tokens each block keeps, or the network's weights."""
+"""What a method trains: nothing, only the token counts of the blocks, or the network's weights."""
 
 
 def stages(depth: int) -> tuple[int, ...]:
-    """The blocks in which tokens go: the fourth, seventh and tenth of twelve (EViT), at a quarter, half and three
-    quarters of any depth."""
+    """Return the blocks that reduce tokens, at a quarter, half and three quarters of the depth.
+
+    For twelve blocks these are the fourth, seventh and tenth, as in EViT.
+    """
     return tuple(sorted({depth // 4, depth // 2, 3 * depth // 4}))
 
 
 def staged(sizes: Sizes, keep: float, extra: int = 0) -> list[int]:
-    """Patch tokens that each block leaves where every stage keeps ceil(`keep` n) of its n and adds `extra` ones."""
+    """Return the patch tokens left by each block if every stage keeps ceil(`keep` n) of n tokens and adds `extra`."""
     left, kept = sizes.patches, []
     for block in range(sizes.depth):
         if block in stages(sizes.depth) and (fewer := math.ceil(keep * left)) < left:
@@ -39,26 +41,30 @@ def staged(sizes: Sizes, keep: float, extra: int = 0) -> list[int]:
 
 
 def budget(sizes: Sizes, keep: float) -> int:
-    """FLOPs that stand for `keep`: those of three stages that keep so much each. Methods with other places for their
-    cuts are planned to come as near to it as they can, so that one `keep` is one cost for all."""
-    return flops(sizes, of_kept(sizes, staged(sizes, keep)))
+    """Return the FLOPs that `keep` stands for: those of three stages that each keep this share of tokens.
+
+    Methods that reduce tokens in other blocks are planned to match this cost, so that all methods with the same `keep`
+    have about the same FLOPs.
+    """
+    return flops(sizes, counts_of(sizes, staged(sizes, keep)))
 
 
 def nearest(sizes: Sizes, keep: float, plans: Sequence[Sequence[int]]) -> list[int]:
-    """Of several plans the one whose FLOPs are nearest to those that stand for `keep`; the larger of two equals."""
-    aim = budget(sizes, keep)
-    gaps = [(abs(flops(sizes, of_kept(sizes, plan)) - aim), -sum(plan), place) for place, plan in enumerate(plans)]
+    """Return the plan whose FLOPs are closest to the budget of `keep`; ties go to the plan with more tokens."""
+    target = budget(sizes, keep)
+    gaps = [(abs(flops(sizes, counts_of(sizes, plan)) - target), -sum(plan), place) for place, plan in enumerate(plans)]
     return list(plans[min(gaps)[2]])
 
 
 @dataclass
 class PruningState:
-    """One reduced transformer while its `with` block lasts.
+    """The state of a reduced transformer inside its `with` block.
 
-    kept: patch tokens that each block is to leave. counts: tokens that entered attention and MLP of each block in the
-    last pass, as recorded. sizes: how many patches each token stands for, (B, N) with the prefix, None while each is
-    one. seeds: one number an image, for methods that draw; None: its place in the batch. selector_seconds: spent on
-    choosing and blending in the last pass, where `timing` is on (it synchronises, so it is off when a whole is timed).
+    kept: patch tokens that each block should leave. counts: tokens that entered attention and MLP of each block in the
+    last pass. sizes: number of patches that each token represents, (B, N) including the prefix; None while all are 1.
+    seeds: one number per image for methods that sample; None uses the position in the batch. selector_seconds: time
+    spent on selecting and merging tokens in the last pass if `timing` is set (which synchronizes the device, so it is
+    off when complete passes are timed).
     """
 
     vit: Vit
@@ -70,7 +76,7 @@ class PruningState:
     timing: bool = False
     selector_seconds: float = 0.0
     memory: dict[str, Any] = field(default_factory=dict)
-    """What a method carries from block to block."""
+    """Data that a method passes from block to block."""
 
     @property
     def prefix(self) -> int:
@@ -81,28 +87,29 @@ class PruningState:
         return self.counts or dense(self.vit.sizes)
 
     def begin(self) -> None:
+        """Reset the state before a forward pass."""
         self.counts, self.sizes, self.selector_seconds, self.memory = [], None, 0.0, {}
 
     def seeds_of(self, tokens: Tensor) -> Tensor:
-        """int64 (B,). Raises UsageError where `seeds` is for another number of images."""
+        """Return the seeds, int64 (B,). Raises UsageError if `seeds` has a different number of images."""
         if self.seeds is None:
             return torch.arange(len(tokens), device=tokens.device)
         if len(self.seeds) != len(tokens):
-            raise UsageError(f"there are {len(self.seeds)} seeds for {len(tokens)} images; set them for each batch")
+            raise UsageError(f"got {len(self.seeds)} seeds for {len(tokens)} images; set them for each batch")
         return self.seeds.to(tokens.device)
 
     def sizes_of(self, tokens: Tensor) -> Tensor:
-        """How many patches each token stands for, (B, N)."""
+        """Return the number of patches that each token represents, (B, N)."""
         return tokens.new_ones(tokens.shape[:2]) if self.sizes is None else self.sizes
 
 
 class Pruner(ABC):
     """A token-reduction method.
 
-    title, source: its name in tables and its paper. training: what of it is trained. needs_cls: whether it looks at
-    what the CLS token attends to. proportional: whether attention adds the log of a token's size to its logits (ToMe).
-    after: whether tokens go after a block, not between its attention and its MLP. rounds: whether its counts can be
-    other than trained. least: patch tokens that it needs.
+    title, source: its name in tables and its paper. training: what is trained. needs_cls: whether it uses the attention
+    of the CLS token. proportional: whether the log of a token's size is added to the attention logits (ToMe). after:
+    whether tokens are reduced after a block instead of between its attention and its MLP. rounds: whether token counts
+    may be rounded. least: minimum number of patch tokens.
     """
 
     title: ClassVar[str]
@@ -115,30 +122,29 @@ class Pruner(ABC):
     least: ClassVar[int] = 1
 
     def plan(self, sizes: Sizes, keep: float) -> list[int]:
-        """Patch tokens that each block leaves. `keep` in (0, 1)."""
+        """Return the patch tokens left by each block, for `keep` in (0, 1)."""
         return staged(sizes, keep)
 
     @abstractmethod
     def reduce(self, tokens: Tensor, seen: Attended, count: int, run: PruningState) -> Tensor:
-        """Tokens (B, P + n, D), their first P not to be touched, to (B, P + count, D).
+        """Reduce tokens (B, P + n, D) to (B, P + count, D) without changing the first P.
 
-        A method that blends tokens sets `run.sizes`, (B, P + count), too.
+        A method that merges tokens also sets `run.sizes`, (B, P + count).
         """
 
     def flops(self, sizes: Sizes, counts: Counts) -> int:
-        """Operations of layers that it adds to the network, for token counts as recorded; choosing is not counted."""
+        """Return the FLOPs of layers that the method adds, for recorded token counts, without selecting tokens."""
         return 0
 
     @contextmanager
     def applied_to(
         self, model: nn.Module, keep: float, *, kernel: Kernel = "sdpa", round_to: int = 1
     ) -> Iterator[PruningState]:
-        """Inside the `with` block `model` reduces its tokens; after it, also after an exception, it is as before.
+        """Make `model` reduce its tokens inside the `with` block; it is restored afterwards, also after an exception.
 
-        keep: in (0, 1]; at 1 nothing is reduced. round_to: counts of tokens, prefix included, are rounded up to a
-        multiple of it, where a method can leave so many (ToMe takes at most half away). Raises UsageError for a model
-        that is not recognised or has no CLS token where one is needed, and for a keep out of range or that leaves too
-        few tokens.
+        keep: in (0, 1]; at 1 nothing is reduced. round_to: token counts, including the prefix, are rounded up to a
+        multiple of it, as far as the method allows (ToMe removes at most half of the tokens). Raises UsageError for an
+        unsupported model, a missing CLS token, or a keep that is out of range or leaves too few tokens.
         """
         vit = recognise(model)
         run = PruningState(vit, kernel, self.checked_plan(vit, keep, round_to))
@@ -153,18 +159,18 @@ class Pruner(ABC):
                 vars(block).pop("forward", None)
 
     def checked_plan(self, vit: Vit, keep: float, round_to: int = 1) -> list[int]:
-        """The plan in whole multiples. Raises UsageError as `applied_to` does."""
+        """Return the plan, rounded to multiples of `round_to`. Raises UsageError as `applied_to` does."""
         sizes = vit.sizes
         if not 0 < keep <= 1:
-            raise UsageError(f"keep must lie in (0, 1], it is {keep:g}")
+            raise UsageError(f"keep must lie in (0, 1], but is {keep:g}")
         if round_to < 1:
-            raise UsageError(f"round_to must be at least 1, it is {round_to}")
+            raise UsageError(f"round_to must be at least 1, but is {round_to}")
         if round_to > 1 and not self.rounds:
-            raise UsageError(f"{self.title} leaves as many tokens as it was trained for; they are not rounded")
+            raise UsageError(f"{self.title} is trained for fixed token counts, which cannot be rounded")
         if self.needs_cls and not sizes.cls:
             raise UsageError(
-                f"{self.title} looks at the CLS token's attention and {type(vit.model).__name__} has no CLS token; "
-                "take a method that does without (tome, divprune, topk_attention, random, strided)"
+                f"{self.title} needs the attention of a CLS token, and {type(vit.model).__name__} has none; "
+                "use a method that works without it (tome, divprune, topk_attention, random, strided)"
             )
         if keep == 1:
             return [sizes.patches] * sizes.depth
@@ -173,8 +179,8 @@ class Pruner(ABC):
             whole = -(-(count + sizes.prefix) // round_to) * round_to - sizes.prefix
             if min(count, whole) < self.least:
                 raise UsageError(
-                    f"keep {keep:g} leaves {count} of {sizes.patches} tokens after block {place}; {self.title} needs "
-                    f"{self.least}: keep more"
+                    f"keep {keep:g} leaves {count} of {sizes.patches} tokens after block {place}, but {self.title} "
+                    f"needs {self.least}; use a larger keep"
                 )
             before = min(whole, before)
             kept.append(before)
@@ -189,9 +195,9 @@ class Pruner(ABC):
         attn_mask: Tensor | None = None,
         is_causal: bool = False,
     ) -> Tensor:
-        """A block of timm's, operation by operation, and the reduction in it."""
+        """The forward pass of a timm block, with the reduction of tokens."""
         if attn_mask is not None or is_causal:
-            raise UsageError("attention masks and token reduction do not go together")
+            raise UsageError("attention masks cannot be combined with token reduction")
         if place == 0:
             run.begin()
         attending = x.shape[1]
@@ -208,6 +214,7 @@ class Pruner(ABC):
         return x
 
     def _reduced(self, run: PruningState, place: int, x: Tensor, seen: Attended) -> Tensor:
+        """Reduce the tokens of one block to its planned count, and time this if requested."""
         count = run.kept[place]
         if count >= x.shape[1] - run.prefix:
             return x
@@ -220,11 +227,11 @@ class Pruner(ABC):
 
 
 def pick(tokens: Tensor, chosen: Tensor, prefix: int) -> Tensor:
-    """The first `prefix` tokens of (B, N, D) and those at `chosen` (B, k), which counts from behind the prefix."""
+    """Return the first `prefix` tokens of (B, N, D) and those at `chosen` (B, k), which is counted after the prefix."""
     places = (chosen + prefix)[..., None].expand(-1, -1, tokens.shape[2])
     return torch.cat([tokens[:, :prefix], tokens.gather(1, places)], 1)
 
 
 def best(scores: Tensor, count: int) -> Tensor:
-    """Places of the `count` highest of scores (B, n), in the order of the tokens, (B, count); of equals the first."""
+    """Return the sorted indices (B, count) of the `count` highest scores (B, n); ties go to the lower index."""
     return scores.argsort(dim=1, descending=True, stable=True)[:, :count].sort(1).values

@@ -1,4 +1,4 @@
-"""resolution: the same network on smaller images, the control that drops tokens before there are any."""
+"""Lower resolution: the same network on smaller images, as a control."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tokbench.pruning.vit import Sizes, recognise
 
 
 class LowerResolution(nn.Module):
-    """A copy of a transformer for images of a smaller side, its positions interpolated (timm's `set_input_size`); takes
-    the larger images and scales them down (antialiased bicubic) by itself.
+    """A copy of a transformer for smaller images, with interpolated position embeddings (timm's `set_input_size`).
 
-    The side is the one whose FLOPs are nearest to those that stand for `keep`.
+    It takes images of the original size and downscales them (antialiased bicubic). The side is the one whose FLOPs are
+    closest to the budget of `keep`.
     """
 
     title, source = "lower resolution", "control"
@@ -27,13 +27,13 @@ class LowerResolution(nn.Module):
     def __init__(self, model: nn.Module, keep: float) -> None:
         super().__init__()
         if not 0 < keep <= 1:
-            raise UsageError(f"keep must lie in (0, 1], it is {keep:g}")
+            raise UsageError(f"keep must lie in (0, 1], but is {keep:g}")
         vit = recognise(model)
         embed: Any = model.patch_embed
         patch, whole = embed.patch_size[0], embed.img_size[0]
-        aim = budget(vit.sizes, keep) if keep < 1 else flops(vit.sizes, dense(vit.sizes))
+        target = budget(vit.sizes, keep) if keep < 1 else flops(vit.sizes, dense(vit.sizes))
         sides = range(patch, whole + 1, patch)
-        self.side = min(sides, key=lambda side: (abs(_cost(vit.sizes, side, patch) - aim), -side))
+        self.side = min(sides, key=lambda side: (abs(_cost(vit.sizes, side, patch) - target), -side))
         self.vit = copy.deepcopy(model)
         if self.side != whole:
             resized: Any = self.vit
@@ -47,5 +47,6 @@ class LowerResolution(nn.Module):
 
 
 def _cost(sizes: Sizes, side: int, patch: int) -> int:
+    """Return the FLOPs of the transformer on images of a side."""
     smaller = replace(sizes, patches=(side // patch) ** 2)
     return flops(smaller, dense(smaller))

@@ -1,4 +1,4 @@
-"""sit_slim: learned weights blend all tokens into fewer (Zong et al., ECCV 2022, arXiv:2111.12624)."""
+"""SiT: learned weights combine all tokens into fewer (Zong et al., ECCV 2022, arXiv:2111.12624)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tokbench.pruning.vit import Attended, Sizes
 
 
 class Slimmer(nn.Module):
-    """Tokens (B, n, D) to `count` tokens, each a mean of all with weights that a small network gives (TSM)."""
+    """Maps tokens (B, n, D) to `count` weighted means of all tokens; a small network predicts the weights (TSM)."""
 
     def __init__(self, width: int, count: int) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Slimmer(nn.Module):
 
 
 class SiTSlim(Pruner):
-    """After the block of each stage its slimmer; trained together with the network, for one `keep`."""
+    """Applies a slimmer after the block of each stage; trained together with the network for one `keep`."""
 
     title, source = "SiT", "arXiv:2111.12624"
     training = "weights"
@@ -40,13 +40,13 @@ class SiTSlim(Pruner):
         self.slimmers, self.keep = slimmers, keep
 
     def plan(self, sizes: Sizes, keep: float) -> list[int]:
-        """Raises UsageError for another `keep` than that of its training."""
+        """Return the patch tokens left by each block. Raises UsageError if `keep` is not that of the training."""
         if keep != self.keep:
-            raise UsageError(f"{self.title} was trained for keep {self.keep:g}; {keep:g} needs a training of its own")
+            raise UsageError(f"{self.title} was trained for keep {self.keep:g}; {keep:g} needs a separate training")
         return slimmed(sizes, keep)
 
     def flops(self, sizes: Sizes, counts: Counts) -> int:
-        """Of the slimmers: they are layers of the network."""
+        """Return the FLOPs of the slimmers, which are layers of the network."""
         entering = [attending - sizes.prefix for attending, _ in counts]
         half, made = sizes.width // 2, 0
         for stage in stages(sizes.depth):
@@ -62,7 +62,7 @@ class SiTSlim(Pruner):
 
 
 def slimmed(sizes: Sizes, keep: float) -> list[int]:
-    """Patch tokens that each block leaves: floor(n keep^i) after stage i."""
+    """Return the patch tokens left by each block: floor(n keep^i) after stage i."""
     kept, passed = [], 0
     for block in range(sizes.depth):
         passed += block in stages(sizes.depth)

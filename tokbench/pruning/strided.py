@@ -1,4 +1,4 @@
-"""strided: evenly spaced tokens stay, the control that looks at no image."""
+"""Strided: keeps evenly spaced tokens, a control that is independent of the image."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from tokbench.pruning.vit import Attended
 
 
 class Strided(Pruner):
+    """Keeps evenly spaced patch tokens."""
+
     title, source = "strided", "control"
 
     def reduce(self, tokens: Tensor, seen: Attended, count: int, run: PruningState) -> Tensor:
@@ -17,5 +19,5 @@ class Strided(Pruner):
 
 
 def spaced(n: int, count: int, like: Tensor) -> Tensor:
-    """`count` of n places, in the middle of as many equal parts, (count,)."""
+    """Return `count` of n positions, at the centres of `count` equal parts, (count,)."""
     return ((torch.arange(count, device=like.device) * 2 + 1) * n).div(2 * count, rounding_mode="floor")

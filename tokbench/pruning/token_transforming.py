@@ -1,6 +1,6 @@
-"""token_transforming: few tokens as overlapping means of many, Y = W X (arXiv:2506.05709).
+"""Token Transforming: reduced tokens are overlapping means of all tokens, Y = W X (arXiv:2506.05709).
 
-Re-derived from the abstract: neither formula nor code was published when this was written.
+Derived from the abstract, because neither formulas nor code were published at the time of writing.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ Kind = Literal["many-to-many", "merge", "prune"]
 
 
 class TokenTransforming(Pruner):
-    """At each stage the tokens that CLS looks at most are anchors, and every other token spreads itself over them by a
-    softmax of cosines at temperature `tau`. Sizes are counted and attention is proportional to them.
+    """At each stage the tokens that CLS attends to most are anchors; every other token is distributed over them.
 
-    kind: "merge" gives each token to its nearest anchor alone, "prune" to none: the same W with other rows.
+    The weights are a softmax of cosines with temperature `tau`. Attention is proportional to token sizes. kind: "merge"
+    assigns each token only to its nearest anchor, "prune" to none.
     """
 
     title, source = "Token Transforming (reconstruction)", "re-derived from the abstract of arXiv:2506.05709"
@@ -40,9 +40,11 @@ class TokenTransforming(Pruner):
 
 
 def transform(tokens: Tensor, anchors: Tensor, sizes: Tensor, tau: float, kind: Kind) -> tuple[Tensor, Tensor]:
-    """W (B, m, n), rows of sum 1, for tokens (B, n, D) of sizes (B, n) and anchors (B, m); and the new sizes (B, m).
+    """Return W (B, m, n), whose rows sum to 1, and new sizes (B, m).
 
-    New sizes sum to the old ones unless tokens are pruned, and W keeps the mean weighted by size.
+    The inputs are tokens (B, n, D), sizes (B, n) and anchors (B, m).
+
+    Unless tokens are pruned, the sum of sizes and the size-weighted mean of tokens are preserved.
     """
     unit = F.normalize(tokens, dim=-1)
     chosen = unit.gather(1, anchors[..., None].expand(-1, -1, unit.shape[2]))

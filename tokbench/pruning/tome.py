@@ -1,4 +1,4 @@
-"""tome: the most similar tokens become one, some in every block (Bolya et al., ICLR 2023, arXiv:2210.09461)."""
+"""ToMe: merges the most similar tokens in every block (Bolya et al., ICLR 2023, arXiv:2210.09461)."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from tokbench.pruning.vit import Attended, Sizes
 
 
 class ToMe(Pruner):
-    """Every block merges as many: each token of even place with the most similar one of odd place, by their keys' mean
-    over heads, the most similar pairs first. Sizes are counted and attention is proportional to them.
+    """Every block merges the same number of tokens, at most half of them.
 
-    A block merges at most half of its tokens.
+    Tokens at even positions are merged into the most similar token at an odd position, most similar pairs first;
+    similarity is the cosine of the keys, averaged over heads. Attention is proportional to token sizes.
     """
 
     title, source = "ToMe", "arXiv:2210.09461"
     proportional = True
 
     def plan(self, sizes: Sizes, keep: float) -> list[int]:
-        """With the same number merged in each block, as near to the FLOPs of `keep` as there is one."""
+        """Return the plan with equal merges per block whose FLOPs are closest to the budget of `keep`."""
         return nearest(sizes, keep, [_every_block(sizes, merged) for merged in range(sizes.patches // 2 + 1)])
 
     def reduce(self, tokens: Tensor, seen: Attended, count: int, run: PruningState) -> Tensor:
         patches, sizes = tokens[:, run.prefix :], run.sizes_of(tokens)
-        count = max(count, -(-patches.shape[1] // 2))  # a plan in whole multiples can ask for more
+        count = max(count, -(-patches.shape[1] // 2))  # a rounded plan can require more merges
         merged, of = merge(patches, seen.key.mean(1)[:, run.prefix :], sizes[:, run.prefix :], count)
         run.sizes = torch.cat([sizes[:, : run.prefix], of], 1)
         return torch.cat([tokens[:, : run.prefix], merged], 1)
 
 
 def _every_block(sizes: Sizes, merged: int) -> list[int]:
+    """Return the patch tokens left by each block if every block merges `merged`, at most half of its tokens."""
     left, kept = sizes.patches, []
     for _ in range(sizes.depth):
         left -= min(merged, left // 2)
@@ -41,10 +42,10 @@ def _every_block(sizes: Sizes, merged: int) -> list[int]:
 
 
 def merge(tokens: Tensor, keys: Tensor, sizes: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Tokens (B, n, D) of sizes (B, n) to `count` ones and their sizes, as means weighted by size.
+    """Merge tokens (B, n, D) of sizes (B, n) into `count` size-weighted means; return them and their sizes.
 
-    keys (B, n, d) say what is similar. The n - count pairs are those of highest cosine between a token of even place
-    and its best partner of odd place; several may have the same partner.
+    Similarity is the cosine of keys (B, n, d). The n - count merged pairs are those of highest similarity between a
+    token at an even position and its best partner at an odd position; several may have the same partner.
     """
     n = tokens.shape[1]
     unit = F.normalize(keys, dim=-1)

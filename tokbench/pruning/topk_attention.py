@@ -1,4 +1,4 @@
-"""topk_attention: the tokens that all others look at most stay, mean over heads and queries; no CLS token is needed."""
+"""Top-k attention: keeps the tokens that receive most attention, averaged over heads and queries (needs no CLS)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tokbench.pruning.vit import Attended
 
 
 class TopKAttention(Pruner):
-    """The criterion of FastV (arXiv:2403.06764), in a vision transformer. O(N^2 d) for the map."""
+    """The criterion of FastV (arXiv:2403.06764) in a vision transformer. Computing the map costs O(N^2 d)."""
 
     title, source = "top-k attention", "after FastV, arXiv:2403.06764"
 

@@ -1,4 +1,4 @@
-"""zero_tprune: tokens that important tokens look at stay, without training (Wang et al., arXiv:2305.17328)."""
+"""Zero-TPrune: keeps the tokens that important tokens attend to, without training (Wang et al., arXiv:2305.17328)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,24 @@ from tokbench.pruning.pruner import Pruner, PruningState, best, pick
 from tokbench.pruning.vit import Attended
 
 SIMILAR = 1 / 3
-"""Share of the dropped tokens that go since another one is like them."""
+"""Share of the dropped tokens that are dropped because a similar token remains."""
 SPREAD = (0.01, 0.7)
-"""A head has a say where the variance of its scores lies between these."""
+"""A head is used if the variance of its scores lies between these bounds."""
 
 
 class ZeroTPrune(Pruner):
-    """At each stage: one vote ranks the tokens; of its worse half those go that are most like a token of the better
-    half, by their keys; among the survivors a weighted page rank on their attention decides who stays.
+    """Two steps per stage: similar tokens are dropped first, then tokens with a low weighted page rank.
 
-    heads: whether heads whose scores vary too little or too much are left out; page_rank: whether scores go round until
-    they settle (else one vote); similar: share of the dropped tokens that go for likeness. The paper does not say where
-    it prunes how much; these stages, a third for likeness, and iterations by depth within the paper's ranges are ours.
-    Scores sum to 1 over N tokens, so their variance is never near the paper's bounds: it is taken of N times the
-    scores, and where no head passes all have a say.
+    One voting round ranks the tokens. From the lower half, the tokens whose keys are most similar to a token of the
+    upper half are dropped. Among the remaining tokens, a weighted page rank on the attention map selects.
+
+    heads: whether heads whose scores vary too little or too much are ignored. page_rank: whether scores are iterated
+    (otherwise one voting round). similar: share of the dropped tokens that are dropped for similarity.
+
+    The paper does not state how much is pruned in which block. The stages, the share of one third, and the iterations
+    by depth (within the paper's ranges) are choices of this implementation. Scores sum to 1 over N tokens, so their
+    variance is never near the paper's bounds; the variance of N times the scores is used instead, and all heads are
+    used if none passes.
     """
 
     title, source = "Zero-TPrune", "arXiv:2305.17328, places and rates ours"
@@ -35,34 +39,40 @@ class ZeroTPrune(Pruner):
     def reduce(self, tokens: Tensor, seen: Attended, count: int, run: PruningState) -> Tensor:
         prefix, maps = run.prefix, seen.map()
         n = tokens.shape[1] - prefix
-        alike = min(int((n - count) * self.similar), n // 2)
+        similar = min(int((n - count) * self.similar), n // 2)
         left = torch.arange(n, device=tokens.device).expand(len(tokens), -1)
-        if alike:
+        if similar:
             vote = importance(maps, 1, prefix, self.heads)
-            left = without_alike(seen.key.transpose(1, 2).flatten(2)[:, prefix:], vote, alike)
+            left = drop_similar(seen.key.transpose(1, 2).flatten(2)[:, prefix:], vote, similar)
             first = torch.arange(prefix, device=tokens.device).expand(len(tokens), -1)
-            maps = among(maps, torch.cat([first, left + prefix], 1))
+            maps = restrict(maps, torch.cat([first, left + prefix], 1))
         place = len(run.counts) / run.vit.sizes.depth
         scores = importance(maps, iterations(place) if self.page_rank else 1, prefix, self.heads)
         return pick(tokens, left.gather(1, best(scores, count)), prefix)
 
 
 def iterations(place: float) -> int:
-    """Rounds of the page rank at a place in the network, from 0 to 1: 30 to 50 in shallow blocks, 5 to 10 in the
-    middle, 1 in deep ones (the paper's ranges; the values in them are ours)."""
+    """Return the page rank iterations at a relative depth `place` in [0, 1).
+
+    The paper's ranges are 30 to 50 in shallow blocks, 5 to 10 in the middle and 1 in deep blocks; the values within
+    them are choices of this implementation.
+    """
     return 40 if place < 1 / 3 else 8 if place < 2 / 3 else 1
 
 
 def importance(maps: Tensor, rounds: int, prefix: int, heads: bool) -> Tensor:
-    """Scores of the tokens behind the prefix, (B, n), from maps (B, H, N, N) whose rows sum to 1."""
+    """Return scores of the tokens after the prefix, (B, n), from maps (B, H, N, N) whose rows sum to 1."""
     scores = page_rank(maps, rounds)
-    say = heads_with_a_say(scores) if heads else torch.ones_like(scores[..., 0])
-    return ((say[..., None] * scores.square()).sum(1) / say.sum(1)[:, None]).sqrt()[:, prefix:]
+    used = informative_heads(scores) if heads else torch.ones_like(scores[..., 0])
+    return ((used[..., None] * scores.square()).sum(1) / used.sum(1)[:, None]).sqrt()[:, prefix:]
 
 
 def page_rank(maps: Tensor, rounds: int) -> Tensor:
-    """(B, H, N, N) to (B, H, N) of sum 1: each token hands its score on to those that it looks at, `rounds` times. At
-    first CLS has sqrt(N) times the score of the others."""
+    """Return scores (B, H, N) that sum to 1, from maps (B, H, N, N).
+
+    In each of `rounds` iterations, every token distributes its score over the tokens it attends to. Initially, CLS has
+    sqrt(N) times the score of the other tokens.
+    """
     count = maps.shape[-1]
     start = maps.new_ones(count)
     start[0] = count**0.5
@@ -72,29 +82,32 @@ def page_rank(maps: Tensor, rounds: int) -> Tensor:
     return scores
 
 
-def heads_with_a_say(scores: Tensor) -> Tensor:
-    """(B, H, N) to 1 or 0 for each head, (B, H); all ones where all would be 0."""
+def informative_heads(scores: Tensor) -> Tensor:
+    """Return 1 for each head whose scores (B, H, N) have a suitable variance, else 0, (B, H); all ones if none has."""
     variance = (scores * scores.shape[-1]).var(-1, correction=0)
     passes = ((variance >= SPREAD[0]) & (variance <= SPREAD[1])).to(scores.dtype)
     return torch.where(passes.sum(1, keepdim=True) > 0, passes, torch.ones_like(passes))
 
 
-def without_alike(keys: Tensor, vote: Tensor, alike: int) -> Tensor:
-    """Places (B, n - alike), rising, after the `alike` tokens of the lower half of the vote (B, n) went whose keys
-    (B, n, d) are most like one in the upper half."""
+def drop_similar(keys: Tensor, vote: Tensor, similar: int) -> Tensor:
+    """Return the sorted indices (B, n - similar) that remain after dropping `similar` tokens.
+
+    Dropped are the tokens of the lower half of the vote (B, n) whose keys (B, n, d) are most similar to one in the
+    upper half.
+    """
     n = vote.shape[1]
     order = vote.argsort(dim=1, descending=True, stable=True)
     upper, lower = order[:, : n - n // 2], order[:, n - n // 2 :]
     unit = F.normalize(keys, dim=-1)
     wide = unit.shape[2]
-    ours, theirs = (unit.gather(1, part[..., None].expand(-1, -1, wide)) for part in (lower, upper))
-    likeness = (ours @ theirs.transpose(1, 2)).amax(2)
-    stay = lower.gather(1, likeness.argsort(dim=1, stable=True)[:, : n // 2 - alike])
+    lower_keys, upper_keys = (unit.gather(1, part[..., None].expand(-1, -1, wide)) for part in (lower, upper))
+    similarity = (lower_keys @ upper_keys.transpose(1, 2)).amax(2)
+    stay = lower.gather(1, similarity.argsort(dim=1, stable=True)[:, : n // 2 - similar])
     return torch.cat([upper, stay], 1).sort(1).values
 
 
-def among(maps: Tensor, places: Tensor) -> Tensor:
-    """Maps (B, H, N, N) among the tokens at places (B, k), their rows brought to sum 1 again."""
+def restrict(maps: Tensor, places: Tensor) -> Tensor:
+    """Return the maps (B, H, N, N) restricted to the tokens at places (B, k), with rows normalized to sum 1."""
     rows = maps.gather(2, places[:, None, :, None].expand(-1, maps.shape[1], -1, maps.shape[3]))
     both = rows.gather(3, places[:, None, None].expand(-1, maps.shape[1], places.shape[1], -1))
     return both / both.sum(-1, keepdim=True)

@@ -1,7 +1,7 @@
-"""The page's plots as Vega-Lite: quality against bits, gFID against what a tokenizer is, speed, words and faces.
+"""Vega-Lite plots of the site: quality over bits, gFID over tokenizer metrics, speed, words and faces, pruning.
 
-Every point is a row of a table: `row` is what a click leads to, and all points stand in a list beside the plot, for
-those who cannot see or point.
+Every point belongs to a row of a table (`row`), which a click selects. The points are also listed in a table beside the
+plot, for screen readers and keyboards.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from tokbench.results.columns import column_of
 CODECS = ("jpeg", "webp", "avif", "resize")
 
 Point = dict[str, Any]
-"""`row` and `said` (what it is called), `line` and `kind` (what it is joined with, and coloured by), `x`, `y`, `low`,
-`high`, and `interval` in words."""
+"""Fields: `row`; `label` (shown name); `line` (points of a line share it); `kind` (colour); `x`, `y`, `low`, `high`;
+`interval` (as text)."""
 
 
 def charts(tables: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`{title, table, note, axes, points, spec}` of every plot that the tables have points for."""
+    """Return `{title, table, note, axes, points, spec}` for every plot that the tables have points for."""
     made: list[dict[str, Any]] = []
     for table in tables:
         if table["task"] == "reconstruct":
@@ -37,12 +37,12 @@ def charts(tables: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return made
 
 
-def _point(row: dict[str, Any], x: float, cell: list[Any], digits: int, also: str = "") -> Point:
+def _point(row: dict[str, Any], x: float, cell: list[Any], digits: int, suffix: str = "") -> Point:
     family = row["family"]
     y, low, high = cell[:3]
     return {
         "row": row["adapter"],
-        "said": row["adapter"] + also,
+        "label": row["adapter"] + suffix,
         "line": family if family in CODECS else row["adapter"],
         "kind": family if family in CODECS else row["kinds"][0],
         "x": x, "y": y, "low": low, "high": high,
@@ -51,22 +51,25 @@ def _point(row: dict[str, Any], x: float, cell: list[Any], digits: int, also: st
 
 
 def _points(table: dict[str, Any], x: str, y: str) -> list[Point]:
-    """Of rows that have both numbers. The images themselves are a corner of every plot, and left out."""
+    """Return the points of rows that have both numbers, except `identity`, which would stretch the axes."""
     places = {column["field"]: place for place, column in enumerate(table["columns"]) if not column["label"]}
     if x not in places or y not in places:
         return []
     task, _, count = table["task"].partition("-")
-    also = f", the first {count} of its tokens" if task == "truncate" else ""
+    suffix = f", the first {count} of its tokens" if task == "truncate" else ""
     found = []
     for row in table["rows"]:
         left, right = row["values"][places[x]], row["values"][places[y]]
         if row["family"] != "identity" and left and right and None not in (left[0], right[0]):
-            found.append(_point(row, left[0], right, column_of(y)[1].digits, also))
+            found.append(_point(row, left[0], right, column_of(y)[1].digits, suffix))
     return found
 
 
 def front(points: Sequence[Point], more: bool, fewer: bool = True) -> list[Point]:
-    """Those that no other point beats in both: fewer `x` (or more of it), better `y`. The best in x come first."""
+    """Return the Pareto-optimal points, sorted by x.
+
+    more: whether a higher y is better. fewer: whether a lower x is better.
+    """
     best, found = None, []
     for point in sorted(points, key=lambda one: (one["x"] if fewer else -one["x"], -one["y"] if more else one["y"])):
         if best is None or (point["y"] > best if more else point["y"] < best):
@@ -76,13 +79,13 @@ def front(points: Sequence[Point], more: bool, fewer: bool = True) -> list[Point
 
 
 def _plot(points: Sequence[Point], x: str, y: str, *, log: bool = False, fewer: bool | None = None) -> dict[str, Any]:
-    """Points with intervals, joined by `line`. fewer: whether less of x is better, for the front; None for no front."""
+    """Plot points with intervals, joined by `line`. fewer: whether a lower x is better; None draws no Pareto front."""
     across, up = column_of(x)[1], column_of(y)[1]
     scale = alt.Scale(type="log", nice=False, padding=12) if log else alt.Scale(zero=False)
     place = alt.X("x:Q", title=f"{across.title}{across.arrow}", scale=scale)
     height = alt.Y("y:Q", title=f"{up.title}{up.arrow}", scale=alt.Scale(zero=False))
-    said = [
-        alt.Tooltip("said:N", title="row"), alt.Tooltip("x:Q", title=across.title, format=f",.{across.digits}f"),
+    tooltip = [
+        alt.Tooltip("label:N", title="row"), alt.Tooltip("x:Q", title=across.title, format=f",.{across.digits}f"),
         alt.Tooltip("y:Q", title=up.title, format=f",.{up.digits}f"), alt.Tooltip("interval:N"),
     ]  # fmt: skip
     colour = alt.Color("kind:N", title=None)
@@ -90,7 +93,7 @@ def _plot(points: Sequence[Point], x: str, y: str, *, log: bool = False, fewer: 
     layers: list[Any] = [
         base.mark_rule().encode(y="low:Q", y2="high:Q"),
         base.mark_line(strokeWidth=1, opacity=0.6).encode(detail="line:N"),
-        base.mark_point(filled=True, size=70, opacity=1).encode(tooltip=said),
+        base.mark_point(filled=True, size=70, opacity=1).encode(tooltip=tooltip),
     ]
     if fewer is not None and up.more is not None:
         edge = alt.Chart(alt.Data(values=front(points, up.more, fewer)))
@@ -113,8 +116,8 @@ def _rates(table: dict[str, Any], tables: Sequence[dict[str, Any]]) -> list[dict
         points = [point for point in points if point["x"] > 0]
         if len({point["row"] for point in points}) >= 3:
             spec = _plot(points, "bits_per_image", number, log=True, fewer=True)
-            title = f"{column_of(number)[1].title} against bits"
-            note = "With codecs, resizing and shorter rows of tokens. Dashed: what nothing beats at fewer bits."
+            title = f"{column_of(number)[1].title} over bits"
+            note = "Includes codecs, resizing and truncated tokens. Dashed: Pareto front of bits and quality."
             made.append(_entry(table, title, note, points, ("bits_per_image", number), spec))
     return made
 
@@ -123,17 +126,17 @@ def _speeds(table: dict[str, Any]) -> list[dict[str, Any]]:
     made = []
     for speed in ("encode_images_per_second", "decode_images_per_second"):
         if len(points := _points(table, speed, "psnr")) >= 3:
-            note = "Speeds of one machine; between machines they do not compare. Dashed: what nothing faster beats."
+            note = "Speeds of one machine, not comparable across machines. Dashed: Pareto front of speed and quality."
             spec = _plot(points, speed, "psnr", log=True, fewer=False)
-            made.append(_entry(table, f"PSNR against {column_of(speed)[1].title}", note, points, (speed, "psnr"), spec))
+            made.append(_entry(table, f"PSNR over {column_of(speed)[1].title}", note, points, (speed, "psnr"), spec))
     return made
 
 
-KINDS = {"t_acc": "Words read right against pixels per character", "f_sim": "Faces against their width"}
+KINDS = {"t_acc": "Word accuracy over pixels per character", "f_sim": "Face similarity over face width"}
 
 
 def _curves(table: dict[str, Any]) -> list[dict[str, Any]]:
-    """Accuracy over pixels per character, or over a face's width: a line for each row, and the ceiling of scaling."""
+    """Plot scores over pixels per character or face width: a line per row, and the ceiling set by resizing."""
     made = []
     for kind, title in KINDS.items():
         column, points = column_of(kind)[1], []
@@ -142,26 +145,26 @@ def _curves(table: dict[str, Any]) -> list[dict[str, Any]]:
                 name, _, span = field.partition("_curve.")
                 if cell is None or name not in (kind, f"{kind}_ceiling") or (at := _middle(span)) is None:
                     continue
-                line = row["adapter"] if name == kind else "only scaled: the ceiling"
-                if name == kind or row is table["rows"][0]:  # which all rows share
-                    points.append(_point(row, at, cell, column.digits) | {"line": line, "said": f"{line}, {span} px"})
+                line = row["adapter"] if name == kind else "only resized (ceiling)"
+                if name == kind or row is table["rows"][0]:  # the ceiling is the same for all rows
+                    points.append(_point(row, at, cell, column.digits) | {"line": line, "label": f"{line}, {span} px"})
         if not points:
             continue
-        said = [alt.Tooltip("said:N", title="row"), alt.Tooltip("y:Q", title=column.title, format=".3f")]
+        tooltip = [alt.Tooltip("label:N", title="row"), alt.Tooltip("y:Q", title=column.title, format=".3f")]
         base = alt.Chart(alt.Data(values=points)).encode(
             x=alt.X("x:Q", title="pixels", scale=alt.Scale(type="log", nice=False, padding=12)),
             y=alt.Y("y:Q", title=f"{column.title}{column.arrow}", scale=alt.Scale(zero=False)),
             color=alt.Color("line:N", title=None, scale=alt.Scale(scheme="tableau20")),
-            tooltip=[*said, alt.Tooltip("interval:N")],
+            tooltip=[*tooltip, alt.Tooltip("interval:N")],
         )
         intervals = base.mark_rule(opacity=0.5).encode(y="low:Q", y2="high:Q")
         spec = _whole([intervals, base.mark_line(strokeWidth=1), base.mark_point(filled=True, size=40, opacity=1)])
-        made.append(_entry(table, title, "A bin stands at its middle.", points, ("pixels", kind), spec))
+        made.append(_entry(table, title, "Each bin is drawn at its centre.", points, ("pixels", kind), spec))
     return made
 
 
 def _middle(span: str) -> float | None:
-    """Of `8 to 10`, in the middle; of `below 4` half of it, and of `from 40` that edge, which has no other."""
+    """Return the x position of a bin: the centre of `8 to 10`, half of `below 4`, the edge of `from 40`."""
     edges = [float(edge) for edge in re.findall(r"\d+(?:\.\d+)?", span)]
     if not edges:
         return None
@@ -169,34 +172,34 @@ def _middle(span: str) -> float | None:
 
 
 def _generators(table: dict[str, Any], tables: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """gFID of generators against what their tokenizers' own rows say; where there is none, FD-EfficientNet."""
-    below: dict[str, dict[str, float]] = {}
+    """Plot gFID of generators (or FD-EfficientNet, if there is no gFID) over metrics of their tokenizers."""
+    of_tokenizers: dict[str, dict[str, float]] = {}
     for one in tables:
         if one["dataset"] == table["dataset"] and one["task"] in ("reconstruct", "perturb"):
             for row in one["rows"]:
                 values = zip(one["columns"], row["values"], strict=True)
                 known = {column["field"]: cell[0] for column, cell in values if cell and cell[0] is not None}
-                below[row["adapter"]] = below.get(row["adapter"], {}) | known
+                of_tokenizers[row["adapter"]] = of_tokenizers.get(row["adapter"], {}) | known
     fields = [column["field"] for column in table["columns"]]
-    goal = next((number for number in ("gfid", "gfid_768", "fd_efficientnet") if number in fields), None)
-    if goal is None:
+    target = next((number for number in ("gfid", "gfid_768", "fd_efficientnet") if number in fields), None)
+    if target is None:
         return []
-    made, up = [], column_of(goal)[1]
+    made, up = [], column_of(target)[1]
     for number in ("rfid", "rfid_768", "pfid", "pfid_768", "pfid_efficientnet", "fd_efficientnet"):
         points = []
         for row in table["rows"]:
-            tokenizer, cell = row["made"]["adapter"].get("tokenizer"), row["values"][fields.index(goal)]
-            if cell and cell[0] is not None and number in below.get(tokenizer, {}):
-                point = _point(row, below[tokenizer][number], cell, up.digits, f" over {tokenizer}")
+            tokenizer, cell = row["made"]["adapter"].get("tokenizer"), row["values"][fields.index(target)]
+            if cell and cell[0] is not None and number in of_tokenizers.get(tokenizer, {}):
+                point = _point(row, of_tokenizers[tokenizer][number], cell, up.digits, f" over {tokenizer}")
                 points.append(point | {"kind": row["family"]})
         if len(points) >= 3:
-            title = f"{up.title} of samples against {column_of(number)[1].title} of the tokenizer"
-            made.append(_entry(table, title, "", points, (number, goal), _plot(points, number, goal)))
+            title = f"{up.title} of samples over {column_of(number)[1].title} of the tokenizer"
+            made.append(_entry(table, title, "", points, (number, target), _plot(points, number, target)))
     return made
 
 
 def _pruning(table: dict[str, Any]) -> list[dict[str, Any]]:
-    """Accuracy against what a clock saw and against what counting operations promises, side by side."""
+    """Plot accuracy over measured speed-up and over the reduction of FLOPs, side by side."""
     places = {column["field"]: place for place, column in enumerate(table["columns"])}
     field, points = "agreement" if table["short"] else "top1", []
     for row in table["rows"]:
@@ -205,24 +208,30 @@ def _pruning(table: dict[str, Any]) -> list[dict[str, Any]]:
                 point = _point(row, faster[0], row["values"][places[field]], 1, f", batch {batch}")
                 fewer = row["values"][places["fewer"]][0]
                 points.append(
-                    point | {"kind": row["family"], "fewer": fewer, "told": faster[5] if faster[0] is None else ""}
+                    point | {"kind": row["family"], "fewer": fewer, "speedup": faster[5] if faster[0] is None else ""}
                 )
     if not points:
         return []
-    height = "% named as by the whole network" if table["short"] else "top-1, %"
-    said = [alt.Tooltip("said:N", title="row"), alt.Tooltip("told:N", title="speed-up"), alt.Tooltip("interval:N")]
-    titles = {"x": "x faster", "fewer": "x fewer", "y": "accuracy"}
-    said += [alt.Tooltip(f"{name}:Q", title=title, format=".2f") for name, title in titles.items()]
+    height = "agreement with the full network, %" if table["short"] else "top-1, %"
+    hover = [
+        alt.Tooltip("label:N", title="row"),
+        alt.Tooltip("speedup:N", title="speed-up"),
+        alt.Tooltip("interval:N"),
+    ]
+    titles = {"x": "speed-up", "fewer": "FLOPs reduction", "y": "accuracy"}
+    hover += [alt.Tooltip(f"{name}:Q", title=title, format=".2f") for name, title in titles.items()]
     base = alt.Chart(alt.Data(values=points)).encode(
-        y=alt.Y("y:Q", title=height, scale=alt.Scale(zero=False)), color=alt.Color("kind:N", title=None), tooltip=said
+        y=alt.Y("y:Q", title=height, scale=alt.Scale(zero=False)),
+        color=alt.Color("kind:N", title=None),
+        tooltip=hover,
     )
     dots = base.mark_point(filled=True, opacity=1)
-    measured = dots.transform_filter("datum.x !== null").encode(x=alt.X("x:Q", title="times faster, measured"))
-    counted = dots.encode(x=alt.X("fewer:Q", title="times fewer FLOPs"))
+    measured = dots.transform_filter("datum.x !== null").encode(x=alt.X("x:Q", title="measured speed-up"))
+    counted = dots.encode(x=alt.X("fewer:Q", title="reduction of FLOPs (factor)"))
     both = alt.hconcat(measured.properties(width=320, height=320), counted.properties(width=320, height=320))
-    note = "Left: what a clock saw; what has no measured speed-up is not there. Right: what counting promises."
-    title = "Accuracy against speed-up of reduced tokens"
-    return [_entry(table, title, note, points, ("x faster", height), both.to_dict())]
+    note = "Left: measured speed-up; rows without a measured speed-up are omitted. Right: reduction of FLOPs."
+    title = "Accuracy over speed-up of token reduction"
+    return [_entry(table, title, note, points, ("speed-up", height), both.to_dict())]
 
 
 def _entry(
@@ -233,6 +242,6 @@ def _entry(
         "table": table["name"],
         "note": note,
         "axes": [column_of(axis)[1].title for axis in axes],
-        "points": [[point["said"], point["x"], point["y"], point["row"]] for point in points],
+        "points": [[point["label"], point["x"], point["y"], point["row"]] for point in points],
         "spec": spec,
     }

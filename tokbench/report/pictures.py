@@ -1,6 +1,6 @@
-"""The page's pictures: the same images through every adapter, where each does worst, and what was read in them.
+"""Pictures of the site: reconstructions of the same images by every adapter, worst images, and worst words and faces.
 
-Files are small WebP. What an adapter made is kept with a key of its weights and code, and is not made again.
+Pictures are small WebP files. They are cached with a key of the adapter's weights and code, and reused.
 """
 
 from __future__ import annotations
@@ -29,30 +29,33 @@ from tokbench.metrics.batch import Batch, DerivedCache
 from tokbench.metrics.psnr import PSNR
 from tokbench.paths import slug
 from tokbench.protocol.protocol import load_protocol
-from tokbench.report import worst_crops as worst
+from tokbench.report import worst_crops
 from tokbench.results.columns import column_of
 from tokbench.results.result import Result
 from tokbench.tokenizers.base import Generator
 from tokbench.tokenizers.registry import BUILTIN, LoadedAdapter, adapter_files, load_adapter
 
 SHOWN, SIZE = 8, 256
-"""Images that every adapter is shown with, of the embedded photos, and their side."""
+"""Number of embedded photos that are shown for every adapter, and their side in pixels."""
 WORST = 3
-"""Of each number."""
+"""Worst images shown per metric."""
 BY = ("psnr", "ssim", "lpips")
 CASES = 6
-"""Words or faces of a sheet."""
+"""Words or faces per sheet."""
 AMPLIFIED = 4
-"""Errors are shown so many times as large as they are, from black."""
+"""Amplification of the error pictures; black is no error."""
 
 Progress = Callable[[str, int, int], None]
+
+_FORMAT = 2
+"""Version of the cached index files."""
 
 T = TypeVar("T")
 
 
 @dataclass
 class Pictures:
-    """What the page is told of its pictures; files are relative to it."""
+    """The pictures of the page; file paths are relative to the page."""
 
     images: list[dict[str, Any]] = field(default_factory=list)
     adapters: list[str] = field(default_factory=list)
@@ -62,15 +65,18 @@ class Pictures:
 
 
 def pictures(results: Sequence[Result], out: Path, root: Path | None, progress: Progress) -> Pictures:
-    """Make what is missing below `out`/pictures. Adapters that cannot be loaded here, and data sets that are not here,
-    are left out; so are adapters that are neither in the root nor builtin, whatever a result calls itself."""
-    told, known = Pictures(), adapter_files(root)
+    """Make the missing pictures in `out`/pictures and return all of them.
+
+    Adapters that cannot be loaded and datasets that are not available are skipped. For safety, so are adapters that are
+    neither in the root nor built in, because the name in a result file could be a path.
+    """
+    found, known = Pictures(), adapter_files(root)
     dataset = open_dataset("samples", load_protocol("tokbench"), SIZE, None, root)
     places = _spread(dataset)
     for position, image in _originals(dataset, places):
         name = dataset.names[position]
         file = _written(image, out / "pictures" / "original" / f"{slug(name)}.webp", out)
-        told.images.append({"name": name, "file": file, "width": SIZE, "height": SIZE})
+        found.images.append({"name": name, "file": file, "width": SIZE, "height": SIZE})
     names = list(dict.fromkeys(result.adapter for result in results))
     for done, name in enumerate(names):
         if name in known or name.partition(".")[0] in BUILTIN:
@@ -78,13 +84,13 @@ def pictures(results: Sequence[Result], out: Path, root: Path | None, progress: 
                 adapter = load_adapter(name, root=root)
                 own = [result for result in results if result.adapter == name and result.task == "reconstruct"]
                 if not isinstance(adapter.model, Generator):
-                    _of_one(told, adapter, own, dataset, places, out, root)
+                    _add_adapter(found, adapter, own, dataset, places, out, root)
         progress("pictures", done + 1, len(names))
-    return told
+    return found
 
 
-def _of_one(
-    told: Pictures,
+def _add_adapter(
+    found: Pictures,
     adapter: LoadedAdapter,
     results: Sequence[Result],
     dataset: Dataset,
@@ -92,22 +98,22 @@ def _of_one(
     out: Path,
     root: Path | None,
 ) -> None:
-    """One adapter's pictures. Raises TokbenchError where it fails on an image."""
+    """Add the pictures of one adapter. Raises TokbenchError if it fails on an image."""
     folder, described = out / "pictures" / slug(adapter.name), describe_adapter(adapter)
     digests = [dataset.prepared(place).digest for place in places]
-    told.made[adapter.name] = _once(
+    found.made[adapter.name] = _cached(
         folder / "shown.json", [described, digests], lambda: _shown(adapter, dataset, places, folder, out)
     )
-    told.adapters.append(adapter.name)
-    if found := _worst(adapter, described, results, folder, out, root):
-        told.worst[adapter.name] = found
-    told.sheets += _sheets(adapter, described, results, folder, out, root)
+    found.adapters.append(adapter.name)
+    if worst := _worst(adapter, described, results, folder, out, root):
+        found.worst[adapter.name] = worst
+    found.sheets += _sheets(adapter, described, results, folder, out, root)
 
 
-def _once(index: Path, about: Any, make: Callable[[], T]) -> T:
-    """What `make` gives, as JSON keeps it; what it gave for the same `about` before, where that lies in `index`."""
-    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-    with suppress(OSError, ValueError, KeyError, TypeError):  # not there, or damaged: then it is made again
+def _cached(index: Path, about: Any, make: Callable[[], T]) -> T:
+    """Return the result of `make`, or the one stored in the file `index` if it has the same key `about`."""
+    key = hashlib.sha256(json.dumps([_FORMAT, about], sort_keys=True).encode()).hexdigest()
+    with suppress(OSError, ValueError, KeyError, TypeError):  # a missing or damaged file is replaced
         kept = json.loads(index.read_text("utf-8"))
         if kept["key"] == key:
             before: T = kept["made"]
@@ -118,17 +124,19 @@ def _once(index: Path, about: Any, make: Callable[[], T]) -> T:
 
 
 def _spread(dataset: Dataset) -> list[int]:
-    """Evenly over the data set; photos first, then pages of text."""
+    """Return positions spread evenly over the dataset; photos first, then pages of text."""
     places: list[int] = np.linspace(0, len(dataset) - 1, SHOWN).round().astype(int).tolist()
     return sorted(places, key=lambda place: "page" in dataset.names[place])
 
 
 def _originals(dataset: Dataset, places: Sequence[int]) -> list[tuple[int, torch.Tensor]]:
+    """Return (position, image (1, 3, H, W)) for some positions."""
     spans = [range(place, place + 1) for place in places]
     return [(int(images.index[0]), images.reference) for images in dataset.batches(1, lambda _: spans)]
 
 
-def _through(adapter: LoadedAdapter, dataset: Dataset, places: Sequence[int]) -> list[tuple[int, Batch]]:
+def _reconstructed(adapter: LoadedAdapter, dataset: Dataset, places: Sequence[int]) -> list[tuple[int, Batch]]:
+    """Return (position, reconstructed batch of one image) for some positions."""
     adapter.model.bind_dataset(dataset.names, dataset.source.names)
     if adapter.model.module is not None:
         adapter.model.module.eval()
@@ -142,8 +150,9 @@ def _through(adapter: LoadedAdapter, dataset: Dataset, places: Sequence[int]) ->
 def _shown(
     adapter: LoadedAdapter, dataset: Dataset, places: Sequence[int], folder: Path, out: Path
 ) -> dict[str, dict[str, str]]:
+    """Write the reconstruction and error picture of each shown image; return files and captions by image name."""
     found = {}
-    for place, batch in _through(adapter, dataset, places):
+    for place, batch in _reconstructed(adapter, dataset, places):
         name = dataset.names[place]
         metric = PSNR()
         metric.update(batch)
@@ -152,13 +161,13 @@ def _shown(
         found[name] = {
             "file": _written(image, folder / f"{slug(name)}.webp", out),
             "error": _written(AMPLIFIED * (image - reference).abs(), folder / f"{slug(name)}.error.webp", out),
-            "told": "exact" if np.isnan(value) else f"PSNR {value:.2f} dB",
+            "caption": "exact" if np.isnan(value) else f"PSNR {value:.2f} dB",
         }
     return found
 
 
 def _written(image: torch.Tensor, path: Path, out: Path) -> str:
-    """One image (1, 3, H, W) in [0, 1] as WebP; its place relative to the page."""
+    """Write an image (1, 3, H, W) in [0, 1] as WebP; return its path relative to the page."""
     pixels = (image[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     return _saved(Image.fromarray(pixels), path, out)
 
@@ -181,7 +190,7 @@ def _worst(
     out: Path,
     root: Path | None,
 ) -> Worst:
-    """By number: the images with the worst values, of the first data set of its results that is here."""
+    """Return the images with the worst values by metric, for the first of its results whose dataset is available."""
     for result in results:
         if not (numbers := [number for number in BY if number in result.per_image]):
             continue
@@ -196,7 +205,7 @@ def _worst(
             chosen[number] = [(int(index[at]), float(values[at])) for at in order[:WORST] if not np.isnan(values[at])]
         about = [described, result.group, result.provenance["data"]["sha256"], chosen]
         make = partial(_worst_of, adapter, dataset, chosen, folder, out)
-        return _once(folder / "worst.json", about, make)
+        return _cached(folder / "worst.json", about, make)
     return {}
 
 
@@ -204,7 +213,7 @@ def _worst_of(
     adapter: LoadedAdapter, dataset: Dataset, chosen: dict[str, list[tuple[int, float]]], folder: Path, out: Path
 ) -> Worst:
     places, files = sorted({place for own in chosen.values() for place, _ in own}), {}
-    for place, batch in _through(adapter, dataset, places):
+    for place, batch in _reconstructed(adapter, dataset, places):
         stem = slug(f"{dataset.name}-{dataset.names[place]}")
         files[place] = {
             "name": f"{dataset.name}, {dataset.names[place]}",
@@ -214,17 +223,17 @@ def _worst_of(
     found = {}
     for number, own in chosen.items():
         column = column_of(number)[1]
-        shown = [files[place] | {"told": f"{value:.{column.digits}f}"} for place, value in own if place in files]
+        shown = [files[place] | {"caption": f"{value:.{column.digits}f}"} for place, value in own if place in files]
         if shown:
             found[column.title] = shown
     return found
 
 
 def _dataset_of(result: Result, root: Path | None) -> Dataset:
-    """The images of a result. Raises DataError where they are not here."""
-    told = result.provenance
-    size = told["data"]["width"] if told["data"]["width"] == told["data"]["height"] else None
-    return open_dataset(result.dataset, load_protocol(told["protocol"]["name"]), size, told["data"]["limit"], root)
+    """Open the images of a result. Raises DataError if they are not available."""
+    made = result.provenance
+    size = made["data"]["width"] if made["data"]["width"] == made["data"]["height"] else None
+    return open_dataset(result.dataset, load_protocol(made["protocol"]["name"]), size, made["data"]["limit"], root)
 
 
 def _sheets(
@@ -235,12 +244,12 @@ def _sheets(
     out: Path,
     root: Path | None,
 ) -> list[dict[str, Any]]:
-    """The worst words and faces of results that hold readings, of data sets that are here."""
+    """Return the sheets of the worst words and faces, for results with recognition data and available datasets."""
     made = []
     for result in results:
         for kind in result.readings:
             try:
-                dataset, shown = _dataset_of(result, root), worst.cases(result, kind)[:CASES]
+                dataset, shown = _dataset_of(result, root), worst_crops.cases(result, kind)[:CASES]
             except TokbenchError:
                 continue
             stem = slug(f"{result.group}-{kind}")
@@ -249,15 +258,21 @@ def _sheets(
 
             def make(
                 dataset: Dataset = dataset,
-                shown: list[worst.WorstCrop] = shown,
+                shown: list[worst_crops.WorstCrop] = shown,
                 seed: int = result.provenance["seed"],
                 path: Path = folder / f"{stem}.webp",
                 title: str = title,
             ) -> dict[str, Any]:
-                sheet = worst.picture(shown, adapter, dataset, seed=seed)
+                sheet = worst_crops.picture(shown, adapter, dataset, seed=seed)
                 file = _saved(sheet, path, out)
-                told = [f"{case.image}: {', '.join(case.told)}" for case in shown]
-                return {"title": title, "file": file, "width": sheet.width, "height": sheet.height, "told": told}
+                captions = [f"{case.image}: {', '.join(case.lines)}" for case in shown]
+                return {
+                    "title": title,
+                    "file": file,
+                    "width": sheet.width,
+                    "height": sheet.height,
+                    "captions": captions,
+                }
 
-            made.append(_once(folder / f"{stem}.json", about, make))
+            made.append(_cached(folder / f"{stem}.json", about, make))
     return made

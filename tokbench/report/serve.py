@@ -1,4 +1,4 @@
-"""Serve the site on loopback; make it again when results change, which the open page notices by itself."""
+"""Serve the site on localhost and rebuild it when results change; open pages reload themselves."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pathlib import Path
 from tokbench.errors import TokbenchError, UsageError
 
 EVERY = 2.0
-"""Seconds between looks at the results."""
+"""Seconds between checks for changed results."""
 
 
 def state_of(results: Path) -> str:
-    """What changes whenever a result does: names, sizes and times of all result files."""
+    """Return a hash of the names, sizes and modification times of all result files."""
     files = sorted(results.glob("*/*.json"))
-    told = [(path.as_posix(), stat.st_size, stat.st_mtime_ns) for path in files if (stat := path.stat())]
-    return f"{hash(tuple(told)) & (1 << 63) - 1:x}"
+    entries = [(path.as_posix(), stat.st_size, stat.st_mtime_ns) for path in files if (stat := path.stat())]
+    return f"{hash(tuple(entries)) & (1 << 63) - 1:x}"
 
 
 class Site(SimpleHTTPRequestHandler):
-    """The folder of the site, and `/stamp`: what the site was made of."""
+    """Serves the folder of the site, and `/stamp`, which changes when the site is rebuilt."""
 
     stamp = ""
 
@@ -39,7 +39,7 @@ class Site(SimpleHTTPRequestHandler):
         super().do_GET()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Requests of one's own browser are no news."""
+        """Log nothing: the only client is the user's browser."""
 
 
 def serve(
@@ -50,27 +50,29 @@ def serve(
     say: Callable[[str], None],
     until: threading.Event | None = None,
 ) -> None:
-    """What `make` makes of `results` in `out`, until Ctrl-C (or `until` is set). Raises UsageError where the port is
-    taken."""
+    """Build the site with `make` and serve it until Ctrl-C, or until `until` is set.
+
+    Raises UsageError if the port cannot be used.
+    """
     until = until or threading.Event()
-    try:  # before what takes long
+    try:  # before building, which can take long
         server = ThreadingHTTPServer(("127.0.0.1", port), partial(Site, directory=str(out)))
     except OSError as error:
-        raise UsageError(f"port {port} cannot be used ({error.strerror}); give another --port") from error
+        raise UsageError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from error
     with server:
-        Site.stamp = state_of(results)  # before, too: what changes meanwhile may not be in the site
+        Site.stamp = state_of(results)  # before building, so that changes during the build trigger another one
         make()
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        say(f"http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)")
+        say(f"http://127.0.0.1:{server.server_port}/ (stop with Ctrl-C)")
         try:
             while not until.wait(EVERY):
                 if (now := state_of(results)) == Site.stamp:
                     continue
                 try:
                     make()
-                    say("made again: results have changed")
-                except TokbenchError as error:  # a file that is half written, say: the next look will find it whole
-                    say(f"not made again: {error}")
+                    say("rebuilt the site: results have changed")
+                except TokbenchError as error:  # for example a half-written file, complete at the next check
+                    say(f"did not rebuild the site: {error}")
                 Site.stamp = now
         except KeyboardInterrupt:
             say("stopped")

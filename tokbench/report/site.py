@@ -1,4 +1,4 @@
-"""Write the site: one page with everything, a page for each family of adapters, and pictures beside them."""
+"""Writes the site: a main page, a page per family of adapters, and the pictures beside them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tokbench.results.result import Result
 from tokbench.tokenizers.registry import adapter_files, read_variant
 
 LIBRARY = "window.vegaEmbed = vegaEmbed;"
-"""What the bundle of Vega, Vega-Lite and Vega-Embed, which comes in vl-convert's wheel, leaves behind on the page."""
+"""Export of the JavaScript bundle of Vega, Vega-Lite and Vega-Embed, which vl-convert provides."""
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
@@ -47,7 +47,7 @@ def build(
     with_pictures: bool = True,
     progress: Progress = lambda what, done, total: None,
 ) -> Path:
-    """Make the site in `out` from a results folder; the page's path. Raises ResultError where there are no results."""
+    """Write the site of a results folder to `out`; return the main page. Raises ResultError if there are no results."""
     found, files = read_all(results), adapter_files(root)
     made = tables(found, files, lambda done, total: progress("tables", done, total))
     made += pruning_tables.tables(load_all(results))
@@ -70,7 +70,7 @@ def build(
         library=_in_script(vl_convert.javascript_bundle(LIBRARY)),
         data=_json(data),
         pictures=shown,
-        families=[_listed(family, names) for family, names in families.items()],
+        families=[_family_entry(family, names) for family, names in families.items()],
         version=__version__,
         count=len(found),
     )  # fmt: skip
@@ -93,18 +93,18 @@ def _asset(name: str) -> markupsafe.Markup:
 
 
 def _in_script(library: str) -> markupsafe.Markup:
-    """A library inside of <script>: only that word's end could close it, and it stands in strings alone."""
+    """Escape a library for use inside <script>; only '</script' in its strings could end the element."""
     return markupsafe.Markup(re.sub(r"</(?=script)", r"<\\/", library, flags=re.IGNORECASE))
 
 
 def _json(data: Any) -> markupsafe.Markup:
-    """JSON inside of <script>, without a character that HTML could take for markup."""
+    """Return JSON for use inside <script>, without characters that HTML could interpret as markup."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return markupsafe.Markup(text.replace("<", "\\u003c"))
 
 
 def _families(files: dict[str, Path], measured: set[str]) -> dict[str, list[str]]:
-    """Variants by family; builtin ones that were measured have a page, too."""
+    """Return adapter names by family, including built-in families that have results."""
     found: dict[str, list[str]] = {family: [] for family in sorted(measured)}
     for name in files:
         found.setdefault(name.partition(".")[0], []).append(name)
@@ -112,22 +112,25 @@ def _families(files: dict[str, Path], measured: set[str]) -> dict[str, list[str]
 
 
 def _page(family: str) -> str:
-    """Where a family's page lies. Families are called by strangers, and this is a path and an address."""
+    """Return the path of a family's page. Family names are untrusted, so they are slugged for paths and links."""
     return f"adapters/{slug(family)}.html"
 
 
-def _listed(family: str, names: Sequence[str]) -> dict[str, Any]:
+def _family_entry(family: str, names: Sequence[str]) -> dict[str, Any]:
     variants = [name.partition(".")[2] or "default" for name in names]
     return {"name": family, "file": _page(family), "variants": variants}
 
 
 def card(files: dict[str, Path], family: str) -> str:
-    """A family's card as HTML. What it holds of HTML itself is shown as text; links stay where they lead to the web or
-    to another card, since nothing else of the checkout is beside the page."""
+    """Return a family's card as HTML.
+
+    HTML in the card is shown as text. Only links to the web and to other cards are kept, because the site contains no
+    other files of the checkout.
+    """
     folder = next((path.parent for name, path in files.items() if name.partition(".")[0] == family), None)
     readme = folder / "README.md" if folder else None
     if readme is None or not readme.is_file():
-        return markupsafe.Markup("<h1>{}</h1><p>It has no card.</p>").format(family)
+        return markupsafe.Markup("<h1>{}</h1><p>This adapter has no card.</p>").format(family)
     text = _COMMENT.sub("", readme.read_text(encoding="utf-8"))
     html: str = markdown_it.MarkdownIt("commonmark", {"html": False}).enable("table").disable("image").render(text)
     pages = {name.partition(".")[0] for name in files}
@@ -144,14 +147,14 @@ def card(files: dict[str, Path], family: str) -> str:
 
 
 def published(files: dict[str, Path]) -> dict[str, list[dict[str, Any]]]:
-    """By family: `[[reported]]` of its variants, each with adapter, number, value, of and source."""
+    """Return the `[[reported]]` tables by family, each with adapter, number, value, of and source."""
     found: dict[str, list[dict[str, Any]]] = {}
     for name, path in files.items():
         try:
-            told = read_variant(path).get("reported", [])
+            reported = read_variant(path).get("reported", [])
         except AdapterError:
             continue
-        for one in told:
+        for one in reported:
             if not {"number", "value", "of", "source"} <= one.keys() or not str(one["source"]).startswith("https://"):
                 raise AdapterError(f"{path}: each [[reported]] must give number, value, of and source (https://...)")
             title = column_of(one["number"])[1].title
@@ -160,19 +163,19 @@ def published(files: dict[str, Path]) -> dict[str, list[dict[str, Any]]]:
 
 
 def address(table: dict[str, Any], row: dict[str, Any]) -> str:
-    """Where a row stands on the page."""
+    """Return the link to a row of the main page."""
     return "#" + urlencode({"table": table["name"], "row": row["adapter"]})
 
 
 def _rows(family: str, made: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """A family's rows in all tables, with the few numbers that the tables show first."""
+    """Return a family's rows in all tables, with the values of the default columns."""
     found = []
     for table in made:
         for row in table["rows"]:
             if row["family"] != family:
                 continue
-            told = [
-                f"{column['title']} {_said(cell, column['digits'])}"
+            values = [
+                f"{column['title']} {_value_text(cell, column['digits'])}"
                 for column, cell in zip(table["columns"], row["values"], strict=True)
                 if cell and cell[0] is not None and column["first"]
             ]
@@ -181,25 +184,25 @@ def _rows(family: str, made: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
                     "adapter": row["adapter"],
                     "table": table["name"],
                     "href": address(table, row),
-                    "told": ", ".join(told),
+                    "summary": ", ".join(values),
                 }
             )
     return found
 
 
-def _said(cell: list[Any], digits: int) -> str:
+def _value_text(cell: list[Any], digits: int) -> str:
     value, low, high = cell[:3]
     spread = "" if low is None or low == high else f" ± {(high - low) / 2:,.{digits}f}"
     return f"{value:,.{digits}f}{spread}"
 
 
 def _weights(family: str, found: Sequence[Result]) -> list[dict[str, str]]:
-    """The weight files that a family's results name."""
+    """Return the weight files named in a family's results, with their SHA-256."""
     named: dict[str, str] = {}
     for result in found:
         if result.adapter.partition(".")[0] == family:
-            told = result.provenance["adapter"]
-            named |= told.get("weights", {})
-            if sha256 := told.get("parameters_sha256"):
+            adapter = result.provenance["adapter"]
+            named |= adapter.get("weights", {})
+            if sha256 := adapter.get("parameters_sha256"):
                 named[f"{result.adapter}, all parameters"] = sha256
     return [{"name": name, "sha256": sha256} for name, sha256 in sorted(named.items())]

@@ -1,4 +1,4 @@
-"""The static figures of docs/: reconstructions side by side, quality against bits, token pruning."""
+"""Static figures of docs/: reconstructions side by side, quality over bits, token pruning."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CODECS = ("jpeg", "webp", "avif")
 
 
 def sheet(root: Path, target: Path) -> None:
-    """Rows of the same photos: as they are, then as each adapter reconstructs them, the fewest bits first."""
+    """Draw rows of the same photos: the originals, then the reconstructions of each adapter by increasing bits."""
     dataset = open_dataset("samples", TOKBENCH, SIZE)
     reader = dataset.batches(len(dataset))
     images = next(iter(reader))
@@ -40,7 +40,7 @@ def sheet(root: Path, target: Path) -> None:
     for name in trainable_adapters(root):
         try:
             adapter = load_adapter(name, root=root)
-        except TokbenchError:  # networks, and what is not trained
+        except TokbenchError:  # classifiers, and adapters that are not trained
             continue
         if isinstance(adapter.model, Generator):
             continue
@@ -49,10 +49,11 @@ def sheet(root: Path, target: Path) -> None:
         bits = float(batch.tokens.bits.mean())
         rows.append((bits, f"{name}\n{bits:,.0f} bits", batch.rounded("image")))
     rows.sort(key=lambda row: row[:2])
-    drawn([("original", chosen.reference), *(row[1:] for row in rows)]).save(target, quality=90, method=6)
+    labelled_rows([("original", chosen.reference), *(row[1:] for row in rows)]).save(target, quality=90, method=6)
 
 
-def drawn(rows: Sequence[tuple[str, torch.Tensor]]) -> Image.Image:
+def labelled_rows(rows: Sequence[tuple[str, torch.Tensor]]) -> Image.Image:
+    """Draw rows of images (N, 3, H, W) in [0, 1] with a label each."""
     side = SIZE * SCALE
     canvas = Image.new("RGB", (LABEL + COUNT * (side + 4), len(rows) * (side + 4)), "white")
     pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(15)
@@ -66,7 +67,7 @@ def drawn(rows: Sequence[tuple[str, torch.Tensor]]) -> Image.Image:
 
 
 def rates(root: Path, target: Path) -> None:
-    """PSNR and LPIPS against bits an image, of all results on the validation images of Tiny ImageNet."""
+    """Plot PSNR and LPIPS over bits per image, for all results on the validation images of Tiny ImageNet."""
     pyplot = plotting()
     tables = groups(read_all(root / "results"))
     rows = [one for name, table in tables.items() if name.startswith("tiny-imagenet.n2000-") for one in table]
@@ -93,7 +94,7 @@ def rates(root: Path, target: Path) -> None:
 
 
 def plotting() -> Any:
-    """matplotlib set to write the same SVG every time."""
+    """Return pyplot, configured to write reproducible SVG."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -109,11 +110,13 @@ def plotting() -> Any:
 
 
 def pruning(root: Path, target: Path) -> None:
-    """Top-1 accuracy against how much faster a clock saw it, and against how many fewer FLOPs; and, at the smallest
-    batch, the one against the other. Of a network trained too briefly for its accuracy to mean anything it is how often
-    it still names what it names whole."""
+    """Plot top-1 over measured speed-up and over the reduction of FLOPs.
+
+    A third panel shows the speed-up at the smallest batch size over the reduction of FLOPs. For
+    an undertrained network, the agreement with the full network is shown instead of top-1.
+    """
     tables = reduced_groups(load_all(root / "results"))
-    # Times of one device and network alone share an axis: of several tables, the one with most in it.
+    # Only times of one device and network are comparable, so the table with the most rows is drawn.
     found = max(tables.values(), key=lambda members: sum(len(one.rows) for one in members), default=[])
     timed = [{pace["batch"] for pace in row["pace"]} for one in found for row in one.rows.values()]
     if not timed or not (batches := set.intersection(*timed)):
@@ -126,20 +129,20 @@ def pruning(root: Path, target: Path) -> None:
         rows = [row for _, row in sorted(one.rows.items(), reverse=True)]
         fewer = [row["whole_gflops"] / row["gflops"] for row in rows]
         accuracy = [100 * row[number]["value"] for row in rows]
-        # Networks of the subject's family are called without it.
+        # The family name of the benchmarked network is omitted from labels.
         label = named.get(one.about["method"], one.about["title"]).replace(
             f"{one.about['model'].partition('.')[0]}.", ""
         )
-        look = {"label": label, "color": f"C{place % 10}", "linewidth": 1, "markersize": 4}
-        look |= {"marker": "os^v"[place // 10], "linestyle": "-" if one.about["training"] == "none" else "--"}
+        style = {"label": label, "color": f"C{place % 10}", "linewidth": 1, "markersize": 4}
+        style |= {"marker": "os^v"[place // 10], "linestyle": "-" if one.about["training"] == "none" else "--"}
         faster, slow = _speedups(rows, large), _speedups(rows, small)
-        for axis, across, up, told in (
+        for axis, across, up, speedups in (
             (axes[0], [pace["value"] for pace in faster], accuracy, faster),
             (axes[1], fewer, accuracy, []),
             (axes[2], fewer, [pace["value"] for pace in slow], slow),
         ):
-            axis.plot(across, up, **look)
-            none = [(x, y) for x, y, pace in zip(across, up, told, strict=False) if not pace["measured"]]
+            axis.plot(across, up, **style)
+            none = [(x, y) for x, y, pace in zip(across, up, speedups, strict=False) if not pace["measured"]]
             axis.scatter(*zip(*none, strict=True), s=70, facecolors="none", edgecolors="grey") if none else None
     axes[0].axvline(1, color="grey", linewidth=0.8)
     axes[2].axline((1, 1), slope=1, color="grey", linewidth=0.8)
@@ -157,11 +160,12 @@ def pruning(root: Path, target: Path) -> None:
 
 
 def _speedups(rows: Sequence[dict[str, Any]], batch: int) -> list[dict[str, Any]]:
+    """Return the speed-up entries of rows at one batch size."""
     return [next(pace for pace in row["pace"] if pace["batch"] == batch)["speedup"] for row in rows]
 
 
 def curves(rows: Sequence[Result], number: str) -> dict[str, list[tuple[float, float]]]:
-    """Points (bits, value) of each line: a codec's qualities, a tokenizer's first tokens, else one point each."""
+    """Return the points (bits, value) of each line: codecs over qualities, tokenizers over truncation lengths."""
     found: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         bits, value = (row.metrics.get(key, {}).get("value") for key in ("bits_per_image", number))
@@ -173,7 +177,7 @@ def curves(rows: Sequence[Result], number: str) -> dict[str, list[tuple[float, f
 
 
 def draw(root: Path, names: Sequence[str] = ()) -> list[Path]:
-    """Draw all of them, or those of some names, into `root`/docs. Twice from the same results gives the same bytes."""
+    """Draw all figures, or the named ones, into `root`/docs; equal results give identical files."""
     made = []
     for name in names or PICTURES:
         how, file = PICTURES[name]

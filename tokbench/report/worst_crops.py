@@ -1,4 +1,4 @@
-"""A picture of the words or faces that suffered most: the original, what was made of it, and what was read."""
+"""Pictures of the words or faces with the largest drop in score: original, reconstruction and recognized text."""
 
 from __future__ import annotations
 
@@ -24,38 +24,42 @@ from tokbench.results.result import Result
 from tokbench.tokenizers.registry import LoadedAdapter
 
 HEIGHT, WIDTH, GAP, FONT = 72, 220, 8, 15
-"""Pixels of a crop's cell (narrower crops keep their shape), between cells, and of the text."""
+"""Pixels: height and width of a crop's cell (crops keep their aspect ratio), gap between cells, font size."""
 
 
 @dataclass(frozen=True)
 class WorstCrop:
-    """One word or face of an image: where it is, how bad it is (less is worse), and what to say of it."""
+    """One word or face: image name, box (x1, y1, x2, y2), score (lower is worse), and lines of text."""
 
     image: str
     box: tuple[float, float, float, float]
     score: float
-    told: tuple[str, ...]
+    lines: tuple[str, ...]
 
 
 def cases(result: Result, kind: str | None = None) -> list[WorstCrop]:
-    """All words and faces of a result, the worst first; words of which the ceiling was read wrong come last, since the
-    tokenizer alone is not to blame for them. Raises ResultError where there are none."""
+    """Return all words and faces of a result, the worst first.
+
+    Words that were already misread in the resized original come last, because the error is not caused by the tokenizer
+    alone. Raises ResultError if there are none.
+    """
     found = []
     for name, images in result.readings.items():
         if kind is None or name == kind:
             found += [case for image, read in images for one in read if (case := _case(image, one))]
     if not found:
-        held = ", ".join(result.readings) or "no readings; measure it with --metrics text or --metrics faces"
-        raise ResultError(f"{result.adapter} on {result.group}: nothing to show; the result holds {held}")
+        held = ", ".join(result.readings) or "no recognition data; evaluate it with --metrics text or --metrics faces"
+        raise ResultError(f"{result.adapter} on {result.group}: nothing to show; the result contains {held}")
     return sorted(found, key=lambda case: (case.score, case.image, case.box))
 
 
 def _case(image: str, one: dict[str, Any]) -> WorstCrop | None:
+    """Return the crop of one recognition entry; None if the word was not recognized in the reconstruction."""
     try:
         x1, y1, x2, y2 = (float(edge) for edge in one["box"])
         if "truth" not in one:
             found = one["detected"]
-            lost = "no face found again" if found["original"] and not found["image"] else ""
+            lost = "no face found in the reconstruction" if found["original"] and not found["image"] else ""
             return WorstCrop(
                 image, (x1, y1, x2, y2), float(one["f_sim"]), tuple(filter(None, (f"F-Sim {one['f_sim']:.3f}", lost)))
             )
@@ -64,16 +68,16 @@ def _case(image: str, one: dict[str, Any]) -> WorstCrop | None:
         score = similarity(one["truth"], one["image"]) + (one["ceiling"] != one["truth"])
         return WorstCrop(image, (x1, y1, x2, y2), score, (f"wrote {one['truth']}", f"read {one['image'] or 'nothing'}"))
     except (KeyError, TypeError, ValueError) as error:
-        raise ResultError(f"a reading of {image} is broken ({error}); run again") from error
+        raise ResultError(f"the recognition data of {image} is invalid ({error}); evaluate the result again") from error
 
 
 def picture(
     shown: Sequence[WorstCrop], adapter: LoadedAdapter, dataset: Dataset, device: str = "cpu", seed: int = 0
 ) -> Image.Image:
-    """One row a case: the original, the ceiling (scaled, not tokenized), the reconstruction, and what was read."""
+    """Draw one row per crop: original, resized original (ceiling), reconstruction, and recognized text."""
     at = {name: position for position, name in enumerate(dataset.names)}
     if missing := [case.image for case in shown if case.image not in at]:
-        raise ResultError(f"{dataset.name} has no image {missing[0]}; give the images that were measured with --data")
+        raise ResultError(f"{dataset.name} has no image {missing[0]}; give the evaluated images with --data")
     versions: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
     spans = [range(position, position + 1) for position in sorted({at[case.image] for case in shown})]
     adapter.model.bind_dataset(dataset.names, dataset.source.names)
@@ -90,7 +94,7 @@ def picture(
 
 
 def _sheet(rows: Sequence[tuple[WorstCrop, list[np.ndarray]]]) -> Image.Image:
-    titles = ("original", "scaled", "reconstructed", "")
+    titles = ("original", "resized", "reconstructed", "")
     sheet = Image.new("RGB", (4 * (WIDTH + GAP) + GAP, FONT * 2 + len(rows) * (HEIGHT + GAP) + GAP), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT)
     for column, title in enumerate(titles):
@@ -103,15 +107,15 @@ def _sheet(rows: Sequence[tuple[WorstCrop, list[np.ndarray]]]) -> Image.Image:
             shown = Image.fromarray(np.ascontiguousarray(crop)).resize(size, Image.Resampling.BICUBIC)
             sheet.paste(shown, (GAP + column * (WIDTH + GAP), top + (HEIGHT - size[1]) // 2))
         left = GAP + 3 * (WIDTH + GAP)
-        for line, text in enumerate((*case.told, case.image[-34:])):
-            text = text.encode("latin-1", "backslashreplace").decode("latin-1")  # the font has no other letters
+        for line, text in enumerate((*case.lines, case.image[-34:])):
+            text = text.encode("latin-1", "backslashreplace").decode("latin-1")  # the font covers only Latin-1
             fits = text if draw.textlength(text, font) <= WIDTH else text[:30] + "…"
-            draw.text((left, top + line * (FONT + 6)), fits, "grey" if line == len(case.told) else "black", font)
+            draw.text((left, top + line * (FONT + 6)), fits, "grey" if line == len(case.lines) else "black", font)
     return sheet
 
 
 def save(sheet: Image.Image, path: Path) -> None:
-    """Write a PNG, whole or not at all."""
+    """Write a PNG file atomically."""
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG")
     write_atomically(path, buffer.getvalue())

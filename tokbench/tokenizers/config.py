@@ -81,8 +81,8 @@ class AdapterConfig:
         """Return the tensors of the file listed under `[[weights.<key>]]`, on the CPU, and the file.
 
         within: possible entries of a training checkpoint, such as "ema"; the first one that exists holds the tensors,
-        else the file itself does. Raises MissingWeights if the file is not on this machine, is damaged or holds anything
-        but tensors.
+        else the file itself does. Raises MissingWeights if the file is not on this machine, is damaged or holds
+        something other than tensors.
         """
         from tokbench.weights.state_dict import read_checkpoint  # imports torch
 

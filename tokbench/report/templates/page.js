@@ -11,17 +11,17 @@
     select.replaceChildren(...values.map((value, i) => make("option", names[i], { value, selected: value === chosen })));
   };
   const sorted = (values) => [...new Set(values)].sort();
-  const place = (text, count) => { // a place in a list from an address, which may hold anything
-    const asked = Number(text);
-    return Number.isInteger(asked) && asked >= 0 && asked < count ? asked : 0;
+  const place = (text, count) => { // an index from the address, which may contain anything
+    const index = Number(text);
+    return Number.isInteger(index) && index >= 0 && index < count ? index : 0;
   };
   const filters = ["dataset", "task", "size", "protocol"];
-  let state = {}, seen = null; // seen: the row that was scrolled to
+  let state = {}, scrolledTo = null; // scrolledTo: the row that was scrolled into view
 
-  // What is shown is in the address, and only there.
-  const asked = () => new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
+  // The state of the page is stored only in the address.
+  const parameters = () => new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
   function read() {
-    state = Object.fromEntries(asked());
+    state = Object.fromEntries(parameters());
     state.fits = data.tables.filter((one) => filters.every((key) => !state[key] || one[key] === state[key]));
     state.shown = state.fits.find((one) => one.name === state.table) || state.fits[0];
     state.names = state.shown ? state.shown.columns.map((one) => one.field + (one.label ? "|" + one.label : "")) : [];
@@ -29,19 +29,19 @@
     state.columns = chosen.length ? chosen : state.names.filter((_, i) => state.shown.columns[i].first);
   }
   function write(change) {
-    const kept = asked();
+    const kept = parameters();
     for (const [key, value] of Object.entries(change)) value ? kept.set(key, value) : kept.delete(key);
     history.replaceState(null, "", "#" + kept);
     draw();
   }
   const go = (table, row) => write({ table, row, family: "", kind: "", ...Object.fromEntries(filters.map((key) => [key, ""])) });
 
-  const said = (number, digits) => number.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  const formatted = (number, digits) => number.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
   const shown = (cell, digits) => {
     if (!cell) return "–";
     const [value, low, high, , , words] = cell;
     if (value === null) return words;
-    return said(value, digits) + (low === null || low === undefined || high === low ? "" : " ± " + said((high - low) / 2, digits));
+    return formatted(value, digits) + (low === null || low === undefined || high === low ? "" : " ± " + formatted((high - low) / 2, digits));
   };
 
   function drawControls() {
@@ -54,7 +54,7 @@
   }
 
   function drawColumns(table) {
-    if (at("columns").dataset.table !== table.name) { // made anew only then, so that a box keeps the focus
+    if (at("columns").dataset.table !== table.name) { // rebuilt only for another table, so that a checkbox keeps the focus
       at("columns").dataset.table = table.name;
       at("columns").replaceChildren(...table.columns.map((column, i) => {
         const label = make("label", " " + column.title);
@@ -77,7 +77,7 @@
     const empty = (value) => value === null || value === undefined;
     return [...rows].sort((a, b) => {
       const [x, y] = [key(a), key(b)];
-      if (empty(x) || empty(y)) return empty(x) - empty(y); // rows without the number come last, either way
+      if (empty(x) || empty(y)) return empty(x) - empty(y); // rows without a value come last in both directions
       const order = typeof x === "string" ? x.localeCompare(y) : x - y;
       return way === "down" ? -order : order;
     });
@@ -86,7 +86,7 @@
   function drawTable() {
     const table = state.shown;
     if (!table) {
-      at("legend").textContent = "No table fits these choices.";
+      at("legend").textContent = "No table matches these filters.";
       at("count").textContent = "";
       at("columns").replaceChildren();
       delete at("columns").dataset.table;
@@ -135,19 +135,19 @@
     const cell = row.values[i], td = make("td");
     if (!cell) { td.textContent = "–"; return td; }
     if (cell[3] === 1) td.className = "tied";
-    const button = make("button", (cell[3] === 1 ? "≈ " : "") + shown(cell, table.columns[i].digits), { title: "How was this made?" });
+    const button = make("button", (cell[3] === 1 ? "≈ " : "") + shown(cell, table.columns[i].digits), { title: "Show settings and provenance" });
     button.addEventListener("click", () => explain(row, table, i));
     td.append(button);
     return td;
   }
 
-  function drawPublished(row) { // of that very variant, or where none is known of it, of its family's
+  function drawPublished(row) { // values of this configuration, or of its family if it has none
     const all = data.published[row.family] || [], own = all.filter((one) => one.adapter === row.adapter);
     const td = make("td", undefined, { className: "other" });
     td.append(...(own.length ? own : all).map((one) => {
-      const said = make("div", `${one.number} ${one.value}, ${one.of} `);
-      said.append(make("a", "source", { href: one.source, rel: "noreferrer" }));
-      return said;
+      const entry = make("div", `${one.number} ${one.value}, ${one.of} `);
+      entry.append(make("a", "source", { href: one.source, rel: "noreferrer" }));
+      return entry;
     }));
     return td;
   }
@@ -156,24 +156,24 @@
     const column = table.columns[i], made = row.made, cell = row.values[i], own = table.ways[made.numbers[column.field]] || {};
     at("made-title").textContent = `${column.title} of ${row.adapter}: ${shown(cell, column.digits)}`;
     const list = make("dl");
-    const say = (key, value) => { if (value !== undefined && value !== "" && value !== null) list.append(make("dt", key), make("dd", typeof value === "object" ? JSON.stringify(value) : String(value))); };
+    const add = (key, value) => { if (value !== undefined && value !== "" && value !== null) list.append(make("dt", key), make("dd", typeof value === "object" ? JSON.stringify(value) : String(value))); };
     const [, low, high, , n] = cell;
-    if (low !== null && low !== undefined) say("95 % interval", `${low.toPrecision(6)} to ${high.toPrecision(6)}`);
-    say("N", n === undefined || n === null || n === made.n ? made.n : `${n} (in ${made.n} images)`);
-    for (const text of made.warnings || []) say("warning", text);
-    say("data", made.data); say("protocol", made.protocol); say("reference", made.reference);
-    for (const [key, value] of Object.entries(own)) say(key, value);
-    for (const [key, value] of Object.entries(made.adapter)) say("adapter: " + key, value);
-    say("seed", made.seed); say("precision", made.precision); say("device", made.device);
-    for (const [key, value] of Object.entries(made.versions)) say(key, value);
-    at("made-body").replaceChildren(make("p", "The same again:"), make("pre", made.command), list);
+    if (low !== null && low !== undefined) add("95 % interval", `${low.toPrecision(6)} to ${high.toPrecision(6)}`);
+    add("N", n === undefined || n === null || n === made.n ? made.n : `${n} (in ${made.n} images)`);
+    for (const text of made.warnings || []) add("warning", text);
+    add("data", made.data); add("protocol", made.protocol); add("reference", made.reference);
+    for (const [key, value] of Object.entries(own)) add(key, value);
+    for (const [key, value] of Object.entries(made.adapter)) add("adapter: " + key, value);
+    add("seed", made.seed); add("precision", made.precision); add("device", made.device);
+    for (const [key, value] of Object.entries(made.versions)) add(key, value);
+    at("made-body").replaceChildren(make("p", "Command:"), make("pre", made.command), list);
     at("made").showModal();
   }
 
   let drawn = null;
   function drawPlot() {
     const plots = data.plots;
-    if (!plots.length) { at("plot-note").textContent = "There are no results to plot yet."; return; }
+    if (!plots.length) { at("plot-note").textContent = "There are no results to plot."; return; }
     const titles = plots.map((one) => `${one.title} (${one.table})`);
     const chosen = place(state.plot, plots.length), plot = plots[chosen];
     options(at("plot"), plots.map((_, i) => String(i)), String(chosen), titles);
@@ -191,7 +191,7 @@
     window.vegaEmbed(at("figure"), { ...plot.spec, config }, { renderer: "svg", actions: false }).then(({ view }) => {
       view.addEventListener("click", (_, item) => { if (item?.datum?.row) go(plot.table, item.datum.row); });
     });
-    const [x, y] = plot.axes; // the same for those who cannot see or point
+    const [x, y] = plot.axes; // the same data as a table, for screen readers and keyboards
     const head = make("tr");
     head.append(...["", x, y].map((title) => make("th", title, { scope: "col" })));
     at("points").tHead.replaceChildren(head);
@@ -222,8 +222,8 @@
       Object.assign(img, { alt: `${image.name}, ${name}`, width: image.width * zoom, height: image.height * zoom, src: file(name) });
     }
     slide();
-    const told = [left, right].filter((name) => name !== "original").map((name) => `${name}: ${made[name][image.name].told}`);
-    at("numbers").textContent = told.join(" · ");
+    const captions = [left, right].filter((name) => name !== "original").map((name) => `${name}: ${made[name][image.name].caption}`);
+    at("numbers").textContent = captions.join(" · ");
     const having = Object.keys(worst), of = having.includes(state.worst) ? state.worst : having[0];
     if (!of) return;
     const by = Object.keys(worst[of]).includes(state.by) ? state.by : Object.keys(worst[of])[0];
@@ -232,7 +232,7 @@
     at("worst").replaceChildren(...worst[of][by].map((one) => {
       const figure = make("figure");
       for (const src of [one.original, one.file]) figure.append(make("img", undefined, { loading: "lazy", alt: `${one.name}, ${src === one.file ? of : "original"}`, width: 128, height: 128, src }));
-      figure.append(make("figcaption", `${one.name}: ${one.told}`));
+      figure.append(make("figcaption", `${one.name}: ${one.caption}`));
       return figure;
     }));
   }
@@ -241,9 +241,9 @@
     if (!sheets.length) return;
     const chosen = place(state.sheet, sheets.length);
     options(at("sheet"), sheets.map((_, i) => String(i)), String(chosen), sheets.map((one) => one.title));
-    const { file: src, title: alt, width, height, told } = sheets[chosen];
+    const { file: src, title: alt, width, height, captions } = sheets[chosen];
     Object.assign(at("sheet-shown"), { alt, width, height, src });
-    at("sheet-told").replaceChildren(...told.map((text) => make("li", text)));
+    at("sheet-captions").replaceChildren(...captions.map((text) => make("li", text)));
   }
   const slide = () => { at("over").style.width = at("slider").value + "%"; };
 
@@ -254,20 +254,20 @@
     drawPlot();
     drawPictures();
     drawSheet();
-    if (state.row && state.row !== seen) at("rows").querySelector("tr.marked")?.scrollIntoView({ block: "center" });
-    seen = state.row;
+    if (state.row && state.row !== scrolledTo) at("rows").querySelector("tr.marked")?.scrollIntoView({ block: "center" });
+    scrolledTo = state.row;
   }
 
-  const says = (id, key = id) => at(id)?.addEventListener("change", (event) => write({ [key]: event.target.type === "checkbox" ? (event.target.checked ? "1" : "") : event.target.value }));
+  const bind = (id, key = id) => at(id)?.addEventListener("change", (event) => write({ [key]: event.target.type === "checkbox" ? (event.target.checked ? "1" : "") : event.target.value }));
   at("table").addEventListener("change", (event) => write({ table: event.target.value, row: "", cols: "", sort: "" }));
   for (const key of filters) at(key).addEventListener("change", (event) => write({ [key]: event.target.value, table: "" }));
   at("family").addEventListener("input", (event) => write({ family: event.target.value }));
-  for (const id of ["kind", "published", "plot", "image", "left", "right", "zoom", "error", "sheet"]) says(id);
-  says("worst-of", "worst");
-  says("worst-by", "by");
+  for (const id of ["kind", "published", "plot", "image", "left", "right", "zoom", "error", "sheet"]) bind(id);
+  bind("worst-of", "worst");
+  bind("worst-by", "by");
   at("slider")?.addEventListener("input", slide);
   for (const link of document.querySelectorAll("nav a")) {
-    link.addEventListener("click", (event) => { // the address is for what is shown
+    link.addEventListener("click", (event) => { // the address is reserved for the state of the page
       event.preventDefault();
       at(link.hash.slice(1)).scrollIntoView();
     });
@@ -277,14 +277,14 @@
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawPlot);
   draw();
   addEventListener("load", drawPlot); // the plotting library comes after this script
-  if (location.protocol.startsWith("http")) { // `tokbench view` tells when results have changed
+  if (location.protocol.startsWith("http")) { // `tokbench view` serves a stamp that changes with the results
     let known = null;
     setInterval(async () => {
       try {
         const stamp = await (await fetch("stamp")).text();
         if (known !== null && stamp !== known) location.reload();
         known = stamp;
-      } catch { /* the server is gone; what is here stays */ }
+      } catch { /* the server has stopped; the page stays as it is */ }
     }, 2000);
   }
 })();
