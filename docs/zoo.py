@@ -1,6 +1,7 @@
-"""Write what was measured of the adapters trained here into their cards and docs/zoo.md; `--check` only compares.
+"""Write the generated parts of the adapters' cards and of docs/zoo.md from results and training records.
 
-A card's part lies between markers: <!-- zoo: titok --> ... <!-- /zoo -->.
+The generated part of a card is between the markers <!-- zoo: titok --> and <!-- /zoo -->. With `--check` nothing is
+written, and the exit code is 1 if a file is not up to date.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from tokbench.tokenizers.registry import adapter_files, network_files, read_reco
 from tokbench.weights.shards import shard_paths
 
 ROOT = Path(__file__).resolve().parent.parent
-MARKED = re.compile(r"<!-- zoo: (\S+) -->\n.*?<!-- /zoo -->", re.DOTALL)
+GENERATED = re.compile(r"<!-- zoo: (\S+) -->\n.*?<!-- /zoo -->", re.DOTALL)
 BITS = "tiny-imagenet.n2000-reconstruct"
-"""The results in which bits are compared."""
+"""Group of results in which tokenizers are compared at equal bits."""
 SHOWN = (
     "tokens_per_image", "bits_per_image", "psnr", "ssim", "lpips", "rfid_768", "sfid", "fd_efficientnet",
     "codebook_usage", "perplexity", "pfid_768", "pfid_efficientnet", "ppsnr",
@@ -36,16 +37,16 @@ SHOWN = (
 
 
 def records() -> dict[str, dict[str, Any]]:
-    """What the training of each adapter and network was, by name."""
+    """Return the training records of all adapters and networks by name."""
     files = adapter_files(ROOT) | network_files(ROOT)
-    return {name: told for name, toml in files.items() if (told := read_record(toml))}
+    return {name: record for name, toml in files.items() if (record := read_record(toml))}
 
 
-def trainings(told: dict[str, dict[str, Any]]) -> str:
-    """A table of trainings."""
-    head = ["trained", "device", "seconds", "images seen", "steps", "seed", "loss at the end"]
+def trainings(records: dict[str, dict[str, Any]]) -> str:
+    """Return a Markdown table of training records."""
+    head = ["adapter", "device", "seconds", "images seen", "steps", "seed", "loss (first → last)"]
     rows = []
-    for name, record in told.items():
+    for name, record in records.items():
         terms = [f"{term} {curve[0]:.4g} → {curve[-1]:.4g}" for term, curve in record["curve"].items()]
         steps = f"{record['steps']:,}" if record["steps"] else "fitted"
         rows.append(
@@ -56,7 +57,7 @@ def trainings(told: dict[str, dict[str, Any]]) -> str:
 
 
 def measured(results: Sequence[Result]) -> str:
-    """A table for each group of results, with the numbers in SHOWN."""
+    """Return a Markdown table for each group of results, with the metrics in SHOWN."""
     text = ""
     for group, rows in leaderboard.groups(results).items():
         hidden = {number for result in rows for number in result.metrics if number.partition(".")[0] not in SHOWN}
@@ -66,8 +67,8 @@ def measured(results: Sequence[Result]) -> str:
 
 
 def verdicts(found: Sequence[Finding]) -> str:
-    """A table of ablations."""
-    head = ["claim", "without it", "number", "measured on", "with", "without", "difference", "verdict"]
+    """Return a Markdown table of ablations."""
+    head = ["claim", "ablated model", "metric", "results", "full", "ablated", "ablated - full", "verdict"]
     rows = []
     for one in found:
         gap, column = one.difference, column_of(one.difference.number)[1]
@@ -81,7 +82,7 @@ def verdicts(found: Sequence[Finding]) -> str:
 
 
 def equal_bits(results: Sequence[Result]) -> str:
-    """Of every discrete tokenizer: what its codes cost by their number, by their entropy, and in real coders."""
+    """Return a Markdown table of the discrete tokenizers' bits per image: nominal, by entropy and coded."""
     rows = []
     for one in results:
         values = {name: entry["value"] for name, entry in one.metrics.items()}
@@ -89,7 +90,7 @@ def equal_bits(results: Sequence[Result]) -> str:
         if one.group != BITS or not codebook or "order0_bits_per_image" not in values:
             continue
         nominal = values["bits_per_image"]
-        indices = nominal / math.log2(max(codebook.values()))  # all streams here have one size
+        indices = nominal / math.log2(max(codebook.values()))  # all streams of a tokenizer have the same codebook size
         entropy = indices * values["codebook_entropy"]
         rows.append((values["order0_bits_per_image"], one, nominal, entropy, values))
     head = ["adapter", "tokens", "nominal bits", "entropy bits", "order-0 bits", "BPE bits", "BPE tokens"]
@@ -97,50 +98,53 @@ def equal_bits(results: Sequence[Result]) -> str:
     body = []
     for order0, one, nominal, entropy, values in sorted(rows, key=lambda row: row[0]):
         costs = (values["tokens_per_image"], nominal, entropy, order0, values["bpe_bits_per_image"])
-        told = [f"{cost:,.0f}" for cost in costs] + [f"{values['bpe_tokens_per_image']:,.1f}", f"{values['psnr']:.2f}"]
-        body.append([f"`{one.adapter}`", *told, f"{values['lpips']:.3f}", f"{values['fd_efficientnet']:,.1f}"])
+        cells = [f"{cost:,.0f}" for cost in costs] + [f"{values['bpe_tokens_per_image']:,.1f}", f"{values['psnr']:.2f}"]
+        body.append([f"`{one.adapter}`", *cells, f"{values['lpips']:.3f}", f"{values['fd_efficientnet']:,.1f}"])
     return markdown.table(head, body, markup=True)
 
 
 def card(family: str, results: Sequence[Result], known: Sequence[Finding]) -> str:
-    """What is known of one family; `known` of all ablations."""
+    """Return the generated part of a family's card; `known` are the findings of all ablations."""
     own = {name: record for name, record in records().items() if name.partition(".")[0] == family}
-    text = f"## Trained here\n\n{trainings(own)}" if own else "Not trained yet.\n"
-    mine = [result for result in results if result.adapter.partition(".")[0] == family]
+    text = f"## Training\n\n{trainings(own)}" if own else "No model has been trained yet.\n"
+    own_results = [result for result in results if result.adapter.partition(".")[0] == family]
     files = adapter_files(ROOT) | network_files(ROOT)
-    if elsewhere := [name for name in own if not shard_paths(files[name].with_suffix(".safetensors"))]:
-        names = " ".join(elsewhere)
+    if uncommitted := [name for name in own if not shard_paths(files[name].with_suffix(".safetensors"))]:
+        names = " ".join(uncommitted)
         text += (
-            f"\nNot in the repository (results hold the weights' hashes); made again by\n\n    tokbench train {names}\n"
+            "\nThe following weights are not in the repository; results record their hashes. To train them, run\n\n"
+            f"    tokbench train {names}\n"
         )
-    if mine:
-        text += f"\n## Measured\n{measured(mine)}"
+    if own_results:
+        text += f"\n## Results\n{measured(own_results)}"
     if found := [one for one in known if one.ablation.of.partition(".")[0] == family]:
         text += (
-            f"\n## The ablation\n\n{verdicts(found)}\nEvery row is one pair of trainings with the same seed, images, "
-            "order and number of steps. The interval is over images, not over seeds.\n"
+            f"\n## Ablations\n\n{verdicts(found)}\nEach row compares two models trained with the same seed, "
+            "images, order and number of steps. Intervals cover the choice of images, not of seeds.\n"
         )
     return text
 
 
 def filled(text: str, results: Sequence[Result], known: Sequence[Finding]) -> str:
-    return MARKED.sub(lambda match: f"<!-- zoo: {match[1]} -->\n{card(match[1], results, known)}<!-- /zoo -->", text)
+    """Return a card with its generated part replaced."""
+    return GENERATED.sub(lambda match: f"<!-- zoo: {match[1]} -->\n{card(match[1], results, known)}<!-- /zoo -->", text)
 
 
 def main() -> int:
+    """Write the files, or compare them with `--check`; return the exit code."""
     results, stale = leaderboard.read_all(ROOT / "results"), 0
     pages = [path for path in sorted((ROOT / "adapters").glob("*/README.md")) if "<!-- zoo:" in path.read_text("utf-8")]
     found = findings(ablations(adapter_files(ROOT)), results)
     found += pruning_findings(ablations(network_files(ROOT)), load_all(ROOT / "results"))
-    made = {path: filled(path.read_text("utf-8"), results, found) for path in pages}
-    made_here = {"trainings": trainings(records()), "verdicts": verdicts(found), "bits": equal_bits(results)}
+    texts = {path: filled(path.read_text("utf-8"), results, found) for path in pages}
+    tables = {"trainings": trainings(records()), "verdicts": verdicts(found), "bits": equal_bits(results)}
     page = ROOT / "docs" / "zoo.md"
     text = page.read_text("utf-8")
-    for mark, part in made_here.items():
+    for mark, part in tables.items():
         part = f"<!-- {mark} -->\n{part}<!-- /{mark} -->"
         text = re.sub(rf"<!-- {mark} -->\n.*?<!-- /{mark} -->", lambda _, part=part: part, text, flags=re.DOTALL)
-    made[page] = text
-    for path, text in made.items():
+    texts[page] = text
+    for path, text in texts.items():
         stale += text != path.read_text("utf-8")
         if "--check" not in sys.argv:
             path.write_text(text, encoding="utf-8")

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tokbench.nn import flow, gan, losses, masks, nested_dropout
-from tokbench.nn.conv import ConvDecoder, ConvEncoder, to_grid, to_places
+from tokbench.nn.conv import ConvDecoder, ConvEncoder, channels_first, channels_last
 from tokbench.nn.vit import GridDecoder, GridEncoder, MaskDecoder, QueryEncoder, Shape
 
 SMALL = Shape(size=32, patch=8, width=32, depth=2, heads=2)
@@ -52,7 +52,7 @@ def test_fewer_queries_are_the_first_of_more_under_a_causal_mask() -> None:
     encoder = QueryEncoder(SMALL, 4, 3, masks.causal_queries(SMALL.patches, 4)).eval()
     images = torch.rand(2, 3, 32, 32)
     assert torch.allclose(encoder.features(images, count=2), encoder.features(images)[:, :2], atol=1e-5)
-    with pytest.raises(ValueError, match="does not say who sees the context"):
+    with pytest.raises(ValueError, match="a context cannot be used with it"):
         encoder(images, torch.zeros(2, 1, SMALL.width))
 
 
@@ -79,7 +79,7 @@ def test_hidden_latents_do_not_reach_the_patches() -> None:
 def test_convolutions_take_any_multiple_of_8(height: int, width: int) -> None:
     latents = ConvEncoder(5)(torch.rand(2, 3, height, width))
     assert latents.shape == (2, 5, height // 8, width // 8)
-    assert torch.equal(to_grid(to_places(latents)), latents)
+    assert torch.equal(channels_first(channels_last(latents)), latents)
     assert ConvDecoder(5)(latents).shape == (2, 3, height, width)
 
 
@@ -121,7 +121,7 @@ def test_prefix_marks_the_first_ones() -> None:
 
 def test_noised_lies_on_the_line_and_its_velocity_leads_back() -> None:
     latents, time = torch.randn(3, 4, 2), torch.tensor([0.0, 0.3, 1.0])
-    x, velocity = flow.noised(latents, time)
+    x, velocity = flow.add_noise(latents, time)
     assert torch.allclose(x - time[:, None, None] * velocity, latents, atol=1e-6)
     assert torch.equal(x[0], latents[0])
 
@@ -211,9 +211,9 @@ def test_cosine_is_zero_for_parallel_and_two_for_opposite() -> None:
 
 
 def test_hinge_is_satisfied_beyond_its_margins() -> None:
-    assert float(gan.hinge(torch.tensor([1.0, 3.0]), torch.tensor([-1.0, -2.0]))) == 0
-    assert float(gan.hinge(torch.zeros(2), torch.zeros(2))) == 1
-    assert float(gan.deceive(torch.tensor([2.0, 4.0]))) == -3
+    assert float(gan.discriminator_loss(torch.tensor([1.0, 3.0]), torch.tensor([-1.0, -2.0]))) == 0
+    assert float(gan.discriminator_loss(torch.zeros(2), torch.zeros(2))) == 1
+    assert float(gan.generator_loss(torch.tensor([2.0, 4.0]))) == -3
 
 
 def test_lecam_keeps_scores_near_the_other_sides_average() -> None:
@@ -229,7 +229,7 @@ def test_a_critic_tells_noise_from_photos(photos: Tensor) -> None:
     critic = gan.PatchGAN(16)
     optimiser = torch.optim.Adam(critic.parameters(), 4e-3)
     for _ in range(20):
-        loss = gan.hinge(critic(reference), critic(torch.rand_like(reference) * 2 - 1))
+        loss = gan.discriminator_loss(critic(reference), critic(torch.rand_like(reference) * 2 - 1))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

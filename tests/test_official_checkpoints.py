@@ -305,7 +305,7 @@ def test_flextok_s_config_calls_nothing_else(target: str, ready: Callable[[str],
     file = ready("flextok.official-d18-d28")
     config = {**sys.modules["stand_in"].METADATA, "encoder": str({"module_dict": [{"_target_": target}]})}
     save_file({"a": torch.zeros(1)}, file, config)
-    with pytest.raises(AdapterError, match=r"calls '.*', no part of FlexTok"):
+    with pytest.raises(AdapterError, match=r"calls '.*', not a part of FlexTok"):
         load_adapter("flextok.official-d18-d28", root=root)
 
 

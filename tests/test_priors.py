@@ -15,7 +15,7 @@ from tokbench.errors import AdapterError
 from tokbench.nn.priors.flow import Flow
 from tokbench.nn.priors.gpt import GPT
 from tokbench.nn.priors.maskgit import MaskGIT, fill, masked_at, masks
-from tokbench.nn.priors.prior import DROPPED, Prior, PriorGenerator, encoded
+from tokbench.nn.priors.prior import DROPPED, Prior, PriorGenerator, encode_dataset
 from tokbench.nn.priors.sampling import apply_cfg, choose, scale_at, uniforms
 from tokbench.nn.trainable import TrainingBatch, TrainingData
 from tokbench.training.loop import TrainConfig, batches, train
@@ -210,16 +210,16 @@ def test_it_learns_what_a_class_looks_like(
 def test_tokens_are_encoded_once(material: TrainingData, made: Any) -> None:
     prior = made(GPT)
     before = prior.tokenizer.encodings
-    first = encoded(prior, material, "cpu", True, lambda *_: None)
+    first = encode_dataset(prior, material, "cpu", True, lambda *_: None)
     assert prior.tokenizer.encodings == before + 800
-    again = encoded(prior, material, "cpu", True, lambda *_: None)
+    again = encode_dataset(prior, material, "cpu", True, lambda *_: None)
     assert prior.tokenizer.encodings == before + 800
     assert torch.equal(first, again)
     assert first.shape == (2, 400, 16, 1)
     grid = first.reshape(2, 400, 4, 4)
     assert torch.equal(grid[1], grid[0].flip(2))
     prior.tokenizer.identity = "mended"  # the same weights, but other code around them
-    encoded(prior, material, "cpu", True, lambda *_: None)
+    encode_dataset(prior, material, "cpu", True, lambda *_: None)
     assert prior.tokenizer.encodings == before + 1600
 
 
@@ -233,22 +233,22 @@ def test_batches_hold_the_tokens_of_their_images(material: TrainingData, made: A
 
 def test_some_classes_are_hidden(made: Any) -> None:
     torch.manual_seed(0)
-    hidden = made(GPT).hidden(torch.ones(20_000, dtype=torch.long))
+    hidden = made(GPT).drop_labels(torch.ones(20_000, dtype=torch.long))
     assert set(hidden.tolist()) == {1, CLASSES}
     assert float((hidden == CLASSES).float().mean()) == pytest.approx(DROPPED, abs=0.01)
 
 
 def test_what_no_prior_can_learn_from(made: Any, levels: Any) -> None:
-    with pytest.raises(AdapterError, match="the data set must tell the classes"):
+    with pytest.raises(AdapterError, match="use a dataset with labels"):
         made(GPT).loss(TrainingBatch(torch.zeros(1, 3, SIZE, SIZE)), 0.0)
-    with pytest.raises(AdapterError, match="is for discrete tokens, and these are no such"):
+    with pytest.raises(AdapterError, match="not discrete, as this prior requires"):
         GPT(levels(continuous=True), **SMALL)
-    with pytest.raises(AdapterError, match="is for continuous tokens"):
+    with pytest.raises(AdapterError, match="not continuous, as this prior requires"):
         Flow(levels(), **SMALL)
     with pytest.raises(AdapterError, match="takes images of 16 px, not 32"):
         GPT(levels(), size=32, classes=2)
     labels = torch.tensor([0, CLASSES])
-    with pytest.raises(AdapterError, match="labels are 0 to 5, and the prior has 5 classes"):
+    with pytest.raises(AdapterError, match="labels are 0 to 5, but the classes are 0 to 4"):
         made(GPT).prepare_data(
             TrainingData(torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8), labels), "cpu", False, print
         )
@@ -257,14 +257,14 @@ def test_what_no_prior_can_learn_from(made: Any, levels: Any) -> None:
 @pytest.mark.parametrize(
     ("kind", "changes", "said"),
     [
-        (GPT, {"schedule": "lineer"}, "schedule 'lineer': there are constant, linear, half-linear"),
-        (GPT, {"top_k": 0}, "top_k 0: it is 1 or more; leave it out"),
-        (GPT, {"top_p": 0.0}, "top_p 0: it lies in"),
-        (GPT, {"temperature": -1.0}, "temperature -1: it is 0 or more"),
+        (GPT, {"schedule": "lineer"}, "schedule 'lineer': must be one of constant, linear, half-linear"),
+        (GPT, {"top_k": 0}, "top_k 0: must be 1 or more; leave it out"),
+        (GPT, {"top_p": 0.0}, "top_p 0: must be in"),
+        (GPT, {"temperature": -1.0}, "temperature -1: must be 0 or more"),
         (MaskGIT, {"temperature": -1.0}, "temperature -1"),
-        (MaskGIT, {"steps": 0}, "0 steps for 16 tokens: give 1 to 16"),
+        (MaskGIT, {"steps": 0}, "0 steps for 16 tokens: .*use 1 to 16 steps"),
         (MaskGIT, {"steps": 17}, "17 steps for 16 tokens"),
-        (Flow, {"steps": 0}, "0 steps: give 1 or more"),
+        (Flow, {"steps": 0}, "steps is 0; it must be 1 or more"),
     ],
 )
 def test_what_cannot_be_sampled_with(kind: Any, changes: dict[str, Any], said: str, levels: Any) -> None:

@@ -151,12 +151,12 @@ def test_scales_add_up_to_less_error() -> None:
 
 
 def test_scales_must_fit() -> None:
-    with pytest.raises(ValueError, match="grow"):
+    with pytest.raises(ValueError, match="increase"):
         MultiScaleVQ(8, 2, (4, 2))
     quantizer = MultiScaleVQ(8, 2, (1, 2))
     with pytest.raises(ValueError, match="5 positions"):
         quantizer(torch.zeros(1, 5, 2))
     with pytest.raises(ValueError, match="16 positions"):
         quantizer(torch.zeros(1, 16, 2))
-    with pytest.raises(ValueError, match="have 5 indices"):
+    with pytest.raises(ValueError, match="need 5 indices"):
         quantizer.lookup(torch.zeros(1, 4, 1, dtype=torch.int64))

@@ -139,7 +139,7 @@ def test_seconds_are_a_budget_too() -> None:
 
 def test_a_state_of_something_else_is_refused(tmp_path: Path) -> None:
     torch.save({"model": {}}, tmp_path / "state.pt")
-    with pytest.raises(AdapterError, match="not a state of this training"):
+    with pytest.raises(AdapterError, match="no checkpoint of this training"):
         train(made(), MATERIAL, RECIPE, state=tmp_path / "state.pt")
 
 

@@ -1,4 +1,4 @@
-"""d_ar: tokens that are steps of denoising (Gao and Shou, D-AR, arXiv:2505.23660)."""
+"""d_ar: a 1D tokenizer whose tokens condition successive denoising steps (Gao and Shou, D-AR, arXiv:2505.23660)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from .model import DAR
 
 
 def model(variant: AdapterConfig) -> DAR:
+    """Build the untrained model that a TOML file describes."""
     given = dict(variant.config["model"])
     shape, quantizer = Shape(**given.pop("shape")), VectorQuantizer(**given.pop("quantizer"))
     return DAR(shape, given.pop("tokens"), quantizer, **given)
 
 
 def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:
-    """Raises MissingWeights where it is not trained."""
+    """Load the trained tokenizer. Raises MissingWeights if it is not trained."""
     return LearnedTokenizer(variant.name, load_trained(variant, model(variant)), prefixes=True)

@@ -1,5 +1,7 @@
-"""D-AR's tokenizer: a row of tokens that is read in groups, each of which drives its own steps of denoising pixels (Gao
-and Shou, D-AR, arXiv:2505.23660)."""
+"""D-AR's tokenizer: a sequence of tokens in groups, each of which conditions its own denoising steps in pixel space.
+
+Gao and Shou, D-AR: Diffusion via Autoregressive Models (arXiv:2505.23660).
+"""
 
 from __future__ import annotations
 
@@ -9,38 +11,45 @@ import torch
 from torch import Tensor, nn
 
 from tokbench.errors import AdapterError
-from tokbench.nn.flow import FlowDecoder, noised, seeded_noise
+from tokbench.nn.flow import FlowDecoder, add_noise, seeded_noise
 from tokbench.nn.masks import causal, causal_queries
 from tokbench.nn.quantizers.vq import VectorQuantizer
 from tokbench.nn.tokenizer import BottleneckAutoencoder
 from tokbench.nn.trainable import TrainingBatch
-from tokbench.nn.vit import QueryEncoder, Shape, Transformer, learned
+from tokbench.nn.vit import QueryEncoder, Shape, Transformer, random_parameter
 
 DATA = 0.6
-"""By which pixels in [-1, 1] are scaled, as the authors do: their "data_std"."""
+"""Factor on pixels in [-1, 1], the authors' `data_std`."""
 
 NEAR = 0.2
-"""The last part of the way, on which what is left of it no longer shrinks as a divisor: no step of eight is taken there
-(the last one starts at 0.22), and the errors of a network that cannot copy its input would outweigh all others."""
+"""Lower bound of the divisor when a velocity is computed from a predicted image.
+
+The divisor is the remaining time, and with smaller ones the errors of a network that cannot copy its input would
+dominate the loss. Sampling with eight steps is not affected, since the last step starts at 0.22.
+"""
 
 GATE = 0.3
-"""Of the denoiser's blocks at first: closed ones do not hear the tokens, and the encoder forgot the image meanwhile."""
+"""Initial gate of the denoiser's blocks. With 0 the tokens have no effect at first, and the encoder lost the image."""
 
 
 def shifted(time: Tensor) -> Tensor:
-    """Where the way from noise (0) to image (1) is at `time`: slow at first, where the coarse is decided."""
+    """Map uniform time in [0, 1] to flow time from noise (0) to image (1), with more steps near the noise."""
     return time / (time + 2 * (1 - time))
 
 
 class DAR(BottleneckAutoencoder):
-    """`count` tokens in `groups` groups; `steps` Euler or Adams-Bashforth steps a group, in the group's own part of the
-    way, on which it is trained.
+    """An autoencoder with `count` 1D tokens in `groups` groups and a flow decoder in pixel space.
 
-    The network finds the image, and the velocity follows from it: a patch of 8x8 px has 192 values, noise fills all of
-    them, and what passes through 128 would leave a third of it in the image (Li and He, arXiv:2511.13720).
+    Each group conditions `steps` Adams-Bashforth steps (the first is an Euler step) in its own interval of the flow
+    time, and is trained in that interval.
 
-    aligned: a step is told the tokens of its own group alone, so the first groups are a preview; False for the ablated
-    twin, all of whose steps are told all tokens.
+    The network predicts the image, from which the velocity is computed (Li and He, arXiv:2511.13720). A patch of 8x8 px
+    has 192 values of noise; a network of width 128 cannot represent them all, so predicting the velocity would leave a
+    third of the noise in the image.
+
+    aligned: whether a step is conditioned on the tokens of its own group only, so that the first groups give a preview.
+    False is the ablation, where every step is conditioned on all tokens. encoder, after: depths of the encoder and of
+    the causal transformer behind the quantizer.
     """
 
     def __init__(
@@ -56,17 +65,24 @@ class DAR(BottleneckAutoencoder):
     ) -> None:
         super().__init__()
         if count % groups:
-            raise AdapterError(f"{count} tokens do not make {groups} equal groups")
+            raise AdapterError(f"{count} tokens cannot be divided into {groups} equal groups")
         self.size, self.step, self.tokens = shape.size, shape.patch, count
         self.shape, self.groups, self.each, self.steps, self.aligned = shape, groups, count // groups, steps, aligned
         slim = Shape(shape.size, shape.patch, shape.width, encoder, shape.heads)
         self.encoder = QueryEncoder(slim, count, quantizer.dim, causal_queries(shape.patches, count))
         self.bottleneck = quantizer
-        self.embed, self.places = nn.Linear(quantizer.dim, shape.width), learned(count, shape.width)
+        self.embed, self.places = nn.Linear(quantizer.dim, shape.width), random_parameter(count, shape.width)
         self.after = Transformer(shape.width, after, shape.heads)
-        told = self.each if aligned else count
+        num_conditions = self.each if aligned else count
         self.denoiser = FlowDecoder(
-            shape.patches, 3 * shape.patch**2, told, shape.width, shape.width, shape.depth, shape.heads, gate=GATE
+            shape.patches,
+            3 * shape.patch**2,
+            num_conditions,
+            shape.width,
+            shape.width,
+            shape.depth,
+            shape.heads,
+            gate=GATE,
         )
         self.register_buffer("mask", causal(count), persistent=False)
         self.mask: Tensor
@@ -75,69 +91,72 @@ class DAR(BottleneckAutoencoder):
         return self.encoder(images)
 
     def conditions(self, vectors: Tensor) -> Tensor:
-        """Vectors (B, k, D) as what denoising is told of each (B, k, width); none depends on later ones."""
+        """Map vectors (B, k, D) to conditions of the denoiser (B, k, width), causally."""
         count = vectors.shape[1]
         return self.after(self.embed(vectors) + self.places[:count], self.mask[:count, :count])
 
     def patches(self, images: Tensor) -> Tensor:
-        """Images in [-1, 1] as patches (B, N, 3 p p), scaled by `DATA`."""
+        """Return images in [-1, 1] as patches (B, N, 3 p p), scaled by `DATA`."""
         return DATA * nn.functional.pixel_unshuffle(images, self.shape.patch).flatten(2).transpose(1, 2)
 
     def images(self, patches: Tensor) -> Tensor:
-        """The inverse of `patches`."""
+        """Return images (B, 3, H, W) of patches, the inverse of `patches`."""
         grid = patches.transpose(1, 2).unflatten(2, (self.shape.side, self.shape.side))
         return nn.functional.pixel_shuffle(grid, self.shape.patch) / DATA
 
-    def told(self, conditions: Tensor, group: Tensor) -> Tensor:
-        """Of conditions (B, N, width), those that steps of `group` (B,) get."""
+    def conditions_of(self, conditions: Tensor, group: Tensor) -> Tensor:
+        """Select from conditions (B, K, width) those of `group` (B,); all of them if the model is not aligned."""
         if not self.aligned:
             return conditions
         rows = torch.arange(len(group), device=group.device)
         return conditions.unflatten(1, (self.groups, self.each))[rows, group]
 
-    def velocity(self, x: Tensor, left: Tensor, told: Tensor) -> Tensor:
-        """Of noised patches (B, N, 3 p p), of whose way so much is left (B,), given conditions (B, k, width)."""
-        return (x - self.denoiser(x, left, told).float()) / left.clamp(min=NEAR)[:, None, None]
+    def velocity(self, x: Tensor, remaining: Tensor, conditions: Tensor) -> Tensor:
+        """Return the velocity of patches x (B, N, 3 p p) at `remaining` time (B,), given conditions (B, k, width)."""
+        return (x - self.denoiser(x, remaining, conditions).float()) / remaining.clamp(min=NEAR)[:, None, None]
 
     def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         vectors, own = self.squeeze(self.latents(batch.images), progress)
         time = torch.rand(len(vectors), device=vectors.device)
         group = (time * self.groups).long().clamp(max=self.groups - 1)
-        left = 1 - shifted(time)
-        x, velocity = noised(self.patches(batch.images), left)
-        found = self.velocity(x, left, self.told(self.conditions(vectors), group))
-        velocity = velocity * (left / left.clamp(min=NEAR))[:, None, None]  # so that the image is what is asked for
-        terms = {"flow": (found - velocity).square().mean() / DATA**2, "bottleneck": own}
+        remaining = 1 - shifted(time)
+        x, velocity = add_noise(self.patches(batch.images), remaining)
+        predicted = self.velocity(x, remaining, self.conditions_of(self.conditions(vectors), group))
+        velocity = velocity * (remaining / remaining.clamp(min=NEAR))[:, None, None]  # the divisor is clamped
+        terms = {"flow": (predicted - velocity).square().mean() / DATA**2, "bottleneck": own}
         if self.perceptual:
-            made = self.images(x - left[:, None, None] * found)
-            terms["perceptual"] = self.perceptual * self.helpers["perceptual"](made, batch.images)
+            images = self.images(x - remaining[:, None, None] * predicted)
+            terms["perceptual"] = self.perceptual * self.helpers["perceptual"](images, batch.images)
         return terms
 
     def stream(self, vectors: Tensor, seeds: Sequence[int]) -> Iterator[Tensor]:
-        """What each step makes of the first k vectors (B, k, D), as far as they last: a preview of the image, and after
-        the last group the image. Steps are Adams-Bashforth of second order, the first one Euler's."""
+        """Yield after each step a preview of the image (B, 3, H, W) from the first k vectors (B, k, D).
+
+        Steps end with the last complete or partial group; after the last of all groups the image itself is yielded.
+        Steps are second-order Adams-Bashforth steps, adapted to unequal lengths; the first is an Euler step.
+        """
         conditions = self.conditions(vectors)
         x = seeded_noise(seeds, (self.shape.patches, 3 * self.shape.patch**2)).to(conditions)
         total = self.groups * self.steps
-        left = 1 - shifted(torch.linspace(0, 1, total + 1))
-        before: tuple[Tensor, float] | None = None
+        remaining = 1 - shifted(torch.linspace(0, 1, total + 1))
+        previous: tuple[Tensor, float] | None = None
         for step in range(total):
             first = step // self.steps * self.each
-            told = conditions[:, first : first + self.each] if self.aligned else conditions
-            if not told.shape[1]:
+            own = conditions[:, first : first + self.each] if self.aligned else conditions
+            if not own.shape[1]:
                 return
-            time = left[step].expand(len(x)).to(x)
-            velocity = self.velocity(x, time, told)
-            length = float(left[step] - left[step + 1])
-            led = velocity
-            if before is not None:
-                half = length / (2 * before[1])
-                led = (1 + half) * velocity - half * before[0]
-            preview = x - float(left[step]) * velocity
-            x, before = x - length * led, (velocity, length)
+            time = remaining[step].expand(len(x)).to(x)
+            velocity = self.velocity(x, time, own)
+            length = float(remaining[step] - remaining[step + 1])
+            direction = velocity
+            if previous is not None:
+                half = length / (2 * previous[1])
+                direction = (1 + half) * velocity - half * previous[0]
+            preview = x - float(remaining[step]) * velocity
+            x, previous = x - length * direction, (velocity, length)
             yield self.images(x if step == total - 1 else preview)
 
     def pixels(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         assert seeds is not None, "a flow decoder needs seeds"
         *_, image = self.stream(vectors, seeds)
-        return image.clamp(-1, 1)  # noise that is left in a preview reaches further
+        return image.clamp(-1, 1)  # remaining noise in a preview exceeds the range

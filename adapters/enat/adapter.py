@@ -1,4 +1,4 @@
-"""enat: a masked prior that encodes visible tokens once (Ni et al., ENAT, arXiv:2411.06959)."""
+"""enat: a masked prior that encodes each visible token only once (Ni et al., ENAT, arXiv:2411.06959)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from .model import ENAT
 
 
 def model(variant: AdapterConfig) -> ENAT:
-    """Over the tokenizer that the TOML names as `base`. Raises MissingWeights where that is not trained."""
+    """Build the untrained prior over the TOML's `base` tokenizer. Raises MissingWeights if that is not trained."""
     return ENAT(base_tokenizer(variant), **variant.config["model"])
 
 
 def load(variant: AdapterConfig, device: str) -> PriorGenerator:
-    """With weights of its own; or those of the variant that the TOML names as `prior`, drawn in other `steps`.
+    """Load a trained prior, or that of the variant which the TOML names as `prior`, with another number of `steps`.
 
-    Raises MissingWeights where one of them, or the tokenizer below, is not trained.
+    Raises MissingWeights if the prior or its tokenizer is not trained, AdapterError if `prior` is no ENAT.
     """
     if other := variant.config.get("prior"):
         found = part(variant, other)
         if not isinstance(found, PriorGenerator) or not isinstance(found.prior, ENAT):
-            raise AdapterError(f"{variant.name}: its prior {other} is no ENAT")
+            raise AdapterError(f"{variant.name}: its prior {other} is not an ENAT model")
         prior = found.prior
         check_steps(variant.config["steps"], prior.count)
         prior.steps = variant.config["steps"]

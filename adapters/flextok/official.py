@@ -1,8 +1,8 @@
-"""FlexTok as its authors trained it (apple/ml-flextok, commit 87d00cc; weights: Apple's research licence).
+"""The authors' FlexTok checkpoints (apple/ml-flextok, commit 87d00cc; weights: Apple's research licence).
 
-Facts from flextok/flextok_wrapper.py, vae_wrapper.py, flow_matching/pipelines.py and utils/checkpoint.py: images in
-[-1, 1], 256 px. `tokenize` gives a list of indices (1, N), `detokenize` takes a list of (1, k). The metadata of the
-safetensors file hold the config, Python literals as text, whose `_target_` entries Hydra imports and calls.
+Sources: flextok/flextok_wrapper.py, vae_wrapper.py, flow_matching/pipelines.py and utils/checkpoint.py. Images are in
+[-1, 1], 256 px. `tokenize` returns a list of indices (1, N), `detokenize` takes a list of (1, k). The metadata of the
+safetensors file contain the config as text of Python literals; Hydra imports and calls its `_target_` entries.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ SIZE = 256
 
 
 class OfficialFlexTok(Tokenizer):
-    """A row of N indices, of which the first k decode, too: a flow over a VAE's latents, its noise from each seed.
+    """The authors' tokenizer: N indices, any first k of which can be decoded by a flow over a VAE's latents.
 
-    steps, guidance: of the flow, as in the authors' README.md; guidance is adaptive projected (arXiv:2410.02416).
+    The flow's noise comes from the seed of each image. steps, guidance: number of steps and scale of the adaptive
+    projected guidance (arXiv:2410.02416), as in the authors' README.md.
     """
 
     def __init__(self, name: str, net: Any, steps: int, guidance: float) -> None:
         self.module, self._net, self._steps, self._guidance = net, net, steps, guidance
-        net.vae.sample_posterior = False  # the posterior's mean: encoding must not be a matter of chance
+        net.vae.sample_posterior = False  # encode with the posterior's mean, which is deterministic
         self._codes, self._latent = int(net.regularizer.codebook_size), SIZE // net.downsample_factor
         self.spec = TokenizerSpec(
             name,
@@ -51,13 +52,15 @@ class OfficialFlexTok(Tokenizer):
         )
 
     def encode(self, images: Tensor) -> Tokens:
-        """(B, 3, 256, 256) in [-1, 1] to indices (B, N). One by one: a batch is packed into one sequence otherwise, and
-        its rounding would depend on the neighbours."""
+        """Encode (B, 3, 256, 256) in [-1, 1] to indices (B, N).
+
+        Images are encoded one by one: a batch would be packed into one sequence, and rounding would depend on it.
+        """
         rows = [self._net.tokenize(image[None])[0] for image in images]
         return Tokens.from_indices(torch.cat(rows), self._codes)
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
-        """Indices (B, k); the tokens after the k-th are masked by what was learned for that."""
+        """Decode indices (B, k); the tokens after the k-th are replaced by the learned mask token."""
         images = [
             self._net.detokenize(
                 [row[None]],
@@ -74,8 +77,11 @@ class OfficialFlexTok(Tokenizer):
 
 
 def load(variant: AdapterConfig, device: str) -> OfficialFlexTok:
-    """Raises MissingWeights where the code or the weights are not here, AdapterError where the config is not to be
-    trusted."""
+    """Load the authors' model.
+
+    Raises MissingWeights if their code or the weights are not available, AdapterError if the config names functions
+    that are not part of FlexTok.
+    """
     code, given = import_upstream(variant, "flextok.flextok_wrapper"), variant.config["official"]
     state, found = tensors(variant, "model")
     net: nn.Module = code.FlexTokFromHub(_config(variant, found))
@@ -87,20 +93,20 @@ def load(variant: AdapterConfig, device: str) -> OfficialFlexTok:
 
 def _config(variant: AdapterConfig, found: LocalWeights) -> dict[str, Any]:
     with safe_open(found.path, framework="pt") as file:
-        told = file.metadata() or {}
+        metadata = file.metadata() or {}
     config: dict[str, Any] = {}
-    for key, text in told.items():
+    for key, text in metadata.items():
         try:
             config[key] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             config[key] = text
     if not {"vae", "encoder", "decoder", "regularizer", "pipeline"} <= config.keys():
         raise MissingWeights(
-            f"{variant.name}: {found.path} has no config in its metadata; get it from {found.source.get}"
+            f"{variant.name}: {found.path} has no config in its metadata; get the file from {found.source.get}"
         )
     _check_targets(variant, config)
     hub = config["vae"].get("hf_hub_path")
-    if hub is not None:  # its constructor would download
+    if hub is not None:  # its constructor would download the VAE
         try:
             config["vae"]["hf_hub_path"] = str(locate(hub, variant.allow_download))
         except AdapterError as error:
@@ -109,11 +115,14 @@ def _config(variant: AdapterConfig, found: LocalWeights) -> dict[str, Any]:
 
 
 def _check_targets(variant: AdapterConfig, part: Any) -> None:
-    """A file of weights must not choose what is called: only what flextok's own modules define."""
+    """Raise AdapterError if the config names a callable that flextok's modules do not define themselves.
+
+    A weight file must not be able to run arbitrary code.
+    """
     if isinstance(part, dict):
         target = part.get("_target_")
         if target is not None and not _defined_here(target):
-            raise AdapterError(f"{variant.name}: the config in its weights calls {target!r}, no part of FlexTok")
+            raise AdapterError(f"{variant.name}: the config in its weights calls {target!r}, not a part of FlexTok")
     children = part.values() if isinstance(part, dict) else part if isinstance(part, list | tuple) else ()
     for child in children:
         _check_targets(variant, child)
@@ -131,7 +140,7 @@ def _defined_here(target: Any) -> bool:
 
 
 def _without_compiling(net: nn.Module) -> None:
-    """Plain attention with the mask written out: their FlexAttention is compiled for GPUs."""
+    """Use plain attention with an explicit mask, since FlexAttention is compiled for GPUs only."""
     for part in net.modules():
         if hasattr(part, "use_flex_attention"):
             part.use_flex_attention = False

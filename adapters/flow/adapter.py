@@ -1,4 +1,4 @@
-"""flow: the standard prior over continuous tokens, the same for every tokenizer."""
+"""flow: the standard rectified-flow prior over continuous tokens, identical for every tokenizer."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from tokbench.training.zoo import base_tokenizer, load_trained
 
 
 def model(variant: AdapterConfig) -> Flow:
-    """Over the tokenizer that the TOML names as `base`. Raises MissingWeights where that is not trained."""
+    """Build the untrained prior over the TOML's `base` tokenizer. Raises MissingWeights if that is not trained."""
     return Flow(base_tokenizer(variant), **variant.config["model"])
 
 
 def load(variant: AdapterConfig, device: str) -> PriorGenerator:
-    """Raises MissingWeights where it, or the tokenizer below, is not trained."""
+    """Load the trained prior. Raises MissingWeights if the prior or its tokenizer is not trained."""
     return PriorGenerator(variant.name, load_trained(variant, model(variant)), variant.config["guidance"])

@@ -1,4 +1,4 @@
-"""fqgan: a codebook for what things are and one for how they look (Bai et al., FQGAN, arXiv:2411.16681)."""
+"""fqgan: factorized quantization with a semantic and a visual codebook (Bai et al., FQGAN, arXiv:2411.16681)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from tokbench.nn.conv import ConvDecoder, ConvEncoder, to_grid
+from tokbench.nn.conv import ConvDecoder, ConvEncoder, channels_first
 from tokbench.nn.losses import cosine
 from tokbench.nn.quantizers.product import ProductVQ, disentangle
 from tokbench.nn.tokenizer import BottleneckAutoencoder, LearnedTokenizer
 from tokbench.nn.trainable import TrainingBatch
-from tokbench.nn.vit import Block, Transformer, initialise, placed
+from tokbench.nn.vit import Block, Transformer, initialise, sincos_positions
 from tokbench.tokenizers.config import AdapterConfig
 from tokbench.training.zoo import load_trained, network
 
@@ -21,19 +21,19 @@ SIDE, TRUNK, WIDTH = 8, 128, 64
 
 
 class Branch(nn.Module):
-    """From the trunk's places (B, N, TRUNK) to one codebook's latents (B, N, dim)."""
+    """Maps features of the shared trunk (B, N, TRUNK) to the latents of one codebook (B, N, dim)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.embed, self.positions = nn.Linear(TRUNK, WIDTH), placed(SIDE, WIDTH)
+        self.embed, self.positions = nn.Linear(TRUNK, WIDTH), sincos_positions(SIDE, WIDTH)
         self.body, self.head = Transformer(WIDTH, 2, 4), nn.Linear(WIDTH, dim)
 
-    def forward(self, places: Tensor) -> Tensor:
-        return self.head(self.body(self.embed(places) + self.positions))
+    def forward(self, features: Tensor) -> Tensor:
+        return self.head(self.body(self.embed(features) + self.positions))
 
 
 class Predictor(nn.Module):
-    """From a codebook's vectors (B, N, dim) to a teacher's features (B, N, out)."""
+    """Predicts a teacher's features (B, N, out) from the vectors of a codebook (B, N, dim)."""
 
     def __init__(self, dim: int, out: int) -> None:
         super().__init__()
@@ -45,10 +45,11 @@ class Predictor(nn.Module):
 
 
 class FQGAN(BottleneckAutoencoder):
-    """A convolutional trunk, a branch and a codebook for each of two sub-tokens, a common decoder.
+    """An autoencoder with a shared convolutional trunk, a branch and a codebook per sub-token, and a common decoder.
 
-    apart: weight of the squared cosine between the two codes of a place. semantic: weight of 1 - cos between features
-    predicted from the first code and a teacher's. Both 0: the ablated twin.
+    apart: weight of the disentanglement loss, the squared cosine between the codes of a position. semantic: weight of
+    the semantic loss, 1 - cosine similarity of a teacher's features and features predicted from the first code. The
+    ablated model has 0 for both.
     """
 
     def __init__(self, quantizer: ProductVQ, apart: float, semantic: float, teacher: Callable[[], nn.Module]) -> None:
@@ -66,11 +67,11 @@ class FQGAN(BottleneckAutoencoder):
             self.helpers["teacher"] = self.teacher().to(device)
 
     def latents(self, images: Tensor) -> Tensor:
-        places = self.trunk(images).flatten(2).transpose(1, 2)
-        return torch.cat([branch(places) for branch in self.branches], 2).unflatten(1, (SIDE, SIDE))
+        features = self.trunk(images).flatten(2).transpose(1, 2)
+        return torch.cat([branch(features) for branch in self.branches], 2).unflatten(1, (SIDE, SIDE))
 
     def pixels(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
-        return self.decoder(to_grid(vectors))
+        return self.decoder(channels_first(vectors))
 
     def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         vectors, own = self.squeeze(self.latents(batch.images))
@@ -87,6 +88,7 @@ class FQGAN(BottleneckAutoencoder):
 
 
 def model(variant: AdapterConfig) -> FQGAN:
+    """Build the untrained model that a TOML file describes."""
     given = variant.config["model"]
     return FQGAN(
         ProductVQ(**given["quantizer"]), given["apart"], given["semantic"], partial(network, variant, "teacher")
@@ -94,5 +96,5 @@ def model(variant: AdapterConfig) -> FQGAN:
 
 
 def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:
-    """Raises MissingWeights where it is not trained."""
+    """Load the trained tokenizer. Raises MissingWeights if it is not trained."""
     return LearnedTokenizer(variant.name, load_trained(variant, model(variant)))

@@ -1,10 +1,10 @@
-"""FQGAN as its authors trained it (showlab/FQGAN, commit dc34256; CC-BY-NC-4.0).
+"""The authors' FQGAN checkpoints (showlab/FQGAN, commit dc34256; CC-BY-NC-4.0).
 
-Facts from tokenizer/vq_model_dual.py, vq_model_triple.py and reconstruction_vq_ddp_*.py: images in [-1, 1], 256 px, to
-which the positions of its adapters are tied. `encode` gives the latents of all codebooks, then an (_, _, indices) of
-each, indices (B h w,) flat; `decode_code` takes the indices and then the latents' shapes (B, D, h, w), in the same
-order: dual semantic and visual, triple visual, middle and high. A checkpoint is a dict of which `ema`, else `model`,
-holds the weights.
+Sources: tokenizer/vq_model_dual.py, vq_model_triple.py and reconstruction_vq_ddp_*.py. Images are in [-1, 1] and
+256 px, the size that its position embeddings require. `encode` returns the latents of all codebooks, then a tuple
+(_, _, indices) for each, with flat indices (B h w,). `decode_code` takes the indices and then the latents' shapes
+(B, D, h, w), in the same order: semantic and visual for dual models, visual, middle and high for triple models. A
+checkpoint is a dict that contains the weights under `ema` or else `model`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from tokbench.tokenizers.tokens import Tokens
 SIZE, DIM = 256, 8
 BOOKS = {"dual": ("semantic", "visual"), "triple": ("visual", "middle", "high")}
 UNUSED = ("feat_pred_head.", "mid_sem_feat_pred.", "high_sem_feat_pred.")
-"""The heads that are compared with CLIP's and DINOv2's features in training."""
+"""Prefixes of the heads that predict CLIP's and DINOv2's features; only training uses them."""
 
 
 class OfficialFQGAN(Tokenizer):
-    """A place has an index of each codebook, in a stream of its own."""
+    """The authors' tokenizer; every position has one index per codebook, each codebook in its own stream."""
 
     def __init__(self, name: str, net: Any, books: Sequence[str], codes: int, side: int) -> None:
         self.module, self._net, self._books, self._codes, self._side = net, net, books, codes, side
@@ -43,7 +43,7 @@ class OfficialFQGAN(Tokenizer):
         )
 
     def encode(self, images: Tensor) -> Tokens:
-        """(B, 3, 256, 256) in [-1, 1] to streams of indices (B, h, w)."""
+        """Encode (B, 3, 256, 256) in [-1, 1] to streams of indices (B, h, w)."""
         found = self._net.encode(images)[len(self._books) :]
         grid = (len(images), self._side, self._side)
         streams = {book: indices.reshape(grid) for book, (_, _, indices) in zip(self._books, found, strict=True)}
@@ -59,7 +59,7 @@ class OfficialFQGAN(Tokenizer):
 
 
 def load(variant: AdapterConfig, device: str) -> OfficialFQGAN:
-    """Raises MissingWeights where the code or the weights are not here."""
+    """Load the authors' model. Raises MissingWeights if their code or the weights are not available."""
     given = variant.config["official"]
     code, factor = import_upstream(variant, f"tokenizer.vq_model_{given['books']}"), given["factor"]
     state, found = tensors(variant, "model", ("ema", "model", "state_dict"))

@@ -1,4 +1,4 @@
-"""fsq: the convolutional autoencoder with finite scalar quantization (Mentzer et al., arXiv:2309.15505)."""
+"""fsq: a convolutional autoencoder with finite scalar quantization (Mentzer et al., arXiv:2309.15505)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tokbench.training.zoo import load_trained
 
 
 def model(variant: AdapterConfig) -> ConvAutoencoder:
-    """One of the product of `levels` codes for each 8x8 px."""
+    """Build the untrained model; each 8x8 px become one of prod(`levels`) codes."""
     return ConvAutoencoder(FSQ(variant.config["model"]["levels"]))
 
 
 def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:
-    """Raises MissingWeights where it is not trained."""
+    """Load the trained tokenizer. Raises MissingWeights if it is not trained."""
     return LearnedTokenizer(variant.name, load_trained(variant, model(variant)))

@@ -1,4 +1,4 @@
-"""gigatok: convolutions, then queries that look at their map, steered by a teacher (Xiong et al., arXiv:2504.08736)."""
+"""gigatok: a hybrid CNN-transformer 1D tokenizer with semantic regularisation (Xiong et al., arXiv:2504.08736)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tokbench.nn.losses import cosine
 from tokbench.nn.quantizers.vq import VectorQuantizer
 from tokbench.nn.tokenizer import BottleneckAutoencoder, LearnedTokenizer
 from tokbench.nn.trainable import TrainingBatch
-from tokbench.nn.vit import Shape, Transformer, learned, placed
+from tokbench.nn.vit import Shape, Transformer, random_parameter, sincos_positions
 from tokbench.tokenizers.config import AdapterConfig
 from tokbench.training.zoo import load_trained, network
 
@@ -22,10 +22,10 @@ WIDTHS = (32, 64, 96)
 
 
 class GigaTok(BottleneckAutoencoder):
-    """A row of tokens whose queries start as averages over ever smaller parts of the map, coarse to fine.
+    """A 1D tokenizer whose queries are initialised with averages over parts of the feature map, coarse to fine.
 
-    semantic: weight of 1 - cos between features of the decoder, after its first block, and a teacher's of the same
-    patches; 0 is the ablated twin.
+    semantic: weight of the semantic regularisation, 1 - cosine similarity of a teacher's patch features and the
+    features after the first block of the decoder; 0 is the ablation.
     """
 
     def __init__(
@@ -37,10 +37,10 @@ class GigaTok(BottleneckAutoencoder):
         self.semantic, self.teacher = semantic, teacher
         width = shape.width
         self.encoder, self.bottleneck = ConvEncoder(width, WIDTHS), quantizer
-        self.positions, self.queries = placed(shape.side, width), learned(count, width)
+        self.positions, self.queries = sincos_positions(shape.side, width), random_parameter(count, width)
         self.reader = Transformer(width, shape.depth, shape.heads, cross=True)
         self.squeezed, self.widened = nn.Linear(width, quantizer.dim), nn.Linear(quantizer.dim, width)
-        self.places, self.asked = learned(count, width), placed(shape.side, width)
+        self.places, self.asked = random_parameter(count, width), sincos_positions(shape.side, width)
         self.painter = Transformer(width, shape.depth, shape.heads, cross=True)
         self.projected = nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, 128))
         self.decoder = ConvDecoder(width, WIDTHS)
@@ -54,28 +54,28 @@ class GigaTok(BottleneckAutoencoder):
     def latents(self, images: Tensor) -> Tensor:
         grid = self.encoder(images)
         pooled = torch.cat([F.adaptive_avg_pool2d(grid, cells).flatten(2) for cells in self.cells], 2).transpose(1, 2)
-        map_ = grid.flatten(2).transpose(1, 2) + self.positions
-        return self.squeezed(self.reader(pooled + self.queries, context=map_))
+        keys = grid.flatten(2).transpose(1, 2) + self.positions
+        return self.squeezed(self.reader(pooled + self.queries, context=keys))
 
-    def painted(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of the patches (B, N, width) after the first block of the decoder, and after the last."""
+    def decoder_features(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the decoder's patch features (B, N, width) after the first block and after the last."""
         context = self.widened(vectors) + self.places
         x = self.asked.expand(len(vectors), -1, -1)
-        seen = []
+        outputs = []
         for block in self.painter.blocks:
             x = block(x, context=context)
-            seen.append(x)
-        return seen[0], self.painter.norm(x)
+            outputs.append(x)
+        return outputs[0], self.painter.norm(x)
 
     def pixels(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
-        return self._image(self.painted(vectors)[1])
+        return self._image(self.decoder_features(vectors)[1])
 
     def _image(self, features: Tensor) -> Tensor:
         return self.decoder(features.transpose(1, 2).unflatten(2, (self.side, self.side)))
 
     def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         vectors, own = self.squeeze(self.latents(batch.images), progress)
-        early, last = self.painted(vectors)
+        early, last = self.decoder_features(vectors)
         terms = self.compare(self._image(last), batch.images, progress) | {"bottleneck": own}
         if self.semantic:
             with torch.no_grad():
@@ -85,13 +85,14 @@ class GigaTok(BottleneckAutoencoder):
 
 
 def _cells(count: int) -> list[tuple[int, int]]:
-    """Rows and columns of the parts that are averaged: 1, then 1, 2, 4 ... parts, `count` in all."""
+    """Return rows and columns of the pooling grids, which have 1, 1, 2, 4, ... cells, `count` in total."""
     levels = [(1, 1)] + [(2 ** ((n + 1) // 2), 2 ** (n // 2)) for n in range(count.bit_length() - 1)]
     assert sum(rows * columns for rows, columns in levels) == count, "the number of tokens must be a power of two"
     return levels
 
 
 def model(variant: AdapterConfig) -> GigaTok:
+    """Build the untrained model that a TOML file describes."""
     given = variant.config["model"]
     return GigaTok(
         Shape(**given["shape"]), given["tokens"], VectorQuantizer(**given["quantizer"]), given["semantic"],
@@ -100,5 +101,5 @@ def model(variant: AdapterConfig) -> GigaTok:
 
 
 def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:
-    """Raises MissingWeights where it is not trained."""
+    """Load the trained tokenizer. Raises MissingWeights if it is not trained."""
     return LearnedTokenizer(variant.name, load_trained(variant, model(variant)))

@@ -1,8 +1,8 @@
-"""GigaTok as its authors trained it (SilentView/GigaTok, commit 182920c, MIT).
+"""The authors' GigaTok checkpoints (SilentView/GigaTok, commit 182920c, MIT).
 
-Facts from tokenizer/tokenizer_image/vq/vq_vit_model.py, reconstruction_ddp.py, utils/model_init.py and configs/vq:
-images in [-1, 1], 256 px. `encode` gives (z, losses, (_, _, indices)), indices (B N,) flat; `decode_code` takes them
-with z's shape (B, D, 1, N). A checkpoint is a dict of which `ema`, else `model`, holds the weights.
+Sources: tokenizer/tokenizer_image/vq/vq_vit_model.py, reconstruction_ddp.py, utils/model_init.py and configs/vq. Images
+are in [-1, 1], 256 px. `encode` returns (z, losses, (_, _, indices)) with flat indices (B N,); `decode_code` takes them
+and z's shape (B, D, 1, N). A checkpoint is a dict that contains the weights under `ema` or else `model`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from tokbench.tokenizers.third_party import import_upstream, load_checkpoint, te
 from tokbench.tokenizers.tokens import Tokens
 
 UNUSED = ("s1to2decoder.distill_mlp.",)
-"""The head that is compared with DINOv2's features in training."""
+"""Prefix of the head that predicts DINOv2's features; only training uses it."""
 
 
 class OfficialGigaTok(Tokenizer):
-    """A row of N indices; nothing but the queries' order makes the first ones coarser."""
+    """The authors' tokenizer: N indices per image, whose order follows the queries, coarse to fine."""
 
     def __init__(self, name: str, net: Any) -> None:
         self.module, self._net, self._codes = net, net, net.config.codebook_size
@@ -40,7 +40,7 @@ class OfficialGigaTok(Tokenizer):
         )
 
     def encode(self, images: Tensor) -> Tokens:
-        """(B, 3, 256, 256) in [-1, 1] to indices (B, N)."""
+        """Encode (B, 3, 256, 256) in [-1, 1] to indices (B, N)."""
         _, _, (_, _, indices) = self._net.encode(images)
         return Tokens.from_indices(indices.reshape(len(images), -1), self._codes)
 
@@ -50,10 +50,10 @@ class OfficialGigaTok(Tokenizer):
 
 
 def load(variant: AdapterConfig, device: str) -> OfficialGigaTok:
-    """Raises MissingWeights where the code or the weights are not here."""
+    """Load the authors' model. Raises MissingWeights if their code or the weights are not available."""
     code = import_upstream(variant, "tokenizer.tokenizer_image.vq.vq_vit_model")
     state, found = tensors(variant, "model", ("ema", "model", "state_dict"))
-    # Sizes are given for each half, and then model_size must be None, which TOML cannot say.
+    # Sizes are given for encoder and decoder; model_size must then be None, which TOML cannot express.
     arguments = code.VQVitModelPlusArgs(model_size=None, **variant.config["official"]["model"])
     net: nn.Module = code.VQVitModelPlus(arguments)
     return OfficialGigaTok(variant.name, load_checkpoint(variant, net, state, found, UNUSED).to(device))

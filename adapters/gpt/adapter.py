@@ -1,4 +1,4 @@
-"""gpt: the standard autoregressive prior, the same over every tokenizer of discrete tokens."""
+"""gpt: the standard autoregressive prior over discrete tokens, identical for every tokenizer."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from tokbench.training.zoo import base_tokenizer, load_trained, part
 
 
 def model(variant: AdapterConfig) -> GPT:
-    """Over the tokenizer that the TOML names as `base`. Raises MissingWeights where that is not trained."""
+    """Build the untrained prior over the TOML's `base` tokenizer. Raises MissingWeights if that is not trained."""
     return GPT(base_tokenizer(variant), **variant.config["model"])
 
 
 def load(variant: AdapterConfig, device: str) -> PriorGenerator:
-    """With weights of its own, or those of the variant that the TOML names as `prior`: its tokens must be the same, and
-    only their decoder another.
+    """Load a trained prior, or that of the variant which the TOML names as `prior`, with another decoder.
 
-    Raises MissingWeights where one of them is not trained, AdapterError where tokens differ.
+    In the second case both tokenizers must encode identically and may differ only in their decoders. Raises
+    MissingWeights if one of the models is not trained, AdapterError if the tokenizers encode differently.
     """
     tokenizer = base_tokenizer(variant)
     if other := variant.config.get("prior"):
         found = part(variant, other)
         if not isinstance(found, PriorGenerator):
-            raise AdapterError(f"{variant.name}: its prior {other} is none")
+            raise AdapterError(f"{variant.name}: its prior {other} is not a prior")
         _refuse_other_tokens(variant.name, found.tokenizer, tokenizer)
         return PriorGenerator(variant.name, found.prior, variant.config["guidance"], tokenizer)
     prior = load_trained(variant, GPT(tokenizer, **variant.config["model"]))
@@ -36,7 +36,7 @@ def load(variant: AdapterConfig, device: str) -> PriorGenerator:
 
 def _refuse_other_tokens(name: str, first: Tokenizer, second: Tokenizer) -> None:
     ours, theirs = ({} if one.module is None else one.module.state_dict() for one in (first, second))
-    apart = [key for key in ours if not key.startswith(("decoder", "pixels")) and key in theirs]
-    if ours.keys() != theirs.keys() or not all(torch.equal(ours[key], theirs[key]) for key in apart):
+    shared = [key for key in ours if not key.startswith(("decoder", "pixels")) and key in theirs]
+    if ours.keys() != theirs.keys() or not all(torch.equal(ours[key], theirs[key]) for key in shared):
         names = f"{first.spec.name} and {second.spec.name}"
-        raise AdapterError(f"{name}: {names} do not encode alike; name two that differ in their decoder alone")
+        raise AdapterError(f"{name}: {names} encode differently; use two tokenizers that differ only in their decoders")

@@ -1,4 +1,4 @@
-"""hieratok: a KL autoencoder whose decoder sees its latents at several scales (HieraTok, arXiv:2509.23736)."""
+"""hieratok: a KL autoencoder whose decoder uses the latents at several scales (HieraTok, arXiv:2509.23736)."""
 
 from __future__ import annotations
 
@@ -11,30 +11,32 @@ from torch import Tensor, nn
 from tokbench.nn.masks import scale_causal
 from tokbench.nn.quantizers.kl import KL
 from tokbench.nn.tokenizer import BottleneckAutoencoder, LearnedTokenizer
-from tokbench.nn.vit import GridEncoder, Pixels, Shape, Transformer, learned, placed
+from tokbench.nn.vit import GridEncoder, Pixels, Shape, Transformer, random_parameter, sincos_positions
 from tokbench.tokenizers.config import AdapterConfig
 from tokbench.training.zoo import load_trained
 
 
 class HieraTok(BottleneckAutoencoder):
-    """One latent a patch is all that is stored; the decoder makes coarser grids of them by averaging, and lets every
-    token see its own and the coarser grids. Pixels come from the finest one.
+    """An autoencoder with one latent per patch and a multi-scale decoder.
 
-    `scales`: sides of the grids, coarse to fine; the finest alone is the ordinary autoencoder. `causal`: else all grids
-    see one another.
+    The decoder computes coarser grids of the latents by averaging; with scale-causal attention a token attends to its
+    own grid and to coarser ones. Pixels are computed from the finest grid.
+
+    scales: sides of the grids, coarse to fine; with the finest alone it is an ordinary autoencoder. causal: whether
+    attention is scale-causal; otherwise all grids attend to each other.
     """
 
     mask: Tensor | None
 
     def __init__(self, shape: Shape, kl: KL, scales: Sequence[int], causal: bool) -> None:
         super().__init__()
-        assert scales[-1] == shape.side, "the finest grid is that of the latents"
+        assert scales[-1] == shape.side, "the finest grid must have the size of the latents"
         self.size, self.step, self.tokens = shape.size, shape.patch, shape.patches
         self.scales = list(scales)
         self.encoder, self.bottleneck = GridEncoder(shape, 2 * kl.dim), kl
         self.embed = nn.Linear(kl.dim, shape.width)
-        grids = [placed(side, shape.width, shape.side) + learned(1, shape.width) for side in scales]
-        self.positions = nn.Parameter(torch.cat(grids).detach())  # of places and scales in one
+        grids = [sincos_positions(side, shape.width, shape.side) + random_parameter(1, shape.width) for side in scales]
+        self.positions = nn.Parameter(torch.cat(grids).detach())  # position and scale embeddings in one parameter
         self.body = Transformer(shape.width, shape.depth, shape.heads)
         self.head = Pixels(shape)
         mask = scale_causal(scales) if causal and len(scales) > 1 else None
@@ -52,11 +54,12 @@ class HieraTok(BottleneckAutoencoder):
 
 
 def model(variant: AdapterConfig) -> HieraTok:
+    """Build the untrained model that a TOML file describes."""
     given = variant.config["model"]
     bottleneck = KL(given["channels"], weight=given["weight"])
     return HieraTok(Shape(**given["shape"]), bottleneck, given["scales"], given["causal"])
 
 
 def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:
-    """Raises MissingWeights where it is not trained."""
+    """Load the trained tokenizer. Raises MissingWeights if it is not trained."""
     return LearnedTokenizer(variant.name, load_trained(variant, model(variant)))

@@ -1,4 +1,4 @@
-"""instella_t2i: a row of binary tokens (Wang et al., Instella-T2I, arXiv:2506.21022)."""
+"""instella_t2i: a 1D tokenizer with binary tokens (Wang et al., Instella-T2I, arXiv:2506.21022)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from tokbench.training.zoo import load_trained
 
 
 def model(variant: AdapterConfig) -> QueryAutoencoder:
-    """`tokens` tokens of `bits` bits; or, in the twins, of one index each into a codebook of [model.quantizer]."""
+    """Build the untrained model with `tokens` tokens of `bits` bits.
+
+    With a table [model.quantizer], the ablation, a token is an index into a codebook instead.
+    """
     given = variant.config["model"]
     shape = Shape(**given["shape"])
     quantizer: Quantizer
@@ -26,5 +29,5 @@ def model(variant: AdapterConfig) -> QueryAutoencoder:
 
 
 def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:
-    """Raises MissingWeights where it is not trained."""
+    """Load the trained tokenizer. Raises MissingWeights if it is not trained."""
     return LearnedTokenizer(variant.name, load_trained(variant, model(variant)))

@@ -1,4 +1,4 @@
-"""karl: as many tokens as an image needs, found in one pass (Duggal et al., KARL, arXiv:2507.07995)."""
+"""karl: a 1D tokenizer with an adaptive number of tokens, found in one pass (Duggal et al., KARL, arXiv:2507.07995)."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from tokbench.nn.quantizers.quantizer import Quantizer
 from tokbench.nn.quantizers.vq import VectorQuantizer
 from tokbench.nn.tokenizer import BottleneckAutoencoder, LearnedTokenizer
 from tokbench.nn.trainable import TrainingBatch
-from tokbench.nn.vit import MaskDecoder, Patches, QueryEncoder, Shape, initialise, learned
+from tokbench.nn.vit import MaskDecoder, Patches, QueryEncoder, Shape, initialise, random_parameter
 from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.tokens import Tokens
 from tokbench.training.zoo import base, load_trained
 
 EDGES = torch.linspace(0.005, 0.38, 20)
-"""Of the bins of the condition: the mean absolute error, of pixels in [0, 1], that a reconstruction may have."""
-ASKED = 0.04
-"""The first pass of a step is asked for an error between the least and this."""
+"""Bin edges of the condition, the target reconstruction error: mean absolute error of pixels in [0, 1]."""
+MAX_TARGET = 0.04
+"""Largest target error of the first training pass; the smallest is the first bin edge."""
 HALTED = 0.75
-"""A token with a higher chance of being superfluous is."""
+"""Halting probability above which a token is discarded."""
 
 
-class Both(nn.Module):
-    """Patches of the image and the base's latents of them, embedded together (B, N, width)."""
+class ImageAndLatents(nn.Module):
+    """Embeds an image (B, 3, H, W) as (B, N, width), the sum of patch embedding and embedded latents of the base."""
 
     def __init__(self, shape: Shape, channels: int, around: ConvAutoencoder) -> None:
         super().__init__()
         self.patches, self.embed = Patches(shape), nn.Linear(channels, shape.width)
-        self._around = [around]  # in a list: it belongs to the whole
+        self._around = [around]  # in a list, so that it is not registered as a submodule
 
     def forward(self, images: Tensor) -> Tensor:
         with torch.no_grad():
@@ -42,11 +42,14 @@ class Both(nn.Module):
 
 
 class KARL(BottleneckAutoencoder):
-    """A frozen VQ autoencoder below; a row of tokens above, from which its codes are predicted.
+    """1D tokens from which the codes of a frozen VQ autoencoder are predicted, with a halting probability per token.
 
-    Two passes a step. In the first some number T of tokens reconstruct, and the error that they reach is measured. In
-    the second all tokens are asked for just that error: those after the T-th should say that they are superfluous, and
-    are hidden. So the network learns how many tokens an error takes.
+    A training step has two passes. In the first a random number T of tokens reconstructs the image, and the error is
+    measured. In the second this error is the target error for all tokens: tokens after the T-th are trained to halt and
+    are masked. So the network learns how many tokens an error requires.
+
+    around: the frozen autoencoder. count: largest number of tokens. error: target error in evaluation, the mean
+    absolute error of pixels in [0, 1].
     """
 
     perceptual = 0.0
@@ -59,8 +62,8 @@ class KARL(BottleneckAutoencoder):
         assert isinstance(around.bottleneck, Quantizer)
         self.bases = {"autoencoder": around}
         channels, codes = around.bottleneck.dim, around.bottleneck.codebook_size
-        self.encoder = QueryEncoder(shape, count, quantizer.dim, patches=Both(shape, channels, around))
-        self.asked = learned(len(EDGES) + 1, shape.width)
+        self.encoder = QueryEncoder(shape, count, quantizer.dim, patches=ImageAndLatents(shape, channels, around))
+        self.asked = random_parameter(len(EDGES) + 1, shape.width)
         self.halting = nn.Sequential(nn.Linear(shape.width, 64), nn.Tanh(), nn.Linear(64, 1))
         self.halting.apply(initialise)
         self.bottleneck = quantizer
@@ -74,29 +77,29 @@ class KARL(BottleneckAutoencoder):
         assert isinstance(around.bottleneck, Quantizer)
         return around, around.bottleneck
 
-    def seen(self, images: Tensor, error: Tensor, count: int | None = None) -> tuple[Tensor, Tensor]:
-        """With `error` (B,) asked for: latents of the first `count` tokens (B, count, D), how superfluous they are."""
+    def encode(self, images: Tensor, error: Tensor, count: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return latents (B, count, D) and halting logits (B, count) of the first tokens for a target `error` (B,)."""
         context = self.asked[torch.bucketize(error, EDGES.to(error.device))][:, None]
         features = self.encoder.features(images, context, count)
         return self.encoder.head(features), self.halting(features)[..., 0]
 
     def latents(self, images: Tensor) -> Tensor:
-        return self.seen(images, torch.full((len(images),), self.error, device=images.device))[0]
+        return self.encode(images, torch.full((len(images),), self.error, device=images.device))[0]
 
     def codes(self, vectors: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Logits of the base's codes (B, N, K)."""
+        """Return logits (B, N, K) of the base's codes, given vectors (B, k, D) and an optional mask `keep` (B, k)."""
         return self.head(self.decoder(vectors, keep))
 
-    def painted(self, logits: Tensor) -> Tensor:
-        """Images from codes in the proportion of their chances, as the authors decode."""
+    def decode_codes(self, logits: Tensor) -> Tensor:
+        """Decode images from the expected codebook vectors under the logits (B, N, K), as the authors do."""
         around, quantizer = self._around()
         vectors = logits.float().softmax(-1) @ quantizer.table()[0]
         side = round(vectors.shape[1] ** 0.5)
         return around.pixels(vectors.unflatten(1, (side, side)))
 
     def pixels(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
-        """The first of the row's vectors (B, k, D)."""
-        return self.painted(self.codes(vectors))
+        """Decode the first k vectors (B, k, D) to images (B, 3, H, W)."""
+        return self.decode_codes(self.codes(vectors))
 
     def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         images, device = batch.images, batch.images.device
@@ -104,46 +107,50 @@ class KARL(BottleneckAutoencoder):
         assert self.tokens is not None
         with torch.no_grad():
             target = quantizer(around.latents(images).flatten(1, 2))
-            wanted = target.indices[..., 0]
+            targets = target.indices[..., 0]
         count = 4 * int(torch.randint(1, self.tokens // 4 + 1, ()))
-        low = torch.empty(len(images)).uniform_(float(EDGES[0]), ASKED).to(device)
-        latents, halting = self.seen(images, low, count)
+        target_error = torch.empty(len(images)).uniform_(float(EDGES[0]), MAX_TARGET).to(device)
+        latents, halting = self.encode(images, target_error, count)
         vectors, own = self.squeeze(latents, progress)
         logits = self.codes(vectors)
-        terms = {"codes": self._codes(logits, wanted, target.vectors), "bottleneck": own, "halting": _halts(halting, 0)}
+        terms = {
+            "codes": self._code_loss(logits, targets, target.vectors),
+            "bottleneck": own,
+            "halting": _halting_loss(halting, 0),
+        }
         with torch.no_grad():
-            reached = (self.painted(logits) - images).abs().mean((1, 2, 3)) / 2
-        latents, halting = self.seen(images, reached)
+            error = (self.decode_codes(logits) - images).abs().mean((1, 2, 3)) / 2
+        latents, halting = self.encode(images, error)
         vectors, own = self.squeeze(latents, progress)
         keep = prefix(torch.full((len(images),), count, device=device), self.tokens)
         logits = self.codes(vectors, keep)
-        terms["codes"] = terms["codes"] + self._codes(logits, wanted, target.vectors)
+        terms["codes"] = terms["codes"] + self._code_loss(logits, targets, target.vectors)
         terms["bottleneck"] = terms["bottleneck"] + own
-        terms["halting"] = terms["halting"] + _halts(halting[:, :count], 0)
+        terms["halting"] = terms["halting"] + _halting_loss(halting[:, :count], 0)
         if count < self.tokens:
-            terms["halting"] = terms["halting"] + _halts(halting[:, count:], 1)
+            terms["halting"] = terms["halting"] + _halting_loss(halting[:, count:], 1)
         return terms
 
-    def _codes(self, logits: Tensor, wanted: Tensor, vectors: Tensor) -> Tensor:
+    def _code_loss(self, logits: Tensor, targets: Tensor, vectors: Tensor) -> Tensor:
         table = self._around()[1].table()[0]
-        soft = logits.float().softmax(-1) @ table
-        return F.cross_entropy(logits.float().flatten(0, 1), wanted.flatten()) + (soft - vectors).square().mean()
+        expected = logits.float().softmax(-1) @ table
+        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten()) + (expected - vectors).square().mean()
 
 
-def _halts(logits: Tensor, target: float) -> Tensor:
+def _halting_loss(logits: Tensor, target: float) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits.float(), torch.full_like(logits.float(), target))
 
 
 class KARLTokenizer(LearnedTokenizer):
-    """Asked for `error`, an image gets as many tokens as are not superfluous: the first ones of the row."""
+    """The trained tokenizer; an image gets the first tokens, as many as do not halt at the target error."""
 
     model: KARL
 
     def encode(self, images: Tensor) -> Tokens:
-        """(B, 3, H, W) in [-1, 1] to indices (B, N, 1): each image's first `length` count, the others are 0."""
+        """Encode (B, 3, H, W) in [-1, 1] to indices (B, N, 1); those after the first `length` of an image are 0."""
         model, bottleneck = self.model, self.model.bottleneck
         assert isinstance(bottleneck, VectorQuantizer)
-        latents, halting = model.seen(images, torch.full((len(images),), model.error, device=images.device))
+        latents, halting = model.encode(images, torch.full((len(images),), model.error, device=images.device))
         length = (halting.sigmoid() <= HALTED).sum(1).clamp(min=1)
         indices = bottleneck(latents).indices * prefix(length, latents.shape[1])[..., None]
         return Tokens.from_indices(indices, bottleneck.codebook_size, length=length)
@@ -151,16 +158,16 @@ class KARLTokenizer(LearnedTokenizer):
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         vectors = self.vectors(tokens)
         keep = prefix(tokens.length.to(vectors.device), vectors.shape[1])
-        return self.model.painted(self.model.codes(vectors, keep))
+        return self.model.decode_codes(self.model.codes(vectors, keep))
 
 
 def model(variant: AdapterConfig) -> KARL:
-    """Raises MissingWeights where the autoencoder below is not trained."""
+    """Build the untrained model. Raises MissingWeights if the underlying autoencoder is not trained."""
     given = variant.config["model"]
     quantizer = VectorQuantizer(**given["quantizer"])
     return KARL(base(variant, ConvAutoencoder), Shape(**given["shape"]), given["tokens"], quantizer, given["error"])
 
 
 def load(variant: AdapterConfig, device: str) -> KARLTokenizer:
-    """Raises MissingWeights where it, or the autoencoder below, is not trained."""
+    """Load the trained tokenizer. Raises MissingWeights if it or its autoencoder is not trained."""
     return KARLTokenizer(variant.name, load_trained(variant, model(variant)), prefixes=True, variable=True)

@@ -1,4 +1,4 @@
-"""kl: a convolutional autoencoder with a Gaussian bottleneck, as the VAEs of latent diffusion (arXiv:2112.10752)."""
+"""kl: a convolutional VAE, as used for latent diffusion (Rombach et al., arXiv:2112.10752)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tokbench.training.zoo import load_trained
 
 
 def model(variant: AdapterConfig) -> ConvAutoencoder:
-    """`channels` values for each 8x8 px, `weight` of the divergence from a standard normal distribution."""
+    """Build the untrained model with `channels` values per 8x8 px; `weight` is the weight of the KL divergence."""
     given = variant.config["model"]
     return ConvAutoencoder(KL(given["channels"], weight=given["weight"]))
 
 
 def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:
-    """Raises MissingWeights where it is not trained."""
+    """Load the trained tokenizer. Raises MissingWeights if it is not trained."""
     return LearnedTokenizer(variant.name, load_trained(variant, model(variant)))

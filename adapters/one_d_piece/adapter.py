@@ -1,4 +1,4 @@
-"""one_d_piece: a row of tokens of which any first ones will do (Miwa et al., One-D-Piece, arXiv:2501.10064)."""
+"""one_d_piece: a 1D tokenizer whose first k tokens decode for any k (Miwa et al., One-D-Piece, arXiv:2501.10064)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from tokbench.training.zoo import load_trained
 
 
 class OneDPiece(QueryAutoencoder):
-    """TiTok, but the decoder gets only the first k quantized tokens in training, k drawn anew for each batch."""
+    """TiTok with tail token drop: in training the decoder gets the first k quantized tokens, with k random per batch.
+
+    drop: whether tokens are dropped; False is the ablation.
+    """
 
     def __init__(self, shape: Shape, count: int, quantizer: VectorQuantizer, drop: bool) -> None:
         super().__init__(shape, count, quantizer)
@@ -29,11 +32,11 @@ class OneDPiece(QueryAutoencoder):
 
 
 def model(variant: AdapterConfig) -> OneDPiece:
-    """`tokens` tokens; `drop` = false for the ablated twin, which always sees all of them."""
+    """Build the untrained model that a TOML file describes."""
     given = variant.config["model"]
     return OneDPiece(Shape(**given["shape"]), given["tokens"], VectorQuantizer(**given["quantizer"]), given["drop"])
 
 
 def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:
-    """Raises MissingWeights where it is not trained."""
+    """Load the trained tokenizer. Raises MissingWeights if it is not trained."""
     return LearnedTokenizer(variant.name, load_trained(variant, model(variant)), prefixes=True)

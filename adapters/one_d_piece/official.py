@@ -1,8 +1,8 @@
-"""One-D-Piece as its authors trained it (turingmotors/One-D-Piece, commit 473665d, Apache-2.0).
+"""The authors' One-D-Piece checkpoints (turingmotors/One-D-Piece, commit 473665d, Apache-2.0).
 
-Facts from modeling/one_d_piece.py and modeling/titok.py: a TiTok that decodes any first k of its N tokens, if the
-config says `strict_length_assertion` = false. Images in [0, 1], 256 px. `encode` gives (z, told),
-told["min_encoding_indices"] (B, 1, N); `decode_tokens` takes (B, 1, k).
+Sources: modeling/one_d_piece.py and modeling/titok.py. The model is a TiTok that decodes the first k of its N tokens
+for any k, if the config has `strict_length_assertion` = false. Images are in [0, 1], 256 px. `encode` returns
+(z, details) with details["min_encoding_indices"] (B, 1, N); `decode_tokens` takes (B, 1, k).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SIZE = 256
 
 
 class OfficialOneDPiece(Tokenizer):
-    """A row of N indices, of which the first k decode, too."""
+    """The authors' tokenizer: N indices per image, of which the first k can be decoded for any k."""
 
     def __init__(self, name: str, net: Any, given: dict[str, Any]) -> None:
         self.module, self._net, self._codes = net, net, given["codebook_size"]
@@ -39,17 +39,17 @@ class OfficialOneDPiece(Tokenizer):
         )
 
     def encode(self, images: Tensor) -> Tokens:
-        """(B, 3, 256, 256) in [0, 1] to indices (B, N)."""
-        _, told = self._net.encode(images)
-        return Tokens.from_indices(told["min_encoding_indices"].flatten(1), self._codes)
+        """Encode (B, 3, 256, 256) in [0, 1] to indices (B, N)."""
+        _, details = self._net.encode(images)
+        return Tokens.from_indices(details["min_encoding_indices"].flatten(1), self._codes)
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
-        """Indices (B, k): the decoder gets a shorter row, not a masked one, as in training."""
+        """Decode indices (B, k); as in training the decoder gets a shorter sequence, without masking."""
         return self._net.decode_tokens(tokens.tensor[:, None])
 
 
 def load(variant: AdapterConfig, device: str) -> OfficialOneDPiece:
-    """Raises MissingWeights where the code or the weights are not here."""
+    """Load the authors' model. Raises MissingWeights if their code or the weights are not available."""
     code, given = import_upstream(variant, "modeling.one_d_piece"), variant.config["official"]["model"]
     state, found = tensors(variant, "tokenizer")
     config = {"vq_model": {**given, "strict_length_assertion": False}}

@@ -1,4 +1,4 @@
-"""pca: principal components of 8x8 patches, the best linear autoencoder: the floor under every trained one."""
+"""pca: principal components of 8x8 patches, the best linear autoencoder and the baseline of all trained ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PATCH = 8
 
 
 class Components(FittedModel):
-    """The mean patch and the first `count` directions of its variance, (count, 192); orthonormal."""
+    """The mean patch (192,) and the first `count` principal directions of patches, (count, 192), orthonormal."""
 
     mean: Tensor
     directions: Tensor
@@ -34,8 +34,8 @@ class Components(FittedModel):
     def fit(self, images: Iterator[Tensor]) -> None:
         count, width = 0, 3 * PATCH**2
         total, products = torch.zeros(width, dtype=torch.float64), torch.zeros(width, width, dtype=torch.float64)
-        for some in images:
-            patches = F.unfold(some, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1).double().cpu()
+        for batch in images:
+            patches = F.unfold(batch, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1).double().cpu()
             count += len(patches)
             total += patches.sum(0)
             products += patches.T @ patches
@@ -46,7 +46,7 @@ class Components(FittedModel):
 
 
 class PCA(Tokenizer):
-    """Projections of each patch, a float16 each."""
+    """A tokenizer whose tokens are the projections of each patch on the components, as float16."""
 
     def __init__(self, name: str, components: Components) -> None:
         self.components = self.module = components
@@ -60,25 +60,26 @@ class PCA(Tokenizer):
         )
 
     def encode(self, images: Tensor) -> Tokens:
-        """(B, 3, H, W) in [-1, 1] to projections (B, H / 8, W / 8, count)."""
+        """Encode (B, 3, H, W) in [-1, 1] to projections (B, H / 8, W / 8, count)."""
         rows, columns = images.shape[2] // PATCH, images.shape[3] // PATCH
         patches = F.unfold(images, PATCH, stride=PATCH).transpose(1, 2)
-        found = (patches - self.components.mean) @ self.components.directions.T
-        return Tokens.from_latents(found.unflatten(1, (rows, columns)), tokens=rows * columns)
+        projections = (patches - self.components.mean) @ self.components.directions.T
+        return Tokens.from_latents(projections.unflatten(1, (rows, columns)), tokens=rows * columns)
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
-        found = tokens.tensor.float()
-        height, width = found.shape[1] * PATCH, found.shape[2] * PATCH
-        patches = found.flatten(1, 2) @ self.components.directions + self.components.mean
+        projections = tokens.tensor.float()
+        height, width = projections.shape[1] * PATCH, projections.shape[2] * PATCH
+        patches = projections.flatten(1, 2) @ self.components.directions + self.components.mean
         return F.fold(patches.transpose(1, 2), (height, width), PATCH, stride=PATCH)
 
 
 def model(variant: AdapterConfig) -> Components:
+    """Build the model before fitting, with `components` directions."""
     return Components(variant.config["model"]["components"])
 
 
 def load(variant: AdapterConfig, device: str) -> PCA:
-    """Raises MissingWeights where it is not fitted."""
+    """Load the fitted tokenizer. Raises MissingWeights if it is not fitted."""
     components: nn.Module = load_trained(variant, model(variant))
     assert isinstance(components, Components)
     return PCA(variant.name, components)

@@ -1,11 +1,11 @@
-"""robustok: a decoder that is trained on tokens that are near misses (Qiu et al., arXiv:2503.08354, 2509.12474)."""
+"""robustok: a tokenizer trained with latent perturbation (Qiu et al., arXiv:2503.08354 and arXiv:2509.12474)."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from tokbench.nn.autoencoders import GridAutoencoder
-from tokbench.nn.perturb import replaced
+from tokbench.nn.perturb import replace_codes
 from tokbench.nn.quantizers.quantizer import straight_through
 from tokbench.nn.quantizers.vq import VectorQuantizer
 from tokbench.nn.tokenizer import LearnedTokenizer
@@ -15,14 +15,15 @@ from tokbench.tokenizers.config import AdapterConfig
 from tokbench.training.zoo import load_trained
 
 STRENGTH = 0.025
-"""Nearest codes among which a replacement is drawn, as a share of the codebook: the authors train with 100 of 4096."""
+"""Number of nearest codes to draw from, as a share of the codebook; the authors train with 100 of 4,096."""
 
 
 class RobusTok(GridAutoencoder):
-    """Latent perturbation: in the first `share` of each batch every token is replaced, with a chance that falls from 1
-    to 1/2, by one of its nearest codes, whose number falls by half, too; over 20 to 60 % of the training.
+    """An autoencoder with latent perturbation in training.
 
-    It comes after the losses of the codebook, and its gradient passes straight through. share 0: the ablated twin.
+    In the share `share` of each batch, tokens are replaced by one of their nearest codes. Between 20 % and 60 % of the
+    training, the replacement probability decreases from 1 to 1/2, and the number of codes to draw from by half. The
+    perturbation follows the codebook losses and has a straight-through gradient. share 0 is the ablation.
     """
 
     def __init__(self, shape: Shape, quantizer: VectorQuantizer, share: float) -> None:
@@ -32,22 +33,23 @@ class RobusTok(GridAutoencoder):
     def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         latents = self.latents(batch.images)
         vectors, own = self.squeeze(latents)
-        if first := int(self.share * len(latents)):
+        if count := int(self.share * len(latents)):
             assert isinstance(self.bottleneck, VectorQuantizer)
-            kept = 1 - 0.5 * min(max((progress - 0.2) / 0.4, 0.0), 1.0)
-            nearby = max(1, int(kept * STRENGTH * self.bottleneck.codebook_size))
-            some = latents[:first]
-            changed = self.bottleneck.lookup(replaced(self.bottleneck, some, kept, nearby))
+            probability = 1 - 0.5 * min(max((progress - 0.2) / 0.4, 0.0), 1.0)
+            delta = max(1, int(probability * STRENGTH * self.bottleneck.codebook_size))
+            selected = latents[:count]
+            changed = self.bottleneck.lookup(replace_codes(self.bottleneck, selected, probability, delta))
             vectors = vectors.clone()
-            vectors[:first] = straight_through(some, changed).to(vectors.dtype)
+            vectors[:count] = straight_through(selected, changed).to(vectors.dtype)
         return self.compare(self.pixels(vectors), batch.images, progress) | {"bottleneck": own}
 
 
 def model(variant: AdapterConfig) -> RobusTok:
+    """Build the untrained model that a TOML file describes."""
     given = variant.config["model"]
     return RobusTok(Shape(**given["shape"]), VectorQuantizer(**given["quantizer"]), given["share"])
 
 
 def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:
-    """Raises MissingWeights where it is not trained."""
+    """Load the trained tokenizer. Raises MissingWeights if it is not trained."""
     return LearnedTokenizer(variant.name, load_trained(variant, model(variant)))

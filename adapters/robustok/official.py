@@ -1,9 +1,9 @@
-"""RobustTok and RobusTok as their authors trained them (lxa9867/ImageFolder, 76ddfb9; qiuk2/RobusTok, c4c6760).
+"""The authors' RobustTok and RobusTok checkpoints (lxa9867/ImageFolder, 76ddfb9; qiuk2/RobusTok, c4c6760).
 
-Facts from tokenizer/tokenizer_image/xqgan_model.py and dino_enc/dinov2.py, alike in both repositories, and from their
-configs: images in [-1, 1], 256 px. `encode` gives latents (B, D, 16, 16), the quantizer's `f_to_idxBl_or_fhat` a list
-with the flat indices (B 256,), and `fhat_to_img` takes codes (B, D, 16, 16), l2-normalised. A checkpoint is a dict of
-which `ema`, else `model`, holds the weights; its options may be objects of ruamel.yaml, which are not read here.
+Sources: tokenizer/tokenizer_image/xqgan_model.py and dino_enc/dinov2.py, equal in both repositories, and the configs.
+Images are in [-1, 1], 256 px. `encode` returns latents (B, D, 16, 16), the quantizer's `f_to_idxBl_or_fhat` a list with
+flat indices (B 256,), and `fhat_to_img` takes l2-normalised codes (B, D, 16, 16). A checkpoint is a dict that contains
+the weights under `ema` or else `model`; its options may be objects of ruamel.yaml, which are not read.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from tokbench.tokenizers.tokens import Tokens
 
 SIDE = 16
 UNUSED = ("semantic_model.", "semantic_loss.", "sem_linear.")
-"""DINOv2 itself, whose features the codes are compared with in training, and what belongs to that."""
+"""Prefixes of DINOv2 and the layers of the semantic loss; only training uses them."""
 
 
 class OfficialRobusTok(Tokenizer):
-    """16x16 indices of learned tokens, which a transformer reads beside the patches."""
+    """The authors' tokenizer: 16x16 indices from learned queries that a ViT processes together with the patches."""
 
     def __init__(self, name: str, net: Any, codes: int) -> None:
         self.module, self._net, self._codes = net, net, codes
@@ -45,7 +45,7 @@ class OfficialRobusTok(Tokenizer):
         )
 
     def encode(self, images: Tensor) -> Tokens:
-        """(B, 3, 256, 256) in [-1, 1] to indices (B, 16, 16)."""
+        """Encode (B, 3, 256, 256) in [-1, 1] to indices (B, 16, 16)."""
         latents = self._net.encode(images)
         indices = self._net.quantize.f_to_idxBl_or_fhat(latents, to_fhat=False, v_patch_nums=None)[0]
         return Tokens.from_indices(indices.reshape(len(images), SIDE, SIDE), self._codes)
@@ -56,7 +56,7 @@ class OfficialRobusTok(Tokenizer):
 
 
 def load(variant: AdapterConfig, device: str) -> OfficialRobusTok:
-    """Raises MissingWeights where the code or the weights are not here."""
+    """Load the authors' model. Raises MissingWeights if their code or the weights are not available."""
     code, given = import_upstream(variant, "tokenizer.tokenizer_image.xqgan_model"), variant.config["official"]
     state, found = tensors(variant, "model", ("ema", "model"))
     backbone = "vit_base_patch14_dinov2.lvd142m"
@@ -82,7 +82,7 @@ def load(variant: AdapterConfig, device: str) -> OfficialRobusTok:
 
 @contextmanager
 def _untrained(module: ModuleType) -> Iterator[None]:
-    """Their constructor asks timm for DINOv2's weights, a download, which the checkpoint's then replace."""
+    """Make the authors' constructor create DINOv2 without downloading weights, which the checkpoint replaces anyway."""
     create = module.create_model
     module.create_model = lambda name, **options: create(name, **{**options, "pretrained": False})
     try:

@@ -1,4 +1,4 @@
-"""Post-training: the decoder learns to live with what a prior really draws (Qiu et al., arXiv:2509.12474)."""
+"""Post-training of the decoder on tokens that a prior samples (Qiu et al., arXiv:2509.12474)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tokbench.errors import AdapterError
 from tokbench.nn.priors.gpt import GPT
-from tokbench.nn.priors.prior import PriorGenerator, examples_of
+from tokbench.nn.priors.prior import PriorGenerator, tokens_and_labels
 from tokbench.nn.quantizers.vq import VectorQuantizer
 from tokbench.nn.tokenizer import LearnedTokenizer
 from tokbench.nn.trainable import TrainingBatch, TrainingData
@@ -19,8 +19,11 @@ from . import RobusTok
 
 
 class PostTrained(RobusTok):
-    """The model of `of`, whose decoder alone goes on learning: from rows that `prior` draws token after token, in which
-    the share `kept` of the tokens are the image's own, back to that image."""
+    """The model `of`, of which only the decoder is trained further.
+
+    The decoder's input is a sequence that `prior` samples token by token, in which a random share `kept` of the tokens
+    is taken from the image's own; its target is that image.
+    """
 
     def __init__(self, of: RobusTok, prior: GPT, shape: Shape, quantizer: VectorQuantizer, kept: float) -> None:
         super().__init__(shape, quantizer, share=0.0)
@@ -36,32 +39,32 @@ class PostTrained(RobusTok):
         assert isinstance(found, GPT)
         return found
 
-    def prepare_data(self, material: TrainingData, *rest: object) -> TrainingData:
-        return self.prior.prepare_data(material, *rest)  # type: ignore[arg-type]
+    def prepare_data(self, data: TrainingData, *rest: object) -> TrainingData:
+        return self.prior.prepare_data(data, *rest)  # type: ignore[arg-type]
 
     def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         assert isinstance(self.bottleneck, VectorQuantizer)
-        rows, labels = examples_of(batch)
+        rows, labels = tokens_and_labels(batch)
         own = torch.rand(rows.shape[:2]).to(rows.device) < self.kept
         seeds = torch.randint(2**31, (len(rows),)).tolist()
-        drawn = self.prior.sample(labels, seeds, 1.0, known=(rows, own))
-        return self.compare(self.pixels(self.bottleneck.lookup(drawn)), batch.images, progress)
+        sampled = self.prior.sample(labels, seeds, 1.0, known=(rows, own))
+        return self.compare(self.pixels(self.bottleneck.lookup(sampled)), batch.images, progress)
 
 
 def model(variant: AdapterConfig) -> PostTrained:
-    """Raises MissingWeights where the base, or the prior to learn from, is not trained."""
+    """Build the model before post-training. Raises MissingWeights if its base or prior is not trained."""
     given = variant.config["model"]
     prior = part(variant, variant.config["prior"])
     if not isinstance(prior, PriorGenerator) or not isinstance(prior.prior, GPT):
-        raise AdapterError(f"{variant.name}: its prior {variant.config['prior']} is no GPT")
+        raise AdapterError(f"{variant.name}: its prior {variant.config['prior']} is not a GPT")
     if prior.tokenizer.spec.name != variant.config["base"]:
-        raise AdapterError(f"{variant.name}: its prior is over {prior.tokenizer.spec.name}, not its base")
+        raise AdapterError(f"{variant.name}: its prior was trained on {prior.tokenizer.spec.name}, not on its base")
     shape, quantizer = Shape(**given["shape"]), VectorQuantizer(**given["quantizer"])
     return PostTrained(base(variant, RobusTok), prior.prior, shape, quantizer, given["kept"])
 
 
 def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:
-    """Raises MissingWeights where it, or its base, is not trained. The prior is not needed."""
+    """Load the post-trained tokenizer; the prior is not needed. Raises MissingWeights if it is not trained."""
     given = variant.config["model"]
-    bare = RobusTok(Shape(**given["shape"]), VectorQuantizer(**given["quantizer"]), 0.0)
-    return LearnedTokenizer(variant.name, load_trained(variant, bare))
+    untrained = RobusTok(Shape(**given["shape"]), VectorQuantizer(**given["quantizer"]), 0.0)
+    return LearnedTokenizer(variant.name, load_trained(variant, untrained))

@@ -1,4 +1,4 @@
-"""TAEF2, the tiny autoencoder of FLUX.2's latent space: published weights that users bring."""
+"""TAEF2, the tiny autoencoder of FLUX.2's latent space, with published weights that users download."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .model import LATENTS, decoder, encoder
 
 
 class TAEF2(Tokenizer):
-    """32 float16 values for each 8x8 patch, decoded by convolutions alone."""
+    """A continuous tokenizer with 32 float16 values per 8x8 px and a convolutional decoder."""
 
     def __init__(self, name: str, networks: nn.ModuleDict) -> None:
         self.module = networks
@@ -25,7 +25,7 @@ class TAEF2(Tokenizer):
         )
 
     def encode(self, images: Tensor) -> Tokens:
-        """(B, 3, H, W) in [0, 1] to latents (B, 32, H/8, W/8)."""
+        """Encode (B, 3, H, W) in [0, 1] to latents (B, 32, H / 8, W / 8)."""
         latents = self.module["encoder"](images)
         return Tokens.from_latents(latents, tokens=latents.shape[2] * latents.shape[3])
 
@@ -34,10 +34,10 @@ class TAEF2(Tokenizer):
 
 
 def load(variant: AdapterConfig, device: str) -> TAEF2:
-    """Raises MissingWeights where a file is not here or holds other keys or shapes."""
+    """Load the tokenizer. Raises MissingWeights if a file is missing or has other keys or shapes."""
     networks = nn.ModuleDict({"encoder": encoder(), "decoder": decoder()})
     for part, network in networks.items():
         found = variant.weights(part)
-        # Stored as float16; computed in float32, as every tokenizer here.
+        # The file stores float16; the network computes in float32, as all tokenizers do.
         load_strict(variant.name, network, read_state(variant.name, found), found)
     return TAEF2(variant.name, networks.to(device))

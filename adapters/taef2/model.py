@@ -1,7 +1,7 @@
-"""TAEF2's networks, written from the published weights' layout (madebyollin/taesd on GitHub, MIT, commit 5cccb12).
+"""TAEF2's networks, which follow the layout of the published weights (madebyollin/taesd, MIT, commit 5cccb12).
 
-Images (B, 3, H, W) in [0, 1]; latents (B, 32, H/8, W/8), about -3 to 3. The numbered children carry the published
-key names: `1.conv.0.weight` is the first convolution of the residual block at position 1.
+Images are (B, 3, H, W) in [0, 1], latents (B, 32, H / 8, W / 8) with values of about -3 to 3. Modules are numbered as
+in the published keys: `1.conv.0.weight` is the first convolution of the residual block at position 1.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from torch import Tensor, nn
 
 WIDTH = 64
 LATENTS = 32
-_REACH = 3.0  # latents beyond it are bent back smoothly before they are decoded
+_REACH = 3.0  # latents are limited smoothly to this magnitude before decoding
 _NORM_GROUPS = 4
 
 
 class SoftClamp(nn.Module):
-    """Bends values smoothly into (-3, 3)."""
+    """Limits values smoothly to (-3, 3)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return _REACH * torch.tanh(x / _REACH)
 
 
 class Residual(nn.Module):
-    """relu(x + three convolutions of x), (B, 64, h, w) to the same.
+    """A residual block, relu(x + three convolutions of x), (B, 64, h, w) to the same shape.
 
-    With `pooled`, x first gains a branch whose group norm takes its statistics over the whole image: FLUX.2's encoder
-    has such norms, and a purely local network cannot imitate them.
+    pooled: whether a branch with group norm over the whole image is added to x first. FLUX.2's encoder has such norms,
+    which a purely local network cannot imitate.
     """
 
     def __init__(self, pooled: bool) -> None:
@@ -57,7 +57,7 @@ def _stage(blocks: int, pooled: bool = False) -> list[nn.Module]:
 
 
 def encoder() -> nn.Sequential:
-    """(B, 3, H, W) in [0, 1] to latents (B, 32, H/8, W/8); three convolutions of stride 2."""
+    """Build the encoder: (B, 3, H, W) in [0, 1] to latents (B, 32, H / 8, W / 8), with three stride-2 stages."""
     layers: list[nn.Module] = [_conv(3), *_stage(1)]
     for pooled in (False, False, True):
         layers += [_conv(WIDTH, stride=2, bias=False), *_stage(3, pooled)]
@@ -65,7 +65,7 @@ def encoder() -> nn.Sequential:
 
 
 def decoder() -> nn.Sequential:
-    """Latents (B, 32, h, w) to images (B, 3, 8h, 8w) near [0, 1]; three nearest-neighbour enlargements."""
+    """Build the decoder: latents (B, 32, h, w) to images (B, 3, 8 h, 8 w) of about [0, 1], with three upsamplings."""
     layers: list[nn.Module] = [SoftClamp(), _conv(LATENTS), nn.ReLU()]
     for pooled in (True, False, False):
         layers += [*_stage(3, pooled), nn.Upsample(scale_factor=2), _conv(WIDTH, bias=False)]

@@ -1,4 +1,4 @@
-"""teacher: a small transformer that names classes; its features stand in for those of DINOv2 and CLIP."""
+"""teacher: a small transformer classifier whose features replace those of DINOv2 and CLIP in trainings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tokbench.tokenizers.config import AdapterConfig
 
 
 class Teacher(Trainable):
-    """Features of patches (B, N, width); in training their mean over patches is told to name one of `classes`."""
+    """A network of patch features (B, N, width), trained to classify their mean into `classes` classes."""
 
     def __init__(self, shape: Shape, classes: int) -> None:
         super().__init__()
@@ -21,16 +21,17 @@ class Teacher(Trainable):
         self.head = nn.Linear(shape.width, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] to features (B, N, width)."""
+        """Map images (B, 3, H, W) in [-1, 1] to features (B, N, width)."""
         return self.body(self.patches(images))
 
     def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         if batch.labels is None:
-            raise DataError("the teacher learns from labels, which this data set does not have")
-        named = self.head(self(batch.images).mean(1))
-        return {"classes": F.cross_entropy(named.float(), batch.labels, label_smoothing=0.1)}
+            raise DataError("training the teacher needs labels, and this dataset has none")
+        logits = self.head(self(batch.images).mean(1))
+        return {"classes": F.cross_entropy(logits.float(), batch.labels, label_smoothing=0.1)}
 
 
 def model(variant: AdapterConfig) -> Teacher:
+    """Build the untrained model that a TOML file describes."""
     given = variant.config["model"]
     return Teacher(Shape(**given["shape"]), given["classes"])

@@ -1,4 +1,4 @@
-"""titok: an image as a short row of tokens (Yu et al., An Image is Worth 32 Tokens, arXiv:2406.07550)."""
+"""titok: an image as a short 1D token sequence (Yu et al., An Image is Worth 32 Tokens, arXiv:2406.07550)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from tokbench.training.zoo import load_trained
 
 
 def model(variant: AdapterConfig) -> BottleneckAutoencoder:
-    """`kind` "row": `tokens` learned queries; "grid", the ablated twin: as many patches, each a token of its own."""
+    """Build the untrained model.
+
+    `kind` "row" has `tokens` learned queries; "grid" is the ablation with as many patches, each of which is a token.
+    Raises AdapterError if the grid does not have `tokens` patches.
+    """
     given = variant.config["model"]
     quantizer = VectorQuantizer(**given["quantizer"])
     shape = Shape(**given["shape"])
@@ -24,5 +28,5 @@ def model(variant: AdapterConfig) -> BottleneckAutoencoder:
 
 
 def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:
-    """Raises MissingWeights where it is not trained."""
+    """Load the trained tokenizer. Raises MissingWeights if it is not trained."""
     return LearnedTokenizer(variant.name, load_trained(variant, model(variant)))

@@ -1,8 +1,8 @@
-"""TiTok as its authors trained it (bytedance/1d-tokenizer, commit 942a96f, Apache-2.0; README_TiTok.md).
+"""The authors' TiTok checkpoints (bytedance/1d-tokenizer, commit 942a96f, Apache-2.0; README_TiTok.md).
 
-Facts from modeling/titok.py and modules/blocks.py: images in [0, 1], 256 px. `encode` gives (z, told); told is a dict
-with `min_encoding_indices` (B, 1, N), or of a VAE the posterior. The first checkpoints reshape (B, N, W) to (B, W, N,
-1) without transposing; their class does so where the config has no `is_legacy`.
+Sources: modeling/titok.py and modules/blocks.py. Images are in [0, 1], 256 px. `encode` returns (z, details), where
+details is a dict with `min_encoding_indices` (B, 1, N), or the posterior of a VAE. The first checkpoints reshape
+(B, N, W) to (B, W, N, 1) without transposing; the authors' class does so if the config has no `is_legacy`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SIZE = 256
 
 
 class OfficialTiTok(Tokenizer):
-    """A row of N indices, or of N vectors where the bottleneck is a VAE's."""
+    """The authors' tokenizer: N indices per image, or N vectors if the bottleneck is a VAE."""
 
     def __init__(self, name: str, net: Any, given: dict[str, Any]) -> None:
         self.module, self._net = net, net
@@ -40,11 +40,11 @@ class OfficialTiTok(Tokenizer):
         )
 
     def encode(self, images: Tensor) -> Tokens:
-        """(B, 3, 256, 256) in [0, 1] to indices (B, N), or to the posterior's means (B, C, 1, N)."""
-        _, told = self._net.encode(images)
+        """Encode (B, 3, 256, 256) in [0, 1] to indices (B, N), or to the posterior's means (B, C, 1, N)."""
+        _, details = self._net.encode(images)
         if self._codes is None:
-            return Tokens.from_latents(told.mode(), tokens=self._count)
-        return Tokens.from_indices(told["min_encoding_indices"].flatten(1), self._codes)
+            return Tokens.from_latents(details.mode(), tokens=self._count)
+        return Tokens.from_indices(details["min_encoding_indices"].flatten(1), self._codes)
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         data = tokens.tensor
@@ -52,7 +52,7 @@ class OfficialTiTok(Tokenizer):
 
 
 def load(variant: AdapterConfig, device: str) -> OfficialTiTok:
-    """Raises MissingWeights where the code or the weights are not here."""
+    """Load the authors' model. Raises MissingWeights if their code or the weights are not available."""
     code, given = import_upstream(variant, "modeling.titok"), variant.config["official"]["model"]
     state, found = tensors(variant, "tokenizer")
     net: nn.Module = code.TiTok({"model": {"vq_model": given}, "dataset": {"preprocessing": {"crop_size": SIZE}}})

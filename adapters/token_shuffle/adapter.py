@@ -1,4 +1,4 @@
-"""token_shuffle: a GPT over windows of tokens (Ma et al., Token-Shuffle, arXiv:2504.17789)."""
+"""token_shuffle: a GPT over merged windows of tokens (Ma et al., Token-Shuffle, arXiv:2504.17789)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .model import TokenShuffle
 
 
 def model(variant: AdapterConfig) -> TokenShuffle:
-    """Over the tokenizer that the TOML names as `base`. Raises MissingWeights where that is not trained."""
+    """Build the untrained prior over the TOML's `base` tokenizer. Raises MissingWeights if that is not trained."""
     return TokenShuffle(base_tokenizer(variant), **variant.config["model"])
 
 
 def load(variant: AdapterConfig, device: str) -> PriorGenerator:
-    """Raises MissingWeights where it, or the tokenizer below, is not trained."""
+    """Load the trained prior. Raises MissingWeights if the prior or its tokenizer is not trained."""
     return PriorGenerator(variant.name, load_trained(variant, model(variant)), variant.config["guidance"])

@@ -1,4 +1,4 @@
-"""tokenbridge: a trained continuous tokenizer made discrete afterwards (Wang et al., TokenBridge, arXiv:2503.16430)."""
+"""tokenbridge: post-training quantization of a continuous tokenizer (Wang et al., TokenBridge, arXiv:2503.16430)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from tokbench.training.zoo import base, load_trained
 
 
 class TokenBridge(BottleneckAutoencoder, FittedModel):
-    """The latents of a KL autoencoder, brought to mean 0 and deviation 1 in all, each to one of 2^bits values.
+    """A KL autoencoder whose standardised latents are each quantized to one of 2^bits values.
 
-    Nothing is trained: two numbers are measured.
+    Nothing is trained; the mean and the standard deviation of all latents are measured on the training images.
+    uniform: bins of equal width instead of equal probability.
     """
 
     mean: Tensor
@@ -43,8 +44,8 @@ class TokenBridge(BottleneckAutoencoder, FittedModel):
     @torch.no_grad()
     def fit(self, images: Iterator[Tensor]) -> None:
         count, total, squares = 0, 0.0, 0.0
-        for some in images:
-            latents = self._continuous(some).double()
+        for batch in images:
+            latents = self._continuous(batch).double()
             count += latents.numel()
             total += float(latents.sum())
             squares += float(latents.square().sum())
@@ -59,11 +60,11 @@ class TokenBridge(BottleneckAutoencoder, FittedModel):
 
 
 def model(variant: AdapterConfig) -> TokenBridge:
-    """Raises MissingWeights where the autoencoder below is not trained."""
+    """Build the model before fitting. Raises MissingWeights if the underlying autoencoder is not trained."""
     given = variant.config["model"]
     return TokenBridge(base(variant, ConvAutoencoder), given["bits"], given["uniform"])
 
 
 def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:
-    """Raises MissingWeights where it, or the autoencoder below, is not fitted or trained."""
+    """Load the fitted tokenizer. Raises MissingWeights if it is not fitted or its autoencoder not trained."""
     return LearnedTokenizer(variant.name, load_trained(variant, model(variant)))

@@ -1,9 +1,9 @@
-"""TokenBridge as its authors use it (YuqingWang1029/TokenBridge, commit 3ede281): MAR's KL-16 VAE, its latents in bins.
+"""The authors' TokenBridge (YuqingWang1029/TokenBridge, commit 3ede281): MAR's KL-16 VAE with quantized latents.
 
-Facts from reconstruction.py and models/vae.py: images in [-1, 1]; latents (B, 16, H / 16, W / 16), times 0.2325; each
-value to the nearest of 64, the means of a normal distribution's 64 equal parts between -3 and 3, after [-5, 5] was
-mapped to these. The VAE's class unpickles its checkpoint, a dict whose `model` holds the weights, only if it is given
-a path.
+Sources: reconstruction.py and models/vae.py. Images are in [-1, 1], latents (B, 16, H / 16, W / 16), multiplied by
+0.2325. Values in [-5, 5] are mapped to [-3, 3] and rounded to the nearest of 64 values, the means of the normal
+distribution in 64 bins of equal probability. The VAE's class unpickles its checkpoint, a dict with the weights under
+`model`, only if it is given a path.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ UNUSED = ("loss.",)
 
 
 class OfficialTokenBridge(Tokenizer):
-    """A token on each 16x16 px: an index out of 2^bits for each of the 16 channels.
+    """The authors' tokenizer: one token per 16x16 px, with an index below 2^bits for each of the 16 channels.
 
-    The posterior's mean is quantized, where the authors take a sample: encoding must not be a matter of chance.
+    The mean of the posterior is quantized, so that encoding is deterministic; the authors quantize a sample.
     """
 
     def __init__(self, name: str, parts: nn.ModuleDict, bits: int) -> None:
@@ -43,7 +43,7 @@ class OfficialTokenBridge(Tokenizer):
         )
 
     def encode(self, images: Tensor) -> Tokens:
-        """(B, 3, H, W) in [-1, 1] to indices (B, H / 16, W / 16, 16)."""
+        """Encode (B, 3, H, W) in [-1, 1] to indices (B, H / 16, W / 16, 16)."""
         latents = self._parts["vae"].encode(images).mode().mul(SCALE).permute(0, 2, 3, 1).contiguous()
         indices = self._parts["bins"](latents.flatten(1, 2)).indices.unflatten(1, latents.shape[1:3])
         return Tokens.from_indices(indices, self._codes, groups=CHANNELS)
@@ -55,7 +55,7 @@ class OfficialTokenBridge(Tokenizer):
 
 
 def load(variant: AdapterConfig, device: str) -> OfficialTokenBridge:
-    """Raises MissingWeights where the code or the weights are not here."""
+    """Load the authors' model. Raises MissingWeights if their code or the weights are not available."""
     code, given = import_upstream(variant, "models.vae"), variant.config["official"]
     state, found = tensors(variant, "vae", ("model",))
     with silent():

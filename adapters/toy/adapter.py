@@ -1,4 +1,4 @@
-"""toy: the mean colour of each patch, quantised. No weights, no training: a tokenizer to test with and to copy."""
+"""toy: the quantized mean colour of each patch, a tokenizer without weights, for tests and as a template."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tokbench.tokenizers.tokens import Tokens
 
 
 class Toy(Tokenizer):
-    """One index a patch: its mean colour with `levels` values a channel, decoded by bicubic interpolation."""
+    """A tokenizer with one index per patch, its mean colour with `levels` values per channel; decoding is bicubic."""
 
     def __init__(self, name: str, patch: int, levels: int) -> None:
         self.patch, self.levels = patch, levels
@@ -30,8 +30,8 @@ class Toy(Tokenizer):
         )
 
     def encode(self, images: Tensor) -> Tokens:
-        """(B, 3, H, W) in [0, 1] to indices (B, H / patch, W / patch)."""
-        digits = (avg_pool2d(images, self.patch) * (self.levels - 1)).round().long()  # (B, 3, h, w), each 0..levels-1
+        """Encode (B, 3, H, W) in [0, 1] to indices (B, H / patch, W / patch)."""
+        digits = (avg_pool2d(images, self.patch) * (self.levels - 1)).round().long()  # (B, 3, h, w), 0 to levels - 1
         codes = (digits[:, 0] * self.levels + digits[:, 1]) * self.levels + digits[:, 2]
         return Tokens.from_indices(codes, self.levels**3)
 
@@ -42,5 +42,5 @@ class Toy(Tokenizer):
 
 
 def load(variant: AdapterConfig, device: str) -> Toy:
-    """What tokbench calls: the tokenizer that one TOML file of this folder describes."""
+    """Return the tokenizer that a TOML file of this folder describes; tokbench calls this function."""
     return Toy(variant.name, **variant.config["model"])

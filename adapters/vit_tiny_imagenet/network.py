@@ -1,4 +1,4 @@
-"""vit_tiny_imagenet: classifiers of 200 classes at 64 px, and what token-reduction methods train on top of them."""
+"""vit_tiny_imagenet: classifiers of 200 classes at 64 px, and models that token-reduction methods train from them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ from tokbench.training.zoo import network
 
 
 def model(variant: AdapterConfig) -> Trainable:
+    """Build the model that a TOML file describes, from its trained `base` if there is one.
+
+    Raises AdapterError for an unknown kind, MissingWeights if the base is not trained.
+    """
     given = dict(variant.config["model"])
     kind = given.pop("kind")
     if kind not in ("dense", "slimmed", "rates"):
-        raise AdapterError(f"{variant.name}: [model] kind = {kind!r}; it is dense, slimmed or rates")
+        raise AdapterError(f"{variant.name}: [model] kind = {kind!r}; it must be dense, slimmed or rates")
     if "base" not in variant.config:
         return Classifier(VisionTransformer(num_classes=given["classes"], **given["vit"]), given["classes"])
-    whole = network(variant, "base")
-    if kind == "dense":  # the same, trained on
-        return Classifier(copy.deepcopy(whole.vit).requires_grad_(True), whole.classes)
-    return Slimmed(whole, **given) if kind == "slimmed" else RateSearch(whole, **given)
+    base = network(variant, "base")
+    if kind == "dense":  # training of the base continues
+        return Classifier(copy.deepcopy(base.vit).requires_grad_(True), base.classes)
+    return Slimmed(base, **given) if kind == "slimmed" else RateSearch(base, **given)

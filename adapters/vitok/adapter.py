@@ -1,4 +1,4 @@
-"""vitok: a KL autoencoder of transformers alone, its halves scaled apart (Hansen-Estruch et al., arXiv:2501.09755)."""
+"""vitok: a transformer VAE with encoder and decoder of separate sizes (Hansen-Estruch et al., arXiv:2501.09755)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tokbench.training.zoo import load_trained
 
 
 def model(variant: AdapterConfig) -> GridAutoencoder:
-    """`channels` values a patch; encoder and decoder have shapes of their own."""
+    """Build the untrained model with `channels` values per patch; encoder and decoder have separate shapes."""
     given = variant.config["model"]
     bottleneck = KL(given["channels"], weight=given["weight"])
     return GridAutoencoder(Shape(**given["encoder"]), Shape(**given["decoder"]), bottleneck)
 
 
 def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:
-    """Raises MissingWeights where it is not trained."""
+    """Load the trained tokenizer. Raises MissingWeights if it is not trained."""
     return LearnedTokenizer(variant.name, load_trained(variant, model(variant)))

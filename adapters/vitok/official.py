@@ -1,8 +1,8 @@
-"""ViTok v2 as its author trained it (Na-VAE/vitok-release, commit a90f23b, MIT): a reimplementation, not Meta's ViTok.
+"""The author's ViTok v2 checkpoints (Na-VAE/vitok-release, commit a90f23b, MIT), a reimplementation of Meta's ViTok.
 
-Facts from vitok/models/ae.py, pp/ops.py and pretrained.py: images in [-1, 1] as patches (B, N, 3 p p) with the row and
-column of each; `encode` gives a dict whose `z` (B, N, C) is normalised over its channels, so nothing is sampled.
-Weights in two safetensors files. The attention is FlashAttention in bfloat16, or PyTorch's, `attn_backend` = "sdpa".
+Sources: vitok/models/ae.py, pp/ops.py and pretrained.py. Images are in [-1, 1], as patches (B, N, 3 p p) with their row
+and column. `encode` returns a dict with `z` (B, N, C), normalised over channels, so nothing is sampled. The weights are
+in two safetensors files. The attention is FlashAttention in bfloat16, or PyTorch's with `attn_backend` = "sdpa".
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tokbench.tokenizers.tokens import Tokens
 
 
 class OfficialViTok(Tokenizer):
-    """One vector of C values on each patch; float32, where the author evaluates in bfloat16 and 8-bit floats."""
+    """The author's tokenizer: C values per patch, computed in float32; the author uses bfloat16 and 8-bit floats."""
 
     def __init__(self, name: str, net: Any, ops: ModuleType) -> None:
         self.module, self._net, self._ops, self._patch = net, net, ops, net.spatial_stride
@@ -36,10 +36,10 @@ class OfficialViTok(Tokenizer):
         )
 
     def encode(self, images: Tensor) -> Tokens:
-        """(B, 3, H, W) in [-1, 1] to latents (B, H / p, W / p, C)."""
+        """Encode (B, 3, H, W) in [-1, 1] to latents (B, H / p, W / p, C)."""
         rows, columns = images.shape[2] // self._patch, images.shape[3] // self._patch
         cut = self._ops.patchify(self._patch, rows * columns)
-        each = [cut(image.cpu()) for image in images]  # it makes its indices on the CPU
+        each = [cut(image.cpu()) for image in images]  # `patchify` creates its indices on the CPU
         keys = ("patches", "patch_mask", "row_idx", "col_idx")
         patches = {key: torch.stack([one[key] for one in each]).to(images.device) for key in keys}
         latents = self._net.encode(patches)["z"]
@@ -49,17 +49,17 @@ class OfficialViTok(Tokenizer):
         latents = tokens.tensor.float()
         batch, rows, columns, _ = latents.shape
         place = torch.arange(rows * columns, device=latents.device).expand(batch, -1)
-        told = {
+        inputs = {
             "z": latents.flatten(1, 2),
             "patch_mask": torch.ones_like(place, dtype=torch.bool),
             "row_idx": place // columns,
             "col_idx": place % columns,
         }
-        return self._ops.unpatchify(self._net.decode(told), patch=self._patch)
+        return self._ops.unpatchify(self._net.decode(inputs), patch=self._patch)
 
 
 def load(variant: AdapterConfig, device: str) -> OfficialViTok:
-    """Raises MissingWeights where the code or the weights are not here."""
+    """Load the authors' model. Raises MissingWeights if their code or the weights are not available."""
     code, ops = import_upstream(variant, "vitok.models.ae"), import_upstream(variant, "vitok.pp.ops")
     encoder, _ = tensors(variant, "encoder")
     decoder, found = tensors(variant, "decoder")

@@ -1,4 +1,4 @@
-"""vqgan: a convolutional autoencoder with a codebook (Esser et al., arXiv:2012.09841)."""
+"""vqgan: a convolutional autoencoder with vector quantization (Esser et al., VQGAN, arXiv:2012.09841)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from tokbench.training.zoo import load_trained
 
 
 def model(variant: AdapterConfig) -> ConvAutoencoder:
-    """One of `codebook_size` codes of `dim` values for each 8x8 px, or as many as `widths` halve the sides to."""
+    """Build the untrained model with `codebook_size` codes of `dim` values.
+
+    There is one token per 8x8 px, or per 2^n x 2^n px with n `widths`.
+    """
     given = dict(variant.config["model"])
     widths = given.pop("widths", WIDTHS)
     return ConvAutoencoder(VectorQuantizer(**given), widths)
 
 
 def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:
-    """Raises MissingWeights where it is not trained."""
+    """Load the trained tokenizer. Raises MissingWeights if it is not trained."""
     return LearnedTokenizer(variant.name, load_trained(variant, model(variant)))

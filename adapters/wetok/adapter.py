@@ -1,4 +1,4 @@
-"""wetok: lookup-free quantization in groups (Zhuang et al., WeTok, arXiv:2508.05599)."""
+"""wetok: group-wise lookup-free quantization (Zhuang et al., WeTok, arXiv:2508.05599)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tokbench.training.zoo import load_trained
 
 
 def model(variant: AdapterConfig) -> ConvAutoencoder:
-    """`groups` groups of `bits` bits for each 8x8 px."""
+    """Build the untrained model with `groups` groups of `bits` bits per 8x8 px."""
     return ConvAutoencoder(LFQ(**variant.config["model"]))
 
 
 def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:
-    """Raises MissingWeights where it is not trained."""
+    """Load the trained tokenizer. Raises MissingWeights if it is not trained."""
     return LearnedTokenizer(variant.name, load_trained(variant, model(variant)))

@@ -1,10 +1,10 @@
-"""WeTok as its authors trained it (zhuangshaobin/WeTok, commit caa2ad7, Apache-2.0).
+"""The authors' WeTok checkpoints (zhuangshaobin/WeTok, commit caa2ad7, Apache-2.0).
 
-Facts from src/WeTok/models/lfqgan.py, modules/diffusionmodules/improved_model.py,
-modules/vqvae/lookup_free_quantize.py, modules/ema.py and configs/WeToK/Inference: images in [-1, 1], sides a multiple
-of the downsampling. Their VQModel needs Lightning and builds the losses, whose networks are downloaded; its encoder,
-quantizer and decoder need neither, so these are taken. They are evaluated with the moving average of the weights,
-stored as `model_ema.` and the parameter's name without dots.
+Sources: src/WeTok/models/lfqgan.py, modules/diffusionmodules/improved_model.py, modules/vqvae/lookup_free_quantize.py,
+modules/ema.py and configs/WeToK/Inference. Images are in [-1, 1], with sides that are multiples of the downsampling.
+The authors' VQModel needs Lightning and builds losses whose networks are downloaded; this file uses only its encoder,
+quantizer and decoder, which need neither. As in the authors' evaluation the weights are the moving averages, stored
+under `model_ema.` and the parameter's name without dots.
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ from tokbench.tokenizers.third_party import import_upstream, load_checkpoint, se
 from tokbench.tokenizers.tokens import Tokens
 
 BITS = 8
-"""Of one group: a codebook of 256 corners."""
+"""Bits of one group, which has a codebook of 256 sign vectors."""
 
 
 class OfficialWeTok(Tokenizer):
-    """A token on each patch: `groups` indices of 8 bits. noisy: the generative decoder, which draws from torch's global
-    generator, so it runs image by image, each at its seed."""
+    """The authors' tokenizer: `groups` indices of 8 bits per patch.
+
+    noisy: whether the decoder is the generative one, which uses torch's global generator; images are then decoded one
+    by one with their seeds.
+    """
 
     def __init__(self, name: str, parts: nn.ModuleDict, groups: int, factor: int, noisy: bool) -> None:
         self.module, self._parts, self._groups, self._noisy = parts, parts, groups, noisy
@@ -42,25 +45,25 @@ class OfficialWeTok(Tokenizer):
         )
 
     def encode(self, images: Tensor) -> Tokens:
-        """(B, 3, H, W) in [-1, 1] to indices (B, H / f, W / f, G)."""
+        """Encode (B, 3, H, W) in [-1, 1] to indices (B, H / f, W / f, G)."""
         latents = self._parts["encoder"](images)
-        _, _, flat = self._parts["quantize"](latents)  # one axis over images, places and groups
+        _, _, flat = self._parts["quantize"](latents)  # one axis over images, positions and groups
         indices = flat.reshape(len(latents), *latents.shape[2:], self._groups)
         return Tokens.from_indices(indices, 2**BITS, groups=self._groups)
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
-        corners = self._parts["quantize"].decode(tokens.tensor).permute(0, 3, 1, 2).contiguous()
+        signs = self._parts["quantize"].decode(tokens.tensor).permute(0, 3, 1, 2).contiguous()
         if not self._noisy:
-            return self._parts["decoder"](corners)
+            return self._parts["decoder"](signs)
         images = []
-        for corner, seed in zip(corners, seeds, strict=True):
-            with seeded(seed, corner.device):
-                images.append(self._parts["decoder"](corner[None]))
+        for image_signs, seed in zip(signs, seeds, strict=True):
+            with seeded(seed, image_signs.device):
+                images.append(self._parts["decoder"](image_signs[None]))
         return torch.cat(images)
 
 
 def load(variant: AdapterConfig, device: str) -> OfficialWeTok:
-    """Raises MissingWeights where the code or the weights are not here."""
+    """Load the authors' model. Raises MissingWeights if their code or the weights are not available."""
     given: dict[str, Any] = variant.config["official"]["model"]
     layers = import_upstream(variant, "src.WeTok.modules.diffusionmodules.improved_model")
     quantizers = import_upstream(variant, "src.WeTok.modules.vqvae.lookup_free_quantize")
@@ -73,6 +76,6 @@ def load(variant: AdapterConfig, device: str) -> OfficialWeTok:
     names = [name for name, _ in parts.named_parameters()]
     averages = {name: f"model_ema.{name.replace('.', '')}" for name in names}
     load_checkpoint(variant, parts, {name: state[key] for name, key in averages.items() if key in state}, found)
-    # It has no parameters; its tables move to the device with the rest.
+    # The quantizer has no parameters; its buffers are moved to the device with the other modules.
     parts["quantize"] = quantizers.LFQ(dim=channels, codebook_size=2**BITS, num_codebooks=groups)
     return OfficialWeTok(variant.name, parts.eval().to(device), groups, 2 ** (len(given["ch_mult"]) - 1), noisy)

@@ -1,1 +1,1 @@
-"""Parts that several trained adapters share: quantizers, networks, losses."""
+"""Trainable parts that several adapters share: quantizers, networks, priors and losses."""

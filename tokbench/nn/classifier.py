@@ -1,4 +1,4 @@
-"""A network that names classes, as something to be trained."""
+"""A trainable image classifier."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokbench.errors import DataError
-from tokbench.nn.augment import coloured, cropped, mixed
+from tokbench.nn.augment import color_jitter, mixup_or_cutmix, random_resized_crop
 from tokbench.nn.trainable import Trainable, TrainingBatch
 
 
 class Classifier(Trainable):
-    """Images (B, 3, H, W) in [-1, 1] to logits (B, classes) by `vit`, any network that does so.
+    """A classifier of images (B, 3, H, W) in [-1, 1]; returns logits (B, classes).
 
-    augment: crops, colours and mixtures, or the images as they come. Labels are smoothed by 0.1.
+    vit: any network with these inputs and outputs. augment: whether training applies random crops, color jitter and
+    Mixup or CutMix. The loss is cross-entropy with label smoothing 0.1.
     """
 
     def __init__(self, vit: nn.Module, classes: int, augment: bool = True) -> None:
@@ -24,12 +25,12 @@ class Classifier(Trainable):
         return self.vit(images)
 
     def prepared(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
-        """Images and soft labels (B, classes) that a step learns from. Raises DataError where there are no labels."""
+        """Return the augmented images and soft labels (B, classes) of a batch. Raises DataError if it has no labels."""
         if batch.labels is None:
-            raise DataError("a classifier learns from labels, which this data set does not have")
+            raise DataError("training a classifier needs labels, and this dataset has none")
         if not self.augment:
             return batch.images, F.one_hot(batch.labels, self.classes).float()
-        return mixed(coloured(cropped(batch.images)), batch.labels, self.classes)
+        return mixup_or_cutmix(color_jitter(random_resized_crop(batch.images)), batch.labels, self.classes)
 
     def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         images, labels = self.prepared(batch)

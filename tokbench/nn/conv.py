@@ -1,4 +1,4 @@
-"""Convolutional encoder and decoder, f8: halved three times by strides, as in VQGAN (arXiv:2012.09841) but small."""
+"""Convolutional encoder and decoder (f8, three strided stages): a small version of VQGAN's (arXiv:2012.09841)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ WIDTHS = (48, 80, 128)
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions, each after a group norm and SiLU, added to the input."""
+    """A residual block of two 3x3 convolutions, each preceded by group norm and SiLU; (B, width, h, w) to the same."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         last = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(last.weight)  # the identity at first: deep stacks then start without a warm-up
+        nn.init.zeros_(last.weight)  # the block starts as the identity, so deep stacks need no warm-up
         self.body = nn.Sequential(
             nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1),
             nn.GroupNorm(8, width), nn.SiLU(), last,
@@ -28,7 +28,7 @@ class Residual(nn.Module):
 
 
 class ConvEncoder(nn.Module):
-    """Images (B, 3, H, W) to (B, out, H / 8, W / 8) with the default widths; each width halves the sides once."""
+    """Maps images (B, 3, H, W) to (B, out, H / 8, W / 8) with the default widths; each width halves both sides."""
 
     def __init__(self, out: int, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
@@ -43,14 +43,14 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """(B, dim, h, w) to images (B, 3, 8 h, 8 w) with the default widths."""
+    """Maps latents (B, dim, h, w) to images (B, 3, 8 h, 8 w) with the default widths."""
 
     def __init__(self, dim: int, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
         widths = widths[::-1]
         layers: list[nn.Module] = [nn.Conv2d(dim, widths[0], 3, padding=1), Residual(widths[0]), Residual(widths[0])]
         for before, width in pairwise(widths):
-            layers += [Double(before, width), Residual(width)]
+            layers += [Upsample(before, width), Residual(width)]
         self.body = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.GroupNorm(8, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], 12, 3, padding=1))
 
@@ -58,8 +58,8 @@ class ConvDecoder(nn.Module):
         return F.pixel_shuffle(self.head(self.body(latents)), 2)
 
 
-class Double(nn.Module):
-    """Twice the sides: nearest neighbours, then a convolution, which leaves no checkerboard."""
+class Upsample(nn.Module):
+    """Doubles both sides by nearest-neighbour interpolation and a convolution, which avoids checkerboard artefacts."""
 
     def __init__(self, before: int, width: int) -> None:
         super().__init__()
@@ -69,11 +69,11 @@ class Double(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
 
 
-def to_places(grid: Tensor) -> Tensor:
-    """(B, D, h, w) to places (B, h, w, D)."""
+def channels_last(grid: Tensor) -> Tensor:
+    """Move the channels of (B, D, h, w) to the end: (B, h, w, D)."""
     return grid.permute(0, 2, 3, 1)
 
 
-def to_grid(places: Tensor) -> Tensor:
-    """Places (B, h, w, D) to (B, D, h, w)."""
-    return places.permute(0, 3, 1, 2)
+def channels_first(values: Tensor) -> Tensor:
+    """Move the channels of (B, h, w, D) to the front: (B, D, h, w)."""
+    return values.permute(0, 3, 1, 2)

@@ -1,7 +1,7 @@
-"""A rectified-flow decoder: a transformer that turns noise into latents along straight lines, told by tokens whither.
+"""A rectified-flow decoder: a transformer that maps noise to latents along straight paths, conditioned on tokens.
 
-Liu et al., Flow Straight and Fast (arXiv:2209.03003); adaptive norms as in DiT (arXiv:2212.09748) with one modulation
-for all blocks as in PixArt (arXiv:2310.00426), apart for patches and for tokens as in FlexTok (arXiv:2502.13967).
+Rectified flow: Liu et al. (arXiv:2209.03003). The norms are adaptive as in DiT (arXiv:2212.09748), with one modulation
+shared by all blocks as in PixArt (arXiv:2310.00426), separate for patches and tokens as in FlexTok (arXiv:2502.13967).
 """
 
 from __future__ import annotations
@@ -12,17 +12,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from tokbench.nn.vit import Attention, initialise, learned, mlp, placed
+from tokbench.nn.vit import Attention, initialise, mlp, random_parameter, sincos_positions
 
 
 class FlowDecoder(nn.Module):
-    """Velocity of noised latents (B, N, C), given tokens (B, K, D).
+    """Predicts the velocity of noised latents (B, N, C) conditioned on tokens (B, K, D).
 
-    x_t = (1 - t) x + t noise, so the velocity is noise - x; t runs from 1 (noise) to 0. Tokens where `keep` (B, K) is
-    False are replaced by one learned vector; with none kept, the network is the unconditional one of guidance. grid:
-    whether latents are those of a square, row by row, and no row. gate: by how much of its branches a block changes its
-    input at first; with DiT's 0 the tokens are not heard in the first steps, and an encoder that is trained beside a
-    decoder that does not hear it may forget the image before it does.
+    x_t = (1 - t) x + t noise, so the velocity is noise - x; t runs from 1 (noise) to 0 (data). Tokens where `keep`
+    (B, K) is False are replaced by one learned vector; if all are replaced, the network is the unconditional model of
+    classifier-free guidance.
+
+    patches, channels: N and C. tokens, dim: the largest K, and D. grid: whether the latents form a square grid in
+    row-major order (sine and cosine positions) or a sequence (learned positions). gate: initial value of the gates of
+    the residual branches. With DiT's initial value of 0 the tokens have no effect in the first steps, and an encoder
+    that is trained jointly may lose the information about the image in that time.
     """
 
     def __init__(
@@ -40,8 +43,8 @@ class FlowDecoder(nn.Module):
         super().__init__()
         self.patches, self.channels, self.width = patches, channels, width
         self.noised, self.embed = nn.Linear(channels, width), nn.Linear(dim, width)
-        self.positions = placed(math.isqrt(patches), width) if grid else learned(patches, width)
-        self.places, self.dropped = learned(tokens, width), learned(width)
+        self.positions = sincos_positions(math.isqrt(patches), width) if grid else random_parameter(patches, width)
+        self.places, self.dropped = random_parameter(tokens, width), random_parameter(width)
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         modulate = [nn.Linear(width, 6 * width) for _ in range(2)]
         self.modulate = nn.ModuleDict(dict(zip(("patches", "tokens"), modulate, strict=True)))
@@ -49,83 +52,86 @@ class FlowDecoder(nn.Module):
         self.norm, self.head = nn.LayerNorm(width, elementwise_affine=False), nn.Linear(width, channels)
         self.last = nn.Linear(width, 2 * width)
         self.apply(initialise)
-        for zero in (*modulate, self.last, self.head):  # time changes nothing at first; with gate 0, nor does a block
+        for zero in (*modulate, self.last, self.head):  # time, and with gate 0 each block, starts without effect
             nn.init.zeros_(zero.weight)
 
     def forward(self, noised: Tensor, time: Tensor, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
-        """noised (B, N, C), time (B,) in [0, 1], tokens (B, K, D): the velocity (B, N, C)."""
-        known = self.embed(tokens)
+        """Return the velocity (B, N, C) of `noised` (B, N, C) at `time` (B,) in [0, 1], given `tokens` (B, K, D)."""
+        conditioning = self.embed(tokens)
         if keep is not None:
-            known = torch.where(keep[..., None], known, self.dropped)
-        x = torch.cat([self.noised(noised) + self.positions, known + self.places[: tokens.shape[1]]], 1)
-        told = self.time(waves(time, self.width))
-        both = torch.stack([self.modulate["patches"](told), self.modulate["tokens"](told)], 1).chunk(6, -1)
+            conditioning = torch.where(keep[..., None], conditioning, self.dropped)
+        x = torch.cat([self.noised(noised) + self.positions, conditioning + self.places[: tokens.shape[1]]], 1)
+        condition = self.time(timestep_embedding(time, self.width))
+        modulation = torch.stack([self.modulate["patches"](condition), self.modulate["tokens"](condition)], 1).chunk(
+            6, -1
+        )
         counts = torch.tensor([self.patches, tokens.shape[1]], device=x.device)
-        spread = [part.repeat_interleave(counts, 1, output_size=int(x.shape[1])) for part in both]
+        per_position = [part.repeat_interleave(counts, 1, output_size=int(x.shape[1])) for part in modulation]
         for block in self.blocks:
-            x = block(x, spread)
-        shift, scale = self.last(told)[:, None].chunk(2, -1)
+            x = block(x, per_position)
+        shift, scale = self.last(condition)[:, None].chunk(2, -1)
         return self.head(self.norm(x[:, : self.patches]) * (1 + scale) + shift)
 
     @torch.no_grad()
     def sample(
         self, tokens: Tensor, seeds: Sequence[int], steps: int, guidance: float = 1.0, keep: Tensor | None = None
     ) -> Tensor:
-        """Latents (B, N, C) by `steps` Euler steps of equal length from noise that `seeds` alone decide.
+        """Sample latents (B, N, C) in `steps` Euler steps of equal length; the noise depends on `seeds` (B,) only.
 
-        guidance: v = v_without + guidance (v_with - v_without), Ho and Salimans (arXiv:2207.12598); 1 is none.
+        guidance: scale of classifier-free guidance (Ho and Salimans, arXiv:2207.12598),
+        v = v_without + guidance (v_with - v_without); 1 disables it.
         """
         x = seeded_noise(seeds, (self.patches, self.channels)).to(tokens)
-        nothing = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        none_kept = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         for step in range(steps):
             time = torch.full((len(x),), 1 - step / steps, device=x.device)
             velocity = self(x, time, tokens, keep)
             if guidance != 1:
-                without = self(x, time, tokens, nothing)
+                without = self(x, time, tokens, none_kept)
                 velocity = without + guidance * (velocity - without)
             x = x - velocity / steps
         return x
 
 
 class _Block(nn.Module):
-    """A transformer block whose norms are shifted and scaled, and whose branches are gated, from outside."""
+    """A transformer block with adaptive norms: shift, scale and gate of modulation branches are inputs (adaLN, DiT)."""
 
     def __init__(self, width: int, heads: int, gate: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.attention, self.mlp = Attention(width, heads), mlp(width)
-        self.own = nn.Parameter(torch.zeros(6, width))  # shift, scale and gate, of attention and MLP
+        self.own = nn.Parameter(torch.zeros(6, width))  # shift, scale and gate of attention, then of the MLP
         with torch.no_grad():
             self.own[[2, 5]] = gate
 
-    def forward(self, x: Tensor, told: Sequence[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, condition: Sequence[Tensor]) -> Tensor:
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = (
-            part + own for part, own in zip(told, self.own, strict=True)
+            part + own for part, own in zip(condition, self.own, strict=True)
         )
         x = x + gate * self.attention(self.norm(x) * (1 + scale) + shift)
         return x + gate_mlp * self.mlp(self.norm(x) * (1 + scale_mlp) + shift_mlp)
 
 
-def waves(time: Tensor, width: int) -> Tensor:
-    """Times (B,) in [0, 1] as sines and cosines (B, width) of 1 to 1,000 radians."""
+def timestep_embedding(time: Tensor, width: int) -> Tensor:
+    """Return sine and cosine embeddings (B, width) of times (B,) in [0, 1]; frequencies are 1 to 1,000 radians."""
     frequencies = torch.exp(torch.linspace(0, math.log(1000), width // 2, device=time.device))
     angles = time[:, None].float() * frequencies
     return torch.cat([angles.sin(), angles.cos()], 1)
 
 
 def logit_normal(batch: int, device: torch.device) -> Tensor:
-    """Times (B,) for training: the sigmoid of a normal number, so that the middle comes most often (SD3)."""
+    """Draw training times (B,): the sigmoid of a normal variable, most often near 1/2 (SD3, arXiv:2403.03206)."""
     return torch.randn(batch, device=device).sigmoid()
 
 
-def noised(latents: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-    """Latents (B, ...) at `time` (B,) on their way from noise, and the velocity that a network should find there."""
+def add_noise(latents: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+    """Interpolate latents (B, ...) with normal noise at `time` (B,); also return the target velocity (B, ...)."""
     noise = torch.randn_like(latents)
     t = time.view(-1, *[1] * (latents.dim() - 1)).to(latents)
     return (1 - t) * latents + t * noise, noise - latents
 
 
 def seeded_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """Normal noise (B, *shape), each image's from its own seed, drawn on the CPU so that devices agree."""
+    """Return normal noise (B, *shape), one seed per image, drawn on the CPU so that all devices get the same values."""
     each = [torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return torch.stack(each)

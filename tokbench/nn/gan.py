@@ -1,4 +1,4 @@
-"""Adversaries of decoders: PatchGAN, the hinge loss, and LeCam's regularisation."""
+"""Adversarial training of decoders: PatchGAN discriminator, hinge losses and LeCam regularisation."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LECAM = 0.001
-"""Weight of LeCam's term in the critic's loss: TiTok's and RobusTok's."""
+"""Weight of the LeCam term in the discriminator's loss, as in TiTok and RobusTok."""
 
 
 class PatchGAN(nn.Module):
-    """Images (B, 3, H, W) to a score for each patch (B, 1, h, w); three strided convolutions (arXiv:1611.07004).
+    """A discriminator (arXiv:1611.07004): images (B, 3, H, W) to one score per patch (B, 1, H / 8, W / 8).
 
-    Group norm in place of batch norm: with the latter a batch of references and one of images would not be comparable.
+    It uses group norm, not batch norm: batch statistics differ between references and reconstructions, so that their
+    scores would not be comparable.
     """
 
     def __init__(self, width: int = 32) -> None:
@@ -28,8 +29,11 @@ class PatchGAN(nn.Module):
 
 
 class LeCam(nn.Module):
-    """Keeps an adversary's scores near moving averages of those of the other side (arXiv:2104.03310), which steadies
-    training on few images."""
+    """LeCam regularisation (arXiv:2104.03310), which stabilises adversarial training on few images.
+
+    It penalises reference scores above the moving average of the reconstructions' scores, and reconstruction scores
+    below the moving average of the references' scores.
+    """
 
     averages: Tensor
 
@@ -38,42 +42,48 @@ class LeCam(nn.Module):
         self.decay = decay
         self.register_buffer("averages", torch.zeros(2))
 
-    def forward(self, of_reference: Tensor, of_image: Tensor) -> Tensor:
-        now = torch.stack([of_reference.detach().float().mean(), of_image.detach().float().mean()])
-        self.averages.lerp_(now, 1 - self.decay)
-        apart = F.relu(of_reference - self.averages[1]).square() + F.relu(self.averages[0] - of_image).square()
-        return apart.mean()
+    def forward(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+        means = torch.stack([real_scores.detach().float().mean(), fake_scores.detach().float().mean()])
+        self.averages.lerp_(means, 1 - self.decay)
+        penalty = F.relu(real_scores - self.averages[1]).square() + F.relu(self.averages[0] - fake_scores).square()
+        return penalty.mean()
 
 
 class Adversary(nn.Module):
-    """A critic that learns to tell references from images; what it says of the images, `weight` times, is a term of the
-    model's loss, and its own loss is for an optimiser of its own."""
+    """A discriminator with the two losses of adversarial training.
+
+    `against` returns the term of the model's loss, multiplied by `weight`; `loss` returns the discriminator's own loss,
+    which a second optimiser minimises.
+    """
 
     def __init__(self, weight: float) -> None:
         super().__init__()
         self.weight = weight
         self.critic, self.lecam = PatchGAN(), LeCam()
-        self._seen: tuple[Tensor, Tensor] | None = None
+        self._last_pair: tuple[Tensor, Tensor] | None = None
 
     def against(self, image: Tensor, reference: Tensor) -> Tensor:
-        """The term of the model's loss, a scalar, for images and references (B, 3, H, W) in [-1, 1]."""
-        self._seen = reference, image.detach()
-        return self.weight * deceive(self.critic(image))
+        """Return the adversarial term of the model's loss, a scalar.
+
+        image: reconstructions (B, 3, H, W) in [-1, 1]. reference: the originals, same shape and range.
+        """
+        self._last_pair = reference, image.detach()
+        return self.weight * generator_loss(self.critic(image))
 
     def loss(self) -> Tensor | None:
-        """The critic's own loss on what it was last asked about; None where it was not asked since."""
-        if self._seen is None:
+        """Return the discriminator's loss on the last batch given to `against`; None if there was no new one."""
+        if self._last_pair is None:
             return None
-        of_reference, of_image = (self.critic(side) for side in self._seen)
-        self._seen = None
-        return hinge(of_reference, of_image) + LECAM * self.lecam(of_reference, of_image)
+        real_scores, fake_scores = (self.critic(side) for side in self._last_pair)
+        self._last_pair = None
+        return discriminator_loss(real_scores, fake_scores) + LECAM * self.lecam(real_scores, fake_scores)
 
 
-def hinge(of_reference: Tensor, of_image: Tensor) -> Tensor:
-    """The adversary's loss: scores of references above 1, of images below -1."""
-    return (F.relu(1 - of_reference).mean() + F.relu(1 + of_image).mean()) / 2
+def discriminator_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """Return the discriminator's hinge loss; it is 0 if references score above 1 and reconstructions below -1."""
+    return (F.relu(1 - real_scores).mean() + F.relu(1 + fake_scores).mean()) / 2
 
 
-def deceive(of_image: Tensor) -> Tensor:
-    """The decoder's loss against the hinge: its images' scores as high as they go."""
-    return -of_image.mean()
+def generator_loss(fake_scores: Tensor) -> Tensor:
+    """Return the decoder's adversarial loss: the negative mean score of its reconstructions."""
+    return -fake_scores.mean()

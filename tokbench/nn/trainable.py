@@ -1,4 +1,4 @@
-"""What `tokbench.training.loop` can train: a model that says what is to be minimised."""
+"""Base classes of the models that `tokbench.training.loop` trains, and the data that they are trained on."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from tokbench.nn.losses import Perceptual
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What is trained on: uint8 pixels (N, 3, H, W) and, where there are any, labels int64 (N,), and tokens (1, N, ...)
-    of the images, or (2, N, ...) with those of the mirrored images."""
+    """A training set.
+
+    pixels: uint8 (N, 3, H, W). labels: int64 (N,), if the dataset has labels. tokens: (1, N, ...) tokens of the images,
+    or (2, N, ...) with the tokens of the mirrored images second; set for priors only.
+    """
 
     pixels: Tensor
     labels: Tensor | None = None
@@ -27,7 +30,7 @@ class TrainingData:
 
     @property
     def sha256(self) -> str:
-        """Over all pixels and labels."""
+        """Hex SHA-256 digest of all pixels and labels."""
         digest = hashlib.sha256(self.pixels.cpu().numpy().tobytes())
         if self.labels is not None:
             digest.update(self.labels.cpu().numpy().tobytes())
@@ -36,8 +39,11 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """What a step learns from: images (B, 3, H, W) in [-1, 1] and, where there are any, labels int64 (B,) and tokens
-    (B, ...) that a frozen tokenizer made of the images."""
+    """The input of one training step.
+
+    images: (B, 3, H, W) in [-1, 1]. labels: int64 (B,), if the dataset has labels. tokens: (B, ...) from a frozen
+    tokenizer, for priors only.
+    """
 
     images: Tensor
     labels: Tensor | None = None
@@ -45,12 +51,12 @@ class TrainingBatch:
 
 
 class Trainable(nn.Module, ABC):
-    """A model and its loss.
+    """A model and its training loss.
 
-    adversary: trained beside the model by an optimiser of its own and not stored with it. helpers: frozen
-    networks that training looks through. bases: frozen models of other adapters that this one is built on. Both are
-    plain dicts, so that they are neither trained nor stored with it. kept_out: how the names of parameters begin that
-    are trained and not stored.
+    adversary: discriminator, trained with a separate optimiser and not stored. helpers: frozen networks used by the
+    loss. bases: frozen models of other adapters that this model is built on. Both are plain dicts, so their parameters
+    are neither trained nor stored with the model. kept_out: name prefixes of parameters that are trained but not
+    stored.
     """
 
     kept_out: tuple[str, ...] = ()
@@ -62,41 +68,45 @@ class Trainable(nn.Module, ABC):
         self.bases: dict[str, nn.Module] = {}
 
     def ready(self, device: str, adversary: float) -> None:
-        """Called once before training: make the helpers, and an adversary where its weight is not 0.
+        """Create the helper networks on `device`, and the adversary if its weight is not 0; called before training.
 
-        Raises MissingWeights where a network is not here.
+        Raises MissingWeights if the weights of a helper network are not available.
         """
         return
 
     def prepare_data(
-        self, material: TrainingData, device: str, mirrored: bool, progress: Callable[[int, int], None]
+        self, data: TrainingData, device: str, mirrored: bool, progress: Callable[[int, int], None]
     ) -> TrainingData:
-        """What it is trained on, of what there is; `mirrored`: whether batches will hold mirrored images, too."""
-        return material
+        """Return the training set with everything that the loss needs, such as tokens.
+
+        mirrored: whether batches will include mirrored images. progress: called with the number of processed images
+        and the total.
+        """
+        return data
 
     @abstractmethod
     def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
-        """Weighted terms by name; their sum is what is minimised.
+        """Return the weighted terms of the loss by name, scalars; training minimises their sum.
 
-        `progress` runs from 0 to 1 over the whole training, for schedules.
+        progress: completed share of the training, 0 to 1, for schedules.
         """
 
 
 class FittedModel(nn.Module, ABC):
-    """A model whose few numbers follow from images in one pass, without training by gradient."""
+    """A model whose parameters are statistics of images, computed in one pass without gradients."""
 
     @abstractmethod
     def fit(self, images: Iterator[Tensor]) -> None:
-        """Images (B, 3, H, W) in [-1, 1], all of them once."""
+        """Compute the parameters from batches of images (B, 3, H, W) in [-1, 1]; each image occurs once."""
 
 
 class Autoencoder(Trainable):
-    """A model that reconstructs, trained on pixels, on features of a frozen network and, if asked, against a critic."""
+    """A reconstruction model, trained with a pixel loss, a perceptual loss and optionally an adversarial loss."""
 
     perceptual = 0.1
-    """Weight of the perceptual distance beside the mean squared error of pixels in [-1, 1]."""
+    """Weight of the perceptual distance; the mean squared error of pixels in [-1, 1] has weight 1."""
     adversary_from = 0.6
-    """Share of the training before the adversary has a say: it would only learn to tell blur from photos."""
+    """Share of the training after which the adversarial loss is used; before it, blur would dominate."""
 
     def ready(self, device: str, adversary: float) -> None:
         if self.perceptual:
@@ -105,7 +115,7 @@ class Autoencoder(Trainable):
             self.adversary = Adversary(adversary).to(device)
 
     def compare(self, image: Tensor, reference: Tensor, progress: float) -> dict[str, Tensor]:
-        """The terms that say how far reconstructions are from their references."""
+        """Return the weighted reconstruction terms for images and references (B, 3, H, W) in [-1, 1]."""
         terms = {"pixels": (image.float() - reference).square().mean()}
         if self.perceptual:
             terms["perceptual"] = self.perceptual * self.helpers["perceptual"](image, reference)

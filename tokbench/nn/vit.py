@@ -1,4 +1,4 @@
-"""Transformers over patches: encoders to a grid or to a row of latents, and the decoders back."""
+"""Vision transformers: encoders of images to a grid or a sequence of latents, and the matching decoders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Shape:
-    """Images of `size` x `size` px in patches of `patch` px; `depth` blocks `width` wide."""
+    """Sizes of a vision transformer: images of `size` x `size` px, patches of `patch` px, `depth` blocks of `width`."""
 
     size: int = 64
     patch: int = 8
@@ -31,13 +31,13 @@ class Shape:
 
 @dataclass
 class Past:
-    """Keys and values (B, heads, N, d) of the positions that one layer of attention has seen."""
+    """Key-value cache of one attention layer: keys and values (B, heads, N, d) of all earlier positions."""
 
     key: Tensor | None = None
     value: Tensor | None = None
 
-    def joined(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """All so far, with those of the positions at hand."""
+    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Append keys and values (B, heads, M, d) of new positions; return those of all positions so far."""
         if self.key is not None and self.value is not None:
             key, value = torch.cat([self.key, key], 2), torch.cat([self.value, value], 2)
         self.key, self.value = key, value
@@ -45,8 +45,10 @@ class Past:
 
 
 class Attention(nn.Module):
-    """Multi-head attention of `x` (B, N, D) to itself, or to `context` (B, M, D); with a `past`, also to the positions
-    before."""
+    """Multi-head attention of `x` (B, N, D) to itself or to `context` (B, M, D); returns (B, N, D).
+
+    mask: bool, broadcastable to (B, heads, N, M). past: cache of the earlier positions, which are attended to as well.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -57,10 +59,10 @@ class Attention(nn.Module):
         self, x: Tensor, mask: Tensor | None = None, context: Tensor | None = None, past: Past | None = None
     ) -> Tensor:
         query = self.query(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
-        both = self.key_value(x if context is None else context).unflatten(2, (2, self.heads, -1))
-        key, value = both.permute(2, 0, 3, 1, 4)
+        projected = self.key_value(x if context is None else context).unflatten(2, (2, self.heads, -1))
+        key, value = projected.permute(2, 0, 3, 1, 4)
         if past is not None:
-            key, value = past.joined(key, value)
+            key, value = past.append(key, value)
         found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.out(found.transpose(1, 2).flatten(2))
 
@@ -70,7 +72,10 @@ def mlp(width: int, ratio: int = 4) -> nn.Sequential:
 
 
 class Block(nn.Module):
-    """Attention, then an MLP, each after a norm and added to its input; `cross` looks at a context in between."""
+    """A pre-norm transformer block: residual self-attention and residual MLP.
+
+    cross: whether there is cross-attention to a `context` (B, M, D) between the two.
+    """
 
     def __init__(self, width: int, heads: int, cross: bool = False) -> None:
         super().__init__()
@@ -89,8 +94,11 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """`depth` blocks and a last norm over (B, N, D). `mask` as in `tokbench.nn.masks`, or (B, 1, N, N). `pasts`: one a
-    block, where positions come one after the other."""
+    """A transformer of `depth` blocks with a final norm; (B, N, D) to (B, N, D).
+
+    mask: (N, N) as in `tokbench.nn.masks`, or (B, 1, N, N). pasts: one cache per block, for decoding position by
+    position.
+    """
 
     def __init__(self, width: int, depth: int, heads: int, cross: bool = False) -> None:
         super().__init__()
@@ -98,7 +106,7 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.apply(initialise)
         with torch.no_grad():
-            for name, weight in self.named_parameters():  # of what a block adds to its input
+            for name, weight in self.named_parameters():  # last layers of the residual branches
                 if name.endswith(("attention.out.weight", "cross.out.weight", "mlp.2.weight")):
                     weight.mul_(ADDED)
 
@@ -115,22 +123,26 @@ class Transformer(nn.Module):
 
 
 ADDED = 0.2
-"""Of the size of other weights, at first, are those of what a block adds to its input."""
+"""Factor on the initial weights of the last layer of each residual branch."""
 
 
 def initialise(module: nn.Module) -> None:
-    """Weights of linear layers uniform as Glorot and Bengio's, biases zero. ViT's deviation of 0.02 is for widths of
-    768 and more: at 128 all attention is even for long, and a row of queries finds nothing in few steps."""
+    """Initialise a linear layer: weights by Glorot's uniform distribution, biases with 0; for `nn.Module.apply`.
+
+    ViT's standard deviation of 0.02 suits widths of 768 and more. At width 128 it keeps the attention nearly uniform
+    for many steps, so learned queries receive no information in a short training.
+    """
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 
 
-def placed(side: int, width: int, of: int | None = None) -> nn.Parameter:
-    """A learned vector for each cell of a grid, row by row (side^2, width), at first waves of its place.
+def sincos_positions(side: int, width: int, of: int | None = None) -> nn.Parameter:
+    """Return learned position embeddings (side^2, width) of a square grid in row-major order.
 
-    of: side of a finer grid in whose cells places are measured, for grids over the same image.
+    They are initialised with sines and cosines of the row and of the column. of: the side of a finer grid over the same
+    image, in whose cells coordinates are measured; None for this grid's own.
     """
     step = (of or side) / side
     centres = (torch.arange(side) + 0.5) * step - 0.5
@@ -140,47 +152,50 @@ def placed(side: int, width: int, of: int | None = None) -> nn.Parameter:
     return nn.Parameter(0.5 * torch.cat([rows, columns], 2).flatten(0, 1))
 
 
-def learned(*shape: int) -> nn.Parameter:
-    """A learned vector for each place, small at first."""
+def random_parameter(*shape: int) -> nn.Parameter:
+    """Return a parameter of the given shape, initialised from N(0, 0.02^2)."""
     return nn.Parameter(torch.randn(*shape) * 0.02)
 
 
 class Patches(nn.Module):
-    """Images (B, 3, H, W) to patch embeddings with positions (B, N, D), row by row."""
+    """Patch embedding: images (B, 3, H, W) to patch features with positions (B, N, D), in row-major order."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.embed = nn.Conv2d(3, shape.width, shape.patch, shape.patch)
-        self.positions = placed(shape.side, shape.width)
+        self.positions = sincos_positions(shape.side, shape.width)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.embed(images).flatten(2).transpose(1, 2) + self.positions
 
 
 class Places(nn.Module):
-    """Latents (B, N, C) that another network has made of patches, embedded like patches: (B, N, D) with positions."""
+    """Embedding of a grid of latents (B, N, C), in row-major order, to features with positions (B, N, D)."""
 
     def __init__(self, channels: int, shape: Shape) -> None:
         super().__init__()
         self.embed = nn.Linear(channels, shape.width)
-        self.positions = placed(shape.side, shape.width)
+        self.positions = sincos_positions(shape.side, shape.width)
 
     def forward(self, latents: Tensor) -> Tensor:
         return self.embed(latents) + self.positions
 
 
 class Pixels(nn.Module):
-    """Features (B, N, D), row by row, to images: a linear map a patch, then a convolution over the seams."""
+    """Maps features (B, N, D) in row-major order to images (B, 3, H, W): a linear map per patch and a 3x3 convolution.
+
+    The convolution can smooth the borders between patches.
+    """
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
         self.linear = nn.Linear(shape.width, 3 * shape.patch**2)
         self.smooth = nn.Conv2d(3, 3, 3, padding=1)
-        with torch.no_grad():  # at first the patches as they are
+        with torch.no_grad():  # the convolution starts as the identity
             nn.init.dirac_(self.smooth.weight)
             nn.init.zeros_(self.smooth.bias)  # type: ignore[arg-type]
-        nn.init.trunc_normal_(self.linear.weight, std=0.02, a=-0.04, b=0.04)  # and those nearly grey
+        nn.init.trunc_normal_(self.linear.weight, std=0.02, a=-0.04, b=0.04)  # the first images are nearly grey
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -190,7 +205,7 @@ class Pixels(nn.Module):
 
 
 class GridEncoder(nn.Module):
-    """Images to a latent a patch, (B, N, out)."""
+    """Encodes images (B, 3, H, W) to one latent per patch, (B, N, out)."""
 
     def __init__(self, shape: Shape, out: int) -> None:
         super().__init__()
@@ -203,7 +218,7 @@ class GridEncoder(nn.Module):
 
 
 class GridDecoder(nn.Module):
-    """A latent a patch (B, N, D) to images."""
+    """Decodes one latent per patch, (B, N, D), to images (B, 3, H, W)."""
 
     def __init__(self, shape: Shape, dim: int) -> None:
         super().__init__()
@@ -216,11 +231,11 @@ class GridDecoder(nn.Module):
 
 
 class QueryEncoder(nn.Module):
-    """Images to a row of `count` latents (B, count, out): learned queries among the patches, of which only they stay
-    (TiTok, arXiv:2406.07550).
+    """Encodes images to a sequence of `count` latents (B, count, out) (TiTok, arXiv:2406.07550).
 
-    `mask` over patches and then queries. `patches`: what makes patches (B, N, D) of the input, where not images go in.
-    `context` (B, M, D) is looked at, too.
+    Learned queries are concatenated with the patches, and only the queries' features are kept. mask: attention mask
+    over patches and then queries. patches: module that embeds the input to (B, N, D), if the input is not images. A
+    `context` (B, M, D), if given, is concatenated as well.
     """
 
     mask: Tensor | None
@@ -230,50 +245,52 @@ class QueryEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.patches = patches or Patches(shape)
-        self.queries = learned(count, shape.width)
+        self.queries = random_parameter(count, shape.width)
         self.body = Transformer(shape.width, shape.depth, shape.heads)
         self.head = nn.Linear(shape.width, out)
         self.register_buffer("mask", mask, persistent=False)
 
     def features(self, images: Tensor, context: Tensor | None = None, count: int | None = None) -> Tensor:
-        """What the first `count` queries (all of them) have found, (B, count, width).
+        """Return the features (B, count, width) of the first `count` queries, by default of all.
 
-        Raises ValueError for a context where there is a mask, which does not know it.
+        Raises ValueError if there is projected a context and a mask, since the mask does not cover the context.
         """
         patches, queries = self.patches(images), self.queries[:count]
         parts = [patches, queries.expand(len(images), -1, -1), *([] if context is None else [context])]
         mask = self.mask
         if mask is not None:
             if context is not None:
-                raise ValueError("a mask over patches and queries does not say who sees the context")
+                raise ValueError("the mask covers patches and queries only, so a context cannot be used with it")
             length = patches.shape[1] + len(queries)
             mask = mask[:length, :length]
-        seen = self.body(torch.cat(parts, 1), mask)
-        return seen[:, patches.shape[1] : patches.shape[1] + len(queries)]
+        features = self.body(torch.cat(parts, 1), mask)
+        return features[:, patches.shape[1] : patches.shape[1] + len(queries)]
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> Tensor:
         return self.head(self.features(images, context))
 
 
 class MaskDecoder(nn.Module):
-    """The first k of `count` latents (B, k, D) to features of the patches (B, N, width): the same learned mask token in
-    every place, told apart by positions, among the latents (TiTok). `keep` (B, k): latents that no other token sees
-    where it is False."""
+    """Decodes the first k of `count` latents (B, k, D) to patch features (B, N, width) (TiTok, arXiv:2406.07550).
+
+    One learned mask token with the position of each patch is concatenated with the latents. No other token attends to
+    latents where `keep` (B, k) is False.
+    """
 
     def __init__(self, shape: Shape, count: int, dim: int) -> None:
         super().__init__()
         self.embed = nn.Linear(dim, shape.width)
-        self.places = learned(count, shape.width)
-        self.mask_token = learned(1, shape.width)
-        self.positions = placed(shape.side, shape.width)
+        self.places = random_parameter(count, shape.width)
+        self.mask_token = random_parameter(1, shape.width)
+        self.positions = sincos_positions(shape.side, shape.width)
         self.body = Transformer(shape.width, shape.depth, shape.heads)
 
     def forward(self, latents: Tensor, keep: Tensor | None = None) -> Tensor:
-        known = self.embed(latents) + self.places[: latents.shape[1]]
-        asked = (self.mask_token + self.positions).expand(len(latents), -1, -1)
+        embedded = self.embed(latents) + self.places[: latents.shape[1]]
+        queries = (self.mask_token + self.positions).expand(len(latents), -1, -1)
         mask = None
         if keep is not None:
-            seen = torch.cat([keep, keep.new_ones(len(keep), asked.shape[1])], 1)
-            own = torch.eye(seen.shape[1], dtype=torch.bool, device=seen.device)  # a row that sees nothing would be NaN
-            mask = (seen[:, None, :] | own)[:, None]
-        return self.body(torch.cat([known, asked], 1), mask)[:, latents.shape[1] :]
+            visible = torch.cat([keep, keep.new_ones(len(keep), queries.shape[1])], 1)
+            own = torch.eye(visible.shape[1], dtype=torch.bool, device=visible.device)  # a row of False gives NaN
+            mask = (visible[:, None, :] | own)[:, None]
+        return self.body(torch.cat([embedded, queries], 1), mask)[:, latents.shape[1] :]

@@ -1,7 +1,8 @@
-"""One small training loop for every adapter that is trained here.
+"""The training loop of all adapters that tokbench trains.
 
-The same images in the same order for every model (seed and step decide them, and all randomness of a step), so that an
-ablated twin differs in nothing but what was ablated. An interrupted training goes on from its last state.
+The seed and the step determine the images of a batch, their order and all random numbers of a step, so that a model and
+its ablation are trained on the same data and differ only in the ablated component. An interrupted training resumes from
+its last checkpoint.
 """
 
 from __future__ import annotations
@@ -24,19 +25,21 @@ from tokbench.io.atomic import atomic_path
 from tokbench.nn.trainable import FittedModel, Trainable, TrainingBatch, TrainingData
 
 KEPT = 60.0
-"""Seconds between states."""
+"""Seconds between checkpoints."""
 
 _POINTS = 50
-"""Of the curve that is kept of each term of the loss."""
+"""Number of points of the stored curve of each loss term."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a model is trained: until `images` are seen, or `seconds` over.
+    """Hyperparameters of a training; its budget is either `images` (samples seen) or `seconds`.
 
-    The learning rate rises over the first `warm_up` of the training and falls as a cosine to nothing. `average`: decay
-    of the moving average of the weights, which is what is kept; lower in the first steps. `adversary`: weight of a
-    critic's opinion, for models that know one.
+    batch: images per step. rate: peak learning rate of AdamW, which increases linearly over the share `warm_up` of the
+    training, while a cosine factor decreases it to 0. decay: weight decay. clip: largest norm of the gradient. average:
+    decay of the moving average of the weights, which is stored as the result; it is smaller in the first steps.
+    adversary: weight of the adversarial loss, for models that support one. critic_rate: peak learning rate of the
+    discriminator. flip: whether half of the images are mirrored.
     """
 
     images: int | None = None
@@ -55,7 +58,7 @@ class TrainConfig:
 
 @dataclass
 class TrainRecord:
-    """What a training was: where the weights that it gave come from."""
+    """The provenance of trained weights: device, seconds, images seen, steps, seed, hyperparameters and losses."""
 
     device: str
     seconds: float
@@ -64,59 +67,62 @@ class TrainRecord:
     seed: int
     recipe: dict[str, Any]
     curve: dict[str, list[float]] = field(default_factory=dict)
-    """Means of each term of the loss over equal parts of the training."""
+    """Means of each loss term over equal parts of the training."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
 
 
 Progress = Callable[[float, int, float, dict[str, float]], None]
-"""Told the share that is done, images seen, images/s, and the last terms of the loss."""
+"""Called with the completed share (0 to 1), the images seen, the images per second and the last loss terms."""
 
 
-def batches(material: TrainingData, recipe: TrainConfig, device: str, step: int = 0) -> Iterator[TrainingBatch]:
-    """Batches without end from `step` on: every epoch in another order, half of the images mirrored."""
-    pixels, count = material.pixels, len(material)
-    a_pass = count // recipe.batch
-    if not a_pass:
+def batches(data: TrainingData, recipe: TrainConfig, device: str, step: int = 0) -> Iterator[TrainingBatch]:
+    """Yield batches indefinitely, starting at `step`; each epoch has another order, half of the images are mirrored.
+
+    Raises AdapterError if there are fewer images than a batch needs.
+    """
+    pixels, count = data.pixels, len(data)
+    steps_per_epoch = count // recipe.batch
+    if not steps_per_epoch:
         raise AdapterError(f"{count} images do not fill a batch of {recipe.batch}")
     epoch, order = -1, torch.zeros(0)
     while True:
-        if step // a_pass != epoch:
-            epoch = step // a_pass
+        if step // steps_per_epoch != epoch:
+            epoch = step // steps_per_epoch
             order = torch.randperm(count, generator=torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch))
-        start = step % a_pass * recipe.batch
-        places = order[start : start + recipe.batch].to(pixels.device)
-        images = pixels[places].to(device, non_blocking=True).float().div_(127.5).sub_(1)
-        drawn = torch.rand(recipe.batch, generator=torch.Generator().manual_seed(recipe.seed * 1_000_003 + step))
-        mirrored = (drawn < 0.5) & recipe.flip
+        start = step % steps_per_epoch * recipe.batch
+        indices = order[start : start + recipe.batch].to(pixels.device)
+        images = pixels[indices].to(device, non_blocking=True).float().div_(127.5).sub_(1)
+        uniform = torch.rand(recipe.batch, generator=torch.Generator().manual_seed(recipe.seed * 1_000_003 + step))
+        mirrored = (uniform < 0.5) & recipe.flip
         if recipe.flip:
             images = torch.where(mirrored.to(device)[:, None, None, None], images.flip(3), images)
-        labels, tokens = material.labels, material.tokens
+        labels, tokens = data.labels, data.tokens
         yield TrainingBatch(
             images,
-            None if labels is None else labels[places].to(device),
-            None if tokens is None else tokens[mirrored.to(tokens.device, torch.long), places].to(device),
+            None if labels is None else labels[indices].to(device),
+            None if tokens is None else tokens[mirrored.to(tokens.device, torch.long), indices].to(device),
         )
         step += 1
 
 
 def train(
     model: Trainable,
-    material: TrainingData,
+    data: TrainingData,
     recipe: TrainConfig,
     *,
     device: str = "cpu",
     state: Path | None = None,
     progress: Progress = lambda share, images, speed, terms: None,
 ) -> TrainRecord:
-    """Train `model` in place; it ends with the moving average of its weights.
+    """Train `model` in place; afterwards its weights are the moving average.
 
-    `state`: a file in which the training is kept every minute and from which the same call goes on; it stays until the
-    caller deletes it. On a GPU the loss is computed in bfloat16 where PyTorch's autocast does so.
-    Raises AdapterError where the loss stops being finite, with the state of a minute before still there.
+    state: file to which a checkpoint is written every minute and from which the same call resumes; the caller deletes
+    it. On a GPU the loss is computed under bfloat16 autocast.
+    Raises AdapterError if the loss is not finite; the last checkpoint is then saved_at.
     """
-    assert (recipe.images is None) != (recipe.seconds is None), "a budget is images or seconds"
+    assert (recipe.images is None) != (recipe.seconds is None), "the budget must be either images or seconds"
     torch.manual_seed(recipe.seed)
     model.to(device).train()
     for base in model.bases.values():
@@ -125,40 +131,40 @@ def train(
     learner = _Learner(model, recipe)
     if state is not None and state.exists():
         learner.load(state)
-    kept, before = time.monotonic(), learner.seconds
+    saved_at, before = time.monotonic(), learner.seconds
     started = time.monotonic()
-    for batch in batches(material, recipe, device, learner.step):
+    for batch in batches(data, recipe, device, learner.step):
         share = learner.share()
         if share >= 1:
             break
         torch.manual_seed(recipe.seed * 1_000_003 + learner.step)
         terms = learner.learn(batch, share)
         learner.seconds = before + time.monotonic() - started
-        if learner.step % 10 == 0 or learner.share() >= 1:  # the last one, too: what is kept was looked at
+        if learner.step % 10 == 0 or learner.share() >= 1:  # the last step, too: no unchecked weights are stored
             values = {name: float(value) for name, value in terms.items()}
             if not all(map(math.isfinite, values.values())):
-                told = ", ".join(f"{name} {value:g}" for name, value in values.items())
-                raise AdapterError(f"the loss is not finite at step {learner.step} ({told}); lower the rate")
+                values_text = ", ".join(f"{name} {value:g}" for name, value in values.items())
+                raise AdapterError(f"the loss is not finite at step {learner.step} ({values_text}); use a lower rate")
             learner.note(share, values)
             progress(share, learner.step * recipe.batch, learner.step * recipe.batch / learner.seconds, values)
-            if state is not None and time.monotonic() - kept > KEPT:  # never one whose loss was not looked at
+            if state is not None and time.monotonic() - saved_at > KEPT:  # only after a check of the loss
                 learner.save(state)
-                kept = time.monotonic()
+                saved_at = time.monotonic()
     model.load_state_dict(learner.averaged)
     model.eval()
     seconds, images = round(learner.seconds, 1), learner.step * recipe.batch
     return TrainRecord(_device(device), seconds, images, learner.step, recipe.seed, asdict(recipe), learner.curve())
 
 
-def fit(model: FittedModel, material: TrainingData, recipe: TrainConfig, device: str) -> TrainRecord:
-    """A model without training: all images once, in their order."""
+def fit(model: FittedModel, data: TrainingData, recipe: TrainConfig, device: str) -> TrainRecord:
+    """Fit a model in one pass over all images, in order, without gradients."""
     model.to(device).eval()
     for base in getattr(model, "bases", {}).values():
         base.to(device).eval()
     start = time.monotonic()
-    parts = material.pixels.split(256)
+    parts = data.pixels.split(256)
     model.fit(part.to(device).float().div_(127.5).sub_(1) for part in parts)
-    return TrainRecord(_device(device), round(time.monotonic() - start, 1), len(material), 0, recipe.seed, {})
+    return TrainRecord(_device(device), round(time.monotonic() - start, 1), len(data), 0, recipe.seed, {})
 
 
 def _device(device: str) -> str:
@@ -168,44 +174,44 @@ def _device(device: str) -> str:
 
 
 class _Learner:
-    """Model, optimisers and moving average on their way."""
+    """State of a training: model, optimisers, moving average of the weights and loss values."""
 
     def __init__(self, model: Trainable, recipe: TrainConfig) -> None:
         self.model, self.recipe = model, recipe
         self.step, self.seconds = 0, 0.0
-        theirs = list(model.adversary.parameters()) if model.adversary else []
-        others = {id(p) for p in theirs}
-        own = [p for p in model.parameters() if p.requires_grad and id(p) not in others]
-        self.optimisers = [_optimiser(own, recipe.rate, recipe.decay)]
-        if theirs:
-            self.optimisers.append(_optimiser(theirs, recipe.critic_rate, 0.0))
-        self.own, self.theirs = own, theirs
+        discriminator = list(model.adversary.parameters()) if model.adversary else []
+        discriminator_ids = {id(p) for p in discriminator}
+        parameters = [p for p in model.parameters() if p.requires_grad and id(p) not in discriminator_ids]
+        self.optimisers = [_optimiser(parameters, recipe.rate, recipe.decay)]
+        if discriminator:
+            self.optimisers.append(_optimiser(discriminator, recipe.critic_rate, 0.0))
+        self.parameters, self.discriminator = parameters, discriminator
         self.averaged = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self.noted: list[tuple[float, dict[str, float]]] = []
 
     def share(self) -> float:
-        """How much of the budget is spent."""
+        """Return the completed share of the budget, 1 or more at the end."""
         if self.recipe.images is not None:
             return self.step * self.recipe.batch / self.recipe.images
         assert self.recipe.seconds is not None
         return self.seconds / self.recipe.seconds
 
     def learn(self, batch: TrainingBatch, share: float) -> dict[str, Tensor]:
-        """One step."""
+        """Take one training step at a completed `share`; return the detached loss terms."""
         recipe, device = self.recipe, batch.images.device
         factor = min(1.0, share / recipe.warm_up if recipe.warm_up else 1.0) * 0.5 * (1 + math.cos(math.pi * share))
         for optimiser, rate in zip(self.optimisers, (recipe.rate, recipe.critic_rate), strict=False):
             for group in optimiser.param_groups:
                 group["lr"] = max(rate * factor, 1e-8)
-        half = torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
-        with half:
+        autocast = torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+        with autocast:
             terms = self.model.loss(batch, share)
-        self._descend(self.optimisers[0], sum(terms.values(), torch.zeros((), device=device)), self.own)
+        self._descend(self.optimisers[0], sum(terms.values(), torch.zeros((), device=device)), self.parameters)
         if self.model.adversary:
-            with half:
+            with autocast:
                 loss = self.model.adversary.loss()
             if loss is not None:
-                self._descend(self.optimisers[1], loss, self.theirs)
+                self._descend(self.optimisers[1], loss, self.discriminator)
                 terms["critic"] = loss
         self.step += 1
         keep = min(recipe.average, (1 + self.step) / (10 + self.step))
@@ -227,7 +233,7 @@ class _Learner:
         self.noted.append((share, values))
 
     def curve(self) -> dict[str, list[float]]:
-        """Means of each term over equal parts of the training, five digits."""
+        """Return the means of each loss term over equal parts of the training, with five digits."""
         parts: list[dict[str, list[float]]] = [{} for _ in range(_POINTS)]
         for share, values in self.noted:
             for name, value in values.items():
@@ -239,7 +245,7 @@ class _Learner:
         }
 
     def save(self, path: Path) -> None:
-        """Everything that the same training needs to go on, in a file that is never half written."""
+        """Write a checkpoint from which the same training can resume; the file is replaced atomically."""
         with atomic_path(path) as part:
             torch.save(
                 {
@@ -254,20 +260,20 @@ class _Learner:
             )
 
     def load(self, path: Path) -> None:
-        """Raises AdapterError where the file is not a state of this training."""
+        """Read a checkpoint. Raises AdapterError if the file is not a checkpoint of this training."""
         try:
-            kept = torch.load(path, map_location=next(self.model.parameters()).device, weights_only=True)
-            self.model.load_state_dict(kept["model"])
-            for optimiser, own in zip(self.optimisers, kept["optimisers"], strict=True):
-                optimiser.load_state_dict(own)
-            self.averaged = kept["averaged"]
-            self.step, self.seconds, self.noted = kept["step"], kept["seconds"], kept["noted"]
+            saved = torch.load(path, map_location=next(self.model.parameters()).device, weights_only=True)
+            self.model.load_state_dict(saved["model"])
+            for optimiser, optimiser_state in zip(self.optimisers, saved["optimisers"], strict=True):
+                optimiser.load_state_dict(optimiser_state)
+            self.averaged = saved["averaged"]
+            self.step, self.seconds, self.noted = saved["step"], saved["seconds"], saved["noted"]
         except Exception as error:  # unpicklers and load_state_dict raise many classes
-            raise AdapterError(f"{path} is not a state of this training ({str(error)[:120]}); delete it") from error
+            raise AdapterError(f"{path} is no checkpoint of this training ({str(error)[:120]}); delete it") from error
 
 
 def _optimiser(parameters: list[nn.Parameter], rate: float, decay: float) -> torch.optim.AdamW:
-    """AdamW; vectors (norms, biases, positions of one token) do not decay."""
+    """Return AdamW without weight decay for vectors, such as norms, biases and single position embeddings."""
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": decay},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
@@ -277,5 +283,5 @@ def _optimiser(parameters: list[nn.Parameter], rate: float, decay: float) -> tor
 
 
 def fingerprint(*parts: object) -> str:
-    """A short name for one training: what was given to it."""
+    """Return 16 hex digits that identify a training by its inputs."""
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]

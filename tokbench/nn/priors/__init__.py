@@ -1,1 +1,1 @@
-"""Priors over tokens: the generators that are trained here, small and the same for every tokenizer."""
+"""Priors over tokens: small trainable generators, with the same architecture for every tokenizer."""

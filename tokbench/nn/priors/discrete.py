@@ -1,4 +1,4 @@
-"""What priors over discrete tokens share: a vector for each code, class and place, and logits of codes."""
+"""Base class of priors over discrete tokens: embeddings of codes, classes and positions, and the output head."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tokbench.tokenizers.base import Tokenizer
 
 
 class Embedding(nn.Module):
-    """Rows of indices (B, N, G) as vectors (B, N, width): the sum of each group's."""
+    """Embeds indices (B, N, G) as vectors (B, N, width), the sum of the embeddings of the G groups."""
 
     def __init__(self, codes: int, groups: int, width: int) -> None:
         super().__init__()
@@ -24,13 +24,15 @@ class Embedding(nn.Module):
 
 
 def vectors(*shape: int) -> nn.Parameter:
-    """Learned vectors (..., width), at first normal and about 1 long."""
+    """Return learned vectors (..., width), initialised from a normal distribution with a length of about 1."""
     return nn.Parameter(torch.randn(*shape) * shape[-1] ** -0.5)
 
 
 class IndexPrior(Prior):
-    """label: a vector for each class, and behind them one for none. positions: one for each token, or for each of
-    `merged` tokens that make one input. Logits are all zero at first: every code is as likely.
+    """A prior over indices, with embeddings and an output head.
+
+    merged: number of tokens that form one input of the network and so have one position embedding. The label embedding
+    has one vector per class and a last one for no class. The head starts with zeros, so all codes are equally likely.
     """
 
     def __init__(self, tokenizer: Tokenizer, size: int, classes: int, width: int, merged: int = 1) -> None:
@@ -42,6 +44,6 @@ class IndexPrior(Prior):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def of_codes(self, out: Tensor) -> Tensor:
-        """Features (..., width) to logits (..., G, K)."""
+    def code_logits(self, out: Tensor) -> Tensor:
+        """Map features (..., width) to logits (..., G, K)."""
         return self.head(out).unflatten(-1, (self.depth, self.codes))

@@ -1,4 +1,4 @@
-"""A rectified-flow transformer over rows of continuous tokens, given the class."""
+"""A class-conditional rectified-flow transformer over sequences of continuous tokens."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 from tokbench.errors import AdapterError
-from tokbench.nn.flow import FlowDecoder, logit_normal, noised
-from tokbench.nn.priors.prior import Prior, examples_of
+from tokbench.nn.flow import FlowDecoder, add_noise, logit_normal
+from tokbench.nn.priors.prior import Prior, tokens_and_labels
 from tokbench.nn.trainable import TrainingBatch, TrainingData
-from tokbench.nn.vit import learned
+from tokbench.nn.vit import random_parameter
 from tokbench.tokenizers.base import Tokenizer
 
 
 class Flow(Prior):
-    """Noise to latents along straight lines, in `steps` equal Euler steps; the class is one token beside them.
+    """A rectified flow (arXiv:2209.03003) from noise to latents, sampled in `steps` Euler steps of equal length.
 
-    Latents are brought to mean 0 and deviation 1 a channel, by numbers that training measures once and that are kept
-    with the weights.
+    The class is one conditioning token. Latents are standardised per channel with a mean and a standard deviation that
+    are measured before training and stored with the weights.
     """
 
     wants = "continuous"
@@ -38,30 +38,30 @@ class Flow(Prior):
     ) -> None:
         super().__init__(tokenizer, size, classes)
         if steps < 1:
-            raise AdapterError(f"{steps} steps: give 1 or more")
+            raise AdapterError(f"steps is {steps}; it must be 1 or more")
         self.steps = steps
-        self.label = learned(classes, width)
+        self.label = random_parameter(classes, width)
         self.network = FlowDecoder(self.count, self.depth, 1, width, width, depth, heads, grid=len(self.place) == 2)
         self.register_buffer("mean", torch.zeros(self.depth))
         self.register_buffer("deviation", torch.ones(self.depth))
 
-    def prepare_data(self, material: TrainingData, *rest: object) -> TrainingData:
-        found = super().prepare_data(material, *rest)  # type: ignore[arg-type]
-        assert found.tokens is not None
-        values = found.tokens[0].float().flatten(0, 1)
+    def prepare_data(self, data: TrainingData, *rest: object) -> TrainingData:
+        prepared = super().prepare_data(data, *rest)  # type: ignore[arg-type]
+        assert prepared.tokens is not None
+        values = prepared.tokens[0].float().flatten(0, 1)
         self.mean.copy_(values.mean(0))
         self.deviation.copy_(values.std(0).clamp(min=1e-3))
-        return found
+        return prepared
 
     def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
-        rows, labels = examples_of(batch)
+        rows, labels = tokens_and_labels(batch)
         latents = (rows.float() - self.mean) / self.deviation
         time = logit_normal(len(rows), rows.device)
-        entered, wanted = noised(latents, time)
-        hidden = self.hidden(labels)
-        keep = hidden < self.classes
-        found = self.network(entered, time, self.label[hidden * keep][:, None], keep[:, None])
-        return {"velocity": (found.float() - wanted).square().mean()}
+        noised, velocity = add_noise(latents, time)
+        dropped = self.drop_labels(labels)
+        keep = dropped < self.classes
+        predicted = self.network(noised, time, self.label[dropped * keep][:, None], keep[:, None])
+        return {"velocity": (predicted.float() - velocity).square().mean()}
 
     @torch.no_grad()
     def sample(self, labels: Tensor, seeds: Sequence[int], guidance: float) -> Tensor:

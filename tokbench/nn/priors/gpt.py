@@ -1,4 +1,4 @@
-"""A class-conditional GPT over rows of tokens: one position after the other, each given all before it."""
+"""A class-conditional autoregressive transformer (GPT) over sequences of tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tokbench.nn.masks import causal
 from tokbench.nn.priors.discrete import IndexPrior
-from tokbench.nn.priors.prior import examples_of
+from tokbench.nn.priors.prior import tokens_and_labels
 from tokbench.nn.priors.sampling import Schedule, apply_cfg, cfg_labels, check_options, choose, scale_at, uniforms
 from tokbench.nn.trainable import TrainingBatch
 from tokbench.nn.vit import Past, Transformer
@@ -18,10 +18,10 @@ from tokbench.tokenizers.base import Tokenizer
 
 
 class GPT(IndexPrior):
-    """A decoder-only transformer. The row's first input is the class; a position's G indices are drawn side by side,
-    independent of one another given what came before.
+    """A decoder-only transformer over sequences of N positions with G indices each; the first input is the class.
 
-    schedule: of guidance over the row. temperature, top_k, top_p: of sampling.
+    The G indices of a position are sampled together, independently of each other given all earlier positions.
+    schedule: guidance scale over the sequence (`scale_at`). temperature, top_k, top_p: sampling options (`choose`).
     """
 
     def __init__(
@@ -45,15 +45,15 @@ class GPT(IndexPrior):
         self.mask: Tensor
 
     def logits(self, labels: Tensor, rows: Tensor) -> Tensor:
-        """Of the first k + 1 positions, given labels (B,) and the first k rows of indices (B, k, G): (B, k+1, G, K)."""
-        entered = torch.cat([self.label[labels][:, None], self.embed(rows)], 1)
-        seen = entered.shape[1]
-        out = self.body(entered + self.positions[:seen], self.mask[:seen, :seen])
-        return self.of_codes(out)
+        """Return logits (B, k + 1, G, K) of k + 1 positions, given labels (B,) and the first k indices (B, k, G)."""
+        inputs = torch.cat([self.label[labels][:, None], self.embed(rows)], 1)
+        length = inputs.shape[1]
+        out = self.body(inputs + self.positions[:length], self.mask[:length, :length])
+        return self.code_logits(out)
 
     def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
-        rows, labels = examples_of(batch)
-        logits = self.logits(self.hidden(labels), rows[:, :-1])
+        rows, labels = tokens_and_labels(batch)
+        logits = self.logits(self.drop_labels(labels), rows[:, :-1])
         return {"tokens": F.cross_entropy(logits.float().flatten(0, 2), rows.long().flatten())}
 
     @torch.no_grad()
@@ -65,27 +65,30 @@ class GPT(IndexPrior):
         cached: bool = True,
         known: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """`cached`: keys and values of earlier positions are kept, and not computed again. `known`: rows (B, N, G), and
-        where (B, N) their tokens stand in for drawn ones."""
+        """Sample indices (B, N, G) of classes `labels` (B,), one seed per image.
+
+        cached: whether to keep keys and values of earlier positions instead of recomputing them. known: indices
+        (B, N, G) and a mask (B, N); where the mask is True, these indices replace the sampled ones.
+        """
         noise = uniforms(seeds, self.count, self.depth).to(labels.device)
-        told = cfg_labels(labels, self.classes, guidance)
-        copies = len(told) // len(labels)
+        all_labels = cfg_labels(labels, self.classes, guidance)
+        copies = len(all_labels) // len(labels)
         rows = torch.zeros(len(labels), 0, self.depth, dtype=torch.long, device=labels.device)
         pasts = [Past() for _ in self.body.blocks]
-        for place in range(self.count):
+        for position in range(self.count):
             if cached:
-                entered = self.label[told] if not place else self.embed(rows[:, -1:])[:, 0].repeat(copies, 1)
-                out = self.body((entered + self.positions[place])[:, None], pasts=pasts)
-                logits = self.of_codes(out[:, 0])
+                inputs = self.label[all_labels] if not position else self.embed(rows[:, -1:])[:, 0].repeat(copies, 1)
+                out = self.body((inputs + self.positions[position])[:, None], pasts=pasts)
+                logits = self.code_logits(out[:, 0])
             else:
-                logits = self.logits(told, rows.repeat(copies, 1, 1))[:, -1]
+                logits = self.logits(all_labels, rows.repeat(copies, 1, 1))[:, -1]
             if copies > 1:
-                logits = apply_cfg(logits, scale_at(place / max(1, self.count - 1), guidance, self.schedule))
-            drawn = choose(logits, noise[:, place], self.temperature, self.top_k, self.top_p)
+                logits = apply_cfg(logits, scale_at(position / max(1, self.count - 1), guidance, self.schedule))
+            sampled = choose(logits, noise[:, position], self.temperature, self.top_k, self.top_p)
             if known is not None:
-                drawn = torch.where(known[1][:, place, None], known[0][:, place].long(), drawn)
-            rows = torch.cat([rows, drawn[:, None]], 1)
+                sampled = torch.where(known[1][:, position, None], known[0][:, position].long(), sampled)
+            rows = torch.cat([rows, sampled[:, None]], 1)
         return rows
 
     def num_function_evaluations(self, guidance: float) -> float:
-        return 1.0 if guidance == 1 else 2.0  # each position passes once, with the cache
+        return 1.0 if guidance == 1 else 2.0  # with the cache each position is evaluated once

@@ -1,4 +1,4 @@
-"""MaskGIT: all positions at once, the most certain ones kept, in a few steps (Chang et al., arXiv:2202.04200)."""
+"""MaskGIT: parallel decoding of masked tokens in a few steps (Chang et al., arXiv:2202.04200)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tokbench.errors import AdapterError
 from tokbench.nn.priors.discrete import IndexPrior, vectors
-from tokbench.nn.priors.prior import examples_of
+from tokbench.nn.priors.prior import tokens_and_labels
 from tokbench.nn.priors.sampling import apply_cfg, cfg_labels, check_options, choose, scale_at, uniforms
 from tokbench.nn.trainable import TrainingBatch
 from tokbench.nn.vit import Transformer
@@ -19,25 +19,27 @@ from tokbench.tokenizers.base import Tokenizer
 
 
 def masked_at(step: int, steps: int, count: int) -> int:
-    """Positions of `count` that are still masked after `step` of `steps` steps (1 to `steps`): the cosine schedule, at
-    least one fewer each step, none after the last."""
+    """Return how num_masked of `count` positions are still masked after `step` (1 to `steps`) by the cosine schedule.
+
+    Every step unmasks at least one position; after the last step none is masked.
+    """
     if step >= steps:
         return 0
     return min(int(count * math.cos(math.pi / 2 * step / steps)), count - step)
 
 
 def check_steps(steps: int, count: int) -> None:
-    """Raises AdapterError where not every step could keep a token, or there is none."""
+    """Raise AdapterError unless `steps` is between 1 and `count`, so that every step can unmask a token."""
     if not 1 <= steps <= count:
-        raise AdapterError(f"{steps} steps for {count} tokens: give 1 to {count}, for each must keep one")
+        raise AdapterError(f"{steps} steps for {count} tokens: each step unmasks a token, so use 1 to {count} steps")
 
 
-Look = Callable[[Tensor, Tensor, int], Tensor]
-"""Logits (B, N, G, K), guided, of rows (B, N, G) that are masked in places (B, N), at a step (1 to the last)."""
+Predict = Callable[[Tensor, Tensor, int], Tensor]
+"""A function of indices (B, N, G), mask (B, N) and step (1 to the last) that returns guided logits (B, N, G, K)."""
 
 
 def fill(
-    look: Look,
+    predict: Predict,
     seeds: Sequence[int],
     count: int,
     depth: int,
@@ -46,28 +48,32 @@ def fill(
     temperature: float,
     device: torch.device,
 ) -> Tensor:
-    """Rows (B, N, G) from all masked to none: each step draws every masked position and keeps those whose chance,
-    made random by `choice` less and less, is highest. What is kept is never drawn again."""
+    """Sample indices (B, N, G) in `steps` steps, from all positions masked to none.
+
+    Every step samples all masked positions with `temperature` and keeps those with the highest log-probability plus
+    Gumbel noise, whose weight decreases linearly from `choice` to 0. Kept tokens never change. seeds: one per image.
+    count, depth: N and G.
+    """
     noise = uniforms(seeds, steps, count, depth + 1).to(device)
     rows = torch.zeros(len(seeds), count, depth, dtype=torch.long, device=device)
     masked = torch.ones(len(seeds), count, dtype=torch.bool, device=device)
     for step in range(1, steps + 1):
-        logits = look(rows, masked, step)
-        drawn = choose(logits, noise[:, step - 1, :, :depth], temperature)
-        rows = torch.where(masked[..., None], drawn, rows)
-        chance = logits.double().log_softmax(-1).gather(-1, drawn[..., None])[..., 0].sum(-1)
+        logits = predict(rows, masked, step)
+        sampled = choose(logits, noise[:, step - 1, :, :depth], temperature)
+        rows = torch.where(masked[..., None], sampled, rows)
+        log_probability = logits.double().log_softmax(-1).gather(-1, sampled[..., None])[..., 0].sum(-1)
         gumbel = -(-noise[:, step - 1, :, depth].clamp(min=1e-12).log()).log()
-        certain = (chance + choice * (1 - step / steps) * gumbel).masked_fill(~masked, math.inf)
-        many = masked_at(step, steps, count)
-        masked = torch.zeros_like(masked).scatter(1, certain.argsort(1)[:, :many], True)
+        confidence = (log_probability + choice * (1 - step / steps) * gumbel).masked_fill(~masked, math.inf)
+        num_masked = masked_at(step, steps, count)
+        masked = torch.zeros_like(masked).scatter(1, confidence.argsort(1)[:, :num_masked], True)
     return rows
 
 
 class MaskGIT(IndexPrior):
-    """A bidirectional transformer over a row in which masked positions are one learned vector, told apart by place.
+    """A bidirectional transformer that predicts masked tokens; a mask token replaces them, with their positions.
 
-    steps: of sampling. choice: how random it is at first which tokens are kept, falling to not at all. temperature: of
-    the tokens. Guidance rises over the steps as a line.
+    steps: number of sampling steps. choice: initial weight of the Gumbel noise in the choice of the tokens to keep.
+    temperature: sampling temperature of the tokens. The guidance scale increases linearly over the steps.
     """
 
     def __init__(
@@ -90,34 +96,34 @@ class MaskGIT(IndexPrior):
         self.body = Transformer(width, depth, heads)
 
     def logits(self, labels: Tensor, rows: Tensor, masked: Tensor) -> Tensor:
-        """Of all positions (B, N, G, K), given labels (B,), rows (B, N, G) and where they are masked (B, N)."""
-        entered = torch.where(masked[..., None], self.masked, self.embed(rows)) + self.positions
-        out = self.body(torch.cat([self.label[labels][:, None], entered], 1))[:, 1:]
-        return self.of_codes(out)
+        """Return logits (B, N, G, K), given labels (B,), indices (B, N, G) and the mask (B, N) of masked positions."""
+        inputs = torch.where(masked[..., None], self.masked, self.embed(rows)) + self.positions
+        out = self.body(torch.cat([self.label[labels][:, None], inputs], 1))[:, 1:]
+        return self.code_logits(out)
 
     def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
-        rows, labels = examples_of(batch)
+        rows, labels = tokens_and_labels(batch)
         masked = masks(len(rows), self.count).to(rows.device)
-        logits = self.logits(self.hidden(labels), rows, masked)
+        logits = self.logits(self.drop_labels(labels), rows, masked)
         return {"tokens": F.cross_entropy(logits[masked].float().flatten(0, 1), rows.long()[masked].flatten())}
 
     @torch.no_grad()
     def sample(self, labels: Tensor, seeds: Sequence[int], guidance: float) -> Tensor:
-        told = cfg_labels(labels, self.classes, guidance)
+        all_labels = cfg_labels(labels, self.classes, guidance)
 
-        def look(rows: Tensor, masked: Tensor, step: int) -> Tensor:
-            copies = len(told) // len(labels)
-            logits = self.logits(told, rows.repeat(copies, 1, 1), masked.repeat(copies, 1))
+        def predict(rows: Tensor, masked: Tensor, step: int) -> Tensor:
+            copies = len(all_labels) // len(labels)
+            logits = self.logits(all_labels, rows.repeat(copies, 1, 1), masked.repeat(copies, 1))
             return logits if copies == 1 else apply_cfg(logits, scale_at(step / self.steps, guidance, "linear"))
 
-        return fill(look, seeds, self.count, self.depth, self.steps, self.choice, self.temperature, labels.device)
+        return fill(predict, seeds, self.count, self.depth, self.steps, self.choice, self.temperature, labels.device)
 
     def num_function_evaluations(self, guidance: float) -> float:
         return self.steps * (1.0 if guidance == 1 else 2.0)
 
 
 def masks(batch: int, count: int) -> Tensor:
-    """Masks (B, N) for training: of each example the share cos(pi/2 u) of its positions, at least one."""
+    """Draw training masks (B, N); each covers the share cos(pi/2 u), u uniform, and at least one position."""
     share = torch.cos(math.pi / 2 * torch.rand(batch))
-    many = (share * count).ceil().clamp(min=1)
-    return torch.rand(batch, count).argsort(1).argsort(1) < many[:, None]
+    num_masked = (share * count).ceil().clamp(min=1)
+    return torch.rand(batch, count).argsort(1).argsort(1) < num_masked[:, None]

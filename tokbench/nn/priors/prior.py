@@ -1,4 +1,4 @@
-"""What every prior is: a model of a tokenizer's tokens given a class, trained on tokens that are encoded once."""
+"""Base class of priors, class-conditional models of a tokenizer's tokens, which are trained on cached tokens."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from tokbench.tokenizers.tokens import Tokens
 from tokbench.weights.hashing import hash_module
 
 DROPPED = 0.1
-"""Share of the examples whose class is hidden in training, so that the same network knows what guidance leads away
-from."""
+"""Share of the examples whose class is dropped in training, so that the network is also the unconditional model of
+classifier-free guidance."""
 
-_TOGETHER = 64
+_BATCH = 64
 
 
 class Prior(Trainable):
-    """A distribution over the tokens of one tokenizer at one size of image, for each of `classes` classes.
+    """A class-conditional distribution over one tokenizer's tokens of images of `size` x `size` px.
 
-    Images of `size` px have tokens (*place) of G indices below K (or of C values), N = prod(place) of them; the model
-    sees rows (B, N, G) or (B, N, C).
+    An image has N = prod(place) tokens on a grid or in a sequence `place`, with G indices below K or C values each. The
+    model uses them as sequences (B, N, G) or (B, N, C). Raises AdapterError if the tokenizer does not fit.
     """
 
     wants: Literal["discrete", "continuous"] = "discrete"
@@ -57,10 +57,10 @@ class Prior(Trainable):
         stream = self._shape.single_stream()
         self.discrete = stream.kind == "index"
         if stream.kind != ("index" if self.wants == "discrete" else "latent"):
-            raise AdapterError(f"{tokenizer.spec.name}: this prior is for {self.wants} tokens, and these are no such")
+            raise AdapterError(f"{tokenizer.spec.name}: its tokens are not {self.wants}, as this prior requires")
         data = self._shape.tensor
         if tokenizer.spec.variable:
-            raise AdapterError(f"{tokenizer.spec.name}: a prior over tokens of unequal number is not implemented")
+            raise AdapterError(f"{tokenizer.spec.name}: priors over a variable number of tokens are not implemented")
         self.grouped = not self.discrete or self._grouped(data, stream.groups)
         self.place = tuple(data.shape[1:-1] if self.grouped else data.shape[1:])
         self.count = int(torch.tensor(self.place).prod())
@@ -68,19 +68,19 @@ class Prior(Trainable):
         self.codes = stream.codebook_size or 0
         if self.count != int(self._shape.length[0]):
             shape = tuple(data.shape[1:])
-            raise AdapterError(f"{tokenizer.spec.name}: tokens {shape} are not laid out as places and then channels")
+            raise AdapterError(f"{tokenizer.spec.name}: tokens of shape {shape} are not positions followed by channels")
 
     @staticmethod
     def _grouped(data: Tensor, groups: int) -> bool:
-        """Whether the last axis is one of groups, of which there may be one."""
+        """Return whether the last axis of `data` is that of the groups, of which there may be only one."""
         return groups > 1 or (data.dim() > 2 and data.shape[-1] == 1)
 
     def rows(self, tokens: Tokens) -> Tensor:
-        """What `tokens` hold, as rows (B, N, G) or (B, N, C)."""
+        """Return tokens as sequences (B, N, G) of indices or (B, N, C) of values."""
         return tokens.tensor.reshape(len(tokens), self.count, self.depth)
 
     def tokens(self, rows: Tensor) -> Tokens:
-        """The inverse of `rows`."""
+        """Convert sequences (B, N, G) or (B, N, C) to tokens, the inverse of `rows`."""
         last = (self.depth,) if self.grouped else ()
         data = rows.reshape(len(rows), *self.place, *last)
         if not self.discrete:
@@ -88,94 +88,95 @@ class Prior(Trainable):
         return Tokens.from_indices(data, self.codes, groups=self._shape.single_stream().groups)
 
     def prepare_data(
-        self, material: TrainingData, device: str, mirrored: bool, progress: Callable[[int, int], None]
+        self, data: TrainingData, device: str, mirrored: bool, progress: Callable[[int, int], None]
     ) -> TrainingData:
-        """The material with its tokens, encoded once and kept in the cache.
+        """Return the training set with its tokens, which are encoded once and cached.
 
-        Raises AdapterError for labels that are none of the prior's classes.
+        Raises AdapterError if a label is not one of the prior's classes.
         """
-        if material.labels is not None:
-            least, most = (int(end) for end in material.labels.aminmax())
+        if data.labels is not None:
+            least, most = (int(end) for end in data.labels.aminmax())
             if least < 0 or most >= self.classes:
-                raise AdapterError(f"labels are {least} to {most}, and the prior has {self.classes} classes from 0 on")
-        return replace(material, tokens=encoded(self, material, device, mirrored, progress))
+                raise AdapterError(f"labels are {least} to {most}, but the classes are 0 to {self.classes - 1}")
+        return replace(data, tokens=encode_dataset(self, data, device, mirrored, progress))
 
-    def hidden(self, labels: Tensor) -> Tensor:
-        """Labels (B,) of which some are replaced by `classes`, which stands for none."""
+    def drop_labels(self, labels: Tensor) -> Tensor:
+        """Replace a random share `DROPPED` of labels (B,) by `classes`, the label of no class."""
         dropped = torch.rand(len(labels), device=labels.device) < DROPPED
         return labels.where(~dropped, self.classes)
 
     @abstractmethod
     def sample(self, labels: Tensor, seeds: Sequence[int], guidance: float) -> Tensor:
-        """Rows (B, N, G) or (B, N, C) of the classes `labels` (B,), each from its own seed."""
+        """Sample sequences (B, N, G) or (B, N, C) of the classes `labels` (B,), one seed per image."""
 
     @abstractmethod
     def num_function_evaluations(self, guidance: float) -> float:
-        """Passes of the network over all positions that a sample takes."""
+        """Return the number of passes of the network over all positions that one sample needs."""
 
 
-def examples_of(batch: TrainingBatch) -> tuple[Tensor, Tensor]:
-    """Tokens (B, ...) and labels (B,) of a batch. Raises AdapterError where it has none."""
+def tokens_and_labels(batch: TrainingBatch) -> tuple[Tensor, Tensor]:
+    """Return tokens (B, ...) and labels (B,) of a batch. Raises AdapterError if either is missing."""
     if batch.tokens is None or batch.labels is None:
-        raise AdapterError("a prior is trained on tokens and classes; the data set must tell the classes")
+        raise AdapterError("training a prior needs tokens and class labels; use a dataset with labels")
     return batch.tokens, batch.labels
 
 
 @torch.inference_mode()
-def encoded(
-    prior: Prior, material: TrainingData, device: str, mirrored: bool, progress: Callable[[int, int], None]
+def encode_dataset(
+    prior: Prior, data: TrainingData, device: str, mirrored: bool, progress: Callable[[int, int], None]
 ) -> Tensor:
-    """The tokens of all images as rows, (1, N, ...) or, with those of the mirrored images behind them, (2, N, ...).
+    """Encode all images; return int32 indices or float16 values, (1, N, ...) or (2, N, ...).
 
-    int32 indices or float16 values. They are kept in the cache, a block of images a file, by hashes of images and of
-    the tokenizer's weights and code; an interrupted call goes on from the last block.
+    The second half, if `mirrored`, holds the tokens of the mirrored images. Tokens are cached in files of `BLOCK`
+    images, keyed by hashes of the images and of the tokenizer's weights and code, so an interrupted call resumes after
+    the last complete file. progress: called with the number of encoded images and the total.
     """
     tokenizer = prior.tokenizer
-    folder = cache_dir() / "tokens" / f"{slug(tokenizer.spec.name)}-{_key(tokenizer, material, device)}"
+    folder = cache_dir() / "tokens" / f"{slug(tokenizer.spec.name)}-{_key(tokenizer, data, device)}"
     folder.mkdir(parents=True, exist_ok=True)
     if tokenizer.module is not None:
         tokenizer.module.eval().to(device)
-    sides, total, done = [], len(material) * (2 if mirrored else 1), 0
+    halves, total, done = [], len(data) * (2 if mirrored else 1), 0
     for mirror in (False, True)[: 2 if mirrored else 1]:
-        made = []
-        for number, block in enumerate(material.pixels.split(BLOCK)):
+        encoded = []
+        for number, block in enumerate(data.pixels.split(BLOCK)):
             path = folder / f"{'mirrored' if mirror else 'plain'}-{number:05d}.safetensors"
-            rows = _kept(path)
+            rows = _read_cached(path)
             if rows is None:
                 rows = _rows(prior, block.flip(3) if mirror else block, device)
                 with atomic_path(path) as part:
                     save_file({"tokens": rows}, part)
-            made.append(rows)
+            encoded.append(rows)
             done += len(block)
             progress(done, total)
-        sides.append(torch.cat(made))
-    return torch.stack(sides)
+        halves.append(torch.cat(encoded))
+    return torch.stack(halves)
 
 
 BLOCK = 2048
-"""Images of which the tokens lie in one file."""
+"""Number of images whose tokens are cached in one file."""
 
 
-def _key(tokenizer: Tokenizer, material: TrainingData, device: str) -> str:
+def _key(tokenizer: Tokenizer, data: TrainingData, device: str) -> str:
     weights = hash_module(tokenizer.module) if tokenizer.module is not None else "none"
     code = code_of(Path(nn.__file__).parent)
-    told = (tokenizer.spec.name, weights, tokenizer.identity, code, material.sha256, device.partition(":")[0])
-    return hashlib.sha256("/".join(told).encode()).hexdigest()[:24]
+    parts = (tokenizer.spec.name, weights, tokenizer.identity, code, data.sha256, device.partition(":")[0])
+    return hashlib.sha256("/".join(parts).encode()).hexdigest()[:24]
 
 
 def _rows(prior: Prior, pixels: Tensor, device: str) -> Tensor:
-    """Tokens of uint8 pixels (N, 3, H, W), as they are kept."""
+    """Encode uint8 pixels (N, 3, H, W) to tokens in the dtype of the cache."""
     low, high = prior.tokenizer.spec.range
-    made = []
-    for some in pixels.split(_TOGETHER):
-        images = some.to(device).float().div_(255).mul_(high - low).add_(low)
-        found = prior.rows(prior.tokenizer.encode(images)).cpu()
-        made.append(found.int() if prior.discrete else found.half())
-    return torch.cat(made)
+    encoded = []
+    for chunk in pixels.split(_BATCH):
+        images = chunk.to(device).float().div_(255).mul_(high - low).add_(low)
+        tokens = prior.rows(prior.tokenizer.encode(images)).cpu()
+        encoded.append(tokens.int() if prior.discrete else tokens.half())
+    return torch.cat(encoded)
 
 
-def _kept(path: Path) -> Tensor | None:
-    """What a file holds; None where it is not there, or damaged."""
+def _read_cached(path: Path) -> Tensor | None:
+    """Return the tokens in a cache file; None if the file does not exist or is damaged."""
     try:
         return load_file(path)["tokens"]
     except (OSError, SafetensorError, KeyError):
@@ -183,8 +184,11 @@ def _kept(path: Path) -> Tensor | None:
 
 
 class PriorGenerator(Generator):
-    """The generator of a trained prior. guidance: its own scale, as its TOML says. tokenizer: that decodes, where it is
-    not the one whose tokens were learned, but encodes alike."""
+    """The generator that consists of a trained prior and a tokenizer.
+
+    guidance: the default guidance scale, from the TOML. tokenizer: decodes the tokens if it is not the tokenizer on
+    which the prior was trained; both must encode identically.
+    """
 
     def __init__(self, name: str, prior: Prior, guidance: float, tokenizer: Tokenizer | None = None) -> None:
         self.prior, self.tokenizer = prior, tokenizer or prior.tokenizer

@@ -1,1 +1,1 @@
-"""Quantizers, a file each: latents in, what the decoder gets and its indices out."""
+"""Quantizers, one per module: they map latents to indices and to the inputs of the decoder."""

@@ -1,4 +1,4 @@
-"""Binary latents: every position is a set of bits, drawn in training and cut at one half in evaluation."""
+"""Binary latents: a position is a set of bits, which are sampled in training and thresholded in evaluation."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from tokbench.nn.quantizers.quantizer import Quantized, Quantizer, exact, straig
 
 
 class BernoulliBits(Quantizer):
-    """`bits` bits a position, each a group of its own (Instella-T2I, 2506.21022): G = bits, K = 2.
+    """Quantizes a position to `bits` bits, each its own group (Instella-T2I, arXiv:2506.21022); G = bits, K = 2.
 
-    A linear layer makes logits of the D = `dim` latents. A bit is drawn from Bernoulli(sigmoid(logit / temperature)) in
-    training, by torch's global generator, and is sigmoid(logit) > 1/2 in evaluation; its gradient is that of
-    sigmoid(logit), without the temperature. The vector is the sum of the learned embeddings, `dim` values each, of the
-    bits that are set. The loss is `penalty` times the mean of p (1 - p), p = sigmoid(logit), which makes bits decided.
+    A linear layer maps the D = `dim` latents to logits. In training a bit is drawn from
+    Bernoulli(sigmoid(logit / temperature)) with torch's global generator; in evaluation it is sigmoid(logit) > 1/2. Its
+    gradient is that of sigmoid(logit), without the temperature. The vector is the sum of the learned embeddings, `dim`
+    values each, of the bits that are set. The loss is `penalty` times the mean of p (1 - p), p = sigmoid(logit), which
+    moves p towards 0 or 1. used_from: see `Quantizer`.
     """
 
     values: Tensor
@@ -31,38 +32,38 @@ class BernoulliBits(Quantizer):
         self.register_buffer("values", torch.tensor([0.0, 1.0]), persistent=False)
 
     def logits(self, latents: Tensor) -> Tensor:
-        """(B, N, D) to (B, N, bits)."""
+        """Return logits (B, N, bits) of latents (B, N, D)."""
         with exact(latents):
             logits: Tensor = self.head(latents.float())
         return logits
 
     def embedded(self, bits: Tensor) -> Tensor:
-        """Float bits (B, N, bits) to vectors (B, N, D)."""
+        """Map float bits (B, N, bits) to vectors (B, N, D)."""
         with exact(bits):
             return bits @ self.embedding
 
     def forward(self, latents: Tensor) -> Quantized:
-        """(B, N, D); statistics `perplexity` (2: as often 0 as 1) and `used` of this batch, means over bits."""
+        """Quantize (B, N, D); the statistics `perplexity` (at most 2) and `used` of this batch are means over bits."""
         logits = self.logits(latents)
-        chances = logits.sigmoid()
+        probabilities = logits.sigmoid()
         if self.training:
             bits = torch.bernoulli((logits.detach() / self.temperature).sigmoid())
         else:
-            bits = (chances > 0.5).float()
-        indices, loss = bits.to(torch.int64), self.penalty * (chances * (1 - chances)).mean()
-        return Quantized(self.embedded(straight_through(chances, bits)), indices, loss, usage(indices, 2))
+            bits = (probabilities > 0.5).float()
+        indices, loss = bits.to(torch.int64), self.penalty * (probabilities * (1 - probabilities)).mean()
+        return Quantized(self.embedded(straight_through(probabilities, bits)), indices, loss, usage(indices, 2))
 
     def unquantized(self, latents: Tensor) -> Tensor:
         return self.embedded(self.logits(latents).sigmoid())
 
     def lookup(self, indices: Tensor) -> Tensor:
-        """int64 (B, N, bits), each 0 or 1, to vectors (B, N, D)."""
+        """Map int64 (B, N, bits), each 0 or 1, to vectors (B, N, D)."""
         return self.embedded(indices.float())
 
     def table(self) -> Tensor:
-        """(bits, 2, 1): 0 and 1."""
+        """Return the two values 0 and 1 of every bit, (bits, 2, 1)."""
         return self.values[:, None].expand(self.groups, -1, -1)
 
     def anchors(self, latents: Tensor) -> Tensor:
-        """(B, N, D) to chances (B, N, bits, 1): the nearest value is the bit of evaluation."""
+        """Return probabilities (B, N, bits, 1) of latents (B, N, D); the nearest value is the bit in evaluation."""
         return self.logits(latents).sigmoid()[..., None]

@@ -1,4 +1,4 @@
-"""The Gaussian bottleneck of continuous tokens."""
+"""The Gaussian bottleneck of variational autoencoders, for continuous tokens."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 
 class KL(nn.Module):
-    """A sample of the encoder's Gaussian in training, its mean in evaluation (VAE, 1312.6114). Not a `Quantizer`.
+    """Samples from the encoder's Gaussian in training and returns its mean in evaluation (VAE, arXiv:1312.6114).
 
-    dim: D values a position, of which each takes two of the encoder's: a mean and a log-variance.
-    weight: of its KL divergence from N(0, 1), in nats, a mean over all B x N x D values; so it does not depend on
-    their number, and is that many times as large as the weight of a sum.
+    It is not a `Quantizer`. dim: number D of latent values per position; the encoder gives a mean and a log-variance
+    for each. weight: weight of the KL divergence from N(0, 1) in nats, averaged over all B x N x D values. The weight
+    for a sum over these values would be smaller by the factor B x N x D.
     """
 
     def __init__(self, dim: int, weight: float = 1e-6) -> None:
@@ -19,13 +19,14 @@ class KL(nn.Module):
         self.dim, self.weight = dim, weight
 
     def forward(self, moments: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N, 2 D), D means and then D log-variances, to float32 latents (B, N, D) and the weighted loss, a scalar.
+        """Return float32 latents (B, N, D) and the weighted KL loss, a scalar.
 
-        Log-variances are clamped to [-30, 20], outside which their exponential is no use. The noise is drawn from
-        torch's global generator. Raises ValueError for another number of moments.
+        moments: (B, N, 2 D), D means followed by D log-variances. Log-variances are clamped to [-30, 20] to keep their
+        exponentials finite and positive. The noise comes from torch's global generator. Raises ValueError if the last
+        dimension is not 2 D.
         """
         if moments.shape[-1] != 2 * self.dim:
-            raise ValueError(f"{moments.shape[-1]} values are not a mean and a log-variance of each of {self.dim}")
+            raise ValueError(f"{self.dim} means and log-variances need {2 * self.dim} values, not {moments.shape[-1]}")
         mean, log_variance = moments.float().chunk(2, dim=-1)
         log_variance = log_variance.clamp(-30, 20)
         loss = self.weight * 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()

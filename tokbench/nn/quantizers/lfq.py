@@ -1,4 +1,4 @@
-"""Lookup-free quantization, in groups: the signs of the latents, and a loss that uses all their combinations."""
+"""Lookup-free quantization in groups: the code is the signs of the latents, with an entropy loss per group."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from tokbench.nn.quantizers.quantizer import (
 
 
 class LFQ(Quantizer):
-    """Signs, -1 or 1, of `groups` x `bits` latents (MAGVIT-v2, 2310.05737; in groups: WeTok, 2508.05599).
+    """Quantizes `groups` x `bits` latents to their signs (MAGVIT-v2, arXiv:2310.05737).
 
-    D = groups * bits, G = groups, K = 2^bits; the first latent of a group is its index's lowest bit, a latent of 0 is
-    negative. The loss is `commitment` times the latents' pull to their signs plus `entropy` times the entropy loss of
-    every group over its explicit K entries, softmax(2 x.c / temperature); so memory grows with G * 2^bits.
+    D = groups * bits, G = groups, K = 2^bits. The first latent of a group is the lowest bit of its index; a latent of 0
+    counts as negative. The loss is `commitment` times the commitment loss plus `entropy` times the entropy loss. As in
+    WeTok (arXiv:2508.05599) the latter is computed for every group over its K entries, with the probabilities
+    softmax(2 x.c / temperature), so memory grows with G * 2^bits.
     """
 
     places: Tensor
@@ -45,24 +46,24 @@ class LFQ(Quantizer):
         self.register_buffer("codes", 2.0 * digits - 1, persistent=False)
 
     def forward(self, latents: Tensor) -> Quantized:
-        """(B, N, D); statistics `perplexity` and `used` (share of the entries) of this batch, means over groups."""
+        """Quantize (B, N, D); the statistics `perplexity` and `used` of this batch are means over groups."""
         latents, anchors = latents.float(), self.anchors(latents)
         indices = ((anchors > 0) * self.places).sum(-1)
         vectors = self.lookup(indices)
         loss = matching_loss(latents, vectors, self.commitment, learned=False)
         if self.entropy:
-            # Distances differ from -2 x.c by what all entries share: the softmax is the same.
+            # Squared distances differ from -2 x.c by a term common to all entries, so the softmax is the same.
             loss = loss + self.entropy * entropy_loss(distances(anchors, self.table()), self.temperature)
         return Quantized(straight_through(latents, vectors), indices, loss, usage(indices, self.codebook_size))
 
     def lookup(self, indices: Tensor) -> Tensor:
-        """int64 (B, N, G) to signs (B, N, D). Raises IndexError outside the codebook."""
+        """Map int64 (B, N, G) to signs (B, N, D). Raises IndexError outside the codebook."""
         return F.embedding(indices, self.codes).flatten(2)
 
     def table(self) -> Tensor:
-        """(G, K, bits): the same for every group."""
+        """Return all sign combinations (G, K, bits), the same for every group."""
         return self.codes.expand(self.groups, -1, -1)
 
     def anchors(self, latents: Tensor) -> Tensor:
-        """(B, N, D) to (B, N, G, bits)."""
+        """Split latents (B, N, D) into groups (B, N, G, bits)."""
         return latents.float().unflatten(-1, (self.groups, self.bits))

@@ -1,4 +1,4 @@
-"""Product quantization: the latents in equal parts, a codebook for each."""
+"""Product quantization: latents are split into equal parts, and each part has its own codebook."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tokbench.nn.quantizers.vq import VectorQuantizer, VQOptions
 
 
 class ProductVQ(Quantizer):
-    """G = `groups` parts of D / G latents, each with a `VectorQuantizer` of its own (FQGAN, 2411.16681).
+    """Quantizes G = `groups` parts of D / G values, each with its own `VectorQuantizer` (FQGAN, arXiv:2411.16681).
 
-    The loss is the sum over parts. Each part takes the options of `VectorQuantizer`, and is normalised by itself.
-    Raises ValueError where `dim` does not divide.
+    options: as for `VectorQuantizer`, the same for all parts; each part is normalised separately. The loss is the sum
+    over parts. Raises ValueError if `dim` is not a multiple of `groups`.
     """
 
     def __init__(
@@ -26,45 +26,45 @@ class ProductVQ(Quantizer):
     ) -> None:
         super().__init__()
         if dim % groups:
-            raise ValueError(f"{dim} values do not divide into {groups} parts")
+            raise ValueError(f"dim is {dim}, which is not a multiple of {groups} groups")
         self.groups, self.codebook_size, self.dim = groups, codebook_size, dim
         made = (VectorQuantizer(codebook_size, dim // groups, normalised=normalised, **options) for _ in range(groups))
-        self.parts = cast("Sequence[VectorQuantizer]", nn.ModuleList(made))  # torch types its lists as of any module
+        self.parts = cast("Sequence[VectorQuantizer]", nn.ModuleList(made))  # typed as a list of any modules
 
     def split(self, latents: Tensor) -> tuple[Tensor, ...]:
-        """(..., D) to G parts (..., D / G)."""
+        """Split (..., D) into G parts (..., D / G)."""
         return latents.split(self.dim // self.groups, dim=-1)
 
     def forward(self, latents: Tensor) -> Quantized:
-        """(B, N, D); statistics `perplexity` and `used` of this batch, means over parts."""
-        done = [part(piece) for part, piece in zip(self.parts, self.split(latents), strict=True)]
-        indices = torch.cat([one.indices for one in done], dim=-1)
-        loss = torch.stack([one.loss for one in done]).sum()
-        vectors = torch.cat([one.vectors for one in done], dim=-1)
+        """Quantize (B, N, D); the statistics `perplexity` and `used` of this batch are means over parts."""
+        outputs = [part(piece) for part, piece in zip(self.parts, self.split(latents), strict=True)]
+        indices = torch.cat([one.indices for one in outputs], dim=-1)
+        loss = torch.stack([one.loss for one in outputs]).sum()
+        vectors = torch.cat([one.vectors for one in outputs], dim=-1)
         return Quantized(vectors, indices, loss, usage(indices, self.codebook_size))
 
     def lookup(self, indices: Tensor) -> Tensor:
-        """int64 (B, N, G) to vectors (B, N, D). Raises IndexError outside a codebook."""
+        """Map int64 (B, N, G) to vectors (B, N, D). Raises IndexError outside a codebook."""
         chosen = indices.split(1, dim=-1)
         return torch.cat([part.lookup(one) for part, one in zip(self.parts, chosen, strict=True)], dim=-1)
 
     def table(self) -> Tensor:
-        """(G, K, D / G)."""
+        """Return all entries (G, K, D / G)."""
         return torch.cat([part.table() for part in self.parts])
 
     def anchors(self, latents: Tensor) -> Tensor:
-        """(B, N, D) to (B, N, G, D / G)."""
+        """Split latents (B, N, D) into (B, N, G, D / G), normalised like the entries."""
         pieces = zip(self.parts, self.split(latents), strict=True)
         return torch.cat([part.anchors(piece) for part, piece in pieces], dim=2)
 
 
 def disentangle(vectors: Sequence[Tensor]) -> Tensor:
-    """FQGAN's loss that makes codebooks say different things, a scalar from 0 (orthogonal) to 1 (parallel).
+    """Return FQGAN's disentanglement loss (arXiv:2411.16681), a scalar from 0 (orthogonal) to 1 (parallel).
 
-    Squared cosine between the vectors, (B, N, d) each, that two codebooks chose at one position; mean over positions
-    and over pairs of codebooks. Raises ValueError for fewer than two.
+    It is the squared cosine between the vectors (B, N, d) that two codebooks choose at one position, averaged over
+    positions and pairs of codebooks. Raises ValueError for fewer than two codebooks.
     """
     if len(vectors) < 2:
-        raise ValueError(f"there is nothing to disentangle in {len(vectors)} codebook(s)")
+        raise ValueError(f"disentanglement needs two or more codebooks, not {len(vectors)}")
     pairs = [F.cosine_similarity(one, other, dim=-1).square().mean() for one, other in combinations(vectors, 2)]
     return torch.stack(pairs).mean()

@@ -1,8 +1,8 @@
-"""What every quantizer of discrete tokens is: latents to indices, and indices back to what the decoder gets.
+"""The interface of quantizers, which map latents to indices and indices to the inputs of the decoder.
 
-Latents are (B, N, D): N positions of D values. A position has G indices, one for each codebook ("group"): one for a
-plain codebook, several for products, bits in groups, or the levels of a residual. Quantizing computes in float32,
-whatever autocast says: an index must not depend on the precision of the networks around it.
+Latents are (B, N, D): N positions with D values each. A position has G indices, one per codebook ("group"): one with a
+plain codebook, several with product quantization, groups of bits, or levels of residual quantization. Quantizers
+compute in float32 even under autocast, since an index must not depend on the precision of the surrounding networks.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Gradient = Literal["straight-through", "rotation"]
 
 @dataclass(frozen=True)
 class Quantized:
-    """What a quantizer makes of latents (B, N, D).
+    """The output of a quantizer for latents (B, N, D).
 
-    vectors: float32 (B, N, D), what the decoder gets, and exactly what `lookup` gives; their gradient goes to the
-    latents. indices: int64 (B, N, G), from which `lookup` makes the same vectors. loss: a scalar, the sum of what the
-    quantizer adds to the training loss, weighted. statistics: what is worth watching, detached.
+    vectors: float32 (B, N, D), the decoder's input, equal to `lookup(indices)`; gradients flow to the latents.
+    indices: int64 (B, N, G). loss: a scalar, the weighted sum of the quantizer's terms of the training loss.
+    statistics: detached scalars for monitoring.
     """
 
     vectors: Tensor
@@ -36,11 +36,11 @@ class Quantized:
 
 
 class Quantizer(nn.Module, ABC):
-    """D = `dim` values a position, G = `groups` indices a position, each of K = `codebook_size` entries.
+    """D = `dim` values and G = `groups` indices per position, each index into K = `codebook_size` entries.
 
-    used_from: the share of a training from which the decoder gets what was quantized, and before it `unquantized`. A
-    row of tokens that is quantized from its first step learns nothing for long: latents and entries agree before either
-    says anything of an image. It is for whoever calls (`tokbench.nn.tokenizer`) to heed.
+    used_from: the share of the training after which the decoder's input is quantized; before, it is `unquantized`. If
+    1D tokens are quantized from the first step, training stalls: the latents match their codebook entries before either
+    carries information about the image. The caller (`tokbench.nn.tokenizer`) applies this.
     """
 
     dim: int
@@ -50,61 +50,64 @@ class Quantizer(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, latents: Tensor) -> Quantized:
-        """(B, N, D) to the quantized. In training it may move a codebook that is not learned by gradient."""
+        """Quantize latents (B, N, D). In training this may also update codebooks that are not learned by gradient."""
 
     def unquantized(self, latents: Tensor) -> Tensor:
-        """Latents (B, N, D) to what comes nearest to vectors (B, N, D) without choosing any index: here they
-        themselves, since vectors stand in for them."""
+        """Return the continuous counterpart (B, N, D) of the vectors, without choosing indices.
+
+        By default it is the latents (B, N, D) themselves, which the vectors approximate.
+        """
         return latents
 
     @abstractmethod
     def lookup(self, indices: Tensor) -> Tensor:
-        """int64 (B, N, G) to vectors (B, N, D), from the indices and the codebooks alone."""
+        """Map indices int64 (B, N, G) to vectors (B, N, D), using the codebooks alone."""
 
     @abstractmethod
     def table(self) -> Tensor:
-        """Every codebook's entries (G, K, d), in the space in which the nearest one is chosen."""
+        """Return the entries of all codebooks (G, K, d), in the space in which the nearest one is chosen."""
 
     @abstractmethod
     def anchors(self, latents: Tensor) -> Tensor:
-        """Latents (B, N, D) in that same space, (B, N, G, d): the chosen index is the nearest entry of the table."""
+        """Map latents (B, N, D) to the space of `table`, (B, N, G, d), where the nearest entry is the chosen one."""
 
 
 def exact(like: Tensor) -> torch.autocast:
-    """A context in which products on the device of `like` are not rounded to autocast's precision."""
+    """Return a context that disables autocast on the device of `like`, so that products keep their precision."""
     return torch.autocast(like.device.type, enabled=False)
 
 
 def straight_through(latents: Tensor, vectors: Tensor) -> Tensor:
-    """Exactly the values of `vectors`, with a gradient that goes to `latents` as if nothing had been quantized."""
-    # The difference is an exact zero; latents + (vectors - latents) would be off by a rounding.
+    """Return exactly `vectors`, with the gradient of `latents` (straight-through estimator, arXiv:1308.3432)."""
+    # This difference is exactly zero; latents + (vectors - latents) would have a rounding error.
     return vectors.detach() + (latents - latents.detach())
 
 
 def rotation(latents: Tensor, vectors: Tensor) -> Tensor:
-    """Exactly the values of `vectors`; the gradient goes back through the rotation and scale that made them of latents.
+    """Return exactly `vectors` (..., D), with gradients through the rotation that maps latents (..., D) to them.
 
-    Rotation and scale are constants for the gradient, so the angle between gradient and vector is the angle between
-    the latents' gradient and the latents (the rotation trick, Fifty et al., 2410.06424). Both are (..., D).
+    This is the rotation trick (Fifty et al., arXiv:2410.06424). The rotation and the scale from a latent to its vector
+    count as constants, so the angle between the gradient and the vector equals the angle between the latent's gradient
+    and the latent.
     """
     source, target = latents.detach(), vectors.detach()
     length = source.norm(dim=-1, keepdim=True).clamp_min(1e-6)
     start, end = source / length, F.normalize(target, dim=-1)
-    # Two reflections make the rotation in the plane of start and end: first in their bisector, then in the end.
+    # The rotation in the plane of start and end is two reflections: first in their bisector, then in the end.
     bisector = F.normalize(start + end, dim=-1)
-    turned = latents - 2 * bisector * (bisector * latents).sum(-1, keepdim=True)
-    turned = turned + 2 * end * (start * latents).sum(-1, keepdim=True)
-    turned = turned * (target.norm(dim=-1, keepdim=True) / length)
-    return straight_through(turned, target)
+    rotated = latents - 2 * bisector * (bisector * latents).sum(-1, keepdim=True)
+    rotated = rotated + 2 * end * (start * latents).sum(-1, keepdim=True)
+    rotated = rotated * (target.norm(dim=-1, keepdim=True) / length)
+    return straight_through(rotated, target)
 
 
 GRADIENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"straight-through": straight_through, "rotation": rotation}
 
 
 def distances(anchors: Tensor, table: Tensor) -> Tensor:
-    """Squared Euclidean distances, float32 (B, N, G, K), of anchors (B, N, G, d) to a table (G, K, d)."""
+    """Return squared Euclidean distances, float32 (B, N, G, K), of anchors (B, N, G, d) to a table (G, K, d)."""
     anchors, table = anchors.float(), table.float()
-    if table.shape[-1] == 1:  # fine scales of single values: the expanded square would lose the digits that tell them
+    if table.shape[-1] == 1:  # the expanded square would lose the precision that closely spaced scalars need
         return (anchors - table[..., 0]).square()
     with exact(anchors):
         products = torch.einsum("bngd,gkd->bngk", anchors, table)
@@ -112,10 +115,10 @@ def distances(anchors: Tensor, table: Tensor) -> Tensor:
 
 
 def nearest(anchors: Tensor, table: Tensor, count: int = 1) -> Tensor:
-    """The `count` nearest entries of each group's table (G, K, d) to anchors (B, N, G, d), nearest first.
+    """Return the `count` entries of each group's table (G, K, d) nearest to anchors (B, N, G, d), nearest first.
 
-    int64 (B, N, G, count), by squared Euclidean distance in float32. Of equally near ones a single nearest is the one
-    of lowest index; the order of several is that of `topk`.
+    The result is int64 (B, N, G, count), by squared Euclidean distance in float32. With `count` 1 ties go to the lowest
+    index; otherwise they are ordered as by `torch.topk`.
     """
     with torch.no_grad():
         gaps = distances(anchors, table)
@@ -123,38 +126,39 @@ def nearest(anchors: Tensor, table: Tensor, count: int = 1) -> Tensor:
 
 
 def matching_loss(latents: Tensor, vectors: Tensor, commitment: float, learned: bool = True) -> Tensor:
-    """Mean squares that draw latents and their vectors together (VQ-VAE, 1711.00937), a scalar.
+    """Return VQ-VAE's codebook and commitment losses (arXiv:1711.00937), a scalar.
 
-    `commitment` times that of the latents to the vectors, plus that of the vectors to the latents where those are
-    `learned` by gradient.
+    It is `commitment` times the mean squared error with gradients to the latents, plus, if the codebook is `learned` by
+    gradient, the mean squared error with gradients to the vectors.
     """
     loss = commitment * F.mse_loss(latents, vectors.detach())
     return loss + F.mse_loss(vectors, latents.detach()) if learned else loss
 
 
 def entropy_loss(gaps: Tensor, temperature: float) -> Tensor:
-    """How undecided the choices are less how evenly they use the codebook: from -log K (best) to 0, a scalar.
+    """Return the entropy loss of MAGVIT-v2 (arXiv:2310.05737) in nats, a scalar between -log K (best) and 0.
 
-    Of softmax(-gaps / temperature), gaps (B, N, G, K): the mean entropy of one position less the entropy of the mean
-    over all positions, in nats; the mean over groups (MAGVIT-v2, 2310.05737).
+    With p = softmax(-gaps / temperature), gaps (B, N, G, K) being distances, it is the mean entropy of p at a position
+    minus the entropy of the mean of p over all positions, averaged over groups. It rewards confident choices and even
+    use of the codebook.
     """
-    logs = F.log_softmax(-gaps / temperature, dim=-1)
-    chances = logs.exp()
-    undecided = -(chances * logs).sum(-1).mean()
-    mean = chances.mean((0, 1))
-    spread = -(mean * mean.clamp_min(1e-8).log()).sum(-1).mean()  # clamped: a chance of 0 has no finite gradient
-    return undecided - spread
+    log_probabilities = F.log_softmax(-gaps / temperature, dim=-1)
+    probabilities = log_probabilities.exp()
+    mean_entropy = -(probabilities * log_probabilities).sum(-1).mean()
+    mean = probabilities.mean((0, 1))
+    entropy_of_mean = -(mean * mean.clamp_min(1e-8).log()).sum(-1).mean()  # clamped: the gradient at 0 is infinite
+    return mean_entropy - entropy_of_mean
 
 
-def counted(indices: Tensor, codebook_size: int) -> Tensor:
-    """How often every entry occurs in indices (..., G): int64 (G, K)."""
+def count_codes(indices: Tensor, codebook_size: int) -> Tensor:
+    """Count how often every entry occurs in indices (..., G); int64 (G, K)."""
     rows = indices.flatten(0, -2).T
     return rows.new_zeros(len(rows), codebook_size).scatter_add_(1, rows, torch.ones_like(rows))
 
 
 def usage(indices: Tensor, codebook_size: int) -> dict[str, Tensor]:
-    """Of indices (..., G): perplexity and used share of the codebook in this batch, means over groups, scalars."""
-    counts = counted(indices, codebook_size)
+    """Return `perplexity` and `used` (share of entries) of indices (..., G), scalars averaged over groups."""
+    counts = count_codes(indices, codebook_size)
     shares = counts / counts.sum(-1, keepdim=True)
     return {
         "perplexity": torch.special.entr(shares).sum(-1).exp().mean(),
@@ -163,9 +167,9 @@ def usage(indices: Tensor, codebook_size: int) -> dict[str, Tensor]:
 
 
 def mixed_radix(levels: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Numbers whose digits have `levels` values, the first digit the least significant.
+    """Return place values and digits of numbers in a mixed-radix system with `levels`, least significant digit first.
 
-    What each place is worth, int64 (d,), and the digits of all K = prod(levels) numbers in order, int64 (K, d).
+    The place values are int64 (d,); the digits of all K = prod(levels) numbers, in order, are int64 (K, d).
     """
     places = torch.tensor([math.prod(levels[:place]) for place in range(len(levels))])
     digits = torch.arange(math.prod(levels))[:, None] // places % torch.tensor(levels)

@@ -1,4 +1,4 @@
-"""Residual quantization: each codebook quantizes what those before it left, at full or at growing resolution."""
+"""Residual quantization: each level quantizes the residual of the earlier ones, at full or increasing resolution."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tokbench.nn.quantizers.vq import VectorQuantizer, VQOptions
 
 
 class ResidualVQ(Quantizer):
-    """The sum of G = `levels` entries, one of each level's codebook (SoundStream, 2107.03312; RQ-VAE, 2203.01941).
+    """Approximates latents by a sum of G = `levels` entries, one per level's codebook.
 
-    Entries are not normalised: what is left after some levels has any length. The loss is the sum over levels.
-    dropout: the share of training batches in which only the first 1 to `levels` levels, a uniform draw from torch's
-    global generator, are used and learn; the indices of the others are -1 then, and `lookup` leaves them out.
-    Each level takes the other options of `VectorQuantizer`.
+    See SoundStream (arXiv:2107.03312) and RQ-VAE (arXiv:2203.01941). Entries are not normalised, since residuals have
+    any length. The loss is the sum over levels. dropout: the share of training batches that use and train only the
+    first n levels, n uniform on 1 to `levels` from torch's global generator; the other indices are -1, which `lookup`
+    skips. options: as for `VectorQuantizer`, the same for all levels.
     """
 
     def __init__(
@@ -29,17 +29,17 @@ class ResidualVQ(Quantizer):
         super().__init__()
         self.groups, self.codebook_size, self.dim, self.dropout = levels, codebook_size, dim, dropout
         made = nn.ModuleList(VectorQuantizer(codebook_size, dim, normalised=False, **options) for _ in range(levels))
-        self.levels = cast("Sequence[VectorQuantizer]", made)  # torch types its lists as of any module
+        self.levels = cast("Sequence[VectorQuantizer]", made)  # typed as a list of any modules
 
     def forward(self, latents: Tensor) -> Quantized:
-        """(B, N, D); statistics `perplexity` and `used` of this batch, means over the levels in use."""
-        rest = latents = latents.float()
-        total, loss = torch.zeros_like(rest), rest.new_zeros(())
+        """Quantize (B, N, D); the statistics `perplexity` and `used` of this batch are means over the levels in use."""
+        residual = latents = latents.float()
+        total, loss = torch.zeros_like(residual), residual.new_zeros(())
         chosen = []
         for level in self.levels[: self.kept()]:
-            part = level(rest)
-            vectors = part.vectors.detach()  # one gradient, of the sum: passed on by every level it would add up
-            rest, total, loss = rest - vectors, total + vectors, loss + part.loss
+            part = level(residual)
+            vectors = part.vectors.detach()  # the gradient is that of the sum; gradients of all levels would add up
+            residual, total, loss = residual - vectors, total + vectors, loss + part.loss
             chosen.append(part.indices)
         indices = torch.cat(chosen, dim=-1)
         statistics = usage(indices, self.codebook_size)
@@ -47,13 +47,13 @@ class ResidualVQ(Quantizer):
         return Quantized(self.levels[0].passed(latents, total), indices, loss, statistics)
 
     def kept(self) -> int:
-        """How many levels this batch uses."""
+        """Draw the number of levels that this batch uses."""
         if self.training and self.dropout and float(torch.rand(())) < self.dropout:
             return int(torch.randint(1, self.groups + 1, ()))
         return self.groups
 
     def lookup(self, indices: Tensor) -> Tensor:
-        """int64 (B, N, G) to vectors (B, N, D); -1 adds nothing. Raises IndexError for others outside a codebook."""
+        """Map int64 (B, N, G) to vectors (B, N, D); -1 adds 0. Raises IndexError for other invalid indices."""
         total = torch.zeros(*indices.shape[:2], self.dim, device=indices.device)
         for level, chosen in zip(self.levels, indices.split(1, dim=-1), strict=True):
             left_out = chosen == -1
@@ -61,27 +61,27 @@ class ResidualVQ(Quantizer):
         return total
 
     def table(self) -> Tensor:
-        """(G, K, D)."""
+        """Return the entries of all levels (G, K, D)."""
         return torch.cat([level.table() for level in self.levels])
 
     def anchors(self, latents: Tensor) -> Tensor:
-        """(B, N, D) to (B, N, G, D): what each level finds when those before it chose their nearest entries."""
-        rest, found = latents.float(), []
+        """Return the residuals (B, N, G, D) that the levels quantize, if each level chooses the nearest entry."""
+        residual, found = latents.float(), []
         for level in self.levels:
-            found.append(level.anchors(rest))
-            rest = rest - level.lookup(nearest(found[-1], level.table())[..., 0]).detach()
+            found.append(level.anchors(residual))
+            residual = residual - level.lookup(nearest(found[-1], level.table())[..., 0]).detach()
         return torch.cat(found, dim=2)
 
 
 class MultiScaleVQ(Quantizer):
-    """A square map as entries of one codebook at growing resolution (VAR, 2404.02905, without its convolutions).
+    """Quantizes a square map with one codebook at increasing resolution (VAR, arXiv:2404.02905, without convolutions).
 
-    For each side s of `sides`: what is left of the map is shrunk to s x s by areas, quantized, enlarged bicubically,
-    and added up. N must be the last side squared. There are fewer or more indices than latents: int64 (B, M, 1) with
-    M = `positions` = the sum of s^2, coarsest scale first, each scale row by row; anchors are (B, M, 1, D). The loss
-    is the mean over scales of that between the latents and the sum so far, as VAR's. G = 1. The codebook takes the
-    options of `VectorQuantizer`, is not normalised, and learns once a batch, from all scales.
-    Raises ValueError where `sides` do not grow, and for another N.
+    For each side s of `sides` the residual of the map is downsampled to s x s by area averaging, quantized, upsampled
+    bicubically and added to the sum. N must be the last side squared. The indices are int64 (B, M, 1) with
+    M = `positions` = the sum of s^2, coarsest scale first, each scale in row-major order; anchors are (B, M, 1, D). As
+    in VAR, the loss is the mean over scales of the loss between the latents and the sum so far. G = 1. options: as for
+    `VectorQuantizer`; entries are not normalised, and the codebook is updated once per batch from all scales.
+    Raises ValueError unless `sides` increase, and in `forward` for another N.
     """
 
     groups = 1
@@ -91,13 +91,13 @@ class MultiScaleVQ(Quantizer):
     ) -> None:
         super().__init__()
         if list(sides) != sorted(set(sides)) or min(sides, default=0) < 1:
-            raise ValueError(f"sides must be positive and grow, they are {list(sides)}")
+            raise ValueError(f"sides must be positive and increase, not {list(sides)}")
         self.codebook_size, self.dim, self.sides = codebook_size, dim, tuple(sides)
         self.positions = sum(side**2 for side in sides)
         self.vq = VectorQuantizer(codebook_size, dim, normalised=False, **options)
 
     def forward(self, latents: Tensor) -> Quantized:
-        """(B, N, D) to vectors (B, N, D) and indices (B, M, 1); statistics `perplexity` and `used` over all scales."""
+        """Quantize (B, N, D) to vectors (B, N, D) and indices (B, M, 1); the statistics cover all scales."""
         latents, table = latents.float(), self.table()
         anchors, indices, sums = zip(*self.scales(latents, table), strict=True)
         places, chosen = torch.cat(anchors, dim=1), torch.cat(indices, dim=1)
@@ -108,42 +108,42 @@ class MultiScaleVQ(Quantizer):
         return Quantized(self.vq.passed(latents, sums[-1]), chosen, loss, usage(chosen, self.codebook_size))
 
     def scales(self, latents: Tensor, table: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Of each side s: anchors (B, s^2, 1, D), indices (B, s^2, 1), and the sum so far (B, N, D)."""
+        """Yield for each side s: anchors (B, s^2, 1, D), indices (B, s^2, 1) and the sum so far (B, N, D)."""
         if latents.shape[1] != self.sides[-1] ** 2:
-            raise ValueError(f"{latents.shape[1]} positions are not a map of {self.sides[-1]} x {self.sides[-1]}")
+            raise ValueError(f"a {self.sides[-1]} x {self.sides[-1]} map does not have {latents.shape[1]} positions")
         total = torch.zeros_like(latents)
         for side in self.sides:
-            anchors = self.resized(latents - total.detach(), side, "area")[:, :, None]
+            anchors = self.resize(latents - total.detach(), side, "area")[:, :, None]
             indices = nearest(anchors, table)[..., 0]
-            total = total + self.enlarged(F.embedding(indices[..., 0], table[0]))
+            total = total + self.upsample(F.embedding(indices[..., 0], table[0]))
             yield anchors, indices, total
 
-    def enlarged(self, vectors: Tensor) -> Tensor:
-        """(B, s^2, D) to (B, N, D)."""
-        return self.resized(vectors, self.sides[-1], "bicubic")
+    def upsample(self, vectors: Tensor) -> Tensor:
+        """Upsample a map (B, s^2, D) to full resolution (B, N, D)."""
+        return self.resize(vectors, self.sides[-1], "bicubic")
 
     @staticmethod
-    def resized(values: Tensor, side: int, mode: str) -> Tensor:
-        """A square map (B, n^2, D) to (B, side^2, D)."""
-        now = math.isqrt(values.shape[1])
-        if now == side:
+    def resize(values: Tensor, side: int, mode: str) -> Tensor:
+        """Resize a square map (B, n^2, D) to (B, side^2, D) with an interpolation `mode` of torch."""
+        source = math.isqrt(values.shape[1])
+        if source == side:
             return values
-        grid = values.transpose(1, 2).unflatten(2, (now, now))
+        grid = values.transpose(1, 2).unflatten(2, (source, source))
         return F.interpolate(grid, size=(side, side), mode=mode).flatten(2).transpose(1, 2)
 
     def lookup(self, indices: Tensor) -> Tensor:
-        """int64 (B, M, 1) to vectors (B, N, D). Raises IndexError outside the codebook, ValueError for another M."""
+        """Map int64 (B, M, 1) to vectors (B, N, D). Raises IndexError for a wrong index, ValueError for another M."""
         if indices.shape[1] != self.positions:
-            raise ValueError(f"sides {self.sides} have {self.positions} indices, not {indices.shape[1]}")
+            raise ValueError(f"sides {self.sides} need {self.positions} indices, not {indices.shape[1]}")
         total = torch.zeros(len(indices), self.sides[-1] ** 2, self.dim, device=indices.device)
         for chosen in indices.split([side**2 for side in self.sides], dim=1):
-            total = total + self.enlarged(self.vq.lookup(chosen))
+            total = total + self.upsample(self.vq.lookup(chosen))
         return total
 
     def table(self) -> Tensor:
-        """(1, K, D)."""
+        """Return the entries (1, K, D)."""
         return self.vq.table()
 
     def anchors(self, latents: Tensor) -> Tensor:
-        """(B, N, D) to (B, M, 1, D): what each scale finds when those before it chose their nearest entries."""
+        """Return the residuals (B, M, 1, D) that the scales quantize, if each position chooses the nearest entry."""
         return torch.cat([anchors for anchors, _, _ in self.scales(latents.float(), self.table())], dim=1)

@@ -1,4 +1,4 @@
-"""SimVQ: a frozen random codebook under one learned linear map, so that every step moves every entry."""
+"""SimVQ: a frozen random codebook with a learned linear map, so that every training step moves every entry."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from tokbench.nn.quantizers.quantizer import (
 
 
 class SimVQ(Quantizer):
-    """The nearest of K = `codebook_size` entries W c_k; c_k are drawn once, W is learned (2411.02038); G = 1.
+    """Replaces latents by the nearest of K = `codebook_size` entries W c_k (SimVQ, arXiv:2411.02038); G = 1.
 
-    c_k are `dim` normal values of standard deviation dim^-1/2; the codebook loss has weight 1, `commitment` that of the
-    latents' pull, as in ILLUME+ (2504.01934). Raises ValueError for a `gradient` that does not exist.
+    The vectors c_k are fixed: `dim` normal values with standard deviation dim^-1/2. W is learned. The codebook loss has
+    weight 1 and the commitment loss the weight `commitment`, as in ILLUME+ (arXiv:2504.01934). Raises ValueError for an
+    unknown `gradient`.
     """
 
     base: Tensor
@@ -33,13 +34,13 @@ class SimVQ(Quantizer):
     ) -> None:
         super().__init__()
         if gradient not in GRADIENTS:
-            raise ValueError(f"gradient must be one of {', '.join(GRADIENTS)}; it is {gradient!r}")
+            raise ValueError(f"gradient must be one of {', '.join(GRADIENTS)}, not {gradient!r}")
         self.codebook_size, self.dim, self.commitment, self.passed = codebook_size, dim, commitment, GRADIENTS[gradient]
         self.register_buffer("base", torch.randn(codebook_size, dim) / dim**0.5)
         self.map = nn.Linear(dim, dim, bias=False)
 
     def forward(self, latents: Tensor) -> Quantized:
-        """(B, N, D); statistics `perplexity` and `used` (share of the entries) of this batch."""
+        """Quantize (B, N, D), with the statistics `perplexity` and `used` (share of the entries) of this batch."""
         table = self.table()
         indices = nearest(self.anchors(latents), table)[..., 0]
         latents, vectors = latents.float(), F.embedding(indices[..., 0], table[0])
@@ -47,15 +48,15 @@ class SimVQ(Quantizer):
         return Quantized(self.passed(latents, vectors), indices, loss, usage(indices, self.codebook_size))
 
     def lookup(self, indices: Tensor) -> Tensor:
-        """int64 (B, N, 1) to vectors (B, N, D). Raises IndexError outside the codebook."""
+        """Map int64 (B, N, 1) to vectors (B, N, D). Raises IndexError outside the codebook."""
         return F.embedding(indices[..., 0], self.table()[0])
 
     def table(self) -> Tensor:
-        """(1, K, D)."""
+        """Return the entries W c_k, (1, K, D)."""
         with exact(self.base):
             entries: Tensor = self.map(self.base)
         return entries[None]
 
     def anchors(self, latents: Tensor) -> Tensor:
-        """(B, N, D) to (B, N, 1, D)."""
+        """Return latents (B, N, D) as (B, N, 1, D)."""
         return latents.float()[:, :, None]

@@ -1,4 +1,4 @@
-"""Vector quantization: one learned codebook, normalised or not, moved by gradient or by running means."""
+"""Vector quantization with one codebook, learned by gradient or by exponential moving averages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tokbench.nn.quantizers.quantizer import (
     Gradient,
     Quantized,
     Quantizer,
-    counted,
+    count_codes,
     distances,
     entropy_loss,
     matching_loss,
@@ -26,7 +26,7 @@ SMOOTHING = 1e-5
 
 
 class VQOptions(TypedDict, total=False):
-    """What quantizers that are made of `VectorQuantizer`s pass on to each of them; explained there."""
+    """Options that composite quantizers pass on to each `VectorQuantizer`, which documents them."""
 
     commitment: float
     update: Update
@@ -38,18 +38,16 @@ class VQOptions(TypedDict, total=False):
 
 
 class VectorQuantizer(Quantizer):
-    """The nearest of K = `codebook_size` entries of `dim` values (VQ-VAE, 1711.00937); G = 1.
+    """Replaces latents by the nearest of K = `codebook_size` entries of `dim` values (VQ-VAE, arXiv:1711.00937); G = 1.
 
-    normalised: latents and entries are brought to length 1 for choosing and on lookup, so the decoder gets the
-    normalised entry (ViT-VQGAN, 2110.04627).
-    commitment: weight of the latents' pull to their entries. update: "gradient" learns the codebook with the codebook
-    loss, of weight 1; "ema" moves every entry to the running mean, of `decay`, of the latents that chose it.
-    restart_after: entries that so many training passes in a row did not use become latents of the present batch, drawn
-    from torch's global generator; None never restarts one.
-    gradient: what passes from vectors to latents. entropy: weight of the entropy loss at `entropy_temperature`.
-    used_from: as `Quantizer` says.
-    One process: the running means are not shared between several.
-    Raises ValueError for options that do not exist or make no sense.
+    normalised: latents and entries are l2-normalised, in the search and in the output (ViT-VQGAN, arXiv:2110.04627).
+    commitment: weight of the commitment loss. update: "gradient" learns the codebook by the codebook loss, with weight
+    1; "ema" sets every entry to the moving average, with `decay`, of the latents that chose it.
+    restart_after: number of consecutive training passes after which an unused entry is replaced by a random latent of
+    the batch, drawn with torch's global generator; None disables restarts.
+    gradient: the gradient estimator from vectors to latents. entropy: weight of the entropy loss, computed at
+    `entropy_temperature`. used_from: see `Quantizer`.
+    The moving averages are not synchronised between processes. Raises ValueError for invalid options.
     """
 
     codebook: Tensor
@@ -77,10 +75,10 @@ class VectorQuantizer(Quantizer):
         if update not in ("gradient", "ema") or gradient not in GRADIENTS:
             raise ValueError(
                 f"update must be 'gradient' or 'ema' and gradient one of {', '.join(GRADIENTS)}; "
-                f"they are {update!r} and {gradient!r}"
+                f"not {update!r} and {gradient!r}"
             )
         if not 0 <= decay <= 1 or (restart_after is not None and restart_after < 1):
-            raise ValueError(f"decay must lie in 0 to 1 and restart_after be at least 1: {decay}, {restart_after}")
+            raise ValueError(f"decay must be 0 to 1 and restart_after 1 or more, not {decay} and {restart_after}")
         self.codebook_size, self.dim, self.normalised = codebook_size, dim, normalised
         self.commitment, self.entropy, self.entropy_temperature = commitment, entropy, entropy_temperature
         self.used_from = used_from
@@ -92,14 +90,14 @@ class VectorQuantizer(Quantizer):
             self.codebook = nn.Parameter(entries)
         else:
             self.register_buffer("codebook", entries)
-            # A mass of one latent each at first: with none, an entry's first means would be divided by nothing.
+            # Every entry starts with the mass of one latent, which avoids a division by zero in the first averages.
             self.register_buffer("masses", torch.ones(codebook_size))
             self.register_buffer("sums", entries.clone())
         if restart_after is not None:
             self.register_buffer("ages", torch.zeros(codebook_size, dtype=torch.int64))
 
     def forward(self, latents: Tensor) -> Quantized:
-        """(B, N, D); statistics `perplexity` and `used` (share of the entries) of this batch."""
+        """Quantize (B, N, D), with the statistics `perplexity` and `used` (share of the entries) of this batch."""
         anchors, table = self.anchors(latents), self.table()
         indices = nearest(anchors, table)[..., 0]
         vectors, places = F.embedding(indices[..., 0], table[0]), anchors[:, :, 0]
@@ -112,44 +110,44 @@ class VectorQuantizer(Quantizer):
         return self.anchors(latents)[:, :, 0]
 
     def lookup(self, indices: Tensor) -> Tensor:
-        """int64 (B, N, 1) to vectors (B, N, D). Raises IndexError outside the codebook."""
+        """Map int64 (B, N, 1) to vectors (B, N, D). Raises IndexError outside the codebook."""
         return F.embedding(indices[..., 0], self.table()[0])
 
     def table(self) -> Tensor:
-        """(1, K, D)."""
-        # A copy: `learn` moves the codebook in place, before the backward pass has read what it saved of it.
+        """Return the entries (1, K, D), normalised if the option is set."""
+        # A copy, since `learn` changes the codebook in place before the backward pass uses the saved entries.
         entries = self.codebook.float().clone()[None]
         return F.normalize(entries, dim=-1) if self.normalised else entries
 
     def anchors(self, latents: Tensor) -> Tensor:
-        """(B, N, D) to (B, N, 1, D)."""
+        """Return latents (B, N, D) as (B, N, 1, D), normalised if the option is set."""
         values = latents.float()[:, :, None]
         return F.normalize(values, dim=-1) if self.normalised else values
 
     def match(self, latents: Tensor, vectors: Tensor) -> Tensor:
-        """The weighted loss between latents and vectors of one shape, a scalar."""
+        """Return the weighted codebook and commitment losses of latents and vectors of one shape, a scalar."""
         return matching_loss(latents, vectors, self.commitment, self.learned)
 
     def spread(self, anchors: Tensor, table: Tensor) -> Tensor:
-        """The weighted entropy loss of anchors (B, N, 1, D), a scalar; FQGAN's (2411.16681) at temperature 0.01."""
+        """Return the weighted entropy loss of anchors (B, N, 1, D), a scalar; temperature 0.01 is FQGAN's."""
         if not self.entropy:
             return anchors.new_zeros(())
         return self.entropy * entropy_loss(distances(anchors, table), self.entropy_temperature)
 
     @torch.no_grad()
     def learn(self, anchors: Tensor, indices: Tensor) -> None:
-        """One training step of what no gradient moves: running means, then restarts.
+        """Update what is not learned by gradient: the moving averages, then the restarts of unused entries.
 
-        anchors (B, N, 1, D) and the entries they chose, (B, N, 1).
+        anchors: (B, N, 1, D). indices: the entries that they chose, (B, N, 1).
         """
-        latents, counts = anchors.detach().flatten(0, 2), counted(indices, self.codebook_size)[0]
+        latents, counts = anchors.detach().flatten(0, 2), count_codes(indices, self.codebook_size)[0]
         if not self.learned:
             sums = torch.zeros_like(self.sums).index_add_(0, indices.flatten(), latents)
             self.masses.lerp_(counts.float(), 1 - self.decay)
             self.sums.lerp_(sums, 1 - self.decay)
             total = self.masses.sum()
             smoothed = (self.masses + SMOOTHING) * total / (total + self.codebook_size * SMOOTHING)
-            # Nobody's entries keep their means, mass and sum fading alike; smoothing would draw them to the origin.
+            # Unused entries stay as they are: mass and sum decay equally, and smoothing would pull them to the origin.
             chosen = counts[:, None] > 0
             self.codebook.copy_(torch.where(chosen, self.sums / smoothed[:, None], self.codebook))
         if self.restart_after is not None:
@@ -157,7 +155,7 @@ class VectorQuantizer(Quantizer):
             self.restart(latents, self.ages >= self.restart_after)
 
     def restart(self, latents: Tensor, dead: Tensor) -> None:
-        """Puts the entries `dead` (K,) on latents (M, D), different ones while there are enough."""
+        """Replace the entries where `dead` (K,) is True by latents (M, D), distinct ones if there are enough."""
         order = torch.randperm(len(latents), device=latents.device)
         fresh = latents[order[(dead.cumsum(0) - 1).clamp_min(0) % len(latents)]]
         self.codebook.copy_(torch.where(dead[:, None], fresh, self.codebook))
