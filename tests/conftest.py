@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from checkout import ROOT
 from click.testing import CliRunner, Result
 from identity_cases import forget
 from PIL import Image, ImageOps
@@ -21,15 +22,14 @@ from PIL import Image, ImageOps
 from tokbench.data.annotations import Annotations, Face, Word
 from tokbench.data.stream import CHUNK, AnnotatedImage
 
-ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("TOKBENCH_ROOT", str(ROOT))
 torch.set_num_threads(1)  # pytest runs in several processes
 
 
 TOGETHER = {
-    "test_ranks": "ranks", "test_zoo": "zoo", "test_resume": "resume", "test_report_data": "report",
-    "test_report_page": "report", "test_torch_fidelity": "torch-fidelity", "test_precision": "precision",
-    "test_prune_run": "prune",
+    "evaluation/test_ranks.py": "ranks", "training/test_zoo.py": "zoo", "evaluation/test_resume.py": "resume",
+    "report/test_data.py": "report", "report/test_page.py": "report", "parity/test_torch_fidelity.py": "torch-fidelity",
+    "evaluation/test_precision.py": "precision", "pruning/test_benchmark.py": "prune",
 }  # fmt: skip
 """Files whose tests share what takes long to make: one process runs them all, and the largest sets first."""
 
@@ -41,7 +41,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
     class Together(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return TOGETHER.get(Path(nodeid.partition("::")[0]).stem, nodeid)
+            return TOGETHER.get(nodeid.partition("::")[0].removeprefix("tests/"), nodeid)
 
     return Together(config, log)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from checkout import ROOT
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -177,7 +178,7 @@ def test_tokenbridge_has_the_authors_bins(ready: Callable[[str], Path], root: Pa
     assert (latents.abs() > 1).any()
 
 
-OFFICIAL = [name for name in adapter_files(Path(__file__).parents[1]) if ".official-" in name]
+OFFICIAL = [name for name in adapter_files(ROOT) if ".official-" in name]
 
 
 @pytest.mark.parametrize("name", OFFICIAL)

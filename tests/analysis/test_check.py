@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from checkout import ROOT
 from factories import run_eval
 from markdown_it import MarkdownIt
 
@@ -27,7 +28,6 @@ from tokbench.results.metric_specs import METRICS as AVAILABLE
 from tokbench.results.result import load
 from tokbench.tokenizers.registry import load_adapter
 
-ROOT = Path(__file__).resolve().parent.parent
 METRICS = "psnr,ssim,rate"
 
 

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from checkout import ROOT
 from factories import run_eval
 
 from tokbench.analysis import render
@@ -262,7 +263,7 @@ def test_what_is_not_here_is_listed_and_nothing_compared_is_3(cli, results: Path
 
 def test_an_adapter_that_fails_is_a_failure(cli, results: Path, mirrored: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
-    shutil.copytree(Path(__file__).resolve().parent.parent / "adapters" / "toy", root / "adapters" / "toy")
+    shutil.copytree(ROOT / "adapters" / "toy", root / "adapters" / "toy")
     code = root / "adapters" / "toy" / "adapter.py"
     working = code.read_text()
     for line in ("codes = tokens.tensor", "return Toy(variant.name"):  # in decode, and while it is loaded

@@ -11,11 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from checkout import ROOT
 
 import tokbench
 from tokbench.api.evaluate import Options
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def python(code: str) -> str:

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkout import ROOT
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import tokbench
 
-ROOT = Path(__file__).resolve().parents[1]
 LOCKS = {"3.11": "lock-py311.txt", "3.12": "lock-py312.txt"}
 HELD = {".py", ".toml", ".typed", ".j2", ".css", ".js"}
 """Endings of what the package is made of."""

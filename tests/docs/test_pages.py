@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import yaml
+from checkout import ROOT
 
 import tokbench
 from tokbench.protocol.protocol import protocols
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
 TOOLS = ("mkdocs", "material", "mkdocstrings", "mkdocs_click")

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from checkout import ROOT
 from PIL import Image
 
 import tokbench
@@ -26,7 +27,6 @@ from tokbench.tokenizers.registry import adapter_files, load_adapter
 from tokbench.weights.registry import KNOWN_WEIGHTS
 from tokbench.weights.shards import shard_paths
 
-ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCS = {file.name: file.read_text(encoding="utf-8") for file in (ROOT / "docs").glob("*.md")}
 

@@ -47,7 +47,7 @@ def stream(
     return batches
 
 
-# `cost` times a generator by itself and looks at no batch: tests/test_generate.py.
+# `cost` times a generator by itself and looks at no batch: tests/evaluation/test_generate.py.
 @pytest.fixture(params=[name for name in METRICS if name != "cost"])
 def metric_name(request: pytest.FixtureRequest) -> str:
     return request.param

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from checkout import ROOT
 from click.testing import CliRunner, Result
 from PIL import Image
 from safetensors.torch import save_file
@@ -37,7 +38,6 @@ from tokbench.tokenizers.registry import open_variant
 
 timm = pytest.importorskip("timm", reason="timm is not installed: pip install 'tokbench[prune]'")
 
-CHECKOUT = Path(__file__).parent.parent
 VIT = """
 summary = "small"
 {base}
@@ -65,7 +65,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = made / "adapters" / "small"
     folder.mkdir(parents=True)
     (made / "datasets").mkdir()
-    shutil.copy(CHECKOUT / "adapters" / "vit_tiny_imagenet" / "network.py", folder)
+    shutil.copy(ROOT / "adapters" / "vit_tiny_imagenet" / "network.py", folder)
     base = 'base = "small.whole"'
     texts = {
         "whole": VIT.format(base="", model=SHAPE.format(depth=8)),
@@ -196,7 +196,7 @@ def test_everything_is_measured_kept_and_not_measured_again(root: Path, tmp_path
     assert "## Trained for it" in text and "| SiT" in text
     with pytest.raises(ResultError, match="holds no results"):
         read_all(out)
-    shutil.copytree(CHECKOUT / "results" / "toy.p8", out / "toy.p8")  # a tokenizer's: its tables and these, both
+    shutil.copytree(ROOT / "results" / "toy.p8", out / "toy.p8")  # a tokenizer's: its tables and these, both
     assert CliRunner().invoke(main, ["leaderboard", "--out", str(out)]).exit_code == 0
     assert md.read_text() == text and (out / "leaderboard" / "samples-reconstruct.md").is_file()
     assert CliRunner().invoke(main, ["leaderboard", "--out", str(tmp_path / "none")]).exit_code == 1

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checkout import ROOT
 
 from tokbench.analysis.compare import difference
 from tokbench.cli.evaluate import eval_
@@ -34,8 +35,6 @@ from tokbench.results.leaderboard import read_all
 from tokbench.results.metric_specs import metric_of
 from tokbench.results.result import Result
 from tokbench.tokenizers.registry import adapter_files
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_front_is_what_nothing_beats() -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkout import ROOT
 
 from tokbench.report.site import build
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def column(page: Any, place: int) -> list[str]:

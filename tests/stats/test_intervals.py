@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from checkout import ROOT
 from scipy.stats import binomtest
 from torch_fidelity.metric_isc import isc_features_to_metric
 
@@ -28,7 +29,6 @@ from tokbench.stats.split_half import SplitHalves
 from tokbench.stats.spread import Distinct, Jackknife, Splits, groups
 from tokbench.tokenizers.tokens import Tokens
 
-ROOT = Path(__file__).resolve().parent.parent
 COVERAGE = runpy.run_path(str(ROOT / "benchmarks" / "coverage.py"))
 KINDS = COVERAGE["kinds"]()
 PROVENANCE = {

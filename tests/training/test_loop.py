@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from checkout import ROOT
 from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file
@@ -277,7 +278,7 @@ def root(tmp_path: Path) -> Path:
     """A folder with one small adapter that can be trained, and some images."""
     folder = tmp_path / "adapters" / "mini"
     folder.mkdir(parents=True)
-    source = Path(__file__).parent.parent / "adapters" / "pca" / "adapter.py"
+    source = ROOT / "adapters" / "pca" / "adapter.py"
     (folder / "adapter.py").write_text(source.read_text())
     (folder / "c4.toml").write_text('summary = "x"\n[model]\ncomponents = 4\n[training]\n')
     images = tmp_path / "photos"

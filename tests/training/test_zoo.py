@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkout import ROOT
 
 from tokbench.data.stream import PairedBatch
 from tokbench.evaluation.generate import DrawSamples
@@ -26,10 +27,7 @@ from tokbench.training.loop import TrainRecord
 from tokbench.training.zoo import network, train_adapter, trainable_adapters
 from tokbench.weights.shards import LARGEST, shard_paths
 
-CHECKOUT = Path(__file__).parent.parent
-NAMES = [
-    name for name, toml in trainable_adapters(CHECKOUT).items() if read_variant(toml)["model"].get("keep", 0.5) == 0.5
-]
+NAMES = [name for name, toml in trainable_adapters(ROOT).items() if read_variant(toml)["model"].get("keep", 0.5) == 0.5]
 LIMIT = 2_000_000
 """Parameters of one adapter."""
 PRIOR = 3_000_000
@@ -42,7 +40,7 @@ LARGER = 6_000_000
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, TrainRecord]]:
     """A root in which every adapter has seen eight images, and what each training was."""
     root = tmp_path_factory.mktemp("zoo")
-    for folder in sorted((CHECKOUT / "adapters").iterdir()):
+    for folder in sorted((ROOT / "adapters").iterdir()):
         ignored = shutil.ignore_patterns("*.safetensors", "*.training.json", "__pycache__")
         shutil.copytree(folder, root / "adapters" / folder.name, ignore=ignored)
     made = torch.Generator().manual_seed(0)
