@@ -17,6 +17,7 @@ import torch
 from checkout import ROOT
 from click.testing import CliRunner, Result
 from identity_cases import forget
+from image_files import write_noise
 from PIL import Image, ImageOps
 
 from tokbench.data.annotations import Annotations, Face, Word
@@ -369,7 +370,4 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of noise, of more than one unit."""
-    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for number in range(CHUNK + 8):
-        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(folder / f"{number:02d}.png")
-    return folder
+    return write_noise(tmp_path_factory.mktemp("images"), CHUNK + 8, 16, digits=2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import shutil
 import tarfile
 import zipfile
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from image_files import encode
 from PIL import Image
 
 from tokbench.data import decode as image_module
@@ -22,12 +22,6 @@ from tokbench.errors import DataError, UnreadableImage, UsageError
 from tokbench.protocol.protocol import load_protocol
 
 TOKBENCH = load_protocol("tokbench")
-
-
-def encode(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 @pytest.fixture

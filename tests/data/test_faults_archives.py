@@ -19,11 +19,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from image_files import encode, noise_pixels, pack, red_levels, solid, write_parquet, zip_bytes
 from PIL import Image
 
 from tokbench.data.dataset import open_dataset
 from tokbench.data.sources import parquet as parquet_module
-from tokbench.data.sources.base import Source
 from tokbench.data.sources.manifest import Manifest
 from tokbench.data.sources.open import open_source
 from tokbench.errors import DataError, UnreadableImage
@@ -32,47 +32,14 @@ from tokbench.protocol.protocol import load_protocol
 TOKBENCH = load_protocol("tokbench")
 
 
-def png(level: int = 0) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), (level, 0, 0)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def zipped(path: Path, members: dict[str, bytes] | list[tuple[str, bytes]], method: int = zipfile.ZIP_DEFLATED) -> Path:
-    with zipfile.ZipFile(path, "w", method) as archive:
-        for name, data in members.items() if isinstance(members, dict) else members:
-            archive.writestr(name, data)
-    return path
-
-
-def tarred(path: Path, members: dict[str, bytes] | list[tuple[str, bytes]]) -> Path:
-    with tarfile.open(path, "w") as archive:
-        for name, data in members.items() if isinstance(members, dict) else members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return path
-
-
-PACK = {"a.zip": zipped, "a.tar": tarred}
-
-
-def levels(source: Source) -> dict[str, int | str]:
-    """Name -> red level of each image, or why it is a bad one."""
-    found: dict[str, int | str] = {}
-    for position, name in enumerate(source.names):
-        try:
-            found[name] = source.open(position).getpixel((0, 0))[0]
-        except UnreadableImage as error:
-            found[name] = str(error)
-    return found
+FORMS = ("a.zip", "a.tar")
 
 
 @pytest.mark.parametrize("form", ["folder", "tar"])
 def test_names_that_cannot_be_printed_are_escaped(tmp_path: Path, form: str) -> None:
-    members = {os.fsdecode(b"caf\xe9.png"): png(1), "red\x1b[31m.png": png(2), "ünïcode 漢.png": png(3)}
+    members = {os.fsdecode(b"caf\xe9.png"): solid(1), "red\x1b[31m.png": solid(2), "ünïcode 漢.png": solid(3)}
     if form == "tar":
-        path = tarred(tmp_path / "a.tar", members)
+        path = pack(tmp_path / "a.tar", members)
     else:
         path = tmp_path / "folder"
         path.mkdir()
@@ -81,32 +48,32 @@ def test_names_that_cannot_be_printed_are_escaped(tmp_path: Path, form: str) -> 
                 (path / name).write_bytes(data)
         except OSError as error:
             pytest.skip(f"this file system has no such names ({error.strerror})")
-    found = levels(open_source(path))
+    found = red_levels(open_source(path))
     assert found == {r"caf\xe9.png": 1, r"red\x1b[31m.png": 2, "ünïcode 漢.png": 3}
     assert "".join(found).encode()
 
 
-@pytest.mark.parametrize("form", PACK)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", ["../x.png", "/x.png", "a/../../x.txt", "C:/x.png", "c:x.png", r"a\..\x.png", "../"])
 def test_archives_with_members_that_climb_out_are_refused(tmp_path: Path, form: str, name: str) -> None:
-    path = PACK[form](tmp_path / form, {"a.png": png(), name: png()})
+    path = pack(tmp_path / form, {"a.png": solid(), name: solid()})
     with pytest.raises(DataError, match=r"a\.(zip|tar): the member .*x?.* leads out of the archive's folder") as caught:
         open_source(path)
     assert ascii(name) in str(caught.value)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-@pytest.mark.parametrize("form", PACK)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("again", ["a.png", "./a.png"])
 def test_archives_with_a_name_twice_are_refused(tmp_path: Path, form: str, again: str) -> None:
-    path = PACK[form](tmp_path / form, [("a.png", png(1)), (again, png(2))])
+    path = pack(tmp_path / form, [("a.png", solid(1)), (again, solid(2))])
     with pytest.raises(DataError, match=r"two members are called '.*a.png'"):
         open_source(path)
 
 
-@pytest.mark.parametrize("form", PACK)
+@pytest.mark.parametrize("form", FORMS)
 def test_names_that_differ_in_case_are_two_images(tmp_path: Path, form: str) -> None:
-    assert levels(open_source(PACK[form](tmp_path / form, {"a.png": png(1), "A.png": png(2)}))) == {
+    assert red_levels(open_source(pack(tmp_path / form, {"a.png": solid(1), "A.png": solid(2)}))) == {
         "A.png": 2,
         "a.png": 1,
     }
@@ -114,7 +81,7 @@ def test_names_that_differ_in_case_are_two_images(tmp_path: Path, form: str) -> 
 
 def test_links_and_devices_in_a_tar_are_not_followed(tmp_path: Path) -> None:
     secret = tmp_path / "secret.png"
-    secret.write_bytes(png(9))
+    secret.write_bytes(solid(9))
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         for name, kind in (
             ("soft.png", tarfile.SYMTYPE),
@@ -124,7 +91,7 @@ def test_links_and_devices_in_a_tar_are_not_followed(tmp_path: Path) -> None:
             info = tarfile.TarInfo(name)
             info.type, info.linkname = kind, str(secret)
             archive.addfile(info)
-    found = levels(open_source(tmp_path / "a.tar"))
+    found = red_levels(open_source(tmp_path / "a.tar"))
     assert "a link inside an archive" in found["soft.png"]
     assert "a link inside an archive" in found["hard.png"]
     assert "not a file" in found["pipe.png"]
@@ -135,12 +102,12 @@ def test_links_in_a_zip_are_not_followed(tmp_path: Path) -> None:
     info.create_system, info.external_attr = 3, 0o120777 << 16
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(info, "/etc/passwd")
-    assert "a link inside an archive" in levels(open_source(tmp_path / "a.zip"))["soft.png"]
+    assert "a link inside an archive" in red_levels(open_source(tmp_path / "a.zip"))["soft.png"]
 
 
 def test_a_damaged_or_cut_off_tar_is_never_a_shorter_dataset(tmp_path: Path) -> None:
     """Python's tarfile takes a broken header, or a missing end, for the end."""
-    whole = tarred(tmp_path / "a.tar", {f"{i}.png": png(i) for i in range(3)}).read_bytes()
+    whole = pack(tmp_path / "a.tar", {f"{i}.png": solid(i) for i in range(3)}).read_bytes()
     second = 1024  # where the second header begins
     zeros = whole[:second] + bytes(512) + whole[second + 512 :]
     spoiled = whole[: second + 9] + b"\xff" + whole[second + 10 :]
@@ -164,7 +131,7 @@ def with_size(archive: bytes, field: bytes) -> bytes:
 
 @pytest.mark.timeout(60)
 def test_sizes_that_a_tar_claims_are_not_believed(tmp_path: Path) -> None:
-    whole = tarred(tmp_path / "a.tar", {"a.png": png(), "b.png": png()}).read_bytes()
+    whole = pack(tmp_path / "a.tar", {"a.png": solid(), "b.png": solid()}).read_bytes()
     backwards = b"\xff" * 10 + b"\xfc\x00"  # -1024, for which some versions of Python turn in a circle
     for field in (backwards, b"77777777777\0"):
         (tmp_path / "b.tar").write_bytes(with_size(whole, field))
@@ -188,13 +155,13 @@ def test_large_members_are_refused_before_they_are_read(tmp_path: Path) -> None:
     """A hole in the file, which takes no room on the disk."""
     info = tarfile.TarInfo("huge.png")
     info.size = (1 << 30) + 1
-    rest = tarred(tmp_path / "rest.tar", {"small.png": png(7)}).read_bytes()
+    rest = pack(tmp_path / "rest.tar", {"small.png": solid(7)}).read_bytes()
     with (tmp_path / "a.tar").open("wb") as file:
         file.write(info.tobuf())
         file.seek((1 << 30) + 512, os.SEEK_CUR)
         file.write(rest)
     tracemalloc.start()
-    found = levels(open_source(tmp_path / "a.tar"))
+    found = red_levels(open_source(tmp_path / "a.tar"))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert "huge.png: 1,073,741,825 bytes, over the limit" in found["huge.png"]
@@ -205,14 +172,14 @@ def test_large_members_are_refused_before_they_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("claim", ["true", "small"])
 def test_zip_bombs_stay_folded(tmp_path: Path, claim: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether it says what it would take, or lies: 256 MiB of zeros, of which no more than the claim is unpacked."""
-    path = zipped(tmp_path / "a.zip", {"bomb.png": bytes(256 << 20), "b.png": png(4)})
+    path = pack(tmp_path / "a.zip", {"bomb.png": bytes(256 << 20), "b.png": solid(4)})
     if claim == "small":
         data = path.read_bytes()
         path.write_bytes(data.replace((256 << 20).to_bytes(4, "little"), (99).to_bytes(4, "little")))
     else:
         monkeypatch.setattr("tokbench.data.decode.MAX_BYTES", 1 << 20)
     tracemalloc.start()
-    found = levels(open_source(path))
+    found = red_levels(open_source(path))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert ("over the limit" if claim == "true" else "cannot be read from the zip") in found["bomb.png"]
@@ -221,18 +188,14 @@ def test_zip_bombs_stay_folded(tmp_path: Path, claim: str, monkeypatch: pytest.M
 
 
 def test_zip_members_packed_in_ways_without_bounds_are_bad_images(tmp_path: Path) -> None:
-    found = levels(open_source(zipped(tmp_path / "a.zip", {"a.png": png()}, zipfile.ZIP_BZIP2)))
+    (tmp_path / "a.zip").write_bytes(zip_bytes({"a.png": solid()}, zipfile.ZIP_BZIP2))
+    found = red_levels(open_source(tmp_path / "a.zip"))
     assert "pack it stored or deflated" in found["a.png"]
 
 
-def parquet(path: Path, rows: list[Any], type: pa.DataType | None = None, **options: Any) -> Path:
-    pq.write_table(pa.table({"image": pa.array(rows, type)}), path, **options)
-    return path
-
-
 def test_rows_without_a_name_or_bytes(tmp_path: Path) -> None:
-    rows = [{"bytes": png(1), "path": None}, {"bytes": None, "path": "b.png"}, None, {"bytes": png(4), "path": ""}]
-    found = levels(open_source(parquet(tmp_path / "a.parquet", rows)))
+    rows = [{"bytes": solid(1), "path": None}, {"bytes": None, "path": "b.png"}, None, {"bytes": solid(4), "path": ""}]
+    found = red_levels(open_source(write_parquet(tmp_path / "a.parquet", rows)))
     assert list(found) == ["00000000", "b.png", "00000002", "00000003"]
     assert (found["00000000"], found["00000003"]) == (1, 4)
     for name in ("b.png", "00000002"):
@@ -240,15 +203,15 @@ def test_rows_without_a_name_or_bytes(tmp_path: Path) -> None:
 
 
 def test_rows_with_one_path_are_numbered(tmp_path: Path) -> None:
-    rows = [{"bytes": png(i), "path": "image.png"} for i in range(3)]
-    found = levels(open_source(parquet(tmp_path / "a.parquet", rows, row_group_size=2)))
+    rows = [{"bytes": solid(i), "path": "image.png"} for i in range(3)]
+    found = red_levels(open_source(write_parquet(tmp_path / "a.parquet", rows, row_group_size=2)))
     assert found == {"image.png": 0, "image (row 1).png": 1, "image (row 2).png": 2}
 
 
 @pytest.mark.parametrize(
     ("rows", "type", "complaint"),
     [
-        ([{"bytes": png(), "path": 7}], None, "image.path holds int64, not text"),
+        ([{"bytes": solid(), "path": 7}], None, "image.path holds int64, not text"),
         ([{"bytes": [1, 2], "path": "a"}], None, "image.bytes holds list"),
         ([{"bytes": "text", "path": "a"}], None, "image.bytes holds string, not bytes"),
         ([{"path": "a"}], None, "has no column image"),
@@ -259,15 +222,15 @@ def test_parquet_columns_of_another_type_are_refused(
     tmp_path: Path, rows: list[Any], type: pa.DataType | None, complaint: str
 ) -> None:
     with pytest.raises(DataError, match=rf"a.parquet.*{complaint}"):
-        open_source(parquet(tmp_path / "a.parquet", rows, type))
+        open_source(write_parquet(tmp_path / "a.parquet", rows, kind=type))
 
 
 def test_paths_that_are_not_unicode_are_escaped(tmp_path: Path) -> None:
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     path = pa.array([b"caf\xe9.png"], pa.binary()).view(pa.string())
-    column = pa.StructArray.from_arrays([pa.array([png(3)]), path], fields=list(kind))
+    column = pa.StructArray.from_arrays([pa.array([solid(3)]), path], fields=list(kind))
     pq.write_table(pa.table({"image": column}), tmp_path / "a.parquet")
-    assert levels(open_source(tmp_path / "a.parquet")) == {r"caf\xe9.png": 3}
+    assert red_levels(open_source(tmp_path / "a.parquet")) == {r"caf\xe9.png": 3}
 
 
 def test_a_value_that_a_small_file_repeats_does_not_fill_the_memory(
@@ -275,7 +238,7 @@ def test_a_value_that_a_small_file_repeats_does_not_fill_the_memory(
 ) -> None:
     """1 MiB, stored once and named by 500 rows: refused after the limit (here 16 MiB), and not at 500 MiB."""
     value = os.urandom(1 << 20)
-    path = parquet(tmp_path / "a.parquet", [{"bytes": value, "path": str(i)} for i in range(500)],
+    path = write_parquet(tmp_path / "a.parquet", [{"bytes": value, "path": str(i)} for i in range(500)],
                    dictionary_pagesize_limit=4 << 20)  # fmt: skip
     assert path.stat().st_size < 4 << 20
     monkeypatch.setattr(parquet_module, "_MAX_GROUP", 16 << 20)
@@ -296,19 +259,11 @@ def forms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The same 24 images in every form."""
     place = tmp_path_factory.mktemp("forms")
     rng = np.random.default_rng(0)
-    members = {}
-    for i in range(24):
-        buffer = io.BytesIO()
-        Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(buffer, "PNG")
-        members[f"{i:02}.png"] = buffer.getvalue()
-    (place / "folder").mkdir()
-    for name, data in members.items():
-        (place / "folder" / name).write_bytes(data)
-    zipped(place / "a.zip", members)
-    tarred(place / "a.tar", members)
-    (place / "a.tar.gz").write_bytes(gzip.compress((place / "a.tar").read_bytes()))
+    members = {f"{i:02}.png": encode(Image.fromarray(noise_pixels(rng, 40, 40))) for i in range(24)}
+    for form in ("folder", "a.zip", "a.tar", "a.tar.gz"):
+        pack(place / form, members)
     rows = [{"bytes": data, "path": name} for name, data in members.items()]
-    parquet(place / "a.parquet", rows, row_group_size=5)
+    write_parquet(place / "a.parquet", rows, row_group_size=5)
     lines = []
     for name, data in members.items():
         crop = np.asarray(Image.open(io.BytesIO(data)).crop((4, 4, 20, 20)))
@@ -338,7 +293,8 @@ def test_threads_read_the_same_pixels(forms: dict[str, Path], form: str) -> None
 
 
 def test_a_bad_member_stops_nothing(tmp_path: Path) -> None:
-    for form, pack in PACK.items():
-        dataset = open_dataset(str(pack(tmp_path / form, {"a.png": png(1), "b.png": b"", "c.png": png(3)})), TOKBENCH)
+    for form in FORMS:
+        path = pack(tmp_path / form, {"a.png": solid(1), "b.png": b"", "c.png": solid(3)})
+        dataset = open_dataset(str(path), TOKBENCH)
         assert [name for batch in dataset.batches(4) for name in batch.names] == ["a.png", "c.png"]
         assert [name for name, _ in dataset.bad] == ["b.png"]

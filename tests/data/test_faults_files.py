@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from image_files import red_levels, solid
 from PIL import Image
 
 from tokbench.data.decode import open_rgb
@@ -18,24 +18,7 @@ from tokbench.data.sources import base as source_module
 from tokbench.data.sources.base import Source
 from tokbench.data.sources.manifest import Manifest
 from tokbench.data.sources.open import open_source, sort_by
-from tokbench.errors import DataError, UnreadableImage
-
-
-def png(level: int = 0) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), (level, 0, 0)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def levels(source: Source) -> dict[str, int | str]:
-    """Name -> red level of each image, or why it is a bad one."""
-    found: dict[str, int | str] = {}
-    for position, name in enumerate(source.names):
-        try:
-            found[name] = source.open(position).getpixel((0, 0))[0]
-        except UnreadableImage as error:
-            found[name] = str(error)
-    return found
+from tokbench.errors import DataError
 
 
 @pytest.fixture
@@ -44,9 +27,9 @@ def linked(tmp_path: Path) -> Path:
     outside, inside = tmp_path / "outside", tmp_path / "data"
     for folder in (outside / "deep", inside / "sub"):
         folder.mkdir(parents=True)
-    (outside / "o.png").write_bytes(png(1))
-    (outside / "deep" / "p.png").write_bytes(png(2))
-    (inside / "sub" / "i.png").write_bytes(png(3))
+    (outside / "o.png").write_bytes(solid(1))
+    (outside / "deep" / "p.png").write_bytes(solid(2))
+    (inside / "sub" / "i.png").write_bytes(solid(3))
     (inside / "alias.png").symlink_to("sub/i.png")
     (inside / "leaves.png").symlink_to("../outside/o.png")
     (inside / "nothing.png").symlink_to("absent.png")
@@ -60,7 +43,7 @@ def linked(tmp_path: Path) -> Path:
 
 
 def test_links_are_read_inside_and_refused_where_they_leave(linked: Path) -> None:
-    found = levels(open_source(linked))
+    found = red_levels(open_source(linked))
     assert list(found) == ["alias.png", "away", "circle.png", "leaves.png", "nothing.png", "sub/i.png"]
     assert found["alias.png"] == found["sub/i.png"] == 3
     for name in ("away", "leaves.png"):
@@ -71,7 +54,7 @@ def test_links_are_read_inside_and_refused_where_they_leave(linked: Path) -> Non
 
 
 def test_followed_links_list_every_image_once(linked: Path) -> None:
-    found = levels(open_source(linked, follow_links=True))
+    found = red_levels(open_source(linked, follow_links=True))
     assert {name: level for name, level in found.items() if isinstance(level, int)} == {
         "alias.png": 3, "away/deep/p.png": 2, "away/o.png": 1, "leaves.png": 1, "sub/i.png": 3,
     }  # fmt: skip
@@ -79,14 +62,14 @@ def test_followed_links_list_every_image_once(linked: Path) -> None:
 
 def test_a_folder_may_itself_be_given_through_a_link(linked: Path, tmp_path: Path) -> None:
     (tmp_path / "given").symlink_to(linked)
-    assert levels(open_source(tmp_path / "given")) == levels(open_source(linked))
+    assert red_levels(open_source(tmp_path / "given")) == red_levels(open_source(linked))
 
 
 def test_pipes_and_folders_with_image_names(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "folder.png").mkdir()
-    (tmp_path / "folder.png" / "a.png").write_bytes(png(5))
-    assert levels(open_source(tmp_path)) == {
+    (tmp_path / "folder.png" / "a.png").write_bytes(solid(5))
+    assert red_levels(open_source(tmp_path)) == {
         "folder.png/a.png": 5,
         "pipe.png": "pipe.png: leads to no file; remove it",
     }
@@ -98,7 +81,7 @@ def test_pipes_and_folders_with_image_names(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Permissions do not bind the superuser, so the system's answer is put in its place."""
     (tmp_path / "locked").mkdir()
-    (tmp_path / "a.png").write_bytes(png(1))
+    (tmp_path / "a.png").write_bytes(solid(1))
     listed = os.scandir
 
     def refuse(path: Any) -> Any:
@@ -107,7 +90,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
         return listed(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    found = levels(open_source(tmp_path))
+    found = red_levels(open_source(tmp_path))
     assert found["a.png"] == 1
     assert "cannot be listed (Permission denied)" in str(found["locked/"])
 
@@ -115,7 +98,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
 def test_order_does_not_depend_on_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for i, name in enumerate(("b/1.png", "a.png", "B.png", "b.png", "a/2.png")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(png(i))
+        (tmp_path / name).write_bytes(solid(i))
     expected = ["B.png", "a.png", "a/2.png", "b.png", "b/1.png"]
     listed = os.scandir
 
@@ -151,18 +134,18 @@ def test_manifests_that_cannot_be_meant_are_refused(tmp_path: Path, row: str, co
 
 
 def test_boxes_outside_their_photo_and_absent_files_are_bad_images(tmp_path: Path) -> None:
-    (tmp_path / "x.png").write_bytes(png())
+    (tmp_path / "x.png").write_bytes(solid())
     (tmp_path / "m.csv").write_text(
         'name,source,box,sha256\na,file:x.png,"0,0,99999,99999",00\nb,file:y.png,,00\nc,file:x.png,,00\n'
     )
-    found = levels(Manifest(tmp_path / "m.csv"))
+    found = red_levels(Manifest(tmp_path / "m.csv"))
     assert "is not inside file:x.png" in found["a"]
     assert "restore the dataset's folder" in found["b"]
     assert "not those of the manifest" in found["c"]
 
 
 def test_threads_share_one_decoded_photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "x.png").write_bytes(png())
+    (tmp_path / "x.png").write_bytes(solid())
     digest = hashlib.sha256(bytes(48)).hexdigest()
     lines = [f'{i},file:x.png,"0,0,4,4",{digest}\n' for i in range(8)]
     (tmp_path / "m.csv").write_text("name,source,box,sha256\n" + "".join(lines))

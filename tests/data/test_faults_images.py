@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from image_files import encode
 from PIL import Image, ImageCms, ImageFile
 
 from tokbench.data import decode as image_module
@@ -22,12 +23,6 @@ from tokbench.protocol.protocol import load_protocol
 TOKBENCH = load_protocol("tokbench")
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
-
-
-def encode(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def pixels(data: bytes) -> np.ndarray:

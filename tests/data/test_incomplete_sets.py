@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import shlex
 import struct
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from image_files import solid, write_files, write_parquet
 
 from tokbench.data.sources.open import open_source
 from tokbench.data.sources.unread import begins_as_tfrecord
 from tokbench.errors import DataError
 
 
-def png() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def shards(root: Path, names: Sequence[str]) -> Path:
     for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table({"image": [{"bytes": png(), "path": f"{name}.png"}]}), root / name)
+        write_parquet(root / name, [{"bytes": solid(), "path": f"{name}.png"}])
     return root
 
 
@@ -106,18 +96,12 @@ DATA_SETS = {
 }
 
 
-def put(root: Path, name: str, content: bytes) -> Path:
-    (root / name).parent.mkdir(parents=True, exist_ok=True)
-    (root / name).write_bytes(content)
-    return root
-
-
 @pytest.mark.parametrize("picture", ["thumb.png", "assets/preview.png"])
 @pytest.mark.parametrize("name", DATA_SETS)
 def test_a_picture_beside_a_data_set_that_is_not_read_is_refused(tmp_path: Path, name: str, picture: str) -> None:
     """One stray picture made itself the data set, N = 1."""
     content, said = DATA_SETS[name]
-    root = put(put(tmp_path / "set", picture, png()), name, content)
+    root = write_files(tmp_path / "set", {picture: solid(), name: content})
     with pytest.raises(DataError, match=rf"1 picture \({picture}\) beside 1 {said}, which are not read") as caught:
         open_source(root)
     assert "write them as Parquet" in str(caught.value)
@@ -138,17 +122,17 @@ def test_a_picture_beside_a_data_set_that_is_not_read_is_refused(tmp_path: Path,
     ],
 )
 def test_what_is_only_called_like_one_does_not_matter(tmp_path: Path, name: str, content: bytes) -> None:
-    root = put(put(tmp_path / "set", "0.png", png()), name, content)
+    root = write_files(tmp_path / "set", {"0.png": solid(), name: content})
     assert open_source(root).names == ["0.png"]
 
 
 def test_parquet_beside_other_data_sets_is_read(tmp_path: Path) -> None:
-    root = put(shards(tmp_path / "set", ["a.parquet"]), "embeddings.h5", HDF5)
+    root = write_files(shards(tmp_path / "set", ["a.parquet"]), {"embeddings.h5": HDF5})
     assert len(open_source(root).names) == 1
 
 
 def test_numbered_pictures_without_a_suffix_are_counted_as_left_out(tmp_path: Path) -> None:
-    root = put(put(tmp_path / "set", "0.png", png()), "frame-00001-of-00002", png())
+    root = write_files(tmp_path / "set", {"0.png": solid(), "frame-00001-of-00002": solid()})
     assert open_source(root).left_out == {"(none)": 1}
 
 
@@ -156,6 +140,6 @@ def test_a_record_is_told_by_its_checksum(tmp_path: Path) -> None:
     for at in range(12):
         changed = bytearray(TFRECORD)
         changed[at] ^= 1
-        assert not begins_as_tfrecord(put(tmp_path, "x", bytes(changed)) / "x")
-    assert begins_as_tfrecord(put(tmp_path, "x", TFRECORD) / "x")
-    assert not begins_as_tfrecord(put(tmp_path, "x", b"") / "x")
+        assert not begins_as_tfrecord(write_files(tmp_path, {"x": bytes(changed)}) / "x")
+    assert begins_as_tfrecord(write_files(tmp_path, {"x": TFRECORD}) / "x")
+    assert not begins_as_tfrecord(write_files(tmp_path, {"x": b""}) / "x")

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import json
 import tarfile
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from image_files import add_to_archive, image_rows, pack, solid, write_files, write_parquet
 
 from tokbench.data.dataset import Dataset, open_dataset
 from tokbench.data.labels import ClassNames, Labels, at_chance, find_labels, listed_classes, parse_class_names
@@ -25,46 +21,17 @@ WORDNET = ClassNames(["n03", "n01", "n02", "n09"], "the network's own list")
 """In another order than the sorted one, so that a test sees which of the two was taken."""
 
 
-def png(place: int = 0) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((8, 8, 3), place, dtype=np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
+def numbered(names: Sequence[str]) -> dict[str, bytes]:
+    """Images of the grey levels 0, 1, 2 and so on under these names."""
+    return {name: solid(level) for level, name in enumerate(names)}
 
 
-def folder(where: Path, names: Sequence[str]) -> Path:
-    for place, name in enumerate(names):
-        (where / name).parent.mkdir(parents=True, exist_ok=True)
-        (where / name).write_bytes(png(place))
-    return where
+def parquet(path: Path, labels: Any, **options: Any) -> Path:
+    return write_parquet(path, image_rows(len(labels)), labels, **options)
 
 
 def opened(path: Path) -> Dataset:
     return open_dataset(str(path), TOKBENCH)
-
-
-def parquet(path: Path, labels: Any, names: Sequence[str] = ()) -> Path:
-    rows = [{"bytes": png(place), "path": f"{place:03}.png"} for place in range(len(labels))]
-    table = pa.table({"image": rows, "label": labels})
-    if names:
-        told = {"info": {"features": {"label": {"names": list(names), "_type": "ClassLabel"}}}}
-        table = table.replace_schema_metadata({"huggingface": json.dumps(told)})
-    pq.write_table(table, path)
-    return path
-
-
-def packed(where: Path, names: Sequence[str], kind: str) -> Path:
-    path = where / f"images.{kind}"
-    if kind == "zip":
-        with zipfile.ZipFile(path, "w") as archive:
-            for place, name in enumerate(names):
-                archive.writestr(name, png(place))
-    else:
-        with tarfile.open(path, "w") as tar:
-            for place, name in enumerate(names):
-                member = tarfile.TarInfo(name)
-                member.size = len(png(place))
-                tar.addfile(member, io.BytesIO(png(place)))
-    return path
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
@@ -72,7 +39,7 @@ def packed(where: Path, names: Sequence[str], kind: str) -> Path:
 def test_folders_that_the_network_knows_by_name_have_its_labels(tmp_path: Path, kind: str, prefix: str) -> None:
     """Also of fewer classes than it has, also below folders that all images share."""
     names = [f"{prefix}n01/x.png", f"{prefix}n01/deep/er.png", f"{prefix}n03/x.png"]
-    path = folder(tmp_path / "images", names) if kind == "folder" else packed(tmp_path, names, kind)
+    path = pack(tmp_path / f"images.{kind}", numbered(names))
     found = find_labels(opened(path), 4, WORDNET)
     assert {name.removeprefix(prefix): label for name, label in found.by_name.items()} == {
         "n01/x.png": 1, "n01/deep/er.png": 1, "n03/x.png": 0,
@@ -83,7 +50,7 @@ def test_folders_that_the_network_knows_by_name_have_its_labels(tmp_path: Path, 
 
 
 def test_as_many_other_folders_as_classes_count_in_sorted_order(tmp_path: Path) -> None:
-    data = opened(folder(tmp_path / "images", ["dog/a.png", "cat/a.png", "bird/a.png", "ant/a.png"]))
+    data = opened(write_files(tmp_path / "images", numbered(["dog/a.png", "cat/a.png", "bird/a.png", "ant/a.png"])))
     found = find_labels(data, 4, WORDNET)
     assert found.by_name == {"ant/a.png": 0, "bird/a.png": 1, "cat/a.png": 2, "dog/a.png": 3}
     assert found.rule == "the 4 folders in sorted order, as ImageFolder counts them"
@@ -91,7 +58,7 @@ def test_as_many_other_folders_as_classes_count_in_sorted_order(tmp_path: Path) 
 
 def test_a_list_of_classes_comes_before_both(tmp_path: Path) -> None:
     listed = parse_class_names(b"great white shark\tCarcharodon\nn01\nn02\nn03\n", "classes.txt")
-    data = opened(folder(tmp_path / "images", ["n01/a.png", "great white shark/a.png", "n03/a.png"]))
+    data = opened(write_files(tmp_path / "images", numbered(["n01/a.png", "great white shark/a.png", "n03/a.png"])))
     found = find_labels(data, 4, WORDNET, listed)
     assert found.by_name == {"great white shark/a.png": 0, "n01/a.png": 1, "n03/a.png": 3}
     assert found.rule == "names of folders, in the order of classes.txt"
@@ -111,11 +78,11 @@ def test_a_list_of_classes_comes_before_both(tmp_path: Path) -> None:
 )
 def test_folders_that_say_no_class_are_named(tmp_path: Path, names: list[str], classes: int, said: str) -> None:
     with pytest.raises(DataError, match=said):
-        find_labels(opened(folder(tmp_path / "images", names)), classes, WORDNET)
+        find_labels(opened(write_files(tmp_path / "images", numbered(names))), classes, WORDNET)
 
 
 def test_numbers_that_sort_alike_both_ways_are_classes(tmp_path: Path) -> None:
-    data = opened(folder(tmp_path / "images", [f"{number:02}/a.png" for number in range(11)]))
+    data = opened(write_files(tmp_path / "images", numbered([f"{number:02}/a.png" for number in range(11)])))
     assert list(find_labels(data, 11).by_name.values()) == list(range(11))
 
 
@@ -129,7 +96,7 @@ def test_numbers_that_sort_alike_both_ways_are_classes(tmp_path: Path) -> None:
     ],
 )
 def test_a_list_of_classes_that_does_not_fit_is_named(tmp_path: Path, text: str, said: str) -> None:
-    data = opened(folder(tmp_path / "images", ["n01/a.png", "n09/a.png"]))
+    data = opened(write_files(tmp_path / "images", numbered(["n01/a.png", "n09/a.png"])))
     with pytest.raises(DataError, match=said):
         find_labels(data, 4, WORDNET, parse_class_names(text.encode(), "classes.txt"))
 
@@ -148,45 +115,29 @@ def labels_of(path: Path, split: str | None = None) -> tuple[dict[str, int], str
     return {"/".join(name.split("/")[-2:]): label for name, label in found.by_name.items()}, found.rule
 
 
-def put(archive: Path, name: str, content: bytes) -> None:
-    if archive.suffix == ".zip":
-        with zipfile.ZipFile(archive, "a") as opened_zip:
-            opened_zip.writestr(name, content)
-    else:
-        with tarfile.open(archive, "a") as tar:
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-
-
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
 @pytest.mark.parametrize(("prefix", "at"), [("", ""), ("photos/", "photos/"), ("photos/", ""), ("p/q/", "p/")])
 def test_a_list_inside_is_read(tmp_path: Path, kind: str, prefix: str, at: str) -> None:
     """In a folder, a zip and a tar alike; beside the class folders or above them."""
     names = [f"{prefix}{name}" for name in IMAGES]
-    if kind == "folder":
-        path = folder(tmp_path / "images", names)
-        (path / at / "classes.txt").write_bytes(LIST)
-    else:
-        path = packed(tmp_path, names, kind)
-        put(path, f"{at}classes.txt", LIST)
+    path = pack(tmp_path / f"images.{kind}", numbered(names) | {f"{at}classes.txt": LIST})
     assert labels_of(path) == (ORDERED, f"names of folders, in the order of {at}classes.txt")
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 def test_a_list_beside_an_archive_is_read_where_none_is_inside(tmp_path: Path, kind: str) -> None:
-    path = packed(tmp_path, IMAGES, kind)
+    path = pack(tmp_path / f"images.{kind}", numbered(IMAGES))
     (tmp_path / "classes.txt").write_bytes(LIST)
     assert labels_of(path) == (ORDERED, "names of folders, in the order of classes.txt beside the archive")
-    put(path, "classes.txt", b"a\nb\nc\nd\n")
+    add_to_archive(path, "classes.txt", b"a\nb\nc\nd\n")
     assert labels_of(path)[0] == {"a/x.png": 0, "b/x.png": 1, "c/x.png": 2, "d/x.png": 3}
-    put(path, "./classes.txt", LIST)
+    add_to_archive(path, "./classes.txt", LIST)
     with pytest.raises(DataError, match=r"two members are called './classes\.txt'"):
         labels_of(path)
 
 
 def test_a_list_in_an_archive_that_is_a_link_is_refused(tmp_path: Path) -> None:
-    path = packed(tmp_path, IMAGES, "tar")
+    path = pack(tmp_path / "images.tar", numbered(IMAGES))
     with tarfile.open(path, "a") as tar:
         member = tarfile.TarInfo("classes.txt")
         member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
@@ -199,7 +150,7 @@ def test_a_list_in_an_archive_that_is_a_link_is_refused(tmp_path: Path) -> None:
 def test_a_list_above_the_folder_of_a_split_holds_for_it(tmp_path: Path, split: str) -> None:
     """What `--split` gives and what the message about several splits proposes have the same labels."""
     names = [f"{other}/{name}" for other in ("train", split) for name in IMAGES]
-    whole = folder(tmp_path / "full", names)
+    whole = write_files(tmp_path / "full", numbered(names))
     (whole / "classes.txt").write_bytes(LIST)
     assert labels_of(whole, "test" if split == "test2017" else "val") == (
         ORDERED,
@@ -207,7 +158,8 @@ def test_a_list_above_the_folder_of_a_split_holds_for_it(tmp_path: Path, split: 
     )
     alone = "names of folders, in the order of classes.txt above the split's folder"
     assert labels_of(whole / split) == (ORDERED, alone)
-    other = folder(tmp_path / "full" / "photos", IMAGES)  # called as no split: the list above is of something else
+    # This folder has no split's name, so that the list above it belongs to something else.
+    other = write_files(tmp_path / "full" / "photos", numbered(IMAGES))
     assert labels_of(other)[1] == "the 4 folders in sorted order, as ImageFolder counts them"
 
 
@@ -217,7 +169,9 @@ def limited(path: Path, limit: int) -> Dataset:
 
 def test_first_images_of_one_class_are_refused(tmp_path: Path) -> None:
     """Folders sort by class: the first N measured one class alone."""
-    path = folder(tmp_path / "images", [f"n0{one}/{place:02}.png" for one in (1, 2, 3, 9) for place in range(30)])
+    path = write_files(
+        tmp_path / "images", numbered([f"n0{one}/{place:02}.png" for one in (1, 2, 3, 9) for place in range(30)])
+    )
     with pytest.raises(
         DataError, match=r"first 20 images are all of the class 1, and all 120 are of 4 classes.*mixed order, or give a"
     ):
@@ -228,7 +182,9 @@ def test_first_images_of_one_class_are_refused(tmp_path: Path) -> None:
 
 
 def test_first_images_of_few_classes_are_doubted(tmp_path: Path) -> None:
-    path = folder(tmp_path / "images", [f"n0{one}/{place:02}.png" for one in (1, 2, 3, 9) for place in range(30)])
+    path = write_files(
+        tmp_path / "images", numbered([f"n0{one}/{place:02}.png" for one in (1, 2, 3, 9) for place in range(30)])
+    )
     (warning,) = find_labels(limited(path, 60), 4, WORDNET).warnings
     assert "the first 60 of 120 images are of 2 of 4 classes, in other shares than all of them, 50 % apart" in warning
     assert find_labels(limited(path, 120), 4, WORDNET).warnings == ()
@@ -253,7 +209,7 @@ def test_labels_that_begin_at_0_and_end_early_may_be_of_a_smaller_set(tmp_path: 
 
 
 def test_a_file_that_states_other_classes_is_refused(tmp_path: Path) -> None:
-    path = parquet(tmp_path / "own.parquet", [0, 2], ["cat", "dog", "bird", "ant"])
+    path = parquet(tmp_path / "own.parquet", [0, 2], class_names=["cat", "dog", "bird", "ant"])
     assert find_labels(opened(path), 4).by_name == {"000.png": 0, "001.png": 2}
     with pytest.raises(DataError, match=r"own.parquet says that its labels are of 4 classes \(cat, dog, bird and 1"):
         find_labels(opened(path), 1000)
@@ -285,7 +241,7 @@ def test_a_shard_without_the_column_is_named(tmp_path: Path) -> None:
 
 
 def test_images_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = opened(folder(tmp_path / "images", ["n01/a.png", "n02/a.png"]))
+    data = opened(write_files(tmp_path / "images", numbered(["n01/a.png", "n02/a.png"])))
     data.source.names = ["n01/a.png", "n02/a.png", "n01/a.png"]
     with pytest.raises(DataError, match=r"two images are called n01/a.png"):
         find_labels(data, 4, WORDNET)

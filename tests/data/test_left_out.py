@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
-import tarfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from image_files import pack, solid, write_files, write_parquet
 
 from tokbench.cli import listing
 from tokbench.data.dataset import open_dataset
@@ -23,35 +17,6 @@ from tokbench.protocol.protocol import TOKBENCH
 from tokbench.results import markdown
 from tokbench.results.result import load
 from tokbench.results.schema import check
-
-
-def encoded(kind: str = "PNG", level: int = 0, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), (level, level, level)).save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def put(members: dict[str, bytes], form: str, place: Path) -> Path:
-    """The same files as a folder, zip, tar or compressed tar."""
-    path = place / form
-    if form == "folder":
-        for name, data in members.items():
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
-            (path / name).write_bytes(data)
-    elif form == "a.zip":
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, data in members.items():
-                archive.writestr(name, data)
-    else:
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w") as tar:
-            for name, data in members.items():
-                info = tarfile.TarInfo(name)
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-        path.write_bytes(gzip.compress(buffer.getvalue()) if form.endswith("gz") else buffer.getvalue())
-    return path
-
 
 FORMS = ("folder", "a.zip", "a.tar", "a.tar.gz")
 
@@ -67,20 +32,20 @@ FORMS = ("folder", "a.zip", "a.tar", "a.tar.gz")
     ],
 )  # fmt: skip
 def test_hidden_and_service_entries_never_count(tmp_path: Path, form: str, name: str) -> None:
-    path = put({"0.png": encoded(), "sub/1.png": encoded(), name: encoded()}, form, tmp_path)
+    path = pack(tmp_path / form, {"0.png": solid(), "sub/1.png": solid(), name: solid()})
     source = open_source(path)
     assert source.names == ["0.png", "sub/1.png"]
     assert source.left_out == {}
 
 
 def test_the_folder_itself_may_be_hidden(tmp_path: Path) -> None:
-    path = put({"0.png": encoded(), ".1.png": encoded()}, "folder", tmp_path / ".cache" / "lost+found")
+    path = write_files(tmp_path / ".cache" / "lost+found" / "folder", {"0.png": solid(), ".1.png": solid()})
     assert open_source(path).names == ["0.png"]
 
 
 def test_hidden_shards_never_count(tmp_path: Path) -> None:
     """What macOS leaves beside each file on other file systems: `._x.parquet` was a broken shard."""
-    pq.write_table(pa.table({"image": [{"bytes": encoded(), "path": "a.png"}]}), tmp_path / "x.parquet")
+    write_parquet(tmp_path / "x.parquet", [{"bytes": solid(), "path": "a.png"}])
     (tmp_path / "._x.parquet").write_bytes(b"\0\5\x16\7")
     assert open_source(tmp_path).names == ["a.png"]
 
@@ -93,9 +58,9 @@ READ = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_suffix_of_what_is_read_counts(tmp_path: Path, form: str) -> None:
-    made = {f"{i:02}.{suffix}": encoded(kind, 40) for i, (suffix, kind) in enumerate(READ.items())}
-    made["03.j2k"] = encoded("JPEG2000", 40, no_jp2=True)
-    source = open_source(put(made, form, tmp_path))
+    made = {f"{i:02}.{suffix}": solid(40, kind) for i, (suffix, kind) in enumerate(READ.items())}
+    made["03.j2k"] = solid(40, "JPEG2000", no_jp2=True)
+    source = open_source(pack(tmp_path / form, made))
     assert source.names == sorted(made)
     for position in range(len(made)):
         assert np.abs(np.asarray(source.open(position)).astype(int) - 40).max() <= 3
@@ -103,16 +68,17 @@ def test_every_suffix_of_what_is_read_counts(tmp_path: Path, form: str) -> None:
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64)
 JXL = b"\xff\x0a" + bytes(64)
-TEXT = {"readme": b"PNG files of 2020", "notes.txt": encoded(), "0.json": b"{}", "labels.csv": b"a,b\n",
+TEXT = {"readme": b"PNG files of 2020", "notes.txt": solid(), "0.json": b"{}", "labels.csv": b"a,b\n",
         "Makefile": b"", "run.dat": b"BM of something", "empty": b"", "x.npy": b"\x93NUMPY"}  # fmt: skip
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_pictures_that_are_left_out_are_counted(tmp_path: Path, form: str) -> None:
     odd = {"a.heic": HEIC, "sub/b.HEIC": HEIC, "c.dng": b"", "d.svg": b"<svg/>"}
-    nameless = {"e": encoded(), "f.0001": encoded("JPEG"), "g.image": encoded("WEBP"), "h": HEIC, "i": JXL,
-                "j": encoded("GIF"), "k": encoded("TIFF"), "l": encoded("BMP"), "m": encoded("AVIF")}  # fmt: skip
-    source = open_source(put({"0.png": encoded()} | odd | nameless | TEXT, form, tmp_path))
+    nameless = {"e": solid(), "f.0001": solid(kind="JPEG"), "g.image": solid(kind="WEBP"), "h": HEIC, "i": JXL,
+                "j": solid(kind="GIF"), "k": solid(kind="TIFF"), "l": solid(kind="BMP"),
+                "m": solid(kind="AVIF")}  # fmt: skip
+    source = open_source(pack(tmp_path / form, {"0.png": solid()} | odd | nameless | TEXT))
     assert source.names == ["0.png"]
     expected = {".heic": 2, ".dng": 1, ".svg": 1}
     if form != "a.tar.gz":  # a compressed tar is not read twice: suffixes alone tell
@@ -121,28 +87,28 @@ def test_pictures_that_are_left_out_are_counted(tmp_path: Path, form: str) -> No
 
 
 def test_those_of_another_split_are_not_counted(tmp_path: Path) -> None:
-    path = put({"train/0.png": encoded(), "val/1.png": encoded(), "val/2.heic": HEIC}, "folder", tmp_path)
+    path = write_files(tmp_path / "folder", {"train/0.png": solid(), "val/1.png": solid(), "val/2.heic": HEIC})
     assert open_dataset(str(path), TOKBENCH, split="val").left_out == {".heic": 1}
     assert open_dataset(str(path), TOKBENCH, split="train").left_out == {}
 
 
 def test_a_folder_of_nothing_else_says_so(tmp_path: Path) -> None:
-    path = put({"0.heic": HEIC, "1": encoded()}, "folder", tmp_path)
+    path = write_files(tmp_path / "folder", {"0.heic": HEIC, "1": solid()})
     with pytest.raises(DataError, match=r"no images found; 2 files that look like images: 1 without a suffix, 1 .heic"):
         open_dataset(str(path), TOKBENCH)
 
 
 def test_links_are_not_followed_to_see_what_they_are(tmp_path: Path) -> None:
-    path = put({"0.png": encoded()}, "folder", tmp_path)
-    (tmp_path / "secret").write_bytes(encoded())
+    path = write_files(tmp_path / "folder", {"0.png": solid()})
+    (tmp_path / "secret").write_bytes(solid())
     (path / "leads").symlink_to(tmp_path / "secret")
     assert open_source(path).left_out == {}
     assert open_source(path, follow_links=True).left_out == {"(none)": 1}
 
 
 def test_a_result_its_table_and_the_command_name_them(tmp_path: Path, cli) -> None:
-    path = put({"0.png": encoded(), "1.png": encoded(level=99), "2.heic": HEIC, "3.heic": HEIC, "4": encoded()} | TEXT,
-               "folder", tmp_path)  # fmt: skip
+    pictures = {"0.png": solid(), "1.png": solid(99), "2.heic": HEIC, "3.heic": HEIC, "4": solid()}
+    path = write_files(tmp_path / "folder", pictures | TEXT)
     done = cli("eval", "jpeg.q50", "resize.2", "--data", path, "--metrics", "psnr", "--out", tmp_path / "res")
     assert done.exit_code == 0, done.stderr
     said = "3 files that look like images: 2 .heic, 1 without a suffix"
@@ -163,7 +129,7 @@ def test_a_result_its_table_and_the_command_name_them(tmp_path: Path, cli) -> No
 
 @pytest.mark.parametrize("wrong", [[], "3", {".heic": "2"}, {".heic": -1}, {".heic": 1.5}, {".heic": True}])
 def test_a_result_with_another_count_is_refused(tmp_path: Path, cli, wrong: object) -> None:
-    path = put({"0.png": encoded(), "1.png": encoded(level=99)}, "folder", tmp_path)
+    path = write_files(tmp_path / "folder", {"0.png": solid(), "1.png": solid(99)})
     assert cli("eval", "jpeg.q50", "--data", path, "--metrics", "psnr", "--out", tmp_path / "res").exit_code == 0
     (file,) = tmp_path.glob("res/jpeg.q50/*.json")
     facts = json.loads(file.read_text())
@@ -175,9 +141,9 @@ def test_a_result_with_another_count_is_refused(tmp_path: Path, cli, wrong: obje
 
 def test_samples_that_are_left_out_are_named(tmp_path: Path, cli) -> None:
     """gFID depends on how many samples there are: those of an unread format are missing."""
-    references = put({f"{i}.png": encoded(level=i) for i in range(4)}, "folder", tmp_path / "references")
-    made = {f"{i}.png": encoded(level=2 * i) for i in range(3)} | {"3.heic": HEIC}
-    samples = put(made, "folder", tmp_path / "samples")
+    references = write_files(tmp_path / "references" / "folder", {f"{i}.png": solid(i) for i in range(4)})
+    made = {f"{i}.png": solid(2 * i) for i in range(3)} | {"3.heic": HEIC}
+    samples = write_files(tmp_path / "samples" / "folder", made)
     done = cli("eval", f"images:{samples}", "--task", "generate", "--data", references, "--metrics", "gfid",
                "--out", tmp_path / "res")  # fmt: skip
     assert "left out 1 file that looks like an image: 1 .heic" in done.stderr

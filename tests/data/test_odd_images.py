@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from factories import run_eval
+from image_files import encode, write_noise, write_parquet
 from PIL import Image
 
 from tokbench.analysis.audit import audit
@@ -31,12 +31,7 @@ ODD = {"one row": (3_000, 1), "one column": (1, 3_000), "one pixel": (1, 1), "lo
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Six squares of noise that have the size already."""
-    rng = np.random.default_rng(0)
-    made = tmp_path / "images"
-    made.mkdir()
-    for i in range(6):
-        Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(made / f"{i}.png")
-    return made
+    return write_noise(tmp_path / "images", 6, SIDE, digits=1)
 
 
 @pytest.mark.parametrize("odd", ODD)
@@ -246,14 +241,9 @@ def test_marked_images_of_an_odd_shape_stop_nothing(folder: Path, networks) -> N
 
 
 def test_odd_images_in_archives_and_parquet(folder: Path, tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    buffer = io.BytesIO()
-    Image.new("RGB", ODD["long"]).save(buffer, "PNG")
     rows = [{"bytes": file.read_bytes(), "path": file.name} for file in sorted(folder.iterdir())]
-    rows.insert(2, {"bytes": buffer.getvalue(), "path": "odd.png"})
-    pq.write_table(pa.table({"image": rows}), tmp_path / "a.parquet")
+    rows.insert(2, {"bytes": encode(Image.new("RGB", ODD["long"])), "path": "odd.png"})
+    write_parquet(tmp_path / "a.parquet", rows)
     dataset = open_dataset(str(tmp_path / "a.parquet"), load_protocol("clean-fid"), SIDE)
     assert sum(len(batch.names) for batch in dataset.batches(4)) == 6
     assert [name for name, _ in dataset.bad] == ["odd.png"]

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shlex
-import tarfile
-import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from image_files import (
+    image_rows,
+    npz_bytes,
+    pack,
+    parquet_bytes,
+    solid,
+    tar_bytes,
+    write_files,
+    write_parquet,
+    zip_bytes,
+)
 
 from tokbench.data.dataset import open_dataset
 from tokbench.data.sources.open import open_source
@@ -23,68 +29,28 @@ from tokbench.errors import DataError, UsageError
 from tokbench.protocol.protocol import TOKBENCH
 from tokbench.tokenizers.builtin.images import ImageFolder
 
-
-def png(level: int = 0) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), (level, level, level)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def shard(path: Path, count: int, first: int = 0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [{"bytes": png(first + i), "path": f"{first + i}.png"} for i in range(count)]
-    pq.write_table(pa.table({"image": rows}), path)
-
-
-def files(root: Path, members: Mapping[str, bytes | int]) -> Path:
-    """Files by name: their bytes, or so many rows of Parquet."""
-    for name, content in members.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, int):
-            shard(root / name, content)
-        else:
-            (root / name).write_bytes(content)
-    return root
-
-
-def zipped(members: Mapping[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return buffer.getvalue()
-
-
-def tarred(members: Mapping[str, bytes], mode: str = "w") -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode) as archive:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
-
-
-def npz(**arrays: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
-
-
 IMAGES = np.zeros((3, 8, 8, 3), np.uint8)
+
+
+def shard(count: int) -> bytes:
+    """A Parquet file of some images."""
+    return parquet_bytes(image_rows(count))
 
 
 @pytest.mark.parametrize(
     ("beside", "said"),
     [
-        ({"train-0.parquet": 4, "train-1.parquet": 4}, "2 Parquet files"),
-        ({"deep/x.parquet": 4}, "1 Parquet file"),
-        ({"x.zip": zipped({"a.png": png()})}, "1 zip file"),
-        ({"x.tar": tarred({"a.png": png()})}, "1 tar file"),
-        ({"x.tar.gz": tarred({"a.png": png()}, "w:gz")}, "1 tar file"),
-        ({"x.npz": npz(arr_0=IMAGES)}, "1 npz file"),
+        (
+            {"train-0.parquet": shard(4), "train-1.parquet": shard(4)},
+            "2 Parquet files",
+        ),
+        ({"deep/x.parquet": shard(4)}, "1 Parquet file"),
+        ({"x.zip": zip_bytes({"a.png": solid()})}, "1 zip file"),
+        ({"x.tar": tar_bytes({"a.png": solid()})}, "1 tar file"),
+        ({"x.tar.gz": tar_bytes({"a.png": solid()}, "w:gz")}, "1 tar file"),
+        ({"x.npz": npz_bytes(arr_0=IMAGES)}, "1 npz file"),
         ({"x.zip": b"not a zip"}, "1 zip file"),
-        ({"x.zip": zipped({"a.png": png()}), "y.npz": npz(arr_0=IMAGES)}, "1 npz file and 1 zip file"),
+        ({"x.zip": zip_bytes({"a.png": solid()}), "y.npz": npz_bytes(arr_0=IMAGES)}, "1 npz file and 1 zip file"),
     ],
 )
 @pytest.mark.parametrize("picture", ["thumb.png", "assets/preview.JPG"])
@@ -92,7 +58,7 @@ def test_a_picture_beside_files_of_images_is_refused(
     tmp_path: Path, beside: dict[str, bytes | int], said: str, picture: str
 ) -> None:
     """One stray picture made itself the data set, N = 1."""
-    files(tmp_path, {picture: png()} | beside)
+    write_files(tmp_path, {picture: solid()} | beside)
     with pytest.raises(DataError) as caught:
         open_source(tmp_path)
     text = str(caught.value)
@@ -101,7 +67,15 @@ def test_a_picture_beside_files_of_images_is_refused(
 
 
 def test_the_remedies_of_a_mixture_work(tmp_path: Path) -> None:
-    files(tmp_path, {"a/logo.png": png(), "a/b/icon.png": png(), "data/x-0.parquet": 2, "data/x-1.parquet": 3})
+    write_files(
+        tmp_path,
+        {
+            "a/logo.png": solid(),
+            "a/b/icon.png": solid(),
+            "data/x-0.parquet": shard(2),
+            "data/x-1.parquet": shard(3),
+        },
+    )
     with pytest.raises(DataError) as caught:
         open_source(tmp_path)
     given = [part for part in shlex.split(str(caught.value)) if part.startswith(str(tmp_path) + "/")]
@@ -113,15 +87,15 @@ def test_the_remedies_of_a_mixture_work(tmp_path: Path) -> None:
     "beside",
     [
         {"labels.parquet": pa.table({"label": [1, 2]})},
-        {"code.zip": zipped({"main.py": b"pass"})},
-        {"notes.tar.gz": tarred({"a.json": b"{}"}, "w:gz")},
-        {"stats.npz": npz(mu=np.zeros(3), sigma=np.eye(3))},
-        {"latents.npz": npz(arr_0=np.zeros((3, 4)))},
+        {"code.zip": zip_bytes({"main.py": b"pass"})},
+        {"notes.tar.gz": tar_bytes({"a.json": b"{}"}, "w:gz")},
+        {"stats.npz": npz_bytes(mu=np.zeros(3), sigma=np.eye(3))},
+        {"latents.npz": npz_bytes(arr_0=np.zeros((3, 4)))},
         {"readme.txt": b"text"},
     ],
 )
 def test_files_without_images_do_not_matter(tmp_path: Path, beside: dict) -> None:
-    files(tmp_path, {"0.png": png(), "1.png": png()})
+    write_files(tmp_path, {"0.png": solid(), "1.png": solid()})
     for name, content in beside.items():
         if isinstance(content, bytes):
             (tmp_path / name).write_bytes(content)
@@ -131,30 +105,37 @@ def test_files_without_images_do_not_matter(tmp_path: Path, beside: dict) -> Non
 
 
 def test_folders_of_files_that_are_no_one_data_set_say_what_they_hold(tmp_path: Path) -> None:
-    files(tmp_path / "tars", {"0.tar": tarred({"a.png": png()}), "1.tar": tarred({"b.png": png()})})
+    write_files(tmp_path / "tars", {"0.tar": tar_bytes({"a.png": solid()}), "1.tar": tar_bytes({"b.png": solid()})})
     with pytest.raises(DataError, match=r"2 tar files, which are not read as one data set; .*--data .*/tars/0.tar"):
         open_source(tmp_path / "tars")
     with pytest.raises(DataError, match=r"2 tar files, which are not read as one data set"):
         open_source(f"{tmp_path}/tars/*.tar")
     (tmp_path / "saved").mkdir()
-    table = pa.table({"image": [{"bytes": png(), "path": "a.png"}]})
+    table = pa.table({"image": [{"bytes": solid(), "path": "a.png"}]})
     saved = str(tmp_path / "saved" / "data-00000-of-00001.arrow")
     with pa.OSFile(saved, "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     with pytest.raises(DataError, match=r"1 Arrow file, which are not read; write them as Parquet"):
         open_source(tmp_path / "saved")
-    files(tmp_path / "saved", {"logo.png": png()})
+    write_files(tmp_path / "saved", {"logo.png": solid()})
     with pytest.raises(DataError, match=r"1 picture \(logo.png\) beside 1 Arrow file"):
         open_source(tmp_path / "saved")
-    files(tmp_path / "both", {"x.parquet": 2, "y.zip": zipped({"a.png": png()})})
+    write_files(tmp_path / "both", {"x.parquet": shard(2), "y.zip": zip_bytes({"a.png": solid()})})
     with pytest.raises(DataError, match=r"1 Parquet file and 1 zip file, which are not read as one data set"):
         open_source(tmp_path / "both")
 
 
 def test_parquet_in_several_folders_is_refused_and_in_one_is_read(tmp_path: Path) -> None:
-    files(tmp_path, {"repo/data/x-0.parquet": 2, "repo/data/x-1.parquet": 3, "repo/README.md": b"# text"})
+    write_files(
+        tmp_path,
+        {
+            "repo/data/x-0.parquet": shard(2),
+            "repo/data/x-1.parquet": shard(3),
+            "repo/README.md": b"# text",
+        },
+    )
     assert len(open_source(tmp_path / "repo").names) == 5
-    files(tmp_path, {"repo/other/y.parquet": 1})
+    write_files(tmp_path, {"repo/other/y.parquet": shard(1)})
     with pytest.raises(DataError, match=r"Parquet files in 2 folders \(data: 2, other: 1\)"):
         open_source(tmp_path / "repo")
     assert len(open_source(f"{tmp_path}/repo/**/*.parquet").names) == 6
@@ -163,27 +144,20 @@ def test_parquet_in_several_folders_is_refused_and_in_one_is_read(tmp_path: Path
 # Splits
 
 LAYOUTS = {
-    "top": {"train/a/0.png": png(1), "train/b/1.png": png(2), "val/a/2.png": png(3)},
-    "wrapped": {"set/train/0.png": png(1), "set/train/1.png": png(2), "set/validation/2.png": png(3)},
-    "beside a picture": {"logo.png": png(9), "images/train/0.png": png(1), "images/train/1.png": png(2),
-                         "images/VALID/2.png": png(3)},
-    "years": {"train2017/0.png": png(1), "train2017/1.png": png(2), "val2017/2.png": png(3)},
-    "words": {"DIV2K_train_HR/0.png": png(1), "DIV2K_train_HR/1.png": png(2), "DIV2K_valid_HR/2.png": png(3)},
-    "by category": {"cat/train/0.png": png(1), "dog/train/1.png": png(2), "cat/dev/2.png": png(3)},
+    "top": {"train/a/0.png": solid(1), "train/b/1.png": solid(2), "val/a/2.png": solid(3)},
+    "wrapped": {"set/train/0.png": solid(1), "set/train/1.png": solid(2), "set/validation/2.png": solid(3)},
+    "beside a picture": {"logo.png": solid(9), "images/train/0.png": solid(1), "images/train/1.png": solid(2),
+                         "images/VALID/2.png": solid(3)},
+    "years": {"train2017/0.png": solid(1), "train2017/1.png": solid(2), "val2017/2.png": solid(3)},
+    "words": {"DIV2K_train_HR/0.png": solid(1), "DIV2K_train_HR/1.png": solid(2), "DIV2K_valid_HR/2.png": solid(3)},
+    "by category": {"cat/train/0.png": solid(1), "dog/train/1.png": solid(2), "cat/dev/2.png": solid(3)},
 }  # fmt: skip
-
-
-def form_of(members: dict[str, bytes], form: str, place: Path) -> Path:
-    if form == "folder":
-        return files(place / "set", members)
-    (place / form).write_bytes(zipped(members) if form == "a.zip" else tarred(members))
-    return place / form
 
 
 @pytest.mark.parametrize("form", ["folder", "a.zip", "a.tar"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_images_of_several_splits_are_refused_or_chosen(tmp_path: Path, layout: str, form: str) -> None:
-    path = form_of(LAYOUTS[layout], form, tmp_path)
+    path = pack(tmp_path / form, LAYOUTS[layout])
     with pytest.raises(
         DataError, match=r"several splits \(train: 2 images, validation: 1 image[,)].*--split"
     ) as caught:
@@ -200,7 +174,7 @@ def test_images_of_several_splits_are_refused_or_chosen(tmp_path: Path, layout: 
 
 def test_the_remedy_of_a_split_works(tmp_path: Path) -> None:
     for number, layout in enumerate(("top", "wrapped", "beside a picture", "years", "words")):
-        path = files(tmp_path / str(number), LAYOUTS[layout])
+        path = write_files(tmp_path / str(number), LAYOUTS[layout])
         with pytest.raises(DataError) as caught:
             open_dataset(str(path), TOKBENCH)
         assert len(open_dataset(shlex.split(str(caught.value))[-1], TOKBENCH)) == 1
@@ -217,14 +191,14 @@ SHARDS = {
 @pytest.mark.parametrize("layout", SHARDS)
 def test_shards_of_several_splits_are_refused_or_chosen(tmp_path: Path, layout: str) -> None:
     for number, name in enumerate(SHARDS[layout]):
-        shard(tmp_path / "set" / name, 2, 10 * number)
+        write_parquet(tmp_path / "set" / name, image_rows(2, 10 * number))
     for given in (tmp_path / "set", f"{tmp_path}/set/**/*.parquet"):
         with pytest.raises(
             DataError, match=r"several splits \(train: 2 Parquet files, validation: 1 Parquet"
         ) as caught:
             open_dataset(str(given), TOKBENCH)
         assert len(open_dataset(shlex.split(str(caught.value))[-1], TOKBENCH)) == 2
-        assert open_dataset(str(given), TOKBENCH, split="val").names == ["20.png", "21.png"]
+        assert open_dataset(str(given), TOKBENCH, split="val").names == ["020.png", "021.png"]
         assert len(open_dataset(str(given), TOKBENCH, split="training")) == 4
     with pytest.raises(UsageError, match="no split 'test'; there are train: 2 Parquet files"):
         open_dataset(str(tmp_path / "set"), TOKBENCH, split="test")
@@ -242,7 +216,7 @@ def test_shards_of_several_splits_are_refused_or_chosen(tmp_path: Path, layout: 
     ],
 )
 def test_what_only_looks_like_splits_is_one_data_set(tmp_path: Path, names: list[str]) -> None:
-    files(tmp_path / "set", {name: png() for name in names})
+    write_files(tmp_path / "set", {name: solid() for name in names})
     assert open_source(tmp_path / "set").names == sorted(names)
     with pytest.raises(UsageError, match="holds no split 'trainval'"):
         open_source(tmp_path / "set", split="trainval")
@@ -262,10 +236,10 @@ def test_splits_of_names() -> None:
 def test_a_split_is_of_paths_with_splits_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"dataset samples is one split already.*leave --split out"):
         open_dataset("samples", TOKBENCH, split="train")
-    (tmp_path / "a.npz").write_bytes(npz(arr_0=IMAGES))
+    (tmp_path / "a.npz").write_bytes(npz_bytes(arr_0=IMAGES))
     with pytest.raises(UsageError, match="has no splits"):
         open_dataset(str(tmp_path / "a.npz"), TOKBENCH, split="train")
-    shard(tmp_path / "train-0.parquet", 2)
+    write_parquet(tmp_path / "train-0.parquet", image_rows(2))
     assert len(open_dataset(str(tmp_path / "train-0.parquet"), TOKBENCH, split="train")) == 2
     with pytest.raises(UsageError, match="no split 'val'"):
         open_dataset(str(tmp_path / "train-0.parquet"), TOKBENCH, split="val")
@@ -280,7 +254,7 @@ def test_named_datasets_and_reconstructions_may_hold_several_splits(
     (folder / "dataset.toml").write_text(
         'title = "t"\nsize = 8\ncount = 3\nlicence = "none"\nget = "-"\nsources = ["images"]\norder = "listed"\n'
     )
-    files(tmp_path / "data" / "mine" / "images", LAYOUTS["top"])
+    write_files(tmp_path / "data" / "mine" / "images", LAYOUTS["top"])
     monkeypatch.setenv("TOKBENCH_DATA", str(tmp_path / "data"))
     dataset = open_dataset("mine", TOKBENCH, root=tmp_path / "root")
     assert len(dataset) == 3
@@ -291,27 +265,27 @@ def test_named_datasets_and_reconstructions_may_hold_several_splits(
 
 
 def test_a_pattern_takes_what_it_matches(tmp_path: Path) -> None:
-    root = files(tmp_path / "set", {"a/0.png": png(1), "a/1.jpg": png(2), "b/0.png": png(3), "notes.txt": b"",
-                                    ".hidden/0.png": png(4)})  # fmt: skip
+    root = write_files(tmp_path / "set", {"a/0.png": solid(1), "a/1.jpg": solid(2), "b/0.png": solid(3)})
+    write_files(root, {"notes.txt": b"", ".hidden/0.png": solid(4)})
     assert open_source(f"{root}/a/*").names == ["0.png", "1.jpg"]
     assert open_source(f"{root}/*/0.png").names == ["a/0.png", "b/0.png"]
     assert open_source(f"{root}/**/*.png").names == ["a/0.png", "b/0.png"]
     assert open_source(f"{root}/[ab]").names == open_source(f"{root}/**").names == ["a/0.png", "a/1.jpg", "b/0.png"]
     assert open_source(f"{root}/**/*.png").open(1).getpixel((0, 0)) == (3, 3, 3)
-    (root / "one.zip").write_bytes(zipped({"z.png": png()}))
+    (root / "one.zip").write_bytes(zip_bytes({"z.png": solid()}))
     assert open_source(f"{root}/*.zip").names == ["z.png"]
     with pytest.raises(DataError, match=r"holds 3 pictures \(a/0.png, ...\) beside 1 zip file"):
         open_source(f"{root}/*")
 
 
 def test_a_path_with_signs_of_a_pattern_is_a_path(tmp_path: Path) -> None:
-    root = files(tmp_path / "set [a-z]*", {"0.png": png(1)})
+    root = write_files(tmp_path / "set [a-z]*", {"0.png": solid(1)})
     assert open_source(root).names == ["0.png"]
     assert open_dataset(str(root), TOKBENCH).name.startswith("set-a-z")
 
 
 def test_a_pattern_without_a_match_says_what_is_there(tmp_path: Path) -> None:
-    root = files(tmp_path / "set", {"a.png": png(), "b.txt": b"", "c.heic": b""})
+    root = write_files(tmp_path / "set", {"a.png": solid(), "b.txt": b"", "c.heic": b""})
     with pytest.raises(UsageError, match=r"matches .*\*\.parquet; .*set holds a.png, b.txt, c.heic"):
         open_dataset(f"{root}/*.parquet", TOKBENCH)
     with pytest.raises(UsageError, match=r"matches .*; 1 file that looks like an image: 1 .heic; .* holds"):
@@ -321,8 +295,8 @@ def test_a_pattern_without_a_match_says_what_is_there(tmp_path: Path) -> None:
 
 
 def test_patterns_follow_no_link_out_unless_asked(tmp_path: Path) -> None:
-    files(tmp_path / "outside", {"0.png": png(1)})
-    root = files(tmp_path / "set", {"sub/1.png": png(2)})
+    write_files(tmp_path / "outside", {"0.png": solid(1)})
+    root = write_files(tmp_path / "set", {"sub/1.png": solid(2)})
     (root / "away").symlink_to(tmp_path / "outside")
     (root / "alias").symlink_to("sub")
     for pattern in ("*/*.png", "*"):
@@ -340,7 +314,7 @@ def test_commands_take_a_split_or_a_pattern(tmp_path: Path, cli, monkeypatch: py
     """What eval measured, check finds again: the name of a data set is the same for both."""
     monkeypatch.chdir(tmp_path)
     for number, name in enumerate(SHARDS["hub"]):
-        shard(Path("set") / name, 3, 10 * number)
+        write_parquet(Path("set") / name, image_rows(3, 10 * number))
     options = ("--metrics", "psnr", "--out", "res")
     refused = cli("eval", "resize.2", "--data", "set", *options)
     assert refused.exit_code == 1 and "several splits" in refused.stderr
@@ -384,7 +358,7 @@ def test_every_command_that_opens_images_hands_the_split_on(
     def opened(data: str, *told: object, split: str | None = None, **more: object) -> None:
         raise _Opened(data, split or told[-1])
 
-    monkeypatch.chdir(files(tmp_path, LAYOUTS["top"]))
+    monkeypatch.chdir(write_files(tmp_path, LAYOUTS["top"]))
     if command[0] == "check":
         assert cli("eval", "resize.2", "--data", ".", "--split", "val", "--metrics", "psnr", "--out", "results").output
     np.savez("s.npz", mu=np.zeros(64), sigma=np.eye(64), tokbench=json.dumps({"layers": ["64"]}))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from factories import run_eval
-from PIL import Image
+from image_files import write_gradients
 from torch import Tensor
 
 from tokbench import metric_names
@@ -40,13 +40,7 @@ SUFFIX |= dict.fromkeys(("product", "residual", "bins"), "_grouped")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Noisy gradients, more than a unit of a journal, of 32 px."""
-    folder = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    ramp = np.linspace(0, 200, SIDE)[None, :, None]
-    for i in range(CHUNK + 8):
-        pixels = ramp * rng.random((1, 1, 3)) + 55 * rng.random((SIDE, SIDE, 3))
-        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:03d}.png")
-    return folder
+    return write_gradients(tmp_path_factory.mktemp("images"), CHUNK + 8, SIDE)
 
 
 def run(folder: Path, networks, model: ImageModel, task: Task, metrics: str = "psnr,rfid_64", **options) -> Result:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from image_files import write_noise
 
 from tokbench.results.result import load
 
@@ -111,11 +111,7 @@ def test_samples_are_shared_and_references_are_not_paired_with_them(
 @pytest.fixture
 def samples(tmp_path: Path) -> Path:
     """60 noisy images of 32 px."""
-    folder, draw = tmp_path / "samples", np.random.default_rng(0)
-    folder.mkdir()
-    for number in range(60):
-        Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{number:03d}.png")
-    return folder
+    return write_noise(tmp_path / "samples", 60, 32)
 
 
 def test_nodes_without_a_common_folder(both, tmp_path: Path, expected: Path) -> None:

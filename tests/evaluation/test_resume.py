@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from factories import run_eval
+from image_files import write_gradients
 from PIL import Image
 
 from tokbench.data.dataset import open_dataset
@@ -32,13 +33,7 @@ METRICS = ["rate", "psnr", "ssim", "rfid_64", "codebook"]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A hundred noisy gradients of 32 x 32 px."""
-    folder = tmp_path_factory.mktemp("many")
-    rng = np.random.default_rng(0)
-    ramp = np.linspace(0, 200, 32)[None, :, None]
-    for i in range(COUNT):
-        pixels = ramp * rng.random((1, 1, 3)) + 55 * rng.random((32, 32, 3))
-        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:03d}.png")
-    return folder
+    return write_gradients(tmp_path_factory.mktemp("many"), COUNT)
 
 
 class Counting(Tokenizer):

@@ -5,19 +5,17 @@ from __future__ import annotations
 import io
 import json
 import re
-import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from image_files import encode, pack, write_parquet, zip_bytes
 from PIL import Image
 from skimage import data
 
@@ -38,12 +36,6 @@ FEW = settings(
     max_examples=60, deadline=None, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip
-
-
-def encode(picture: Image.Image, kind: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 PHOTO = Image.fromarray(data.astronaut()[100:132, 200:224])
@@ -120,20 +112,10 @@ def test_all_forms_give_the_same_images_in_one_order(tmp_path_factory: pytest.Te
     place = tmp_path_factory.mktemp("forms")
     files = {name: encode(Image.new("RGB", (5, 4), (i, 2 * i, 7)), "PNG") for i, name in enumerate(names)}
 
-    def shuffled() -> list[str]:
-        return random.sample(names, len(names))
-
-    for name in shuffled():
-        (place / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / "folder" / name).write_bytes(files[name])
-    with zipfile.ZipFile(place / "a.zip", "w") as archive:
-        for name in shuffled():
-            archive.writestr(name, files[name])
-    with tarfile.open(place / "a.tar", "w") as tar:
-        for name in shuffled():
-            tar.add(place / "folder" / name, arcname=name)
+    for form in ("folder", "a.zip", "a.tar"):
+        pack(place / form, {name: files[name] for name in random.sample(names, len(names))})
     rows = [{"bytes": files[name], "path": name} for name in sorted(names)]
-    pq.write_table(pa.table({"image": rows}), place / "a.parquet", row_group_size=2)
+    write_parquet(place / "a.parquet", rows, row_group_size=2)
     for form in ("folder", "a.zip", "a.tar", "a.parquet"):
         source = open_source(place / form)
         assert source.names == sorted(names), form
@@ -145,12 +127,8 @@ def test_all_forms_give_the_same_images_in_one_order(tmp_path_factory: pytest.Te
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("packed")
     files = {f"{kind}.png": SEEDS[kind] for kind in ("PNG", "GIF", "PPM")}
-    with zipfile.ZipFile(place / "a.zip", "w") as archive, tarfile.open(place / "a.tar", "w") as tar:
-        for name, content in files.items():
-            archive.writestr(name, content)
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
+    (place / "a.zip").write_bytes(zip_bytes(files, zipfile.ZIP_STORED))
+    pack(place / "a.tar", files)
     return place
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import time
@@ -17,6 +16,7 @@ import pytest
 import torch
 from checkout import ROOT
 from click.testing import CliRunner, Result
+from image_files import encode, noise_pixels, write_parquet
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
@@ -88,13 +88,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def images(path: Path, count: int, classes: int) -> None:
-    drawn = np.random.default_rng(0)
-    rows = []
-    for place in range(count):
-        buffer = io.BytesIO()
-        Image.fromarray(drawn.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(buffer, "PNG")
-        rows.append({"bytes": buffer.getvalue(), "path": f"{place:03}.png"})
-    pq.write_table(pa.table({"image": rows, "label": [place % classes for place in range(count)]}), path)
+    rng = np.random.default_rng(0)
+    pictures = [encode(Image.fromarray(noise_pixels(rng, 16, 16))) for _ in range(count)]
+    rows = [{"bytes": picture, "path": f"{place:03}.png"} for place, picture in enumerate(pictures)]
+    write_parquet(path, rows, [place % classes for place in range(count)])
 
 
 def prune(root: Path, *words: str, data: str = "images.parquet", model: str = "small.whole") -> Result:

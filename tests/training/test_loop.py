@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
 import time
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from checkout import ROOT
 from click.testing import CliRunner
-from PIL import Image
+from image_files import solid, write_noise, write_parquet
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -243,15 +239,10 @@ def test_images_and_labels_are_sorted_by_name(tmp_path: Path) -> None:
     """Written in another order, and into two files, they are the same material."""
 
     def files(folder: Path, order: list[int], parts: int) -> Path:
-        folder.mkdir()
         for part in range(parts):
-            rows = []
-            for number in order[part::parts]:
-                buffer = io.BytesIO()
-                Image.fromarray(np.full((8, 8, 3), 20 * number, dtype=np.uint8)).save(buffer, format="PNG")
-                rows.append((number, {"bytes": buffer.getvalue(), "path": f"{number}.png"}))
-            table = pa.table({"image": [image for _, image in rows], "label": [100 + number for number, _ in rows]})
-            pq.write_table(table, folder / f"{part}.parquet")
+            mine = order[part::parts]
+            rows = [{"bytes": solid(20 * number), "path": f"{number}.png"} for number in mine]
+            write_parquet(folder / f"{part}.parquet", rows, [100 + number for number in mine])
         return folder
 
     given = [files(tmp_path / "a", [3, 1, 4, 0, 2], 1), files(tmp_path / "b", [0, 4, 2, 1, 3], 2)]
@@ -281,11 +272,7 @@ def root(tmp_path: Path) -> Path:
     source = ROOT / "adapters" / "pca" / "adapter.py"
     (folder / "adapter.py").write_text(source.read_text())
     (folder / "c4.toml").write_text('summary = "x"\n[model]\ncomponents = 4\n[training]\n')
-    images = tmp_path / "photos"
-    images.mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(6):
-        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(images / f"{i}.png")
+    write_noise(tmp_path / "photos", 6, 16)
     return tmp_path
 
 
