@@ -68,7 +68,7 @@ def unresolved(text: str) -> Iterator[str]:
 
 
 def has_case(file: Path, test: str, cited: str) -> bool:
-    """Whether the (possibly abbreviated) id of a case stands in quotes in a test's file or as a name in its decorators."""
+    """Whether the (possibly abbreviated) id of a case stands in quotes in a test file or in a decorator of the test."""
     source, begin = file.read_text(encoding="utf-8"), cited.rstrip("…")
     functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
     marks = [mark for function in functions if function.name == test for mark in function.decorator_list]
