@@ -19,6 +19,9 @@ from tokbench.weights.shards import shard_paths
 
 pytestmark = [pytest.mark.finds, pytest.mark.once]
 
+QUICK = {"pca", "toy"}
+"""Families of adapters that are tested in seconds; the tests of the others are marked as slow."""
+
 BUILTIN = ["identity", "resize.2", "resize.4", "jpeg.q10", "jpeg.q50", "jpeg.q90", "webp.q50", "avif.q50"]
 GENERATORS = [name for name, toml in adapter_files().items() if "guidance" in read_variant(toml)]
 UNTRAINED = [
@@ -50,7 +53,12 @@ UNSEEN = {
 that the range is right for photos, `test_photos_keep_their_brightness` shows for these networks, too."""
 
 
-@pytest.fixture(params=ALL)
+@pytest.fixture(
+    params=[
+        name if name in BUILTIN or name.partition(".")[0] in QUICK else pytest.param(name, marks=pytest.mark.slow)
+        for name in ALL
+    ]
+)
 def adapter(request: pytest.FixtureRequest) -> Tokenizer:
     try:
         model = load_adapter(request.param).model
@@ -185,6 +193,7 @@ def test_what_is_not_trained_yet_says_how(name: str) -> None:
         load_adapter(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in GENERATORS if name not in UNTRAINED])
 def test_a_generator_draws_each_sample_from_its_own_seed(name: str) -> None:
     try:

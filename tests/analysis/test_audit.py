@@ -36,6 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@pytest.mark.slow
 def test_rows_are_what_evaluations_give(folder: Path, networks) -> None:
     """One pass for all protocols, or one evaluation for each: the same numbers."""
     adapter = load_adapter("jpeg.q50")
@@ -58,6 +59,7 @@ def test_rows_are_what_evaluations_give(folder: Path, networks) -> None:
             assert row.numbers[name]["value"] == pytest.approx(expected, rel=1e-9), (row.choice.title, name)
 
 
+@pytest.mark.slow
 def test_choices_move_what_they_should(folder: Path, networks) -> None:
     rows = audit(load_adapter("jpeg.q50"), open_dataset(str(folder), TOKBENCH, 64), NAMES, networks=networks)
     default, by_title = rows[0], {row.choice.title: row for row in rows}
@@ -75,6 +77,7 @@ def test_choices_move_what_they_should(folder: Path, networks) -> None:
     assert not by_title["filter: area"].same_pixels
 
 
+@pytest.mark.slow
 def test_protocols_that_compare_with_statistics_get_them(folder: Path, networks) -> None:
     """The row of `adm` is an evaluation against that file, the other rows do not look at it; without it, a reason."""
     adapter, adm = load_adapter("jpeg.q50"), load_protocol("adm")

@@ -58,6 +58,7 @@ def spoil(path: Path, by: float, images: slice, device: str = "cpu") -> None:
     result.save(path.parent.parent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_drop_on_one_image_of_a_deterministic_codec_is_a_regression(
     cli, measured, mirrored: Path, tmp_path: Path, device: str
@@ -97,6 +98,7 @@ def sampling(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("device", "images", "outcome"),
     [
@@ -184,6 +186,7 @@ def load(variant, device):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [[], ["--limit", 4]])
 def test_numbers_that_vanish_with_the_codebook_are_lost(
     cli, measured, toy_root: Path, mirrored: Path, tmp_path: Path, limit: list[object]
@@ -209,6 +212,7 @@ def test_numbers_that_vanish_with_the_codebook_are_lost(
     assert "not compared: LOST perplexity of toy.p8/" in shown
 
 
+@pytest.mark.slow
 def test_an_adapter_that_is_gone_is_lost(cli, measured, toy_root: Path, mirrored: Path, tmp_path: Path) -> None:
     for adapter in ("toy.p8", "toy.p16", "jpeg.q50"):
         path = measured(adapter, "--root", toy_root)
@@ -223,6 +227,7 @@ def test_an_adapter_that_is_gone_is_lost(cli, measured, toy_root: Path, mirrored
     assert check(cli, path, mirrored, "toy.p16", "jpeg.q50", "--root", tmp_path / "root").exit_code == 0
 
 
+@pytest.mark.slow
 def test_what_this_machine_lacks_is_no_failure(
     cli, measured, mirrored: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -241,6 +246,7 @@ def test_what_this_machine_lacks_is_no_failure(
     assert "<failure" not in (tmp_path / "junit.xml").read_text()
 
 
+@pytest.mark.slow
 def test_all_outputs_count_alike(cli, measured, toy_root: Path, mirrored: Path, tmp_path: Path) -> None:
     """A regression, an adapter that is gone, one that fails, a result of other pixels, a number that is retired."""
     for adapter in ("toy.p8", "toy.p16", "jpeg.q50", "jpeg.q90", "resize.2"):

@@ -47,6 +47,7 @@ def one(results: Path, adapter: str) -> Path:
     return next((results / adapter).glob("*.json"))
 
 
+@pytest.mark.slow
 def test_paired_differences(results: Path) -> None:
     low, high = load(one(results, "jpeg.q50")), load(one(results, "jpeg.q90"))
     found = {gap.number: gap for gap in differences(low, high)}
@@ -85,6 +86,7 @@ def test_unlike_results_are_refused(results: Path) -> None:
         second.provenance[part] = kept
 
 
+@pytest.mark.slow
 def test_numbers_of_unlike_networks_are_left_out(results: Path) -> None:
     first, second = load(one(results, "jpeg.q50")), load(one(results, "jpeg.q90"))
     second.provenance["metrics"]["fd_efficientnet"]["sha256"] = "0" * 64
@@ -157,6 +159,7 @@ def check(cli, results: Path, mirrored: Path, *more: object):
     return cli("check", "--against", results, "--data", mirrored, *more)
 
 
+@pytest.mark.slow
 def test_check_of_untouched_facts(cli, results: Path, mirrored: Path) -> None:
     done = check(cli, results, mirrored, "--json")
     assert done.exit_code == 0, done.stdout + done.stderr
@@ -174,6 +177,7 @@ def spoil(path: Path, number: str, by: float, images: slice = slice(None)) -> No
     result.save(path.parent.parent)
 
 
+@pytest.mark.slow
 def test_a_number_that_got_worse_is_a_regression_with_its_images(
     cli, results: Path, mirrored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +194,7 @@ def test_a_number_that_got_worse_is_a_regression_with_its_images(
     assert len(cases) > 4
 
 
+@pytest.mark.slow
 def test_a_number_that_got_better_is_not(cli, results: Path, mirrored: Path) -> None:
     spoil(one(results, "jpeg.q50"), "psnr", -0.5)
     done = check(cli, results, mirrored, "jpeg.q50")
@@ -197,6 +202,7 @@ def test_a_number_that_got_better_is_not(cli, results: Path, mirrored: Path) -> 
     assert "1 better" in done.stdout
 
 
+@pytest.mark.slow
 def test_tolerances_come_from_a_file(cli, results: Path, mirrored: Path, tmp_path: Path) -> None:
     spoil(one(results, "jpeg.q50"), "psnr", 0.5)
     config = tmp_path / "tokbench.toml"
@@ -210,6 +216,7 @@ def test_tolerances_come_from_a_file(cli, results: Path, mirrored: Path, tmp_pat
         assert done.exit_code == 2, wrong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["data", "protocol", "weights", "network"])
 def test_other_hashes_are_refused(cli, results: Path, mirrored: Path, part: str) -> None:
     path = one(results, "jpeg.q50")
@@ -248,6 +255,7 @@ def test_a_limit_compares_means_of_the_first_images(
     assert "depends on all 12 images, and 3 were measured" in left["fd_efficientnet"]
 
 
+@pytest.mark.slow
 def test_what_is_not_here_is_listed_and_nothing_compared_is_3(cli, results: Path, mirrored: Path) -> None:
     path = one(results, "jpeg.q50")
     told = json.loads(path.read_text())
@@ -273,6 +281,7 @@ def test_an_adapter_that_fails_is_a_failure(cli, results: Path, mirrored: Path, 
         assert "boom" in done.stdout
 
 
+@pytest.mark.slow
 def test_an_image_that_became_unreadable_is_refused(cli, facts: Path, mirrored: Path, tmp_path: Path) -> None:
     """The remaining images alone are another set: comparing them would hide it."""
     shutil.copytree(mirrored, tmp_path / "photos")

@@ -76,6 +76,7 @@ def same(first: Result, second: Result) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_results_are_those_of_the_command_line(cli, tmp_path: Path) -> None:
     names, chosen = ["toy.p8", "identity"], ["psnr", "ssim", "rate", "codebook"]
     done = cli(
@@ -147,6 +148,7 @@ def test_codes_and_quantized_vectors_are_the_same_tokens(images: torch.Tensor, l
             assert result[name].value == pytest.approx(expected[name].value, rel=1e-6), (type(model), name)
 
 
+@pytest.mark.slow
 def test_outputs_of_diffusers(images: torch.Tensor) -> None:
     """The posterior's mode, `.latents` and `.sample`, as its classes return them, and its own classes."""
 

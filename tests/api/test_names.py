@@ -52,6 +52,7 @@ def test_examples_of_docstrings(name: str) -> None:
     assert found.attempted >= 3 and not found.failed
 
 
+@pytest.mark.slow
 def test_examples_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     """All in order, as a reader would run them."""
     monkeypatch.chdir(tmp_path)

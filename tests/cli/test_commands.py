@@ -21,6 +21,7 @@ def objects(result) -> list[dict]:
     return json.loads(result.stdout)
 
 
+@pytest.mark.slow
 def test_help_and_leaderboard_import_no_torch(tmp_path: Path, photo_folder: Path, cli) -> None:
     assert cli("eval", "identity", "--data", photo_folder, "--metrics", FAST, "--out", tmp_path).exit_code == 0
     for arguments in (["--help"], ["eval", "--help"], ["leaderboard", "--out", str(tmp_path)], ["list", "metrics"]):
@@ -34,6 +35,7 @@ def test_help_and_leaderboard_import_no_torch(tmp_path: Path, photo_folder: Path
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_python_m_tokbench() -> None:
     done = subprocess.run([sys.executable, "-m", "tokbench", "--help"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0
@@ -77,6 +79,7 @@ def test_the_same_command_gives_the_same_file(cli, photo_folder: Path, tmp_path:
     assert files[0] == files[1]
 
 
+@pytest.mark.slow
 def test_several_adapters_in_one_pass_equal_one_at_a_time(cli, photo_folder: Path, tmp_path: Path) -> None:
     names = ["resize.2", "toy.p8", "jpeg.q50"]
     metrics = "psnr,ssim,rate,fd_efficientnet"
@@ -90,6 +93,7 @@ def test_several_adapters_in_one_pass_equal_one_at_a_time(cli, photo_folder: Pat
         assert alone == [expected]
 
 
+@pytest.mark.slow
 def test_a_second_run_adds_its_metrics(cli, photo_folder: Path, tmp_path: Path) -> None:
     for metrics in ("psnr", "ssim,codebook"):
         assert cli("eval", "toy.p8", "--data", photo_folder, "--metrics", metrics, "--out", tmp_path).exit_code == 0
@@ -364,6 +368,7 @@ def test_what_adapters_print_does_not_reach_stdout(cli, photo_folder: Path, tmp_
     assert "talkative" in done.stderr
 
 
+@pytest.mark.slow
 def test_other_code_or_other_reconstructions_replace_a_result(cli, photo_folder: Path, tmp_path: Path) -> None:
     made = tmp_path / "made"
     for scale in (1, 0.5):
@@ -383,6 +388,7 @@ def test_other_code_or_other_reconstructions_replace_a_result(cli, photo_folder:
         assert set(result.per_image) == {"index", "name", "ssim"}
 
 
+@pytest.mark.slow
 def test_batch_size_does_not_change_the_file(cli, photo_folder: Path, tmp_path: Path) -> None:
     metrics = "psnr,ssim,rate,codebook,fd_efficientnet"
     files = []
@@ -416,6 +422,7 @@ def test_small_images_skip_lpips_and_keep_the_rest(cli, photo_folder: Path, tmp_
     assert "lpips" in result["skipped"]
 
 
+@pytest.mark.slow
 def test_one_broken_earlier_result_loses_only_itself(cli, photo_folder: Path, tmp_path: Path) -> None:
     command = ["eval", "identity", "toy.p8", "--data", photo_folder, "--metrics", "psnr", "--out", tmp_path]
     assert cli(*command).exit_code == 0
@@ -439,6 +446,7 @@ def test_images_with_two_originals_of_one_stem_are_refused(cli, tmp_path: Path) 
     assert "differ by suffix only" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_progress_bar_on_a_terminal_and_none_in_a_pipe(photo_folder: Path, tmp_path: Path) -> None:
     import os
     import pty

@@ -169,6 +169,7 @@ def test_large_members_are_refused_before_they_are_read(tmp_path: Path) -> None:
     assert peak < 64 << 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claim", ["true", "small"])
 def test_zip_bombs_stay_folded(tmp_path: Path, claim: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether it says what it would take, or lies: 256 MiB of zeros, of which no more than the claim is unpacked."""
@@ -233,6 +234,7 @@ def test_paths_that_are_not_unicode_are_escaped(tmp_path: Path) -> None:
     assert red_levels(open_source(tmp_path / "a.parquet")) == {r"caf\xe9.png": 3}
 
 
+@pytest.mark.slow
 def test_a_value_that_a_small_file_repeats_does_not_fill_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,6 +283,7 @@ def restless() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("restless")
 @pytest.mark.parametrize("form", ["folder", "a.zip", "a.tar", "a.tar.gz", "a.parquet", "manifest"])
 def test_threads_read_the_same_pixels(forms: dict[str, Path], form: str) -> None:

@@ -24,6 +24,7 @@ SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
 TOOLS = ("mkdocs", "material", "mkdocstrings", "mkdocs_click")
 
 
+@pytest.mark.slow
 def test_the_small_example_of_the_check_runs(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
@@ -36,6 +37,7 @@ def test_the_small_example_of_the_check_runs(cli, tmp_path: Path, monkeypatch: p
     assert re.search(r"prints `(.*?)`", text)[1] in printed
 
 
+@pytest.mark.slow
 def test_the_action_checks_a_repository(tmp_path: Path, cli) -> None:
     """Its last step, run as GitHub would with bash: 0 for facts that hold, 1 for spoiled ones."""
     action = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
@@ -150,6 +152,7 @@ def test_the_architecture_page_names_every_package() -> None:
         assert f">{package}</text>" in picture, package
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     any(importlib.util.find_spec(tool) is None for tool in TOOLS),
     reason="needs mkdocs-material, mkdocstrings and mkdocs-click",

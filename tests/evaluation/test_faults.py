@@ -60,6 +60,7 @@ def _save(folder: str, metric: str, times: int) -> None:
         made(metric).save(Path(folder))
 
 
+@pytest.mark.slow
 def test_two_runs_that_write_one_result_lose_nothing(tmp_path: Path) -> None:
     """Four processes join their metrics into one file again and again; at the end all are there, and whole."""
     start = multiprocessing.get_context("fork")  # a spawned one would have to import this file
@@ -114,6 +115,7 @@ def test_our_own_adapters_are_not(caplog) -> None:
     assert "your rights" not in caplog.text
 
 
+@pytest.mark.slow
 def test_nothing_reaches_for_the_network(cli, tmp_path: Path, photo_folder: Path, monkeypatch) -> None:
     """Neither a whole run nor a missing weight nor an unknown hub id opens a connection unless it is allowed."""
 
@@ -133,6 +135,7 @@ def test_nothing_reaches_for_the_network(cli, tmp_path: Path, photo_folder: Path
     assert list((tmp_path / "out").glob("jpeg.q50/*.json"))
 
 
+@pytest.mark.slow
 def test_cache_shows_and_clears(cli, tmp_path: Path, photo_folder: Path, private_cache: Path) -> None:
     command = ["--data", photo_folder, "--metrics", "fd_efficientnet", "--out", tmp_path / "out"]
     assert cli("eval", "jpeg.q50", *command).exit_code == 0
@@ -151,6 +154,7 @@ def test_cache_shows_and_clears(cli, tmp_path: Path, photo_folder: Path, private
     assert "unfinished runs: none" in cli("cache").output
 
 
+@pytest.mark.slow
 def test_no_cache_leaves_nothing(cli, tmp_path: Path, photo_folder: Path, private_cache: Path) -> None:
     command = ["--data", photo_folder, "--metrics", "fd_efficientnet", "--out", tmp_path / "out", "--no-cache"]
     assert cli("eval", "jpeg.q50", *command).exit_code == 0

@@ -254,6 +254,7 @@ def test_subsets_of_unequal_numbers() -> None:
     assert Subsets(first, second).distance(one, other) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_an_interval_covers_what_other_samples_give(dataset: Dataset) -> None:
     """Over many sets drawn alike, the deviation that halves tell is that of the distance itself, or wider."""
 

@@ -162,6 +162,7 @@ def test_numbers_and_their_metrics() -> None:
     assert columns.column_of("pfid_768_binary_infinity")[1].title == "pFID-768 binary ∞"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fsq", "bits", "bins", "kl"])
 def test_extensions_have_columns_of_their_own(untrained, folder: Path, networks, name: str) -> None:
     made = run(folder, networks, untrained(name), Perturb(), "psnr")
@@ -172,6 +173,7 @@ def test_extensions_have_columns_of_their_own(untrained, folder: Path, networks,
     assert told["extension"] and told.get("anchor") == (None if name == "kl" else "latent")
 
 
+@pytest.mark.slow
 def test_the_other_anchor_is_another_result(untrained, folder: Path, networks) -> None:
     latent, code = (
         run(folder, networks, untrained("vq"), Perturb(one), "psnr", limit=4) for one in metric_names.ANCHORS
@@ -193,6 +195,7 @@ class Broken(LearnedTokenizer):
         return super().decode(tokens, seeds)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(untrained, folder: Path, networks, tmp_path: Path) -> None:
     def measured(cache: Path | None, left: int) -> tuple[Result, int]:
         torch.manual_seed(0)
@@ -229,6 +232,7 @@ def load(variant, device):
 """
 
 
+@pytest.mark.slow
 def test_from_the_command_line_and_back(cli, folder: Path, tmp_path: Path) -> None:
     place = tmp_path / "some"
     place.mkdir()

@@ -25,6 +25,8 @@ from tokbench.results.columns import cells
 from tokbench.results.result import Result
 from tokbench.tokenizers.registry import load_adapter
 
+pytestmark = pytest.mark.slow
+
 LIMIT = CHUNK + 4
 
 

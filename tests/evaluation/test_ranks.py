@@ -17,6 +17,8 @@ from image_files import write_noise
 
 from tokbench.results.result import load
 
+pytestmark = pytest.mark.slow
+
 WHAT = ["toy.p8", "jpeg.q50", "--data", "samples", "--metrics", "psnr,ssim,fd_efficientnet,codebook"]
 
 

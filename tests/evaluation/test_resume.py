@@ -215,6 +215,7 @@ def undisturbed(running, tmp_path_factory: pytest.TempPathFactory) -> str:
     return printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_process_goes_on_where_it_was(
     number: signal.Signals, running, tmp_path: Path, undisturbed: str

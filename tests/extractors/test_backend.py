@@ -74,6 +74,7 @@ def test_a_processor_without_units_for_bfloat16_is_told(monkeypatch: pytest.Monk
     Backend(precision="bfloat16", library="openvino")
 
 
+@pytest.mark.slow
 @needs_openvino
 @pytest.mark.parametrize("name", ["efficientnet-lite0"])
 def test_a_network_is_the_same_in_both(name: str, photos: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:

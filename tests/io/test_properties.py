@@ -90,6 +90,7 @@ def test_any_bytes_are_an_image_or_refused(given_bytes: bytes) -> None:
     image_or_refused(given_bytes)
 
 
+@pytest.mark.slow
 @settings(FEW, max_examples=2000)
 @given(mutated(SEEDS))
 def test_any_mutation_of_an_image_is_an_image_or_refused(given_bytes: bytes) -> None:
@@ -163,6 +164,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 PLAIN = st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,20}", fullmatch=True)
 
 
+@pytest.mark.slow
 @settings(FEW, max_examples=80)
 @given(st.data())
 def test_results_come_back_as_they_were_saved(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:

@@ -71,6 +71,7 @@ def test_range_ans_gives_back_its_symbols(parts: list[tuple[list[int], int]], se
         decoder.take(8 * len(data) + 100 * width, uniform)
 
 
+@pytest.mark.slow
 def test_range_ans_costs_what_the_frequencies_say() -> None:
     """On 200,000 symbols within 0.1 %, beside 64 bits for each lane."""
     frequencies = rans.quantised(np.array([0.9, 0.06, 0.03, 0.0099, 0.0001]))
@@ -100,6 +101,7 @@ def test_frequencies_are_as_near_as_integers_can_be() -> None:
 # Order 0.
 
 
+@pytest.mark.slow
 @SETTINGS
 @given(
     size=st.sampled_from(SIZES),
@@ -120,6 +122,7 @@ def test_order0_gives_back_any_codes(size: int, fitted: int, count: int, narrow:
     np.testing.assert_array_equal(found, codes)
 
 
+@pytest.mark.slow
 @SETTINGS
 @given(
     sets=st.lists(st.tuples(st.sampled_from(SIZES), st.integers(0, 60), st.integers(0, 60)), max_size=6),
@@ -139,6 +142,7 @@ def test_sets_of_codes_share_one_stream(sets: list[tuple[int, int, int]], seed: 
     assert (taken == 0) == (not any(count for _, _, count in sets))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [10, 75])
 def test_many_groups_cost_no_more_than_their_codes(count: int) -> None:
     """Sixteen groups of 32 codes each, of some coded images: within 64 bits for all of them together of what the counts
@@ -151,6 +155,7 @@ def test_many_groups_cost_no_more_than_their_codes(count: int) -> None:
     assert 8 * (apart - taken) > 15 * 32 - 64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 16, 256, 1024])
 def test_uniform_codes_cost_all_of_their_bits(size: int) -> None:
     found = measured(drawn(0, size, 400, 256), size)
@@ -159,6 +164,7 @@ def test_uniform_codes_cost_all_of_their_bits(size: int) -> None:
     assert found["bpe_bits_per_image"] >= nominal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [256, 65536])
 def test_order0_costs_what_its_counts_say(size: int) -> None:
     """Never less; and codes that were never seen, which no table lists, no more than their share. 65,536 codes of which
@@ -170,6 +176,7 @@ def test_order0_costs_what_its_counts_say(size: int) -> None:
     assert model.nbytes == len(np.unique(fitted_on)) * (coding.width(size) + 3)
 
 
+@pytest.mark.slow
 def test_skewed_codes_cost_their_entropy() -> None:
     share = 1 / np.arange(1, 65) ** 1.5
     share /= share.sum()
@@ -180,6 +187,7 @@ def test_skewed_codes_cost_their_entropy() -> None:
     assert found >= counted_bits(codes[::2], codes[1::2], 64) / 500
 
 
+@pytest.mark.slow
 def test_constant_codes_cost_next_to_nothing() -> None:
     """Of 8 x 256 bits, order 0 leaves what 255 codes that might still come are worth; byte pairs 8 tokens."""
     found = measured(np.full((1000, 256), 7), 256)
@@ -244,6 +252,7 @@ def test_merges_never_leave_an_image() -> None:
     assert [list(made.decode([token])) for token in range(len(made))] == [[0], [1], [0, 1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [16, 1024])
 def test_repeated_patterns_are_for_byte_pairs(size: int) -> None:
     """Sixteen phrases of sixteen codes: order 0 sees nothing of them."""
@@ -323,6 +332,7 @@ def test_what_is_measured_was_not_fitted_on() -> None:
     assert measured(codes, 16)["bpe_tokens_per_image"] == 16
 
 
+@pytest.mark.slow
 def test_streams_and_groups_have_models_of_their_own() -> None:
     """Two constant streams, or groups, of different codes: one model for both would pay a bit a code."""
     apart = {"a": torch.zeros(200, 64, dtype=torch.long), "b": torch.ones(200, 64, dtype=torch.long)}

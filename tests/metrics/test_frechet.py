@@ -95,6 +95,7 @@ def test_the_metric_equals_torch_fidelity(networks, photos: torch.Tensor, damage
     assert metric.compute()["rfid_64"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_kid_on_more_than_a_subset_equals_torch_fidelity(networks) -> None:
     kid = pytest.importorskip("torch_fidelity.metric_kid")
     metric = KID("kid_768", networks.get("inception-2015-12-05"), "768")
@@ -109,6 +110,7 @@ def test_kid_on_more_than_a_subset_equals_torch_fidelity(networks) -> None:
         assert metric.compute()["kid_768"] == pytest.approx(expected, abs=error)
 
 
+@pytest.mark.slow
 def test_kid_of_more_than_a_subset_has_an_interval(networks) -> None:
     """About as wide as other sets of so many make it vary; with twice the images, or as many, in each set."""
     draw = torch.Generator().manual_seed(0)

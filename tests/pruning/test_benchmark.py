@@ -36,6 +36,8 @@ from tokbench.report.static_figures import pruning
 from tokbench.results.leaderboard import read_all
 from tokbench.tokenizers.registry import open_variant
 
+pytestmark = pytest.mark.slow
+
 timm = pytest.importorskip("timm", reason="timm is not installed: pip install 'tokbench[prune]'")
 
 VIT = """

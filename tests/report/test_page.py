@@ -12,6 +12,8 @@ from checkout import ROOT
 
 from tokbench.report.site import build
 
+pytestmark = pytest.mark.slow
+
 
 def column(page: Any, place: int) -> list[str]:
     return page.locator(f"#rows tbody tr > :nth-child({place})").all_inner_texts()

@@ -238,5 +238,6 @@ def test_statistics_cannot_name_another_file_or_hash(tmp_path: Path) -> None:
     assert made.sha256 != "0" * 64
 
 
+@pytest.mark.slow
 def test_committed_results_load(root: Path) -> None:
     assert all(isinstance(made, Result) for made in read_all(root / "results"))

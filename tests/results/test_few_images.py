@@ -32,6 +32,7 @@ def evaluated(cli, folder: Path, count: int, *arguments: object) -> tuple[str, s
     return done.stdout, done.stderr, path
 
 
+@pytest.mark.slow
 def test_two_images_are_said_in_table_json_and_terminal(cli, folder: Path) -> None:
     table, said, path = evaluated(cli, folder, 2, "--metrics", "psnr,fd_efficientnet")
     (warning,) = json.loads(path.read_text())["warnings"]

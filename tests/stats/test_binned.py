@@ -79,6 +79,7 @@ def test_means_by_hand() -> None:
     assert mean_of_bins(values, axis, THREE, 0).mean == pytest.approx((0.5 + 0.5 + 0.625) / 3, abs=1e-15)
 
 
+@pytest.mark.slow
 @FEW
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 60), st.integers(0, 5)), min_size=1, max_size=40))
 def test_algebra(rows: list[tuple[float, float, int]]) -> None:

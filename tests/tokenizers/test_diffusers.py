@@ -118,6 +118,7 @@ def test_latents_and_images_are_the_librarys_own(kind: str, saved, images: torch
     assert torch.equal(ours.decode(tokens, [0, 1]), library.decode(latents.half().float()).sample)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DISCRETE)
 @torch.inference_mode()
 def test_indices_alone_give_the_librarys_images(kind: str, saved, images: torch.Tensor) -> None:
@@ -138,6 +139,7 @@ def test_indices_alone_give_the_librarys_images(kind: str, saved, images: torch.
     assert (ours.decode(other, [0, 1]) - expected).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_spatial_norm_looks_at_the_codes(saved, images: torch.Tensor) -> None:
     """MoVQ's decoder without its condition is another function, so the equality above is not by accident."""
@@ -148,6 +150,7 @@ def test_spatial_norm_looks_at_the_codes(saved, images: torch.Tensor) -> None:
     assert (ours.decode(ours.encode(images), [0, 1]) - blind).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(CONFIGS))
 def test_spec_and_module(kind: str, saved, photos: torch.Tensor) -> None:
     library, folder = saved(kind)
@@ -186,6 +189,7 @@ def test_half_precision_files_run_in_float32(saved, tmp_path: Path, images: torc
     assert torch.equal(tokens.tensor, library.encode(images).latent_dist.mode().half())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sub", ["vae", "vqvae", "movq"])
 def test_a_pipeline_folder_gives_its_autoencoder(sub: str, saved, tmp_path: Path) -> None:
     kind = "kl" if sub == "vae" else "movq"
@@ -278,6 +282,7 @@ LEFT_OVER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", LEFT_OVER)
 def test_tensors_that_the_network_has_no_place_for_are_refused(case: str, saved) -> None:
     """The config of another network beside the weights: the library drops the rest and goes on."""
@@ -312,6 +317,7 @@ def test_quantized_weights_are_refused(saved) -> None:
         load(folder)
 
 
+@pytest.mark.slow
 def test_names_that_the_library_renames_are_no_fault(saved, images: torch.Tensor) -> None:
     """Attention as the first releases of diffusers saved it."""
     _, folder = saved("kl")

@@ -286,6 +286,7 @@ def test_the_command_trains_and_the_adapter_runs(root: Path) -> None:
     assert run.exit_code == 0, run.output
 
 
+@pytest.mark.slow
 def test_several_at_a_time_each_after_what_it_is_built_on(root: Path) -> None:
     """One whose process dies is told of, and the others are trained, to the same weights as one after the other."""
     folder = root / "adapters" / "mini"
@@ -314,6 +315,7 @@ def test_several_at_a_time_each_after_what_it_is_built_on(root: Path) -> None:
     assert not list(cache_dir().glob("material-*"))
 
 
+@pytest.mark.slow
 def test_a_stopped_command_leaves_no_process_behind(root: Path, started) -> None:
     """Ended while its trainings run, it ends them too, and takes the images that they shared with it."""
     folder, cache = root / "adapters" / "mini", root / "cache"

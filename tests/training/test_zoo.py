@@ -27,6 +27,8 @@ from tokbench.training.loop import TrainRecord
 from tokbench.training.zoo import network, train_adapter, trainable_adapters
 from tokbench.weights.shards import LARGEST, shard_paths
 
+pytestmark = pytest.mark.slow
+
 NAMES = [name for name, toml in trainable_adapters(ROOT).items() if read_variant(toml)["model"].get("keep", 0.5) == 0.5]
 LIMIT = 2_000_000
 """Parameters of one adapter."""
