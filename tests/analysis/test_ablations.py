@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from factories import image_columns, make_result
 
 from tokbench.analysis.ablations import ablations, findings
 from tokbench.errors import AdapterError
@@ -24,16 +25,9 @@ tasks = ["reconstruct"]
 
 def result(adapter: str, shift: float, task: str = "reconstruct") -> Result:
     values = np.linspace(20, 30, 40) + shift
-    return Result(
-        adapter, "photos", task, 40,
-        {"psnr": {"value": float(values.mean()), "low": None, "high": None, "n": 40}}, {}, [],
-        {
-            "data": {"sha256": "a", "width": 64, "height": 64, "own_size": 64, "limit": None},
-            "protocol": {"name": "tokbench", "sha256": "b"},
-            "metrics": {},
-        },
-        per_image={"index": np.arange(40), "name": np.arange(40).astype(str), "psnr": values},
-    )  # fmt: skip
+    metrics = {"psnr": {"value": float(values.mean()), "low": None, "high": None, "n": 40}}
+    columns = image_columns(40, psnr=values)
+    return make_result(adapter, metrics, dataset="photos", task=task, num_images=40, per_image=columns)
 
 
 @pytest.fixture

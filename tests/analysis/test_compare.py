@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from checkout import ROOT
-from factories import run_eval
+from factories import image_columns, make_result, run_eval
 
 from tokbench.analysis import render
 from tokbench.analysis.compare import difference, differences, judge
@@ -95,12 +95,10 @@ def test_numbers_of_unlike_networks_are_left_out(results: Path) -> None:
 
 def exact_in(values: list[float]) -> Result:
     column = np.array(values)
-    told = {"metrics": {}, "data": {"sha256": "d"}, "protocol": {"sha256": "p"}}
     entry = {"value": float(np.nanmean(column)) if np.isfinite(column).any() else None}
-    return Result(
-        "a", "set", "reconstruct", len(column), {"psnr": entry}, {}, [], told,
-        per_image={"index": np.arange(len(column)), "name": np.array(["x"] * len(column)), "psnr": column},
-    )  # fmt: skip
+    return make_result(
+        metrics={"psnr": entry}, num_images=len(column), per_image=image_columns(len(column), psnr=column)
+    )
 
 
 def test_images_that_are_exact_in_one_result_only_are_counted() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from factories import make_result
 
 from tokbench.analysis.correlation import LEAST, TokenizerGeneratorPair, correlations, markdown, pairs
 from tokbench.results.result import Result
@@ -52,13 +53,11 @@ def test_a_codebook_size_may_turn_what_holds_over_all() -> None:
 
 
 def result(adapter: str, task: str, number: str, value: float, count: int = 100, **told: Any) -> Result:
-    provenance = {
-        "adapter": {"kind": "discrete", "codebook": {"codes": 512}, "bits_per_token": 9.0} | told,
-        "data": {"own_size": 64, "width": 64},
-        "protocol": {"name": "tokbench"},
-        "precision": "float32",
-    }
-    return Result(adapter, "tiny", task, count, {number: {"value": value}}, {}, [], provenance)
+    facts = {"kind": "discrete", "codebook": {"codes": 512}, "bits_per_token": 9.0} | told
+    return make_result(
+        adapter, {number: {"value": value}}, dataset="tiny", task=task, num_images=count, adapter_facts=facts,
+        data={"width": 64, "height": 64, "own_size": 64},
+    )  # fmt: skip
 
 
 def test_pairs_from_results() -> None:

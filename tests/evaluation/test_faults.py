@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from factories import image_columns, make_result
 
 from tokbench.errors import ResultError
 from tokbench.evaluation.checkpoint import Checkpoint
@@ -20,14 +21,9 @@ from tokbench.tokenizers.registry import load_adapter
 
 def made(metric: str, count: int = 50) -> Result:
     """A small result with one metric."""
-    data = {"sha256": "a" * 64, "width": 8, "height": 8, "own_size": 8, "limit": None}
     numbers = {metric: {"value": 1.0, "low": 0.5, "high": 1.5, "n": count}}
-    return Result(
-        "toy.p8", "samples", "reconstruct", count, numbers, {}, [],
-        {"seed": 0, "precision": "float32", "device": "cpu", "data": data, "metrics": {},
-         "protocol": {"name": "tokbench", "sha256": "b" * 64}, "adapter": {"kind": "codec"}, "versions": {}},
-        per_image={"index": np.arange(count), "name": np.array([f"{i}" for i in range(count)]), metric: np.ones(count)},
-    )  # fmt: skip
+    columns = image_columns(count, **{metric: np.ones(count)})
+    return make_result("toy.p8", numbers, dataset="samples", num_images=count, per_image=columns)
 
 
 def test_a_full_disk_says_so_and_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

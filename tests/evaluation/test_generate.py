@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from factories import run_eval
+from factories import loaded, run_eval
 from PIL import Image
 from torch import Tensor
 
@@ -29,7 +29,7 @@ from tokbench.protocol.protocol import load_protocol
 from tokbench.stats.split_half import Replicates, SplitHalves
 from tokbench.tokenizers.base import Generator, Tokenizer
 from tokbench.tokenizers.builtin.images import ImageFolder
-from tokbench.tokenizers.registry import LoadedAdapter, load_adapter
+from tokbench.tokenizers.registry import load_adapter
 from tokbench.tokenizers.tokens import Tokens
 
 CLASSES = 3
@@ -58,10 +58,6 @@ def dataset(tiles: Path) -> Dataset:
     return open_dataset(str(tiles), load_protocol("tokbench"), None, None, None)
 
 
-def of(model: Any, name: str) -> LoadedAdapter:
-    return LoadedAdapter(name, name, model, {})
-
-
 def slots(dataset: Dataset, count: int | None = None) -> SamplePlan:
     return SamplePlan(dataset.name, dataset.protocol, count or len(dataset), dataset)
 
@@ -73,7 +69,7 @@ def test_replayed_tokens_have_the_distance_of_reconstructions(
     tokenizer = codec.model
     assert isinstance(tokenizer, Tokenizer)
     (rebuilt,) = run_eval([codec], dataset, ["rfid_64", "sfid"], networks=networks)
-    replay = of(Replay("replay.toy", tokenizer, dataset), "replay.toy")
+    replay = loaded(Replay("replay.toy", tokenizer, dataset))
     names = ["gfid_64", "sfid"]
     (made,) = run_eval([replay], slots(dataset), names, task=Generate(), networks=networks, cache=tmp_path / "cache")
     assert made.error is None
@@ -89,7 +85,7 @@ def test_replayed_tokens_have_the_distance_of_reconstructions(
 def test_samples_of_any_number_against_all_references(dataset: Dataset, networks: ExtractorPool) -> None:
     tokenizer = load_adapter("toy.p8").model
     assert isinstance(tokenizer, Tokenizer)
-    replay = of(Replay("replay.toy", tokenizer, dataset), "replay.toy")
+    replay = loaded(Replay("replay.toy", tokenizer, dataset))
     few, all_of_them = (
         run_eval([replay], slots(dataset, count), ["gfid_64", "rate"], task=Generate(), networks=networks)[0]
         for count in (20, 48)
@@ -118,18 +114,18 @@ def test_an_interrupted_run_goes_on(dataset: Dataset, networks: ExtractorPool, t
     model = Falls("replay.toy", tokenizer, dataset)
     options: dict[str, Any] = {"task": Generate(), "networks": networks, "cache": tmp_path / "cache"}
     with pytest.raises(KeyboardInterrupt):
-        run_eval([of(model, "replay.toy")], slots(dataset), ["gfid_64"], **options)
+        run_eval([loaded(model, "replay.toy")], slots(dataset), ["gfid_64"], **options)
     model.fall, Falls.drawn = False, 0
-    (made,) = run_eval([of(model, "replay.toy")], slots(dataset), ["gfid_64"], **options)
+    (made,) = run_eval([loaded(model, "replay.toy")], slots(dataset), ["gfid_64"], **options)
     assert Falls.drawn < 32
-    (whole,) = run_eval([of(model, "replay.toy")], slots(dataset), ["gfid_64"], task=Generate(), networks=networks)
+    (whole,) = run_eval([loaded(model, "replay.toy")], slots(dataset), ["gfid_64"], task=Generate(), networks=networks)
     assert made.metrics == whole.metrics
 
 
 def test_what_a_task_refuses(dataset: Dataset, networks: ExtractorPool) -> None:
     tokenizer = load_adapter("toy.p8").model
     assert isinstance(tokenizer, Tokenizer)
-    replay = of(Replay("replay.toy", tokenizer, dataset), "replay.toy")
+    replay = loaded(Replay("replay.toy", tokenizer, dataset))
     (made,) = run_eval([replay], dataset, ["psnr"], networks=networks)
     assert "give --task generate" in (made.error or "")
     (made,) = run_eval([load_adapter("toy.p8")], slots(dataset), ["gfid_64"], task=Generate(), networks=networks)
@@ -157,7 +153,7 @@ def test_a_sample_that_depends_on_its_neighbours_is_a_fault(
             noise = torch.Generator().manual_seed(seeds[0]) if seeded else None
             return tokenizer.encode(torch.rand(len(labels), 3, 32, 32, generator=noise))
 
-    replay = of(Global("replay.toy", tokenizer, dataset), "replay.toy")
+    replay = loaded(Global("replay.toy", tokenizer, dataset))
     (made,) = run_eval([replay], slots(dataset), ["gfid_64"], task=Generate(), networks=networks)
     assert "from its own seed" in (made.error or "")
 
@@ -287,7 +283,7 @@ def test_too_few_references_cost_a_metric_and_not_the_result(
     few = open_dataset(str(tmp_path / "few"), load_protocol("tokbench"), None, None, None)
     tokenizer = load_adapter("toy.p8").model
     assert isinstance(tokenizer, Tokenizer)
-    replay = of(Replay("replay.toy", tokenizer, dataset), "replay.toy")
+    replay = loaded(Replay("replay.toy", tokenizer, dataset))
     names = ["gfid_64", "kid_768", "precision_recall_768", "rate"]
     (made,) = run_eval([replay], SamplePlan("few", few.protocol, 40, few), names, task=Generate(), networks=networks)
     assert made.error is None
@@ -317,7 +313,7 @@ def test_what_a_sample_costs(dataset: Dataset, networks: ExtractorPool) -> None:
 
     names = ["cost", "speed"]
     (made,) = run_eval(
-        [of(Endless("endless.toy", tokenizer, dataset), "endless.toy")],
+        [loaded(Endless("endless.toy", tokenizer, dataset))],
         slots(dataset),
         names,
         task=Generate(2.0),
@@ -374,7 +370,7 @@ def test_a_share_that_was_never_seen_may_still_be_there() -> None:
 def test_shares_have_intervals_of_shares(dataset: Dataset, networks: ExtractorPool) -> None:
     tokenizer = load_adapter("toy.p8").model
     assert isinstance(tokenizer, Tokenizer)
-    replay = of(Replay("replay.toy", tokenizer, dataset), "replay.toy")
+    replay = loaded(Replay("replay.toy", tokenizer, dataset))
     (made,) = run_eval([replay], slots(dataset), ["precision_recall_768"], task=Generate(), networks=networks)
     for number in ("precision_768", "recall_768"):
         entry = made.metrics[number]
@@ -408,7 +404,7 @@ def test_decoders_do_not_draw_the_numbers_of_their_tokens(dataset: Dataset, netw
 
     tokenizer.__class__ = Noisy
     model = Noted("replay.toy", tokenizer, dataset)
-    (made,) = run_eval([of(model, "replay.toy")], slots(dataset), ["rate"], task=Generate(), networks=networks)
+    (made,) = run_eval([loaded(model, "replay.toy")], slots(dataset), ["rate"], task=Generate(), networks=networks)
     assert made.error is None
     assert len(set(decoded)) == len(dataset) and not set(decoded) & set(drawn)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from factories import run_eval
+from factories import evaluate_model
 from image_files import write_gradients
 from torch import Tensor
 
@@ -28,7 +28,6 @@ from tokbench.results import columns, leaderboard, markdown
 from tokbench.results.metric_specs import metric_of
 from tokbench.results.result import Result, load
 from tokbench.tokenizers.base import ImageModel, Tokenizer
-from tokbench.tokenizers.registry import LoadedAdapter
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tokens import Tokens
 
@@ -44,11 +43,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, networks, model: ImageModel, task: Task, metrics: str = "psnr,rfid_64", **options) -> Result:
-    adapter = LoadedAdapter(model.spec.name, model.spec.name, model, {})
     options = {"limit": 12} | options
     data = open_dataset(str(folder), TOKBENCH, limit=options.pop("limit"))
-    (result,) = run_eval([adapter], data, metrics.split(","), task=task, networks=networks, **options)
-    return result
+    return evaluate_model(model, data, metrics.split(","), task=task, networks=networks, **options)
 
 
 class Still(Perturb):

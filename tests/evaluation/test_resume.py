@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from factories import run_eval
+from factories import evaluate_model, run_eval
 from image_files import write_gradients
 from PIL import Image
 
@@ -22,7 +22,7 @@ from tokbench.evaluation.checkpoint import unfinished
 from tokbench.protocol.protocol import TOKBENCH
 from tokbench.results.result import Result
 from tokbench.tokenizers.base import Tokenizer
-from tokbench.tokenizers.registry import LoadedAdapter, load_adapter
+from tokbench.tokenizers.registry import load_adapter
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tokens import Tokens
 
@@ -58,15 +58,8 @@ class Counting(Tokenizer):
 
 def run(folder: Path, networks, cache: Path | None, model: Counting | None = None, **options) -> Result:
     model = model or Counting()
-    (result,) = run_eval(
-        [LoadedAdapter("counting", "counting", model, {})],
-        open_dataset(str(folder), TOKBENCH),
-        METRICS,
-        networks=networks,
-        cache=cache,
-        **options,
-    )
-    return result
+    dataset = open_dataset(str(folder), TOKBENCH)
+    return evaluate_model(model, dataset, METRICS, networks=networks, cache=cache, **options)
 
 
 def alike(one: Result, other: Result) -> None:

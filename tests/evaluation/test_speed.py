@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from factories import run_eval
+from factories import loaded, run_eval
 from PIL import Image
 from torch import Tensor
 
@@ -20,7 +20,6 @@ from tokbench.data.stream import CHUNK
 from tokbench.metrics.psnr import PSNR
 from tokbench.protocol.protocol import TOKBENCH
 from tokbench.tokenizers.base import Tokenizer
-from tokbench.tokenizers.registry import LoadedAdapter
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tokens import Tokens
 
@@ -102,9 +101,7 @@ def test_no_image_is_decoded_while_any_adapter_works(
     monkeypatch.setattr(PSNR, "per_sample", slow)
     models = [Watching(name, decoding) for name in ("first", "second", "third")]
     dataset = open_dataset(str(folder), TOKBENCH, size=64)
-    results = run_eval(
-        [LoadedAdapter(model.spec.name, "", model, {}) for model in models], dataset, ["psnr", "speed"], cache=tmp_path
-    )
+    results = run_eval([loaded(model) for model in models], dataset, ["psnr", "speed"], cache=tmp_path)
     assert [result.error for result in results] == [None] * 3
     assert {model.spec.name: max(model.seen) for model in models} == {"first": 0, "second": 0, "third": 0}
     assert len(beside) == 3 * 3  # three adapters, three batches
@@ -126,11 +123,11 @@ def test_an_adapter_that_resumes_last_lets_decoding_begin(
 
     monkeypatch.setattr(ImageLoader, "prefetch", noted)
     models = [Watching(name, decoding) for name in ("first", "second")]
-    loaded = [LoadedAdapter(model.spec.name, "", model, {}) for model in models]
+    adapters = [loaded(model) for model in models]
     dataset = open_dataset(str(folder), TOKBENCH, size=64)
-    (kept,) = run_eval(loaded[1:], dataset, ["psnr", "speed"], cache=tmp_path)
+    (kept,) = run_eval(adapters[1:], dataset, ["psnr", "speed"], cache=tmp_path)
     begun.clear()
-    results = run_eval(loaded, open_dataset(str(folder), TOKBENCH, size=64), ["psnr", "speed"], cache=tmp_path)
+    results = run_eval(adapters, open_dataset(str(folder), TOKBENCH, size=64), ["psnr", "speed"], cache=tmp_path)
     assert [result.error for result in results] == [None] * 2
     assert results[1].metrics["psnr"] == kept.metrics["psnr"]
     assert len(begun) == 3 + 3  # before each batch, and in each batch's last turn

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from factories import run_eval
+from factories import loaded, run_eval
 from PIL import Image
 from torch import Tensor
 
@@ -26,7 +26,7 @@ from tokbench.protocol.protocol import TOKBENCH
 from tokbench.results import leaderboard
 from tokbench.results.result import Result, load
 from tokbench.tokenizers.base import Tokenizer
-from tokbench.tokenizers.registry import LoadedAdapter, load_adapter
+from tokbench.tokenizers.registry import load_adapter
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tokens import Tokens
 
@@ -67,8 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, networks, model, task: Task, metrics: str = "psnr,rate,rfid_64,codebook") -> list[Result]:
     data = open_dataset(str(folder), TOKBENCH)
-    adapter = LoadedAdapter(model.spec.name, model.spec.name, model, {})
-    return run_eval([adapter], data, metrics.split(","), task=task, networks=networks)
+    return run_eval([loaded(model)], data, metrics.split(","), task=task, networks=networks)
 
 
 def value(result: Result, number: str) -> float:
@@ -192,9 +191,7 @@ def test_lengths_that_the_spec_does_not_know_of(folder: Path, networks) -> None:
 @pytest.mark.parametrize("adapter", ["jpeg.q50", "identity"])
 def test_a_codec_is_refused_by_name(folder: Path, networks, adapter: str, task: Task) -> None:
     data = open_dataset(str(folder), TOKBENCH)
-    refused, good = run_eval(
-        [load_adapter(adapter), LoadedAdapter("row", "row", row(), {})], data, ["psnr"], task=task, networks=networks
-    )[:2]
+    refused, good = run_eval([load_adapter(adapter), loaded(row())], data, ["psnr"], task=task, networks=networks)[:2]
     assert refused.error.startswith(f"{adapter}: ")
     assert refused.task == task.name
     assert good.error is None

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from factories import run_eval
+from factories import evaluate_model
 from PIL import Image
 from torch import Tensor
 
@@ -30,7 +30,7 @@ from tokbench.tokenizers.base import ImageModel, Tokenizer
 from tokbench.tokenizers.builtin.codecs import load as codec
 from tokbench.tokenizers.builtin.images import ImageFolder
 from tokbench.tokenizers.decoded import MARGIN, READINGS, DecodedValues
-from tokbench.tokenizers.registry import LoadedAdapter, load_adapter
+from tokbench.tokenizers.registry import load_adapter
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tokens import Tokens
 
@@ -76,8 +76,7 @@ def honest(originals: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def measure(model: ImageModel, data: Path, cache: Path | None = None, **options: object) -> Result:
-    loaded = LoadedAdapter(model.spec.name, model.spec.name, model, {})
-    (result,) = run_eval([loaded], open_dataset(str(data), TOKBENCH), ["psnr"], cache=cache, **options)
+    result = evaluate_model(model, open_dataset(str(data), TOKBENCH), ["psnr"], cache=cache, **options)
     assert result.error is None, result.error
     return result
 
@@ -202,7 +201,7 @@ def test_sizes_that_are_exchanged_name_the_rotation(tmp_path: Path) -> None:
     wide = [picture(seed)[:48] for seed in range(3)]
     data = write(tmp_path / "data", wide)
     model = ImageFolder("images:rec", write(tmp_path / "rec", [np.rot90(wide[0]), *wide[1:]]))
-    (result,) = run_eval([LoadedAdapter("images:rec", "", model, {})], open_dataset(str(data), TOKBENCH), ["psnr"])
+    result = evaluate_model(model, open_dataset(str(data), TOKBENCH), ["psnr"])
     assert "000.png is 48x64; width and height of 1 are exchanged: an EXIF rotation" in str(result.error)
 
 
@@ -211,8 +210,7 @@ def test_sizes_that_are_exchanged_name_the_rotation(tmp_path: Path) -> None:
 
 def samples(folder: Path, data: Path) -> Result:
     stream = SamplePlan("data", TOKBENCH, COUNT, open_dataset(str(data), TOKBENCH))
-    loaded = LoadedAdapter("images:samples", "", ImageFolder("images:samples", folder), {})
-    (result,) = run_eval([loaded], stream, ["rate"], task=Generate())
+    result = evaluate_model(ImageFolder("images:samples", folder), stream, ["rate"], task=Generate())
     assert result.error is None, result.error
     return result
 
@@ -319,11 +317,9 @@ def test_first_tokens_are_not_checked(data: Path) -> None:
         def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
             return tokens.tensor[:, :1, None, None].float().expand(-1, 3, SIDE, SIDE) / 3
 
-    (whole,) = run_eval([LoadedAdapter("first", "", First(), {})], open_dataset(str(data), TOKBENCH), ["psnr"])
+    whole = evaluate_model(First(), open_dataset(str(data), TOKBENCH), ["psnr"])
     assert "constant" in told(whole)
-    (result,) = run_eval(
-        [LoadedAdapter("first", "", First(), {})], open_dataset(str(data), TOKBENCH), ["psnr"], task=Truncate((1,))
-    )
+    result = evaluate_model(First(), open_dataset(str(data), TOKBENCH), ["psnr"], task=Truncate((1,)))
     assert result.error is None
     assert result.warnings == []
 

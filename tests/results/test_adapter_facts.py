@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from factories import make_result
 
 from tokbench.errors import ResultError
 from tokbench.results.result import Result, load
 
 
-def told(**changes: object) -> Result:
-    made = {
-        "adapter": {"kind": "codec", "code_sha256": "c" * 64},
-        "data": {"sha256": "d" * 64, "width": 8, "height": 8, "own_size": 8, "limit": None},
-        "protocol": {"name": "tokbench", "sha256": "b" * 64},
-        "metrics": {}, "seed": 0, "precision": "float32", "device": "cpu",
-    }  # fmt: skip
-    for key, value in changes.items():
-        made[key] = made[key] | value if isinstance(value, dict) else value
-    return Result("a", "set", "reconstruct", 1, {"psnr": {"value": 1.0}}, {}, [], made)
+def told(**provenance: Any) -> Result:
+    """A result with these facts in its provenance."""
+    return make_result(adapter_facts=provenance.pop("adapter", {}), **provenance)
 
 
 NOW = {"modules": {"mine": "1" * 64}, "packages": {"torch": "2.14.1", "timm": "1.0"}}

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from factories import image_columns, make_result
 
 from tokbench.cli import main
 from tokbench.results.rate_curves import Curve, curves, weights
@@ -14,24 +15,15 @@ from tokbench.results.result import Result
 
 
 def result(adapter: str, count: int, psnr: float, bits: float) -> Result:
-    values = psnr + np.linspace(-1, 1, 20)
-    return Result(
-        adapter, "photos", f"truncate-{count}", 20,
-        {
-            "psnr": {"value": psnr, "low": None, "high": None, "n": 20},
-            "bits_per_image": {"value": bits, "low": None, "high": None, "n": 20},
-        },
-        {}, [],
-        {
-            "seed": 0, "precision": "float32", "device": "cpu", "metrics": {}, "versions": {},
-            "adapter": {"source": adapter, "kind": "discrete", "range": [-1.0, 1.0]},
-            "data": {
-                "sha256": "a" * 64, "width": 64, "height": 64, "own_size": 64, "limit": None, "available": 20,
-                "enlarged": 0,
-            },
-            "protocol": {"name": "tokbench", "sha256": "b" * 64},
-        },
-        per_image={"index": np.arange(20), "name": np.arange(20).astype(str), "psnr": values},
+    metrics = {
+        "psnr": {"value": psnr, "low": None, "high": None, "n": 20},
+        "bits_per_image": {"value": bits, "low": None, "high": None, "n": 20},
+    }
+    return make_result(
+        adapter, metrics, dataset="photos", task=f"truncate-{count}", num_images=20,
+        per_image=image_columns(20, psnr=psnr + np.linspace(-1, 1, 20)),
+        adapter_facts={"source": adapter, "kind": "discrete", "range": [-1.0, 1.0]},
+        data={"width": 64, "height": 64, "own_size": 64, "available": 20, "enlarged": 0},
     )  # fmt: skip
 
 

@@ -8,39 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from factories import make_result
 
 from tokbench.analysis.compare import same_settings
 from tokbench.errors import ResultError
 from tokbench.results import leaderboard, markdown
-from tokbench.results.result import Result, load
+from tokbench.results.result import load
 from tokbench.stats.bootstrap import bootstrap, mean
 
 
-def result(adapter: str = "a", **changes: object) -> Result:
-    told = {
-        "adapter": {"kind": "codec"},
-        "data": {"sha256": "d" * 64, "width": 256, "height": 256, "own_size": 256, "limit": None},
-        "protocol": {"name": "tokbench", "sha256": "p" * 64},
-        "metrics": {},
-        "seed": 0,
-        "precision": "float32",
-        "device": "cpu",
-    }
-    fields = {
-        "adapter": adapter, "dataset": "set", "task": "reconstruct", "num_images": 10,
-        "metrics": {"psnr": {"value": 30.0, "low": 29.0, "high": 31.0, "n": 10}, "bpp": {"value": 1.0}},
-        "skipped": {}, "bad_images": [], "provenance": told,
-    }  # fmt: skip
-    for key, value in changes.items():
-        if key in told and key != "metrics":
-            told[key] = told[key] | value if isinstance(value, dict) else value
-        else:
-            fields[key] = value
-    return Result(**fields)
-
-
 def test_round_trip(tmp_path: Path) -> None:
-    made = result(per_image={"index": np.arange(2), "psnr": np.array([1.0, np.nan])})
+    made = make_result(per_image={"index": np.arange(2), "psnr": np.array([1.0, np.nan])})
     path, replaced = made.save(tmp_path)
     assert (path, replaced) == (tmp_path / "a" / "set-reconstruct.json", "")
     again = load(path)
@@ -60,12 +38,12 @@ def test_round_trip(tmp_path: Path) -> None:
     ],
 )
 def test_key(data: dict, protocol: dict, expected: str) -> None:
-    assert result(data=data, protocol=protocol).group == expected
+    assert make_result(data=data, protocol=protocol).group == expected
 
 
 def test_later_metrics_join_and_settle_what_was_skipped(tmp_path: Path) -> None:
-    result(metrics={"psnr": {"value": 1.0}}, skipped={"lpips": "no weights", "rfid": "no weights"}).save(tmp_path)
-    path, replaced = result(metrics={"lpips": {"value": 0.1}}).save(tmp_path)
+    make_result(metrics={"psnr": {"value": 1.0}}, skipped={"lpips": "no weights", "rfid": "no weights"}).save(tmp_path)
+    path, replaced = make_result(metrics={"lpips": {"value": 0.1}}).save(tmp_path)
     assert not replaced
     joined = load(path)
     assert set(joined.metrics) == {"psnr", "lpips"}
@@ -73,14 +51,11 @@ def test_later_metrics_join_and_settle_what_was_skipped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"data": {"sha256": "e" * 64}}, {"adapter": {"parameters_sha256": "1"}}, {"seed": 1}]
+    "change", [{"data": {"sha256": "e" * 64}}, {"adapter_facts": {"parameters_sha256": "1"}}, {"seed": 1}]
 )
 def test_what_does_not_belong_together_replaces(tmp_path: Path, change: dict) -> None:
-    result(metrics={"psnr": {"value": 1.0}}).save(tmp_path)
-    told = result().provenance
-    for key, value in change.items():
-        told[key] = told[key] | value if isinstance(value, dict) else value
-    path, replaced = Result("a", "set", "reconstruct", 10, {"ssim": {"value": 1.0}}, {}, [], told).save(tmp_path)
+    make_result(metrics={"psnr": {"value": 1.0}}).save(tmp_path)
+    path, replaced = make_result(metrics={"ssim": {"value": 1.0}}, **change).save(tmp_path)
     assert replaced
     assert set(load(path).metrics) == {"ssim"}
 
@@ -100,7 +75,7 @@ def test_broken_results_are_named(tmp_path: Path, text: str, complaint: str) -> 
 
 
 def test_fields_of_the_wrong_type_are_refused(tmp_path: Path) -> None:
-    path, _ = result().save(tmp_path)
+    path, _ = make_result().save(tmp_path)
     facts = json.loads(path.read_text())
     for change in (
         {"metrics": {"psnr": {"value": "30"}}},
@@ -114,7 +89,7 @@ def test_fields_of_the_wrong_type_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_pickled_npz_is_refused(tmp_path: Path) -> None:
-    path, _ = result().save(tmp_path)
+    path, _ = make_result().save(tmp_path)
     np.savez(path.with_suffix(".npz"), evil=np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(ResultError, match="npz is not readable"):
         load(path)
@@ -124,13 +99,15 @@ def test_a_pickled_npz_is_refused(tmp_path: Path) -> None:
 
 
 def test_unlike_rows_never_share_a_table() -> None:
-    tables = leaderboard.groups([result("a"), result("b", data={"sha256": "e" * 64}), result("c", data={"limit": 5})])
+    tables = leaderboard.groups(
+        [make_result("a"), make_result("b", data={"sha256": "e" * 64}), make_result("c", data={"limit": 5})]
+    )
     assert sorted(len(rows) for rows in tables.values()) == [1, 1, 1]
     assert len(tables) == 3
 
 
 def test_sizes_stand_in_their_order() -> None:
-    made = result("a")
+    made = make_result("a")
     for span in ("large", "small", "medium"):
         made.metrics[f"t_acc.{span}"] = {"value": 0.5, "n": 3}
     for span in ("10 to 12", "below 4", "4 to 5", "from 40"):
@@ -143,7 +120,7 @@ def test_sizes_stand_in_their_order() -> None:
 
 
 def test_unlike_numbers_never_share_a_column() -> None:
-    a, b = result("a"), result("b")
+    a, b = make_result("a"), make_result("b")
     for row, device in ((a, "slow CPU"), (b, "fast GPU")):
         row.metrics["encode_images_per_second"] = {"value": 1.0}
         row.provenance["metrics"] = {"encode_images_per_second": {"device": device}}
@@ -156,7 +133,7 @@ def test_unlike_numbers_never_share_a_column() -> None:
 
 
 def test_what_a_measurement_found_out_splits_no_column() -> None:
-    rows = [result("a"), result("b")]
+    rows = [make_result("a"), make_result("b")]
     for row, size in zip(rows, ("256", "512"), strict=True):
         row.metrics["saturated_samples_per_second"] = {"value": 1.0}
         made = {"device": "CPU", "batch size for samples": size}
@@ -168,19 +145,26 @@ def test_what_a_measurement_found_out_splits_no_column() -> None:
 
 
 def test_rows_are_sorted_by_bits_then_name() -> None:
-    rows = [result("b"), result("a"), result("c", metrics={"bpp": {"value": 0.5}}), result("d", metrics={})]
+    rows = [
+        make_result("b"),
+        make_result("a"),
+        make_result("c", metrics={"bpp": {"value": 0.5}}),
+        make_result("d", metrics={}),
+    ]
     assert list(leaderboard.frame(rows)["adapter"]) == ["c", "a", "b", "d"]
 
 
 def test_markdown_shows_intervals_and_exact_images() -> None:
-    text = markdown.markdown([result(), result("i", metrics={"psnr": {"value": None}, "exact": {"value": 10}})])
+    text = markdown.markdown(
+        [make_result(), make_result("i", metrics={"psnr": {"value": None}, "exact": {"value": 10}})]
+    )
     assert "30.00 ± 1.00" in text
     assert [cell.strip() for cell in text.splitlines()[3].split("|")[1:-1]] == ["i", "-", "exact", "10"]
     assert "PSNR ↑" in text
 
 
 def test_stale_tables_go(tmp_path: Path) -> None:
-    result().save(tmp_path)
+    make_result().save(tmp_path)
     leaderboard.write(tmp_path)
     (tmp_path / "leaderboard" / "old-reconstruct.csv").write_text("old")
     assert {path.name for path in leaderboard.write(tmp_path)} == {"set-reconstruct.csv", "set-reconstruct.md"}

@@ -8,13 +8,14 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from factories import loaded
 from identity_cases import adapter, forget, measured, mended, network, write
 
 from tokbench.evaluation.provenance import describe_adapter
 from tokbench.results.result import load
 from tokbench.tokenizers.base import Tokenizer
 from tokbench.tokenizers.code_identity import identify
-from tokbench.tokenizers.registry import LoadedAdapter, load_adapter
+from tokbench.tokenizers.registry import load_adapter
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tokens import Tokens
 
@@ -263,7 +264,7 @@ class Handmade(Tokenizer):
 
 
 def test_a_model_made_in_python_is_known_by_the_file_of_its_class() -> None:
-    told = describe_adapter(LoadedAdapter("handmade", "handmade", Handmade(), {}))
+    told = describe_adapter(loaded(Handmade()))
     assert set(told["modules"]) == {__name__.partition(".")[0], "identity_cases"}
     assert told["packages"]["pytest"] == metadata.version("pytest")
 
