@@ -36,6 +36,7 @@ def adapter(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     return next(module for name, module in sys.modules.items() if name.startswith("tokbench_adapter_taef2_"))
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_reconstructs_photos(taef2, photos: torch.Tensor) -> None:
     image = taef2.model.decode(taef2.model.encode(photos), seeds=range(len(photos)))
@@ -45,6 +46,7 @@ def test_reconstructs_photos(taef2, photos: torch.Tensor) -> None:
     assert psnr.mean() > 27
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_an_image_does_not_depend_on_its_batch(taef2, photos: torch.Tensor) -> None:
     together = taef2.model.module["encoder"](photos[:3])

@@ -150,6 +150,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> Non
     assert folders == {"tokbench", f"tokbench-{tokbench.__version__}.dist-info"}
 
 
+@pytest.mark.slow
 def test_wheel_evaluates_on_its_own(wheel: zipfile.ZipFile, photo_folder: Path, tmp_path: Path) -> None:
     """Unpacked apart from the checkout: builtin adapters on a folder of images, no adapters/ or datasets/ in sight."""
     wheel.extractall(tmp_path / "site")

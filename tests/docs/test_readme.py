@@ -130,6 +130,7 @@ def test_every_marker_is_written() -> None:
         assert tables.WRITTEN[f"docs/{page}"](written) == DOCS[page]
 
 
+@pytest.mark.slow
 def test_measured_parts_of_the_zoo_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["zoo.py", "--check"])
     assert generator("zoo").main() == 0, "run python docs/zoo.py"
@@ -194,6 +195,7 @@ def test_committed_results_are_whole(root: Path) -> None:
                 assert np.nanmean(result.per_image[number]) == pytest.approx(value, rel=1e-8), (path, number)
 
 
+@pytest.mark.slow
 def test_committed_results_are_of_todays_code(root: Path) -> None:
     """A result of an adapter whose code or settings changed since is measured again, or what is here is not what made
     it. (Of what is trained here: the others' weights may be elsewhere.)"""

@@ -107,6 +107,7 @@ def result(untrained, folder: Path, networks) -> Result:
     return KEPT[0]
 
 
+@pytest.mark.slow
 def test_the_result_is_the_mean_of_all_cells(result: Result) -> None:
     assert result.task == "perturb"
     grid = [f"a{alpha:g}-d{delta}" for alpha in metric_names.ALPHAS for delta in (10, 15, 20)]

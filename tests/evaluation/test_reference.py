@@ -332,6 +332,7 @@ def test_numbers_of_other_references_are_not_compared(
     assert len(groups([first, run(None, 64)])) == 2
 
 
+@pytest.mark.slow
 def test_verify_takes_the_size_from_the_file(cli: Callable[..., Any], photo_folder: Path, tmp_path: Path) -> None:
     made = tmp_path / "s.npz"
     common = ("--data", photo_folder, "--limit", 3)

@@ -88,6 +88,7 @@ def full_random(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.finds
 def test_inception_equals_torch_fidelity_with_the_real_weights(tmp_path: Path) -> None:
     cut = weights_file(CUT)
@@ -127,6 +128,7 @@ def test_inception_refuses_layers_that_the_file_does_not_reach() -> None:
     assert network.layers == set()
 
 
+@pytest.mark.slow
 def test_inception_equals_torch_fidelity_to_the_end(full_random: Path) -> None:
     network = Inception(found_at(full_random))
     layers = ["64", "192", "768", "2048", "logits_unbiased"]
@@ -141,6 +143,7 @@ def test_inception_equals_torch_fidelity_to_the_end(full_random: Path) -> None:
         assert expected[layer].std() > 1e-3, "a network that says nothing would pass any comparison"
 
 
+@pytest.mark.slow
 def test_inception_runs_no_deeper_than_asked(full_random: Path) -> None:
     network = Inception(found_at(full_random))
     network.request_layer("sfid")
@@ -152,6 +155,7 @@ def test_inception_runs_no_deeper_than_asked(full_random: Path) -> None:
     assert ran == list(BLOCKS)[: list(BLOCKS).index("Mixed_6d") + 1]
 
 
+@pytest.mark.slow
 def test_inception_features_do_not_depend_on_the_batch(full_random: Path) -> None:
     network = Inception(found_at(full_random))
     for layer in ("sfid", "768"):
@@ -224,6 +228,7 @@ def efficientnet() -> EfficientNetLite0:
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.finds
 def test_efficientnet_knows_imagenet(efficientnet: EfficientNetLite0) -> None:
     path = Path(os.environ.get("TOKBENCH_DATA", "")) / "imagenet-256" / "sample.parquet"
@@ -315,6 +320,7 @@ def test_lpips_equals_the_package_with_the_real_alexnet() -> None:
     assert_equals_package(LPIPSNetwork(found_at(path, "lpips-alex"), net="alex"), package("alex", load_file(path)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", ["alex", "vgg"])
 def test_lpips_equals_the_package(net: str, tmp_path: Path) -> None:
     model = package(net)

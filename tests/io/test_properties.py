@@ -133,6 +133,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["a.zip", "a.tar"])
 def test_any_mutation_of_an_archive_is_read_or_refused(packed: Path, tmp_path: Path, form: str) -> None:
     seeds = {"whole": (packed / form).read_bytes()}

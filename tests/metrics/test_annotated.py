@@ -196,6 +196,7 @@ def measured(dataset: Dataset, networks, cache: Path | None, adapter: str = "jpe
     return result
 
 
+@pytest.mark.slow
 def test_originals_and_ceiling_are_read_once(annotated: Dataset, networks, tmp_path: Path) -> None:
     reader, seen = networks.reader("rapidocr"), []
     read = type(reader).read
@@ -213,6 +214,7 @@ def test_originals_and_ceiling_are_read_once(annotated: Dataset, networks, tmp_p
     assert alone.readings == first.readings
 
 
+@pytest.mark.slow
 def test_other_annotations_are_other_data(annotated: Dataset, networks, tmp_path: Path) -> None:
     first = measured(annotated, networks, tmp_path / "cache")
     first.journal.discard()
@@ -264,6 +266,7 @@ def test_embedded_datasets_are_annotated(name: str) -> None:
     assert all(one.words if name == "text" else one.faces for one in known)
 
 
+@pytest.mark.slow
 def test_a_suite_is_data_size_protocol_and_metrics(cli, tmp_path: Path) -> None:
     """With the readers that are here, on one image of words and one of faces; then a picture of the worst."""
     pytest.importorskip("rapidocr")

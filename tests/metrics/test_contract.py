@@ -89,12 +89,14 @@ def test_numbers_are_finite(make, pair) -> None:
         assert math.isfinite(value), name
 
 
+@pytest.mark.slow
 def test_batch_size_does_not_change_a_value(make, pair) -> None:
     whole = run(make(), stream(*pair, size=12))
     for size in (1, 5):
         same(run(make(), stream(*pair, size=size)), whole)
 
 
+@pytest.mark.slow
 def test_merge_equals_one_pass(make, pair) -> None:
     batches = stream(*pair, size=4)
     left, right = make(), make()
@@ -105,6 +107,7 @@ def test_merge_equals_one_pass(make, pair) -> None:
     same(left.compute(), run(make(), batches))
 
 
+@pytest.mark.slow
 def test_merge_does_not_depend_on_the_order_of_shards(make, pair) -> None:
     batches = stream(*pair, size=4)
     left, right = make(), make()

@@ -103,6 +103,7 @@ def test_the_distance_to_moments_is_that_of_the_sets(count: int) -> None:
     assert distance_of_sets(first, second) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_make_show_verify_and_use(cli, photo_folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "stats.npz"
     common = ["--data", photo_folder]

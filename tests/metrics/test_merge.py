@@ -58,6 +58,7 @@ def images(mark) -> tuple[torch.Tensor, torch.Tensor, list[AnnotatedImage]]:
     return reference, (reference + 0.1 * torch.randn(reference.shape, generator=draw)).clamp(0, 1), mark(reference)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in METRICS if name not in ("cost", "speed", "ms_ssim")])
 def test_every_deal_of_images_gives_the_same_numbers(name: str, networks, images) -> None:
     model = load_adapter("identity").model

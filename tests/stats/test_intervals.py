@@ -41,6 +41,7 @@ def simulated(name: str, count: int, draws: int) -> dict[str, object]:
     return {one.number: one for one in COVERAGE["simulate"](name, KINDS[name], count, draws)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "count", "draws"),
     [

@@ -74,6 +74,7 @@ def test_a_difference_is_taken_half_by_half() -> None:
     np.testing.assert_allclose(again.quarters, both.quarters)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dimension", "count", "decay", "paired"),
     [(8, 400, 3, True), (24, 100, 8, True), (8, 400, 3, False)],

@@ -78,6 +78,7 @@ def way(request: pytest.FixtureRequest, outside: Path, tmp_path: Path) -> tuple[
     return adapter(tmp_path, imports, load), outside / edited
 
 
+@pytest.mark.slow
 def test_a_run_that_died_does_not_go_on_with_mended_code(way, images: Path, networks, tmp_path: Path) -> None:
     """The author mends code outside the adapter's folder and gives the same command: all images are measured anew."""
     folder, edited = way

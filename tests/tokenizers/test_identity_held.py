@@ -82,6 +82,7 @@ def holding(request: pytest.FixtureRequest, outside: Path, tmp_path: Path) -> Pa
     return adapter(tmp_path, f"{HELD.replace('USE', use)}\n\n{more}\n", f"network = lambda: Held({held})")
 
 
+@pytest.mark.slow
 def test_code_that_objects_hold_is_measured_anew(holding: Path, outside: Path, images, networks, tmp_path) -> None:
     mended(holding, images, networks, tmp_path, (outside / "outer.py").write_text)
 
@@ -261,6 +262,7 @@ def test_parts_of_a_namespace_in_several_places(outside: Path, tmp_path: Path, m
     assert set(identify(["outer.below.a", "outer.below.b"]).modules) == {"outer", "side"}
 
 
+@pytest.mark.slow
 def test_the_config_of_a_diffusers_folder_counts(tmp_path: Path, images: Path, networks) -> None:
     """The same tensors with another activation are another network."""
     diffusers = pytest.importorskip("diffusers", reason="needs tokbench[hf]")
@@ -278,6 +280,7 @@ def test_the_config_of_a_diffusers_folder_counts(tmp_path: Path, images: Path, n
     assert set(load(path).metrics) == {"ssim"}
 
 
+@pytest.mark.slow
 def test_check_refuses_another_config_of_a_diffusers_folder(cli, tmp_path: Path, images: Path) -> None:
     diffusers = pytest.importorskip("diffusers", reason="needs tokbench[hf]")
     diffusers.AutoencoderKL(block_out_channels=(8,), norm_num_groups=4).save_pretrained(tmp_path / "kl")

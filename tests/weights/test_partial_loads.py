@@ -158,6 +158,7 @@ def test_a_network_counts_wherever_it_is_held(kind: str, loaded) -> None:
     assert loaded(lines).in_part == {"missing": 1, "unexpected": 0, "first": ["bias"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PART)
 def test_what_an_adapter_leaves_out_is_said_and_recorded(kind: str, loaded, caplog) -> None:
     lines, missing, unexpected, first = PART[kind]
@@ -351,6 +352,7 @@ def test_whole_numbers_are_no_weights(tmp_path: Path, monkeypatch) -> None:
         mine.load_weights(nn.Linear(2, 2), "model")
 
 
+@pytest.mark.slow
 def test_observers_may_be_nested() -> None:
     net = nn.Linear(2, 2)
     with observed() as outer:
