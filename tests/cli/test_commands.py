@@ -231,36 +231,6 @@ def test_results_hold_no_path_of_this_machine(
     assert "checkpoints; get it from" in done.stderr
 
 
-def test_images_adapter(cli, photo_folder: Path, tmp_path: Path) -> None:
-    made = tmp_path / "made"
-    shutil.copytree(photo_folder, made)
-    for file in made.rglob("*.png"):
-        Image.open(file).save(file.with_suffix(".jpg"), quality=60)
-        file.unlink()
-    command = [
-        "eval",
-        f"images:{made}",
-        "--data",
-        photo_folder,
-        "--metrics",
-        "psnr,rate",
-        "--json",
-        "--out",
-        tmp_path / "out",
-    ]
-    (result,) = objects(cli(*command))
-    assert 20 < result["metrics"]["psnr"]["value"] < 45
-    assert "'tokens'" in result["skipped"]["rate"]
-    Image.new("RGB", (10, 10)).save(made / "photo0.jpg")
-    assert "photo0.jpg is 10x10" in cli(*command).stderr
-    (made / "photo1.jpg").unlink()
-    Image.new("RGB", (256, 256)).save(made / "stranger.jpg")
-    done = cli(*command)
-    assert done.exit_code == 1
-    assert "1 images have no reconstruction: photo1.png" in done.stderr
-    assert "1 reconstructions belong to no image: stranger.jpg" in done.stderr
-
-
 def test_limit_and_size_are_in_the_file_name(cli, photo_folder: Path, tmp_path: Path) -> None:
     done = cli(
         "eval", "toy.p8", "--data", photo_folder, "--limit", 2, "--size", 100, "--metrics", FAST, "--out", tmp_path
@@ -272,61 +242,6 @@ def test_limit_and_size_are_in_the_file_name(cli, photo_folder: Path, tmp_path: 
     assert told["adapter"]["fitted"] == "padded from 100x100 to 104x104"
     assert "For toy.p8 images were padded from 100x100 to 104x104." in " ".join(done.stdout.split())
     assert (told["data"]["limit"], told["data"]["available"]) == (2, 6)
-
-
-def test_leaderboard_is_the_same_byte_for_byte(cli, photo_folder: Path, tmp_path: Path) -> None:
-    adapters = ["identity", "toy.p8", "jpeg.q50"]
-    assert (
-        cli("eval", *adapters, "--data", photo_folder, "--metrics", "psnr,rate,codebook", "--out", tmp_path).exit_code
-        == 0
-    )
-    contents = []
-    for _ in range(2):
-        assert cli("leaderboard", "--out", tmp_path).exit_code == 0
-        contents.append({path.name: path.read_bytes() for path in (tmp_path / "leaderboard").iterdir()})
-    assert contents[0] == contents[1]
-    (csv,) = (tmp_path / "leaderboard").glob("*.csv")
-    lines = csv.read_text().splitlines()
-    assert lines[0].startswith("adapter,kind,num_images,tokens_per_image")
-    assert [line.split(",")[0] for line in lines[1:]] == ["toy.p8", "jpeg.q50", "identity"]
-
-
-def test_leaderboard_without_results_says_so(cli, tmp_path: Path) -> None:
-    done = cli("leaderboard", "--out", tmp_path)
-    assert done.exit_code == 1
-    assert "holds no results" in done.stderr
-
-
-def test_show(cli, photo_folder: Path, tmp_path: Path) -> None:
-    cli("eval", "jpeg.q50", "--data", photo_folder, "--metrics", "psnr,rate,codebook", "--out", tmp_path)
-    (path,) = tmp_path.glob("jpeg.q50/*.json")
-    done = cli("show", path)
-    assert done.exit_code == 0
-    for part in ("PSNR", "[", "skipped codebook", "sha256", "tokbench"):
-        assert part in done.stdout
-
-
-@pytest.mark.finds
-@pytest.mark.parametrize("what", ["adapters", "datasets", "metrics", "protocols"])
-def test_lists(cli, what: str) -> None:
-    done = cli("list", what)
-    assert done.exit_code == 0
-    expected = {"adapters": "toy.p8", "datasets": "samples", "metrics": "rfid_768", "protocols": "tokbench"}
-    assert expected[what] in done.stdout
-
-
-def test_weights_lists_every_network_and_says_where(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tokbench.weights.registry import KNOWN_WEIGHTS
-
-    monkeypatch.setenv("TOKBENCH_WEIGHTS", str(tmp_path / "here"))
-    done = cli("weights")
-    assert done.exit_code == 0
-    for sources in KNOWN_WEIGHTS.values():
-        for source in sources:
-            assert source.file in done.stdout
-            assert source.sha256 in done.stdout
-    assert str(tmp_path / "here") in done.stdout
-    assert "rfid, rfid_768" in done.stdout
 
 
 def test_per_image_values_lie_beside_the_json(cli, photo_folder: Path, tmp_path: Path) -> None:
@@ -432,18 +347,6 @@ def test_one_broken_earlier_result_loses_only_itself(cli, photo_folder: Path, tm
     assert done.exit_code == 1
     assert "failed identity" in done.stderr
     assert "wrote" in done.stderr
-
-
-def test_images_with_two_originals_of_one_stem_are_refused(cli, tmp_path: Path) -> None:
-    for folder in ("data", "made"):
-        (tmp_path / folder).mkdir()
-        Image.new("RGB", (32, 32)).save(tmp_path / folder / "a.png")
-    Image.new("RGB", (32, 32)).save(tmp_path / "data" / "a.bmp")
-    done = cli(
-        "eval", f"images:{tmp_path / 'made'}", "--data", tmp_path / "data", "--metrics", "psnr", "--out", tmp_path / "o"
-    )
-    assert done.exit_code == 1
-    assert "differ by suffix only" in done.stderr
 
 
 @pytest.mark.slow
