@@ -23,10 +23,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint docs venv lock clean
+.PHONY: help demo test test-fast lint docs venv lock clean
 
 help:  ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: venv  ## install, evaluate codecs and the toy adapter on the embedded images, print the table; results in out/
 	.venv/bin/tokbench eval $(DEMO_ADAPTERS) --data samples --out out
@@ -35,6 +35,9 @@ demo: venv  ## install, evaluate codecs and the toy adapter on the embedded imag
 # One thread per test process, because several processes with several threads each slow each other down.
 test: lint .venv/.browser  ## install, check style and types, run the tests
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/pytest -n $(JOBS)
+
+test-fast: venv  ## run the tests that are not marked as slow, for daily work
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/pytest -n $(JOBS) -m "not slow"
 
 lint: venv  ## check style (ruff), layers (import-linter) and types (mypy)
 	.venv/bin/ruff check

@@ -14,22 +14,23 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from checkout import ROOT
 from click.testing import CliRunner, Result
 from identity_cases import forget
+from image_files import write_noise
 from PIL import Image, ImageOps
 
 from tokbench.data.annotations import Annotations, Face, Word
 from tokbench.data.stream import CHUNK, AnnotatedImage
 
-ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("TOKBENCH_ROOT", str(ROOT))
 torch.set_num_threads(1)  # pytest runs in several processes
 
 
 TOGETHER = {
-    "test_ranks": "ranks", "test_zoo": "zoo", "test_resume": "resume", "test_report_data": "report",
-    "test_report_page": "report", "test_torch_fidelity": "torch-fidelity", "test_precision": "precision",
-    "test_prune_run": "prune",
+    "evaluation/test_ranks.py": "ranks", "training/test_zoo.py": "zoo", "evaluation/test_resume.py": "resume",
+    "report/test_data.py": "report", "report/test_page.py": "report", "parity/test_torch_fidelity.py": "torch-fidelity",
+    "evaluation/test_precision.py": "precision", "pruning/test_benchmark.py": "prune",
 }  # fmt: skip
 """Files whose tests share what takes long to make: one process runs them all, and the largest sets first."""
 
@@ -41,7 +42,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
     class Together(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return TOGETHER.get(Path(nodeid.partition("::")[0]).stem, nodeid)
+            return TOGETHER.get(nodeid.partition("::")[0].removeprefix("tests/"), nodeid)
 
     return Together(config, log)
 
@@ -369,7 +370,4 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of noise, of more than one unit."""
-    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for number in range(CHUNK + 8):
-        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(folder / f"{number:02d}.png")
-    return folder
+    return write_noise(tmp_path_factory.mktemp("images"), CHUNK + 8, 16, digits=2)

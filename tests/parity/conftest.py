@@ -111,6 +111,7 @@ WEIGHTS = pytest.StashKey[dict[str, str]]()
 def pytest_itemcollected(item: pytest.Item) -> None:
     item.add_marker("finds")
     item.add_marker("once")
+    item.add_marker("slow")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkout import ROOT
 
 from tokbench.pruning.result import PruningResult
 from tokbench.report.site import build
 
-ROOT = Path(__file__).resolve().parents[2]
 LOCAL = ("file:", "data:")
 SHOWN = ("identity", "jpeg.q10", "jpeg.q50", "jpeg.q90", "taef2", "toy.p8")
 HOSTILE = "evil.<img src=x onerror=window.harmed=1>"

@@ -1,0 +1,110 @@
+"""Correlations over tokenizers: by hand, and from results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from factories import make_result
+
+from tokbench.analysis.correlation import MIN_TOKENIZERS, TokenizerGeneratorPair, correlations, markdown, pairs
+from tokbench.results.result import Result
+
+
+def pair(name: str, first: float, second: float, bits: float | None = 10.0) -> TokenizerGeneratorPair:
+    return TokenizerGeneratorPair(name, f"gpt.{name}", bits, {"rfid_768": first}, {"gfid_768": second})
+
+
+def test_an_order_kept_and_one_turned_round() -> None:
+    same = [pair(str(i), i, i**2) for i in range(6)]
+    (over_all, within) = correlations(same)
+    assert (over_all.rho, over_all.tau) == pytest.approx((1, 1))
+    assert over_all.count == 6
+    assert (over_all.within, within.within) == ("all", "10 bits a token")
+    assert over_all.rho_interval == pytest.approx((1, 1))
+    turned = correlations([pair(str(i), i, -i) for i in range(6)])[0]
+    assert (turned.rho, turned.tau) == pytest.approx((-1, -1))
+
+
+def test_by_hand() -> None:
+    """Ranks 1 2 3 4 against 2 1 4 3: rho = 1 - 6 * 4 / (4 * 15) = 0.6, and 4 of 6 pairs agree, so tau = 1/3."""
+    found = correlations([pair(str(i), i, other) for i, other in enumerate((2, 1, 4, 3))])[0]
+    assert found.rho == pytest.approx(0.6)
+    assert found.tau == pytest.approx(1 / 3)
+    assert found.rho_interval is None  # fewer than MIN_TOKENIZERS
+    assert MIN_TOKENIZERS == 5
+
+
+def test_an_interval_is_wide_where_there_is_nothing_to_find() -> None:
+    order = (3, 7, 1, 8, 2, 6, 4, 5, 10, 9)
+    found = correlations([pair(str(i), i, other) for i, other in enumerate(order)])[0]
+    assert found.rho_interval is not None
+    low, high = found.rho_interval
+    assert low < 0 < found.rho < high
+    assert high - low > 0.6
+
+
+def test_a_codebook_size_may_turn_what_holds_over_all() -> None:
+    """Simpson's: within each size the order is turned, over all it is not."""
+    made = [pair(f"a{i}", i, 10 - i, 8.0) for i in range(3)] + [pair(f"b{i}", 20 + i, 40 - i, 11.97) for i in range(3)]
+    found = {one.within: one.rho for one in correlations(made)}
+    assert (found["8 bits a token"], found["12 bits a token"]) == pytest.approx((-1, -1))
+    assert found["all"] > 0
+
+
+def result(adapter: str, task: str, number: str, value: float, count: int = 100, **told: Any) -> Result:
+    facts = {"kind": "discrete", "codebook": {"codes": 512}, "bits_per_token": 9.0} | told
+    return make_result(
+        adapter, {number: {"value": value}}, dataset="tiny", task=task, num_images=count, adapter_facts=facts,
+        data={"width": 64, "height": 64, "own_size": 64},
+    )  # fmt: skip
+
+
+def test_pairs_from_results() -> None:
+    results = [
+        result("vq.a", "reconstruct", "rfid_768", 2.0),
+        result("vq.a", "perturb", "pfid_768", 3.0),
+        result("vq.b", "reconstruct", "rfid_768", 4.0),
+        result("gpt.a", "generate", "gfid_768", 9.0, tokenizer="vq.a"),
+        result("gpt.c", "generate", "gfid_768", 9.0, tokenizer="vq.c"),  # its tokenizer was not measured
+        result("maskgit.b", "generate", "gfid_768", 9.0, tokenizer="vq.b"),  # of another family
+        result("gpt.b", "generate-cfg2", "gfid_768", 9.0, tokenizer="vq.b"),  # of another task
+    ]
+    (found,) = pairs(results, "gpt", "tiny")
+    assert (found.tokenizer, found.generator, found.bits) == ("vq.a", "gpt.a", 9.0)
+    assert found.numbers == {"rfid_768": 2.0, "pfid_768": 3.0}
+    assert found.generated == {"gfid_768": 9.0}
+
+
+def test_a_number_is_of_one_count_in_all_pairs() -> None:
+    """A generator measured twice is one pair, and a tokenizer measured at another N goes without that number."""
+    results = [result(f"vq.{name}", "reconstruct", "rfid_768", 1.0) for name in "abc"]
+    results += [
+        result("vq.a", "reconstruct", "rfid_768", 5.0, count=1000),
+        result("vq.d", "reconstruct", "rfid_768", 6.0, count=1000),
+    ]
+    results += [result(f"gpt.{name}", "generate", "gfid_768", 9.0, tokenizer=f"vq.{name}") for name in "abcd"]
+    results += [result("gpt.a", "generate", "gfid_768", 8.0, count=1000, tokenizer="vq.a")]
+    found = {one.tokenizer: one for one in pairs(results, "gpt", "tiny")}
+    assert len(found) == 4
+    assert found["vq.a"].numbers == {"rfid_768": 1.0}
+    assert found["vq.a"].generated == {"gfid_768": 9.0}
+    assert found["vq.d"].numbers == {}
+
+
+def test_other_protocols_and_sizes_do_not_mix() -> None:
+    other = result("vq.a", "reconstruct", "rfid_768", 1.0)
+    other.provenance["protocol"]["name"] = "adm"
+    larger = result("vq.a", "reconstruct", "psnr", 1.0)
+    larger.provenance["data"]["width"] = 128
+    own = result("vq.a", "reconstruct", "lpips", 0.5)
+    (found,) = pairs([other, larger, own, result("gpt.a", "generate", "gfid", 9.0, tokenizer="vq.a")], "gpt", "tiny")
+    assert found.numbers == {"lpips": 0.5}
+
+
+def test_the_table_tells_signs_and_counts() -> None:
+    text = markdown(correlations([pair(str(i), i, i) for i in range(6)]))
+    assert "rFID-768" in text
+    assert "gFID-768" in text
+    assert "+1.00 [+1.00, +1.00]" in text
+    assert "| 6 |" in text

@@ -1,0 +1,174 @@
+"""docs/ and action.yml are true: their commands run, and the pages form a complete site."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from checkout import ROOT
+
+import tokbench
+from tokbench.protocol.protocol import protocols
+
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+TOOLS = ("mkdocs", "material", "mkdocstrings", "mkdocs_click")
+
+
+@pytest.mark.slow
+def test_the_small_example_of_the_check_runs(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    printed = ""
+    for line in block.splitlines():
+        done = cli(*shlex.split(line)[1:])
+        assert done.exit_code == 0, (line, done.stderr)
+        printed = done.stdout
+    assert re.search(r"prints `(.*?)`", text)[1] in printed
+
+
+@pytest.mark.slow
+def test_the_action_checks_a_repository(tmp_path: Path, cli) -> None:
+    """Its last step, run as GitHub would with bash: 0 for facts that hold, 1 for spoiled ones."""
+    action = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
+    assert action["runs"]["using"] == "composite"
+    install, step = action["runs"]["steps"]
+    assert "--editable" in install["run"]
+    given = {key: re.sub(r"\$\{\{ inputs\.(\w+) \}\}", r"\1", value) for key, value in step["env"].items()}
+    assert set(given.values()) <= set(action["inputs"])
+
+    facts = tmp_path / "facts"
+    command = ("eval", "resize.2", "--data", "samples", "--limit", 4, "--metrics", "psnr", "--out", facts)
+    assert cli(*command).exit_code == 0
+
+    def run() -> int:
+        values = {key: str(action["inputs"][name]["default"]) for key, name in given.items()}
+        values |= {"AGAINST": str(facts), "DATA": "samples", "ADAPTERS": "resize.2"}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = {**os.environ, **values, "PATH": path, "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md")}
+        return subprocess.run(
+            ["bash", "-eo", "pipefail", "-c", step["run"]], env=environment, cwd=tmp_path, check=False, timeout=300
+        ).returncode
+
+    assert run() == 0
+    (path,) = facts.glob("resize.2/*.json")
+    path.with_suffix(".npz").unlink()
+    path.write_text(re.sub(r'("psnr": \{[^}]*"value": )[\d.]+', r"\g<1>90.0", path.read_text()))
+    assert run() == 1
+
+
+def test_every_protocol_has_its_line() -> None:
+    text = (ROOT / "docs" / "protocols.md").read_text(encoding="utf-8")
+    for name in protocols():
+        assert f"`{name}`" in text, name
+
+
+def entries(nav: list[dict[str, Any]]) -> list[str]:
+    """The files of a navigation, in order."""
+    found = []
+    for entry in nav:
+        for target in entry.values():
+            found += [target] if isinstance(target, str) else entries(target)
+    return found
+
+
+def test_every_page_is_in_the_navigation_once() -> None:
+    assert sorted(entries(SITE["nav"])) == sorted(page.relative_to(ROOT / "docs").as_posix() for page in PAGES)
+
+
+def test_the_site_asks_no_other_server() -> None:
+    assert SITE["theme"]["font"] is False
+    assert not [word for word in yaml.safe_dump(SITE).split() if "://" in word]
+
+
+def prose(page: Path) -> str:
+    """A page without its code."""
+    return re.sub(r"^```.*?^```|`[^`\n]+`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub and MkDocs make them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if target.is_dir():  # the site shows a folder by its card
+            target = target / "README.md"
+        assert target.is_file(), link
+        assert target.is_relative_to(ROOT), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
+def test_files_and_names_of_the_code_exist(page: Path) -> None:
+    """Paths and names in backticks, and the imports of Python examples."""
+    text = page.read_text(encoding="utf-8")
+    for path in re.findall(r"`((?:tokbench|tests|benchmarks|docs|fuzz)/[\w/.-]*)`", text):
+        assert (ROOT / path).exists(), path
+    for module, name in re.findall(r"`(tokbench(?:\.\w+)+)\.([A-Z]\w+)`", text):
+        assert hasattr(importlib.import_module(module), name), (module, name)
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        for line in re.findall(r"^from tokbench\b.*$", block, re.MULTILINE):
+            exec(line, {})
+
+
+def test_every_name_of_the_api_reference_exists() -> None:
+    """And every public name of the package is in it."""
+    names = re.findall(r"^::: (tokbench\.\S+)$", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert names
+    for name in names:
+        module, _, attribute = name.rpartition(".")
+        assert getattr(importlib.import_module(module), attribute).__doc__, name
+    documented = {name.rpartition(".")[2] for name in names}
+    assert {name for name in getattr(tokbench, "__all__", ()) if not name.startswith("_")} <= documented
+
+
+@pytest.mark.skipif(
+    not (ROOT / "tokbench" / "evaluation").is_dir(), reason="the modules of this version are not in packages"
+)
+def test_the_architecture_page_names_every_package() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    picture = (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8")
+    for package in sorted(path.parent.name for path in (ROOT / "tokbench").glob("*/__init__.py")):
+        assert f"`{package}`" in text, package
+        assert f">{package}</text>" in picture, package
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(tool) is None for tool in TOOLS),
+    reason="needs mkdocs-material, mkdocstrings and mkdocs-click",
+)
+def test_the_site_builds_strictly(tmp_path: Path) -> None:
+    """Without warnings: no broken link, anchor or name; files outside docs/ that pages link to are part of it."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    built = {path.relative_to(tmp_path / "site").as_posix() for path in (tmp_path / "site").rglob("*")}
+    assert {page.relative_to(ROOT / "docs").with_suffix(".html").as_posix() for page in PAGES} <= built
+    assert {"repository/adapters/toy/index.html", "repository/results/index.html"} <= built
+    assert not [name for name in built if name.endswith(".py")]
+    options = (tmp_path / "site" / "cli.html").read_text(encoding="utf-8")
+    assert "--batch-size INTEGER RANGE" in options
+    assert "UNSET" not in options
+    assert "tokens_at" in (tmp_path / "site" / "api.html").read_text(encoding="utf-8")
+    card = (tmp_path / "site" / "repository" / "results" / "index.html").read_text(encoding="utf-8")
+    assert 'href="../../generators.html"' in card

@@ -1,0 +1,105 @@
+"""Paired timing of classifiers, and the tables and files of pruning results, without a trained network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tokbench.errors import DataError, ResultError, UsageError
+from tokbench.pruning import table
+from tokbench.pruning.candidates import apart
+from tokbench.pruning.measure import Candidate, Predictions, accuracy, best_kernel, pace
+from tokbench.pruning.paired_timing import PairedTiming, time_in_turns
+from tokbench.pruning.result import PruningResult, load
+
+
+def test_a_duel_is_of_medians_with_an_interval_and_a_control() -> None:
+    drawn = np.random.default_rng(0)
+    noise = drawn.normal(1, 0.005, (20, 4))
+    first, second = 0.3 * noise[:, :2], 0.2 * noise[:, 2:]
+    made = PairedTiming(first, second)
+    low, high = made.interval()
+    assert low < made.ratio < high
+    assert made.ratio == pytest.approx(1.5, rel=0.01)
+    assert made.measured
+    assert not PairedTiming(first, 0.3 * noise[:, 2:]).measured  # the interval holds 1
+    crooked = first.copy()
+    crooked[::2, 0] *= 1.2
+    crooked[1::2, 1] *= 1.2  # half of the calls, not by their place in a round
+    assert abs(PairedTiming(crooked, second).control - 1) > 0.03
+    assert not PairedTiming(crooked, second).measured
+    placed = first * np.array([1.1, 1.0])  # by their place: both halves hold as many
+    assert abs(PairedTiming(placed, second).control - 1) < 0.03
+
+
+def test_a_duel_runs_in_turns_after_a_warm_up() -> None:
+    calls: list[str] = []
+    made = time_in_turns(lambda: calls.append("a"), lambda: calls.append("b"), 30, "cpu")
+    assert made.first.size == made.second.size == 30
+    assert "".join(calls) == "ab" * 10 + "abba" * 15
+
+
+def test_the_faster_kernel_is_the_one_whose_clock_says_so(
+    small_vit: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vit = small_vit()
+    whole, slow = Candidate("whole", "whole", None, vit, vit), [""]
+
+    def waiting(attention: nn.Module, *given: Any, **more: Any) -> torch.Tensor:
+        if attention.fused_attn == (slow[0] == "sdpa"):
+            time.sleep(0.001)
+        return forward(attention, *given, **more)
+
+    forward = type(vit.blocks[0].attn).forward  # type: ignore[index]
+    monkeypatch.setattr(type(vit.blocks[0].attn), "forward", waiting)  # type: ignore[index]
+    for slow[0], fast in (("sdpa", "eager"), ("eager", "sdpa")):
+        assert best_kernel(whole, 1, "cpu", 30) == fast
+
+
+def test_rows_that_are_no_speed_up_say_so() -> None:
+    told = {"measured": False, "value": 1.4, "low": 0.9, "high": 2.0}
+    assert table.faster(told) == "none measured"
+    assert table.faster(told | {"measured": True}) == "1.40 [0.90, 2.00]"
+
+
+def test_accuracies_on_other_images_are_not_compared() -> None:
+    top = np.zeros((2, 5), dtype=int)
+    first, second = (Predictions(np.array(index), np.zeros(2, dtype=int), top) for index in ([0, 1], [0, 2]))
+    assert accuracy(first, first)["agreement"]["value"] == 1
+    with pytest.raises(DataError, match="run the command again"):
+        accuracy(first, second)
+
+
+def test_a_network_is_timed_against_a_copy_alone(small_vit: Callable[..., nn.Module]) -> None:
+    vit = small_vit()
+    whole = Candidate("whole", "whole", None, vit, vit)
+    with pytest.raises(UsageError, match="needs a copy"):
+        pace(whole, whole, 1, "cpu", "sdpa", "sdpa", 30)
+    made = pace(apart(whole), whole, 1, "cpu", "eager", "sdpa", 30).to_dict()
+    assert made["best_kernel"] == "eager" and made["speedup"]["repetitions"] == 30
+    assert made["speedup"] != made["speedup_same_kernel"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"about": {}, "rows": {}}', '{"rows": {"0.5": {}}}'])
+def test_broken_facts_are_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "prune-x.json"
+    path.write_text(text)
+    with pytest.raises(ResultError, match=r"prune-x\.json"):
+        load(path)
+
+
+def test_facts_with_a_row_without_its_numbers_are_named(tmp_path: Path) -> None:
+    made = {"device": "cpu", "processor": "", "kernel": "sdpa", "round_to": 1, "formula": "", "weights": {},
+            "data": {"limit": None}}  # fmt: skip
+    about = {"model": "m", "method": "x", "title": "x", "training": "none", "dataset": "d", "num_images": 1,
+             "short": False, "provenance": made}  # fmt: skip
+    path = PruningResult(about, {"0.5": {"top1": {"value": 1.0}}}).save(tmp_path)
+    with pytest.raises(ResultError, match=r"keep 0\.5 has no top5"):
+        load(path)

@@ -1,0 +1,377 @@
+"""The training loop: order, budgets, interruptions; and the command around it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from checkout import ROOT
+from click.testing import CliRunner
+from image_files import solid, write_noise, write_parquet
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from tokbench.cli import main
+from tokbench.data.dataset import Dataset
+from tokbench.data.sources.open import open_sources
+from tokbench.errors import AdapterError, MissingWeights, UsageError
+from tokbench.nn.gan import Adversary
+from tokbench.nn.trainable import Autoencoder, Trainable, TrainingBatch, TrainingData
+from tokbench.paths import cache_dir
+from tokbench.protocol.protocol import TOKBENCH
+from tokbench.tokenizers.config import AdapterConfig
+from tokbench.training.loop import TrainConfig, batches, train
+from tokbench.training.zoo import (
+    PROFILES,
+    dependencies,
+    load_trained,
+    load_training_data,
+    recipe_of,
+    save_trained,
+    trainable_adapters,
+)
+from tokbench.weights.shards import LARGEST, shard_paths
+
+PIXELS = torch.randint(0, 256, (40, 3, 8, 8), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+MATERIAL = TrainingData(PIXELS, torch.arange(40))
+RECIPE = TrainConfig(images=200, batch=8, rate=1e-2)
+
+
+class Linear(Trainable):
+    """Reconstructs through 4 values, with some noise, so that randomness is seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encode, self.decode = nn.Linear(192, 4), nn.Linear(4, 192)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.seen: list[tuple[float, Tensor]] = []
+        self.stop_at: int | None = None
+
+    def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
+        if self.stop_at == len(self.seen):
+            raise KeyboardInterrupt
+        self.seen.append((progress, batch.images))
+        self.steps += 1
+        flat = batch.images.flatten(1)
+        found = self.decode(self.encode(flat) + 0.1 * torch.randn(len(flat), 4))
+        return {"pixels": (found - flat).square().mean()}
+
+
+def made(**fields: object) -> Linear:
+    torch.manual_seed(0)
+    return Linear()
+
+
+def weights(model: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_it_learns_and_says_what_it_did() -> None:
+    model = made()
+    told = train(model, MATERIAL, RECIPE)
+    assert told.images == 200 and told.steps == 25
+    assert told.curve["pixels"][-1] < told.curve["pixels"][0]
+    assert model.seen[0][0] == 0 and 0.9 < model.seen[-1][0] < 1
+    assert not model.training
+
+
+def test_every_epoch_shows_every_image_once_in_another_order() -> None:
+    recipe = TrainConfig(images=80, batch=8, flip=False)
+    stream = batches(MATERIAL, recipe, "cpu")
+    epochs = [torch.cat([next(stream).labels for _ in range(5)]) for _ in range(2)]
+    assert all(epoch.sort().values.tolist() == list(range(40)) for epoch in epochs)
+    assert not torch.equal(*epochs)
+
+
+def test_images_are_in_range_and_half_of_them_mirrored() -> None:
+    stream = batches(MATERIAL, TrainConfig(images=400, batch=40), "cpu")
+    mirrored = []
+    for _ in range(10):
+        batch = next(stream)
+        plain = PIXELS[batch.labels].float() / 127.5 - 1
+        same, turned = (batch.images == plain).flatten(1).all(1), (batch.images == plain.flip(3)).flatten(1).all(1)
+        assert (same ^ turned).all()
+        mirrored.append(turned.float().mean())
+    assert 0.4 < float(torch.stack(mirrored).mean()) < 0.6
+
+
+def test_two_models_see_the_same_images_in_the_same_order() -> None:
+    one, other = made(), made()
+    other.encode = nn.Linear(192, 4)  # another model, with other draws at its making
+    train(one, MATERIAL, RECIPE)
+    train(other, MATERIAL, RECIPE)
+    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(one.seen, other.seen, strict=True))
+
+
+def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokbench.training.loop.KEPT", 0.0)
+    whole, broken, resumed = made(), made(), made()
+    train(whole, MATERIAL, RECIPE)
+    broken.stop_at = 13
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, MATERIAL, RECIPE, state=tmp_path / "state.pt")
+    told = train(resumed, MATERIAL, RECIPE, state=tmp_path / "state.pt")
+    assert 0 < len(resumed.seen) < 25
+    assert torch.equal(weights(resumed), weights(whole))
+    assert int(resumed.steps) == int(whole.steps) == told.steps == 25
+
+
+def test_another_seed_gives_other_weights() -> None:
+    one, other = made(), made()
+    train(one, MATERIAL, RECIPE)
+    train(other, MATERIAL, TrainConfig(images=200, batch=8, rate=1e-2, seed=1))
+    assert not torch.allclose(weights(one), weights(other))
+
+
+def test_seconds_are_a_budget_too() -> None:
+    told = train(made(), MATERIAL, TrainConfig(seconds=0.3, batch=8))
+    assert 0.3 <= told.seconds < 3
+    assert told.images == 8 * told.steps > 8
+
+
+def test_a_state_of_something_else_is_refused(tmp_path: Path) -> None:
+    torch.save({"model": {}}, tmp_path / "state.pt")
+    with pytest.raises(AdapterError, match="no checkpoint of this training"):
+        train(made(), MATERIAL, RECIPE, state=tmp_path / "state.pt")
+
+
+def test_a_loss_that_is_not_finite_stops_the_training() -> None:
+    with pytest.raises(AdapterError, match="not finite at step 10"):
+        train(made(), TrainingData(PIXELS[:8]), TrainConfig(images=200, batch=8, rate=1e30, clip=1e30))
+
+
+def test_too_few_images_for_a_batch_are_refused() -> None:
+    with pytest.raises(AdapterError, match="do not fill a batch of 64"):
+        train(made(), MATERIAL, TrainConfig(images=64, batch=64))
+
+
+class Painter(Autoencoder):
+    """Images through one value a channel: blurred ones, which a critic soon knows."""
+
+    perceptual = 0.0
+    adversary_from = 0.5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.paint = nn.Conv2d(3, 3, 1)
+
+    def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
+        blurred = batch.images.mean((2, 3), keepdim=True).expand_as(batch.images)
+        return self.compare(self.paint(blurred), batch.images, progress)
+
+
+def test_an_adversary_learns_beside_the_model_and_is_not_kept(tmp_path: Path) -> None:
+    pixels = torch.randint(0, 256, (16, 3, 16, 16), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    recipe = TrainConfig(images=480, batch=8, adversary=0.1, critic_rate=5e-3, flip=False)
+    torch.manual_seed(0)
+    model = Painter()
+    told = train(model, TrainingData(pixels), recipe)
+    assert {"pixels", "adversary", "critic"} == told.curve.keys()
+    assert len(told.curve["pixels"]) > len(told.curve["critic"])  # it has no say in the first half
+    assert told.curve["critic"][-1] < 0.8 * told.curve["critic"][0]
+    variant = AdapterConfig("x.y", tmp_path / "x", {})
+    save_trained(model, variant.file, told, "data")
+    kept = load_file(variant.file)
+    assert kept.keys() == {"paint.weight", "paint.bias"}
+    assert kept["paint.weight"].dtype == torch.float16
+    assert torch.allclose(load_trained(variant, Painter()).paint.weight, model.paint.weight, atol=1e-3)
+    record = json.loads(variant.file.with_suffix(".training.json").read_text())
+    assert record["images"] == 480 and record["recipe"]["data"] == "data"
+
+
+def test_the_models_loss_does_not_move_the_critic_and_back() -> None:
+    adversary = Adversary(1.0)
+    image, reference = torch.rand(2, 3, 16, 16, requires_grad=True), torch.rand(2, 3, 16, 16)
+    assert adversary.loss() is None
+    adversary.against(image, reference).backward()
+    assert image.grad is not None and image.grad.abs().sum() > 0
+    image.grad = None
+    loss = adversary.loss()
+    assert loss is not None
+    loss.backward()
+    assert image.grad is None  # the critic's own loss does not reach the images
+    assert adversary.loss() is None  # asked once, answered once
+
+
+def test_weights_beyond_the_limit_are_refused(tmp_path: Path) -> None:
+    told = train(made(), MATERIAL, RECIPE)
+    with pytest.raises(AdapterError, match="make the model smaller"):
+        save_trained(nn.Linear(2048, 2048), tmp_path / "x.safetensors", told, "data")
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_of_several_files_are_whole_again_and_leave_nothing_behind(tmp_path: Path) -> None:
+    told, target = train(made(), MATERIAL, RECIPE), tmp_path / "x.safetensors"
+    save_trained(nn.Linear(8, 8), target, told, "data")
+    assert shard_paths(target) == [target]
+    large = nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(3)))
+    save_trained(large, target, told, "data")
+    parts = shard_paths(target)
+    assert [path.name for path in parts] == [f"x-0000{n}-of-00003.safetensors" for n in (1, 2, 3)]
+    assert not target.exists() and max(path.stat().st_size for path in parts) <= LARGEST
+    state: dict[str, torch.Tensor] = {}
+    for path in parts:
+        state |= load_file(path)
+    assert state.keys() == large.state_dict().keys()
+    assert all(torch.equal(state[name], value.half()) for name, value in large.state_dict().items())
+    parts[1].unlink()
+    with pytest.raises(MissingWeights, match="has 2 weight files, but their names state a total of 3"):
+        shard_paths(target)
+    save_trained(nn.Linear(8, 8), target, told, "data")
+    assert shard_paths(target) == [target] and len(list(tmp_path.glob("*.safetensors"))) == 1
+
+
+def test_a_recipe_with_an_unknown_field_names_it(tmp_path: Path) -> None:
+    variant = AdapterConfig("x.y", tmp_path, {"training": {"rates": 1}})
+    with pytest.raises(AdapterError, match="rates"):
+        recipe_of(variant, "cpu", {})
+    changed = recipe_of(AdapterConfig("x.y", tmp_path, {"training": {"gpu": {"batch": 7}}}), "gpu", {"seconds": 5.0})
+    assert (changed.batch, changed.images, changed.seconds) == (7, None, 5.0)
+    assert recipe_of(AdapterConfig("x.y", tmp_path, {"training": {}}), "cpu", {}) == PROFILES["cpu"]
+
+
+def test_images_and_labels_are_sorted_by_name(tmp_path: Path) -> None:
+    """Written in another order, and into two files, they are the same material."""
+
+    def files(folder: Path, order: list[int], parts: int) -> Path:
+        for part in range(parts):
+            mine = order[part::parts]
+            rows = [{"bytes": solid(20 * number), "path": f"{number}.png"} for number in mine]
+            write_parquet(folder / f"{part}.parquet", rows, [100 + number for number in mine])
+        return folder
+
+    given = [files(tmp_path / "a", [3, 1, 4, 0, 2], 1), files(tmp_path / "b", [0, 4, 2, 1, 3], 2)]
+    one, other = (
+        load_training_data(Dataset("x", open_sources(sorted(path.iterdir())), TOKBENCH, None)) for path in given
+    )
+    assert one.labels is not None
+    assert one.labels.tolist() == [100, 101, 102, 103, 104]
+    assert one.pixels[:, 0, 0, 0].tolist() == [0, 20, 40, 60, 80]
+    assert one.sha256 == other.sha256
+    assert one.sha256 != TrainingData(one.pixels).sha256
+
+
+def test_what_others_are_built_on_comes_first() -> None:
+    order = list(trainable_adapters())
+    assert order.index("vqgan.f8") < order.index("karl.n32")
+    assert order.index("kl.f8c16") < order.index("flextok.n16")
+    assert order.index("teacher.small") < order.index("gigatok.n32")
+    assert dependencies()["robustok.p8_post"] >= {"gpt.robustok_p8", "robustok.p8"}  # one through the other
+
+
+def test_adapters_that_are_built_on_one_another_are_named(root: Path) -> None:
+    text = (root / "adapters/mini/c4.toml").read_text()
+    for name, below in (("a", "b"), ("b", "c"), ("c", "a")):
+        (root / f"adapters/mini/{name}.toml").write_text(f'base = "mini.{below}"\n{text}')
+    with pytest.raises(UsageError, match="in a circle: ") as caught:
+        dependencies(root)
+    places = str(caught.value).partition("circle: ")[2].split(" -> ")
+    assert len(places) == 4
+    assert " -> ".join(places[:-1]) in "mini.a -> mini.b -> mini.c -> mini.a -> mini.b" and places[-1] == places[0]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder with one small adapter that can be trained, and some images."""
+    folder = tmp_path / "adapters" / "mini"
+    folder.mkdir(parents=True)
+    source = ROOT / "adapters" / "pca" / "adapter.py"
+    (folder / "adapter.py").write_text(source.read_text())
+    (folder / "c4.toml").write_text('summary = "x"\n[model]\ncomponents = 4\n[training]\n')
+    write_noise(tmp_path / "photos", 6, 16)
+    return tmp_path
+
+
+def test_the_command_trains_and_the_adapter_runs(root: Path) -> None:
+    run = CliRunner().invoke(main, ["train", "mini.c4", "--root", str(root), "--data", str(root / "photos")])
+    assert run.exit_code == 0, run.output
+    assert (root / "adapters/mini/c4.safetensors").is_file()
+    assert "wrote" in run.stderr
+    command = ["eval", "mini.c4", "--root", str(root), "--data", str(root / "photos"), "--metrics", "psnr"]
+    run = CliRunner().invoke(main, [*command, "--out", str(root / "results"), "--no-cache"])
+    assert run.exit_code == 0, run.output
+
+
+@pytest.mark.slow
+def test_several_at_a_time_each_after_what_it_is_built_on(root: Path) -> None:
+    """One whose process dies is told of, and the others are trained, to the same weights as one after the other."""
+    folder = root / "adapters" / "mini"
+    with (folder / "adapter.py").open("a") as file:
+        file.write(
+            "import os, time\nfrom tokbench.errors import AdapterError\n_model = model\n"
+            "def model(variant):\n"
+            "    if variant.name == 'mini.a_dies':\n        os._exit(7)\n"
+            "    if variant.name == 'mini.c4':\n        time.sleep(1)\n"
+            "    if 'base' in variant.config and not (variant.folder / 'c4.safetensors').exists():\n"
+            "        raise AdapterError('too early')\n"
+            "    return _model(variant)\n"
+        )
+    own = (folder / "c4.toml").read_text()
+    (folder / "c3.toml").write_text(own.replace("4", "3"))
+    (folder / "a_dies.toml").write_text(own)
+    (folder / "b4.toml").write_text('base = "mini.c4"\n' + own)
+    command = ["train", "--all", "--root", str(root), "--data", str(root / "photos"), "--jobs", "3"]
+    run = CliRunner().invoke(main, command)
+    assert run.exit_code == 1
+    assert "failed mini.a_dies: its process ended with 7 before it was done" in run.stderr
+    assert run.stderr.count("wrote") == 3, run.stderr
+    together = (folder / "c3.safetensors").read_bytes()
+    assert CliRunner().invoke(main, ["train", "mini.c3", *command[2:-2]]).exit_code == 0
+    assert (folder / "c3.safetensors").read_bytes() == together
+    assert not list(cache_dir().glob("material-*"))
+
+
+@pytest.mark.slow
+def test_a_stopped_command_leaves_no_process_behind(root: Path, started) -> None:
+    """Ended while its trainings run, it ends them too, and takes the images that they shared with it."""
+    folder, cache = root / "adapters" / "mini", root / "cache"
+    with (folder / "adapter.py").open("a") as file:
+        file.write(
+            "import os, time\n"
+            "def model(variant):\n"
+            "    (variant.folder / f'{os.getpid()}.pid').touch()\n    time.sleep(600)\n"
+        )
+    (folder / "c3.toml").write_text((folder / "c4.toml").read_text())
+    command = ["train", "--all", "--root", root, "--data", root / "photos", "--jobs", 2]
+    process = started(command, os.environ | {"TOKBENCH_CACHE": str(cache)})
+    deadline = time.monotonic() + 240
+    while len(found := list(folder.glob("*.pid"))) < 2:
+        assert process.poll() is None, process.communicate(timeout=60)
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert list(cache.glob("material-*"))
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, told
+    assert not list(cache.glob("material-*"))
+    for path in found:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(path.stem), 0)
+
+
+def test_an_untrained_adapter_says_how_to_train_it(root: Path) -> None:
+    run = CliRunner().invoke(main, ["list", "adapters", "--root", str(root)])
+    assert "x (not trained yet)" in run.stdout
+    command = ["eval", "mini.c4", "--root", str(root), "--data", str(root / "photos"), "--metrics", "psnr"]
+    run = CliRunner().invoke(main, [*command, "--out", str(root / "results")])
+    assert run.exit_code == 1
+    assert "tokbench train mini.c4" in run.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        ([], "name adapters to train, or give --all"),
+        (["mini.c9"], "cannot train mini.c9; there are: mini.c4"),
+        (["mini.c4", "--budget", "9 minutes"], "expected seconds or images"),
+    ],
+)
+def test_wrong_usage_says_what_is_wrong(root: Path, arguments: list[str], told: str) -> None:
+    run = CliRunner().invoke(main, ["train", *arguments, "--root", str(root), "--data", str(root / "photos")])
+    assert run.exit_code == 2
+    assert told in run.stderr

@@ -1,0 +1,97 @@
+"""Every adapter and network that is trained here, trained for two steps: its loss, its file, its tokenizer."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from checkout import ROOT
+
+from tokbench.data.stream import PairedBatch
+from tokbench.evaluation.generate import DrawSamples
+from tokbench.evaluation.reconstruct import RunSettings, reconstruct
+from tokbench.evaluation.sample_plan import SamplePlan
+from tokbench.evaluation.steps import KeepFirst, plain_step
+from tokbench.evaluation.tasks import Truncate
+from tokbench.metrics.batch import DerivedCache
+from tokbench.nn.trainable import TrainingData
+from tokbench.protocol.protocol import load_protocol
+from tokbench.timing import parameters
+from tokbench.tokenizers.base import Generator
+from tokbench.tokenizers.config import AdapterConfig
+from tokbench.tokenizers.registry import load_adapter, network_files, read_variant
+from tokbench.training.loop import TrainRecord
+from tokbench.training.zoo import network, train_adapter, trainable_adapters
+from tokbench.weights.shards import LARGEST, shard_paths
+
+pytestmark = pytest.mark.slow
+
+NAMES = [name for name, toml in trainable_adapters(ROOT).items() if read_variant(toml)["model"].get("keep", 0.5) == 0.5]
+LIMIT = 2_000_000
+"""Parameters of one adapter."""
+PRIOR = 3_000_000
+"""Of a generator, its tokenizer apart."""
+LARGER = 6_000_000
+"""Of a classifier whose tokens are reduced."""
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, TrainRecord]]:
+    """A root in which every adapter has seen eight images, and what each training was."""
+    root = tmp_path_factory.mktemp("zoo")
+    for folder in sorted((ROOT / "adapters").iterdir()):
+        ignored = shutil.ignore_patterns("*.safetensors", "*.training.json", "__pycache__")
+        shutil.copytree(folder, root / "adapters" / folder.name, ignore=ignored)
+    made = torch.Generator().manual_seed(0)
+    coarse = torch.rand(8, 3, 8, 8, generator=made)
+    pixels = torch.nn.functional.interpolate(coarse, (64, 64), mode="bicubic").clamp(0, 1).mul(255).to(torch.uint8)
+    material = TrainingData(pixels, torch.arange(8))
+    changes = {"images": 8, "batch": 4}
+    records = {}
+    for name, toml in trainable_adapters(root).items():
+        if name not in NAMES:  # the same network at another keep
+            continue
+        path, records[name] = train_adapter(name, toml, material, "eight images", "cpu", changes)
+        assert path == toml.with_suffix(".safetensors")
+        parts = shard_paths(path)
+        assert parts and all(part.stat().st_size <= LARGEST for part in parts)
+    return root, records
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_trains_and_runs(name: str, zoo: tuple[Path, dict[str, TrainRecord]], photos: torch.Tensor) -> None:
+    root, records = zoo
+    assert records[name].steps in (2, 0)  # 0: fitted in one pass
+    assert all(math.isfinite(curve[-1]) for curve in records[name].curve.values())
+    if name in network_files(root):
+        user = AdapterConfig("any", root / "adapters" / "any", {"teacher": name})
+        assert parameters(network(user, "teacher")) < (LARGER if name.startswith("vit_") else LIMIT)
+        return
+    model = load_adapter(name, root=root).model
+    if isinstance(model, Generator):
+        assert parameters(model.module["prior"]) < PRIOR
+        turn = next(iter(SamplePlan("any", load_protocol("tokbench"), 2).batches(2)))
+        made = DrawSamples(guidance=1.5).sample(model, turn, RunSettings("cpu", 2, probe=True))
+        assert made.image.shape == (2, 3, 64, 64)
+        assert (made.tokens.length == model.spec.tokens_at(64, 64)).all()
+        return
+    own = model.module["model"] if isinstance(model.module, torch.nn.ModuleDict) else model.module
+    assert parameters(own) < LIMIT
+    assert all(torch.isfinite(value).all() for value in own.state_dict().values())
+    given = PairedBatch(torch.arange(2), ["a", "b"], torch.nn.functional.interpolate(photos[:2], (64, 64), mode="area"))
+    batch = reconstruct(model, given, plain_step(model), RunSettings("cpu", 2, probe=True), DerivedCache())
+    assert batch.image.shape == given.reference.shape
+    most = model.spec.tokens_at(64, 64)
+    assert (batch.tokens.length <= most).all()
+    side = math.log2(most) if model.spec.variable else 0.0
+    assert batch.tokens.bits.tolist() == pytest.approx(
+        (batch.tokens.length * model.spec.bits_per_token + side).tolist()
+    )
+    if model.spec.prefixes:
+        for step in Truncate().steps(model):
+            assert isinstance(step, KeepFirst)
+            few = reconstruct(model, given, step, RunSettings("cpu", 2), DerivedCache())
+            assert (few.tokens.length <= step.count).all()
