@@ -169,7 +169,7 @@ def test_an_interval_covers_what_other_samples_give(dataset: Dataset) -> None:
             self.rows = type("R", (), {"__len__": lambda _: len(image), "fits": lambda *_: True})()  # type: ignore[assignment]
             self._layer, self._pair = "x", (reference, image)
 
-        def _whole(self) -> tuple[np.ndarray, np.ndarray]:
+        def _all_features(self) -> tuple[np.ndarray, np.ndarray]:
             return self._pair
 
     draw = np.random.default_rng(3)
