@@ -101,7 +101,7 @@ def pair(first: Metric, second: Metric, rng: np.random.Generator, count: int) ->
 
 def _result(metric: Metric, halves: SplitHalves, count: int) -> Result:
     numbers = MetricValues()
-    numbers.add(metric, 0, halves)
+    numbers.add_metric(metric, 0, halves)
     axis: dict[str, np.ndarray] = {"index": np.arange(count), "name": np.arange(count).astype(str)}
     per_image = axis | {name: values for name, (_, values) in numbers.per_image.items()}
     provenance: dict[str, Any] = {"metrics": {}}

@@ -211,7 +211,9 @@ def test_what_the_code_imports_may_be_missing(path: Callable[[str], Path], root:
 
 def test_another_repository_s_package(path: Callable[[str], Path], root: Path) -> None:
     place = path("1d-tokenizer")
-    with pytest.raises(MissingWeights, match=r"'modeling' in .*evaluate the two in separate commands") as caught:
+    with pytest.raises(
+        MissingWeights, match=r"'modeling' was imported from .*evaluate the two in separate commands"
+    ) as caught:
         load_adapter("one_d_piece.official-s256", root=root)
     assert str(place) in str(caught.value)
     assert str(place) not in caught.value.public_reason

@@ -249,7 +249,7 @@ def test_size_rules(images: torch.Tensor) -> None:
     tokbench.evaluate(model, images, input_size=8, **FAST)
     assert set(sides) == {(24, 24), (8, 8)}
     padded = images[:, :, :14]
-    with pytest.raises(AdapterError, match=r"decode gave|multiple"):
+    with pytest.raises(AdapterError, match=r"decode returned|multiple"):
         tokbench.evaluate(Patches(), padded, **FAST)
     assert "padded" in tokbench.evaluate(Patches(), padded, multiple=4, **FAST).provenance["adapter"]["fitted"]
 

@@ -126,7 +126,7 @@ def test_a_tokenizer_around_a_network_in_training() -> None:
     model.cached = None
     before = snapshot(model)
     result = tokbench.evaluate(Own(model), IMAGES, **FAST)
-    assert result.provenance["adapter"]["source"].endswith("test_api_state.Own")
+    assert result.provenance["adapter"]["source"].endswith("test_state.Own")
     assert result.provenance["adapter"]["modules"]  # with a hash of this file, which may change
     after = snapshot(model)
     for key in ("parameters", "buffers", "gradients", "torch"):

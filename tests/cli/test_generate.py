@@ -110,7 +110,7 @@ class TestCommand:
             (("--task", "generate", "--cfg", "nan"), "--cfg nan: give a scale"),
             (("--task", "generate", "--cfg", "1e-7"), "give a scale with at most six digits"),
             (("--task", "generate", "--cfg", "1.23456789"), "give a scale with at most six digits"),
-            (("--task", "generate", "--reference", stats), "give one"),
+            (("--task", "generate", "--reference", stats), "give only one"),
             (("--reference-is", "a:b:c"), "require --reference"),
         ):
             told = cli("eval", "toy.p8", "--data", tiles, *arguments)

@@ -101,7 +101,7 @@ def test_a_strangers_code_is_announced_once(cli, tmp_path: Path, photo_folder: P
     command = ["--data", photo_folder, "--metrics", "psnr", "--out", tmp_path / "out"]
     done = cli("eval", folder / "one.toml", folder / "two.toml", *command)
     assert done.exit_code == 0, done.output
-    told = [record.getMessage() for record in caplog.records if "runs with your rights" in record.getMessage()]
+    told = [record.getMessage() for record in caplog.records if "runs with your permissions" in record.getMessage()]
     assert len(told) == 1
     assert str(folder / "adapter.py") in told[0]
 

@@ -46,7 +46,7 @@ def units() -> Iterator[None]:
                     return run
                 return lambda images: [output.bfloat16().float() for output in run(images)]
 
-            patched.setattr("tokbench.extractors.backend._abilities", lambda: ("FP32", "BF16"))
+            patched.setattr("tokbench.extractors.backend._openvino_capabilities", lambda: ("FP32", "BF16"))
             patched.setattr(Backend, "compile", rounding)
         yield
 

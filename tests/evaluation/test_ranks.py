@@ -138,7 +138,7 @@ def test_a_killed_rank_is_named_and_the_run_resumes(both, tmp_path: Path, expect
     _, told = ranks[1 - victim].communicate(timeout=120)
     assert ranks[1 - victim].returncode == 1
     assert f"rank {victim} ended before its share was finished" in told
-    assert "run the command again" in told
+    assert "run the same command again" in told
     assert not list((tmp_path / "out").rglob("*.json"))
     kept = {path.relative_to(cache): path.stat().st_mtime_ns for path in (cache / "runs").rglob("0*.npz")}
     assert kept

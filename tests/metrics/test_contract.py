@@ -129,7 +129,7 @@ def test_a_missing_field_raises_for_the_metrics_that_eat_it(metric_name: str, ma
     full = stream(*pair, size=12)[0]
     batch = Batch(full.index, **{name: getattr(full, name) for name in FIELDS if name != missing})
     if missing in EATS.get(metric_name, {"reference", "image"}):
-        with pytest.raises(MissingField, match=f"'{missing}'|words and faces"):
+        with pytest.raises(MissingField, match=f"'{missing}'|words or faces"):
             make().update(batch)
     else:
         make().update(batch)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tokbench.metrics.output_checks import thumbnails, turns
+from tokbench.metrics.output_checks import orientations, thumbnails
 from tokbench.results import warning as result_warning
 from tokbench.results.warning import ResultWarning
 from tokbench.tokenizers.decoded import READINGS, DecodedValues
@@ -29,8 +29,8 @@ def test_thumbnails_are_means_of_cells() -> None:
 
 def test_seven_turns_and_none_twice() -> None:
     image = np.arange(9).reshape(3, 3)
-    assert len({one.tobytes() for one in [image, *turns(image)]}) == 8
-    assert len({one.tobytes() for one in [image[:2], *turns(image[:2])]}) == 4
+    assert len({one.tobytes() for one in [image, *orientations(image)]}) == 8
+    assert len({one.tobytes() for one in [image[:2], *orientations(image[:2])]}) == 4
 
 
 @pytest.mark.parametrize("reading", range(len(READINGS)))

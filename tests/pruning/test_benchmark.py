@@ -338,7 +338,7 @@ def test_some_of_the_classes_are_enough_and_said(root: Path, tmp_path: Path) -> 
     assert "labels: column 'label'; 3 of 4 classes occur" in done.stderr
     assert "warning: the labels are exactly 0 to 2, but" in done.stderr
     assert "Labels: column 'label'; 3 of 4 classes occur." in done.stdout
-    assert "**Warning:** the labels are 0 to 2" in done.stdout
+    assert "**Warning:** the labels are exactly 0 to 2" in done.stdout
     (one,) = load_all(tmp_path)
     told = one.about["provenance"]["labels"]
     assert (told["present"], told["classes"], len(told["warnings"])) == (3, 4, 1)

@@ -14,8 +14,8 @@ from torch import nn
 
 from tokbench.errors import DataError, ResultError, UsageError
 from tokbench.pruning import table
-from tokbench.pruning.candidates import apart
-from tokbench.pruning.measure import Candidate, Predictions, accuracy, best_kernel, pace
+from tokbench.pruning.candidates import with_own_network
+from tokbench.pruning.measure import Candidate, Predictions, accuracy, best_kernel, time_candidate
 from tokbench.pruning.paired_timing import PairedTiming, time_in_turns
 from tokbench.pruning.result import PruningResult, load
 
@@ -81,8 +81,8 @@ def test_a_network_is_timed_against_a_copy_alone(small_vit: Callable[..., nn.Mod
     vit = small_vit()
     whole = Candidate("whole", "whole", None, vit, vit)
     with pytest.raises(UsageError, match="needs a copy"):
-        pace(whole, whole, 1, "cpu", "sdpa", "sdpa", 30)
-    made = pace(apart(whole), whole, 1, "cpu", "eager", "sdpa", 30).to_dict()
+        time_candidate(whole, whole, 1, "cpu", "sdpa", "sdpa", 30)
+    made = time_candidate(with_own_network(whole), whole, 1, "cpu", "eager", "sdpa", 30).to_dict()
     assert made["best_kernel"] == "eager" and made["speedup"]["repetitions"] == 30
     assert made["speedup"] != made["speedup_same_kernel"]
 

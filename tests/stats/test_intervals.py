@@ -69,7 +69,7 @@ def score(count: int, protocol: object = TOKBENCH, seed: int = 0) -> InceptionSc
 
 def numbers_of(metric: object, count: int, key: str = "data") -> MetricValues:
     found = MetricValues()
-    found.add(metric, 0, SplitHalves(key, count))
+    found.add_metric(metric, 0, SplitHalves(key, count))
     return found
 
 

@@ -98,7 +98,7 @@ def test_coverage_on_gaussians(dimension: int, count: int, decay: float, paired:
         metric.references.add(torch.arange(count), {"x": reference})
         metric.rows.add(torch.arange(count), {"image": image})
         numbers = MetricValues()
-        numbers.add(metric, 0, SplitHalves(str(trial), count))
+        numbers.add_metric(metric, 0, SplitHalves(str(trial), count))
         found.append(numbers.values)
     values = np.array([one["fd"]["value"] for one in found])
     assert covered([one["fd"] for one in found], values.mean()) >= 0.89

@@ -300,7 +300,7 @@ def test_a_decoder_of_another_size_is_named(tmp_path: Path) -> None:
 
 def test_an_autoencoder_of_another_size_is_named(tmp_path: Path) -> None:
     folder = save(tmp_path / "whole", autoencoder=Encode())
-    with pytest.raises(AdapterError, match=r"autoencoder\.jit gave \(1, 16, 8, 8\)"):
+    with pytest.raises(AdapterError, match=r"autoencoder\.jit returned \(1, 16, 8, 8\)"):
         load_adapter(f"torchscript:{folder}")
 
 
@@ -309,7 +309,7 @@ def test_codes_without_a_grid_are_refused(tmp_path: Path) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x.flatten(1)
 
-    with pytest.raises(AdapterError, match=r"encoder\.jit gave \(1, 12288\) for a 64x64 image"):
+    with pytest.raises(AdapterError, match=r"encoder\.jit returned \(1, 12288\) for a 64x64 image"):
         load(save(tmp_path / "flat", encoder=Flat(), decoder=Decode()))
 
 
@@ -333,9 +333,9 @@ def test_files_that_take_another_size_say_how_to_tell(tmp_path: Path) -> None:
     ("text", "told"),
     [
         ("codebook = 5", "unexpected keyword argument 'codebook'"),
-        ("codebook_size = 5.5", "whole numbers"),
-        ("multiple = 0", "whole numbers"),
-        ("size = true", "whole numbers"),
+        ("codebook_size = 5.5", "positive integers"),
+        ("multiple = 0", "positive integers"),
+        ("size = true", "positive integers"),
         ("range = [1, 0]", "lower number first"),
         ("range = 255", "range as in"),
         ('dtype = "int8"', "float32, bfloat16, float16"),
