@@ -135,7 +135,7 @@ def _absent(name: str, package: str, remedy: str, monkeypatch: pytest.MonkeyPatc
         make()
     assert (
         remedy in str(raised.value)
-        and "not there" in raised.value.public_reason
+        and "not installed" in raised.value.public_reason
         and "/" not in raised.value.public_reason
     )
 
