@@ -10,18 +10,15 @@ import torch
 
 from tokbench.data.stream import AnnotatedImage
 from tokbench.errors import MissingField, UsageError
+from tokbench.metric_names import METRICS
 from tokbench.metrics import registry
 from tokbench.metrics.batch import Batch, Timing
+from tokbench.metrics.registry import MetricContext, create_metric
 from tokbench.metrics.throughput import Throughput
-from tokbench.results.metric_specs import METRICS
 from tokbench.tokenizers.registry import load_adapter
 from tokbench.tokenizers.tokens import Tokens
 
 FIELDS = ("reference", "image", "tokens", "timing", "marked")
-EATS = {"inception_score": {"image"}, "codebook": {"tokens"}, "rate": {"tokens", "image"}, "speed": {"timing"}}
-EATS |= {"coding": {"tokens"}}
-EATS |= {name: {"reference", "image", "marked"} for name, entry in METRICS.items() if entry.reader}
-"""What each metric eats; the others eat reference and image."""
 
 
 def stream(
@@ -56,7 +53,7 @@ def metric_name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def make(metric_name: str, networks):
     """Makes fresh metrics of one name."""
-    return lambda: registry.create_metric(metric_name, networks, load_adapter("identity").model)
+    return lambda: create_metric(metric_name, MetricContext(networks, load_adapter("identity").model))
 
 
 @pytest.fixture(autouse=True)
@@ -125,7 +122,7 @@ def test_merge_does_not_depend_on_the_order_of_shards(make, pair) -> None:
 def test_a_missing_field_raises_for_the_metrics_that_eat_it(metric_name: str, make, pair, missing: str) -> None:
     full = stream(*pair, size=12)[0]
     batch = Batch(full.index, **{name: getattr(full, name) for name in FIELDS if name != missing})
-    if missing in EATS.get(metric_name, {"reference", "image"}):
+    if missing in METRICS[metric_name].requires:
         with pytest.raises(MissingField, match=f"'{missing}'|words and faces"):
             make().update(batch)
     else:

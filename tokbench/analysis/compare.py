@@ -9,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 
 from tokbench.errors import ResultError
-from tokbench.metric_names import is_single_cell
+from tokbench.metric_names import MetricName, is_single_cell
 from tokbench.results.columns import column_of
 from tokbench.results.result import Result, settings
 from tokbench.stats.bootstrap import Interval, MeanStatistic, bootstrap_pairs, mean, mean_statistic
-from tokbench.stats.split_half import INFINITY, Replicates
+from tokbench.stats.split_half import Replicates
 from tokbench.stats.spread import Spread
 
 Verdict = Literal["same", "better", "worse", "cannot tell", "no error bar", "no direction"]
@@ -171,7 +171,7 @@ def _of_means(number: str, pairs: PairedValues) -> Difference:
 def _of_replicates(number: str, first: Result, second: Result) -> Interval | None:
     """The interval of a difference from replicates on the same images; None where they were not kept, or were made in
     another way by another version of tokbench."""
-    base = number.removesuffix(INFINITY)
+    base = MetricName.parse(number).finite
     ours, theirs = first.replicates.get(base), second.replicates.get(base)
     if ours is None or theirs is None or not ours.like(theirs):
         return None

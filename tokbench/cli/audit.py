@@ -74,10 +74,10 @@ def audit(
     from tokbench.analysis.audit import audit as run
     from tokbench.data.dataset import open_dataset
     from tokbench.extractors.pool import ExtractorPool
+    from tokbench.metric_names import METRICS
     from tokbench.metrics import registry
     from tokbench.metrics.fid_statistics import load_statistics
     from tokbench.protocol.protocol import TOKBENCH
-    from tokbench.results import metric_specs
     from tokbench.results.reference_note import file
     from tokbench.tokenizers.registry import load_adapter
 
@@ -85,7 +85,7 @@ def audit(
     names = list(PRESENT) if metric_names is None else registry.choose_for(False, metric_names)
     if asked and asked[0] not in names:
         names += registry.choose_for(False, asked[0])
-    if others := [name for name in names if name not in metric_specs.METRICS or not metric_specs.METRICS[name].reads]:
+    if others := [name for name in names if name not in METRICS or not METRICS[name].reads]:
         raise UsageError(f"no protocol changes {', '.join(others)}")
     device = choose_device(device)
     statistics = load_statistics(reference).assumed(reference_is).allowing(reference_mismatch) if reference else None

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from tokbench.errors import TokbenchError
 from tokbench.io.left_out import describe_left_out
-from tokbench.metrics.registry import DEFAULT
+from tokbench.metric_names import METRICS, defaults
 from tokbench.paths import dataset_folders
 from tokbench.protocol.protocol import load_protocol, protocols
 from tokbench.results.columns import column_of
-from tokbench.results.metric_specs import METRICS
 from tokbench.results.result import Result
 from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.registry import BUILTIN_SUMMARIES, adapter_files
@@ -53,7 +52,12 @@ def datasets(root: Path | None) -> list[str]:
 
 def metrics(root: Path | None) -> list[str]:
     """Every metric; a star marks those computed by default."""
-    rows = [(f"{name}{' *' if name in DEFAULT else ''}", entry.summary) for name, entry in METRICS.items()]
+    starred = defaults("reconstruct")
+    rows = []
+    for name, spec in METRICS.items():
+        source = "" if METRICS.is_builtin(name) else f" (package {METRICS.package(name)})"
+        rows.append((f"{name}{' *' if name in starred else ''}", f"{spec.summary}{source}"))
+    rows += [(one.name, f"broken: {one}") for one in METRICS.broken]
     return [*_columns(rows), "", "* computed when --metrics is not given"]
 
 

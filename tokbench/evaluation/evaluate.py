@@ -16,15 +16,13 @@ from tokbench.evaluation.metric_set import format_error
 from tokbench.evaluation.run_result import collect, settings, versions
 from tokbench.evaluation.steps import TokenTransform
 from tokbench.io.hashing import code_of
+from tokbench.metric_names import METRICS
 from tokbench.metrics.batch import Batch, DerivedCache
 from tokbench.metrics.feature_cache import ReferenceFeatures
 from tokbench.paths import PACKAGE
 from tokbench.results.result import Result
 from tokbench.timing import device_name, exact_kernels, trim_heap
 from tokbench.tokenizers.registry import LoadedAdapter
-
-_TIMED = ("cost", "speed")
-"""Metrics whose provenance is the machine."""
 
 _TRIMMED = 8
 """Batches after which freed memory goes back to the system; getting it again costs milliseconds."""
@@ -162,7 +160,7 @@ def _close(runs: Sequence[AdapterRun]) -> None:
 def _key(run: AdapterRun) -> dict[str, Any]:
     """All that the numbers of a run depend on but the pixels themselves, which are compared one by one."""
     stream, config = run.images, run.config
-    layers = {name: metric.provenance() for name, metric in run.metrics.metrics.items() if name not in _TIMED}
+    layers = {name: metric.provenance() for name, metric in run.metrics.metrics.items() if not METRICS[name].timed}
     return {
         "adapter": run.adapter.name,
         "made": run.described,

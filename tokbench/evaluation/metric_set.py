@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,15 @@ from tokbench.errors import MetricFailure, MetricUnavailable, NotApplicable, Tok
 from tokbench.evaluation.config import EvalConfig
 from tokbench.evaluation.steps import TokenTransform
 from tokbench.extractors.pool import ExtractorPool
-from tokbench.metrics import registry as metrics
+from tokbench.metric_names import METRICS
 from tokbench.metrics.base import Metric
 from tokbench.metrics.batch import Batch
 from tokbench.metrics.feature_cache import ReferenceFeatures
 from tokbench.metrics.output_checks import OutputChecks
 from tokbench.metrics.precision_probe import PrecisionProbe
+from tokbench.metrics.registry import MetricContext, broken_plugin, create_metric
 from tokbench.metrics.sample_store import SampleStore
 from tokbench.protocol.protocol import Protocol
-from tokbench.results.metric_specs import METRICS
 from tokbench.results.warning import ResultWarning
 from tokbench.stats.bootstrap import metric_entry
 from tokbench.stats.split_half import SplitHalves
@@ -57,10 +57,11 @@ class MetricSet:
         made, paired = cls(), config.task.paired
 
         def build(name: str, networks: ExtractorPool, given: bool = True) -> Metric:
-            statistics, beside = (config.statistics, rows) if given else (None, False)
-            guidance = step.told.get("guidance") if given else None
-            size = config.batch_size
-            return metrics.create_metric(name, networks, model, protocol, size, statistics, paired, guidance, beside)
+            context = MetricContext(networks, model, protocol, config.batch_size, paired=paired)
+            if given:
+                guidance = step.told.get("guidance")
+                context = replace(context, statistics=config.statistics, guidance=guidance, beside=rows)
+            return create_metric(name, context)
 
         probed = networks.precision != "float32" and (paired or config.statistics is None or rows)
         for name in config.metrics:
@@ -151,7 +152,7 @@ class MetricSet:
 
         def add(name: str, metric: Metric) -> None:
             try:
-                found.add(metric, seed, halves)
+                found.add(metric, seed, halves, origin(name))
             finally:
                 done(name)
 
@@ -171,12 +172,21 @@ class MetricSet:
                     self.skipped[name] = error
                 del among[name]
             except Exception as error:
+                if name in METRICS and not METRICS.is_builtin(name):
+                    self.skipped[name] = broken_plugin(name, error)
+                    del among[name]
+                    continue
                 where = f" {what}" if what else ""
                 raise MetricFailure(f"metric {name} failed{where}: {format_error(error)}") from error
 
 
 def _joined(store: str, name: str) -> str:
     return f"{store}/{name}" if store else name
+
+
+def origin(name: str) -> dict[str, str]:
+    """The package, with its version, that a metric comes from; empty for tokbench's own metrics."""
+    return {} if METRICS.is_builtin(name) else {"package": str(METRICS.package(name))}
 
 
 @dataclass
@@ -191,16 +201,17 @@ class MetricValues:
     readings: dict[str, list[tuple[int, list[dict[str, Any]]]]] = field(default_factory=dict)
     warnings: list[ResultWarning] = field(default_factory=list)
 
-    def add(self, metric: Metric, seed: int, halves: SplitHalves) -> None:
-        """Take in one metric's numbers. Raises CannotMeasure."""
+    def add(self, metric: Metric, seed: int, halves: SplitHalves, made_by: Mapping[str, str] | None = None) -> None:
+        """Take in one metric's numbers. made_by: what their provenance says beside the metric's own words.
+        Raises MetricUnavailable."""
         computed, intervals, replicates = metric.compute(), metric.intervals(seed), metric.replicates(halves)
         for number, made in replicates.items():
             for name, value, interval in made.entries(number, computed[number], halves.count):
                 computed[name], intervals[name] = value, interval
         for number, value in computed.items():
             self.values[number] = metric_entry(value, intervals.get(number))
-            if origin := metric.provenance():
-                self.provenance[number] = origin
+            if told := metric.provenance() | dict(made_by or {}):
+                self.provenance[number] = told
         self.per_image |= metric.per_image()
         self.replicates |= replicates
         self.readings |= metric.readings()

@@ -17,6 +17,8 @@ from tokbench.data import letterbox
 from tokbench.errors import NotApplicable
 from tokbench.extractors import pool
 from tokbench.io.hashing import code_of
+from tokbench.metric_names import MetricName
+from tokbench.metric_names.spec import Span, Version
 from tokbench.metrics.base import Metric
 from tokbench.metrics.batch import Batch
 from tokbench.metrics.image_format import scored
@@ -26,15 +28,6 @@ from tokbench.stats.bootstrap import Interval
 
 if TYPE_CHECKING:
     from tokbench.data.stream import AnnotatedImage
-
-CEILING = "_ceiling"
-"""Ends the name of a number of images that were only scaled, not tokenized."""
-
-RATIO = "_ratio"
-"""Ends the name of a number divided by its ceiling."""
-
-CURVE = "_curve"
-"""Ends the name of a number over pixels per character or per face."""
 
 _ALSO = (Path(letterbox.__file__),)
 
@@ -136,9 +129,9 @@ class AnnotatedMetric(Metric):
         found = self._found()
         numbers = {name: one.mean for name, one in self._numbers(found, 0).items()}
         for name in found.scores.keys() - found.errors:
-            whole, ceiling = (numbers.get(f"{name}{end}{self._suffix}") for end in ("", CEILING))
+            whole, ceiling = (numbers.get(self._name(name, end)) for end in ("", "ceiling"))
             if whole is not None and ceiling is not None:
-                numbers[f"{name}{RATIO}{self._suffix}"] = whole / ceiling if ceiling else math.nan
+                numbers[self._name(name, "ratio")] = whole / ceiling if ceiling else math.nan
         return numbers | {f"{name}{self._suffix}": count for name, count in found.counts.items()}
 
     def intervals(self, seed: int) -> dict[str, Interval]:
@@ -171,26 +164,35 @@ class AnnotatedMetric(Metric):
             self._made = key, dict(self._binned(found, seed))
         return self._made[1]
 
+    def _name(self, score: str, version: Version = "", span: Span = "", part: str = "") -> str:
+        return str(MetricName(score, version=version, span=span, reader=self._suffix, part=part))
+
     def _binned(self, found: Found, seed: int) -> Iterator[tuple[str, BinnedMean]]:
         """Every number but ratios of means of bins, by name."""
         side = int(self.rows.column("side")[0])
         everything, three = [Bin("all", 0, math.inf)], self.bins(side)
         for score, values in found.scores.items():
             ceiling, per = found.ceiling[score], found.per.get(score)
-            versions = [("", values, per), (CEILING, ceiling, per)]
+            versions: list[tuple[Version, np.ndarray, np.ndarray | None]] = [
+                ("", values, per),
+                ("ceiling", ceiling, per),
+            ]
             if score not in found.errors:
-                versions.append((RATIO, values, ceiling))
-            for end, measured, divisor in versions:
-                own, share = f"{score}{end}", score in found.shares
+                versions.append(("ratio", values, ceiling))
+            for version, measured, divisor in versions:
+                share = score in found.shares
                 rest = (seed, found.image, divisor, share)
                 (whole,) = binned(measured, found.axis, everything, *rest)
-                yield f"{own}_all{self._suffix}", whole
+                yield self._name(score, version, "all"), whole
                 for one in binned(measured, found.axis * side, self.curve, *rest):
                     if one.n:
-                        yield f"{own}{CURVE}{self._suffix}.{one.bin.name}", one
+                        yield self._name(score, version, "curve", one.bin.name), one
                 if not three or per is not None:
                     continue
                 for one in binned(measured, found.axis, three, *rest):
-                    yield f"{own}{self._suffix}.{one.bin.name}", one
-                if end != RATIO:
-                    yield f"{own}{self._suffix}", mean_of_bins(measured, found.axis, three, seed, found.image, share)
+                    yield self._name(score, version, part=one.bin.name), one
+                if version != "ratio":
+                    yield (
+                        self._name(score, version),
+                        mean_of_bins(measured, found.axis, three, seed, found.image, share),
+                    )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.special import betaincinv
 
+from tokbench.metric_names import MetricName
 from tokbench.metrics.token_metric import TokenMetric
 from tokbench.stats.bootstrap import LEVEL, least_reach
 from tokbench.stats.split_half import SplitHalves
@@ -43,7 +44,7 @@ class Codebook(TokenMetric):
         for name in self.streams() if len(self.rows) > 1 else ():
             values, lost, gained = self._without_each(name)
             for number, own in values.items():
-                kind = number.partition(".")[0]
+                kind = MetricName.parse(number).base
                 bounds = self._bounds(name)[kind]
                 if kind == "codebook_usage":
                     found[number] = Distinct(own, bounds, lost=lost, gained=gained)
