@@ -81,7 +81,9 @@ def test_tasks_survive_being_written(task: TaskName) -> None:
     assert task.is_exact
 
 
-@pytest.mark.parametrize("text", ["", "truncate-0", "truncate-x", "perturb-latent", "generate-cfg", "prune", "generate-1"])
+@pytest.mark.parametrize(
+    "text", ["", "truncate-0", "truncate-x", "perturb-latent", "generate-cfg", "prune", "generate-1"]
+)
 def test_other_texts_are_no_tasks(text: str) -> None:
     with pytest.raises(UsageError, match="no task"):
         TaskName.parse(text)

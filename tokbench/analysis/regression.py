@@ -258,7 +258,9 @@ def _compare(
             continue  # a speed: another machine's, another hour's; or a part of a number that is compared as a whole
         tolerance = tolerance_of(number, tolerances)
         if spec is None or tolerance is None:
-            skip(number, "this version of tokbench does not measure it")
+            package = committed.provenance["metrics"].get(number, {}).get("package")
+            absent = f"package {package} computes it, which is not installed here, or is broken"
+            skip(number, absent if package else "this version of tokbench does not measure it")
             continue
         few = f"it depends on all {committed.num_images:,} images, and {made.num_images:,} were measured"
         if spec.needs_codebook and _codebook(committed) and not _codebook(made):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tokbench.errors import TokbenchError
+from tokbench.extractors.specs import EXTRACTORS
 from tokbench.io.left_out import describe_left_out
 from tokbench.metric_names import METRICS, defaults
 from tokbench.paths import dataset_folders
@@ -57,7 +58,7 @@ def metrics(root: Path | None) -> list[str]:
     for name, spec in METRICS.items():
         source = "" if METRICS.is_builtin(name) else f" (package {METRICS.package(name)})"
         rows.append((f"{name}{' *' if name in starred else ''}", f"{spec.summary}{source}"))
-    rows += [(one.name, f"broken: {one}") for one in METRICS.broken]
+    rows += [(one.name, f"broken: {one}") for one in (*METRICS.broken, *EXTRACTORS.broken)]
     return [*_columns(rows), "", "* computed when --metrics is not given"]
 
 
@@ -79,7 +80,8 @@ LISTS: dict[str, Callable[[Path | None], list[str]]] = {
 def weight_files(root: Path | None) -> list[tuple[str, str, WeightFile]]:
     """(what it is for, what needs it, file) of every weight file that tokbench knows."""
     known = []
-    for network, sources in KNOWN_WEIGHTS.items():
+    own = {name: spec.weights for name, spec in EXTRACTORS.items() if not EXTRACTORS.is_builtin(name)}
+    for network, sources in (KNOWN_WEIGHTS | own).items():
         users = ", ".join(name for name, entry in METRICS.items() if network in (entry.network, entry.reader))
         known += [(network, users, source) for source in sources]
     for name, toml in adapter_files(root).items():

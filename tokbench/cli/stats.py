@@ -73,11 +73,11 @@ def make(
     """Measure a data set and write its statistics."""
     from tokbench.data.dataset import open_dataset
     from tokbench.evaluation.reference_statistics import measure
-    from tokbench.extractors.pool import READERS
+    from tokbench.extractors.specs import EXTRACTORS
     from tokbench.protocol.protocol import load_protocol
 
-    if network not in READERS:
-        raise UsageError(f"no network '{network}'; there are {', '.join(READERS)}")
+    if network not in EXTRACTORS:
+        raise UsageError(f"no network '{network}'; there are {', '.join(EXTRACTORS)}")
     wanted = [layer.strip() for layer in layers.split(",") if layer.strip()]
     if not wanted or len([layer for layer in wanted if layer != "sfid"]) > 1:
         raise UsageError(f"--layers {layers}: one file holds one pooled layer and, beside it, sfid")
@@ -141,13 +141,13 @@ def verify(
     where they differ by more than 1e-5."""
     from tokbench.data.dataset import open_dataset
     from tokbench.evaluation.reference_statistics import measure
-    from tokbench.extractors.pool import READERS
+    from tokbench.extractors.specs import EXTRACTORS
     from tokbench.metrics.fid_statistics import TOLERANCE, largest_gaps, load_statistics
     from tokbench.metrics.frechet import frechet_distance
     from tokbench.protocol.protocol import load_protocol
 
     found = load_statistics(file).assumed(reference_is)
-    if found.network not in READERS:
+    if found.network is None or found.network not in EXTRACTORS:
         raise UsageError(f"{file} does not say which network made it; name it with --reference-is")
     if (data := data or found.dataset) is None:
         raise UsageError(f"{file} does not say which images it was made from; name them with --data")

@@ -15,7 +15,7 @@ from tokbench.evaluation.gather import gather
 from tokbench.evaluation.metric_set import format_error
 from tokbench.evaluation.run_result import collect, settings, versions
 from tokbench.evaluation.steps import TokenTransform
-from tokbench.io.hashing import code_of
+from tokbench.io.hashing import code_of, code_of_class
 from tokbench.metric_names import METRICS
 from tokbench.metrics.batch import Batch, DerivedCache
 from tokbench.metrics.feature_cache import ReferenceFeatures
@@ -160,6 +160,8 @@ def _close(runs: Sequence[AdapterRun]) -> None:
 def _key(run: AdapterRun) -> dict[str, Any]:
     """All that the numbers of a run depend on but the pixels themselves, which are compared one by one."""
     stream, config = run.images, run.config
+    added = [name for name in run.metrics.metrics if not METRICS.is_builtin(name)]
+    plugins = {name: [str(METRICS.package(name)), code_of_class(METRICS.load_class(name))] for name in added}
     layers = {name: metric.provenance() for name, metric in run.metrics.metrics.items() if not METRICS[name].timed}
     return {
         "adapter": run.adapter.name,
@@ -173,6 +175,7 @@ def _key(run: AdapterRun) -> dict[str, Any]:
         "step": run.step.told,
         "metrics": sorted(config.metrics),
         "networks": layers,
+        "plugins": plugins,
         "statistics": config.statistics.key if config.statistics else None,
         "hardware": device_name(config.device).partition(",")[0],
         "tokbench": code_of(PACKAGE),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,7 +13,7 @@ from tokbench.errors import MetricFailure, MetricUnavailable, NotApplicable, Tok
 from tokbench.evaluation.config import EvalConfig
 from tokbench.evaluation.steps import TokenTransform
 from tokbench.extractors.pool import ExtractorPool
-from tokbench.metric_names import METRICS
+from tokbench.metric_names import METRICS, MetricName
 from tokbench.metrics.base import Metric
 from tokbench.metrics.batch import Batch
 from tokbench.metrics.feature_cache import ReferenceFeatures
@@ -97,9 +97,8 @@ class MetricSet:
         return {_joined(store, name): name for name, metric in everyone.items() for store in metric.stores_of(unit)}
 
     def share_references(self, references: ReferenceFeatures) -> None:
-        """Share the references' features with the other adapters."""
-        for metric in self.metrics.values():
-            metric.share_references(references)
+        """Share the references' features with the other adapters. Raises MetricFailure."""
+        self._each(self.metrics, self.metrics, lambda name, metric: metric.share_references(references))
 
     def update_reference(self, batch: Batch) -> None:
         """Take in references that no image was made from. Raises MetricFailure."""
@@ -152,7 +151,7 @@ class MetricSet:
 
         def add(name: str, metric: Metric) -> None:
             try:
-                found.add(metric, seed, halves, origin(name))
+                found.add(metric, seed, halves, name)
             finally:
                 done(name)
 
@@ -184,11 +183,6 @@ def _joined(store: str, name: str) -> str:
     return f"{store}/{name}" if store else name
 
 
-def origin(name: str) -> dict[str, str]:
-    """The package, with its version, that a metric comes from; empty for tokbench's own metrics."""
-    return {} if METRICS.is_builtin(name) else {"package": str(METRICS.package(name))}
-
-
 @dataclass
 class MetricValues:
     """Values with intervals, their provenance, per-image values and replicates, each by the number's name; readings by
@@ -201,21 +195,34 @@ class MetricValues:
     readings: dict[str, list[tuple[int, list[dict[str, Any]]]]] = field(default_factory=dict)
     warnings: list[ResultWarning] = field(default_factory=list)
 
-    def add(self, metric: Metric, seed: int, halves: SplitHalves, made_by: Mapping[str, str] | None = None) -> None:
-        """Take in one metric's numbers. made_by: what their provenance says beside the metric's own words.
-        Raises MetricUnavailable."""
+    def add(self, metric: Metric, seed: int, halves: SplitHalves, name: str = "") -> None:
+        """Take in one metric's numbers, all of them or, where it raises an error, none. name: the metric's, where its
+        package is to be named and its numbers are to be those of its spec. Raises MetricUnavailable."""
         computed, intervals, replicates = metric.compute(), metric.intervals(seed), metric.replicates(halves)
+        per_image, readings, warnings = metric.per_image(), metric.readings(), metric.warnings()
+        told = metric.provenance()
+        if name and not METRICS.is_builtin(name):
+            _check_numbers(name, [*computed, *per_image, *replicates])
+            told = told | {"package": str(METRICS.package(name))}
         for number, made in replicates.items():
-            for name, value, interval in made.entries(number, computed[number], halves.count):
-                computed[name], intervals[name] = value, interval
-        for number, value in computed.items():
-            self.values[number] = metric_entry(value, intervals.get(number))
-            if told := metric.provenance() | dict(made_by or {}):
-                self.provenance[number] = told
-        self.per_image |= metric.per_image()
+            for other, value, interval in made.entries(number, computed[number], halves.count):
+                computed[other], intervals[other] = value, interval
+        entries = {number: metric_entry(value, intervals.get(number)) for number, value in computed.items()}
+        self.values |= entries
+        if told:
+            self.provenance |= dict.fromkeys(entries, told)
+        self.per_image |= per_image
         self.replicates |= replicates
-        self.readings |= metric.readings()
-        self.warnings += metric.warnings()
+        self.readings |= readings
+        self.warnings += warnings
+
+
+def _check_numbers(name: str, numbers: Iterable[str]) -> None:
+    """Raises NotApplicable where a metric of another package gives numbers that its spec does not name."""
+    if strange := [number for number in numbers if MetricName.parse(number).metric != name]:
+        raise NotApplicable(
+            f"package {METRICS.package(name)}: the spec of '{name}' does not name the number '{strange[0]}'"
+        )
 
 
 def format_error(error: Exception) -> str:

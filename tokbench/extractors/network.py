@@ -30,6 +30,8 @@ class FeatureExtractor(ABC):
     name: str
     sha256: str
     input: str | None = None
+    code: str = ""
+    """A hash of the code of a network of another package; that of tokbench's own is in the key of every cache."""
     stays: bool = False
     """Whether its features stay on the device; else they come to the CPU."""
 
@@ -45,7 +47,7 @@ class FeatureExtractor(ABC):
     @property
     def key(self) -> str:
         """What tells its features from those of another instance."""
-        return f"{self.name}/{self.sha256}/{self.input or ''}/{self.backend.key}"
+        return f"{self.name}/{self.sha256}/{self.input or ''}/{self.backend.key}{f'/{self.code}' if self.code else ''}"
 
     def told(self) -> dict[str, str]:
         """What a result must say of it."""
