@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -17,14 +16,13 @@ from tokbench import MetricSpec, NumberSpec, Tolerance, register_metric
 from tokbench.data.dataset import open_dataset
 from tokbench.errors import UsageError
 from tokbench.extractors.pool import ExtractorPool
-from tokbench.extractors.specs import ExtractorSpec, register_extractor
+from tokbench.extractors.specs import EXTRACTORS, ExtractorSpec, register_extractor
 from tokbench.metric_names import METRICS, MetricName
 from tokbench.metrics.base import PerImageMetric
 from tokbench.protocol.protocol import TOKBENCH
 from tokbench.results.columns import column_of, columns
+from tokbench.results.result import load
 from tokbench.tokenizers.registry import load_adapter
-
-ROOT = Path(__file__).resolve().parent.parent
 
 SPECS = """
 from tokbench import ExtractorSpec, MetricSpec, NumberSpec, Tolerance
@@ -110,16 +108,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def installed(site: Path, tmp_path: Path):
-    """Runs tokbench in a process in which these packages are installed."""
-
-    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        places = os.pathsep.join([str(site), str(ROOT)])
-        environment = os.environ | {"PYTHONPATH": places, "TOKBENCH_CACHE": str(tmp_path / "cache")}
-        command = [sys.executable, "-m", "tokbench", *map(str, arguments)]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=300)
-
-    return run
+def installed(site: Path, cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Runs tokbench commands while these packages are installed."""
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setenv("TOKBENCH_CACHE", str(tmp_path / "cache"))
+    for registry in (METRICS, EXTRACTORS):
+        registry.reload()
+    yield cli
+    monkeypatch.undo()
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("tokbench_edges", "tokbench_taker")]:
+        del sys.modules[name]
+    for registry in (METRICS, EXTRACTORS):
+        registry.reload()
 
 
 def test_an_installed_metric_is_listed_computed_tabled_and_checked(installed, mirrored: Path, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_an_installed_metric_is_listed_computed_tabled_and_checked(installed, mi
 
     out = tmp_path / "results"
     done = installed("eval", "jpeg.q50", "--data", mirrored, "--metrics", "psnr,sharpness,speed", "--out", out)
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     (path,) = (out / "jpeg.q50").glob("*.json")
     told = json.loads(path.read_text())
     assert told["metrics"]["edge_gap"]["low"] < told["metrics"]["edge_gap"]["value"]
@@ -138,7 +138,7 @@ def test_an_installed_metric_is_listed_computed_tabled_and_checked(installed, mi
     assert told["provenance"]["metrics"]["edge_gap"]["network"] == "edges"
     assert "package" not in told["provenance"]["metrics"].get("psnr", {})
 
-    assert installed("leaderboard", "--out", out).returncode == 0
+    assert installed("leaderboard", "--out", out).exit_code == 0
     (csv,) = (out / "leaderboard").glob("*.csv")
     names = [name for name in pd.read_csv(csv).columns if not name.endswith(("_low", "_high"))]
     assert [name for name in names if name != "warnings"][-1] == "edge_gap"
@@ -146,13 +146,16 @@ def test_an_installed_metric_is_listed_computed_tabled_and_checked(installed, mi
     assert "edge gap ↓" in csv.with_suffix(".md").read_text()
 
     checked = installed("check", "--against", out, "--data", mirrored, "--json")
-    assert checked.returncode == 0, checked.stderr
+    assert checked.exit_code == 0, checked.stderr
     (found,) = [one for one in json.loads(checked.stdout)["checks"] if one["number"] == "edge_gap"]
     assert found["outcome"] == "same"
-    told["metrics"]["edge_gap"]["value"] -= 2e-4  # more than the tolerance of its spec
-    path.write_text(json.dumps(told))
+    committed = load(path)
+    committed.per_image["edge_gap"] -= 2e-4  # more than the tolerance of its spec
+    committed.metrics["edge_gap"]["value"] -= 2e-4
+    path.unlink()
+    committed.save(out)
     checked = installed("check", "--against", out, "--data", mirrored, "--json")
-    assert checked.returncode == 1
+    assert checked.exit_code == 1
     assert [one["number"] for one in json.loads(checked.stdout)["checks"] if one["outcome"] == "regression"] == [
         "edge_gap"
     ]
@@ -160,7 +163,7 @@ def test_an_installed_metric_is_listed_computed_tabled_and_checked(installed, mi
 
 def test_a_broken_package_is_named_where_its_metric_is_asked_for(installed, mirrored: Path, tmp_path: Path) -> None:
     done = installed("eval", "jpeg.q50", "--data", mirrored, "--metrics", "luck", "--out", tmp_path / "results")
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert "package tokbench-broken 0.1: tokbench_broken:LUCK cannot be loaded" in done.stderr.replace("\n", " ")
 
 

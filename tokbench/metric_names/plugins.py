@@ -118,6 +118,16 @@ class PluginRegistry(Mapping[str, T]):
         self._classes.pop(name, None)
         self._changed()
 
+    def reload(self) -> None:
+        """Forget everything that other packages added, and read the entry points again when they are next needed: for
+        a process during which packages were installed or removed."""
+        for held in (self._entries, self._packages, self._classes):
+            for name in held.keys() - self._own:
+                del held[name]
+        self._broken.clear()
+        self._loaded = False
+        self._changed()
+
     def load_class(self, name: str) -> Any:
         """The class of an entry. Its module is imported here, so any exception of that module may come."""
         entry = self[name]
