@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+import uuid
 from functools import cache
 from pathlib import Path
 
@@ -23,3 +25,16 @@ def code_of(folder: Path, *others: Path) -> str:
     for path in (*([folder] if folder.is_file() else sorted(folder.rglob("*.py"))), *others):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+@cache
+def code_of_class(cls: type) -> str:
+    """sha256 over the Python files of the package or module that a class is defined in.
+
+    A class that no file holds, as one from a notebook, gets a hash that nothing else has: it may have changed since.
+    """
+    for name in (cls.__module__.partition(".")[0], cls.__module__):  # a namespace package has no file
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file and Path(file).is_file():
+            return code_of(Path(file).parent if Path(file).name == "__init__.py" else Path(file))
+    return uuid.uuid4().hex

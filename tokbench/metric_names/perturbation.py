@@ -1,4 +1,4 @@
-"""The names of numbers, of the cells that perturbed tokens are measured in, and what some names begin with.
+"""The grid of cells that perturbed tokens are measured in, and the names of numbers of perturbed tokens.
 
 "pFID (tokbench grid)". The grid is that of Qiu et al., Image Tokenizer Needs Post-Training (arXiv:2509.12474); their
 script is unpublished, so it stays open what else differs, and published pFIDs are not comparable with these numbers.
@@ -7,13 +7,9 @@ script is unpublished, so it stays open what else differs, and published pFIDs a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
-
-from tokbench.errors import UsageError
-from tokbench.stats.naming import INFINITY
 
 Anchor = Literal["latent", "code"]
 ANCHORS: tuple[Anchor, ...] = ("latent", "code")
@@ -26,26 +22,6 @@ DELTAS = {1024: (10, 15, 20), 4096: (50, 70, 90), 8192: (100, 140, 180), 16384: 
 
 CAVEAT = "Perturbed tokens: pFID (tokbench grid), the mean over its cells; published pFIDs are not comparable."
 
-DEFAULT = ("rfid", "rfid_768", "fd_efficientnet", "psnr")
-"""Metrics that are computed where none are asked for."""
-
-PERTURBABLE = {
-    "rfid": "fid",
-    "rfid_768": "fid_768",
-    "rfid_192": "fid_192",
-    "rfid_64": "fid_64",
-    "sfid": "sfid",
-    "fd_efficientnet": "fid_efficientnet",
-    "kid": "kid",
-    "kid_768": "kid_768",
-    "psnr": "psnr",
-    "ssim": "ssim",
-    "ms_ssim": "ms_ssim",
-    "lpips": "lpips",
-    "lpips_vgg": "lpips_vgg",
-}
-"""What stays of a number's name behind the letter that says that tokens were perturbed. Each is its metric's, too."""
-
 
 @dataclass(frozen=True)
 class PerturbationNaming:
@@ -57,10 +33,9 @@ class PerturbationNaming:
     title: str = ""
     says: str = ""
 
-    def name(self, number: str) -> str | None:
-        """What a number of one cell is called; None where it says nothing of perturbed tokens."""
-        form = PERTURBABLE.get(number)
-        return f"{self.letter}{form}{self.suffix}" if form else None
+    def apply(self, form: str) -> str:
+        """The name of a number: `pfid_768_grouped` for the form `fid_768`."""
+        return f"{self.letter}{form}{self.suffix}"
 
 
 EXTENSIONS = {
@@ -80,18 +55,6 @@ EXTENSIONS = {
 }
 """The authors' operator is defined for one codebook (`plain`); the others are tokbench's own."""
 
-_PLAIN = {name: number for one in EXTENSIONS.values() for number in PERTURBABLE if (name := one.name(number))}
-
-
-def base_metric(number: str) -> str | None:
-    """`rfid_768` for `pfid_768_grouped`, `pfid_768.a0.9-d10` and `pfid_768_infinity`; None for other numbers."""
-    return _PLAIN.get(number.partition(".")[0].removesuffix(INFINITY))
-
-
-def is_single_cell(number: str) -> bool:
-    """Whether it is a number of one cell, such as `pfid_768.a0.9-d10`."""
-    return "." in number and base_metric(number) is not None
-
 
 def deltas(codebook_size: int) -> list[int]:
     """How many near codes there are to choose from, for a codebook of that size: rising, each once.
@@ -107,22 +70,3 @@ def deltas(codebook_size: int) -> list[int]:
 def cell_name(alpha: float, delta: int | None) -> str:
     """`a0.9-d10`; `a0.9` where there is nothing to choose from."""
     return f"a{alpha:g}" + ("" if delta is None else f"-d{delta}")
-
-
-def measurable(names: Sequence[str], strict: bool) -> list[str]:
-    """The metrics that perturbed tokens have. Raises UsageError where others are asked for and `strict`, or where none
-    is left."""
-    kept, others = [name for name in names if name in PERTURBABLE], [name for name in names if name not in PERTURBABLE]
-    if (others and strict) or not kept:
-        raise UsageError(f"--task perturb has no {', '.join(others) or 'metrics'}; it has {', '.join(PERTURBABLE)}")
-    return kept
-
-
-INCEPTION = "inception-2015-12-05"
-"""The name of the network of FID."""
-
-FOUND = "batch size for "
-"""How those facts of a number begin that its measurement found out and nobody set."""
-
-PRUNING_PREFIX = "prune-"
-"""How the names of the result files of token reduction begin; a file of another task never does."""

@@ -1,0 +1,309 @@
+"""The specs of tokbench's own metrics, in the order of lists and tables. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tokbench.metric_names.spec import MetricSpec, NumberSpec, Section, TaskKind, Tolerance
+
+INCEPTION = "inception-2015-12-05"
+"""The name of the network of FID."""
+
+_EFFICIENTNET = "efficientnet-lite0"
+
+# What another CPU, thread count or minor library version may move a number by. Float32 networks agree to about 1e-6
+# relative, and means over images moved by 3e-7 dB and 2e-7 from one CPU to another. A distance between near sets is a
+# small difference of large traces, and some pixels of a decoder round to another level: FD-EfficientNet of 108 images
+# moved by 5e-5 of itself from one CPU to another, by 3e-7 from one thread to two, and by nothing for codecs.
+_EXACT = Tolerance()
+_MEAN = Tolerance(absolute=1e-5)
+_DISTANCE = Tolerance(absolute=1e-5, relative=5e-4)
+_KERNEL = Tolerance(absolute=2e-6)
+_BITS = Tolerance(relative=1e-4)
+# One code in some thousands may fall on the other side of a boundary, and a pair of codes be merged sooner.
+_PAIRS, _MODEL = Tolerance(relative=5e-3), Tolerance(relative=1e-2)
+# Shares: so much is one sample, or one word, in some hundreds. Where a network hesitates between two readings of a
+# word, rounding decides. Between two CPUs none of 796 words did; face distances of a network moved by 3e-5,
+# similarities by 7e-6.
+_SHARE, _SIMILARITY, _FACE_DISTANCE = Tolerance(absolute=2e-3), Tolerance(absolute=1e-4), Tolerance(absolute=3e-4)
+
+_SETS = ("name", "protocol", "statistics", "paired")
+_COMPARES = ("features", "reference")
+
+
+def _rate() -> MetricSpec:
+    return MetricSpec(
+        "rate",
+        "tokens and bits per image, bpp, compression ratio",
+        (
+            NumberSpec("tokens_per_image", "tokens/image", 0, None, _EXACT),
+            NumberSpec("bits_per_image", "bits/image", 0, False, _BITS),
+            NumberSpec("bpp", "bpp", 3, False, _BITS),
+            NumberSpec("compression_ratio", "compression ratio", 1, True, _BITS),
+        ),
+        "tokbench.metrics.rate:Rate",
+        requires=("tokens", "image"),
+        paired=None,
+        default_for=("reconstruct", "truncate"),
+        section=Section.RATE,
+    )
+
+
+def _per_image(name: str, title: str, summary: str, higher: bool, path: str, **more: Any) -> MetricSpec:
+    """A mean over images of a similarity or distance of each image to its reference."""
+    number = NumberSpec(name, title, 4, higher, _MEAN, perturbed=name)
+    more.setdefault("default_for", ("reconstruct", "truncate"))
+    return MetricSpec(name, summary, (number,), f"tokbench.metrics.{path}", section=Section.PAIRED, **more)
+
+
+def _pixels() -> list[MetricSpec]:
+    psnr = MetricSpec(
+        "psnr",
+        "mean PSNR in dB; exact images counted apart",
+        (
+            NumberSpec("psnr", "PSNR", 2, True, Tolerance(absolute=1e-3), perturbed="psnr"),
+            NumberSpec("exact", "exact images", 0, True, _EXACT),
+        ),
+        "tokbench.metrics.psnr:PSNR",
+        wants=("protocol",),
+        default_for=("reconstruct", "truncate", "perturb"),
+        reads=("psnr",),
+        section=Section.PAIRED,
+    )
+    ssim: dict[str, Any] = {"wants": ("protocol",), "reads": ("ssim",)}
+    lpips: dict[str, Any] = {"wants": ("name", "protocol"), "reads": ("lpips",)}
+    path = "perceptual:LPIPS"
+    return [
+        psnr,
+        _per_image("ssim", "SSIM", "mean SSIM, 11x11 Gaussian window, RGB", True, "ssim:SSIM", **ssim),
+        _per_image("ms_ssim", "MS-SSIM", "mean five-scale SSIM, from 161 px on", True, "ssim:MultiScaleSSIM", **ssim),
+        _per_image("lpips", "LPIPS", "mean LPIPS 0.1, AlexNet", False, path, network="lpips-alex", **lpips),
+        _per_image(
+            "lpips_vgg", "LPIPS-VGG", "mean LPIPS 0.1, VGG-16", False, path, network="lpips-vgg", default_for=(),
+            **lpips,
+        ),
+    ]  # fmt: skip
+
+
+def _frechet(number: NumberSpec, summary: str, layer: str, **more: Any) -> MetricSpec:
+    """A Fréchet distance; `section` SAMPLES makes it one of samples only."""
+    given: dict[str, Any] = {"network": INCEPTION, "section": Section.PAIRED} | more
+    given.setdefault("paired", given["section"] != Section.SAMPLES)
+    return MetricSpec(
+        number.name, summary, (number,), "tokbench.metrics.frechet:Frechet", layer=layer, wants=_SETS, reads=_COMPARES,
+        extrapolated=True, **given,
+    )  # fmt: skip
+
+
+def _distances() -> list[MetricSpec]:
+    found = []
+    for layer, default in (
+        ("2048", ("reconstruct", "truncate", "perturb")),
+        ("768", ("perturb",)),
+        ("192", ()),
+        ("64", ()),
+    ):
+        end, digits = ("", 3) if layer == "2048" else (f"_{layer}", 4)
+        number = NumberSpec(f"rfid{end}", f"rFID{end.replace('_', '-')}", digits, False, _DISTANCE, f"fid{end}")
+        said = f"{layer}-d Inception" if layer == "2048" else f"{layer}-d layer of Inception"
+        found.append(_frechet(number, f"Fréchet distance, {said}", layer, default_for=default))
+    sfid = NumberSpec("sfid", "sFID", 3, False, _DISTANCE, "sfid")
+    found.append(_frechet(sfid, "Fréchet distance, 2023-d spatial Inception", "sfid", paired=None))
+    number = NumberSpec("fd_efficientnet", "FD-EfficientNet", 3, False, _DISTANCE, "fid_efficientnet")
+    found.append(
+        _frechet(
+            number,
+            "Fréchet distance, 1280-d EfficientNet-Lite0",
+            "pooled",
+            network=_EFFICIENTNET,
+            paired=None,
+            default_for=("reconstruct", "truncate", "perturb", "generate"),
+        )
+    )
+    for end, said in (("", "2048-d Inception"), ("_768", "768-d layer of Inception")):
+        number = NumberSpec(f"kid{end}", f"KID{end.replace('_', '-')}", 6, False, _KERNEL, f"kid{end}")
+        found.append(
+            MetricSpec(
+                number.name,
+                f"kernel distance, {said}",
+                (number,),
+                "tokbench.metrics.kid:KID",
+                INCEPTION,
+                end.removeprefix("_") or "2048",
+                _SETS,
+                paired=None,
+                reads=_COMPARES,
+                section=Section.PAIRED,
+            )
+        )
+    return found
+
+
+def _samples() -> list[MetricSpec]:
+    found = []
+    for layer in ("2048", "768", "192", "64"):
+        end, digits = ("", 3) if layer == "2048" else (f"_{layer}", 4)
+        number = NumberSpec(f"gfid{end}", f"gFID{end.replace('_', '-')}", digits, False, _DISTANCE)
+        said = f"the same, {layer}-d layer" if end else "Fréchet distance, 2048-d Inception"
+        default: tuple[TaskKind, ...] = ("generate",) if layer in ("2048", "768") else ()
+        found.append(_frechet(number, f"of samples: {said}", layer, section=Section.SAMPLES, default_for=default))
+    found.append(
+        MetricSpec(
+            "inception_score",
+            "Inception Score, 10 splits",
+            (NumberSpec("inception_score", "IS", 2, True, Tolerance(relative=1e-4)),),
+            "tokbench.metrics.inception_score:InceptionScore",
+            INCEPTION,
+            "logits_unbiased",
+            _SETS,
+            ("image",),
+            paired=None,
+            reads=("features", "inception_score"),
+            section=Section.SAMPLES,
+        )
+    )
+    for end, title, network, layer, said in (
+        ("", "", INCEPTION, "2048", "2048-d Inception, as ADM's"),
+        ("_768", "-768", INCEPTION, "768", "768-d layer of Inception"),
+        ("_efficientnet", " EfficientNet", _EFFICIENTNET, "pooled", "EfficientNet-Lite0"),
+    ):
+        numbers = tuple(NumberSpec(f"{one}{end}", f"{one}{title}", 4, True, _SHARE) for one in ("precision", "recall"))
+        chosen: tuple[TaskKind, ...] = ("generate",) if network == _EFFICIENTNET else ()
+        found.append(
+            MetricSpec(
+                f"precision_recall{end}",
+                f"of samples: precision and recall, k = 3, {said}",
+                numbers,
+                "tokbench.metrics.precision_recall:PrecisionRecall",
+                network,
+                layer,
+                _SETS,
+                paired=False,
+                default_for=chosen,
+                reads=_COMPARES,
+                section=Section.SAMPLES,
+            )
+        )
+    return found
+
+
+def _codes() -> list[MetricSpec]:
+    codebook = MetricSpec(
+        "codebook",
+        "usage, perplexity and entropy of the codebook, per stream",
+        (
+            NumberSpec("codebook_usage", "codebook usage", 4, True, Tolerance(absolute=1e-4)),
+            NumberSpec("perplexity", "perplexity", 1, True, Tolerance(relative=1e-3)),
+            NumberSpec("codebook_entropy", "codebook entropy", 3, None, Tolerance(absolute=1e-3)),
+        ),
+        "tokbench.metrics.codebook:Codebook",
+        requires=("tokens",),
+        paired=None,
+        default_for=("reconstruct", "truncate", "generate"),
+        needs_codebook=True,
+        section=Section.CODES,
+    )
+    coding = MetricSpec(
+        "coding",
+        "bits an image that lossless coders reach on the codes: order 0, byte pairs",
+        (
+            NumberSpec("order0_bits_per_image", "order-0 bits/image", 0, False, Tolerance(relative=1e-3)),
+            NumberSpec("bpe_bits_per_image", "BPE bits/image", 0, False, _PAIRS),
+            NumberSpec("bpe_tokens_per_image", "BPE tokens/image", 1, None, _PAIRS),
+            NumberSpec("order0_model_bytes", "order-0 model bytes", 0, None, _MODEL),
+            NumberSpec("bpe_model_bytes", "BPE model bytes", 0, None, _MODEL),
+        ),
+        "tokbench.metrics.compressibility:Coding",
+        requires=("tokens",),
+        paired=None,
+        needs_codebook=True,
+        section=Section.CODES,
+    )
+    return [codebook, coding]
+
+
+TEXT_SCORES = (
+    NumberSpec("t_acc", "T-ACC", 4, True, _SHARE, scored=True),
+    NumberSpec("t_ned", "T-NED", 4, True, _SHARE, scored=True),
+    NumberSpec("cer", "CER", 4, False, _SHARE, scored=True),
+)
+FACE_SCORES = (
+    NumberSpec("f_sim", "F-Sim", 4, True, _SIMILARITY, scored=True),
+    NumberSpec("f_distance", "face distance", 4, False, _FACE_DISTANCE, scored=True),
+    NumberSpec("f_detected", "faces found", 4, True, _SHARE, scored=True),
+    NumberSpec("f_rank1", "rank-1 identity", 4, True, _SHARE, scored=True),
+)
+
+
+def _annotated(reader: str, suffix: str, title: str, summary: str) -> MetricSpec:
+    """Numbers of words or of faces by one reader; those of the default one have no suffix."""
+    words = reader in ("rapidocr", "easyocr", "parseq")
+    counts = ("words", "words filtered") if words else ("faces",)
+    numbers = (
+        *(TEXT_SCORES if words else FACE_SCORES),
+        *(NumberSpec(count.replace(" ", "_"), count, 0, None, _EXACT) for count in counts),
+    )
+    return MetricSpec(
+        f"{'text' if words else 'faces'}{suffix}", summary, numbers,
+        "tokbench.metrics.text:Text" if words else "tokbench.metrics.faces:Faces", wants=("protocol",),
+        requires=("reference", "image", "marked"), reader=reader, suffix=suffix, reader_title=title,
+        section=Section.ANNOTATED,
+    )  # fmt: skip
+
+
+def _machine() -> list[MetricSpec]:
+    cost = MetricSpec(
+        "cost",
+        "of samples: passes of the network, GFLOPs an image, ms for one",
+        (
+            NumberSpec("network_evaluations", "network evaluations", 0, False),
+            NumberSpec("gflops_per_image", "GFLOPs/image", 2, False),
+            NumberSpec("decode_gflops_per_image", "decode GFLOPs/image", 2, False),
+            NumberSpec("sample_latency_ms", "sample ms", 1, False),
+            NumberSpec("decode_latency_ms", "decode ms", 1, False),
+            NumberSpec("saturated_samples_per_second", "samples/s, saturated", 1, True),
+            NumberSpec("saturated_decodes_per_second", "decodes/s, saturated", 1, True),
+        ),
+        "tokbench.metrics.generation_cost:Cost",
+        wants=("model", "device", "guidance"),
+        requires=(),
+        paired=False,
+        default_for=("generate",),
+        timed=True,
+        section=Section.COST,
+    )
+    speed = MetricSpec(
+        "speed",
+        "parameters, encode and decode images/s, peak memory",
+        (
+            NumberSpec("parameters", "parameters", 0, section=Section.SIZE),
+            NumberSpec("encode_images_per_second", "encode images/s", 1, True),
+            NumberSpec("sample_images_per_second", "sample images/s", 1, True),
+            NumberSpec("decode_images_per_second", "decode images/s", 1, True),
+            NumberSpec("peak_memory_mib", "peak memory MiB", 0, False),
+        ),
+        "tokbench.metrics.throughput:Throughput",
+        wants=("model", "device", "batch_size"),
+        requires=("timing",),
+        paired=None,
+        default_for=("reconstruct", "truncate", "generate"),
+        timed=True,
+        section=Section.SPEED,
+    )
+    return [cost, speed]
+
+
+BUILTIN: tuple[MetricSpec, ...] = (
+    _rate(),
+    *_pixels(),
+    *_distances(),
+    *_samples(),
+    *_codes(),
+    _annotated("rapidocr", "", "", "T-ACC, T-NED and CER of words, by RapidOCR's PP-OCRv6"),
+    _annotated("easyocr", "_easyocr", " EasyOCR", "the same by EasyOCR"),
+    _annotated("parseq", "_parseq", " PARSeq", "the same by docTR's PARSeq, TokBench's own reader"),
+    _annotated("dlib", "", "", "F-Sim, detection and rank-1 identity of faces, by dlib's network"),
+    _annotated("insightface", "_insightface", " antelopev2", "the same by InsightFace's antelopev2, TokBench's own"),
+    _annotated("buffalo_l", "_buffalo_l", " buffalo_l", "the same by InsightFace's buffalo_l"),
+    *_machine(),
+)

@@ -1,0 +1,63 @@
+"""TaskName: the one grammar of the names of tasks in results."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import cast, get_args
+
+from tokbench.errors import UsageError
+from tokbench.metric_names.perturbation import Anchor
+from tokbench.metric_names.spec import TaskKind
+
+_GRAMMAR = re.compile(
+    r"reconstruct|truncate(-(?P<tokens>[1-9]\d*))?|perturb(-(?P<anchor>code))?|generate(-cfg(?P<guidance>\d+(\.\d+)?))?"
+)
+
+
+@dataclass(frozen=True)
+class TaskName:
+    """The task of a result: `reconstruct`, `truncate-8`, `perturb-code`, `generate-cfg1.5`. `str()` gives that text.
+
+    tokens: how many first tokens are decoded. anchor: what near misses are near to. guidance: the scale of
+    classifier-free guidance; None for each generator's own.
+    """
+
+    kind: TaskKind
+    tokens: int | None = None
+    anchor: Anchor = "latent"
+    guidance: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> TaskName:
+        """Take a name apart. Raises UsageError where it is the name of no task."""
+        found = _GRAMMAR.fullmatch(text)
+        if found is None:
+            raise UsageError(f"no task '{text}'")
+        tokens, anchor, guidance = found["tokens"], found["anchor"], found["guidance"]
+        return cls(
+            cast(TaskKind, text.partition("-")[0]),
+            int(tokens) if tokens else None,
+            "code" if anchor else "latent",
+            float(guidance) if guidance else None,
+        )
+
+    def __str__(self) -> str:
+        if self.tokens is not None:
+            return f"{self.kind}-{self.tokens}"
+        if self.guidance is not None:
+            return f"{self.kind}-cfg{self.guidance:g}"
+        return self.kind if self.anchor == "latent" else f"{self.kind}-{self.anchor}"
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the guidance survives being written: at most six digits, and no exponent."""
+        return self.guidance is None or bool(
+            _GRAMMAR.fullmatch(str(self)) and float(f"{self.guidance:g}") == self.guidance
+        )
+
+
+def kind_of_task(text: str) -> TaskKind | None:
+    """The kind of a task by its name; None for the name of no task."""
+    kind = text.partition("-")[0]
+    return cast(TaskKind, kind) if kind in get_args(TaskKind) else None
