@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.finds, pytest.mark.once]
 QUICK = {"pca", "toy"}
 """Families of adapters that are tested in seconds; the tests of the others are marked as slow."""
 
-CONSTANT = "constant images come back"
+CONSTANT = "constant images are reproduced"
 BUILTIN = ["identity", "resize.2", "resize.4", "jpeg.q10", "jpeg.q50", "jpeg.q90", "webp.q50", "avif.q50"]
 GENERATORS = [name for name, toml in adapter_files().items() if "guidance" in read_variant(toml)]
 UNTRAINED = [

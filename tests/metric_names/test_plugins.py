@@ -125,7 +125,10 @@ def installed(site: Path, cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 def test_an_installed_metric_is_listed_computed_tabled_and_checked(installed, mirrored: Path, tmp_path: Path) -> None:
     listed = installed("list", "metrics").stdout
     assert "mean difference of edges from the original (package tokbench-edges 1.2)" in listed
-    assert "broken: package tokbench-broken 0.1: tokbench_broken:LUCK cannot be loaded (RuntimeError: it has" in listed
+    assert (
+        "not available: package tokbench-broken 0.1: tokbench_broken:LUCK cannot be loaded (RuntimeError: it has"
+        in listed
+    )
     assert "package tokbench-taker 0.2 cannot register the metric 'psnr': the name belongs to tokbench itself" in listed
 
     out = tmp_path / "results"
@@ -227,11 +230,11 @@ def test_its_columns_come_after_the_others_and_go_with_it(means) -> None:
 def test_names_belong_to_the_first(means) -> None:
     with pytest.raises(UsageError, match=r"cannot register the metric 'psnr': the name belongs to tokbench itself"):
         register_metric(MetricSpec("psnr", "mine", EDGES.numbers), Means)
-    with pytest.raises(UsageError, match=r"'mine': its number 'psnr' is one of the metric 'psnr' of tokbench"):
+    with pytest.raises(UsageError, match=r"'mine': its number 'psnr' belongs to the metric 'psnr' of tokbench"):
         register_metric(MetricSpec("mine", "mine", (NumberSpec("psnr", "x", 2),)), Means)
     with pytest.raises(UsageError, match="cannot name a number"):
         register_metric(MetricSpec("mine", "mine", (NumberSpec("gap_infinity", "x", 2),)), Means)
-    with pytest.raises(UsageError, match="is tokbench's own"):
+    with pytest.raises(UsageError, match="belongs to tokbench and cannot be removed"):
         METRICS.unregister("psnr")
 
     with pytest.raises(UsageError, match="the name belongs to package"):

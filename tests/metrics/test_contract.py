@@ -15,7 +15,7 @@ from tokbench.testing.checks import Inapplicable, Requirement
 from tokbench.testing.metrics import METRIC_REQUIREMENTS, MetricSubject, example_batch
 from tokbench.tokenizers.registry import load_adapter
 
-QUICK = ("it gives finite numbers that its spec names", "it asks for the fields that its spec requires")
+QUICK = ("numbers are finite and declared in the spec", "batch fields are required as the spec declares")
 """The requirements that are tested in one pass; the tests of the others are marked as slow."""
 
 

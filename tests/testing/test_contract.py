@@ -71,7 +71,7 @@ def test_a_metric_that_keeps_the_contract() -> None:
                 "intervals contain the values and are repeatable",
             },
         ),
-        (Unfinished, {"it gives finite numbers that its spec names"}),
+        (Unfinished, {"numbers are finite and declared in the spec"}),
     ],
 )
 def test_what_is_found_in_metrics(metric: type, expected: set[str]) -> None:
@@ -91,9 +91,9 @@ def toy(tmp_path: Path, root: Path) -> Path:
 
 BREAKS = {
     "the same seeds give the same images": "images = images + 0.1 * torch.rand(images.shape)",
-    "decode uses the tokens alone": "self.calls = getattr(self, 'calls', 0) + 1; images = images + 0.01 * self.calls",
+    "decode uses only the tokens": "self.calls = getattr(self, 'calls', 0) + 1; images = images + 0.01 * self.calls",
     "photos keep their brightness": "images = images + 0.1",
-    "constant images come back": "images = images * 0.5",
+    "constant images are reproduced": "images = images * 0.5",
     "results do not depend on the batch size": "images = images + 0.05 * (len(images) > 1)",
     "images keep their size and range": "images = images[..., :-1]",
 }
@@ -117,12 +117,12 @@ def test_what_is_found_in_adapters(toy: Path, expected: str, line: str) -> None:
 def test_the_command_tests_every_variant_of_a_folder(cli, toy: Path) -> None:
     done = cli("contract", toy, "--side", 128)
     assert done.exit_code == 0, done.output
-    assert "images of odd sizes come back at their size | pass" in done.stdout
+    assert "images of odd sizes keep their size | pass" in done.stdout
     code = toy / "adapter.py"
     code.write_text(code.read_text().replace("range=(0.0, 1.0)", "range=(-1.0, 1.0)"))
     done = cli("contract", toy, "--side", 128)
     assert done.exit_code == 1
-    assert "Remedy: let \\`range\\` in the spec be the range that encode takes" in done.stdout
+    assert "Remedy: set \\`range\\` in the spec to the value range" in done.stdout
     code.write_text("raise ValueError('by hand')")
     done = cli("contract", toy)
     assert done.exit_code == 1 and "by hand" in done.stdout

@@ -15,11 +15,11 @@ from tokbench.metric_names import METRICS, MetricName, Tolerance
 from tokbench.metric_names.spec import form_name
 
 SETTINGS = "tokbench.toml"
-"""The file of a folder's own tolerances."""
+"""The name of the file in which a results folder defines tolerances."""
 
 
 def default_tolerances() -> dict[str, Tolerance]:
-    """By the name of every number that a check compares: what its spec says. Curves over sizes are not compared."""
+    """Return the tolerances of all numbers that a check compares, by name. Curves over sizes are not compared."""
     return {
         form_name(number.name, version, span, spec.suffix): number.tolerance
         for spec in METRICS.values()
@@ -30,9 +30,11 @@ def default_tolerances() -> dict[str, Tolerance]:
 
 
 def tolerance_of(number: str, tolerances: Mapping[str, Tolerance] | None = None) -> Tolerance | None:
-    """The tolerance of the number itself where there is one, else of `rfid` for `rfid_infinity` and `pfid`, of
-    `codebook_usage` for `codebook_usage.sem`; None for numbers that are not compared. `tolerances`: by number, in place
-    of the default ones."""
+    """Return the tolerance of a number, or None if the number is not compared.
+
+    A number without its own tolerance has that of the underlying number: `rfid_infinity` and `pfid` have that of
+    `rfid`, `codebook_usage.sem` has that of `codebook_usage`. tolerances: by number; the default ones if not given.
+    """
     known = default_tolerances() if tolerances is None else tolerances
     name = MetricName.parse(number)
     names = (str(replace(name, part="")), name.base, name.number if name.naming else name.base)

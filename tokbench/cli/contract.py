@@ -1,4 +1,4 @@
-"""`tokbench contract`: hold adapters, also of other repositories, to the contract tests."""
+"""`tokbench contract`: run the contract tests on adapters, including those of other repositories."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tokbench.cli.options import root_option
 )
 @root_option
 def contract(adapters: tuple[str, ...], side: int, root: Path | None) -> None:
-    """Test whether adapters keep their contract.
+    """Test whether adapters fulfil the adapter contract.
 
-    ADAPTER is a name, a TOML file, or a folder with adapter.py, of which all TOML files are tested. The tests run on
-    the CPU: spec, shapes, range, tokens, seeds, batch sizes, first tokens and odd sizes, on six photos. Each line of
-    the table is one requirement, with what was found and the remedy where it failed.
+    ADAPTER is a name, a TOML file, or a folder with adapter.py, whose TOML files are all tested. The tests run on the
+    CPU with six photos. They cover the spec, shapes, the value range, tokens, seeds, batch sizes, token prefixes and
+    odd image sizes. Each row of the table is one requirement, with the observation and, after a failure, the remedy.
 
-    Exit status: 0 when no requirement failed, 1 when one did, 2 for wrong usage.
+    Exit status: 0 if all requirements are met, 1 if one is not, 2 for wrong usage.
     """
     from tokbench.results.markdown import table
     from tokbench.testing.adapters import check_adapter, photos
@@ -41,6 +41,6 @@ def contract(adapters: tuple[str, ...], side: int, root: Path | None) -> None:
 
 
 def _variants(adapter: str) -> list[str]:
-    """The TOML files of a folder; else what was given."""
+    """Return the TOML files of a folder, or the argument itself if it is no folder or has none."""
     folder = Path(adapter)
     return [str(toml) for toml in sorted(folder.glob("*.toml"))] or [adapter] if folder.is_dir() else [adapter]

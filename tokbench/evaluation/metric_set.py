@@ -227,10 +227,10 @@ class MetricValues:
 
 
 def _check_numbers(name: str, numbers: Iterable[str]) -> None:
-    """Raises NotApplicable where a metric of another package gives numbers that its spec does not name."""
+    """Raise NotApplicable if a metric of another package computes numbers that its spec does not declare."""
     if strange := [number for number in numbers if MetricName.parse(number).metric != name]:
         raise NotApplicable(
-            f"package {METRICS.package(name)}: the spec of '{name}' does not name the number '{strange[0]}'"
+            f"package {METRICS.package(name)}: the spec of '{name}' does not declare the number '{strange[0]}'"
         )
 
 

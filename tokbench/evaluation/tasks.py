@@ -28,7 +28,7 @@ class Task:
 
     @property
     def label(self) -> TaskName:
-        """Kind and arguments, which make its name."""
+        """The kind and the arguments of the task, which determine its name."""
         return TaskName("reconstruct")
 
     @property

@@ -32,7 +32,7 @@ class FeatureExtractor(ABC):
     sha256: str
     input: str | None = None
     code: str = ""
-    """A hash of the code of a network of another package; that of tokbench's own is in the key of every cache."""
+    """A hash of the code, for networks of other packages. The hash of tokbench's code is part of every cache key."""
     stays: bool = False
     """Whether features stay on the device rather than being moved to the CPU."""
 

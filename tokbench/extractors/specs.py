@@ -1,4 +1,4 @@
-"""EXTRACTORS: every frozen network that metrics read, tokbench's own and those of other packages. Imports no torch."""
+"""EXTRACTORS: the frozen networks of metrics, of tokbench and of other packages. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from tokbench.weights.registry import KNOWN_WEIGHTS, WeightFile
 class ExtractorSpec:
     """One frozen network.
 
-    name: what a MetricSpec names as its `network`. path: `module:Class` of a FeatureExtractor, which is called with its
-    weights (LocalWeights, or None where `weights` is empty), the backend, and `options`. weights: files that may hold
-    its weights, the published one first; those of tokbench's own networks are in `tokbench.weights.registry`.
+    name: the name by which a MetricSpec refers to it as `network`.
+    path: `module:Class` of a FeatureExtractor. The class is called with the weights (LocalWeights, or None if there are
+    no weight files), the backend, and `options` as keyword arguments.
+    weights: the files that may contain its weights, the published one first. The files of tokbench's own networks are
+    listed in `tokbench.weights.registry`.
     """
 
     name: str
@@ -28,11 +30,11 @@ class ExtractorSpec:
 
     @property
     def weight_files(self) -> tuple[WeightFile, ...]:
-        """The files that may hold its weights; empty where it needs none."""
+        """The files that may contain its weights; empty if it needs none."""
         return self.weights or KNOWN_WEIGHTS.get(self.name, ())
 
     def refuse_invalid(self) -> None:
-        """Raises UsageError where the spec cannot be registered by another package."""
+        """Raise UsageError if another package cannot register the spec."""
         if not self.name or ":" not in self.path:
             raise UsageError(f"extractor '{self.name}': path is '{self.path}'; give a name and 'module:Class'")
 
@@ -56,8 +58,8 @@ def register_extractor(spec: ExtractorSpec, cls: _Class | None = None) -> Callab
     """Add a frozen network to this process: `register_extractor(spec, MyNetwork)`, or `@register_extractor(spec)` above
     the class, which is a `tokbench.extractors.network.FeatureExtractor`.
 
-    spec: its `path` may be empty; it becomes that of the class. A package that is installed names the spec in the
-    entry-point group `tokbench.extractors` instead. Raises UsageError where the name belongs to another network.
+    spec: the spec of the network; its `path` is replaced by the path of the class. Installed packages list their specs
+    in the entry-point group `tokbench.extractors` instead. Raises UsageError if the name belongs to another network.
     """
 
     def register(made: _Class) -> _Class:

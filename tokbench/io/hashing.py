@@ -29,9 +29,10 @@ def code_of(folder: Path, *others: Path) -> str:
 
 @cache
 def code_of_class(cls: type) -> str:
-    """sha256 over the Python files of the package or module that a class is defined in.
+    """Return the sha256 of the Python files of the package or module that defines a class.
 
-    A class that no file holds, as one from a notebook, gets a hash that nothing else has: it may have changed since.
+    A class that is not defined in a file, such as one from a notebook, gets a unique value, because its code may have
+    changed since the last run.
     """
     for name in (cls.__module__.partition(".")[0], cls.__module__):  # a namespace package has no file
         file = getattr(sys.modules.get(name), "__file__", None)

@@ -1,4 +1,4 @@
-"""The specs of metrics, and the one grammar of the names of numbers and tasks. Nothing here imports torch."""
+"""The specs of metrics, and the grammar of the names of numbers and tasks. This package does not import torch."""
 
 from tokbench.metric_names.builtin import INCEPTION as INCEPTION
 from tokbench.metric_names.grammar import MetricName as MetricName
@@ -28,7 +28,7 @@ from tokbench.metric_names.tasks import TaskName as TaskName
 from tokbench.metric_names.tasks import kind_of_task as kind_of_task
 
 FOUND = "batch size for "
-"""How those facts of a number begin that its measurement found out and nobody set."""
+"""The prefix of the provenance entries that were determined during the measurement rather than set by the user."""
 
 PRUNING_PREFIX = "prune-"
-"""How the names of the result files of token reduction begin; a file of another task never does."""
+"""The prefix of the names of token-reduction result files; no other task has it."""

@@ -1,4 +1,4 @@
-"""The specs of tokbench's own metrics, in the order of lists and tables. Nothing here imports torch."""
+"""The specs of tokbench's own metrics, in the order of lists and tables. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ INCEPTION = "inception-2015-12-05"
 
 _EFFICIENTNET = "efficientnet-lite0"
 
-# What another CPU, thread count or minor library version may move a number by. Float32 networks agree to about 1e-6
-# relative, and means over images moved by 3e-7 dB and 2e-7 from one CPU to another. A distance between near sets is a
-# small difference of large traces, and some pixels of a decoder round to another level: FD-EfficientNet of 108 images
-# moved by 5e-5 of itself from one CPU to another, by 3e-7 from one thread to two, and by nothing for codecs.
+# The largest changes of a number that another CPU, thread count or minor library version may cause. Float32 networks
+# agree to about 1e-6 relative, and means over images differed by 3e-7 dB and 2e-7 between two CPUs. A distance between
+# similar sets is a small difference of large traces, and some pixels of a decoder are rounded to another level:
+# FD-EfficientNet of 108 images differed by a relative 5e-5 between two CPUs and by 3e-7 between one thread and two; it
+# did not differ for codecs.
 _EXACT = Tolerance()
 _MEAN = Tolerance(absolute=1e-5)
 _DISTANCE = Tolerance(absolute=1e-5, relative=5e-4)
 _KERNEL = Tolerance(absolute=2e-6)
 _BITS = Tolerance(relative=1e-4)
-# One code in some thousands may fall on the other side of a boundary, and a pair of codes be merged sooner.
+# One code in a few thousand may be quantized differently, and a pair of codes may be merged earlier.
 _PAIRS, _MODEL = Tolerance(relative=5e-3), Tolerance(relative=1e-2)
-# Shares: so much is one sample, or one word, in some hundreds. Where a network hesitates between two readings of a
-# word, rounding decides. Between two CPUs none of 796 words did; face distances of a network moved by 3e-5,
-# similarities by 7e-6.
+# Shares: 2e-3 corresponds to one sample or word in 500. If two readings of a word have almost equal scores, rounding
+# decides between them. None of 796 words differed between two CPUs; face distances differed by 3e-5, similarities by
+# 7e-6.
 _SHARE, _SIMILARITY, _FACE_DISTANCE = Tolerance(absolute=2e-3), Tolerance(absolute=1e-4), Tolerance(absolute=3e-4)
 
 _SETS = ("name", "protocol", "statistics", "paired")
@@ -50,7 +51,7 @@ def _rate() -> MetricSpec:
 
 
 def _per_image(name: str, title: str, summary: str, higher: bool, path: str, **more: Any) -> MetricSpec:
-    """A mean over images of a similarity or distance of each image to its reference."""
+    """Return the spec of a mean over images of the similarity or distance between each image and its reference."""
     number = NumberSpec(name, title, 4, higher, _MEAN, perturbed=name)
     more.setdefault("default_for", ("reconstruct", "truncate"))
     return MetricSpec(name, summary, (number,), f"tokbench.metrics.{path}", section=Section.PAIRED, **more)
@@ -86,7 +87,7 @@ def _pixels() -> list[MetricSpec]:
 
 
 def _frechet(number: NumberSpec, summary: str, layer: str, **more: Any) -> MetricSpec:
-    """A Fréchet distance; `section` SAMPLES makes it one of samples only."""
+    """Return the spec of a Fréchet distance. With section=Section.SAMPLES, it is computed only for samples."""
     given: dict[str, Any] = {"network": INCEPTION, "section": Section.PAIRED} | more
     given.setdefault("paired", given["section"] != Section.SAMPLES)
     return MetricSpec(
@@ -236,7 +237,7 @@ FACE_SCORES = (
 
 
 def _annotated(reader: str, suffix: str, title: str, summary: str) -> MetricSpec:
-    """Numbers of words or of faces by one reader; those of the default one have no suffix."""
+    """Return the spec of the text or face metric of one recognizer. The default recognizer has no suffix."""
     words = reader in ("rapidocr", "easyocr", "parseq")
     counts = ("words", "words filtered") if words else ("faces",)
     numbers = (

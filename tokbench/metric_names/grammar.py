@@ -1,4 +1,4 @@
-"""MetricName: the one grammar of the names of numbers in results."""
+"""MetricName: the grammar of the names of numbers in results."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from tokbench.stats.naming import INFINITY
 
 @dataclass(frozen=True)
 class MetricName:
-    """The name of a number, taken apart; `str()` puts it together again.
+    """The parsed name of a number. `str()` returns the name as text.
 
-    number: its plain name as in a NumberSpec, or the whole name before the dot where no metric has such a number.
-    naming: the key of EXTENSIONS where tokens were perturbed (`grouped` in `pfid_768_grouped`), else None.
-    version, span, reader: of scores of words and faces (`ratio`, `all`, `_easyocr` in `t_acc_ratio_all_easyocr`).
-    infinite: whether it is extrapolated to infinitely many images. part: what follows the dot: a cell of perturbed
-    tokens (`a0.9-d10`), a bin of sizes (`small`), a stream of codes (`sem`); empty where there is no dot.
+    number: the name in its NumberSpec, or the whole text before the dot if no metric computes such a number.
+    naming: the key of EXTENSIONS if tokens were perturbed (`grouped` in `pfid_768_grouped`), else None.
+    version, span, reader: these exist for scores of words and faces (`ratio`, `all` and `_easyocr` in
+    `t_acc_ratio_all_easyocr`).
+    infinite: whether the number is extrapolated to infinitely many images.
+    part: the text after the dot, which names a cell of perturbed tokens (`a0.9-d10`), a bin of sizes (`small`) or a
+    stream of codes (`sem`). It is empty if there is no dot.
     """
 
     number: str
@@ -32,7 +34,7 @@ class MetricName:
 
     @classmethod
     def parse(cls, text: str) -> MetricName:
-        """Take a name apart. Every text is a name; `metric` is None where no metric computes such a number."""
+        """Parse a name. Every text is a valid name; its `metric` is None if no metric computes such a number."""
         return _parse(text)
 
     def __str__(self) -> str:
@@ -47,38 +49,40 @@ class MetricName:
 
     @property
     def finite(self) -> str:
-        """The name of the number that was extrapolated, where it was; else the name itself."""
+        """The name without the mark of extrapolation: `rfid` for `rfid_infinity`."""
         return f"{self.base}{f'.{self.part}' if self.part else ''}"
 
     @property
     def spec(self) -> MetricSpec | None:
-        """The spec of the metric that computes the number; None where there is none."""
+        """The spec of the metric that computes the number, or None."""
         return found[0] if (found := _numbers().get(self.base)) else None
 
     @property
     def number_spec(self) -> NumberSpec | None:
-        """The spec of the number; None where no metric computes it."""
+        """The spec of the number, or None if no metric computes it."""
         return found[1] if (found := _numbers().get(self.base)) else None
 
     @property
     def metric(self) -> str | None:
-        """The name of the metric that computes the number: `rfid` for `pfid.a0.9-d10`; None where there is none."""
+        """The name of the metric that computes the number, or None: `rfid` for `pfid.a0.9-d10`."""
         return self.spec.name if self.spec else None
 
     @property
     def is_cell(self) -> bool:
-        """Whether it is the number of one cell of perturbed tokens."""
+        """Whether this is the number of a single cell of perturbed tokens."""
         return bool(self.part) and self.naming is not None
 
     @property
     def is_part(self) -> bool:
-        """Whether it is one cell of perturbed tokens, or one bin of the sizes of words or faces: the mean over those is
-        a number, too."""
+        """Whether this is the number of a single cell of perturbed tokens or of a single bin of word or face sizes.
+
+        The mean over the cells or bins is a number, too.
+        """
         return self.is_cell or (bool(self.part) and self.spec is not None and self.spec.reader is not None)
 
     @property
     def is_detail(self) -> bool:
-        """Whether it is for the CSV alone: a curve over sizes, a bin of a ceiling or ratio, a cell."""
+        """Whether only the CSV shows the number: a point of a curve, a bin of a ceiling or ratio, or a single cell."""
         return self.is_cell or self.span == "curve" or bool(self.part and self.version)
 
 
@@ -87,7 +91,7 @@ def _parse(text: str) -> MetricName:
     before, _, part = text.partition(".")
     infinite = before.endswith(INFINITY)
     base = before.removesuffix(INFINITY)
-    if text.endswith("."):  # a dot that separates nothing belongs to the name
+    if text.endswith("."):  # a trailing dot belongs to the name
         return MetricName(text)
     known = _numbers()[base][2] if base in _numbers() else MetricName(base)
     return replace(known, infinite=infinite, part=part)
@@ -95,7 +99,7 @@ def _parse(text: str) -> MetricName:
 
 @cache
 def _numbers() -> dict[str, tuple[MetricSpec, NumberSpec, MetricName]]:
-    """Specs and name by every base name that a metric computes."""
+    """Return the metric's spec, the number's spec and the parsed name for every base name that a metric computes."""
     found = {}
     for spec in METRICS.values():
         for number in spec.numbers:
@@ -117,24 +121,25 @@ METRICS.listeners.append(_forget)
 
 
 def perturbed_name(number: str, naming: PerturbationNaming) -> str | None:
-    """The name of a number of perturbed tokens: `pfid_768` for `rfid_768`; None where it is not computed for them."""
+    """Return the name of a number for perturbed tokens (`pfid_768` for `rfid_768`), or None if it does not exist."""
     form = perturbable().get(number)
     return naming.apply(form) if form else None
 
 
 def metric_of(number: str) -> str | None:
-    """The metric that computes a number: `psnr` for `exact`, `rfid` for `rfid_infinity` and `pfid`; None where none
-    does."""
+    """Return the metric that computes a number, or None: `psnr` for `exact`, `rfid` for `rfid_infinity` and `pfid`."""
     return MetricName.parse(number).metric
 
 
 def base_metric(number: str) -> str | None:
-    """`rfid_768` for `pfid_768_grouped`, `pfid_768.a0.9-d10` and `pfid_768_infinity`; None for numbers of tokens that
-    were not perturbed."""
+    """Return the name of a number without perturbation, or None if its tokens were not perturbed.
+
+    `rfid_768` is returned for `pfid_768_grouped`, `pfid_768.a0.9-d10` and `pfid_768_infinity`.
+    """
     name = MetricName.parse(number)
     return None if name.naming is None else name.number
 
 
 def is_single_cell(number: str) -> bool:
-    """Whether it is a number of one cell, such as `pfid_768.a0.9-d10`."""
+    """Return whether a number belongs to a single cell, such as `pfid_768.a0.9-d10`."""
     return MetricName.parse(number).is_cell

@@ -1,7 +1,8 @@
-"""The grid of cells that perturbed tokens are measured in, and the names of numbers of perturbed tokens.
+"""The grid of cells in which perturbed tokens are measured, and the names of numbers of perturbed tokens.
 
-"pFID (tokbench grid)". The grid is that of Qiu et al., Image Tokenizer Needs Post-Training (arXiv:2509.12474); their
-script is unpublished, so it stays open what else differs, and published pFIDs are not comparable with these numbers.
+The numbers are called "pFID (tokbench grid)". The grid is that of Qiu et al., Image Tokenizer Needs Post-Training
+(arXiv:2509.12474). Their script is unpublished, so other differences are unknown, and published pFIDs are not
+comparable with these numbers.
 """
 
 from __future__ import annotations
@@ -13,20 +14,23 @@ from typing import Literal
 
 Anchor = Literal["latent", "code"]
 ANCHORS: tuple[Anchor, ...] = ("latent", "code")
-"""What a token's near misses are near to: the encoder's latent, as in the authors' code, or the code that was chosen,
-as in their papers."""
+"""The point from which the distance to neighbouring codes is measured: the encoder's latent, as in the authors' code,
+or the selected code, as in their papers."""
 
 ALPHAS = (0.9, 0.8, 0.7, 0.6, 0.5)
 DELTAS = {1024: (10, 15, 20), 4096: (50, 70, 90), 8192: (100, 140, 180), 16384: (200, 280, 360)}
-"""By size of the codebook."""
+"""Numbers of nearest codes, by codebook size."""
 
 CAVEAT = "Perturbed tokens: pFID (tokbench grid), the mean over its cells; published pFIDs are not comparable."
 
 
 @dataclass(frozen=True)
 class PerturbationNaming:
-    """A kind of tokens whose numbers have names of their own: `letter` before what stays of the name, `suffix` after
-    it, `title` in tables; `says` what was done."""
+    """How the numbers of one kind of perturbation are named.
+
+    letter, suffix: the text before and after the form of the number's name. title: the addition to the title in
+    tables. says: a description of the perturbation, which results record.
+    """
 
     letter: str = "p"
     suffix: str = ""
@@ -34,7 +38,7 @@ class PerturbationNaming:
     says: str = ""
 
     def apply(self, form: str) -> str:
-        """The name of a number: `pfid_768_grouped` for the form `fid_768`."""
+        """Return the name of a number, such as `pfid_768_grouped` for the form `fid_768`."""
         return f"{self.letter}{form}{self.suffix}"
 
 
@@ -53,14 +57,14 @@ EXTENSIONS = {
         letter="n", says="latents plus alpha times Gaussian noise of their own standard deviation in each image"
     ),
 }
-"""The authors' operator is defined for one codebook (`plain`); the others are tokbench's own."""
+"""The authors define their operator for one codebook (`plain`). The other kinds are defined by tokbench."""
 
 
 def deltas(codebook_size: int) -> list[int]:
-    """How many near codes there are to choose from, for a codebook of that size: rising, each once.
+    """Return the numbers of nearest codes to sample from for a codebook of this size, increasing, without duplicates.
 
-    Those of the nearest size in DELTAS, by ratio (of two as near, the smaller), in proportion, rounded; at least 2 and
-    at most all.
+    They are those of the nearest size in DELTAS by ratio (the smaller one in a tie), scaled in proportion, rounded, and
+    limited to the range from 2 to the codebook size.
     """
     near = min(DELTAS, key=lambda size: abs(math.log2(codebook_size) - math.log2(size)))
     scaled = {round(Fraction(delta * codebook_size, near)) for delta in DELTAS[near]}
@@ -68,5 +72,5 @@ def deltas(codebook_size: int) -> list[int]:
 
 
 def cell_name(alpha: float, delta: int | None) -> str:
-    """`a0.9-d10`; `a0.9` where there is nothing to choose from."""
+    """Return the name of a cell: `a0.9-d10`, or `a0.9` if there is no number of nearest codes."""
     return f"a{alpha:g}" + ("" if delta is None else f"-d{delta}")

@@ -1,4 +1,4 @@
-"""PluginRegistry: entries of tokbench by name, and those that other packages add through an entry-point group."""
+"""PluginRegistry: tokbench's own entries by name, and those that other packages add through an entry-point group."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OWN = "tokbench"
 
 
 class Entry(Protocol):
-    """What a registry holds: a spec with a name and the path `module:Class` of what it describes."""
+    """An entry of a registry: a spec with a name and the path `module:Class` of the class that it describes."""
 
     @property
     def name(self) -> str: ...
@@ -23,7 +23,7 @@ class Entry(Protocol):
     def path(self) -> str: ...
 
     def refuse_invalid(self) -> None:
-        """Raises UsageError where the spec cannot be registered."""
+        """Raise UsageError if the spec cannot be registered."""
 
 
 T = TypeVar("T", bound=Entry)
@@ -31,7 +31,7 @@ T = TypeVar("T", bound=Entry)
 
 @dataclass(frozen=True)
 class Package:
-    """A distribution and its version; the version is empty where code that belongs to none has registered an entry."""
+    """A distribution and its version. The version is empty for code that belongs to no distribution."""
 
     name: str
     version: str = ""
@@ -55,12 +55,16 @@ class BrokenPlugin:
 class PluginRegistry(Mapping[str, T]):
     """Entries by name: tokbench's own, then those of entry points, then those registered in this process.
 
-    The entry points are loaded when the registry is first read. One that fails is kept in `broken` and costs only its
-    own entries. No entry replaces one of tokbench or of another package.
+    The entry points are loaded when the registry is first read. An entry point that fails is recorded in `broken`; the
+    other entries stay available. An entry cannot replace an entry of tokbench or of another package.
     """
 
     def __init__(self, what: str, group: str, kind: type[T], builtin: Iterable[T]) -> None:
-        """what: `metric`, for messages. group: of entry points, each of which gives a `kind` or several of them."""
+        """Create a registry with tokbench's own entries.
+
+        what: the kind of entry for messages, such as `metric`. group: the entry-point group. kind: the class of the
+        entries; each entry point refers to one entry or to a list of entries.
+        """
         self.what, self.group, self._kind = what, group, kind
         self._entries: dict[str, T] = {entry.name: entry for entry in builtin}
         self._own = frozenset(self._entries)
@@ -69,9 +73,9 @@ class PluginRegistry(Mapping[str, T]):
         self._broken: list[BrokenPlugin] = []
         self._loaded = False
         self.listeners: list[Callable[[], None]] = []
-        """Called after every change, so that what was derived from the entries is derived again."""
+        """Functions that are called after every change, to invalidate values derived from the entries."""
         self.checks: list[Callable[[T], None]] = []
-        """Called with every new entry; each raises UsageError where the entry collides with another one."""
+        """Functions that are called with every new entry. They raise UsageError if it conflicts with another entry."""
 
     def __getitem__(self, name: str) -> T:
         self._load()
@@ -92,35 +96,39 @@ class PluginRegistry(Mapping[str, T]):
         return tuple(self._broken)
 
     def is_builtin(self, name: str) -> bool:
-        """Whether an entry is tokbench's own."""
+        """Return whether an entry belongs to tokbench."""
         return name in self._own
 
     def package(self, name: str) -> Package:
-        """The package that an entry belongs to. Raises KeyError where there is no such entry."""
+        """Return the package to which an entry belongs. Raises KeyError if there is no such entry."""
         self._load()
         return self._packages[name]
 
     def register(self, entry: T, cls: Any = None, package: Package | None = None) -> None:
-        """Add an entry. cls: its class, where `path` does not name an importable one.
+        """Add an entry.
 
-        Registering the same class again replaces its entry. Raises UsageError where the spec is invalid, or its name
+        cls: its class, if `path` does not name an importable class. package: the package that adds the entry, if it
+        differs from the package of `path`.
+        Registering the same class again replaces its entry. Raises UsageError if the spec is invalid, or if its name
         belongs to tokbench or to another class.
         """
         self._load()
         self._add(entry, package or self._package_of(entry), cls)
 
     def unregister(self, name: str) -> None:
-        """Remove an entry that was registered. Raises UsageError for one of tokbench's own, KeyError for none."""
+        """Remove a registered entry. Raises UsageError for an entry of tokbench, KeyError if there is no such entry."""
         if self.is_builtin(name):
-            raise UsageError(f"the {self.what} '{name}' is tokbench's own")
+            raise UsageError(f"the {self.what} '{name}' belongs to tokbench and cannot be removed")
         for held in (self._entries, self._packages):
             del held[name]
         self._classes.pop(name, None)
         self._changed()
 
     def reload(self) -> None:
-        """Forget everything that other packages added, and read the entry points again when they are next needed: for
-        a process during which packages were installed or removed."""
+        """Remove all entries of other packages. The entry points are loaded again at the next access.
+
+        This is for processes during which packages are installed or removed.
+        """
         for held in (self._entries, self._packages, self._classes):
             for name in held.keys() - self._own:
                 del held[name]
@@ -129,7 +137,7 @@ class PluginRegistry(Mapping[str, T]):
         self._changed()
 
     def load_class(self, name: str) -> Any:
-        """The class of an entry. Its module is imported here, so any exception of that module may come."""
+        """Import and return the class of an entry. Any exception of its module is raised."""
         entry = self[name]
         if name in self._classes:
             return self._classes[name]
@@ -137,7 +145,7 @@ class PluginRegistry(Mapping[str, T]):
         return getattr(importlib.import_module(module), attribute)
 
     def refusal(self, name: str) -> str | None:
-        """Why there is no entry of a name that a broken entry point announced; None where none did."""
+        """Return why the entry point of this name could not be loaded, or None if no such entry point failed."""
         return next((str(one) for one in self.broken if one.name == name), None)
 
     def _add(self, entry: T, package: Package, cls: Any = None) -> None:
@@ -167,7 +175,7 @@ class PluginRegistry(Mapping[str, T]):
     def _load(self) -> None:
         if self._loaded:
             return
-        self._loaded = True  # first, since a package may register an entry while it is imported
+        self._loaded = True  # set first, because a package may register an entry while it is imported
         for point in sorted(
             entry_points(group=self.group), key=lambda one: (one.dist.name if one.dist else "", one.name)
         ):
@@ -177,7 +185,7 @@ class PluginRegistry(Mapping[str, T]):
                     self._add(entry, package)
             except UsageError as error:
                 self._broken.append(BrokenPlugin(point.name, package, str(error)))
-            except Exception as error:  # other people's code: anything may come
+            except Exception as error:  # the code of another package may raise any exception
                 reason = f"{point.value} cannot be loaded ({type(error).__name__}: {str(error)[:300]})"
                 self._broken.append(BrokenPlugin(point.name, package, reason))
 
@@ -185,7 +193,7 @@ class PluginRegistry(Mapping[str, T]):
         found = point.load()
         entries = [found] if isinstance(found, self._kind) else list(found) if isinstance(found, list | tuple) else []
         if not entries or not all(isinstance(entry, self._kind) for entry in entries):
-            raise UsageError(f"{point.value} is no {self._kind.__name__} and no list of them")
+            raise UsageError(f"{point.value} is neither a {self._kind.__name__} nor a list of them")
         return entries
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""METRICS: the spec of every metric by name, tokbench's own and those of other packages, and what follows from them."""
+"""METRICS: the specs of all metrics by name, of tokbench and of other packages, and values derived from them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _Class = TypeVar("_Class", bound=type)
 def register_metric(spec: MetricSpec, cls: _Class | None = None) -> Callable[[_Class], _Class]:
     """Add a metric to this process: `register_metric(spec, MyMetric)`, or `@register_metric(spec)` above the class.
 
-    spec: its `path` may be empty; it becomes that of the class. A package that is installed names the spec in the
-    entry-point group `tokbench.metrics` instead, so that every command knows it.
-    Raises UsageError where the name or one of its numbers belongs to another metric.
+    spec: the spec of the metric; its `path` is replaced by the path of the class. Installed packages list their specs
+    in the entry-point group `tokbench.metrics` instead, which makes them available to every command.
+    Raises UsageError if the name or one of the numbers belongs to another metric.
     """
 
     def register(made: _Class) -> _Class:
@@ -35,18 +35,20 @@ def register_metric(spec: MetricSpec, cls: _Class | None = None) -> Callable[[_C
 
 
 def defaults(task: TaskKind) -> list[str]:
-    """The metrics that a task computes when `--metrics` is not given."""
+    """Return the metrics that a task computes when `--metrics` is not given."""
     return [name for name, spec in METRICS.items() if task in spec.default_for]
 
 
 def perturbable() -> dict[str, str]:
-    """For each number of perturbed tokens, by its plain name, what follows the letter in its name: `fid` for `rfid`."""
+    """Return the form of the name of every number that perturbed tokens have, by plain name: `fid` for `rfid`."""
     return {number.name: number.perturbed for spec in METRICS.values() for number in spec.numbers if number.perturbed}
 
 
 def measurable(names: Sequence[str], strict: bool) -> list[str]:
-    """The metrics that are computed for perturbed tokens. Raises UsageError where others are asked for and `strict`, or
-    where none is left."""
+    """Return those metrics that are computed for perturbed tokens.
+
+    Raises UsageError if `strict` and other metrics are requested, or if no metric remains.
+    """
     kept = [name for name in names if METRICS[name].perturbable]
     others = [name for name in names if name not in kept]
     if (others and strict) or not kept:
@@ -56,7 +58,7 @@ def measurable(names: Sequence[str], strict: bool) -> list[str]:
 
 
 def number_names(spec: MetricSpec) -> list[str]:
-    """Every name that numbers of a metric can have before the dot, but for extrapolations."""
+    """Return every name that a number of a metric can have before the dot, except extrapolations."""
     perturbed = [
         naming.apply(number.perturbed) for naming in EXTENSIONS.values() for number in spec.numbers if number.perturbed
     ]
@@ -64,16 +66,16 @@ def number_names(spec: MetricSpec) -> list[str]:
 
 
 def _refuse_taken_numbers(spec: MetricSpec) -> None:
-    """Raises UsageError where another metric has a number of the same name."""
+    """Raise UsageError if another metric has a number of the same name."""
     own = number_names(spec)
     for name, other in METRICS.items():
         if name != spec.name and (taken := set(own) & set(number_names(other))):
             owner = METRICS.package(name)
             raise UsageError(
-                f"its number '{min(taken)}' is one of the metric '{name}' of {owner}; give it another name"
+                f"its number '{min(taken)}' belongs to the metric '{name}' of {owner}; give it another name"
             )
     if len(own) != len(set(own)):
-        raise UsageError("two of its numbers have one name")
+        raise UsageError("two of its numbers have the same name")
 
 
 METRICS.checks.append(_refuse_taken_numbers)

@@ -1,4 +1,4 @@
-"""MetricSpec and NumberSpec: everything that tables, checks and docs say about a metric and about its numbers."""
+"""MetricSpec and NumberSpec: the properties of a metric and of its numbers, for tables, checks and documentation."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from tokbench.stats.naming import INFINITY
 
 Version = Literal["", "ceiling", "ratio"]
 VERSIONS: dict[Version, str] = {"": "", "ceiling": " ceiling", "ratio": " / ceiling"}
-"""Versions of a score of words or faces and their titles: the score, the score of images that were only scaled
-(`t_acc_ceiling`), and the quotient of both (`t_acc_ratio`)."""
+"""The versions of a score of words or faces, with their titles: the score, the score of images that were only resized
+(`t_acc_ceiling`), and the ratio of the two (`t_acc_ratio`)."""
 
 Span = Literal["", "all", "curve"]
 SPANS: dict[Span, str] = {"": "", "all": " (all)", "curve": ""}
-"""Spans of a score of words or faces and their titles: the mean of three bins, the mean of all, a curve over sizes."""
+"""The spans of a score of words or faces, with their titles: the mean of three bins, the mean of all
+words or faces, and a curve over sizes."""
 
 Field = Literal["reference", "image", "tokens", "timing", "marked"]
 """A field of `tokbench.metrics.batch.Batch`."""
@@ -30,7 +31,7 @@ _RESERVED = (INFINITY, *(f"_{end}" for end in (*get_args(Version)[1:], *get_args
 
 
 class Section(IntEnum):
-    """Parts of a table, in the order of its columns."""
+    """The sections of a table, in the order of its columns."""
 
     RATE = 0
     PAIRED = 1
@@ -42,7 +43,7 @@ class Section(IntEnum):
     COST = 7
     SPEED = 8
     ADDED = 9
-    """The columns of metrics that other packages add."""
+    """The section of metrics that other packages add."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Tolerance:
     relative: float = 0.0
 
     def holds(self, gap: float, value: float) -> bool:
-        """Whether a gap is within the tolerance; a gap of NaN is not."""
+        """Return whether a difference is within the tolerance. NaN is not."""
         return abs(gap) <= max(self.absolute, self.relative * abs(value))
 
 
@@ -61,11 +62,14 @@ class Tolerance:
 class NumberSpec:
     """One number that a metric computes.
 
-    name: its key in result files, without the suffix of a reader. title, digits: its column in tables.
-    higher_is_better: None where neither direction is. tolerance: what `tokbench check` takes for no change; None for
-    numbers that are not compared. perturbed: what follows the letter in the number's name where tokens were perturbed
-    (`fid_768` makes `pfid_768`); None where the number is not computed for perturbed tokens. scored: whether it is a
-    score of words or faces, which has the versions and spans above. section: None for that of its metric.
+    name: the key in result files, without the suffix of a recognizer.
+    title, digits: the title and the number of decimal digits of its column in tables.
+    higher_is_better: None if neither direction is better.
+    tolerance: the largest difference that `tokbench check` does not report; None if the number is not compared.
+    perturbed: the form of the name if tokens were perturbed (`fid_768` gives `pfid_768`), or None if the number is not
+    computed for perturbed tokens.
+    scored: whether the number is a score of words or faces, which has all versions and spans.
+    section: the section of its column; None for the section of the metric.
     """
 
     name: str
@@ -78,7 +82,7 @@ class NumberSpec:
     section: Section | None = None
 
     def forms(self) -> Iterator[tuple[Version, Span]]:
-        """The versions and spans that the number has."""
+        """Yield the versions and spans that the number has."""
         if not self.scored:
             yield "", ""
             return
@@ -89,20 +93,24 @@ class NumberSpec:
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """One metric: its class, what it needs, what it computes.
+    """One metric: its class, its inputs and its numbers.
 
-    name: what `--metrics` takes. summary: the line of `tokbench list metrics`. numbers: what it computes.
-    path: `module:Class`, imported when the metric is computed; `register_metric` fills it in.
-    network, layer: the frozen network (`tokbench.extractors`) that the class is given as `network`, and the `layer`.
-    wants: further arguments of the class, by the names of MetricContext's fields and `name`.
-    requires: the fields of a batch that it reads.
-    paired: True where each image needs its own reference, False where it is for samples of generators only, None where
-    it serves both. default_for: the tasks that compute it when `--metrics` is not given.
-    reads: the fields of a protocol that change it, beside those that change the pixels of every metric.
-    reader, suffix, reader_title: what reads words or faces, and what that adds to names and titles of numbers.
-    timed: whether it measures the machine, so that `tokbench check` does not compare it.
-    needs_codebook: whether only tokenizers with a codebook have it.
+    name: the name in `--metrics`. summary: the line in `tokbench list metrics`. numbers: the numbers it computes.
+    path: `module:Class`, which is imported when the metric is computed; `register_metric` sets it.
+    network: the name of a frozen network (`tokbench.extractors`), which is passed to the class as `network`.
+    layer: the layer of the network, which is passed to the class as `layer`.
+    wants: further arguments of the class: names of fields of MetricContext, `name` or `device`.
+    requires: the fields of a batch that the metric reads.
+    paired: True if every image needs its own reference, False if the metric is only for samples of generators, None if
+    it is for both.
+    default_for: the tasks that compute it when `--metrics` is not given.
+    reads: the fields of a protocol that affect it, in addition to those that affect the pixels of every metric.
+    reader: the name of the recognizer of text or faces, if there is one.
+    suffix, reader_title: additions of the recognizer to the names and titles of the numbers.
+    timed: whether it measures the speed of the machine; `tokbench check` does not compare such metrics.
+    needs_codebook: whether it exists only for tokenizers with a codebook.
     extrapolated: whether its numbers are extrapolated to infinitely many images (`rfid_infinity`).
+    section: the section of its columns in tables.
     """
 
     name: str
@@ -126,11 +134,11 @@ class MetricSpec:
 
     @property
     def perturbable(self) -> bool:
-        """Whether it is computed for perturbed tokens."""
+        """Whether the metric is computed for perturbed tokens."""
         return any(number.perturbed for number in self.numbers)
 
     def names(self) -> list[str]:
-        """The names of all its numbers in result files, without bins, streams and extrapolations."""
+        """Return the names of its numbers in result files, without bins, streams and extrapolations."""
         return [
             form_name(number.name, version, span, self.suffix)
             for number in self.numbers
@@ -138,7 +146,7 @@ class MetricSpec:
         ]
 
     def refuse_invalid(self) -> None:
-        """Raises UsageError where the spec cannot be registered by another package."""
+        """Raise UsageError if another package cannot register the spec."""
         if not _NAME.fullmatch(self.name) or self.name == "all":
             raise UsageError(f"'{self.name}' cannot name a metric: use lower-case letters, digits and underscores")
         if not self.numbers:
@@ -156,5 +164,5 @@ class MetricSpec:
 
 
 def form_name(number: str, version: Version, span: Span, suffix: str) -> str:
-    """`t_acc_ratio_all_easyocr`."""
+    """Return the name of one form of a number, such as `t_acc_ratio_all_easyocr`."""
     return f"{number}{f'_{version}' if version else ''}{f'_{span}' if span else ''}{suffix}"

@@ -1,4 +1,4 @@
-"""TaskName: the one grammar of the names of tasks in results."""
+"""TaskName: the grammar of the names of tasks in results."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ _GRAMMAR = re.compile(
 
 @dataclass(frozen=True)
 class TaskName:
-    """The task of a result: `reconstruct`, `truncate-8`, `perturb-code`, `generate-cfg1.5`. `str()` gives that text.
+    """The parsed name of a task: `reconstruct`, `truncate-8`, `perturb-code` or `generate-cfg1.5`.
 
-    tokens: how many first tokens are decoded. anchor: what near misses are near to. guidance: the scale of
-    classifier-free guidance; None for each generator's own.
+    `str()` returns the name as text.
+
+    tokens: the number of leading tokens that are decoded. anchor: the point from which the distance to neighbouring
+    codes is measured. guidance: the scale of classifier-free guidance; None for the default of each generator.
     """
 
     kind: TaskKind
@@ -30,7 +32,7 @@ class TaskName:
 
     @classmethod
     def parse(cls, text: str) -> TaskName:
-        """Take a name apart. Raises UsageError where it is the name of no task."""
+        """Parse a name. Raises UsageError if there is no such task."""
         found = _GRAMMAR.fullmatch(text)
         if found is None:
             raise UsageError(f"no task '{text}'")
@@ -51,13 +53,13 @@ class TaskName:
 
     @property
     def is_exact(self) -> bool:
-        """Whether the guidance survives being written: at most six digits, and no exponent."""
+        """Whether the name states the guidance exactly: with at most six digits and without an exponent."""
         return self.guidance is None or bool(
             _GRAMMAR.fullmatch(str(self)) and float(f"{self.guidance:g}") == self.guidance
         )
 
 
 def kind_of_task(text: str) -> TaskKind | None:
-    """The kind of a task by its name; None for the name of no task."""
+    """Return the kind of the task of this name, or None if there is no such task."""
     kind = text.partition("-")[0]
     return cast(TaskKind, kind) if kind in get_args(TaskKind) else None

@@ -1,6 +1,7 @@
-"""Which metrics a command computes, and how they are made.
+"""The selection of the metrics that a command computes, and their creation.
 
-Their files are imported only when a metric is asked for, so that one broken file costs only its own metrics.
+The module of a metric is imported only when the metric is created, so that an error in one module does not affect other
+metrics.
 """
 
 from __future__ import annotations
@@ -57,11 +58,12 @@ _LPIPS = {"alex": "lpips", "vgg": "lpips_vgg"}
 
 @dataclass(frozen=True)
 class MetricContext:
-    """What metrics of one run are made with.
+    """The values with which the metrics of one run are created.
 
-    statistics: those of a reference, in place of those of the images to come. paired: whether each image is made from
-    one reference. guidance: the scale at which a generator is sampled. beside: whether reference images lie beside the
-    statistics, for metrics that need more of them than statistics. The other fields say what they are.
+    networks: the frozen networks. model: the tokenizer or generator. protocol: the evaluation protocol. batch_size:
+    images per model call. statistics: reference statistics that replace those of the dataset's images. paired: whether
+    each image is made from one reference. guidance: the scale at which a generator is sampled. has_references: whether
+    reference images exist in addition to statistics, for metrics that need the images.
     """
 
     networks: ExtractorPool
@@ -75,10 +77,10 @@ class MetricContext:
 
 
 def create_metric(name: str, context: MetricContext) -> Metric:
-    """A fresh metric of that name.
+    """Create a metric.
 
-    Raises MissingWeights where its network's weights are not here, NotApplicable where the statistics do not fit, or
-    where the package that the metric comes from fails.
+    Raises MissingWeights if the weights of its network are missing, NotApplicable if the statistics do not fit or if
+    the package of the metric fails.
     """
     try:
         return _create(METRICS[name], context)
@@ -91,7 +93,7 @@ def create_metric(name: str, context: MetricContext) -> Metric:
 
 
 def broken_plugin(name: str, error: Exception) -> NotApplicable:
-    """The reason why a metric of another package is skipped."""
+    """Return the error that records why a metric of another package is skipped."""
     return NotApplicable(f"package {METRICS.package(name)} failed ({type(error).__name__}: {str(error)[:300]})")
 
 

@@ -1,4 +1,4 @@
-"""The columns of tables, which follow from the specs of metrics."""
+"""The columns of tables, derived from the specs of metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from tokbench.metric_names.spec import SPANS, VERSIONS, form_name
 
 @dataclass(frozen=True)
 class Column:
-    """A number's name in JSON, its title in tables, its digits there, and whether more is better (None: neither)."""
+    """A column of a table.
+
+    field: the name of the number in JSON. title, digits: its title and number of decimal digits in tables.
+    more: whether more is better; None if neither direction is.
+    """
 
     field: str
     title: str
@@ -28,11 +32,11 @@ class Column:
 SCORES = tuple(
     Column(number.name, number.title, number.digits, number.higher_is_better) for number in (*TEXT_SCORES, *FACE_SCORES)
 )
-"""The columns of the scores of words and faces, without readers, versions and spans."""
+"""The columns of the scores of words and faces, without recognizers, versions and spans."""
 
 
 def _own_columns(spec: MetricSpec) -> Iterator[tuple[Section, Column]]:
-    """The columns of a metric's numbers, with the section that each belongs to."""
+    """Yield the columns of a metric's numbers, each with its section."""
     for number in spec.numbers:
         for version, span in number.forms():
             title = f"{number.title}{spec.reader_title}{VERSIONS[version]}{SPANS[span]}"
@@ -41,8 +45,10 @@ def _own_columns(spec: MetricSpec) -> Iterator[tuple[Section, Column]]:
 
 
 def _perturbed_columns(spec: MetricSpec, naming: PerturbationNaming) -> Iterator[tuple[Section, Column]]:
-    """The columns of a metric for perturbed tokens: `pfid_768` is pFID-768, `nfid` (noise on continuous latents)
-    nFID."""
+    """Yield the columns of a metric for perturbed tokens, such as pFID-768 for `pfid_768`.
+
+    `nfid` (noise on continuous latents) has the title nFID.
+    """
     section = Section.ADDED if spec.section == Section.ADDED else Section.PERTURBED
     for number in spec.numbers:
         if number.perturbed:
@@ -53,7 +59,7 @@ def _perturbed_columns(spec: MetricSpec, naming: PerturbationNaming) -> Iterator
 
 @cache
 def columns() -> tuple[Column, ...]:
-    """Every column of tables, in order: those of metrics of other packages come last."""
+    """Return all columns in order. Those of metrics of other packages come last."""
     found = [one for spec in METRICS.values() for one in _own_columns(spec)]
     found += [
         one for naming in EXTENSIONS.values() for spec in METRICS.values() for one in _perturbed_columns(spec, naming)
@@ -75,8 +81,11 @@ METRICS.listeners.append(_forget)
 
 
 def column_of(number: str) -> tuple[int, Column]:
-    """Rank and column of a number; `codebook_usage.sem` follows `codebook_usage`, `rfid_infinity` (extrapolated to
-    infinitely many images) `rfid`; unknown numbers come last."""
+    """Return the rank and the column of a number.
+
+    `codebook_usage.sem` follows `codebook_usage`, and `rfid_infinity` (extrapolated to infinitely many images) follows
+    `rfid`. Unknown numbers come last.
+    """
     name = MetricName.parse(number)
     if name.base not in _ranks():
         return len(columns()), Column(number, number, 4)

@@ -84,7 +84,7 @@ def _interval(curve: Curve, results: Sequence[Result]) -> Interval | None:
 
 
 def _first_tokens(task: str) -> int | None:
-    """How many first tokens a result was decoded from; None where it is of another task."""
+    """Return the number of leading tokens of a truncated result, or None for other tasks."""
     return TaskName.parse(task).tokens if kind_of_task(task) == "truncate" else None
 
 

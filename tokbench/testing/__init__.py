@@ -1,13 +1,13 @@
 """Contract tests for adapters and metrics of other repositories: `check_adapter` and `check_metric`.
 
-Both return one Check per part of the contract; `require` raises AssertionError where one failed, for use in a test:
+Both return one Check per requirement. `require` raises AssertionError if a check failed, for use in tests:
 
     from tokbench.testing import check_adapter, check_metric, require
 
     def test_my_adapter():
         require(check_adapter("path/to/adapter"))
 
-Each name is imported when it is first used, so that this package imports no torch.
+Names are imported when they are first used, so that importing this package does not import torch.
 """
 
 from __future__ import annotations

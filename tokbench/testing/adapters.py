@@ -1,4 +1,4 @@
-"""The contract of adapters: what every tokenizer must keep, tested on a few images."""
+"""The contract of adapters: requirements on every tokenizer and generator, tested on a few images."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ from tokbench.tokenizers.registry import load_adapter
 from tokbench.tokenizers.tiling import fit
 
 LEVEL = 1.001 / 255
-"""The most that a pixel may differ between batch sizes: a network may round it to the next level."""
+"""The largest difference of a pixel between batch sizes, in [0, 1]. A value may be rounded to the adjacent level."""
 
 SHARE_OF_PIXELS = 1e-3
-"""The largest share of pixels that may differ so."""
+"""The largest share of pixels that may differ between batch sizes."""
 
 BRIGHTNESS = 0.05
-"""The largest mean error of a constant image, and of the brightness of photos, in [0, 1]."""
+"""The largest mean error of a constant image and of the brightness of photos, in [0, 1]."""
 
 
 def photos(size: int = 256) -> Tensor:
-    """Six photos from scikit-image, float32 (6, 3, size, size) in [0, 1], on the 8-bit grid. size: at most 256."""
+    """Return six photos from scikit-image, float32 (6, 3, size, size) in [0, 1], with 8-bit values.
+
+    size: at most 256.
+    """
     from skimage import data
 
     astronaut, coffee, rocket = (torch.from_numpy(make()) for make in (data.astronaut, data.coffee, data.rocket))
@@ -41,21 +44,21 @@ def photos(size: int = 256) -> Tensor:
 
 
 def run(model: ImageModel, images: Tensor, batch_size: int = 16, step: TokenTransform | None = None) -> Batch:
-    """Images (B, 3, H, W) in [0, 1] through a model on the CPU, as `tokbench eval` does it."""
+    """Run images (B, 3, H, W) in [0, 1] through a model on the CPU, as `tokbench eval` does."""
     given = PairedBatch(torch.arange(len(images)), [f"image {i}" for i in range(len(images))], images)
     settings = RunSettings("cpu", batch_size, probe=True)
     return reconstruct(model, given, step or plain_step(model), settings, DerivedCache())
 
 
 def _in_range(model: ImageModel, images: Tensor) -> Tensor:
-    """Images as `encode` gets them: of a size that the spec allows, in its range."""
+    """Return images as `encode` receives them: in the spec's range, at a size that the spec allows."""
     low, high = model.spec.range
     tiles = fit(model.spec, images.shape[2], images.shape[3]).cut(images)
     return tiles[: len(images)] * (high - low) + low
 
 
 def _declared(model: ImageModel, height: int, width: int) -> int | None:
-    """The tokens of an image of that size, as the spec declares them; None where it declares none."""
+    """Return the number of tokens that the spec declares for an image of this size, or None."""
     plan = fit(model.spec, height, width)
     tokens = None if model.spec.kind == "codec" else model.spec.tokens_at(*plan.tile)
     return None if tokens is None else plan.tiles * tokens
@@ -72,18 +75,21 @@ def has_complete_spec(model: ImageModel, images: Tensor) -> None:
 
 
 def keeps_size_and_range(model: ImageModel, images: Tensor) -> None:
-    """Shapes, finite values, tokens and the range, as the evaluation checks them on all images."""
+    """Check shapes, finite values, tokens and the range, as the evaluation does for all images."""
     batch = run(model, images[:2])
     image, made = batch.rounded("image"), batch.require("image")
-    expect(image.shape == images[:2].shape, f"images of {tuple(images[:2].shape)} came back as {tuple(image.shape)}")
-    expect((made - image).abs().max() <= 0.5001 / 255, "rounding to 8 bits moved a pixel by more than half a level")
-    expect(image.min() >= 0 and image.max() <= 1, "pixels lie outside [0, 1]")
+    expect(
+        image.shape == images[:2].shape,
+        f"images of shape {tuple(images[:2].shape)} have the output shape {tuple(image.shape)}",
+    )
+    expect((made - image).abs().max() <= 0.5001 / 255, "rounding to 8 bits changed a pixel by more than half a level")
+    expect(image.min() >= 0 and image.max() <= 1, "pixels are outside [0, 1]")
 
 
 def declares_its_tokens(model: ImageModel, images: Tensor) -> None:
     _need_tokens(model)
     tokens = run(model, images[:2]).require("tokens")
-    expect((tokens.bits > 0).all(), "an image takes no bits")
+    expect((tokens.bits > 0).all(), "an image has no bits")
     declared = _declared(model, *images.shape[2:])
     if declared is None:
         return
@@ -95,7 +101,7 @@ def declares_its_tokens(model: ImageModel, images: Tensor) -> None:
     expect((tokens.length == declared).all(), f"an image has {int(tokens.length[0])} tokens, {declared} declared")
     expected = declared * (model.spec.bits_per_token or 0)
     bits = float(tokens.bits[0])
-    expect(math.isclose(bits, expected, rel_tol=1e-6), f"an image takes {bits:g} bits, {expected:g} are declared")
+    expect(math.isclose(bits, expected, rel_tol=1e-6), f"an image has {bits:g} bits, {expected:g} are declared")
 
 
 def keeps_indices_in_codebooks(model: ImageModel, images: Tensor) -> None:
@@ -105,13 +111,15 @@ def keeps_indices_in_codebooks(model: ImageModel, images: Tensor) -> None:
         if stream.kind == "index":
             size = model.spec.codebook.get(name)
             expect(stream.codebook_size == size, f"stream '{name}' has {stream.codebook_size} codes, {size} declared")
-            expect(stream.data.min() >= 0 and stream.data.max() < size, f"stream '{name}' leaves its codebook")
+            expect(
+                stream.data.min() >= 0 and stream.data.max() < size, f"stream '{name}' has indices outside its codebook"
+            )
 
 
 def does_not_depend_on_the_batch(model: ImageModel, images: Tensor) -> None:
     together, alone = run(model, images[:3], 16), run(model, images[:3], 1)
     gap = (together.rounded("image") - alone.rounded("image")).abs()
-    expect(gap.max() <= LEVEL, f"a pixel moves by {float(gap.max()) * 255:.1f} levels with the batch size")
+    expect(gap.max() <= LEVEL, f"a pixel changes by {float(gap.max()) * 255:.1f} levels with the batch size")
     share = float((gap > 0).float().mean())
     expect(share < SHARE_OF_PIXELS, f"{share:.2%} of the pixels change with the batch size")
     if together.tokens is not None and alone.tokens is not None:
@@ -131,39 +139,45 @@ def leaves_its_input_alone(model: ImageModel, images: Tensor) -> None:
     given = _in_range(model, images[:1])
     before = given.clone()
     tokenizer.encode(given)
-    expect(torch.equal(given, before), "encode wrote into its input")
+    expect(torch.equal(given, before), "encode modified its input")
 
 
 @torch.inference_mode()
 def decodes_from_the_tokens_alone(model: ImageModel, images: Tensor) -> None:
-    """Encoding another image in between must not change what the first image's tokens decode to."""
+    """Check that encoding another image in between does not change the decoded image of the first tokens."""
     tokenizer = _need_tokens(model)
     first = tokenizer.encode(_in_range(model, images[:1]))
     expected = tokenizer.decode(first, [0])
     tokenizer.encode(_in_range(model, images[1:2]))
-    expect(torch.equal(tokenizer.decode(first, [0]), expected), "decode uses what was encoded last, not its tokens")
+    expect(
+        torch.equal(tokenizer.decode(first, [0]), expected),
+        "the decoded image depends on the last encoded image and not only on the tokens",
+    )
 
 
 def returns_a_constant_image(model: ImageModel, value: float) -> None:
-    """A wrong range would shift or clip it."""
+    """Check that a constant image is reproduced. A wrong range would shift or clip its values."""
     grey = torch.full((1, 3, 64, 64), round(value * 255) / 255)
     gap = float((run(model, grey).require("image") - grey).abs().mean())
-    expect(gap < BRIGHTNESS, f"a constant image of {value:g} comes back with a mean error of {gap:.3f}")
+    expect(gap < BRIGHTNESS, f"a constant image of value {value:g} is reproduced with a mean error of {gap:.3f}")
 
 
 def keeps_the_brightness(model: ImageModel, images: Tensor) -> None:
     gap = float((run(model, images).require("image") - images).mean())
-    expect(abs(gap) < BRIGHTNESS, f"the mean brightness of photos moves by {gap:+.3f}")
+    expect(abs(gap) < BRIGHTNESS, f"the mean brightness of photos changes by {gap:+.3f}")
 
 
 def handles_odd_sizes(model: ImageModel, images: Tensor) -> None:
     odd = images[:1, :, :101, :77]
     batch = run(model, odd)
     made = batch.require("image")
-    expect(made.shape == odd.shape, f"an image of {tuple(odd.shape)} came back as {tuple(made.shape)}")
+    expect(made.shape == odd.shape, f"an image of shape {tuple(odd.shape)} has the output shape {tuple(made.shape)}")
     declared = _declared(model, odd.shape[2], odd.shape[3])
     if declared is not None and batch.tokens is not None and not model.spec.variable:
-        expect(int(batch.tokens.length[0]) == declared, f"it has {int(batch.tokens.length[0])} tokens, not {declared}")
+        expect(
+            int(batch.tokens.length[0]) == declared,
+            f"it has {int(batch.tokens.length[0])} tokens, {declared} are declared",
+        )
 
 
 def decodes_prefixes(model: ImageModel, images: Tensor) -> None:
@@ -175,10 +189,10 @@ def decodes_prefixes(model: ImageModel, images: Tensor) -> None:
         made = run(model, images[:2], step=KeepFirst("contract", count=count))
         length = made.require("tokens").length
         tiles = fit(model.spec, *images.shape[2:]).tiles
-        expect((length <= count * tiles).all(), f"the first {count} tokens are {int(length.max())}")
+        expect((length <= count * tiles).all(), f"a prefix of {count} tokens has {int(length.max())} tokens")
         if count == most:
             same = torch.equal(made.require("image"), whole.require("image"))
-            expect(same, "all tokens as a prefix decode to another image than the tokens themselves")
+            expect(same, "the prefix of all tokens and the tokens themselves decode to different images")
 
 
 @torch.inference_mode()
@@ -189,8 +203,10 @@ def draws_each_sample_from_its_seed(model: Generator, images: Tensor) -> None:
     other = model.sample(labels, [8, 9, 10], model.guidance)
     decoded = model.tokenizer.decode(whole, seeds)
     same = float(whole.tensor[1:2].float().isclose(one.tensor.float(), atol=1e-2).float().mean())
-    expect(same > 0.9, f"{1 - same:.0%} of a sample's tokens change with the batch")  # a rounding may turn some
-    expect(not torch.equal(whole.tensor, other.tensor), "other seeds give the same tokens")
+    expect(
+        same > 0.9, f"{1 - same:.0%} of a sample's tokens change with the batch"
+    )  # rounding may change a few of them
+    expect(not torch.equal(whole.tensor, other.tensor), "different seeds give the same tokens")
     declared = model.spec.tokens_at(*decoded.shape[2:])
     lengths = set(whole.length.tolist())
     expect(lengths == {declared}, f"samples have {lengths} tokens, {declared} are declared")
@@ -211,7 +227,9 @@ def _constants(model: ImageModel, images: Tensor) -> None:
         returns_a_constant_image(model, value)
 
 
-_RANGE = "let `range` in the spec be the range that encode takes and decode gives, such as (-1.0, 1.0)"
+_RANGE = (
+    "set `range` in the spec to the value range of the input of encode and the output of decode, such as (-1.0, 1.0)"
+)
 
 TOKENIZER_REQUIREMENTS = (
     Requirement("the spec is complete", "complete the TokenizerSpec (docs: Adapters)", has_complete_spec),
@@ -226,32 +244,32 @@ TOKENIZER_REQUIREMENTS = (
         declares_its_tokens,
     ),
     Requirement(
-        "indices lie in their codebook", "correct the codebook size in the spec, or the indices",
+        "indices are inside their codebook", "correct the codebook size in the spec, or the indices",
         keeps_indices_in_codebooks,
     ),
     Requirement(
-        "results do not depend on the batch size", "put the network in eval mode; compute nothing across the batch",
+        "results do not depend on the batch size", "put the network into eval mode; do not compute across the batch",
         does_not_depend_on_the_batch,
     ),
     Requirement(
-        "the same seeds give the same images", "draw noise from a torch.Generator seeded with `seeds` and nothing else",
+        "the same seeds give the same images", "draw noise only from torch.Generators seeded with `seeds`",
         repeats_itself,
     ),
-    Requirement("encode leaves its input alone", "let encode copy before it writes", leaves_its_input_alone),
+    Requirement("encode does not modify its input", "copy the input before modifying it", leaves_its_input_alone),
     Requirement(
-        "decode uses the tokens alone", "keep nothing between encode and decode", decodes_from_the_tokens_alone
+        "decode uses only the tokens", "do not store values between encode and decode", decodes_from_the_tokens_alone
     ),
-    Requirement("constant images come back", f"{_RANGE}; a network trained on few photos may fail this", _constants),
+    Requirement("constant images are reproduced", f"{_RANGE}; a network trained on few photos may fail", _constants),
     Requirement("photos keep their brightness", _RANGE, keeps_the_brightness),
     Requirement(
-        "images of odd sizes come back at their size", "declare `multiple` or `size` in the spec", handles_odd_sizes
+        "images of odd sizes keep their size", "declare `multiple` or `size` in the spec", handles_odd_sizes
     ),
-    Requirement("first tokens decode", "let decode accept fewer tokens, or set prefixes=False", decodes_prefixes),
+    Requirement("prefixes decode", "accept fewer tokens in decode, or set prefixes=False", decodes_prefixes),
 )  # fmt: skip
 
 GENERATOR_REQUIREMENTS = (
     Requirement(
-        "each sample follows from its own seed", "draw each sample's noise from its seed alone",
+        "each sample depends only on its own seed", "draw the noise of each sample only from its own seed",
         draws_each_sample_from_its_seed,
     ),
 )  # fmt: skip
@@ -260,12 +278,12 @@ GENERATOR_REQUIREMENTS = (
 def check_adapter(
     adapter: str | Path | ImageModel, images: Tensor | None = None, root: Path | None = None
 ) -> list[Check]:
-    """Hold an adapter to its contract, on the CPU.
+    """Test an adapter against its contract, on the CPU.
 
     adapter: its name, the path of its folder or TOML file, or the model itself. images: float32 (N, 3, H, W) in [0, 1]
-    of at least 101 x 101 px, six photos where not given. Weights are not downloaded.
-    Returns one Check per requirement; only the first where the adapter cannot be loaded. Raises UsageError where
-    there is no adapter of that name or path.
+    with N >= 3 and at least 101 x 101 px; six photos if not given. Weights are not downloaded.
+    Returns one Check per requirement, or only the first if the adapter cannot be loaded. Raises UsageError if there is
+    no adapter of this name or path.
     """
     loading = "the adapter loads"
     try:
@@ -273,7 +291,7 @@ def check_adapter(
     except UsageError:
         raise
     except TokbenchError as error:
-        return [Check(loading, "fail", str(error), "correct adapter.py or its TOML file, or put the weights in place")]
+        return [Check(loading, "fail", str(error), "correct adapter.py or the TOML file, or provide the weights")]
     if model.module is not None:
         model.module.eval()
     requirements = GENERATOR_REQUIREMENTS if isinstance(model, Generator) else TOKENIZER_REQUIREMENTS

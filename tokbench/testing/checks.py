@@ -1,4 +1,4 @@
-"""Check: the outcome of one part of a contract."""
+"""Requirements of a contract, and the outcome of testing them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ Outcome = Literal["pass", "fail", "does not apply"]
 
 
 class Broken(AssertionError):
-    """A part of the contract is broken; the message says what was found."""
+    """A requirement is not met. The message is the observation."""
 
 
 class Inapplicable(Exception):
-    """A part of the contract does not apply; the message says why."""
+    """A requirement does not apply. The message is the reason."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One part of a contract. name: what is required. found: why it failed or does not apply, else empty.
-    remedy: what to do where it failed."""
+    """The outcome of one requirement.
+
+    name: the requirement. found: why it failed or does not apply, else empty. remedy: how to correct a failure.
+    """
 
     name: str
     outcome: Outcome
@@ -32,8 +34,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Requirement:
-    """One part of a contract. test: called with the subject; raises Broken where the subject breaks it, Inapplicable
-    where it does not apply; any other exception of the subject's code counts as a failure."""
+    """One requirement of a contract.
+
+    name: the requirement. remedy: how to correct a failure. test: a function that is called with the subject. It raises
+    Broken if the requirement is not met and Inapplicable if it does not apply. Any other exception is a failure, too.
+    """
 
     name: str
     remedy: str
@@ -41,7 +46,7 @@ class Requirement:
 
 
 def run_requirements(requirements: Iterable[Requirement], *subject: Any) -> list[Check]:
-    """The outcome of every requirement for one subject."""
+    """Test one subject and return one Check per requirement."""
     found = []
     for one in requirements:
         try:
@@ -50,7 +55,7 @@ def run_requirements(requirements: Iterable[Requirement], *subject: Any) -> list
             found.append(Check(one.name, "does not apply", str(reason)))
         except (Broken, TokbenchError) as error:
             found.append(Check(one.name, "fail", str(error), one.remedy))
-        except Exception as error:  # other people's code: anything may come
+        except Exception as error:  # the code of another package may raise any exception
             found.append(Check(one.name, "fail", f"{type(error).__name__}: {str(error)[:300]}", one.remedy))
         else:
             found.append(Check(one.name, "pass"))
@@ -58,13 +63,13 @@ def run_requirements(requirements: Iterable[Requirement], *subject: Any) -> list
 
 
 def require(checks: Sequence[Check]) -> None:
-    """Raises AssertionError, with every failed check and its remedy, where one failed."""
+    """Raise AssertionError if a check failed. The message lists every failed check and its remedy."""
     failed = [f"{check.name}: {check.found}; {check.remedy}" for check in checks if check.outcome == "fail"]
     if failed:
         raise AssertionError("\n".join(failed))
 
 
 def expect(holds: object, found: str) -> None:
-    """Raises Broken with what was found where something does not hold."""
+    """Raise Broken with the observation `found` if a condition does not hold."""
     if not holds:
         raise Broken(found)

@@ -1,4 +1,4 @@
-"""The contract of metrics: what every metric must keep, tested on a few images."""
+"""The contract of metrics: requirements on every metric, tested on a few images."""
 
 from __future__ import annotations
 
@@ -27,28 +27,31 @@ from tokbench.tokenizers.registry import load_adapter
 from tokbench.tokenizers.tokens import Tokens
 
 SAME = 1e-9
-"""The largest relative or absolute difference of numbers that must be the same."""
+"""The largest relative or absolute difference between numbers that must be equal."""
 
 VALUES = 1e-6
-"""The largest relative or absolute difference of an image's value between batch sizes."""
+"""The largest relative or absolute difference of the value of an image between batch sizes."""
 
 
 @dataclass(frozen=True)
 class MetricSubject:
-    """What is tested: `make` makes a fresh metric, `batch` has all images in order, `spec` is None where the metric is
-    a class that was not registered."""
+    """The subject of a test.
+
+    make: creates a new metric. batch: all images in order. spec: the spec of the metric; None if it is an unregistered
+    class.
+    """
 
     make: Callable[[], Metric]
     batch: Batch
     spec: MetricSpec | None = None
 
     def split(self, size: int) -> list[Batch]:
-        """The images as batches of `size`."""
+        """Return the images in batches of `size`."""
         places = list(range(len(self.batch)))
         return [_select(self.batch, places[start : start + size]) for start in range(0, len(places), size)]
 
     def compute(self, batches: Sequence[Batch]) -> tuple[Metric, dict[str, float]]:
-        """A fresh metric that has seen the batches in order, and its numbers."""
+        """Update a new metric with the batches in order. Returns the metric and its numbers."""
         metric = self.make()
         for batch in batches:
             metric.update(batch)
@@ -56,7 +59,7 @@ class MetricSubject:
 
 
 def example_batch() -> Batch:
-    """Twelve pairs of photos (12, 3, 256, 256) and the same with noise, with tokens and timings."""
+    """Return twelve photos (12, 3, 256, 256) as references, with noisy copies as images, tokens and timings."""
     reference = torch.cat([photos(), photos().flip(3)])
     noise = 0.05 * torch.randn(reference.shape, generator=torch.Generator().manual_seed(0))
     image = ((reference + noise).clamp(0, 1) * 255).round() / 255
@@ -83,11 +86,11 @@ def _select(batch: Batch, places: list[int]) -> Batch:
 
 
 def _same(found: dict[str, float], expected: dict[str, float], when: str) -> None:
-    expect(found.keys() == expected.keys(), f"{when}, other numbers are computed: {sorted(found)}, {sorted(expected)}")
+    expect(found.keys() == expected.keys(), f"{when}, the numbers are {sorted(found)} instead of {sorted(expected)}")
     for name, value in expected.items():
         near = math.isclose(found[name], value, rel_tol=SAME, abs_tol=SAME)
         near |= math.isnan(found[name]) and math.isnan(value)
-        expect(near, f"{when}, {name} is {found[name]:.12g} and not {value:.12g}")
+        expect(near, f"{when}, {name} is {found[name]:.12g} instead of {value:.12g}")
 
 
 def gives_its_numbers(subject: MetricSubject) -> None:
@@ -95,7 +98,7 @@ def gives_its_numbers(subject: MetricSubject) -> None:
         expect(isinstance(value, int | float | np.number), f"{name} is {type(value).__name__}, not a number")
         expect(math.isfinite(value), f"{name} is {value}")
         if subject.spec is not None:
-            expect(MetricName.parse(name).metric == subject.spec.name, f"the spec does not name the number {name}")
+            expect(MetricName.parse(name).metric == subject.spec.name, f"the spec does not declare the number {name}")
 
 
 def does_not_depend_on_the_batch(subject: MetricSubject) -> None:
@@ -105,7 +108,7 @@ def does_not_depend_on_the_batch(subject: MetricSubject) -> None:
         _same(numbers, expected, f"in batches of {size}")
         for name, (_, values) in metric.per_image().items():
             near = np.allclose(values, whole.per_image()[name][1], rtol=VALUES, atol=VALUES, equal_nan=True)
-            expect(near, f"in batches of {size}, images have other values of {name}")
+            expect(near, f"in batches of {size}, images have different values of {name}")
 
 
 def merges_to_one_pass(subject: MetricSubject) -> None:
@@ -121,7 +124,7 @@ def merges_to_one_pass(subject: MetricSubject) -> None:
 
 def does_not_depend_on_the_order(subject: MetricSubject) -> None:
     if subject.spec is not None and subject.spec.timed:
-        raise Inapplicable("it measures the machine, and warms up on the first batch")
+        raise Inapplicable("it measures time, and the first batch is its warm-up")
     batches = subject.split(4)
     left, right = subject.make(), subject.make()
     for batch in batches[2:]:
@@ -130,7 +133,7 @@ def does_not_depend_on_the_order(subject: MetricSubject) -> None:
         right.update(batch)
     left.merge(right)
     whole, expected = subject.compute(batches)
-    _same(left.compute(), expected, "with the shards in another order")
+    _same(left.compute(), expected, "with the shards in a different order")
     merged = left.per_image()
     for name, (index, values) in whole.per_image().items():
         expect(np.array_equal(merged[name][0], index), f"the positions of {name} depend on the order of shards")
@@ -138,11 +141,11 @@ def does_not_depend_on_the_order(subject: MetricSubject) -> None:
 
 
 def resumes_from_stored_columns(subject: MetricSubject) -> None:
-    """As an interrupted run does: columns go to files, and a fresh metric takes them from there."""
+    """Check that a new metric computes the same numbers from stored columns, as a resumed run does."""
     batches = subject.split(4)
     expected = subject.compute(batches)[1]
     stored, fresh = subject.make(), subject.make()
-    references = ReferenceFeatures()  # which a resumed run finds again, apart from the columns
+    references = ReferenceFeatures()  # a resumed run loads them separately from the columns
     for metric in (stored, fresh):
         metric.share_references(references)
     with tempfile.TemporaryDirectory() as folder:
@@ -161,15 +164,18 @@ def has_values_per_image(subject: MetricSubject) -> None:
     metric, numbers = subject.compute(subject.split(5))
     found = metric.per_image()
     if not found:
-        raise Inapplicable("its numbers are no means over images")
+        raise Inapplicable("its numbers are not means over images")
     count = len(subject.batch)
     columns = {name: values for name, (_, values) in found.items()}
     for name, (index, values) in found.items():
         expect(list(index) == list(range(count)), f"{name} has the positions {list(index)} for {count} images")
-        expect(values.shape == (count,), f"{name} has values of the shape {values.shape} for {count} images")
+        expect(values.shape == (count,), f"{name} has values of shape {values.shape} for {count} images")
         if (how := mean_statistic(name, columns)) is not None and name in numbers:
             mean = how.of(float(np.nanmean(columns[how.values])))
-            expect(math.isclose(mean, numbers[name], rel_tol=1e-6), f"{name} is {numbers[name]}, its mean {mean}")
+            expect(
+                math.isclose(mean, numbers[name], rel_tol=1e-6),
+                f"{name} is {numbers[name]}, the mean of its values is {mean}",
+            )
 
 
 def has_intervals_around_its_values(subject: MetricSubject) -> None:
@@ -177,12 +183,12 @@ def has_intervals_around_its_values(subject: MetricSubject) -> None:
     metric, numbers = subject.compute(batches)
     intervals = metric.intervals(0)
     if not intervals:
-        raise Inapplicable("it gives no intervals")
+        raise Inapplicable("it has no intervals")
     again = subject.compute(batches)[0].intervals(0)
     for name, interval in intervals.items():
         inside = interval.low <= numbers[name] <= interval.high
-        expect(inside, f"the interval of {name} is {interval.low} to {interval.high}, its value {numbers[name]}")
-        expect(again[name] == interval, f"the interval of {name} differs between two runs with one seed")
+        expect(inside, f"the interval of {name} is {interval.low} to {interval.high}, its value is {numbers[name]}")
+        expect(again[name] == interval, f"the interval of {name} differs between two runs with the same seed")
 
 
 def asks_for_what_it_requires(subject: MetricSubject) -> None:
@@ -196,30 +202,32 @@ def asks_for_what_it_requires(subject: MetricSubject) -> None:
         try:
             subject.make().update(batch)
         except MissingField:
-            expect(missing in required or subject.spec is None, f"it needs '{missing}', which its spec does not name")
+            expect(
+                missing in required or subject.spec is None, f"it needs '{missing}', which its spec does not declare"
+            )
         else:
-            expect(missing not in required, f"its spec names '{missing}', and it computes without it")
+            expect(missing not in required, f"its spec declares '{missing}', but it does not need it")
 
 
 METRIC_REQUIREMENTS = (
     Requirement(
-        "it gives finite numbers that its spec names", "name every number in the spec; return floats from compute",
+        "numbers are finite and declared in the spec", "declare every number in the spec; return floats from compute",
         gives_its_numbers,
     ),
     Requirement(
-        "numbers do not depend on the batch size", "compute each image's columns from that image alone",
+        "numbers do not depend on the batch size", "compute the columns of each image only from that image",
         does_not_depend_on_the_batch,
     ),
     Requirement(
-        "merged shards equal one pass", "keep everything that compute needs in the sample store (`self.rows`)",
+        "merged shards equal one pass", "store everything that compute needs in the sample store (`self.rows`)",
         merges_to_one_pass,
     ),
     Requirement(
-        "the order of shards does not matter", "read rows in the order of positions, as SampleStore gives them",
+        "the order of shards does not matter", "read rows in the order of positions, as SampleStore returns them",
         does_not_depend_on_the_order,
     ),
     Requirement(
-        "an interrupted run resumes from stored columns", "keep no state beside the stores that `stores()` returns",
+        "an interrupted run resumes from stored columns", "store no state outside the stores that `stores()` returns",
         resumes_from_stored_columns,
     ),
     Requirement(
@@ -227,11 +235,11 @@ METRIC_REQUIREMENTS = (
         has_values_per_image,
     ),
     Requirement(
-        "intervals contain the values and are repeatable", "draw resamples from the seed that `intervals` is given",
+        "intervals contain the values and are repeatable", "draw resamples only from the seed of `intervals`",
         has_intervals_around_its_values,
     ),
     Requirement(
-        "it asks for the fields that its spec requires", "correct `requires` in the spec; use batch.require",
+        "batch fields are required as the spec declares", "correct `requires` in the spec; use batch.require",
         asks_for_what_it_requires,
     ),
 )  # fmt: skip
@@ -240,11 +248,11 @@ METRIC_REQUIREMENTS = (
 def check_metric(
     metric: str | MetricSpec | Callable[[], Metric], batch: Batch | None = None, networks: ExtractorPool | None = None
 ) -> list[Check]:
-    """Hold a metric to its contract.
+    """Test a metric against its contract.
 
-    metric: the name or the spec of a registered metric, or a class or function that makes a fresh metric without
-    arguments. batch: all images at once, at least six, with the fields that the metric reads; `example_batch()` where
-    not given. networks: the frozen networks that it reads; the real ones where not given, which need their weights.
+    metric: the name or the spec of a registered metric, or a class or function that creates a metric without arguments.
+    batch: all images in one batch, at least six, with the fields that the metric reads; `example_batch()` if not given.
+    networks: the frozen networks of the metric; if not given, those of this machine, which need their weights.
     Returns one Check per requirement.
     """
     if isinstance(metric, str | MetricSpec):
