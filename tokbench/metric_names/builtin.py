@@ -60,7 +60,7 @@ def _per_image(name: str, title: str, summary: str, higher: bool, path: str, **m
 def _pixels() -> list[MetricSpec]:
     psnr = MetricSpec(
         "psnr",
-        "mean PSNR in dB; exact images counted apart",
+        "mean PSNR in dB; identical images are counted separately",
         (
             NumberSpec("psnr", "PSNR", 2, True, Tolerance(absolute=1e-3), perturbed="psnr"),
             NumberSpec("exact", "exact images", 0, True, _EXACT),
@@ -77,7 +77,10 @@ def _pixels() -> list[MetricSpec]:
     return [
         psnr,
         _per_image("ssim", "SSIM", "mean SSIM, 11x11 Gaussian window, RGB", True, "ssim:SSIM", **ssim),
-        _per_image("ms_ssim", "MS-SSIM", "mean five-scale SSIM, from 161 px on", True, "ssim:MultiScaleSSIM", **ssim),
+        _per_image(
+            "ms_ssim", "MS-SSIM", "mean five-scale SSIM, for images of at least 161 px", True, "ssim:MultiScaleSSIM",
+            **ssim,
+        ),
         _per_image("lpips", "LPIPS", "mean LPIPS 0.1, AlexNet", False, path, network="lpips-alex", **lpips),
         _per_image(
             "lpips_vgg", "LPIPS-VGG", "mean LPIPS 0.1, VGG-16", False, path, network="lpips-vgg", default_for=(),
@@ -145,7 +148,7 @@ def _samples() -> list[MetricSpec]:
     for layer in ("2048", "768", "192", "64"):
         end, digits = ("", 3) if layer == "2048" else (f"_{layer}", 4)
         number = NumberSpec(f"gfid{end}", f"gFID{end.replace('_', '-')}", digits, False, _DISTANCE)
-        said = f"the same, {layer}-d layer" if end else "Fréchet distance, 2048-d Inception"
+        said = f"Fréchet distance, {layer}-d layer of Inception" if end else "Fréchet distance, 2048-d Inception"
         default: tuple[TaskKind, ...] = ("generate",) if layer in ("2048", "768") else ()
         found.append(_frechet(number, f"of samples: {said}", layer, section=Section.SAMPLES, default_for=default))
     found.append(
@@ -164,7 +167,7 @@ def _samples() -> list[MetricSpec]:
         )
     )
     for end, title, network, layer, said in (
-        ("", "", INCEPTION, "2048", "2048-d Inception, as ADM's"),
+        ("", "", INCEPTION, "2048", "2048-d Inception, as in ADM"),
         ("_768", "-768", INCEPTION, "768", "768-d layer of Inception"),
         ("_efficientnet", " EfficientNet", _EFFICIENTNET, "pooled", "EfficientNet-Lite0"),
     ):
@@ -206,7 +209,7 @@ def _codes() -> list[MetricSpec]:
     )
     coding = MetricSpec(
         "coding",
-        "bits an image that lossless coders reach on the codes: order 0, byte pairs",
+        "bits per image of losslessly coded indices: order-0 and byte-pair coding",
         (
             NumberSpec("order0_bits_per_image", "order-0 bits/image", 0, False, Tolerance(relative=1e-3)),
             NumberSpec("bpe_bits_per_image", "BPE bits/image", 0, False, _PAIRS),
@@ -255,7 +258,7 @@ def _annotated(reader: str, suffix: str, title: str, summary: str) -> MetricSpec
 def _machine() -> list[MetricSpec]:
     cost = MetricSpec(
         "cost",
-        "of samples: passes of the network, GFLOPs an image, ms for one",
+        "of samples: network evaluations, GFLOPs per image, latency in ms",
         (
             NumberSpec("network_evaluations", "network evaluations", 0, False),
             NumberSpec("gflops_per_image", "GFLOPs/image", 2, False),
@@ -301,10 +304,20 @@ BUILTIN: tuple[MetricSpec, ...] = (
     *_samples(),
     *_codes(),
     _annotated("rapidocr", "", "", "T-ACC, T-NED and CER of words, by RapidOCR's PP-OCRv6"),
-    _annotated("easyocr", "_easyocr", " EasyOCR", "the same by EasyOCR"),
-    _annotated("parseq", "_parseq", " PARSeq", "the same by docTR's PARSeq, TokBench's own reader"),
+    _annotated("easyocr", "_easyocr", " EasyOCR", "T-ACC, T-NED and CER of words, by EasyOCR"),
+    _annotated("parseq", "_parseq", " PARSeq", "T-ACC, T-NED and CER of words, by docTR's PARSeq, as in TokBench"),
     _annotated("dlib", "", "", "F-Sim, detection and rank-1 identity of faces, by dlib's network"),
-    _annotated("insightface", "_insightface", " antelopev2", "the same by InsightFace's antelopev2, TokBench's own"),
-    _annotated("buffalo_l", "_buffalo_l", " buffalo_l", "the same by InsightFace's buffalo_l"),
+    _annotated(
+        "insightface",
+        "_insightface",
+        " antelopev2",
+        "F-Sim, detection and rank-1 identity of faces, by antelopev2, as in TokBench",
+    ),
+    _annotated(
+        "buffalo_l",
+        "_buffalo_l",
+        " buffalo_l",
+        "F-Sim, detection and rank-1 identity of faces, by InsightFace's buffalo_l",
+    ),
     *_machine(),
 )

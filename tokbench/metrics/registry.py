@@ -21,23 +21,27 @@ if TYPE_CHECKING:
 
 
 def choose_for(samples: bool, names: str | None, protocol: Protocol = TOKBENCH) -> list[str]:
-    """The same as `choose`, for samples or for reconstructions. Raises UsageError, too, for a metric that is asked for
-    by its name and that they do not have."""
+    """Return the metrics of `choose` that exist for samples or for reconstructions.
+
+    samples: whether generated samples are evaluated. Raises UsageError for unknown metrics, and for metrics that are
+    requested by name but do not exist for samples or for reconstructions.
+    """
     if samples and names is None:
         return defaults("generate")
     chosen = choose(names, protocol)
     wrong = [name for name in chosen if METRICS[name].paired is samples]
     if wrong and names != "all":
         known = ", ".join(name for name, spec in METRICS.items() if not spec.paired)
-        why = f"samples are paired with nothing; they have {known}" if samples else "give --task generate"
-        raise UsageError(f"{', '.join(wrong)}: of {'reconstructions' if samples else 'samples'}; {why}")
+        why = f"samples have no references; they have {known}" if samples else "give --task generate"
+        raise UsageError(f"{', '.join(wrong)}: only for {'reconstructions' if samples else 'samples'}; {why}")
     return [name for name in chosen if name not in wrong]
 
 
 def choose(names: str | None, protocol: Protocol = TOKBENCH) -> list[str]:
-    """Metric names from a comma-separated list, `all`, or None for the default. Raises UsageError for unknown ones.
+    """Return the metric names of a comma-separated list, of `all`, or of None for the default metrics.
 
-    The default is what the protocol's authors publish, and the rest of tokbench's; `lpips` is the protocol's network.
+    The default metrics are those of tokbench and those that the authors of the protocol publish; the network of `lpips`
+    is that of the protocol. Raises UsageError for unknown metrics.
     """
     if names is None:
         asked = dict.fromkeys([*defaults("reconstruct"), *protocol.published.metrics])
