@@ -328,7 +328,7 @@ def test_names_of_tasks() -> None:
 
 def test_metrics_for_a_task() -> None:
     assert "gfid" in choose_for(True, None)
-    with pytest.raises(UsageError, match="paired with nothing"):
+    with pytest.raises(UsageError, match="samples have no references"):
         choose_for(True, "psnr")
     with pytest.raises(UsageError, match="--task generate"):
         choose_for(False, "gfid")

@@ -254,7 +254,7 @@ def test_the_worst_come_first(annotated: Dataset, networks) -> None:
     found = cases(result)
     assert [case.score for case in found] == sorted(case.score for case in found)
     assert all(case.lines[0].startswith("F-Sim") for case in cases(result, "faces"))
-    with pytest.raises(ResultError, match="the result holds words, faces"):
+    with pytest.raises(ResultError, match="the result contains words, faces"):
         cases(result, "words_easyocr")
 
 
