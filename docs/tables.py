@@ -16,21 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from tokbench.cli import main as commands
-from tokbench.metric_names import DEFAULT as PERTURBED
-from tokbench.metrics.registry import DEFAULT, GENERATED
+from tokbench.metric_names import METRICS, MetricName
 from tokbench.protocol.protocol import TOKBENCH, load_protocol, protocols
 from tokbench.results import leaderboard, markdown
 from tokbench.results.columns import column_of
 from tokbench.results.markdown import table
-from tokbench.results.metric_specs import METRICS
-from tokbench.stats.split_half import INFINITY
 from tokbench.weights.registry import KNOWN_WEIGHTS
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKED = re.compile(r"<!-- table: (\S+)([^\n]*?) -->\n.*?<!-- /table -->", re.DOTALL)
-DERIVED = re.compile("_(ceiling|ratio|curve|all)")
-"""What names a number of words or faces that docs/metrics.md explains once for all of them."""
-CHOSEN = {"reconstruct, truncate": DEFAULT, "perturb": PERTURBED, "generate": GENERATED}
 # Speeds are one machine's; the rest is in results/leaderboard/.
 LEFT_OUT = (
     "bits_per_image", "exact", "rfid_192", "rfid_64", "kid", "kid_768", "perplexity", "codebook_entropy", "parameters",
@@ -46,7 +40,7 @@ def with_results(text: str) -> str:
         name, words = match[1], match[2].split()
         wanted = [word for word in words if not word.startswith("-")]
         hidden = [word[1:] for word in words if word.startswith("-")]
-        hidden += [number for result in tables[name] for number in result.metrics if number.endswith(INFINITY)]
+        hidden += [number for result in tables[name] for number in result.metrics if MetricName.parse(number).infinite]
         rows = [result for result in tables[name] if not wanted or result.adapter in wanted]
         head = f"<!-- table: {name}{match[2]} -->\n"
         return f"{head}{markdown.markdown(rows, (*LEFT_OUT, *hidden))}\n{markdown.legend(rows)}\n<!-- /table -->"
@@ -73,13 +67,14 @@ def protocol_table() -> str:
 def metric_table() -> str:
     """One row per metric: summary, numbers with their direction, network, and the tasks that compute it by default."""
     rows = []
-    for name, entry in METRICS.items():
-        fields = [field for field in entry.numbers or (name,) if not (entry.reader and DERIVED.search(field))]
-        tasks = [task for task, chosen in CHOSEN.items() if name in chosen]
+    for name, spec in METRICS.items():
+        if not METRICS.is_builtin(name):
+            continue
+        fields = [f"{number.name}{spec.suffix}" for number in spec.numbers]
         numbers = ", ".join(f"`{field}`{column_of(field)[1].arrow}" for field in fields)
-        network = entry.network or entry.reader or "-"
-        summary = entry.summary[:1].upper() + entry.summary[1:]
-        rows.append([f"`{name}`", summary, numbers, network, ", ".join(tasks) or "-"])
+        network = spec.network or spec.reader or "-"
+        summary = spec.summary[:1].upper() + spec.summary[1:]
+        rows.append([f"`{name}`", summary, numbers, network, ", ".join(spec.default_for) or "-"])
     head = ["metric", "summary", "numbers", "network", "default for"]
     return table(head, rows, left=range(5), markup=True)
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from tokbench.analysis.ablations import Finding, ablations, findings
+from tokbench.metric_names import MetricName
 from tokbench.pruning.ablations import pruning_findings
 from tokbench.pruning.result import load_all
 from tokbench.results import leaderboard, markdown
 from tokbench.results.columns import column_of
 from tokbench.results.result import Result
-from tokbench.stats.split_half import INFINITY
 from tokbench.tokenizers.registry import adapter_files, network_files, read_record
 from tokbench.weights.shards import shard_paths
 
@@ -60,8 +60,8 @@ def measured(results: Sequence[Result]) -> str:
     """Return a Markdown table for each group of results, with the metrics in SHOWN."""
     text = ""
     for group, rows in leaderboard.groups(results).items():
-        hidden = {number for result in rows for number in result.metrics if number.partition(".")[0] not in SHOWN}
-        hidden |= {number for result in rows for number in result.metrics if number.endswith(INFINITY)}
+        hidden = {number for result in rows for number in result.metrics if MetricName.parse(number).base not in SHOWN}
+        hidden |= {number for result in rows for number in result.metrics if MetricName.parse(number).infinite}
         text += f"\n`{group}`\n\n{markdown.markdown(rows, sorted(hidden))}\n{markdown.legend(rows)}\n"
     return text
 

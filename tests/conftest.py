@@ -262,7 +262,7 @@ def networks():
     """Networks whose weights need not be here: fixed random projections under the real names and layers."""
     from tokbench.extractors.network import FeatureExtractor
     from tokbench.extractors.pool import ExtractorPool
-    from tokbench.results.metric_specs import METRICS
+    from tokbench.metric_names import METRICS
 
     class Projection(FeatureExtractor):
         smallest = 1  # any image will do
@@ -312,7 +312,7 @@ def networks():
     made = ExtractorPool()
     for entry in METRICS.values():
         if entry.reader:
-            made._readers[entry.reader] = Words() if entry.path.startswith("text") else Faces()
+            made._readers[entry.reader] = Words() if entry.name.startswith("text") else Faces()
         if entry.network:
             made._networks.setdefault(entry.network, Projection(entry.network))
     return made

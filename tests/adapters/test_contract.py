@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import torch
 
-from tokbench.data.stream import PairedBatch
 from tokbench.errors import MissingWeights
-from tokbench.evaluation.reconstruct import RunSettings, reconstruct
-from tokbench.evaluation.steps import plain_step
-from tokbench.metrics.batch import DerivedCache
+from tokbench.testing import check_adapter, require
+from tokbench.testing.adapters import TOKENIZER_REQUIREMENTS, returns_a_constant_image
+from tokbench.testing.checks import Inapplicable, Requirement
 from tokbench.tokenizers.base import Generator, Tokenizer
 from tokbench.tokenizers.registry import adapter_files, load_adapter, read_record, read_variant
-from tokbench.tokenizers.tiling import fit
 from tokbench.weights.shards import shard_paths
 
 pytestmark = [pytest.mark.finds, pytest.mark.once]
@@ -22,6 +21,7 @@ pytestmark = [pytest.mark.finds, pytest.mark.once]
 QUICK = {"pca", "toy"}
 """Families of adapters that are tested in seconds; the tests of the others are marked as slow."""
 
+CONSTANT = "constant images are reproduced"
 BUILTIN = ["identity", "resize.2", "resize.4", "jpeg.q10", "jpeg.q50", "jpeg.q90", "webp.q50", "avif.q50"]
 GENERATORS = [name for name, toml in adapter_files().items() if "guidance" in read_variant(toml)]
 UNTRAINED = [
@@ -50,7 +50,7 @@ UNSEEN = {
 }
 """Constant images that these networks, briefly trained on photos, do not give back as such: the mean error is 0.06 to
 0.30 where the test allows 0.05. The xfails are strict, so whatever passes after a longer training must leave the list;
-that the range is right for photos, `test_photos_keep_their_brightness` shows for these networks, too."""
+that the range is right for photos, the requirement "photos keep their brightness" shows for these networks, too."""
 
 
 @pytest.fixture(
@@ -80,86 +80,13 @@ def config_of(model: Tokenizer) -> dict[str, Any]:
     return read_variant(files[model.spec.name]) if model.spec.name in files else {}
 
 
-def run(model: Tokenizer, images: torch.Tensor, batch_size: int = 16):
-    given = PairedBatch(torch.arange(len(images)), [f"image{i}" for i in range(len(images))], images)
-    return reconstruct(model, given, plain_step(model), RunSettings("cpu", batch_size), DerivedCache())
-
-
-def in_range(model: Tokenizer, images: torch.Tensor) -> torch.Tensor:
-    low, high = model.spec.range
-    if side := model.spec.size:
-        images = images[:, :, :side, :side]
-    return images * (high - low) + low
-
-
-def test_spec_is_complete(adapter: Tokenizer) -> None:
-    spec = adapter.spec
-    assert spec.name in ALL
-    assert spec.kind in ("discrete", "continuous", "codec")
-    assert spec.range[0] < spec.range[1]
-    assert (spec.kind == "discrete") == bool(spec.codebook)
-    if spec.kind != "codec":
-        assert spec.bits_per_token is not None
-        assert spec.tokens_at(256, 256) is not None
-
-
-def test_output_is_on_the_8_bit_grid_and_of_the_same_size(adapter: Tokenizer, pictures: torch.Tensor) -> None:
-    batch = run(adapter, pictures[:2])
-    image = batch.rounded("image")
-    assert image.shape == pictures[:2].shape
-    assert (batch.image - image).abs().max() <= 0.5001 / 255
-    assert torch.equal((image * 255).round() / 255, image)
-    assert image.min() >= 0
-    assert image.max() <= 1
-
-
-def test_bits_and_tokens_are_as_declared(adapter: Tokenizer, pictures: torch.Tensor) -> None:
-    tokens = run(adapter, pictures[:2]).tokens
-    assert (tokens.bits > 0).all()
-    plan = fit(adapter.spec, *pictures.shape[2:])
-    declared = adapter.spec.kind != "codec" and plan.tiles * adapter.spec.tokens_at(*plan.tile)
-    if adapter.spec.variable:
-        assert (tokens.length <= declared).all()
-    elif declared:
-        assert int(tokens.length[0]) == declared
-        assert float(tokens.bits[0]) == pytest.approx(int(tokens.length[0]) * adapter.spec.bits_per_token)
-
-
-def test_indices_lie_in_their_codebook(adapter: Tokenizer, pictures: torch.Tensor) -> None:
-    for name, stream in run(adapter, pictures[:2]).tokens.streams.items():
-        if stream.kind == "index":
-            assert stream.codebook_size == adapter.spec.codebook[name]
-            assert stream.data.min() >= 0
-            assert stream.data.max() < stream.codebook_size
-
-
-def test_batch_size_does_not_change_a_pixel_visibly(adapter: Tokenizer, pictures: torch.Tensor) -> None:
-    together, alone = run(adapter, pictures[:3], 16), run(adapter, pictures[:3], 1)
-    gap = (together.rounded("image") - alone.rounded("image")).abs()
-    assert gap.max() <= 1.001 / 255  # a network may round a pixel to the next level
-    assert (gap > 0).float().mean() < 1e-3
-    assert torch.equal(together.tokens.bits, alone.tokens.bits)
-
-
-def test_twice_is_the_same(adapter: Tokenizer, pictures: torch.Tensor) -> None:
-    assert torch.equal(run(adapter, pictures[:2]).image, run(adapter, pictures[:2]).image)
-
-
-def test_input_is_left_alone(adapter: Tokenizer, pictures: torch.Tensor) -> None:
-    given = in_range(adapter, pictures[:1])
-    before = given.clone()
-    with torch.inference_mode():
-        adapter.encode(given)
-    assert torch.equal(given, before)
-
-
-def test_decodes_from_the_tokens_alone(adapter: Tokenizer, pictures: torch.Tensor) -> None:
-    """Encoding another image in between must not change what the first image's tokens decode to."""
-    with torch.inference_mode():
-        first = adapter.encode(in_range(adapter, pictures[:1]))
-        expected = adapter.decode(first, [0])
-        adapter.encode(in_range(adapter, pictures[1:2]))
-        assert torch.equal(adapter.decode(first, [0]), expected)
+@pytest.mark.parametrize(
+    "requirement", [one for one in TOKENIZER_REQUIREMENTS if one.name != CONSTANT], ids=lambda one: one.name
+)
+def test_the_contract(adapter: Tokenizer, pictures: torch.Tensor, requirement: Requirement) -> None:
+    assert adapter.spec.name in ALL
+    with suppress(Inapplicable):
+        requirement.test(adapter, pictures)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
@@ -169,22 +96,7 @@ def test_range_is_the_declared_one(request: pytest.FixtureRequest, adapter: Toke
         made = read_record(adapter_files()[adapter.spec.name])
         reason = f"trained on {made['images']:,} photos in {made['seconds']:.0f} s; constant images are unlike them"
         request.applymarker(pytest.mark.xfail(reason=reason, raises=AssertionError, strict=True))
-    grey = torch.full((1, 3, 64, 64), round(value * 255) / 255)
-    assert (run(adapter, grey).image - grey).abs().mean() < 0.05
-
-
-def test_photos_keep_their_brightness(adapter: Tokenizer, pictures: torch.Tensor) -> None:
-    """As a wrong range would not let them, however blurred they come back."""
-    assert abs(float((run(adapter, pictures).image - pictures).mean())) < 0.05
-
-
-def test_odd_sizes_are_padded_and_cropped_back(adapter: Tokenizer, pictures: torch.Tensor) -> None:
-    odd = pictures[:1, :, :101, :77]
-    batch = run(adapter, odd)
-    assert batch.image.shape == odd.shape
-    plan = fit(adapter.spec, 101, 77)
-    if adapter.spec.kind != "codec" and not adapter.spec.variable:
-        assert int(batch.tokens.length[0]) == plan.tiles * adapter.spec.tokens_at(*plan.tile)
+    returns_a_constant_image(adapter, value)
 
 
 @pytest.mark.parametrize("name", UNTRAINED)
@@ -202,17 +114,4 @@ def test_a_generator_draws_each_sample_from_its_own_seed(name: str) -> None:
         pytest.skip(str(error).partition(";")[0])
     assert isinstance(model, Generator)
     assert model.module is not None
-    model.module.eval()
-    labels, seeds = torch.arange(3) % model.classes, [5, 6, 7]
-    with torch.inference_mode():
-        whole = model.sample(labels, seeds, model.guidance)
-        one = model.sample(labels[1:2], seeds[1:2], model.guidance)
-        other = model.sample(labels, [8, 9, 10], model.guidance)
-        images = model.tokenizer.decode(whole, seeds)
-    same = whole.tensor[1:2].float().isclose(one.tensor.float(), atol=1e-2).float().mean()
-    assert same > 0.9  # a rounding may turn a token, and then those after it
-    assert not torch.equal(whole.tensor, other.tensor)
-    assert (whole.length == model.spec.tokens_at(*images.shape[2:])).all()
-    low, high = model.spec.range
-    assert low - 0.5 < float(images.mean()) < high + 0.5
-    assert float(images.std()) > 0.05
+    require(check_adapter(model))

@@ -14,17 +14,18 @@ from factories import run_eval
 from markdown_it import MarkdownIt
 
 from tokbench.analysis.compare import Difference, verdict_of
-from tokbench.analysis.regression import TIMED, _outcome
+from tokbench.analysis.regression import _outcome
 from tokbench.analysis.regression import check as measure_again
-from tokbench.analysis.tolerances import TOLERANCES, read_tolerances, tolerance_of
+from tokbench.analysis.tolerances import default_tolerances, read_tolerances, tolerance_of
 from tokbench.data.dataset import open_dataset
 from tokbench.errors import MissingWeights, UsageError
 from tokbench.evaluation.randomness import draws_noise
 from tokbench.evaluation.tasks import RECONSTRUCT
 from tokbench.extractors.pool import ExtractorPool
+from tokbench.metric_names import METRICS as AVAILABLE
+from tokbench.metric_names import MetricName
 from tokbench.protocol.protocol import TOKBENCH, load_protocol
 from tokbench.results.markdown import table
-from tokbench.results.metric_specs import METRICS as AVAILABLE
 from tokbench.results.result import load
 from tokbench.tokenizers.registry import load_adapter
 
@@ -127,9 +128,9 @@ def test_whether_noise_is_drawn_is_found_out(sampling: Path, mirrored: Path) -> 
 
 def test_every_number_that_is_no_speed_has_a_tolerance() -> None:
     """Without one it would be left out of every check without a word, as those of words and faces once were."""
-    for name, entry in AVAILABLE.items():
-        for number in entry.numbers or (name,):
-            if name not in TIMED and "_curve" not in number:
+    for entry in AVAILABLE.values():
+        for number in entry.names():
+            if not entry.timed and MetricName.parse(number).span != "curve":
                 assert tolerance_of(number) is not None, number
 
 
@@ -379,7 +380,7 @@ def some_exact(first_only: int, second_only: int) -> Difference:
     ],
 )
 def test_outcomes(found: Difference, expected: str) -> None:
-    assert _outcome(found, TOLERANCES[found.number]) == expected
+    assert _outcome(found, default_tolerances()[found.number]) == expected
 
 
 @pytest.mark.parametrize(
@@ -394,4 +395,4 @@ def test_outcomes(found: Difference, expected: str) -> None:
     ],
 )
 def test_outcomes_where_noise_was_drawn_anew(found: Difference, expected: str) -> None:
-    assert _outcome(found, TOLERANCES[found.number], redrawn=True) == expected
+    assert _outcome(found, default_tolerances()[found.number], redrawn=True) == expected

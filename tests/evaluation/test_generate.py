@@ -21,10 +21,11 @@ from tokbench.evaluation.sample_plan import SamplePlan
 from tokbench.evaluation.seeds import image_seeds
 from tokbench.evaluation.tasks import RECONSTRUCT, Generate, parse_task
 from tokbench.extractors.pool import ExtractorPool
+from tokbench.metric_names import METRICS
 from tokbench.metrics.frechet import Frechet
 from tokbench.metrics.generation_cost import saturated
 from tokbench.metrics.precision_recall import PrecisionRecall
-from tokbench.metrics.registry import ONLY_OF_SAMPLES, choose_for
+from tokbench.metrics.registry import choose_for
 from tokbench.protocol.protocol import load_protocol
 from tokbench.stats.split_half import Replicates, SplitHalves
 from tokbench.tokenizers.base import Generator, Tokenizer
@@ -327,11 +328,11 @@ def test_names_of_tasks() -> None:
 
 def test_metrics_for_a_task() -> None:
     assert "gfid" in choose_for(True, None)
-    with pytest.raises(UsageError, match="paired with nothing"):
+    with pytest.raises(UsageError, match="samples have no references"):
         choose_for(True, "psnr")
     with pytest.raises(UsageError, match="--task generate"):
         choose_for(False, "gfid")
-    assert not set(choose_for(False, "all")) & set(ONLY_OF_SAMPLES)
+    assert not set(choose_for(False, "all")) & {name for name, spec in METRICS.items() if spec.paired is False}
 
 
 def test_a_folder_of_samples_has_as_many_as_it_holds(tiles: Path) -> None:

@@ -22,10 +22,10 @@ from tokbench.data.stream import CHUNK
 from tokbench.evaluation.checkpoint import unfinished
 from tokbench.evaluation.steps import TokenTransform
 from tokbench.evaluation.tasks import RECONSTRUCT, Perturb, Task
+from tokbench.metric_names import metric_of
 from tokbench.nn.tokenizer import LearnedTokenizer
 from tokbench.protocol.protocol import TOKBENCH
 from tokbench.results import columns, leaderboard, markdown
-from tokbench.results.metric_specs import metric_of
 from tokbench.results.result import Result, load
 from tokbench.tokenizers.base import ImageModel, Tokenizer
 from tokbench.tokenizers.spec import TokenizerSpec
@@ -62,7 +62,7 @@ def test_alpha_0_is_the_reconstruction(untrained, folder: Path, networks, name: 
     for number in ("psnr", "rfid_64", "rfid_64_infinity"):
         letter = "n" if name == "kl" else "p"
         base = number.removesuffix("_infinity")
-        called = f"{letter}{metric_names.PERTURBABLE[base]}{SUFFIX.get(name, '')}" + number.removeprefix(base)
+        called = f"{letter}{metric_names.perturbable()[base]}{SUFFIX.get(name, '')}" + number.removeprefix(base)
         assert (called in still.metrics) == (number in plain.metrics)
         for key, found in plain.metrics.get(number, {}).items():
             rounded = base != "psnr" and (key in ("low", "high") or number != base)  # the mean is of rounded values

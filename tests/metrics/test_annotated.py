@@ -21,9 +21,9 @@ from tokbench.data.sources.annotated import AnnotatedSource
 from tokbench.data.sources.folder import Folder
 from tokbench.data.stream import AnnotatedImage
 from tokbench.errors import MissingField, NotApplicable, ResultError
-from tokbench.metrics import registry
 from tokbench.metrics.batch import Batch
 from tokbench.metrics.image_format import scored
+from tokbench.metrics.registry import MetricContext, create_metric
 from tokbench.metrics.text import cut
 from tokbench.metrics.text_scores import errors, exact, similarity
 from tokbench.protocol.protocol import TOKBENCH, load_protocol
@@ -62,7 +62,7 @@ def test_scores_by_the_published_formulas(networks) -> None:
     originals = ["Abc", "de", "fghij", "k", "wr0ng"]
     ceiling, image = ["Abc", "de", "fghix", "k"], ["abc", "", "fgh", "k"]
     networks._readers["rapidocr"] = Fixed(*originals, *ceiling, *image)
-    metric = registry.create_metric("text", networks, load_adapter("identity").model)
+    metric = create_metric("text", MetricContext(networks, load_adapter("identity").model))
     metric.update(one_image(truths))
     found = metric.compute()
     assert (found["words"], found["words_filtered"]) == (4, 1)
@@ -91,7 +91,7 @@ def test_scores_by_the_published_formulas(networks) -> None:
 
 
 def test_the_readings_kept_give_the_scores_again(networks, photos, damaged, mark) -> None:
-    metric = registry.create_metric("text", networks, load_adapter("identity").model)
+    metric = create_metric("text", MetricContext(networks, load_adapter("identity").model))
     metric.update(Batch(torch.arange(6), photos, damaged, marked=mark(photos)))
     words = [word for _, line in metric.readings()["words"] for word in line if word["image"] is not None]
     pairs = [(word["truth"], word["image"]) for word in words]
@@ -104,7 +104,7 @@ def test_the_readings_kept_give_the_scores_again(networks, photos, damaged, mark
 
 def test_an_exact_image_has_its_ceiling(networks, photos, mark) -> None:
     for name, perfect in (("text", ("t_acc", "t_ned")), ("faces", ("f_sim", "f_detected", "f_rank1"))):
-        metric = registry.create_metric(name, networks, load_adapter("identity").model)
+        metric = create_metric(name, MetricContext(networks, load_adapter("identity").model))
         metric.update(Batch(torch.arange(6), photos, photos, marked=mark(photos)))
         found = metric.compute()
         for number in perfect:
@@ -116,7 +116,7 @@ def test_an_exact_image_has_its_ceiling(networks, photos, mark) -> None:
 def test_faces_that_change_places_are_no_longer_themselves(networks, photos, mark) -> None:
     """Reconstructions that are the other images: the nearest original is another face, unless of the same man."""
     other = photos.roll(1, 0)
-    metric = registry.create_metric("faces", networks, load_adapter("identity").model)
+    metric = create_metric("faces", MetricContext(networks, load_adapter("identity").model))
     metric.update(Batch(torch.arange(6), photos, other, marked=mark(photos)))
     assert metric.compute()["f_rank1_all"] == 0
     assert metric.compute()["f_sim_all"] < 1
@@ -126,17 +126,17 @@ def test_faces_that_change_places_are_no_longer_themselves(networks, photos, mar
         )
         for one in mark(photos)
     ]
-    same = registry.create_metric("faces", networks, load_adapter("identity").model)
+    same = create_metric("faces", MetricContext(networks, load_adapter("identity").model))
     same.update(Batch(torch.arange(6), photos, other, marked=twins))
     assert same.compute()["f_rank1_all"] == 1
 
 
 def test_a_face_that_is_lost_counts_and_one_that_never_was_found_does_not(networks, photos, mark) -> None:
     black = torch.zeros_like(photos)
-    metric = registry.create_metric("faces", networks, load_adapter("identity").model)
+    metric = create_metric("faces", MetricContext(networks, load_adapter("identity").model))
     metric.update(Batch(torch.arange(6), photos, black, marked=mark(photos)))
     assert metric.compute()["f_detected_all"] == 0
-    never = registry.create_metric("faces", networks, load_adapter("identity").model)
+    never = create_metric("faces", MetricContext(networks, load_adapter("identity").model))
     never.update(Batch(torch.arange(6), black, black, marked=mark(black)))
     assert math.isnan(never.compute()["f_detected_all"])
 
@@ -244,7 +244,7 @@ def test_readings_lie_beside_the_result(annotated: Dataset, networks, tmp_path: 
 
 
 def test_a_dataset_that_tells_nothing_is_named(networks) -> None:
-    metric = registry.create_metric("text", networks, load_adapter("identity").model)
+    metric = create_metric("text", MetricContext(networks, load_adapter("identity").model))
     with pytest.raises(MissingField, match="needs a dataset with annotated words or faces"):
         metric.update(Batch(torch.tensor([0]), torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8)))
 

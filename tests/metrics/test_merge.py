@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tokbench.data.stream import AnnotatedImage
-from tokbench.metrics import registry
+from tokbench.metric_names import METRICS
 from tokbench.metrics.batch import Batch, Timing
+from tokbench.metrics.registry import MetricContext, create_metric
 from tokbench.metrics.sample_store import SampleStore
-from tokbench.results.metric_specs import METRICS
 from tokbench.stats.moments import RunningMoments
 from tokbench.stats.split_half import SplitHalves
 from tokbench.tokenizers.registry import load_adapter
@@ -62,7 +62,7 @@ def images(mark) -> tuple[torch.Tensor, torch.Tensor, list[AnnotatedImage]]:
 @pytest.mark.parametrize("name", [name for name in METRICS if name not in ("cost", "speed", "ms_ssim")])
 def test_every_deal_of_images_gives_the_same_numbers(name: str, networks, images) -> None:
     model = load_adapter("identity").model
-    whole = registry.create_metric(name, networks, model)
+    whole = create_metric(name, MetricContext(networks, model))
     whole.update(batch_of(list(range(COUNT)), images))
     halves, near = (
         SplitHalves("x", COUNT),
@@ -75,7 +75,7 @@ def test_every_deal_of_images_gives_the_same_numbers(name: str, networks, images
     def dealt_out(dealt, data) -> None:
         shards = []
         for batches in dealt:
-            shard = registry.create_metric(name, networks, model)
+            shard = create_metric(name, MetricContext(networks, model))
             for positions in batches:
                 shard.update(batch_of(positions, images))
             shards.append(shard)

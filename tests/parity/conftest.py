@@ -32,8 +32,8 @@ from tokbench.extractors.network import FeatureExtractor
 from tokbench.extractors.pool import ExtractorPool
 from tokbench.io.hashing import sha256_of
 from tokbench.metric_names import INCEPTION
-from tokbench.metrics import registry
 from tokbench.metrics.batch import Batch
+from tokbench.metrics.registry import MetricContext, create_metric
 from tokbench.protocol.protocol import Protocol
 from tokbench.protocol.rounding import from_uint8
 from tokbench.weights.registry import KNOWN_WEIGHTS, LocalWeights, resolve
@@ -383,7 +383,7 @@ def ours() -> Callable[..., dict[tuple[str, str], float]]:
         for network in networks:
             shelf._networks[network.name] = network.with_input("tf1") if isinstance(network, Inception) else network
         made = {
-            (protocol.name, name): registry.create_metric(name, shelf, None, protocol, **given)  # type: ignore[arg-type]
+            (protocol.name, name): create_metric(name, MetricContext(shelf, None, protocol, **given))  # type: ignore[arg-type]
             for protocol, name in asked
         }
         for index, reference, image in zip(

@@ -23,7 +23,7 @@ from tokbench.analysis.compare import difference
 from tokbench.cli.evaluate import eval_
 from tokbench.data.dataset_folder import describe
 from tokbench.errors import UsageError
-from tokbench.metric_names import is_single_cell
+from tokbench.metric_names import is_single_cell, metric_of
 from tokbench.paths import dataset_folders
 from tokbench.report import serve
 from tokbench.report.charts import _middle, charts, front
@@ -32,7 +32,6 @@ from tokbench.report.site import build, published
 from tokbench.report.static_figures import rates
 from tokbench.report.tables import command, tables
 from tokbench.results.leaderboard import read_all
-from tokbench.results.metric_specs import metric_of
 from tokbench.results.result import Result
 from tokbench.tokenizers.registry import adapter_files
 

@@ -21,13 +21,13 @@ from tokbench.evaluation.metric_set import MetricValues
 from tokbench.evaluation.reconstruct import RunSettings, reconstruct
 from tokbench.evaluation.steps import plain_step
 from tokbench.extractors.pool import ExtractorPool
-from tokbench.metrics import registry
+from tokbench.metric_names import METRICS
 from tokbench.metrics.base import Metric
 from tokbench.metrics.batch import Batch, DerivedCache
 from tokbench.metrics.fid_statistics import FidStatistics
 from tokbench.metrics.image_format import roundtrip_format
+from tokbench.metrics.registry import MetricContext, create_metric
 from tokbench.protocol.protocol import TOKBENCH, Protocol, load_protocol, protocols
-from tokbench.results.metric_specs import METRICS
 from tokbench.stats.split_half import SplitHalves
 from tokbench.stats.spread import Spread
 from tokbench.timing import exact_kernels, trim_heap
@@ -266,7 +266,7 @@ def _make(
     shared = _SharedMetric(protocol)
     used = statistics if protocol.reference == "statistics" else None
     try:
-        shared.metric = registry.create_metric(name, networks, adapter.model, protocol, batch_size, used)
+        shared.metric = create_metric(name, MetricContext(networks, adapter.model, protocol, batch_size, used))
     except MetricUnavailable as error:
         shared.missing = error
     return shared

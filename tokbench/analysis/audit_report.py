@@ -9,9 +9,9 @@ from typing import Any
 
 from tokbench.analysis.audit import ProtocolVariation, Row
 from tokbench.errors import UsageError
+from tokbench.metric_names import METRICS
 from tokbench.results.columns import column_of
 from tokbench.results.markdown import table
-from tokbench.results.metric_specs import METRICS
 from tokbench.stats.split_half import Replicates
 from tokbench.stats.spread import Spread
 
@@ -160,7 +160,7 @@ def match_claim(rows: Sequence[Row], name: str, value: float, count: int) -> Cla
         raise UsageError(f"--claim {name}: the default protocol gave no such value; available: {available}")
     wanted = [row.choice.protocol.published.num_images for row in rows]
     largest = max((n for n in wanted if n), default=0)
-    stated = largest if largest > count and METRICS[name].path.startswith("frechet") else None
+    stated = largest if largest > count and METRICS[name].extrapolated else None
     made = []
     for number, same in by_value.items():
         entry, replicates = same[0].numbers[name], same[0].replicates.get(name)

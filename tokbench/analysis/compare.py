@@ -9,11 +9,10 @@ from typing import Any, Literal
 import numpy as np
 
 from tokbench.errors import ResultError
-from tokbench.metric_names import is_single_cell
+from tokbench.metric_names import MetricName, is_single_cell
 from tokbench.results.columns import column_of
 from tokbench.results.result import Result, settings
 from tokbench.stats.bootstrap import Interval, MeanStatistic, bootstrap_pairs, mean, mean_statistic
-from tokbench.stats.naming import INFINITY
 from tokbench.stats.split_half import Replicates
 from tokbench.stats.spread import Spread
 
@@ -180,7 +179,7 @@ def _replicates_interval(number: str, first: Result, second: Result) -> Interval
 
     Returns None if they were not stored, or were computed differently by another version of tokbench.
     """
-    base = number.removesuffix(INFINITY)
+    base = MetricName.parse(number).finite
     ours, theirs = first.replicates.get(base), second.replicates.get(base)
     if ours is None or theirs is None or not ours.is_compatible(theirs):
         return None

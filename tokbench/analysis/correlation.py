@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
+from tokbench.metric_names import kind_of_task
 from tokbench.results.columns import column_of
 from tokbench.results.markdown import table
 from tokbench.results.result import Result
@@ -67,7 +68,7 @@ def pairs(results: Iterable[Result], family: str, dataset: str, task: str = "gen
     result at that N do not get the number.
     """
     comparable = [one for one in results if one.dataset == dataset and _has_default_settings(one)]
-    tokenizers = [one for one in comparable if one.task == "reconstruct" or one.task.startswith("perturb")]
+    tokenizers = [one for one in comparable if kind_of_task(one.task) in ("reconstruct", "perturb")]
     generators = {
         one.provenance["adapter"]["tokenizer"]: one.adapter
         for one in comparable

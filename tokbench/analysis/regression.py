@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from tokbench.analysis.compare import Difference, difference, per_image_pairs, same_settings
-from tokbench.analysis.tolerances import TOLERANCES, Tolerance, is_part, tolerance_of
+from tokbench.analysis.tolerances import tolerance_of
 from tokbench.data.dataset import Dataset, open_dataset
 from tokbench.data.sources.open import is_path
 from tokbench.data.stream import ImageStream
@@ -27,19 +27,12 @@ from tokbench.evaluation.randomness import draws_noise
 from tokbench.evaluation.sample_plan import SamplePlan
 from tokbench.evaluation.tasks import parse_task
 from tokbench.extractors.pool import ExtractorPool
+from tokbench.metric_names import METRICS, MetricName, Tolerance
 from tokbench.protocol.protocol import load_protocol
 from tokbench.results.columns import column_of
-from tokbench.results.metric_specs import METRICS, metric_of
 from tokbench.results.result import Result
 from tokbench.stats.bootstrap import mean_statistic
-from tokbench.stats.naming import INFINITY
 from tokbench.tokenizers.registry import LoadedAdapter, load_adapter
-
-TIMED = ("cost", "speed")
-"""Metrics that depend on the machine and its load; they are not compared."""
-
-OF_CODES = ("codebook", "coding")
-"""Metrics of codes; a tokenizer without a codebook cannot have them, which is known without measuring."""
 
 Outcome = Literal["same", "within noise", "better", "regression"]
 
@@ -112,7 +105,7 @@ def check(
     split: str | None = None,
     root: Path | None = None,
     limit: int | None = None,
-    tolerances: Mapping[str, Tolerance] = TOLERANCES,
+    tolerances: Mapping[str, Tolerance] | None = None,
     networks: ExtractorPool | None = None,
     allow_download: bool = False,
     batch_size: int = 16,
@@ -153,12 +146,12 @@ def check(
         if not adapters:
             continue
         wanted = {
-            metric_of(number)
+            MetricName.parse(number).metric
             for result, _ in adapters
             for number in result.metrics
             if not limited or mean_statistic(number, result.per_image)
         }
-        names = [name for name in METRICS if name in wanted and name not in TIMED]
+        names = [name for name, spec in METRICS.items() if name in wanted and not spec.timed]
         try:
             config = EvalConfig(tuple(names), doing, batch_size, seed, networks.device, networks.precision)
             context = Context(networks=networks, progress=progress)
@@ -244,7 +237,7 @@ def _compare(
     committed: Result,
     made: Result,
     limited: bool,
-    tolerances: Mapping[str, Tolerance],
+    tolerances: Mapping[str, Tolerance] | None,
     report: RegressionReport,
     redrawn: bool,
 ) -> None:
@@ -265,20 +258,23 @@ def _compare(
         bad = [(image["name"], image["reason"]) for image in made.bad_images]
         return skip("all", _other_pixels(before, now, bad), "refused")
     for number in committed.metrics:
-        metric = metric_of(number)
-        if metric in TIMED or is_part(number):
+        name = MetricName.parse(number)
+        spec = name.spec
+        if name.is_part or (spec is not None and spec.timed):
             continue  # speeds depend on the machine; parts of a number are compared as a whole
         tolerance = tolerance_of(number, tolerances)
-        if metric is None or tolerance is None:
-            skip(number, "this version of tokbench does not compute it")
+        if spec is None or tolerance is None:
+            package = committed.provenance["metrics"].get(number, {}).get("package")
+            absent = f"package {package}, which computes it, is not installed here or cannot be loaded"
+            skip(number, absent if package else "this version of tokbench does not compute it")
             continue
         few = f"it depends on all {committed.num_images:,} images, and {made.num_images:,} were measured"
-        if metric in OF_CODES and _codebook(committed) and not _codebook(made):
+        if spec.needs_codebook and _codebook(committed) and not _codebook(made):
             skip(number, *_lost(number, committed, "this tokenizer no longer has a codebook"))
         elif limited and mean_statistic(number, committed.per_image) is None:
             skip(number, few)
         elif number not in made.metrics:
-            skip(number, *_why_absent(number, metric, committed, made, limited))
+            skip(number, *_why_absent(name, committed, made, limited))
         elif not same_settings(number, committed, made):
             skip(number, "its network, weights or settings differ from those of the committed result", "refused")
         elif limited and per_image_pairs(number, committed, made) is None:
@@ -290,20 +286,20 @@ def _compare(
     return None
 
 
-def _why_absent(number: str, metric: str, committed: Result, made: Result, limited: bool) -> tuple[str, Kind]:
+def _why_absent(name: MetricName, committed: Result, made: Result, limited: bool) -> tuple[str, Kind]:
     """Return why a committed number was not computed, and the kind of the entry.
 
     It is absent if this machine lacks something or --limit leaves too few images, or if it is an extrapolation, whose
     availability depends on a threshold (the underlying number is compared). Otherwise it is lost.
     """
+    metric = name.metric or ""
     reason = made.skipped.get(metric, f"{made.adapter} no longer has this number")
-    few_words = limited and METRICS[metric].reader  # the first images may contain no word or face
+    few_words = limited and name.spec is not None and name.spec.reader  # the first images may contain no word or face
     if metric in made.lacking or few_words:
         return reason, "absent"
-    base = number.removesuffix(INFINITY)
-    if base != number and base in made.metrics:
+    if name.infinite and name.finite in made.metrics:
         return "these images allow no extrapolation", "absent"
-    return _lost(number, committed, reason)
+    return _lost(str(name), committed, reason)
 
 
 def _lost(number: str, committed: Result, reason: str) -> tuple[str, Kind]:

@@ -5,104 +5,40 @@ from __future__ import annotations
 import difflib
 import math
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tokbench.errors import UsageError
-from tokbench.metric_names import base_metric, is_single_cell
-from tokbench.metrics.annotated import CURVE
-from tokbench.results.metric_specs import METRICS, metric_of
-from tokbench.stats.naming import INFINITY
+from tokbench.metric_names import METRICS, MetricName, Tolerance
+from tokbench.metric_names.spec import form_name
 
 SETTINGS = "tokbench.toml"
+"""The name of the file in which a results folder defines tolerances."""
 
 
-@dataclass(frozen=True)
-class Tolerance:
-    """Differences up to `absolute` or up to `relative` times the committed value are none."""
-
-    absolute: float = 0.0
-    relative: float = 0.0
-
-    def holds(self, gap: float, value: float) -> bool:
-        """Whether a gap is within it; a gap of NaN is not."""
-        return abs(gap) <= max(self.absolute, self.relative * abs(value))
-
-
-_CLOSE = {"f_sim": 1e-4, "f_distance": 3e-4}
-"""Of numbers of faces that are no shares, by how their names begin."""
+def default_tolerances() -> dict[str, Tolerance]:
+    """Return the tolerances of all numbers that a check compares, by name. Curves over sizes are not compared."""
+    return {
+        form_name(number.name, version, span, spec.suffix): number.tolerance
+        for spec in METRICS.values()
+        for number in spec.numbers
+        for version, span in number.forms()
+        if number.tolerance is not None and span != "curve"
+    }
 
 
-def _marked() -> Iterator[tuple[str, Tolerance]]:
-    """Of words and faces: counts are exact, similarities those of float32 networks. Where a network hesitates between
-    two readings, rounding decides, so that of shares one word in 500 may move. Between two CPUs none of 796 words did;
-    face distances of a network moved by 3e-5, similarities by 7e-6."""
-    for entry in METRICS.values():
-        for number in entry.numbers if entry.reader else ():
-            if CURVE in number:
-                continue
-            if number.removesuffix(entry.suffix) in ("words", "words_filtered", "faces"):
-                yield number, Tolerance()
-            else:
-                close = (value for name, value in _CLOSE.items() if number.startswith(name))
-                yield number, Tolerance(absolute=next(close, 2e-3))
+def tolerance_of(number: str, tolerances: Mapping[str, Tolerance] | None = None) -> Tolerance | None:
+    """Return the tolerance of a number, or None if the number is not compared.
 
-
-# What another CPU, thread count or minor library version may move a number by. Float32 networks agree to about 1e-6
-# relative, and means over images moved by 3e-7 dB and 2e-7 from one CPU to another. A distance between near sets is a
-# small difference of large traces, and some pixels of a decoder round to another level: FD-EfficientNet of 108 images
-# moved by 5e-5 of itself from one CPU to another, by 3e-7 from one thread to two, and by nothing for codecs.
-TOLERANCES: dict[str, Tolerance] = {
-    "psnr": Tolerance(absolute=1e-3),
-    "exact": Tolerance(),
-    "ssim": Tolerance(absolute=1e-5),
-    "ms_ssim": Tolerance(absolute=1e-5),
-    "lpips": Tolerance(absolute=1e-5),
-    "lpips_vgg": Tolerance(absolute=1e-5),
-    **{name: Tolerance(absolute=1e-5, relative=5e-4) for name, entry in METRICS.items() if "frechet" in entry.path},
-    "kid": Tolerance(absolute=2e-6),
-    "kid_768": Tolerance(absolute=2e-6),
-    "inception_score": Tolerance(relative=1e-4),
-    "codebook_usage": Tolerance(absolute=1e-4),
-    "perplexity": Tolerance(relative=1e-3),
-    "codebook_entropy": Tolerance(absolute=1e-3),
-    # One code in some thousands may fall on the other side of a boundary, and a pair of codes be merged sooner.
-    "order0_bits_per_image": Tolerance(relative=1e-3),
-    "bpe_bits_per_image": Tolerance(relative=5e-3),
-    "bpe_tokens_per_image": Tolerance(relative=5e-3),
-    "order0_model_bytes": Tolerance(relative=1e-2),
-    "bpe_model_bytes": Tolerance(relative=1e-2),
-    # Shares: so much is one sample in some hundreds.
-    **{
-        number: Tolerance(absolute=2e-3)
-        for entry in METRICS.values()
-        if entry.path.startswith("precision_recall")
-        for number in entry.numbers
-    },
-    "tokens_per_image": Tolerance(),
-    "bits_per_image": Tolerance(relative=1e-4),
-    "bpp": Tolerance(relative=1e-4),
-    "compression_ratio": Tolerance(relative=1e-4),
-    **dict(_marked()),
-}
-
-
-def tolerance_of(number: str, tolerances: Mapping[str, Tolerance] = TOLERANCES) -> Tolerance | None:
-    """That of the number itself where there is one, else of `rfid` for `rfid_infinity` and `pfid`, of `codebook_usage`
-    for `codebook_usage.sem`; None for others."""
-    base = number.partition(".")[0]
-    names = (base, base.removesuffix(INFINITY), base_metric(number) or base)
-    return next((tolerances[name] for name in names if name in tolerances), None)
-
-
-def is_part(number: str) -> bool:
-    """Whether it is one cell of a grid, or one bin of words' or faces' sizes: the mean over those is a number, too."""
-    metric = number.partition(".")[0]
-    return is_single_cell(number) or (
-        "." in number and any(metric in entry.numbers for entry in METRICS.values() if entry.reader)
-    )
+    A number without its own tolerance has that of the underlying number: `rfid_infinity` and `pfid` have that of
+    `rfid`, `codebook_usage.sem` has that of `codebook_usage`. tolerances: by number; the default ones if not given.
+    """
+    known = default_tolerances() if tolerances is None else tolerances
+    name = MetricName.parse(number)
+    names = (str(replace(name, part="")), name.base, name.number if name.naming else name.base)
+    return next((known[one] for one in names if one in known), None)
 
 
 def read_tolerances(path: Path | None) -> dict[str, Tolerance]:
@@ -111,8 +47,9 @@ def read_tolerances(path: Path | None) -> dict[str, Tolerance]:
     A number that is judged by another one's tolerance (`pfid`, `rfid_infinity`) may have its own. Raises UsageError for
     an unknown number, a value that is neither, or a table that would be passed over.
     """
+    tolerances = default_tolerances()
     if path is None:
-        return TOLERANCES
+        return tolerances
     try:
         told = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # ValueError: TOML, UTF-8
@@ -120,10 +57,10 @@ def read_tolerances(path: Path | None) -> dict[str, Tolerance]:
     asked = _section(path, told)
     for number in sorted(asked):
         if not _settable(number):
-            near = difflib.get_close_matches(number, TOLERANCES, 1)
+            near = difflib.get_close_matches(number, tolerances, 1)
             hint = f"; did you mean '{near[0]}'?" if near else ", as in psnr or rfid"
             raise UsageError(f"{path}: tokbench check compares no number '{number}'{hint}")
-    return TOLERANCES | {number: _tolerance(path, number, value) for number, value in asked.items()}
+    return tolerances | {number: _tolerance(path, number, value) for number, value in asked.items()}
 
 
 def _section(path: Path, told: dict[str, Any]) -> dict[str, Any]:
@@ -149,11 +86,10 @@ def _stray(name: str, value: Any) -> bool:
 
 def _settable(number: str) -> bool:
     """Whether a check judges a number of that name, so that a tolerance for it has an effect."""
-    metric = metric_of(number)
-    if metric is None or "." in number:
+    name = MetricName.parse(number)
+    if name.spec is None or name.part:
         return False
-    extrapolated = number.endswith(INFINITY)
-    return tolerance_of(number) is not None and (not extrapolated or "frechet" in METRICS[metric].path)
+    return tolerance_of(number) is not None and (not name.infinite or name.spec.extrapolated)
 
 
 def _tolerance(path: Path, number: str, value: Any) -> Tolerance:

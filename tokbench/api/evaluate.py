@@ -182,8 +182,8 @@ def _metrics_of(task: str, names: str | Iterable[str] | None, rules: Protocol) -
     if not parsed.paired:
         raise UsageError("samples of generators are evaluated only by the command 'tokbench eval --task generate'")
     given = names if names is None or isinstance(names, str) else ",".join(names)
-    if task.startswith("perturb"):
-        every = metrics.choose(",".join(metric_names.DEFAULT) if given is None else given, rules)
+    if parsed.label.kind == "perturb":
+        every = metrics.choose(",".join(metric_names.defaults("perturb")) if given is None else given, rules)
         return parsed, metric_names.measurable(every, strict=given not in (None, "all"))
     return parsed, metrics.choose_for(False, given, rules)
 

@@ -12,6 +12,7 @@ from tokbench.cli.audit import audit
 from tokbench.cli.cache import cache
 from tokbench.cli.check import check
 from tokbench.cli.compare import compare
+from tokbench.cli.contract import contract
 from tokbench.cli.evaluate import eval_
 from tokbench.cli.import_tokbench import import_tokbench
 from tokbench.cli.inspect import leaderboard, list_, show, weights
@@ -32,7 +33,7 @@ def main() -> None:
 
 
 _COMMANDS = (
-    eval_, list_, show, leaderboard, weights, stats, compare, check, audit, train, prune, report, view, cache,
+    eval_, list_, show, leaderboard, weights, stats, compare, check, contract, audit, train, prune, report, view, cache,
     import_tokbench,
 )  # fmt: skip
 

@@ -85,10 +85,10 @@ def audit(
     from tokbench.analysis.audit import audit as run
     from tokbench.data.dataset import open_dataset
     from tokbench.extractors.pool import ExtractorPool
+    from tokbench.metric_names import METRICS
     from tokbench.metrics import registry
     from tokbench.metrics.fid_statistics import load_statistics
     from tokbench.protocol.protocol import TOKBENCH
-    from tokbench.results import metric_specs
     from tokbench.results.reference_note import file
     from tokbench.tokenizers.registry import load_adapter
 
@@ -96,9 +96,7 @@ def audit(
     names = list(DEFAULT_METRICS) if metric_names is None else registry.choose_for(False, metric_names)
     if claimed and claimed[0] not in names:
         names += registry.choose_for(False, claimed[0])
-    if unaffected := [
-        name for name in names if name not in metric_specs.METRICS or not metric_specs.METRICS[name].reads
-    ]:
+    if unaffected := [name for name in names if name not in METRICS or not METRICS[name].reads]:
         raise UsageError(f"no protocol choice affects {', '.join(unaffected)}")
     device = choose_device(device)
     statistics = (

@@ -35,8 +35,7 @@ from tokbench.cli.options import (
     stoppable,
 )
 from tokbench.errors import DataError, TokbenchError, UsageError
-from tokbench.metric_names import ANCHORS, Anchor, measurable
-from tokbench.metric_names import DEFAULT as PERTURBED
+from tokbench.metric_names import ANCHORS, Anchor, defaults, measurable
 from tokbench.protocol.suites import SUITES
 
 
@@ -172,7 +171,7 @@ def eval_(
         raise UsageError("--faithful requires --suite")
     rules = load_protocol(protocol)
     if task == "perturb":
-        requested = ",".join(PERTURBED) if metric_names is None else metric_names
+        requested = ",".join(defaults("perturb")) if metric_names is None else metric_names
         chosen = measurable(registry.choose(requested, rules), strict=listed)
     else:
         chosen = registry.choose_for(task == "generate", metric_names, rules)

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tokbench.errors import TokbenchError
+from tokbench.extractors.specs import EXTRACTORS
 from tokbench.io.left_out import describe_left_out
-from tokbench.metrics.registry import DEFAULT
+from tokbench.metric_names import METRICS, defaults
 from tokbench.paths import dataset_folders
 from tokbench.protocol.protocol import load_protocol, protocols
 from tokbench.results.columns import column_of
-from tokbench.results.metric_specs import METRICS
 from tokbench.results.result import Result
 from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.registry import BUILTIN_SUMMARIES, adapter_files
@@ -55,7 +55,12 @@ def datasets(root: Path | None) -> list[str]:
 
 def metrics(root: Path | None) -> list[str]:
     """Return one line per metric; a star marks the default metrics."""
-    rows = [(f"{name}{' *' if name in DEFAULT else ''}", entry.summary) for name, entry in METRICS.items()]
+    starred = defaults("reconstruct")
+    rows = []
+    for name, spec in METRICS.items():
+        source = "" if METRICS.is_builtin(name) else f" (package {METRICS.package(name)})"
+        rows.append((f"{name}{' *' if name in starred else ''}", f"{spec.summary}{source}"))
+    rows += [(one.name, f"not available: {one}") for one in (*METRICS.broken, *EXTRACTORS.broken)]
     return [*_columns(rows), "", "* computed when --metrics is not given"]
 
 
@@ -77,7 +82,8 @@ LISTS: dict[str, Callable[[Path | None], list[str]]] = {
 def weight_files(root: Path | None) -> list[tuple[str, str, WeightFile]]:
     """Return (network or adapter, what needs it, file) for every known weight file."""
     known = []
-    for network, sources in KNOWN_WEIGHTS.items():
+    own = {name: spec.weights for name, spec in EXTRACTORS.items() if not EXTRACTORS.is_builtin(name)}
+    for network, sources in (KNOWN_WEIGHTS | own).items():
         users = ", ".join(name for name, entry in METRICS.items() if network in (entry.network, entry.reader))
         known += [(network, users, source) for source in sources]
     for name, toml in adapter_files(root).items():

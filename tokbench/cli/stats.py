@@ -75,11 +75,11 @@ def make(
     """Compute the feature statistics of a dataset and write them to a file."""
     from tokbench.data.dataset import open_dataset
     from tokbench.evaluation.reference_statistics import measure
-    from tokbench.extractors.pool import READERS
+    from tokbench.extractors.specs import EXTRACTORS
     from tokbench.protocol.protocol import load_protocol
 
-    if network not in READERS:
-        raise UsageError(f"unknown network '{network}'; available: {', '.join(READERS)}")
+    if network not in EXTRACTORS:
+        raise UsageError(f"unknown network '{network}'; available: {', '.join(EXTRACTORS)}")
     wanted = [layer.strip() for layer in layers.split(",") if layer.strip()]
     if not wanted or len([layer for layer in wanted if layer != "sfid"]) > 1:
         raise UsageError(f"--layers {layers}: a file contains one pooled layer and, optionally, sfid")
@@ -145,13 +145,13 @@ def verify(
     """
     from tokbench.data.dataset import open_dataset
     from tokbench.evaluation.reference_statistics import measure
-    from tokbench.extractors.pool import READERS
+    from tokbench.extractors.specs import EXTRACTORS
     from tokbench.metrics.fid_statistics import TOLERANCE, largest_differences, load_statistics
     from tokbench.metrics.frechet import frechet_distance
     from tokbench.protocol.protocol import load_protocol
 
     found = load_statistics(file).assume(reference_is)
-    if found.network not in READERS:
+    if found.network is None or found.network not in EXTRACTORS:
         raise UsageError(f"{file} does not record its network; give it with --reference-is")
     if (data := data or found.dataset) is None:
         raise UsageError(f"{file} does not record its images; give them with --data")

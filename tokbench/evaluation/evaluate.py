@@ -15,16 +15,14 @@ from tokbench.evaluation.gather import gather
 from tokbench.evaluation.metric_set import format_error
 from tokbench.evaluation.run_result import collect, settings, versions
 from tokbench.evaluation.steps import TokenTransform
-from tokbench.io.hashing import code_of
+from tokbench.io.hashing import code_of, code_of_class
+from tokbench.metric_names import METRICS
 from tokbench.metrics.batch import Batch, DerivedCache
 from tokbench.metrics.feature_cache import ReferenceFeatures
 from tokbench.paths import PACKAGE
 from tokbench.results.result import Result
 from tokbench.timing import device_name, exact_kernels, trim_heap
 from tokbench.tokenizers.registry import LoadedAdapter
-
-_TIMED = ("cost", "speed")
-"""Metrics that measure time. Their provenance depends on the machine."""
 
 _TRIM_INTERVAL = 8
 """The number of batches between two calls that return freed memory to the system; allocating it again takes
@@ -165,7 +163,9 @@ def _close(runs: Sequence[AdapterRun]) -> None:
 def _key(run: AdapterRun) -> dict[str, Any]:
     """Return everything that the numbers of a run depend on except the pixels, which are compared image by image."""
     stream, config = run.images, run.config
-    layers = {name: metric.provenance() for name, metric in run.metrics.metrics.items() if name not in _TIMED}
+    added = [name for name in run.metrics.metrics if not METRICS.is_builtin(name)]
+    plugins = {name: [str(METRICS.package(name)), code_of_class(METRICS.load_class(name))] for name in added}
+    layers = {name: metric.provenance() for name, metric in run.metrics.metrics.items() if not METRICS[name].timed}
     return {
         "adapter": run.adapter.name,
         "made": run.description,
@@ -178,6 +178,7 @@ def _key(run: AdapterRun) -> dict[str, Any]:
         "step": run.step.recorded,
         "metrics": sorted(config.metrics),
         "networks": layers,
+        "plugins": plugins,
         "statistics": config.statistics.key if config.statistics else None,
         "hardware": device_name(config.device).partition(",")[0],
         "tokbench": code_of(PACKAGE),

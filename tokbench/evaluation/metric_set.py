@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,15 @@ from tokbench.errors import MetricFailure, MetricUnavailable, NotApplicable, Tok
 from tokbench.evaluation.config import EvalConfig
 from tokbench.evaluation.steps import TokenTransform
 from tokbench.extractors.pool import ExtractorPool
-from tokbench.metrics import registry as metrics
+from tokbench.metric_names import METRICS, MetricName
 from tokbench.metrics.base import Metric
 from tokbench.metrics.batch import Batch
 from tokbench.metrics.feature_cache import ReferenceFeatures
 from tokbench.metrics.output_checks import OutputChecks
 from tokbench.metrics.precision_probe import PrecisionProbe
+from tokbench.metrics.registry import MetricContext, broken_plugin, create_metric
 from tokbench.metrics.sample_store import SampleStore
 from tokbench.protocol.protocol import Protocol
-from tokbench.results.metric_specs import METRICS
 from tokbench.results.warning import ResultWarning
 from tokbench.stats.bootstrap import metric_entry
 from tokbench.stats.split_half import SplitHalves
@@ -58,10 +58,13 @@ class MetricSet:
         created, paired = cls(), config.task.paired
 
         def build(name: str, networks: ExtractorPool, for_run: bool = True) -> Metric:
-            statistics, rows = (config.statistics, has_references) if for_run else (None, False)
-            guidance = step.recorded.get("guidance") if for_run else None
-            size = config.batch_size
-            return metrics.create_metric(name, networks, model, protocol, size, statistics, paired, guidance, rows)
+            context = MetricContext(networks, model, protocol, config.batch_size, paired=paired)
+            if for_run:
+                guidance = step.recorded.get("guidance")
+                context = replace(
+                    context, statistics=config.statistics, guidance=guidance, has_references=has_references
+                )
+            return create_metric(name, context)
 
         probed = networks.precision != "float32" and (paired or config.statistics is None or has_references)
         for name in config.metrics:
@@ -98,9 +101,8 @@ class MetricSet:
         return {_joined(store, name): name for name, metric in metrics.items() for store in metric.stores_of(chunk)}
 
     def share_references(self, references: ReferenceFeatures) -> None:
-        """Make the metrics use the references' features that all adapters share."""
-        for metric in self.metrics.values():
-            metric.share_references(references)
+        """Make the metrics use the references' features that all adapters share. Raises MetricFailure."""
+        self._each(self.metrics, self.metrics, lambda name, metric: metric.share_references(references))
 
     def update_reference(self, batch: Batch) -> None:
         """Update the metrics with references from which no image was made. Raises MetricFailure."""
@@ -154,7 +156,7 @@ class MetricSet:
 
         def add(name: str, metric: Metric) -> None:
             try:
-                values.add_metric(metric, seed, halves)
+                values.add_metric(metric, seed, halves, name)
             finally:
                 done(name)
 
@@ -174,6 +176,10 @@ class MetricSet:
                     self.skipped[name] = error
                 del among[name]
             except Exception as error:
+                if name in METRICS and not METRICS.is_builtin(name):
+                    self.skipped[name] = broken_plugin(name, error)
+                    del among[name]
+                    continue
                 where = f" {what}" if what else ""
                 raise MetricFailure(f"metric {name} failed{where}: {format_error(error)}") from error
 
@@ -194,20 +200,38 @@ class MetricValues:
     readings: dict[str, list[tuple[int, list[dict[str, Any]]]]] = field(default_factory=dict)
     warnings: list[ResultWarning] = field(default_factory=list)
 
-    def add_metric(self, metric: Metric, seed: int, halves: SplitHalves) -> None:
-        """Add the numbers of one metric. Raises MetricUnavailable."""
+    def add_metric(self, metric: Metric, seed: int, halves: SplitHalves, name: str = "") -> None:
+        """Add the numbers of one metric: all of them or, if it raises an error, none.
+
+        name: the name of the metric. If it is given and the metric belongs to another package, the package is recorded
+        and every number must be one that the metric's spec declares.
+        Raises MetricUnavailable.
+        """
         computed, intervals, replicates = metric.compute(), metric.intervals(seed), metric.replicates(halves)
+        per_image, readings, warnings = metric.per_image(), metric.readings(), metric.warnings()
+        origin = metric.provenance()
+        if name and not METRICS.is_builtin(name):
+            _check_numbers(name, [*computed, *per_image, *replicates])
+            origin = origin | {"package": str(METRICS.package(name))}
         for number, spread in replicates.items():
-            for name, value, interval in spread.entries(number, computed[number], halves.count):
-                computed[name], intervals[name] = value, interval
-        for number, value in computed.items():
-            self.values[number] = metric_entry(value, intervals.get(number))
-            if origin := metric.provenance():
-                self.provenance[number] = origin
-        self.per_image |= metric.per_image()
+            for other, value, interval in spread.entries(number, computed[number], halves.count):
+                computed[other], intervals[other] = value, interval
+        entries = {number: metric_entry(value, intervals.get(number)) for number, value in computed.items()}
+        self.values |= entries
+        if origin:
+            self.provenance |= dict.fromkeys(entries, origin)
+        self.per_image |= per_image
         self.replicates |= replicates
-        self.readings |= metric.readings()
-        self.warnings += metric.warnings()
+        self.readings |= readings
+        self.warnings += warnings
+
+
+def _check_numbers(name: str, numbers: Iterable[str]) -> None:
+    """Raise NotApplicable if a metric of another package computes numbers that its spec does not declare."""
+    if strange := [number for number in numbers if MetricName.parse(number).metric != name]:
+        raise NotApplicable(
+            f"package {METRICS.package(name)}: the spec of '{name}' does not declare the number '{strange[0]}'"
+        )
 
 
 def format_error(error: Exception) -> str:

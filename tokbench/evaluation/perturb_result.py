@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tokbench.metric_names import ALPHAS, PERTURBABLE, PerturbationNaming
+from tokbench.metric_names import ALPHAS, METRICS, PerturbationNaming, perturbed_name
 from tokbench.results.result import Discardable, Result
 from tokbench.results.warning import few_images, joined
 from tokbench.stats.bootstrap import Interval, bootstrap, metric_entry
@@ -38,7 +38,8 @@ def aggregate_cells(named_results: Sequence[tuple[str, Result]], extension: Pert
     first = replace(results[0], journal=CheckpointGroup([result.journal for result in results if result.journal]))
     if failed := [f"{result.error} (cell {cell})" for cell, result in named_results if result.error]:
         return replace(first, error=failed[0])
-    skipped = dict.fromkeys(first.computed - set(PERTURBABLE), "it is not defined for perturbed tokens")
+    perturbable = {name for name, spec in METRICS.items() if spec.perturbable}
+    skipped = dict.fromkeys(first.computed - perturbable, "it is not defined for perturbed tokens")
     notes = dict(skipped)
     for result in results:
         skipped |= result.skipped
@@ -53,10 +54,10 @@ def aggregate_cells(named_results: Sequence[tuple[str, Result]], extension: Pert
         replicates={},
         readings={},
         notes=notes,
-        computed=first.computed & (set(PERTURBABLE) - set(skipped)),
+        computed=first.computed & (perturbable - set(skipped)),
     )
     for number in first.metrics:
-        name = extension.name(number)
+        name = perturbed_name(number, extension)
         if name is None or not all(number in result.metrics for result in results):
             continue
         provenances = [result.provenance["metrics"].get(number, {}) for result in results]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -12,7 +11,7 @@ from tokbench.evaluation.generate import DrawSamples, ReadSamples
 from tokbench.evaluation.perturb_result import aggregate_cells
 from tokbench.evaluation.reconstruct import RunSettings, reconstruct
 from tokbench.evaluation.steps import KeepFirst, PerturbTokens, TokenTransform, plain_step
-from tokbench.metric_names import ALPHAS, Anchor, deltas
+from tokbench.metric_names import ALPHAS, Anchor, TaskName, deltas
 from tokbench.metrics.batch import Batch, DerivedCache
 from tokbench.results.result import Result
 from tokbench.tokenizers.base import Generator, ImageModel, PrecomputedImages, Tokenizer
@@ -28,9 +27,14 @@ class Task:
     paired: ClassVar[bool] = True
 
     @property
+    def label(self) -> TaskName:
+        """The kind and the arguments of the task, which determine its name."""
+        return TaskName("reconstruct")
+
+    @property
     def name(self) -> str:
         """The name of the task, which results record unless their token transform has its own name."""
-        return "reconstruct"
+        return str(self.label)
 
     def steps(self, model: ImageModel) -> Sequence[TokenTransform]:
         """Return one or more token transforms.
@@ -51,8 +55,6 @@ class Task:
 
 RECONSTRUCT = Task()
 
-_SCALE = re.compile(r"cfg\d+(\.\d+)?")
-
 
 @dataclass(frozen=True)
 class Truncate(Task):
@@ -62,8 +64,8 @@ class Truncate(Task):
     counts: tuple[int, ...] | None = None
 
     @property
-    def name(self) -> str:
-        return "truncate"
+    def label(self) -> TaskName:
+        return TaskName("truncate")
 
     def steps(self, model: ImageModel) -> Sequence[TokenTransform]:
         name, most = model.spec.name, model.spec.num_tokens
@@ -76,7 +78,7 @@ class Truncate(Task):
         if self.counts and max(self.counts) > most:
             raise NotApplicable(f"{name}: has {most} tokens per image, fewer than {max(self.counts)}")
         counts = self.counts or sorted({2**power for power in range(most.bit_length())} | {most})
-        return [KeepFirst(f"truncate-{count}", count=count) for count in counts]
+        return [KeepFirst(str(TaskName("truncate", tokens=count)), count=count) for count in counts]
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,8 @@ class Perturb(Task):
     anchor: Anchor = "latent"
 
     @property
-    def name(self) -> str:
-        return "perturb" if self.anchor == "latent" else f"perturb-{self.anchor}"
+    def label(self) -> TaskName:
+        return TaskName("perturb", anchor=self.anchor)
 
     def steps(self, model: ImageModel) -> Sequence[TokenTransform]:
         if not isinstance(model, Tokenizer):
@@ -125,16 +127,12 @@ class Generate(Task):
     def __post_init__(self) -> None:
         """Check that the scale can be written in file names: in at most six digits, without an exponent. Raises
         UsageError."""
-        if self.guidance is not None and not (_SCALE.fullmatch(self.name.partition("-")[2]) and self._plain):
+        if not self.label.is_exact:
             raise UsageError(f"--cfg {self.guidance:g}: give a scale with at most six digits, such as 1.5")
 
     @property
-    def _plain(self) -> bool:
-        return self.guidance is None or float(f"{self.guidance:g}") == self.guidance
-
-    @property
-    def name(self) -> str:
-        return "generate" if self.guidance is None else f"generate-cfg{self.guidance:g}"
+    def label(self) -> TaskName:
+        return TaskName("generate", guidance=self.guidance)
 
     def steps(self, model: ImageModel) -> Sequence[TokenTransform]:
         if isinstance(model, Generator):
@@ -154,13 +152,13 @@ class Generate(Task):
 
 def parse_task(name: str) -> Task:
     """Return the task whose result has this name: `truncate-8` is Truncate((8,)). Raises UsageError."""
-    kind, _, rest = name.partition("-")
-    if name == RECONSTRUCT.name:
+    parsed = TaskName.parse(name)
+    if parsed.kind == "reconstruct":
         return RECONSTRUCT
-    if kind == "truncate" and rest.isdecimal() and int(rest):
-        return Truncate((int(rest),))
-    if kind == "generate" and (not rest or _SCALE.fullmatch(rest)):
-        return Generate(guidance=float(rest.removeprefix("cfg")) if rest else None)
-    if name in (tasks := {task.name: task for task in (Perturb(), Perturb("code"))}):
-        return tasks[name]
-    raise UsageError(f"no task '{name}'")
+    if parsed.kind == "perturb":
+        return Perturb(parsed.anchor)
+    if parsed.kind == "generate":
+        return Generate(parsed.guidance)
+    if parsed.tokens is None:
+        raise UsageError(f"no task '{name}': the number of tokens is missing, as in truncate-8")
+    return Truncate((parsed.tokens,))

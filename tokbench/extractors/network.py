@@ -31,6 +31,8 @@ class FeatureExtractor(ABC):
     name: str
     sha256: str
     input: str | None = None
+    code: str = ""
+    """A hash of the code, for networks of other packages. The hash of tokbench's code is part of every cache key."""
     stays: bool = False
     """Whether features stay on the device rather than being moved to the CPU."""
 
@@ -46,7 +48,7 @@ class FeatureExtractor(ABC):
     @property
     def key(self) -> str:
         """A string that differs between two instances whose features can differ."""
-        return f"{self.name}/{self.sha256}/{self.input or ''}/{self.backend.key}"
+        return f"{self.name}/{self.sha256}/{self.input or ''}/{self.backend.key}{f'/{self.code}' if self.code else ''}"
 
     def describe(self) -> dict[str, str]:
         """Return what a result records about the network."""

@@ -5,23 +5,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from tokbench.errors import MissingWeights
+from tokbench.errors import MissingWeights, NotApplicable
 from tokbench.extractors.backend import Backend, Precision
-from tokbench.metric_names import INCEPTION
-from tokbench.weights.registry import KNOWN_WEIGHTS, resolve
+from tokbench.extractors.specs import EXTRACTORS
+from tokbench.io.hashing import code_of_class
+from tokbench.weights.registry import resolve
 
 if TYPE_CHECKING:
     from tokbench.extractors.network import FeatureExtractor
     from tokbench.extractors.reader import Recognizer
-
-READERS = {
-    INCEPTION: ("inception:Inception", {}),
-    "efficientnet-lite0": ("efficientnet:EfficientNetLite0", {}),
-    "lpips-alex": ("lpips:LPIPSNetwork", {"net": "alex"}),
-    "lpips-vgg": ("lpips:LPIPSNetwork", {"net": "vgg"}),
-}
-"""The class and options of every feature extractor. Their weight files are listed in `tokbench.weights.registry`."""
-
 
 MARKED = {
     "rapidocr": "rapidocr:RapidOCR",
@@ -58,7 +50,8 @@ class ExtractorPool:
     def get(self, name: str, path: str | None = None) -> FeatureExtractor:
         """Return the network of that name. path: the way of preparing its input, where it has several.
 
-        Raises MissingWeights where its weights are not on this machine.
+        Raises MissingWeights where its weights are not on this machine, NotApplicable where no installed package has
+        such a network.
         """
         if path is not None and (plain := self.get(name)).input != path:
             if f"{name}/{path}" not in self._networks:
@@ -67,14 +60,18 @@ class ExtractorPool:
         if name in self._missing:  # it is not searched or downloaded again for every metric and adapter
             raise self._missing[name]
         if name not in self._networks:
+            if name not in EXTRACTORS:
+                raise NotApplicable(EXTRACTORS.refusal(name) or f"no installed package has the network '{name}'")
+            spec = EXTRACTORS[name]
             try:
-                found = resolve(name, KNOWN_WEIGHTS[name], self._allow_download)
+                found = resolve(name, files, self._allow_download) if (files := spec.weight_files) else None
             except MissingWeights as error:
                 self._missing[name] = error
                 raise
-            module, _, class_name = READERS[name][0].partition(":")
-            build = getattr(importlib.import_module(f"tokbench.extractors.{module}"), class_name)
-            self._networks[name] = build(found, self._backend, **READERS[name][1])
+            build = EXTRACTORS.load_class(name)
+            self._networks[name] = build(found, self._backend, **spec.options)
+            if not EXTRACTORS.is_builtin(name):
+                self._networks[name].code = code_of_class(build)
         return self._networks[name]
 
     def reader(self, name: str) -> Recognizer:

@@ -17,6 +17,8 @@ from tokbench.data import letterbox
 from tokbench.errors import NotApplicable
 from tokbench.extractors import pool
 from tokbench.io.hashing import code_of
+from tokbench.metric_names import MetricName
+from tokbench.metric_names.spec import Span, Version
 from tokbench.metrics.base import Metric
 from tokbench.metrics.batch import Batch
 from tokbench.metrics.image_format import scored
@@ -26,15 +28,6 @@ from tokbench.stats.bootstrap import Interval
 
 if TYPE_CHECKING:
     from tokbench.data.stream import AnnotatedImage
-
-CEILING = "_ceiling"
-"""The suffix of numbers of images that were only scaled and not tokenized."""
-
-RATIO = "_ratio"
-"""The suffix of numbers divided by their ceiling."""
-
-CURVE = "_curve"
-"""The suffix of numbers by pixels per character or per face."""
 
 _SHARED_CODE = (Path(letterbox.__file__),)
 
@@ -139,9 +132,9 @@ class AnnotatedMetric(Metric):
         scores = self._scores()
         numbers = {name: binned_mean.mean for name, binned_mean in self._numbers(scores, 0).items()}
         for name in scores.scores.keys() - scores.errors:
-            whole, ceiling = (numbers.get(f"{name}{end}{self._suffix}") for end in ("", CEILING))
+            whole, ceiling = numbers.get(self._name(name)), numbers.get(self._name(name, "ceiling"))
             if whole is not None and ceiling is not None:
-                numbers[f"{name}{RATIO}{self._suffix}"] = whole / ceiling if ceiling else math.nan
+                numbers[self._name(name, "ratio")] = whole / ceiling if ceiling else math.nan
         return numbers | {f"{name}{self._suffix}": count for name, count in scores.counts.items()}
 
     def intervals(self, seed: int) -> dict[str, Interval]:
@@ -179,29 +172,35 @@ class AnnotatedMetric(Metric):
             self._cached = key, dict(self._binned(scores, seed))
         return self._cached[1]
 
+    def _name(self, score: str, version: Version = "", span: Span = "", part: str = "") -> str:
+        return str(MetricName(score, version=version, span=span, reader=self._suffix, part=part))
+
     def _binned(self, scores: AnnotationScores, seed: int) -> Iterator[tuple[str, BinnedMean]]:
         """Yield every number by name, except ratios of means of bins."""
         side = int(self.rows.column("side")[0])
         everything, three = [Bin("all", 0, math.inf)], self.bins(side)
         for score, values in scores.scores.items():
             ceiling, per = scores.ceiling[score], scores.per.get(score)
-            versions = [("", values, per), (CEILING, ceiling, per)]
+            versions: list[tuple[Version, np.ndarray, np.ndarray | None]] = [
+                ("", values, per),
+                ("ceiling", ceiling, per),
+            ]
             if score not in scores.errors:
-                versions.append((RATIO, values, ceiling))
-            for end, measured, divisor in versions:
-                number, share = f"{score}{end}", score in scores.shares
+                versions.append(("ratio", values, ceiling))
+            for version, measured, divisor in versions:
+                share = score in scores.shares
                 rest = (seed, scores.image, divisor, share)
                 (whole,) = binned(measured, scores.axis, everything, *rest)
-                yield f"{number}_all{self._suffix}", whole
-                for part in binned(measured, scores.axis * side, self.curve, *rest):
-                    if part.n:
-                        yield f"{number}{CURVE}{self._suffix}.{part.bin.name}", part
+                yield self._name(score, version, "all"), whole
+                for mean in binned(measured, scores.axis * side, self.curve, *rest):
+                    if mean.n:
+                        yield self._name(score, version, "curve", mean.bin.name), mean
                 if not three or per is not None:
                     continue
-                for part in binned(measured, scores.axis, three, *rest):
-                    yield f"{number}{self._suffix}.{part.bin.name}", part
-                if end != RATIO:
+                for mean in binned(measured, scores.axis, three, *rest):
+                    yield self._name(score, version, part=mean.bin.name), mean
+                if version != "ratio":
                     yield (
-                        f"{number}{self._suffix}",
+                        self._name(score, version),
                         mean_of_bins(measured, scores.axis, three, seed, scores.image, share),
                     )

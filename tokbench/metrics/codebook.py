@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.special import betaincinv
 
+from tokbench.metric_names import MetricName
 from tokbench.metrics.token_metric import TokenMetric
 from tokbench.stats.bootstrap import LEVEL, share_bound
 from tokbench.stats.split_half import SplitHalves
@@ -44,7 +45,7 @@ class Codebook(TokenMetric):
         for name in self.streams() if len(self.rows) > 1 else ():
             values, lost, gained = self._without_each(name)
             for number, without in values.items():
-                kind = number.partition(".")[0]
+                kind = MetricName.parse(number).base
                 bounds = self._bounds(name)[kind]
                 if kind == "codebook_usage":
                     spreads[number] = Distinct(without, bounds, lost=lost, gained=gained)

@@ -1,17 +1,17 @@
-"""Which metrics a command computes, and how they are made.
+"""The selection of the metrics that a command computes, and their creation.
 
-Their files are imported only when a metric is asked for, so that one broken file costs only its own metrics.
+The module of a metric is imported only when the metric is created, so that an error in one module does not affect other
+metrics.
 """
 
 from __future__ import annotations
 
-import importlib
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from tokbench.errors import UsageError
-from tokbench.metric_names import INCEPTION
+from tokbench.errors import MetricUnavailable, NotApplicable, UsageError
+from tokbench.metric_names import INCEPTION, METRICS, MetricSpec, defaults
 from tokbench.protocol.protocol import TOKBENCH, Protocol
-from tokbench.results.metric_specs import METRICS
 
 if TYPE_CHECKING:
     from tokbench.extractors.pool import ExtractorPool
@@ -20,57 +20,38 @@ if TYPE_CHECKING:
     from tokbench.tokenizers.base import ImageModel
 
 
-DEFAULT = ("rate", "psnr", "ssim", "ms_ssim", "lpips", "rfid", "fd_efficientnet", "codebook", "speed")
-"""What `tokbench eval` computes when neither the user nor the protocol tells it."""
-
-
-ONLY_OF_SAMPLES = (
-    "gfid",
-    "gfid_768",
-    "gfid_192",
-    "gfid_64",
-    "precision_recall",
-    "precision_recall_768",
-    "precision_recall_efficientnet",
-    "cost",
-)
-OF_SAMPLES = (
-    *ONLY_OF_SAMPLES,
-    *("sfid", "fd_efficientnet", "kid", "kid_768", "inception_score", "rate", "codebook", "coding", "speed"),
-)
-"""Metrics that samples have, which are paired with nothing."""
-
-GENERATED = ("gfid", "gfid_768", "fd_efficientnet", "precision_recall_efficientnet", "codebook", "cost", "speed")
-"""What `tokbench eval --task generate` computes when the user does not tell it."""
-
-
 def choose_for(samples: bool, names: str | None, protocol: Protocol = TOKBENCH) -> list[str]:
-    """The same as `choose`, for samples or for reconstructions. Raises UsageError, too, for a metric that is asked for
-    by its name and that they do not have."""
+    """Return the metrics of `choose` that exist for samples or for reconstructions.
+
+    samples: whether generated samples are evaluated. Raises UsageError for unknown metrics, and for metrics that are
+    requested by name but do not exist for samples or for reconstructions.
+    """
     if samples and names is None:
-        return list(GENERATED)
+        return defaults("generate")
     chosen = choose(names, protocol)
-    wrong = [name for name in chosen if (name not in OF_SAMPLES if samples else name in ONLY_OF_SAMPLES)]
+    wrong = [name for name in chosen if METRICS[name].paired is samples]
     if wrong and names != "all":
-        why = (
-            f"samples are paired with nothing; they have {', '.join(OF_SAMPLES)}" if samples else "give --task generate"
-        )
-        raise UsageError(f"{', '.join(wrong)}: of {'reconstructions' if samples else 'samples'}; {why}")
+        known = ", ".join(name for name, spec in METRICS.items() if not spec.paired)
+        why = f"samples have no references; they have {known}" if samples else "give --task generate"
+        raise UsageError(f"{', '.join(wrong)}: only for {'reconstructions' if samples else 'samples'}; {why}")
     return [name for name in chosen if name not in wrong]
 
 
 def choose(names: str | None, protocol: Protocol = TOKBENCH) -> list[str]:
-    """Metric names from a comma-separated list, `all`, or None for the default. Raises UsageError for unknown ones.
+    """Return the metric names of a comma-separated list, of `all`, or of None for the default metrics.
 
-    The default is what the protocol's authors publish, and the rest of tokbench's; `lpips` is the protocol's network.
+    The default metrics are those of tokbench and those that the authors of the protocol publish; the network of `lpips`
+    is that of the protocol. Raises UsageError for unknown metrics.
     """
     if names is None:
-        asked = dict.fromkeys([*DEFAULT, *protocol.published.metrics])
+        asked = dict.fromkeys([*defaults("reconstruct"), *protocol.published.metrics])
         return [_LPIPS[protocol.lpips.net] if name == "lpips" else name for name in asked]
     if names == "all":
         return list(METRICS)
     given = [name.strip() for name in names.split(",") if name.strip()]
     unknown = [name for name in given if name not in METRICS]
+    if refusals := [refusal for name in unknown if (refusal := METRICS.refusal(name))]:
+        raise UsageError("; ".join(refusals))
     if unknown or not given:
         raise UsageError(f"no metric '{', '.join(unknown)}'; there are: {', '.join(METRICS)}")
     return list(dict.fromkeys(given))
@@ -79,41 +60,62 @@ def choose(names: str | None, protocol: Protocol = TOKBENCH) -> list[str]:
 _LPIPS = {"alex": "lpips", "vgg": "lpips_vgg"}
 
 
-def create_metric(
-    name: str,
-    networks: ExtractorPool,
-    model: ImageModel,
-    protocol: Protocol = TOKBENCH,
-    batch_size: int = 16,
-    statistics: FidStatistics | None = None,
-    paired: bool = True,
-    guidance: float | None = None,
-    rows: bool = False,
-) -> Metric:
-    """A fresh metric of that name; `statistics` are a reference's, in place of those of the images to come. `paired`:
-    whether each image is made from one reference. `guidance`: the scale at which a generator is sampled.
-    `rows`: whether images lie beside the statistics, for metrics that need more of them than these.
+@dataclass(frozen=True)
+class MetricContext:
+    """The values with which the metrics of one run are created.
 
-    Raises MissingWeights where its network's weights are not here, NotApplicable where the statistics do not fit.
+    networks: the frozen networks. model: the tokenizer or generator. protocol: the evaluation protocol. batch_size:
+    images per model call. statistics: reference statistics that replace those of the dataset's images. paired: whether
+    each image is made from one reference. guidance: the scale at which a generator is sampled. has_references: whether
+    reference images exist in addition to statistics, for metrics that need the images.
     """
-    entry = METRICS[name]
-    module, _, kind = entry.path.partition(":")
-    given: dict[str, object] = {
-        "name": name, "model": model, "device": networks.device, "batch_size": batch_size, "protocol": protocol,
-        "statistics": statistics, "paired": paired,
-        "guidance": guidance,
-    }  # fmt: skip
-    made = getattr(importlib.import_module(f"tokbench.metrics.{module}"), kind)
-    if rows and getattr(made, "needs_rows", False):
+
+    networks: ExtractorPool
+    model: ImageModel
+    protocol: Protocol = TOKBENCH
+    batch_size: int = 16
+    statistics: FidStatistics | None = None
+    paired: bool = True
+    guidance: float | None = None
+    has_references: bool = False
+
+
+def create_metric(name: str, context: MetricContext) -> Metric:
+    """Create a metric.
+
+    Raises MissingWeights if the weights of its network are missing, NotApplicable if the statistics do not fit or if
+    the package of the metric fails.
+    """
+    try:
+        return _create(METRICS[name], context)
+    except MetricUnavailable:
+        raise
+    except Exception as error:
+        if METRICS.is_builtin(name):
+            raise
+        raise broken_plugin(name, error) from error
+
+
+def broken_plugin(name: str, error: Exception) -> NotApplicable:
+    """Return the error that records why a metric of another package is skipped."""
+    return NotApplicable(f"package {METRICS.package(name)} failed ({type(error).__name__}: {str(error)[:300]})")
+
+
+def _create(spec: MetricSpec, context: MetricContext) -> Metric:
+    networks, protocol = context.networks, context.protocol
+    cls = METRICS.load_class(spec.name)
+    given: dict[str, object] = {field.name: getattr(context, field.name) for field in fields(context)}
+    given |= {"name": spec.name, "device": networks.device}
+    if context.has_references and getattr(cls, "needs_rows", False):
         given["statistics"] = None
-    arguments = {key: given[key] for key in entry.wants}
-    if entry.network:
-        arguments["network"] = networks.get(entry.network, _input_path(entry.network, protocol))
-    if entry.reader:
-        arguments |= {"reader": networks.reader(entry.reader), "suffix": entry.suffix}
-    if entry.layer:
-        arguments["layer"] = entry.layer
-    metric: Metric = made(**arguments)
+    arguments = {key: given[key] for key in spec.wants}
+    if spec.network:
+        arguments["network"] = networks.get(spec.network, _input_path(spec.network, protocol))
+    if spec.reader:
+        arguments |= {"reader": networks.reader(spec.reader), "suffix": spec.suffix}
+    if spec.layer:
+        arguments["layer"] = spec.layer
+    metric: Metric = cls(**arguments)
     return metric
 
 

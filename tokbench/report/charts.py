@@ -12,6 +12,7 @@ from typing import Any
 
 import altair as alt
 
+from tokbench.metric_names import MetricName, kind_of_task
 from tokbench.report.pruning_tables import TASK
 from tokbench.results.columns import column_of
 
@@ -30,7 +31,7 @@ def charts(tables: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             made += _rates(table, tables)
             made += _speeds(table)
             made += _curves(table)
-        if table["task"].startswith("generate"):
+        if kind_of_task(table["task"]) == "generate":
             made += _generators(table, tables)
         if table["task"] == TASK:
             made += _pruning(table)
@@ -109,7 +110,7 @@ def _whole(layers: Sequence[Any]) -> dict[str, Any]:
 
 def _rates(table: dict[str, Any], tables: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     group = table["name"].removesuffix(table["task"])
-    shorter = [one for one in tables if one["task"].startswith("truncate-") and one["name"] == group + one["task"]]
+    shorter = [one for one in tables if kind_of_task(one["task"]) == "truncate" and one["name"] == group + one["task"]]
     made = []
     for number in ("psnr", "lpips", "rfid", "rfid_768", "fd_efficientnet"):
         points = [point for one in (table, *shorter) for point in _points(one, "bits_per_image", number)]
@@ -142,12 +143,15 @@ def _curves(table: dict[str, Any]) -> list[dict[str, Any]]:
         column, points = column_of(kind)[1], []
         for row in table["rows"]:
             for field, cell in table["curves"][row["adapter"]].items():
-                name, _, span = field.partition("_curve.")
-                if cell is None or name not in (kind, f"{kind}_ceiling") or (at := _middle(span)) is None:
+                name = MetricName.parse(field)
+                if name.number != kind or name.reader or name.version == "ratio":
                     continue
-                line = row["adapter"] if name == kind else "only resized (ceiling)"
-                if name == kind or row is table["rows"][0]:  # the ceiling is the same for all rows
-                    points.append(_point(row, at, cell, column.digits) | {"line": line, "label": f"{line}, {span} px"})
+                if cell is None or (at := _middle(name.part)) is None:
+                    continue
+                line = "only resized (ceiling)" if name.version else row["adapter"]
+                if not name.version or row is table["rows"][0]:  # the ceiling is the same for all rows
+                    label = {"line": line, "label": f"{line}, {name.part} px"}
+                    points.append(_point(row, at, cell, column.digits) | label)
         if not points:
             continue
         tooltip = [alt.Tooltip("label:N", title="row"), alt.Tooltip("y:Q", title=column.title, format=".3f")]

@@ -10,12 +10,11 @@ from typing import Any
 
 from tokbench.analysis.compare import difference, same_settings
 from tokbench.errors import ResultError
-from tokbench.metric_names import is_single_cell
+from tokbench.metric_names import MetricName, TaskName
 from tokbench.protocol.protocol import protocols
 from tokbench.results import leaderboard, markdown
 from tokbench.results.cells import cells, sort_key
-from tokbench.results.columns import Column, detail
-from tokbench.results.metric_specs import metric_of
+from tokbench.results.columns import Column
 from tokbench.results.result import Result
 
 FIRST = (
@@ -41,8 +40,8 @@ def tables(
 def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> dict[str, Any]:
     results = sorted(results, key=sort_key)
     columns, rows = cells(results)
-    shown = [(label, column) for label, column in columns if not detail(column.field)]
-    curves = [column.field for label, column in columns if "_curve." in column.field and not label]
+    shown = [(label, column) for label, column in columns if not MetricName.parse(column.field).is_detail]
+    curves = [column.field for label, column in columns if MetricName.parse(column.field).span == "curve" and not label]
     told = results[0].provenance
     ways: list[dict[str, str]] = []
     ties = {place: _tied(column, label, results, rows) for place, (label, column) in enumerate(shown)}
@@ -164,7 +163,7 @@ def made(result: Result, ways: list[dict[str, str]]) -> dict[str, Any]:
     """How a row was made: what all its numbers share, and what each has of its own, a place in `ways`, which grows."""
     told, numbers = result.provenance, {}
     for number, way in told["metrics"].items():
-        if not detail(number):
+        if not MetricName.parse(number).is_detail:
             if way not in ways:
                 ways.append(way)
             numbers[number] = ways.index(way)
@@ -190,28 +189,28 @@ def command(result: Result) -> str:
     """What measures the row again."""
     told = result.provenance
     data = told["data"]
-    numbers = (number for number in result.metrics if not is_single_cell(number))
-    metrics = list(dict.fromkeys(name for number in numbers if (name := metric_of(number))))
-    task, _, rest = result.task.partition("-")
+    numbers = (name for name in map(MetricName.parse, result.metrics) if not name.is_cell)
+    metrics = list(dict.fromkeys(name.metric for name in numbers if name.metric))
+    task = TaskName.parse(result.task)
     words = ["tokbench", "eval", told["adapter"].get("source", result.adapter)]
     named = data["own_size"] is not None  # else it is a folder, which was called by its name and a hash of its files
-    if task != "generate" or not told.get("reference"):  # samples are compared with the one or with the other
+    if task.kind != "generate" or not told.get("reference"):  # samples are compared with the one or with the other
         words += ["--data", result.dataset if named else f"THE FOLDER OF {result.dataset}"]
     if data["limit"]:
         words += ["--limit", str(data["limit"])]
     square = data["width"] == data["height"]
-    if square and data["own_size"] != data["width"] and (named or task != "generate"):
+    if square and data["own_size"] != data["width"] and (named or task.kind != "generate"):
         words += ["--size", str(data["width"])]
     if (protocol := told["protocol"]["name"]) != "tokbench":
         words += ["--protocol", protocol if protocol in protocols() else f"{protocol}.toml"]
-    if task != "reconstruct":
-        words += ["--task", task]
-    if task == "truncate":
-        words += ["--tokens", rest]
-    elif task == "perturb" and rest:
-        words += ["--anchor", rest]
-    elif task == "generate" and rest:
-        words += ["--cfg", rest.removeprefix("cfg")]
+    if task.kind != "reconstruct":
+        words += ["--task", task.kind]
+    if task.tokens is not None:
+        words += ["--tokens", str(task.tokens)]
+    if task.anchor != "latent":
+        words += ["--anchor", task.anchor]
+    if task.guidance is not None:
+        words += ["--cfg", f"{task.guidance:g}"]
     if reference := told.get("reference"):
         words += ["--reference", reference["file"]]
     words += ["--metrics", ",".join(metrics)]

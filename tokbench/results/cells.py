@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from tokbench.metric_names import MetricName
 from tokbench.results.columns import Column, column_of
 from tokbench.results.result import Result, settings
 
@@ -45,10 +46,10 @@ def cells(results: Sequence[Result]) -> tuple[list[tuple[str, Column]], list[dic
 
 
 def _span(number: str) -> float:
-    """The place of `t_acc.small` or `t_acc_curve.8 to 10` among its like: by size, not by name."""
-    span = number.partition(".")[2]
+    """Return the position of `t_acc.small` or `t_acc_curve.8 to 10` among the bins: by size, not by name."""
+    part = MetricName.parse(number).part
     sizes = ("", "small", "medium", "large")
-    if span in sizes:
-        return sizes.index(span)
-    edge = re.search(r"[\d.]+", span)
-    return float(edge[0]) - span.startswith("below") if edge else 0
+    if part in sizes:
+        return sizes.index(part)
+    edge = re.search(r"[\d.]+", part)
+    return float(edge[0]) - part.startswith("below") if edge else 0

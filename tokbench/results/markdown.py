@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from tokbench.io.left_out import describe_left_out
-from tokbench.metric_names import CAVEAT, base_metric
+from tokbench.metric_names import CAVEAT, MetricName, base_metric, kind_of_task
 from tokbench.results.cells import cells, sort_key
-from tokbench.results.columns import Column, detail
+from tokbench.results.columns import Column
 from tokbench.results.reference_note import against
 from tokbench.results.result import Result
 
@@ -23,7 +23,7 @@ def markdown(results: Sequence[Result], skip: Sequence[str] = ()) -> str:
         (label, column)
         for label, column in columns
         if column.field not in skip
-        and not detail(column.field)
+        and not MetricName.parse(column.field).is_detail
         and any(_shown(row.get((label, column.field)), column) for row in rows)
     ]
     head = ["adapter"] + [column.title + (f" [{label}]" if label else "") + column.arrow for label, column in columns]
@@ -94,7 +94,7 @@ def context(results: Sequence[Result]) -> str:
     counts = " or ".join(f"{count:,}" for count in sorted({result.num_images for result in results}))
     size = f"{told['data']['width']}x{told['data']['height']} px"
     what = f"{counts} images of {size}"
-    if results[0].task.startswith("generate"):
+    if kind_of_task(results[0].task) == "generate":
         reference = f"{told['data']['available']:,} images of {results[0].dataset}"
         if "reference" in told:
             reference = f"the statistics file {told['reference']['file']}"

@@ -7,7 +7,6 @@ stands beside it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from tokbench.metric_names import TaskName, kind_of_task
 from tokbench.results.columns import column_of
 from tokbench.results.leaderboard import groups, read_all
 from tokbench.results.markdown import context, table
@@ -23,7 +23,6 @@ from tokbench.stats.bootstrap import Interval, bootstrap
 
 NUMBERS = ("psnr", "ssim", "lpips", "rfid_768", "rfid", "fd_efficientnet")
 
-_TRUNCATED = re.compile(r"(.+)-truncate-(\d+)")
 _SEED = 0
 
 
@@ -84,12 +83,19 @@ def _interval(curve: Curve, results: Sequence[Result]) -> Interval | None:
     return bootstrap(weights(curve.points) @ each, _SEED)
 
 
+def _first_tokens(task: str) -> int | None:
+    """Return the number of leading tokens of a truncated result, or None for other tasks."""
+    return TaskName.parse(task).tokens if kind_of_task(task) == "truncate" else None
+
+
 def write(out: Path) -> list[Path]:
     """Make `leaderboard/<data>-rates.csv` and `.md` of all truncated results below a results folder."""
     sets: dict[str, list[tuple[int, Result]]] = {}
     for name, results in groups(read_all(out)).items():
-        if found := _TRUNCATED.fullmatch(name):
-            sets.setdefault(found[1], []).extend((int(found[2]), result) for result in results)
+        count = _first_tokens(results[0].task)
+        if count is not None and name.endswith(f"-{results[0].task}"):
+            data = name.removesuffix(f"-{results[0].task}")
+            sets.setdefault(data, []).extend((count, result) for result in results)
     written = []
     for name, members in sorted(sets.items()):
         made = curves(members)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tokbench.results.metric_specs import METRICS, metric_of
+from tokbench.metric_names import MetricName
 from tokbench.results.result import Result
 
 
@@ -25,8 +25,8 @@ def against(results: Sequence[Result]) -> str:
 
 
 def _compares(number: str) -> bool:
-    metric = metric_of(number)
-    return metric is not None and "reference" in METRICS[metric].reads
+    spec = MetricName.parse(number).spec
+    return spec is not None and "reference" in spec.reads
 
 
 def file(told: Mapping[str, Any]) -> str:

@@ -9,13 +9,13 @@ from typing import Any
 import pandas as pd
 
 from tokbench.errors import ResultError
-from tokbench.results.columns import MARKED
+from tokbench.results.columns import SCORES
 from tokbench.results.markdown import table
 
 COLUMNS = ("status", "method", "setting", "sets", "release", "score", "bin", "n", "value", "low", "high")
 """What a file in `reported/` must have, as `tokbench import-tokbench --csv` writes it."""
 
-_TITLES = {column.field: f"{column.title}{column.arrow}" for column in MARKED}
+_TITLES = {column.field: f"{column.title}{column.arrow}" for column in SCORES}
 
 
 def write(out: Path) -> list[Path]:

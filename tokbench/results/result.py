@@ -16,13 +16,12 @@ from tokbench.errors import ResultError
 from tokbench.io.atomic import folder_lock, write_atomically
 from tokbench.io.json import loads_strict
 from tokbench.io.npz import read_npz
-from tokbench.metric_names import FOUND
+from tokbench.metric_names import FOUND, MetricName, kind_of_task
 from tokbench.results import warning as result_warning
 from tokbench.results.adapter_facts import differences
 from tokbench.results.columns import column_of
 from tokbench.results.schema import FIELDS, LARGEST, RUN, check
 from tokbench.results.warning import ResultWarning
-from tokbench.stats.naming import INFINITY
 from tokbench.stats.split_half import Replicates
 from tokbench.stats.spread import KINDS, Spread
 
@@ -214,7 +213,9 @@ def _join(earlier: Result, later: Result) -> Result:
     both = earlier.skipped | later.skipped
     skipped = {name: why for name, why in both.items() if name not in metrics and name not in later.computed}
     per_image = {**earlier.per_image, **later.per_image}
-    references = told["data"].get("available", 0) - len(later.bad_images) if later.task.startswith("generate") else 0
+    references = (
+        told["data"].get("available", 0) - len(later.bad_images) if kind_of_task(later.task) == "generate" else 0
+    )
     few = result_warning.few_images(later.num_images, metrics, references or None)
     return Result(
         later.adapter, later.dataset, later.task, later.num_images, metrics, skipped, later.bad_images, told,
@@ -337,7 +338,7 @@ def _check_values(name: str, values: np.ndarray, path: Path) -> None:
 def _check_infinity(result: Result, path: Path) -> None:
     """A number extrapolated from replicates needs the number itself, and both columns of them."""
     for number, entry in result.metrics.items():
-        base = number.removesuffix(INFINITY)
+        base = MetricName.parse(number).finite
         if base == number or entry["value"] is None or base not in result.replicates:
             continue
         made = result.replicates[base]
