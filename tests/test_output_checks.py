@@ -383,12 +383,12 @@ def test_the_warning_of_a_later_run_replaces_that_of_an_earlier_one() -> None:
 @pytest.mark.parametrize(
     ("warnings", "complaint"),
     [
-        ({}, "'warnings' must be a list"),
-        (["text"], "an entry of 'warnings' must be an object with kind and text"),
-        ([{"kind": "range"}], "an object with kind and text"),
-        ([{"kind": "range", "text": ""}], "an object with kind and text"),
-        ([{"kind": "range", "text": "x", "count": "4"}], "warning 'range': count must be a count"),
-        ([{"kind": "range", "text": "x", "of": -1}], "warning 'range': of must be a count"),
+        ({}, "warnings must be a list, it is {}"),
+        (["text"], r"warnings\[0\] must be an object, it is 'text'"),
+        ([{"kind": "range"}], r"warnings\[0\]\.text is missing"),
+        ([{"kind": "range", "text": ""}], r"warnings\[0\]\.text must be text of length >= 1"),
+        ([{"kind": "range", "text": "x", "count": "4"}], r"warnings\[0\]\.count must be an integer or null, it is '4'"),
+        ([{"kind": "range", "text": "x", "of": -1}], r"warnings\[0\]\.of must be an integer >= 0, it is -1"),
     ],
 )
 def test_warnings_of_a_wrong_type_are_refused(tmp_path: Path, data: Path, warnings: object, complaint: str) -> None:
