@@ -258,13 +258,14 @@ def test_no_result_is_written_outside_the_results_folder(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("told", "complaint"),
     [
-        ("[]", "must hold a JSON object"), ("{", "not a readable"), ('{"layers": 3}', "'layers'"),
-        ('{"layers": [3]}', "'layers'"), ('{"network": 3}', "'network'"), ('{"count": "x"}', "'count'"),
-        ('{"count": true}', "'count'"), ('{"count": -1}', "'count'"), ("[" * 100_000, "not a readable"),
-        ('{"width": 0, "height": 8}', "'width'"), ('{"width": 8, "height": "8"}', "'height'"),
-        ('{"width": 8}', "'width' and 'height'"), ('{"preparation": "crop"}', "'preparation'"),
-        ('{"preparation": {"crop": [1]}}', "'preparation'"), ('{"weights": {}}', "'weights'"),
-        ('{"protocol_sha256": []}', "'protocol_sha256'"),
+        ("[]", "tokbench: it must be an object"), ("{", "not a readable"), ('{"layers": 3}', "layers.* must be"),
+        ('{"layers": [3]}', "layers.* must be"), ('{"network": 3}', "network.* must be"),
+        ('{"count": "x"}', "count.* must be"),
+        ('{"count": true}', "count.* must be"), ('{"count": -1}', "count.* must be"), ("[" * 100_000, "not a readable"),
+        ('{"width": 0, "height": 8}', "width.* must be"), ('{"width": 8, "height": "8"}', "height.* must be"),
+        ('{"width": 8}', "width and height must both"), ('{"preparation": "crop"}', "preparation.* must be"),
+        ('{"preparation": {"crop": [1]}}', "preparation.* must be"), ('{"weights": {}}', "weights.* must be"),
+        ('{"protocol_sha256": []}', "protocol_sha256.* must be"),
     ],
 )  # fmt: skip
 def test_statistics_that_say_nonsense_of_themselves_are_named(tmp_path: Path, told: str, complaint: str) -> None:

@@ -4,28 +4,46 @@ from __future__ import annotations
 
 import os
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tokbench.errors import DataError
+from tokbench.io.validate import Count, Positive, convert
 from tokbench.paths import cache_dir
 
 
+@dataclass(frozen=True)
+class _DatasetFile:
+    """What dataset.toml must hold; further keys are kept as they are."""
+
+    title: str
+    size: Positive
+    get: str
+    licence: str
+    count: Count | None = None
+    sources: list[str] | None = None
+    order: str | None = None
+    manifest: str | None = None
+    layout: Literal["tokbench"] | None = None
+    part: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.layout:  # whose sets may be more or fewer
+            needed: tuple[str, ...] = ("sources", "order", "part")
+        else:
+            needed = ("count",) if self.manifest else ("count", "sources", "order")
+        if missing := [name for name in needed if getattr(self, name) is None]:
+            raise ValueError(f"{', '.join(missing)} must be given")
+
+
 def describe(folder: Path) -> dict[str, Any]:
-    """A dataset folder's dataset.toml. Raises DataError where a key is missing."""
+    """A dataset folder's dataset.toml. Raises DataError where a key is missing or of the wrong type."""
     try:
         described = tomllib.loads((folder / "dataset.toml").read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise DataError(f"{folder}/dataset.toml cannot be read ({error})") from error
-    needed = {"title", "size", "get", "licence"}
-    if (layout := described.get("layout", "tokbench")) != "tokbench":
-        raise DataError(f"{folder}/dataset.toml: layout = {layout!r}; there is only tokbench")
-    if "layout" in described:  # whose sets may be more or fewer
-        needed |= {"sources", "order", "part"}
-    else:
-        needed |= {"count"} | (set() if "manifest" in described else {"sources", "order"})
-    if missing := needed - set(described):
-        raise DataError(f"{folder}/dataset.toml lacks {', '.join(sorted(missing))}")
+    convert(described, _DatasetFile, f"{folder}/dataset.toml", DataError)
     return described
 
 

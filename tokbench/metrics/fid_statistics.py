@@ -12,7 +12,7 @@ import io
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from tokbench.data.sources.npz import image_size
 from tokbench.errors import NotApplicable, ResultError, UsageError
 from tokbench.io.atomic import write_atomically
 from tokbench.io.hashing import sha256_of
+from tokbench.io.json import loads_strict
 from tokbench.io.npz import read_npz
+from tokbench.io.validate import Count, Positive, convert
 from tokbench.metric_names import INCEPTION
 from tokbench.protocol.protocol import Protocol, load_protocol
 from tokbench.stats.moments import Moments
@@ -229,6 +231,29 @@ class FidStatistics:
         write_atomically(path, buffer.getvalue())
 
 
+@dataclass(frozen=True)
+class _Facts:
+    """What a file of tokbench says of itself beside its arrays."""
+
+    layers: list[str] = field(default_factory=list)
+    network: str | None = None
+    input: str | None = None
+    precision: str | None = None
+    weights: str | None = None
+    count: Count | None = None
+    data: str | None = None
+    dataset: str | None = None
+    protocol: str | None = None
+    protocol_sha256: str | None = None
+    width: Positive | None = None
+    height: Positive | None = None
+    preparation: dict[str, str | bool] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.width is None) != (self.height is None):
+            raise ValueError("width and height must both be there, or neither")
+
+
 def load_statistics(path: Path) -> FidStatistics:
     """Read a statistics file of tokbench, pytorch-fid, clean-fid or ADM. Nothing is unpickled.
 
@@ -237,14 +262,14 @@ def load_statistics(path: Path) -> FidStatistics:
     try:
         wanted = {"tokbench", *(name for both in KEYS.values() for name in both)}
         arrays, digest = read_npz(path, wanted), sha256_of(path)  # ADM's files hold images, too
-        told = json.loads(str(arrays["tokbench"])) if "tokbench" in arrays else {}
-    except (OSError, ValueError, RecursionError) as error:
+        told = loads_strict(str(arrays["tokbench"]), nan=True) if "tokbench" in arrays else {}
+    except (OSError, ValueError) as error:
         raise ResultError(f"{path} is not a readable .npz of statistics ({str(error)[:120]})") from error
-    known = _told(told, path)
+    known = asdict(convert(told, _Facts, f"{path}: tokbench", ResultError))
     if known["width"] is None and (beside := image_size(path)):  # ADM's files hold images of the same set
         known["width"], known["height"] = beside
     layers: dict[str, Moments] = {}
-    named = [layer for layer in told.get("layers", []) if layer != "sfid"]
+    named = [layer for layer in known.pop("layers") if layer != "sfid"]
     for spatial, (first, second) in KEYS.items():
         if first in arrays and second in arrays:
             mean, covariance = _moments(arrays[first], arrays[second], path)
@@ -252,33 +277,6 @@ def load_statistics(path: Path) -> FidStatistics:
     if not layers:
         raise ResultError(f"{path} holds neither mu and sigma nor mu_s and sigma_s")
     return FidStatistics(layers, **known, path=path, sha256=digest)
-
-
-def _told(told: Any, path: Path) -> dict[str, Any]:
-    """What a file of tokbench says of itself, each of its type. Raises ResultError."""
-    if not isinstance(told, dict):
-        raise ResultError(f"{path}: 'tokbench' must hold a JSON object, it holds {told!r:.80}")
-    listed = told.get("layers", [])
-    if not isinstance(listed, list) or not all(isinstance(layer, str) for layer in listed):
-        raise ResultError(f"{path}: 'layers' must be a list of names, it is {listed!r:.80}")
-    known: dict[str, Any] = {}
-    for key in (*_TEXTS, *_COUNTS):
-        value, kind = told.get(key), int if key in _COUNTS else str
-        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-            raise ResultError(f"{path}: '{key}' must be a {kind.__name__} or null, it is {value!r:.80}")
-        if isinstance(value, int) and not (key != "count") <= value < 1 << 63:
-            raise ResultError(f"{path}: '{key}' is no count of {'images' if key == 'count' else 'pixels'}")
-        known[key] = value
-    if (known["width"] is None) != (known["height"] is None):
-        raise ResultError(f"{path}: 'width' and 'height' must both be there, or neither")
-    known["preparation"] = told.get("preparation")
-    if not _is_preparation(prepared := known["preparation"]):
-        raise ResultError(f"{path}: 'preparation' must be an object of texts or null, it is {prepared!r:.80}")
-    return known
-
-
-def _is_preparation(told: Any) -> bool:
-    return told is None or (isinstance(told, dict) and all(isinstance(value, str | bool) for value in told.values()))
 
 
 def _statement(text: str) -> dict[str, Any]:

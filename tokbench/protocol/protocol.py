@@ -8,13 +8,13 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal
 
 from tokbench.errors import UsageError
+from tokbench.io.validate import convert, unknown_keys
 
 Rounding = Literal["nearest", "truncate", "truncate-signed", "none"]
 """How values in [0, 1] become 8-bit levels. `truncate` cuts 255 x off; `truncate-signed` does so after a trip through
@@ -216,46 +216,16 @@ def load_protocol(name: str) -> Protocol:
         told = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"protocol '{name}' is not readable TOML ({error})") from error
-    made = _read(name, Protocol, told | {"name": name})
-    assert isinstance(made, Protocol)
-    return made
+    return _read(name, told)
 
 
-def _read(name: str, kind: type, told: Mapping[str, Any]) -> Any:
-    """An instance of a dataclass above from a TOML table. Raises UsageError for unknown keys and wrong values."""
-    hints = get_type_hints(kind)
-    known = [entry.name for entry in fields(kind)]
-    if unknown := sorted(set(told) - set(known)):
-        raise UsageError(f"protocol '{name}': unknown {', '.join(unknown)}; there are {', '.join(known)}")
-    values: dict[str, Any] = {}
-    for key, value in told.items():
-        if key in _TABLES:
-            values[key] = _read(name, _TABLES[key], value if isinstance(value, dict) else {key: value})
-            continue
-        allowed = list(_literals(hints[key]))
-        if allowed and value not in allowed:
-            raise UsageError(f"protocol '{name}': {key} = {value!r}; it must be one of {', '.join(map(str, allowed))}")
-        if not allowed and not _fits(value, hints[key]):
-            raise UsageError(f"protocol '{name}': {key} = {value!r} is of the wrong type")
-        if hints[key] is float:
-            value = float(value)  # 255 and 255.0 are one number and must have one hash
-        values[key] = tuple(value) if isinstance(value, list) else value
-    return kind(**values)
-
-
-def _literals(hint: Any) -> Iterator[str]:
-    for inner in get_args(hint):
-        if isinstance(inner, str):
-            yield inner
-        else:
-            yield from _literals(inner)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    if isinstance(value, list):
-        return "tuple" in str(hint) and all(isinstance(item, str) for item in value)
-    options = get_args(hint) or (hint,)
-    return type(value) in options or (float in options and type(value) is int)
+def _read(name: str, told: dict[str, Any]) -> Protocol:
+    """A TOML file as a Protocol. Raises UsageError for unknown keys and wrong values."""
+    for kind, table in ((Protocol, told), *((part, told.get(key, {})) for key, part in _TABLES.items())):
+        if unknown := unknown_keys(table, kind):
+            known = ", ".join(entry.name for entry in fields(kind))
+            raise UsageError(f"protocol '{name}': unknown {', '.join(unknown)}; there are {known}")
+    return convert(told | {"name": name}, Protocol, f"protocol '{name}'", UsageError)
 
 
 def describe_protocol(protocol: Protocol) -> dict[str, Any]:

@@ -8,12 +8,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tokbench.errors import AdapterError
+from tokbench.io.validate import convert
 from tokbench.weights.registry import LocalWeights, WeightFile, resolve
 
 if TYPE_CHECKING:
     from torch import nn
 
 M = TypeVar("M", bound="nn.Module")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    file: str
+    sha256: str
+    get: str
+    url: str | None = None
+
+
+@dataclass(frozen=True)
+class _Listed:
+    weights: dict[str, list[_Entry]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,16 +66,11 @@ class AdapterConfig:
 
     def weight_files(self) -> dict[str, list[WeightFile]]:
         """The weight files that the TOML lists, by their key. Raises AdapterError where an entry lacks a field."""
-        files = {}
-        listed = self.config.get("weights", {})
-        if not isinstance(listed, dict):
-            raise AdapterError(f"{self.name}: weights must be listed as [[weights.<key>]]")
-        for key, entries in listed.items():
-            try:
-                files[key] = [WeightFile(e["file"], e["sha256"], e["get"], url=e.get("url")) for e in entries]
-            except (KeyError, TypeError) as error:
-                raise AdapterError(f"{self.name}: each [[weights.{key}]] must give file, sha256 and get") from error
-        return files
+        told = convert(self.config, _Listed, self.name, AdapterError, "; list weights as [[weights.<key>]]")
+        return {
+            key: [WeightFile(one.file, one.sha256, one.get, url=one.url) for one in entries]
+            for key, entries in told.weights.items()
+        }
 
     def weights(self, key: str) -> LocalWeights:
         """The verified weight file listed under `[[weights.<key>]]`. Raises MissingWeights."""

@@ -191,16 +191,6 @@ def network_files(root: Path | None = None) -> dict[str, Path]:
     return {name: toml for folder in folders for name, toml in _variants(folder).items()}
 
 
-def read_record(toml: Path) -> dict[str, Any]:
-    """What the training of a variant was, `<variant>.training.json` beside its TOML; empty where it was not trained."""
-    record = toml.with_suffix(".training.json")
-    try:
-        told = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-    except ValueError as error:
-        raise AdapterError(f"{record} cannot be read ({error})") from error
-    return told if isinstance(told, dict) else {}
-
-
 def read_variant(toml: Path) -> dict[str, Any]:
     """What a variant file says. Raises AdapterError where it cannot be read."""
     try:

@@ -15,13 +15,14 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from tokbench.errors import AdapterError
 from tokbench.io.hashing import sha256_of
+from tokbench.io.validate import Number, Positive, convert, unknown_keys
 from tokbench.tokenizers.base import ImageModel, PrecomputedImages, Tokenizer
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tokens import Tokens
@@ -44,30 +45,27 @@ _WHOLE_MULTIPLE = 16
 class Settings:
     """tokbench.toml: what a .jit file does not tell. `multiple` and `size` are those of TokenizerSpec."""
 
-    codebook_size: int | None = None
-    range: tuple[float, float] = (-1.0, 1.0)
-    multiple: int | None = None
-    size: int | None = None
-    dtype: str | None = None
+    codebook_size: Positive | None = None
+    range: tuple[Number, Number] = (-1.0, 1.0)
+    multiple: Positive | None = None
+    size: Positive | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.range[0] < self.range[1]:
+            raise ValueError("range gives the lower number first")
 
     @staticmethod
     def read(path: Path) -> Settings:
         """Defaults where there is no such file. Raises AdapterError where it cannot be read or says something else."""
+        hint = f"; its keys are {', '.join(Settings.__dataclass_fields__)}, range as in [-1, 1]"
         try:
             given = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-            low, high = given.pop("range", (-1, 1))
-            made = Settings(range=(float(low), float(high)), **given)
-            counts = [count for count in (made.codebook_size, made.multiple, made.size) if count is not None]
-            if not all(type(count) is int and count > 0 for count in counts):
-                raise ValueError("codebook_size, multiple and size are whole numbers from 1 on")
-            if not low < high:
-                raise ValueError("range gives the lower number first")
-            if made.dtype not in (None, *_DTYPES):
-                raise ValueError(f"dtype is one of {', '.join(_DTYPES)}")
-        except (OSError, ValueError, TypeError) as error:
-            keys = ", ".join(Settings.__dataclass_fields__)
-            raise AdapterError(f"{path}: {_line(error)}; its keys are {keys}, range as in [-1, 1]") from error
-        return made
+        except (OSError, ValueError) as error:
+            raise AdapterError(f"{path}: {_line(error)}{hint}") from error
+        if unknown := unknown_keys(given, Settings):
+            raise AdapterError(f"{path}: unknown {', '.join(unknown)}{hint}")
+        return convert(given, Settings, str(path), AdapterError, hint)
 
 
 class Whole(PrecomputedImages):
