@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -22,6 +23,9 @@ from tokbench.cli.options import (
     stoppable,
 )
 from tokbench.errors import MissingWeights, UsageError
+
+if TYPE_CHECKING:
+    from tokbench.pruning.result import PruningRow
 
 
 @click.command()
@@ -122,14 +126,11 @@ def prune(
         sys.exit(1)
 
 
-def _short(row: dict[str, object]) -> str:
+def _short(row: PruningRow) -> str:
     from tokbench.pruning.table import faster
 
-    top1, pace = row["top1"], row["pace"]
-    assert isinstance(top1, dict)
-    assert isinstance(pace, list)
-    times = [f"batch {one['batch']}: {faster(one['speedup'])}" for one in pace]
-    return ", ".join([f"top-1 {100 * top1['value']:.1f} %", *times])
+    times = [f"batch {one.batch}: {faster(one.speedup)}" for one in row.pace]
+    return ", ".join([f"top-1 {100 * row.top1.value:.1f} %", *times])
 
 
 def _sizes(text: str | None, device: str) -> tuple[int, ...]:

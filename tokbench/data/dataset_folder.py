@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tokbench.errors import DataError
-from tokbench.io.validate import Count, Positive, convert
 from tokbench.paths import cache_dir
+from tokbench.validate import Count, Positive, convert
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ from tokbench.io.atomic import write_atomically
 from tokbench.io.hashing import sha256_of
 from tokbench.io.json import loads_strict
 from tokbench.io.npz import read_npz
-from tokbench.io.validate import Count, Positive, convert
 from tokbench.metric_names import INCEPTION
 from tokbench.protocol.protocol import Protocol, load_protocol
 from tokbench.stats.moments import Moments
+from tokbench.validate import Count, Positive, convert
 
 TOLERANCE = 1e-5
 """Largest relative difference of entries of which one float32 network on two machines is capable."""

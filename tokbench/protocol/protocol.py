@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tokbench.errors import UsageError
-from tokbench.io.validate import convert, unknown_keys
+from tokbench.validate import convert, unknown_keys
 
 Rounding = Literal["nearest", "truncate", "truncate-signed", "none"]
 """How values in [0, 1] become 8-bit levels. `truncate` cuts 255 x off; `truncate-signed` does so after a trip through

@@ -7,7 +7,7 @@ import itertools
 import platform
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,14 @@ from tokbench.pruning.measure import (
     check_same,
     counted_flops,
     disturbed,
+    gflops,
     pace,
     predict,
-    shares,
 )
 from tokbench.pruning.models import ImageClassifier, Labelled
 from tokbench.pruning.pruner import Training
-from tokbench.pruning.result import PruningResult, packed
+from tokbench.pruning.result import BatchTiming, PruningResult, PruningRow, packed
 from tokbench.pruning.vit import Kernel, images_like, recognise
-from tokbench.stats.bootstrap import round_significant
 from tokbench.timing import device_name
 
 WHOLE = "whole"
@@ -93,16 +92,16 @@ class PruningBenchmark:
             kept = PruningResult(self.about(arm, whole)).resumed(out)
             key = WHOLE if arm.keep is None else f"{arm.keep:g}"
             row = kept.rows.get(key)
-            if row is None or row["weights"] != arm.weights:  # not measured yet, or trained anew
+            if row is None or row.weights != arm.weights:  # not measured yet, or trained anew
                 row = kept.rows[key] = self.row(arm, whole, told)
                 kept.save(out)
             for batch in self.plan.batches:
-                known = {pace["batch"]: pace for pace in row["pace"]}
-                while batch not in known or (disturbed(known[batch]) and _tries(known[batch]) < self.plan.tries):
-                    told(f"{_label(arm)} batch sizes", len(row["pace"]), len(self.plan.batches))
-                    tries = _tries(known[batch]) if batch in known else 0
-                    known[batch] = self.time(arm, batch) | {"tries": tries + 1}
-                    row["pace"] = [known[size] for size in sorted(known)]
+                known = {pace.batch: pace for pace in row.pace}
+                while batch not in known or (disturbed(known[batch]) and known[batch].tries < self.plan.tries):
+                    told(f"{_label(arm)} batch sizes", len(row.pace), len(self.plan.batches))
+                    tries = known[batch].tries if batch in known else 0
+                    known[batch] = replace(self.time(arm, batch), tries=tries + 1)
+                    row.pace = [known[size] for size in sorted(known)]
                     kept.save(out)
             yield kept, key
 
@@ -124,35 +123,47 @@ class PruningBenchmark:
 
     _predictions: Predictions | None = None
 
-    def row(self, arm: Candidate, whole: Predictions, told: Told) -> dict[str, Any]:
+    def row(self, arm: Candidate, whole: Predictions, told: Told) -> PruningRow:
         """Everything about one arm but its times."""
         plan = self.plan
         own, counts = predict(
             arm, self.images, self.device, plan.kernel, plan.round_to,
             lambda done, total: told(f"{_label(arm)} images", done, total),
         )  # fmt: skip
-        row: dict[str, Any] = {"title": arm.title, "network": arm.network or self.subject.name}
-        row |= {**accuracy(own, whole), "right": packed(own.first), **shares(counts, arm, self.whole)}
+        found = accuracy(own, whole)
+        formula, formula_whole = gflops(counts, arm, self.whole)
         images = images_like(recognise(self.subject.vit), 1)
-        row["counted_gflops"] = counted_flops(arm, images, plan.round_to) / 1e9
         given = training_of(arm) != "none" and not arm.trained  # rates, of which nothing else is known
-        untold = None if given else 0
-        for what in ("seconds", "images"):
-            row[f"training_{what}"] = arm.trained.get(what, untold)
-        row["training_profile"] = arm.trained.get("recipe", {}).get("profile")
-        return row | {"weights": arm.weights, "pace": []}
+        unknown = None if given else 0
+        return PruningRow(
+            title=arm.title,
+            network=arm.network or self.subject.name,
+            top1=found["top1"],
+            top5=found["top5"],
+            agreement=found["agreement"],
+            top1_gap=found["top1_gap"],
+            top5_gap=found["top5_gap"],
+            right=packed(own.first),
+            tokens=list(counts),
+            gflops=formula,
+            whole_gflops=formula_whole,
+            counted_gflops=counted_flops(arm, images, plan.round_to) / 1e9,
+            training_seconds=arm.trained.get("seconds", unknown),
+            training_images=arm.trained.get("images", unknown),
+            training_profile=arm.trained.get("recipe", {}).get("profile"),
+            weights=arm.weights,
+            pace=[],
+        )
 
-    def time(self, arm: Candidate, batch: int) -> dict[str, Any]:
+    def time(self, arm: Candidate, batch: int) -> BatchTiming:
         """Its times at one batch size."""
         plan = self.plan
         if batch not in self.kernels:
             self.kernels[batch] = best_kernel(self.whole, batch, self.device, plan.repetitions)
-        made = pace(
+        return pace(
             apart(arm), self.whole, batch, self.device, self.kernels[batch], plan.kernel, plan.repetitions,
             plan.round_to,
         )  # fmt: skip
-        told: dict[str, Any] = _tidied(made.to_dict())
-        return told
 
     def about(self, arm: Candidate, whole: Predictions) -> dict[str, Any]:
         """What of a method is the same for all its rows. `whole`: the whole network's predictions."""
@@ -186,10 +197,6 @@ class PruningBenchmark:
         }
 
 
-def _tries(pace: dict[str, Any]) -> int:
-    return int(pace.get("tries", 1))  # facts of before they were counted do not say
-
-
 def _label(arm: Candidate) -> str:
     return f"{arm.method} {arm.keep:g}" if arm.keep else arm.method
 
@@ -211,13 +218,6 @@ def _processor(device: str) -> str:
         told = None
     name = told[1].strip() if told else platform.processor()
     return f"{name} {torch.backends.cpu.get_cpu_capability()}".strip()
-
-
-def _tidied(told: Any) -> Any:
-    """Ten digits of every float, None for NaN."""
-    if isinstance(told, dict):
-        return {key: _tidied(value) for key, value in told.items()}
-    return round_significant(told) if isinstance(told, float) else told
 
 
 def read_keeps(text: str) -> list[float]:

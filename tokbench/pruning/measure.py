@@ -19,8 +19,9 @@ from tokbench.pruning.flops import Counts, dense, flops
 from tokbench.pruning.models import Labelled
 from tokbench.pruning.paired_timing import STEADY, PairedTiming, time_in_turns
 from tokbench.pruning.pruner import Pruner, PruningState, Training
+from tokbench.pruning.result import BatchTiming, Estimate, Speedup
 from tokbench.pruning.vit import Kernel, images_like, recognise
-from tokbench.stats.bootstrap import bootstrap_pairs, mean, metric_entry, share_interval
+from tokbench.stats.bootstrap import bootstrap_pairs, mean, metric_entry, round_significant, share_interval
 from tokbench.timing import measure_peak_memory
 
 CHUNK = 50
@@ -117,7 +118,7 @@ def predict(
     return Predictions(np.concatenate(index), np.concatenate(labels), np.concatenate(top)), counts
 
 
-def accuracy(arm: Predictions, whole: Predictions) -> dict[str, Any]:
+def accuracy(arm: Predictions, whole: Predictions) -> dict[str, Estimate]:
     """Top-1, top-5, how often the likeliest class is the whole network's, and what top-1 and top-5 lost, paired by
     image.
 
@@ -129,9 +130,10 @@ def accuracy(arm: Predictions, whole: Predictions) -> dict[str, Any]:
     numbers = {"top1": arm.first, "top5": arm.fifth, "agreement": agree}
     lost = {"top1_gap": (whole.first, arm.first), "top5_gap": (whole.fifth, arm.fifth)}
     told = {name: metric_entry(mean(values), share_interval(values)) for name, values in numbers.items()}
-    return told | {
+    told |= {
         name: metric_entry(mean(own) - mean(all_), bootstrap_pairs(all_, own, 0)) for name, (all_, own) in lost.items()
     }
+    return {name: Estimate(**entry) for name, entry in told.items()}
 
 
 @torch.inference_mode()
@@ -142,36 +144,22 @@ def counted_flops(arm: Candidate, images: Tensor, round_to: int = 1) -> int:
     return int(counter.get_total_flops())
 
 
-@dataclass(frozen=True)
-class TimingResult:
-    """At one batch size: the whole network by its faster kernel, and by the arm's, against the arm."""
-
-    batch: int
-    best_kernel: Kernel
-    best: PairedTiming
-    same: PairedTiming
-    selector_seconds: float
-    peak_mib: float | None
-    whole_peak_mib: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        told = {"batch": self.batch, "best_kernel": self.best_kernel, "peak_mib": self.peak_mib}
-        told |= {"whole_peak_mib": self.whole_peak_mib, "selector_ms": self.selector_seconds * 1000}
-        return told | {"speedup": _of(self.best), "speedup_same_kernel": _of(self.same)}
+def _tidy(value: float) -> float:
+    """Ten digits."""
+    return float(f"{value:.10g}")
 
 
-def _of(made: PairedTiming) -> dict[str, Any]:
+def _speedup(made: PairedTiming) -> Speedup:
     low, high = made.interval()
-    return {
-        "value": made.ratio, "low": low, "high": high, "control": made.control, "measured": made.measured,
-        "whole_ms": float(np.median(made.first)) * 1000, "ms": float(np.median(made.second)) * 1000,
-        "repetitions": made.second.size,
-    }  # fmt: skip
+    return Speedup(
+        _tidy(made.ratio), _tidy(low), _tidy(high), _tidy(made.control), made.measured,
+        _tidy(float(np.median(made.first)) * 1000), _tidy(float(np.median(made.second)) * 1000), made.second.size,
+    )  # fmt: skip
 
 
-def disturbed(told: dict[str, Any]) -> bool:
-    """Whether a control of a pace's facts is off: then something else was at work on the machine."""
-    return any(abs(told[number]["control"] - 1) > STEADY for number in ("speedup", "speedup_same_kernel"))
+def disturbed(made: BatchTiming) -> bool:
+    """Whether a control is off: then something else was at work on the machine."""
+    return any(abs(one.control - 1) > STEADY for one in (made.speedup, made.speedup_same_kernel))
 
 
 @torch.inference_mode()
@@ -193,7 +181,7 @@ def pace(
     kernel: Kernel,
     repetitions: int,
     round_to: int = 1,
-) -> TimingResult:
+) -> BatchTiming:
     """Time of one batch against the whole network's by its `best` kernel and by the arm's `kernel`, in turns.
 
     Raises UsageError where `whole` is not a network of its own.
@@ -212,7 +200,11 @@ def pace(
                     whole_peak = measure_peak_memory(partial(whole.forward, images), device)[1]
         peak = measure_peak_memory(partial(arm.forward, images), device)[1]
         spent = _selecting(arm, state, images)
-    return TimingResult(batch, best, duels[best], duels[kernel], spent, peak, whole_peak)
+    return BatchTiming(
+        batch, best, _speedup(duels[best]), _speedup(duels[kernel]), _tidy(spent * 1000),
+        round_significant(peak) if peak is not None else None,
+        round_significant(whole_peak) if whole_peak is not None else None,
+    )  # fmt: skip
 
 
 def _selecting(arm: Candidate, state: PruningState | None, images: Tensor) -> float:
@@ -227,15 +219,11 @@ def _selecting(arm: Candidate, state: PruningState | None, images: Tensor) -> fl
     return float(np.median(spent))
 
 
-def shares(counts: Counts, arm: Candidate, whole: Candidate) -> dict[str, Any]:
+def gflops(counts: Counts, arm: Candidate, whole: Candidate) -> tuple[float, float]:
     """Operations by the formula, of the arm and of the whole network, in GFLOPs an image."""
     own, theirs = recognise(arm.vit).sizes, recognise(whole.vit).sizes
     layers = arm.pruner.flops(own, counts) if arm.pruner else 0
-    return {
-        "tokens": [list(pair) for pair in counts],
-        "gflops": (flops(own, counts) + layers) / 1e9,
-        "whole_gflops": flops(theirs, dense(theirs)) / 1e9,
-    }
+    return (flops(own, counts) + layers) / 1e9, flops(theirs, dense(theirs)) / 1e9
 
 
 def check_same(vit: nn.Module, pruner: Pruner) -> None:

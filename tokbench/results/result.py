@@ -16,7 +16,6 @@ from tokbench.errors import ResultError
 from tokbench.io.atomic import folder_lock, write_atomically
 from tokbench.io.json import loads_strict
 from tokbench.io.npz import read_npz
-from tokbench.io.validate import LARGEST, convert
 from tokbench.metric_names import FOUND
 from tokbench.results import warning as result_warning
 from tokbench.results.adapter_facts import differences
@@ -24,6 +23,7 @@ from tokbench.results.schema import FIELDS, RUN, SCHEMA_VERSION, check
 from tokbench.results.warning import ResultWarning
 from tokbench.stats.split_half import INFINITY, Replicates
 from tokbench.stats.spread import KINDS, Spread
+from tokbench.validate import LARGEST, convert
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from msgspec import UNSET, Meta, UnsetType
 
 from tokbench.errors import ResultError
-from tokbench.io.validate import LARGEST, Count, Number, PlainName, Positive, convert
 from tokbench.results.warning import ResultWarning
+from tokbench.validate import LARGEST, Count, Number, PlainName, Positive, convert
 
 SCHEMA_VERSION = 1
 """The version that is written. Results without one are of version 1."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from tokbench.io.validate import Count
+from tokbench.validate import Count
 
 _Filled = Annotated[str, Meta(min_length=1)]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tokbench.errors import AdapterError
-from tokbench.io.validate import convert
+from tokbench.validate import convert
 from tokbench.weights.registry import LocalWeights, WeightFile, resolve
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tokbench.errors import AdapterError
 from tokbench.io.json import loads_strict
-from tokbench.io.validate import Count, convert
+from tokbench.validate import Count, convert
 
 
 @dataclass

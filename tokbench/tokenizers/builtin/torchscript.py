@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from tokbench.errors import AdapterError
 from tokbench.io.hashing import sha256_of
-from tokbench.io.validate import Number, Positive, convert, unknown_keys
 from tokbench.tokenizers.base import ImageModel, PrecomputedImages, Tokenizer
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tokens import Tokens
+from tokbench.validate import Number, Positive, convert, unknown_keys
 
 SETTINGS = "tokbench.toml"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
