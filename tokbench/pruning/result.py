@@ -21,11 +21,11 @@ from tokbench.validate import Count, Number, Positive, convert
 
 @dataclass(frozen=True)
 class Estimate:
-    """A share in [0, 1], or a difference of two, over `n` images with its 95 % interval."""
+    """A share in [0, 1], or a difference of two, over `n` images with its 95 % interval, which a single image has not."""
 
     value: Number
-    low: Number
-    high: Number
+    low: Number | None
+    high: Number | None
     n: Count
 
 

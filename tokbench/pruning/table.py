@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from tokbench.paths import slug
-from tokbench.pruning.result import PruningResult, PruningRow, Speedup, load_all, said_of_labels
+from tokbench.pruning.result import Estimate, PruningResult, PruningRow, Speedup, load_all, said_of_labels
 from tokbench.results.markdown import table
 
 NONE = "none measured"
@@ -125,11 +125,10 @@ def markdown(found: Sequence[PruningResult]) -> str:
 def _line(
     one: PruningResult, title: str, keep: float | None, row: PruningRow, batches: Sequence[int], trained: bool
 ) -> list[str]:
-    gap = row.top1_gap
     cells = [
         title + (" (short)" if undertrained(row) else ""), "-" if keep is None else f"{keep:g}",
         f"{100 * row.top1.value:.1f}",
-        f"{100 * gap.value:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]",
+        _gap(row.top1_gap),
         f"{100 * row.top5.value:.1f}",
         f"{100 * row.agreement.value:.1f}", f"{row.gflops:.2f}", f"{row.whole_gflops / row.gflops:.2f}",
     ]  # fmt: skip
@@ -146,6 +145,12 @@ def _line(
     if trained:
         cells += ["-" if cost is None else f"{cost:,.0f}" for cost in (row.training_seconds, row.training_images)]
     return cells
+
+
+def _gap(gap: Estimate) -> str:
+    if gap.low is None or gap.high is None:
+        return f"{100 * gap.value:+.1f}"
+    return f"{100 * gap.value:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
 
 
 def undertrained(row: PruningRow) -> bool:

@@ -57,10 +57,15 @@ def _table(name: str, members: Sequence[PruningResult]) -> PageTable:
     )
 
 
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
 def _values(row: PruningRow, batches: Sequence[int]) -> list[Cell | None]:
     """A speed-up that is none says so in words, in place of a number."""
     cells: list[Cell | None] = [
-        Cell(100 * share.value, 100 * share.low, 100 * share.high) for share in (row.top1, row.top1_gap, row.agreement)
+        Cell(100 * share.value, _percent(share.low), _percent(share.high))
+        for share in (row.top1, row.top1_gap, row.agreement)
     ]
     cells += [Cell(row.gflops), Cell(row.whole_gflops / row.gflops)]
     paces = {pace.batch: pace.speedup for pace in row.pace}
