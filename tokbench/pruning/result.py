@@ -21,7 +21,7 @@ from tokbench.validate import Count, Number, Positive, convert
 
 @dataclass(frozen=True)
 class Estimate:
-    """A share in [0, 1], or a difference of two, over `n` images with its 95 % interval, which a single image has not."""
+    """A share in [0, 1], or a difference of two, over `n` images with its 95 % interval; None for a single image."""
 
     value: Number
     low: Number | None
