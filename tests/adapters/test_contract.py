@@ -13,8 +13,9 @@ from tokbench.evaluation.reconstruct import RunSettings, reconstruct
 from tokbench.evaluation.steps import plain_step
 from tokbench.metrics.batch import DerivedCache
 from tokbench.tokenizers.base import Generator, Tokenizer
-from tokbench.tokenizers.registry import adapter_files, load_adapter, read_record, read_variant
+from tokbench.tokenizers.registry import adapter_files, load_adapter, read_variant
 from tokbench.tokenizers.tiling import fit
+from tokbench.tokenizers.training_record import read_record
 from tokbench.weights.shards import shard_paths
 
 pytestmark = [pytest.mark.finds, pytest.mark.once]
