@@ -64,7 +64,7 @@ def test_what_does_not_belong_together_replaces(tmp_path: Path, change: dict) ->
     ("text", "complaint"),
     [
         ("{", "not a readable result"),
-        ("[]", "one JSON object"),
+        ("[]", "a JSON object"),
         ('{"adapter": 1}', "adapter must be a plain file name, but it is 1"),
     ],
 )

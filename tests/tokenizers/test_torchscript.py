@@ -300,7 +300,7 @@ def test_a_decoder_of_another_size_is_named(tmp_path: Path) -> None:
 
 def test_an_autoencoder_of_another_size_is_named(tmp_path: Path) -> None:
     folder = save(tmp_path / "whole", autoencoder=Encode())
-    with pytest.raises(AdapterError, match=r"autoencoder\.jit gave \(1, 16, 8, 8\)"):
+    with pytest.raises(AdapterError, match=r"autoencoder\.jit returned \(1, 16, 8, 8\)"):
         load_adapter(f"torchscript:{folder}")
 
 
@@ -309,7 +309,7 @@ def test_codes_without_a_grid_are_refused(tmp_path: Path) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x.flatten(1)
 
-    with pytest.raises(AdapterError, match=r"encoder\.jit gave \(1, 12288\) for a 64x64 image"):
+    with pytest.raises(AdapterError, match=r"encoder\.jit returned \(1, 12288\) for a 64x64 image"):
         load(save(tmp_path / "flat", encoder=Flat(), decoder=Decode()))
 
 
@@ -332,7 +332,7 @@ def test_files_that_take_another_size_say_how_to_tell(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("codebook = 5", "unknown codebook;"),
+        ("codebook = 5", "unknown key codebook;"),
         ("codebook_size = 5.5", "codebook_size must be an integer or null, but it is 5.5"),
         ("multiple = 0", "multiple must be an integer >= 1, but it is 0"),
         ("size = true", "size must be an integer or null, but it is True"),
