@@ -13,7 +13,8 @@ from tokbench.testing import check_adapter, require
 from tokbench.testing.adapters import TOKENIZER_REQUIREMENTS, returns_a_constant_image
 from tokbench.testing.checks import Inapplicable, Requirement
 from tokbench.tokenizers.base import Generator, Tokenizer
-from tokbench.tokenizers.registry import adapter_files, load_adapter, read_record, read_variant
+from tokbench.tokenizers.registry import adapter_files, load_adapter, read_variant
+from tokbench.tokenizers.training_record import read_record
 from tokbench.weights.shards import shard_paths
 
 pytestmark = [pytest.mark.finds, pytest.mark.once]

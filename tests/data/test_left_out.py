@@ -135,7 +135,7 @@ def test_a_result_with_another_count_is_refused(tmp_path: Path, cli, wrong: obje
     facts = json.loads(file.read_text())
     check(facts, file)
     facts["provenance"]["data"]["left_out"] = wrong
-    with pytest.raises(ResultError, match=r"provenance.data.left_out must be an object of counts"):
+    with pytest.raises(ResultError, match=r"provenance\.data\.left_out\S* must be an (object|integer)"):
         check(facts, file)
 
 

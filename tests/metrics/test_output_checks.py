@@ -350,12 +350,15 @@ def test_warnings_are_written_shown_and_joined(tmp_path: Path, data: Path, hones
 @pytest.mark.parametrize(
     ("warnings", "complaint"),
     [
-        ({}, "'warnings' must be a list"),
-        (["text"], "an entry of 'warnings' must be an object with kind and text"),
-        ([{"kind": "range"}], "an object with kind and text"),
-        ([{"kind": "range", "text": ""}], "an object with kind and text"),
-        ([{"kind": "range", "text": "x", "count": "4"}], "warning 'range': count must be a count"),
-        ([{"kind": "range", "text": "x", "of": -1}], "warning 'range': of must be a count"),
+        ({}, "warnings must be a list, but it is {}"),
+        (["text"], r"warnings\[0\] must be an object, but it is 'text'"),
+        ([{"kind": "range"}], r"warnings\[0\]\.text is missing"),
+        ([{"kind": "range", "text": ""}], r"warnings\[0\]\.text must be text of length >= 1"),
+        (
+            [{"kind": "range", "text": "x", "count": "4"}],
+            r"warnings\[0\]\.count must be an integer or null, but it is '4'",
+        ),
+        ([{"kind": "range", "text": "x", "of": -1}], r"warnings\[0\]\.of must be an integer >= 0, but it is -1"),
     ],
 )
 def test_warnings_of_a_wrong_type_are_refused(tmp_path: Path, data: Path, warnings: object, complaint: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,14 @@ from tokbench.pruning.ablations import pruning_findings
 from tokbench.pruning.benchmark import BenchmarkConfig, PruningBenchmark
 from tokbench.pruning.measure import Candidate
 from tokbench.pruning.models import ImageClassifier, load_classifier, open_labelled
-from tokbench.pruning.result import load, load_all, packed, unpacked
+from tokbench.pruning.result import (
+    BatchTiming,
+    Speedup,
+    load,
+    load_all,
+    packed,
+    unpacked,
+)
 from tokbench.report.static_figures import pruning
 from tokbench.results.leaderboard import read_all
 from tokbench.tokenizers.registry import open_variant
@@ -107,24 +115,24 @@ def test_everything_is_measured_kept_and_not_measured_again(root: Path, tmp_path
     assert found.keys() == {"random", "evit", "lower_resolution", "sit_slim", "diffrate", "small.half"}
     assert found["random"].rows.keys() == {"0.5", "1"}
     whole = found["random"].rows["1"]
-    assert whole["top1_gap"]["value"] == 0 and whole["agreement"]["value"] == 1
-    assert whole["gflops"] == whole["whole_gflops"] == pytest.approx(whole["counted_gflops"])
+    assert whole.top1_gap.value == 0 and whole.agreement.value == 1
+    assert whole.gflops == whole.whole_gflops == pytest.approx(whole.counted_gflops)
     half = found["random"].rows["0.5"]
-    assert half["gflops"] < whole["gflops"] and half["tokens"][-1][1] < 65
+    assert half.gflops < whole.gflops and half.tokens[-1][1] < 65
     assert found["sit_slim"].about["training"] == "weights" and found["diffrate"].about["training"] == "rates"
-    assert found["sit_slim"].rows["0.5"]["training_images"] == 16
-    assert found["small.half"].rows.keys() == {"whole"} and len(found["small.half"].rows["whole"]["tokens"]) == 4
+    assert found["sit_slim"].rows["0.5"].training_images == 16
+    assert found["small.half"].rows.keys() == {"whole"} and len(found["small.half"].rows["whole"].tokens) == 4
     for one in found.values():
         assert one.about["short"] is True
         for row in one.rows.values():
-            (pace,) = row["pace"]
-            assert pace["speedup"]["repetitions"] >= 30 and pace["speedup"]["ms"] > 0
-            assert pace["selector_ms"] < 10 * pace["speedup"]["ms"]
-            reduces = row["gflops"] < row["whole_gflops"] and one.about["method"] not in (
+            (pace,) = row.pace
+            assert pace.speedup.repetitions >= 30 and pace.speedup.ms > 0
+            assert pace.selector_ms < 10 * pace.speedup.ms
+            reduces = row.gflops < row.whole_gflops and one.about["method"] not in (
                 "lower_resolution",
                 "small.half",
             )
-            assert (pace["selector_ms"] > 0) == reduces, one.about["method"]
+            assert (pace.selector_ms > 0) == reduces, one.about["method"]
         if one.about["method"] in (
             "random",
             "lower_resolution",
@@ -132,7 +140,7 @@ def test_everything_is_measured_kept_and_not_measured_again(root: Path, tmp_path
             "sit_slim",
         ):  # choosing multiplies nothing
             for row in one.rows.values():
-                assert row["gflops"] == pytest.approx(row["counted_gflops"])
+                assert row.gflops == pytest.approx(row.counted_gflops)
     files = {path: path.read_bytes() for path in out.rglob("*.json")}
     again = prune(root, *words, str(out))
     assert {path: path.read_bytes() for path in out.rglob("*.json")} == files  # times, too
@@ -157,25 +165,23 @@ def test_times_whose_control_is_off_are_taken_again(root: Path, tmp_path: Path, 
     """Up to three times in all; then they stay as they are. The failure of another keep leaves them where they are."""
     taken: list[float | None] = []
 
-    def time(bench: PruningBenchmark, arm: Candidate, batch: int) -> dict[str, Any]:
+    def time(bench: PruningBenchmark, arm: Candidate, batch: int) -> BatchTiming:
         taken.append(arm.keep)
         steady = taken.count(arm.keep) > 1 and arm.keep == 0.5
-        told = {"value": 1.5, "low": 1.4, "high": 1.6, "measured": steady, "control": 1.0 if steady else 1.04}
-        told |= {"whole_ms": 1.5, "ms": 1.0, "repetitions": 30}
-        rest = {"batch": batch, "best_kernel": "sdpa", "peak_mib": None, "whole_peak_mib": None, "selector_ms": 0.0}
-        return rest | {"speedup": told, "speedup_same_kernel": dict(told)}
+        told = Speedup(1.5, 1.4, 1.6, 1.0 if steady else 1.04, steady, 1.5, 1.0, 30)
+        return BatchTiming(batch, "sdpa", told, told, 0.0)
 
     monkeypatch.setattr(PruningBenchmark, "time", time)
     words = ["random", "sit_slim", "--out", str(tmp_path), "--keep"]
     assert prune(root, *words, "0.5,0.25").exit_code == 1  # SiT has nothing for 0.25
     found = {one.about["method"]: one.rows for one in load_all(tmp_path)}
     assert taken == [0.5, 0.5, 0.25, 0.25, 0.25, 0.5]
-    assert found["random"]["0.5"]["pace"][0]["speedup"]["control"] == 1.0
-    assert found["random"]["0.25"]["pace"][0]["speedup"]["control"] == 1.04
-    assert len(found["sit_slim"]["0.5"]["pace"]) == 1
+    assert found["random"]["0.5"].pace[0].speedup.control == 1.0
+    assert found["random"]["0.25"].pace[0].speedup.control == 1.04
+    assert len(found["sit_slim"]["0.5"].pace) == 1
     assert prune(root, *words, "0.25", "--tries", "1").exit_code == 1 and len(taken) == 6
     assert prune(root, *words, "0.25", "--tries", "4").exit_code == 1 and taken[6:] == [0.25]
-    assert {one.about["method"]: one.rows for one in load_all(tmp_path)}["random"]["0.25"]["pace"][0]["tries"] == 4
+    assert {one.about["method"]: one.rows for one in load_all(tmp_path)}["random"]["0.25"].pace[0].tries == 4
 
 
 def test_a_network_trained_on_begins_as_what_it_was_trained_on_from(root: Path, tmp_path: Path) -> None:
@@ -187,8 +193,8 @@ def test_a_network_trained_on_begins_as_what_it_was_trained_on_from(root: Path, 
     assert prune(root, "small.longer", "--out", str(tmp_path)).exit_code == 0
     (found,) = load_all(tmp_path)
     row = found.rows["whole"]
-    assert row["gflops"] == row["whole_gflops"] and row["training_images"] == 16
-    assert row["weights"].keys() == {"longer.safetensors"}
+    assert row.gflops == row.whole_gflops and row.training_images == 16
+    assert row.weights.keys() == {"longer.safetensors"}
 
 
 def test_times_that_are_asked_for_later_are_measured_then(root: Path, tmp_path: Path) -> None:
@@ -196,9 +202,9 @@ def test_times_that_are_asked_for_later_are_measured_then(root: Path, tmp_path: 
     for batches in ("0", "2", "1", "0"):
         assert prune(root, "random", "--keep", "0.5", "--out", str(tmp_path), "--batches", batches).exit_code == 0
         (one,) = load_all(tmp_path)
-        found.append([pace["batch"] for pace in one.rows["0.5"]["pace"]])
-        rows.append({key: value for key, value in one.rows["0.5"].items() if key != "pace"})
-        times.append({pace["batch"]: pace for pace in one.rows["0.5"]["pace"]})
+        found.append([pace.batch for pace in one.rows["0.5"].pace])
+        rows.append(replace(one.rows["0.5"], pace=[]))
+        times.append({pace.batch: pace for pace in one.rows["0.5"].pace})
     assert found == [[], [2], [1, 2], [1, 2]]
     assert rows[0] == rows[1] == rows[2] == rows[3]
     assert times[1][2] == times[2][2] == times[3][2]  # and what there was is not measured again
@@ -217,7 +223,7 @@ def test_the_picture_is_of_one_device(root: Path, tmp_path: Path) -> None:
     for one in load_all(out)[:1]:
         one.about["provenance"]["device"] = "another"
         for row in one.rows.values():
-            row["pace"] = [pace | {"batch": 128} for pace in row["pace"][:1]]
+            row.pace = [replace(pace, batch=128) for pace in row.pace[:1]]
         one.save(out)
     pruning(tmp_path, target)
     drawn = target.read_text()
@@ -241,7 +247,7 @@ def test_a_twin_has_a_file_of_its_own_and_a_new_training_a_new_row(root: Path, t
     assert prune(root, *words).exit_code == 0
     found = {one.about["method"]: one for one in load_all(tmp_path)}
     assert found.keys() == {"sit_slim", "small.sit"}
-    assert found["small.sit"].rows["0.5"]["title"] == "SiT, small.sit"
+    assert found["small.sit"].rows["0.5"].title == "SiT, small.sit"
     text = table.markdown(list(found.values()))
     assert "| SiT (small.sit)" in text and "| SiT (sit_slim)" in text
     assert "(sit_slim)" not in table.markdown([found["sit_slim"]])
@@ -250,7 +256,7 @@ def test_a_twin_has_a_file_of_its_own_and_a_new_training_a_new_row(root: Path, t
     facts["rows"]["0.5"] |= {"weights": {"sit.safetensors": "of another training"}, "gflops": -1}
     path.write_text(json.dumps(facts))
     assert prune(root, *words).exit_code == 0
-    assert load(path).rows["0.5"]["gflops"] > 0
+    assert load(path).rows["0.5"].gflops > 0
 
 
 def test_a_twin_is_compared_image_by_image(root: Path, tmp_path: Path) -> None:
@@ -264,9 +270,9 @@ def test_a_twin_is_compared_image_by_image(root: Path, tmp_path: Path) -> None:
     for one in members:
         one.about["short"] = False
         for row in one.rows.values():
-            row["training_profile"] = "gpu"
-            right = np.arange(24) % (4 if row["network"] == "small.sit" else 2) == 0
-            row["right"] = packed(right if row["network"] == "small.half" else ~right)
+            row.training_profile = "gpu"
+            right = np.arange(24) % (4 if row.network == "small.sit" else 2) == 0
+            row.right = packed(right if row.network == "small.half" else ~right)
     (found,) = pruning_findings([told], members)
     gap = found.difference
     assert (gap.first, gap.second, gap.gap) == pytest.approx((0.75, 0.5, -0.25))
@@ -321,8 +327,8 @@ def test_published_rates_come_from_the_authors_file(root: Path, tmp_path: Path, 
     assert done.exit_code == 0, done.output
     (one,) = load_all(tmp_path)
     (row,) = one.rows.values()
-    assert [leaving for _, leaving in row["tokens"]] == [65, 60, 50, 50, 40, 30, 20, 10]
-    assert row["training_seconds"] is None and " - |" in done.output
+    assert [leaving for _, leaving in row.tokens] == [65, 60, 50, 50, 40, 30, 20, 10]
+    assert row.training_seconds is None and " - |" in done.output
     assert prune(root, "diffrate", "--rates", f"{tmp_path}/rates.json:ViT/3", "--out", str(tmp_path)).exit_code == 1
 
 
@@ -364,7 +370,7 @@ def test_class_folders_give_the_same_accuracy_as_a_column(root: Path, tmp_path: 
         assert done.exit_code == 0, done.output
         (one,) = load_all(tmp_path / f"of-{data}")
         found.append(one)
-    ours, theirs = (one.rows["1"]["top1"]["value"] for one in found)
+    ours, theirs = (one.rows["1"].top1.value for one in found)
     assert ours == pytest.approx(theirs) and 0 <= ours <= 1
     rule = "names of folders, in the order of classes.txt" if listed else "the 4 folders in sorted order, as"
     assert found[0].about["provenance"]["labels"]["rule"].startswith(rule)
@@ -446,7 +452,7 @@ def test_a_file_of_timms_weights_is_run(root: Path, tmp_path: Path, file: str) -
     assert done.exit_code == 0, done.output
     (one,) = load_all(tmp_path / "out")
     assert one.about["short"] is False and one.about["provenance"]["data"]["side"] == 224
-    assert one.rows["0.5"]["pace"] == [] and one.rows["0.5"]["whole_gflops"] == pytest.approx(2 * 1.26, rel=0.03)
+    assert one.rows["0.5"].pace == [] and one.rows["0.5"].whole_gflops == pytest.approx(2 * 1.26, rel=0.03)
 
 
 def test_images_that_cannot_be_read_are_listed_and_left_out_of_both(root: Path, tmp_path: Path) -> None:

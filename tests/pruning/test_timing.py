@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from tokbench.pruning import table
 from tokbench.pruning.candidates import with_own_network
 from tokbench.pruning.measure import Candidate, Predictions, accuracy, best_kernel, time_candidate
 from tokbench.pruning.paired_timing import PairedTiming, time_in_turns
-from tokbench.pruning.result import PruningResult, load
+from tokbench.pruning.result import Estimate, PruningResult, PruningRow, Speedup, load
 
 
 def test_a_duel_is_of_medians_with_an_interval_and_a_control() -> None:
@@ -64,15 +66,15 @@ def test_the_faster_kernel_is_the_one_whose_clock_says_so(
 
 
 def test_rows_that_are_no_speed_up_say_so() -> None:
-    told = {"measured": False, "value": 1.4, "low": 0.9, "high": 2.0}
+    told = Speedup(1.4, 0.9, 2.0, control=1.0, measured=False, whole_ms=14.0, ms=10.0, repetitions=30)
     assert table.faster(told) == "none measured"
-    assert table.faster(told | {"measured": True}) == "1.40 [0.90, 2.00]"
+    assert table.faster(replace(told, measured=True)) == "1.40 [0.90, 2.00]"
 
 
 def test_accuracies_on_other_images_are_not_compared() -> None:
     top = np.zeros((2, 5), dtype=int)
     first, second = (Predictions(np.array(index), np.zeros(2, dtype=int), top) for index in ([0, 1], [0, 2]))
-    assert accuracy(first, first)["agreement"]["value"] == 1
+    assert accuracy(first, first)["agreement"].value == 1
     with pytest.raises(DataError, match="run the command again"):
         accuracy(first, second)
 
@@ -82,9 +84,9 @@ def test_a_network_is_timed_against_a_copy_alone(small_vit: Callable[..., nn.Mod
     whole = Candidate("whole", "whole", None, vit, vit)
     with pytest.raises(UsageError, match="needs a copy"):
         time_candidate(whole, whole, 1, "cpu", "sdpa", "sdpa", 30)
-    made = time_candidate(with_own_network(whole), whole, 1, "cpu", "eager", "sdpa", 30).to_dict()
-    assert made["best_kernel"] == "eager" and made["speedup"]["repetitions"] == 30
-    assert made["speedup"] != made["speedup_same_kernel"]
+    made = time_candidate(with_own_network(whole), whole, 1, "cpu", "eager", "sdpa", 30)
+    assert made.best_kernel == "eager" and made.speedup.repetitions == 30
+    assert made.speedup != made.speedup_same_kernel
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"about": {}, "rows": {}}', '{"rows": {"0.5": {}}}'])
@@ -97,9 +99,21 @@ def test_broken_facts_are_named(tmp_path: Path, text: str) -> None:
 
 def test_facts_with_a_row_without_its_numbers_are_named(tmp_path: Path) -> None:
     made = {"device": "cpu", "processor": "", "kernel": "sdpa", "round_to": 1, "formula": "", "weights": {},
-            "data": {"limit": None}}  # fmt: skip
+            "data": {"limit": None, "side": 64, "sha256": "d"}}  # fmt: skip
     about = {"model": "m", "method": "x", "title": "x", "training": "none", "dataset": "d", "num_images": 1,
              "short": False, "provenance": made}  # fmt: skip
-    path = PruningResult(about, {"0.5": {"top1": {"value": 1.0}}}).save(tmp_path)
-    with pytest.raises(ResultError, match=r"keep 0\.5 has no top5"):
-        load(path)
+    share = Estimate(0.5, 0.4, 0.6, 1)
+    row = PruningRow("x", "m", share, share, share, share, share, "00", [(5, 5)], 1.0, 1.0, 1.0, 0, 0, None, {}, [])
+    path = PruningResult(about, {"0.5": row}).save(tmp_path)
+    assert load(path) == PruningResult(about, {"0.5": row})
+    whole = json.loads(path.read_text())
+    for key in whole["rows"]["0.5"]:
+        rows = {"0.5": {name: value for name, value in whole["rows"]["0.5"].items() if name != key}}
+        path.write_text(json.dumps(whole | {"rows": rows}))
+        with pytest.raises(ResultError, match=rf"rows\['0\.5'\]\.{key} is missing; delete it and run again"):
+            load(path)
+    for wrong, said in (("0.5", "must be a number, but it is '0.5'"), (True, "must be a number, but it is True")):
+        rows = {"0.5": whole["rows"]["0.5"] | {"top5": {"value": wrong, "low": 0, "high": 1, "n": 1}}}
+        path.write_text(json.dumps(whole | {"rows": rows}))
+        with pytest.raises(ResultError, match=rf"rows\['0\.5'\]\.top5\.value {said}"):
+            load(path)

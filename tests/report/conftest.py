@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from checkout import ROOT
 
-from tokbench.pruning.result import PruningResult
+from tokbench.pruning.result import BatchTiming, Estimate, PruningResult, PruningRow, Speedup
 from tokbench.report.site import build
 
 LOCAL = ("file:", "data:")
@@ -31,19 +31,25 @@ CARD = """# Evil
 def reduced(method: str, paces: dict[float, tuple[float, bool]], training: str = "none") -> PruningResult:
     """Facts of a method: by keep, how much faster it is, and whether that is a measured speed-up."""
     data = {"sha256": "d" * 64, "limit": 100, "side": 64}
-    made = {"device": "CPU", "processor": "x", "kernel": "sdpa", "round_to": 1, "formula": "f", "weights": "w"}
+    made = {
+        "device": "CPU",
+        "processor": "x",
+        "kernel": "sdpa",
+        "round_to": 1,
+        "formula": "f",
+        "weights": {"w": "e" * 64},
+    }
     about = {"model": "vit.d12", "method": method, "title": method, "training": training, "dataset": "tiny"}
     rows = {}
     for keep, (faster, measured) in paces.items():
-        share = {"value": keep, "low": keep - 0.1, "high": keep + 0.1}
-        speedup = share | {"value": faster, "measured": measured, "ms": 10.0, "repetitions": 30}
-        pace = {"batch": 32, "speedup": speedup, "best_kernel": "sdpa", "selector_ms": 1.0}
-        rows[f"{keep:g}"] = {
-            "title": method, "network": "vit.d12", "right": "00", "top1": share, "top5": share, "top1_gap": share,
-            "top5_gap": share, "agreement": share, "tokens": [[257, 257]], "gflops": keep, "counted_gflops": keep,
-            "whole_gflops": 1.0, "weights": "w", "pace": [pace], "training_seconds": 0, "training_images": 0,
-            "training_profile": None,
-        }  # fmt: skip
+        share = Estimate(keep, keep - 0.1, keep + 0.1, 100)
+        speedup = Speedup(faster, keep - 0.1, keep + 0.1, 1.0, measured, 10.0 * faster, 10.0, 30)
+        rows[f"{keep:g}"] = PruningRow(
+            title=method, network="vit.d12", top1=share, top5=share, agreement=share, top1_gap=share, top5_gap=share,
+            right="00", tokens=[(257, 257)], gflops=keep, whole_gflops=1.0, counted_gflops=keep, training_seconds=0,
+            training_images=0, training_profile=None, weights={"w": "e" * 64},
+            pace=[BatchTiming(32, "sdpa", speedup, speedup, 1.0)],
+        )  # fmt: skip
     return PruningResult(about | {"num_images": 100, "short": False, "provenance": made | {"data": data}}, rows)
 
 

@@ -48,8 +48,8 @@ def test_ties_are_within_the_paired_noise() -> None:
     """The best tokenizer or codec, and those whose difference from it `tokbench compare` would not call worse."""
     results = [one for one in read_all(ROOT / "results") if one.group == "samples-reconstruct"]
     (table,) = tables(results, {}, lambda *_: None)
-    place = next(at for at, column in enumerate(table["columns"]) if column["field"] == "ssim")
-    tied = {row["adapter"] for row in table["rows"] if row["values"][place] and row["values"][place][3]}
+    place = next(at for at, column in enumerate(table.columns) if column.field == "ssim")
+    tied = {row.adapter for row in table.rows if (cell := row.values[place]) and cell.tied}
     others = {one.adapter: one for one in results if one.adapter != "identity" and "ssim" in one.metrics}
     best = max(others.values(), key=lambda one: one.metrics["ssim"]["value"])
     assert tied == {
@@ -72,7 +72,9 @@ def test_equal_rows_tie_and_clearly_worse_ones_do_not() -> None:
     noise = np.random.default_rng(0).normal(0, 0.05, len(result.per_image["ssim"]))
     rows = [moved("a.best", 0.0), moved("a.near", noise - noise.mean() - 1e-5), moved("a.far", -0.1)]
     (table,) = tables(rows, {}, lambda *_: None)
-    assert {row["adapter"]: row["values"][0][3] for row in table["rows"]} == {"a.best": 1, "a.near": 1, "a.far": 0}
+    assert {row.adapter: row.values[0] and row.values[0].tied for row in table.rows} == {
+        "a.best": True, "a.near": True, "a.far": False,
+    }  # fmt: skip
 
 
 def untied(results: list[Result]) -> list[Result]:
@@ -85,13 +87,13 @@ def test_cells_hold_what_results_hold() -> None:
     by_row = {(one.group, one.adapter): one for one in results}
     seen = 0
     for table in tables(untied(results), {}, lambda *_: None):
-        for row in table["rows"]:
-            for column, cell in zip(table["columns"], row["values"], strict=True):
-                entry = by_row[table["name"], row["adapter"]].metrics.get(column["field"])
+        for row in table.rows:
+            for column, cell in zip(table.columns, row.values, strict=True):
+                entry = by_row[table.name, row.adapter].metrics.get(column.field)
                 if cell is None or entry is None:
                     continue
                 seen += 1
-                shown = [cell[0], cell[1], cell[2]]
+                shown = [cell.value, cell.low, cell.high]
                 assert shown == [
                     value if value is None else pytest.approx(value, rel=1e-9)
                     for value in (entry["value"], entry.get("low"), entry.get("high"))

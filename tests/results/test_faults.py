@@ -14,6 +14,7 @@ import pytest
 from tokbench.errors import ResultError
 from tokbench.io import npz
 from tokbench.metrics.fid_statistics import FidStatistics, load_statistics
+from tokbench.results import schema
 from tokbench.results.leaderboard import read_all
 from tokbench.results.result import Result, load
 from tokbench.stats.split_half import Replicates
@@ -75,7 +76,7 @@ def changed(told: Any, keys: str, value: Any) -> Any:
 
 def test_a_whole_result_loads(tmp_path: Path) -> None:
     made = load(write(tmp_path, facts()))
-    assert made.to_dict() == facts()
+    assert made.to_dict() == facts() | {"schema_version": 1}
     assert isinstance(made.replicates["rfid"], Replicates)
 
 
@@ -117,6 +118,68 @@ def test_a_field_of_the_wrong_type_is_named(tmp_path: Path, keys: str, value: An
     named = [key for key in keys.split("/") if not key.isdigit()]
     if value not in (1e301, "\ud800"):
         assert any(key in str(caught.value) for key in named[-2:]), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "complaint"),
+    [
+        ("provenance/data/width", "8", "provenance.data.width must be an integer, but it is '8'"),
+        ("provenance/data/width", 0, "provenance.data.width must be an integer >= 1, but it is 0"),
+        ("metrics/rfid/low", "x", "metrics.rfid.low must be a number or null, but it is 'x'"),
+        ("metrics/pfid.a0.9-d10", {}, "metrics['pfid.a0.9-d10'].value is missing"),
+        ("metrics/psnr/low", None, "metrics.psnr: low and high must both be numbers or null, but they are None and 31"),
+        ("metrics/psnr/value", 10**400, "metrics.psnr.value must be a number between -1e+300 and 1e+300, but it is 1"),
+        ("bad_images/0/name", 3, "bad_images[0].name must be text, but it is 3"),
+        ("provenance/metrics/rfid/network", [1], "provenance.metrics.rfid.network must be text, but it is [1]"),
+    ],
+)  # fmt: skip
+def test_a_message_says_where_what_was_expected_and_what_is_there(
+    tmp_path: Path, keys: str, value: Any, complaint: str
+) -> None:
+    path = write(tmp_path, changed(facts(), keys, value))
+    with pytest.raises(ResultError) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}: {complaint}")
+
+
+def test_results_of_a_newer_version_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, facts() | {"schema_version": 2})
+    with pytest.raises(ResultError, match=r"r.json: schema_version is 2.* versions up to 1; upgrade tokbench"):
+        load(path)
+
+
+@pytest.mark.parametrize("version", [0, "1", 1.0, True, None])
+def test_versions_that_are_none_are_refused(tmp_path: Path, version: object) -> None:
+    with pytest.raises(ResultError, match=r"schema_version must be an integer >= 1"):
+        load(write(tmp_path, facts() | {"schema_version": version}))
+
+
+def test_earlier_versions_are_migrated_step_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here version 2 says `psnr` where version 1 said `psnr_db`, and version 3 says `bpp` where it said `rate`."""
+
+    def renamed(old: str, new: str) -> Any:
+        def step(told: dict[str, Any]) -> dict[str, Any]:
+            metrics = {new if name == old else name: entry for name, entry in told["metrics"].items()}
+            return told | {"metrics": metrics}
+
+        return step
+
+    first = json.loads(json.dumps(facts()).replace('"psnr"', '"psnr_db"').replace('"bpp"', '"rate"'))
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 3)
+    monkeypatch.setattr(schema, "MIGRATIONS", {1: renamed("psnr_db", "psnr"), 2: renamed("rate", "bpp")})
+    path = write(tmp_path, first)
+    before = path.read_bytes()
+    assert load(path).metrics == facts()["metrics"]
+    assert path.read_bytes() == before  # files are not rewritten
+    second = json.loads(json.dumps(facts()).replace('"bpp"', '"rate"')) | {"schema_version": 2}
+    assert load(write(tmp_path, second)).metrics == facts()["metrics"]
+
+
+def test_new_results_say_their_version_and_committed_ones_need_not(root: Path, tmp_path: Path) -> None:
+    committed = next((root / "results" / "pca.f8c16").glob("*-reconstruct.json"))
+    assert "schema_version" not in json.loads(committed.read_text())
+    path, _ = load(committed).save(tmp_path)
+    assert json.loads(path.read_text())["schema_version"] == schema.SCHEMA_VERSION
 
 
 @pytest.mark.parametrize(
@@ -195,13 +258,15 @@ def test_no_result_is_written_outside_the_results_folder(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("told", "complaint"),
     [
-        ("[]", "must be a JSON object"), ("{", "not a readable"), ('{"layers": 3}', "'layers'"),
-        ('{"layers": [3]}', "'layers'"), ('{"network": 3}', "'network'"), ('{"count": "x"}', "'count'"),
-        ('{"count": true}', "'count'"), ('{"count": -1}', "'count'"), ("[" * 100_000, "not a readable"),
-        ('{"width": 0, "height": 8}', "'width'"), ('{"width": 8, "height": "8"}', "'height'"),
-        ('{"width": 8}', "'width' and 'height'"), ('{"preparation": "crop"}', "'preparation'"),
-        ('{"preparation": {"crop": [1]}}', "'preparation'"), ('{"weights": {}}', "'weights'"),
-        ('{"protocol_sha256": []}', "'protocol_sha256'"),
+        ("[]", "tokbench: the content must be an object"),
+         ("{", "not a readable"), ('{"layers": 3}', "layers.* must be"),
+        ('{"layers": [3]}', "layers.* must be"), ('{"network": 3}', "network.* must be"),
+        ('{"count": "x"}', "count.* must be"),
+        ('{"count": true}', "count.* must be"), ('{"count": -1}', "count.* must be"), ("[" * 100_000, "not a readable"),
+        ('{"width": 0, "height": 8}', "width.* must be"), ('{"width": 8, "height": "8"}', "height.* must be"),
+        ('{"width": 8}', "width and height must both"), ('{"preparation": "crop"}', "preparation.* must be"),
+        ('{"preparation": {"crop": [1]}}', "preparation.* must be"), ('{"weights": {}}', "weights.* must be"),
+        ('{"protocol_sha256": []}', "protocol_sha256.* must be"),
     ],
 )  # fmt: skip
 def test_statistics_that_say_nonsense_of_themselves_are_named(tmp_path: Path, told: str, complaint: str) -> None:

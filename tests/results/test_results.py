@@ -64,8 +64,8 @@ def test_what_does_not_belong_together_replaces(tmp_path: Path, change: dict) ->
     ("text", "complaint"),
     [
         ("{", "not a readable result"),
-        ("[]", "one JSON object"),
-        ('{"adapter": 1}', "'adapter' must be a str"),
+        ("[]", "a JSON object"),
+        ('{"adapter": 1}', "adapter must be a plain file name, but it is 1"),
     ],
 )
 def test_broken_results_are_named(tmp_path: Path, text: str, complaint: str) -> None:

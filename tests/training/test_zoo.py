@@ -23,7 +23,7 @@ from tokbench.timing import parameters
 from tokbench.tokenizers.base import Generator
 from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.registry import load_adapter, network_files, read_variant
-from tokbench.training.loop import TrainRecord
+from tokbench.tokenizers.training_record import TrainRecord
 from tokbench.training.zoo import network, train_adapter, trainable_adapters
 from tokbench.weights.shards import LARGEST, shard_paths
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -22,6 +23,9 @@ from tokbench.cli.options import (
     stoppable,
 )
 from tokbench.errors import MissingWeights, UsageError
+
+if TYPE_CHECKING:
+    from tokbench.pruning.result import PruningRow
 
 
 @click.command()
@@ -146,14 +150,11 @@ def prune(
         sys.exit(1)
 
 
-def _summary(row: dict[str, object]) -> str:
+def _summary(row: PruningRow) -> str:
     from tokbench.pruning.table import faster
 
-    top1, timings = row["top1"], row["pace"]
-    assert isinstance(top1, dict)
-    assert isinstance(timings, list)
-    times = [f"batch {timing['batch']}: {faster(timing['speedup'])}" for timing in timings]
-    return ", ".join([f"top-1 {100 * top1['value']:.1f} %", *times])
+    times = [f"batch {timing.batch}: {faster(timing.speedup)}" for timing in row.pace]
+    return ", ".join([f"top-1 {100 * row.top1.value:.1f} %", *times])
 
 
 def _batch_sizes(text: str | None, device: str) -> tuple[int, ...]:

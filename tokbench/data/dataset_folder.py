@@ -4,28 +4,47 @@ from __future__ import annotations
 
 import os
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tokbench.errors import DataError
 from tokbench.paths import cache_dir
+from tokbench.validate import Count, Positive, convert
+
+
+@dataclass(frozen=True)
+class _DatasetFile:
+    """The required and optional keys of dataset.toml. Other keys are allowed and not checked."""
+
+    title: str
+    size: Positive
+    get: str
+    licence: str
+    count: Count | None = None
+    sources: list[str] | None = None
+    order: str | None = None
+    manifest: str | None = None
+    layout: Literal["tokbench"] | None = None
+    part: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.layout:  # the number of sets may vary, so it has no count
+            needed: tuple[str, ...] = ("sources", "order", "part")
+        else:
+            needed = ("count",) if self.manifest else ("count", "sources", "order")
+        if missing := [name for name in needed if getattr(self, name) is None]:
+            raise ValueError(f"{', '.join(missing)} must be given")
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """Return the content of a folder's dataset.toml. Raises DataError if it is unreadable or lacks a required key."""
+    """Return the content of a folder's dataset.toml. Raises DataError if it is unreadable, or if a key is missing or
+    has the wrong type."""
     try:
         description = tomllib.loads((folder / "dataset.toml").read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise DataError(f"{folder}/dataset.toml cannot be read ({error})") from error
-    needed = {"title", "size", "get", "licence"}
-    if (layout := description.get("layout", "tokbench")) != "tokbench":
-        raise DataError(f"{folder}/dataset.toml: layout = {layout!r}; the only layout is tokbench")
-    if "layout" in description:  # the number of sets may vary, so it has no count
-        needed |= {"sources", "order", "part"}
-    else:
-        needed |= {"count"} | (set() if "manifest" in description else {"sources", "order"})
-    if missing := needed - set(description):
-        raise DataError(f"{folder}/dataset.toml lacks {', '.join(sorted(missing))}")
+    convert(description, _DatasetFile, f"{folder}/dataset.toml", DataError)
     return description
 
 

@@ -12,7 +12,7 @@ import io
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,12 @@ from tokbench.data.sources.npz import image_size
 from tokbench.errors import NotApplicable, ResultError, UsageError
 from tokbench.io.atomic import write_atomically
 from tokbench.io.hashing import sha256_of
+from tokbench.io.json import loads_strict
 from tokbench.io.npz import read_npz
 from tokbench.metric_names import INCEPTION
 from tokbench.protocol.protocol import Protocol, load_protocol
 from tokbench.stats.moments import Moments
+from tokbench.validate import Count, Positive, convert
 
 TOLERANCE = 1e-5
 """The largest relative difference of entries that one float32 network can have between two machines."""
@@ -241,6 +243,29 @@ class FidStatistics:
         write_atomically(path, buffer.getvalue())
 
 
+@dataclass(frozen=True)
+class _Header:
+    """The metadata in a file of tokbench, besides its arrays."""
+
+    layers: list[str] = field(default_factory=list)
+    network: str | None = None
+    input: str | None = None
+    precision: str | None = None
+    weights: str | None = None
+    count: Count | None = None
+    data: str | None = None
+    dataset: str | None = None
+    protocol: str | None = None
+    protocol_sha256: str | None = None
+    width: Positive | None = None
+    height: Positive | None = None
+    preparation: dict[str, str | bool] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.width is None) != (self.height is None):
+            raise ValueError("width and height must both be given, or neither")
+
+
 def load_statistics(path: Path) -> FidStatistics:
     """Read a statistics file of tokbench, pytorch-fid, clean-fid or ADM. Nothing is unpickled.
 
@@ -249,14 +274,14 @@ def load_statistics(path: Path) -> FidStatistics:
     try:
         names = {"tokbench", *(name for both in KEYS.values() for name in both)}
         arrays, digest = read_npz(path, names), sha256_of(path)  # only these names: ADM's files hold images, too
-        content = json.loads(str(arrays["tokbench"])) if "tokbench" in arrays else {}
-    except (OSError, ValueError, RecursionError) as error:
+        header = loads_strict(str(arrays["tokbench"]), nan=True) if "tokbench" in arrays else {}
+    except (OSError, ValueError) as error:
         raise ResultError(f"{path} is not a readable .npz of statistics ({str(error)[:120]})") from error
-    known = _read_header(content, path)
+    known = asdict(convert(header, _Header, f"{path}: tokbench", ResultError))
     if known["width"] is None and (size := image_size(path)):  # ADM's files hold images of the same set
         known["width"], known["height"] = size
     layers: dict[str, Moments] = {}
-    named = [layer for layer in content.get("layers", []) if layer != "sfid"]
+    named = [layer for layer in known.pop("layers") if layer != "sfid"]
     for spatial, (first, second) in KEYS.items():
         if first in arrays and second in arrays:
             mean, covariance = _moments(arrays[first], arrays[second], path)
@@ -264,33 +289,6 @@ def load_statistics(path: Path) -> FidStatistics:
     if not layers:
         raise ResultError(f"{path} contains neither mu and sigma nor mu_s and sigma_s")
     return FidStatistics(layers, **known, path=path, sha256=digest)
-
-
-def _read_header(header: Any, path: Path) -> dict[str, Any]:
-    """Return what the header of tokbench's own files records, with checked types. Raises ResultError."""
-    if not isinstance(header, dict):
-        raise ResultError(f"{path}: 'tokbench' must be a JSON object, but it is {header!r:.80}")
-    listed = header.get("layers", [])
-    if not isinstance(listed, list) or not all(isinstance(layer, str) for layer in listed):
-        raise ResultError(f"{path}: 'layers' must be a list of names, but it is {listed!r:.80}")
-    known: dict[str, Any] = {}
-    for key in (*_TEXTS, *_COUNTS):
-        value, kind = header.get(key), int if key in _COUNTS else str
-        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-            raise ResultError(f"{path}: '{key}' must be a {kind.__name__} or null, but it is {value!r:.80}")
-        if isinstance(value, int) and not (key != "count") <= value < 1 << 63:
-            raise ResultError(f"{path}: '{key}' is not a number of {'images' if key == 'count' else 'pixels'}")
-        known[key] = value
-    if (known["width"] is None) != (known["height"] is None):
-        raise ResultError(f"{path}: 'width' and 'height' must both be given, or neither")
-    known["preparation"] = header.get("preparation")
-    if not _is_preparation(prepared := known["preparation"]):
-        raise ResultError(f"{path}: 'preparation' must be an object of texts or null, but it is {prepared!r:.80}")
-    return known
-
-
-def _is_preparation(value: Any) -> bool:
-    return value is None or (isinstance(value, dict) and all(isinstance(item, str | bool) for item in value.values()))
 
 
 def _statement(text: str) -> dict[str, Any]:

@@ -8,13 +8,13 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal
 
 from tokbench.errors import UsageError
+from tokbench.validate import convert, unknown_keys
 
 Rounding = Literal["nearest", "truncate", "truncate-signed", "none"]
 """How values in [0, 1] are converted to 8-bit levels. `truncate` truncates 255 x; `truncate-signed` truncates after a
@@ -250,46 +250,16 @@ def load_protocol(name: str) -> Protocol:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"protocol '{name}' is not valid TOML ({error})") from error
-    protocol = _read(name, Protocol, table | {"name": name})
-    assert isinstance(protocol, Protocol)
-    return protocol
+    return _read(name, table)
 
 
-def _read(name: str, kind: type, table: Mapping[str, Any]) -> Any:
-    """Return an instance of the dataclass `kind` from a TOML table. Raises UsageError for unknown or invalid fields."""
-    hints = get_type_hints(kind)
-    known = [entry.name for entry in fields(kind)]
-    if unknown := sorted(set(table) - set(known)):
-        raise UsageError(f"protocol '{name}': unknown field {', '.join(unknown)}; known are {', '.join(known)}")
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        if key in _TABLES:
-            values[key] = _read(name, _TABLES[key], value if isinstance(value, dict) else {key: value})
-            continue
-        allowed = list(_literals(hints[key]))
-        if allowed and value not in allowed:
-            raise UsageError(f"protocol '{name}': {key} = {value!r}; it must be one of {', '.join(map(str, allowed))}")
-        if not allowed and not _fits(value, hints[key]):
-            raise UsageError(f"protocol '{name}': {key} = {value!r} has the wrong type")
-        if hints[key] is float:
-            value = float(value)  # 255 and 255.0 are equal and must have the same hash
-        values[key] = tuple(value) if isinstance(value, list) else value
-    return kind(**values)
-
-
-def _literals(hint: Any) -> Iterator[str]:
-    for inner in get_args(hint):
-        if isinstance(inner, str):
-            yield inner
-        else:
-            yield from _literals(inner)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    if isinstance(value, list):
-        return "tuple" in str(hint) and all(isinstance(item, str) for item in value)
-    options = get_args(hint) or (hint,)
-    return type(value) in options or (float in options and type(value) is int)
+def _read(name: str, content: dict[str, Any]) -> Protocol:
+    """Return the protocol in a parsed TOML file. Raises UsageError for unknown or invalid fields."""
+    for kind, table in ((Protocol, content), *((part, content.get(key, {})) for key, part in _TABLES.items())):
+        if unknown := unknown_keys(table, kind):
+            known = ", ".join(entry.name for entry in fields(kind))
+            raise UsageError(f"protocol '{name}': unknown field {', '.join(unknown)}; known are {known}")
+    return convert(content | {"name": name}, Protocol, f"protocol '{name}'", UsageError)
 
 
 def describe_protocol(protocol: Protocol) -> dict[str, Any]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from tokbench.analysis.ablations import Ablation, Finding
 from tokbench.analysis.compare import Difference, Verdict
-from tokbench.pruning.result import PruningResult, unpacked
+from tokbench.pruning.result import PruningResult, PruningRow, unpacked
 from tokbench.pruning.table import groups, undertrained
 from tokbench.stats.bootstrap import bootstrap_pairs
 
@@ -22,16 +21,16 @@ def pruning_findings(claims: Iterable[Ablation], found: Sequence[PruningResult])
     made = []
     for ablation in claims:
         for name, members in groups(found).items() if NUMBER in ablation.numbers else ():
-            rows = {row["network"]: (one, row) for one in members for row in one.rows.values()}
+            rows = {row.network: (one, row) for one in members for row in one.rows.values()}
             if ablation.of in rows and ablation.ablated in rows:
                 made.append(Finding(ablation, name, _difference(*rows[ablation.of], *rows[ablation.ablated])))
     return made
 
 
-def _difference(one: PruningResult, row: dict[str, Any], other: PruningResult, ablated: dict[str, Any]) -> Difference:
+def _difference(one: PruningResult, row: PruningRow, other: PruningResult, ablated: PruningRow) -> Difference:
     """Return the paired difference of top-1, ablated minus full."""
     count = one.about["num_images"]
-    first, second = (unpacked(which["right"], count) for which in (row, ablated))
+    first, second = (unpacked(which.right, count) for which in (row, ablated))
     interval = bootstrap_pairs(first, second, 0)
     short = any(result.about["short"] for result in (one, other)) or undertrained(row) or undertrained(ablated)
     verdict: Verdict = "worse" if interval.high < 0 else "better" if interval.low > 0 else "cannot tell"

@@ -7,7 +7,7 @@ import itertools
 import platform
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,14 @@ from tokbench.pruning.measure import (
     check_same,
     counted_flops,
     disturbed,
+    gflops,
     predict,
-    shares,
     time_candidate,
 )
 from tokbench.pruning.models import ImageClassifier, LabelledImages
 from tokbench.pruning.pruner import Training
-from tokbench.pruning.result import PruningResult, packed
+from tokbench.pruning.result import BatchTiming, PruningResult, PruningRow, packed
 from tokbench.pruning.vit import Kernel, images_like, recognise
-from tokbench.stats.bootstrap import round_significant
 from tokbench.timing import device_name
 
 WHOLE = "whole"
@@ -99,16 +98,16 @@ class PruningBenchmark:
             result = PruningResult(self.about(candidate, whole)).resumed(out)
             key = WHOLE if candidate.keep is None else f"{candidate.keep:g}"
             row = result.rows.get(key)
-            if row is None or row["weights"] != candidate.weights:  # not measured yet, or trained again
+            if row is None or row.weights != candidate.weights:  # not measured yet, or trained again
                 row = result.rows[key] = self.row(candidate, whole, progress)
                 result.save(out)
             for batch in self.config.batches:
-                known = {pace["batch"]: pace for pace in row["pace"]}
-                while batch not in known or (disturbed(known[batch]) and _tries(known[batch]) < self.config.tries):
-                    progress(f"{_label(candidate)} batch sizes", len(row["pace"]), len(self.config.batches))
-                    tries = _tries(known[batch]) if batch in known else 0
-                    known[batch] = self.time(candidate, batch) | {"tries": tries + 1}
-                    row["pace"] = [known[size] for size in sorted(known)]
+                known = {pace.batch: pace for pace in row.pace}
+                while batch not in known or (disturbed(known[batch]) and known[batch].tries < self.config.tries):
+                    progress(f"{_label(candidate)} batch sizes", len(row.pace), len(self.config.batches))
+                    tries = known[batch].tries if batch in known else 0
+                    known[batch] = replace(self.time(candidate, batch), tries=tries + 1)
+                    row.pace = [known[size] for size in sorted(known)]
                     result.save(out)
             yield result, key
 
@@ -138,37 +137,48 @@ class PruningBenchmark:
 
     _predictions: Predictions | None = None
 
-    def row(self, candidate: Candidate, whole: Predictions, progress: Progress) -> dict[str, Any]:
+    def row(self, candidate: Candidate, whole: Predictions, progress: Progress) -> PruningRow:
         """Measure one candidate, without its timings."""
         config = self.config
         own, counts = predict(
             candidate, self.images, self.device, config.kernel, config.round_to,
             lambda done, total: progress(f"{_label(candidate)} images", done, total),
         )  # fmt: skip
-        row: dict[str, Any] = {"title": candidate.title, "network": candidate.network or self.classifier.name}
-        row |= {**accuracy(own, whole), "right": packed(own.first), **shares(counts, candidate, self.whole)}
+        found = accuracy(own, whole)
+        formula, formula_whole = gflops(counts, candidate, self.whole)
         images = images_like(recognise(self.classifier.vit), 1)
-        row["counted_gflops"] = counted_flops(candidate, images, config.round_to) / 1e9
-        given_rates = (
-            training_of(candidate) != "none" and not candidate.trained
-        )  # given rates, whose training is unknown
+        # Nothing is known about the training of rates that the user gives.
+        given_rates = training_of(candidate) != "none" and not candidate.trained
         unknown = None if given_rates else 0
-        for what in ("seconds", "images"):
-            row[f"training_{what}"] = candidate.trained.get(what, unknown)
-        row["training_profile"] = candidate.trained.get("recipe", {}).get("profile")
-        return row | {"weights": candidate.weights, "pace": []}
+        return PruningRow(
+            title=candidate.title,
+            network=candidate.network or self.classifier.name,
+            top1=found["top1"],
+            top5=found["top5"],
+            agreement=found["agreement"],
+            top1_gap=found["top1_gap"],
+            top5_gap=found["top5_gap"],
+            right=packed(own.first),
+            tokens=list(counts),
+            gflops=formula,
+            whole_gflops=formula_whole,
+            counted_gflops=counted_flops(candidate, images, config.round_to) / 1e9,
+            training_seconds=candidate.trained.get("seconds", unknown),
+            training_images=candidate.trained.get("images", unknown),
+            training_profile=candidate.trained.get("recipe", {}).get("profile"),
+            weights=candidate.weights,
+            pace=[],
+        )
 
-    def time(self, candidate: Candidate, batch: int) -> dict[str, Any]:
+    def time(self, candidate: Candidate, batch: int) -> BatchTiming:
         """Time one candidate at one batch size."""
         config = self.config
         if batch not in self.kernels:
             self.kernels[batch] = best_kernel(self.whole, batch, self.device, config.repetitions)
-        made = time_candidate(
+        return time_candidate(
             with_own_network(candidate), self.whole, batch, self.device, self.kernels[batch], config.kernel,
             config.repetitions, config.round_to,
         )  # fmt: skip
-        entry: dict[str, Any] = _rounded(made.to_dict())
-        return entry
 
     def about(self, candidate: Candidate, whole: Predictions) -> dict[str, Any]:
         """Return the metadata shared by all rows of a method. whole: the predictions of the full network."""
@@ -202,10 +212,6 @@ class PruningBenchmark:
         }
 
 
-def _tries(pace: dict[str, Any]) -> int:
-    return int(pace.get("tries", 1))  # older results do not record it
-
-
 def _label(candidate: Candidate) -> str:
     return f"{candidate.method} {candidate.keep:g}" if candidate.keep else candidate.method
 
@@ -227,13 +233,6 @@ def _processor(device: str) -> str:
         match = None
     name = match[1].strip() if match else platform.processor()
     return f"{name} {torch.backends.cpu.get_cpu_capability()}".strip()
-
-
-def _rounded(value: Any) -> Any:
-    """Round every float to ten significant digits; NaN becomes None."""
-    if isinstance(value, dict):
-        return {key: _rounded(inner) for key, inner in value.items()}
-    return round_significant(value) if isinstance(value, float) else value
 
 
 def read_keeps(text: str) -> list[float]:

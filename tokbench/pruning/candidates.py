@@ -23,7 +23,8 @@ from tokbench.pruning.pruner import Pruner, budget
 from tokbench.pruning.resolution import LowerResolution
 from tokbench.pruning.search import RateSearch
 from tokbench.pruning.vit import Sizes, recognise
-from tokbench.tokenizers.registry import network_files, read_record, read_variant
+from tokbench.tokenizers.registry import network_files, read_variant
+from tokbench.tokenizers.training_record import read_record
 from tokbench.training.zoo import open_network
 from tokbench.weights.shards import shard_paths
 

@@ -19,8 +19,9 @@ from tokbench.pruning.flops import Counts, dense, flops
 from tokbench.pruning.models import LabelledImages
 from tokbench.pruning.paired_timing import STEADY, PairedTiming, time_in_turns
 from tokbench.pruning.pruner import Pruner, PruningState, Training
+from tokbench.pruning.result import BatchTiming, Estimate, Speedup
 from tokbench.pruning.vit import Kernel, images_like, recognise
-from tokbench.stats.bootstrap import bootstrap_pairs, mean, metric_entry, share_interval
+from tokbench.stats.bootstrap import bootstrap_pairs, mean, metric_entry, round_significant, share_interval
 from tokbench.timing import measure_peak_memory
 
 CHUNK = 50
@@ -122,7 +123,7 @@ def predict(
     return Predictions(np.concatenate(index), np.concatenate(labels), np.concatenate(top)), counts
 
 
-def accuracy(candidate: Predictions, whole: Predictions) -> dict[str, Any]:
+def accuracy(candidate: Predictions, whole: Predictions) -> dict[str, Estimate]:
     """Return top-1, top-5, agreement of the most likely class with the full network, and paired losses of both.
 
     Raises DataError if the two predictions cover different images.
@@ -132,10 +133,11 @@ def accuracy(candidate: Predictions, whole: Predictions) -> dict[str, Any]:
     agree = (candidate.top[:, 0] == whole.top[:, 0]).astype(float)
     numbers = {"top1": candidate.first, "top5": candidate.fifth, "agreement": agree}
     lost = {"top1_gap": (whole.first, candidate.first), "top5_gap": (whole.fifth, candidate.fifth)}
-    told = {name: metric_entry(mean(values), share_interval(values)) for name, values in numbers.items()}
-    return told | {
+    entries = {name: metric_entry(mean(values), share_interval(values)) for name, values in numbers.items()}
+    entries |= {
         name: metric_entry(mean(own) - mean(all_), bootstrap_pairs(all_, own, 0)) for name, (all_, own) in lost.items()
     }
+    return {name: Estimate(**entry) for name, entry in entries.items()}
 
 
 @torch.inference_mode()
@@ -146,39 +148,29 @@ def counted_flops(candidate: Candidate, images: Tensor, round_to: int = 1) -> in
     return int(counter.get_total_flops())
 
 
-@dataclass(frozen=True)
-class TimingResult:
-    """Timing at one batch size.
-
-    best: the full network with its faster kernel relative to the candidate. same: with the candidate's kernel.
-    """
-
-    batch: int
-    best_kernel: Kernel
-    best: PairedTiming
-    same: PairedTiming
-    selector_seconds: float
-    peak_mib: float | None
-    whole_peak_mib: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        told = {"batch": self.batch, "best_kernel": self.best_kernel, "peak_mib": self.peak_mib}
-        told |= {"whole_peak_mib": self.whole_peak_mib, "selector_ms": self.selector_seconds * 1000}
-        return told | {"speedup": _of(self.best), "speedup_same_kernel": _of(self.same)}
+def _rounded(value: float) -> float:
+    rounded = round_significant(value)
+    assert rounded is not None  # times and their ratios are never NaN
+    return rounded
 
 
-def _of(made: PairedTiming) -> dict[str, Any]:
-    low, high = made.interval()
-    return {
-        "value": made.ratio, "low": low, "high": high, "control": made.control, "measured": made.measured,
-        "whole_ms": float(np.median(made.first)) * 1000, "ms": float(np.median(made.second)) * 1000,
-        "repetitions": made.second.size,
-    }  # fmt: skip
+def _speedup(timing: PairedTiming) -> Speedup:
+    low, high = timing.interval()
+    return Speedup(
+        value=_rounded(timing.ratio),
+        low=_rounded(low),
+        high=_rounded(high),
+        control=_rounded(timing.control),
+        measured=timing.measured,
+        whole_ms=_rounded(float(np.median(timing.first)) * 1000),
+        ms=_rounded(float(np.median(timing.second)) * 1000),
+        repetitions=timing.second.size,
+    )
 
 
-def disturbed(timing: dict[str, Any]) -> bool:
+def disturbed(timing: BatchTiming) -> bool:
     """Return whether a control timing deviates, which indicates other load on the machine."""
-    return any(abs(timing[number]["control"] - 1) > STEADY for number in ("speedup", "speedup_same_kernel"))
+    return any(abs(one.control - 1) > STEADY for one in (timing.speedup, timing.speedup_same_kernel))
 
 
 @torch.inference_mode()
@@ -200,7 +192,7 @@ def time_candidate(
     kernel: Kernel,
     repetitions: int,
     round_to: int = 1,
-) -> TimingResult:
+) -> BatchTiming:
     """Time one batch of the candidate, interleaved with the full network.
 
     The full network runs with its `best` kernel and with the candidate's `kernel`. Raises UsageError if both share one
@@ -220,7 +212,15 @@ def time_candidate(
                     whole_peak = measure_peak_memory(partial(whole.forward, images), device)[1]
         peak = measure_peak_memory(partial(candidate.forward, images), device)[1]
         spent = _selection_seconds(candidate, state, images)
-    return TimingResult(batch, best, timings[best], timings[kernel], spent, peak, whole_peak)
+    return BatchTiming(
+        batch,
+        best,
+        _speedup(timings[best]),
+        _speedup(timings[kernel]),
+        selector_ms=_rounded(spent * 1000),
+        peak_mib=None if peak is None else _rounded(peak),
+        whole_peak_mib=None if whole_peak is None else _rounded(whole_peak),
+    )
 
 
 def _selection_seconds(candidate: Candidate, state: PruningState | None, images: Tensor) -> float:
@@ -235,15 +235,11 @@ def _selection_seconds(candidate: Candidate, state: PruningState | None, images:
     return float(np.median(spent))
 
 
-def shares(counts: Counts, candidate: Candidate, whole: Candidate) -> dict[str, Any]:
-    """Return token counts, and the GFLOPs per image of the candidate and of the full network, by FORMULA."""
+def gflops(counts: Counts, candidate: Candidate, whole: Candidate) -> tuple[float, float]:
+    """Return the GFLOPs per image of the candidate and of the full network, by FORMULA."""
     own, theirs = recognise(candidate.vit).sizes, recognise(whole.vit).sizes
     layers = candidate.pruner.flops(own, counts) if candidate.pruner else 0
-    return {
-        "tokens": [list(pair) for pair in counts],
-        "gflops": (flops(own, counts) + layers) / 1e9,
-        "whole_gflops": flops(theirs, dense(theirs)) / 1e9,
-    }
+    return (flops(own, counts) + layers) / 1e9, flops(theirs, dense(theirs)) / 1e9
 
 
 def check_same(vit: nn.Module, pruner: Pruner) -> None:

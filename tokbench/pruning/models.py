@@ -23,7 +23,8 @@ from tokbench.nn.classifier import Classifier
 from tokbench.paths import dataset_folders
 from tokbench.protocol.protocol import TOKBENCH
 from tokbench.pruning.vit import recognise
-from tokbench.tokenizers.registry import network_files, read_record
+from tokbench.tokenizers.registry import network_files
+from tokbench.tokenizers.training_record import read_record
 from tokbench.training.zoo import open_network
 from tokbench.weights.registry import LocalWeights, WeightFile
 from tokbench.weights.shards import shard_paths

@@ -1,4 +1,4 @@
-"""What was measured of one method on one network, as a JSON file of facts: a row for each keep."""
+"""What was measured of one method on one network, as a JSON file: a row for each keep."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from tokbench.errors import ResultError
@@ -15,13 +16,124 @@ from tokbench.io.atomic import folder_lock, write_atomically
 from tokbench.io.json import loads_strict
 from tokbench.metric_names import PRUNING_PREFIX
 from tokbench.paths import slug
+from tokbench.validate import Count, Number, Positive, convert
 
-_MADE = ("device", "processor", "kernel", "round_to", "formula", "weights", "data")
-_ABOUT = ("model", "method", "title", "training", "dataset", "num_images", "short", "provenance")
-_ROW = (
-    "title", "network", "right", "tokens", "gflops", "whole_gflops", "counted_gflops", "weights", "pace",
-    "training_seconds", "training_images", "training_profile",
-)  # fmt: skip
+
+@dataclass(frozen=True)
+class Estimate:
+    """A share in [0, 1], or a difference of two shares, with its 95 % interval over `n` images.
+
+    low and high are None for a single image.
+    """
+
+    value: Number
+    low: Number | None
+    high: Number | None
+    n: Count
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """The speed-up relative to the full network, with its 95 % interval.
+
+    control: the measured speed-up of the full network over itself, ideally 1. measured: whether the speed-up is
+    significant. ms, whole_ms: median milliseconds per batch. repetitions: number of timings of each network.
+    """
+
+    value: Number
+    low: Number
+    high: Number
+    control: Number
+    measured: bool
+    whole_ms: Number
+    ms: Number
+    repetitions: Count
+
+
+@dataclass(frozen=True)
+class BatchTiming:
+    """Timing at one batch size.
+
+    speedup: relative to the full network with its faster kernel (best_kernel). speedup_same_kernel: relative to the
+    full network with the row's kernel. selector_ms: milliseconds per pass that selecting and merging tokens take.
+    peak_mib, whole_peak_mib: peak memory, None where the device does not report it. tries: number of timing runs, which
+    older files do not record.
+    """
+
+    batch: Positive
+    best_kernel: str
+    speedup: Speedup
+    speedup_same_kernel: Speedup
+    selector_ms: Number
+    peak_mib: Number | None = None
+    whole_peak_mib: Number | None = None
+    tries: Count = 1
+
+
+@dataclass
+class PruningRow:
+    """The measurements of a method at one keep ratio.
+
+    right: the correctly classified images, as `packed` returns them. tokens: the numbers of tokens that enter and leave
+    each block. gflops: GFLOPs per image by the formula; counted_gflops: by PyTorch's counter. weights: hashes by file.
+    pace: timings, sorted by batch size. training_seconds, training_images: None where the training is unknown.
+    """
+
+    title: str
+    network: str
+    top1: Estimate
+    top5: Estimate
+    agreement: Estimate
+    top1_gap: Estimate
+    top5_gap: Estimate
+    right: str
+    tokens: list[tuple[Count, Count]]
+    gflops: Number
+    whole_gflops: Number
+    counted_gflops: Number
+    training_seconds: int | float | None
+    training_images: Count | None
+    training_profile: str | None
+    weights: dict[str, str]
+    pace: list[BatchTiming]
+
+
+@dataclass(frozen=True)
+class _Data:
+    limit: Count | None
+    side: Positive
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Provenance:
+    device: str
+    processor: str
+    kernel: str
+    round_to: Positive
+    formula: str
+    weights: dict[str, str]
+    data: _Data
+
+
+@dataclass(frozen=True)
+class _About:
+    """The required fields of `about`. Other fields are allowed and kept."""
+
+    model: str
+    method: str
+    title: str
+    training: str
+    dataset: str
+    num_images: Count
+    short: bool
+    provenance: _Provenance
+
+
+@dataclass(frozen=True)
+class _File:
+    about: _About
+    rows: dict[str, PruningRow]
 
 
 @dataclass
@@ -32,7 +144,7 @@ class PruningResult:
     """
 
     about: dict[str, Any]
-    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rows: dict[str, PruningRow] = field(default_factory=dict)
 
     @property
     def group(self) -> str:
@@ -51,7 +163,8 @@ class PruningResult:
     def save(self, out: Path) -> Path:
         """Written whole. Returns the path."""
         target = out / self.path
-        facts = {"about": self.about, "rows": dict(sorted(self.rows.items(), reverse=True))}
+        rows = msgspec.to_builtins(dict(sorted(self.rows.items(), reverse=True)))
+        facts = {"about": self.about, "rows": rows}
         with folder_lock(out):
             write_atomically(target, (json.dumps(facts, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
         return target
@@ -71,25 +184,8 @@ def load(path: Path) -> PruningResult:
         facts = loads_strict(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ResultError(f"{path} is not readable ({str(error)[:200]}); delete it and run again") from error
-    about, rows = (facts.get(key) if isinstance(facts, dict) else None for key in ("about", "rows"))
-    whole = isinstance(about, dict) and all(key in about for key in _ABOUT)
-    made = about["provenance"] if whole and isinstance(about, dict) else None
-    whole = isinstance(made, dict) and all(key in made for key in _MADE)
-    if (
-        not isinstance(about, dict)
-        or not whole
-        or not isinstance(rows, dict)
-        or not all(isinstance(row, dict) for row in rows.values())
-    ):
-        raise ResultError(f"{path} does not hold a method's facts; delete it and run again")
-    for keep, row in rows.items():
-        for number in ("top1", "top5", "agreement", "top1_gap", "top5_gap"):
-            entry = row.get(number)
-            if not isinstance(entry, dict) or not isinstance(entry.get("value"), int | float):
-                raise ResultError(f"{path}: keep {keep} has no {number}; delete it and run again")
-        if missing := [name for name in _ROW if name not in row]:
-            raise ResultError(f"{path}: keep {keep} has no {', '.join(missing)}; delete it and run again")
-    return PruningResult(about, rows)
+    rows = convert(facts, _File, str(path), ResultError, "; delete it and run again").rows
+    return PruningResult(facts["about"], rows)
 
 
 def said_of_labels(told: Mapping[str, Any]) -> str:

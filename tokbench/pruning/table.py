@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from tokbench.paths import slug
-from tokbench.pruning.result import PruningResult, load_all, said_of_labels
+from tokbench.pruning.result import Estimate, PruningResult, PruningRow, Speedup, load_all, said_of_labels
 from tokbench.results.markdown import table
 
 NONE = "none measured"
@@ -41,7 +41,7 @@ def groups(found: Sequence[PruningResult]) -> dict[str, list[PruningResult]]:
     return dict(sorted(tables.items()))
 
 
-def rows(found: Sequence[PruningResult]) -> list[tuple[PruningResult, float | None, dict[str, Any]]]:
+def rows(found: Sequence[PruningResult]) -> list[tuple[PruningResult, float | None, PruningRow]]:
     """Every row with its keep, by method and falling keep."""
     listed = []
     for one in sorted(found, key=lambda one: (one.about["training"] != "none", one.about["method"])):
@@ -66,26 +66,26 @@ def frame(found: Sequence[PruningResult]) -> pd.DataFrame:
     for one, keep, row in rows(found):
         record = {
             "method": one.about["method"], "keep": keep, "training": one.about["training"],
-            "training_seconds": row["training_seconds"], "training_images": row["training_images"],
+            "training_seconds": row.training_seconds, "training_images": row.training_images,
             "model": one.about["model"], "dataset": one.about["dataset"], "num_images": one.about["num_images"],
-            "gflops": row["gflops"], "gflops_whole": row["whole_gflops"], "gflops_counted": row["counted_gflops"],
-            "tokens_last": row["tokens"][-1][1],
+            "gflops": row.gflops, "gflops_whole": row.whole_gflops, "gflops_counted": row.counted_gflops,
+            "tokens_last": row.tokens[-1][1],
         }  # fmt: skip
         for number in ("top1", "top1_gap", "top5", "top5_gap", "agreement"):
-            record |= {f"{number}{end}": row[number][key] for end, key in _ENDS.items()}
-        for pace in row["pace"]:
-            for number in ("speedup", "speedup_same_kernel"):
-                record |= {f"{number}_b{pace['batch']}{end}": pace[number][key] for end, key in _ENDS.items()}
-            told = pace["speedup"]
+            record |= {f"{number}{end}": getattr(getattr(row, number), key) for end, key in _ENDS.items()}
+        for pace in row.pace:
+            for number, told in (("speedup", pace.speedup), ("speedup_same_kernel", pace.speedup_same_kernel)):
+                record |= {f"{number}_b{pace.batch}{end}": getattr(told, key) for end, key in _ENDS.items()}
+            told, same = pace.speedup, pace.speedup_same_kernel
             record |= {
-                f"control_b{pace['batch']}": told["control"], f"measured_b{pace['batch']}": told["measured"],
-                f"control_same_kernel_b{pace['batch']}": pace["speedup_same_kernel"]["control"],
-                f"measured_same_kernel_b{pace['batch']}": pace["speedup_same_kernel"]["measured"],
-                f"ms_b{pace['batch']}": told["ms"], f"whole_ms_b{pace['batch']}": told["whole_ms"],
-                f"images_per_second_b{pace['batch']}": pace["batch"] / told["ms"] * 1000,
-                f"selector_ms_b{pace['batch']}": pace["selector_ms"],
-                f"peak_mib_b{pace['batch']}": pace["peak_mib"],
-                f"whole_peak_mib_b{pace['batch']}": pace["whole_peak_mib"],
+                f"control_b{pace.batch}": told.control, f"measured_b{pace.batch}": told.measured,
+                f"control_same_kernel_b{pace.batch}": same.control,
+                f"measured_same_kernel_b{pace.batch}": same.measured,
+                f"ms_b{pace.batch}": told.ms, f"whole_ms_b{pace.batch}": told.whole_ms,
+                f"images_per_second_b{pace.batch}": pace.batch / told.ms * 1000,
+                f"selector_ms_b{pace.batch}": pace.selector_ms,
+                f"peak_mib_b{pace.batch}": pace.peak_mib,
+                f"whole_peak_mib_b{pace.batch}": pace.whole_peak_mib,
             }  # fmt: skip
         records.append(record)
     return pd.DataFrame.from_records(records)
@@ -94,16 +94,16 @@ def frame(found: Sequence[PruningResult]) -> pd.DataFrame:
 _ENDS = {"": "value", "_low": "low", "_high": "high"}
 
 
-def faster(told: dict[str, Any]) -> str:
+def faster(told: Speedup) -> str:
     """A speed-up with its interval, or that there is none to speak of."""
-    if not told["measured"]:
+    if not told.measured:
         return NONE
-    return f"{told['value']:.2f} [{told['low']:.2f}, {told['high']:.2f}]"
+    return f"{told.value:.2f} [{told.low:.2f}, {told.high:.2f}]"
 
 
 def markdown(found: Sequence[PruningResult]) -> str:
     """A table of what needs no training and one of what was trained."""
-    batches = sorted({pace["batch"] for one in found for row in one.rows.values() for pace in row["pace"]})
+    batches = sorted({pace.batch for one in found for row in one.rows.values() for pace in row.pace})
     head = ["method", "keep", "top-1 %", "less the whole's", "top-5 %", "agreement %", "GFLOPs", "x fewer"]
     for batch in batches:
         head += [f"x faster, batch {batch}", f"ms, batch {batch}", f"of it choosing, batch {batch}"]
@@ -115,7 +115,7 @@ def markdown(found: Sequence[PruningResult]) -> str:
             continue
         cost = ["training s", "of it images"] if trained else []
         body = [
-            _line(one, named.get(one.about["method"], row["title"]), keep, row, batches, trained)
+            _line(one, named.get(one.about["method"], row.title), keep, row, batches, trained)
             for one, keep, row in chosen
         ]
         text += f"\n## {title}\n\n{table([*head, *cost], body)}"
@@ -123,55 +123,60 @@ def markdown(found: Sequence[PruningResult]) -> str:
 
 
 def _line(
-    one: PruningResult, title: str, keep: float | None, row: dict[str, Any], batches: Sequence[int], trained: bool
+    one: PruningResult, title: str, keep: float | None, row: PruningRow, batches: Sequence[int], trained: bool
 ) -> list[str]:
-    gap = row["top1_gap"]
     cells = [
         title + (" (short)" if undertrained(row) else ""), "-" if keep is None else f"{keep:g}",
-        f"{100 * row['top1']['value']:.1f}",
-        f"{100 * gap['value']:+.1f} [{100 * gap['low']:+.1f}, {100 * gap['high']:+.1f}]",
-        f"{100 * row['top5']['value']:.1f}",
-        f"{100 * row['agreement']['value']:.1f}", f"{row['gflops']:.2f}", f"{row['whole_gflops'] / row['gflops']:.2f}",
+        f"{100 * row.top1.value:.1f}",
+        _gap(row.top1_gap),
+        f"{100 * row.top5.value:.1f}",
+        f"{100 * row.agreement.value:.1f}", f"{row.gflops:.2f}", f"{row.whole_gflops / row.gflops:.2f}",
     ]  # fmt: skip
-    by_batch = {pace["batch"]: pace for pace in row["pace"]}
+    by_batch = {pace.batch: pace for pace in row.pace}
     for batch in batches:
         if (pace := by_batch.get(batch)) is None:
             cells += ["-"] * 3
             continue
-        told = pace["speedup"]
-        cells += [faster(told), f"{told['ms']:.1f}", f"{100 * pace['selector_ms'] / told['ms']:.0f} %"]
+        told = pace.speedup
+        cells += [faster(told), f"{told.ms:.1f}", f"{100 * pace.selector_ms / told.ms:.0f} %"]
     for batch in batches[-1:]:
-        peak = by_batch[batch]["peak_mib"] if batch in by_batch else None
+        peak = by_batch[batch].peak_mib if batch in by_batch else None
         cells.append("-" if peak is None else f"{peak:,.0f}")
     if trained:
-        cells += ["-" if (cost := row[f"training_{of}"]) is None else f"{cost:,.0f}" for of in ("seconds", "images")]
+        cells += ["-" if cost is None else f"{cost:,.0f}" for cost in (row.training_seconds, row.training_images)]
     return cells
 
 
-def undertrained(row: dict[str, Any]) -> bool:
+def _gap(gap: Estimate) -> str:
+    if gap.low is None or gap.high is None:
+        return f"{100 * gap.value:+.1f}"
+    return f"{100 * gap.value:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
+
+
+def undertrained(row: PruningRow) -> bool:
     """Whether what a row needs was itself trained too briefly for its accuracy to mean anything."""
-    return row["training_profile"] == "cpu"
+    return row.training_profile == "cpu"
 
 
 def legend(found: Sequence[PruningResult]) -> str:
     """What a reader must know."""
     about = found[0].about
     told, first = about["provenance"], next(iter(found[0].rows.values()))
-    paces = [pace for one in found for row in one.rows.values() for pace in row["pace"]]
+    paces = [pace for one in found for row in one.rows.values() for pace in row.pace]
     text = (
         f"`{about['model']}` on {about['num_images']:,} images of {about['dataset']}, {told['data']['side']} px; "
         f"{told['device']}{' ' + told['processor'] if told['processor'] else ''}, float32, attention by "
         f"{told['kernel']}. Intervals are 95 %, accuracy's paired by image. `keep`: the share of tokens that each of "
         "three stages keeps; methods that cut elsewhere are set to the FLOPs of that, but for SiT (its paper's counts) "
         "and lower resolution (whole patches).\n\n"
-        f"GFLOPs: {first['whole_gflops']:.3f} for the whole network; {told['formula']}.\n"
+        f"GFLOPs: {first.whole_gflops:.3f} for the whole network; {told['formula']}.\n"
     )
     text += _of_labels(told.get("labels", {}))
     if paces:
-        kernels = sorted({f"{pace['best_kernel']} at batch {pace['batch']}" for pace in paces})
+        kernels = sorted({f"{pace.best_kernel} at batch {pace.batch}" for pace in paces})
         text += (
             f"\nTimes faster than the whole network by its faster kernel ({', '.join(kernels)}), the two in turns, "
-            f'{min(pace["speedup"]["repetitions"] for pace in paces)} or more timings each; "{NONE}" where the '
+            f'{min(pace.speedup.repetitions for pace in paces)} or more timings each; "{NONE}" where the '
             "interval holds 1 or the whole network against itself is off by 3 %. Against the same kernel: in the CSV. "
             "A row's ms are of its own minutes, and a machine's pace drifts: rows compare by their ratios.\n"
         )

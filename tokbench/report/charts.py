@@ -13,6 +13,7 @@ from typing import Any
 import altair as alt
 
 from tokbench.metric_names import MetricName, kind_of_task
+from tokbench.report.page_table import Cell, PageRow, PageTable
 from tokbench.report.pruning_tables import TASK
 from tokbench.results.columns import column_of
 
@@ -23,46 +24,46 @@ Point = dict[str, Any]
 `interval` (as text)."""
 
 
-def charts(tables: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def charts(tables: Sequence[PageTable]) -> list[dict[str, Any]]:
     """Return `{title, table, note, axes, points, spec}` for every plot that the tables have points for."""
     made: list[dict[str, Any]] = []
     for table in tables:
-        if table["task"] == "reconstruct":
+        if table.task == "reconstruct":
             made += _rates(table, tables)
             made += _speeds(table)
             made += _curves(table)
-        if kind_of_task(table["task"]) == "generate":
+        if kind_of_task(table.task) == "generate":
             made += _generators(table, tables)
-        if table["task"] == TASK:
+        if table.task == TASK:
             made += _pruning(table)
     return made
 
 
-def _point(row: dict[str, Any], x: float, cell: list[Any], digits: int, suffix: str = "") -> Point:
-    family = row["family"]
-    y, low, high = cell[:3]
+def _point(row: PageRow, x: float | None, cell: Cell, digits: int, suffix: str = "") -> Point:
+    family = row.family
+    y, low, high = cell.value, cell.low, cell.high
     return {
-        "row": row["adapter"],
-        "label": row["adapter"] + suffix,
-        "line": family if family in CODECS else row["adapter"],
-        "kind": family if family in CODECS else row["kinds"][0],
+        "row": row.adapter,
+        "label": row.adapter + suffix,
+        "line": family if family in CODECS else row.adapter,
+        "kind": family if family in CODECS else row.kinds[0],
         "x": x, "y": y, "low": low, "high": high,
-        "interval": "none" if low is None else f"{low:,.{digits}f} to {high:,.{digits}f}",
+        "interval": "none" if low is None or high is None else f"{low:,.{digits}f} to {high:,.{digits}f}",
     }  # fmt: skip
 
 
-def _points(table: dict[str, Any], x: str, y: str) -> list[Point]:
+def _points(table: PageTable, x: str, y: str) -> list[Point]:
     """Return the points of rows that have both numbers, except `identity`, which would stretch the axes."""
-    places = {column["field"]: place for place, column in enumerate(table["columns"]) if not column["label"]}
+    places = {column.field: place for place, column in enumerate(table.columns) if not column.label}
     if x not in places or y not in places:
         return []
-    task, _, count = table["task"].partition("-")
+    task, _, count = table.task.partition("-")
     suffix = f", the first {count} of its tokens" if task == "truncate" else ""
     found = []
-    for row in table["rows"]:
-        left, right = row["values"][places[x]], row["values"][places[y]]
-        if row["family"] != "identity" and left and right and None not in (left[0], right[0]):
-            found.append(_point(row, left[0], right, column_of(y)[1].digits, suffix))
+    for row in table.rows:
+        left, right = row.values[places[x]], row.values[places[y]]
+        if row.family != "identity" and left and right and None not in (left.value, right.value):
+            found.append(_point(row, left.value, right, column_of(y)[1].digits, suffix))
     return found
 
 
@@ -108,9 +109,9 @@ def _whole(layers: Sequence[Any]) -> dict[str, Any]:
     return spec
 
 
-def _rates(table: dict[str, Any], tables: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    group = table["name"].removesuffix(table["task"])
-    shorter = [one for one in tables if kind_of_task(one["task"]) == "truncate" and one["name"] == group + one["task"]]
+def _rates(table: PageTable, tables: Sequence[PageTable]) -> list[dict[str, Any]]:
+    group = table.name.removesuffix(table.task)
+    shorter = [one for one in tables if kind_of_task(one.task) == "truncate" and one.name == group + one.task]
     made = []
     for number in ("psnr", "lpips", "rfid", "rfid_768", "fd_efficientnet"):
         points = [point for one in (table, *shorter) for point in _points(one, "bits_per_image", number)]
@@ -123,7 +124,7 @@ def _rates(table: dict[str, Any], tables: Sequence[dict[str, Any]]) -> list[dict
     return made
 
 
-def _speeds(table: dict[str, Any]) -> list[dict[str, Any]]:
+def _speeds(table: PageTable) -> list[dict[str, Any]]:
     made = []
     for speed in ("encode_images_per_second", "decode_images_per_second"):
         if len(points := _points(table, speed, "psnr")) >= 3:
@@ -136,20 +137,20 @@ def _speeds(table: dict[str, Any]) -> list[dict[str, Any]]:
 KINDS = {"t_acc": "Word accuracy over pixels per character", "f_sim": "Face similarity over face width"}
 
 
-def _curves(table: dict[str, Any]) -> list[dict[str, Any]]:
+def _curves(table: PageTable) -> list[dict[str, Any]]:
     """Plot scores over pixels per character or face width: a line per row, and the ceiling set by resizing."""
     made = []
     for kind, title in KINDS.items():
         column, points = column_of(kind)[1], []
-        for row in table["rows"]:
-            for field, cell in table["curves"][row["adapter"]].items():
+        for row in table.rows:
+            for field, cell in table.curves[row.adapter].items():
                 name = MetricName.parse(field)
                 if name.number != kind or name.reader or name.version == "ratio":
                     continue
                 if cell is None or (at := _middle(name.part)) is None:
                     continue
-                line = "only resized (ceiling)" if name.version else row["adapter"]
-                if not name.version or row is table["rows"][0]:  # the ceiling is the same for all rows
+                line = "only resized (ceiling)" if name.version else row.adapter
+                if not name.version or row is table.rows[0]:  # the ceiling is the same for all rows
                     label = {"line": line, "label": f"{line}, {name.part} px"}
                     points.append(_point(row, at, cell, column.digits) | label)
         if not points:
@@ -175,48 +176,47 @@ def _middle(span: str) -> float | None:
     return edges[0] / 2 if span.startswith("below") else sum(edges) / len(edges)
 
 
-def _generators(table: dict[str, Any], tables: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _generators(table: PageTable, tables: Sequence[PageTable]) -> list[dict[str, Any]]:
     """Plot gFID of generators (or FD-EfficientNet, if there is no gFID) over metrics of their tokenizers."""
     of_tokenizers: dict[str, dict[str, float]] = {}
     for one in tables:
-        if one["dataset"] == table["dataset"] and one["task"] in ("reconstruct", "perturb"):
-            for row in one["rows"]:
-                values = zip(one["columns"], row["values"], strict=True)
-                known = {column["field"]: cell[0] for column, cell in values if cell and cell[0] is not None}
-                of_tokenizers[row["adapter"]] = of_tokenizers.get(row["adapter"], {}) | known
-    fields = [column["field"] for column in table["columns"]]
+        if one.dataset == table.dataset and one.task in ("reconstruct", "perturb"):
+            for row in one.rows:
+                values = zip(one.columns, row.values, strict=True)
+                known = {column.field: cell.value for column, cell in values if cell and cell.value is not None}
+                of_tokenizers[row.adapter] = of_tokenizers.get(row.adapter, {}) | known
+    fields = [column.field for column in table.columns]
     target = next((number for number in ("gfid", "gfid_768", "fd_efficientnet") if number in fields), None)
     if target is None:
         return []
     made, up = [], column_of(target)[1]
     for number in ("rfid", "rfid_768", "pfid", "pfid_768", "pfid_efficientnet", "fd_efficientnet"):
         points = []
-        for row in table["rows"]:
-            tokenizer, cell = row["made"]["adapter"].get("tokenizer"), row["values"][fields.index(target)]
-            if cell and cell[0] is not None and number in of_tokenizers.get(tokenizer, {}):
+        for row in table.rows:
+            tokenizer, cell = row.made["adapter"].get("tokenizer"), row.values[fields.index(target)]
+            if cell and cell.value is not None and number in of_tokenizers.get(tokenizer, {}):
                 point = _point(row, of_tokenizers[tokenizer][number], cell, up.digits, f" over {tokenizer}")
-                points.append(point | {"kind": row["family"]})
+                points.append(point | {"kind": row.family})
         if len(points) >= 3:
             title = f"{up.title} of samples over {column_of(number)[1].title} of the tokenizer"
             made.append(_entry(table, title, "", points, (number, target), _plot(points, number, target)))
     return made
 
 
-def _pruning(table: dict[str, Any]) -> list[dict[str, Any]]:
+def _pruning(table: PageTable) -> list[dict[str, Any]]:
     """Plot accuracy over measured speed-up and over the reduction of FLOPs, side by side."""
-    places = {column["field"]: place for place, column in enumerate(table["columns"])}
-    field, points = "agreement" if table["short"] else "top1", []
-    for row in table["rows"]:
-        for batch in table["batches"]:
-            if (faster := row["values"][places[f"speedup_b{batch}"]]) is not None:
-                point = _point(row, faster[0], row["values"][places[field]], 1, f", batch {batch}")
-                fewer = row["values"][places["fewer"]][0]
-                points.append(
-                    point | {"kind": row["family"], "fewer": fewer, "speedup": faster[5] if faster[0] is None else ""}
-                )
+    places = {column.field: place for place, column in enumerate(table.columns)}
+    field, points = "agreement" if table.short else "top1", []
+    for row in table.rows:
+        for batch in table.batches or ():
+            if (faster := row.values[places[f"speedup_b{batch}"]]) is not None:
+                accuracy, fewer = row.values[places[field]], row.values[places["fewer"]]
+                assert accuracy and fewer  # every row has both
+                point = _point(row, faster.value, accuracy, 1, f", batch {batch}")
+                points.append(point | {"kind": row.family, "fewer": fewer.value, "speedup": faster.replacement or ""})
     if not points:
         return []
-    height = "agreement with the full network, %" if table["short"] else "top-1, %"
+    height = "agreement with the full network, %" if table.short else "top-1, %"
     hover = [
         alt.Tooltip("label:N", title="row"),
         alt.Tooltip("speedup:N", title="speed-up"),
@@ -239,11 +239,11 @@ def _pruning(table: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _entry(
-    table: dict[str, Any], title: str, note: str, points: Sequence[Point], axes: tuple[str, str], spec: dict[str, Any]
+    table: PageTable, title: str, note: str, points: Sequence[Point], axes: tuple[str, str], spec: dict[str, Any]
 ) -> dict[str, Any]:
     return {
         "title": title,
-        "table": table["name"],
+        "table": table.name,
         "note": note,
         "axes": [column_of(axis)[1].title for axis in axes],
         "points": [[point["label"], point["x"], point["y"], point["row"]] for point in points],

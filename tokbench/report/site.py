@@ -22,6 +22,7 @@ from tokbench.paths import slug
 from tokbench.pruning.result import load_all
 from tokbench.report import pruning_tables
 from tokbench.report.charts import charts
+from tokbench.report.page_table import Cell, PageRow, PageTable
 from tokbench.report.pictures import Pictures, pictures
 from tokbench.report.tables import tables
 from tokbench.results.columns import column_of
@@ -55,7 +56,7 @@ def build(
     families = _families(files, {result.adapter.partition(".")[0] for result in found})
     data = {
         "plots": charts(made),
-        "tables": [{key: value for key, value in table.items() if key != "curves"} for table in made],
+        "tables": [table.to_json() for table in made],
         "pictures": asdict(shown),
         "pages": {family: _page(family) for family in families},
         "published": published(files),
@@ -162,27 +163,27 @@ def published(files: dict[str, Path]) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def address(table: dict[str, Any], row: dict[str, Any]) -> str:
+def address(table: PageTable, row: PageRow) -> str:
     """Return the link to a row of the main page."""
-    return "#" + urlencode({"table": table["name"], "row": row["adapter"]})
+    return "#" + urlencode({"table": table.name, "row": row.adapter})
 
 
-def _rows(family: str, made: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+def _rows(family: str, made: Sequence[PageTable]) -> list[dict[str, str]]:
     """Return a family's rows in all tables, with the values of the default columns."""
     found = []
     for table in made:
-        for row in table["rows"]:
-            if row["family"] != family:
+        for row in table.rows:
+            if row.family != family:
                 continue
             values = [
-                f"{column['title']} {_value_text(cell, column['digits'])}"
-                for column, cell in zip(table["columns"], row["values"], strict=True)
-                if cell and cell[0] is not None and column["first"]
+                f"{column.title} {_value_text(cell, column.digits)}"
+                for column, cell in zip(table.columns, row.values, strict=True)
+                if cell and cell.value is not None and column.first
             ]
             found.append(
                 {
-                    "adapter": row["adapter"],
-                    "table": table["name"],
+                    "adapter": row.adapter,
+                    "table": table.name,
                     "href": address(table, row),
                     "summary": ", ".join(values),
                 }
@@ -190,9 +191,9 @@ def _rows(family: str, made: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     return found
 
 
-def _value_text(cell: list[Any], digits: int) -> str:
-    value, low, high = cell[:3]
-    spread = "" if low is None or low == high else f" ± {(high - low) / 2:,.{digits}f}"
+def _value_text(cell: Cell, digits: int) -> str:
+    value, low, high = cell.value, cell.low, cell.high
+    spread = "" if low is None or high is None or low == high else f" ± {(high - low) / 2:,.{digits}f}"
     return f"{value:,.{digits}f}{spread}"
 
 

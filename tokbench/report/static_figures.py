@@ -16,7 +16,7 @@ from tokbench.evaluation.steps import plain_step
 from tokbench.metrics.batch import DerivedCache
 from tokbench.protocol.protocol import TOKBENCH
 from tokbench.protocol.rounding import to_uint8
-from tokbench.pruning.result import load_all
+from tokbench.pruning.result import PruningRow, Speedup, load_all
 from tokbench.pruning.table import groups as reduced_groups
 from tokbench.pruning.table import shared
 from tokbench.results.leaderboard import groups, read_all
@@ -118,7 +118,7 @@ def pruning(root: Path, target: Path) -> None:
     tables = reduced_groups(load_all(root / "results"))
     # Only times of one device and network are comparable, so the table with the most rows is drawn.
     found = max(tables.values(), key=lambda members: sum(len(one.rows) for one in members), default=[])
-    timed = [{pace["batch"] for pace in row["pace"]} for one in found for row in one.rows.values()]
+    timed = [{pace.batch for pace in row.pace} for one in found for row in one.rows.values()]
     if not timed or not (batches := set.intersection(*timed)):
         return
     pyplot, large, small = plotting(), max(batches), min(batches)
@@ -127,8 +127,8 @@ def pruning(root: Path, target: Path) -> None:
     figure, axes = pyplot.subplots(1, 3, figsize=(13, 5), layout="constrained")
     for place, one in enumerate(found):
         rows = [row for _, row in sorted(one.rows.items(), reverse=True)]
-        fewer = [row["whole_gflops"] / row["gflops"] for row in rows]
-        accuracy = [100 * row[number]["value"] for row in rows]
+        fewer = [row.whole_gflops / row.gflops for row in rows]
+        accuracy = [100 * getattr(row, number).value for row in rows]
         # The family name of the benchmarked network is omitted from labels.
         label = named.get(one.about["method"], one.about["title"]).replace(
             f"{one.about['model'].partition('.')[0]}.", ""
@@ -137,12 +137,12 @@ def pruning(root: Path, target: Path) -> None:
         style |= {"marker": "os^v"[place // 10], "linestyle": "-" if one.about["training"] == "none" else "--"}
         faster, slow = _speedups(rows, large), _speedups(rows, small)
         for axis, across, up, speedups in (
-            (axes[0], [pace["value"] for pace in faster], accuracy, faster),
+            (axes[0], [pace.value for pace in faster], accuracy, faster),
             (axes[1], fewer, accuracy, []),
-            (axes[2], fewer, [pace["value"] for pace in slow], slow),
+            (axes[2], fewer, [pace.value for pace in slow], slow),
         ):
             axis.plot(across, up, **style)
-            none = [(x, y) for x, y, pace in zip(across, up, speedups, strict=False) if not pace["measured"]]
+            none = [(x, y) for x, y, pace in zip(across, up, speedups, strict=False) if not pace.measured]
             axis.scatter(*zip(*none, strict=True), s=70, facecolors="none", edgecolors="grey") if none else None
     axes[0].axvline(1, color="grey", linewidth=0.8)
     axes[2].axline((1, 1), slope=1, color="grey", linewidth=0.8)
@@ -159,9 +159,9 @@ def pruning(root: Path, target: Path) -> None:
     figure.savefig(target, metadata={"Date": None})
 
 
-def _speedups(rows: Sequence[dict[str, Any]], batch: int) -> list[dict[str, Any]]:
-    """Return the speed-up entries of rows at one batch size."""
-    return [next(pace for pace in row["pace"] if pace["batch"] == batch)["speedup"] for row in rows]
+def _speedups(rows: Sequence[PruningRow], batch: int) -> list[Speedup]:
+    """Return the speed-ups of rows at one batch size."""
+    return [next(pace for pace in row.pace if pace.batch == batch).speedup for row in rows]
 
 
 def curves(rows: Sequence[Result], number: str) -> dict[str, list[tuple[float, float]]]:

@@ -1,4 +1,4 @@
-"""What the page's tables hold, as JSON: rows and columns, intervals, ties, and how every number was made."""
+"""What the page's tables hold: rows and columns, intervals, ties, and how every number was made."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tokbench.analysis.compare import difference, same_settings
 from tokbench.errors import ResultError
 from tokbench.metric_names import MetricName, TaskName
 from tokbench.protocol.protocol import protocols
+from tokbench.report.page_table import Cell, PageColumn, PageRow, PageTable
 from tokbench.results import leaderboard, markdown
 from tokbench.results.cells import cells, sort_key
 from tokbench.results.columns import Column
@@ -27,17 +28,17 @@ FIRST = (
 
 def tables(
     results: Sequence[Result], files: Mapping[str, Path], progress: Callable[[int, int], None]
-) -> list[dict[str, Any]]:
+) -> list[PageTable]:
     """One for each group of results that may stand together. `files`: variant files by adapter."""
     found, layouts = leaderboard.groups(results), _layouts(files)
     made = []
     for done, (name, rows) in enumerate(found.items()):
         made.append(_table(name, rows, layouts))
         progress(done + 1, len(found))
-    return sorted(made, key=lambda table: -len(table["rows"]))  # the largest is what a reader sees first
+    return sorted(made, key=lambda table: -len(table.rows))  # the largest is what a reader sees first
 
 
-def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> dict[str, Any]:
+def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> PageTable:
     results = sorted(results, key=sort_key)
     columns, rows = cells(results)
     shown = [(label, column) for label, column in columns if not MetricName.parse(column.field).is_detail]
@@ -45,40 +46,40 @@ def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> 
     told = results[0].provenance
     ways: list[dict[str, str]] = []
     ties = {place: _tied(column, label, results, rows) for place, (label, column) in enumerate(shown)}
-    return {
-        "name": name,
-        "dataset": results[0].dataset,
-        "task": results[0].task,
-        "size": f"{told['data']['width']}x{told['data']['height']}",
-        "n": max(result.num_images for result in results),
-        "protocol": told["protocol"]["name"],
-        "legend": markdown.legend(results) + _readers(results),
-        "columns": [
-            {
-                "field": column.field, "label": label, "title": column.title + (f" [{label}]" if label else ""),
-                "digits": column.digits, "more": column.more, "first": column.field in FIRST,
-            }
+    return PageTable(
+        name=name,
+        dataset=results[0].dataset,
+        task=results[0].task,
+        size=f"{told['data']['width']}x{told['data']['height']}",
+        n=max(result.num_images for result in results),
+        protocol=told["protocol"]["name"],
+        legend=markdown.legend(results) + _readers(results),
+        columns=[
+            PageColumn(
+                column.field, column.title + (f" [{label}]" if label else ""), column.digits, column.more, label,
+                column.field in FIRST,
+            )
             for label, column in shown
         ],
-        "rows": [
-            {
-                "adapter": result.adapter,
-                "family": result.adapter.partition(".")[0],
-                "kinds": kinds(result, layouts),
-                "values": [
+        rows=[
+            PageRow(
+                adapter=result.adapter,
+                family=result.adapter.partition(".")[0],
+                kinds=kinds(result, layouts),
+                values=[
                     _cell(column.field, row.get((label, column.field)), result.adapter in ties[place], result)
                     for place, (label, column) in enumerate(shown)
                 ],
-                "made": made(result, ways),
-            }
+                made=made(result, ways),
+            )
             for result, row in zip(results, rows, strict=True)
         ],
-        "ways": ways,
-        "curves": {
+        ways=ways,
+        curves={
             result.adapter: {field: _cell(field, row.get(("", field)), False, result) for field in curves}
             for result, row in zip(results, rows, strict=True)
         },
-    }  # fmt: skip
+    )  # fmt: skip
 
 
 def _readers(results: Sequence[Result]) -> str:
@@ -90,17 +91,15 @@ def _readers(results: Sequence[Result]) -> str:
     return said + (f" Networks: {', '.join(seen)}." if seen else "")
 
 
-def _cell(field: str, entry: dict[str, Any] | None, tied: bool, result: Result) -> list[Any] | None:
-    """[value, low, high, tied, n, what to say in place of a value]; the last two only where n is not the images' own,
-    or there is no value. None where there is no number."""
+def _cell(field: str, entry: dict[str, Any] | None, tied: bool, result: Result) -> Cell | None:
+    """A number of a result; None where there is none. A PSNR without a value is that of exact images."""
     if entry is None or (entry["value"] is None and field != "psnr"):
         return None
-    numbers = [*(_short(entry.get(key)) for key in ("value", "low", "high")), int(tied)]
-    images = result.num_images
-    n = entry.get("n", images)
-    if numbers[0] is None:
-        return [*numbers, n, "exact"]
-    return numbers if n == images else [*numbers, n]
+    value, low, high = (_short(entry.get(key)) for key in ("value", "low", "high"))
+    n = entry.get("n", result.num_images)
+    if value is None:
+        return Cell(value, low, high, tied, n, "exact")
+    return Cell(value, low, high, tied, None if n == result.num_images else n)
 
 
 def _short(value: float | None) -> float | None:

@@ -20,16 +20,18 @@ from tokbench.metric_names import FOUND, MetricName, kind_of_task
 from tokbench.results import warning as result_warning
 from tokbench.results.adapter_facts import differences
 from tokbench.results.columns import column_of
-from tokbench.results.schema import FIELDS, LARGEST, RUN, check
+from tokbench.results.schema import FIELDS, RUN, SCHEMA_VERSION, check
 from tokbench.results.warning import ResultWarning
 from tokbench.stats.split_half import Replicates
 from tokbench.stats.spread import KINDS, Spread
+from tokbench.validate import LARGEST, convert
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 _READINGS = "readings."
+_READ = list[tuple[str, list[dict[str, Any]]]]
 _REPLICATES = (Replicates.kind, *KINDS)
 """Before the names of those arrays beside a result that are no per-image values (the kinds of replicates and a dot)."""
 
@@ -159,7 +161,7 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object."""
-        facts = {name: getattr(self, name) for name in FIELDS}
+        facts = {"schema_version": SCHEMA_VERSION} | {name: getattr(self, name) for name in FIELDS}
         facts |= {"warnings": [warning.to_dict() for warning in self.warnings]} if self.warnings else {}
         return facts | ({"error": self.error} if self.error else {})
 
@@ -245,7 +247,7 @@ def load(path: Path) -> Result:
         facts = loads_strict(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # ValueError: JSON, UTF-8, integers of thousands of digits
         raise ResultError(f"{path} is not a readable result ({str(error)[:200]}); delete it and run again") from error
-    check(facts, path)
+    facts, warnings = check(facts, path)
     beside = path.with_suffix(".npz")
     arrays: dict[str, np.ndarray] = {}
     if beside.exists():
@@ -270,7 +272,7 @@ def load(path: Path) -> Result:
     made = Result(
         **{name: facts[name] for name in FIELDS},
         error=facts.get("error"),
-        warnings=result_warning.read(facts.get("warnings", [])),
+        warnings=warnings,
         per_image=arrays,
         replicates=replicates,
         readings=readings,
@@ -289,17 +291,7 @@ def _decoded(array: np.ndarray, name: str, path: Path) -> list[tuple[str, list[d
         told = loads_strict(array.tobytes()) if array.dtype == np.uint8 else None
     except ValueError:
         told = None
-    whole = isinstance(told, list) and all(
-        isinstance(entry, list)
-        and len(entry) == 2
-        and isinstance(entry[0], str)
-        and isinstance(entry[1], list)
-        and all(isinstance(one, dict) for one in entry[1])
-        for entry in told
-    )
-    if not whole or not isinstance(told, list):
-        raise ResultError(f"{path}: '{name}' does not hold readings; delete it and run again")
-    return [(image, read) for image, read in told]
+    return convert(told, _READ, f"{path}: '{name}'", ResultError, "; delete it and run again")
 
 
 def _check_per_image(arrays: dict[str, np.ndarray], path: Path) -> None:

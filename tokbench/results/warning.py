@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from tokbench.validate import Count
+
+_Filled = Annotated[str, Meta(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -16,10 +22,10 @@ class ResultWarning:
     of how many; None where it does not concern single images.
     """
 
-    kind: str
-    text: str
-    count: int | None = None
-    of: int | None = None
+    kind: _Filled
+    text: _Filled
+    count: Count | None = None
+    of: Count | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object."""
@@ -49,23 +55,6 @@ def few_images(
     if references is not None and references < FEW:
         said.append(f"compared with {references} reference image{'s' * (references != 1)}")
     return ResultWarning("few_images", "; ".join(said), min(count, references or count), None) if said else None
-
-
-def read(entries: Sequence[dict[str, Any]]) -> list[ResultWarning]:
-    """The warnings of a result's JSON, already checked."""
-    return [ResultWarning(one["kind"], one["text"], one.get("count"), one.get("of")) for one in entries]
-
-
-def check(entries: Any, must: Callable[[bool, str, str, Any], None]) -> None:
-    """Calls `must(holds, field, what it must be, value)` for everything that the warnings of a result must be."""
-    must(isinstance(entries, list), "'warnings'", "a list", entries)
-    for one in entries:
-        texts = isinstance(one, dict) and all(isinstance(one.get(key), str) and one[key] for key in ("kind", "text"))
-        must(texts, "an entry of 'warnings'", "an object with kind and text", one)
-        for key in ("count", "of"):
-            n = one.get(key)
-            count = n is None or (isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 1 << 63)
-            must(count, f"warning '{one['kind']}': {key}", "a count", n)
 
 
 def joined(

@@ -8,12 +8,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tokbench.errors import AdapterError
+from tokbench.validate import convert
 from tokbench.weights.registry import LocalWeights, WeightFile, resolve
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 M = TypeVar("M", bound="nn.Module")
+
+
+@dataclass(frozen=True)
+class _WeightEntry:
+    file: str
+    sha256: str
+    get: str
+    url: str | None = None
+
+
+@dataclass(frozen=True)
+class _WeightTables:
+    weights: dict[str, list[_WeightEntry]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,16 +69,11 @@ class AdapterConfig:
 
     def weight_files(self) -> dict[str, list[WeightFile]]:
         """Return the weight files that the TOML lists, by key. Raises AdapterError where an entry lacks a field."""
-        files = {}
-        listed = self.config.get("weights", {})
-        if not isinstance(listed, dict):
-            raise AdapterError(f"{self.name}: weights must be listed as [[weights.<key>]]")
-        for key, entries in listed.items():
-            try:
-                files[key] = [WeightFile(e["file"], e["sha256"], e["get"], url=e.get("url")) for e in entries]
-            except (KeyError, TypeError) as error:
-                raise AdapterError(f"{self.name}: each [[weights.{key}]] must give file, sha256 and get") from error
-        return files
+        content = convert(self.config, _WeightTables, self.name, AdapterError, "; list weights as [[weights.<key>]]")
+        return {
+            key: [WeightFile(entry.file, entry.sha256, entry.get, url=entry.url) for entry in entries]
+            for key, entries in content.weights.items()
+        }
 
     def weights(self, key: str) -> LocalWeights:
         """Return the verified weight file listed under `[[weights.<key>]]`.

@@ -196,20 +196,6 @@ def network_files(root: Path | None = None) -> dict[str, Path]:
     return {name: toml for folder in folders for name, toml in _variants(folder).items()}
 
 
-def read_record(toml: Path) -> dict[str, Any]:
-    """Return the training record of a variant, `<variant>.training.json` next to its TOML; empty where it was not
-    trained.
-
-    Raises AdapterError where the record cannot be read.
-    """
-    record = toml.with_suffix(".training.json")
-    try:
-        content = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-    except ValueError as error:
-        raise AdapterError(f"{record} cannot be read ({error})") from error
-    return content if isinstance(content, dict) else {}
-
-
 def read_variant(toml: Path) -> dict[str, Any]:
     """Return the content of a variant file. Raises AdapterError where it cannot be read."""
     try:

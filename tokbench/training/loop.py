@@ -8,14 +8,12 @@ its last checkpoint.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +21,7 @@ from torch import Tensor, nn
 from tokbench.errors import AdapterError
 from tokbench.io.atomic import atomic_path
 from tokbench.nn.trainable import FittedModel, Trainable, TrainingBatch, TrainingData
+from tokbench.tokenizers.training_record import TrainRecord
 
 KEPT = 60.0
 """Seconds between checkpoints."""
@@ -54,23 +53,6 @@ class TrainConfig:
     critic_rate: float = 2e-4
     flip: bool = True
     seed: int = 0
-
-
-@dataclass
-class TrainRecord:
-    """The provenance of trained weights: device, seconds, images seen, steps, seed, hyperparameters and losses."""
-
-    device: str
-    seconds: float
-    images: int
-    steps: int
-    seed: int
-    recipe: dict[str, Any]
-    curve: dict[str, list[float]] = field(default_factory=dict)
-    """Means of each loss term over equal parts of the training."""
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
 
 
 Progress = Callable[[float, int, float, dict[str, float]], None]

@@ -20,7 +20,7 @@ import torch
 from tokbench.errors import TokbenchError
 from tokbench.nn.trainable import TrainingData
 from tokbench.paths import cache_dir
-from tokbench.training.loop import TrainRecord
+from tokbench.tokenizers.training_record import TrainRecord
 from tokbench.training.zoo import dependencies, train_adapter
 
 Told = Callable[[str, int, int], None]

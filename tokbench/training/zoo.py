@@ -29,11 +29,11 @@ from tokbench.tokenizers.registry import (
     load_adapter,
     network_files,
     open_variant,
-    read_record,
     read_variant,
     wrap_load_errors,
 )
-from tokbench.training.loop import Progress, TrainConfig, TrainRecord, fingerprint, fit, train
+from tokbench.tokenizers.training_record import TrainRecord, read_record
+from tokbench.training.loop import Progress, TrainConfig, fingerprint, fit, train
 from tokbench.weights.hashing import hash_module
 from tokbench.weights.registry import LocalWeights, WeightFile
 from tokbench.weights.shards import shard_paths, write_weights

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from tokbench.io.hashing import sha256_of
 from tokbench.tokenizers.base import ImageModel, PrecomputedImages, Tokenizer
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tokens import Tokens
+from tokbench.validate import Number, Positive, convert, unknown_keys
 
 SETTINGS = "tokbench.toml"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -47,33 +48,28 @@ class Settings:
     """The content of tokbench.toml: facts that a .jit file does not contain. `multiple` and `size` are those of
     TokenizerSpec."""
 
-    codebook_size: int | None = None
-    range: tuple[float, float] = (-1.0, 1.0)
-    multiple: int | None = None
-    size: int | None = None
-    dtype: str | None = None
+    codebook_size: Positive | None = None
+    range: tuple[Number, Number] = (-1.0, 1.0)
+    multiple: Positive | None = None
+    size: Positive | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.range[0] < self.range[1]:
+            raise ValueError("range must give the lower number first")
 
     @staticmethod
     def read(path: Path) -> Settings:
         """Read the settings, or return the defaults where there is no such file. Raises AdapterError where it is
         malformed."""
+        hint = f"; its keys are {', '.join(Settings.__dataclass_fields__)}; write range as in [-1, 1]"
         try:
             content = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-            low, high = content.pop("range", (-1, 1))
-            settings = Settings(range=(float(low), float(high)), **content)
-            counts = [
-                count for count in (settings.codebook_size, settings.multiple, settings.size) if count is not None
-            ]
-            if not all(type(count) is int and count > 0 for count in counts):
-                raise ValueError("codebook_size, multiple and size must be positive integers")
-            if not low < high:
-                raise ValueError("range must give the lower number first")
-            if settings.dtype not in (None, *_DTYPES):
-                raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}")
-        except (OSError, ValueError, TypeError) as error:
-            keys = ", ".join(Settings.__dataclass_fields__)
-            raise AdapterError(f"{path}: {_line(error)}; its keys are {keys}; write range as in [-1, 1]") from error
-        return settings
+        except (OSError, ValueError) as error:
+            raise AdapterError(f"{path}: {_line(error)}{hint}") from error
+        if unknown := unknown_keys(content, Settings):
+            raise AdapterError(f"{path}: unknown key {', '.join(unknown)}{hint}")
+        return convert(content, Settings, str(path), AdapterError, hint)
 
 
 class Whole(PrecomputedImages):
