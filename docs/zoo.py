@@ -20,7 +20,8 @@ from tokbench.pruning.result import load_all
 from tokbench.results import leaderboard, markdown
 from tokbench.results.columns import column_of
 from tokbench.results.result import Result
-from tokbench.tokenizers.registry import adapter_files, network_files, read_record
+from tokbench.tokenizers.registry import adapter_files, network_files
+from tokbench.tokenizers.training_record import read_record
 from tokbench.weights.shards import shard_paths
 
 ROOT = Path(__file__).resolve().parent.parent
