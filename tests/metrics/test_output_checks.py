@@ -200,7 +200,7 @@ def test_sizes_that_are_exchanged_name_the_rotation(tmp_path: Path) -> None:
     data = write(tmp_path / "data", wide)
     model = ImageFolder("images:rec", write(tmp_path / "rec", [np.rot90(wide[0]), *wide[1:]]))
     result = evaluate_model(model, open_dataset(str(data), TOKBENCH), ["psnr"])
-    assert "000.png is 48x64; width and height of 1 are exchanged: an EXIF rotation" in str(result.error)
+    assert "000.png is 48x64; width and height of 1 are exchanged: was an EXIF rotation applied" in str(result.error)
 
 
 # Samples.
