@@ -14,7 +14,7 @@ TASK = "prune"
 
 
 def tables(found: Sequence[PruningResult]) -> list[PageTable]:
-    """One for each group of results that may stand together."""
+    """Return a table for each group of comparable results."""
     return [_table(name, members) for name, members in groups(found).items()]
 
 
@@ -62,7 +62,7 @@ def _percent(share: float | None) -> float | None:
 
 
 def _values(row: PruningRow, batches: Sequence[int]) -> list[Cell | None]:
-    """A speed-up that is none says so in words, in place of a number."""
+    """Return the cells of a row. A speed-up that is not significant is shown as text instead of a number."""
     cells: list[Cell | None] = [
         Cell(100 * share.value, _percent(share.low), _percent(share.high))
         for share in (row.top1, row.top1_gap, row.agreement)

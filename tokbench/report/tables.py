@@ -1,4 +1,4 @@
-"""What the page's tables hold: rows and columns, intervals, ties, and how every number was made."""
+"""The tables of the page: rows, columns, intervals, ties, and how every number was computed."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ FIRST = (
 def tables(
     results: Sequence[Result], files: Mapping[str, Path], progress: Callable[[int, int], None]
 ) -> list[PageTable]:
-    """One for each group of results that may stand together. `files`: variant files by adapter."""
+    """Return a table for each group of comparable results. files: variant files by adapter."""
     found, layouts = leaderboard.groups(results), _layouts(files)
     made = []
     for done, (name, rows) in enumerate(found.items()):
         made.append(_table(name, rows, layouts))
         progress(done + 1, len(found))
-    return sorted(made, key=lambda table: -len(table.rows))  # the largest is what a reader sees first
+    return sorted(made, key=lambda table: -len(table.rows))  # the page shows the first one
 
 
 def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> PageTable:
@@ -92,7 +92,7 @@ def _readers(results: Sequence[Result]) -> str:
 
 
 def _cell(field: str, entry: dict[str, Any] | None, tied: bool, result: Result) -> Cell | None:
-    """A number of a result; None where there is none. A PSNR without a value is that of exact images."""
+    """Return the cell of a metric, or None where it has no value. A PSNR without a value is that of exact images."""
     if entry is None or (entry["value"] is None and field != "psnr"):
         return None
     value, low, high = (_short(entry.get(key)) for key in ("value", "low", "high"))

@@ -1,4 +1,4 @@
-"""What two results say differently of the code and weights of their adapters."""
+"""Differences between two results in the code and weights of their adapters."""
 
 from __future__ import annotations
 
