@@ -71,7 +71,8 @@ def test_json_is_all_of_stdout(cli, photo_folder: Path, tmp_path: Path, monkeypa
     assert done.exit_code == 0, done.stderr
     identity, toy = objects(done)
     assert list(identity) == [
-        "adapter", "dataset", "task", "num_images", "metrics", "skipped", "bad_images", "provenance", "warnings",
+        "schema_version", "adapter", "dataset", "task", "num_images", "metrics", "skipped", "bad_images", "provenance",
+        "warnings",
     ]  # fmt: skip
     assert (identity["adapter"], toy["adapter"]) == ("identity", "toy.p8")
     assert identity["num_images"] == 6

@@ -105,7 +105,7 @@ class TestCommand:
         np.savez(stats, mu=np.zeros(4), sigma=np.eye(4))
         for arguments, why in (
             (("--cfg", 2), "--cfg requires --task generate"),
-            (("--task", "generate", "--metrics", "lpips"), "paired with nothing"),
+            (("--task", "generate", "--metrics", "lpips"), "only for reconstructions"),
             (("--task", "generate", "--suite", "tokbench-256"), "cannot be combined with --task generate"),
             (("--task", "generate", "--cfg", "nan"), "--cfg nan: give a scale"),
             (("--task", "generate", "--cfg", "1e-7"), "give a scale with at most six digits"),
