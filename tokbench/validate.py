@@ -78,7 +78,7 @@ def _decode(kind: type, value: object) -> object:
         if not PlainName.holds(value):
             raise ValueError("must be a plain file name")
         return PlainName(value)
-    raise NotImplementedError(kind)
+    raise TypeError(f"no decoder for fields of type {kind}")
 
 
 def _explain(text: str, value: Any, kind: type) -> str:

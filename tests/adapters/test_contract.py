@@ -101,8 +101,8 @@ def test_range_is_the_declared_one(request: pytest.FixtureRequest, adapter: Toke
 
 
 @pytest.mark.parametrize("name", UNTRAINED)
-def test_what_is_not_trained_yet_says_how(name: str) -> None:
-    with pytest.raises(MissingWeights, match=r"not trained yet.*tokbench train"):
+def test_an_adapter_without_trained_weights_names_the_command(name: str) -> None:
+    with pytest.raises(MissingWeights, match=r"no trained weights here.*tokbench train"):
         load_adapter(name)
 
 

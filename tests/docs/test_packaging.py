@@ -114,6 +114,17 @@ def test_no_host_is_named(file: str) -> None:
     assert "://" not in (ROOT / file).read_text()
 
 
+def test_committed_weights_take_at_most_64_mib() -> None:
+    done = subprocess.run(
+        ["git", "ls-files", "adapters/*.safetensors"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip("this copy is no git checkout, so it does not say which files are committed")
+    files = [ROOT / line for line in done.stdout.splitlines()]
+    assert files
+    assert sum(file.stat().st_size for file in files if file.exists()) <= 64 * 2**20
+
+
 def test_ignored_files_hold_no_results() -> None:
     lines = (ROOT / ".gitignore").read_text().split()
     assert "/out/" in lines

@@ -27,7 +27,7 @@ def adapters(root: Path | None) -> list[str]:
         try:
             config = tomllib.loads(toml.read_text(encoding="utf-8"))
             untrained = "training" in config and not shard_paths(AdapterConfig(name, toml.parent, config).file)
-            found.append((name, f"{config.get('summary', '')}{' (not trained yet)' if untrained else ''}"))
+            found.append((name, f"{config.get('summary', '')}{' (no trained weights here)' if untrained else ''}"))
         except (OSError, ValueError) as error:
             found.append((name, f"broken: {error}"))
     return _columns(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,15 +25,15 @@ from tokbench.tokenizers.tokens import Tokens
 
 
 @dataclass(frozen=True)
-class Sampled(TokenTransform):
+class Sampled(TokenTransform, ABC):
     """A transform that returns one sample per position of a batch instead of a reconstruction."""
 
+    @abstractmethod
     def sample(self, model: Any, images: ImageBatch, settings: RunSettings) -> Batch:
         """Return the samples at the positions of `images`, clamped to [0, 1], in a batch without references.
 
         Raises AdapterError where the model breaks its contract, or a file of samples cannot be read.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
