@@ -224,7 +224,8 @@ def load_trained(variant: AdapterConfig, model: M) -> M:
     """Put the weights that were trained here into a model. Raises MissingWeights where there are none or others."""
     remedy = f"'tokbench train {variant.name}' makes it"
     if not (parts := shard_paths(variant.file)):
-        raise MissingWeights(f"{variant.name}: no trained weights here ({variant.file}); run 'tokbench train {variant.name}'")
+        command = f"run 'tokbench train {variant.name}'"
+        raise MissingWeights(f"{variant.name}: no trained weights here ({variant.file}); {command}")
     state: dict[str, Tensor] = {}
     for path in parts:
         found = LocalWeights(path, WeightFile(path.name, "", remedy), sha256_of(path))
