@@ -52,8 +52,8 @@ def test_a_codebook_size_may_turn_what_holds_over_all() -> None:
     assert found["all"] > 0
 
 
-def result(adapter: str, task: str, number: str, value: float, count: int = 100, **told: Any) -> Result:
-    facts = {"kind": "discrete", "codebook": {"codes": 512}, "bits_per_token": 9.0} | told
+def result(adapter: str, task: str, number: str, value: float, count: int = 100, **changes: Any) -> Result:
+    facts = {"kind": "discrete", "codebook": {"codes": 512}, "bits_per_token": 9.0} | changes
     return make_result(
         adapter, {number: {"value": value}}, dataset="tiny", task=task, num_images=count, adapter_facts=facts,
         data={"width": 64, "height": 64, "own_size": 64},

@@ -93,10 +93,10 @@ def test_whatever_a_preparation_raises_is_a_bad_image(
     monkeypatch.setattr(dataset_module, "prepare", _Broken(error, prepare_module.prepare))
     dataset = open_dataset(str(folder), TOKBENCH, SIDE)
     assert sum(len(batch.names) for batch in dataset.batches(4)) == 6
-    ((name, told),) = dataset.unreadable
+    ((name, message),) = dataset.unreadable
     assert name == "3b.png"
     with pytest.raises(DataError, match=rf"^3b.png: .*{reason}"):
-        raise DataError(told)
+        raise DataError(message)
 
 
 def test_what_opencv_raises_is_a_bad_image(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,7 +199,7 @@ def test_committed_results_are_whole(root: Path) -> None:
 def test_committed_results_are_of_todays_code(root: Path) -> None:
     """A result of an adapter whose code or settings changed since is measured again, or what is here is not what made
     it. (Of what is trained here: the others' weights may be elsewhere.)"""
-    told = {}
+    stale = {}
     for name, results in itertools.groupby(sorted((root / "results").glob("*/*.json")), lambda path: path.parent.name):
         if name not in adapter_files(root) or not shard_paths(adapter_files(root)[name].with_suffix(".safetensors")):
             continue
@@ -209,8 +209,8 @@ def test_committed_results_are_of_todays_code(root: Path) -> None:
             for path in results
             if PRUNING_PREFIX not in path.name
         }
-        told |= {f"{name}/{file}": made for file, made in of.items() if made != code}
-    assert not told
+        stale |= {f"{name}/{file}": made for file, made in of.items() if made != code}
+    assert not stale
 
 
 def test_committed_leaderboards_are_made_again_byte_for_byte(root: Path, tmp_path: Path, cli) -> None:

@@ -174,13 +174,13 @@ def test_an_interval_covers_what_other_samples_give(dataset: Dataset) -> None:
             return self._pair
 
     draw = np.random.default_rng(3)
-    values, told = [], []
+    values, deviations = [], []
     for trial in range(40):
         metric = Bare(draw.normal(0, 1, (300, 4)), draw.normal(0.3, 1.2, (100, 4)))
         values.append(metric.compute()["gfid"])
-        told.append(metric.replicates(SplitHalves(str(trial), 100))["gfid"].deviation)
+        deviations.append(metric.replicates(SplitHalves(str(trial), 100))["gfid"].deviation)
     spread = float(np.std(values, ddof=1))
-    assert 0.75 * spread < float(np.mean(told)) < 1.6 * spread
+    assert 0.75 * spread < float(np.mean(deviations)) < 1.6 * spread
 
 
 def test_too_few_references_cost_a_metric_and_not_the_result(

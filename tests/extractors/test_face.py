@@ -210,8 +210,8 @@ def stand_in(tmp_path: Path):
 def test_insightfaces_folder_is_read_aligned_and_detected(kind: type[InsightFace], stand_in) -> None:
     reader = kind(path=stand_in(kind.folder))
     assert reader.name in ("insightface-antelopev2", "insightface-buffalo-l")
-    told = reader.describe()
-    assert len(told["sha256"]) == 64 == len(told["detector_sha256"]) and told["sha256"] != told["detector_sha256"]
+    facts = reader.describe()
+    assert len(facts["sha256"]) == 64 == len(facts["detector_sha256"]) and facts["sha256"] != facts["detector_sha256"]
     image = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
     vectors = reader.embed(image, np.stack([TEMPLATE + 40, TEMPLATE]))
     chip = image[40:152, 40:152].reshape(8, 14, 8, 14, 3).mean((1, 3))

@@ -85,7 +85,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def told(site: Path) -> dict[str, Any]:
+def page_data(site: Path) -> dict[str, Any]:
     """What the page holds."""
     found = re.search(r'id="data">(.*?)</script>', (site / "index.html").read_text(), re.DOTALL)
     assert found
@@ -124,7 +124,9 @@ def opened(browser: Any, site: Path) -> Iterator[Any]:
         )
         contexts.append(context)
         shown = context.new_page()
-        shown.on("console", lambda told: faults.append(told.text) if told.type in ("error", "warning") else None)
+        shown.on(
+            "console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None
+        )
         shown.on("pageerror", lambda error: faults.append(str(error)))
         shown.on(
             "request", lambda asked: None if asked.url.startswith(("file:", "data:")) else faults.append(asked.url)

@@ -177,8 +177,8 @@ def test_links_of_cards_lead_to_pages_that_are_there(site: Path) -> None:
     assert "± " in (site / "adapters" / "toy.html").read_text().partition("<h2>Results</h2>")[2]
 
 
-def test_pictures_are_made_once(site: Path, told: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = told["pictures"]
+def test_pictures_are_made_once(site: Path, page_data: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = page_data["pictures"]
     assert len(shown["images"]) == 8
     for name in ("identity", "jpeg.q50", "toy.p8"):
         for files in shown["made"][name].values():
@@ -196,8 +196,8 @@ def test_pictures_are_made_once(site: Path, told: dict[str, Any], monkeypatch: p
         pictures(results, site, root, lambda *_: None)
 
 
-def test_the_worst_are_the_worst(site: Path, told: dict[str, Any]) -> None:
-    found = told["pictures"]["worst"]["jpeg.q50"]
+def test_the_worst_are_the_worst(site: Path, page_data: dict[str, Any]) -> None:
+    found = page_data["pictures"]["worst"]["jpeg.q50"]
     (result,) = [one for one in read_all(site.parent / "results") if one.adapter == "jpeg.q50"]
     assert set(found) == {"PSNR", "SSIM", "LPIPS"}
     for title, values in (("PSNR", sorted(result.per_image["psnr"])), ("LPIPS", sorted(-result.per_image["lpips"]))):
@@ -230,8 +230,8 @@ def test_the_static_pictures_are_those_of_the_results(tmp_path: Path) -> None:
     assert made == committed, "run tokbench report --readme"
 
 
-def test_what_has_no_measured_speed_is_no_point_of_speed(told: dict[str, Any]) -> None:
-    (plot,) = [one for one in told["plots"] if "token reduction" in one["title"]]
+def test_what_has_no_measured_speed_is_no_point_of_speed(page_data: dict[str, Any]) -> None:
+    (plot,) = [one for one in page_data["plots"] if "token reduction" in one["title"]]
     measured, counted = plot["spec"]["hconcat"]
     assert measured["transform"] == [{"filter": "datum.x !== null"}]
     assert "transform" not in counted
@@ -250,8 +250,8 @@ def test_the_plots_that_committed_results_have_points_for() -> None:
     (plot,) = [
         one for one in charts(made) if (one["title"], one["table"]) == ("PSNR over bits", f"{group}-reconstruct")
     ]
-    said = {point[0] for point in plot["points"]}
-    assert {"vqgan.f8", "jpeg.q50", "resize.2", "one_d_piece.n32, the first 4 of its tokens"} <= said
+    names = {point[0] for point in plot["points"]}
+    assert {"vqgan.f8", "jpeg.q50", "resize.2", "one_d_piece.n32, the first 4 of its tokens"} <= names
 
 
 @pytest.mark.parametrize(("span", "middle"), [("8 to 10", 9), ("below 4", 2), ("from 40", 40), ("all", None)])
@@ -270,13 +270,13 @@ def _until(happened: Callable[[], bool]) -> None:
 def _served(results: Path, out: Path, make: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a site that is looked at often."""
     monkeypatch.setattr(serve, "EVERY", 0.2)
-    said: list[str] = []
+    messages: list[str] = []
     until = threading.Event()
-    server = threading.Thread(target=serve.serve, args=(results, out, make, 0, said.append, until), daemon=True)
+    server = threading.Thread(target=serve.serve, args=(results, out, make, 0, messages.append, until), daemon=True)
     try:
         server.start()
-        _until(lambda: bool(said))
-        yield said[0].split()[0]
+        _until(lambda: bool(messages))
+        yield messages[0].split()[0]
     finally:
         until.set()
         server.join(20)

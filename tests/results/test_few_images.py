@@ -34,12 +34,12 @@ def evaluated(cli, folder: Path, count: int, *arguments: object) -> tuple[str, s
 
 @pytest.mark.slow
 def test_two_images_are_said_in_table_json_and_terminal(cli, folder: Path) -> None:
-    table, said, path = evaluated(cli, folder, 2, "--metrics", "psnr,fd_efficientnet")
+    table, stderr, path = evaluated(cli, folder, 2, "--metrics", "psnr,fd_efficientnet")
     (warning,) = json.loads(path.read_text())["warnings"]
     assert warning["kind"] == "few_images"
     assert (warning["count"], warning["text"].partition(":")[0]) == (2, "from 2 images")
     assert "from 2 images" in table
-    assert "from 2 images" in said
+    assert "from 2 images" in stderr
 
 
 def test_one_image_has_numbers_without_intervals(cli, folder: Path) -> None:

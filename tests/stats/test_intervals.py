@@ -114,7 +114,7 @@ def test_inception_score_in_parts_of_a_protocol() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "sizes", "told"),
+    ("count", "sizes", "stated"),
     [
         (100, [100], None), (200, [100, 100], None), (60, [60], None),
         (101, [100], "1 of 100; 1 last images are fewer than half a split"),
@@ -122,7 +122,7 @@ def test_inception_score_in_parts_of_a_protocol() -> None:
         (250, [100, 100, 50], "2 of 100 and one of 50"),
     ],
 )  # fmt: skip
-def test_a_small_last_part_is_no_split(count: int, sizes: list[int], told: str | None) -> None:
+def test_a_small_last_part_is_no_split(count: int, sizes: list[int], stated: str | None) -> None:
     """A part of one image has a score of 1, and would halve that of 100 others."""
     metric = score(count, load_protocol("adm").with_changes("adm", inception_score__split_size=100))
     logits, start, expected = torch.from_numpy(metric.rows.column("image")), 0, []
@@ -131,7 +131,7 @@ def test_a_small_last_part_is_no_split(count: int, sizes: list[int], told: str |
         expected.append(isc_features_to_metric(part, splits=1, shuffle=False)["inception_score_mean"])
         start += size
     assert metric.compute()["inception_score"] == pytest.approx(np.mean(expected), rel=1e-9)
-    assert metric.provenance().get("splits") == told
+    assert metric.provenance().get("splits") == stated
     assert len(metric.replicates(SplitHalves("data", count))["inception_score"].values) == (
         len(sizes) if sizes[1:] else 25
     )

@@ -233,8 +233,8 @@ def test_a_network_of_a_library_names_the_library(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["jpeg.q50", "identity", "images:."])
 def test_tokbenchs_own_adapters_name_no_modules(name: str) -> None:
-    told = describe_adapter(load_adapter(name))
-    assert not {"modules", "packages", "unused_tensors", "weights_in_part"} & told.keys()
+    facts = describe_adapter(load_adapter(name))
+    assert not {"modules", "packages", "unused_tensors", "weights_in_part"} & facts.keys()
 
 
 def test_what_an_adapter_is_made_of_counts(outside: Path, tmp_path: Path) -> None:
@@ -265,9 +265,9 @@ class Handmade(Tokenizer):
 
 
 def test_a_model_made_in_python_is_known_by_the_file_of_its_class() -> None:
-    told = describe_adapter(loaded(Handmade()))
-    assert set(told["modules"]) == {__name__.partition(".")[0], "factories", "identity_cases"}
-    assert told["packages"]["pytest"] == metadata.version("pytest")
+    facts = describe_adapter(loaded(Handmade()))
+    assert set(facts["modules"]) == {__name__.partition(".")[0], "factories", "identity_cases"}
+    assert facts["packages"]["pytest"] == metadata.version("pytest")
 
 
 def test_a_folder_that_changed_is_imported_again(outside: Path, tmp_path: Path, images: Path, networks) -> None:

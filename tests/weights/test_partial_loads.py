@@ -163,8 +163,8 @@ def test_a_network_counts_wherever_it_is_held(kind: str, loaded) -> None:
 def test_what_an_adapter_leaves_out_is_said_and_recorded(kind: str, loaded, caplog) -> None:
     lines, missing, unexpected, first = PART[kind]
     with caplog.at_level(logging.WARNING):
-        told = describe_adapter(loaded(lines))
-    assert told["weights_in_part"] == {"missing": missing, "unexpected": unexpected, "first": first}
+        facts = describe_adapter(loaded(lines))
+    assert facts["weights_in_part"] == {"missing": missing, "unexpected": unexpected, "first": first}
     assert "mine: its weights fit only in part, which its results record" in caplog.text
     assert first[0] in caplog.text
 
@@ -242,7 +242,7 @@ def test_threads_that_load_at_once_keep_theirs_apart() -> None:
     """Each begins before the other ends; nothing stays wrapped, whichever ends first."""
     before = nn.Module.load_state_dict
     both, nets = threading.Barrier(2, timeout=60), (nn.Linear(2, 2), nn.Linear(2, 2))
-    told: dict[int, dict[str, object]] = {}
+    reports: dict[int, dict[str, object]] = {}
 
     def work(number: int) -> None:
         for turn in range(20):
@@ -254,15 +254,15 @@ def test_threads_that_load_at_once_keep_theirs_apart() -> None:
                     both.wait()
             if turn % 2 != number:
                 both.wait()
-        told[number] = seen.left_out()
+        reports[number] = seen.left_out()
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert told[0] == {"missing": 2, "unexpected": 0, "first": ["bias", "weight"]}
-    assert told[1] == {"missing": 1, "unexpected": 0, "first": ["bias"]}
+    assert reports[0] == {"missing": 2, "unexpected": 0, "first": ["bias", "weight"]}
+    assert reports[1] == {"missing": 1, "unexpected": 0, "first": ["bias"]}
     assert nn.Module.load_state_dict is before
     assert not hasattr(nn.Module, "__deepcopy__")
 
