@@ -282,6 +282,7 @@ JSON = st.recursive(
 KEYS = ("details", "a.jpg", "results", "gt", "pred", "ratio", "accuracy", "ned", "similarity", "vae", "256")
 
 
+@pytest.mark.slow
 @settings(
     max_examples=100, deadline=None, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

@@ -166,6 +166,7 @@ def test_images_that_no_jpeg_holds_are_refused_before_they_are_stored() -> None:
     refuse_unstorable((65_501, 1), load_protocol("tokbench-peer"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", ["long", "one row", "one pixel"])
 def test_an_audit_survives_one_odd_image(folder: Path, odd: str, networks) -> None:
     """Each row is measured on the default's images, or says why it is not."""

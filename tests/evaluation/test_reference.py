@@ -235,6 +235,7 @@ def test_another_network_is_never_compared_with(
     assert reason in run(made, 64).skipped["rfid_64"]
 
 
+@pytest.mark.slow
 def test_a_run_in_another_precision_is_told_so(photo_folder: Path, cli: Callable[..., Any], tmp_path: Path) -> None:
     out = ("--out", tmp_path / "s.npz")
     assert (

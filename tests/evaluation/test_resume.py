@@ -152,6 +152,7 @@ def test_features_of_references_are_computed_once(folder: Path, networks, tmp_pa
     assert seen == both / 2  # of the reconstructions alone
 
 
+@pytest.mark.slow
 def test_rows_in_files_take_no_memory_and_large_sets_go_block_by_block(
     folder: Path, networks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

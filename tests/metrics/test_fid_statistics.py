@@ -135,6 +135,7 @@ def test_make_show_verify_and_use(cli, photo_folder: Path, tmp_path: Path) -> No
     assert load(tmp_path / "jpeg.q10" / names[1]).provenance["reference"]["sha256"] == digest
 
 
+@pytest.mark.slow
 def test_verify_takes_data_and_protocol_from_the_file(cli, tmp_path: Path) -> None:
     options = ["--network", "efficientnet-lite0", "--layers", "pooled", "--protocol", "seed-voken", "--limit", 4]
     assert cli("stats", "make", "--data", "samples", *options, "--out", tmp_path / "s.npz").exit_code == 0

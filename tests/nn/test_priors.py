@@ -189,6 +189,7 @@ def material() -> TrainingData:
     return TrainingData(images.to(torch.uint8), labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_learns_what_a_class_looks_like(
     kind: type[Prior], material: TrainingData, private_cache: Any, levels: Any

@@ -48,6 +48,7 @@ def test_a_duel_runs_in_turns_after_a_warm_up() -> None:
     assert "".join(calls) == "ab" * 10 + "abba" * 15
 
 
+@pytest.mark.slow
 def test_the_faster_kernel_is_the_one_whose_clock_says_so(
     small_vit: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
