@@ -79,7 +79,7 @@ def photos() -> torch.Tensor:
 
 @pytest.fixture(scope="session")
 def damaged(photos: torch.Tensor) -> torch.Tensor:
-    """The same photos with noise, on the 8-bit grid."""
+    """The photos with noise, on the 8-bit grid."""
     noise = torch.randn(photos.shape, generator=torch.Generator().manual_seed(0)) * 0.05
     return ((photos + noise).clamp(0, 1) * 255).round() / 255
 

@@ -93,7 +93,7 @@ class TestENAT:
 
     @pytest.mark.parametrize("layout", ["uniform", "split", "reuse"])
     def test_guidance_1_is_conditional_sampling(self, make: Any, layout: str) -> None:
-        """As two passes that are mixed by 1 and 0 would give it."""
+        """The result equals two passes that are mixed with weights 1 and 0."""
         prior = make(layout)
         plain = prior.sample(LABELS, SEEDS, 1.0)
         assert torch.equal(prior.sample(LABELS, SEEDS, 1.0 + 1e-12), plain)
@@ -266,7 +266,7 @@ class TestDAR:
             torch.testing.assert_close(preview, whole[2 * group - 1].clamp(-1, 1))
 
     def test_a_found_image_is_reached_and_no_noise_is_left(self, make: Any) -> None:
-        """Though the network is narrower than a patch has values."""
+        """This holds although the network is narrower than a patch."""
         model = make()
         images = torch.rand(2, 3, 16, 16) * 2 - 1
         model.denoiser.forward = lambda x, time, condition: model.patches(images)

@@ -1,4 +1,4 @@
-"""The audit: every row is what an evaluation under that protocol gives, and what is said of a claim is true."""
+"""The audit: every row equals an evaluation under that protocol, and statements about a claim are true."""
 
 from __future__ import annotations
 

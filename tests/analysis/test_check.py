@@ -1,4 +1,4 @@
-"""What `tokbench check` calls a regression: tolerances alone, but for noise that was drawn anew."""
+"""Regressions of `tokbench check`: tolerances alone decide, except for noise that is drawn again."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def check(cli, path: Path, mirrored: Path, *more: object):
 
 
 def spoil(path: Path, by: float, images: slice, device: str = "cpu") -> None:
-    """As if the committed result, measured on that device, had a higher PSNR on these images."""
+    """Change the committed result: its device, and a higher PSNR on these images."""
     result = load(path)
     result.per_image["psnr"][images] += by
     result.metrics["psnr"]["value"] = float(np.nanmean(result.per_image["psnr"]))
@@ -64,7 +64,7 @@ def spoil(path: Path, by: float, images: slice, device: str = "cpu") -> None:
 def test_a_drop_on_one_image_of_a_deterministic_codec_is_a_regression(
     cli, measured, mirrored: Path, tmp_path: Path, device: str
 ) -> None:
-    """The same images through the same code: that the interval over images holds 0 is no excuse, on no device."""
+    """Images and code are equal, so a regression stays one on every device, even if the interval contains 0."""
     path = measured("jpeg.q50")
     spoil(path, 15.5, slice(0, 1), device)
     done = check(cli, path, mirrored, "--junit", tmp_path / "junit.xml", "--json", "--github")
@@ -355,7 +355,7 @@ def with_bar(number: str, first: float, second: float, low: float, high: float) 
 
 
 def some_exact(first_only: int, second_only: int) -> Difference:
-    """The same mean over the images that are exact in neither; so many are exact in one result only."""
+    """The mean over images that are exact in neither is equal; some images are exact in one result only."""
     return Difference("psnr", 30.0, 30.0, 0.0, 0.0, 0.0, 9, "same", first_only, second_only)
 
 

@@ -172,7 +172,7 @@ def test_check_of_untouched_facts(cli, results: Path, mirrored: Path) -> None:
 
 
 def spoil(path: Path, number: str, by: float, images: slice = slice(None)) -> None:
-    """As if the committed result had other values: its JSON and the values of these images."""
+    """Change the committed result: its JSON and the values of these images."""
     result = load(path)
     result.per_image[number][images] += by
     result.metrics[number]["value"] = float(np.nanmean(result.per_image[number]))
@@ -239,7 +239,7 @@ def test_other_hashes_are_refused(cli, results: Path, mirrored: Path, part: str)
 def test_a_limit_compares_means_of_the_first_images(
     cli, results: Path, mirrored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And measures nothing else."""
+    """Nothing else is measured."""
     asked: list[str] = []
 
     def noted(adapters: Any, images: Any, config: EvalConfig, context: Any) -> list[Result]:

@@ -1,4 +1,4 @@
-"""What `tokbench.evaluate` takes as data, what it keeps of it, and progress and logging."""
+"""The kinds of data that `tokbench.evaluate` accepts, their names and sizes, progress and logging."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ def test_other_outputs_are_refused(images: torch.Tensor, output: object, message
 
 
 def test_vectors_without_codes_are_warned_of(images: torch.Tensor, caplog: pytest.LogCaptureFixture) -> None:
-    """Whether they were quantized nobody can see, and their bits are those of floats."""
+    """It is unknown whether they were quantized, so their bits are those of floats."""
 
     class Quantized(Levels):
         def encode(self, images: torch.Tensor) -> tuple:

@@ -18,7 +18,7 @@ from tokbench.results.result import load
 
 
 def moments(tiles: Path, networks: ExtractorPool) -> tuple[np.ndarray, np.ndarray]:
-    """Of the 64-d layer of the images in a folder."""
+    """Statistics of the 64-d layer for the images of a folder."""
     network = networks.get(INCEPTION, TOKBENCH.features.input)
     network.request_layer("64")
     pixels = np.stack([np.asarray(Image.open(path)) for path in sorted(tiles.glob("*.png"))])

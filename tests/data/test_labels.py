@@ -18,7 +18,7 @@ from tokbench.errors import DataError
 from tokbench.protocol.protocol import TOKBENCH
 
 WORDNET = ClassNames(["n03", "n01", "n02", "n09"], "the network's own list")
-"""In another order than the sorted one, so that a test sees which of the two was taken."""
+"""The order is not the sorted one, so that a test sees which of the two was used."""
 
 
 def numbered(names: Sequence[str]) -> dict[str, bytes]:
@@ -102,14 +102,14 @@ def test_a_list_of_classes_that_does_not_fit_is_named(tmp_path: Path, text: str,
 
 
 LIST = b"\xef\xbb\xbfd\r\nb\r\na\r\nc\r\n"
-"""As an editor of Windows saves it: with a byte-order mark and its ends of lines."""
+"""The file as an editor on Windows saves it: with a byte-order mark and CRLF."""
 
 IMAGES = ["a/x.png", "b/x.png", "c/x.png", "d/x.png"]
 ORDERED = {"a/x.png": 2, "b/x.png": 1, "c/x.png": 3, "d/x.png": 0}
 
 
 def labels_of(path: Path, split: str | None = None) -> tuple[dict[str, int], str]:
-    """By the last two parts of each name."""
+    """Images are matched by the last two parts of their names."""
     data = open_dataset(str(path), TOKBENCH, split=split)
     found = find_labels(data, 4, None, listed_classes(data, path))
     return {"/".join(name.split("/")[-2:]): label for name, label in found.by_name.items()}, found.rule
@@ -118,7 +118,7 @@ def labels_of(path: Path, split: str | None = None) -> tuple[dict[str, int], str
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
 @pytest.mark.parametrize(("prefix", "at"), [("", ""), ("photos/", "photos/"), ("photos/", ""), ("p/q/", "p/")])
 def test_a_list_inside_is_read(tmp_path: Path, kind: str, prefix: str, at: str) -> None:
-    """In a folder, a zip and a tar alike; beside the class folders or above them."""
+    """The list is read from a folder, a zip and a tar, beside the class folders or above them."""
     names = [f"{prefix}{name}" for name in IMAGES]
     path = pack(tmp_path / f"images.{kind}", numbered(names) | {f"{at}classes.txt": LIST})
     assert labels_of(path) == (ORDERED, f"names of folders, in the order of {at}classes.txt")
@@ -148,7 +148,7 @@ def test_a_list_in_an_archive_that_is_a_link_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("split", ["val", "DIV2K_valid_HR", "test2017"])
 def test_a_list_above_the_folder_of_a_split_holds_for_it(tmp_path: Path, split: str) -> None:
-    """What `--split` gives and what the message about several splits proposes have the same labels."""
+    """The labels are equal for `--split` and for the command that the message about several splits proposes."""
     names = [f"{other}/{name}" for other in ("train", split) for name in IMAGES]
     whole = write_files(tmp_path / "full", numbered(names))
     (whole / "classes.txt").write_bytes(LIST)

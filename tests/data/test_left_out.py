@@ -44,7 +44,7 @@ def test_the_folder_itself_may_be_hidden(tmp_path: Path) -> None:
 
 
 def test_hidden_shards_never_count(tmp_path: Path) -> None:
-    """What macOS leaves beside each file on other file systems: `._x.parquet` was a broken shard."""
+    """macOS writes such files beside each file on other file systems: `._x.parquet` was read as a broken shard."""
     write_parquet(tmp_path / "x.parquet", [{"bytes": solid(), "path": "a.png"}])
     (tmp_path / "._x.parquet").write_bytes(b"\0\5\x16\7")
     assert open_source(tmp_path).names == ["a.png"]

@@ -1,4 +1,4 @@
-"""What a folder, archive or pattern stands for: mixtures and splits are refused, and each can be given alone."""
+"""The images of a folder, archive or pattern: mixtures and splits are refused, and each part can be given alone."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def test_a_split_is_of_paths_with_splits_alone(tmp_path: Path) -> None:
 def test_named_datasets_and_reconstructions_may_hold_several_splits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A dataset.toml says what its images are; reconstructions are paired by names that hold the splits."""
+    """A dataset.toml names its images; reconstructions are paired by names that hold the splits."""
     folder = tmp_path / "root" / "datasets" / "mine"
     folder.mkdir(parents=True)
     (folder / "dataset.toml").write_text(
@@ -311,7 +311,7 @@ def test_patterns_follow_no_link_out_unless_asked(tmp_path: Path) -> None:
 
 
 def test_commands_take_a_split_or_a_pattern(tmp_path: Path, cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What eval measured, check finds again: the name of a data set is the same for both."""
+    """`tokbench check` finds the results of `tokbench eval`, because both name a data set equally."""
     monkeypatch.chdir(tmp_path)
     for number, name in enumerate(SHARDS["hub"]):
         write_parquet(Path("set") / name, image_rows(3, 10 * number))

@@ -37,7 +37,7 @@ def found(files: list[Path], cited: str) -> list[tuple[Path, str]]:
 
 
 def unresolved(text: str) -> Iterator[str]:
-    """What is wrong with each citation of a page that does not stand for exactly one test."""
+    """Describe each citation of a page that does not stand for exactly one test."""
     letters: dict[str, Path] = {}
     file, test = ROOT, ""
     for line in text.replace("\nis `", " is `").split("\n\n"):

@@ -145,7 +145,7 @@ def test_the_demo_table_is_that_of_make_demo(root: Path) -> None:
 
 
 def test_every_number_metric_and_weight_file_is_explained() -> None:
-    """In the definitions of docs/metrics.md, which are written by hand, not only in its generated table."""
+    """Every number is in the definitions of docs/metrics.md, which are written by hand, not only in its table."""
     definitions = DOCS["metrics.md"].partition("<!-- /metrics -->")[2]
     plain = [number.name for entry in METRICS.values() if not entry.reader for number in entry.numbers]
     for number in plain:

@@ -208,7 +208,7 @@ def test_what_a_sample_costs(dataset: Dataset, networks: ExtractorPool) -> None:
     assert isinstance(tokenizer, Tokenizer)
 
     class Endless(Replay):
-        """It may be asked for samples beyond those of the run."""
+        """A generator may be asked for more samples than the run has."""
 
         def sample(self, labels: Tensor, seeds: Sequence[int], guidance: float) -> Tokens:
             weights = torch.ones(8, 16)
@@ -243,7 +243,7 @@ def test_what_a_sample_costs(dataset: Dataset, networks: ExtractorPool) -> None:
 
 
 def test_saturation_is_where_doubling_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a device that takes a second, and from 64 images on more; of one whose memory ends at 32."""
+    """One device takes a second, and more from 64 images on; the memory of the other ends at 32."""
     tried: list[int] = []
     monkeypatch.setattr("tokbench.timing.timed", lambda call, device: (None, call()))
 

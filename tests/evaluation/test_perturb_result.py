@@ -70,7 +70,7 @@ def test_alpha_0_is_the_reconstruction(untrained, folder: Path, networks, name: 
 
 
 class Loud(Tokenizer):
-    """Its latents are the image and a loud value, by which noise is scaled for all of them."""
+    """Its latents are the image and one large value; the scale of the noise is computed over both."""
 
     spec = TokenizerSpec("loud.x", kind="continuous", range=(-1.0, 1.0), downsample=1, bits_per_token=64)
 
@@ -101,7 +101,7 @@ KEPT: list[Result] = []
 
 @pytest.fixture
 def result(untrained, folder: Path, networks) -> Result:
-    """Of a plain codebook, made once."""
+    """The result of a plain codebook."""
     what = "psnr,ssim,fd_efficientnet,rate,codebook"
     KEPT[:] = KEPT or [run(folder, networks, untrained("vq"), Perturb(), what, limit=8)]
     return KEPT[0]

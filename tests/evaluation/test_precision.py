@@ -65,7 +65,7 @@ def measured(precision: Precision, cache: Path | None) -> Result:
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
-    """The same in both precisions, with one cache."""
+    """Results of one adapter in both precisions, measured with one cache."""
     cache = tmp_path_factory.mktemp("cache")
     return {precision: measured(precision, cache) for precision in ("float32", "bfloat16")}
 
@@ -87,7 +87,7 @@ def test_the_result_says_what_the_precision_changed(both: dict[str, Result]) -> 
 
 
 def test_results_in_one_reduced_precision_are_compared(both: dict[str, Result]) -> None:
-    """What the precision did to each is another value in every result, and no setting; the precision itself is one."""
+    """The effect of the precision differs between results and is no setting; the precision is one."""
     whole, half = both["float32"], both["bfloat16"]
     (other,) = run_eval(
         [load_adapter("jpeg.q50")],

@@ -117,7 +117,7 @@ def samples(tmp_path: Path) -> Path:
 
 
 def test_nodes_without_a_common_folder(both, tmp_path: Path, expected: Path) -> None:
-    """Each rank has a cache of its own; its files come to rank 0 through the process group."""
+    """Each rank has its own cache; rank 0 receives its files through the process group."""
     for process in both(tmp_path / "out", tmp_path / "cache0", tmp_path / "cache1"):
         _, stderr = process.communicate(timeout=200)
         assert process.returncode == 0, stderr
@@ -149,7 +149,7 @@ def test_a_killed_rank_is_named_and_the_run_resumes(both, tmp_path: Path, expect
 
 
 def test_torchrun_names_a_rank_that_fails(tmp_path: Path) -> None:
-    """One that cannot write its cache: the launcher ends the others and says which one it was."""
+    """One rank cannot write its cache: the launcher stops the others and names that rank."""
     (tmp_path / "cache").write_text("no folder")
     done = torchrun(tmp_path / "out", tmp_path / "cache")
     assert done.returncode != 0

@@ -73,7 +73,7 @@ def run(opened: Callable[..., Dataset], networks: ExtractorPool) -> Callable[...
 
 
 def foreign(path: Path, **arrays: np.ndarray) -> FidStatistics:
-    """A file as pytorch-fid writes it, which says nothing of itself."""
+    """A file as pytorch-fid writes it, without any facts about itself."""
     np.savez(path, mu=np.zeros(64), sigma=np.eye(64), **arrays)
     return load_statistics(path)
 
@@ -129,7 +129,7 @@ def test_another_size_is_refused_or_stated(
     ],
 )
 def test_another_preparation_is_refused_or_stated(made_under: str, used_under: str, differ: str | None) -> None:
-    """Of a protocol only what decides the references' pixels: not how reconstructions are rounded, or PSNR averaged."""
+    """Only settings that change the references' pixels count: not the rounding of reconstructions or PSNR."""
     first, second = load_protocol(made_under), load_protocol(used_under)
     made = FidStatistics(
         {}, protocol=first.name, protocol_sha256=first.sha256, preparation=first.reference_preparation,

@@ -203,7 +203,7 @@ def running(started):
 
 @pytest.fixture(scope="module")
 def undisturbed(running, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What the command prints that nobody stops."""
+    """The output of a command that is not interrupted."""
     folder = tmp_path_factory.mktemp("undisturbed")
     printed: str = running(folder / "out", folder / "cache").communicate(timeout=240)[0]
     return printed

@@ -115,7 +115,7 @@ def test_no_image_is_decoded_while_any_adapter_works(
 def test_an_adapter_that_resumes_last_lets_decoding_begin(
     folder: Path, decoding: Decoding, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It has nothing that would be timed, and the one before it had its turn."""
+    """The resumed adapter has nothing left to time, and the one before it is finished."""
     begun: list[str] = []
     ahead = ImageLoader.prefetch
 

@@ -41,12 +41,12 @@ def dlib_reader():
 
 
 def turned(image: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both a quarter turn counterclockwise: exact, for no pixel is interpolated."""
+    """Rotate both by 90° counterclockwise, which is exact because no pixel is interpolated."""
     return np.rot90(image).copy(), np.stack([points[:, 1], image.shape[1] - 1 - points[:, 0]], 1)
 
 
 def doubled(image: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both twice as large; the centre of pixel 0 goes to 0.5."""
+    """Enlarge both twice; the centre of pixel 0 moves to 0.5."""
     size = (2 * image.shape[1], 2 * image.shape[0])
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)), points * 2 + 0.5
 

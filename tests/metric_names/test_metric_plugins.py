@@ -74,7 +74,7 @@ class Sharpness(PerImageMetric):
 
 
 def install(folder: Path, name: str, version: str, files: dict[str, str], points: str) -> None:
-    """What `pip install --target` leaves of a package: its modules, and a dist-info with its entry points."""
+    """A package as `pip install --target` writes it: its modules, and a dist-info with its entry points."""
     for file, text in files.items():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_text(text)

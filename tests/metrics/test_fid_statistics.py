@@ -93,7 +93,7 @@ def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [4, 40])
 def test_the_distance_to_moments_is_that_of_the_sets(count: int) -> None:
-    """Both by way of n x n and of D x D matrices."""
+    """Computed from n x n and from D x D matrices."""
     rng = np.random.default_rng(1)
     first, second = rng.normal(size=(60, 12)), rng.normal(size=(count, 12)) + 0.2
     moments = first.mean(0), np.cov(first, rowvar=False)

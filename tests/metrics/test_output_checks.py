@@ -51,7 +51,7 @@ def write(folder: Path, images: Sequence[np.ndarray]) -> Path:
 
 
 def through_jpeg(image: np.ndarray) -> np.ndarray:
-    """What an honest tokenizer does to a picture: JPEG of quality 30."""
+    """Return what an honest tokenizer makes of an image: JPEG of quality 30."""
     model = codec("jpeg.q30")
     given = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
     made = model.decode(model.encode(given), [0])[0]
@@ -225,7 +225,7 @@ def test_samples_that_are_copies_or_of_one_colour(tmp_path: Path, data: Path, ho
 
 
 class Latents(Tokenizer):
-    """Keeps the image itself in [-1, 1]; `decode` may give it in another form than its spec says."""
+    """Keeps the image itself in [-1, 1]; `decode` may return another form than its spec declares."""
 
     def __init__(self, form: Callable[[Tensor], Tensor], low: float = -1.0) -> None:
         self.spec = TokenizerSpec("latents", "continuous", (low, 1.0), downsample=1, bits_per_token=48.0)

@@ -59,7 +59,7 @@ def test_the_same_seed_gives_the_same_sample_at_any_batch_size(kind: type[Prior]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_guidance_of_one_is_conditional_sampling(kind: type[Prior], monkeypatch: pytest.MonkeyPatch, made: Any) -> None:
-    """At 1 the network without the class has no say, which a scale next to 1 shows: it takes both."""
+    """At scale 1 the unconditional network is not used; at a scale near 1 both networks are."""
     prior = made(kind)
     plain, near = prior.sample(LABELS, SEEDS, 1.0), prior.sample(LABELS, SEEDS, 1.0 + 1e-9)
     torch.testing.assert_close(plain, near, rtol=1e-4, atol=1e-4)

@@ -51,7 +51,7 @@ and how far the tests let them. `tests/parity` asserts every line; this file is 
     pytest tests/parity -n 0 --parity-table docs/parity.md
 
 Images: {count} crops of scikit-image's photos, {size} px; the reconstructions are blurred, compressed (JPEG) and noisy,
-and are handed over unrounded. Differences are absolute, or divided by the reference's number where it says "rel.".
+and are handed over unrounded. Differences are absolute, or divided by the reference's number where "rel." is written.
 For images the columns show their mean level, and the difference is the largest of any value in all cases.
 
 Weights: {weights}.
@@ -209,7 +209,7 @@ def references(sources: list[np.ndarray]) -> Tensor:
 
 @pytest.fixture(scope="session")
 def images(references: Tensor) -> Tensor:
-    """What a decoder made of them: blurred, compressed, noisy, in [0, 1] and not yet rounded.
+    """Reconstructions of them: blurred, compressed, noisy, in [0, 1] and not yet rounded.
 
     Each x is (s + 1) / 2 of some float32 s, as after a decoder that gives [-1, 1]: then 2 x - 1 is exact.
     """

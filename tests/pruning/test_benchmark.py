@@ -260,7 +260,7 @@ def test_a_twin_has_a_file_of_its_own_and_a_new_training_a_new_row(root: Path, t
 
 
 def test_a_twin_is_compared_image_by_image(root: Path, tmp_path: Path) -> None:
-    """Of networks trained too briefly without a verdict; of others with one where the interval is off 0."""
+    """Networks that were trained too briefly get no verdict; others get one if the interval excludes 0."""
     assert prune(root, "sit_slim", "small.half", "--keep", "0.5", "--out", str(tmp_path)).exit_code == 0
     ablation = Ablation("small.half", "small.sit", "a part", "It helps.", ("top1",), ("prune",))
     other = Ablation("small.half", "small.sit", "a part", "It helps.", ("top5",), ("prune",))
@@ -352,7 +352,7 @@ def test_some_of_the_classes_are_enough_and_said(root: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("listed", [False, True])
 def test_class_folders_give_the_same_accuracy_as_a_column(root: Path, tmp_path: Path, listed: bool) -> None:
-    """By their sorted order, or by a list of classes, and then also fewer than the network has."""
+    """Folders are matched in sorted order, or by a list of classes, which may have fewer than the network."""
     rows = pq.read_table(root / "images.parquet").to_pylist()
     kept = [row for row in rows if row["label"] != 2] if listed else rows
     folders = ["d", "b", "a", "c"] if listed else ["a", "b", "c", "d"]

@@ -1,4 +1,4 @@
-"""What is in the report: rows, ties, commands, plots, pictures, cards."""
+"""The contents of the report: rows, ties, commands, plots, pictures, cards."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_cells_hold_what_results_hold() -> None:
 
 @pytest.mark.parametrize("result", COMMITTED, ids=lambda one: f"{one.adapter}-{one.group}")
 def test_the_command_asks_for_just_that_row(result: Result) -> None:
-    """What `tokbench eval` understands of it has the name of the result's file."""
+    """`tokbench eval` parses the command, and would write a result of this file name."""
     words = shlex.split(command(result))
     assert words[:2] == ["tokbench", "eval"]
     asked = eval_.make_context("eval", words[2:]).params
@@ -215,7 +215,7 @@ def test_the_worst_are_the_worst(site: Path, page_data: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_the_worst_words_and_faces_with_what_was_read(tmp_path: Path) -> None:
-    """Of `text` and `faces`, which are embedded."""
+    """The worst of the data sets `text` and `faces`, whose images are embedded."""
     results = [one for one in COMMITTED if one.adapter == "jpeg.q50" and one.dataset in ("text", "faces")]
     assert len(results) == 2
     found = pictures(results, tmp_path, None, lambda *_: None).sheets

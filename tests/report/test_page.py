@@ -187,7 +187,7 @@ def test_plots_answer_the_pointer(opened: Any) -> None:
 
 
 def test_every_plot_is_drawn(opened: Any, page_data: dict[str, Any]) -> None:
-    """And none of them with a word on the console."""
+    """Every plot is drawn without a message on the console."""
     assert len(page_data["plots"]) >= 3
     page = opened()
     for number, plot in enumerate(page_data["plots"]):

@@ -1,4 +1,4 @@
-"""What results say of their adapter's code and weights: which of two belong together, and what is refused."""
+"""Facts about the code and weights of an adapter in results: which results are joined, and errors."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def test_versions_that_are_none_are_refused(tmp_path: Path, version: object) -> 
 
 
 def test_earlier_versions_are_migrated_step_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here version 2 says `psnr` where version 1 said `psnr_db`, and version 3 says `bpp` where it said `rate`."""
+    """Here version 2 renames `psnr_db` of version 1 to `psnr`, and version 3 renames `rate` to `bpp`."""
 
     def renamed(old: str, new: str) -> Any:
         def step(document: dict[str, Any]) -> dict[str, Any]:
@@ -249,7 +249,7 @@ def test_arrays_that_claim_or_unfold_to_much_are_refused(
 
 
 def test_no_result_is_written_outside_the_results_folder(tmp_path: Path) -> None:
-    """What a result says of itself becomes its path and the names of tables."""
+    """Names inside a result become its path and the names of tables."""
     for keys in ("adapter", "dataset", "task", "provenance/protocol/name", "provenance/data/sha256"):
         with pytest.raises(ResultError):
             read_all(write(tmp_path, changed(facts(), keys, "../../../x")).parent.parent)

@@ -65,7 +65,7 @@ def test_metrics_that_join_a_result_keep_one_warning(cli, folder: Path) -> None:
 
 
 def test_a_number_of_which_few_images_have_a_value_is_named() -> None:
-    """As the PSNR where nearly all images are exact. Bins of words stand in the table with how many they hold."""
+    """An example is PSNR where nearly all images are exact. Bins of words are listed with their numbers of words."""
     metrics = {"psnr": {"value": 40.0, "n": 3}, "ssim": {"value": 0.9, "n": 100}, "t_acc.small": {"value": 0.5, "n": 2}}
     made = few_images(100, metrics)
     assert made is not None

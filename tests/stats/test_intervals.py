@@ -104,7 +104,7 @@ def test_few_images_are_one_split_which_is_said(count: int) -> None:
 
 
 def test_inception_score_in_parts_of_a_protocol() -> None:
-    """ADM's parts are taken as they come; with fewer images than a part there is one, as the protocol says itself."""
+    """ADM's parts are taken as they come; with fewer images than a part there is one, as the protocol states."""
     protocol = load_protocol("adm")
     metric = score(300, protocol.with_changes("adm", inception_score__split_size=100))
     assert len(metric.replicates(SplitHalves("data", 300))["inception_score"].values) == 3
@@ -139,7 +139,7 @@ def test_a_small_last_part_is_no_split(count: int, sizes: list[int], stated: str
 
 @pytest.mark.parametrize(("count", "classes"), [(11, 11), (60, 60), (200, 200), (12, 2)])
 def test_an_inception_score_whose_parts_must_agree_has_no_interval(count: int, classes: int) -> None:
-    """Of images that each show a class of their own: leaving out any lowers the score as much. And of few images."""
+    """If each image shows a class of its own, leaving out any one lowers the score equally. Few images have none too."""
     metric = InceptionScore("inception_score", COVERAGE["UnusedExtractor"](), "x")
     logits = 30 * np.eye(classes)[np.arange(count) % classes]
     metric.rows.add(np.arange(count), {"image": logits.astype(np.float32)})
@@ -350,7 +350,7 @@ def test_groups_are_equal_random_and_follow_from_the_data() -> None:
 
 
 def test_replicates_of_every_kind_are_kept(tmp_path: Path) -> None:
-    """And two results are compared from their files."""
+    """Two results are then compared from their files."""
     made = COVERAGE["_result"](score(300), SplitHalves("data", 300), 300)
     made.replicates["perplexity"] = Jackknife(np.array([0.1, 0.2, 0.3]))
     made.provenance |= PROVENANCE

@@ -53,7 +53,7 @@ def load(variant, device):
 
 @pytest.fixture
 def loaded(tmp_path: Path) -> Callable[..., LoadedAdapter]:
-    """Loads an adapter whose load consists of some lines, and whose TOML says something."""
+    """Loads an adapter whose load consists of some lines, and whose TOML contains a text."""
 
     def make(lines: str, toml: str = "", top: str = "") -> LoadedAdapter:
         folder = tmp_path / "mine"
@@ -239,7 +239,7 @@ def test_nothing_stays_wrapped(loaded) -> None:
 
 
 def test_threads_that_load_at_once_keep_theirs_apart() -> None:
-    """Each begins before the other ends; nothing stays wrapped, whichever ends first."""
+    """Two loads overlap; afterwards nothing is wrapped, whichever ends first."""
     before = nn.Module.load_state_dict
     both, nets = threading.Barrier(2, timeout=60), (nn.Linear(2, 2), nn.Linear(2, 2))
     reports: dict[int, dict[str, object]] = {}
@@ -335,7 +335,7 @@ def test_a_result_says_what_is_not_used(loaded, tmp_path: Path, monkeypatch, cli
 
 
 def test_tensors_that_an_adapter_drops_by_itself_are_counted_by_file(tmp_path: Path, monkeypatch) -> None:
-    """As one that renames the moving averages of a checkpoint and leaves the rest."""
+    """A load that renames the moving averages of a checkpoint and drops the rest."""
     averages = {"ema.weight": torch.ones(2, 2), "ema.bias": torch.ones(2), "ema.extra": torch.ones(1)}
     mine = variant(tmp_path, {**STATE, **averages}, monkeypatch)
     state, found = tensors(mine, "model")
