@@ -139,7 +139,7 @@ def test_a_small_last_part_is_no_split(count: int, sizes: list[int], stated: str
 
 @pytest.mark.parametrize(("count", "classes"), [(11, 11), (60, 60), (200, 200), (12, 2)])
 def test_an_inception_score_whose_parts_must_agree_has_no_interval(count: int, classes: int) -> None:
-    """If each image shows a class of its own, leaving out any one lowers the score equally. Few images have none too."""
+    """If each image shows its own class, leaving out any one lowers the score equally. Few images have none too."""
     metric = InceptionScore("inception_score", COVERAGE["UnusedExtractor"](), "x")
     logits = 30 * np.eye(classes)[np.arange(count) % classes]
     metric.rows.add(np.arange(count), {"image": logits.astype(np.float32)})
