@@ -168,8 +168,8 @@ def test_times_whose_control_is_off_are_taken_again(root: Path, tmp_path: Path, 
     def time(bench: PruningBenchmark, arm: Candidate, batch: int) -> BatchTiming:
         taken.append(arm.keep)
         steady = taken.count(arm.keep) > 1 and arm.keep == 0.5
-        told = Speedup(1.5, 1.4, 1.6, 1.0 if steady else 1.04, steady, 1.5, 1.0, 30)
-        return BatchTiming(batch, "sdpa", told, told, 0.0)
+        speedup = Speedup(1.5, 1.4, 1.6, 1.0 if steady else 1.04, steady, 1.5, 1.0, 30)
+        return BatchTiming(batch, "sdpa", speedup, speedup, 0.0)
 
     monkeypatch.setattr(PruningBenchmark, "time", time)
     words = ["random", "sit_slim", "--out", str(tmp_path), "--keep"]
@@ -260,11 +260,11 @@ def test_a_twin_has_a_file_of_its_own_and_a_new_training_a_new_row(root: Path, t
 
 
 def test_a_twin_is_compared_image_by_image(root: Path, tmp_path: Path) -> None:
-    """Of networks trained too briefly without a verdict; of others with one where the interval is off 0."""
+    """Networks that were trained too briefly get no verdict; others get one if the interval excludes 0."""
     assert prune(root, "sit_slim", "small.half", "--keep", "0.5", "--out", str(tmp_path)).exit_code == 0
-    told = Ablation("small.half", "small.sit", "a part", "It helps.", ("top1",), ("prune",))
+    ablation = Ablation("small.half", "small.sit", "a part", "It helps.", ("top1",), ("prune",))
     other = Ablation("small.half", "small.sit", "a part", "It helps.", ("top5",), ("prune",))
-    (found,) = pruning_findings([told, other], load_all(tmp_path))
+    (found,) = pruning_findings([ablation, other], load_all(tmp_path))
     assert found.verdict == "cannot tell" and found.difference.n == 24
     members = load_all(tmp_path)
     for one in members:
@@ -273,7 +273,7 @@ def test_a_twin_is_compared_image_by_image(root: Path, tmp_path: Path) -> None:
             row.training_profile = "gpu"
             right = np.arange(24) % (4 if row.network == "small.sit" else 2) == 0
             row.right = packed(right if row.network == "small.half" else ~right)
-    (found,) = pruning_findings([told], members)
+    (found,) = pruning_findings([ablation], members)
     gap = found.difference
     assert (gap.first, gap.second, gap.gap) == pytest.approx((0.75, 0.5, -0.25))
     assert gap.low < -0.25 < gap.high
@@ -294,7 +294,7 @@ def test_tables_hold_what_was_measured_alike(root: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "said"),
+    ("words", "status", "message"),
     [
         (["nothing"], 1, "unknown method 'nothing'; available: random, strided"),
         ([], 2, "missing METHOD; see --list"),
@@ -310,18 +310,18 @@ def test_tables_hold_what_was_measured_alike(root: Path, tmp_path: Path) -> None
     ],
 )
 def test_what_cannot_be_is_said_and_how_it_could(
-    root: Path, tmp_path: Path, words: list[str], status: int, said: str
+    root: Path, tmp_path: Path, words: list[str], status: int, message: str
 ) -> None:
     done = prune(root, *words, "--out", str(tmp_path))
     assert done.exit_code == status, done.output
-    assert said in done.output
+    assert message in done.output
 
 
 @pytest.mark.parametrize("lists", [list, str])
 def test_published_rates_come_from_the_authors_file(root: Path, tmp_path: Path, lists: type) -> None:
     prune_, merge = [65, 60, 60, 50, 40, 30, 20, 10], [65, 60, 50, 52, 40, 30, 20, 10]
-    told = {"prune_kept_num": lists(prune_), "merge_kept_num": lists(merge)}
-    (tmp_path / "rates.json").write_text(json.dumps({"ViT": {"2.9": told}}))
+    counts = {"prune_kept_num": lists(prune_), "merge_kept_num": lists(merge)}
+    (tmp_path / "rates.json").write_text(json.dumps({"ViT": {"2.9": counts}}))
     words = ["--rates", f"{tmp_path}/rates.json:ViT/2.9", "--out", str(tmp_path)]
     done = prune(root, "diffrate", *words)
     assert done.exit_code == 0, done.output
@@ -346,13 +346,13 @@ def test_some_of_the_classes_are_enough_and_said(root: Path, tmp_path: Path) -> 
     assert "Labels: column 'label'; 3 of 4 classes occur." in done.stdout
     assert "**Warning:** the labels are exactly 0 to 2" in done.stdout
     (one,) = load_all(tmp_path)
-    told = one.about["provenance"]["labels"]
-    assert (told["present"], told["classes"], len(told["warnings"])) == (3, 4, 1)
+    labels = one.about["provenance"]["labels"]
+    assert (labels["present"], labels["classes"], len(labels["warnings"])) == (3, 4, 1)
 
 
 @pytest.mark.parametrize("listed", [False, True])
 def test_class_folders_give_the_same_accuracy_as_a_column(root: Path, tmp_path: Path, listed: bool) -> None:
-    """By their sorted order, or by a list of classes, and then also fewer than the network has."""
+    """Folders are matched in sorted order, or by a list of classes, which may have fewer than the network."""
     rows = pq.read_table(root / "images.parquet").to_pylist()
     kept = [row for row in rows if row["label"] != 2] if listed else rows
     folders = ["d", "b", "a", "c"] if listed else ["a", "b", "c", "d"]
@@ -387,10 +387,10 @@ def test_first_images_of_one_class_or_of_few_give_no_number_without_a_word(root:
     assert done.exit_code == 1 and not (tmp_path / "out").exists()
     assert "its first 5 images all have the class 0, but all 24 images have 4 classes" in done.output
     done = prune(root, *words, "12", data=str(tmp_path / "photos"))
-    said = "the first 12 of 24 images have 2 of 4 classes, and the shares of the classes differ"
-    assert done.exit_code == 0 and f"warning: {said}" in done.stderr and f"**Warning:** {said}" in done.stdout
+    warning = "the first 12 of 24 images have 2 of 4 classes, and the shares of the classes differ"
+    assert done.exit_code == 0 and f"warning: {warning}" in done.stderr and f"**Warning:** {warning}" in done.stdout
     (one,) = load_all(tmp_path / "out")
-    assert any(text.startswith(said) for text in one.about["provenance"]["labels"]["warnings"])
+    assert any(text.startswith(warning) for text in one.about["provenance"]["labels"]["warnings"])
 
 
 def test_labels_under_which_a_trained_network_is_no_better_than_chance_are_doubted(
@@ -405,17 +405,17 @@ def test_labels_under_which_a_trained_network_is_no_better_than_chance_are_doubt
     table_ = pq.read_table(root / "images.parquet").drop_columns(["label"]).append_column("label", pa.array(wrong))
     pq.write_table(table_, tmp_path / "wrong.parquet")
     words = ["random", "--keep", "1", "--batches", "0", "--out", str(tmp_path)]
-    said = "0 % of 24 images are classified correctly, but chance is 25 %: are the labels those of this network?"
-    assert said not in prune(root, *words, data=str(tmp_path / "wrong.parquet")).output  # trained for two steps
+    warning = "0 % of 24 images are classified correctly, but chance is 25 %: are the labels those of this network?"
+    assert warning not in prune(root, *words, data=str(tmp_path / "wrong.parquet")).output  # trained for two steps
     monkeypatch.setattr(ImageClassifier, "short", False)
     done = prune(root, *words, data=str(tmp_path / "wrong.parquet"))
-    assert done.exit_code == 0 and f"warning: {said}" in done.stderr and f"**Warning:** {said}" in done.stdout
+    assert done.exit_code == 0 and f"warning: {warning}" in done.stderr and f"**Warning:** {warning}" in done.stdout
     (one,) = load_all(tmp_path)
-    assert one.about["provenance"]["labels"]["warnings"][-1] == said
+    assert one.about["provenance"]["labels"]["warnings"][-1] == warning
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "message"),
     [
         ("small.none", "unknown network 'small.none'; available: small.half"),
         ("small.sit", "is a Slimmed, not a classifier whose tokens can be reduced"),
@@ -426,12 +426,12 @@ def test_labels_under_which_a_trained_network_is_no_better_than_chance_are_doubt
         ("timm:vit_tiny_patch16_224", "use --allow-download or timm:NAME@FILE"),
     ],
 )
-def test_networks_that_cannot_be_had(root: Path, tmp_path: Path, model: str, said: str) -> None:
+def test_networks_that_cannot_be_had(root: Path, tmp_path: Path, model: str, message: str) -> None:
     (tmp_path / "bad.safetensors").write_bytes(b"no tensors")
     if "resnet18@" in model:
         save_file(timm.create_model("resnet18").state_dict(), tmp_path / "resnet18.safetensors")
     done = prune(root, "random", "--out", str(tmp_path), model=model.format(folder=tmp_path))
-    assert done.exit_code in (1, 2) and said in done.output, done.output
+    assert done.exit_code in (1, 2) and message in done.output, done.output
 
 
 @pytest.mark.parametrize("file", ["own.safetensors", "own.pth"])

@@ -31,11 +31,11 @@ pytestmark = pytest.mark.slow
 
 NAMES = [name for name, toml in trainable_adapters(ROOT).items() if read_variant(toml)["model"].get("keep", 0.5) == 0.5]
 LIMIT = 2_000_000
-"""Parameters of one adapter."""
+"""Limit for the parameters of one adapter."""
 PRIOR = 3_000_000
-"""Of a generator, its tokenizer apart."""
+"""Limit for the parameters of a generator, without its tokenizer."""
 LARGER = 6_000_000
-"""Of a classifier whose tokens are reduced."""
+"""Limit for the parameters of a classifier whose tokens are reduced."""
 
 
 @pytest.fixture(scope="session")
