@@ -46,13 +46,15 @@ INTRODUCTION = """\
 
 Each line of the table compares tokbench, under the protocol of the first column, with a reference package (or with the
 formula of a repository, implemented again) on the same images with the same weights. The line contains both numbers,
-their difference, and the largest difference that the tests accept. `tests/parity` asserts every line and writes this file:
+their difference, and the largest difference that the tests accept. `tests/parity` asserts every line and writes this
+file:
 
     pytest tests/parity -n 0 --parity-table docs/parity.md
 
 Images: {count} crops of scikit-image's photos, {size} px; the reconstructions are blurred, compressed (JPEG) and noisy,
-and are passed on without rounding. Differences are absolute or, if marked "rel.", divided by the number of the reference.
-For images the columns contain the mean level, and the difference is the largest one of any value in all cases.
+and are passed on without rounding. Differences are absolute or, if marked "rel.", divided by the number of the
+reference. For images the columns contain the mean level, and the difference is the largest one of any value in all
+cases.
 
 Weights: {weights}.
 Stand-ins are random and keep the variance of activations; both sides load the same file.
@@ -65,19 +67,19 @@ Made with {versions}.
 ROUNDING = """
 ## Remaining differences and their causes
 
-- **Fewer images than dimensions**, as in all comparisons here. The covariances are then singular, and the square root of
-  their product is noise in the null space, so the reference packages have an error of about 1e-6 of the trace of the
+- **Fewer images than dimensions**, as in all comparisons here. The covariances are then singular, and the square root
+  of their product is noise in the null space, so the reference packages have an error of about 1e-6 of the trace of the
   covariances. tokbench avoids this error if it has the features of both sides, by using the singular values of their
   centred product. In the deep layers this causes nearly all of the difference, which remains if both sides get the same
   features. The relative difference is larger if the distance is small compared with the trace. For this reason the
   reconstructions here are strongly damaged, and the stand-in for a first layer does not depend on brightness.
 - **LlamaGen and Cosmos** round halves up, tokbench to even, and their float32 sums have errors of a few 1e-5 levels:
   values within 1e-4 of a half may differ by one level.
-- **SEED-Voken** truncates levels after a conversion to [-1, 1] and back in float32. tokbench repeats the conversion from
-  images in [0, 1] and counts values within 1e-4 of an integer level as that level: such values may differ by one level.
-  Its mean of SSIM over batches equals tokbench's mean over images unless the last batch is smaller.
-- **VTBench**: SSIM of torchmetrics in float32 differs from its own result in float64, with which tokbench agrees, so the
-  bound for float32 is larger. torchmetrics 1.9 no longer infers the range of PSNR from the data, so the range that
+- **SEED-Voken** truncates levels after a conversion to [-1, 1] and back in float32. tokbench repeats the conversion
+  from images in [0, 1] and counts values within 1e-4 of an integer level as that level: such values may differ by one
+  level. Its mean of SSIM over batches equals tokbench's mean over images unless the last batch is smaller.
+- **VTBench**: SSIM of torchmetrics in float32 differs from its own result in float64, with which tokbench agrees, so
+  the bound for float32 is larger. torchmetrics 1.9 no longer infers the range of PSNR from the data, so the range that
   earlier versions would have inferred is passed.
 - **TiTok** computes its network in float64; here it is compared in float32, the default of torch-fidelity.
 - **RAE** limits the MSE to at least 1e-10, so an exact image has 100 dB; tokbench counts exact images separately.
