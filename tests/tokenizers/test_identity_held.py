@@ -22,7 +22,7 @@ from tokbench.tokenizers.code_identity import identify
 from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.installed import distributions
 from tokbench.tokenizers.registry import identity_of, load_adapter
-from tokbench.training.zoo import part, train_adapter
+from tokbench.training.zoo import TrainOptions, part, train_adapter
 
 HELD = """
 import functools, importlib.util, os, sys, torch
@@ -239,7 +239,7 @@ def test_an_interrupted_training_does_not_go_on_with_mended_code(edited, outside
         write(tmp_path, {edited: text})
         forget()
         with pytest.raises(KeyboardInterrupt):
-            train_adapter("mine", folder / "default.toml", material, "none", "cpu", {})
+            train_adapter("mine", folder / "default.toml", material, TrainOptions("none"))
     assert states[0] == states[1] != states[2]
 
 

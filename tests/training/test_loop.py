@@ -136,7 +136,7 @@ def test_seconds_are_a_budget_too() -> None:
 
 def test_a_state_of_something_else_is_refused(tmp_path: Path) -> None:
     torch.save({"model": {}}, tmp_path / "state.pt")
-    with pytest.raises(AdapterError, match="no checkpoint of this training"):
+    with pytest.raises(AdapterError, match="not a checkpoint of this training"):
         train(made(), MATERIAL, RECIPE, state=tmp_path / "state.pt")
 
 
@@ -268,9 +268,9 @@ def test_adapters_that_are_built_on_one_another_are_named(root: Path) -> None:
     text = (root / "adapters/mini/c4.toml").read_text()
     for name, below in (("a", "b"), ("b", "c"), ("c", "a")):
         (root / f"adapters/mini/{name}.toml").write_text(f'base = "mini.{below}"\n{text}')
-    with pytest.raises(UsageError, match="in a circle: ") as caught:
+    with pytest.raises(UsageError, match="in a cycle: ") as caught:
         dependencies(root)
-    places = str(caught.value).partition("circle: ")[2].split(" -> ")
+    places = str(caught.value).partition("cycle: ")[2].split(" -> ")
     assert len(places) == 4
     assert " -> ".join(places[:-1]) in "mini.a -> mini.b -> mini.c -> mini.a -> mini.b" and places[-1] == places[0]
 
@@ -323,7 +323,7 @@ def test_several_at_a_time_each_after_what_it_is_built_on(root: Path) -> None:
     together = (folder / "c3.safetensors").read_bytes()
     assert CliRunner().invoke(main, ["train", "mini.c3", *command[2:-2]]).exit_code == 0
     assert (folder / "c3.safetensors").read_bytes() == together
-    assert not list(cache_dir().glob("material-*"))
+    assert not list(cache_dir().glob("training-data-*"))
 
 
 @pytest.mark.slow
@@ -344,11 +344,11 @@ def test_a_stopped_command_leaves_no_process_behind(root: Path, started) -> None
         assert process.poll() is None, process.communicate(timeout=60)
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    assert list(cache.glob("material-*"))
+    assert list(cache.glob("training-data-*"))
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, stderr
-    assert not list(cache.glob("material-*"))
+    assert not list(cache.glob("training-data-*"))
     for path in found:
         with pytest.raises(ProcessLookupError):
             os.kill(int(path.stem), 0)
@@ -367,7 +367,7 @@ def test_an_untrained_adapter_says_how_to_train_it(root: Path) -> None:
     "arguments, message",
     [
         ([], "name adapters to train, or give --all"),
-        (["mini.c9"], "cannot train mini.c9; there are: mini.c4"),
+        (["mini.c9"], "cannot train mini.c9; trainable adapters: mini.c4"),
         (["mini.c4", "--budget", "9 minutes"], "expected seconds or images"),
     ],
 )
