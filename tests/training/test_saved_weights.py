@@ -54,7 +54,7 @@ def small(components: int) -> Small:
 
 
 class Classes(Trainable):
-    """A classifier whose loss needs labels, with an input that is always 0 and a part that is not stored."""
+    """Finds the largest of four pixels; it has an input that is always 0, and a part that is not stored."""
 
     kept_out = ("only_training.",)
 
@@ -62,11 +62,13 @@ class Classes(Trainable):
         super().__init__()
         torch.manual_seed(0)
         self.only_training, self.head = nn.Linear(192, 64), nn.Linear(193, 4)
+        with torch.no_grad():
+            self.head.weight[:, :4] += 3 * torch.eye(4)
 
     def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         assert progress == 1.0 and batch.labels is not None and not self.training
         inputs = nn.functional.pad(batch.images.flatten(1), (0, 1))
-        return {"classes": nn.functional.cross_entropy(self.head(inputs), batch.labels)}
+        return {"classes": nn.functional.cross_entropy(self.head(inputs), inputs[:, :4].argmax(1))}
 
 
 class Fitted(FittedModel):
