@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import multiprocessing
 import os
@@ -48,6 +49,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
             return TOGETHER.get(nodeid.partition("::")[0].removeprefix("tests/"), nodeid)
 
     return Together(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """The garbage collector skips what the imports and the collected tests hold: it never becomes garbage, and every
+    full collection (each adapter whose weights fit only in part causes one) would search all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -271,6 +280,23 @@ def private_cache(caches: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Pa
     monkeypatch.setenv("TOKBENCH_CACHE", str(folder))
     monkeypatch.setenv("TORCH_HOME", str(folder / "torch"))
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_networks() -> Iterator[None]:
+    """EfficientNet-Lite0 is compiled once per process, library, precision and file instead of once per evaluation,
+    because tracing takes about a second. The network itself is still loaded for each evaluation."""
+    from tokbench.extractors.efficientnet import EfficientNetLite0
+
+    load, shared = EfficientNetLite0.__init__, {}
+
+    def init(self: EfficientNetLite0, *arguments: object) -> None:
+        load(self, *arguments)
+        self._compiled = shared.setdefault((self.sha256, self.backend.key), {})
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(EfficientNetLite0, "__init__", init)
+        yield
 
 
 @pytest.fixture

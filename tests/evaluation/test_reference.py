@@ -296,6 +296,7 @@ def test_samples_of_another_size(
     assert "size not that of the images here" in context([stated])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [Task(), Truncate((1,))], ids=["reconstruct", "truncate"])
 def test_tables_name_a_reference_that_is_not_the_crops(
     task: Task, opened: Callable[..., Dataset], file: Callable[..., FidStatistics], networks: ExtractorPool

@@ -258,6 +258,7 @@ def test_its_columns_come_after_the_others_and_go_with_it(means) -> None:
     assert MetricName.parse("pmean_gap_fsq.a0.9-d2").metric == "means"
 
 
+@pytest.mark.slow
 def test_names_belong_to_the_first(means) -> None:
     with pytest.raises(UsageError, match=r"cannot register the metric 'psnr': the name belongs to tokbench itself"):
         register_metric(MetricSpec("psnr", "mine", EDGES.numbers), Means)

@@ -85,6 +85,7 @@ def untied(results: list[Result]) -> list[Result]:
     return [replace(one, per_image={}, replicates={}) for one in results]
 
 
+@pytest.mark.slow
 def test_cells_hold_what_results_hold() -> None:
     results = COMMITTED
     by_row = {(one.group, one.adapter): one for one in results}
