@@ -99,7 +99,7 @@ def test_a_finished_run_whose_result_was_not_saved_computes_nothing(folder: Path
     assert not list(unfinished(tmp_path / "runs"))
 
 
-def test_the_last_one_deletes_the_journal(folder: Path, networks, tmp_path: Path) -> None:
+def test_discard_deletes_the_run_files(folder: Path, networks, tmp_path: Path) -> None:
     result = run(folder, networks, tmp_path)
     result.journal.discard()
     assert not list((tmp_path / "runs").iterdir())

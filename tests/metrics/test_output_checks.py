@@ -305,7 +305,7 @@ def test_honest_codecs_raise_no_warning(photo_folder: Path, name: str) -> None:
     assert warnings_of(measure(load_adapter(name).model, photo_folder)).keys() == {"few_images"}
 
 
-# Through journals, files and tables.
+# Through run files, result files and tables.
 
 
 def test_a_resumed_run_warns_as_one_in_one_piece(tmp_path: Path, data: Path) -> None:
@@ -318,7 +318,7 @@ def test_a_resumed_run_warns_as_one_in_one_piece(tmp_path: Path, data: Path) -> 
     assert resumed.warnings == first.warnings == whole.warnings
 
 
-def test_a_journal_without_the_checks_is_measured_again(tmp_path: Path, data: Path, monkeypatch) -> None:
+def test_run_files_without_the_checks_are_measured_again(tmp_path: Path, data: Path, monkeypatch) -> None:
     monkeypatch.setattr("tokbench.evaluation.steps.TokenTransform.checked", False)
     assert measure(Latents(lambda x: x), data, cache=tmp_path).warnings == []
     monkeypatch.undo()
@@ -369,7 +369,7 @@ def test_warnings_of_a_wrong_type_are_refused(tmp_path: Path, data: Path, warnin
 
 
 @pytest.mark.slow
-def test_warnings_are_said_once_on_stderr(cli, tmp_path: Path, data: Path, honest: list[np.ndarray]) -> None:
+def test_warnings_are_printed_once_on_stderr(cli, tmp_path: Path, data: Path, honest: list[np.ndarray]) -> None:
     rec = write(tmp_path / "rec", black(honest))
     command = ("eval", f"images:{rec}", "identity", "--data", data, "--metrics", "psnr", "--out", tmp_path / "out")
     done = cli(*command)
