@@ -21,6 +21,7 @@ from click.testing import CliRunner, Result
 from identity_cases import forget
 from image_files import write_noise
 from PIL import Image, ImageOps
+from scheduling import make_scheduler
 
 from tokbench.data.annotations import Annotations, Face, Word
 from tokbench.data.stream import CHUNK, AnnotatedImage
@@ -29,26 +30,9 @@ os.environ.setdefault("TOKBENCH_ROOT", str(ROOT))
 torch.set_num_threads(1)  # pytest runs in several processes
 
 
-TOGETHER = {
-    "evaluation/test_ranks.py": "ranks", "training/test_zoo.py": "zoo", "evaluation/test_resume.py": "resume",
-    "report/test_data.py": "report", "report/test_page.py": "report", "parity/test_torch_fidelity.py": "torch-fidelity",
-    "evaluation/test_precision.py": "precision", "pruning/test_benchmark.py": "prune",
-    "analysis/test_compare.py": "compare", "extractors/test_text.py": "text", "extractors/test_face.py": "face",
-    "docs/test_packaging.py": "packaging", "metric_names/test_metric_plugins.py": "plugins",
-}  # fmt: skip
-"""Files whose tests share what takes long to make: one process runs them all, and the largest sets first."""
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """`--dist loadgroup` puts groups into names of tests that pytest 9.2 no longer asks for."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    class Together(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return TOGETHER.get(nodeid.partition("::")[0].removeprefix("tests/"), nodeid)
-
-    return Together(config, log)
+    return make_scheduler(config, log)
 
 
 @pytest.hookimpl(trylast=True)
