@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 from identity_cases import forget
 from image_files import write_noise
 from PIL import Image, ImageOps
-from scheduling import make_scheduler
+from scheduling import pytest_xdist_make_scheduler  # noqa: F401  (a hook)
 
 from tokbench.data.annotations import Annotations, Face, Word
 from tokbench.data.stream import CHUNK, AnnotatedImage
@@ -30,17 +30,16 @@ os.environ.setdefault("TOKBENCH_ROOT", str(ROOT))
 torch.set_num_threads(1)  # pytest runs in several processes
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    return make_scheduler(config, log)
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
     """The garbage collector skips what the imports and the collected tests hold: it never becomes garbage, and every
     full collection (each adapter whose weights fit only in part causes one) would search all of it."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # otherwise extension modules report at exit that their objects were not freed
 
 
 @pytest.hookimpl(wrapper=True)

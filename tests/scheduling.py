@@ -20,7 +20,8 @@ The sets come first, those with the most tests at the beginning; all other tests
 """
 
 
-def make_scheduler(config: pytest.Config, log: object) -> object:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """`--dist loadgroup` puts groups into names of tests that pytest 9.2 no longer asks for."""
     from xdist.scheduler import LoadScopeScheduling
 
