@@ -35,7 +35,8 @@ def aggregate_cells(named_results: Sequence[tuple[str, Result]], extension: Pert
     `pfid.a0.9-d10`.
     """
     results = [result for _, result in named_results]
-    first = replace(results[0], journal=CheckpointGroup([result.journal for result in results if result.journal]))
+    checkpoints = [result.checkpoint for result in results if result.checkpoint]
+    first = replace(results[0], checkpoint=CheckpointGroup(checkpoints))
     if failed := [f"{result.error} (cell {cell})" for cell, result in named_results if result.error]:
         return replace(first, error=failed[0])
     perturbable = {name for name, spec in METRICS.items() if spec.perturbable}

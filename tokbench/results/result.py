@@ -92,8 +92,8 @@ class Result:
     warnings: reasons to doubt the values. skipped: reason by metric. error: why the adapter failed, None if it did not.
 
     The other fields are never written. notes: the full reasons, with paths of this machine. computed: metrics that gave
-    values. lacking: metrics whose weights or packages are missing on this machine. journal: the checkpoint of the run,
-    which is kept until the result is saved.
+    values. lacking: metrics whose weights or packages are missing on this machine. checkpoint: the cached progress of
+    the run, which is kept until the result is saved.
     """
 
     adapter: str
@@ -112,7 +112,7 @@ class Result:
     notes: dict[str, str] = field(default_factory=dict, repr=False)
     computed: frozenset[str] = frozenset()
     lacking: frozenset[str] = frozenset()
-    journal: Discardable | None = field(default=None, repr=False)
+    checkpoint: Discardable | None = field(default=None, repr=False)
 
     def __getitem__(self, name: str) -> MetricValue:
         """Return one metric with its interval.
