@@ -305,7 +305,7 @@ def test_honest_codecs_raise_no_warning(photo_folder: Path, name: str) -> None:
     assert warnings_of(measure(load_adapter(name).model, photo_folder)).keys() == {"few_images"}
 
 
-# Through journals, files and tables.
+# Through checkpoints, files and tables.
 
 
 def test_a_resumed_run_warns_as_one_in_one_piece(tmp_path: Path, data: Path) -> None:

@@ -158,9 +158,9 @@ def evaluate(
             results = run(loaded, dataset, config, context)
     _log(results, dataset, requested=metrics is not None)
     for result in results:
-        if result.journal is not None and result.error is None:
-            result.journal.discard()
-        result.journal = None
+        if result.checkpoint is not None and result.error is None:
+            result.checkpoint.discard()
+        result.checkpoint = None
     if isinstance(model, Mapping):
         return dict(zip(models, results, strict=True))
     if isinstance(model, list | tuple):

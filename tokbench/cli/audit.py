@@ -89,7 +89,7 @@ def audit(
     from tokbench.metrics import registry
     from tokbench.metrics.fid_statistics import load_statistics
     from tokbench.protocol.protocol import TOKBENCH
-    from tokbench.results.reference_note import file
+    from tokbench.results.reference_note import describe_statistics
     from tokbench.tokenizers.registry import load_adapter
 
     claimed = audit_report.read_claim(claim) if claim else None
@@ -133,7 +133,8 @@ def audit(
         assert dataset.shape is not None
         height, width = dataset.shape
         reference_text = "".join(
-            f" Protocol {protocol.name} compares with {file(statistics.describe(protocol, dataset.shape))}."
+            f" Protocol {protocol.name} compares with "
+            f"{describe_statistics(statistics.describe(protocol, dataset.shape))}."
             for protocol in [row.choice.protocol for row in rows]
             if statistics is not None and protocol.reference == "statistics"
         )
