@@ -31,6 +31,7 @@ TOGETHER = {
     "evaluation/test_ranks.py": "ranks", "training/test_zoo.py": "zoo", "evaluation/test_resume.py": "resume",
     "report/test_data.py": "report", "report/test_page.py": "report", "parity/test_torch_fidelity.py": "torch-fidelity",
     "evaluation/test_precision.py": "precision", "pruning/test_benchmark.py": "prune",
+    "pruning/test_labels.py": "prune",
 }  # fmt: skip
 """Files whose tests share what takes long to make: one process runs them all, and the largest sets first."""
 

@@ -14,6 +14,7 @@ from tokbench.analysis import audit_report
 from tokbench.analysis.audit import ProtocolVariation, Row, audit, choices
 from tokbench.data.dataset import open_dataset
 from tokbench.errors import AdapterError, UsageError
+from tokbench.evaluation.config import Context, EvalConfig
 from tokbench.metrics.fid_statistics import FidStatistics
 from tokbench.protocol.protocol import TOKBENCH, PublishedSetup, load_protocol, protocols
 from tokbench.stats.split_half import Replicates
@@ -40,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_rows_are_what_evaluations_give(folder: Path, networks) -> None:
     """One pass for all protocols, or one evaluation for each: the same numbers."""
     adapter = load_adapter("jpeg.q50")
-    rows = audit(adapter, open_dataset(str(folder), TOKBENCH, 64), NAMES, networks=networks)
+    rows = audit(adapter, open_dataset(str(folder), TOKBENCH, 64), EvalConfig(NAMES), Context(networks=networks))
     assert [row.choice.title for row in rows] == [choice.title for choice in choices()]
     for row in rows:
         if row.choice.protocol.crop == "none":
@@ -61,7 +62,12 @@ def test_rows_are_what_evaluations_give(folder: Path, networks) -> None:
 
 @pytest.mark.slow
 def test_choices_move_what_they_should(folder: Path, networks) -> None:
-    rows = audit(load_adapter("jpeg.q50"), open_dataset(str(folder), TOKBENCH, 64), NAMES, networks=networks)
+    rows = audit(
+        load_adapter("jpeg.q50"),
+        open_dataset(str(folder), TOKBENCH, 64),
+        EvalConfig(NAMES),
+        Context(networks=networks),
+    )
     default, by_title = rows[0], {row.choice.title: row for row in rows}
 
     def moved(title: str) -> set[str]:
@@ -85,7 +91,10 @@ def test_protocols_that_compare_with_statistics_get_them(folder: Path, networks)
     moments = np.zeros(64), np.eye(64)
     statistics = FidStatistics({"64": moments}, network.name, network.input, "float32", network.sha256)
     dataset = open_dataset(str(folder), TOKBENCH, 64)
-    alone, given = (audit(adapter, dataset, ("rfid_64",), networks=networks, statistics=s) for s in (None, statistics))
+    alone, given = (
+        audit(adapter, dataset, EvalConfig(("rfid_64",), statistics=s), Context(networks=networks))
+        for s in (None, statistics)
+    )
     for before, after in zip(alone, given, strict=True):
         if before.choice.title == "adm":
             assert "give them with --reference" in before.missing["rfid_64"]
@@ -215,4 +224,4 @@ def test_an_adapter_that_fails_is_named(photo_folder: Path) -> None:
     adapter = load_adapter("jpeg.q10")
     adapter.model.decode = lambda tokens, seeds: 1 / 0
     with pytest.raises(AdapterError, match=r"jpeg\.q10 failed on the batch that starts with .*ZeroDivisionError"):
-        audit(adapter, open_dataset(str(photo_folder), TOKBENCH, limit=2), ("psnr",))
+        audit(adapter, open_dataset(str(photo_folder), TOKBENCH, limit=2), EvalConfig(("psnr",)))

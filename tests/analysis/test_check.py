@@ -19,6 +19,7 @@ from tokbench.analysis.regression import check as measure_again
 from tokbench.analysis.tolerances import default_tolerances, read_tolerances, tolerance_of
 from tokbench.data.dataset import open_dataset
 from tokbench.errors import MissingWeights, UsageError
+from tokbench.evaluation.config import Context
 from tokbench.evaluation.randomness import draws_noise
 from tokbench.evaluation.tasks import RECONSTRUCT
 from tokbench.extractors.pool import ExtractorPool
@@ -137,13 +138,16 @@ def test_every_number_that_is_no_speed_has_a_tolerance() -> None:
 def test_numbers_of_faces_are_compared_as_a_whole(networks) -> None:
     data = open_dataset("faces", load_protocol("tokbench-peer"), limit=3)
     (result,) = run_eval([load_adapter("resize.2")], data, ["faces"], networks=networks)
-    whole = measure_again([result], networks=networks)
+    context = Context(networks=networks)
+    whole = measure_again([result], context=context)
     assert {one.outcome for one in whole.checks} == {"same"}
     assert {"faces", "f_sim_all", "f_distance_ceiling_all", "f_rank1_all"} <= {one.number for one in whole.checks}
     assert [number for number in result.metrics if "." in number]  # bins of sizes, which are parts of these
     assert not [one.number for one in whole.checks if "." in one.number]
     result.metrics["f_sim_all"]["value"] += 0.02
-    assert [one.number for one in measure_again([result], networks=networks).regressions] == ["f_sim_all"]
+    assert [one.number for one in measure_again([result], context=Context(networks=networks)).regressions] == [
+        "f_sim_all"
+    ]
 
 
 def test_a_number_that_nothing_measures_any_more_is_listed(cli, measured, mirrored: Path) -> None:
