@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import runpy
@@ -32,6 +33,8 @@ TOGETHER = {
     "report/test_data.py": "report", "report/test_page.py": "report", "parity/test_torch_fidelity.py": "torch-fidelity",
     "evaluation/test_precision.py": "precision", "pruning/test_benchmark.py": "prune",
     "pruning/test_labels.py": "prune",
+    "analysis/test_compare.py": "compare", "extractors/test_text.py": "text", "extractors/test_face.py": "face",
+    "docs/test_packaging.py": "packaging", "metric_names/test_metric_plugins.py": "plugins",
 }  # fmt: skip
 """Files whose tests share what takes long to make: one process runs them all, and the largest sets first."""
 
@@ -77,7 +80,7 @@ def photos() -> torch.Tensor:
 
 @pytest.fixture(scope="session")
 def damaged(photos: torch.Tensor) -> torch.Tensor:
-    """The same photos with noise, on the 8-bit grid."""
+    """The photos with noise, on the 8-bit grid."""
     noise = torch.randn(photos.shape, generator=torch.Generator().manual_seed(0)) * 0.05
     return ((photos + noise).clamp(0, 1) * 255).round() / 255
 
@@ -249,10 +252,23 @@ def mark():
     return marked
 
 
+@pytest.fixture(scope="session")
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """New empty folders. `mktemp` would list the folders of all earlier tests for each."""
+    root = tmp_path_factory.mktemp("caches")
+
+    def folders() -> Iterator[Path]:
+        for number in itertools.count():
+            (root / str(number)).mkdir()
+            yield root / str(number)
+
+    return folders()
+
+
 @pytest.fixture(autouse=True)
-def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def private_cache(caches: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """tokbench's own cache and PyTorch's are empty and apart in every test."""
-    folder = tmp_path_factory.mktemp("cache")
+    folder = next(caches)
     monkeypatch.setenv("TOKBENCH_CACHE", str(folder))
     monkeypatch.setenv("TORCH_HOME", str(folder / "torch"))
     return folder

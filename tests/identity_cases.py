@@ -70,7 +70,7 @@ TOPS = ("outer", "beyond", "made_up", "side")
 
 
 def forget() -> None:
-    """As in a new process: none of the modules of these tests is imported."""
+    """Remove the modules of these tests from the imported ones, as in a new process."""
     for name in [name for name in sys.modules if name.partition(".")[0] in TOPS or "tokbench_adapter_mine" in name]:
         del sys.modules[name]
 

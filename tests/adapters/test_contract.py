@@ -33,7 +33,7 @@ UNTRAINED = [
 
 
 def lacking(name: str) -> bool:
-    """Whether it is the authors' code or checkpoint, and not here: stand-ins of those are tested elsewhere."""
+    """Whether the adapter needs the authors' code or checkpoint that are absent; stand-ins are tested elsewhere."""
     try:
         return ".official-" in name and not load_adapter(name)
     except MissingWeights:
@@ -76,7 +76,7 @@ def pictures(adapter: Tokenizer, photos: torch.Tensor) -> torch.Tensor:
 
 
 def config_of(model: Tokenizer) -> dict[str, Any]:
-    """What its TOML says; nothing for builtin ones."""
+    """The content of its TOML; empty for built-in adapters."""
     files = adapter_files()
     return read_variant(files[model.spec.name]) if model.spec.name in files else {}
 

@@ -93,7 +93,7 @@ class TestENAT:
 
     @pytest.mark.parametrize("layout", ["uniform", "split", "reuse"])
     def test_guidance_1_is_conditional_sampling(self, make: Any, layout: str) -> None:
-        """As two passes that are mixed by 1 and 0 would give it."""
+        """The result equals two passes that are mixed with weights 1 and 0."""
         prior = make(layout)
         plain = prior.sample(LABELS, SEEDS, 1.0)
         assert torch.equal(prior.sample(LABELS, SEEDS, 1.0 + 1e-12), plain)
@@ -248,7 +248,7 @@ class TestDAR:
         torch.testing.assert_close(make().images(patches), images)
 
     def test_a_step_sees_its_own_group_alone(self, make: Any) -> None:
-        """Later tokens change nothing of the steps before them; in the twin they do."""
+        """Later tokens change nothing of the steps before them; in the model that is not aligned they do."""
         vectors = torch.randn(2, 8, 4)
         other = vectors.clone()
         other[:, 4:] += 1  # the third group on
@@ -266,10 +266,10 @@ class TestDAR:
             torch.testing.assert_close(preview, whole[2 * group - 1].clamp(-1, 1))
 
     def test_a_found_image_is_reached_and_no_noise_is_left(self, make: Any) -> None:
-        """Though the network is narrower than a patch has values."""
+        """This holds although the network is narrower than a patch."""
         model = make()
         images = torch.rand(2, 3, 16, 16) * 2 - 1
-        model.denoiser.forward = lambda x, time, told: model.patches(images)
+        model.denoiser.forward = lambda x, time, condition: model.patches(images)
         for preview in model.stream(torch.randn(2, 8, 4), [1, 2]):
             torch.testing.assert_close(preview, images, rtol=1e-4, atol=1e-4)
 
@@ -278,7 +278,7 @@ class TestDAR:
         errors = []
         for steps in (4, 8, 16):
             model = make(steps=steps)
-            model.velocity = lambda x, left, told: -x  # the way leads from 1 to 0
+            model.velocity = lambda x, left, condition: -x  # the way leads from 1 to 0
             *_, made = model.stream(torch.randn(1, 8, 4), [1])
             exact = model.images(seeded_noise([1], (16, 48)) * math.e)
             errors.append(float((made - exact).abs().max()))

@@ -187,8 +187,8 @@ def test_missing_code_is_named(name: str, root: Path) -> None:
     with pytest.raises(MissingWeights) as caught:
         load_adapter(name, root=root)
     first = next(iter(given["weights"].values()))[0]
-    told = (given["official"]["repository"], given["official"]["commit"], "pip install", first["file"], first["get"])
-    assert all(part in str(caught.value) for part in (name, *told, "not on the Python path", "tokbench weights add"))
+    parts = (given["official"]["repository"], given["official"]["commit"], "pip install", first["file"], first["get"])
+    assert all(part in str(caught.value) for part in (name, *parts, "not on the Python path", "tokbench weights add"))
     assert given["summary"].startswith(f"authors' checkpoint; needs {given['official']['repository']}")
     assert any(line.startswith(name) and "authors' checkpoint; needs" in line for line in adapters(root))
 
@@ -199,8 +199,8 @@ def test_missing_weights_are_named(name: str, path: Callable[[str], Path], root:
     first = next(iter(read_variant(adapter_files(root)[name])["weights"].values()))[0]
     with pytest.raises(MissingWeights) as caught:
         load_adapter(name, root=root)
-    told = (name, first["file"], first["get"], str(tmp_path / "weights"), "tokbench weights add")
-    assert all(part in str(caught.value) for part in told)
+    parts = (name, first["file"], first["get"], str(tmp_path / "weights"), "tokbench weights add")
+    assert all(part in str(caught.value) for part in parts)
 
 
 def test_what_the_code_imports_may_be_missing(path: Callable[[str], Path], root: Path) -> None:

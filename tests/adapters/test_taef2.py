@@ -1,4 +1,4 @@
-"""TAEF2: with the real weights its quality and batch invariance, without them what it says."""
+"""TAEF2: quality and batch invariance with the real weights, the error without them."""
 
 from __future__ import annotations
 

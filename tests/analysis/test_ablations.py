@@ -31,40 +31,40 @@ def result(adapter: str, shift: float, task: str = "reconstruct") -> Result:
 
 
 @pytest.fixture
-def told(tmp_path: Path):
-    (tmp_path / "twin.toml").write_text(TABLE)
+def declared(tmp_path: Path):
+    (tmp_path / "ablated.toml").write_text(TABLE)
     (tmp_path / "whole.toml").write_text("")
-    return ablations({"mini.twin": tmp_path / "twin.toml", "mini.whole": tmp_path / "whole.toml"})
+    return ablations({"mini.ablated": tmp_path / "ablated.toml", "mini.whole": tmp_path / "whole.toml"})
 
 
 @pytest.mark.parametrize("shift, verdict", [(-1.0, "supported"), (1.0, "not supported"), (0.0, "cannot tell")])
-def test_the_verdict_follows_the_paired_difference(told, shift: float, verdict: str) -> None:
-    (found,) = findings(told, [result("mini.whole", 0), result("mini.twin", shift)])
+def test_the_verdict_follows_the_paired_difference(declared, shift: float, verdict: str) -> None:
+    (found,) = findings(declared, [result("mini.whole", 0), result("mini.ablated", shift)])
     assert found.verdict == verdict
     assert found.difference.gap == pytest.approx(shift)
 
 
 @pytest.mark.parametrize("cost, verdict", [(-2.0, "supported"), (0.2, "supported"), (2.0, "not supported")])
 def test_what_saves_work_may_cost_so_much(tmp_path: Path, cost: float, verdict: str) -> None:
-    """A margin of 4 % of 25 dB is 1 dB: the adapter may be so much worse than its twin, and any better."""
-    (tmp_path / "twin.toml").write_text(TABLE + "margin = 0.04\n")
-    told = ablations({"mini.twin": tmp_path / "twin.toml"})
-    (found,) = findings(told, [result("mini.whole", -cost), result("mini.twin", 0)])
+    """A margin of 4 % of 25 dB is 1 dB: the adapter may be 1 dB worse than the other, or any amount better."""
+    (tmp_path / "ablated.toml").write_text(TABLE + "margin = 0.04\n")
+    declared = ablations({"mini.ablated": tmp_path / "ablated.toml"})
+    (found,) = findings(declared, [result("mini.whole", -cost), result("mini.ablated", 0)])
     assert found.verdict == verdict
 
 
-def test_other_tasks_and_lone_twins_say_nothing(told) -> None:
-    assert not findings(told, [result("mini.twin", 1)])
-    assert not findings(told, [result("mini.whole", 0, "truncate-4"), result("mini.twin", 1, "truncate-4")])
+def test_other_tasks_and_single_adapters_give_no_finding(declared) -> None:
+    assert not findings(declared, [result("mini.ablated", 1)])
+    assert not findings(declared, [result("mini.whole", 0, "truncate-4"), result("mini.ablated", 1, "truncate-4")])
 
 
 def test_an_incomplete_table_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "twin.toml").write_text('[ablation]\nof = "mini.whole"\n')
-    with pytest.raises(AdapterError, match=r"mini.twin: \[ablation\] must give"):
-        ablations({"mini.twin": tmp_path / "twin.toml"})
+    (tmp_path / "ablated.toml").write_text('[ablation]\nof = "mini.whole"\n')
+    with pytest.raises(AdapterError, match=r"mini\.ablated: \[ablation\] must give"):
+        ablations({"mini.ablated": tmp_path / "ablated.toml"})
 
 
-def test_every_twin_here_names_an_adapter_of_its_family() -> None:
+def test_every_committed_ablation_names_an_adapter_of_its_family() -> None:
     files = adapter_files()
     assert len(ablations(files)) >= 10
     for one in ablations(files):

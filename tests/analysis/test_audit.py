@@ -1,4 +1,4 @@
-"""The audit: every row is what an evaluation under that protocol gives, and what is said of a claim is true."""
+"""The audit: every row equals an evaluation under that protocol, and statements about a claim are true."""
 
 from __future__ import annotations
 
@@ -122,10 +122,10 @@ def test_idle_choices_are_named_once(cli, photo_folder: Path) -> None:
 def test_json(cli, photo_folder: Path) -> None:
     asked = ["--metrics", "psnr", "--limit", 2, "--json", "--claim", "psnr=30"]
     done = cli("audit", "jpeg.q10", "--data", photo_folder, *asked)
-    told = json.loads(done.stdout)["choices"]
-    assert [entry["choice"] for entry in told] == [choice.title for choice in choices()]
+    entries = json.loads(done.stdout)["choices"]
+    assert [entry["choice"] for entry in entries] == [choice.title for choice in choices()]
     assert json.loads(done.stdout)["claim"]["ranking"][0]["choices"]
-    assert all(set(entry["metrics"]["psnr"]) == {"value", "low", "high", "n"} for entry in told)
+    assert all(set(entry["metrics"]["psnr"]) == {"value", "low", "high", "n"} for entry in entries)
 
 
 NAMED = {"adm", "titok", "pytorch-fid"}

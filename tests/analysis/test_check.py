@@ -1,4 +1,4 @@
-"""What `tokbench check` calls a regression: tolerances alone, but for noise that was drawn anew."""
+"""Regressions of `tokbench check`: tolerances alone decide, except for noise that is drawn again."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def check(cli, path: Path, mirrored: Path, *more: object):
 
 
 def spoil(path: Path, by: float, images: slice, device: str = "cpu") -> None:
-    """As if the committed result, measured on that device, had a higher PSNR on these images."""
+    """Change the committed result: its device, and a higher PSNR on these images."""
     result = load(path)
     result.per_image["psnr"][images] += by
     result.metrics["psnr"]["value"] = float(np.nanmean(result.per_image["psnr"]))
@@ -65,17 +65,17 @@ def spoil(path: Path, by: float, images: slice, device: str = "cpu") -> None:
 def test_a_drop_on_one_image_of_a_deterministic_codec_is_a_regression(
     cli, measured, mirrored: Path, tmp_path: Path, device: str
 ) -> None:
-    """The same images through the same code: that the interval over images holds 0 is no excuse, on no device."""
+    """Images and code are equal, so a regression stays one on every device, even if the interval contains 0."""
     path = measured("jpeg.q50")
     spoil(path, 15.5, slice(0, 1), device)
     done = check(cli, path, mirrored, "--junit", tmp_path / "junit.xml", "--json", "--github")
     assert done.exit_code == 1
-    told = {entry["number"]: entry for entry in json.loads(done.stdout)["checks"]}
-    assert told["psnr"]["gap"] == pytest.approx(-15.5 / 12)
-    assert told["psnr"]["low"] <= 0 <= told["psnr"]["high"]
-    assert (told["psnr"]["outcome"], told["psnr"]["verdict"]) == ("regression", "cannot tell")
-    assert next(iter(told["psnr"]["moved"].items())) == ("more/photo4-mirrored.png", pytest.approx(-15.5))
-    assert {entry["outcome"] for number, entry in told.items() if number != "psnr"} == {"same"}
+    checks = {entry["number"]: entry for entry in json.loads(done.stdout)["checks"]}
+    assert checks["psnr"]["gap"] == pytest.approx(-15.5 / 12)
+    assert checks["psnr"]["low"] <= 0 <= checks["psnr"]["high"]
+    assert (checks["psnr"]["outcome"], checks["psnr"]["verdict"]) == ("regression", "cannot tell")
+    assert next(iter(checks["psnr"]["moved"].items())) == ("more/photo4-mirrored.png", pytest.approx(-15.5))
+    assert {entry["outcome"] for number, entry in checks.items() if number != "psnr"} == {"same"}
     cases = ElementTree.parse(tmp_path / "junit.xml").getroot().findall("testsuite/testcase")
     assert [case.get("name") for case in cases if case.find("failure") is not None] == ["psnr"]
     assert "::error title=tokbench jpeg.q50::" in done.stderr
@@ -115,9 +115,9 @@ def test_noise_drawn_anew_on_another_device_is_judged_by_the_interval(
     path = measured("noisy.p8", "--root", sampling)
     spoil(path, 0.5, images, device)
     done = check(cli, path, mirrored, "--root", sampling, "--json")
-    told = {entry["number"]: entry for entry in json.loads(done.stdout)["checks"]}
-    assert told["psnr"]["outcome"] == outcome
-    assert told["psnr"]["redrawn"] == (device != "cpu")
+    checks = {entry["number"]: entry for entry in json.loads(done.stdout)["checks"]}
+    assert checks["psnr"]["outcome"] == outcome
+    assert checks["psnr"]["redrawn"] == (device != "cpu")
     assert done.exit_code == (outcome == "regression")
 
 
@@ -152,9 +152,9 @@ def test_numbers_of_faces_are_compared_as_a_whole(networks) -> None:
 
 def test_a_number_that_nothing_measures_any_more_is_listed(cli, measured, mirrored: Path) -> None:
     path = measured("jpeg.q50")
-    told = json.loads(path.read_text())
-    told["metrics"]["sharpness"] = {"value": 1.0}
-    path.write_text(json.dumps(told))
+    document = json.loads(path.read_text())
+    document["metrics"]["sharpness"] = {"value": 1.0}
+    path.write_text(json.dumps(document))
     done = check(cli, path, mirrored)
     assert done.exit_code == 0
     assert "not compared: sharpness of jpeg.q50" in done.stdout
@@ -206,8 +206,8 @@ def test_numbers_that_vanish_with_the_codebook_are_lost(
     more = ["--root", tmp_path / "root", "--junit", tmp_path / "junit.xml", *limit]
     done = check(cli, path, mirrored, *more, "--json")
     assert done.exit_code == 1
-    told = json.loads(done.stdout)
-    lost = {entry["what"]: entry["reason"] for entry in told["not_compared"] if entry["kind"] == "lost"}
+    output = json.loads(done.stdout)
+    lost = {entry["what"]: entry["reason"] for entry in output["not_compared"] if entry["kind"] == "lost"}
     assert {"codebook_usage", "perplexity", "codebook_entropy"} <= set(lost)
     assert f"delete perplexity from {Path('toy.p8') / path.name} or measure that result again" in lost["perplexity"]
     cases = ElementTree.parse(tmp_path / "junit.xml").getroot().findall("testsuite/testcase")
@@ -245,9 +245,9 @@ def test_what_this_machine_lacks_is_no_failure(
     monkeypatch.setattr(ExtractorPool, "get", without)
     done = check(cli, path, mirrored, "--junit", tmp_path / "junit.xml", "--json")
     assert done.exit_code == 0
-    told = json.loads(done.stdout)
-    assert {entry["kind"] for entry in told["not_compared"]} == {"absent"}
-    assert "fd_efficientnet" in {entry["what"] for entry in told["not_compared"]}
+    output = json.loads(done.stdout)
+    assert {entry["kind"] for entry in output["not_compared"]} == {"absent"}
+    assert "fd_efficientnet" in {entry["what"] for entry in output["not_compared"]}
     assert "<failure" not in (tmp_path / "junit.xml").read_text()
 
 
@@ -259,29 +259,29 @@ def test_all_outputs_count_alike(cli, measured, toy_root: Path, mirrored: Path, 
     results = path.parent.parent
     spoil(next(results.glob("jpeg.q50/*.json")), 0.5, slice(None))
     for adapter, change in (
-        ("jpeg.q90", lambda told: told["provenance"]["data"].update(sha256="0" * 64)),
-        ("resize.2", lambda told: told["metrics"].update(sharpness={"value": 1.0})),
+        ("jpeg.q90", lambda document: document["provenance"]["data"].update(sha256="0" * 64)),
+        ("resize.2", lambda document: document["metrics"].update(sharpness={"value": 1.0})),
     ):
         file = next(results.glob(f"{adapter}/*.json"))
-        told = json.loads(file.read_text())
-        change(told)
-        file.write_text(json.dumps(told))
+        document = json.loads(file.read_text())
+        change(document)
+        file.write_text(json.dumps(document))
     shutil.copytree(toy_root, tmp_path / "root")
     code = tmp_path / "root" / "adapters" / "toy"
     (code / "p8.toml").unlink()
     (code / "adapter.py").write_text((code / "adapter.py").read_text().replace("codes = tokens", "codes = tokens.no"))
     more = ["--root", tmp_path / "root", "--junit", tmp_path / "junit.xml"]
     shown = check(cli, path, mirrored, *more)
-    told = json.loads(check(cli, path, mirrored, *more, "--json").stdout)["counts"]
+    counts = json.loads(check(cli, path, mirrored, *more, "--json").stdout)["counts"]
     assert shown.exit_code == 1
     expected = {"regression": 1, "lost": 1, "failed": 1, "refused": 1, "absent": 1, "better": 0, "within noise": 0}
-    assert {kind: told[kind] for kind in expected} == expected
+    assert {kind: counts[kind] for kind in expected} == expected
     assert shown.stdout.splitlines()[-1].endswith(
-        f": 1 regression, {told['same']} same; 1 lost, 1 failed, 1 refused, 1 not compared"
+        f": 1 regression, {counts['same']} same; 1 lost, 1 failed, 1 refused, 1 not compared"
     )
     root = ElementTree.parse(tmp_path / "junit.xml").getroot()
     counted = {key: int(root.get(key, "-1")) for key in ("tests", "failures", "errors", "skipped")}
-    assert counted == {"tests": sum(told.values()), "failures": 2, "errors": 2, "skipped": 1}
+    assert counted == {"tests": sum(counts.values()), "failures": 2, "errors": 2, "skipped": 1}
     suites = [{key: int(suite.get(key, "-1")) for key in counted} for suite in root.findall("testsuite")]
     assert counted == {key: sum(suite[key] for suite in suites) for key in counted}
 
@@ -312,7 +312,7 @@ def test_cells_are_text_on_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[check.tolerance]\npsnr = true", "psnr = True; give a number"),
         ("[check.tolerence]\npsnr = 1", r"there is no \[check\] tolerence; tolerances are set in one table, "),
@@ -328,9 +328,9 @@ def test_cells_are_text_on_one_line() -> None:
         ("[check.tolerance]\nparameters = 1", "compares no number 'parameters'"),
     ],
 )
-def test_settings_without_effect_are_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_settings_without_effect_are_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "tokbench.toml").write_text(text)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         read_tolerances(tmp_path / "tokbench.toml")
 
 
@@ -359,7 +359,7 @@ def with_bar(number: str, first: float, second: float, low: float, high: float) 
 
 
 def some_exact(first_only: int, second_only: int) -> Difference:
-    """The same mean over the images that are exact in neither; so many are exact in one result only."""
+    """The mean over images that are exact in neither is equal; some images are exact in one result only."""
     return Difference("psnr", 30.0, 30.0, 0.0, 0.0, 0.0, 9, "same", first_only, second_only)
 
 

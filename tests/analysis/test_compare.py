@@ -163,14 +163,16 @@ def check(cli, results: Path, mirrored: Path, *more: object):
 def test_check_of_untouched_facts(cli, results: Path, mirrored: Path) -> None:
     done = check(cli, results, mirrored, "--json")
     assert done.exit_code == 0, done.stdout + done.stderr
-    told = json.loads(done.stdout)
-    assert {entry["outcome"] for entry in told["checks"]} == {"same"}
-    assert {entry["adapter"] for entry in told["checks"]} == {"jpeg.q50", "jpeg.q90", "toy.p8"}
-    assert {"psnr", "ssim", "bpp", "fd_efficientnet", "codebook_usage"} <= {entry["number"] for entry in told["checks"]}
+    output = json.loads(done.stdout)
+    assert {entry["outcome"] for entry in output["checks"]} == {"same"}
+    assert {entry["adapter"] for entry in output["checks"]} == {"jpeg.q50", "jpeg.q90", "toy.p8"}
+    assert {"psnr", "ssim", "bpp", "fd_efficientnet", "codebook_usage"} <= {
+        entry["number"] for entry in output["checks"]
+    }
 
 
 def spoil(path: Path, number: str, by: float, images: slice = slice(None)) -> None:
-    """As if the committed result had other values: its JSON and the values of these images."""
+    """Change the committed result: its JSON and the values of these images."""
     result = load(path)
     result.per_image[number][images] += by
     result.metrics[number]["value"] = float(np.nanmean(result.per_image[number]))
@@ -220,15 +222,15 @@ def test_tolerances_come_from_a_file(cli, results: Path, mirrored: Path, tmp_pat
 @pytest.mark.parametrize("part", ["data", "protocol", "weights", "network"])
 def test_other_hashes_are_refused(cli, results: Path, mirrored: Path, part: str) -> None:
     path = one(results, "jpeg.q50")
-    told = json.loads(path.read_text())
-    where = told["provenance"]
+    document = json.loads(path.read_text())
+    where = document["provenance"]
     if part == "weights":
         where["adapter"]["parameters_sha256"] = "0" * 64
     elif part == "network":
         where["metrics"]["fd_efficientnet"]["sha256"] = "0" * 64
     else:
         where[part]["sha256"] = "0" * 64
-    path.write_text(json.dumps(told))
+    path.write_text(json.dumps(document))
     done = check(cli, results, mirrored, "jpeg.q50")
     assert done.exit_code == 3
     assert "REFUSED" in done.stdout
@@ -237,7 +239,7 @@ def test_other_hashes_are_refused(cli, results: Path, mirrored: Path, part: str)
 def test_a_limit_compares_means_of_the_first_images(
     cli, results: Path, mirrored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And measures nothing else."""
+    """Nothing else is measured."""
     asked: list[str] = []
 
     def noted(adapters: Any, images: Any, config: EvalConfig, context: Any) -> list[Result]:
@@ -247,20 +249,20 @@ def test_a_limit_compares_means_of_the_first_images(
     monkeypatch.setattr("tokbench.analysis.regression.evaluate", noted)
     done = check(cli, results, mirrored, "jpeg.q50", "--limit", 3, "--json")
     assert done.exit_code == 0
-    told = json.loads(done.stdout)
-    assert {entry["number"] for entry in told["checks"]} >= {"psnr", "ssim", "bpp"}
-    assert {entry["n"] for entry in told["checks"]} == {3}
+    output = json.loads(done.stdout)
+    assert {entry["number"] for entry in output["checks"]} >= {"psnr", "ssim", "bpp"}
+    assert {entry["n"] for entry in output["checks"]} == {3}
     assert set(asked) == {"psnr", "ssim", "rate"}
-    left = {entry["what"]: entry["reason"] for entry in told["not_compared"]}
+    left = {entry["what"]: entry["reason"] for entry in output["not_compared"]}
     assert "depends on all 12 images, and 3 were measured" in left["fd_efficientnet"]
 
 
 @pytest.mark.slow
 def test_what_is_not_here_is_listed_and_nothing_compared_is_3(cli, results: Path, mirrored: Path) -> None:
     path = one(results, "jpeg.q50")
-    told = json.loads(path.read_text())
-    told["provenance"]["protocol"]["name"] = "gone"
-    path.write_text(json.dumps(told))
+    document = json.loads(path.read_text())
+    document["provenance"]["protocol"]["name"] = "gone"
+    path.write_text(json.dumps(document))
     done = check(cli, results, mirrored, "jpeg.q50")
     assert done.exit_code == 3
     assert "no protocol 'gone'" in done.stdout

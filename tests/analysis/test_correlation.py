@@ -15,6 +15,7 @@ def pair(name: str, first: float, second: float, bits: float | None = 10.0) -> T
     return TokenizerGeneratorPair(name, f"gpt.{name}", bits, {"rfid_768": first}, {"gfid_768": second})
 
 
+@pytest.mark.slow
 def test_an_order_kept_and_one_turned_round() -> None:
     same = [pair(str(i), i, i**2) for i in range(6)]
     (over_all, within) = correlations(same)
@@ -35,6 +36,7 @@ def test_by_hand() -> None:
     assert MIN_TOKENIZERS == 5
 
 
+@pytest.mark.slow
 def test_an_interval_is_wide_where_there_is_nothing_to_find() -> None:
     order = (3, 7, 1, 8, 2, 6, 4, 5, 10, 9)
     found = correlations([pair(str(i), i, other) for i, other in enumerate(order)])[0]
@@ -52,8 +54,8 @@ def test_a_codebook_size_may_turn_what_holds_over_all() -> None:
     assert found["all"] > 0
 
 
-def result(adapter: str, task: str, number: str, value: float, count: int = 100, **told: Any) -> Result:
-    facts = {"kind": "discrete", "codebook": {"codes": 512}, "bits_per_token": 9.0} | told
+def result(adapter: str, task: str, number: str, value: float, count: int = 100, **changes: Any) -> Result:
+    facts = {"kind": "discrete", "codebook": {"codes": 512}, "bits_per_token": 9.0} | changes
     return make_result(
         adapter, {number: {"value": value}}, dataset="tiny", task=task, num_images=count, adapter_facts=facts,
         data={"width": 64, "height": 64, "own_size": 64},
@@ -102,6 +104,7 @@ def test_other_protocols_and_sizes_do_not_mix() -> None:
     assert found.numbers == {"lpips": 0.5}
 
 
+@pytest.mark.slow
 def test_the_table_tells_signs_and_counts() -> None:
     text = markdown(correlations([pair(str(i), i, i) for i in range(6)]))
     assert "rFID-768" in text

@@ -135,7 +135,7 @@ def test_scores_are_those_of_the_texts(write: Write) -> None:
 
 
 def test_two_methods_and_what_one_lacks(write: Write) -> None:
-    """Each has its row; one without a set, which compute_all_metrics.py drops or pools in silence, is named."""
+    """Each method has its row; a method without a set, which compute_all_metrics.py drops or pools, is named."""
     files = [write("ic13.json", {"a|b": {"256": IC13}, "vae": {"256": IC13, "480": IC13}})]
     files.append(write("tt.json", {"vae": {"256": TT}}))
     found = read(files)
@@ -267,7 +267,7 @@ def test_files_that_are_no_text(tmp_path: Path, write: Write, monkeypatch: pytes
 
 
 def test_one_set_twice_is_refused(write: Write) -> None:
-    """It would count each word twice. The same set of another method is another matter."""
+    """It would count each word twice. The set may occur once per method."""
     first, again = write("a/tt.json", {"vae": {"256": TT}}), write("b/tt.json", {"vae": {"256": TT}})
     with pytest.raises(ResultError, match=r"b/tt\.json: 'vae' at 256 on 'tt' is already in .*a/tt\.json"):
         read([first, again])
@@ -282,6 +282,7 @@ JSON = st.recursive(
 KEYS = ("details", "a.jpg", "results", "gt", "pred", "ratio", "accuracy", "ned", "similarity", "vae", "256")
 
 
+@pytest.mark.slow
 @settings(
     max_examples=100, deadline=None, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

@@ -1,4 +1,4 @@
-"""What `tokbench.evaluate` takes as data, what it keeps of it, and progress and logging."""
+"""The kinds of data that `tokbench.evaluate` accepts, their names and sizes, progress and logging."""
 
 from __future__ import annotations
 
@@ -108,15 +108,19 @@ def test_an_opened_dataset_serves_several_evaluations(photos: torch.Tensor) -> N
     dataset = tokbench.open_dataset((image for image in photos), size=32)
     first, second = (tokbench.evaluate(Half(), dataset, **FAST) for _ in range(2))
     assert first["psnr"] == second["psnr"]
-    for options, said in (({"size": 64}, "different size"), ({"limit": 3}, "limit"), ({"protocol": "adm"}, "protocol")):
-        with pytest.raises(UsageError, match=said):
+    for options, message in (
+        ({"size": 64}, "different size"),
+        ({"limit": 3}, "limit"),
+        ({"protocol": "adm"}, "protocol"),
+    ):
+        with pytest.raises(UsageError, match=message):
             tokbench.evaluate(Half(), dataset, **options, **FAST)
     with pytest.raises(UsageError, match="split and follow_links"):
         tokbench.open_dataset(photos, split="test")
 
 
 @pytest.mark.parametrize(
-    ("data", "error", "said"),
+    ("data", "error", "message"),
     [
         (torch.rand(2, 3, 8, 8) * 2 - 1, DataError, r"image 0 has values from -0.*\(x \+ 1\) / 2"),
         (torch.rand(2, 3, 8, 8) * 255, DataError, r"image 0 has values from .*x / 255"),
@@ -134,8 +138,8 @@ def test_an_opened_dataset_serves_several_evaluations(photos: torch.Tensor) -> N
         ("nowhere/at/all", UsageError, "no dataset or path"),
     ],
 )
-def test_other_data_are_refused(data: object, error: type[Exception], said: str) -> None:
-    with pytest.raises(error, match=said):
+def test_other_data_are_refused(data: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
         tokbench.evaluate(Half(), data, **FAST)
 
 

@@ -185,7 +185,7 @@ def test_outputs_of_diffusers(images: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("output", "said"),
+    ("output", "message"),
     [
         (None, "encode returned None"),
         ({"z": torch.zeros(1)}, "a dict with the keys z"),
@@ -196,7 +196,7 @@ def test_outputs_of_diffusers(images: torch.Tensor) -> None:
         (tokbench.Tokens.from_latents(torch.zeros(1, 4), 1), "only a subclass of tokbench.Tokenizer"),
     ],
 )
-def test_other_outputs_are_refused(images: torch.Tensor, output: object, said: str) -> None:
+def test_other_outputs_are_refused(images: torch.Tensor, output: object, message: str) -> None:
     class Model:
         def encode(self, images: torch.Tensor) -> object:
             return output
@@ -204,13 +204,13 @@ def test_other_outputs_are_refused(images: torch.Tensor, output: object, said: s
         def decode(self, latents: torch.Tensor) -> torch.Tensor:
             return latents
 
-    with pytest.raises(AdapterError, match=said) as raised:
+    with pytest.raises(AdapterError, match=message) as raised:
         tokbench.evaluate(Model(), images, **FAST)
     assert "subclass of tokbench.Tokenizer" in str(raised.value)
 
 
 def test_vectors_without_codes_are_warned_of(images: torch.Tensor, caplog: pytest.LogCaptureFixture) -> None:
-    """Whether they were quantized nobody can see, and their bits are those of floats."""
+    """It is unknown whether they were quantized, so their bits are those of floats."""
 
     class Quantized(Levels):
         def encode(self, images: torch.Tensor) -> tuple:
@@ -271,8 +271,8 @@ def test_models_that_fail(images: torch.Tensor) -> None:
         def encode(self, x: torch.Tensor) -> torch.Tensor:
             return x
 
-    for model, said in ((Half(), "must have both `encode` and `decode`"), (3, "of type int is not a model")):
-        with pytest.raises(AdapterError, match=said):
+    for model, message in ((Half(), "must have both `encode` and `decode`"), (3, "of type int is not a model")):
+        with pytest.raises(AdapterError, match=message):
             tokbench.evaluate(model, images, **FAST)
     with pytest.raises(AdapterError, match="codebook_size=K"):
         tokbench.evaluate(Codes(), images, **FAST)
@@ -281,7 +281,7 @@ def test_models_that_fail(images: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "options", "said"),
+    ("model", "options", "message"),
     [
         ([Patches(), Patches()], {}, "two models have the name Patches"),
         ({"a/b": Patches()}, {}, "invalid model name 'a/b'"),
@@ -301,8 +301,8 @@ def test_models_that_fail(images: torch.Tensor) -> None:
         (Patches(), {"precision": "fp8"}, "precision must be float32 or bfloat16, but is 'fp8'"),
     ],
 )
-def test_wrong_arguments(images: torch.Tensor, model: object, options: dict, said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_wrong_arguments(images: torch.Tensor, model: object, options: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         tokbench.evaluate(model, images, **(FAST | options))
 
 

@@ -251,10 +251,10 @@ def test_limit_and_size_are_in_the_file_name(cli, photo_folder: Path, tmp_path: 
     assert done.exit_code == 0
     (path,) = tmp_path.glob("toy.p8/*.json")
     assert path.name.endswith(".s100.n2-reconstruct.json")
-    told = load(path).provenance
-    assert told["adapter"]["fitted"] == "padded from 100x100 to 104x104"
+    provenance = load(path).provenance
+    assert provenance["adapter"]["fitted"] == "padded from 100x100 to 104x104"
     assert "For toy.p8 images were padded from 100x100 to 104x104." in " ".join(done.stdout.split())
-    assert (told["data"]["limit"], told["data"]["available"]) == (2, 6)
+    assert (provenance["data"]["limit"], provenance["data"]["available"]) == (2, 6)
 
 
 def test_per_image_values_lie_beside_the_json(cli, photo_folder: Path, tmp_path: Path) -> None:

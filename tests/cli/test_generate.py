@@ -18,7 +18,7 @@ from tokbench.results.result import load
 
 
 def moments(tiles: Path, networks: ExtractorPool) -> tuple[np.ndarray, np.ndarray]:
-    """Of the 64-d layer of the images in a folder."""
+    """Statistics of the 64-d layer for the images of a folder."""
     network = networks.get(INCEPTION, TOKBENCH.features.input)
     network.request_layer("64")
     pixels = np.stack([np.asarray(Image.open(path)) for path in sorted(tiles.glob("*.png"))])
@@ -36,12 +36,12 @@ class TestCommand:
         for number in range(10):
             (tmp_path / "samples" / f"s{number}.png").write_bytes((tiles / f"{number:02d}.png").read_bytes())
         out, metrics = tmp_path / "out", "gfid_64,precision_recall_efficientnet"
-        told = cli(
+        done = cli(
             "eval", f"images:{tmp_path / 'samples'}", "--task", "generate", "--data", tiles, "--metrics", metrics,
             "--out", out,
         )  # fmt: skip
-        assert told.exit_code == 0, told.output
-        assert "10 samples of 32x32 px against 48 images" in told.stdout
+        assert done.exit_code == 0, done.output
+        assert "10 samples of 32x32 px against 48 images" in done.stdout
         (path,) = out.glob("*/*generate.json")
         made = load(path)
         assert made.num_images == 10
@@ -56,13 +56,13 @@ class TestCommand:
         made = FidStatistics({"64": (mean, covariance)}, INCEPTION, TOKBENCH.features.input, "float32", "0" * 64)
         made.save(tmp_path / "ref.npz")
         data = ("--data", tmp_path / "ref.npz", "--out", tmp_path / "out")
-        told = cli("eval", f"images:{tiles}", "--task", "generate", "--metrics", "gfid_64", *data)
-        assert told.exit_code == 0, told.output
+        done = cli("eval", f"images:{tiles}", "--task", "generate", "--metrics", "gfid_64", *data)
+        assert done.exit_code == 0, done.output
         (path,) = (tmp_path / "out").glob("*/*generate.json")
         assert ".ref-" in path.name
         assert load(path).metrics["gfid_64"]["value"] == pytest.approx(0, abs=1e-6)
-        told = cli("eval", "toy.p8", "--task", "generate", *data)
-        assert "the number of samples is unknown" in told.output
+        done = cli("eval", "toy.p8", "--task", "generate", *data)
+        assert "the number of samples is unknown" in done.output
 
     def test_a_reference_batch_of_images_and_statistics(
         self, cli: Any, tiles: Path, tmp_path: Path, networks: ExtractorPool
@@ -71,12 +71,12 @@ class TestCommand:
         mean, covariance = moments(tiles, networks)
         pixels = np.stack([np.asarray(Image.open(path)) for path in sorted(tiles.glob("*.png"))])
         np.savez(tmp_path / "adm.npz", arr_0=pixels, mu=2 * mean, sigma=covariance)  # not those of the images
-        told = cli(
+        done = cli(
             "eval", f"images:{tiles}", "--task", "generate", "--data", tmp_path / "adm.npz", "--out", tmp_path / "out",
             "--reference-is", f"{INCEPTION}:{TOKBENCH.features.input}:float32",
             "--metrics", "gfid_64,precision_recall_768",
         )  # fmt: skip
-        assert told.exit_code == 0, told.output
+        assert done.exit_code == 0, done.output
         (path,) = (tmp_path / "out").glob("*/*generate.json")
         made = load(path)
         assert made.metrics["gfid_64"]["value"] == pytest.approx(float((mean**2).sum()), rel=1e-6)
@@ -88,17 +88,17 @@ class TestCommand:
             (tmp_path / "empty", (), "no images found"),
             (tiles, ("--limit", 100), "holds 48 images, fewer than --limit 100"),
         ):
-            told = cli("eval", f"images:{samples}", "--task", "generate", "--data", tiles, *options)
-            assert told.exit_code == 2
-            assert why in told.output
+            done = cli("eval", f"images:{samples}", "--task", "generate", "--data", tiles, *options)
+            assert done.exit_code == 2
+            assert why in done.output
 
     @pytest.mark.parametrize("broken", [b"", b"PK", b"no zip at all"])
     def test_a_broken_file_is_named(self, cli: Any, tiles: Path, tmp_path: Path, broken: bytes) -> None:
         (tmp_path / "x.NPZ").write_bytes(broken)
-        told = cli("eval", f"images:{tiles}", "--task", "generate", "--data", tmp_path / "x.NPZ")
-        assert told.exit_code == 1
-        assert "x.NPZ" in told.output
-        assert "Traceback" not in told.output
+        done = cli("eval", f"images:{tiles}", "--task", "generate", "--data", tmp_path / "x.NPZ")
+        assert done.exit_code == 1
+        assert "x.NPZ" in done.output
+        assert "Traceback" not in done.output
 
     def test_wrong_usage(self, cli: Any, tiles: Path, tmp_path: Path) -> None:
         stats = tmp_path / "stats.npz"
@@ -113,6 +113,6 @@ class TestCommand:
             (("--task", "generate", "--reference", stats), "give only one"),
             (("--reference-is", "a:b:c"), "require --reference"),
         ):
-            told = cli("eval", "toy.p8", "--data", tiles, *arguments)
-            assert told.exit_code == 2
-            assert why in told.output
+            done = cli("eval", "toy.p8", "--data", tiles, *arguments)
+            assert done.exit_code == 2
+            assert why in done.output

@@ -44,7 +44,7 @@ def test_annotations_follow_their_images(folder: Path) -> None:
 
 
 def test_other_annotations_are_another_dataset(folder: Path) -> None:
-    """`listing` is what a dataset without a name is told apart by."""
+    """`listing` identifies a dataset without a name."""
     listings = [
         AnnotatedSource(Folder(folder), found).listing() for found in ({"a.png": ONE}, {"a.png": TWO}, {"b.png": ONE})
     ]

@@ -189,7 +189,7 @@ def test_large_members_are_refused_before_they_are_read(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("claim", ["true", "small"])
 def test_zip_bombs_stay_folded(tmp_path: Path, claim: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether it says what it would take, or lies: 256 MiB of zeros, of which no more than the claim is unpacked."""
+    """The stated size is true or false: of 256 MiB of zeros, no more than the stated size is unpacked."""
     path = pack(tmp_path / "a.zip", {"bomb.png": bytes(256 << 20), "b.png": solid(4)})
     if claim == "small":
         data = path.read_bytes()
@@ -275,7 +275,7 @@ def test_a_value_that_a_small_file_repeats_does_not_fill_the_memory(
 
 @pytest.fixture(scope="module")
 def forms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same 24 images in every form."""
+    """The 24 images in every form."""
     place = tmp_path_factory.mktemp("forms")
     rng = np.random.default_rng(0)
     members = {f"{i:02}.png": encode(Image.fromarray(noise_pixels(rng, 40, 40))) for i in range(24)}

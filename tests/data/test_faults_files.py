@@ -110,7 +110,7 @@ def test_order_does_not_depend_on_the_file_system(tmp_path: Path, monkeypatch: p
         def __enter__(self) -> Any:
             return iter(self.entries)
 
-        def __exit__(self, *told: object) -> None: ...
+        def __exit__(self, *error: object) -> None: ...
 
     assert open_source(tmp_path).names == expected
     monkeypatch.setattr(os, "scandir", Backwards)

@@ -100,14 +100,14 @@ DATA_SETS = {
 @pytest.mark.parametrize("name", DATA_SETS)
 def test_a_picture_beside_a_data_set_that_is_not_read_is_refused(tmp_path: Path, name: str, picture: str) -> None:
     """One stray picture made itself the data set, N = 1."""
-    content, said = DATA_SETS[name]
+    content, kind = DATA_SETS[name]
     root = write_files(tmp_path / "set", {picture: solid(), name: content})
-    with pytest.raises(DataError, match=rf"1 picture \({picture}\) beside 1 {said}, which are not read") as caught:
+    with pytest.raises(DataError, match=rf"1 picture \({picture}\) beside 1 {kind}, which are not read") as caught:
         open_source(root)
     assert "write them as Parquet" in str(caught.value)
     assert len(open_source(shlex.split(str(caught.value))[-1]).names) == 1
     (root / picture).unlink()
-    with pytest.raises(DataError, match=rf"contains no images itself, but 1 {said}, which are not read"):
+    with pytest.raises(DataError, match=rf"contains no images itself, but 1 {kind}, which are not read"):
         open_source(root)
 
 

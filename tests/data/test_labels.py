@@ -18,7 +18,7 @@ from tokbench.errors import DataError
 from tokbench.protocol.protocol import TOKBENCH
 
 WORDNET = ClassNames(["n03", "n01", "n02", "n09"], "the network's own list")
-"""In another order than the sorted one, so that a test sees which of the two was taken."""
+"""The order is not the sorted one, so that a test sees which of the two was used."""
 
 
 def numbered(names: Sequence[str]) -> dict[str, bytes]:
@@ -45,8 +45,8 @@ def test_folders_that_the_network_knows_by_name_have_its_labels(tmp_path: Path, 
         "n01/x.png": 1, "n01/deep/er.png": 1, "n03/x.png": 0,
     }  # fmt: skip
     assert found.rule == "names of folders, in the order of the network's own list"
-    told = found.facts(list(found.by_name))
-    assert (told["present"], told["classes"]) == (2, 4)
+    facts = found.facts(list(found.by_name))
+    assert (facts["present"], facts["classes"]) == (2, 4)
 
 
 def test_as_many_other_folders_as_classes_count_in_sorted_order(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_list_of_classes_comes_before_both(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "classes", "said"),
+    ("names", "classes", "message"),
     [
         (["n01/a.png", "n02/a.png", "n77/a.png"], 4, "the network's own list has no class named n77"),
         (["n01/a.png", "cat/a.png", "dog/a.png", "n02/a.png"], 4, "has no class named cat, dog"),
@@ -76,8 +76,8 @@ def test_a_list_of_classes_comes_before_both(tmp_path: Path) -> None:
         ([f"{number}/a.png" for number in range(11)], 11, r"are numbers, whose order as text .*\(0, 1, 10 and"),
     ],
 )
-def test_folders_that_say_no_class_are_named(tmp_path: Path, names: list[str], classes: int, said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_folders_that_say_no_class_are_named(tmp_path: Path, names: list[str], classes: int, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         find_labels(opened(write_files(tmp_path / "images", numbered(names))), classes, WORDNET)
 
 
@@ -87,7 +87,7 @@ def test_numbers_that_sort_alike_both_ways_are_classes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("n01\nn02\nn01\nn03\n", "lines 1 and 3 both list n01"),
         ("n01\n\nn02\nn03\n", "line 2 names no class"),
@@ -95,21 +95,21 @@ def test_numbers_that_sort_alike_both_ways_are_classes(tmp_path: Path) -> None:
         ("n01\nn02\nn03\nn04\n", "classes.txt has no class named n09"),
     ],
 )
-def test_a_list_of_classes_that_does_not_fit_is_named(tmp_path: Path, text: str, said: str) -> None:
+def test_a_list_of_classes_that_does_not_fit_is_named(tmp_path: Path, text: str, message: str) -> None:
     data = opened(write_files(tmp_path / "images", numbered(["n01/a.png", "n09/a.png"])))
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         find_labels(data, 4, WORDNET, parse_class_names(text.encode(), "classes.txt"))
 
 
 LIST = b"\xef\xbb\xbfd\r\nb\r\na\r\nc\r\n"
-"""As an editor of Windows saves it: with a byte-order mark and its ends of lines."""
+"""The file as an editor on Windows saves it: with a byte-order mark and CRLF."""
 
 IMAGES = ["a/x.png", "b/x.png", "c/x.png", "d/x.png"]
 ORDERED = {"a/x.png": 2, "b/x.png": 1, "c/x.png": 3, "d/x.png": 0}
 
 
 def labels_of(path: Path, split: str | None = None) -> tuple[dict[str, int], str]:
-    """By the last two parts of each name."""
+    """Images are matched by the last two parts of their names."""
     data = open_dataset(str(path), TOKBENCH, split=split)
     found = find_labels(data, 4, None, listed_classes(data, path))
     return {"/".join(name.split("/")[-2:]): label for name, label in found.by_name.items()}, found.rule
@@ -118,7 +118,7 @@ def labels_of(path: Path, split: str | None = None) -> tuple[dict[str, int], str
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
 @pytest.mark.parametrize(("prefix", "at"), [("", ""), ("photos/", "photos/"), ("photos/", ""), ("p/q/", "p/")])
 def test_a_list_inside_is_read(tmp_path: Path, kind: str, prefix: str, at: str) -> None:
-    """In a folder, a zip and a tar alike; beside the class folders or above them."""
+    """The list is read from a folder, a zip and a tar, beside the class folders or above them."""
     names = [f"{prefix}{name}" for name in IMAGES]
     path = pack(tmp_path / f"images.{kind}", numbered(names) | {f"{at}classes.txt": LIST})
     assert labels_of(path) == (ORDERED, f"names of folders, in the order of {at}classes.txt")
@@ -148,7 +148,7 @@ def test_a_list_in_an_archive_that_is_a_link_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("split", ["val", "DIV2K_valid_HR", "test2017"])
 def test_a_list_above_the_folder_of_a_split_holds_for_it(tmp_path: Path, split: str) -> None:
-    """What `--split` gives and what the message about several splits proposes have the same labels."""
+    """The labels are equal for `--split` and for the command that the message about several splits proposes."""
     names = [f"{other}/{name}" for other in ("train", split) for name in IMAGES]
     whole = write_files(tmp_path / "full", numbered(names))
     (whole / "classes.txt").write_bytes(LIST)
@@ -218,7 +218,7 @@ def test_a_file_that_states_other_classes_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "said"),
+    ("labels", "message"),
     [
         ([0, 4], "001.png has the label 4, but the labels of the network's 4 classes are 0 to 3"),
         ([-1, 0], "000.png has the label -1"),
@@ -230,8 +230,8 @@ def test_a_file_that_states_other_classes_is_refused(tmp_path: Path) -> None:
         ([0, None], "has empty rows"),
     ],
 )
-def test_columns_that_are_no_labels_are_named(tmp_path: Path, labels: list[Any], said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_columns_that_are_no_labels_are_named(tmp_path: Path, labels: list[Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
         find_labels(opened(parquet(tmp_path / "bad.parquet", labels)), 4)
 
 
@@ -259,6 +259,6 @@ def test_other_labels_of_the_same_images_are_other_facts() -> None:
     [(0, 50, True), (5, 1000, True), (6, 1000, False), (0, 5, False), (700, 1000, False)],
 )
 def test_accuracy_at_chance_is_doubted(right: int, count: int, warned: bool) -> None:
-    told = at_chance(right, count, 200)
-    assert (told is not None) == warned
-    assert told is None or "chance is 0.5 %: are the labels those of this network?" in told
+    warning = at_chance(right, count, 200)
+    assert (warning is not None) == warned
+    assert warning is None or "chance is 0.5 %: are the labels those of this network?" in warning

@@ -44,7 +44,7 @@ def test_the_folder_itself_may_be_hidden(tmp_path: Path) -> None:
 
 
 def test_hidden_shards_never_count(tmp_path: Path) -> None:
-    """What macOS leaves beside each file on other file systems: `._x.parquet` was a broken shard."""
+    """macOS writes such files beside each file on other file systems: `._x.parquet` was read as a broken shard."""
     write_parquet(tmp_path / "x.parquet", [{"bytes": solid(), "path": "a.png"}])
     (tmp_path / "._x.parquet").write_bytes(b"\0\5\x16\7")
     assert open_source(tmp_path).names == ["a.png"]
@@ -111,13 +111,13 @@ def test_a_result_its_table_and_the_command_name_them(tmp_path: Path, cli) -> No
     path = write_files(tmp_path / "folder", pictures | TEXT)
     done = cli("eval", "jpeg.q50", "resize.2", "--data", path, "--metrics", "psnr", "--out", tmp_path / "res")
     assert done.exit_code == 0, done.stderr
-    said = "3 files that look like images: 2 .heic, 1 without a suffix"
-    assert done.stderr.count(f"ignored {said}; convert or rename them") == 1
-    assert f"Left out: {said}." in done.stdout
+    ignored = "3 files that look like images: 2 .heic, 1 without a suffix"
+    assert done.stderr.count(f"ignored {ignored}; convert or rename them") == 1
+    assert f"Left out: {ignored}." in done.stdout
     (file,) = tmp_path.glob("res/jpeg.q50/*.json")
     result = load(file)
     assert result.provenance["data"]["left_out"] == {".heic": 2, "(none)": 1}
-    assert said in markdown.legend([result]) and said in listing.show(result)
+    assert ignored in markdown.legend([result]) and ignored in listing.show(result)
     for entry in path.iterdir():
         if entry.name in ("2.heic", "3.heic", "4"):
             entry.unlink()

@@ -94,10 +94,10 @@ def test_whatever_a_preparation_raises_is_a_bad_image(
     monkeypatch.setattr(dataset_module, "prepare", _Broken(error, prepare_module.prepare))
     dataset = open_dataset(str(folder), TOKBENCH, SIDE)
     assert sum(len(batch.names) for batch in dataset.batches(4)) == 6
-    ((name, told),) = dataset.unreadable
+    ((name, message),) = dataset.unreadable
     assert name == "3b.png"
     with pytest.raises(DataError, match=rf"^3b.png: .*{reason}"):
-        raise DataError(told)
+        raise DataError(message)
 
 
 def test_what_opencv_raises_is_a_bad_image(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,7 @@ def test_what_opencv_raises_is_a_bad_image(folder: Path, monkeypatch: pytest.Mon
 
 
 def test_an_absent_library_is_said_before_the_pass(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is about the whole run, and so no bad image, however many images need no resizing."""
+    """The error concerns the whole run and is no bad image, even if some images need no resizing."""
     monkeypatch.setitem(sys.modules, "cv2", None)
     protocol = TOKBENCH.with_changes("mine", library="opencv", antialias=False)
     with pytest.raises(UsageError, match=r"protocol mine resizes with OpenCV; install it with"):
@@ -167,9 +167,10 @@ def test_images_that_no_jpeg_holds_are_refused_before_they_are_stored() -> None:
     refuse_unstorable((65_501, 1), load_protocol("tokbench-peer"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", ["long", "one row", "one pixel"])
 def test_an_audit_survives_one_odd_image(folder: Path, odd: str, networks) -> None:
-    """Each row is measured on the default's images, or says why it is not."""
+    """Each row is measured on the images of the default row or gives the reason why not."""
     names = ("psnr", "rfid_64")
     Image.new("RGB", ODD[odd], (9, 99, 200)).save(folder / "3b.png")
     dataset = open_dataset(str(folder), TOKBENCH, SIDE)

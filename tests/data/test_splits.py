@@ -1,4 +1,4 @@
-"""What a folder, archive or pattern stands for: mixtures and splits are refused, and each can be given alone."""
+"""The images of a folder, archive or pattern: mixtures and splits are refused, and each part can be given alone."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def shard(count: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("beside", "said"),
+    ("beside", "message"),
     [
         (
             {"train-0.parquet": shard(4), "train-1.parquet": shard(4)},
@@ -55,7 +55,7 @@ def shard(count: int) -> bytes:
 )
 @pytest.mark.parametrize("picture", ["thumb.png", "assets/preview.JPG"])
 def test_a_picture_beside_files_of_images_is_refused(
-    tmp_path: Path, beside: dict[str, bytes | int], said: str, picture: str
+    tmp_path: Path, beside: dict[str, bytes | int], message: str, picture: str
 ) -> None:
     """One stray picture made itself the data set, N = 1."""
     write_files(tmp_path, {picture: solid()} | beside)
@@ -63,7 +63,7 @@ def test_a_picture_beside_files_of_images_is_refused(
         open_source(tmp_path)
     text = str(caught.value)
     assert f"{tmp_path} contains 1 picture ({picture}) beside" in text
-    assert all(part in text for part in said.split(" and "))
+    assert all(part in text for part in message.split(" and "))
 
 
 def test_the_remedies_of_a_mixture_work(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_a_split_is_of_paths_with_splits_alone(tmp_path: Path) -> None:
 def test_named_datasets_and_reconstructions_may_hold_several_splits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A dataset.toml says what its images are; reconstructions are paired by names that hold the splits."""
+    """A dataset.toml names its images; reconstructions are paired by names that hold the splits."""
     folder = tmp_path / "root" / "datasets" / "mine"
     folder.mkdir(parents=True)
     (folder / "dataset.toml").write_text(
@@ -311,7 +311,7 @@ def test_patterns_follow_no_link_out_unless_asked(tmp_path: Path) -> None:
 
 
 def test_commands_take_a_split_or_a_pattern(tmp_path: Path, cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What eval measured, check finds again: the name of a data set is the same for both."""
+    """`tokbench check` finds the results of `tokbench eval`, because both name a data set equally."""
     monkeypatch.chdir(tmp_path)
     for number, name in enumerate(SHARDS["hub"]):
         write_parquet(Path("set") / name, image_rows(3, 10 * number))
@@ -355,16 +355,16 @@ class _Opened(Exception):
 def test_every_command_that_opens_images_hands_the_split_on(
     tmp_path: Path, cli, command: tuple[str, ...], place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def opened(data: str, *told: object, split: str | None = None, **more: object) -> None:
-        raise _Opened(data, split or told[-1])
+    def opened(data: str, *arguments: object, split: str | None = None, **more: object) -> None:
+        raise _Opened(data, split or arguments[-1])
 
     monkeypatch.chdir(write_files(tmp_path, LAYOUTS["top"]))
     if command[0] == "check":
         assert cli("eval", "resize.2", "--data", ".", "--split", "val", "--metrics", "psnr", "--out", "results").output
     np.savez("s.npz", mu=np.zeros(64), sigma=np.eye(64), tokbench=json.dumps({"layers": ["64"]}))
-    monkeypatch.setattr("tokbench.extractors.pool.ExtractorPool.get", lambda *told: _Reader())
-    monkeypatch.setattr("tokbench.training.zoo.chosen", lambda *told: [])
-    monkeypatch.setattr("tokbench.pruning.models.load_classifier", lambda *told: _Classifier())
+    monkeypatch.setattr("tokbench.extractors.pool.ExtractorPool.get", lambda *arguments: _Reader())
+    monkeypatch.setattr("tokbench.training.zoo.chosen", lambda *arguments: [])
+    monkeypatch.setattr("tokbench.pruning.models.load_classifier", lambda *arguments: _Classifier())
     monkeypatch.setattr(f"{place}.open_dataset", opened)
     done = cli(*command, "--data", ".", "--split", "val")
     assert isinstance(done.exception, _Opened), done.output

@@ -37,7 +37,7 @@ def found(files: list[Path], cited: str) -> list[tuple[Path, str]]:
 
 
 def unresolved(text: str) -> Iterator[str]:
-    """What is wrong with each citation of a page that does not stand for exactly one test."""
+    """Describe each citation of a page that does not stand for exactly one test."""
     letters: dict[str, Path] = {}
     file, test = ROOT, ""
     for line in text.replace("\nis `", " is `").split("\n\n"):
@@ -87,7 +87,7 @@ def test_citations_that_stand_for_no_test_or_several_are_found() -> None:
         "`S: cited_tests_exist`, `docs/test_citations.py::test_cited_…`, `…cases…`, `S: c…`, `X: any`,\n"
         "`test_no_such_test`, `docs/test_none.py`, `S: cited_tests_exist[no case]`\n"
     )
-    assert [said.split(" (")[0] for said in unresolved(text)] == [
+    assert [citation.split(" (")[0] for citation in unresolved(text)] == [
         "`…cases…` stands for 0 tests of test_citations.py",
         "`c…` stands for 2 tests of test_citations.py",
         "X: names no file",

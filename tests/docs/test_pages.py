@@ -39,7 +39,7 @@ def test_the_small_example_of_the_check_runs(cli, tmp_path: Path, monkeypatch: p
 
 @pytest.mark.slow
 def test_the_action_checks_a_repository(tmp_path: Path, cli) -> None:
-    """Its last step, run as GitHub would with bash: 0 for facts that hold, 1 for spoiled ones."""
+    """Its last step runs with bash, as on GitHub: status 0 for unchanged facts, 1 for changed ones."""
     action = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
     assert action["runs"]["using"] == "composite"
     install, step = action["runs"]["steps"]
@@ -131,7 +131,7 @@ def test_files_and_names_of_the_code_exist(page: Path) -> None:
 
 
 def test_every_name_of_the_api_reference_exists() -> None:
-    """And every public name of the package is in it."""
+    """Every public name of the package is in it."""
     names = re.findall(r"^::: (tokbench\.\S+)$", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert names
     for name in names:

@@ -145,7 +145,7 @@ def test_the_demo_table_is_that_of_make_demo(root: Path) -> None:
 
 
 def test_every_number_metric_and_weight_file_is_explained() -> None:
-    """In the definitions of docs/metrics.md, which are written by hand, not only in its generated table."""
+    """Every number is in the definitions of docs/metrics.md, which are written by hand, not only in its table."""
     definitions = DOCS["metrics.md"].partition("<!-- /metrics -->")[2]
     plain = [number.name for entry in METRICS.values() if not entry.reader for number in entry.numbers]
     for number in plain:
@@ -199,7 +199,7 @@ def test_committed_results_are_whole(root: Path) -> None:
 def test_committed_results_are_of_todays_code(root: Path) -> None:
     """A result of an adapter whose code or settings changed since is measured again, or what is here is not what made
     it. (Of what is trained here: the others' weights may be elsewhere.)"""
-    told = {}
+    stale = {}
     for name, results in itertools.groupby(sorted((root / "results").glob("*/*.json")), lambda path: path.parent.name):
         if name not in adapter_files(root) or not shard_paths(adapter_files(root)[name].with_suffix(".safetensors")):
             continue
@@ -209,8 +209,8 @@ def test_committed_results_are_of_todays_code(root: Path) -> None:
             for path in results
             if PRUNING_PREFIX not in path.name
         }
-        told |= {f"{name}/{file}": made for file, made in of.items() if made != code}
-    assert not told
+        stale |= {f"{name}/{file}": made for file, made in of.items() if made != code}
+    assert not stale
 
 
 def test_committed_leaderboards_are_made_again_byte_for_byte(root: Path, tmp_path: Path, cli) -> None:

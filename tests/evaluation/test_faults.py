@@ -101,9 +101,9 @@ def test_a_strangers_code_is_announced_once(cli, tmp_path: Path, photo_folder: P
     command = ["--data", photo_folder, "--metrics", "psnr", "--out", tmp_path / "out"]
     done = cli("eval", folder / "one.toml", folder / "two.toml", *command)
     assert done.exit_code == 0, done.output
-    told = [record.getMessage() for record in caplog.records if "runs with your permissions" in record.getMessage()]
-    assert len(told) == 1
-    assert str(folder / "adapter.py") in told[0]
+    warnings = [record.getMessage() for record in caplog.records if "runs with your permissions" in record.getMessage()]
+    assert len(warnings) == 1
+    assert str(folder / "adapter.py") in warnings[0]
 
 
 def test_our_own_adapters_are_not(caplog) -> None:
@@ -135,8 +135,10 @@ def test_nothing_reaches_for_the_network(cli, tmp_path: Path, photo_folder: Path
 def test_cache_shows_and_clears(cli, tmp_path: Path, photo_folder: Path, private_cache: Path) -> None:
     command = ["--data", photo_folder, "--metrics", "fd_efficientnet", "--out", tmp_path / "out"]
     assert cli("eval", "jpeg.q50", *command).exit_code == 0
-    journal = Checkpoint(private_cache / "runs", {"adapter": "a.b", "dataset": "d", "images": 40, "metrics": ["psnr"]})
-    journal.write(0, np.arange(32), ["x"] * 32, {"psnr": {"psnr": np.ones(32)}}, {})
+    checkpoint = Checkpoint(
+        private_cache / "runs", {"adapter": "a.b", "dataset": "d", "images": 40, "metrics": ["psnr"]}
+    )
+    checkpoint.write(0, np.arange(32), ["x"] * 32, {"psnr": {"psnr": np.ones(32)}}, {})
     shown = cli("cache")
     assert "reference features: 1 files" in shown.output
     assert "unfinished runs: 1" in shown.output
@@ -144,7 +146,7 @@ def test_cache_shows_and_clears(cli, tmp_path: Path, photo_folder: Path, private
     kept = cli("cache", "clear")
     assert kept.exit_code == 0
     assert "kept: 1 runs in progress" in kept.stderr  # this very process holds it
-    journal.close()
+    checkpoint.close()
     assert "deleted 1 unfinished runs" in cli("cache", "clear", "--runs").output
     assert "reference features: 0 files" in cli("cache").output
     assert "unfinished runs: none" in cli("cache").output

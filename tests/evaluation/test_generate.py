@@ -174,13 +174,13 @@ def test_an_interval_covers_what_other_samples_give(dataset: Dataset) -> None:
             return self._pair
 
     draw = np.random.default_rng(3)
-    values, told = [], []
+    values, deviations = [], []
     for trial in range(40):
         metric = Bare(draw.normal(0, 1, (300, 4)), draw.normal(0.3, 1.2, (100, 4)))
         values.append(metric.compute()["gfid"])
-        told.append(metric.replicates(SplitHalves(str(trial), 100))["gfid"].deviation)
+        deviations.append(metric.replicates(SplitHalves(str(trial), 100))["gfid"].deviation)
     spread = float(np.std(values, ddof=1))
-    assert 0.75 * spread < float(np.mean(told)) < 1.6 * spread
+    assert 0.75 * spread < float(np.mean(deviations)) < 1.6 * spread
 
 
 def test_too_few_references_cost_a_metric_and_not_the_result(
@@ -208,7 +208,7 @@ def test_what_a_sample_costs(dataset: Dataset, networks: ExtractorPool) -> None:
     assert isinstance(tokenizer, Tokenizer)
 
     class Endless(Replay):
-        """It may be asked for samples beyond those of the run."""
+        """A generator may be asked for more samples than the run has."""
 
         def sample(self, labels: Tensor, seeds: Sequence[int], guidance: float) -> Tokens:
             weights = torch.ones(8, 16)
@@ -243,7 +243,7 @@ def test_what_a_sample_costs(dataset: Dataset, networks: ExtractorPool) -> None:
 
 
 def test_saturation_is_where_doubling_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a device that takes a second, and from 64 images on more; of one whose memory ends at 32."""
+    """One device takes a second, and more from 64 images on; the memory of the other ends at 32."""
     tried: list[int] = []
     monkeypatch.setattr("tokbench.timing.timed", lambda call, device: (None, call()))
 

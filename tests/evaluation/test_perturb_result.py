@@ -38,7 +38,7 @@ SUFFIX |= dict.fromkeys(("product", "residual", "bins"), "_grouped")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noisy gradients, more than a unit of a journal, of 32 px."""
+    """Noisy gradients of 32 px, more than one unit of a checkpoint."""
     return write_gradients(tmp_path_factory.mktemp("images"), CHUNK + 8, SIDE)
 
 
@@ -70,7 +70,7 @@ def test_alpha_0_is_the_reconstruction(untrained, folder: Path, networks, name: 
 
 
 class Loud(Tokenizer):
-    """Its latents are the image and a loud value, by which noise is scaled for all of them."""
+    """Its latents are the image and one large value; the scale of the noise is computed over both."""
 
     spec = TokenizerSpec("loud.x", kind="continuous", range=(-1.0, 1.0), downsample=1, bits_per_token=64)
 
@@ -101,7 +101,7 @@ KEPT: list[Result] = []
 
 @pytest.fixture
 def result(untrained, folder: Path, networks) -> Result:
-    """Of a plain codebook, made once."""
+    """The result of a plain codebook."""
     what = "psnr,ssim,fd_efficientnet,rate,codebook"
     KEPT[:] = KEPT or [run(folder, networks, untrained("vq"), Perturb(), what, limit=8)]
     return KEPT[0]
@@ -127,9 +127,9 @@ def test_what_stands_beside_the_result(result: Result) -> None:
     assert set(result.per_image) == {"index", "name", "ppsnr", "pssim"}
     assert result.per_image["ppsnr"].mean() == pytest.approx(result.metrics["ppsnr"]["value"])
     assert set(result.replicates) == {"pfid_efficientnet"}
-    told = result.provenance["metrics"]["pfid_efficientnet"]
-    assert told["anchor"] == "latent" and "network" in told and "extension" not in told
-    assert "tokbench grid" in told["perturbed"] and "not comparable" in told["perturbed"]
+    facts = result.provenance["metrics"]["pfid_efficientnet"]
+    assert facts["anchor"] == "latent" and "network" in facts and "extension" not in facts
+    assert "tokbench grid" in facts["perturbed"] and "not comparable" in facts["perturbed"]
     assert set(result.skipped) == {"rate", "codebook"}
     assert result.computed == {"psnr", "ssim", "fd_efficientnet"}
 
@@ -167,8 +167,8 @@ def test_extensions_have_columns_of_their_own(untrained, folder: Path, networks,
     number = "npsnr" if name == "kl" else f"ppsnr{SUFFIX[name]}"
     assert {key.partition(".")[0] for key in made.metrics} == {number}
     assert len(made.metrics) == 1 + (5 if name in ("kl", "bins") else 15)
-    told = made.provenance["metrics"][number]
-    assert told["extension"] and told.get("anchor") == (None if name == "kl" else "latent")
+    facts = made.provenance["metrics"][number]
+    assert facts["extension"] and facts.get("anchor") == (None if name == "kl" else "latent")
 
 
 @pytest.mark.slow

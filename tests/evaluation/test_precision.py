@@ -65,7 +65,7 @@ def measured(precision: Precision, cache: Path | None) -> Result:
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
-    """The same in both precisions, with one cache."""
+    """Results of one adapter in both precisions, measured with one cache."""
     cache = tmp_path_factory.mktemp("cache")
     return {precision: measured(precision, cache) for precision in ("float32", "bfloat16")}
 
@@ -73,9 +73,9 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
 def test_the_result_says_what_the_precision_changed(both: dict[str, Result]) -> None:
     whole, half = both["float32"], both["bfloat16"]
     assert (whole.provenance["precision"], half.provenance["precision"]) == ("float32", "bfloat16")
-    told = half.provenance["metrics"]["fd_efficientnet"]
-    assert told["precision"] == "bfloat16"
-    effect = told["effect of the precision"]
+    facts = half.provenance["metrics"]["fd_efficientnet"]
+    assert facts["precision"] == "bfloat16"
+    effect = facts["effect of the precision"]
     exact, _, rest = effect.partition(" in float32, ")
     assert rest.endswith(f" in bfloat16, on the first {CHUNK} images")
     (first,) = run_eval([load_adapter("jpeg.q10")], open_dataset("samples", TOKBENCH, limit=CHUNK), ["fd_efficientnet"])
@@ -87,7 +87,7 @@ def test_the_result_says_what_the_precision_changed(both: dict[str, Result]) -> 
 
 
 def test_results_in_one_reduced_precision_are_compared(both: dict[str, Result]) -> None:
-    """What the precision did to each is another value in every result, and no setting; the precision itself is one."""
+    """The effect of the precision differs between results and is no setting; the precision is one."""
     whole, half = both["float32"], both["bfloat16"]
     (other,) = run_eval(
         [load_adapter("jpeg.q50")],
@@ -95,8 +95,8 @@ def test_results_in_one_reduced_precision_are_compared(both: dict[str, Result]) 
         ["psnr", "fd_efficientnet"],
         networks=ExtractorPool(precision="bfloat16"),
     )
-    told = [result.provenance["metrics"]["fd_efficientnet"]["effect of the precision"] for result in (half, other)]
-    assert told[0] != told[1]
+    effects = [result.provenance["metrics"]["fd_efficientnet"]["effect of the precision"] for result in (half, other)]
+    assert effects[0] != effects[1]
     assert made_otherwise(half, other) == []
     assert "fd_efficientnet" in {one.number for one in differences(half, other)}
     assert [label for label, column in cells([half, other])[0] if column.field == "fd_efficientnet"] == [""]

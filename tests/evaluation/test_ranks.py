@@ -32,8 +32,8 @@ def alone(started):
 
     def run(out: Path, cache: Path, what: Sequence[str] = WHAT) -> None:
         process = started(["eval", *what, "--out", out], environment(cache))
-        _, told = process.communicate(timeout=200)
-        assert process.returncode == 0, told
+        _, stderr = process.communicate(timeout=200)
+        assert process.returncode == 0, stderr
 
     return run
 
@@ -104,10 +104,10 @@ def test_samples_are_shared_and_references_are_not_paired_with_them(
     what += ["--metrics", "fd_efficientnet,precision_recall_efficientnet"]
     alone(tmp_path / "alone", tmp_path / "one", what)
     ranks = both(tmp_path / "out", tmp_path / "cache", what=what)
-    told = [process.communicate(timeout=200) for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0], told
+    outputs = [process.communicate(timeout=200) for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], outputs
     equal(tmp_path / "out", tmp_path / "alone")
-    assert sum(printed.count("60 samples of 32x32 px against 48 images") for printed, _ in told) == 1
+    assert sum(printed.count("60 samples of 32x32 px against 48 images") for printed, _ in outputs) == 1
 
 
 @pytest.fixture
@@ -117,10 +117,10 @@ def samples(tmp_path: Path) -> Path:
 
 
 def test_nodes_without_a_common_folder(both, tmp_path: Path, expected: Path) -> None:
-    """Each rank has a cache of its own; its files come to rank 0 through the process group."""
+    """Each rank has its own cache; rank 0 receives its files through the process group."""
     for process in both(tmp_path / "out", tmp_path / "cache0", tmp_path / "cache1"):
-        _, told = process.communicate(timeout=200)
-        assert process.returncode == 0, told
+        _, stderr = process.communicate(timeout=200)
+        assert process.returncode == 0, stderr
     equal(tmp_path / "out", expected)
 
 
@@ -135,21 +135,21 @@ def test_a_killed_rank_is_named_and_the_run_resumes(both, tmp_path: Path, expect
         time.sleep(0.02)
     ranks[victim].send_signal(signal.SIGKILL)
     ranks[victim].communicate(timeout=60)
-    _, told = ranks[1 - victim].communicate(timeout=120)
+    _, stderr = ranks[1 - victim].communicate(timeout=120)
     assert ranks[1 - victim].returncode == 1
-    assert f"rank {victim} ended before its share was finished" in told
-    assert "run the same command again" in told
+    assert f"rank {victim} ended before its share was finished" in stderr
+    assert "run the same command again" in stderr
     assert not list((tmp_path / "out").rglob("*.json"))
     kept = {path.relative_to(cache): path.stat().st_mtime_ns for path in (cache / "runs").rglob("0*.npz")}
     assert kept
     again = both(tmp_path / "out", cache)
-    told = [process.communicate(timeout=200) for process in again]
-    assert [process.returncode for process in again] == [0, 0], told
+    outputs = [process.communicate(timeout=200) for process in again]
+    assert [process.returncode for process in again] == [0, 0], outputs
     equal(tmp_path / "out", expected)
 
 
 def test_torchrun_names_a_rank_that_fails(tmp_path: Path) -> None:
-    """One that cannot write its cache: the launcher ends the others and says which one it was."""
+    """One rank cannot write its cache: the launcher stops the others and names that rank."""
     (tmp_path / "cache").write_text("no folder")
     done = torchrun(tmp_path / "out", tmp_path / "cache")
     assert done.returncode != 0

@@ -73,7 +73,7 @@ def run(opened: Callable[..., Dataset], networks: ExtractorPool) -> Callable[...
 
 
 def foreign(path: Path, **arrays: np.ndarray) -> FidStatistics:
-    """A file as pytorch-fid writes it, which says nothing of itself."""
+    """A file as pytorch-fid writes it, without any facts about itself."""
     np.savez(path, mu=np.zeros(64), sigma=np.eye(64), **arrays)
     return load_statistics(path)
 
@@ -107,8 +107,8 @@ def test_another_size_is_refused_or_stated(
     stated = run(other.allow_mismatch("size"), 64)
     assert stated.metrics["rfid_64"]["value"] != run(own, 64).metrics["rfid_64"]["value"]
     path, _ = stated.save(tmp_path / "results")
-    told = load(path).provenance["reference"]
-    assert (told["width"], told["height"], told["mismatch"], told["stated"]) == (256, 256, ["size"], [])
+    facts = load(path).provenance["reference"]
+    assert (facts["width"], facts["height"], facts["mismatch"], facts["stated"]) == (256, 256, ["size"], [])
     assert "6 images of photos" in context([stated])
     assert "of 256x256 px under protocol `tokbench`; size not that of the images here" in context([stated])
     assert run(other.allow_mismatch("size,protocol")).provenance["reference"]["mismatch"] == []
@@ -129,7 +129,7 @@ def test_another_size_is_refused_or_stated(
     ],
 )
 def test_another_preparation_is_refused_or_stated(made_under: str, used_under: str, differ: str | None) -> None:
-    """Of a protocol only what decides the references' pixels: not how reconstructions are rounded, or PSNR averaged."""
+    """Only settings that change the references' pixels count: not the rounding of reconstructions or PSNR."""
     first, second = load_protocol(made_under), load_protocol(used_under)
     made = FidStatistics(
         {}, protocol=first.name, protocol_sha256=first.sha256, preparation=first.reference_preparation,
@@ -150,7 +150,7 @@ def test_another_preparation_is_refused_or_stated(made_under: str, used_under: s
 def test_rounding_counts_where_it_changes_references() -> None:
     """8-bit crops stay what they are unless a trip through [-1, 1] costs them levels; resized tensors do not."""
     prepared = {name: load_protocol(name).reference_preparation for name in protocols()}
-    assert [name for name, told in prepared.items() if "rounding" in told] == []
+    assert [name for name, facts in prepared.items() if "rounding" in facts] == []
     signed = TOKBENCH.with_changes("signed", features__rounding="truncate-signed").reference_preparation
     assert signed["rounding"] == "truncate-signed"
     tensor = TOKBENCH.with_changes("tensor", library="tensor", rounding="truncate").reference_preparation
@@ -160,9 +160,9 @@ def test_rounding_counts_where_it_changes_references() -> None:
 def test_a_file_of_an_earlier_version_still_loads(file: Callable[..., FidStatistics], tmp_path: Path) -> None:
     """It names its protocol, and neither size nor preparation: another protocol is not known to be alike."""
     made = file(64)
-    told = {key: value for key, value in made.to_dict().items() if key not in ("width", "height", "preparation")}
+    fields = {key: value for key, value in made.to_dict().items() if key not in ("width", "height", "preparation")}
     mean, covariance = made.layers["64"]
-    np.savez(tmp_path / "old.npz", mu=mean, sigma=covariance, tokbench=np.array(json.dumps(told)))
+    np.savez(tmp_path / "old.npz", mu=mean, sigma=covariance, tokbench=np.array(json.dumps(fields)))
     old = load_statistics(tmp_path / "old.npz")
     assert (old.size, old.preparation, old.protocol_sha256) == (None, None, TOKBENCH.sha256)
     old.check(TOKBENCH, (32, 32))
@@ -235,6 +235,7 @@ def test_another_network_is_never_compared_with(
     assert reason in run(made, 64).skipped["rfid_64"]
 
 
+@pytest.mark.slow
 def test_a_run_in_another_precision_is_told_so(photo_folder: Path, cli: Callable[..., Any], tmp_path: Path) -> None:
     out = ("--out", tmp_path / "s.npz")
     assert (
@@ -271,7 +272,7 @@ def test_a_cache_does_not_answer_for_another_statement(
         (other, False),
         (other.allow_mismatch("size"), True),
     ):
-        result = run(statistics, 64, cache=tmp_path / "cache")  # its journal is not discarded
+        result = run(statistics, 64, cache=tmp_path / "cache")  # its checkpoint is not discarded
         assert ("rfid_64" in result.metrics) == measured
 
 
@@ -300,7 +301,7 @@ def test_tables_name_a_reference_that_is_not_the_crops(
     task: Task, opened: Callable[..., Dataset], file: Callable[..., FidStatistics], networks: ExtractorPool
 ) -> None:
     adapter, names = load_adapter("one_d_piece.n32"), ["psnr", "rfid_64"]
-    for protocol, statistics, said in (
+    for protocol, statistics, phrase in (
         (TOKBENCH, None, None),
         (TOKBENCH, file(64), "compared with the statistics file ref.npz ("),
         (ORIGINAL, None, "compared with the whole original files."),
@@ -308,19 +309,19 @@ def test_tables_name_a_reference_that_is_not_the_crops(
         dataset = opened(64, protocol)
         (made,) = run_eval([adapter], dataset, names, task=task, networks=networks, statistics=statistics)
         assert made.error is None
-        assert ("compared with" in context([made])) == (said is not None)
-        assert said is None or said in context([made])
+        assert ("compared with" in context([made])) == (phrase is not None)
+        assert phrase is None or phrase in context([made])
         alone = replace(made, metrics={"psnr": made.metrics["psnr"]})
         assert "compared with" not in context([alone])
 
 
 def test_perturbed_tokens_have_their_reference_named() -> None:
-    told = {
+    provenance = {
         "data": {"width": 64, "height": 64, "sha256": "d" * 64, "own_size": 64, "limit": None, "available": 9},
         "protocol": {"name": "tokbench", "sha256": "b" * 64}, "adapter": {"kind": "discrete"}, "metrics": {},
         "reference": {"file": "s.npz", "sha256": "f" * 64, "count": 9},
     }  # fmt: skip
-    made = Result("a", "set", "perturb", 9, {"pfid_768.a0.3d0.3": {"value": 1.0}}, {}, [], told)
+    made = Result("a", "set", "perturb", 9, {"pfid_768.a0.3d0.3": {"value": 1.0}}, {}, [], provenance)
     assert "compared with the statistics file s.npz (ffffffff: 9 images; size and protocol" in context([made])
 
 

@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Counting(Tokenizer):
-    """16 grey levels of 4 x 4 blocks; counts images, and fails at one of them while it is told to."""
+    """16 grey levels of 4 x 4 blocks; counts images, and fails at one of them while that is switched on."""
 
     spec = TokenizerSpec("counting", "discrete", downsample=4, codebook={"codes": 16}, bits_per_token=4)
 
@@ -106,7 +106,7 @@ def test_the_last_one_deletes_the_journal(folder: Path, networks, tmp_path: Path
 
 
 def test_changed_pixels_are_measured_again(folder: Path, networks, tmp_path: Path) -> None:
-    """Same names and numbers of bytes, so the same journal; only the unit of the changed image is computed again."""
+    """Names and file sizes stay, so the checkpoint does too; only the unit of the changed image is recomputed."""
     (tmp_path / "many").mkdir()
     for file in folder.iterdir():
         Image.open(file).save(tmp_path / "many" / f"{file.stem}.bmp")
@@ -124,7 +124,7 @@ def test_changed_pixels_are_measured_again(folder: Path, networks, tmp_path: Pat
 def test_damaged_files_of_the_cache_are_made_again(folder: Path, networks, tmp_path: Path, damage: str) -> None:
     first = run(folder, networks, tmp_path)
     files = sorted(tmp_path.rglob("*.npz"))
-    assert len(files) == 2 * 4  # the journal's units, and the references' features
+    assert len(files) == 2 * 4  # the units of the checkpoint, and the references' features
     for file in files[::2]:
         data = bytearray(file.read_bytes())
         if damage == "flip":
@@ -152,6 +152,7 @@ def test_features_of_references_are_computed_once(folder: Path, networks, tmp_pa
     assert seen == both / 2  # of the reconstructions alone
 
 
+@pytest.mark.slow
 def test_rows_in_files_take_no_memory_and_large_sets_go_block_by_block(
     folder: Path, networks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,10 +185,10 @@ def test_out_of_memory_halves_the_batch(folder: Path, networks) -> None:
 
 def test_a_cache_that_cannot_be_written_costs_only_resuming(folder: Path, networks, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    told: list[str] = []
-    alike(run(folder, networks, tmp_path / "file", warn=told.append), run(folder, networks, None))
-    assert any("cannot be resumed" in text for text in told)
-    assert any("kept in memory only" in text for text in told)
+    warnings: list[str] = []
+    alike(run(folder, networks, tmp_path / "file", warn=warnings.append), run(folder, networks, None))
+    assert any("cannot be resumed" in text for text in warnings)
+    assert any("kept in memory only" in text for text in warnings)
 
 
 COMMAND = ["eval", "toy.p8", "--metrics", "psnr,ssim,ms_ssim,fd_efficientnet"]
@@ -202,7 +203,7 @@ def running(started):
 
 @pytest.fixture(scope="module")
 def undisturbed(running, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What the command prints that nobody stops."""
+    """The output of a command that is not interrupted."""
     folder = tmp_path_factory.mktemp("undisturbed")
     printed: str = running(folder / "out", folder / "cache").communicate(timeout=240)[0]
     return printed
@@ -222,23 +223,23 @@ def test_a_killed_process_goes_on_where_it_was(
         assert time.monotonic() < deadline
         time.sleep(0.02)
     first.send_signal(number)
-    _, told = first.communicate(timeout=60)
+    _, stderr = first.communicate(timeout=60)
     assert first.returncode in (-number, 128 + number)
     if number != signal.SIGKILL:
-        assert f"stopped by {number.name}" in told
-        assert "repeat the command to resume" in told
+        assert f"stopped by {number.name}" in stderr
+        assert "repeat the command to resume" in stderr
     assert not (tmp_path / "out" / "toy.p8").exists()
     kept = len(list((cache / "runs").glob("*/0*.npz")))
     assert 1 <= kept < 4
     again = running(tmp_path / "out", cache)
-    out, told = again.communicate(timeout=240)
-    assert again.returncode == 0, told
+    out, stderr = again.communicate(timeout=240)
+    assert again.returncode == 0, stderr
     assert out == undisturbed
     assert not list((cache / "runs").iterdir())
 
 
 def test_resuming_needs_the_same_adapter(folder: Path, networks, tmp_path: Path) -> None:
-    """Another tokenizer of the same name, data and metrics has a journal of its own."""
+    """Another tokenizer of the same name, data and metrics has a checkpoint of its own."""
 
     class Darker(Counting):
         def __init__(self) -> None:

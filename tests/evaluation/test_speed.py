@@ -85,6 +85,7 @@ class Watching(Tokenizer):
         return torch.nn.functional.interpolate(tokens.tensor.float(), scale_factor=8)
 
 
+@pytest.mark.slow
 def test_no_image_is_decoded_while_any_adapter_works(
     folder: Path, decoding: Decoding, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -110,10 +111,11 @@ def test_no_image_is_decoded_while_any_adapter_works(
     assert beside[5] > 0
 
 
+@pytest.mark.slow
 def test_an_adapter_that_resumes_last_lets_decoding_begin(
     folder: Path, decoding: Decoding, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It has nothing that would be timed, and the one before it had its turn."""
+    """The resumed adapter has nothing left to time, and the one before it is finished."""
     begun: list[str] = []
     ahead = ImageLoader.prefetch
 

@@ -128,7 +128,7 @@ def test_the_first_of_groups_and_of_latents() -> None:
 
 
 def test_shorter_images_stay_as_they_are() -> None:
-    """What says how many tokens count is charged as the encoder would charge it for so short a row."""
+    """The bits that state the number of tokens are those that the encoder charges for this number."""
     codes, length = torch.zeros(3, 8, dtype=torch.long), torch.tensor([1, 4, 8])
     some = Tokens.from_indices(codes, 32, length=length).truncate(4, variable=True)
     made = Tokens.from_indices(codes[:, :4], 32, length=length.clamp(max=4))

@@ -41,12 +41,12 @@ def dlib_reader():
 
 
 def turned(image: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both a quarter turn counterclockwise: exact, for no pixel is interpolated."""
+    """Rotate both by 90° counterclockwise, which is exact because no pixel is interpolated."""
     return np.rot90(image).copy(), np.stack([points[:, 1], image.shape[1] - 1 - points[:, 0]], 1)
 
 
 def doubled(image: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both twice as large; the centre of pixel 0 goes to 0.5."""
+    """Enlarge both twice; the centre of pixel 0 moves to 0.5."""
     size = (2 * image.shape[1], 2 * image.shape[0])
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)), points * 2 + 0.5
 
@@ -210,8 +210,8 @@ def stand_in(tmp_path: Path):
 def test_insightfaces_folder_is_read_aligned_and_detected(kind: type[InsightFace], stand_in) -> None:
     reader = kind(path=stand_in(kind.folder))
     assert reader.name in ("insightface-antelopev2", "insightface-buffalo-l")
-    told = reader.describe()
-    assert len(told["sha256"]) == 64 == len(told["detector_sha256"]) and told["sha256"] != told["detector_sha256"]
+    facts = reader.describe()
+    assert len(facts["sha256"]) == 64 == len(facts["detector_sha256"]) and facts["sha256"] != facts["detector_sha256"]
     image = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
     vectors = reader.embed(image, np.stack([TEMPLATE + 40, TEMPLATE]))
     chip = image[40:152, 40:152].reshape(8, 14, 8, 14, 3).mean((1, 3))

@@ -117,10 +117,10 @@ def test_inception_equals_torch_fidelity_with_the_real_weights(tmp_path: Path) -
 @pytest.mark.finds
 def test_inception_refuses_layers_that_the_file_does_not_reach() -> None:
     network = Inception(found_at(weights_file(CUT)))
-    with pytest.raises(MissingWeights, match="needs Mixed_7a, Mixed_7b, Mixed_7c,") as told:
+    with pytest.raises(MissingWeights, match="needs Mixed_7a, Mixed_7b, Mixed_7c,") as caught:
         network.request_layer("2048")
-    assert CUT in str(told.value)
-    assert "weights-inception-2015-12-05-6726825d.pth" in str(told.value)
+    assert CUT in str(caught.value)
+    assert "weights-inception-2015-12-05-6726825d.pth" in str(caught.value)
     with pytest.raises(MissingWeights, match="Mixed_7c, fc"):
         network.request_layer("logits_unbiased")
     with pytest.raises(UsageError, match="no layer '2047'"):
@@ -140,7 +140,7 @@ def test_inception_equals_torch_fidelity_to_the_end(full_random: Path) -> None:
         expected = dict(zip(layers, torch_fidelity(full_random, layers)(to_uint8(images)), strict=True))
     for layer in layers:
         assert relative_error(features[layer], expected[layer]) < 1e-5, layer
-        assert expected[layer].std() > 1e-3, "a network that says nothing would pass any comparison"
+        assert expected[layer].std() > 1e-3, "a network with constant outputs would pass any comparison"
 
 
 @pytest.mark.slow
@@ -191,9 +191,9 @@ def test_a_pickle_that_is_not_a_state_dict_is_refused(tmp_path: Path) -> None:
     (tmp_path / "noise.pth").write_bytes(b"not a pickle" * 100)
     (tmp_path / "noise.safetensors").write_bytes(b"not a header" * 100)
     for name in ("trap.pth", "nested.pth", "noise.pth", "noise.safetensors"):
-        with pytest.raises(MissingWeights, match=f"{name} is not a .*replace it") as told:
+        with pytest.raises(MissingWeights, match=f"{name} is not a .*replace it") as caught:
             Inception(found_at(tmp_path / name))
-        assert len(str(told.value)) < 600 + len(str(tmp_path))
+        assert len(str(caught.value)) < 600 + len(str(tmp_path))
     assert not (tmp_path / "sprung").exists()
 
 

@@ -89,9 +89,9 @@ def test_other_arrays_are_refused(reader: TextRecognizer) -> None:
 
 
 def test_a_result_names_reader_hash_and_library(reader: TextRecognizer) -> None:
-    told = reader.describe()
-    assert told["reader"] == reader.name and len(told["sha256"]) == 64 and reader.name in told["library"]
-    assert all(value in reader.key for value in told.values())
+    facts = reader.describe()
+    assert facts["reader"] == reader.name and len(facts["sha256"]) == 64 and reader.name in facts["library"]
+    assert all(value in reader.key for value in facts.values())
 
 
 def test_making_and_reading_draw_no_random_number_and_write_no_log(

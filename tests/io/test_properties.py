@@ -67,7 +67,7 @@ def mutated(draw: st.DrawFn, seeds: dict[str, bytes]) -> bytes:
 
 
 def attempt(call: Callable[[], T], refusal: type[Exception]) -> tuple[T | None, str]:
-    """What a call gives, or how it was refused. Any other exception fails the test."""
+    """Return the value of a call, or the error that refused its input. Any other exception fails the test."""
     try:
         return call(), ""
     except refusal as error:

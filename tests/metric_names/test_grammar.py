@@ -15,11 +15,11 @@ from tokbench.metric_names.registry import number_names
 from tokbench.results.columns import column_of, columns
 
 COMMITTED = [json.loads(path.read_text()) for path in sorted(ROOT.glob("results/*/*.json"))]
-RESULTS = [told for told in COMMITTED if "metrics" in told and "task" in told and "skipped" in told]
+RESULTS = [result for result in COMMITTED if "metrics" in result and "task" in result and "skipped" in result]
 
 
 def test_every_committed_number_is_parsed_and_written_again() -> None:
-    names = {number for told in RESULTS for number in told["metrics"]}
+    names = {number for result in RESULTS for number in result["metrics"]}
     assert len(names) > 100
     for text in names:
         name = MetricName.parse(text)
@@ -29,7 +29,7 @@ def test_every_committed_number_is_parsed_and_written_again() -> None:
 
 
 def test_every_committed_task_is_parsed_and_written_again() -> None:
-    tasks = {told["task"] for told in RESULTS}
+    tasks = {result["task"] for result in RESULTS}
     assert {"reconstruct", "truncate-8", "perturb"} <= tasks
     for text in tasks:
         assert str(TaskName.parse(text)) == text

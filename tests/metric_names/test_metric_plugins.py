@@ -74,7 +74,7 @@ class Sharpness(PerImageMetric):
 
 
 def install(folder: Path, name: str, version: str, files: dict[str, str], points: str) -> None:
-    """What `pip install --target` leaves of a package: its modules, and a dist-info with its entry points."""
+    """A package as `pip install --target` writes it: its modules, and a dist-info with its entry points."""
     for file, text in files.items():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_text(text)
@@ -135,11 +135,11 @@ def test_an_installed_metric_is_listed_computed_tabled_and_checked(installed, mi
     done = installed("eval", "jpeg.q50", "--data", mirrored, "--metrics", "psnr,sharpness,speed", "--out", out)
     assert done.exit_code == 0, done.stderr
     (path,) = (out / "jpeg.q50").glob("*.json")
-    told = json.loads(path.read_text())
-    assert told["metrics"]["edge_gap"]["low"] < told["metrics"]["edge_gap"]["value"]
-    assert told["provenance"]["metrics"]["edge_gap"]["package"] == "tokbench-edges 1.2"
-    assert told["provenance"]["metrics"]["edge_gap"]["network"] == "edges"
-    assert "package" not in told["provenance"]["metrics"].get("psnr", {})
+    document = json.loads(path.read_text())
+    assert document["metrics"]["edge_gap"]["low"] < document["metrics"]["edge_gap"]["value"]
+    assert document["provenance"]["metrics"]["edge_gap"]["package"] == "tokbench-edges 1.2"
+    assert document["provenance"]["metrics"]["edge_gap"]["network"] == "edges"
+    assert "package" not in document["provenance"]["metrics"].get("psnr", {})
 
     assert installed("leaderboard", "--out", out).exit_code == 0
     (csv,) = (out / "leaderboard").glob("*.csv")

@@ -35,7 +35,7 @@ PEER = load_protocol("tokbench-peer")
 
 
 class Fixed:
-    """Reads what it is told, crop by crop in the order asked."""
+    """Returns the given texts, crop by crop in the order of the calls."""
 
     key = name = "fixed"
 
@@ -120,14 +120,14 @@ def test_faces_that_change_places_are_no_longer_themselves(networks, photos, mar
     metric.update(Batch(torch.arange(6), photos, other, marked=mark(photos)))
     assert metric.compute()["f_rank1_all"] == 0
     assert metric.compute()["f_sim_all"] < 1
-    twins = [
+    annotations = [
         AnnotatedImage(
             one.pixels, Annotations(faces=tuple(Face(f.box, f.points, f.ratio, "the same") for f in one.known.faces))
         )
         for one in mark(photos)
     ]
     same = create_metric("faces", MetricContext(networks, load_adapter("identity").model))
-    same.update(Batch(torch.arange(6), photos, other, marked=twins))
+    same.update(Batch(torch.arange(6), photos, other, marked=annotations))
     assert same.compute()["f_rank1_all"] == 1
 
 

@@ -1,4 +1,4 @@
-"""What codes cost under real coders: exact bounds for sources whose entropy is known, and nothing lost on the way."""
+"""The cost of codes under real coders: exact bounds for sources of known entropy, and lossless round trips."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def measured(codes: np.ndarray | torch.Tensor, size: int, **options: int) -> dic
 
 
 def counted_bits(fitted_on: np.ndarray, codes: np.ndarray, size: int) -> float:
-    """What no coder with these counts can beat: minus log2 of each code's share of n + 1/2."""
+    """The lower bound for coders with these counts: minus log2 of each code's share of n + 1/2."""
     counts = np.bincount(fitted_on.ravel(), minlength=size) + 0.5
     return float(-np.log2(counts / counts.sum())[codes.ravel()].sum())
 
@@ -75,7 +75,7 @@ def test_order0_gives_back_any_codes(size: int, fitted: int, count: int, narrow:
     lane=st.sampled_from([1, 7, 2**16]),
 )
 def test_sets_of_codes_share_one_stream(sets: list[tuple[int, int, int]], seed: int, lane: int) -> None:
-    """Each comes back by its own model, also where codes that were never seen need digits of their own."""
+    """Each sequence is decoded with its own model, also where unseen codes need digits of their own."""
     made = [
         (drawn(seed + 2 * at, size, fitted), drawn(seed + 2 * at + 1, size, count), size)
         for at, (size, fitted, count) in enumerate(sets)
@@ -134,7 +134,7 @@ def test_skewed_codes_cost_their_entropy() -> None:
 
 @pytest.mark.slow
 def test_constant_codes_cost_next_to_nothing() -> None:
-    """Of 8 x 256 bits, order 0 leaves what 255 codes that might still come are worth; byte pairs 8 tokens."""
+    """From 8 x 256 bits, order 0 leaves the cost of 255 codes that may still occur; byte pairs leave 8 tokens."""
     found = measured(np.full((1000, 256), 7), 256)
     assert found["order0_bits_per_image"] < 4
     assert found["bpe_tokens_per_image"] == 256 / coding.LONGEST
@@ -191,7 +191,7 @@ def test_merges_are_the_most_frequent_pairs() -> None:
 
 
 def test_merges_never_leave_an_image() -> None:
-    """Each image is one code and then many others: joined, they would hold the pair (1, 0) often."""
+    """Each image is one code and then many others: concatenated, they would contain the pair (1, 0) often."""
     rows = [np.array([0, 1], dtype=np.uint8)] * 100
     made = BytePairs(rows, 2, 4096)
     assert [list(made.decode([token])) for token in range(len(made))] == [[0], [1], [0, 1]]

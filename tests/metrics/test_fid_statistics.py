@@ -93,7 +93,7 @@ def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [4, 40])
 def test_the_distance_to_moments_is_that_of_the_sets(count: int) -> None:
-    """Both by way of n x n and of D x D matrices."""
+    """Computed from n x n and from D x D matrices."""
     rng = np.random.default_rng(1)
     first, second = rng.normal(size=(60, 12)), rng.normal(size=(count, 12)) + 0.2
     moments = first.mean(0), np.cov(first, rowvar=False)
@@ -135,6 +135,7 @@ def test_make_show_verify_and_use(cli, photo_folder: Path, tmp_path: Path) -> No
     assert load(tmp_path / "jpeg.q10" / names[1]).provenance["reference"]["sha256"] == digest
 
 
+@pytest.mark.slow
 def test_verify_takes_data_and_protocol_from_the_file(cli, tmp_path: Path) -> None:
     options = ["--network", "efficientnet-lite0", "--layers", "pooled", "--protocol", "seed-voken", "--limit", 4]
     assert cli("stats", "make", "--data", "samples", *options, "--out", tmp_path / "s.npz").exit_code == 0

@@ -157,7 +157,7 @@ def test_kid_equals_the_unbiased_estimator(networks, photos: torch.Tensor, damag
 
 
 def test_kid_keeps_the_digits_of_near_equal_sets(rng: np.random.Generator) -> None:
-    """Of features like Inception's, with a distance a thousandth of the kernels' mean; float32 is off by 1e-8 here."""
+    """The features are like Inception's, the distance is a thousandth of the kernels' mean; float32 errs by 1e-8."""
     x = np.abs(rng.normal(0.4, 0.3, (200, 512))).astype(np.float32)
     y = x + rng.normal(0, 0.02, x.shape).astype(np.float32)
     assert squared_mmd(x, y) == pytest.approx(unbiased(x, y), rel=0, abs=1e-12)

@@ -34,7 +34,7 @@ from tokbench.tokenizers.tokens import Tokens
 
 SIDE = 64
 COUNT = CHUNK + 12
-"""More than a unit, so that two batches and two files of a journal are met."""
+"""More than one unit, so that there are two batches and two files of a checkpoint."""
 
 
 def picture(seed: int) -> np.ndarray:
@@ -51,7 +51,7 @@ def write(folder: Path, images: Sequence[np.ndarray]) -> Path:
 
 
 def through_jpeg(image: np.ndarray) -> np.ndarray:
-    """What an honest tokenizer does to a picture: JPEG of quality 30."""
+    """Return what an honest tokenizer makes of an image: JPEG of quality 30."""
     model = codec("jpeg.q30")
     given = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
     made = model.decode(model.encode(given), [0])[0]
@@ -83,7 +83,7 @@ def of_folder(tmp_path: Path, data: Path, images: Sequence[np.ndarray]) -> Resul
     return measure(ImageFolder("images:rec", write(tmp_path / "rec", images)), data)
 
 
-def told(result: Result) -> dict[str, tuple[int | None, int | None]]:
+def warnings_of(result: Result) -> dict[str, tuple[int | None, int | None]]:
     return {warning.kind: (warning.count, warning.of) for warning in result.warnings}
 
 
@@ -137,7 +137,7 @@ def test_damage_is_counted(
     text: str,
 ) -> None:
     result = of_folder(tmp_path, data, damage(honest))
-    assert told(result) == {kind: (count, COUNT)}
+    assert warnings_of(result) == {kind: (count, COUNT)}
     assert result.warnings[0].text.startswith(text)
     assert "psnr" in result.metrics  # the number stays
 
@@ -178,7 +178,7 @@ def test_blank_and_repeated_originals_are_no_damage(tmp_path: Path) -> None:
     images = [white, nearly, picture(1), picture(1), picture(2)]
     rec = [white, white, picture(1), picture(1), picture(2)]
     data = write(tmp_path / "data", images)
-    assert told(of_folder(tmp_path, data, rec)).keys() == {"few_images"}
+    assert warnings_of(of_folder(tmp_path, data, rec)).keys() == {"few_images"}
 
 
 def test_weak_reconstructions_that_are_shuffled(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_weak_reconstructions_that_are_shuffled(tmp_path: Path) -> None:
     weak = [np.clip(image * 0.5 + rng.normal(64, 25, (8, 8, 1)).repeat(8, 0).repeat(8, 1), 0, 255).astype(np.uint8)
             for image in images]  # fmt: skip
     data = write(tmp_path / "data", images)
-    assert "pairing" not in told(of_folder(tmp_path, data, weak))
+    assert "pairing" not in warnings_of(of_folder(tmp_path, data, weak))
     (tmp_path / "rec").rename(tmp_path / "paired")
     order = rng.permutation(80)
     result = of_folder(tmp_path, data, [weak[i] for i in order])
@@ -225,7 +225,7 @@ def test_samples_that_are_copies_or_of_one_colour(tmp_path: Path, data: Path, ho
 
 
 class Latents(Tokenizer):
-    """Keeps the image itself in [-1, 1]; `decode` may give it in another form than its spec says."""
+    """Keeps the image itself in [-1, 1]; `decode` may return another form than its spec declares."""
 
     def __init__(self, form: Callable[[Tensor], Tensor], low: float = -1.0) -> None:
         self.spec = TokenizerSpec("latents", "continuous", (low, 1.0), downsample=1, bits_per_token=48.0)
@@ -294,7 +294,7 @@ def test_first_tokens_are_not_checked(data: Path) -> None:
             return tokens.tensor[:, :1, None, None].float().expand(-1, 3, SIDE, SIDE) / 3
 
     whole = evaluate_model(First(), open_dataset(str(data), TOKBENCH), ["psnr"])
-    assert "constant" in told(whole)
+    assert "constant" in warnings_of(whole)
     result = evaluate_model(First(), open_dataset(str(data), TOKBENCH), ["psnr"], task=Truncate((1,)))
     assert result.error is None
     assert result.warnings == []
@@ -302,7 +302,7 @@ def test_first_tokens_are_not_checked(data: Path) -> None:
 
 @pytest.mark.parametrize("name", ["identity", "jpeg.q10", "jpeg.q50", "webp.q10", "resize.2", "resize.4"])
 def test_honest_codecs_raise_no_warning(photo_folder: Path, name: str) -> None:
-    assert told(measure(load_adapter(name).model, photo_folder)).keys() == {"few_images"}
+    assert warnings_of(measure(load_adapter(name).model, photo_folder)).keys() == {"few_images"}
 
 
 # Through journals, files and tables.
@@ -379,9 +379,9 @@ def test_warnings_are_said_once_on_stderr(cli, tmp_path: Path, data: Path, hones
     ]
     assert done.stderr.count(text) == 1
     assert done.stdout.count(text) == 1
-    told = {one["adapter"]: one.get("warnings") for one in json.loads(cli(*command, "--json").stdout)}
-    assert told.pop("identity") is None
-    assert list(told.values()) == [[{"kind": "constant", "text": text, "count": 5, "of": 44}]]
+    warnings = {one["adapter"]: one.get("warnings") for one in json.loads(cli(*command, "--json").stdout)}
+    assert warnings.pop("identity") is None
+    assert list(warnings.values()) == [[{"kind": "constant", "text": text, "count": 5, "of": 44}]]
 
 
 # The parts.

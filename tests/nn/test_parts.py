@@ -134,8 +134,8 @@ class _Straight(flow.FlowDecoder):
         self.target = target
 
     def forward(self, noised: Tensor, time: Tensor, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
-        told = self.target if keep is None or bool(keep.any()) else torch.zeros_like(self.target)
-        return (noised - told) / time[:, None, None]
+        target = self.target if keep is None or bool(keep.any()) else torch.zeros_like(self.target)
+        return (noised - target) / time[:, None, None]
 
 
 @pytest.mark.parametrize("steps", [1, 4])
@@ -175,7 +175,7 @@ def test_dropped_tokens_do_not_reach_the_flow() -> None:
 
 @pytest.mark.parametrize("gate", [0.0, 0.3])
 def test_tokens_are_heard_from_the_first_step_where_gates_are_open(gate: float) -> None:
-    """An encoder beside a decoder with closed gates is told nothing at first."""
+    """An encoder beside a decoder with closed gates gives it no information at first."""
     decoder = flow.FlowDecoder(4, 2, tokens=3, dim=5, width=16, depth=2, heads=2, gate=gate)
     torch.nn.init.normal_(decoder.head.weight)  # nothing at first, and open after one step
     tokens = torch.randn(1, 3, 5, requires_grad=True)

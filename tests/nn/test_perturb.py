@@ -149,7 +149,7 @@ def test_only_tokens_that_count_are_perturbed(untrained) -> None:
 
 
 class Same(BottleneckAutoencoder):
-    """The same latents in every place of every image."""
+    """Return equal latents at every position of every image."""
 
     def __init__(self, bottleneck: Quantizer, places: int) -> None:
         super().__init__()

@@ -59,7 +59,7 @@ def test_the_same_seed_gives_the_same_sample_at_any_batch_size(kind: type[Prior]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_guidance_of_one_is_conditional_sampling(kind: type[Prior], monkeypatch: pytest.MonkeyPatch, made: Any) -> None:
-    """At 1 the network without the class has no say, which a scale next to 1 shows: it takes both."""
+    """At scale 1 the unconditional network is not used; at a scale near 1 both networks are."""
     prior = made(kind)
     plain, near = prior.sample(LABELS, SEEDS, 1.0), prior.sample(LABELS, SEEDS, 1.0 + 1e-9)
     torch.testing.assert_close(plain, near, rtol=1e-4, atol=1e-4)
@@ -189,6 +189,7 @@ def material() -> TrainingData:
     return TrainingData(images.to(torch.uint8), labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_learns_what_a_class_looks_like(
     kind: type[Prior], material: TrainingData, private_cache: Any, levels: Any
@@ -203,8 +204,8 @@ def test_it_learns_what_a_class_looks_like(
     images = generator.tokenizer.decode(tokens, [0] * len(labels))
     wanted = (labels * 50 / 255)[:, None]
     left, right = images[..., : SIZE // 2].mean((1, 2, 3)), images[..., SIZE // 2 :].mean((1, 2, 3))
-    told = torch.stack([left, right], 1) - torch.cat([wanted / 2, wanted], 1)
-    assert told.abs().mean() < 0.06
+    difference = torch.stack([left, right], 1) - torch.cat([wanted / 2, wanted], 1)
+    assert difference.abs().mean() < 0.06
 
 
 def test_tokens_are_encoded_once(material: TrainingData, made: Any) -> None:
@@ -255,7 +256,7 @@ def test_what_no_prior_can_learn_from(made: Any, levels: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "changes", "said"),
+    ("kind", "changes", "message"),
     [
         (GPT, {"schedule": "lineer"}, "schedule 'lineer': must be one of constant, linear, half-linear"),
         (GPT, {"top_k": 0}, "top_k 0: must be 1 or more; leave it out"),
@@ -267,6 +268,6 @@ def test_what_no_prior_can_learn_from(made: Any, levels: Any) -> None:
         (Flow, {"steps": 0}, "steps is 0; it must be 1 or more"),
     ],
 )
-def test_what_cannot_be_sampled_with(kind: Any, changes: dict[str, Any], said: str, levels: Any) -> None:
-    with pytest.raises(AdapterError, match=said):
+def test_what_cannot_be_sampled_with(kind: Any, changes: dict[str, Any], message: str, levels: Any) -> None:
+    with pytest.raises(AdapterError, match=message):
         kind(levels(continuous=kind is Flow), **SMALL, **changes)

@@ -44,15 +44,17 @@ COUNT, SIZE, BATCH = 20, 192, 8
 INTRODUCTION = """\
 # Parity
 
-Each line below: the same images went, with the same weights, through a reference package (or through a repository's
-formula, written out again) and through tokbench under the protocol of that name. Both numbers, how far they lie apart
-and how far the tests let them. `tests/parity` asserts every line; this file is written by
+Each line of the table compares tokbench, under the protocol of the first column, with a reference package (or with the
+formula of a repository, implemented again) on the same images with the same weights. The line contains both numbers,
+their difference, and the largest difference that the tests accept. `tests/parity` asserts every line and writes this
+file:
 
     pytest tests/parity -n 0 --parity-table docs/parity.md
 
 Images: {count} crops of scikit-image's photos, {size} px; the reconstructions are blurred, compressed (JPEG) and noisy,
-and are handed over unrounded. Differences are absolute, or divided by the reference's number where it says "rel.".
-For images the columns show their mean level, and the difference is the largest of any value in all cases.
+and are passed on without rounding. Differences are absolute or, if marked "rel.", divided by the number of the
+reference. For images the columns contain the mean level, and the difference is the largest one of any value in all
+cases.
 
 Weights: {weights}.
 Stand-ins are random and keep the variance of activations; both sides load the same file.
@@ -63,24 +65,25 @@ Made with {versions}.
 """
 
 ROUNDING = """
-## What does not agree, and why
+## Remaining differences and their causes
 
-- **Fewer images than dimensions**, as everywhere here. Then covariances are singular, and the square root of their
-  product is noise in the null space: the reference packages are off by about 1e-6 of the covariances' trace. tokbench
-  is not where it has both sides' features, whose centred products it takes the singular values of. In the deep layers
-  this is nearly all of the difference: on the same features it stays. It grows where the distance is small beside the
-  trace. So the reconstructions here are strongly damaged, and the stand-in for a first layer sees no brightness; with
-  a weak damage and a plain random network, differences reached 1e-4 of the distance, over the bound.
-- **LlamaGen and Cosmos** round halves up, tokbench to even, and their float32 sums err by a few 1e-5 levels: values
-  within 1e-4 of a half may come out one level apart.
-- **SEED-Voken** cuts levels off after a trip through [-1, 1] in float32. tokbench repeats that trip from images in
-  [0, 1], taking what lies within 1e-4 of a whole level for that level: such values may come out one level apart.
-  Its mean of SSIM over batches is tokbench's mean over images unless the last batch is short.
-- **VTBench**: torchmetrics in float32 is off its own SSIM in float64, with which tokbench agrees; its bound is wider.
-  torchmetrics 1.9 no longer takes PSNR's range from the data, so the one that it would have found is given.
-- **TiTok** computes its network in float64; here it is compared in float32, torch-fidelity's default.
-- **RAE** floors the MSE at 1e-10, which makes an exact image 100 dB; tokbench counts exact images apart.
-- **ADM**'s evaluator is TensorFlow and not run here; torch-fidelity's port stands for its network.
+- **Fewer images than dimensions**, as in all comparisons here. The covariances are then singular, and the square root
+  of their product is noise in the null space, so the reference packages have an error of about 1e-6 of the trace of the
+  covariances. tokbench avoids this error if it has the features of both sides, by using the singular values of their
+  centred product. In the deep layers this causes nearly all of the difference, which remains if both sides get the same
+  features. The relative difference is larger if the distance is small compared with the trace. For this reason the
+  reconstructions here are strongly damaged, and the stand-in for a first layer does not depend on brightness.
+- **LlamaGen and Cosmos** round halves up, tokbench to even, and their float32 sums have errors of a few 1e-5 levels:
+  values within 1e-4 of a half may differ by one level.
+- **SEED-Voken** truncates levels after a conversion to [-1, 1] and back in float32. tokbench repeats the conversion
+  from images in [0, 1] and counts values within 1e-4 of an integer level as that level: such values may differ by one
+  level. Its mean of SSIM over batches equals tokbench's mean over images unless the last batch is smaller.
+- **VTBench**: SSIM of torchmetrics in float32 differs from its own result in float64, with which tokbench agrees, so
+  the bound for float32 is larger. torchmetrics 1.9 no longer infers the range of PSNR from the data, so the range that
+  earlier versions would have inferred is passed.
+- **TiTok** computes its network in float64; here it is compared in float32, the default of torch-fidelity.
+- **RAE** limits the MSE to at least 1e-10, so an exact image has 100 dB; tokbench counts exact images separately.
+- **ADM**'s evaluator requires TensorFlow and is not run here; torch-fidelity's port is used instead.
 """
 
 

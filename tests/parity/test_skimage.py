@@ -90,6 +90,6 @@ def test_cosmos(record, numbers, ours, references, images, pixels) -> None:
 
 
 def test_rae(record, ours, references, images, pixels) -> None:
-    """Its PSNR is the plain one but for a floor under the MSE."""
+    """Its PSNR is the plain one, except for a lower bound of the MSE."""
     found = ours([(load_protocol("rae"), "psnr")], references, images)["rae", "psnr"]
     record("rae", "PSNR", LIBRARY, found, np.mean(psnr(pixels(references), pixels(images, "rae"))), 1e-4)

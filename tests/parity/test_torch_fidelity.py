@@ -82,7 +82,7 @@ def metrics(inception_file: Path, references, images, pixels) -> dict[str, float
 
 
 def test_metrics(record, found, metrics) -> None:
-    assert metrics["inception_score_mean"] > 1.002, "a network that says nothing would pass"
+    assert metrics["inception_score_mean"] > 1.002, "a network with constant outputs would pass"
     numbers = {
         "FID 2048": ("rfid", metrics["frechet_inception_distance"]),
         "KID 2048": ("kid", metrics["kernel_inception_distance_mean"]),
@@ -97,7 +97,7 @@ def test_metrics(record, found, metrics) -> None:
 
 
 def test_layers(record, found, metrics, port, reference_features, images, pixels) -> None:
-    """And TiTok's one split."""
+    """The other layers, and TiTok's score over one split."""
     theirs = port(pixels(images))
     for layer in ("64", "192", "768"):
         value = fid(reference_features[layer], theirs[layer])

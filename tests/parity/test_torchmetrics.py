@@ -16,7 +16,7 @@ LIBRARY = "torchmetrics"
 
 @pytest.fixture(scope="module")
 def bytes_of(pixels):
-    """Both sides as VTBench's PNG files hold them, uint8 (B, 3, H, W)."""
+    """References and images as in VTBench's PNG files, uint8 (B, 3, H, W)."""
 
     def read(images: Tensor) -> Tensor:
         return torch.from_numpy(pixels(images, "vtbench")).permute(0, 3, 1, 2)

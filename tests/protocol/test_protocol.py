@@ -55,9 +55,9 @@ def test_the_hash_covers_every_field_that_changes_a_number(field: str) -> None:
 
 
 def test_every_field_was_tried() -> None:
-    told = {"name", "summary", "source", "published"}
+    described = {"name", "summary", "source", "published"}
     parts = {"psnr", "ssim", "lpips", "features", "inception_score"}
-    top = {field.name for field in fields(Protocol)} - told - parts
+    top = {field.name for field in fields(Protocol)} - described - parts
     inner = {f"{part}__{field.name}" for part in parts for field in fields(type(getattr(TOKBENCH, part)))}
     assert top | inner == set(OTHER)
 

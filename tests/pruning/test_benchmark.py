@@ -101,8 +101,8 @@ def test_times_whose_control_is_off_are_taken_again(prune: Prune, tmp_path: Path
     def time(bench: PruningBenchmark, arm: Candidate, batch: int) -> BatchTiming:
         taken.append(arm.keep)
         steady = taken.count(arm.keep) > 1 and arm.keep == 0.5
-        told = Speedup(1.5, 1.4, 1.6, 1.0 if steady else 1.04, steady, 1.5, 1.0, 30)
-        return BatchTiming(batch, "sdpa", told, told, 0.0)
+        speedup = Speedup(1.5, 1.4, 1.6, 1.0 if steady else 1.04, steady, 1.5, 1.0, 30)
+        return BatchTiming(batch, "sdpa", speedup, speedup, 0.0)
 
     monkeypatch.setattr(PruningBenchmark, "time", time)
     words = ["random", "sit_slim", "--out", str(tmp_path), "--keep"]
@@ -195,11 +195,11 @@ def test_each_network_has_its_own_file_and_a_new_training_replaces_its_row(prune
 
 
 def test_an_ablated_network_is_compared_image_by_image(prune: Prune, tmp_path: Path) -> None:
-    """Networks trained too briefly get no verdict; others get one if the interval excludes 0."""
+    """Networks that were trained too briefly get no verdict; others get one if the interval excludes 0."""
     assert prune("sit_slim", "small.half", "--keep", "0.5", "--out", str(tmp_path)).exit_code == 0
-    told = Ablation("small.half", "small.sit", "a part", "It helps.", ("top1",), ("prune",))
+    ablation = Ablation("small.half", "small.sit", "a part", "It helps.", ("top1",), ("prune",))
     other = Ablation("small.half", "small.sit", "a part", "It helps.", ("top5",), ("prune",))
-    (found,) = pruning_findings([told, other], load_all(tmp_path))
+    (found,) = pruning_findings([ablation, other], load_all(tmp_path))
     assert found.verdict == "cannot tell" and found.difference.n == 24
     members = load_all(tmp_path)
     for one in members:
@@ -208,7 +208,7 @@ def test_an_ablated_network_is_compared_image_by_image(prune: Prune, tmp_path: P
             row.training_profile = "gpu"
             right = np.arange(24) % (4 if row.network == "small.sit" else 2) == 0
             row.right = packed(right if row.network == "small.half" else ~right)
-    (found,) = pruning_findings([told], members)
+    (found,) = pruning_findings([ablation], members)
     gap = found.difference
     assert (gap.first, gap.second, gap.gap) == pytest.approx((0.75, 0.5, -0.25))
     assert gap.low < -0.25 < gap.high
@@ -229,7 +229,7 @@ def test_tables_hold_what_was_measured_alike(prune: Prune, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "said"),
+    ("words", "status", "message"),
     [
         (["nothing"], 1, "unknown method 'nothing'; available: random, strided"),
         ([], 2, "missing METHOD; see --list"),
@@ -245,18 +245,18 @@ def test_tables_hold_what_was_measured_alike(prune: Prune, tmp_path: Path) -> No
     ],
 )
 def test_what_cannot_be_is_said_and_how_it_could(
-    prune: Prune, tmp_path: Path, words: list[str], status: int, said: str
+    prune: Prune, tmp_path: Path, words: list[str], status: int, message: str
 ) -> None:
     done = prune(*words, "--out", str(tmp_path))
     assert done.exit_code == status, done.output
-    assert said in done.output
+    assert message in done.output
 
 
 @pytest.mark.parametrize("lists", [list, str])
 def test_published_rates_come_from_the_authors_file(prune: Prune, tmp_path: Path, lists: type) -> None:
     prune_, merge = [65, 60, 60, 50, 40, 30, 20, 10], [65, 60, 50, 52, 40, 30, 20, 10]
-    told = {"prune_kept_num": lists(prune_), "merge_kept_num": lists(merge)}
-    (tmp_path / "rates.json").write_text(json.dumps({"ViT": {"2.9": told}}))
+    counts = {"prune_kept_num": lists(prune_), "merge_kept_num": lists(merge)}
+    (tmp_path / "rates.json").write_text(json.dumps({"ViT": {"2.9": counts}}))
     words = ["--rates", f"{tmp_path}/rates.json:ViT/2.9", "--out", str(tmp_path)]
     done = prune("diffrate", *words)
     assert done.exit_code == 0, done.output
@@ -268,7 +268,7 @@ def test_published_rates_come_from_the_authors_file(prune: Prune, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "message"),
     [
         ("small.none", "unknown network 'small.none'; available: small.half"),
         ("small.sit", "is a Slimmed, not a classifier whose tokens can be reduced"),
@@ -279,12 +279,12 @@ def test_published_rates_come_from_the_authors_file(prune: Prune, tmp_path: Path
         ("timm:vit_tiny_patch16_224", "use --allow-download or timm:NAME@FILE"),
     ],
 )
-def test_networks_that_cannot_be_had(prune: Prune, tmp_path: Path, model: str, said: str) -> None:
+def test_networks_that_cannot_be_had(prune: Prune, tmp_path: Path, model: str, message: str) -> None:
     (tmp_path / "bad.safetensors").write_bytes(b"no tensors")
     if "resnet18@" in model:
         save_file(timm.create_model("resnet18").state_dict(), tmp_path / "resnet18.safetensors")
     done = prune("random", "--out", str(tmp_path), model=model.format(folder=tmp_path))
-    assert done.exit_code in (1, 2) and said in done.output, done.output
+    assert done.exit_code in (1, 2) and message in done.output, done.output
 
 
 @pytest.mark.parametrize("file", ["own.safetensors", "own.pth"])

@@ -36,15 +36,15 @@ def test_some_of_the_classes_are_enough_and_said(prune: Prune, tmp_path: Path) -
     assert "Labels: column 'label'; 3 of 4 classes occur." in done.stdout
     assert "**Warning:** the labels are exactly 0 to 2" in done.stdout
     (one,) = load_all(tmp_path)
-    told = one.about["provenance"]["labels"]
-    assert (told["present"], told["classes"], len(told["warnings"])) == (3, 4, 1)
+    labels = one.about["provenance"]["labels"]
+    assert (labels["present"], labels["classes"], len(labels["warnings"])) == (3, 4, 1)
 
 
 @pytest.mark.parametrize("listed", [False, True])
 def test_class_folders_give_the_same_accuracy_as_a_column(
     pruning_root: Path, prune: Prune, tmp_path: Path, listed: bool
 ) -> None:
-    """By their sorted order, or by a list of classes, and then also fewer than the network has."""
+    """Folders are matched in sorted order, or by a list of classes, which may have fewer than the network."""
     rows = pq.read_table(pruning_root / "images.parquet").to_pylist()
     kept = [row for row in rows if row["label"] != 2] if listed else rows
     folders = ["d", "b", "a", "c"] if listed else ["a", "b", "c", "d"]
@@ -81,10 +81,10 @@ def test_first_images_of_one_class_or_of_few_give_no_number_without_a_word(
     assert done.exit_code == 1 and not (tmp_path / "out").exists()
     assert "its first 5 images all have the class 0, but all 24 images have 4 classes" in done.output
     done = prune(*words, "12", data=str(tmp_path / "photos"))
-    said = "the first 12 of 24 images have 2 of 4 classes, and the shares of the classes differ"
-    assert done.exit_code == 0 and f"warning: {said}" in done.stderr and f"**Warning:** {said}" in done.stdout
+    warning = "the first 12 of 24 images have 2 of 4 classes, and the shares of the classes differ"
+    assert done.exit_code == 0 and f"warning: {warning}" in done.stderr and f"**Warning:** {warning}" in done.stdout
     (one,) = load_all(tmp_path / "out")
-    assert any(text.startswith(said) for text in one.about["provenance"]["labels"]["warnings"])
+    assert any(text.startswith(warning) for text in one.about["provenance"]["labels"]["warnings"])
 
 
 def test_labels_under_which_a_trained_network_is_no_better_than_chance_are_doubted(
@@ -101,13 +101,13 @@ def test_labels_under_which_a_trained_network_is_no_better_than_chance_are_doubt
     )
     pq.write_table(table_, tmp_path / "wrong.parquet")
     words = ["random", "--keep", "1", "--batches", "0", "--out", str(tmp_path)]
-    said = "0 % of 24 images are classified correctly, but chance is 25 %: are the labels those of this network?"
-    assert said not in prune(*words, data=str(tmp_path / "wrong.parquet")).output  # trained for two steps
+    warning = "0 % of 24 images are classified correctly, but chance is 25 %: are the labels those of this network?"
+    assert warning not in prune(*words, data=str(tmp_path / "wrong.parquet")).output  # trained for two steps
     monkeypatch.setattr(ImageClassifier, "short", False)
     done = prune(*words, data=str(tmp_path / "wrong.parquet"))
-    assert done.exit_code == 0 and f"warning: {said}" in done.stderr and f"**Warning:** {said}" in done.stdout
+    assert done.exit_code == 0 and f"warning: {warning}" in done.stderr and f"**Warning:** {warning}" in done.stdout
     (one,) = load_all(tmp_path)
-    assert one.about["provenance"]["labels"]["warnings"][-1] == said
+    assert one.about["provenance"]["labels"]["warnings"][-1] == warning
 
 
 def test_images_that_cannot_be_read_are_listed_and_left_out_of_both(

@@ -218,6 +218,7 @@ def test_learning_moves_rates_to_their_budget(small_vit: Any, noise: Tensor) -> 
     assert all(parameter.grad is not None for parameter in search.merge.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
 @pytest.mark.parametrize("name", ["diffrate30", "diffrate90"])
 def test_the_recipes_reach_their_budgets(small_vit: Any, name: str, profile: str) -> None:

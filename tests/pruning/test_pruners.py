@@ -172,7 +172,7 @@ def test_what_is_no_plain_vit_is_refused_by_name(small_vit: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("beit_base_patch16_224", "takes shared_rel_pos_bias"),
         ("vit_small_patch16_rope_224", "takes rope"),
@@ -182,8 +182,8 @@ def test_what_is_no_plain_vit_is_refused_by_name(small_vit: Any) -> None:
         ("vit_tiny_r_s16_p8_224", "channels instead of 3"),
     ],
 )
-def test_transformers_of_timm_that_compute_otherwise_are_refused(name: str, said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_transformers_of_timm_that_compute_otherwise_are_refused(name: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         recognise(timm.create_model(name, **({} if "_r_" in name else {"depth": 1})))
 
 

@@ -48,6 +48,7 @@ def test_a_duel_runs_in_turns_after_a_warm_up() -> None:
     assert "".join(calls) == "ab" * 10 + "abba" * 15
 
 
+@pytest.mark.slow
 def test_the_faster_kernel_is_the_one_whose_clock_says_so(
     small_vit: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,9 +67,9 @@ def test_the_faster_kernel_is_the_one_whose_clock_says_so(
 
 
 def test_rows_that_are_no_speed_up_say_so() -> None:
-    told = Speedup(1.4, 0.9, 2.0, control=1.0, measured=False, whole_ms=14.0, ms=10.0, repetitions=30)
-    assert table.faster(told) == "none measured"
-    assert table.faster(replace(told, measured=True)) == "1.40 [0.90, 2.00]"
+    speedup = Speedup(1.4, 0.9, 2.0, control=1.0, measured=False, whole_ms=14.0, ms=10.0, repetitions=30)
+    assert table.faster(speedup) == "none measured"
+    assert table.faster(replace(speedup, measured=True)) == "1.40 [0.90, 2.00]"
 
 
 def test_accuracies_on_other_images_are_not_compared() -> None:
@@ -112,8 +113,8 @@ def test_facts_with_a_row_without_its_numbers_are_named(tmp_path: Path) -> None:
         path.write_text(json.dumps(whole | {"rows": rows}))
         with pytest.raises(ResultError, match=rf"rows\['0\.5'\]\.{key} is missing; delete it and run again"):
             load(path)
-    for wrong, said in (("0.5", "must be a number, but it is '0.5'"), (True, "must be a number, but it is True")):
+    for wrong, message in (("0.5", "must be a number, but it is '0.5'"), (True, "must be a number, but it is True")):
         rows = {"0.5": whole["rows"]["0.5"] | {"top5": {"value": wrong, "low": 0, "high": 1, "n": 1}}}
         path.write_text(json.dumps(whole | {"rows": rows}))
-        with pytest.raises(ResultError, match=rf"rows\['0\.5'\]\.top5\.value {said}"):
+        with pytest.raises(ResultError, match=rf"rows\['0\.5'\]\.top5\.value {message}"):
             load(path)

@@ -55,7 +55,7 @@ def reduced(method: str, paces: dict[float, tuple[float, bool]], training: str =
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A site of a few committed results, and of one whose adapter has a name and a card that mean harm."""
+    """A site of a few committed results, and of one adapter whose name and card contain an attack."""
     made = tmp_path_factory.mktemp("report")
     for name in SHOWN:
         (made / "results" / name).mkdir(parents=True)
@@ -85,8 +85,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def told(site: Path) -> dict[str, Any]:
-    """What the page holds."""
+def page_data(site: Path) -> dict[str, Any]:
+    """The data that are embedded in the page."""
     found = re.search(r'id="data">(.*?)</script>', (site / "index.html").read_text(), re.DOTALL)
     assert found
     data: dict[str, Any] = json.loads(found[1])
@@ -114,7 +114,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def opened(browser: Any, site: Path) -> Iterator[Any]:
-    """Opens the page at an address; what it says or asks for that it should not fails the test."""
+    """Opens the page at an address; the test fails if the page logs an error or requests anything else."""
     faults: list[str] = []
     contexts = []
 
@@ -124,7 +124,9 @@ def opened(browser: Any, site: Path) -> Iterator[Any]:
         )
         contexts.append(context)
         shown = context.new_page()
-        shown.on("console", lambda told: faults.append(told.text) if told.type in ("error", "warning") else None)
+        shown.on(
+            "console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None
+        )
         shown.on("pageerror", lambda error: faults.append(str(error)))
         shown.on(
             "request", lambda asked: None if asked.url.startswith(("file:", "data:")) else faults.append(asked.url)

@@ -1,4 +1,4 @@
-"""What is in the report: rows, ties, commands, plots, pictures, cards."""
+"""The contents of the report: rows, ties, commands, plots, pictures, cards."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ from tokbench.results.leaderboard import read_all
 from tokbench.results.result import Result
 from tokbench.tokenizers.registry import adapter_files
 
+COMMITTED = read_all(ROOT / "results")
+
 
 def test_a_front_is_what_nothing_beats() -> None:
     points = [{"x": x, "y": y} for x, y in ((1, 5), (2, 4), (3, 7), (3, 6), (4, 7), (5, 9))]
@@ -44,9 +46,10 @@ def test_a_front_is_what_nothing_beats() -> None:
     assert [(one["x"], one["y"]) for one in front(points, more=False, fewer=False)] == [(5, 9), (4, 7), (3, 6), (2, 4)]
 
 
+@pytest.mark.slow
 def test_ties_are_within_the_paired_noise() -> None:
     """The best tokenizer or codec, and those whose difference from it `tokbench compare` would not call worse."""
-    results = [one for one in read_all(ROOT / "results") if one.group == "samples-reconstruct"]
+    results = [one for one in COMMITTED if one.group == "samples-reconstruct"]
     (table,) = tables(results, {}, lambda *_: None)
     place = next(at for at, column in enumerate(table.columns) if column.field == "ssim")
     tied = {row.adapter for row in table.rows if (cell := row.values[place]) and cell.tied}
@@ -62,7 +65,7 @@ def test_ties_are_within_the_paired_noise() -> None:
 
 
 def test_equal_rows_tie_and_clearly_worse_ones_do_not() -> None:
-    (result,) = [one for one in read_all(ROOT / "results") if one.adapter == "jpeg.q50" and one.dataset == "samples"]
+    (result,) = [one for one in COMMITTED if one.adapter == "jpeg.q50" and one.dataset == "samples"]
 
     def moved(name: str, by: np.ndarray | float) -> Result:
         values = result.per_image["ssim"] + by
@@ -83,7 +86,7 @@ def untied(results: list[Result]) -> list[Result]:
 
 
 def test_cells_hold_what_results_hold() -> None:
-    results = read_all(ROOT / "results")
+    results = COMMITTED
     by_row = {(one.group, one.adapter): one for one in results}
     seen = 0
     for table in tables(untied(results), {}, lambda *_: None):
@@ -101,9 +104,9 @@ def test_cells_hold_what_results_hold() -> None:
     assert seen > 2000
 
 
-@pytest.mark.parametrize("result", read_all(ROOT / "results"), ids=lambda one: f"{one.adapter}-{one.group}")
+@pytest.mark.parametrize("result", COMMITTED, ids=lambda one: f"{one.adapter}-{one.group}")
 def test_the_command_asks_for_just_that_row(result: Result) -> None:
-    """What `tokbench eval` understands of it has the name of the result's file."""
+    """`tokbench eval` parses the command, and would write a result of this file name."""
     words = shlex.split(command(result))
     assert words[:2] == ["tokbench", "eval"]
     asked = eval_.make_context("eval", words[2:]).params
@@ -122,8 +125,9 @@ def test_the_command_asks_for_just_that_row(result: Result) -> None:
     assert f"{asked['data']}{size}{limit}{protocol}-{task}" == result.group
 
 
+@pytest.mark.slow
 def test_the_command_measures_the_row_again(cli: Any, tmp_path: Path) -> None:
-    (result,) = [one for one in read_all(ROOT / "results") if one.adapter == "toy.p8" and one.dataset == "samples"]
+    (result,) = [one for one in COMMITTED if one.adapter == "toy.p8" and one.dataset == "samples"]
     words = shlex.split(command(result))
     words[words.index("--metrics") + 1] = "psnr,codebook"
     again = cli(*words[1:], "--out", tmp_path)
@@ -153,6 +157,7 @@ def test_published_numbers_have_sources() -> None:
     assert all(one["source"].startswith("https://") for own in found.values() for one in own)
 
 
+@pytest.mark.slow
 def test_the_page_is_small_and_asks_for_nothing(site: Path) -> None:
     text = (site / "index.html").read_text()
     assert len(text.encode()) < 3_000_000
@@ -161,6 +166,7 @@ def test_the_page_is_small_and_asks_for_nothing(site: Path) -> None:
         assert "<script" not in path.read_text()
 
 
+@pytest.mark.slow
 def test_a_card_is_text(site: Path) -> None:
     text = (site / "adapters" / "evil.html").read_text()
     assert "&lt;script&gt;" in text
@@ -169,6 +175,7 @@ def test_a_card_is_text(site: Path) -> None:
     assert "a comment" not in text
 
 
+@pytest.mark.slow
 def test_links_of_cards_lead_to_pages_that_are_there(site: Path) -> None:
     for path in (site / "adapters").glob("*.html"):
         for address in re.findall(r'href="([^"]+)"', path.read_text()):
@@ -177,8 +184,9 @@ def test_links_of_cards_lead_to_pages_that_are_there(site: Path) -> None:
     assert "± " in (site / "adapters" / "toy.html").read_text().partition("<h2>Results</h2>")[2]
 
 
-def test_pictures_are_made_once(site: Path, told: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = told["pictures"]
+@pytest.mark.slow
+def test_pictures_are_made_once(site: Path, page_data: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = page_data["pictures"]
     assert len(shown["images"]) == 8
     for name in ("identity", "jpeg.q50", "toy.p8"):
         for files in shown["made"][name].values():
@@ -196,19 +204,19 @@ def test_pictures_are_made_once(site: Path, told: dict[str, Any], monkeypatch: p
         pictures(results, site, root, lambda *_: None)
 
 
-def test_the_worst_are_the_worst(site: Path, told: dict[str, Any]) -> None:
-    found = told["pictures"]["worst"]["jpeg.q50"]
+@pytest.mark.slow
+def test_the_worst_are_the_worst(site: Path, page_data: dict[str, Any]) -> None:
+    found = page_data["pictures"]["worst"]["jpeg.q50"]
     (result,) = [one for one in read_all(site.parent / "results") if one.adapter == "jpeg.q50"]
     assert set(found) == {"PSNR", "SSIM", "LPIPS"}
     for title, values in (("PSNR", sorted(result.per_image["psnr"])), ("LPIPS", sorted(-result.per_image["lpips"]))):
         assert [float(one["caption"]) for one in found[title]] == pytest.approx(np.abs(values[:3]), abs=0.006)
 
 
+@pytest.mark.slow
 def test_the_worst_words_and_faces_with_what_was_read(tmp_path: Path) -> None:
-    """Of `text` and `faces`, which are embedded."""
-    results = [
-        one for one in read_all(ROOT / "results") if one.adapter == "jpeg.q50" and one.dataset in ("text", "faces")
-    ]
+    """The worst of the data sets `text` and `faces`, whose images are embedded."""
+    results = [one for one in COMMITTED if one.adapter == "jpeg.q50" and one.dataset in ("text", "faces")]
     assert len(results) == 2
     found = pictures(results, tmp_path, None, lambda *_: None).sheets
     words, faces = sorted(found, key=lambda one: "faces" in one["title"])
@@ -217,6 +225,7 @@ def test_the_worst_words_and_faces_with_what_was_read(tmp_path: Path) -> None:
     assert all("F-Sim" in line for line in faces["captions"])
 
 
+@pytest.mark.slow
 def test_the_static_pictures_are_those_of_the_results(tmp_path: Path) -> None:
     """Byte for byte, and as they are committed where matplotlib is the one that drew those."""
     for name in ("a.svg", "b.svg"):
@@ -230,16 +239,18 @@ def test_the_static_pictures_are_those_of_the_results(tmp_path: Path) -> None:
     assert made == committed, "run tokbench report --readme"
 
 
-def test_what_has_no_measured_speed_is_no_point_of_speed(told: dict[str, Any]) -> None:
-    (plot,) = [one for one in told["plots"] if "token reduction" in one["title"]]
+@pytest.mark.slow
+def test_what_has_no_measured_speed_is_no_point_of_speed(page_data: dict[str, Any]) -> None:
+    (plot,) = [one for one in page_data["plots"] if "token reduction" in one["title"]]
     measured, counted = plot["spec"]["hconcat"]
     assert measured["transform"] == [{"filter": "datum.x !== null"}]
     assert "transform" not in counted
     assert [point["x"] for point in plot["spec"]["data"]["values"]] == [1.4, None, 1.9]
 
 
+@pytest.mark.slow
 def test_the_plots_that_committed_results_have_points_for() -> None:
-    made = tables(untied(read_all(ROOT / "results")), {}, lambda *_: None)
+    made = tables(untied(COMMITTED), {}, lambda *_: None)
     found = {(one["title"], one["table"]) for one in charts(made)}
     group = "tiny-imagenet.n2000"
     assert {("PSNR over bits", f"{group}-reconstruct"), ("LPIPS over bits", f"{group}-reconstruct")} <= found
@@ -250,8 +261,8 @@ def test_the_plots_that_committed_results_have_points_for() -> None:
     (plot,) = [
         one for one in charts(made) if (one["title"], one["table"]) == ("PSNR over bits", f"{group}-reconstruct")
     ]
-    said = {point[0] for point in plot["points"]}
-    assert {"vqgan.f8", "jpeg.q50", "resize.2", "one_d_piece.n32, the first 4 of its tokens"} <= said
+    names = {point[0] for point in plot["points"]}
+    assert {"vqgan.f8", "jpeg.q50", "resize.2", "one_d_piece.n32, the first 4 of its tokens"} <= names
 
 
 @pytest.mark.parametrize(("span", "middle"), [("8 to 10", 9), ("below 4", 2), ("from 40", 40), ("all", None)])
@@ -270,18 +281,19 @@ def _until(happened: Callable[[], bool]) -> None:
 def _served(results: Path, out: Path, make: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a site that is looked at often."""
     monkeypatch.setattr(serve, "EVERY", 0.2)
-    said: list[str] = []
+    messages: list[str] = []
     until = threading.Event()
-    server = threading.Thread(target=serve.serve, args=(results, out, make, 0, said.append, until), daemon=True)
+    server = threading.Thread(target=serve.serve, args=(results, out, make, 0, messages.append, until), daemon=True)
     try:
         server.start()
-        _until(lambda: bool(said))
-        yield said[0].split()[0]
+        _until(lambda: bool(messages))
+        yield messages[0].split()[0]
     finally:
         until.set()
         server.join(20)
 
 
+@pytest.mark.slow
 def test_the_server_tells_of_changes(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results, out = tmp_path / "results", tmp_path / "site"
     shutil.copytree(site.parent / "results" / "toy.p8", results / "toy.p8")

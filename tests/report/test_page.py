@@ -150,9 +150,9 @@ def test_what_is_missing_is_not_exact(opened: Any) -> None:
 def test_every_number_says_how_it_was_made(opened: Any) -> None:
     page = opened("#table=samples-reconstruct")
     page.locator("tr[data-adapter='jpeg.q50'] td button").first.click()
-    told = page.inner_text("#made")
+    text = page.inner_text("#made")
     for part in ("tokbench eval jpeg.q50 --data samples", "protocol", "tokbench (", "95 % interval", "torch"):
-        assert part in told
+        assert part in text
     page.keyboard.press("Escape")
     assert not page.locator("#made").is_visible()
 
@@ -176,9 +176,9 @@ def test_plots_answer_the_pointer(opened: Any) -> None:
     point = page.locator("#figure .mark-symbol.role-mark path").first
     point.hover(force=True)
     page.wait_for_selector("#vg-tooltip-element.visible")
-    told = page.inner_text("#vg-tooltip-element")
-    assert "row" in told
-    assert "interval" in told
+    text = page.inner_text("#vg-tooltip-element")
+    assert "row" in text
+    assert "interval" in text
     point.click(force=True)
     page.wait_for_function("location.hash.includes('row=')")
     assert page.locator("tr.marked").count() == 1
@@ -186,11 +186,11 @@ def test_plots_answer_the_pointer(opened: Any) -> None:
     assert page.input_value("#family") == ""
 
 
-def test_every_plot_is_drawn(opened: Any, told: dict[str, Any]) -> None:
-    """And none of them with a word on the console."""
-    assert len(told["plots"]) >= 3
+def test_every_plot_is_drawn(opened: Any, page_data: dict[str, Any]) -> None:
+    """Every plot is drawn without a message on the console."""
+    assert len(page_data["plots"]) >= 3
     page = opened()
-    for number, plot in enumerate(told["plots"]):
+    for number, plot in enumerate(page_data["plots"]):
         page.select_option("#plot", str(number))
         page.wait_for_function(f"document.querySelectorAll('#points tbody tr').length === {len(plot['points'])}")
         page.wait_for_selector("#figure .mark-symbol path")

@@ -1,4 +1,4 @@
-"""What results say of their adapter's code and weights: which of two belong together, and what is refused."""
+"""Facts about the code and weights of an adapter in results: which results are joined, and errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tokbench.errors import ResultError
 from tokbench.results.result import Result, load
 
 
-def told(**provenance: Any) -> Result:
+def result_with(**provenance: Any) -> Result:
     """A result with these facts in its provenance."""
     return make_result(adapter_facts=provenance.pop("adapter", {}), **provenance)
 
@@ -22,7 +22,7 @@ NOW = {"modules": {"mine": "1" * 64}, "packages": {"torch": "2.14.1", "timm": "1
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "said"),
+    ("before", "now", "differences"),
     [
         ({}, {"adapter": NOW}, []),  # a result of an earlier version does not say
         ({"adapter": NOW}, {"adapter": NOW}, []),
@@ -47,12 +47,12 @@ NOW = {"modules": {"mine": "1" * 64}, "packages": {"torch": "2.14.1", "timm": "1
          ["config_sha256", "other_parameters_sha256"]),
     ],
 )  # fmt: skip
-def test_what_two_results_were_made_with(before: dict, now: dict, said: list[str], tmp_path: Path) -> None:
-    assert told(**now).differs_from(told(**before)) == said
-    told(**before).save(tmp_path)
-    _, replaced = told(**now).save(tmp_path)
-    assert bool(replaced) == bool(said)
-    assert all(part in replaced for part in said)
+def test_what_two_results_were_made_with(before: dict, now: dict, differences: list[str], tmp_path: Path) -> None:
+    assert result_with(**now).differs_from(result_with(**before)) == differences
+    result_with(**before).save(tmp_path)
+    _, replaced = result_with(**now).save(tmp_path)
+    assert bool(replaced) == bool(differences)
+    assert all(part in replaced for part in differences)
 
 
 def test_committed_results_join_what_is_measured_today(root: Path, tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_committed_results_join_what_is_measured_today(root: Path, tmp_path: Pat
     ],
 )  # fmt: skip
 def test_facts_of_the_wrong_type_are_refused(key: str, value: object, tmp_path: Path) -> None:
-    path, _ = told().save(tmp_path)
+    path, _ = result_with().save(tmp_path)
     facts = json.loads(path.read_text())
     facts["provenance"]["adapter"][key] = value
     path.write_text(json.dumps(facts))
@@ -90,5 +90,5 @@ def test_good_facts_come_back(tmp_path: Path) -> None:
         "unused_tensors": {"loss.": 2},
         "weights_in_part": {"missing": 1, "unexpected": 0, "first": ["a.weight"]},
     }
-    path, _ = told(adapter=facts).save(tmp_path)
+    path, _ = result_with(adapter=facts).save(tmp_path)
     assert load(path).provenance["adapter"].items() >= facts.items()

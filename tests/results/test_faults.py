@@ -52,17 +52,17 @@ def arrays() -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def write(folder: Path, told: Any, held: dict[str, np.ndarray] | None = None) -> Path:
+def write(folder: Path, content: Any, held: dict[str, np.ndarray] | None = None) -> Path:
     path = folder / "a" / "r.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(told if isinstance(told, str) else json.dumps(told))
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
     np.savez(path.with_suffix(".npz"), **(arrays() if held is None else held))
     return path
 
 
-def changed(told: Any, keys: str, value: Any) -> Any:
+def changed(document: Any, keys: str, value: Any) -> Any:
     """A copy in which what lies at `a.b.c` is another value; `...` removes it."""
-    made = json.loads(json.dumps(told))
+    made = json.loads(json.dumps(document))
     *way, last = [int(key) if key.isdigit() else key for key in keys.split("/")]
     place = made
     for key in way:
@@ -155,12 +155,12 @@ def test_versions_that_are_none_are_refused(tmp_path: Path, version: object) -> 
 
 
 def test_earlier_versions_are_migrated_step_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here version 2 says `psnr` where version 1 said `psnr_db`, and version 3 says `bpp` where it said `rate`."""
+    """Here version 2 renames `psnr_db` of version 1 to `psnr`, and version 3 renames `rate` to `bpp`."""
 
     def renamed(old: str, new: str) -> Any:
-        def step(told: dict[str, Any]) -> dict[str, Any]:
-            metrics = {new if name == old else name: entry for name, entry in told["metrics"].items()}
-            return told | {"metrics": metrics}
+        def step(document: dict[str, Any]) -> dict[str, Any]:
+            metrics = {new if name == old else name: entry for name, entry in document["metrics"].items()}
+            return document | {"metrics": metrics}
 
         return step
 
@@ -249,14 +249,14 @@ def test_arrays_that_claim_or_unfold_to_much_are_refused(
 
 
 def test_no_result_is_written_outside_the_results_folder(tmp_path: Path) -> None:
-    """What a result says of itself becomes its path and the names of tables."""
+    """Names inside a result become its path and the names of tables."""
     for keys in ("adapter", "dataset", "task", "provenance/protocol/name", "provenance/data/sha256"):
         with pytest.raises(ResultError):
             read_all(write(tmp_path, changed(facts(), keys, "../../../x")).parent.parent)
 
 
 @pytest.mark.parametrize(
-    ("told", "complaint"),
+    ("text", "complaint"),
     [
         ("[]", "tokbench: the content must be an object"),
          ("{", "not a readable"), ('{"layers": 3}', "layers.* must be"),
@@ -269,8 +269,8 @@ def test_no_result_is_written_outside_the_results_folder(tmp_path: Path) -> None
         ('{"protocol_sha256": []}', "protocol_sha256.* must be"),
     ],
 )  # fmt: skip
-def test_statistics_that_say_nonsense_of_themselves_are_named(tmp_path: Path, told: str, complaint: str) -> None:
-    np.savez(tmp_path / "s.npz", mu=np.zeros(3), sigma=np.eye(3), tokbench=np.array(told))
+def test_statistics_that_say_nonsense_of_themselves_are_named(tmp_path: Path, text: str, complaint: str) -> None:
+    np.savez(tmp_path / "s.npz", mu=np.zeros(3), sigma=np.eye(3), tokbench=np.array(text))
     with pytest.raises(ResultError, match=rf"s.npz.*{complaint}"):
         load_statistics(tmp_path / "s.npz")
 
@@ -295,8 +295,8 @@ def test_statistics_that_are_none_are_refused(
 
 
 def test_statistics_cannot_name_another_file_or_hash(tmp_path: Path) -> None:
-    told = json.dumps({"path": "/etc/passwd", "sha256": "0" * 64, "network": "net"})
-    np.savez(tmp_path / "s.npz", mu=np.zeros(3), sigma=np.eye(3), tokbench=np.array(told))
+    text = json.dumps({"path": "/etc/passwd", "sha256": "0" * 64, "network": "net"})
+    np.savez(tmp_path / "s.npz", mu=np.zeros(3), sigma=np.eye(3), tokbench=np.array(text))
     made = load_statistics(tmp_path / "s.npz")
     assert isinstance(made, FidStatistics)
     assert (made.path, made.network) == (tmp_path / "s.npz", "net")

@@ -34,12 +34,12 @@ def evaluated(cli, folder: Path, count: int, *arguments: object) -> tuple[str, s
 
 @pytest.mark.slow
 def test_two_images_are_said_in_table_json_and_terminal(cli, folder: Path) -> None:
-    table, said, path = evaluated(cli, folder, 2, "--metrics", "psnr,fd_efficientnet")
+    table, stderr, path = evaluated(cli, folder, 2, "--metrics", "psnr,fd_efficientnet")
     (warning,) = json.loads(path.read_text())["warnings"]
     assert warning["kind"] == "few_images"
     assert (warning["count"], warning["text"].partition(":")[0]) == (2, "from 2 images")
     assert "from 2 images" in table
-    assert "from 2 images" in said
+    assert "from 2 images" in stderr
 
 
 def test_one_image_has_numbers_without_intervals(cli, folder: Path) -> None:
@@ -65,7 +65,7 @@ def test_metrics_that_join_a_result_keep_one_warning(cli, folder: Path) -> None:
 
 
 def test_a_number_of_which_few_images_have_a_value_is_named() -> None:
-    """As the PSNR where nearly all images are exact. Bins of words stand in the table with how many they hold."""
+    """An example is PSNR where nearly all images are exact. Bins of words are listed with their numbers of words."""
     metrics = {"psnr": {"value": 40.0, "n": 3}, "ssim": {"value": 0.9, "n": 100}, "t_acc.small": {"value": 0.5, "n": 2}}
     made = few_images(100, metrics)
     assert made is not None

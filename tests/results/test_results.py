@@ -177,8 +177,9 @@ def test_mean_ignores_nan_and_order() -> None:
     assert math.isnan(mean(np.array([np.nan])))
 
 
+@pytest.mark.slow
 def test_bootstrap_covers_the_mean_as_often_as_it_says() -> None:
-    """Of 300 sets of 50 draws from N(0, 1), about 95 % must have 0 in their interval (binomial sd 1.3 %)."""
+    """For 300 sets of 50 draws from N(0, 1), about 95 % of the intervals must contain 0 (binomial sd 1.3 %)."""
     rng = np.random.default_rng(0)
     hits = 0
     for _ in range(300):

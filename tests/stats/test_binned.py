@@ -43,7 +43,7 @@ def words() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("bins", PUBLISHED)
 def test_published_bins(bins: tuple[Bin, ...]) -> None:
-    """Each begins where the one before ends, which belongs to the upper one; a ratio of 1 is in none."""
+    """Each bin begins at the end of the previous one and includes that value; a ratio of 1 is in no bin."""
     assert [one.name for one in bins] == ["small", "medium", "large"]
     axis = np.array([one.low for one in bins] + [1, bins[0].low - 1e-9])
     assert [one.n for one in binned(np.ones(5), axis, bins, 0)] == [1, 1, 1]
@@ -113,7 +113,7 @@ def test_one_word_an_image_is_the_plain_bootstrap() -> None:
 
 
 def test_copies_within_an_image_are_no_evidence() -> None:
-    """Each word nine times over gives the interval of once; taken as independent, they would give a third of it."""
+    """Nine copies of each word give the interval of one; treated as independent, they would give a third of it."""
     values, images = np.random.default_rng(1).random(80), np.arange(80)
     (once,) = binned(values, np.zeros(80), ALL, 0, images)
     (more,) = binned(np.repeat(values, 9), np.zeros(720), ALL, 0, np.repeat(images, 9))
@@ -141,7 +141,7 @@ def test_what_is_never_counted_moves_nothing(words) -> None:
 
 
 def test_the_mean_weighs_bins_alike(words) -> None:
-    """And its interval is of the same resamples: bins of the same images vary together."""
+    """Its interval uses the resamples of the bins, because bins of the same images vary together."""
     scores, axis, images = words
     found, whole = binned(scores, axis, THREE, 0, images), mean_of_bins(scores, axis, THREE, 0, images)
     assert whole.mean == pytest.approx(np.mean([one.mean for one in found]), abs=1e-15)

@@ -104,7 +104,7 @@ def test_few_images_are_one_split_which_is_said(count: int) -> None:
 
 
 def test_inception_score_in_parts_of_a_protocol() -> None:
-    """ADM's parts are taken as they come; with fewer images than a part there is one, as the protocol says itself."""
+    """ADM's parts are taken as they come; with fewer images than a part there is one, as the protocol states."""
     protocol = load_protocol("adm")
     metric = score(300, protocol.with_changes("adm", inception_score__split_size=100))
     assert len(metric.replicates(SplitHalves("data", 300))["inception_score"].values) == 3
@@ -114,7 +114,7 @@ def test_inception_score_in_parts_of_a_protocol() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "sizes", "told"),
+    ("count", "sizes", "stated"),
     [
         (100, [100], None), (200, [100, 100], None), (60, [60], None),
         (101, [100], "1 of 100; 1 last images are fewer than half a split"),
@@ -122,7 +122,7 @@ def test_inception_score_in_parts_of_a_protocol() -> None:
         (250, [100, 100, 50], "2 of 100 and one of 50"),
     ],
 )  # fmt: skip
-def test_a_small_last_part_is_no_split(count: int, sizes: list[int], told: str | None) -> None:
+def test_a_small_last_part_is_no_split(count: int, sizes: list[int], stated: str | None) -> None:
     """A part of one image has a score of 1, and would halve that of 100 others."""
     metric = score(count, load_protocol("adm").with_changes("adm", inception_score__split_size=100))
     logits, start, expected = torch.from_numpy(metric.rows.column("image")), 0, []
@@ -131,7 +131,7 @@ def test_a_small_last_part_is_no_split(count: int, sizes: list[int], told: str |
         expected.append(isc_features_to_metric(part, splits=1, shuffle=False)["inception_score_mean"])
         start += size
     assert metric.compute()["inception_score"] == pytest.approx(np.mean(expected), rel=1e-9)
-    assert metric.provenance().get("splits") == told
+    assert metric.provenance().get("splits") == stated
     assert len(metric.replicates(SplitHalves("data", count))["inception_score"].values) == (
         len(sizes) if sizes[1:] else 25
     )
@@ -139,7 +139,7 @@ def test_a_small_last_part_is_no_split(count: int, sizes: list[int], told: str |
 
 @pytest.mark.parametrize(("count", "classes"), [(11, 11), (60, 60), (200, 200), (12, 2)])
 def test_an_inception_score_whose_parts_must_agree_has_no_interval(count: int, classes: int) -> None:
-    """Of images that each show a class of their own: leaving out any lowers the score as much. And of few images."""
+    """If each image shows its own class, leaving out any one lowers the score equally. Few images have none too."""
     metric = InceptionScore("inception_score", COVERAGE["UnusedExtractor"](), "x")
     logits = 30 * np.eye(classes)[np.arange(count) % classes]
     metric.rows.add(np.arange(count), {"image": logits.astype(np.float32)})
@@ -350,7 +350,7 @@ def test_groups_are_equal_random_and_follow_from_the_data() -> None:
 
 
 def test_replicates_of_every_kind_are_kept(tmp_path: Path) -> None:
-    """And two results are compared from their files."""
+    """Two results are then compared from their files."""
     made = COVERAGE["_result"](score(300), SplitHalves("data", 300), 300)
     made.replicates["perplexity"] = Jackknife(np.array([0.1, 0.2, 0.3]))
     made.provenance |= PROVENANCE

@@ -81,7 +81,7 @@ def test_a_difference_is_taken_half_by_half() -> None:
     ids=["many images", "few images for the dimension", "two independent sets"],
 )
 def test_coverage_on_gaussians(dimension: int, count: int, decay: float, paired: bool) -> None:
-    """Of 100 sets of images, about 95 % of the intervals must hold their own target: the expected value at this N, and
+    """For 100 sets of images, about 95 % of the intervals must contain their target: the expected value at this N, and
     the distance of the two Gaussians themselves; a coverage of 95 % has a standard error of 2 % there. Intervals that
     are too wide must not be by much."""
     rng = np.random.default_rng(3)

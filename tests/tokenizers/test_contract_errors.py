@@ -1,4 +1,4 @@
-"""What happens when a tokenizer breaks its contract, and how tokens, tiles and seeds are counted."""
+"""Errors where a tokenizer breaks its contract, and the counting of tokens, tiles and seeds."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def test_the_command_says_what_differs(cli, outside: Path, images: Path, tmp_pat
 
 
 def test_a_second_adapter_names_the_same_modules(way, tmp_path: Path) -> None:
-    """In the same process nothing is imported for it any more."""
+    """The second adapter of a process imports nothing any more, because the modules are loaded."""
     first, _ = way
     text = (first / "adapter.py").read_text()
     write(tmp_path / "adapters" / "mine_too", {"adapter.py": text, "default.toml": ""})
@@ -146,7 +146,7 @@ def test_code_is_the_same_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_what_functions_of_a_package_import(outside: Path) -> None:
-    """Its own parts count by being in it; what lies outside it counts by the import."""
+    """Files inside the folder always count; files outside count where they are imported."""
     inner = {"outer/__init__.py": "def f():\n    import beyond, outer.lazy\n", "outer/lazy.py": "import side\n"}
     write(outside, {**inner, "beyond.py": "", "side.py": ""})
     before = identify({"outer": ""})
@@ -233,8 +233,8 @@ def test_a_network_of_a_library_names_the_library(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["jpeg.q50", "identity", "images:."])
 def test_tokbenchs_own_adapters_name_no_modules(name: str) -> None:
-    told = describe_adapter(load_adapter(name))
-    assert not {"modules", "packages", "unused_tensors", "weights_in_part"} & told.keys()
+    facts = describe_adapter(load_adapter(name))
+    assert not {"modules", "packages", "unused_tensors", "weights_in_part"} & facts.keys()
 
 
 def test_what_an_adapter_is_made_of_counts(outside: Path, tmp_path: Path) -> None:
@@ -265,13 +265,13 @@ class Handmade(Tokenizer):
 
 
 def test_a_model_made_in_python_is_known_by_the_file_of_its_class() -> None:
-    told = describe_adapter(loaded(Handmade()))
-    assert set(told["modules"]) == {__name__.partition(".")[0], "factories", "identity_cases"}
-    assert told["packages"]["pytest"] == metadata.version("pytest")
+    facts = describe_adapter(loaded(Handmade()))
+    assert set(facts["modules"]) == {__name__.partition(".")[0], "factories", "identity_cases"}
+    assert facts["packages"]["pytest"] == metadata.version("pytest")
 
 
 def test_a_folder_that_changed_is_imported_again(outside: Path, tmp_path: Path, images: Path, networks) -> None:
-    """In one process, as in a notebook: what runs, and the hash, are those of the files as they are."""
+    """Within one process, as in a notebook, both the code that runs and its hash are those of the current files."""
     folder = adapter(tmp_path, "from .net import Network as network", "")
     write(folder, {"net.py": network(0.5)})
     first = load_adapter(str(folder))
@@ -285,7 +285,7 @@ def test_a_folder_that_changed_is_imported_again(outside: Path, tmp_path: Path, 
 
 
 def test_outside_code_that_changed_after_its_import_keeps_its_hash(outside: Path, tmp_path: Path, caplog) -> None:
-    """It goes on running as it was, so its result must not name the new code; a warning says so."""
+    """The imported version keeps running, so its result must not name the new code; a warning explains this."""
     write(outside, {"outer.py": network(0.5)})
     folder = adapter(tmp_path, "from outer import Network as network", "")
     first = load_adapter(str(folder)).used

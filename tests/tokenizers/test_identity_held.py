@@ -22,7 +22,7 @@ from tokbench.tokenizers.code_identity import identify
 from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.installed import distributions
 from tokbench.tokenizers.registry import identity_of, load_adapter
-from tokbench.training.zoo import part, train_adapter
+from tokbench.training.zoo import TrainOptions, part, train_adapter
 
 HELD = """
 import functools, importlib.util, os, sys, torch
@@ -88,7 +88,7 @@ def test_code_that_objects_hold_is_measured_anew(holding: Path, outside: Path, i
 
 
 def test_code_that_objects_hold_has_one_hash(holding: Path, tmp_path: Path, outside: Path) -> None:
-    """In a second load of the same process, in another process, and beside what other adapters load."""
+    """The hash is equal in a second load, in another process, and beside other adapters that are loaded."""
     first = load_adapter(str(holding)).used
     assert first is not None
     assert set(first.modules) - {"side"} <= {"made_up", "outer"}
@@ -239,7 +239,7 @@ def test_an_interrupted_training_does_not_go_on_with_mended_code(edited, outside
         write(tmp_path, {edited: text})
         forget()
         with pytest.raises(KeyboardInterrupt):
-            train_adapter("mine", folder / "default.toml", material, "none", "cpu", {})
+            train_adapter("mine", folder / "default.toml", material, TrainOptions("none"))
     assert states[0] == states[1] != states[2]
 
 
@@ -264,7 +264,7 @@ def test_parts_of_a_namespace_in_several_places(outside: Path, tmp_path: Path, m
 
 @pytest.mark.slow
 def test_the_config_of_a_diffusers_folder_counts(tmp_path: Path, images: Path, networks) -> None:
-    """The same tensors with another activation are another network."""
+    """Equal tensors with another activation are another network."""
     diffusers = pytest.importorskip("diffusers", reason="needs tokbench[hf]")
     torch.manual_seed(0)
     diffusers.AutoencoderKL(block_out_channels=(8,), norm_num_groups=4).save_pretrained(tmp_path / "kl")
@@ -351,7 +351,7 @@ def test_the_commit_belongs_to_the_version(direct, version: str, outside: Path, 
 
 
 def test_a_package_installed_from_a_folder_is_known_by_its_files(tmp_path: Path, monkeypatch) -> None:
-    """Its version says nothing: the folder may have been edited between two installations."""
+    """Its version does not identify it: the folder may have been edited between two installations."""
     site, found = tmp_path / "site-packages", []
     monkeypatch.syspath_prepend(site)
     for content in ("x = 1\n", "x = 2\n", "x = 1\n"):

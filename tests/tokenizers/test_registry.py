@@ -167,7 +167,7 @@ def test_add_checks_the_hash_and_puts_the_file_in_place(tmp_path: Path, private_
 
 @dataclass
 class Served:
-    """What a server gives: files by name, and how many of its answers end too early; `asked` lists the requests."""
+    """A server: files by name, and the number of its answers that end too early; `asked` lists the requests."""
 
     url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)

@@ -330,7 +330,7 @@ def test_files_that_take_another_size_say_how_to_tell(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("codebook = 5", "unknown key codebook;"),
         ("codebook_size = 5.5", "codebook_size must be an integer or null, but it is 5.5"),
@@ -344,12 +344,12 @@ def test_files_that_take_another_size_say_how_to_tell(tmp_path: Path) -> None:
         ("not toml", "tokbench.toml"),
     ],
 )
-def test_wrong_settings_are_named(text: str, told: str, tmp_path: Path) -> None:
+def test_wrong_settings_are_named(text: str, message: str, tmp_path: Path) -> None:
     folder = save(tmp_path / "ci", encoder=Encode(), decoder=Decode())
     (folder / "tokbench.toml").write_text(text)
     with pytest.raises(AdapterError, match=r"tokbench\.toml: .*its keys are codebook_size") as caught:
         load(folder)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_loading_is_silent(tmp_path: Path) -> None:

@@ -73,9 +73,9 @@ def weights(model: nn.Module) -> Tensor:
 
 def test_it_learns_and_says_what_it_did() -> None:
     model = made()
-    told = train(model, MATERIAL, RECIPE)
-    assert told.images == 200 and told.steps == 25
-    assert told.curve["pixels"][-1] < told.curve["pixels"][0]
+    trained = train(model, MATERIAL, RECIPE)
+    assert trained.images == 200 and trained.steps == 25
+    assert trained.curve["pixels"][-1] < trained.curve["pixels"][0]
     assert model.seen[0][0] == 0 and 0.9 < model.seen[-1][0] < 1
     assert not model.training
 
@@ -115,10 +115,10 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path: Path, mon
     broken.stop_at = 13
     with pytest.raises(KeyboardInterrupt):
         train(broken, MATERIAL, RECIPE, state=tmp_path / "state.pt")
-    told = train(resumed, MATERIAL, RECIPE, state=tmp_path / "state.pt")
+    trained = train(resumed, MATERIAL, RECIPE, state=tmp_path / "state.pt")
     assert 0 < len(resumed.seen) < 25
     assert torch.equal(weights(resumed), weights(whole))
-    assert int(resumed.steps) == int(whole.steps) == told.steps == 25
+    assert int(resumed.steps) == int(whole.steps) == trained.steps == 25
 
 
 def test_another_seed_gives_other_weights() -> None:
@@ -129,14 +129,14 @@ def test_another_seed_gives_other_weights() -> None:
 
 
 def test_seconds_are_a_budget_too() -> None:
-    told = train(made(), MATERIAL, TrainConfig(seconds=0.3, batch=8))
-    assert 0.3 <= told.seconds < 3
-    assert told.images == 8 * told.steps > 8
+    trained = train(made(), MATERIAL, TrainConfig(seconds=0.3, batch=8))
+    assert 0.3 <= trained.seconds < 3
+    assert trained.images == 8 * trained.steps > 8
 
 
 def test_a_state_of_something_else_is_refused(tmp_path: Path) -> None:
     torch.save({"model": {}}, tmp_path / "state.pt")
-    with pytest.raises(AdapterError, match="no checkpoint of this training"):
+    with pytest.raises(AdapterError, match="not a checkpoint of this training"):
         train(made(), MATERIAL, RECIPE, state=tmp_path / "state.pt")
 
 
@@ -170,12 +170,12 @@ def test_an_adversary_learns_beside_the_model_and_is_not_kept(tmp_path: Path) ->
     recipe = TrainConfig(images=480, batch=8, adversary=0.1, critic_rate=5e-3, flip=False)
     torch.manual_seed(0)
     model = Painter()
-    told = train(model, TrainingData(pixels), recipe)
-    assert {"pixels", "adversary", "critic"} == told.curve.keys()
-    assert len(told.curve["pixels"]) > len(told.curve["critic"])  # it has no say in the first half
-    assert told.curve["critic"][-1] < 0.8 * told.curve["critic"][0]
+    trained = train(model, TrainingData(pixels), recipe)
+    assert {"pixels", "adversary", "critic"} == trained.curve.keys()
+    assert len(trained.curve["pixels"]) > len(trained.curve["critic"])  # it has no say in the first half
+    assert trained.curve["critic"][-1] < 0.8 * trained.curve["critic"][0]
     variant = AdapterConfig("x.y", tmp_path / "x", {})
-    save_trained(model, variant.file, told, "data")
+    save_trained(model, variant.file, trained, "data")
     kept = load_file(variant.file)
     assert kept.keys() == {"paint.weight", "paint.bias"}
     assert kept["paint.weight"].dtype == torch.float16
@@ -199,18 +199,18 @@ def test_the_models_loss_does_not_move_the_critic_and_back() -> None:
 
 
 def test_weights_beyond_the_limit_are_refused(tmp_path: Path) -> None:
-    told = train(made(), MATERIAL, RECIPE)
+    trained = train(made(), MATERIAL, RECIPE)
     with pytest.raises(AdapterError, match="make the model smaller"):
-        save_trained(nn.Linear(2048, 2048), tmp_path / "x.safetensors", told, "data")
+        save_trained(nn.Linear(2048, 2048), tmp_path / "x.safetensors", trained, "data")
     assert not list(tmp_path.iterdir())
 
 
 def test_weights_of_several_files_are_whole_again_and_leave_nothing_behind(tmp_path: Path) -> None:
-    told, target = train(made(), MATERIAL, RECIPE), tmp_path / "x.safetensors"
-    save_trained(nn.Linear(8, 8), target, told, "data")
+    trained, target = train(made(), MATERIAL, RECIPE), tmp_path / "x.safetensors"
+    save_trained(nn.Linear(8, 8), target, trained, "data")
     assert shard_paths(target) == [target]
     large = nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(3)))
-    save_trained(large, target, told, "data")
+    save_trained(large, target, trained, "data")
     parts = shard_paths(target)
     assert [path.name for path in parts] == [f"x-0000{n}-of-00003.safetensors" for n in (1, 2, 3)]
     assert not target.exists() and max(path.stat().st_size for path in parts) <= LARGEST
@@ -222,7 +222,7 @@ def test_weights_of_several_files_are_whole_again_and_leave_nothing_behind(tmp_p
     parts[1].unlink()
     with pytest.raises(MissingWeights, match="has 2 weight files, but their names state a total of 3"):
         shard_paths(target)
-    save_trained(nn.Linear(8, 8), target, told, "data")
+    save_trained(nn.Linear(8, 8), target, trained, "data")
     assert shard_paths(target) == [target] and len(list(tmp_path.glob("*.safetensors"))) == 1
 
 
@@ -268,9 +268,9 @@ def test_adapters_that_are_built_on_one_another_are_named(root: Path) -> None:
     text = (root / "adapters/mini/c4.toml").read_text()
     for name, below in (("a", "b"), ("b", "c"), ("c", "a")):
         (root / f"adapters/mini/{name}.toml").write_text(f'base = "mini.{below}"\n{text}')
-    with pytest.raises(UsageError, match="in a circle: ") as caught:
+    with pytest.raises(UsageError, match="in a cycle: ") as caught:
         dependencies(root)
-    places = str(caught.value).partition("circle: ")[2].split(" -> ")
+    places = str(caught.value).partition("cycle: ")[2].split(" -> ")
     assert len(places) == 4
     assert " -> ".join(places[:-1]) in "mini.a -> mini.b -> mini.c -> mini.a -> mini.b" and places[-1] == places[0]
 
@@ -299,7 +299,7 @@ def test_the_command_trains_and_the_adapter_runs(root: Path) -> None:
 
 @pytest.mark.slow
 def test_several_at_a_time_each_after_what_it_is_built_on(root: Path) -> None:
-    """One whose process dies is told of, and the others are trained, to the same weights as one after the other."""
+    """A training whose process dies is reported; the others finish, with the weights that sequential runs give."""
     folder = root / "adapters" / "mini"
     with (folder / "adapter.py").open("a") as file:
         file.write(
@@ -323,7 +323,7 @@ def test_several_at_a_time_each_after_what_it_is_built_on(root: Path) -> None:
     together = (folder / "c3.safetensors").read_bytes()
     assert CliRunner().invoke(main, ["train", "mini.c3", *command[2:-2]]).exit_code == 0
     assert (folder / "c3.safetensors").read_bytes() == together
-    assert not list(cache_dir().glob("material-*"))
+    assert not list(cache_dir().glob("training-data-*"))
 
 
 @pytest.mark.slow
@@ -344,11 +344,11 @@ def test_a_stopped_command_leaves_no_process_behind(root: Path, started) -> None
         assert process.poll() is None, process.communicate(timeout=60)
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    assert list(cache.glob("material-*"))
+    assert list(cache.glob("training-data-*"))
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, told
-    assert not list(cache.glob("material-*"))
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, stderr
+    assert not list(cache.glob("training-data-*"))
     for path in found:
         with pytest.raises(ProcessLookupError):
             os.kill(int(path.stem), 0)
@@ -364,14 +364,14 @@ def test_an_untrained_adapter_says_how_to_train_it(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments, told",
+    "arguments, message",
     [
         ([], "name adapters to train, or give --all"),
-        (["mini.c9"], "cannot train mini.c9; there are: mini.c4"),
+        (["mini.c9"], "cannot train mini.c9; trainable adapters: mini.c4"),
         (["mini.c4", "--budget", "9 minutes"], "expected seconds or images"),
     ],
 )
-def test_wrong_usage_says_what_is_wrong(root: Path, arguments: list[str], told: str) -> None:
+def test_wrong_usage_says_what_is_wrong(root: Path, arguments: list[str], message: str) -> None:
     run = CliRunner().invoke(main, ["train", *arguments, "--root", str(root), "--data", str(root / "photos")])
     assert run.exit_code == 2
-    assert told in run.stderr
+    assert message in run.stderr

@@ -24,18 +24,18 @@ from tokbench.tokenizers.base import Generator
 from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.registry import load_adapter, network_files, read_variant
 from tokbench.tokenizers.training_record import TrainRecord
-from tokbench.training.zoo import network, train_adapter, trainable_adapters
+from tokbench.training.zoo import TrainOptions, network, train_adapter, trainable_adapters
 from tokbench.weights.shards import LARGEST, shard_paths
 
 pytestmark = pytest.mark.slow
 
 NAMES = [name for name, toml in trainable_adapters(ROOT).items() if read_variant(toml)["model"].get("keep", 0.5) == 0.5]
 LIMIT = 2_000_000
-"""Parameters of one adapter."""
+"""Limit for the parameters of one adapter."""
 PRIOR = 3_000_000
-"""Of a generator, its tokenizer apart."""
+"""Limit for the parameters of a generator, without its tokenizer."""
 LARGER = 6_000_000
-"""Of a classifier whose tokens are reduced."""
+"""Limit for the parameters of a classifier whose tokens are reduced."""
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +54,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Train
     for name, toml in trainable_adapters(root).items():
         if name not in NAMES:  # the same network at another keep
             continue
-        path, records[name] = train_adapter(name, toml, material, "eight images", "cpu", changes)
+        path, records[name] = train_adapter(name, toml, material, TrainOptions("eight images", changes=changes))
         assert path == toml.with_suffix(".safetensors")
         parts = shard_paths(path)
         assert parts and all(part.stat().st_size <= LARGEST for part in parts)

@@ -53,7 +53,7 @@ def load(variant, device):
 
 @pytest.fixture
 def loaded(tmp_path: Path) -> Callable[..., LoadedAdapter]:
-    """Loads an adapter whose load consists of some lines, and whose TOML says something."""
+    """Loads an adapter whose load consists of some lines, and whose TOML contains a text."""
 
     def make(lines: str, toml: str = "", top: str = "") -> LoadedAdapter:
         folder = tmp_path / "mine"
@@ -163,8 +163,8 @@ def test_a_network_counts_wherever_it_is_held(kind: str, loaded) -> None:
 def test_what_an_adapter_leaves_out_is_said_and_recorded(kind: str, loaded, caplog) -> None:
     lines, missing, unexpected, first = PART[kind]
     with caplog.at_level(logging.WARNING):
-        told = describe_adapter(loaded(lines))
-    assert told["weights_in_part"] == {"missing": missing, "unexpected": unexpected, "first": first}
+        facts = describe_adapter(loaded(lines))
+    assert facts["weights_in_part"] == {"missing": missing, "unexpected": unexpected, "first": first}
     assert "mine: its weights fit only in part, which its results record" in caplog.text
     assert first[0] in caplog.text
 
@@ -239,10 +239,10 @@ def test_nothing_stays_wrapped(loaded) -> None:
 
 
 def test_threads_that_load_at_once_keep_theirs_apart() -> None:
-    """Each begins before the other ends; nothing stays wrapped, whichever ends first."""
+    """Two loads overlap; afterwards nothing is wrapped, whichever ends first."""
     before = nn.Module.load_state_dict
     both, nets = threading.Barrier(2, timeout=60), (nn.Linear(2, 2), nn.Linear(2, 2))
-    told: dict[int, dict[str, object]] = {}
+    reports: dict[int, dict[str, object]] = {}
 
     def work(number: int) -> None:
         for turn in range(20):
@@ -254,15 +254,15 @@ def test_threads_that_load_at_once_keep_theirs_apart() -> None:
                     both.wait()
             if turn % 2 != number:
                 both.wait()
-        told[number] = seen.left_out()
+        reports[number] = seen.left_out()
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert told[0] == {"missing": 2, "unexpected": 0, "first": ["bias", "weight"]}
-    assert told[1] == {"missing": 1, "unexpected": 0, "first": ["bias"]}
+    assert reports[0] == {"missing": 2, "unexpected": 0, "first": ["bias", "weight"]}
+    assert reports[1] == {"missing": 1, "unexpected": 0, "first": ["bias"]}
     assert nn.Module.load_state_dict is before
     assert not hasattr(nn.Module, "__deepcopy__")
 
@@ -335,7 +335,7 @@ def test_a_result_says_what_is_not_used(loaded, tmp_path: Path, monkeypatch, cli
 
 
 def test_tensors_that_an_adapter_drops_by_itself_are_counted_by_file(tmp_path: Path, monkeypatch) -> None:
-    """As one that renames the moving averages of a checkpoint and leaves the rest."""
+    """A load that renames the moving averages of a checkpoint and drops the rest."""
     averages = {"ema.weight": torch.ones(2, 2), "ema.bias": torch.ones(2), "ema.extra": torch.ones(1)}
     mine = variant(tmp_path, {**STATE, **averages}, monkeypatch)
     state, found = tensors(mine, "model")

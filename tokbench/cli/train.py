@@ -82,8 +82,8 @@ def train(
     changes = _budget(budget) | {"seed": seed}
     from tokbench.data.dataset import open_dataset
     from tokbench.protocol.protocol import load_protocol
-    from tokbench.training.workers import Common, trainings
-    from tokbench.training.zoo import chosen, load_training_data
+    from tokbench.training.workers import trainings
+    from tokbench.training.zoo import TrainOptions, chosen, load_training_data
 
     wanted = chosen(adapters, everything, root)
     chosen_device = choose_device(device)
@@ -94,8 +94,8 @@ def train(
     with stoppable(lambda: "repeat the command to resume; at most the last minute is lost"), progress_bar() as bar:
         training_data = load_training_data(dataset, lambda done, total: bar("images read", done, total))
         described = f"{dataset.name}, {len(training_data):,} images, sha256 {training_data.sha256[:16]}"
-        common = Common(described, profile, changes, chosen_device, out)
-        for outcome in trainings(wanted, training_data, common, jobs, bar, root):
+        options = TrainOptions(described, profile, changes, chosen_device, out)
+        for outcome in trainings(wanted, training_data, options, jobs, bar, root):
             if outcome.record is None:
                 say(f"failed {outcome.name}: {outcome.error}")
                 failed = True

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -68,7 +69,7 @@ def build(
     page = environment.get_template("index.html.j2").render(
         style=style,
         script=_asset("page.js"),
-        library=_in_script(vl_convert.javascript_bundle(LIBRARY)),
+        library=_library(),
         data=_json(data),
         pictures=shown,
         families=[_family_entry(family, names) for family, names in families.items()],
@@ -87,6 +88,12 @@ def build(
         write_atomically(out / _page(family), text.encode())
     write_atomically(out / "index.html", page.encode())
     return out / "index.html"
+
+
+@cache
+def _library() -> markupsafe.Markup:
+    """Return the JavaScript of the plots; bundling it takes over a second, and `--serve` builds the site repeatedly."""
+    return _in_script(vl_convert.javascript_bundle(LIBRARY))
 
 
 def _asset(name: str) -> markupsafe.Markup:

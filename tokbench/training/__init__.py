@@ -1,1 +1,1 @@
-"""Training of the adapters that are trained here."""
+"""Training of adapters that define a training."""

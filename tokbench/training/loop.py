@@ -102,7 +102,7 @@ def train(
 
     state: file to which a checkpoint is written every minute and from which the same call resumes; the caller deletes
     it. On a GPU the loss is computed under bfloat16 autocast.
-    Raises AdapterError if the loss is not finite; the last checkpoint is then saved_at.
+    Raises AdapterError if the loss is not finite; the last checkpoint is then kept.
     """
     assert (recipe.images is None) != (recipe.seconds is None), "the budget must be either images or seconds"
     torch.manual_seed(recipe.seed)
@@ -125,8 +125,8 @@ def train(
         if learner.step % 10 == 0 or learner.share() >= 1:  # the last step, too: no unchecked weights are stored
             values = {name: float(value) for name, value in terms.items()}
             if not all(map(math.isfinite, values.values())):
-                values_text = ", ".join(f"{name} {value:g}" for name, value in values.items())
-                raise AdapterError(f"the loss is not finite at step {learner.step} ({values_text}); use a lower rate")
+                listed = ", ".join(f"{name} {value:g}" for name, value in values.items())
+                raise AdapterError(f"the loss is not finite at step {learner.step} ({listed}); use a lower rate")
             learner.note(share, values)
             progress(share, learner.step * recipe.batch, learner.step * recipe.batch / learner.seconds, values)
             if state is not None and time.monotonic() - saved_at > KEPT:  # only after a check of the loss
@@ -251,7 +251,8 @@ class _Learner:
             self.averaged = saved["averaged"]
             self.step, self.seconds, self.noted = saved["step"], saved["seconds"], saved["noted"]
         except Exception as error:  # unpicklers and load_state_dict raise many classes
-            raise AdapterError(f"{path} is no checkpoint of this training ({str(error)[:120]}); delete it") from error
+            reason = str(error)[:120]
+            raise AdapterError(f"{path} is not a checkpoint of this training ({reason}); delete it") from error
 
 
 def _optimiser(parameters: list[nn.Parameter], rate: float, decay: float) -> torch.optim.AdamW:

@@ -1,4 +1,4 @@
-"""Trainings of one command: one after the other, or several at a time, each in a process of its own."""
+"""The trainings of one command: one after the other, or several at a time in separate processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,26 +20,15 @@ from tokbench.errors import TokbenchError
 from tokbench.nn.trainable import TrainingData
 from tokbench.paths import cache_dir
 from tokbench.tokenizers.training_record import TrainRecord
-from tokbench.training.zoo import dependencies, train_adapter
+from tokbench.training.zoo import TrainOptions, dependencies, train_adapter
 
-Told = Callable[[str, int, int], None]
-"""Told what is being done, how many are done, and of how many."""
-
-
-@dataclass(frozen=True)
-class Common:
-    """What all trainings of a command share; the fields are `tokbench.training.zoo.train_adapter`'s."""
-
-    data: str
-    profile: str
-    changes: dict[str, Any]
-    device: str
-    out: Path | None
+Report = Callable[[str, int, int], None]
+"""Called with an activity, the number of images that are done, and the total."""
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a training ended: where its weights are and what it was, or why there are none."""
+class Outcome:
+    """The outcome of one training: its weights file and its record, or the reason why it failed."""
 
     name: str
     path: Path | None = None
@@ -49,33 +37,45 @@ class Ended:
 
 
 def trainings(
-    wanted: Mapping[str, Path], material: TrainingData, common: Common, jobs: int, told: Told, root: Path | None = None
-) -> Iterator[Ended]:
-    """Train adapters of `root` by name and TOML file, `jobs` at a time, each after those of them that it is built on.
+    wanted: Mapping[str, Path],
+    data: TrainingData,
+    options: TrainOptions,
+    jobs: int,
+    report: Report,
+    root: Path | None = None,
+) -> Iterator[Outcome]:
+    """Train adapters and yield the outcome of each; an adapter that fails does not stop the others.
 
-    One that fails does not stop the others. Where the caller stops, so do those that are running: the same call goes on
-    from their last minute.
+    wanted: the TOML files by name. jobs: the number of trainings at a time; an adapter starts after its dependencies.
+    root: the folder with adapters/. If the caller stops the iteration, the running trainings stop too; the same call
+    resumes them from their last checkpoints.
     """
     if jobs == 1:
         for name, toml in wanted.items():
-            yield _one(name, toml, material, common, told)
+            yield _train_one(name, toml, data, options, report)
         return
     cache_dir().mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="material-", dir=cache_dir()) as folder:
-        # As files, which all processes map: they may be larger than the memory that a container lets them share.
-        np.save(Path(folder) / "pixels.npy", material.pixels.numpy())
-        if material.labels is not None:
-            np.save(Path(folder) / "labels.npy", material.labels.numpy())
-        yield from _several(wanted, dependencies(root), Path(folder), common, jobs, told)
+    with TemporaryDirectory(prefix="training-data-", dir=cache_dir()) as folder:
+        # Files that all processes map: the data may be larger than the shared memory of a container.
+        np.save(Path(folder) / "pixels.npy", data.pixels.numpy())
+        if data.labels is not None:
+            np.save(Path(folder) / "labels.npy", data.labels.numpy())
+        yield from _train_several(wanted, dependencies(root), Path(folder), options, jobs, report)
 
 
-def _several(
-    wanted: Mapping[str, Path], below: Mapping[str, set[str]], folder: Path, common: Common, jobs: int, told: Told
-) -> Iterator[Ended]:
-    """`below`: what each is built on. folder: the material.
+def _train_several(
+    wanted: Mapping[str, Path],
+    below: Mapping[str, set[str]],
+    folder: Path,
+    options: TrainOptions,
+    jobs: int,
+    report: Report,
+) -> Iterator[Outcome]:
+    """Train adapters in separate processes.
 
-    Each training has a process of its own, not one of a ProcessPoolExecutor: there a process that dies, as for lack of
-    memory, ends all others, and none can be ended while it works.
+    below: the dependencies of each adapter. folder: the folder with the training data.
+    A ProcessPoolExecutor is not used: there, a process that dies, for example for lack of memory, ends all others, and
+    a running process cannot be stopped.
     """
     context = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // jobs)
@@ -87,7 +87,7 @@ def _several(
             waiting += order.get_ready()
             for name in waiting[: jobs - len(running)]:
                 ours, theirs = context.Pipe(duplex=False)
-                given = (theirs, name, wanted[name], folder, common, threads)
+                given = (theirs, name, wanted[name], folder, options, threads)
                 started = context.Process(target=_child, args=given, name=name, daemon=True)
                 started.start()
                 theirs.close()
@@ -97,18 +97,18 @@ def _several(
                 assert isinstance(connection, Connection)
                 name, process = running[connection]
                 try:
-                    news = connection.recv()
+                    message = connection.recv()
                 except EOFError:
-                    process.join()  # or it has no exit code yet
-                    news = Ended(name, error=f"its process ended with {process.exitcode} before it was done")
-                if isinstance(news, Ended):
+                    process.join()  # before this, there may be no exit code
+                    message = Outcome(name, error=f"its process ended with {process.exitcode} before it was done")
+                if isinstance(message, Outcome):
                     process.join()
                     connection.close()
                     del running[connection]
                     order.done(name)
-                    yield news
+                    yield message
                 else:
-                    told(*news)
+                    report(*message)
     finally:
         for _, process in running.values():
             process.terminate()
@@ -116,27 +116,31 @@ def _several(
             process.join()
 
 
-def _child(connection: Connection, name: str, toml: Path, folder: Path, common: Common, threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent ends this process
+def _child(connection: Connection, name: str, toml: Path, folder: Path, options: TrainOptions, threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes; the parent ends this one
     torch.set_num_threads(threads)
     pixels, *labels = (
         torch.from_numpy(np.load(folder / file, mmap_mode="c"))
         for file in ("pixels.npy", "labels.npy")
         if (folder / file).exists()
     )
-    material = TrainingData(pixels, labels[0] if labels else None)
-    connection.send(_one(name, toml, material, common, lambda *news: connection.send(news)))
+    data = TrainingData(pixels, labels[0] if labels else None)
+    connection.send(_train_one(name, toml, data, options, lambda *progress: connection.send(progress)))
 
 
-def _one(name: str, toml: Path, material: TrainingData, common: Common, told: Told) -> Ended:
-    def seen(share: float, images: int, speed: float, terms: dict[str, float]) -> None:
-        told(f"{name} images", images, round(images / share) if share else images)
+def _train_one(name: str, toml: Path, data: TrainingData, options: TrainOptions, report: Report) -> Outcome:
+    def progress(share: float, images: int, speed: float, terms: dict[str, float]) -> None:
+        report(f"{name} images", images, round(images / share) if share else images)
 
     try:
         path, record = train_adapter(
-            name, toml, material, common.data, common.profile, common.changes, device=common.device, out=common.out,
-            progress=seen, encoding=lambda done, total: told(f"{name} images encoded", done, total),
-        )  # fmt: skip
+            name,
+            toml,
+            data,
+            options,
+            progress=progress,
+            encoding=lambda done, total: report(f"{name} images encoded", done, total),
+        )
     except TokbenchError as error:
-        return Ended(name, error=str(error).removeprefix(f"{name}: "))
-    return Ended(name, path, record)
+        return Outcome(name, error=str(error).removeprefix(f"{name}: "))
+    return Outcome(name, path, record)

@@ -1,11 +1,11 @@
-"""Adapters that are trained here: which there are, how each is trained, where its weights are kept."""
+"""The adapters that define a training: their order, their hyperparameters, and their weights on disk."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,25 +45,25 @@ PROFILES = {
     "cpu": TrainConfig(images=12_800, batch=16, rate=1e-3),
     "gpu": TrainConfig(images=1_024_000, batch=256, rate=2e-3),
 }
-"""The same images seen by every family; a variant's TOML may say otherwise under [training]."""
+"""The hyperparameters of all families. The table [training] of a variant's TOML changes single fields."""
 
 M = TypeVar("M", bound=nn.Module)
 
 
 def trainable_adapters(root: Path | None = None) -> dict[str, Path]:
-    """Adapters and networks that can be trained, by name, each after those that it is built on."""
+    """Return the TOML files of adapters and networks that can be trained, by name, each after its dependencies."""
     files = adapter_files(root) | network_files(root)
     return {name: files[name] for name in dependencies(root)}
 
 
 def dependencies(root: Path | None = None) -> dict[str, set[str]]:
-    """All that each of them is built on, directly or not, by name and in the order of `trainable_adapters`.
+    """Return the direct and indirect dependencies of each trainable adapter, in the order of `trainable_adapters`.
 
-    Raises UsageError for a circle.
+    Raises UsageError for a cycle.
     """
     bases: dict[str, list[str]] = {}
     for name, toml in sorted((adapter_files(root) | network_files(root)).items()):
-        with suppress(AdapterError):  # `tokbench list adapters` names it
+        with suppress(AdapterError):  # `tokbench list adapters` reports it
             config = read_variant(toml)
             if isinstance(config.get("training"), dict):
                 bases[name] = [config[key] for key in ("base", "teacher", "prior") if key in config]
@@ -73,18 +73,18 @@ def dependencies(root: Path | None = None) -> dict[str, set[str]]:
             if name in bases:  # others are not trained
                 below[name] = set(bases[name]).union(*(below.get(base, ()) for base in bases[name]))
     except CycleError as error:
-        circle = " -> ".join(reversed(error.args[1]))
-        raise UsageError(f"adapters are built on one another in a circle: {circle}") from error
+        cycle = " -> ".join(reversed(error.args[1]))
+        raise UsageError(f"the adapters depend on each other in a cycle: {cycle}") from error
     return below
 
 
 def load_training_data(
     dataset: Dataset, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> TrainingData:
-    """All images of a dataset, sorted by name, so that the form in which they lie on a disk changes nothing; with their
-    labels where it has a Parquet column of them. Unreadable ones are left out, with a warning.
+    """Return all images of a dataset, and their labels if it has a Parquet column of labels.
 
-    Raises DataError where not one can be read.
+    The images are sorted by name, so that their order does not depend on how they are stored. Unreadable images are
+    left out with a warning. Raises DataError if no image can be read.
     """
     found, names, reader = [], [], dataset.batches(256)
     for images in reader:
@@ -104,111 +104,138 @@ def load_training_data(
 
 
 def recipe_of(variant: AdapterConfig, profile: str, changes: dict[str, Any]) -> TrainConfig:
-    """The profile's recipe with the TOML's changes, then the caller's. Raises AdapterError for unknown fields."""
+    """Return the hyperparameters of a profile, changed first by the TOML and then by `changes`.
+
+    Raises AdapterError for unknown fields in the TOML.
+    """
     table = variant.config.get("training", {})
     own = {key: value for key, value in table.items() if key not in PROFILES} | table.get(profile, {})
     try:
-        made = replace(PROFILES[profile], **own)
+        recipe = replace(PROFILES[profile], **own)
     except TypeError as error:
         raise AdapterError(f"{variant.name}: [training] of its TOML: {error}") from error
     if {"images", "seconds"} & changes.keys():
-        made = replace(made, images=None, seconds=None)
-    return replace(made, **changes)
+        recipe = replace(recipe, images=None, seconds=None)
+    return replace(recipe, **changes)
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of all trainings of one command.
+
+    data: the name and hash of the images, for the training record. profile: a key of PROFILES. changes: fields of
+    TrainConfig that replace those of the profile and of the TOML. out: the folder for weights and training records;
+    None for the folder of each TOML.
+    """
+
+    data: str
+    profile: str = "cpu"
+    changes: dict[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
+    out: Path | None = None
 
 
 def train_adapter(
     name: str,
     toml: Path,
-    material: TrainingData,
-    data: str,
-    profile: str,
-    changes: dict[str, Any],
+    data: TrainingData,
+    options: TrainOptions,
     *,
-    device: str = "cpu",
-    out: Path | None = None,
     progress: Progress = lambda share, images, speed, terms: None,
     encoding: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Path, TrainRecord]:
-    """Train one adapter and write its weights, and what its training was, beside its TOML (or into `out`).
+    """Train one adapter; write and return its weights file and its training record.
 
-    `data` names and hashes the images, for the record. An interrupted call goes on from its last state. `encoding` is
-    told how many images a prior's tokenizer has encoded, of how many.
-    Raises AdapterError where the adapter cannot be trained, or its weights are too large for one file.
+    If a call was interrupted, a call with the same arguments, code and data resumes from the last checkpoint.
+    progress: called during the training. encoding: called with the number of images that the tokenizer of a prior has
+    encoded, and the total.
+    Raises AdapterError if the adapter cannot be trained, MissingWeights if a dependency was not trained.
     """
     variant, module = open_variant(name, toml)
-    recipe = recipe_of(variant, profile, changes)
+    recipe, device = recipe_of(variant, options.profile, options.changes), options.device
     if not hasattr(module, "model"):
         raise AdapterError(f"{toml.parent / 'adapter.py'} has no function model(variant), so it cannot be trained")
-    torch.manual_seed(recipe.seed)  # twins start from the same weights wherever they have the same parts
-    made = wrap_load_errors(name, lambda: module.model(variant))
-    if not isinstance(made, Trainable | FittedModel):
-        raise AdapterError(f"{toml.parent / 'adapter.py'}: model(variant) must return a Trainable or a Fitted")
+    torch.manual_seed(recipe.seed)  # a model and its ablation start from the same weights in the parts that both have
+    model = wrap_load_errors(name, lambda: module.model(variant))
+    if not isinstance(model, Trainable | FittedModel):
+        raise AdapterError(f"{toml.parent / 'adapter.py'}: model(variant) must return a Trainable or a FittedModel")
     own = imported_folder(module)
-    outside = identify([module.__name__, *variant.imported], made, covered=[toml.parent])
+    outside = identify([module.__name__, *variant.imported], model, covered=[toml.parent])
     ours = code_of(PACKAGE / "nn", PACKAGE / "training" / "loop.py")
     code = (ours, own.code.hexdigest(), own.files, toml.read_bytes(), outside.modules, outside.packages)
-    bases = [hash_module(base) for base in getattr(made, "bases", {}).values()]
-    told = fingerprint(*code, bases, recipe, data, device)
-    state = cache_dir() / "training" / f"{name}-{told}.pt"
-    if isinstance(made, FittedModel):
-        record = fit(made, material, recipe, device)
+    bases = [hash_module(base) for base in getattr(model, "bases", {}).values()]
+    inputs = fingerprint(*code, bases, recipe, options.data, device)
+    state = cache_dir() / "training" / f"{name}-{inputs}.pt"
+    if isinstance(model, FittedModel):
+        record = fit(model, data, recipe, device)
     else:
-        studied = made.prepare_data(material, device, recipe.flip, encoding)
-        record = train(made, studied, recipe, device=device, state=state, progress=progress)
-    target = (out or variant.folder) / variant.file.name
-    record.recipe["profile"] = profile
+        prepared = model.prepare_data(data, device, recipe.flip, encoding)
+        record = train(model, prepared, recipe, device=device, state=state, progress=progress)
+    target = (options.out or variant.folder) / variant.file.name
+    record.recipe["profile"] = options.profile
     if bases:
         record.recipe["bases"] = bases
-    save_trained(made, target, record, data)
+    save_trained(model, target, record, options.data)
     state.unlink(missing_ok=True)
     return target, record
 
 
 def base(variant: AdapterConfig, kind: type[M]) -> M:
-    """The frozen model of the adapter that a TOML names as `base`. Raises MissingWeights where it is not trained."""
-    below = variant.config.get("base")
-    if not isinstance(below, str):
-        raise AdapterError(f'{variant.name}: its TOML must name the adapter it is built on, as base = "..."')
+    """Return the model of the base adapter. Raises MissingWeights if it was not trained."""
+    below = _base_name(variant)
     model = getattr(load_adapter(below, root=variant.folder.parent.parent).model, "model", None)
     if not isinstance(model, kind):
-        raise AdapterError(f"{variant.name}: its base {below} is no {kind.__name__}")
+        raise AdapterError(f"{variant.name}: its base {below} is not a {kind.__name__}")
     return model
 
 
 def base_tokenizer(variant: AdapterConfig) -> Tokenizer:
-    """The tokenizer of the adapter that a TOML names as `base`. Raises MissingWeights where it is not trained."""
-    below = variant.config.get("base")
-    if not isinstance(below, str):
-        raise AdapterError(f'{variant.name}: its TOML must name the tokenizer below it, as base = "..."')
+    """Return the tokenizer of the base adapter. Raises MissingWeights if it was not trained."""
+    below = _base_name(variant)
     model = part(variant, below)
     if not isinstance(model, Tokenizer):
-        raise AdapterError(f"{variant.name}: its base {below} is no tokenizer")
+        raise AdapterError(f"{variant.name}: its base {below} is not a tokenizer")
     return model
 
 
+def _base_name(variant: AdapterConfig) -> str:
+    """Return the name of the base adapter, the entry `base` of the TOML. Raises AdapterError if there is none."""
+    below = variant.config.get("base")
+    if not isinstance(below, str):
+        raise AdapterError(f'{variant.name}: its TOML must name the adapter that it is built on, as base = "..."')
+    return below
+
+
 def part(variant: AdapterConfig, name: str) -> ImageModel:
-    """Another adapter, of which `variant` is made. Raises MissingWeights where it is not trained."""
+    """Load another adapter that `variant` uses. Raises MissingWeights if it was not trained."""
     found = load_adapter(name, root=variant.folder.parent.parent)
     variant.built_on[name], found.model.identity = found.code or "", identity_of(found)
     return found.model
 
 
 def network(variant: AdapterConfig, key: str) -> nn.Module:
-    """The frozen network of `adapters/<family>/network.py` that a TOML names under `key`. Raises MissingWeights."""
+    """Return the trained network (`adapters/<family>/network.py`) that the TOML names under `key`.
+
+    Raises AdapterError if the TOML names none, MissingWeights if it was not trained.
+    """
     files, name = network_files(variant.folder.parent.parent), variant.config.get(key)
     if name not in files:
-        raise AdapterError(f'{variant.name}: its TOML names no known network as {key} = "..."; {", ".join(files)}')
+        known = ", ".join(files) or "none"
+        raise AdapterError(f'{variant.name}: its TOML must name a network, as {key} = "..."; known networks: {known}')
     return open_network(name, files[name])[1]
 
 
 def open_network(name: str, toml: Path) -> tuple[AdapterConfig, nn.Module]:
-    """A network of `adapters/<family>/network.py` with the weights that were trained here. Raises MissingWeights."""
+    """Return a network of `adapters/<family>/network.py` with its trained weights, and its configuration.
+
+    Raises MissingWeights if it was not trained.
+    """
     own, module = open_variant(name, toml)
     return own, load_trained(own, wrap_load_errors(name, lambda: module.model(own)))
 
 
-def save_trained(model: nn.Module, target: Path, told: TrainRecord, data: str) -> None:
-    """Weights as float16 safetensors, and the record of their training as `<variant>.training.json`."""
+def save_trained(model: nn.Module, target: Path, record: TrainRecord, data: str) -> None:
+    """Write the weights as float16 safetensors, and the training record as `<variant>.training.json`."""
     left_out = ("adversary.", *getattr(model, "kept_out", ()))
     state = {
         key: (value.half() if value.is_floating_point() else value).contiguous().cpu()
@@ -216,35 +243,37 @@ def save_trained(model: nn.Module, target: Path, told: TrainRecord, data: str) -
         if not key.startswith(left_out)
     }
     write_weights(state, target)
-    told.recipe["data"] = data
-    write_atomically(target.with_suffix(".training.json"), told.to_json().encode())
+    record.recipe["data"] = data
+    write_atomically(target.with_suffix(".training.json"), record.to_json().encode())
 
 
 def load_trained(variant: AdapterConfig, model: M) -> M:
-    """Put the weights that were trained here into a model. Raises MissingWeights where there are none or others."""
-    remedy = f"'tokbench train {variant.name}' makes it"
+    """Load the trained weights of a variant into a model and return the model.
+
+    Raises MissingWeights if there are none, if they do not fit the model, or if they were trained with other weights of
+    the adapters that the model is built on.
+    """
+    remedy = f"run 'tokbench train {variant.name}'"
     if not (parts := shard_paths(variant.file)):
-        command = f"run 'tokbench train {variant.name}'"
-        raise MissingWeights(f"{variant.name}: no trained weights here ({variant.file}); {command}")
+        raise MissingWeights(f"{variant.name}: no trained weights here ({variant.file}); {remedy}")
     state: dict[str, Tensor] = {}
     for path in parts:
-        found = LocalWeights(path, WeightFile(path.name, "", remedy), sha256_of(path))
+        found = LocalWeights(path, WeightFile(path.name, "", f"or {remedy}"), sha256_of(path))
         state |= read_state(variant.name, found)
     load_strict(variant.name, model, state, found)
     bases = [hash_module(below) for below in getattr(model, "bases", {}).values()]
     if bases and read_record(variant.file).get("recipe", {}).get("bases") not in (None, bases):
         raise MissingWeights(
-            f"{variant.name}: what it is built on has other weights than when it was trained; run 'tokbench train "
-            f"{variant.name}'"
+            f"{variant.name}: the weights of an adapter that it is built on have changed since it was trained; {remedy}"
         )
     return model
 
 
 def chosen(names: Sequence[str], everything: bool, root: Path | None) -> dict[str, Path]:
-    """What a command asks to be trained, in order. Raises UsageError."""
+    """Return the TOML files of the adapters to train, by name, in order. Raises UsageError for unknown names."""
     known = trainable_adapters(root)
     if everything == bool(names):
         raise UsageError("name adapters to train, or give --all")
     if unknown := [name for name in names if name not in known]:
-        raise UsageError(f"cannot train {', '.join(unknown)}; there are: {', '.join(known) or 'none'}")
+        raise UsageError(f"cannot train {', '.join(unknown)}; trainable adapters: {', '.join(known) or 'none'}")
     return {name: toml for name, toml in known.items() if everything or name in names}

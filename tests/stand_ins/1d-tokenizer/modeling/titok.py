@@ -14,8 +14,8 @@ class VectorQuantizer(nn.Module):
     def forward(self, z):  # (B, C, 1, N)
         flat = z.permute(0, 2, 3, 1).flatten(0, 2)
         indices = torch.cdist(F.normalize(flat, dim=-1), F.normalize(self.embedding.weight, dim=-1)).argmin(1)
-        told = {"quantizer_loss": 0, "min_encoding_indices": indices.view(z.shape[0], z.shape[2], z.shape[3])}
-        return self.get_codebook_entry(indices).view(z.shape[0], 1, -1, z.shape[1]).permute(0, 3, 1, 2), told
+        info = {"quantizer_loss": 0, "min_encoding_indices": indices.view(z.shape[0], z.shape[2], z.shape[3])}
+        return self.get_codebook_entry(indices).view(z.shape[0], 1, -1, z.shape[1]).permute(0, 3, 1, 2), info
 
     def get_codebook_entry(self, indices):
         assert indices.ndim == 1

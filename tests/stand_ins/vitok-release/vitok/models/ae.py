@@ -25,8 +25,8 @@ class AE(nn.Module):
 
     def decode(self, encode_dict):
         place = 0.01 * (encode_dict["row_idx"] - encode_dict["col_idx"])[..., None]
-        told = {key: encode_dict.get(key) for key in ("patch_mask", "row_idx", "col_idx")}
-        return {**told, "patches": (self.to_pixels(encode_dict["z"]) + place).tanh()}
+        kept = {key: encode_dict.get(key) for key in ("patch_mask", "row_idx", "col_idx")}
+        return {**kept, "patches": (self.to_pixels(encode_dict["z"]) + place).tanh()}
 
 
 def decode_variant(variant):
