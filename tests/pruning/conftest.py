@@ -37,10 +37,10 @@ num_heads = 2"""
 @pytest.fixture(scope="session")
 def pruning_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root with small networks trained for two steps, and images of four classes."""
-    made = tmp_path_factory.mktemp("prune")
-    folder = made / "adapters" / "small"
+    root = tmp_path_factory.mktemp("prune")
+    folder = root / "adapters" / "small"
     folder.mkdir(parents=True)
-    (made / "datasets").mkdir()
+    (root / "datasets").mkdir()
     shutil.copy(ROOT / "adapters" / "vit_tiny_imagenet" / "network.py", folder)
     base = 'base = "small.whole"'
     texts = {
@@ -52,15 +52,15 @@ def pruning_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     for name, text in texts.items():
         (folder / f"{name}.toml").write_text(text)
-    write_labelled_noise(made / "images.parquet", 24, 4)
-    write_labelled_noise(made / "three.parquet", 6, 3)
-    pq.write_table(pq.read_table(made / "images.parquet").drop_columns(["label"]), made / "bare.parquet")
+    write_labelled_noise(root / "images.parquet", 24, 4)
+    write_labelled_noise(root / "three.parquet", 6, 3)
+    pq.write_table(pq.read_table(root / "images.parquet").drop_columns(["label"]), root / "bare.parquet")
     trained = CliRunner().invoke(
         main,
-        ["train", *(f"small.{name}" for name in texts), "--data", str(made / "images.parquet"), "--root", str(made)],
+        ["train", *(f"small.{name}" for name in texts), "--data", str(root / "images.parquet"), "--root", str(root)],
     )
     assert trained.exit_code == 0, trained.output
-    return made
+    return root
 
 
 @pytest.fixture

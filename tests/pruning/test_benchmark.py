@@ -71,7 +71,7 @@ def test_everything_is_measured_kept_and_not_measured_again(prune: Prune, tmp_pa
             "lower_resolution",
             "small.half",
             "sit_slim",
-        ):  # choosing multiplies nothing
+        ):  # selecting tokens needs no multiplications
             for row in one.rows.values():
                 assert row.gflops == pytest.approx(row.counted_gflops)
     files = {path: path.read_bytes() for path in out.rglob("*.json")}
@@ -79,7 +79,7 @@ def test_everything_is_measured_kept_and_not_measured_again(prune: Prune, tmp_pa
     assert {path: path.read_bytes() for path in out.rglob("*.json")} == files  # times, too
     assert "**short**" in again.output and "## Nothing trained for it" in again.output
     boards = CliRunner().invoke(main, ["leaderboard", "--out", str(out)])
-    assert boards.exit_code == 0 and len(boards.output.split()) == 2  # there are none of tokenizers
+    assert boards.exit_code == 0 and len(boards.output.split()) == 2  # there are no tables of tokenizers
     csv, md = table.write(out)
     assert csv.name.startswith("pruning-") and csv.suffix == ".csv"
     header, *lines = csv.read_text().splitlines()
@@ -88,14 +88,15 @@ def test_everything_is_measured_kept_and_not_measured_again(prune: Prune, tmp_pa
     assert "## Trained for it" in text and "| SiT" in text
     with pytest.raises(ResultError, match="holds no results"):
         read_all(out)
-    shutil.copytree(ROOT / "results" / "toy.p8", out / "toy.p8")  # a tokenizer's: its tables and these, both
+    # With a tokenizer's result, both kinds of tables are written.
+    shutil.copytree(ROOT / "results" / "toy.p8", out / "toy.p8")
     assert CliRunner().invoke(main, ["leaderboard", "--out", str(out)]).exit_code == 0
     assert md.read_text() == text and (out / "leaderboard" / "samples-reconstruct.md").is_file()
     assert CliRunner().invoke(main, ["leaderboard", "--out", str(tmp_path / "none")]).exit_code == 1
 
 
 def test_times_whose_control_is_off_are_taken_again(prune: Prune, tmp_path: Path, monkeypatch: Any) -> None:
-    """Up to three times in all; then they stay as they are. The failure of another keep leaves them where they are."""
+    """There are at most three runs; the last one is kept. A failure at another keep does not discard them."""
     taken: list[float | None] = []
 
     def time(bench: PruningBenchmark, arm: Candidate, batch: int) -> BatchTiming:
@@ -120,7 +121,7 @@ def test_times_whose_control_is_off_are_taken_again(prune: Prune, tmp_path: Path
 def test_a_network_trained_on_begins_as_what_it_was_trained_on_from(
     pruning_root: Path, prune: Prune, tmp_path: Path
 ) -> None:
-    """The dense control of networks that were trained on from another: as many tokens, its own weights."""
+    """The dense control of networks that continue the training of another: all tokens, and its own weights."""
     variant, code = open_variant("small.longer", pruning_root / "adapters" / "small" / "longer.toml")
     begun, whole = code.model(variant), load_classifier("small.whole", "cpu", pruning_root).vit
     pairs = zip(begun.vit.parameters(), whole.parameters(), strict=True)
@@ -142,11 +143,11 @@ def test_times_that_are_asked_for_later_are_measured_then(prune: Prune, tmp_path
         times.append({pace.batch: pace for pace in one.rows["0.5"].pace})
     assert found == [[], [2], [1, 2], [1, 2]]
     assert rows[0] == rows[1] == rows[2] == rows[3]
-    assert times[1][2] == times[2][2] == times[3][2]  # and what there was is not measured again
+    assert times[1][2] == times[2][2] == times[3][2]  # existing timings are not measured again
 
 
 def test_the_picture_is_of_one_device(prune: Prune, tmp_path: Path) -> None:
-    """Also where the times of another are in the folder, at other batch sizes; where there are none, there is none."""
+    """The timings of other devices in the folder are ignored; without timings, no picture is written."""
     target = tmp_path / "picture.svg"
     pruning(tmp_path, target)
     out = tmp_path / "results"
@@ -244,7 +245,7 @@ def test_tables_hold_what_was_measured_alike(prune: Prune, tmp_path: Path) -> No
         (["random", "--repetitions", "5"], 2, "30"),
     ],
 )
-def test_what_cannot_be_is_said_and_how_it_could(
+def test_wrong_usage_is_refused_with_a_reason(
     prune: Prune, tmp_path: Path, words: list[str], status: int, message: str
 ) -> None:
     done = prune(*words, "--out", str(tmp_path))

@@ -27,7 +27,7 @@ def test_images_without_labels_are_refused(prune: Prune, tmp_path: Path) -> None
     assert done.exit_code == 1 and "has no labels, so its accuracy cannot be computed; provide Parquet" in done.output
 
 
-def test_some_of_the_classes_are_enough_and_said(prune: Prune, tmp_path: Path) -> None:
+def test_a_subset_of_the_classes_is_enough_and_reported(prune: Prune, tmp_path: Path) -> None:
     words = ["random", "--keep", "0.5", "--batches", "0", "--out", str(tmp_path)]
     done = prune(*words, data="three.parquet")
     assert done.exit_code == 0, done.output

@@ -184,8 +184,8 @@ def audit(
     """Evaluate an adapter under every choice of `choices`; return one row per choice, the default first.
 
     dataset: the images and the default protocol. config: its task is ignored, because an audit always reconstructs.
-    context: its networks, downloads and progress are used. claimed: a metric that must be available under the default
-    protocol. Each image file is decoded once, and each distinct preparation of it is reconstructed once.
+    context: only its networks, allow_download and progress are used. claimed: a metric that must be available under
+    the default protocol. Each image file is decoded once, and each distinct preparation of it is reconstructed once.
 
     Raises DataError if no image could be read, AdapterError if the adapter fails, and MetricUnavailable if `claimed`
     cannot be computed under the default protocol.
