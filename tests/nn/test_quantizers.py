@@ -194,10 +194,10 @@ def test_an_index_outside_the_codebook_is_an_error(index: int) -> None:
 
 def test_before_its_share_of_a_training_a_decoder_gets_what_is_not_quantized(quantizer: Quantizer) -> None:
     class Plain(BottleneckAutoencoder):
-        def latents(self, images: Tensor) -> Tensor:
+        def encoded(self, images: Tensor) -> Tensor:
             return images
 
-        def pixels(self, vectors: Tensor, seeds: object = None) -> Tensor:
+        def decoded(self, vectors: Tensor, seeds: object = None) -> Tensor:
             return vectors
 
     quantizer.train().used_from = 0.3

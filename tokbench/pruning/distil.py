@@ -51,7 +51,7 @@ class Slimmed(Classifier):
         self.slimmers = nn.ModuleList(Slimmer(vit.sizes.width, count) for count in counts)
         self.pruner, self.keep = SiTSlim(list(self.slimmers), keep), keep
 
-    def ready(self, device: str, adversary: float) -> None:
+    def ready(self, device: str) -> None:
         sizes = recognise(self.vit).sizes
         if self.features:
             counts = [count for count in self.kept if count < sizes.patches]
