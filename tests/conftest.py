@@ -32,6 +32,7 @@ TOGETHER = {
     "evaluation/test_ranks.py": "ranks", "training/test_zoo.py": "zoo", "evaluation/test_resume.py": "resume",
     "report/test_data.py": "report", "report/test_page.py": "report", "parity/test_torch_fidelity.py": "torch-fidelity",
     "evaluation/test_precision.py": "precision", "pruning/test_benchmark.py": "prune",
+    "pruning/test_labels.py": "prune",
     "analysis/test_compare.py": "compare", "extractors/test_text.py": "text", "extractors/test_face.py": "face",
     "docs/test_packaging.py": "packaging", "metric_names/test_metric_plugins.py": "plugins",
 }  # fmt: skip

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tokbench import metric_names
 from tokbench.analysis.compare import differences
-from tokbench.analysis.regression import check
+from tokbench.analysis.regression import CheckConfig, check
 from tokbench.data.dataset import open_dataset
 from tokbench.data.stream import CHUNK
 from tokbench.evaluation.checkpoint import unfinished
@@ -245,7 +245,7 @@ def test_from_the_command_line_and_back(cli, folder: Path, tmp_path: Path) -> No
     facts = {one["adapter"]: one for one in json.loads(done.stdout)}
     assert {name: one["task"] for name, one in facts.items()} == dict.fromkeys(facts, "perturb")
     assert "ppsnr" in facts["some.simvq"]["metrics"] and "npsnr" in facts["some.kl"]["metrics"]
-    report = check(leaderboard.read_all(tmp_path / "out"), data=str(folder))
+    report = check(leaderboard.read_all(tmp_path / "out"), CheckConfig(data=str(folder)))
     assert report.exit_status == 0
     assert {(one.number, one.outcome) for one in report.checks} == {("ppsnr", "same"), ("npsnr", "same")}
     done = cli("eval", *both, *what, "--anchor", "code", "--metrics", "psnr")

@@ -84,7 +84,7 @@ def audit(
     from tokbench.analysis.audit import DEFAULT_METRICS
     from tokbench.analysis.audit import audit as run
     from tokbench.data.dataset import open_dataset
-    from tokbench.extractors.pool import ExtractorPool
+    from tokbench.evaluation.config import Context, EvalConfig
     from tokbench.metric_names import METRICS
     from tokbench.metrics import registry
     from tokbench.metrics.fid_statistics import load_statistics
@@ -109,13 +109,9 @@ def audit(
         rows = run(
             loaded,
             dataset,
-            names,
+            EvalConfig(tuple(names), batch_size=batch_size, seed=seed, device=device, statistics=statistics),
+            Context(allow_download=allow_download, progress=progress),
             claimed=claimed[0] if claimed else None,
-            networks=ExtractorPool(device, allow_download),
-            statistics=statistics,
-            batch_size=batch_size,
-            seed=seed,
-            progress=progress,
         )
     for name, reason in dataset.unreadable:
         say(f"unreadable image {name}: {reason}")
