@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from PIL import Image
 
 from tokbench.data.dataset import open_dataset
 from tokbench.data.stream import CHUNK
+from tokbench.errors import DataError
 from tokbench.evaluation.checkpoint import unfinished
+from tokbench.evaluation.distributed import ProcessGroup
 from tokbench.protocol.protocol import TOKBENCH
 from tokbench.results.result import Result
 from tokbench.tokenizers.base import Tokenizer
@@ -276,3 +279,13 @@ def test_images_made_elsewhere_are_compared_by_their_pixels(folder: Path, networ
     alike(after, measured(None))
     assert after.provenance["adapter"]["fingerprint"] != before.provenance["adapter"]["fingerprint"]
     assert after.metrics["psnr"]["value"] != before.metrics["psnr"]["value"]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_several_processes_need_files_for_every_adapter(tmp_path: Path, folder: Path, networks, cached: bool) -> None:
+    """The values of the other processes arrive in files. An object of this process has none, even with a
+    cache."""
+    adapter = replace(load_adapter("jpeg.q50"), resumable=not cached)
+    options = {"ranks": ProcessGroup(0, 2), "cache": tmp_path if cached else None}
+    with pytest.raises(DataError, match="several processes need a writable cache folder"):
+        run_eval([adapter], open_dataset(str(folder), TOKBENCH), ["psnr"], networks=networks, **options)
