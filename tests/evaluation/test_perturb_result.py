@@ -212,7 +212,7 @@ def test_an_interrupted_run_goes_on(untrained, folder: Path, networks, tmp_path:
         np.testing.assert_array_equal(again.per_image[name], values)
     for name, made in whole.replicates.items():
         np.testing.assert_array_equal(again.replicates[name].as_array(), made.as_array())
-    again.journal.discard()
+    again.checkpoint.discard()
     assert not list(unfinished(tmp_path / "runs"))
 
 

@@ -96,15 +96,15 @@ def test_a_finished_run_whose_result_was_not_saved_computes_nothing(folder: Path
     second = run(folder, networks, tmp_path, again)
     alike(second, first)
     assert again.encoded == 0
-    first.journal.discard()
+    first.checkpoint.discard()
     assert list(unfinished(tmp_path / "runs"))  # the second one holds it still
-    second.journal.discard()
+    second.checkpoint.discard()
     assert not list(unfinished(tmp_path / "runs"))
 
 
-def test_the_last_one_deletes_the_journal(folder: Path, networks, tmp_path: Path) -> None:
+def test_the_last_one_deletes_the_checkpoint(folder: Path, networks, tmp_path: Path) -> None:
     result = run(folder, networks, tmp_path)
-    result.journal.discard()
+    result.checkpoint.discard()
     assert not list((tmp_path / "runs").iterdir())
 
 
@@ -150,7 +150,7 @@ def test_features_of_references_are_computed_once(folder: Path, networks, tmp_pa
     monkeypatch.setattr(type(network), "forward", counted)
     first = run(folder, networks, tmp_path)
     both, seen = seen, 0
-    first.journal.discard()
+    first.checkpoint.discard()
     alike(run(folder, networks, tmp_path), first)
     assert seen == both / 2  # of the reconstructions alone
 
@@ -258,7 +258,7 @@ def test_resuming_needs_the_same_adapter(folder: Path, networks, tmp_path: Path)
 
 
 def test_images_made_elsewhere_are_compared_by_their_pixels(folder: Path, networks, tmp_path: Path) -> None:
-    """A folder of reconstructions that changes between two runs has no weights that would tell."""
+    """A folder of reconstructions has no weights whose hash would show that it changed between two runs."""
     shutil.copytree(folder, tmp_path / "made")
 
     def measured(cache: Path | None) -> Result:

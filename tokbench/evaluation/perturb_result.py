@@ -35,7 +35,9 @@ def aggregate_cells(named_results: Sequence[tuple[str, Result]], extension: Pert
     `pfid.a0.9-d10`.
     """
     results = [result for _, result in named_results]
-    first = replace(results[0], journal=CheckpointGroup([result.journal for result in results if result.journal]))
+    first = replace(
+        results[0], checkpoint=CheckpointGroup([result.checkpoint for result in results if result.checkpoint])
+    )
     if failed := [f"{result.error} (cell {cell})" for cell, result in named_results if result.error]:
         return replace(first, error=failed[0])
     perturbable = {name for name, spec in METRICS.items() if spec.perturbable}
@@ -87,7 +89,7 @@ def _provenance(extension: PerturbationNaming, anchor: str) -> dict[str, str]:
     }
     if extension.letter == "p":
         facts["anchor"] = anchor
-    return facts | ({"extension": extension.says} if extension.says else {})
+    return facts | ({"extension": extension.description} if extension.description else {})
 
 
 def _means(name: str, number: str, results: Sequence[Result]) -> dict[str, dict[str, object]]:

@@ -84,7 +84,7 @@ class Result:
     readings: by kind (words, faces), the images' names and what was read in each. warnings: why numbers may not mean
     what they seem to. skipped: metric -> reason. error: what stopped the adapter, None where nothing did. notes: the
     reasons in full, with the paths of this machine; computed: metrics that gave numbers; lacking: metrics whose weights
-    or packages are not on this machine; journal: what is kept of the run until the result is saved. These four are
+    or packages are not on this machine; checkpoint: what is kept of the run until the result is saved. These four are
     never written.
     """
 
@@ -104,7 +104,7 @@ class Result:
     notes: dict[str, str] = field(default_factory=dict, repr=False)
     computed: frozenset[str] = frozenset()
     lacking: frozenset[str] = frozenset()
-    journal: Discardable | None = field(default=None, repr=False)
+    checkpoint: Discardable | None = field(default=None, repr=False)
 
     def __getitem__(self, number: str) -> MetricValue:
         """One number with its interval. Raises KeyError that lists the numbers there are, and why others are not."""
