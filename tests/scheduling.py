@@ -10,7 +10,8 @@ TOGETHER = {
     "report/test_page.py": "report", "parity/test_lpips.py": "parity", "parity/test_pytorch_fid.py": "parity",
     "parity/test_torch_fidelity.py": "parity", "parity/test_torchmetrics.py": "parity",
     "evaluation/test_perturb_result.py": "perturb", "evaluation/test_precision.py": "precision",
-    "pruning/test_benchmark.py": "prune", "analysis/test_compare.py": "compare",
+    "pruning/test_benchmark.py": "prune", "pruning/test_labels.py": "prune",
+    "analysis/test_compare.py": "compare",
     "extractors/test_networks.py": "networks", "extractors/test_text.py": "text", "extractors/test_face.py": "face",
     "docs/test_packaging.py": "packaging", "metric_names/test_metric_plugins.py": "plugins",
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Two results against each other, and committed facts against today's."""
+"""`tokbench compare` and `tokbench check`: two results compared, and committed results measured again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ METRICS = "psnr,ssim,rate,fd_efficientnet,codebook"
 
 @pytest.fixture(scope="module")
 def facts(mirrored: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Results of three adapters on twelve photos, made once."""
+    """Results of three adapters on twelve photos, computed once for this file."""
     from click.testing import CliRunner
 
     from tokbench.cli import main
@@ -40,7 +40,7 @@ def facts(mirrored: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def results(facts: Path, tmp_path: Path) -> Path:
-    """A copy that a test may spoil."""
+    """A copy of the results that a test may change."""
     shutil.copytree(facts, tmp_path / "results")
     return tmp_path / "results"
 
@@ -117,9 +117,9 @@ def test_images_that_are_exact_in_one_result_only_are_counted() -> None:
 
 def test_pooled_psnr_is_compared_from_its_errors() -> None:
     def pooled(values: list[float]) -> Result:
-        made = exact_in(values)
-        made.per_image["mse"] = made.per_image.pop("psnr")
-        return made
+        result = exact_in(values)
+        result.per_image["mse"] = result.per_image.pop("psnr")
+        return result
 
     errors = [10.0, 20.0, 30.0, 5.0, 8.0]
     found = difference("psnr", pooled(errors), pooled([error / 10 for error in errors]))
@@ -243,7 +243,7 @@ def test_other_hashes_are_refused(cli, results: Path, mirrored: Path, part: str)
 def test_a_limit_compares_means_of_the_first_images(
     cli, results: Path, mirrored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing else is measured."""
+    """With a limit, only means over the first images are compared."""
     asked: list[str] = []
 
     def noted(adapters: Any, images: Any, config: EvalConfig, context: Any) -> list[Result]:
@@ -290,7 +290,7 @@ def test_an_adapter_that_fails_is_a_failure(cli, results: Path, mirrored: Path, 
 
 @pytest.mark.slow
 def test_an_image_that_became_unreadable_is_refused(cli, facts: Path, mirrored: Path, tmp_path: Path) -> None:
-    """The remaining images alone are another set: comparing them would hide it."""
+    """The remaining images are another set, and comparing only them would hide the failure."""
     shutil.copytree(mirrored, tmp_path / "photos")
     shutil.copytree(facts, tmp_path / "results")
     broken = tmp_path / "photos" / "photo1.png"

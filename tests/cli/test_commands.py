@@ -1,4 +1,4 @@
-"""The command line: what it prints, what it writes, its exit status."""
+"""The command line: printed text, written files and exit status."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_second_run_adds_its_metrics(cli, photo_folder: Path, tmp_path: Path) 
 
 
 def test_other_pixels_replace_a_result(cli, photo_folder: Path, tmp_path: Path) -> None:
-    """Same key, same names and file sizes, other content: old numbers must not stay beside new ones."""
+    """If only the content of images changes, not their names and sizes, old numbers must not remain."""
     folder = tmp_path / "p"
     folder.mkdir()
     for value in (10, 200):
@@ -299,14 +299,14 @@ def test_what_adapters_print_does_not_reach_stdout(cli, photo_folder: Path, tmp_
 
 @pytest.mark.slow
 def test_other_code_or_other_reconstructions_replace_a_result(cli, photo_folder: Path, tmp_path: Path) -> None:
-    made = tmp_path / "made"
+    images = tmp_path / "made"
     for scale in (1, 0.5):
         folder = copycat(tmp_path / "copycat", scale)
-        shutil.copytree(photo_folder, made, dirs_exist_ok=True)
+        shutil.copytree(photo_folder, images, dirs_exist_ok=True)
         if scale != 1:
-            for file in made.rglob("*.png"):
+            for file in images.rglob("*.png"):
                 Image.new("RGB", (256, 256)).save(file)
-        for adapter in (folder, f"images:{made}"):
+        for adapter in (folder, f"images:{images}"):
             metrics = "psnr" if scale == 1 else "ssim"
             done = cli("eval", adapter, "--data", photo_folder, "--metrics", metrics, "--out", tmp_path / "out")
             assert done.exit_code == 0, done.stderr

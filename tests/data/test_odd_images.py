@@ -18,6 +18,7 @@ from tokbench.data import preprocess as prepare_module
 from tokbench.data.dataset import open_dataset
 from tokbench.data.preprocess import refuse_unstorable
 from tokbench.errors import DataError, UsageError
+from tokbench.evaluation.config import Context, EvalConfig
 from tokbench.evaluation.reference_statistics import measure
 from tokbench.metrics.image_format import scored
 from tokbench.protocol.protocol import TOKBENCH, load_protocol, protocols
@@ -173,7 +174,7 @@ def test_an_audit_survives_one_odd_image(folder: Path, odd: str, networks) -> No
     names = ("psnr", "rfid_64")
     Image.new("RGB", ODD[odd], (9, 99, 200)).save(folder / "3b.png")
     dataset = open_dataset(str(folder), TOKBENCH, SIDE)
-    rows = audit(load_adapter("jpeg.q50"), dataset, names, networks=networks)
+    rows = audit(load_adapter("jpeg.q50"), dataset, EvalConfig(names), Context(networks=networks))
     kept = [name for name in dataset.names if name not in dict(dataset.unreadable)]
     assert dataset.unreadable if odd == "long" else not dataset.unreadable
     measured = 0

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tokbench import metric_names
 from tokbench.analysis.compare import differences
-from tokbench.analysis.regression import check
+from tokbench.analysis.regression import CheckConfig, check
 from tokbench.data.dataset import open_dataset
 from tokbench.data.stream import CHUNK
 from tokbench.evaluation.checkpoint import unfinished
@@ -215,7 +215,7 @@ def test_an_interrupted_run_goes_on(untrained, folder: Path, networks, tmp_path:
         np.testing.assert_array_equal(again.per_image[name], values)
     for name, made in whole.replicates.items():
         np.testing.assert_array_equal(again.replicates[name].as_array(), made.as_array())
-    again.journal.discard()
+    again.checkpoint.discard()
     assert not list(unfinished(tmp_path / "runs"))
 
 
@@ -248,7 +248,7 @@ def test_from_the_command_line_and_back(cli, folder: Path, tmp_path: Path) -> No
     facts = {one["adapter"]: one for one in json.loads(done.stdout)}
     assert {name: one["task"] for name, one in facts.items()} == dict.fromkeys(facts, "perturb")
     assert "ppsnr" in facts["some.simvq"]["metrics"] and "npsnr" in facts["some.kl"]["metrics"]
-    report = check(leaderboard.read_all(tmp_path / "out"), data=str(folder))
+    report = check(leaderboard.read_all(tmp_path / "out"), CheckConfig(data=str(folder)))
     assert report.exit_status == 0
     assert {(one.number, one.outcome) for one in report.checks} == {("ppsnr", "same"), ("npsnr", "same")}
     done = cli("eval", *both, *what, "--anchor", "code", "--metrics", "psnr")

@@ -236,9 +236,7 @@ def test_another_network_is_never_compared_with(
 
 
 @pytest.mark.slow
-def test_statistics_of_another_precision_cause_a_message(
-    photo_folder: Path, cli: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_a_run_in_another_precision_is_named(photo_folder: Path, cli: Callable[..., Any], tmp_path: Path) -> None:
     out = ("--out", tmp_path / "s.npz")
     assert (
         cli(

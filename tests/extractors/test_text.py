@@ -166,7 +166,7 @@ def test_a_librarys_own_folder_is_looked_in_and_its_file_checked(tmp_path: Path)
 
 
 class Echo(TextRecognizer):
-    """Says each crop's shape, and remembers its batches."""
+    """Returns each crop's shape as its text, and records its batches."""
 
     name, sha256, library, batch = "echo", "0" * 64, "echo 1", 3
 

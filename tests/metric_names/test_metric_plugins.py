@@ -220,6 +220,11 @@ class Means(PerImageMetric):
         gap = batch.require("image").mean((1, 2, 3)) - batch.require("reference").mean((1, 2, 3))
         return {"mean_gap" if self.fails != "number" else "psnr": gap.abs().double().numpy()}
 
+    def provenance(self):
+        if self.fails == "provenance":
+            raise ZeroDivisionError("by hand")
+        return super().provenance()
+
 
 @pytest.fixture
 def means() -> Iterator[type[Means]]:
@@ -241,10 +246,20 @@ def test_a_registered_metric_resumes_from_its_stored_columns(means, mirrored: Pa
     assert again["mean_gap"].title == "mean gap"
 
 
-@pytest.mark.parametrize(("fails", "reason"), [("update", "ZeroDivisionError: by hand"), ("number", "'psnr'")])
-def test_a_metric_that_fails_costs_only_its_own_numbers(means, mirrored: Path, fails: str, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("fails", "reason"),
+    [
+        ("update", "ZeroDivisionError: by hand"),
+        ("number", "'psnr'"),
+        ("provenance", "ZeroDivisionError: by hand"),  # it is read before the first image, for the checkpoint's key
+    ],
+)
+def test_a_metric_that_fails_costs_only_its_own_numbers(
+    means, mirrored: Path, fails: str, reason: str, tmp_path: Path
+) -> None:
     means.fails = fails
-    (made,) = run_eval([load_adapter("jpeg.q50")], open_dataset(str(mirrored), TOKBENCH), ["psnr", "means"])
+    data = open_dataset(str(mirrored), TOKBENCH)
+    (made,) = run_eval([load_adapter("jpeg.q50")], data, ["psnr", "means"], cache=tmp_path)
     assert made.error is None
     assert set(made.metrics) == {"psnr", "exact"}
     assert made.metrics["psnr"]["value"] > 20

@@ -190,15 +190,15 @@ def test_pictures_are_made_once(site: Path, page_data: dict[str, Any], monkeypat
     shown = page_data["pictures"]
     assert len(shown["images"]) == 8
     for name in ("identity", "jpeg.q50", "toy.p8"):
-        for files in shown["made"][name].values():
+        for files in shown["reconstructions"][name].values():
             assert (site / files["file"]).is_file()
             assert (site / files["error"]).is_file()
-    assert shown["made"]["identity"][shown["images"][0]["name"]]["caption"] == "exact"
+    assert shown["reconstructions"]["identity"][shown["images"][0]["name"]]["caption"] == "exact"
     monkeypatch.setattr(f"{pictures.__module__}._reconstructed", lambda *_: pytest.fail("made again"))
     results = [one for one in read_all(site.parent / "results") if one.adapter == "jpeg.q50"]
     root = site.parent / "root"
     again = pictures(results, site, root, lambda *_: None)
-    assert again.made["jpeg.q50"] == shown["made"]["jpeg.q50"]
+    assert again.reconstructions["jpeg.q50"] == shown["reconstructions"]["jpeg.q50"]
     assert again.worst["jpeg.q50"] == shown["worst"]["jpeg.q50"]
     (site / "pictures" / "jpeg.q50" / "worst.json").write_text("{")
     with pytest.raises(pytest.fail.Exception, match="made again"):

@@ -376,7 +376,7 @@ def test_replicates_of_another_kind_or_number_are_not_compared() -> None:
     ("arrays", "complaint"),
     [
         ({"jackknife.x": np.zeros((3, 2))}, "shape"), ({"splits.x": np.zeros(1)}, "shape"),
-        ({"splits.x": np.array(["a", "b"])}, "must hold numbers"),
+        ({"splits.x": np.array(["a", "b"])}, "must contain numbers"),
         ({"jackknife.x": np.zeros(3), "splits.x": np.zeros(3)}, "two kinds"),
     ],
 )  # fmt: skip

@@ -213,11 +213,11 @@ def test_mirroring_is_independent_of_the_random_numbers_of_the_loss() -> None:
 
 
 def test_a_model_is_started_once_from_images_that_are_not_mirrored(tmp_path: Path) -> None:
-    class Started(Linear):
-        started: list[TrainingBatch] = []
+    started: list[TrainingBatch] = []
 
+    class Started(Linear):
         def start(self, batch: TrainingBatch) -> None:
-            self.started.append(batch)
+            started.append(batch)
             with torch.no_grad():
                 self.decode.bias.fill_(7.0)
 
@@ -226,8 +226,8 @@ def test_a_model_is_started_once_from_images_that_are_not_mirrored(tmp_path: Pat
     model.stop_at = 20
     with pytest.raises(KeyboardInterrupt):
         train(model, MATERIAL, RECIPE, state=tmp_path / "state.pt")
-    assert len(model.started) == 1 and float(model.decode.bias.mean()) == pytest.approx(7.0, abs=0.3)
-    batch = model.started[0]
+    assert len(started) == 1 and float(model.decode.bias.mean()) == pytest.approx(7.0, abs=0.3)
+    batch = started[0]
     assert batch.labels is not None and torch.equal(batch.images, PIXELS[batch.labels].float().div(127.5).sub(1))
     assert sorted(batch.labels.tolist()) == list(range(40))
 

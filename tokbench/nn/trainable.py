@@ -17,12 +17,14 @@ class TrainingData:
     """A training set.
 
     pixels: uint8 (N, 3, H, W). labels: int64 (N,), if the dataset has labels. tokens: (1, N, ...) tokens of the images,
-    or (2, N, ...) with the tokens of the mirrored images second; set for priors only.
+    or (2, N, ...) with the tokens of the mirrored images second, if the model is built on another one. features: (N, P,
+    D) on a square grid of P positions in row-major order, if there is a teacher.
     """
 
     pixels: Tensor
     labels: Tensor | None = None
     tokens: Tensor | None = None
+    features: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -41,12 +43,13 @@ class TrainingBatch:
     """The input of one training step.
 
     images: (B, 3, H, W) in [-1, 1]. labels: int64 (B,), if the dataset has labels. tokens: (B, ...) from a frozen
-    tokenizer, for priors only.
+    tokenizer. features: (B, P, D) from a teacher; those of a mirrored image are the mirrored features of the image.
     """
 
     images: Tensor
     labels: Tensor | None = None
     tokens: Tensor | None = None
+    features: Tensor | None = None
 
 
 class Trainable(nn.Module, ABC):

@@ -37,9 +37,9 @@ class TrainRecord:
 
 
 def read_record(toml: Path) -> dict[str, Any]:
-    """Return the training record of a variant; empty where it was not trained.
+    """Return the training record of a variant; empty if it was not trained.
 
-    toml: the variant's TOML file. Raises AdapterError where the record cannot be read, or where a field is missing or
+    toml: the variant's TOML file. Raises AdapterError if the record cannot be read, or if a field is missing or
     has the wrong type.
     """
     path = toml.with_suffix(".training.json")

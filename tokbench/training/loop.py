@@ -79,13 +79,25 @@ def batches(data: TrainingData, recipe: TrainConfig, device: str, step: int = 0)
         mirrored = (uniform < 0.5) & recipe.flip
         if recipe.flip:
             images = torch.where(mirrored.to(device)[:, None, None, None], images.flip(3), images)
-        labels, tokens = data.labels, data.tokens
-        yield TrainingBatch(
-            images,
-            None if labels is None else labels[indices].to(device),
-            None if tokens is None else tokens[mirrored.to(tokens.device, torch.long), indices].to(device),
-        )
+        yield _batch(data, images, indices, mirrored)
         step += 1
+
+
+def _batch(data: TrainingData, images: Tensor, indices: Tensor, mirrored: Tensor) -> TrainingBatch:
+    """Return the batch of `images`, with the labels, tokens and features of the images `indices` on their device."""
+    labels, tokens, features = (
+        None if values is None else values.to(images.device)
+        for values in (
+            None if data.labels is None else data.labels[indices],
+            None if data.tokens is None else data.tokens[mirrored.to(data.tokens.device, torch.long), indices],
+            None if data.features is None else data.features[indices].float(),
+        )
+    )
+    if features is not None:
+        side = math.isqrt(features.shape[1])
+        flipped = features.unflatten(1, (side, side)).flip(2).flatten(1, 2)
+        features = torch.where(mirrored.to(images.device)[:, None, None], flipped, features)
+    return TrainingBatch(images, labels, tokens, features)
 
 
 def stream(seed: int, purpose: str, index: int) -> int:
@@ -186,13 +198,9 @@ def _first_images(data: TrainingData, recipe: TrainConfig, device: str) -> Train
     """Return `START` random images with their labels and tokens, or all if there are fewer, without mirroring."""
     generator = torch.Generator().manual_seed(stream(recipe.seed, "start", 0))
     indices = torch.randperm(len(data), generator=generator)[:START]
-    images = data.pixels[indices.to(data.pixels.device)].to(device).float().div_(127.5).sub_(1)
-    labels, tokens = data.labels, data.tokens
-    return TrainingBatch(
-        images,
-        None if labels is None else labels[indices.to(labels.device)].to(device),
-        None if tokens is None else tokens[0, indices.to(tokens.device)].to(device),
-    )
+    indices = indices.to(data.pixels.device)
+    images = data.pixels[indices].to(device).float().div_(127.5).sub_(1)
+    return _batch(data, images, indices, torch.zeros(len(indices), dtype=torch.bool))
 
 
 def _device(device: str) -> str:

@@ -270,10 +270,19 @@ def load_trained(variant: AdapterConfig, model: M) -> M:
 
 
 def chosen(names: Sequence[str], everything: bool, root: Path | None) -> dict[str, Path]:
-    """Return the TOML files of the adapters to train, by name, in order. Raises UsageError for unknown names."""
+    """Return the TOML files of the adapters to train, by name, in the order of `names`, but dependencies first.
+
+    Raises UsageError for unknown names.
+    """
     known = trainable_adapters(root)
     if everything == bool(names):
         raise UsageError("name adapters to train, or give --all")
     if unknown := [name for name in names if name not in known]:
         raise UsageError(f"cannot train {', '.join(unknown)}; trainable adapters: {', '.join(known) or 'none'}")
-    return {name: toml for name, toml in known.items() if everything or name in names}
+    if everything:
+        return known
+    below, ordered = dependencies(root), dict[str, Path]()
+    for name in names:
+        earlier = [other for other in known if other in below[name] and other in names]  # dependencies first, in order
+        ordered |= {other: known[other] for other in (*earlier, name)}
+    return ordered
