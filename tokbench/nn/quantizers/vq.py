@@ -105,10 +105,10 @@ class VectorQuantizer(Quantizer):
     def start(self, latents: Tensor) -> None:
         """Set the codebook to the k-means centres of latents (M, D), at most `START_LATENTS` of them, drawn evenly.
 
-        If there are fewer distinct latents than entries, the other entries stay random.
+        If there are fewer latents than entries, the other entries stay random.
         """
         chosen = latents[:: max(1, len(latents) // START_LATENTS)]
-        anchors = self.anchors(chosen[None])[0, :, 0].cpu().unique(dim=0)
+        anchors = self.anchors(chosen[None])[0, :, 0].cpu()
         count = min(self.codebook_size, len(anchors))
         centres = KMeans(count, n_init=1, max_iter=START_PASSES, random_state=0).fit(anchors.numpy())
         self.codebook[:count] = torch.from_numpy(centres.cluster_centers_)
