@@ -34,10 +34,10 @@ class Small(BottleneckAutoencoder):
         self.decode = nn.Linear(192, 192, bias=False)
         self.bottleneck = KL(192)
 
-    def latents(self, images: Tensor) -> Tensor:
+    def encoded(self, images: Tensor) -> Tensor:
         return self.encode(images.flatten(1))[:, None]
 
-    def pixels(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+    def decoded(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         assert seeds is not None and len(seeds) == len(vectors)
         return self.decode(vectors[:, 0]).unflatten(1, (3, 8, 8))
 
