@@ -34,7 +34,7 @@ from tokbench.tokenizers.registry import (
     wrap_load_errors,
 )
 from tokbench.tokenizers.training_record import TrainRecord, read_record
-from tokbench.training.loop import Progress, TrainConfig, fingerprint, fit, train
+from tokbench.training.loop import Progress, TrainConfig, batches, fingerprint, fit, train
 from tokbench.weights.compact import expand
 from tokbench.weights.hashing import hash_module
 from tokbench.weights.registry import LocalWeights, WeightFile
@@ -178,7 +178,8 @@ def train_adapter(
     record.recipe["profile"] = options.profile
     if bases:
         record.recipe["bases"] = bases
-    save_trained(model, target, record, options.data)
+    examples = () if isinstance(model, FittedModel) else batches(prepared, replace(recipe, flip=False), device)
+    save_trained(model, target, record, options.data, examples)
     state.unlink(missing_ok=True)
     return target, record
 
