@@ -26,6 +26,7 @@ def describe_adapter(adapter: LoadedAdapter) -> dict[str, Any]:
         facts["tokenizer"] = adapter.model.tokenizer.spec.name
     if adapter.model.dtype != torch.float32:
         facts["dtype"] = str(adapter.model.dtype).removeprefix("torch.")
+    facts |= adapter.model.recorded
     if adapter.weights:
         facts["weights"] = adapter.weights
     if adapter.code:
