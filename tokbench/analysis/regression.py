@@ -110,11 +110,13 @@ def check(
     allow_download: bool = False,
     batch_size: int = 16,
     progress: Progress = lambda what, done, total: None,
+    sources: Mapping[str, str] | None = None,
 ) -> RegressionReport:
     """Measure every committed result again and compare it number by number.
 
     data: the path of the images, for results on images that are not a named dataset; split: its split. limit: use only
-    the first images. tolerances: by metric. Returns a report that also lists what could not be compared.
+    the first images. tolerances: by metric. sources: by name of the adapter, the argument that loads it now, where its
+    checkpoint has moved. Returns a report that also lists what could not be compared.
     """
     report, networks = RegressionReport(), networks or ExtractorPool(allow_download=allow_download)
     passes: dict[tuple[Any, ...], list[Result]] = defaultdict(list)
@@ -142,7 +144,7 @@ def check(
             some = SamplePlan(whole.name, rules, count or len(whole), whole)
         limited = doing.paired and len(some) < len(whole)
         kept = _unlike(results, whole, limited, rules.sha256, report)
-        adapters = _load(kept, networks.device, root, allow_download, report)
+        adapters = _load(kept, networks.device, root, allow_download, report, sources or {})
         if not adapters:
             continue
         wanted = {
@@ -212,7 +214,12 @@ def _other_pixels(before: str, now: str, bad: Sequence[tuple[str, str]]) -> str:
 
 
 def _load(
-    results: list[Result], device: str, root: Path | None, allow_download: bool, report: RegressionReport
+    results: list[Result],
+    device: str,
+    root: Path | None,
+    allow_download: bool,
+    report: RegressionReport,
+    sources: Mapping[str, str],
 ) -> list[tuple[Result, LoadedAdapter]]:
     """Return each result with its loaded adapter; add those that cannot be loaded to the report.
 
@@ -221,7 +228,7 @@ def _load(
     found = []
     for result in results:
         try:
-            source = result.provenance["adapter"].get("source", result.adapter)
+            source = sources.get(result.adapter) or result.provenance["adapter"].get("source", result.adapter)
             found.append((result, load_adapter(source, device, root, allow_download)))
         except AdapterError as error:
             report.skipped.append(Skipped(result.adapter, result.group, "all", str(error), "failed"))

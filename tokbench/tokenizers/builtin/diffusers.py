@@ -59,7 +59,7 @@ def load(argument: str, device: str, allow_download: bool) -> Tokenizer:
     adapter.config = config_sha256
     facts = {"variant": checkpoint.variant, "posterior": options.get("posterior", "")}
     adapter.recorded = {key: value for key, value in facts.items() if value not in ("", "mean")}
-    _check(adapter, checkpoint, device)
+    _check(adapter, checkpoint, device, _SMALLEST if CLASSES[kind].frames else 0)
     return adapter
 
 
@@ -147,11 +147,11 @@ def _check_channels(net: Any, kind: str, checkpoint: Checkpoint) -> None:
 
 
 @torch.inference_mode()
-def _check(adapter: Tokenizer, checkpoint: Checkpoint, device: str) -> None:
+def _check(adapter: Tokenizer, checkpoint: Checkpoint, device: str, smallest: int) -> None:
     """Encode and decode one small image to check that the config's sizes are the model's. Raises AdapterError."""
     factor = adapter.spec.downsample
     assert factor is not None
-    side = adapter.spec.size or max(2 * factor, _SMALLEST if CLASSES[adapter.class_name].frames else 0)
+    side = adapter.spec.size or max(2 * factor, smallest)
     count = (side // factor) ** 2
     grey = torch.full((1, 3, side, side), sum(adapter.spec.range) / 2, device=device)
     try:

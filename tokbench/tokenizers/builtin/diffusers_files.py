@@ -124,7 +124,7 @@ def _from_hub(argument: str, variant: str | None, allow_download: bool, remedy: 
     except ImportError as error:
         raise AdapterError(f"diffusers:{argument} {INSTALL}") from error
     # All variants are wanted only where one was asked for: repositories often hold the same weights twice.
-    kinds = (f"{STEM}.safetensors", f"{STEM}-*.safetensors", f"{STEM}.safetensors.index.json")
+    kinds: tuple[str, ...] = (f"{STEM}.safetensors", f"{STEM}-*.safetensors", f"{STEM}.safetensors.index.json")
     kinds = (f"{STEM}*{variant}*.safetensors", f"{STEM}*{variant}*.json") if variant else kinds
     wanted = [str(PurePosixPath(sub) / file) for sub in SUBFOLDERS for file in (CONFIG, *kinds)]
     try:

@@ -156,7 +156,18 @@ def factor_of(net: Any, kind: str) -> int:
         return int(net.config.patch_size)
     if kind == "AutoencoderVidTok":
         return 2 ** len(net.encoder.spatial_ds)
-    return int(net.spatial_compression_ratio)
+    if not CLASSES[kind].frames:
+        return int(net.spatial_compression_ratio)
+    return _measured_factor(net)
+
+
+@torch.inference_mode()
+def _measured_factor(net: Any) -> int:
+    """Return the factor of a video autoencoder. What it states itself is that of its defaults, which configs change."""
+    side = max(64, 2 * int(getattr(net, "spatial_compression_ratio", 8)))
+    weight = next(net.parameters())
+    encoded = net.encode(torch.zeros(1, 3, 1, side, side, device=weight.device, dtype=weight.dtype))
+    return side // int(encoded.latent_dist.mode().shape[-1])
 
 
 def _channels(config: Any, kind: str) -> int:

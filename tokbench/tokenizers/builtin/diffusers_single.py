@@ -157,8 +157,8 @@ def read_single(
 
 def _remedy(file: Path, kind: str) -> str:
     return (
-        f"name a folder or hub id that holds its {CONFIG}, as in diffusers:{file},class={kind},config=FOLDER_OR_HUB_ID, "
-        f"or provide a folder with both"
+        f"name a folder or hub id that holds its {CONFIG}, as in "
+        f"diffusers:{file},class={kind},config=FOLDER_OR_HUB_ID, or provide a folder with both"
     )
 
 
