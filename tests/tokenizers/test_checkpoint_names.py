@@ -56,7 +56,7 @@ def test_a_checkpoint_has_one_name_wherever_it_lies(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path / "here")
     assert load_adapter("torchscript:./ci8").name == name
     assert load_adapter(f"torchscript:{other}").name != name
-    with pytest.raises(UsageError, match="two adapters are named .* as in NAME=diffusers:PATH"):
+    with pytest.raises(UsageError, match=r"two adapters are named .* as in NAME=diffusers:PATH"):
         load_adapters([f"torchscript:{here}", "torchscript:ci8"])
 
 

@@ -1,4 +1,4 @@
-"""`diffusers:`: tiny randomly initialised models of the four commonest classes against the library's own encode and decode."""
+"""`diffusers:`: tiny random models of the four commonest classes against the library's own encode and decode."""
 
 from __future__ import annotations
 

@@ -48,7 +48,9 @@ def spec(words: str) -> str:
 BROKEN = {
     "nothing returned": (code(load="    Mine(variant.name)\n"), "load(variant, device) returned None", 13),
     "no spec": (code(spec="        pass\n"), "Mine has no spec; set self.spec = TokenizerSpec(...)", 5),
-    "spec of another class": (code(spec="        self.spec = type('S', (), {'name': name})\n"), "not a TokenizerSpec", 5),
+    "spec of another class": (
+        code(spec="        self.spec = type('S', (), {'name': name})\n"), "its spec is a S, not a TokenizerSpec", 5,
+    ),
     "no tokenizer": (
         code().replace("class Mine(Tokenizer)", "class Mine"), "load returned a Mine, which is no subclass", 5,
     ),
@@ -57,7 +59,7 @@ BROKEN = {
     "codebook": (code(spec=spec("'continuous', codebook={'codes': 8}")), "declares codebook {'codes': 8}", 7),
     "bits": (code(spec=spec("'discrete', codebook={'codes': 8}, bits_per_token=4")), "bits_per_token=4", 7),
     "downsample": (code(spec=spec("'continuous', downsample=16, num_tokens=4, size=64")), "num_tokens=4", 7),
-    "exception": (code(load="    x = []\n    return x[3]\n"), "failed to load (IndexError: list index out of range)", 15),
+    "exception": (code(load="    x = []\n    return x[3]\n"), "failed to load (IndexError: list index out of", 15),
     "arguments": (code().replace("load(variant, device)", "load(variant)"), "failed to load (TypeError: ", 13),
     "import": (code() + "import nothing_of_that_name\n", "cannot be imported (ModuleNotFoundError", 15),
     "syntax": (code() + "def :\n", "cannot be imported (SyntaxError", 15),
@@ -77,10 +79,12 @@ def test_a_broken_adapter_is_named_with_file_and_line(case: str, tmp_path: Path)
 
 
 RUNNING = {
-    "encode": (code(encode="        return self.inside(images)\n    def inside(self, x):\n        return x @ x[0, 0, :3]\n"),
-               "adapter.py:11 in Mine.inside"),
+    "encode": (
+        code(encode="        return self.inside(images)\n    def inside(self, x):\n        return x @ x[0, 0, :3]\n"),
+        "adapter.py:11 in Mine.inside",
+    ),
     "decode": (code(decode="        raise KeyError('codes')\n"), "KeyError: 'codes' at adapters/mine/adapter.py:12 in"),
-    "a check of tokbench": (code(encode="        return Tokens.from_latents(images, tokens=None)\n"), "adapter.py:9 in"),
+    "inside tokbench": (code(encode="        return Tokens.from_latents(images, tokens=None)\n"), "adapter.py:9 in"),
     "bind": (code() + "def bind(self, names, all_names):\n    raise ValueError('no')\nMine.bind_dataset = bind\n",
              "ValueError: no at adapters/mine/adapter.py:16 in bind"),
 }  # fmt: skip
@@ -93,8 +97,8 @@ def test_an_error_in_a_run_names_the_last_line_of_the_adapter(
     text, complaint = RUNNING[case]
     write(tmp_path, text)
     monkeypatch.chdir(tmp_path)
-    done = cli("eval", "mine.v1", "resize.2", "--data", photo_folder, "--metrics", "psnr", "--no-cache")
-    assert done.exit_code == 1
+    done = cli("eval", "mine.v1", "resize.2", "--data", photo_folder, "--metrics", "psnr", "--no-cache", "--root", ".")
+    assert done.exit_code == 1, done.output
     assert complaint in done.stderr
     assert "Traceback" not in done.stderr
     assert "| resize.2 " in done.stdout
@@ -117,8 +121,9 @@ def test_debug_prints_the_whole_traceback(
     write(tmp_path, RUNNING["encode"][0])
     write(tmp_path, BROKEN["exception"][0], "yours")
     monkeypatch.chdir(tmp_path)
-    done = cli("eval", "mine.v1", "yours.v1", "--data", photo_folder, "--metrics", "psnr", "--no-cache", "--debug")
-    assert done.exit_code == 1
+    done = cli("eval", "mine.v1", "yours.v1", "--data", photo_folder, "--metrics", "psnr", "--no-cache", "--debug",
+               "--root", ".")  # fmt: skip
+    assert done.exit_code == 1, done.output
     assert done.stderr.count("Traceback (most recent call last):") >= 2
     assert 'adapter.py", line 9, in encode' in done.stderr
     assert "IndexError: list index out of range" in done.stderr

@@ -79,9 +79,9 @@ def check(
     [NAME=]torchscript:DIR select the results with the name of that checkpoint, also where it lay elsewhere.
 
     Images, weights and seed are the same as in the committed result, so a value that is worse by more than its
-    tolerance is a regression, however few images changed. One exception: if the decoder samples noise and the device kind differs from the committed result's, a
-    difference whose paired 95 % interval over images contains 0 is reported as noise. Tolerances are set in
-    tokbench.toml:
+    tolerance is a regression, however few images changed. One exception: if the decoder samples noise and the device
+    kind differs from the committed result's, a difference whose paired 95 % interval over images contains 0 is reported
+    as noise. Tolerances are set in tokbench.toml:
 
     \b
         [check.tolerance]
