@@ -36,7 +36,7 @@ class PlacedModel(NamedTuple):
 def parse_placed(asked: str) -> PlacedModel | None:
     """Return the parts of `[NAME=]FAMILY:PLACE`, or None for other arguments.
 
-    Raises UsageError where the name cannot be a file name.
+    Raises UsageError if the name cannot be a file name.
     """
     match = _ARGUMENT.fullmatch(asked)
     if match is None:
@@ -49,7 +49,7 @@ def parse_placed(asked: str) -> PlacedModel | None:
 def named_argument(asked: str, name: str) -> str:
     """Return the argument `NAME=FAMILY:PLACE` for a model and the name of its row.
 
-    Raises UsageError where the model has a name of its own or the name cannot be a file name.
+    Raises UsageError if the model has a name of its own or the name cannot be a file name.
     """
     placed = parse_placed(asked)
     if placed is None or placed.name is not None:

@@ -79,7 +79,7 @@ def _forget(package: str, sources: Sequence[Path]) -> None:
 
 
 def import_file(name: str, file: Path, package: Path | None = None) -> ModuleType:
-    """Import a file under a name, once. package: the folder of its submodules. Raises AdapterError where the import
+    """Import a file under a name, once. package: the folder of its submodules. Raises AdapterError if the import
     fails."""
     if name in sys.modules:
         return sys.modules[name]

@@ -41,7 +41,7 @@ POSTERIORS = ("mean", "sample")
 def load(argument: str, device: str, allow_download: bool) -> Tokenizer:
     """Return the tokenizer from a local folder, a .safetensors file or a hub repository.
 
-    Raises AdapterError where it is not on this machine, is of a class that takes no images, has only pickled weights or
+    Raises AdapterError if it is not on this machine, is of a class that takes no images, has only pickled weights or
     other tensors than the network of its config, or does not behave as its config says.
     """
     place, options = split_options(argument)

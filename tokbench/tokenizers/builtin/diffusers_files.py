@@ -44,7 +44,7 @@ class Checkpoint:
     single: bool = False
 
     def weight_files(self) -> list[Path]:
-        """Return the safetensors files that hold the tensors. Raises AdapterError where a shard is missing."""
+        """Return the safetensors files that hold the tensors. Raises AdapterError if a shard is missing."""
         if self.file.suffix != ".json":
             return [self.file]
         try:

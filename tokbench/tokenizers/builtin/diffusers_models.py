@@ -134,7 +134,7 @@ class DiffusersFSQ(Tokenizer):
 def adapter_of(name: str, net: Any, kind: str, sample: bool = False) -> Continuous | DiffusersVQ | DiffusersFSQ:
     """Return the tokenizer for a network of one of the supported classes. sample: see `Continuous`.
 
-    Raises AdapterError where its config makes it a network of videos only.
+    Raises AdapterError if its config makes it a network of videos only.
     """
     if kind == "VQModel":
         return DiffusersVQ(name, net)
@@ -188,7 +188,7 @@ def _discrete(name: str, codes: int, factor: int) -> TokenizerSpec:
 
 
 def _frames(net: Any, kind: str) -> int:
-    """Return how often an image is repeated as a video. Raises AdapterError where one frame is too few."""
+    """Return how often an image is repeated as a video. Raises AdapterError if one frame is too few."""
     if kind != "AutoencoderVidTok":
         return 1
     if not net.config.is_causal:

@@ -38,7 +38,7 @@ _LDM_GROUPS = 32
 
 def tensors_of(file: Path) -> dict[str, tuple[str, list[int]]]:
     """Return name -> (type, shape) of the autoencoder's tensors in a file, without the prefix that a whole checkpoint
-    gives them. Raises AdapterError where the file is damaged."""
+    gives them. Raises AdapterError if the file is damaged."""
     try:
         with safe_open(file, framework="pt") as opened:
             names = list(opened.keys())
@@ -53,7 +53,7 @@ def class_of(checkpoint: Checkpoint, options: Mapping[str, str]) -> tuple[str, P
     """Return the class of a single file, and the place of its config: a folder, a hub id, or None where the config
     follows from the tensors or is the library's own.
 
-    Raises AdapterError where the class is unknown.
+    Raises AdapterError if the class is unknown.
     """
     given = options.get("config")
     place: Path | str | None = Path(given).expanduser() if given and Path(given).expanduser().is_dir() else given
@@ -129,7 +129,7 @@ def read_single(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Return the network of a single file, and its config. autoencoder: the class. place: see `class_of`.
 
-    Raises AdapterError where the library cannot load it, or where file and network have different tensors.
+    Raises AdapterError if the library cannot load it, or where file and network have different tensors.
     """
     kind, file = autoencoder.__name__, checkpoint.file
     with config_folder(checkpoint, kind, place) as source:
