@@ -24,6 +24,7 @@ OPTIONS = ("variant", "posterior", "class", "config")
 INSTALL = "needs the diffusers library; install it with: pip install 'tokbench[hf]'"
 
 _OPTION = re.compile(rf",({'|'.join(OPTIONS)})=([^,]*)$")
+_SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _PICKLED = ("bin", "pt", "pth", "ckpt")
 _PIPELINE = "model_index.json"
@@ -209,7 +210,7 @@ def _weights(folder: Path, variant: str | None, remedy: str) -> Path:
 
     Without a choice, the plain file is preferred to its variants; where there are only variants, the only one is taken.
     """
-    whole = [path for path in folder.glob(f"{STEM}.*safetensors") if path.is_file()]
+    whole = [path for path in folder.glob(f"{STEM}.*safetensors") if path.is_file() and not _SHARD.search(path.name)]
     indexes = [path for path in folder.glob(f"{STEM}.*json") if ".index." in path.name]
     files = {variant_of(path.name): path for path in sorted(indexes) + sorted(whole)}  # a whole file is preferred
     if variant is not None:
