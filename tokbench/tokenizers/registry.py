@@ -288,4 +288,6 @@ def identity_of(adapter: LoadedAdapter) -> str:
     """Return a hash over everything that determines what an adapter computes, except the parameters of its networks."""
     used = adapter.used or CodeIdentity()
     facts = [adapter.code, adapter.weights, used.modules, used.packages, adapter.files, adapter.model.config]
+    if adapter.model.recorded:
+        facts.append(dict(adapter.model.recorded))
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
