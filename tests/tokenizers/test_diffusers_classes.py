@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor
 from tokbench.errors import AdapterError
 from tokbench.tokenizers.base import Tokenizer
 from tokbench.tokenizers.builtin.diffusers_classes import CLASSES, SUPPORTED
+from tokbench.tokenizers.builtin.diffusers_models import adapter_of
 from tokbench.tokenizers.registry import load_adapter
 
 diffusers = pytest.importorskip("diffusers", reason="needs tokbench[hf]")
@@ -249,6 +251,31 @@ def test_an_autoencoder_on_a_representation(tmp_path: Path, images: Tensor) -> N
     image = images[:, :, :32, :32] / 2 + 0.5
     expected = network.decode(network.encode(image).latent).sample
     assert (ours.decode(ours.encode(image), [0, 1]) - expected).abs().max() < 1e-2
+
+
+class AutoencoderRAE(torch.nn.Module):
+    """A stand-in with the attributes of the library's class, which needs transformers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decoder_image_size = 32
+        entries = {"patch_size": 8, "encoder_hidden_size": 192, "scaling_factor": 3.0}
+        self.config = diffusers.configuration_utils.FrozenDict(entries)
+
+    def encode(self, images: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(latent=torch.nn.functional.pixel_unshuffle(images, 8) * self.config.scaling_factor)
+
+    def decode(self, latents: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(sample=torch.nn.functional.pixel_shuffle(latents / self.config.scaling_factor, 8))
+
+
+def test_the_scaling_inside_a_representation_autoencoder_is_undone(images: Tensor) -> None:
+    ours = adapter_of("rae", AutoencoderRAE(), "AutoencoderRAE")
+    assert (ours.spec.range, ours.spec.size, ours.spec.downsample) == ((0.0, 1.0), 32, 8)
+    image = images[:, :, :32, :32] / 2 + 0.5
+    tokens = ours.encode(image)
+    assert (tokens.tensor - torch.nn.functional.pixel_unshuffle(image, 8).half()).abs().max() < 1e-3
+    assert (ours.decode(tokens, [0, 1]) - image).abs().max() < 1e-3
 
 
 @pytest.mark.parametrize("kind", [name for name in CLASSES if CLASSES[name].refused])
