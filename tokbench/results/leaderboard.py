@@ -12,8 +12,10 @@ import pandas as pd
 from tokbench.errors import NoResults
 from tokbench.metric_names import PRUNING_PREFIX as PRUNED
 from tokbench.results.cells import cells, sort_key
+from tokbench.results.floors import Floors
 from tokbench.results.markdown import legend, markdown
 from tokbench.results.result import Result, load
+from tokbench.stats.bootstrap import round_significant
 
 
 def read_all(out: Path) -> list[Result]:
@@ -41,12 +43,18 @@ def groups(results: Sequence[Result]) -> dict[str, list[Result]]:
     return dict(sorted(tables.items()))
 
 
-def frame(results: Sequence[Result]) -> pd.DataFrame:
-    """One row a result, sorted by bits: values under their JSON names, intervals as `<name>_low` and `<name>_high`."""
+def frame(results: Sequence[Result], floors: Floors | None = None) -> pd.DataFrame:
+    """One row a result, sorted by bits: values under their JSON names, intervals as `<name>_low` and `<name>_high`.
+
+    floors: the floors of the rows; None for those among the results. The columns `floor`, `psnr_minus_floor` and
+    `lpips_minus_floor` exist where at least one row has a floor.
+    """
+    floors = Floors(results) if floors is None else floors
     results = sorted(results, key=sort_key)
     columns, rows = cells(results)
+    distances = [floors.distance(result) for result in results]
     records = []
-    for result, row in zip(results, rows, strict=True):
+    for result, row, distance in zip(results, rows, distances, strict=True):
         record: dict[str, Any] = {
             "adapter": result.adapter,
             "kind": result.provenance["adapter"]["kind"],
@@ -58,6 +66,12 @@ def frame(results: Sequence[Result]) -> pd.DataFrame:
             record[name] = entry.get("value")
             if any(other.get((label, column.field), {}).get("low") is not None for other in rows):
                 record[f"{name}_low"], record[f"{name}_high"] = entry.get("low"), entry.get("high")
+        if any(distances):
+            record["floor"] = distance and distance.floor
+            record["psnr_minus_floor"] = distance and round_significant(distance.psnr)
+            record["lpips_minus_floor"] = (
+                None if distance is None or distance.lpips is None else round_significant(distance.lpips)
+            )
         if any(other.warnings for other in results):
             record["warnings"] = "; ".join(warning.text for warning in result.warnings)
         records.append(record)
@@ -67,13 +81,14 @@ def frame(results: Sequence[Result]) -> pd.DataFrame:
 def write(out: Path) -> list[Path]:
     """Rebuild `leaderboard/*.csv` and `*.md` below a results folder from its facts; files of vanished tables go."""
     folder = out / "leaderboard"
-    tables = groups(read_all(out))
+    found = read_all(out)
+    tables, floors = groups(found), Floors(found)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, results in tables.items():
         csv, md = folder / f"{name}.csv", folder / f"{name}.md"
-        csv.write_text(frame(results).to_csv(index=False, lineterminator="\n"), encoding="utf-8", newline="\n")
-        md.write_text(f"# {name}\n\n{legend(results)}\n\n{markdown(results)}", encoding="utf-8", newline="\n")
+        csv.write_text(frame(results, floors).to_csv(index=False, lineterminator="\n"), encoding="utf-8", newline="\n")
+        md.write_text(f"# {name}\n\n{legend(results)}\n\n{markdown(results, floors=floors)}", encoding="utf-8", newline="\n")
         written += [csv, md]
     for stale in {*folder.glob("*-*.csv"), *folder.glob("*-*.md")} - set(written):
         stale.unlink()
