@@ -45,7 +45,8 @@ def with_results(text: str) -> str:
         hidden += [number for result in tables[name] for number in result.metrics if MetricName.parse(number).infinite]
         rows = [result for result in tables[name] if not wanted or result.adapter in wanted]
         head = f"<!-- table: {name}{match[2]} -->\n"
-        return f"{head}{markdown.markdown(rows, (*LEFT_OUT, *hidden), floors)}\n{markdown.legend(rows)}\n<!-- /table -->"
+        body = markdown.markdown(rows, (*LEFT_OUT, *hidden), floors)
+        return f"{head}{body}\n{markdown.legend(rows)}\n<!-- /table -->"
 
     return MARKED.sub(written, text)
 

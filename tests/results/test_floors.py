@@ -105,7 +105,9 @@ def test_first_tokens_are_compared_at_their_own_bits() -> None:
 
 
 def test_lpips_of_other_networks_is_not_compared() -> None:
-    found = distance(row("net.a", 640, 18.0, 0.4, metrics={"lpips": {"network": "vgg"}}))
+    other = row("net.a", 640, 18.0, 0.4)
+    other.provenance["metrics"]["lpips"] = {"network": "vgg"}
+    found = distance(other)
     assert found is not None
     assert found.lpips is None
     assert not found.below
@@ -129,7 +131,9 @@ def test_rows_without_reconstructions_stand_as_their_tokenizers_do() -> None:
 def test_tables_show_the_distances(tmp_path: Path) -> None:
     rows = [*FLOORS, row("net.a", 640, 18.5, 0.4), row("net.b", 80, 15.0), row("net.c", 640, 19.5, None)]
     text = markdown(rows)
-    lines = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:]] for line in text.splitlines()[2:8]}
+    lines = {
+        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:]] for line in text.splitlines()[2:8]
+    }
     assert lines["net.a"][-4:-1] == ["kmeans.f8", "-0.50", "+0.0700"]
     assert lines["net.b"][-4:-1] == lines["kmeans.f8"][-4:-1] == ["-", "-", "-"]
     assert lines["net.c"][-4:-1] == ["kmeans.f8", "+0.50", "-"]

@@ -88,7 +88,9 @@ def write(out: Path) -> list[Path]:
     for name, results in tables.items():
         csv, md = folder / f"{name}.csv", folder / f"{name}.md"
         csv.write_text(frame(results, floors).to_csv(index=False, lineterminator="\n"), encoding="utf-8", newline="\n")
-        md.write_text(f"# {name}\n\n{legend(results)}\n\n{markdown(results, floors=floors)}", encoding="utf-8", newline="\n")
+        md.write_text(
+            f"# {name}\n\n{legend(results)}\n\n{markdown(results, floors=floors)}", encoding="utf-8", newline="\n"
+        )
         written += [csv, md]
     for stale in {*folder.glob("*-*.csv"), *folder.glob("*-*.md")} - set(written):
         stale.unlink()
