@@ -70,11 +70,11 @@ class KMeans(BottleneckAutoencoder, FittedModel):
         """Cut images (B, 3, H, W) into patches (B, H W / patch^2, 3 patch^2)."""
         return F.unfold(images, self.step, stride=self.step).transpose(1, 2)
 
-    def latents(self, images: Tensor) -> Tensor:
+    def encoded(self, images: Tensor) -> Tensor:
         projections = (self._patches(images) - self.mean) @ self.directions.T
         return projections.unflatten(1, (images.shape[2] // self.step, images.shape[3] // self.step))
 
-    def pixels(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+    def decoded(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         size = (vectors.shape[1] * self.step, vectors.shape[2] * self.step)
         patches = vectors.flatten(1, 2) @ self.directions + self.mean
         return F.fold(patches.transpose(1, 2), size, self.step, stride=self.step)

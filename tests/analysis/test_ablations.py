@@ -46,7 +46,7 @@ def test_the_verdict_follows_the_paired_difference(declared, shift: float, verdi
 
 @pytest.mark.parametrize("cost, verdict", [(-2.0, "supported"), (0.2, "supported"), (2.0, "not supported")])
 def test_what_saves_work_may_cost_so_much(tmp_path: Path, cost: float, verdict: str) -> None:
-    """A margin of 4 % of 25 dB is 1 dB: the adapter may be 1 dB worse than the other, or any amount better."""
+    """A margin of 4 % of 25 dB is 1 dB: the adapter may be at most 1 dB worse than the ablated one."""
     (tmp_path / "ablated.toml").write_text(TABLE + "margin = 0.04\n")
     declared = ablations({"mini.ablated": tmp_path / "ablated.toml"})
     (found,) = findings(declared, [result("mini.whole", -cost), result("mini.ablated", 0)])

@@ -92,9 +92,11 @@ def check(
     result (that result is not compared); otherwise 0.
     """
     from tokbench.analysis import render
+    from tokbench.analysis.regression import CheckConfig
     from tokbench.analysis.regression import check as run
     from tokbench.analysis.tolerances import SETTINGS, read_tolerances
     from tokbench.data.sources.open import is_path
+    from tokbench.evaluation.config import Context
     from tokbench.extractors.pool import ExtractorPool
     from tokbench.io.atomic import write_atomically
     from tokbench.results.leaderboard import read_all
@@ -125,17 +127,11 @@ def check(
     if unknown := [name for name in adapters if not any(_matches(name, result) for result in committed)]:
         raise UsageError(f"{against} contains no result of {', '.join(unknown)}{f' on {data}' if data else ''}")
     with redirect_stdout(sys.stderr), progress_bar() as progress:
+        networks = ExtractorPool(choose_device(device), allow_download)
         report = run(
             committed,
-            data=data if path else None,
-            split=split,
-            root=root,
-            limit=limit,
-            tolerances=tolerances,
-            networks=ExtractorPool(choose_device(device), allow_download),
-            allow_download=allow_download,
-            batch_size=batch_size,
-            progress=progress,
+            CheckConfig(data if path else None, split, root, limit, tolerances, batch_size),
+            Context(networks=networks, allow_download=allow_download, progress=progress),
         )
     if as_json:
         click.echo(json.dumps(render.check_facts(report), indent=1))

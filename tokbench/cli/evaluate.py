@@ -230,8 +230,8 @@ def eval_(
             try:
                 path, replaced = result.save(out)
                 say(f"wrote {path}{f' (replaced an earlier result: {replaced})' if replaced else ''}")
-                if result.journal is not None:
-                    result.journal.discard()
+                if result.checkpoint is not None:
+                    result.checkpoint.discard()
             except TokbenchError as error:
                 unwritten[result.adapter, result.task] = str(error)
         return unwritten

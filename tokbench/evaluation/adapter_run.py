@@ -52,7 +52,7 @@ class AdapterRun:
         self.checkpoint = RunCheckpoint(self.metrics, external or not self.adapter.resumable)
 
     def start(self, networks: ExtractorPool, references: ReferenceFeatures) -> None:
-        """Create the metrics. `MetricSet.share_references` must be called once the metrics of all runs exist."""
+        """Create the metrics. `share_references` must be called once the metrics of all runs exist."""
         has_references = self.images.unpaired is not None
         with self._errors_end_run("the metrics cannot be created"):
             self.metrics = MetricSet.create(
@@ -60,6 +60,12 @@ class AdapterRun:
             )
             self.checkpoint.metrics = self.metrics
         self.references = references
+
+    def share_references(self) -> None:
+        """Make the metrics use the references' features that all runs share."""
+        if self.error is None:
+            with self._errors_end_run():
+                self.metrics.share_references(self.references)
 
     @cached_property
     def description(self) -> dict[str, Any]:

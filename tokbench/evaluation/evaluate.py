@@ -49,7 +49,7 @@ def evaluate(
             if context.cache and run.error is None and run.adapter.resumable:
                 run.checkpoint.storage = Checkpoint(context.cache / "runs", _key(run), context.warn)
         for run in runs:  # after every layer has been requested
-            run.metrics.share_references(references)
+            run.share_references()
         if context.ranks.world > 1:
             _require_checkpoints(runs, context)
         if stream.unpaired is not None and context.ranks.first:
@@ -93,8 +93,8 @@ def _runs(adapter: LoadedAdapter, stream: ImageStream, config: EvalConfig) -> li
 
 def _require_checkpoints(runs: Sequence[AdapterRun], context: Context) -> None:
     """Raise DataError where several processes have no folder through which they can exchange their values."""
-    checkpoints = [run.checkpoint.storage for run in runs]
-    if context.cache is None or not all(checkpoint is None or checkpoint.folder for checkpoint in checkpoints):
+    active = [run for run in runs if run.error is None]
+    if context.cache is None or not all(run.checkpoint.storage and run.checkpoint.storage.folder for run in active):
         raise DataError(
             "several processes need a writable cache folder; set TOKBENCH_CACHE to one and leave out --no-cache"
         )
@@ -165,7 +165,6 @@ def _key(run: AdapterRun) -> dict[str, Any]:
     stream, config = run.images, run.config
     added = [name for name in run.metrics.metrics if not METRICS.is_builtin(name)]
     plugins = {name: [str(METRICS.package(name)), code_of_class(METRICS.load_class(name))] for name in added}
-    layers = {name: metric.provenance() for name, metric in run.metrics.metrics.items() if not METRICS[name].timed}
     return {
         "adapter": run.adapter.name,
         "made": run.description,
@@ -177,7 +176,7 @@ def _key(run: AdapterRun) -> dict[str, Any]:
         "cell": run.step.cell,
         "step": run.step.recorded,
         "metrics": sorted(config.metrics),
-        "networks": layers,
+        "networks": run.metrics.provenance(),
         "plugins": plugins,
         "statistics": config.statistics.key if config.statistics else None,
         "hardware": device_name(config.device).partition(",")[0],

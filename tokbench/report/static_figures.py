@@ -178,12 +178,12 @@ def curves(rows: Sequence[Result], number: str) -> dict[str, list[tuple[float, f
 
 def draw(root: Path, names: Sequence[str] = ()) -> list[Path]:
     """Draw all figures, or the named ones, into `root`/docs; equal results give identical files."""
-    made = []
+    written = []
     for name in names or PICTURES:
-        how, file = PICTURES[name]
-        how(root, root / "docs" / file)
-        made.append(root / "docs" / file)
-    return made
+        plot, file = PICTURES[name]
+        plot(root, root / "docs" / file)
+        written.append(root / "docs" / file)
+    return written
 
 
 PICTURES: dict[str, tuple[Callable[[Path, Path], None], str]] = {

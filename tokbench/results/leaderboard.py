@@ -1,4 +1,4 @@
-"""Results to sorted CSV and Markdown files."""
+"""Writes the leaderboards of a results folder: sorted CSV and Markdown files."""
 
 from __future__ import annotations
 
@@ -19,23 +19,26 @@ from tokbench.stats.bootstrap import round_significant
 
 
 def read_all(out: Path) -> list[Result]:
-    """Every result below a results folder, sorted by path. Raises ResultError for a broken one, NoResults for none."""
-    found = (path for path in out.glob("*/*.json") if path.parent.name != "leaderboard")
-    paths = sorted(path for path in found if not path.name.startswith(PRUNED))
+    """Return all results of a results folder without those of failed adapters, sorted by path.
+
+    Raises ResultError if a file is invalid, and NoResults if there are none.
+    """
+    files = (path for path in out.glob("*/*.json") if path.parent.name != "leaderboard")
+    paths = sorted(path for path in files if not path.name.startswith(PRUNED))
     if not paths:
-        raise NoResults(f"{out} holds no results; run 'tokbench eval ... --out {out}' first")
+        raise NoResults(f"{out} contains no results; run 'tokbench eval ... --out {out}' first")
     return [result for result in map(load, paths) if result.error is None]
 
 
 def groups(results: Sequence[Result]) -> dict[str, list[Result]]:
-    """Results that may stand in one table, by its name: one dataset, size, N, protocol and task, the same pixels.
+    """Return the results of each table by its name. They have one dataset, size, N, protocol and task.
 
-    Where two results share a name but saw different pixels or protocols, each set gets a table of its own.
+    If results with one name have different pixels or protocols, each combination has its own table.
     """
     by_name: dict[str, dict[tuple[str, str], list[Result]]] = {}
     for result in results:
-        seen = result.provenance["data"]["sha256"], result.provenance["protocol"]["sha256"]
-        by_name.setdefault(result.group, {}).setdefault(seen, []).append(result)
+        hashes = result.provenance["data"]["sha256"], result.provenance["protocol"]["sha256"]
+        by_name.setdefault(result.group, {}).setdefault(hashes, []).append(result)
     tables = {}
     for name, sets in by_name.items():
         for (data, protocol), members in sets.items():
@@ -44,10 +47,11 @@ def groups(results: Sequence[Result]) -> dict[str, list[Result]]:
 
 
 def frame(results: Sequence[Result], floors: Floors | None = None) -> pd.DataFrame:
-    """One row a result, sorted by bits: values under their JSON names, intervals as `<name>_low` and `<name>_high`.
+    """Return the table of a CSV file: one row per result, sorted by bits per pixel.
 
-    floors: the floors of the rows; None for those among the results. The columns `floor`, `psnr_minus_floor` and
-    `lpips_minus_floor` exist where at least one row has a floor.
+    The columns are the JSON names of the metrics, and `<name>_low` and `<name>_high` for the ends of intervals. The
+    columns `floor`, `psnr_minus_floor` and `lpips_minus_floor` exist if at least one row has a floor. floors: the
+    floors of the rows; None for those among the results.
     """
     floors = Floors(results) if floors is None else floors
     results = sorted(results, key=sort_key)
@@ -79,7 +83,7 @@ def frame(results: Sequence[Result], floors: Floors | None = None) -> pd.DataFra
 
 
 def write(out: Path) -> list[Path]:
-    """Rebuild `leaderboard/*.csv` and `*.md` below a results folder from its facts; files of vanished tables go."""
+    """Write `leaderboard/*.csv` and `*.md` in a results folder, and delete the files of tables that no longer exist."""
     folder = out / "leaderboard"
     found = read_all(out)
     tables, floors = groups(found), Floors(found)
@@ -98,5 +102,5 @@ def write(out: Path) -> list[Path]:
 
 
 def to_json(facts: Sequence[dict[str, Any]]) -> str:
-    """The facts of several results as a JSON list."""
+    """Return the JSON objects of several results as a JSON list."""
     return json.dumps(facts, indent=1, allow_nan=False)

@@ -25,16 +25,16 @@ class ImageModel(ABC):
     dtype: torch.dtype = torch.float32
     """The type in which the networks compute. A result names it unless it is float32."""
     identity: str = ""
-    """The sha256 of the adapter's code and settings. It is set where another adapter is built on this one."""
+    """The sha256 of the adapter's code and settings. It is set if another adapter is built on this one."""
     config: str = ""
-    """The sha256 of the configuration from which a library built the networks. It is set where no adapter code defines
+    """The sha256 of the configuration from which a library built the networks. It is set if no adapter code defines
     what they compute."""
 
     def bind_dataset(self, names: Sequence[str], all_names: Sequence[str]) -> None:
         """Bind the model to a dataset. The evaluation calls this once, before the first batch.
 
         names: the images of this evaluation, in order. all_names: all images of the dataset. The default does nothing;
-        models that depend on the image names override it. Raises AdapterError where the model does not fit the dataset.
+        models that depend on the image names override it. Raises AdapterError if the model does not fit the dataset.
         """
         return
 
@@ -53,7 +53,7 @@ class PrecomputedImages(ImageModel):
     def samples(self, positions: Sequence[int]) -> Tensor:
         """Return the samples at these positions as float32 (B, 3, H, W) in [0, 1]. Samples have no reference images.
 
-        Raises NotApplicable where the model has no images without a reference.
+        Raises NotApplicable if the model has no images without a reference.
         """
         raise NotApplicable(f"{self.spec.name}: it reconstructs images and has no samples without reference images")
 
@@ -74,7 +74,7 @@ class Tokenizer(ImageModel):
         """
 
     def perturber(self, anchor: Anchor) -> Perturber:
-        """Return the object that perturbs these tokens around `anchor`. Raises NotApplicable where they cannot be
+        """Return the object that perturbs these tokens around `anchor`. Raises NotApplicable if they cannot be
         perturbed."""
         if self.spec.kind == "continuous":
             return LatentNoise(self.spec.name, self.encode, anchor)
@@ -107,5 +107,5 @@ class Generator(ImageModel):
         """
 
     def num_function_evaluations(self, guidance: float) -> float | None:
-        """Return the number of passes through the whole network per sample, or None where it is unknown."""
+        """Return the number of passes through the whole network per sample, or None if it is unknown."""
         return None

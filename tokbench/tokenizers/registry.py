@@ -73,12 +73,12 @@ class LoadedAdapter:
     code: str | None = None
     """The sha256 of an adapter folder's Python files, at the time of their import, and of the variant's TOML."""
     used: CodeIdentity | None = None
-    """The code outside that folder. None where it was not determined; a result then names the code of the model's
+    """The code outside that folder. None if it was not determined; a result then names the code of the model's
     classes."""
     unused: dict[str, int] = field(default_factory=dict)
     """The number of tensors in its weight files that are in no network, by declared prefix or by file."""
     in_part: dict[str, Any] = field(default_factory=dict)
-    """What calls of `load_state_dict` left out (`tokbench.weights.partial_loads`); empty where all weights fitted."""
+    """What calls of `load_state_dict` left out (`tokbench.weights.partial_loads`); empty if all weights fitted."""
     folders: tuple[Path, ...] = ()
     """The adapter folders that it consists of: its own, and those of the adapters that it is built on."""
     files: dict[str, str] = field(default_factory=dict)
@@ -123,7 +123,7 @@ def load_adapter(
 
     A folder whose files changed since this process imported them is imported again. Other modules are not imported
     again: their earlier code keeps running, the hashes in results identify that code, and a warning is logged. Raises
-    NoAdapter where no adapter has this name, AdapterError (or MissingWeights) where it cannot be loaded.
+    NoAdapter if no adapter has this name, AdapterError (or MissingWeights) if it cannot be loaded.
     """
     loaded = _load(asked, device, root, allow_download)
     if (parts := _PARTS.get()) is not None:
@@ -161,7 +161,7 @@ def load_adapters(
 ) -> tuple[list[LoadedAdapter], dict[str, str]]:
     """Return the adapters that a command names, and the reasons for those that cannot be loaded, by name.
 
-    Raises UsageError where no adapter has a given name, or where two would write the same result.
+    Raises UsageError if no adapter has a given name, or if two would write the same result.
     """
     loaded, failed = [], {}
     for name in dict.fromkeys(asked):
@@ -199,7 +199,7 @@ def network_files(root: Path | None = None) -> dict[str, Path]:
 
 
 def read_variant(toml: Path) -> dict[str, Any]:
-    """Return the content of a variant file. Raises AdapterError where it cannot be read."""
+    """Return the content of a variant file. Raises AdapterError if it cannot be read."""
     try:
         return tomllib.loads(toml.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
@@ -210,7 +210,7 @@ def open_variant(name: str, toml: Path, allow_download: bool = False) -> tuple[A
     """Return the configuration of a variant and the code of its folder.
 
     The code is adapter.py (or network.py), or another file in the folder that the TOML names as `code`, without the
-    suffix. Raises AdapterError where the configuration or the code cannot be read.
+    suffix. Raises AdapterError if the configuration or the code cannot be read.
     """
     config, module = read_variant(toml), _import_folder(toml.parent)
     if part := config.get("code"):
@@ -347,7 +347,7 @@ def _forget(package: str, sources: Sequence[Path]) -> None:
 
 
 def _import(name: str, file: Path, package: Path | None = None) -> ModuleType:
-    """Import a file under a name, once. package: the folder of its submodules. Raises AdapterError where the import
+    """Import a file under a name, once. package: the folder of its submodules. Raises AdapterError if the import
     fails."""
     if name in sys.modules:
         return sys.modules[name]
@@ -368,7 +368,7 @@ def _import(name: str, file: Path, package: Path | None = None) -> ModuleType:
 
 
 def _path_slug(argument: str) -> str:
-    """Return a folder name for a path-like adapter: the last part of the argument, and a digest where a path was
+    """Return a folder name for a path-like adapter: the last part of the argument, and a digest if a path was
     shortened."""
     typed = argument.rstrip("/")
     if Path(typed).exists():

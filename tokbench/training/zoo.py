@@ -42,8 +42,8 @@ from tokbench.weights.state_dict import load_strict, read_state
 _LOG = logging.getLogger("tokbench")
 
 PROFILES = {
-    "cpu": TrainConfig(images=12_800, batch=16, rate=1e-3),
-    "gpu": TrainConfig(images=1_024_000, batch=256, rate=2e-3),
+    "cpu": TrainConfig(images=96_000, batch=16, rate=1e-3),
+    "gpu": TrainConfig(images=307_200, batch=64, rate=1e-3),
 }
 """The hyperparameters of all families. The table [training] of a variant's TOML changes single fields."""
 
@@ -236,7 +236,7 @@ def open_network(name: str, toml: Path) -> tuple[AdapterConfig, nn.Module]:
 
 def save_trained(model: nn.Module, target: Path, record: TrainRecord, data: str) -> None:
     """Write the weights as float16 safetensors, and the training record as `<variant>.training.json`."""
-    left_out = ("adversary.", *getattr(model, "kept_out", ()))
+    left_out = tuple(getattr(model, "kept_out", ()))
     state = {
         key: (value.half() if value.is_floating_point() else value).contiguous().cpu()
         for key, value in model.state_dict().items()
@@ -270,10 +270,19 @@ def load_trained(variant: AdapterConfig, model: M) -> M:
 
 
 def chosen(names: Sequence[str], everything: bool, root: Path | None) -> dict[str, Path]:
-    """Return the TOML files of the adapters to train, by name, in order. Raises UsageError for unknown names."""
+    """Return the TOML files of the adapters to train, by name, in the order of `names`, but dependencies first.
+
+    Raises UsageError for unknown names.
+    """
     known = trainable_adapters(root)
     if everything == bool(names):
         raise UsageError("name adapters to train, or give --all")
     if unknown := [name for name in names if name not in known]:
         raise UsageError(f"cannot train {', '.join(unknown)}; trainable adapters: {', '.join(known) or 'none'}")
-    return {name: toml for name, toml in known.items() if everything or name in names}
+    if everything:
+        return known
+    below, ordered = dependencies(root), dict[str, Path]()
+    for name in names:
+        earlier = [other for other in known if other in below[name] and other in names]  # dependencies first, in order
+        ordered |= {other: known[other] for other in (*earlier, name)}
+    return ordered
