@@ -308,7 +308,7 @@ def test_an_image_that_became_unreadable_is_refused(cli, facts: Path, mirrored: 
 def test_no_results_are_status_3(cli, tmp_path: Path) -> None:
     done = cli("check", "--against", tmp_path)
     assert done.exit_code == 3
-    assert "holds no results" in done.stderr
+    assert "contains no results" in done.stderr
 
 
 def test_unknown_results_are_wrong_usage(tmp_path: Path) -> None:

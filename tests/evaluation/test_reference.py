@@ -365,6 +365,7 @@ def test_the_command_line_states_and_names(
 ) -> None:
     """Files that people download, each with one option; an audit names its reference too."""
     monkeypatch.setattr("tokbench.extractors.pool.ExtractorPool", lambda *_: networks)
+    monkeypatch.setattr("tokbench.evaluation.config.ExtractorPool", lambda *_: networks)
     foreign(tmp_path / "VIRTUAL.npz")
     common = ("--data", photo_folder, "--size", 64)
     reference = ("--reference", tmp_path / "VIRTUAL.npz", "--reference-is", f"{INCEPTION}:tf1:float32:256:adm")

@@ -85,16 +85,17 @@ def leaderboard(out: Path) -> None:
     from tokbench.pruning.result import load_all
     from tokbench.pruning.table import write as write_pruning
     from tokbench.results import rate_curves, reported
-    from tokbench.results.leaderboard import write
+    from tokbench.results.leaderboard import delete_stale, write
 
     written = []
     try:
-        # `write` comes first because it deletes the tables that it did not write itself.
         written += [*write(out), *rate_curves.write(out), *reported.write(out)]
     except NoResults:
         if not load_all(out):
             raise
-    for path in [*written, *write_pruning(out)]:
+    written += write_pruning(out)
+    delete_stale(out, written)  # last: an interrupted command loses no table
+    for path in written:
         click.echo(path)
 
 

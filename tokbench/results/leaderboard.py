@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from tokbench.errors import NoResults
+from tokbench.io.atomic import write_atomically
 from tokbench.metric_names import PRUNING_PREFIX as PRUNED
 from tokbench.results.cells import cells, sort_key
 from tokbench.results.floors import Floors
@@ -83,7 +84,7 @@ def frame(results: Sequence[Result], floors: Floors | None = None) -> pd.DataFra
 
 
 def write(out: Path) -> list[Path]:
-    """Write `leaderboard/*.csv` and `*.md` in a results folder, and delete the files of tables that no longer exist."""
+    """Write `leaderboard/*.csv` and `*.md` in a results folder; return their paths."""
     folder = out / "leaderboard"
     found = read_all(out)
     tables, floors = groups(found), Floors(found)
@@ -91,14 +92,22 @@ def write(out: Path) -> list[Path]:
     written = []
     for name, results in tables.items():
         csv, md = folder / f"{name}.csv", folder / f"{name}.md"
-        csv.write_text(frame(results, floors).to_csv(index=False, lineterminator="\n"), encoding="utf-8", newline="\n")
-        md.write_text(
-            f"# {name}\n\n{legend(results)}\n\n{markdown(results, floors=floors)}", encoding="utf-8", newline="\n"
-        )
+        write_atomically(csv, frame(results, floors).to_csv(index=False, lineterminator="
+").encode())
+        write_atomically(md, f"# {name}
+
+{legend(results)}
+
+{markdown(results, floors=floors)}".encode())
         written += [csv, md]
+    return written
+
+
+def delete_stale(out: Path, written: Iterable[Path]) -> None:
+    """Delete the tables in `leaderboard/` that are not among those just `written`; called after all are written."""
+    folder = out / "leaderboard"
     for stale in {*folder.glob("*-*.csv"), *folder.glob("*-*.md")} - set(written):
         stale.unlink()
-    return written
 
 
 def to_json(facts: Sequence[dict[str, Any]]) -> str:
