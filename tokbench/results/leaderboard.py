@@ -92,13 +92,8 @@ def write(out: Path) -> list[Path]:
     written = []
     for name, results in tables.items():
         csv, md = folder / f"{name}.csv", folder / f"{name}.md"
-        write_atomically(csv, frame(results, floors).to_csv(index=False, lineterminator="
-").encode())
-        write_atomically(md, f"# {name}
-
-{legend(results)}
-
-{markdown(results, floors=floors)}".encode())
+        write_atomically(csv, frame(results, floors).to_csv(index=False, lineterminator="\n").encode())
+        write_atomically(md, f"# {name}\n\n{legend(results)}\n\n{markdown(results, floors=floors)}".encode())
         written += [csv, md]
     return written
 
