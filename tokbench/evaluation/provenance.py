@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from tokbench.results.floors import FLOOR
 from tokbench.tokenizers.base import Generator
 from tokbench.tokenizers.code_identity import identify
 from tokbench.tokenizers.held_code import networks_of
@@ -22,6 +23,8 @@ def describe_adapter(adapter: LoadedAdapter) -> dict[str, Any]:
     for key in ("multiple", "size", "downsample", "num_tokens", "codebook", "bits_per_token", "variable", "prefixes"):
         if value := getattr(spec, key):
             facts[key] = value
+    if adapter.floor:
+        facts[FLOOR] = True
     if isinstance(adapter.model, Generator):
         facts["tokenizer"] = adapter.model.tokenizer.spec.name
     if adapter.model.dtype != torch.float32:

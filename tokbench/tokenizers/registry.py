@@ -85,6 +85,8 @@ class LoadedAdapter:
     the import."""
     parameters: str = ""
     """The sha256 of the parameters, where it was computed for the name; else a result computes it."""
+    floor: bool = False
+    """Whether its TOML declares it to be a floor (`floor = true`), with which trained tokenizers are compared."""
     resumable: bool = True
     """Whether an evaluation may continue from an earlier checkpoint. False for an object of this process: it can have
     changed in ways that no hash of its parameters shows."""
@@ -261,7 +263,10 @@ def _load_variant(name: str, asked: str, toml: Path, device: str, allow_download
         )
     files = {f"adapters/{part.name}/{file}": digest for part in parts for file, digest in part.files.items()}
     unused, files = variant.unused_tensors(), imported.files | files
-    return LoadedAdapter(name, asked, model, weights, code.hexdigest(), used, unused, in_part, folders, files)
+    floor = variant.config.get("floor", False)
+    if not isinstance(floor, bool):
+        raise AdapterError(f"{toml}: floor = {floor!r} must be true or false")
+    return LoadedAdapter(name, asked, model, weights, code.hexdigest(), used, unused, in_part, folders, files, floor)
 
 
 def _used(
