@@ -266,7 +266,9 @@ def _load_variant(name: str, asked: str, toml: Path, device: str, allow_download
     floor = variant.config.get("floor", False)
     if not isinstance(floor, bool):
         raise AdapterError(f"{toml}: floor = {floor!r} must be true or false")
-    return LoadedAdapter(name, asked, model, weights, code.hexdigest(), used, unused, in_part, folders, files, floor)
+    return LoadedAdapter(
+        name, asked, model, weights, code.hexdigest(), used, unused, in_part, folders, files, floor=floor
+    )
 
 
 def _used(
