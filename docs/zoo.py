@@ -46,16 +46,25 @@ def records() -> dict[str, dict[str, Any]]:
 
 def trainings(records: dict[str, dict[str, Any]]) -> str:
     """Return a Markdown table of training records."""
-    head = ["adapter", "device", "seconds", "images seen", "steps", "seed", "loss (first → last)"]
+    head = ["adapter", "device", "precision", "CPU seconds", "seconds", "images seen", "images per CPU second", "steps"]
     rows = []
     for name, record in records.items():
         terms = [f"{term} {curve[0]:.4g} → {curve[-1]:.4g}" for term, curve in record["curve"].items()]
-        steps = f"{record['steps']:,}" if record["steps"] else "fitted"
-        rows.append(
-            [f"`{name}`", record["device"], f"{record['seconds']:,.0f}", f"{record['images']:,}", steps,
-             str(record["seed"]), ", ".join(terms) or "-"]
-        )  # fmt: skip
-    return markdown.table(head, rows, left=(0, 1, 6), markup=True)
+        cpu = record.get("cpu_seconds")  # records of earlier versions have none
+        cells = [
+            record["device"],
+            record.get("precision") or "-",
+            f"{cpu:,.0f}" if cpu else "-",
+            f"{record['seconds']:,.0f}",
+            f"{record['images']:,}",
+            f"{record['images'] / cpu:,.0f}" if cpu else "-",
+            f"{record['steps']:,}" if record["steps"] else "fitted",
+            str(record["seed"]),
+            ", ".join(terms) or "-",
+        ]
+        rows.append([f"`{name}`", *cells])
+    head += ["seed", "loss (first → last)"]
+    return markdown.table(head, rows, left=(0, 1, 2, 9), markup=True)
 
 
 def measured(results: Sequence[Result], floors: Floors) -> str:
