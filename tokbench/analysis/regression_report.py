@@ -40,8 +40,8 @@ class Skipped:
     """Something that was not compared, and the reason.
 
     kind: `missing` if data, weights or packages are missing on this machine; `absent` if missing entries are allowed,
-    or if the number cannot be compared by its nature (`--limit`); `refused` if hashes differ, so that a comparison would
-    be meaningless; `lost` if a committed number or its adapter no longer exists; `failed` if the measurement failed.
+    or if the number cannot be compared (with `--limit`); `refused` if hashes differ, so that a comparison would be
+    meaningless; `lost` if a committed number or its adapter no longer exists; `failed` if the measurement failed.
     """
 
     adapter: str
@@ -71,7 +71,7 @@ class RegressionReport:
 
     @property
     def exit_status(self) -> int:
-        """1 for a regression, a lost or missing number or a failure; else 3 if nothing was compared or hashes differ."""
+        """1 for a regression, a lost or missing number or a failure; else 3 if none was compared or hashes differ."""
         counts = self.counts
         if counts["regression"] or counts["lost"] or counts["missing"] or counts["failed"]:
             return 1

@@ -123,8 +123,8 @@ def check(
     A new checkpoint: --new-weights compares its numbers with the committed ones, and --update writes them.
 
     Exit status: 1 for a regression, a failed or missing adapter, or a committed metric that is missing here or can no
-    longer be computed, also with --update; otherwise 3 if nothing could be compared, or if the pixels, protocol or weights differ from those of a committed
-    result (that result is not compared); otherwise 0.
+    longer be computed, also with --update; otherwise 3 if nothing could be compared, or if the pixels, protocol or
+    weights differ from those of a committed result (that result is not compared); otherwise 0.
     """
     from tokbench.analysis import render
     from tokbench.analysis.regression import CheckConfig
