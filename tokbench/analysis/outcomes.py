@@ -16,7 +16,6 @@ from tokbench.results.columns import column_of
 from tokbench.results.result import Result
 from tokbench.stats.bootstrap import mean_statistic
 
-
 NUM_SEEDS = 3
 """Number of further seeds that are measured if the decoder sampled different noise."""
 

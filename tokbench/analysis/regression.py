@@ -49,7 +49,7 @@ class CheckConfig:
     split: str | None = None
     root: Path | None = None
     limit: int | None = None
-    rules: Rules = Rules()
+    rules: Rules = field(default_factory=Rules)
     batch_size: int = 16
     sources: Mapping[str, str] = field(default_factory=dict)
 
@@ -63,7 +63,7 @@ def check(
 ) -> RegressionReport:
     """Measure every committed result again and compare it number by number.
 
-    context: only its networks, allow_download and progress are used. Returns a report that also lists what could not be
+    context: only its cache, networks, allow_download and progress are used. Returns a report that also lists what could not be
     compared.
     """
     config, context, report = config or CheckConfig(), context or Context(), RegressionReport()
@@ -109,8 +109,9 @@ def check(
         names = [name for name, spec in METRICS.items() if name in wanted and not spec.timed]
         try:
             settings = EvalConfig(tuple(names), task, config.batch_size, seed, networks.device, networks.precision)
-            run = Context(networks=networks, progress=context.progress)
+            run = Context(cache=context.cache, networks=networks, progress=context.progress)
             repeated = evaluate([loaded for _, loaded in adapters], images, settings, run)
+            _discard(repeated)
         except TokbenchError as error:  # no image could be read
             report.skipped += [Skipped(one.adapter, one.group, "all", str(error), "failed") for one, _ in adapters]
             continue
@@ -134,10 +135,19 @@ def check(
 
 def _measure_seeds(loaded: LoadedAdapter, images: ImageStream, settings: EvalConfig, run: Context) -> list[Result]:
     """Return the results of one adapter with further seeds."""
-    return [
+    results = [
         evaluate([loaded], images, replace(settings, seed=settings.seed + more), run)[0]
         for more in range(1, NUM_SEEDS + 1)
     ]
+    _discard(results)
+    return results
+
+
+def _discard(results: Sequence[Result]) -> None:
+    """Delete the cached progress of finished runs, which a check does not save."""
+    for result in results:
+        if result.checkpoint:
+            result.checkpoint.discard()
 
 
 def _comparable(

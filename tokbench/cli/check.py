@@ -135,6 +135,7 @@ def check(
     from tokbench.evaluation.config import Context
     from tokbench.extractors.pool import ExtractorPool
     from tokbench.io.atomic import write_atomically
+    from tokbench.paths import cache_dir
     from tokbench.results.leaderboard import read_all
 
     if config is None and Path(SETTINGS).is_file():
@@ -171,7 +172,7 @@ def check(
         report = run(
             committed,
             CheckConfig(data if path else None, split, root, limit, rules, batch_size, sources),
-            Context(networks=networks, allow_download=allow_download, progress=progress),
+            Context(cache_dir(), networks=networks, allow_download=allow_download, progress=progress),
         )
     if as_json:
         click.echo(json.dumps(render.check_facts(report), indent=1))
