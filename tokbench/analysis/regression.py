@@ -63,8 +63,8 @@ def check(
 ) -> RegressionReport:
     """Measure every committed result again and compare it number by number.
 
-    context: only its cache, networks, allow_download and progress are used. Returns a report that also lists what could not be
-    compared.
+    context: only its cache, networks, allow_download and progress are used. Returns a report that also lists what could
+    not be compared.
     """
     config, context, report = config or CheckConfig(), context or Context(), RegressionReport()
     networks = context.networks or ExtractorPool(allow_download=context.allow_download)
