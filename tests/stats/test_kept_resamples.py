@@ -51,7 +51,8 @@ def test_one_row_is_resampled_once_for_a_whole_table(monkeypatch: pytest.MonkeyP
 
 
 def measured(values: np.ndarray) -> Result:
-    return make_result("a.b", {"psnr": float(np.mean(values))}, per_image=image_columns(psnr=values))
+    metrics = {"psnr": {"value": float(np.nanmean(values))}}
+    return make_result("a.b", metrics, num_images=len(values), per_image=image_columns(len(values), psnr=values))
 
 
 def test_clear_differences_are_those_whose_interval_excludes_zero() -> None:
