@@ -1,4 +1,4 @@
-"""`diffusers:`: tiny randomly initialised models of all four classes against the library's own encode and decode."""
+"""`diffusers:`: tiny random models of the four commonest classes against the library's own encode and decode."""
 
 from __future__ import annotations
 
@@ -241,10 +241,10 @@ def test_a_folder_of_something_else(tmp_path: Path) -> None:
 
 def test_another_class_is_refused(saved) -> None:
     _, folder = saved("kl")
-    edit(folder, _class_name="AutoencoderOobleck")
+    edit(folder, _class_name="PaellaVQModel")
     with pytest.raises(
         AdapterError,
-        match="'AutoencoderOobleck'; tokbench supports AutoencoderKL, VQModel, AutoencoderTiny, AutoencoderDC",
+        match="'PaellaVQModel'; tokbench supports AutoencoderKL, VQModel, AutoencoderTiny, AutoencoderDC",
     ):
         load(folder)
 

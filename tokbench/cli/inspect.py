@@ -67,9 +67,8 @@ def show(
     size = None if provenance["data"]["own_size"] is None else provenance["data"]["width"]
     rules = load_protocol(provenance["protocol"]["name"])
     dataset = open_dataset(data or loaded.dataset, rules, size, provenance["data"]["limit"], root, split=split)
-    sheet = worst_crops.picture(
-        crops, load_adapter(adapter or loaded.adapter, root=root), dataset, seed=provenance["seed"]
-    )
+    source = provenance["adapter"].get("source", loaded.adapter)  # the name of a row need not be that of an adapter
+    sheet = worst_crops.picture(crops, load_adapter(adapter or source, root=root), dataset, seed=provenance["seed"])
     worst_crops.save(sheet, picture)
     click.echo(f"wrote {len(crops)} crops to {picture}")
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -178,7 +179,11 @@ def train_adapter(
     record.recipe["profile"] = options.profile
     if bases:
         record.recipe["bases"] = bases
-    examples = () if isinstance(model, FittedModel) else batches(prepared, replace(recipe, flip=False), device)
+    examples: Iterable[TrainingBatch] = ()
+    if not isinstance(model, FittedModel):
+        examples = islice(
+            batches(prepared, replace(recipe, flip=False), device), len(data) // recipe.batch
+        )  # one epoch
     save_trained(model, target, record, options.data, examples)
     state.unlink(missing_ok=True)
     return target, record
