@@ -55,7 +55,8 @@ from tokbench.errors import UsageError
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for weights and training records [default: beside each adapter's TOML file].",
+    help="Folder for weights and training records, as adapters/<family>/<variant>.safetensors; dependencies are read "
+    "from it first [default: beside each adapter's TOML file].",
 )
 def train(
     adapters: tuple[str, ...],
@@ -82,6 +83,7 @@ def train(
     changes = _budget(budget) | {"seed": seed}
     from tokbench.data.dataset import open_dataset
     from tokbench.protocol.protocol import load_protocol
+    from tokbench.training.states import describe_data
     from tokbench.training.workers import trainings
     from tokbench.training.zoo import TrainOptions, chosen, load_training_data
 
@@ -93,7 +95,7 @@ def train(
     failed = False
     with stoppable(lambda: "repeat the command to resume; at most the last minute is lost"), progress_bar() as bar:
         training_data = load_training_data(dataset, lambda done, total: bar("images read", done, total))
-        described = f"{dataset.name}, {len(training_data):,} images, sha256 {training_data.sha256[:16]}"
+        described = describe_data(dataset.name, len(training_data), training_data.sha256)
         options = TrainOptions(described, profile, changes, chosen_device, out)
         for outcome in trainings(wanted, training_data, options, jobs, bar, root):
             if outcome.record is None:
