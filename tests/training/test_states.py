@@ -43,7 +43,7 @@ class Model(Trainable):
 
 class Loaded(Tokenizer):
     def __init__(self, name, model):
-        self.spec = TokenizerSpec(name)
+        self.spec = TokenizerSpec(name, kind="continuous", range=(-1.0, 1.0))
         self.module = self.model = model
 
     def encode(self, images):

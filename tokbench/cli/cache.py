@@ -44,7 +44,8 @@ def cache(context: click.Context) -> None:
     for state in trainings:
         click.echo(f"  {state.adapter}: {_size(state.size)}, {_age_text(state.age)}; {state.path}")
     if trainings:
-XX
+        click.echo("Repeat 'tokbench train' to resume a training; 'tokbench cache clear --trainings' deletes all.")
+
 
 @cache.command()
 @click.option("--features", "only_features", is_flag=True, help="Delete only the reference features.")

@@ -46,9 +46,9 @@ def trainings(
 ) -> Iterator[Outcome]:
     """Train adapters and yield the outcome of each; an adapter that fails does not stop the others.
 
-    wanted: the TOML files by name. jobs: the number of trainings at a time; an adapter starts after its dependencies.
-    root: the folder with adapters/. If the caller stops the iteration, the running trainings stop too; the same call
-    resumes them from their last checkpoints.
+    wanted: the TOML files by name, in the order in which the trainings start. jobs: the number of trainings at a time;
+    an adapter starts after its dependencies. root: the folder with adapters/. If the caller stops the iteration, the
+    running trainings stop too; the same call resumes them from their last checkpoints.
     """
     if jobs == 1:
         for name, toml in wanted.items():
@@ -81,10 +81,11 @@ def _train_several(
     threads = max(1, (os.cpu_count() or 1) // jobs)
     order = TopologicalSorter({name: below[name] & wanted.keys() for name in wanted})
     order.prepare()
+    rank = {name: place for place, name in enumerate(wanted)}
     waiting, running = list[str](), dict[Connection, tuple[str, BaseProcess]]()
     try:
         while order.is_active():
-            waiting += order.get_ready()
+            waiting = sorted([*waiting, *order.get_ready()], key=rank.__getitem__)
             for name in waiting[: jobs - len(running)]:
                 ours, theirs = context.Pipe(duplex=False)
                 given = (theirs, name, wanted[name], folder, options, threads)

@@ -153,7 +153,7 @@ def train_adapter(
     Dependencies are read from `options.out` if they were trained there, else from the folders of their TOML files.
     Raises AdapterError if the adapter cannot be trained, MissingWeights if a dependency was not trained.
     """
-    with _weights_from(options.out):
+    with weights_from(options.out):
         variant, module = open_variant(name, toml)
         recipe, device = recipe_of(variant, options.profile, options.changes), options.device
         model = untrained(variant, module, recipe.seed)
@@ -207,7 +207,7 @@ _OUT: ContextVar[Path | None] = ContextVar("out", default=None)
 
 
 @contextmanager
-def _weights_from(out: Path | None) -> Iterator[None]:
+def weights_from(out: Path | None) -> Iterator[None]:
     """Within this context, trained weights are read from `out` if they are there."""
     token = _OUT.set(out)
     try:
