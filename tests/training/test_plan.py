@@ -9,6 +9,7 @@ import pytest
 from checkout import ROOT
 from click.testing import CliRunner, Result
 from image_files import write_noise
+from two_families import write_two_families
 
 from tokbench.cli import main
 from tokbench.tokenizers.config import AdapterConfig
@@ -120,14 +121,7 @@ def test_what_changed_is_trained_with_what_is_built_on_it(root: Path, change: st
 
 def test_other_weights_of_a_base_are_noticed(tmp_path: Path) -> None:
     """Only the base was trained again, in a command of its own."""
-    from test_states import ADAPTER
-
-    for family, settings in (("lower", ""), ("upper", 'base = "lower.v1"\n')):
-        folder = tmp_path / "adapters" / family
-        folder.mkdir(parents=True)
-        (folder / "adapter.py").write_text(ADAPTER)
-        (folder / "v1.toml").write_text(f"{settings}[training]\nbatch = 2\nimages = 20\n")
-    write_noise(tmp_path / "photos", 6, 16)
+    write_two_families(tmp_path, tmp_path / "photos")
     write_noise(tmp_path / "others", 3, 16)
     train(tmp_path, "--all")
     assert train(tmp_path, "upper.v1", "--dry-run").stdout == "nothing to train\n"

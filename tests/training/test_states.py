@@ -10,7 +10,7 @@ import pytest
 import torch
 from checkout import ROOT
 from click.testing import CliRunner
-from image_files import write_noise
+from two_families import write_two_families
 
 from tokbench.cli import main
 from tokbench.io.hashing import code_of
@@ -24,53 +24,10 @@ from tokbench.training.zoo import TrainOptions, train_adapter
 PIXELS = torch.randint(0, 256, (6, 3, 16, 16), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
 MATERIAL = TrainingData(PIXELS)
 
-ADAPTER = """
-import torch
-from tokbench.nn.trainable import Trainable
-from tokbench.tokenizers.base import Tokenizer, TokenizerSpec
-from tokbench.training.zoo import base, load_trained
-
-
-class Model(Trainable):
-    def __init__(self, below):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(4))
-        self.bases = {"below": below} if below is not None else {}
-
-    def loss(self, batch, progress):
-        return {"weight": (self.weight - batch.images.mean()).square().sum()}
-
-
-class Loaded(Tokenizer):
-    def __init__(self, name, model):
-        self.spec = TokenizerSpec(name, kind="continuous", range=(-1.0, 1.0))
-        self.module = self.model = model
-
-    def encode(self, images):
-        raise NotImplementedError
-
-    def decode(self, tokens):
-        raise NotImplementedError
-
-
-def model(variant):
-    return Model(base(variant, torch.nn.Module) if "base" in variant.config else None)
-
-
-def load(variant, device):
-    return Loaded(variant.name, load_trained(variant, model(variant)))
-"""
-
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Two families with a variant `v1` each, of which `upper.v1` is built on `lower.v1`."""
-    for family, settings in (("lower", ""), ("upper", 'base = "lower.v1"\n')):
-        folder = tmp_path / "tree" / "adapters" / family
-        folder.mkdir(parents=True)
-        (folder / "adapter.py").write_text(ADAPTER)
-        (folder / "v1.toml").write_text(f"{settings}[training]\nbatch = 2\nimages = 40\n")
-    write_noise(tmp_path / "photos", 6, 16)
+    write_two_families(tmp_path / "tree", tmp_path / "photos")
     return tmp_path / "tree"
 
 
