@@ -147,7 +147,7 @@ def write_archives(
     written = []
     for number, (_, files) in enumerate(bins, 1):
         path = out / f"{name}-{number}.tar"
-        with tarfile.open(path, "w") as archive:
+        with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as archive:
             for inside, content in files:
                 if isinstance(content, Path):
                     archive.add(content, inside, recursive=False)

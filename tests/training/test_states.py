@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -112,6 +115,31 @@ def test_a_training_goes_on_after_its_checkout_was_moved(
     )
     assert seen == [40]  # not 20 and 40
     assert not list((root / ".cache" / "training").glob("*.pt"))
+
+
+@pytest.mark.slow
+def test_a_stopped_command_writes_checkpoints(root: Path, tmp_path: Path, started) -> None:
+    """With several trainings at a time, nothing is lost at SIGTERM, long before the checkpoint of each minute."""
+    (root / ".git").touch()
+    for family in ("lower", "upper"):
+        code = root / "adapters" / family / "adapter.py"
+        lines = "        import pathlib, time\n        time.sleep(0.02)\n        SEEN.touch()\n        return {"
+        seen = f"import pathlib\nSEEN = pathlib.Path({str(tmp_path / family)!r})\n"
+        code.write_text(seen + code.read_text().replace('        return {"weight"', f'{lines}"weight"'))
+        toml_of(root, f"{family}.v1").write_text("[training]\nbatch = 2\nimages = 100000\n")
+    command = ["train", "--all", "--root", root, "--data", tmp_path / "photos", "--jobs", 2, "--device", "cpu"]
+    process = started(command, dict(os.environ))
+    deadline = time.monotonic() + 240
+    while not all((tmp_path / family).exists() for family in ("lower", "upper")):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate(timeout=60)
+        time.sleep(0.05)
+    time.sleep(2)  # more than ten steps, after which the loop reports its progress
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, stderr
+    states = sorted((root / ".cache" / "training").glob("*.pt"))
+    assert [path.name.partition("-")[0] for path in states] == ["lower.v1", "upper.v1"]
+    assert all(torch.load(path, weights_only=True)["step"] >= 10 for path in states)
 
 
 def test_what_a_training_depends_on_decides_whether_it_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
