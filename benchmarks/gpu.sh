@@ -54,8 +54,9 @@ train() {
     timeout --signal=TERM --kill-after=60 "${DEADLINE:-480}" "$PYTHON" -m tokbench train "$@" \
         >"$OUT/train.log" 2>&1 || status=$?
     cat "$OUT/train.log"
+    if [ $status -eq 137 ]; then status=124; fi # killed, because it had not stopped a minute after the deadline
     if [ $status -eq 124 ]; then
-        echo "stopped at the deadline; $(find "$WORK/cache/training" -name '*.pt' | wc -l) unfinished trainings are saved"
+        echo "stopped at the deadline; $(find "$WORK/cache" -name '*.pt' | wc -l) unfinished trainings are saved"
     fi
     "$PYTHON" "$here/gpu.py" collect "$WORK/zoo" "$OUT"
     if [ $status -ne 124 ]; then return $status; fi
