@@ -46,6 +46,7 @@ def test_an_interval_is_wide_where_there_is_nothing_to_find() -> None:
     assert high - low > 0.6
 
 
+@pytest.mark.slow
 def test_a_codebook_size_may_turn_what_holds_over_all() -> None:
     """Simpson's paradox: the order is reversed within each codebook size, but not over all tokenizers."""
     both = [pair(f"a{i}", i, 10 - i, 8.0) for i in range(3)] + [pair(f"b{i}", 20 + i, 40 - i, 11.97) for i in range(3)]

@@ -173,7 +173,7 @@ def test_reported_numbers_are_no_results(files: list[Path], tmp_path: Path) -> N
     from tokbench.results.leaderboard import read_all
 
     command(*files, "--csv", tmp_path / "results" / "reported" / "tokbench.csv")
-    with pytest.raises(ResultError, match="holds no results"):
+    with pytest.raises(ResultError, match="contains no results"):
         read_all(tmp_path / "results")
 
 
@@ -188,7 +188,7 @@ def test_reported_numbers_have_a_table_of_their_own(files: list[Path], tmp_path:
     assert text.count("## Faces at 256") == 2  # bins of two releases
     kept = out / "reported" / "tokbench.csv"
     kept.write_text(kept.read_text(encoding="utf-8").replace("reported", "measured", 1), encoding="utf-8")
-    with pytest.raises(ResultError, match="no table of reported numbers"):
+    with pytest.raises(ResultError, match="not a table of reported values"):
         reported.write(out)
     kept.unlink()
     assert reported.write(out) == []

@@ -117,7 +117,7 @@ def test_what_opencv_raises_is_a_bad_image(folder: Path, monkeypatch: pytest.Mon
     assert "protocol mine cannot preprocess it (error: OpenCV" in dataset.unreadable[0][1]
 
 
-def test_an_absent_library_is_said_before_the_pass(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_library_is_reported_before_the_pass(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error concerns the whole run and is no bad image, even if some images need no resizing."""
     monkeypatch.setitem(sys.modules, "cv2", None)
     protocol = TOKBENCH.with_changes("mine", library="opencv", antialias=False)
@@ -126,7 +126,7 @@ def test_an_absent_library_is_said_before_the_pass(folder: Path, monkeypatch: py
     open_dataset(str(folder), protocol)  # where nothing is resized, nothing is missing
 
 
-def test_where_no_image_is_left_the_first_reason_is_said(folder: Path, tmp_path: Path, networks) -> None:
+def test_where_no_image_is_left_the_first_reason_is_reported(folder: Path, tmp_path: Path, networks) -> None:
     none = load_protocol("pytorch-fid")
     with pytest.raises(UsageError, match=r"does not resize images, and this one is 32x32, not 64x64"):
         open_dataset(str(folder), none, 64)  # before the pass, from headers

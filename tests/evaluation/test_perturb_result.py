@@ -55,6 +55,7 @@ class Still(Perturb):
         return [replace(step, alpha=0.0) for step in super().steps(model)[:2]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vq", "lfq", "kl"])
 def test_alpha_0_is_the_reconstruction(untrained, folder: Path, networks, name: str) -> None:
     plain = run(folder, networks, untrained(name), RECONSTRUCT)
@@ -123,6 +124,7 @@ def test_the_result_is_the_mean_of_all_cells(result: Result) -> None:
         assert entry["n"] == 8
 
 
+@pytest.mark.slow
 def test_what_stands_beside_the_result(result: Result) -> None:
     assert set(result.per_image) == {"index", "name", "ppsnr", "pssim"}
     assert result.per_image["ppsnr"].mean() == pytest.approx(result.metrics["ppsnr"]["value"])
@@ -134,6 +136,7 @@ def test_what_stands_beside_the_result(result: Result) -> None:
     assert result.computed == {"psnr", "ssim", "fd_efficientnet"}
 
 
+@pytest.mark.slow
 def test_it_can_be_saved_compared_and_shown(result: Result, tmp_path: Path) -> None:
     path, _ = result.save(tmp_path)
     assert path.name.endswith("-perturb.json")

@@ -48,6 +48,7 @@ def test_rendered_words_are_read_exactly_and_in_order(reader: TextRecognizer) ->
     assert reader.read([rendered(word) for word in WORDS]) == list(WORDS)
 
 
+@pytest.mark.slow
 def test_no_reading_depends_on_the_other_crops(reader: TextRecognizer) -> None:
     # Hard to read, so that a text would change where anything leaks from crop to crop.
     small = [rendered(word, 20 + i)[::3, ::3] for i, word in enumerate(WORDS)]
@@ -56,6 +57,7 @@ def test_no_reading_depends_on_the_other_crops(reader: TextRecognizer) -> None:
     assert reader.read([*small[::-1], rendered("extraordinary wide line")])[:-1] == together[::-1]
 
 
+@pytest.mark.slow
 def test_several_threads_read_the_same(reader: TextRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
     crops, threads = [rendered(word)[::2, ::2] for word in WORDS], torch.get_num_threads()
     alone = reader.read(crops)

@@ -368,7 +368,8 @@ def test_warnings_of_a_wrong_type_are_refused(tmp_path: Path, data: Path, warnin
         load(path)
 
 
-def test_warnings_are_said_once_on_stderr(cli, tmp_path: Path, data: Path, honest: list[np.ndarray]) -> None:
+@pytest.mark.slow
+def test_warnings_are_printed_once_on_stderr(cli, tmp_path: Path, data: Path, honest: list[np.ndarray]) -> None:
     rec = write(tmp_path / "rec", black(honest))
     command = ("eval", f"images:{rec}", "identity", "--data", data, "--metrics", "psnr", "--out", tmp_path / "out")
     done = cli(*command)

@@ -86,7 +86,7 @@ def test_everything_is_measured_kept_and_not_measured_again(prune: Prune, tmp_pa
     assert header.startswith("method,keep,training,") and len(lines) == 9
     text = md.read_text()
     assert "## Trained for it" in text and "| SiT" in text
-    with pytest.raises(ResultError, match="holds no results"):
+    with pytest.raises(ResultError, match="contains no results"):
         read_all(out)
     # With a tokenizer's result, both kinds of tables are written.
     shutil.copytree(ROOT / "results" / "toy.p8", out / "toy.p8")

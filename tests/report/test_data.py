@@ -85,6 +85,7 @@ def untied(results: list[Result]) -> list[Result]:
     return [replace(one, per_image={}, replicates={}) for one in results]
 
 
+@pytest.mark.slow
 def test_cells_hold_what_results_hold() -> None:
     results = COMMITTED
     by_row = {(one.group, one.adapter): one for one in results}
@@ -136,7 +137,7 @@ def test_the_command_measures_the_row_again(cli: Any, tmp_path: Path) -> None:
     assert made.metrics["psnr"]["value"] == pytest.approx(result.metrics["psnr"]["value"], abs=1e-6)
 
 
-def test_a_folder_and_its_size_are_told(cli: Any, tiles: Path, tmp_path: Path) -> None:
+def test_the_command_states_a_folder_and_its_size(cli: Any, tiles: Path, tmp_path: Path) -> None:
     for size in ((), ("--size", 16)):
         out = tmp_path / f"out{len(size)}"
         done = cli("eval", "jpeg.q50", "--data", tiles, "--metrics", "psnr", "--out", out, *size)

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from tokbench.paths import cache_dir
 from tokbench.tokenizers.import_closure import code_of_imports
 from tokbench.tokenizers.registry import load_adapter
 from tokbench.training.states import content_of, describe_data, state_folder
+from tokbench.training.workers import _Termination
 from tokbench.training.zoo import TrainOptions, train_adapter
 
 PIXELS = torch.randint(0, 256, (6, 3, 16, 16), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
@@ -117,29 +117,27 @@ def test_a_training_goes_on_after_its_checkout_was_moved(
     assert not list((root / ".cache" / "training").glob("*.pt"))
 
 
-@pytest.mark.slow
-def test_a_stopped_command_writes_checkpoints(root: Path, tmp_path: Path, started) -> None:
-    """With several trainings at a time, nothing is lost at SIGTERM, long before the checkpoint of each minute."""
+def test_a_termination_signal_lets_a_training_write_a_checkpoint(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the processes of --jobs, nothing but a few steps is lost, long before the checkpoint of each minute."""
+    monkeypatch.setattr("tokbench.training.loop.KEPT", 3600.0)
     (root / ".git").touch()
-    for family in ("lower", "upper"):
-        code = root / "adapters" / family / "adapter.py"
-        lines = "        import pathlib, time\n        time.sleep(0.02)\n        SEEN.touch()\n        return {"
-        seen = f"import pathlib\nSEEN = pathlib.Path({str(tmp_path / family)!r})\n"
-        code.write_text(seen + code.read_text().replace('        return {"weight"', f'{lines}"weight"'))
-        toml_of(root, f"{family}.v1").write_text("[training]\nbatch = 2\nimages = 100000\n")
-    command = ["train", "--all", "--root", root, "--data", tmp_path / "photos", "--jobs", 2, "--device", "cpu"]
-    process = started(command, dict(os.environ))
-    deadline = time.monotonic() + 240
-    while not all((tmp_path / family).exists() for family in ("lower", "upper")):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate(timeout=60)
-        time.sleep(0.05)
-    time.sleep(2)  # more than ten steps, after which the loop reports its progress
-    process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, stderr
-    states = sorted((root / ".cache" / "training").glob("*.pt"))
-    assert [path.name.partition("-")[0] for path in states] == ["lower.v1", "upper.v1"]
-    assert all(torch.load(path, weights_only=True)["step"] >= 10 for path in states)
+    toml, termination, seen = toml_of(root, "lower.v1"), _Termination(), list[int]()
+    toml.write_text("[training]\nbatch = 2\nimages = 100\n")
+
+    def progress(share: float, images: int, speed: float, terms: dict[str, float]) -> None:
+        termination.progress()
+        seen.append(images)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            train_adapter("lower.v1", toml, MATERIAL, TrainOptions("none"), progress=progress)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stopped.value.code == 128 + signal.SIGTERM and seen == [20, 40]
+    (state,) = (root / ".cache" / "training").glob("*.pt")
+    assert torch.load(state, weights_only=True)["step"] == 20
 
 
 def test_what_a_training_depends_on_decides_whether_it_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

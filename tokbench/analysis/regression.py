@@ -104,7 +104,8 @@ class CheckConfig:
 
     data: the path of the images, for results on images that are not a named dataset; split: its split. root: the folder
     with adapters and datasets. limit: use only the first images. tolerances: by metric; None for the default ones.
-    batch_size: images per forward pass.
+    batch_size: images per forward pass. sources: by name of the adapter, the argument that loads it now, where its
+    checkpoint has moved.
     """
 
     data: str | None = None
@@ -113,6 +114,7 @@ class CheckConfig:
     limit: int | None = None
     tolerances: Mapping[str, Tolerance] | None = None
     batch_size: int = 16
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def place(self, dataset: str) -> str:
         """Return the name or path with which a dataset is opened."""
@@ -156,7 +158,7 @@ def check(
             images = SamplePlan(whole.name, protocol, count or len(whole), whole)
         limited = task.paired and len(images) < len(whole)
         comparable = _comparable(results, whole, limited, protocol.sha256, report)
-        adapters = _load(comparable, networks.device, config.root, context.allow_download, report)
+        adapters = _load(comparable, networks.device, config.root, context.allow_download, report, config.sources)
         if not adapters:
             continue
         wanted = {
@@ -219,7 +221,12 @@ def _other_pixels(before: str, now: str, bad: Sequence[tuple[str, str]]) -> str:
 
 
 def _load(
-    results: list[Result], device: str, root: Path | None, allow_download: bool, report: RegressionReport
+    results: list[Result],
+    device: str,
+    root: Path | None,
+    allow_download: bool,
+    report: RegressionReport,
+    sources: Mapping[str, str],
 ) -> list[tuple[Result, LoadedAdapter]]:
     """Return each result with its loaded adapter; add those that cannot be loaded to the report.
 
@@ -228,7 +235,7 @@ def _load(
     found = []
     for result in results:
         try:
-            source = result.provenance["adapter"].get("source", result.adapter)
+            source = sources.get(result.adapter) or result.provenance["adapter"].get("source", result.adapter)
             found.append((result, load_adapter(source, device, root, allow_download)))
         except AdapterError as error:
             report.skipped.append(Skipped(result.adapter, result.group, "all", str(error), "failed"))

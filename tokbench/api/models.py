@@ -151,9 +151,9 @@ def _of_diffusers(model: object) -> ImageModel | None:
     """Return the adapter of a supported diffusers autoencoder; None for other models."""
     if not type(model).__module__.startswith("diffusers.") or not isinstance(model, nn.Module):
         return None
-    from tokbench.tokenizers.builtin.diffusers import STAGES, adapter_of
+    from tokbench.tokenizers.builtin.diffusers import SUPPORTED, adapter_of
 
-    if type(model).__name__ not in STAGES:
+    if type(model).__name__ not in SUPPORTED:
         return None
     floats = (tensor.dtype for tensor in model.parameters() if tensor.is_floating_point())
     if next(floats, torch.float32) != torch.float32:

@@ -83,9 +83,9 @@ def train(
 ) -> None:
     """Train the adapters of this repository, or your own adapters that define a training.
 
-    Each training writes <variant>.safetensors (float16) and <variant>.training.json. To resume an interrupted training,
-    repeat the command; at most the last minute is lost. Small networks do not use a device fully: --jobs trains several
-    at once, each after the adapters it depends on.
+    Each training writes <variant>.safetensors (int8, or float16 if int8 would be less accurate) and
+    <variant>.training.json. To resume an interrupted training, repeat the command; at most the last minute is lost.
+    Small networks do not use a device fully: --jobs trains several at once, each after the adapters it depends on.
 
     The plan is printed first; its estimates are the CPU times of earlier trainings, scaled to the number of images.
     With --all, cheap trainings come first. Adapters are skipped if they were trained with the same recipe, data and
@@ -96,10 +96,10 @@ def train(
     changes = _budget(budget) | {"seed": seed}
     from tokbench.data.dataset import open_dataset
     from tokbench.protocol.protocol import load_protocol
-    from tokbench.training.plan import describe_plan, make_plan
+    from tokbench.training.plan import chosen, describe_plan, make_plan
     from tokbench.training.states import describe_data
     from tokbench.training.workers import trainings
-    from tokbench.training.zoo import TrainOptions, chosen, load_training_data
+    from tokbench.training.zoo import TrainOptions, load_training_data
 
     wanted = chosen(adapters, everything, root)
     chosen_device = choose_device(device)

@@ -25,6 +25,7 @@ from tokbench.metrics.feature_cache import ReferenceFeatures
 from tokbench.metrics.image_format import roundtrip_format
 from tokbench.stats.split_half import SplitHalves
 from tokbench.tokenizers.registry import LoadedAdapter
+from tokbench.tokenizers.user_code import with_place
 
 
 @dataclass
@@ -142,7 +143,8 @@ class AdapterRun:
         except (RunFailure, MetricFailure) as error:
             self.error = str(error)
         except Exception as error:
-            self.error = f"{action}: {format_error(error)}" if action else format_error(error)
+            text = f"{action}: {format_error(error)}" if action else format_error(error)
+            self.error = with_place(text, error, self.adapter.folders)
 
 
 class RunFailure(AdapterError):

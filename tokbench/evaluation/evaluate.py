@@ -23,6 +23,7 @@ from tokbench.paths import PACKAGE
 from tokbench.results.result import Result
 from tokbench.timing import device_name, exact_kernels, trim_heap
 from tokbench.tokenizers.registry import LoadedAdapter
+from tokbench.tokenizers.user_code import with_place
 
 _TRIM_INTERVAL = 8
 """The number of batches between two calls that return freed memory to the system; allocating it again takes
@@ -75,7 +76,7 @@ def bind_adapter(adapter: LoadedAdapter, stream: ImageStream, device: str) -> st
         if adapter.model.module is not None:
             adapter.model.module.eval().to(device)
     except Exception as error:  # third-party code may raise any exception
-        return format_error(error)
+        return with_place(format_error(error), error, adapter.folders)
     return None
 
 
@@ -87,7 +88,7 @@ def _runs(adapter: LoadedAdapter, stream: ImageStream, config: EvalConfig) -> li
         try:
             steps = config.task.steps(adapter.model)
         except Exception as refusal:  # third-party code may raise any exception
-            error = format_error(refusal)
+            error = with_place(format_error(refusal), refusal, adapter.folders)
     return [AdapterRun(adapter, step, stream, config, error) for step in steps]
 
 

@@ -24,6 +24,9 @@ from tokbench.weights.hashing import hash_module
 CHANNELS = 112
 """Number of channels of the fifth stage, the last one with a stride of 16 px."""
 
+DIM = 64
+"""Default number of values per position."""
+
 _STRIDE = 16
 
 FITTED_ON = 2048
@@ -41,7 +44,7 @@ class SemanticTeacher(nn.Module):
     mean: Tensor
     directions: Tensor
 
-    def __init__(self, side: int, dim: int = 64) -> None:
+    def __init__(self, side: int, dim: int = DIM) -> None:
         """Raises ValueError if `dim` exceeds the number of channels."""
         super().__init__()
         if dim > CHANNELS:

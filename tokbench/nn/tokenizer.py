@@ -58,8 +58,11 @@ class BottleneckAutoencoder(Autoencoder):
 
         seeds: one per image, for decoders that sample; None in training.
         """
-        decoded = self.decoded(vectors, seeds)
-        return decoded if self.shortcut is None else decoded + self.shortcut.pixels(vectors)
+        return self.decoded(vectors, seeds) + self.linear_pixels(vectors)
+
+    def linear_pixels(self, vectors: Tensor) -> Tensor | float:
+        """Return the linear maps' part of `pixels`, 0 if there are none."""
+        return 0.0 if self.shortcut is None else self.shortcut.pixels(vectors)
 
     def add_shortcut(self, shortcut: Shortcut, *heads: nn.Module) -> None:
         """Add linear maps to the networks, and set the networks' last layers, `heads`, to zero."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tokbench.report.page_table import Cell, PageColumn, PageRow, PageTable
 from tokbench.results import leaderboard, markdown
 from tokbench.results.cells import cells, sort_key
 from tokbench.results.columns import Column
+from tokbench.results.floors import FLOOR_NOTE, FloorDistance, Floors
 from tokbench.results.result import Result
 
 FIRST = (
@@ -33,10 +35,10 @@ def tables(
 
     files: variant files by adapter. progress: called after each table with the numbers of finished and of all tables.
     """
-    groups, layouts = leaderboard.groups(results), _layouts(files)
+    groups, layouts, floors = leaderboard.groups(results), _layouts(files), Floors(results)
     found = []
     for done, (name, rows) in enumerate(groups.items()):
-        found.append(_table(name, rows, layouts))
+        found.append(_with_floors(_table(name, rows, layouts), rows, floors))
         progress(done + 1, len(groups))
     return sorted(found, key=lambda table: -len(table.rows))  # the page shows the first one
 
@@ -83,6 +85,34 @@ def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> 
             for result, row in zip(results, rows, strict=True)
         },
     )  # fmt: skip
+
+
+def _with_floors(table: PageTable, results: Sequence[Result], floors: Floors) -> PageTable:
+    """Return the table with columns for the floors of its rows, or the same table if no row has one."""
+    distances = [floors.distance(result) for result in sorted(results, key=sort_key)]
+    if not any(distances):
+        return table
+    name, psnr, lpips = markdown.FLOOR_TITLES
+    place = markdown.floor_place([column.field for column in table.columns])
+    columns = list(table.columns)
+    columns[place:place] = [
+        PageColumn("floor", name, 0, None),
+        PageColumn("psnr_minus_floor", psnr.removesuffix(" ↑"), 2, True),
+        PageColumn("lpips_minus_floor", lpips.removesuffix(" ↓"), 4, False),
+    ]
+    rows = [
+        replace(row, values=[*row.values[:place], *_floor_cells(distance), *row.values[place:]])
+        for row, distance in zip(table.rows, distances, strict=True)
+    ]
+    return replace(table, columns=columns, rows=rows, legend=f"{table.legend} {FLOOR_NOTE}")
+
+
+def _floor_cells(distance: FloorDistance | None) -> tuple[Cell | None, Cell | None, Cell | None]:
+    """Return the cells of the columns floor, PSNR - floor and LPIPS - floor."""
+    if distance is None:
+        return None, None, None
+    lpips = None if distance.lpips is None else Cell(_short(distance.lpips))
+    return Cell(None, replacement=distance.floor), Cell(_short(distance.psnr)), lpips
 
 
 def _readers(results: Sequence[Result]) -> str:

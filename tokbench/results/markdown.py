@@ -10,15 +10,18 @@ from tokbench.io.left_out import describe_left_out
 from tokbench.metric_names import CAVEAT, MetricName, base_metric, kind_of_task
 from tokbench.results.cells import cells, sort_key
 from tokbench.results.columns import Column
+from tokbench.results.floors import FLOOR_NOTE, Floors
 from tokbench.results.reference_note import reference_note
 from tokbench.results.result import Result
 
 
-def markdown(results: Sequence[Result], skip: Sequence[str] = ()) -> str:
+def markdown(results: Sequence[Result], skip: Sequence[str] = (), floors: Floors | None = None) -> str:
     """Return a table with one row per result, sorted by bits per pixel, and a line below it that lists their warnings.
 
-    skip: metrics that the table leaves out.
+    skip: metrics that the table leaves out. floors: the floors of the rows; None for those among the results. Rows show
+    their distance from them if at least one row has a floor.
     """
+    floors = Floors(results) if floors is None else floors
     results = sorted(results, key=sort_key)
     columns, rows = cells(results)
     columns = [
@@ -33,7 +36,25 @@ def markdown(results: Sequence[Result], skip: Sequence[str] = ()) -> str:
         [result.adapter] + [_shown(row.get((label, column.field)), column) or "-" for label, column in columns]
         for result, row in zip(results, rows, strict=True)
     ]
-    return table(head, body) + _footnote(results)
+    distances = [floors.distance(result) for result in results]
+    if not any(distances):
+        return table(head, body) + _footnote(results)
+    place = 1 + floor_place([column.field for _, column in columns])
+    head[place:place] = FLOOR_TITLES
+    for line, distance in zip(body, distances, strict=True):
+        line[place:place] = distance.cells() if distance else ("-",) * len(FLOOR_TITLES)
+    return f"{table(head, body)}\n{FLOOR_NOTE}\n{_footnote(results)}"
+
+
+def floor_place(fields: Sequence[str]) -> int:
+    """Return the position among columns with these fields at which the columns of floors are inserted."""
+    return max((place for place, field in enumerate(fields) if field in _BEFORE_FLOOR), default=-1) + 1
+
+
+FLOOR_TITLES = ("floor", "PSNR - floor ↑", "LPIPS - floor ↓")
+"""The titles of the columns of floors."""
+_BEFORE_FLOOR = ("bits_per_image", "bpp", "psnr", "exact", "ssim", "ms_ssim", "lpips")
+"""The columns of floors follow the last of these."""
 
 
 def _footnote(results: Sequence[Result]) -> str:

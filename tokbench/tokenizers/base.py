@@ -4,7 +4,9 @@ keep it."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +31,8 @@ class ImageModel(ABC):
     config: str = ""
     """The sha256 of the configuration from which a library built the networks. It is set if no adapter code defines
     what they compute."""
+    recorded: Mapping[str, Any] = MappingProxyType({})
+    """Settings that a result records beside the spec, such as the variant of the weights that was read."""
 
     def bind_dataset(self, names: Sequence[str], all_names: Sequence[str]) -> None:
         """Bind the model to a dataset. The evaluation calls this once, before the first batch.

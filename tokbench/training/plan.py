@@ -9,13 +9,21 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from tokbench.errors import AdapterError, TokbenchError
+from tokbench.errors import AdapterError, TokbenchError, UsageError
 from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.registry import open_variant, read_variant
 from tokbench.tokenizers.training_record import read_record
 from tokbench.training.loop import TrainConfig
 from tokbench.training.states import base_hashes, content_of
-from tokbench.training.zoo import TrainOptions, dependencies, recipe_of, untrained, weights_file, weights_from
+from tokbench.training.zoo import (
+    TrainOptions,
+    dependencies,
+    recipe_of,
+    trainable_adapters,
+    untrained,
+    weights_file,
+    weights_from,
+)
 from tokbench.weights.shards import shard_paths
 
 
@@ -49,6 +57,25 @@ class Plan:
     def num_unknown(self) -> int:
         """The number of trainings without an estimate."""
         return sum(training.seconds is None for training in self.trainings)
+
+
+def chosen(names: Sequence[str], everything: bool, root: Path | None) -> dict[str, Path]:
+    """Return the TOML files of the adapters to train, by name, in the order of `names`, but dependencies first.
+
+    Raises UsageError for unknown names.
+    """
+    known = trainable_adapters(root)
+    if everything == bool(names):
+        raise UsageError("name adapters to train, or give --all")
+    if unknown := [name for name in names if name not in known]:
+        raise UsageError(f"cannot train {', '.join(unknown)}; trainable adapters: {', '.join(known) or 'none'}")
+    if everything:
+        return known
+    below, ordered = dependencies(root), dict[str, Path]()
+    for name in names:
+        earlier = [other for other in known if other in below[name] and other in names]  # dependencies first, in order
+        ordered |= {other: known[other] for other in (*earlier, name)}
+    return ordered
 
 
 def make_plan(

@@ -103,11 +103,15 @@ class VectorQuantizer(Quantizer):
 
     @torch.no_grad()
     def start(self, latents: Tensor) -> None:
-        """Set the codebook to the k-means centres of latents (M, D), at most `START_LATENTS` of them, drawn evenly."""
+        """Set the codebook to the k-means centres of latents (M, D), at most `START_LATENTS` of them, drawn evenly.
+
+        If there are fewer latents than entries, the other entries stay random.
+        """
         chosen = latents[:: max(1, len(latents) // START_LATENTS)]
         anchors = self.anchors(chosen[None])[0, :, 0].cpu()
-        centres = KMeans(self.codebook_size, n_init=1, max_iter=START_PASSES, random_state=0).fit(anchors.numpy())
-        self.codebook.copy_(torch.from_numpy(centres.cluster_centers_))
+        count = min(self.codebook_size, len(anchors))
+        centres = KMeans(count, n_init=1, max_iter=START_PASSES, random_state=0).fit(anchors.numpy())
+        self.codebook[:count] = torch.from_numpy(centres.cluster_centers_)
         if not self.learned:
             self.sums.copy_(self.codebook)
 
