@@ -11,6 +11,7 @@ from image_files import pack, solid, write_files, write_parquet
 
 from tokbench.cli import listing
 from tokbench.data.dataset import open_dataset
+from tokbench.data.reading import ReadOptions
 from tokbench.data.sources.open import open_source
 from tokbench.errors import DataError, ResultError
 from tokbench.protocol.protocol import TOKBENCH
@@ -88,8 +89,8 @@ def test_pictures_that_are_left_out_are_counted(tmp_path: Path, form: str) -> No
 
 def test_those_of_another_split_are_not_counted(tmp_path: Path) -> None:
     path = write_files(tmp_path / "folder", {"train/0.png": solid(), "val/1.png": solid(), "val/2.heic": HEIC})
-    assert open_dataset(str(path), TOKBENCH, split="val").left_out == {".heic": 1}
-    assert open_dataset(str(path), TOKBENCH, split="train").left_out == {}
+    assert open_dataset(str(path), TOKBENCH, reading=ReadOptions(split="val")).left_out == {".heic": 1}
+    assert open_dataset(str(path), TOKBENCH, reading=ReadOptions(split="train")).left_out == {}
 
 
 def test_a_folder_of_nothing_else_says_so(tmp_path: Path) -> None:
@@ -103,7 +104,7 @@ def test_links_are_not_followed_to_see_what_they_are(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(solid())
     (path / "leads").symlink_to(tmp_path / "secret")
     assert open_source(path).left_out == {}
-    assert open_source(path, follow_links=True).left_out == {"(none)": 1}
+    assert open_source(path, ReadOptions(follow_links=True)).left_out == {"(none)": 1}
 
 
 def test_a_result_its_table_and_the_command_name_them(tmp_path: Path, cli) -> None:

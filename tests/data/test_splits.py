@@ -23,6 +23,7 @@ from image_files import (
 )
 
 from tokbench.data.dataset import open_dataset
+from tokbench.data.reading import ReadOptions
 from tokbench.data.sources.open import open_source
 from tokbench.data.splits import splits_of_images, splits_of_shards
 from tokbench.errors import DataError, UsageError
@@ -165,11 +166,11 @@ def test_images_of_several_splits_are_refused_or_chosen(tmp_path: Path, layout: 
     assert ("--data" in str(caught.value)) == (form == "folder")
     assert ("in none of them: 1 image" in str(caught.value)) == (layout == "beside a picture")
     for asked, levels in (("train", [1, 2]), ("validation", [3]), ("val", [3])):
-        dataset = open_dataset(str(path), TOKBENCH, split=asked)
+        dataset = open_dataset(str(path), TOKBENCH, reading=ReadOptions(split=asked))
         pixels = next(iter(dataset.batches(4))).reference[:, 0, 0, 0] * 255
         assert pixels.round().tolist() == levels
     with pytest.raises(UsageError, match=r"no split 'test'; there are train: 2 images, validation: 1 image"):
-        open_dataset(str(path), TOKBENCH, split="test")
+        open_dataset(str(path), TOKBENCH, reading=ReadOptions(split="test"))
 
 
 def test_the_remedy_of_a_split_works(tmp_path: Path) -> None:
@@ -198,10 +199,10 @@ def test_shards_of_several_splits_are_refused_or_chosen(tmp_path: Path, layout: 
         ) as caught:
             open_dataset(str(given), TOKBENCH)
         assert len(open_dataset(shlex.split(str(caught.value))[-1], TOKBENCH)) == 2
-        assert open_dataset(str(given), TOKBENCH, split="val").names == ["020.png", "021.png"]
-        assert len(open_dataset(str(given), TOKBENCH, split="training")) == 4
+        assert open_dataset(str(given), TOKBENCH, reading=ReadOptions(split="val")).names == ["020.png", "021.png"]
+        assert len(open_dataset(str(given), TOKBENCH, reading=ReadOptions(split="training"))) == 4
     with pytest.raises(UsageError, match="no split 'test'; there are train: 2 Parquet files"):
-        open_dataset(str(tmp_path / "set"), TOKBENCH, split="test")
+        open_dataset(str(tmp_path / "set"), TOKBENCH, reading=ReadOptions(split="test"))
 
 
 @pytest.mark.parametrize(
@@ -219,7 +220,7 @@ def test_what_only_looks_like_splits_is_one_data_set(tmp_path: Path, names: list
     write_files(tmp_path / "set", {name: solid() for name in names})
     assert open_source(tmp_path / "set").names == sorted(names)
     with pytest.raises(UsageError, match="contains no split 'trainval'"):
-        open_source(tmp_path / "set", split="trainval")
+        open_source(tmp_path / "set", ReadOptions(split="trainval"))
 
 
 def test_splits_of_names() -> None:
@@ -235,14 +236,14 @@ def test_splits_of_names() -> None:
 
 def test_a_split_is_of_paths_with_splits_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"dataset samples is one split already.*omit --split"):
-        open_dataset("samples", TOKBENCH, split="train")
+        open_dataset("samples", TOKBENCH, reading=ReadOptions(split="train"))
     (tmp_path / "a.npz").write_bytes(npz_bytes(arr_0=IMAGES))
     with pytest.raises(UsageError, match="has no splits"):
-        open_dataset(str(tmp_path / "a.npz"), TOKBENCH, split="train")
+        open_dataset(str(tmp_path / "a.npz"), TOKBENCH, reading=ReadOptions(split="train"))
     write_parquet(tmp_path / "train-0.parquet", image_rows(2))
-    assert len(open_dataset(str(tmp_path / "train-0.parquet"), TOKBENCH, split="train")) == 2
+    assert len(open_dataset(str(tmp_path / "train-0.parquet"), TOKBENCH, reading=ReadOptions(split="train"))) == 2
     with pytest.raises(UsageError, match="no split 'val'"):
-        open_dataset(str(tmp_path / "train-0.parquet"), TOKBENCH, split="val")
+        open_dataset(str(tmp_path / "train-0.parquet"), TOKBENCH, reading=ReadOptions(split="val"))
 
 
 def test_named_datasets_and_reconstructions_may_hold_several_splits(
@@ -304,7 +305,7 @@ def test_patterns_follow_no_link_out_unless_asked(tmp_path: Path) -> None:
         assert [name for name in found.names if name.startswith("sub")] == ["sub/1.png"]
         with pytest.raises(DataError, match="--follow-links"):
             found.open(0)
-        assert open_source(f"{root}/{pattern}", follow_links=True).names == ["away/0.png", "sub/1.png"]
+        assert open_source(f"{root}/{pattern}", ReadOptions(follow_links=True)).names == ["away/0.png", "sub/1.png"]
 
 
 # The command line

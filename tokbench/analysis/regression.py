@@ -17,7 +17,8 @@ from typing import Any, Literal, get_args
 from tokbench.analysis.compare import Difference, difference, per_image_pairs, same_settings
 from tokbench.analysis.tolerances import tolerance_of
 from tokbench.data.dataset import Dataset, open_dataset
-from tokbench.data.sources.open import is_path
+from tokbench.data.reading import DEFAULTS, ReadOptions
+from tokbench.data.sources.patterns import is_path
 from tokbench.data.stream import ImageStream
 from tokbench.errors import AdapterError, NoAdapter, TokbenchError, UsageError
 from tokbench.evaluation.config import Context, EvalConfig, Progress
@@ -102,7 +103,7 @@ def check(
     committed: Sequence[Result],
     *,
     data: str | None = None,
-    split: str | None = None,
+    reading: ReadOptions = DEFAULTS,
     root: Path | None = None,
     limit: int | None = None,
     tolerances: Mapping[str, Tolerance] | None = None,
@@ -113,23 +114,34 @@ def check(
 ) -> RegressionReport:
     """Measure every committed result again and compare it number by number.
 
-    data: the path of the images, for results on images that are not a named dataset; split: its split. limit: use only
-    the first images. tolerances: by metric. Returns a report that also lists what could not be compared.
+    data: the path of the images, for results on images that are not a named dataset. reading: how its images are found;
+    sampling and pairing are those that a result records. limit: use only the first images. tolerances: by metric.
+    Returns a report that also lists what could not be compared.
     """
     report, networks = RegressionReport(), networks or ExtractorPool(allow_download=allow_download)
     passes: dict[tuple[Any, ...], list[Result]] = defaultdict(list)
     for result in committed:
         told = result.provenance
         asked = told["data"]["width"] if told["data"]["width"] == told["data"]["height"] else None
-        key = result.dataset, asked, told["data"]["limit"], told["protocol"]["name"], told["seed"], result.task
+        sampling = told["data"].get("sampling", "first")
+        key = (
+            result.dataset,
+            asked,
+            told["data"]["limit"],
+            sampling,
+            told["protocol"]["name"],
+            told["seed"],
+            result.task,
+        )
         passes[key].append(result)
-    for (dataset, size, count, protocol, seed, task), results in passes.items():
+    for (dataset, size, count, _, protocol, seed, task), results in passes.items():
         try:
             doing = parse_task(task)
             rules = load_protocol(protocol)
             if limit and not doing.paired:
                 raise UsageError("generated samples have no per-image values; check them without --limit")
-            whole = open_dataset(_place(dataset, data), rules, size, count if doing.paired else None, root, split=split)
+            images = _place(dataset, data), rules, size, count if doing.paired else None, root
+            whole = open_dataset(*images, reading.recorded(results[0].provenance))
             if whole.name != dataset:
                 raise UsageError(f"{data} does not contain {dataset}, on which these results were measured")
         except TokbenchError as error:
@@ -137,12 +149,13 @@ def check(
             continue
         some: ImageStream = whole
         if limit:
-            some = open_dataset(_place(dataset, data), rules, size, _least(count, limit), root, split=split)
+            some = open_dataset(*images, reading.recorded(results[0].provenance))
+            some.limit = _least(count, limit)
         elif not doing.paired:
             some = SamplePlan(whole.name, rules, count or len(whole), whole)
         limited = doing.paired and len(some) < len(whole)
         kept = _unlike(results, whole, limited, rules.sha256, report)
-        adapters = _load(kept, networks.device, root, allow_download, report)
+        adapters = _load(kept, networks.device, root, allow_download, report, reading)
         if not adapters:
             continue
         wanted = {
@@ -212,7 +225,12 @@ def _other_pixels(before: str, now: str, bad: Sequence[tuple[str, str]]) -> str:
 
 
 def _load(
-    results: list[Result], device: str, root: Path | None, allow_download: bool, report: RegressionReport
+    results: list[Result],
+    device: str,
+    root: Path | None,
+    allow_download: bool,
+    report: RegressionReport,
+    reading: ReadOptions,
 ) -> list[tuple[Result, LoadedAdapter]]:
     """Return each result with its loaded adapter; add those that cannot be loaded to the report.
 
@@ -222,7 +240,8 @@ def _load(
     for result in results:
         try:
             source = result.provenance["adapter"].get("source", result.adapter)
-            found.append((result, load_adapter(source, device, root, allow_download)))
+            how = reading.recorded(result.provenance)
+            found.append((result, load_adapter(source, device, root, allow_download, how)))
         except AdapterError as error:
             report.skipped.append(Skipped(result.adapter, result.group, "all", str(error), "failed"))
         except NoAdapter as error:

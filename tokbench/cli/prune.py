@@ -16,12 +16,13 @@ from tokbench.cli.options import (
     limit_option,
     out_option,
     progress_bar,
+    reading_options,
     root_option,
     say,
     say_left_out,
-    split_option,
     stoppable,
 )
+from tokbench.data.reading import ReadOptions
 from tokbench.errors import MissingWeights, UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     help="Comma-separated shares of tokens kept per stage, in (0, 1].",
 )
 @data_option
-@split_option
+@reading_options("first")
 @limit_option
 @click.option("--batches", help="Batch sizes for timing; 0 disables timing [default: 1,32,128; on a CPU 1,32].")
 @click.option(
@@ -76,7 +77,7 @@ def prune(
     model: str,
     keep: str,
     data: str,
-    split: str | None,
+    reading: ReadOptions,
     limit: int | None,
     batches: str | None,
     repetitions: int,
@@ -123,7 +124,7 @@ def prune(
     names = [name for given in methods for name in ((*METHODS, *CONTROLS) if given == "all" else (given,))]
     sizes = _batch_sizes(batches, chosen_device)
     classifier = load_classifier(model, chosen_device, root, allow_download)
-    images = open_labelled(data, classifier, limit, root, split)
+    images = open_labelled(data, classifier, limit, root, reading)
     say_left_out(images.dataset.left_out)
     say(f"labels: {said_of_labels(images.labels.facts(images.dataset.names))}")
     config = BenchmarkConfig("eager" if kernel == "eager" else "sdpa", sizes, repetitions, round_to, rates, tries)

@@ -14,12 +14,13 @@ from tokbench.cli.options import (
     device_option,
     limit_option,
     progress_bar,
+    reading_options,
     root_option,
     say,
     say_left_out,
-    split_option,
     stoppable,
 )
+from tokbench.data.reading import ReadOptions
 from tokbench.errors import UsageError
 
 
@@ -29,7 +30,7 @@ from tokbench.errors import UsageError
     "--all", "everything", is_flag=True, help="Train every adapter that defines a training, dependencies first."
 )
 @click.option("--data", default="tiny-imagenet-train", show_default=True, help="Training data: dataset name or path.")
-@split_option
+@reading_options("first")
 @click.option(
     "--budget",
     help="Budget per training in seconds or images, for example 90s or 20000i [default: set by the profile].",
@@ -61,7 +62,7 @@ def train(
     adapters: tuple[str, ...],
     everything: bool,
     data: str,
-    split: str | None,
+    reading: ReadOptions,
     budget: str | None,
     profile: str | None,
     seed: int,
@@ -88,7 +89,7 @@ def train(
     wanted = chosen(adapters, everything, root)
     chosen_device = choose_device(device)
     profile = profile or ("gpu" if chosen_device.startswith("cuda") else "cpu")
-    dataset = open_dataset(data, load_protocol("tokbench"), None, limit, root, split=split)
+    dataset = open_dataset(data, load_protocol("tokbench"), None, limit, root, reading)
     say_left_out(dataset.left_out)
     failed = False
     with stoppable(lambda: "repeat the command to resume; at most the last minute is lost"), progress_bar() as bar:

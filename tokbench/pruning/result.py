@@ -148,9 +148,10 @@ class PruningResult:
 
     @property
     def group(self) -> str:
-        """`<data>[.n2000].<device>[.eager][.r8]`: how it was measured."""
+        """`<data>[.n2000].<device>[.eager][.r8]`: how it was measured; `.even2000` marks an even sample."""
         told = self.about["provenance"]
-        limit = f".n{told['data']['limit']}" if told["data"]["limit"] else ""
+        how = "even" if told["data"].get("sampling") == "even" else "n"
+        limit = f".{how}{told['data']['limit']}" if told["data"]["limit"] else ""
         kernel = "" if told["kernel"] == "sdpa" else f".{told['kernel']}"
         multiple = "" if told["round_to"] == 1 else f".r{told['round_to']}"
         return f"{self.about['dataset']}{limit}.{slug(told['device'])}{kernel}{multiple}"

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from tokbench.data.dataset import Dataset, open_dataset
+from tokbench.data.reading import DEFAULTS
 from tokbench.errors import TokbenchError
 from tokbench.evaluation.provenance import describe_adapter
 from tokbench.evaluation.reconstruct import RunSettings, reconstruct
@@ -233,7 +234,14 @@ def _dataset_of(result: Result, root: Path | None) -> Dataset:
     """Open the images of a result. Raises DataError if they are not available."""
     made = result.provenance
     size = made["data"]["width"] if made["data"]["width"] == made["data"]["height"] else None
-    return open_dataset(result.dataset, load_protocol(made["protocol"]["name"]), size, made["data"]["limit"], root)
+    return open_dataset(
+        result.dataset,
+        load_protocol(made["protocol"]["name"]),
+        size,
+        made["data"]["limit"],
+        root,
+        DEFAULTS.recorded(made),
+    )
 
 
 def _sheets(
