@@ -19,6 +19,13 @@ from tokbench.results import markdown
 from tokbench.results.result import load
 from tokbench.results.schema import check
 
+
+@pytest.fixture(autouse=True)
+def without_plug_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether pillow-heif is installed does not matter here."""
+    monkeypatch.setattr("tokbench.data.decode.heif_is_readable", lambda: False)
+
+
 FORMS = ("folder", "a.zip", "a.tar", "a.tar.gz")
 
 
@@ -113,7 +120,8 @@ def test_a_result_its_table_and_the_command_name_them(tmp_path: Path, cli) -> No
     done = cli("eval", "jpeg.q50", "resize.2", "--data", path, "--metrics", "psnr", "--out", tmp_path / "res")
     assert done.exit_code == 0, done.stderr
     ignored = "3 files that look like images: 2 .heic, 1 without a suffix"
-    assert done.stderr.count(f"ignored {ignored}; convert or rename them") == 1
+    remedy = "convert or rename them; pip install pillow-heif reads .heic and .heif"
+    assert done.stderr.count(f"ignored {ignored}; {remedy}") == 1
     assert f"Left out: {ignored}." in done.stdout
     (file,) = tmp_path.glob("res/jpeg.q50/*.json")
     result = load(file)

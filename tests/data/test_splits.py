@@ -106,24 +106,17 @@ def test_files_without_images_do_not_matter(tmp_path: Path, beside: dict) -> Non
 
 
 def test_folders_of_files_that_are_no_one_data_set_say_what_they_hold(tmp_path: Path) -> None:
-    write_files(tmp_path / "tars", {"0.tar": tar_bytes({"a.png": solid()}), "1.tar": tar_bytes({"b.png": solid()})})
-    with pytest.raises(DataError, match=r"2 tar files, which are not read as one dataset; .*--data .*/tars/0.tar"):
-        open_source(tmp_path / "tars")
-    with pytest.raises(DataError, match=r"2 tar files, which are not read as one dataset"):
-        open_source(f"{tmp_path}/tars/*.tar")
-    (tmp_path / "saved").mkdir()
-    table = pa.table({"image": [{"bytes": solid(), "path": "a.png"}]})
-    saved = str(tmp_path / "saved" / "data-00000-of-00001.arrow")
-    with pa.OSFile(saved, "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    with pytest.raises(DataError, match=r"1 Arrow file, which are not read; write them as Parquet"):
-        open_source(tmp_path / "saved")
-    write_files(tmp_path / "saved", {"logo.png": solid()})
-    with pytest.raises(DataError, match=r"1 picture \(logo.png\) beside 1 Arrow file"):
-        open_source(tmp_path / "saved")
+    """Several zips, or arrays, may be different datasets; the message states how to read one or all of them."""
+    pack(tmp_path / "set" / "0.zip", {"a.png": solid()})
+    pack(tmp_path / "set" / "1.zip", {"b.png": solid()})
+    with pytest.raises(DataError, match=r"2 zip files, which are not read as one dataset; .*0\.zip, or all") as caught:
+        open_source(tmp_path / "set")
+    given = [part.rstrip(",") for part in shlex.split(str(caught.value)) if part.startswith(str(tmp_path) + "/")]
+    assert [open_source(part).names for part in given[1:]] == [["a.png"], ["a.png", "b.png"]]
     write_files(tmp_path / "both", {"x.parquet": shard(2), "y.zip": zip_bytes({"a.png": solid()})})
-    with pytest.raises(DataError, match=r"1 Parquet file and 1 zip file, which are not read as one dataset"):
+    with pytest.raises(DataError, match=r"1 Parquet file and 1 zip file, which are not read as one dataset") as caught:
         open_source(tmp_path / "both")
+    assert len(open_source(shlex.split(str(caught.value))[-1]).names) == 2
 
 
 def test_parquet_in_several_folders_is_refused_and_in_one_is_read(tmp_path: Path) -> None:
@@ -285,10 +278,11 @@ def test_a_path_with_signs_of_a_pattern_is_a_path(tmp_path: Path) -> None:
     assert open_dataset(str(root), TOKBENCH).name.startswith("set-a-z")
 
 
-def test_a_pattern_without_a_match_says_what_is_there(tmp_path: Path) -> None:
+def test_a_pattern_without_a_match_says_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_files(tmp_path / "set", {"a.png": solid(), "b.txt": b"", "c.heic": b""})
     with pytest.raises(UsageError, match=r"matches .*\*\.parquet; .*set contains a.png, b.txt, c.heic"):
         open_dataset(f"{root}/*.parquet", TOKBENCH)
+    monkeypatch.setattr("tokbench.data.decode.heif_is_readable", lambda: False)
     with pytest.raises(UsageError, match=r"matches .*; 1 file that looks like an image: 1 .heic; .* contains"):
         open_dataset(f"{root}/*.heic", TOKBENCH)
     with pytest.raises(UsageError, match=r"there is no folder .*absent"):
@@ -353,11 +347,11 @@ class _Opened(Exception):
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",
 )
-def test_every_command_that_opens_images_hands_the_split_on(
+def test_every_command_that_opens_images_hands_the_options_on(
     tmp_path: Path, cli, command: tuple[str, ...], place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def opened(data: str, *arguments: object, split: str | None = None, **more: object) -> None:
-        raise _Opened(data, split or arguments[-1])
+    def opened(data: str, *arguments: object, **more: object) -> None:
+        raise _Opened(data, arguments[-1])
 
     monkeypatch.chdir(write_files(tmp_path, LAYOUTS["top"]))
     if command[0] == "check":
@@ -367,9 +361,10 @@ def test_every_command_that_opens_images_hands_the_split_on(
     monkeypatch.setattr("tokbench.training.zoo.chosen", lambda *arguments: [])
     monkeypatch.setattr("tokbench.pruning.models.load_classifier", lambda *arguments: _Classifier())
     monkeypatch.setattr(f"{place}.open_dataset", opened)
-    done = cli(*command, "--data", ".", "--split", "val")
+    done = cli(*command, "--data", ".", "--split", "val", "--column", "x", "--follow-links")
     assert isinstance(done.exception, _Opened), done.output
-    assert done.exception.args == (".", "val")
+    place, reading = done.exception.args
+    assert (place, reading.split, reading.column, reading.follow_links) == (".", "val", "x", True)
 
 
 class _Reader:

@@ -25,6 +25,7 @@ from tokbench.data.sources.base import (
     is_left_out,
     printable_name,
 )
+from tokbench.data.sources.lfs import refuse_pointer
 from tokbench.errors import DataError, UnreadableImage
 from tokbench.io.npz import METHODS, read_member
 
@@ -56,6 +57,7 @@ class Zip(Source):
         try:
             self._zip = zipfile.ZipFile(path)
         except Exception as error:  # the errors of damaged zips have no common class
+            refuse_pointer(path)
             raise DataError(f"{path} is not a readable zip file ({str(error)[:200]})") from error
         infos = [(_zip_name(info), info) for info in self._zip.infolist()]
         _refuse_names(path, ((name, info.filename) for name, info in infos))
@@ -214,6 +216,7 @@ class Tar(Source):
             if self._tar.fileobj.read(1 << 20).strip(b"\0"):
                 raise tarfile.ReadError("there are data after its end mark: it is damaged, or contains two archives")
         except Exception as error:  # errors of tarfile and of four compression modules
+            refuse_pointer(path)
             raise DataError(f"{path} is not a readable tar file ({str(error)[:200]}); copy it again") from error
         if len(members) > MAX_IMAGES:
             raise DataError(f"{path} contains more than {MAX_IMAGES:,} members; split it")

@@ -168,6 +168,7 @@ def _open_packed(
     """Return one source for files of one kind, which contain images."""
     kind = kind_of(packed[0][0]) or ""
     if len(packed) == 1 and kind not in _TABLES:
+        refuse_missing(request.where, request.root, [packed[0][0]], request.where if pattern else None)
         source = _open_file(replace(request, root=None), packed[0][1])
         source.left_out_names = [*source.left_out_names, *listing.left_out]
         return source

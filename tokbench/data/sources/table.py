@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from tokbench.data.decode import MAX_BYTES, open_rgb, refuse_large, size_of
 from tokbench.data.sources.base import MAX_IMAGES, Source, printable_name
 from tokbench.data.sources.columns import ImageColumn, choose_column, head_of, image_of, name_column, needs_heads
+from tokbench.data.sources.lfs import refuse_pointer
 from tokbench.errors import DataError, TokbenchError, UnreadableImage
 from tokbench.io.json import loads_strict
 
@@ -90,6 +91,7 @@ class Table(Source):
             except TokbenchError:
                 raise
             except Exception as error:  # errors of Arrow, and of Python if the metadata are wrong
+                refuse_pointer(path)
                 raise DataError(f"{path} is not a readable {self.what} file ({str(error)[:200]})") from error
         _number_repeated(self.names)
         self._cached_block: tuple[int, pa.ChunkedArray | str] | None = None
