@@ -98,8 +98,8 @@ def prune(
     The images need labels: a Parquet file with an integer column `label`, or a folder, zip or tar with one folder per
     class. Folders must be named like the network's classes (ImageNet: WordNet ids) or listed in classes.txt; otherwise
     their number must equal the network's number of classes, and they are matched in sorted order. A subset of the
-    classes is enough. --limit N uses the first N images; they must not all have the same label, and a warning is
-    printed if they cover few classes.
+    classes is enough. --limit N takes an even sample of class folders, otherwise the first N images; they must not all
+    have the same label, and a warning is printed if they cover few classes.
 
     Rows that are already measured are kept, so repeat the command to resume after an interruption. Timings whose
     control deviates by more than 3 %, which indicates other load on the machine, are repeated up to --tries times.

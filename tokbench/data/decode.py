@@ -7,6 +7,8 @@
     16-bit grey               scaled by 1/257 and rounded
     16-bit RGB                the upper byte of each level is used, as Pillow does
     EXIF orientation          ignored; the orientation tag of TIFF is applied
+    metadata of PNG           dropped if Pillow cannot read them (text over 1 MiB, wrong checksums)
+    HEIC, HEIF                read if the package pillow-heif is installed
 
     refused (UnreadableImage) empty files, formats not in FORMATS, truncated or otherwise undecodable files, more than
                               MAX_PIXELS, more than MAX_BYTES, levels without a known range (float, 12 or 32 bits)

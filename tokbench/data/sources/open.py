@@ -1,4 +1,4 @@
-"""Opens sources of images: folders, zips, tars, arrays and Parquet files.
+"""Opens sources of images: folders, zips, tars, arrays, Parquet and Arrow files, lists of paths, and several of them.
 
 An image that cannot be read does not stop a run: it keeps its position, and reading it raises UnreadableImage. A
 dataset that is ambiguous or unsafe is refused as a whole, with a DataError:
@@ -6,19 +6,25 @@ dataset that is ambiguous or unsafe is refused as a whole, with a DataError:
     folders    links that leave the folder are unreadable images unless `follow_links` is given; links to a folder
                inside the folder are not descended, because its images are listed under their own names; no folder is
                read twice
-    mixtures   images beside Parquet files, archives or arrays of images, packed files of several kinds, and Parquet
-               files in several folders are refused, and the message states how to select each of them. Images beside
-               datasets in unsupported formats are refused as well (`tokbench.data.sources.unread`)
-    missing    Parquet files whose names state a total ("of 4") are refused if one of them is missing
-    splits     images or Parquet files of several splits (train, validation, test) are refused unless one is requested
+    shards     tars, Parquet or Arrow files in one folder are read as one dataset; zips and arrays only if a pattern
+               names them, because several of them may be different datasets
+    mixtures   images beside files of images, files of several kinds, and shards in several folders are refused, and the
+               message states how to select each of them. Images beside datasets in unsupported formats are refused as
+               well (`tokbench.data.sources.unread`)
+    missing    shards whose names state a total ("of 4") are refused if one of them is missing, and so are files that
+               the braces of a pattern list
+    splits     images or shards of several splits (train, validation, test) are refused unless one is requested
     hidden     hidden and system entries (.ipynb_checkpoints, @eaDir, __MACOSX) and files in them do not belong to a
                folder, zip or tar; the folder itself may be hidden
-    left out   files that look like images but are not read (.heic, or images without a suffix) are counted
-    archives   an archive is refused if a member's name leads outside (.., /, a drive, a backslash) or is repeated; only
-               regular files are read, and links and devices with an image's name are unreadable images; a truncated tar
-               is refused
-    arrays     an .npz must contain arr_0, uint8 (N, H, W, 3); images are named by position
-    Parquet    repeated paths are extended by the row number, and rows without a path are named by the row number
+    left out   files that look like images but are not read (.heic without pillow-heif, or images without a suffix) are
+               counted
+    archives   an archive is refused if a member's name leads outside (.., /, a drive) or is repeated; only regular
+               files are read, and links and devices with an image's name are unreadable images; a truncated tar is
+               refused. Backslashes in the names of zips, which Windows writes, separate folders
+    arrays     an .npz or .npy must contain images, uint8 (N, H, W, C), (N, C, H, W) or (N, H, W), named by position
+    tables     repeated paths are extended by the row number, and rows without a path are named by the row number
+    columns    the only column (or array) of images is used; several are refused unless one is requested
+    lists      a text file lists one path per line, and its order is kept
     names      images are sorted by the code points of their names, independently of the file system; case matters;
                bytes that are not UTF-8 and control characters are escaped
     sizes      files over decode.MAX_BYTES are never read into memory, whatever size they claim

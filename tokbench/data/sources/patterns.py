@@ -8,7 +8,7 @@ from glob import glob, has_magic
 from itertools import islice, takewhile
 from pathlib import Path
 
-from braceexpand import UnbalancedBracesError, braceexpand
+from braceexpand import braceexpand
 
 from tokbench.data.sources.base import MAX_IMAGES, is_hidden, printable_name
 from tokbench.data.sources.folder import Folder, FolderListing, list_paths
@@ -84,5 +84,5 @@ def _expand(data: str) -> tuple[str, ...]:
         return (data,)
     try:
         return tuple(islice(braceexpand(data), MAX_IMAGES))
-    except (UnbalancedBracesError, ValueError):
+    except ValueError:  # unbalanced braces
         return (data,)
