@@ -41,8 +41,9 @@ test: lint .venv/.browser  ## install, check style and types, run the tests
 test-fast: venv  ## run the tests that are not marked as slow, for daily work
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/pytest -n $(JOBS) -m "not slow"
 
-lint: venv  ## check style (ruff), layers (import-linter) and types (mypy)
+lint: venv  ## check style (ruff), layers (import-linter), types (mypy) and the size of the committed weights
 	.venv/bin/ruff check
+	.venv/bin/python -m tokbench.weights.committed
 	.venv/bin/lint-imports
 	.venv/bin/mypy --num-workers $(JOBS)
 

@@ -48,8 +48,8 @@ def main() -> int:
                 failed[made.adapter] = made.error or made.skipped.get(NUMBER, "not measured")
             else:
                 found[made.adapter][scale] = made.metrics[NUMBER]["value"]
-                if made.journal is not None:
-                    made.journal.discard()
+                if made.checkpoint is not None:
+                    made.checkpoint.discard()
     head = ["generator", *(f"{NUMBER} at {scale:g}" for scale in SCALES), "chosen"]
     rows = [
         [name, *(f"{values[scale]:.3f}" for scale in SCALES), f"{min(values, key=values.__getitem__):g}"]

@@ -43,8 +43,8 @@ COUNT, STRIDE = 8, 25
 def study() -> tuple[str, dict[str, list[TokenizerGeneratorPair]]]:
     """The text, and the pairs by family of the prior."""
     files, text = adapter_files(ROOT), ""
-    told = {name: read_variant(toml) for name, toml in files.items()}
-    unlike = {name for name, one in told.items() if "prior" in one or "schedule" in one.get("model", {})}
+    configs = {name: read_variant(toml) for name, toml in files.items()}
+    unlike = {name for name, one in configs.items() if "prior" in one or "schedule" in one.get("model", {})}
     results = [one for one in read_all(ROOT / "results") if one.adapter not in unlike]  # not the standard prior
     tasks = [(family, end) for family in FAMILIES for end in TASKS]
     found = {family + end: pairs(results, family, DATASET, f"generate{end}") for family, end in tasks}
@@ -66,16 +66,16 @@ def study() -> tuple[str, dict[str, list[TokenizerGeneratorPair]]]:
 def scatter(found: list[TokenizerGeneratorPair], target: Path) -> None:
     """Draw a panel for each number that at least three tokenizers have, against the generators' first number."""
     number = next((name for name in OF_GENERATORS if any(name in one.generated for one in found)), None)
-    told = [name for name in OF_TOKENIZERS if sum(name in one.numbers for one in found) >= LEAST_DRAWN]
-    if number is None or not told:
+    drawn = [name for name in OF_TOKENIZERS if sum(name in one.numbers for one in found) >= LEAST_DRAWN]
+    if number is None or not drawn:
         return
     pyplot = plotting()
-    lines = -(-len(told) // WIDE)
+    lines = -(-len(drawn) // WIDE)
     figure, grid = pyplot.subplots(
         lines, WIDE, figsize=(2.6 * WIDE + 1.8, 2.4 * lines), layout="constrained", squeeze=False
     )
     axes = list(grid.flat)
-    for axis, name in zip(axes, told, strict=False):
+    for axis, name in zip(axes, drawn, strict=False):
         for place, one in enumerate(found):
             if name in one.numbers and number in one.generated:
                 axis.plot(
@@ -83,7 +83,7 @@ def scatter(found: list[TokenizerGeneratorPair], target: Path) -> None:
                     color=f"C{place % 10}", label=one.tokenizer,
                 )  # fmt: skip
         axis.set_xlabel(column_of(name)[1].title)
-    for axis in axes[len(told) :]:
+    for axis in axes[len(drawn) :]:
         axis.set_axis_off()
     for axis in grid[:, 0]:
         axis.set_ylabel(column_of(number)[1].title)

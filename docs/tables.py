@@ -20,6 +20,7 @@ from tokbench.metric_names import METRICS, MetricName
 from tokbench.protocol.protocol import TOKBENCH, load_protocol, protocols
 from tokbench.results import leaderboard, markdown
 from tokbench.results.columns import column_of
+from tokbench.results.floors import Floors
 from tokbench.results.markdown import table
 from tokbench.weights.registry import KNOWN_WEIGHTS
 
@@ -34,7 +35,8 @@ LEFT_OUT = (
 
 def with_results(text: str) -> str:
     """The text with every marked table of results written again."""
-    tables = leaderboard.groups(leaderboard.read_all(ROOT / "results"))
+    results = leaderboard.read_all(ROOT / "results")
+    tables, floors = leaderboard.groups(results), Floors(results)
 
     def written(match: re.Match[str]) -> str:
         name, words = match[1], match[2].split()
@@ -43,7 +45,8 @@ def with_results(text: str) -> str:
         hidden += [number for result in tables[name] for number in result.metrics if MetricName.parse(number).infinite]
         rows = [result for result in tables[name] if not wanted or result.adapter in wanted]
         head = f"<!-- table: {name}{match[2]} -->\n"
-        return f"{head}{markdown.markdown(rows, (*LEFT_OUT, *hidden))}\n{markdown.legend(rows)}\n<!-- /table -->"
+        body = markdown.markdown(rows, (*LEFT_OUT, *hidden), floors)
+        return f"{head}{body}\n{markdown.legend(rows)}\n<!-- /table -->"
 
     return MARKED.sub(written, text)
 

@@ -19,6 +19,7 @@ from tokbench.pruning.ablations import pruning_findings
 from tokbench.pruning.result import load_all
 from tokbench.results import leaderboard, markdown
 from tokbench.results.columns import column_of
+from tokbench.results.floors import Floors
 from tokbench.results.result import Result
 from tokbench.tokenizers.registry import adapter_files, network_files
 from tokbench.tokenizers.training_record import read_record
@@ -45,25 +46,35 @@ def records() -> dict[str, dict[str, Any]]:
 
 def trainings(records: dict[str, dict[str, Any]]) -> str:
     """Return a Markdown table of training records."""
-    head = ["adapter", "device", "seconds", "images seen", "steps", "seed", "loss (first → last)"]
+    head = ["adapter", "device", "precision", "CPU seconds", "seconds", "images seen", "images per CPU second", "steps"]
     rows = []
     for name, record in records.items():
         terms = [f"{term} {curve[0]:.4g} → {curve[-1]:.4g}" for term, curve in record["curve"].items()]
-        steps = f"{record['steps']:,}" if record["steps"] else "fitted"
-        rows.append(
-            [f"`{name}`", record["device"], f"{record['seconds']:,.0f}", f"{record['images']:,}", steps,
-             str(record["seed"]), ", ".join(terms) or "-"]
-        )  # fmt: skip
-    return markdown.table(head, rows, left=(0, 1, 6), markup=True)
+        cpu = record.get("cpu_seconds")  # records of earlier versions have none
+        cells = [
+            record["device"],
+            record.get("precision") or "-",
+            f"{cpu:,.0f}" if cpu else "-",
+            f"{record['seconds']:,.0f}",
+            f"{record['images']:,}",
+            f"{record['images'] / cpu:,.0f}" if cpu else "-",
+            f"{record['steps']:,}" if record["steps"] else "fitted",
+            str(record["seed"]),
+            ", ".join(terms) or "-",
+        ]
+        rows.append([f"`{name}`", *cells])
+    head += ["seed", "loss (first → last)"]
+    return markdown.table(head, rows, left=(0, 1, 2, 9), markup=True)
 
 
-def measured(results: Sequence[Result]) -> str:
-    """Return a Markdown table for each group of results, with the metrics in SHOWN."""
+def measured(results: Sequence[Result], floors: Floors) -> str:
+    """Return a Markdown table for each group of results, with the metrics in SHOWN and the distances from the
+    floors."""
     text = ""
     for group, rows in leaderboard.groups(results).items():
         hidden = {number for result in rows for number in result.metrics if MetricName.parse(number).base not in SHOWN}
         hidden |= {number for result in rows for number in result.metrics if MetricName.parse(number).infinite}
-        text += f"\n`{group}`\n\n{markdown.markdown(rows, sorted(hidden))}\n{markdown.legend(rows)}\n"
+        text += f"\n`{group}`\n\n{markdown.markdown(rows, sorted(hidden), floors)}\n{markdown.legend(rows)}\n"
     return text
 
 
@@ -77,9 +88,16 @@ def verdicts(found: Sequence[Finding]) -> str:
         spread = f"{gap.gap:+,.{column.digits}f} [{gap.low:+,.{column.digits}f}, {gap.high:+,.{column.digits}f}]"
         rows.append(
             [one.ablation.claim, f"`{one.ablation.ablated}`", column.title + column.arrow, one.group, *shown, spread,
-             f"{one.verdict} (one seed)"]
+             _verdict(one)]
         )  # fmt: skip
     return markdown.table(head, rows, left=(0, 1, 2, 3, 7), markup=True)
+
+
+def _verdict(finding: Finding) -> str:
+    """Return the text of a verdict, with the adapters that are below their floors."""
+    if finding.below_floor:
+        return f"{finding.verdict} ({', '.join(f'`{name}`' for name in finding.below_floor)})"
+    return f"{finding.verdict} (one seed)"
 
 
 def equal_bits(results: Sequence[Result]) -> str:
@@ -117,7 +135,7 @@ def card(family: str, results: Sequence[Result], known: Sequence[Finding]) -> st
             f"    tokbench train {names}\n"
         )
     if own_results:
-        text += f"\n## Results\n{measured(own_results)}"
+        text += f"\n## Results\n{measured(own_results, Floors(results))}"
     if found := [one for one in known if one.ablation.of.partition(".")[0] == family]:
         text += (
             f"\n## Ablations\n\n{verdicts(found)}\nEach row compares two models trained with the same seed, "

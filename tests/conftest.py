@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import multiprocessing
 import os
@@ -20,6 +21,7 @@ from click.testing import CliRunner, Result
 from identity_cases import forget
 from image_files import write_noise
 from PIL import Image, ImageOps
+from scheduling import pytest_xdist_make_scheduler  # noqa: F401  (a hook)
 
 from tokbench.data.annotations import Annotations, Face, Word
 from tokbench.data.stream import CHUNK, AnnotatedImage
@@ -28,26 +30,16 @@ os.environ.setdefault("TOKBENCH_ROOT", str(ROOT))
 torch.set_num_threads(1)  # pytest runs in several processes
 
 
-TOGETHER = {
-    "evaluation/test_ranks.py": "ranks", "training/test_zoo.py": "zoo", "evaluation/test_resume.py": "resume",
-    "report/test_data.py": "report", "report/test_page.py": "report", "parity/test_torch_fidelity.py": "torch-fidelity",
-    "evaluation/test_precision.py": "precision", "pruning/test_benchmark.py": "prune",
-    "analysis/test_compare.py": "compare", "extractors/test_text.py": "text", "extractors/test_face.py": "face",
-    "docs/test_packaging.py": "packaging", "metric_names/test_metric_plugins.py": "plugins",
-}  # fmt: skip
-"""Files whose tests share what takes long to make: one process runs them all, and the largest sets first."""
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """The garbage collector skips what the imports and the collected tests hold: it never becomes garbage, and every
+    full collection (each adapter whose weights fit only in part causes one) would search all of it."""
+    gc.collect()
+    gc.freeze()
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """`--dist loadgroup` puts groups into names of tests that pytest 9.2 no longer asks for."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    class Together(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return TOGETHER.get(nodeid.partition("::")[0].removeprefix("tests/"), nodeid)
-
-    return Together(config, log)
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # otherwise extension modules report at exit that their objects were not freed
 
 
 @pytest.hookimpl(wrapper=True)
@@ -271,6 +263,23 @@ def private_cache(caches: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Pa
     monkeypatch.setenv("TOKBENCH_CACHE", str(folder))
     monkeypatch.setenv("TORCH_HOME", str(folder / "torch"))
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_networks() -> Iterator[None]:
+    """EfficientNet-Lite0 is compiled once per process, library, precision and file instead of once per evaluation,
+    because tracing takes about a second. The network itself is still loaded for each evaluation."""
+    from tokbench.extractors.efficientnet import EfficientNetLite0
+
+    load, shared = EfficientNetLite0.__init__, {}
+
+    def init(self: EfficientNetLite0, *arguments: object) -> None:
+        load(self, *arguments)
+        self._compiled = shared.setdefault((self.sha256, self.backend.key), {})
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(EfficientNetLite0, "__init__", init)
+        yield
 
 
 @pytest.fixture

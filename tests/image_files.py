@@ -164,3 +164,11 @@ def red_levels(source: Source) -> dict[str, int | str]:
         except UnreadableImage as error:
             found[name] = str(error)
     return found
+
+
+def write_labelled_noise(path: Path, count: int, classes: int) -> None:
+    """Write a Parquet file with images of noise, 16x16 px, and with the labels 0 to `classes` - 1 in turn."""
+    rng = np.random.default_rng(0)
+    pictures = [encode(Image.fromarray(noise_pixels(rng, 16, 16))) for _ in range(count)]
+    rows = [{"bytes": picture, "path": f"{place:03}.png"} for place, picture in enumerate(pictures)]
+    write_parquet(path, rows, [place % classes for place in range(count)])

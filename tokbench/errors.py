@@ -22,7 +22,14 @@ class UnreadableImage(DataError):
 
 
 class AdapterError(TokbenchError):
-    """An adapter cannot be loaded, or its tokenizer violates the contract (shape, range, index, finite values)."""
+    """An adapter cannot be loaded, or its tokenizer violates the contract (shape, range, index, finite values).
+
+    place: the line of the adapter's code that the message names, or "".
+    """
+
+    def __init__(self, message: str = "", place: str = "") -> None:
+        super().__init__(message)
+        self.place = place
 
 
 class ResultError(TokbenchError):

@@ -47,6 +47,8 @@ def convert(value: Any, kind: type[T], where: str, error: type[Exception], hint:
         raise error(f"{where}{_explain(str(fault), value, kind)}{hint}") from fault
     except RecursionError as fault:
         raise error(f"{where}: the content is nested too deeply{hint}") from fault
+    except UnicodeEncodeError as fault:  # a lone surrogate where msgspec expects anything but text
+        raise error(f"{where}: the content has text that is not valid Unicode{hint}") from fault
 
 
 def unknown_keys(value: object, kind: type) -> list[str]:
@@ -135,6 +137,8 @@ def _fault(value: Any, kind: type) -> str:
         msgspec.convert(value, kind, dec_hook=_decode)
     except msgspec.ValidationError as fault:
         return str(fault)
+    except UnicodeEncodeError:  # in a field behind the one in question
+        return ""
     return ""
 
 

@@ -87,7 +87,7 @@ class DAR(BottleneckAutoencoder):
         self.register_buffer("mask", causal(count), persistent=False)
         self.mask: Tensor
 
-    def latents(self, images: Tensor) -> Tensor:
+    def encoded(self, images: Tensor) -> Tensor:
         return self.encoder(images)
 
     def conditions(self, vectors: Tensor) -> Tensor:
@@ -124,10 +124,8 @@ class DAR(BottleneckAutoencoder):
         predicted = self.velocity(x, remaining, self.conditions_of(self.conditions(vectors), group))
         velocity = velocity * (remaining / remaining.clamp(min=NEAR))[:, None, None]  # the divisor is clamped
         terms = {"flow": (predicted - velocity).square().mean() / DATA**2, "bottleneck": own}
-        if self.perceptual:
-            images = self.images(x - remaining[:, None, None] * predicted)
-            terms["perceptual"] = self.perceptual * self.helpers["perceptual"](images, batch.images)
-        return terms
+        images = self.images(x - remaining[:, None, None] * predicted)
+        return terms | self.perceptual_term(images, batch.images, progress)
 
     def stream(self, vectors: Tensor, seeds: Sequence[int]) -> Iterator[Tensor]:
         """Yield after each step a preview of the image (B, 3, H, W) from the first k vectors (B, k, D).
@@ -156,7 +154,7 @@ class DAR(BottleneckAutoencoder):
             x, previous = x - length * direction, (velocity, length)
             yield self.images(x if step == total - 1 else preview)
 
-    def pixels(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+    def decoded(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         assert seeds is not None, "a flow decoder needs seeds"
         *_, image = self.stream(vectors, seeds)
         return image.clamp(-1, 1)  # remaining noise in a preview exceeds the range

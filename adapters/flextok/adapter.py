@@ -65,7 +65,7 @@ class FlexTok(BottleneckAutoencoder):
                 self.deviation.copy_(latents.std((0, 1)))
         return (latents - self.mean) / self.deviation
 
-    def latents(self, images: Tensor) -> Tensor:
+    def encoded(self, images: Tensor) -> Tensor:
         return self.encoder(self.standardised_latents(images))
 
     def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
@@ -79,7 +79,7 @@ class FlexTok(BottleneckAutoencoder):
         predicted = self.decoder(x, time, vectors, prefix(kept, count))
         return {"flow": (predicted.float() - velocity).square().mean(), "bottleneck": own}
 
-    def pixels(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+    def decoded(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         """Decode the first k vectors (B, k, D) to images (B, 3, H, W); the other tokens count as dropped."""
         assert seeds is not None, "a flow decoder needs seeds"
         around, count = self.bases["autoencoder"], self.tokens

@@ -61,20 +61,20 @@ class FQGAN(BottleneckAutoencoder):
         self.branches = nn.ModuleList(Branch(each) for _ in range(quantizer.groups))
         self.predictor, self.decoder = Predictor(each, 128), ConvDecoder(quantizer.dim)
 
-    def ready(self, device: str, adversary: float) -> None:
-        super().ready(device, adversary)
+    def ready(self, device: str) -> None:
+        super().ready(device)
         if self.semantic:
             self.helpers["teacher"] = self.teacher().to(device)
 
-    def latents(self, images: Tensor) -> Tensor:
+    def encoded(self, images: Tensor) -> Tensor:
         features = self.trunk(images).flatten(2).transpose(1, 2)
         return torch.cat([branch(features) for branch in self.branches], 2).unflatten(1, (SIDE, SIDE))
 
-    def pixels(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+    def decoded(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         return self.decoder(channels_first(vectors))
 
     def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
-        vectors, own = self.squeeze(self.latents(batch.images))
+        vectors, own = self.squeeze(self.latents(batch.images), progress)
         terms = self.compare(self.pixels(vectors), batch.images, progress) | {"bottleneck": own}
         assert isinstance(self.bottleneck, ProductVQ)
         parts = self.bottleneck.split(vectors.flatten(1, 2))

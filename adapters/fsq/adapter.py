@@ -11,7 +11,8 @@ from tokbench.training.zoo import load_trained
 
 def model(variant: AdapterConfig) -> ConvAutoencoder:
     """Build the untrained model; each 8x8 px become one of prod(`levels`) codes."""
-    return ConvAutoencoder(FSQ(variant.config["model"]["levels"]))
+    given = dict(variant.config["model"])
+    return ConvAutoencoder(FSQ(given.pop("levels")), **given)
 
 
 def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:

@@ -46,12 +46,12 @@ class GigaTok(BottleneckAutoencoder):
         self.decoder = ConvDecoder(width, WIDTHS)
         self.side = shape.side
 
-    def ready(self, device: str, adversary: float) -> None:
-        super().ready(device, adversary)
+    def ready(self, device: str) -> None:
+        super().ready(device)
         if self.semantic:
             self.helpers["teacher"] = self.teacher().to(device)
 
-    def latents(self, images: Tensor) -> Tensor:
+    def encoded(self, images: Tensor) -> Tensor:
         grid = self.encoder(images)
         pooled = torch.cat([F.adaptive_avg_pool2d(grid, cells).flatten(2) for cells in self.cells], 2).transpose(1, 2)
         keys = grid.flatten(2).transpose(1, 2) + self.positions
@@ -67,7 +67,7 @@ class GigaTok(BottleneckAutoencoder):
             outputs.append(x)
         return outputs[0], self.painter.norm(x)
 
-    def pixels(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+    def decoded(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         return self._image(self.decoder_features(vectors)[1])
 
     def _image(self, features: Tensor) -> Tensor:

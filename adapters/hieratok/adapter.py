@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tokbench.nn.masks import scale_causal
 from tokbench.nn.quantizers.kl import KL
+from tokbench.nn.shortcut import PatchShortcut
 from tokbench.nn.tokenizer import BottleneckAutoencoder, LearnedTokenizer
 from tokbench.nn.vit import GridEncoder, Pixels, Shape, Transformer, random_parameter, sincos_positions
 from tokbench.tokenizers.config import AdapterConfig
@@ -23,12 +24,12 @@ class HieraTok(BottleneckAutoencoder):
     own grid and to coarser ones. Pixels are computed from the finest grid.
 
     scales: sides of the grids, coarse to fine; with the finest alone it is an ordinary autoencoder. causal: whether
-    attention is scale-causal; otherwise all grids attend to each other.
+    attention is scale-causal; otherwise all grids attend to each other. linear: see `ConvAutoencoder`.
     """
 
     mask: Tensor | None
 
-    def __init__(self, shape: Shape, kl: KL, scales: Sequence[int], causal: bool) -> None:
+    def __init__(self, shape: Shape, kl: KL, scales: Sequence[int], causal: bool, linear: bool) -> None:
         super().__init__()
         assert scales[-1] == shape.side, "the finest grid must have the size of the latents"
         self.size, self.step, self.tokens = shape.size, shape.patch, shape.patches
@@ -41,11 +42,13 @@ class HieraTok(BottleneckAutoencoder):
         self.head = Pixels(shape)
         mask = scale_causal(scales) if causal and len(scales) > 1 else None
         self.register_buffer("mask", mask, persistent=False)
+        if linear:
+            self.add_shortcut(PatchShortcut(kl, self.step, grid=False), self.encoder.head, self.head.linear)
 
-    def latents(self, images: Tensor) -> Tensor:
+    def encoded(self, images: Tensor) -> Tensor:
         return self.encoder(images)
 
-    def pixels(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+    def decoded(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         side = self.scales[-1]
         grid = vectors.transpose(1, 2).unflatten(2, (side, side))
         pyramid = torch.cat([F.adaptive_avg_pool2d(grid, scale).flatten(2) for scale in self.scales], 2)
@@ -57,7 +60,7 @@ def model(variant: AdapterConfig) -> HieraTok:
     """Build the untrained model that a TOML file describes."""
     given = variant.config["model"]
     bottleneck = KL(given["channels"], weight=given["weight"])
-    return HieraTok(Shape(**given["shape"]), bottleneck, given["scales"], given["causal"])
+    return HieraTok(Shape(**given["shape"]), bottleneck, given["scales"], given["causal"], given.get("linear", False))
 
 
 def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:

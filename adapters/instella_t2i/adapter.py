@@ -23,9 +23,9 @@ def model(variant: AdapterConfig) -> QueryAutoencoder:
     quantizer = (
         VectorQuantizer(**given["quantizer"])
         if "quantizer" in given
-        else BernoulliBits(dim=shape.width, **given["binary"])
+        else BernoulliBits(**{"dim": shape.width} | given["binary"])
     )
-    return QueryAutoencoder(shape, given["tokens"], quantizer)
+    return QueryAutoencoder(shape, given["tokens"], quantizer, linear=given.get("linear", False))
 
 
 def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:

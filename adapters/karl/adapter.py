@@ -83,7 +83,7 @@ class KARL(BottleneckAutoencoder):
         features = self.encoder.features(images, context, count)
         return self.encoder.head(features), self.halting(features)[..., 0]
 
-    def latents(self, images: Tensor) -> Tensor:
+    def encoded(self, images: Tensor) -> Tensor:
         return self.encode(images, torch.full((len(images),), self.error, device=images.device))[0]
 
     def codes(self, vectors: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -97,7 +97,7 @@ class KARL(BottleneckAutoencoder):
         side = round(vectors.shape[1] ** 0.5)
         return around.pixels(vectors.unflatten(1, (side, side)))
 
-    def pixels(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+    def decoded(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         """Decode the first k vectors (B, k, D) to images (B, 3, H, W)."""
         return self.decode_codes(self.codes(vectors))
 

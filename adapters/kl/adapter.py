@@ -11,8 +11,8 @@ from tokbench.training.zoo import load_trained
 
 def model(variant: AdapterConfig) -> ConvAutoencoder:
     """Build the untrained model with `channels` values per 8x8 px; `weight` is the weight of the KL divergence."""
-    given = variant.config["model"]
-    return ConvAutoencoder(KL(given["channels"], weight=given["weight"]))
+    given = dict(variant.config["model"])
+    return ConvAutoencoder(KL(given.pop("channels"), weight=given.pop("weight")), **given)
 
 
 def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:

@@ -20,8 +20,8 @@ class OneDPiece(QueryAutoencoder):
     drop: whether tokens are dropped; False is the ablation.
     """
 
-    def __init__(self, shape: Shape, count: int, quantizer: VectorQuantizer, drop: bool) -> None:
-        super().__init__(shape, count, quantizer)
+    def __init__(self, shape: Shape, count: int, quantizer: VectorQuantizer, drop: bool, linear: bool) -> None:
+        super().__init__(shape, count, quantizer, linear=linear)
         self.drop = drop
 
     def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
@@ -34,7 +34,8 @@ class OneDPiece(QueryAutoencoder):
 def model(variant: AdapterConfig) -> OneDPiece:
     """Build the untrained model that a TOML file describes."""
     given = variant.config["model"]
-    return OneDPiece(Shape(**given["shape"]), given["tokens"], VectorQuantizer(**given["quantizer"]), given["drop"])
+    quantizer, linear = VectorQuantizer(**given["quantizer"]), given.get("linear", False)
+    return OneDPiece(Shape(**given["shape"]), given["tokens"], quantizer, given["drop"], linear)
 
 
 def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:

@@ -26,13 +26,13 @@ class RobusTok(GridAutoencoder):
     perturbation follows the codebook losses and has a straight-through gradient. share 0 is the ablation.
     """
 
-    def __init__(self, shape: Shape, quantizer: VectorQuantizer, share: float) -> None:
-        super().__init__(shape, shape, quantizer)
+    def __init__(self, shape: Shape, quantizer: VectorQuantizer, share: float, linear: bool = False) -> None:
+        super().__init__(shape, shape, quantizer, linear)
         self.share = share
 
     def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         latents = self.latents(batch.images)
-        vectors, own = self.squeeze(latents)
+        vectors, own = self.squeeze(latents, progress)
         if count := int(self.share * len(latents)):
             assert isinstance(self.bottleneck, VectorQuantizer)
             probability = 1 - 0.5 * min(max((progress - 0.2) / 0.4, 0.0), 1.0)
@@ -40,14 +40,17 @@ class RobusTok(GridAutoencoder):
             selected = latents[:count]
             changed = self.bottleneck.lookup(replace_codes(self.bottleneck, selected, probability, delta))
             vectors = vectors.clone()
-            vectors[:count] = straight_through(selected, changed).to(vectors.dtype)
+            # The gradient goes where that of the clean tokens goes: through the normalisation, if there is one.
+            vectors[:count] = straight_through(self.bottleneck.unquantized(selected), changed).to(vectors.dtype)
         return self.compare(self.pixels(vectors), batch.images, progress) | {"bottleneck": own}
 
 
 def model(variant: AdapterConfig) -> RobusTok:
     """Build the untrained model that a TOML file describes."""
     given = variant.config["model"]
-    return RobusTok(Shape(**given["shape"]), VectorQuantizer(**given["quantizer"]), given["share"])
+    return RobusTok(
+        Shape(**given["shape"]), VectorQuantizer(**given["quantizer"]), given["share"], given.get("linear", False)
+    )
 
 
 def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:

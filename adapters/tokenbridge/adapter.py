@@ -52,10 +52,10 @@ class TokenBridge(BottleneckAutoencoder, FittedModel):
         self.mean.fill_(total / count)
         self.deviation.fill_((squares / count - (total / count) ** 2) ** 0.5)
 
-    def latents(self, images: Tensor) -> Tensor:
+    def encoded(self, images: Tensor) -> Tensor:
         return (self._continuous(images) - self.mean) / self.deviation
 
-    def pixels(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+    def decoded(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         return self._around().pixels(vectors * self.deviation + self.mean)
 
 

@@ -14,7 +14,7 @@ def model(variant: AdapterConfig) -> GridAutoencoder:
     """Build the untrained model with `channels` values per patch; encoder and decoder have separate shapes."""
     given = variant.config["model"]
     bottleneck = KL(given["channels"], weight=given["weight"])
-    return GridAutoencoder(Shape(**given["encoder"]), Shape(**given["decoder"]), bottleneck)
+    return GridAutoencoder(Shape(**given["encoder"]), Shape(**given["decoder"]), bottleneck, given.get("linear", False))
 
 
 def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:

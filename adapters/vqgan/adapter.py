@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tokbench.nn.autoencoders import ConvAutoencoder
-from tokbench.nn.conv import WIDTHS
 from tokbench.nn.quantizers.vq import VectorQuantizer
 from tokbench.nn.tokenizer import LearnedTokenizer
 from tokbench.tokenizers.config import AdapterConfig
@@ -16,8 +15,8 @@ def model(variant: AdapterConfig) -> ConvAutoencoder:
     There is one token per 8x8 px, or per 2^n x 2^n px with n `widths`.
     """
     given = dict(variant.config["model"])
-    widths = given.pop("widths", WIDTHS)
-    return ConvAutoencoder(VectorQuantizer(**given), widths)
+    layout = {key: given.pop(key) for key in ("widths", "stem", "linear") if key in given}
+    return ConvAutoencoder(VectorQuantizer(**given), **layout)
 
 
 def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:

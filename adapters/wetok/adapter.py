@@ -11,7 +11,8 @@ from tokbench.training.zoo import load_trained
 
 def model(variant: AdapterConfig) -> ConvAutoencoder:
     """Build the untrained model with `groups` groups of `bits` bits per 8x8 px."""
-    return ConvAutoencoder(LFQ(**variant.config["model"]))
+    given = dict(variant.config["model"])
+    return ConvAutoencoder(LFQ(given.pop("bits"), given.pop("groups")), **given)
 
 
 def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:

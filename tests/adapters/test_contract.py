@@ -19,7 +19,7 @@ from tokbench.weights.shards import shard_paths
 
 pytestmark = [pytest.mark.finds, pytest.mark.once]
 
-QUICK = {"pca", "toy"}
+QUICK = {"kmeans", "pca", "toy"}
 """Families of adapters that are tested in seconds; the tests of the others are marked as slow."""
 
 CONSTANT = "constant images are reproduced"

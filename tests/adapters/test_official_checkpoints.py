@@ -332,7 +332,7 @@ def test_a_file_without_a_published_hash_is_known_by_its_name(tmp_path: Path, pr
 
 
 @pytest.mark.finds
-def test_unpublished_hashes_are_told(root: Path) -> None:
+def test_unpublished_hashes_are_reported(root: Path) -> None:
     assert any("kl16.ckpt  sha256 not published" in line for line in weights(root))
 
 

@@ -46,11 +46,50 @@ def test_the_verdict_follows_the_paired_difference(declared, shift: float, verdi
 
 @pytest.mark.parametrize("cost, verdict", [(-2.0, "supported"), (0.2, "supported"), (2.0, "not supported")])
 def test_what_saves_work_may_cost_so_much(tmp_path: Path, cost: float, verdict: str) -> None:
-    """A margin of 4 % of 25 dB is 1 dB: the adapter may be 1 dB worse than the other, or any amount better."""
+    """A margin of 4 % of 25 dB is 1 dB: the adapter may be at most 1 dB worse than the ablated one."""
     (tmp_path / "ablated.toml").write_text(TABLE + "margin = 0.04\n")
     declared = ablations({"mini.ablated": tmp_path / "ablated.toml"})
     (found,) = findings(declared, [result("mini.whole", -cost), result("mini.ablated", 0)])
     assert found.verdict == verdict
+
+
+def reconstruction(adapter: str, psnr: float, lpips: float | None, **facts: object) -> Result:
+    """A result of 640 bits per image, on the images of `result`, as `facts` of an adapter declare it."""
+    values = {"bits_per_image": 640.0, "psnr": psnr} | ({} if lpips is None else {"lpips": lpips})
+    metrics = {name: {"value": value, "low": None, "high": None, "n": 40} for name, value in values.items()}
+    columns = image_columns(40, psnr=np.linspace(-1, 1, 40) + psnr)
+    facts = {"kind": "discrete"} | facts
+    return make_result(adapter, metrics, dataset="photos", num_images=40, per_image=columns, adapter_facts=facts)
+
+
+@pytest.mark.parametrize(
+    ("whole", "ablated", "below", "verdict"),
+    [
+        ((20.0, 0.3), (19.5, 0.3), (), "supported"),
+        ((18.0, 0.4), (17.5, 0.4), ("mini.whole", "mini.ablated"), "below floor: no verdict"),
+        ((20.0, 0.3), (18.0, 0.4), ("mini.ablated",), "below floor: no verdict"),
+        ((18.0, 0.4), (20.0, 0.3), ("mini.whole",), "below floor: no verdict"),
+        ((18.0, 0.3), (17.5, 0.3), (), "supported"),  # worse than the floor in PSNR only
+        ((18.0, None), (17.5, None), (), "supported"),  # no LPIPS was measured
+    ],
+)
+def test_networks_below_their_floor_have_no_verdict(
+    declared, whole: tuple, ablated: tuple, below: tuple[str, ...], verdict: str
+) -> None:
+    floor = reconstruction("kmeans.f8", 19.0, 0.33, floor=True)
+    rows = [reconstruction("mini.whole", *whole), reconstruction("mini.ablated", *ablated)]
+    (found,) = findings(declared, [floor, *rows])
+    assert (found.below_floor, found.verdict) == (below, verdict)
+    (without,) = findings(declared, rows)
+    assert without.verdict == ("supported" if ablated[0] < whole[0] else "not supported")
+
+
+def test_a_margin_gives_no_verdict_below_the_floor_either(tmp_path: Path) -> None:
+    (tmp_path / "ablated.toml").write_text(TABLE + "margin = 0.04\n")
+    floor = reconstruction("kmeans.f8", 19.0, 0.33, floor=True)
+    rows = [reconstruction("mini.whole", 18.0, 0.4), reconstruction("mini.ablated", 18.0, 0.4)]
+    (found,) = findings(ablations({"mini.ablated": tmp_path / "ablated.toml"}), [floor, *rows])
+    assert found.verdict == "below floor: no verdict"
 
 
 def test_other_tasks_and_single_adapters_give_no_finding(declared) -> None:

@@ -14,6 +14,7 @@ from tokbench.analysis import audit_report
 from tokbench.analysis.audit import ProtocolVariation, Row, audit, choices
 from tokbench.data.dataset import open_dataset
 from tokbench.errors import AdapterError, UsageError
+from tokbench.evaluation.config import Context, EvalConfig
 from tokbench.metrics.fid_statistics import FidStatistics
 from tokbench.protocol.protocol import TOKBENCH, PublishedSetup, load_protocol, protocols
 from tokbench.stats.split_half import Replicates
@@ -28,19 +29,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from PIL import Image
     from skimage import data
 
-    made = tmp_path_factory.mktemp("unequal")
+    photos = tmp_path_factory.mktemp("unequal")
     photos = [data.astronaut(), data.coffee(), data.rocket(), data.chelsea()]
     for i in range(10):
         photo = Image.fromarray(photos[i % 4]).crop((5 * i, 3 * i, 260 + 11 * i, 231 + 7 * i))
-        photo.save(made / f"{i}.png")
-    return made
+        photo.save(photos / f"{i}.png")
+    return photos
 
 
 @pytest.mark.slow
 def test_rows_are_what_evaluations_give(folder: Path, networks) -> None:
-    """One pass for all protocols, or one evaluation for each: the same numbers."""
+    """One pass for all protocols gives the same numbers as one evaluation per protocol."""
     adapter = load_adapter("jpeg.q50")
-    rows = audit(adapter, open_dataset(str(folder), TOKBENCH, 64), NAMES, networks=networks)
+    rows = audit(adapter, open_dataset(str(folder), TOKBENCH, 64), EvalConfig(NAMES), Context(networks=networks))
     assert [row.choice.title for row in rows] == [choice.title for choice in choices()]
     for row in rows:
         if row.choice.protocol.crop == "none":
@@ -61,7 +62,12 @@ def test_rows_are_what_evaluations_give(folder: Path, networks) -> None:
 
 @pytest.mark.slow
 def test_choices_move_what_they_should(folder: Path, networks) -> None:
-    rows = audit(load_adapter("jpeg.q50"), open_dataset(str(folder), TOKBENCH, 64), NAMES, networks=networks)
+    rows = audit(
+        load_adapter("jpeg.q50"),
+        open_dataset(str(folder), TOKBENCH, 64),
+        EvalConfig(NAMES),
+        Context(networks=networks),
+    )
     default, by_title = rows[0], {row.choice.title: row for row in rows}
 
     def moved(title: str) -> set[str]:
@@ -79,13 +85,16 @@ def test_choices_move_what_they_should(folder: Path, networks) -> None:
 
 @pytest.mark.slow
 def test_protocols_that_compare_with_statistics_get_them(folder: Path, networks) -> None:
-    """The row of `adm` is an evaluation against that file, the other rows do not look at it; without it, a reason."""
+    """The row of `adm` uses the file, the others do not; without the file, the row of `adm` contains a reason."""
     adapter, adm = load_adapter("jpeg.q50"), load_protocol("adm")
     network = networks.get("inception-2015-12-05", "tf1")
     moments = np.zeros(64), np.eye(64)
     statistics = FidStatistics({"64": moments}, network.name, network.input, "float32", network.sha256)
     dataset = open_dataset(str(folder), TOKBENCH, 64)
-    alone, given = (audit(adapter, dataset, ("rfid_64",), networks=networks, statistics=s) for s in (None, statistics))
+    alone, given = (
+        audit(adapter, dataset, EvalConfig(("rfid_64",), statistics=s), Context(networks=networks))
+        for s in (None, statistics)
+    )
     for before, after in zip(alone, given, strict=True):
         if before.choice.title == "adm":
             assert "give them with --reference" in before.missing["rfid_64"]
@@ -123,16 +132,16 @@ NAMED = {"adm", "titok", "pytorch-fid"}
 
 
 def rows_of(values: dict[str, float], spread: float = 0.0) -> list[Row]:
-    """Rows as an audit gives them, the default first."""
-    made = []
+    """Return rows as an audit returns them, the default first."""
+    rows = []
     for title, value in values.items():
         entry = {"value": value, "low": value - spread, "high": value + spread, "n": 1000}
-        made.append(Row(ProtocolVariation(title, TOKBENCH.with_changes(title), named=title in NAMED), {"rfid": entry}))
-    return made
+        rows.append(Row(ProtocolVariation(title, TOKBENCH.with_changes(title), named=title in NAMED), {"rfid": entry}))
+    return rows
 
 
 def test_a_claim_is_ranked_and_put_into_a_sentence() -> None:
-    """The default of the sentence is the default, though another unnamed choice comes closer."""
+    """The sentence quotes the default protocol, although another unnamed choice is closer to the claim."""
     rows = rows_of({"default": 1.74, "adm": 3.91, "truncated": 2.1, "titok": 1.74, "pytorch-fid": 1.70}, spread=0.01)
     claim = audit_report.match_claim(rows, "rfid", 3.9, 1000)
     assert [one.value for one in claim.found] == [3.91, 2.1, 1.74, 1.70]
@@ -156,7 +165,7 @@ def test_a_claim_that_nothing_explains() -> None:
 
 
 def with_halves(rows: list[Row], mean: float, quarters: float) -> list[Row]:
-    """The rows with an N that authors state, and replicates from which a distance there follows, or does not."""
+    """Return the rows with an N that authors state, and replicates that allow an extrapolation to it, or do not."""
     for row in rows:
         value = row.numbers["rfid"]["value"]
         row.replicates["rfid"] = Replicates(np.full(200, value + mean), np.full(200, value + mean + quarters))
@@ -167,7 +176,7 @@ def with_halves(rows: list[Row], mean: float, quarters: float) -> list[Row]:
 
 
 def test_few_images_cannot_tell() -> None:
-    """Authors state an N at which a distance is less biased, and these images are too few to say by how much."""
+    """The authors state an N with a smaller bias, and there are too few images to extrapolate to it."""
     rows = with_halves(rows_of({"default": 25.0, "adm": 30.0}, spread=1.0), 10.0, 10.0)
     text = audit_report.verdict(audit_report.match_claim(rows, "rfid", 0.92, 48))
     assert "48 images are too few to decide: authors use 50,000" in text
@@ -175,7 +184,7 @@ def test_few_images_cannot_tell() -> None:
 
 
 def test_a_claim_is_held_against_the_n_that_authors_state() -> None:
-    """A law of c / n: 5 + 1000 / n is 6 at 1,000 images and 5.02 at 50,000."""
+    """The bias is c / n: 5 + 1000 / n is 6 at 1,000 images and 5.02 at 50,000."""
     rows = with_halves(rows_of({"default": 6.0, "adm": 9.0}, spread=0.1), 1.0, 2.0)
     claim = audit_report.match_claim(rows, "rfid", 5.0, 1000)
     assert claim.found[0].compared == pytest.approx(5.02)
@@ -215,4 +224,4 @@ def test_an_adapter_that_fails_is_named(photo_folder: Path) -> None:
     adapter = load_adapter("jpeg.q10")
     adapter.model.decode = lambda tokens, seeds: 1 / 0
     with pytest.raises(AdapterError, match=r"jpeg\.q10 failed on the batch that starts with .*ZeroDivisionError"):
-        audit(adapter, open_dataset(str(photo_folder), TOKBENCH, limit=2), ("psnr",))
+        audit(adapter, open_dataset(str(photo_folder), TOKBENCH, limit=2), EvalConfig(("psnr",)))

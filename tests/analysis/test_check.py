@@ -19,6 +19,7 @@ from tokbench.analysis.regression import check as measure_again
 from tokbench.analysis.tolerances import default_tolerances, read_tolerances, tolerance_of
 from tokbench.data.dataset import open_dataset
 from tokbench.errors import MissingWeights, UsageError
+from tokbench.evaluation.config import Context
 from tokbench.evaluation.randomness import draws_noise
 from tokbench.evaluation.tasks import RECONSTRUCT
 from tokbench.extractors.pool import ExtractorPool
@@ -34,7 +35,7 @@ METRICS = "psnr,ssim,rate"
 
 @pytest.fixture
 def measured(cli, mirrored: Path, tmp_path: Path):
-    """Measures an adapter on them; gives its result's file."""
+    """Return a function that measures an adapter on the photos and returns the path of its result."""
 
     def measure(adapter: str, *more: object) -> Path:
         out = tmp_path / "results"
@@ -85,7 +86,7 @@ def test_a_drop_on_one_image_of_a_deterministic_codec_is_a_regression(
 
 @pytest.fixture(scope="module")
 def sampling(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root whose only adapter is the toy with a decoder that adds noise, drawn from each image's seed."""
+    """A root whose only adapter is the toy with a decoder that adds noise, sampled from each image's seed."""
     root = tmp_path_factory.mktemp("sampling")
     shutil.copytree(ROOT / "adapters" / "toy", root / "adapters" / "noisy")
     code = root / "adapters" / "noisy" / "adapter.py"
@@ -127,7 +128,7 @@ def test_whether_noise_is_drawn_is_found_out(sampling: Path, mirrored: Path) -> 
 
 
 def test_every_number_that_is_no_speed_has_a_tolerance() -> None:
-    """Without one it would be left out of every check without a word, as those of words and faces once were."""
+    """A number without a tolerance would silently be left out of every check."""
     for entry in AVAILABLE.values():
         for number in entry.names():
             if not entry.timed and MetricName.parse(number).span != "curve":
@@ -137,13 +138,16 @@ def test_every_number_that_is_no_speed_has_a_tolerance() -> None:
 def test_numbers_of_faces_are_compared_as_a_whole(networks) -> None:
     data = open_dataset("faces", load_protocol("tokbench-peer"), limit=3)
     (result,) = run_eval([load_adapter("resize.2")], data, ["faces"], networks=networks)
-    whole = measure_again([result], networks=networks)
+    context = Context(networks=networks)
+    whole = measure_again([result], context=context)
     assert {one.outcome for one in whole.checks} == {"same"}
     assert {"faces", "f_sim_all", "f_distance_ceiling_all", "f_rank1_all"} <= {one.number for one in whole.checks}
     assert [number for number in result.metrics if "." in number]  # bins of sizes, which are parts of these
     assert not [one.number for one in whole.checks if "." in one.number]
     result.metrics["f_sim_all"]["value"] += 0.02
-    assert [one.number for one in measure_again([result], networks=networks).regressions] == ["f_sim_all"]
+    assert [one.number for one in measure_again([result], context=Context(networks=networks)).regressions] == [
+        "f_sim_all"
+    ]
 
 
 def test_a_number_that_nothing_measures_any_more_is_listed(cli, measured, mirrored: Path) -> None:
@@ -192,7 +196,7 @@ def load(variant, device):
 def test_numbers_that_vanish_with_the_codebook_are_lost(
     cli, measured, toy_root: Path, mirrored: Path, tmp_path: Path, limit: list[object]
 ) -> None:
-    """The tokenizer became a continuous one, so there is no codebook to measure: a CI must not stay green."""
+    """The tokenizer became continuous and has no codebook to measure, so the check must fail."""
     path = measured("toy.p8", "--root", toy_root, "--metrics", "psnr,rate,codebook")
     code = tmp_path / "root" / "adapters" / "toy"
     shutil.copytree(toy_root / "adapters" / "toy", code)
@@ -232,7 +236,7 @@ def test_an_adapter_that_is_gone_is_lost(cli, measured, toy_root: Path, mirrored
 def test_what_this_machine_lacks_is_no_failure(
     cli, measured, mirrored: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Weights or an optional package: the number is as it was, only nobody can look here."""
+    """If weights or an optional package are missing here, the number is skipped and the check does not fail."""
 
     def without(self: ExtractorPool, name: str, path: str | None = None) -> None:
         raise MissingWeights(f"{name}: no weights here")
@@ -249,7 +253,7 @@ def test_what_this_machine_lacks_is_no_failure(
 
 @pytest.mark.slow
 def test_all_outputs_count_alike(cli, measured, toy_root: Path, mirrored: Path, tmp_path: Path) -> None:
-    """A regression, an adapter that is gone, one that fails, a result of other pixels, a number that is retired."""
+    """All outputs agree on a regression, a missing adapter, a failure, other pixels and a retired number."""
     for adapter in ("toy.p8", "toy.p16", "jpeg.q50", "jpeg.q90", "resize.2"):
         path = measured(adapter, "--root", toy_root)
     results = path.parent.parent
@@ -283,7 +287,7 @@ def test_all_outputs_count_alike(cli, measured, toy_root: Path, mirrored: Path, 
 
 
 def test_names_of_images_break_no_table(cli, mirrored: Path, tmp_path: Path) -> None:
-    """A bar ends a cell, a backtick begins code, a backslash would undo the one before the bar."""
+    """Bars, backticks and backslashes in names are escaped, because they have a meaning in Markdown tables."""
     photos = tmp_path / "photos"
     shutil.copytree(mirrored, photos)
     (photos / "photo1.png").rename(photos / "a|b`c\\|d.png")
@@ -301,9 +305,9 @@ def test_names_of_images_break_no_table(cli, mirrored: Path, tmp_path: Path) -> 
 
 
 def test_cells_are_text_on_one_line() -> None:
-    made = table(["a|b", "c"], [["x\ny", "`z`"]])
-    assert made.splitlines()[0].count("|") == 4 and "a\\|b" in made
-    assert "x y" in made and "\\`z\\`" in made and len(made.splitlines()) == 3
+    text = table(["a|b", "c"], [["x\ny", "`z`"]])
+    assert text.splitlines()[0].count("|") == 4 and "a\\|b" in text
+    assert "x y" in text and "\\`z\\`" in text and len(text.splitlines()) == 3
     assert "`z`" in table(["a", "c"], [["x", "`z`"]], markup=True)
 
 
@@ -355,7 +359,7 @@ def with_bar(number: str, first: float, second: float, low: float, high: float) 
 
 
 def some_exact(first_only: int, second_only: int) -> Difference:
-    """The mean over images that are exact in neither is equal; some images are exact in one result only."""
+    """Return a difference with equal means over images exact in neither; some are exact in one result only."""
     return Difference("psnr", 30.0, 30.0, 0.0, 0.0, 0.0, 9, "same", first_only, second_only)
 
 

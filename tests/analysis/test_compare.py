@@ -1,4 +1,4 @@
-"""Two results against each other, and committed facts against today's."""
+"""`tokbench compare` and `tokbench check`: two results compared, and committed results measured again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ METRICS = "psnr,ssim,rate,fd_efficientnet,codebook"
 
 @pytest.fixture(scope="module")
 def facts(mirrored: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Results of three adapters on twelve photos, made once."""
+    """Results of three adapters on twelve photos, computed once for this file."""
     from click.testing import CliRunner
 
     from tokbench.cli import main
@@ -40,7 +40,7 @@ def facts(mirrored: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def results(facts: Path, tmp_path: Path) -> Path:
-    """A copy that a test may spoil."""
+    """A copy of the results that a test may change."""
     shutil.copytree(facts, tmp_path / "results")
     return tmp_path / "results"
 
@@ -73,11 +73,13 @@ def test_paired_differences(results: Path) -> None:
     assert backwards["psnr"].verdict == "worse"
 
 
+@pytest.mark.slow
 def test_a_result_is_the_same_as_itself(results: Path) -> None:
     result = load(one(results, "toy.p8"))
     assert {gap.verdict for gap in differences(result, result)} == {"same"}
 
 
+@pytest.mark.slow
 def test_unlike_results_are_refused(results: Path) -> None:
     first, second = load(one(results, "jpeg.q50")), load(one(results, "jpeg.q90"))
     for part, what in (("data", "images"), ("protocol", "protocols")):
@@ -115,9 +117,9 @@ def test_images_that_are_exact_in_one_result_only_are_counted() -> None:
 
 def test_pooled_psnr_is_compared_from_its_errors() -> None:
     def pooled(values: list[float]) -> Result:
-        made = exact_in(values)
-        made.per_image["mse"] = made.per_image.pop("psnr")
-        return made
+        result = exact_in(values)
+        result.per_image["mse"] = result.per_image.pop("psnr")
+        return result
 
     errors = [10.0, 20.0, 30.0, 5.0, 8.0]
     found = difference("psnr", pooled(errors), pooled([error / 10 for error in errors]))
@@ -145,6 +147,7 @@ def test_verdicts(number: str, interval: tuple[float, float, float], expected: s
     assert verdict_of(number, *interval) == expected
 
 
+@pytest.mark.slow
 def test_compare_prints_a_table_and_json(cli, results: Path) -> None:
     files = one(results, "jpeg.q50"), one(results, "jpeg.q90")
     shown = cli("compare", *files)
@@ -236,10 +239,11 @@ def test_other_hashes_are_refused(cli, results: Path, mirrored: Path, part: str)
     assert "REFUSED" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_limit_compares_means_of_the_first_images(
     cli, results: Path, mirrored: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing else is measured."""
+    """With a limit, only means over the first images are compared."""
     asked: list[str] = []
 
     def noted(adapters: Any, images: Any, config: EvalConfig, context: Any) -> list[Result]:
@@ -271,6 +275,7 @@ def test_what_is_not_here_is_listed_and_nothing_compared_is_3(cli, results: Path
     assert check(cli, results, mirrored, "avif.q1").exit_code == 2
 
 
+@pytest.mark.slow
 def test_an_adapter_that_fails_is_a_failure(cli, results: Path, mirrored: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     shutil.copytree(ROOT / "adapters" / "toy", root / "adapters" / "toy")
@@ -285,7 +290,7 @@ def test_an_adapter_that_fails_is_a_failure(cli, results: Path, mirrored: Path, 
 
 @pytest.mark.slow
 def test_an_image_that_became_unreadable_is_refused(cli, facts: Path, mirrored: Path, tmp_path: Path) -> None:
-    """The remaining images alone are another set: comparing them would hide it."""
+    """The remaining images are another set, and comparing only them would hide the failure."""
     shutil.copytree(mirrored, tmp_path / "photos")
     shutil.copytree(facts, tmp_path / "results")
     broken = tmp_path / "photos" / "photo1.png"
@@ -303,7 +308,7 @@ def test_an_image_that_became_unreadable_is_refused(cli, facts: Path, mirrored: 
 def test_no_results_are_status_3(cli, tmp_path: Path) -> None:
     done = cli("check", "--against", tmp_path)
     assert done.exit_code == 3
-    assert "holds no results" in done.stderr
+    assert "contains no results" in done.stderr
 
 
 def test_unknown_results_are_wrong_usage(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Result files of TokBench's evaluator: its table by hand, stored scores checked, and files that are broken."""
+"""Result files of TokBench's evaluator: tables computed by hand, wrong stored scores, and invalid files."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Write = Callable[..., Path]
 
 
 def word(gt: str, pred: str, ratio: float, **stored: Any) -> dict[str, Any]:
-    """A word as eval_text.py stores it; the scores by hand where the two texts are not as long as each other."""
+    """Return a word as eval_text.py stores it; the scores must be given if the two texts differ in length."""
     same = sum(a == b for a, b in zip(gt, pred, strict=False))
     return {"gt": gt, "pred": pred, "ratio": ratio, "accuracy": int(gt == pred), "ned": same / len(gt)} | stored
 
 
 def run(**images: list[dict[str, Any]]) -> dict[str, Any]:
-    """The words or faces of each image, with the summaries that are not looked at."""
+    """Return the words or faces of each image, with the summaries, which are not read."""
     details = {f"{name}.jpg": {"file_name": name, "avg_acc": 0, "results": found} for name, found in images.items()}
     return {"results": {"accuracy": "0.00%"}, "details": details}
 
@@ -75,7 +75,7 @@ def command(*arguments: object) -> Result:
 
 
 def cells(text: str, title: str) -> list[list[str]]:
-    """The table below a title."""
+    """Return the cells of the table below a title."""
     lines = text.split(f"## {title}\n\n")[1].split("\n\n")[0].splitlines()
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if not line.startswith("|:")]
 
@@ -97,7 +97,7 @@ def test_the_table_by_hand(files: list[Path]) -> None:
 
 @pytest.mark.parametrize("side", TEXT_BINS)
 def test_the_table_by_the_published_way(write: Write, side: int) -> None:
-    """Means of stored scores by bin, and of these means, as compute_all_metrics.py has them."""
+    """The table contains means of scores per bin and the mean over bins, as compute_all_metrics.py does."""
     rng = np.random.default_rng(side)
     stored = [
         run(**{str(i): [word("abcd", "ab" + "xc"[rng.integers(2)] + "xd"[rng.integers(2)], r)
@@ -122,7 +122,7 @@ def test_images_of_a_name_in_two_sets_are_two(write: Write) -> None:
 
 
 def test_scores_are_those_of_the_texts(write: Write) -> None:
-    """Wrong stored ones are counted, the first is named, and the table is by the formulas."""
+    """Wrong stored scores are counted, the first one is named, and the table uses recomputed scores."""
     words = run(a=[word("ab", "ab", 0.02, accuracy=0), word("ab", "ax", 0.02, ned=0.4), word("ab", "ab", 0.02)])
     found = read([write("ic13.json", {"vae": {"256": words}})])
     assert (found[0].mismatches, found[0].scores["t_acc"]) == (2, [1, 0, 1])
@@ -135,7 +135,7 @@ def test_scores_are_those_of_the_texts(write: Write) -> None:
 
 
 def test_two_methods_and_what_one_lacks(write: Write) -> None:
-    """Each method has its row; a method without a set, which compute_all_metrics.py drops or pools, is named."""
+    """Each method has a row; methods with a missing set are named (compute_all_metrics.py drops or pools them)."""
     files = [write("ic13.json", {"a|b": {"256": IC13}, "vae": {"256": IC13, "480": IC13}})]
     files.append(write("tt.json", {"vae": {"256": TT}}))
     found = read(files)
@@ -173,7 +173,7 @@ def test_reported_numbers_are_no_results(files: list[Path], tmp_path: Path) -> N
     from tokbench.results.leaderboard import read_all
 
     command(*files, "--csv", tmp_path / "results" / "reported" / "tokbench.csv")
-    with pytest.raises(ResultError, match="holds no results"):
+    with pytest.raises(ResultError, match="contains no results"):
         read_all(tmp_path / "results")
 
 
@@ -188,7 +188,7 @@ def test_reported_numbers_have_a_table_of_their_own(files: list[Path], tmp_path:
     assert text.count("## Faces at 256") == 2  # bins of two releases
     kept = out / "reported" / "tokbench.csv"
     kept.write_text(kept.read_text(encoding="utf-8").replace("reported", "measured", 1), encoding="utf-8")
-    with pytest.raises(ResultError, match="no table of reported numbers"):
+    with pytest.raises(ResultError, match="not a table of reported values"):
         reported.write(out)
     kept.unlink()
     assert reported.write(out) == []
@@ -196,9 +196,9 @@ def test_reported_numbers_have_a_table_of_their_own(files: list[Path], tmp_path:
 
 
 def broken(**changes: Any) -> dict[str, Any]:
-    """A file with one word, some of its fields changed or, where None, left out."""
-    made = word("ab", "ab", 0.02) | changes
-    kept = {key: value for key, value in made.items() if value is not None}
+    """Return a file with one word; the given fields are changed, or removed if the value is None."""
+    changed = word("ab", "ab", 0.02) | changes
+    kept = {key: value for key, value in changed.items() if value is not None}
     return {"vae": {"256": run(a=[kept])}}
 
 
@@ -289,7 +289,7 @@ KEYS = ("details", "a.jpg", "results", "gt", "pred", "ratio", "accuracy", "ned",
 )  # fmt: skip
 @given(where=st.sampled_from(KEYS), other=JSON)
 def test_any_part_may_be_anything(write: Write, where: str, other: Any) -> None:
-    """A file is read or refused, whatever stands in one place of it."""
+    """A file with an arbitrary value in one place is either read or refused with a ResultError."""
 
     def changed(value: Any) -> Any:
         if isinstance(value, list):

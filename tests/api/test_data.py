@@ -173,7 +173,7 @@ def test_references_are_seen_by_networks_once(
     assert not (private_cache / "runs").exists()
 
 
-def test_a_finished_evaluation_of_an_adapter_leaves_no_journal(photos: torch.Tensor, private_cache: Path) -> None:
+def test_a_finished_evaluation_of_an_adapter_leaves_no_checkpoint(photos: torch.Tensor, private_cache: Path) -> None:
     result = tokbench.evaluate("jpeg.q50", photos, **FAST)
     assert not list((private_cache / "runs").glob("*"))
     assert len(result.per_image["psnr"]) == 6

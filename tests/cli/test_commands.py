@@ -1,4 +1,4 @@
-"""The command line: what it prints, what it writes, its exit status."""
+"""The command line: printed text, written files and exit status."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ def objects(result) -> list[dict]:
 @pytest.mark.slow
 def test_help_and_leaderboard_import_no_torch(tmp_path: Path, photo_folder: Path, cli) -> None:
     assert cli("eval", "identity", "--data", photo_folder, "--metrics", FAST, "--out", tmp_path).exit_code == 0
-    for arguments in (["--help"], ["eval", "--help"], ["leaderboard", "--out", str(tmp_path)], ["list", "metrics"]):
-        code = (
-            "import sys; from tokbench.cli import main\n"
-            f"try: main({arguments!r})\n"
-            "except SystemExit as end: assert not end.code, end.code\n"
-            "assert 'torch' not in sys.modules"
-        )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
+    commands = [["--help"], ["eval", "--help"], ["leaderboard", "--out", str(tmp_path)], ["list", "metrics"]]
+    code = (
+        "import sys; from tokbench.cli import main\n"
+        f"for arguments in {commands!r}:\n"
+        "    try: main(arguments)\n"
+        "    except SystemExit as end: assert not end.code, (arguments, end.code)\n"
+        "    assert 'torch' not in sys.modules, arguments"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_help_imports_nothing_slow() -> None:
@@ -118,7 +119,7 @@ def test_a_second_run_adds_its_metrics(cli, photo_folder: Path, tmp_path: Path) 
 
 
 def test_other_pixels_replace_a_result(cli, photo_folder: Path, tmp_path: Path) -> None:
-    """Same key, same names and file sizes, other content: old numbers must not stay beside new ones."""
+    """If only the content of images changes, not their names and sizes, old numbers must not remain."""
     folder = tmp_path / "p"
     folder.mkdir()
     for value in (10, 200):
@@ -298,14 +299,14 @@ def test_what_adapters_print_does_not_reach_stdout(cli, photo_folder: Path, tmp_
 
 @pytest.mark.slow
 def test_other_code_or_other_reconstructions_replace_a_result(cli, photo_folder: Path, tmp_path: Path) -> None:
-    made = tmp_path / "made"
+    images = tmp_path / "made"
     for scale in (1, 0.5):
         folder = copycat(tmp_path / "copycat", scale)
-        shutil.copytree(photo_folder, made, dirs_exist_ok=True)
+        shutil.copytree(photo_folder, images, dirs_exist_ok=True)
         if scale != 1:
-            for file in made.rglob("*.png"):
+            for file in images.rglob("*.png"):
                 Image.new("RGB", (256, 256)).save(file)
-        for adapter in (folder, f"images:{made}"):
+        for adapter in (folder, f"images:{images}"):
             metrics = "psnr" if scale == 1 else "ssim"
             done = cli("eval", adapter, "--data", photo_folder, "--metrics", metrics, "--out", tmp_path / "out")
             assert done.exit_code == 0, done.stderr
@@ -363,16 +364,17 @@ def test_one_broken_earlier_result_loses_only_itself(cli, photo_folder: Path, tm
 
 
 @pytest.mark.slow
-def test_a_progress_bar_on_a_terminal_and_none_in_a_pipe(photo_folder: Path, tmp_path: Path) -> None:
+def test_a_progress_bar_on_a_terminal_and_none_in_a_pipe(cli, photo_folder: Path, tmp_path: Path) -> None:
     import os
     import pty
 
-    command = [sys.executable, "-m", "tokbench", "eval", "identity", "--data", str(photo_folder), "--metrics", "psnr"]
-    piped = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, timeout=120, check=True)
+    command = ["eval", "identity", "--data", str(photo_folder), "--metrics", "psnr", "--out", str(tmp_path)]
+    piped = cli(*command)  # in this process, whose standard error is no terminal either
+    assert piped.exit_code == 0, piped.stderr
     assert "images/s" not in piped.stderr
     ours, theirs = pty.openpty()
     subprocess.run(
-        [*command, "--out", str(tmp_path)], stdout=subprocess.DEVNULL, stderr=theirs, timeout=120, check=True
+        [sys.executable, "-m", "tokbench", *command], stdout=subprocess.DEVNULL, stderr=theirs, timeout=120, check=True
     )
     os.close(theirs)
     assert "6/6" in os.read(ours, 65536).decode()

@@ -1,4 +1,4 @@
-"""`tokbench eval --task generate`, as it is typed."""
+"""`tokbench eval --task generate` on the command line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tokbench.results.result import load
 
 
 def moments(tiles: Path, networks: ExtractorPool) -> tuple[np.ndarray, np.ndarray]:
-    """Statistics of the 64-d layer for the images of a folder."""
+    """Return mean (64,) and covariance (64, 64) of the 64-d layer over the images of a folder."""
     network = networks.get(INCEPTION, TOKBENCH.features.input)
     network.request_layer("64")
     pixels = np.stack([np.asarray(Image.open(path)) for path in sorted(tiles.glob("*.png"))])
@@ -43,18 +43,18 @@ class TestCommand:
         assert done.exit_code == 0, done.output
         assert "10 samples of 32x32 px against 48 images" in done.stdout
         (path,) = out.glob("*/*generate.json")
-        made = load(path)
-        assert made.num_images == 10
-        assert made.metrics["precision_efficientnet"]["value"] == 1.0
-        assert 0 < made.metrics["recall_efficientnet"]["value"] < 1
+        result = load(path)
+        assert result.num_images == 10
+        assert result.metrics["precision_efficientnet"]["value"] == 1.0
+        assert 0 < result.metrics["recall_efficientnet"]["value"] < 1
         assert cli("leaderboard", "--out", out).exit_code == 0
         (table,) = (out / "leaderboard").glob("*generate.md")
         assert "gFID-64" in table.read_text()
 
     def test_a_statistics_file_as_data(self, cli: Any, tiles: Path, tmp_path: Path, networks: ExtractorPool) -> None:
         mean, covariance = moments(tiles, networks)
-        made = FidStatistics({"64": (mean, covariance)}, INCEPTION, TOKBENCH.features.input, "float32", "0" * 64)
-        made.save(tmp_path / "ref.npz")
+        statistics = FidStatistics({"64": (mean, covariance)}, INCEPTION, TOKBENCH.features.input, "float32", "0" * 64)
+        statistics.save(tmp_path / "ref.npz")
         data = ("--data", tmp_path / "ref.npz", "--out", tmp_path / "out")
         done = cli("eval", f"images:{tiles}", "--task", "generate", "--metrics", "gfid_64", *data)
         assert done.exit_code == 0, done.output
@@ -67,7 +67,7 @@ class TestCommand:
     def test_a_reference_batch_of_images_and_statistics(
         self, cli: Any, tiles: Path, tmp_path: Path, networks: ExtractorPool
     ) -> None:
-        """ADM's: statistics for the distances, images for what needs neighbours."""
+        """In a reference batch of ADM, distances use the statistics, and neighbour metrics use the images."""
         mean, covariance = moments(tiles, networks)
         pixels = np.stack([np.asarray(Image.open(path)) for path in sorted(tiles.glob("*.png"))])
         np.savez(tmp_path / "adm.npz", arr_0=pixels, mu=2 * mean, sigma=covariance)  # not those of the images
@@ -78,9 +78,9 @@ class TestCommand:
         )  # fmt: skip
         assert done.exit_code == 0, done.output
         (path,) = (tmp_path / "out").glob("*/*generate.json")
-        made = load(path)
-        assert made.metrics["gfid_64"]["value"] == pytest.approx(float((mean**2).sum()), rel=1e-6)
-        assert made.metrics["precision_768"]["value"] == made.metrics["recall_768"]["value"] == 1
+        result = load(path)
+        assert result.metrics["gfid_64"]["value"] == pytest.approx(float((mean**2).sum()), rel=1e-6)
+        assert result.metrics["precision_768"]["value"] == result.metrics["recall_768"]["value"] == 1
 
     def test_samples_must_be_there(self, cli: Any, tiles: Path, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()

@@ -1,4 +1,4 @@
-"""`images:FOLDER` on the command line: reconstructions that another program made."""
+"""`images:FOLDER` on the command line: reconstructions by another program."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from PIL import Image
 
 
 def test_images_adapter(cli, photo_folder: Path, tmp_path: Path) -> None:
-    made = tmp_path / "made"
-    shutil.copytree(photo_folder, made)
-    for file in made.rglob("*.png"):
+    images = tmp_path / "made"
+    shutil.copytree(photo_folder, images)
+    for file in images.rglob("*.png"):
         Image.open(file).save(file.with_suffix(".jpg"), quality=60)
         file.unlink()
     command = [
         "eval",
-        f"images:{made}",
+        f"images:{images}",
         "--data",
         photo_folder,
         "--metrics",
@@ -29,10 +29,10 @@ def test_images_adapter(cli, photo_folder: Path, tmp_path: Path) -> None:
     (result,) = json.loads(cli(*command).stdout)
     assert 20 < result["metrics"]["psnr"]["value"] < 45
     assert "'tokens'" in result["skipped"]["rate"]
-    Image.new("RGB", (10, 10)).save(made / "photo0.jpg")
+    Image.new("RGB", (10, 10)).save(images / "photo0.jpg")
     assert "photo0.jpg is 10x10" in cli(*command).stderr
-    (made / "photo1.jpg").unlink()
-    Image.new("RGB", (256, 256)).save(made / "stranger.jpg")
+    (images / "photo1.jpg").unlink()
+    Image.new("RGB", (256, 256)).save(images / "stranger.jpg")
     done = cli(*command)
     assert done.exit_code == 1
     assert "1 images have no reconstruction: photo1.png" in done.stderr

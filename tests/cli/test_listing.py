@@ -29,7 +29,7 @@ def test_leaderboard_is_the_same_byte_for_byte(cli, photo_folder: Path, tmp_path
 def test_leaderboard_without_results_says_so(cli, tmp_path: Path) -> None:
     done = cli("leaderboard", "--out", tmp_path)
     assert done.exit_code == 1
-    assert "holds no results" in done.stderr
+    assert "contains no results" in done.stderr
 
 
 def test_show(cli, photo_folder: Path, tmp_path: Path) -> None:

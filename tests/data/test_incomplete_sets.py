@@ -137,7 +137,7 @@ def test_numbered_pictures_without_a_suffix_are_counted_as_left_out(tmp_path: Pa
     assert open_source(root).left_out == {"(none)": 1}
 
 
-def test_a_record_is_told_by_its_checksum(tmp_path: Path) -> None:
+def test_a_record_is_recognized_by_its_checksum(tmp_path: Path) -> None:
     for at in range(12):
         changed = bytearray(TFRECORD)
         changed[at] ^= 1

@@ -18,6 +18,7 @@ from tokbench.data import preprocess as prepare_module
 from tokbench.data.dataset import open_dataset
 from tokbench.data.preprocess import refuse_unstorable
 from tokbench.errors import DataError, UsageError
+from tokbench.evaluation.config import Context, EvalConfig
 from tokbench.evaluation.reference_statistics import measure
 from tokbench.metrics.image_format import scored
 from tokbench.protocol.protocol import TOKBENCH, load_protocol, protocols
@@ -116,7 +117,7 @@ def test_what_opencv_raises_is_a_bad_image(folder: Path, monkeypatch: pytest.Mon
     assert "protocol mine cannot preprocess it (error: OpenCV" in dataset.unreadable[0][1]
 
 
-def test_an_absent_library_is_said_before_the_pass(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_library_is_reported_before_the_pass(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error concerns the whole run and is no bad image, even if some images need no resizing."""
     monkeypatch.setitem(sys.modules, "cv2", None)
     protocol = TOKBENCH.with_changes("mine", library="opencv", antialias=False)
@@ -125,7 +126,7 @@ def test_an_absent_library_is_said_before_the_pass(folder: Path, monkeypatch: py
     open_dataset(str(folder), protocol)  # where nothing is resized, nothing is missing
 
 
-def test_where_no_image_is_left_the_first_reason_is_said(folder: Path, tmp_path: Path, networks) -> None:
+def test_where_no_image_is_left_the_first_reason_is_reported(folder: Path, tmp_path: Path, networks) -> None:
     none = load_protocol("pytorch-fid")
     with pytest.raises(UsageError, match=r"does not resize images, and this one is 32x32, not 64x64"):
         open_dataset(str(folder), none, 64)  # before the pass, from headers
@@ -173,7 +174,7 @@ def test_an_audit_survives_one_odd_image(folder: Path, odd: str, networks) -> No
     names = ("psnr", "rfid_64")
     Image.new("RGB", ODD[odd], (9, 99, 200)).save(folder / "3b.png")
     dataset = open_dataset(str(folder), TOKBENCH, SIDE)
-    rows = audit(load_adapter("jpeg.q50"), dataset, names, networks=networks)
+    rows = audit(load_adapter("jpeg.q50"), dataset, EvalConfig(names), Context(networks=networks))
     kept = [name for name in dataset.names if name not in dict(dataset.unreadable)]
     assert dataset.unreadable if odd == "long" else not dataset.unreadable
     measured = 0

@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -172,3 +173,16 @@ def test_the_site_builds_strictly(tmp_path: Path) -> None:
     assert "tokens_at" in (tmp_path / "site" / "api.html").read_text(encoding="utf-8")
     card = (tmp_path / "site" / "repository" / "results" / "index.html").read_text(encoding="utf-8")
     assert 'href="../../generators.html"' in card
+
+
+def test_the_page_on_checkpoints_names_every_setting_and_class() -> None:
+    from tokbench.tokenizers.builtin.diffusers_classes import SUPPORTED
+    from tokbench.tokenizers.builtin.diffusers_files import OPTIONS
+    from tokbench.tokenizers.builtin.torchscript import Settings
+
+    text = (ROOT / "docs" / "evaluate.md").read_text(encoding="utf-8")
+    example = re.search(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert example is not None
+    assert tomllib.loads(example[1]).keys() == Settings.__dataclass_fields__.keys()
+    assert [name for name in SUPPORTED if f"`{name}`" not in text] == []
+    assert [name for name in OPTIONS if f",{name}=" not in text] == []

@@ -47,6 +47,7 @@ def workplace(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return tmp_path
 
 
+@pytest.mark.slow
 def test_own_checkpoint_commands_run(workplace: Path, cli) -> None:
     diffusers = pytest.importorskip("diffusers")
     torch.manual_seed(0)  # so small a network may be born dead, and then its decoder gives one image for all tokens
@@ -110,6 +111,7 @@ def generator(name: str) -> Any:
     return module
 
 
+@pytest.mark.slow
 def test_generated_tables_are_up_to_date(root: Path) -> None:
     tables = generator("tables")
     assert README.count("<!-- table:") == 1
@@ -213,6 +215,7 @@ def test_committed_results_are_of_todays_code(root: Path) -> None:
     assert not stale
 
 
+@pytest.mark.slow
 def test_committed_leaderboards_are_made_again_byte_for_byte(root: Path, tmp_path: Path, cli) -> None:
     shutil.copytree(root / "results", tmp_path / "results")
     expected = {path.name: path.read_bytes() for path in (root / "results" / "leaderboard").iterdir()}

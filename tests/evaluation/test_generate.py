@@ -161,7 +161,7 @@ def test_a_sample_that_depends_on_its_neighbours_is_a_fault(
 
 @pytest.mark.slow
 def test_an_interval_covers_what_other_samples_give(dataset: Dataset) -> None:
-    """Over many sets drawn alike, the deviation that halves tell is that of the distance itself, or wider."""
+    """Over many sets of one distribution, the deviation estimated from halves is at least that of the distance."""
 
     class Bare(Frechet):
         def __init__(self, reference: np.ndarray, image: np.ndarray) -> None:

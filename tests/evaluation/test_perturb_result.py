@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tokbench import metric_names
 from tokbench.analysis.compare import differences
-from tokbench.analysis.regression import check
+from tokbench.analysis.regression import CheckConfig, check
 from tokbench.data.dataset import open_dataset
 from tokbench.data.stream import CHUNK
 from tokbench.evaluation.checkpoint import unfinished
@@ -55,6 +55,7 @@ class Still(Perturb):
         return [replace(step, alpha=0.0) for step in super().steps(model)[:2]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vq", "lfq", "kl"])
 def test_alpha_0_is_the_reconstruction(untrained, folder: Path, networks, name: str) -> None:
     plain = run(folder, networks, untrained(name), RECONSTRUCT)
@@ -123,6 +124,7 @@ def test_the_result_is_the_mean_of_all_cells(result: Result) -> None:
         assert entry["n"] == 8
 
 
+@pytest.mark.slow
 def test_what_stands_beside_the_result(result: Result) -> None:
     assert set(result.per_image) == {"index", "name", "ppsnr", "pssim"}
     assert result.per_image["ppsnr"].mean() == pytest.approx(result.metrics["ppsnr"]["value"])
@@ -134,6 +136,7 @@ def test_what_stands_beside_the_result(result: Result) -> None:
     assert result.computed == {"psnr", "ssim", "fd_efficientnet"}
 
 
+@pytest.mark.slow
 def test_it_can_be_saved_compared_and_shown(result: Result, tmp_path: Path) -> None:
     path, _ = result.save(tmp_path)
     assert path.name.endswith("-perturb.json")
@@ -212,7 +215,7 @@ def test_an_interrupted_run_goes_on(untrained, folder: Path, networks, tmp_path:
         np.testing.assert_array_equal(again.per_image[name], values)
     for name, made in whole.replicates.items():
         np.testing.assert_array_equal(again.replicates[name].as_array(), made.as_array())
-    again.journal.discard()
+    again.checkpoint.discard()
     assert not list(unfinished(tmp_path / "runs"))
 
 
@@ -245,7 +248,7 @@ def test_from_the_command_line_and_back(cli, folder: Path, tmp_path: Path) -> No
     facts = {one["adapter"]: one for one in json.loads(done.stdout)}
     assert {name: one["task"] for name, one in facts.items()} == dict.fromkeys(facts, "perturb")
     assert "ppsnr" in facts["some.simvq"]["metrics"] and "npsnr" in facts["some.kl"]["metrics"]
-    report = check(leaderboard.read_all(tmp_path / "out"), data=str(folder))
+    report = check(leaderboard.read_all(tmp_path / "out"), CheckConfig(data=str(folder)))
     assert report.exit_status == 0
     assert {(one.number, one.outcome) for one in report.checks} == {("ppsnr", "same"), ("npsnr", "same")}
     done = cli("eval", *both, *what, "--anchor", "code", "--metrics", "psnr")

@@ -86,6 +86,34 @@ def test_the_result_says_what_the_precision_changed(both: dict[str, Result]) -> 
     assert "psnr" not in half.provenance["metrics"]  # it reads no network
 
 
+@pytest.mark.parametrize("batch_size", [16, CHUNK + 4])
+def test_both_values_are_those_of_the_first_images(batch_size: int, tmp_path: Path) -> None:
+    """Not of the first images against all references, whatever the batches are; an interrupted run resumes there."""
+
+    def run(limit: int, precision: Precision, cache: Path | None = None) -> Result:
+        (result,) = run_eval(
+            [load_adapter("jpeg.q10")],
+            open_dataset("samples", TOKBENCH, limit=limit),
+            ["fd_efficientnet"],
+            networks=ExtractorPool(precision=precision),
+            batch_size=batch_size,
+            cache=cache,
+        )
+        assert result.error is None
+        return result
+
+    half = run(2 * CHUNK + 4, "bfloat16", tmp_path)
+    effect = half.provenance["metrics"]["fd_efficientnet"]["effect of the precision"]
+    exact, _, rest = effect.partition(" in float32, ")
+    for printed, precision in ((exact, "float32"), (rest.split()[0], "bfloat16")):
+        alone = run(CHUNK, precision)  # type: ignore[arg-type]
+        assert float(printed) == pytest.approx(alone.metrics["fd_efficientnet"]["value"], rel=1e-4), precision
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("tokbench.evaluation.tasks.reconstruct", None)  # nothing is reconstructed again
+        again = run(2 * CHUNK + 4, "bfloat16", tmp_path)
+    assert again.provenance["metrics"] == half.provenance["metrics"]
+
+
 def test_results_in_one_reduced_precision_are_compared(both: dict[str, Result]) -> None:
     """The effect of the precision differs between results and is no setting; the precision is one."""
     whole, half = both["float32"], both["bfloat16"]

@@ -157,7 +157,7 @@ def test_torchrun_names_a_rank_that_fails(tmp_path: Path) -> None:
     assert "rank " in done.stderr
 
 
-def test_a_lonely_rank_is_told_to_use_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli) -> None:
+def test_a_lonely_rank_is_asked_to_use_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     monkeypatch.delenv("RANK", raising=False)

@@ -173,7 +173,7 @@ def test_a_file_of_an_earlier_version_still_loads(file: Callable[..., FidStatist
         old.assume("any:any:any:64").check(TOKBENCH, (32, 32))
 
 
-def test_what_nobody_says_is_said_to_be_unknown(run: Callable[..., Result], tmp_path: Path) -> None:
+def test_unstated_reference_properties_are_marked_unknown(run: Callable[..., Result], tmp_path: Path) -> None:
     made = foreign(tmp_path / "fid.npz")
     alone = f"{INCEPTION}:tf1:float32"
     with pytest.raises(NotApplicable, match="as in :256:adm"):
@@ -236,7 +236,7 @@ def test_another_network_is_never_compared_with(
 
 
 @pytest.mark.slow
-def test_a_run_in_another_precision_is_told_so(photo_folder: Path, cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_run_in_another_precision_is_named(photo_folder: Path, cli: Callable[..., Any], tmp_path: Path) -> None:
     out = ("--out", tmp_path / "s.npz")
     assert (
         cli(
@@ -296,6 +296,7 @@ def test_samples_of_another_size(
     assert "size not that of the images here" in context([stated])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [Task(), Truncate((1,))], ids=["reconstruct", "truncate"])
 def test_tables_name_a_reference_that_is_not_the_crops(
     task: Task, opened: Callable[..., Dataset], file: Callable[..., FidStatistics], networks: ExtractorPool
@@ -364,6 +365,7 @@ def test_the_command_line_states_and_names(
 ) -> None:
     """Files that people download, each with one option; an audit names its reference too."""
     monkeypatch.setattr("tokbench.extractors.pool.ExtractorPool", lambda *_: networks)
+    monkeypatch.setattr("tokbench.evaluation.config.ExtractorPool", lambda *_: networks)
     foreign(tmp_path / "VIRTUAL.npz")
     common = ("--data", photo_folder, "--size", 64)
     reference = ("--reference", tmp_path / "VIRTUAL.npz", "--reference-is", f"{INCEPTION}:tf1:float32:256:adm")

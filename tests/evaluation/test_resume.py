@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from PIL import Image
 
 from tokbench.data.dataset import open_dataset
 from tokbench.data.stream import CHUNK
+from tokbench.errors import DataError
 from tokbench.evaluation.checkpoint import unfinished
+from tokbench.evaluation.distributed import ProcessGroup
 from tokbench.protocol.protocol import TOKBENCH
 from tokbench.results.result import Result
 from tokbench.tokenizers.base import Tokenizer
@@ -93,15 +96,15 @@ def test_a_finished_run_whose_result_was_not_saved_computes_nothing(folder: Path
     second = run(folder, networks, tmp_path, again)
     alike(second, first)
     assert again.encoded == 0
-    first.journal.discard()
+    first.checkpoint.discard()
     assert list(unfinished(tmp_path / "runs"))  # the second one holds it still
-    second.journal.discard()
+    second.checkpoint.discard()
     assert not list(unfinished(tmp_path / "runs"))
 
 
-def test_the_last_one_deletes_the_journal(folder: Path, networks, tmp_path: Path) -> None:
+def test_the_last_one_deletes_the_checkpoint(folder: Path, networks, tmp_path: Path) -> None:
     result = run(folder, networks, tmp_path)
-    result.journal.discard()
+    result.checkpoint.discard()
     assert not list((tmp_path / "runs").iterdir())
 
 
@@ -147,7 +150,7 @@ def test_features_of_references_are_computed_once(folder: Path, networks, tmp_pa
     monkeypatch.setattr(type(network), "forward", counted)
     first = run(folder, networks, tmp_path)
     both, seen = seen, 0
-    first.journal.discard()
+    first.checkpoint.discard()
     alike(run(folder, networks, tmp_path), first)
     assert seen == both / 2  # of the reconstructions alone
 
@@ -255,7 +258,7 @@ def test_resuming_needs_the_same_adapter(folder: Path, networks, tmp_path: Path)
 
 
 def test_images_made_elsewhere_are_compared_by_their_pixels(folder: Path, networks, tmp_path: Path) -> None:
-    """A folder of reconstructions that changes between two runs has no weights that would tell."""
+    """A folder of reconstructions has no weights whose hash would show that it changed between two runs."""
     shutil.copytree(folder, tmp_path / "made")
 
     def measured(cache: Path | None) -> Result:
@@ -276,3 +279,13 @@ def test_images_made_elsewhere_are_compared_by_their_pixels(folder: Path, networ
     alike(after, measured(None))
     assert after.provenance["adapter"]["fingerprint"] != before.provenance["adapter"]["fingerprint"]
     assert after.metrics["psnr"]["value"] != before.metrics["psnr"]["value"]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_several_processes_need_files_for_every_adapter(tmp_path: Path, folder: Path, networks, cached: bool) -> None:
+    """The values of the other processes arrive in files. An object of this process has none, even with a
+    cache."""
+    adapter = replace(load_adapter("jpeg.q50"), resumable=not cached)
+    options = {"ranks": ProcessGroup(0, 2), "cache": tmp_path if cached else None}
+    with pytest.raises(DataError, match="several processes need a writable cache folder"):
+        run_eval([adapter], open_dataset(str(folder), TOKBENCH), ["psnr"], networks=networks, **options)

@@ -14,7 +14,7 @@ from factories import loaded, run_eval
 from PIL import Image
 from torch import Tensor
 
-from tokbench.analysis.regression import check
+from tokbench.analysis.regression import CheckConfig, check
 from tokbench.data.dataset import open_dataset
 from tokbench.errors import AdapterError, UsageError
 from tokbench.evaluation.tasks import RECONSTRUCT, Perturb, Task, Truncate, parse_task
@@ -268,12 +268,12 @@ def test_a_committed_result_is_measured_again(cli, folder: Path, adapter: Path, 
     cli("eval", adapter, "--data", folder, "--metrics", "psnr,rate", "--out", tmp_path, "--task", "truncate")
     committed = leaderboard.read_all(tmp_path)
     assert len(committed) == 5
-    report = check(committed, data=str(folder))
+    report = check(committed, CheckConfig(data=str(folder)))
     assert report.exit_status == 0
     assert {one.outcome for one in report.checks} == {"same"} and not report.skipped
     assert {one.number for one in report.checks} >= {"psnr", "bpp"}
     committed[0].task = "truncated"
-    assert "no task 'truncated'" in check(committed[:1], data=str(folder)).skipped[0].reason
+    assert "no task 'truncated'" in check(committed[:1], CheckConfig(data=str(folder))).skipped[0].reason
 
 
 @pytest.mark.parametrize(

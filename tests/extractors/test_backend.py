@@ -64,8 +64,8 @@ def test_bfloat16_is_bfloat16(library: str, images, expected) -> None:
 
 
 @needs_openvino
-def test_a_processor_without_units_for_bfloat16_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenVINO would compute in float32 and say nothing."""
+def test_a_processor_without_units_for_bfloat16_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO would compute in float32 without a warning."""
     monkeypatch.setattr("tokbench.extractors.backend._openvino_capabilities", lambda: ("FP32", "INT8"))
     with pytest.raises(UsageError, match=r"this CPU does not support bfloat16.*TOKBENCH_BACKEND=torch"):
         Backend(precision="bfloat16", library="openvino")
@@ -88,7 +88,7 @@ def test_a_network_is_the_same_in_both(name: str, photos: torch.Tensor, monkeypa
     assert gap([features[1]], [features[0].double()]) < 1e-5
 
 
-def test_precision_and_backend_are_told_and_tell_features_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_precision_and_backend_are_recorded_and_separate_features(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = ExtractorPool().get("efficientnet-lite0")
     monkeypatch.setattr("tokbench.extractors.backend._openvino_capabilities", lambda: ("FP32", "BF16"))
     half = ExtractorPool(precision="bfloat16").get("efficientnet-lite0")

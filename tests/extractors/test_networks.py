@@ -255,6 +255,7 @@ def test_efficientnet_layers_fit_together(efficientnet: EfficientNetLite0) -> No
     assert features["pooled"].max() <= 6
 
 
+@pytest.mark.slow
 def test_efficientnet_features_do_not_depend_on_the_batch(efficientnet: EfficientNetLite0) -> None:
     images = photos(17, 256)
     together = efficientnet(images)

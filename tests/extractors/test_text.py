@@ -48,6 +48,7 @@ def test_rendered_words_are_read_exactly_and_in_order(reader: TextRecognizer) ->
     assert reader.read([rendered(word) for word in WORDS]) == list(WORDS)
 
 
+@pytest.mark.slow
 def test_no_reading_depends_on_the_other_crops(reader: TextRecognizer) -> None:
     # Hard to read, so that a text would change where anything leaks from crop to crop.
     small = [rendered(word, 20 + i)[::3, ::3] for i, word in enumerate(WORDS)]
@@ -56,6 +57,7 @@ def test_no_reading_depends_on_the_other_crops(reader: TextRecognizer) -> None:
     assert reader.read([*small[::-1], rendered("extraordinary wide line")])[:-1] == together[::-1]
 
 
+@pytest.mark.slow
 def test_several_threads_read_the_same(reader: TextRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
     crops, threads = [rendered(word)[::2, ::2] for word in WORDS], torch.get_num_threads()
     alone = reader.read(crops)
@@ -164,7 +166,7 @@ def test_a_librarys_own_folder_is_looked_in_and_its_file_checked(tmp_path: Path)
 
 
 class Echo(TextRecognizer):
-    """Says each crop's shape, and remembers its batches."""
+    """Returns each crop's shape as its text, and records its batches."""
 
     name, sha256, library, batch = "echo", "0" * 64, "echo 1", 3
 

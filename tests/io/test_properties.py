@@ -208,6 +208,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(FEW, max_examples=500)
 @given(st.data())
 def test_a_result_with_any_value_in_any_place_loads_or_is_refused(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -73,37 +75,64 @@ class Sharpness(PerImageMetric):
 """
 
 
-def install(folder: Path, name: str, version: str, files: dict[str, str], points: str) -> None:
-    """A package as `pip install --target` writes it: its modules, and a dist-info with its entry points."""
-    for file, text in files.items():
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / file).write_text(text)
-    about = folder / f"{name.replace('-', '_')}-{version}.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    (about / "entry_points.txt").write_text(points)
-    (about / "RECORD").write_text("".join(f"{file},,\n" for file in files))
+def write_project(folder: Path, name: str, version: str, files: dict[str, str], points: dict[str, str]) -> Path:
+    """The source of a package with these modules and with entry points by group."""
+    modules = [file.removesuffix(".py") for file in files if "/" not in file]
+    packages = sorted({file.partition("/")[0] for file in files if "/" in file})
+    project = (
+        f'[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
+        f'[project]\nname = "{name}"\nversion = "{version}"\n'
+        f"[tool.setuptools]\npy-modules = {modules}\npackages = {packages}\n"
+    )
+    for group, point in points.items():
+        project += f'[project.entry-points."{group}"]\n{point}\n'
+    for file, text in (files | {"pyproject.toml": project}).items():
+        path = folder / name / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder / name
+
+
+def install(projects: list[Path], target: Path) -> None:
+    """Builds the packages and installs them into a folder, offline, with uv or, if there is no uv, with pip."""
+    if find_spec("setuptools") is None:
+        pytest.skip("setuptools, the build backend of the packages, is not installed")
+    if find_spec("uv"):
+        tool = [sys.executable, "-m", "uv", "--no-config", "pip", "install", "--offline", "--python", sys.executable]
+    elif find_spec("pip"):
+        tool = [sys.executable, "-m", "pip", "install", "--no-index", "--disable-pip-version-check"]
+    else:
+        pytest.skip("neither uv nor pip is installed in this Python, so no package can be installed")
+    options = ["--no-deps", "--no-build-isolation", "--no-cache-dir", "--target", target]
+    done = subprocess.run([*tool, *options, *projects], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a package that adds a metric and its network, one that fails, and one that takes a name."""
-    folder = tmp_path_factory.mktemp("site")
+    source = tmp_path_factory.mktemp("source")
     files = {
         "tokbench_edges/__init__.py": "",
         "tokbench_edges/specs.py": SPECS,
         "tokbench_edges/network.py": CODE,
         "tokbench_edges/metrics.py": METRIC,
     }
-    points = (
-        "[tokbench.metrics]\nsharpness = tokbench_edges.specs:SHARPNESS\n"
-        "[tokbench.extractors]\nedges = tokbench_edges.specs:NETWORK\n"
-    )
-    install(folder, "tokbench-edges", "1.2", files, points)
+    points = {
+        "tokbench.metrics": 'sharpness = "tokbench_edges.specs:SHARPNESS"',
+        "tokbench.extractors": 'edges = "tokbench_edges.specs:NETWORK"',
+    }
     broken = {"tokbench_broken.py": "raise RuntimeError('it has no luck')\n"}
-    install(folder, "tokbench-broken", "0.1", broken, "[tokbench.metrics]\nluck = tokbench_broken:LUCK\n")
     taker = {"tokbench_taker.py": SPECS.replace('"sharpness"', '"psnr"')}
-    install(folder, "tokbench-taker", "0.2", taker, "[tokbench.metrics]\npsnr = tokbench_taker:SHARPNESS\n")
+    luck = {"tokbench.metrics": 'luck = "tokbench_broken:LUCK"'}
+    psnr = {"tokbench.metrics": 'psnr = "tokbench_taker:SHARPNESS"'}
+    projects = [
+        write_project(source, "tokbench-edges", "1.2", files, points),
+        write_project(source, "tokbench-broken", "0.1", broken, luck),
+        write_project(source, "tokbench-taker", "0.2", taker, psnr),
+    ]
+    folder = tmp_path_factory.mktemp("site")
+    install(projects, folder)
     return folder
 
 
@@ -122,6 +151,7 @@ def installed(site: Path, cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         registry.reload()
 
 
+@pytest.mark.slow
 def test_an_installed_metric_is_listed_computed_tabled_and_checked(installed, mirrored: Path, tmp_path: Path) -> None:
     listed = installed("list", "metrics").stdout
     assert "mean difference of edges from the original (package tokbench-edges 1.2)" in listed
@@ -164,6 +194,7 @@ def test_an_installed_metric_is_listed_computed_tabled_and_checked(installed, mi
     ]
 
 
+@pytest.mark.slow
 def test_a_broken_package_is_named_where_its_metric_is_asked_for(installed, mirrored: Path, tmp_path: Path) -> None:
     done = installed("eval", "jpeg.q50", "--data", mirrored, "--metrics", "luck", "--out", tmp_path / "results")
     assert done.exit_code == 2
@@ -189,6 +220,11 @@ class Means(PerImageMetric):
         gap = batch.require("image").mean((1, 2, 3)) - batch.require("reference").mean((1, 2, 3))
         return {"mean_gap" if self.fails != "number" else "psnr": gap.abs().double().numpy()}
 
+    def provenance(self):
+        if self.fails == "provenance":
+            raise ZeroDivisionError("by hand")
+        return super().provenance()
+
 
 @pytest.fixture
 def means() -> Iterator[type[Means]]:
@@ -210,10 +246,20 @@ def test_a_registered_metric_resumes_from_its_stored_columns(means, mirrored: Pa
     assert again["mean_gap"].title == "mean gap"
 
 
-@pytest.mark.parametrize(("fails", "reason"), [("update", "ZeroDivisionError: by hand"), ("number", "'psnr'")])
-def test_a_metric_that_fails_costs_only_its_own_numbers(means, mirrored: Path, fails: str, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("fails", "reason"),
+    [
+        ("update", "ZeroDivisionError: by hand"),
+        ("number", "'psnr'"),
+        ("provenance", "ZeroDivisionError: by hand"),  # it is read before the first image, for the checkpoint's key
+    ],
+)
+def test_a_metric_that_fails_costs_only_its_own_numbers(
+    means, mirrored: Path, fails: str, reason: str, tmp_path: Path
+) -> None:
     means.fails = fails
-    (made,) = run_eval([load_adapter("jpeg.q50")], open_dataset(str(mirrored), TOKBENCH), ["psnr", "means"])
+    data = open_dataset(str(mirrored), TOKBENCH)
+    (made,) = run_eval([load_adapter("jpeg.q50")], data, ["psnr", "means"], cache=tmp_path)
     assert made.error is None
     assert set(made.metrics) == {"psnr", "exact"}
     assert made.metrics["psnr"]["value"] > 20
@@ -227,6 +273,7 @@ def test_its_columns_come_after_the_others_and_go_with_it(means) -> None:
     assert MetricName.parse("pmean_gap_fsq.a0.9-d2").metric == "means"
 
 
+@pytest.mark.slow
 def test_names_belong_to_the_first(means) -> None:
     with pytest.raises(UsageError, match=r"cannot register the metric 'psnr': the name belongs to tokbench itself"):
         register_metric(MetricSpec("psnr", "mine", EDGES.numbers), Means)

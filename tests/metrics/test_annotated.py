@@ -203,10 +203,10 @@ def test_originals_and_ceiling_are_read_once(annotated: Dataset, networks, tmp_p
     reader.read = lambda crops: seen.append(len(crops)) or read(reader, crops)
     first = measured(annotated, networks, tmp_path / "cache")
     both = sum(seen)
-    first.journal.discard()
+    first.checkpoint.discard()
     seen.clear()
     again = measured(annotated, networks, tmp_path / "cache", "jpeg.q90")
-    again.journal.discard()
+    again.checkpoint.discard()
     assert 0 < sum(seen) < both / 2
     assert first.metrics["t_acc_ceiling_all"] == again.metrics["t_acc_ceiling_all"]
     alone = measured(annotated, networks, None)
@@ -217,7 +217,7 @@ def test_originals_and_ceiling_are_read_once(annotated: Dataset, networks, tmp_p
 @pytest.mark.slow
 def test_other_annotations_are_other_data(annotated: Dataset, networks, tmp_path: Path) -> None:
     first = measured(annotated, networks, tmp_path / "cache")
-    first.journal.discard()
+    first.checkpoint.discard()
     source = annotated.source
     assert isinstance(source, AnnotatedSource)
     known = {name: source.annotations(i) for i, name in enumerate(source.names)}

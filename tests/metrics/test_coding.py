@@ -90,8 +90,8 @@ def test_sets_of_codes_share_one_stream(sets: list[tuple[int, int, int]], seed: 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [10, 75])
 def test_many_groups_cost_no_more_than_their_codes(count: int) -> None:
-    """Sixteen groups of 32 codes each, of some coded images: within 64 bits for all of them together of what the counts
-    say, where a stream for each would take 64 bits and more a group."""
+    """Sixteen groups of 32 codes each take, together, at most 64 bits more than their entropy. A separate stream for
+    each group would take at least 64 bits more per group."""
     groups = [(drawn(at, 40 + at, 32 * count), drawn(at + 99, 40 + at, 32 * count), 64) for at in range(16)]
     ideal = sum(counted_bits(*one) for one in groups)
     taken, _ = coding.order0(groups)
@@ -296,8 +296,8 @@ def test_streams_and_groups_have_models_of_their_own() -> None:
 
 
 def test_groups_cost_an_image_what_their_codes_do() -> None:
-    """150 images, of which 75 are coded, of 16 groups: within a bit an image of what the counts say. A stream for each
-    group cost 9 bits more."""
+    """For 150 images with 16 groups, of which 75 are coded, the bits per image differ from the entropy by at most one.
+    A separate stream for each group would take 9 bits more."""
     codes = drawn(0, 7, 150, 4, 16)
     metric = Coding()
     metric.update(Batch(torch.arange(150), tokens=Tokens.from_indices(torch.as_tensor(codes), 8, groups=16)))

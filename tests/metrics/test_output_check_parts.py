@@ -16,7 +16,7 @@ MEAN, STD = torch.tensor([0.485, 0.456, 0.406])[:, None, None], torch.tensor([0.
 
 def test_the_warning_of_a_later_run_replaces_that_of_an_earlier_one() -> None:
     old, new, other = ResultWarning("range", "old"), ResultWarning("range", "new"), ResultWarning("few", "x")
-    assert result_warning.joined([old, other], [new], None) == [new, other]
+    assert result_warning.merged([old, other], [new], None) == [new, other]
 
 
 def test_thumbnails_are_means_of_cells() -> None:

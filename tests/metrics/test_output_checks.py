@@ -182,7 +182,7 @@ def test_blank_and_repeated_originals_are_no_damage(tmp_path: Path) -> None:
 
 
 def test_weak_reconstructions_that_are_shuffled(tmp_path: Path) -> None:
-    """Where no reconstruction is near any original, the order of what is nearest still tells."""
+    """Where no reconstruction is near any original, the order of the nearest ones still shows the shuffling."""
     rng = np.random.default_rng(0)
     images = [picture(seed) for seed in range(80)]
     weak = [np.clip(image * 0.5 + rng.normal(64, 25, (8, 8, 1)).repeat(8, 0).repeat(8, 1), 0, 255).astype(np.uint8)
@@ -305,7 +305,7 @@ def test_honest_codecs_raise_no_warning(photo_folder: Path, name: str) -> None:
     assert warnings_of(measure(load_adapter(name).model, photo_folder)).keys() == {"few_images"}
 
 
-# Through journals, files and tables.
+# Warnings in checkpoints, files and tables.
 
 
 def test_a_resumed_run_warns_as_one_in_one_piece(tmp_path: Path, data: Path) -> None:
@@ -318,7 +318,7 @@ def test_a_resumed_run_warns_as_one_in_one_piece(tmp_path: Path, data: Path) -> 
     assert resumed.warnings == first.warnings == whole.warnings
 
 
-def test_a_journal_without_the_checks_is_measured_again(tmp_path: Path, data: Path, monkeypatch) -> None:
+def test_a_checkpoint_without_the_checks_is_measured_again(tmp_path: Path, data: Path, monkeypatch) -> None:
     monkeypatch.setattr("tokbench.evaluation.steps.TokenTransform.checked", False)
     assert measure(Latents(lambda x: x), data, cache=tmp_path).warnings == []
     monkeypatch.undo()
@@ -368,7 +368,8 @@ def test_warnings_of_a_wrong_type_are_refused(tmp_path: Path, data: Path, warnin
         load(path)
 
 
-def test_warnings_are_said_once_on_stderr(cli, tmp_path: Path, data: Path, honest: list[np.ndarray]) -> None:
+@pytest.mark.slow
+def test_warnings_are_printed_once_on_stderr(cli, tmp_path: Path, data: Path, honest: list[np.ndarray]) -> None:
     rec = write(tmp_path / "rec", black(honest))
     command = ("eval", f"images:{rec}", "identity", "--data", data, "--metrics", "psnr", "--out", tmp_path / "out")
     done = cli(*command)

@@ -80,6 +80,7 @@ def test_ssim_of_constant_images_is_the_luminance_term() -> None:
     assert value(SSIM(), a, b)["ssim"] == pytest.approx((2 * 100 * 150 + c1) / (100**2 + 150**2 + c1), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_ms_ssim_equals_pytorch_msssim(photos: torch.Tensor, damaged: torch.Tensor) -> None:
     reference = pytest.importorskip("pytorch_msssim")
     expected = reference.ms_ssim(photos.double() * 255, damaged.double() * 255, data_range=255)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tokbench.nn import flow, gan, losses, masks, nested_dropout
+from tokbench.nn import flow, losses, masks, nested_dropout
 from tokbench.nn.conv import ConvDecoder, ConvEncoder, channels_first, channels_last
 from tokbench.nn.vit import GridDecoder, GridEncoder, MaskDecoder, QueryEncoder, Shape
 
@@ -208,29 +208,3 @@ def test_cosine_is_zero_for_parallel_and_two_for_opposite() -> None:
     target = torch.randn(3, 4)
     assert float(losses.cosine(2 * target, target)) == pytest.approx(0, abs=1e-6)
     assert float(losses.cosine(-target, target)) == pytest.approx(2)
-
-
-def test_hinge_is_satisfied_beyond_its_margins() -> None:
-    assert float(gan.discriminator_loss(torch.tensor([1.0, 3.0]), torch.tensor([-1.0, -2.0]))) == 0
-    assert float(gan.discriminator_loss(torch.zeros(2), torch.zeros(2))) == 1
-    assert float(gan.generator_loss(torch.tensor([2.0, 4.0]))) == -3
-
-
-def test_lecam_keeps_scores_near_the_other_sides_average() -> None:
-    lecam = gan.LeCam(decay=0.0)
-    near = float(lecam(torch.full((4,), 0.5), torch.full((4,), 0.5)))
-    far = float(lecam(torch.full((4,), 3.0), torch.full((4,), -3.0)))
-    assert near == 0
-    assert far == pytest.approx(72)
-
-
-def test_a_critic_tells_noise_from_photos(photos: Tensor) -> None:
-    reference = F.interpolate(photos[:4], (24, 24), mode="area") * 2 - 1
-    critic = gan.PatchGAN(16)
-    optimiser = torch.optim.Adam(critic.parameters(), 4e-3)
-    for _ in range(20):
-        loss = gan.discriminator_loss(critic(reference), critic(torch.rand_like(reference) * 2 - 1))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    assert float(loss.detach()) < 0.2

@@ -156,10 +156,10 @@ class Same(BottleneckAutoencoder):
         self.bottleneck, self.tokens = bottleneck, places
         self.row = torch.randn(bottleneck.dim)
 
-    def latents(self, images: Tensor) -> Tensor:
+    def encoded(self, images: Tensor) -> Tensor:
         return self.row.expand(len(images), self.tokens, -1)
 
-    def pixels(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+    def decoded(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         return vectors.new_zeros(len(vectors), 3, 8, 8)
 
 

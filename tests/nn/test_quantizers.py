@@ -194,10 +194,10 @@ def test_an_index_outside_the_codebook_is_an_error(index: int) -> None:
 
 def test_before_its_share_of_a_training_a_decoder_gets_what_is_not_quantized(quantizer: Quantizer) -> None:
     class Plain(BottleneckAutoencoder):
-        def latents(self, images: Tensor) -> Tensor:
+        def encoded(self, images: Tensor) -> Tensor:
             return images
 
-        def pixels(self, vectors: Tensor, seeds: object = None) -> Tensor:
+        def decoded(self, vectors: Tensor, seeds: object = None) -> Tensor:
             return vectors
 
     quantizer.train().used_from = 0.3
@@ -268,7 +268,7 @@ def test_of_equally_near_entries_the_first_is_chosen() -> None:
     assert nearest(torch.zeros(1, 1, 1, 2), table).item() == 1
 
 
-def test_fine_scales_of_single_values_are_told_apart() -> None:
+def test_fine_scales_of_single_values_are_distinguished() -> None:
     """The expanded square would give 5.0 and 5.0001 the same distance to most anchors."""
     table = (5 + torch.arange(100) * 1e-4)[None, :, None]
     assert torch.equal(nearest(table[0][None, :, None] + 1e-6, table).flatten(), torch.arange(100))

@@ -103,8 +103,8 @@ class Row:
     def __str__(self) -> str:
         unit = " rel." if self.relative else ""
         difference, bound = (f"{value:.1e}{unit}" if value else "0" for value in (self.difference, self.bound))
-        told = (self.protocol, self.number, self.library, f"{self.ours:.8g}", f"{self.theirs:.8g}", difference, bound)
-        return f"| {' | '.join(told)} |"
+        values = (self.protocol, self.number, self.library, f"{self.ours:.8g}", f"{self.theirs:.8g}", difference, bound)
+        return f"| {' | '.join(values)} |"
 
 
 ROWS = pytest.StashKey[list[Row]]()
@@ -281,7 +281,7 @@ def eight_bits() -> dict[str, Callable[[np.ndarray], np.ndarray]]:
 
 @pytest.fixture(scope="session")
 def pixels(eight_bits: dict[str, Callable[[np.ndarray], np.ndarray]]) -> Callable[..., np.ndarray]:
-    """uint8 (B, H, W, 3) of images (B, 3, H, W), rounded as a repository does, to nearest unless told."""
+    """uint8 (B, H, W, 3) of images (B, 3, H, W), rounded as a repository does, to nearest by default."""
 
     def rounded(images: Tensor, how: str = "titok") -> np.ndarray:
         return eight_bits[how](images.permute(0, 2, 3, 1).numpy())
@@ -333,8 +333,8 @@ def inception_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
         state["Conv2d_1a_3x3.conv.weight"] -= state["Conv2d_1a_3x3.conv.weight"].mean((2, 3), keepdim=True)
     if "fc.weight" in state:
         state["fc.weight"] *= 10  # at 1 all classes, at 100 all images look alike: the Inception Score would be 1
-    told = f"published before {next(iter(rest))}, stand-ins from there on" if held else "stand-ins"
-    _noted(request.config, "Inception", told if rest else "published")
+    description = f"published before {next(iter(rest))}, stand-ins from there on" if held else "stand-ins"
+    _noted(request.config, "Inception", description if rest else "published")
     path = tmp_path_factory.mktemp("inception") / "full.pth"
     torch.save(published | state, path)
     return path

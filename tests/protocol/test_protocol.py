@@ -62,7 +62,7 @@ def test_every_field_was_tried() -> None:
     assert top | inner == set(OTHER)
 
 
-def test_what_is_only_told_is_not_in_the_hash() -> None:
+def test_descriptive_fields_are_not_in_the_hash() -> None:
     other = replace(TOKBENCH, name="x", summary="y", source=("z",), published=PublishedSetup(size=512))
     assert other.sha256 == TOKBENCH.sha256
 

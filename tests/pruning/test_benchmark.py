@@ -1,22 +1,20 @@
-"""`tokbench prune`: time in turns, facts row by row, tables, and what a user can do wrong."""
+"""`tokbench prune`: measured rows, repeated timings, tables, and wrong usage."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from checkout import ROOT
 from click.testing import CliRunner, Result
-from image_files import encode, noise_pixels, write_parquet
-from PIL import Image
+from image_files import write_labelled_noise
 from safetensors.torch import save_file
 
 from tokbench.analysis.ablations import Ablation
@@ -24,91 +22,26 @@ from tokbench.cli import main
 from tokbench.errors import ResultError
 from tokbench.pruning import table
 from tokbench.pruning.ablations import pruning_findings
-from tokbench.pruning.benchmark import BenchmarkConfig, PruningBenchmark
+from tokbench.pruning.benchmark import PruningBenchmark
 from tokbench.pruning.measure import Candidate
-from tokbench.pruning.models import ImageClassifier, load_classifier, open_labelled
-from tokbench.pruning.result import (
-    BatchTiming,
-    Speedup,
-    load,
-    load_all,
-    packed,
-    unpacked,
-)
+from tokbench.pruning.models import load_classifier
+from tokbench.pruning.result import BatchTiming, Speedup, load, load_all, packed, unpacked
 from tokbench.report.static_figures import pruning
 from tokbench.results.leaderboard import read_all
 from tokbench.tokenizers.registry import open_variant
+
+Prune = Callable[..., Result]
 
 pytestmark = pytest.mark.slow
 
 timm = pytest.importorskip("timm", reason="timm is not installed: pip install 'tokbench[prune]'")
 
-VIT = """
-summary = "small"
-{base}
-[model]
-{model}
 
-[training]
-images = 16
-batch = 8
-"""
-SHAPE = """kind = "dense"
-classes = 4
-[model.vit]
-img_size = 16
-patch_size = 2
-embed_dim = 16
-depth = {depth}
-num_heads = 2"""
-
-
-@pytest.fixture(scope="session")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root with small networks trained for two steps, and images of four classes."""
-    made = tmp_path_factory.mktemp("prune")
-    folder = made / "adapters" / "small"
-    folder.mkdir(parents=True)
-    (made / "datasets").mkdir()
-    shutil.copy(ROOT / "adapters" / "vit_tiny_imagenet" / "network.py", folder)
-    base = 'base = "small.whole"'
-    texts = {
-        "whole": VIT.format(base="", model=SHAPE.format(depth=8)),
-        "half": VIT.format(base="", model=SHAPE.format(depth=4)),
-        "longer": VIT.format(base=base, model='kind = "dense"'),
-        "sit": VIT.format(base=base, model='kind = "slimmed"\nkeep = 0.5'),
-        "rates": VIT.format(base=base, model='kind = "rates"\nkeep = 0.5'),
-    }
-    for name, text in texts.items():
-        (folder / f"{name}.toml").write_text(text)
-    images(made / "images.parquet", 24, 4)
-    images(made / "three.parquet", 6, 3)
-    pq.write_table(pq.read_table(made / "images.parquet").drop_columns(["label"]), made / "bare.parquet")
-    trained = CliRunner().invoke(
-        main,
-        ["train", *(f"small.{name}" for name in texts), "--data", str(made / "images.parquet"), "--root", str(made)],
-    )
-    assert trained.exit_code == 0, trained.output
-    return made
-
-
-def images(path: Path, count: int, classes: int) -> None:
-    rng = np.random.default_rng(0)
-    pictures = [encode(Image.fromarray(noise_pixels(rng, 16, 16))) for _ in range(count)]
-    rows = [{"bytes": picture, "path": f"{place:03}.png"} for place, picture in enumerate(pictures)]
-    write_parquet(path, rows, [place % classes for place in range(count)])
-
-
-def prune(root: Path, *words: str, data: str = "images.parquet", model: str = "small.whole") -> Result:
-    given = ["--model", model, "--data", str(root / data), "--root", str(root), "--batches", "2"]
-    return CliRunner().invoke(main, ["prune", *given, *words])
-
-
-def test_everything_is_measured_kept_and_not_measured_again(root: Path, tmp_path: Path) -> None:
+def test_everything_is_measured_kept_and_not_measured_again(prune: Prune, tmp_path: Path) -> None:
     out = tmp_path / "results"
     words = ["random", "evit", "lower_resolution", "sit_slim", "diffrate", "small.half", "--keep", "0.5,1"]
     words += ["--tries", "1", "--out"]
-    first = prune(root, *words, str(out))
+    first = prune(*words, str(out))
     assert first.exit_code == 1  # at keep 1 nothing is trained
     assert "failed sit_slim: sit_slim must be trained for each network and keep" in first.output
     found = {one.about["method"]: one for one in load_all(out)}
@@ -138,31 +71,32 @@ def test_everything_is_measured_kept_and_not_measured_again(root: Path, tmp_path
             "lower_resolution",
             "small.half",
             "sit_slim",
-        ):  # choosing multiplies nothing
+        ):  # selecting tokens needs no multiplications
             for row in one.rows.values():
                 assert row.gflops == pytest.approx(row.counted_gflops)
     files = {path: path.read_bytes() for path in out.rglob("*.json")}
-    again = prune(root, *words, str(out))
+    again = prune(*words, str(out))
     assert {path: path.read_bytes() for path in out.rglob("*.json")} == files  # times, too
     assert "**short**" in again.output and "## Nothing trained for it" in again.output
     boards = CliRunner().invoke(main, ["leaderboard", "--out", str(out)])
-    assert boards.exit_code == 0 and len(boards.output.split()) == 2  # there are none of tokenizers
+    assert boards.exit_code == 0 and len(boards.output.split()) == 2  # there are no tables of tokenizers
     csv, md = table.write(out)
     assert csv.name.startswith("pruning-") and csv.suffix == ".csv"
     header, *lines = csv.read_text().splitlines()
     assert header.startswith("method,keep,training,") and len(lines) == 9
     text = md.read_text()
     assert "## Trained for it" in text and "| SiT" in text
-    with pytest.raises(ResultError, match="holds no results"):
+    with pytest.raises(ResultError, match="contains no results"):
         read_all(out)
-    shutil.copytree(ROOT / "results" / "toy.p8", out / "toy.p8")  # a tokenizer's: its tables and these, both
+    # With a tokenizer's result, both kinds of tables are written.
+    shutil.copytree(ROOT / "results" / "toy.p8", out / "toy.p8")
     assert CliRunner().invoke(main, ["leaderboard", "--out", str(out)]).exit_code == 0
     assert md.read_text() == text and (out / "leaderboard" / "samples-reconstruct.md").is_file()
     assert CliRunner().invoke(main, ["leaderboard", "--out", str(tmp_path / "none")]).exit_code == 1
 
 
-def test_times_whose_control_is_off_are_taken_again(root: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    """Up to three times in all; then they stay as they are. The failure of another keep leaves them where they are."""
+def test_times_whose_control_is_off_are_taken_again(prune: Prune, tmp_path: Path, monkeypatch: Any) -> None:
+    """There are at most three runs; the last one is kept. A failure at another keep does not discard them."""
     taken: list[float | None] = []
 
     def time(bench: PruningBenchmark, arm: Candidate, batch: int) -> BatchTiming:
@@ -173,53 +107,55 @@ def test_times_whose_control_is_off_are_taken_again(root: Path, tmp_path: Path, 
 
     monkeypatch.setattr(PruningBenchmark, "time", time)
     words = ["random", "sit_slim", "--out", str(tmp_path), "--keep"]
-    assert prune(root, *words, "0.5,0.25").exit_code == 1  # SiT has nothing for 0.25
+    assert prune(*words, "0.5,0.25").exit_code == 1  # SiT has nothing for 0.25
     found = {one.about["method"]: one.rows for one in load_all(tmp_path)}
     assert taken == [0.5, 0.5, 0.25, 0.25, 0.25, 0.5]
     assert found["random"]["0.5"].pace[0].speedup.control == 1.0
     assert found["random"]["0.25"].pace[0].speedup.control == 1.04
     assert len(found["sit_slim"]["0.5"].pace) == 1
-    assert prune(root, *words, "0.25", "--tries", "1").exit_code == 1 and len(taken) == 6
-    assert prune(root, *words, "0.25", "--tries", "4").exit_code == 1 and taken[6:] == [0.25]
+    assert prune(*words, "0.25", "--tries", "1").exit_code == 1 and len(taken) == 6
+    assert prune(*words, "0.25", "--tries", "4").exit_code == 1 and taken[6:] == [0.25]
     assert {one.about["method"]: one.rows for one in load_all(tmp_path)}["random"]["0.25"].pace[0].tries == 4
 
 
-def test_a_network_trained_on_begins_as_what_it_was_trained_on_from(root: Path, tmp_path: Path) -> None:
-    """The dense control of networks that were trained on from another: as many tokens, its own weights."""
-    variant, code = open_variant("small.longer", root / "adapters" / "small" / "longer.toml")
-    begun, whole = code.model(variant), load_classifier("small.whole", "cpu", root).vit
+def test_a_network_trained_on_begins_as_what_it_was_trained_on_from(
+    pruning_root: Path, prune: Prune, tmp_path: Path
+) -> None:
+    """The dense control of networks that continue the training of another: all tokens, and its own weights."""
+    variant, code = open_variant("small.longer", pruning_root / "adapters" / "small" / "longer.toml")
+    begun, whole = code.model(variant), load_classifier("small.whole", "cpu", pruning_root).vit
     pairs = zip(begun.vit.parameters(), whole.parameters(), strict=True)
     assert all(torch.equal(mine, theirs) and mine.requires_grad for mine, theirs in pairs)
-    assert prune(root, "small.longer", "--out", str(tmp_path)).exit_code == 0
+    assert prune("small.longer", "--out", str(tmp_path)).exit_code == 0
     (found,) = load_all(tmp_path)
     row = found.rows["whole"]
     assert row.gflops == row.whole_gflops and row.training_images == 16
     assert row.weights.keys() == {"longer.safetensors"}
 
 
-def test_times_that_are_asked_for_later_are_measured_then(root: Path, tmp_path: Path) -> None:
+def test_times_that_are_asked_for_later_are_measured_then(prune: Prune, tmp_path: Path) -> None:
     found, rows, times = [], [], []
     for batches in ("0", "2", "1", "0"):
-        assert prune(root, "random", "--keep", "0.5", "--out", str(tmp_path), "--batches", batches).exit_code == 0
+        assert prune("random", "--keep", "0.5", "--out", str(tmp_path), "--batches", batches).exit_code == 0
         (one,) = load_all(tmp_path)
         found.append([pace.batch for pace in one.rows["0.5"].pace])
         rows.append(replace(one.rows["0.5"], pace=[]))
         times.append({pace.batch: pace for pace in one.rows["0.5"].pace})
     assert found == [[], [2], [1, 2], [1, 2]]
     assert rows[0] == rows[1] == rows[2] == rows[3]
-    assert times[1][2] == times[2][2] == times[3][2]  # and what there was is not measured again
+    assert times[1][2] == times[2][2] == times[3][2]  # existing timings are not measured again
 
 
-def test_the_picture_is_of_one_device(root: Path, tmp_path: Path) -> None:
-    """Also where the times of another are in the folder, at other batch sizes; where there are none, there is none."""
+def test_the_picture_is_of_one_device(prune: Prune, tmp_path: Path) -> None:
+    """The timings of other devices in the folder are ignored; without timings, no picture is written."""
     target = tmp_path / "picture.svg"
     pruning(tmp_path, target)
     out = tmp_path / "results"
     words = ["random", "evit", "--keep", "0.5,0.7", "--out", str(out)]
-    assert prune(root, *words, "--batches", "0").exit_code == 0
+    assert prune(*words, "--batches", "0").exit_code == 0
     pruning(tmp_path, target)
     assert not target.exists()
-    assert prune(root, *words, "--batches", "1,2").exit_code == 0
+    assert prune(*words, "--batches", "1,2").exit_code == 0
     for one in load_all(out)[:1]:
         one.about["provenance"]["device"] = "another"
         for row in one.rows.values():
@@ -230,21 +166,21 @@ def test_the_picture_is_of_one_device(root: Path, tmp_path: Path) -> None:
     assert all(text in drawn for text in ("speed-up at batch size 2 ", "speed-up at batch size 1 ", "EViT"))
 
 
-def test_a_row_of_another_network_is_measured_anew(root: Path, tmp_path: Path) -> None:
+def test_a_row_of_another_network_is_measured_anew(prune: Prune, tmp_path: Path) -> None:
     out = tmp_path / "results"
-    assert prune(root, "random", "--keep", "0.5", "--out", str(out)).exit_code == 0
+    assert prune("random", "--keep", "0.5", "--out", str(out)).exit_code == 0
     (path,) = out.rglob("*.json")
     facts = json.loads(path.read_text())
     facts["about"]["provenance"]["weights"] = {"other": "weights"}
     facts["rows"]["0.7"] = facts["rows"]["0.5"]
     path.write_text(json.dumps(facts))
-    assert prune(root, "random", "--keep", "0.5", "--out", str(out)).exit_code == 0
+    assert prune("random", "--keep", "0.5", "--out", str(out)).exit_code == 0
     assert load(path).rows.keys() == {"0.5"}
 
 
-def test_a_twin_has_a_file_of_its_own_and_a_new_training_a_new_row(root: Path, tmp_path: Path) -> None:
+def test_each_network_has_its_own_file_and_a_new_training_replaces_its_row(prune: Prune, tmp_path: Path) -> None:
     words = ["sit_slim", "small.sit", "--keep", "0.5", "--out", str(tmp_path)]
-    assert prune(root, *words).exit_code == 0
+    assert prune(*words).exit_code == 0
     found = {one.about["method"]: one for one in load_all(tmp_path)}
     assert found.keys() == {"sit_slim", "small.sit"}
     assert found["small.sit"].rows["0.5"].title == "SiT, small.sit"
@@ -255,13 +191,13 @@ def test_a_twin_has_a_file_of_its_own_and_a_new_training_a_new_row(root: Path, t
     facts = json.loads(path.read_text())
     facts["rows"]["0.5"] |= {"weights": {"sit.safetensors": "of another training"}, "gflops": -1}
     path.write_text(json.dumps(facts))
-    assert prune(root, *words).exit_code == 0
+    assert prune(*words).exit_code == 0
     assert load(path).rows["0.5"].gflops > 0
 
 
-def test_a_twin_is_compared_image_by_image(root: Path, tmp_path: Path) -> None:
+def test_an_ablated_network_is_compared_image_by_image(prune: Prune, tmp_path: Path) -> None:
     """Networks that were trained too briefly get no verdict; others get one if the interval excludes 0."""
-    assert prune(root, "sit_slim", "small.half", "--keep", "0.5", "--out", str(tmp_path)).exit_code == 0
+    assert prune("sit_slim", "small.half", "--keep", "0.5", "--out", str(tmp_path)).exit_code == 0
     ablation = Ablation("small.half", "small.sit", "a part", "It helps.", ("top1",), ("prune",))
     other = Ablation("small.half", "small.sit", "a part", "It helps.", ("top5",), ("prune",))
     (found,) = pruning_findings([ablation, other], load_all(tmp_path))
@@ -281,9 +217,9 @@ def test_a_twin_is_compared_image_by_image(root: Path, tmp_path: Path) -> None:
     assert np.array_equal(unpacked(packed(np.arange(13) % 3 == 0), 13), np.arange(13) % 3 == 0)
 
 
-def test_tables_hold_what_was_measured_alike(root: Path, tmp_path: Path) -> None:
+def test_tables_hold_what_was_measured_alike(prune: Prune, tmp_path: Path) -> None:
     for more in ([], ["--kernel", "eager"], ["--round-to", "8"], ["--limit", "20"]):
-        assert prune(root, "random", "--keep", "0.5", "--out", str(tmp_path), *more).exit_code == 0
+        assert prune("random", "--keep", "0.5", "--out", str(tmp_path), *more).exit_code == 0
     found = load_all(tmp_path)
     assert len(found) == len({one.path for one in found}) == 4
     names = table.groups(found)
@@ -309,109 +245,27 @@ def test_tables_hold_what_was_measured_alike(root: Path, tmp_path: Path) -> None
         (["random", "--repetitions", "5"], 2, "30"),
     ],
 )
-def test_what_cannot_be_is_said_and_how_it_could(
-    root: Path, tmp_path: Path, words: list[str], status: int, message: str
+def test_wrong_usage_is_refused_with_a_reason(
+    prune: Prune, tmp_path: Path, words: list[str], status: int, message: str
 ) -> None:
-    done = prune(root, *words, "--out", str(tmp_path))
+    done = prune(*words, "--out", str(tmp_path))
     assert done.exit_code == status, done.output
     assert message in done.output
 
 
 @pytest.mark.parametrize("lists", [list, str])
-def test_published_rates_come_from_the_authors_file(root: Path, tmp_path: Path, lists: type) -> None:
+def test_published_rates_come_from_the_authors_file(prune: Prune, tmp_path: Path, lists: type) -> None:
     prune_, merge = [65, 60, 60, 50, 40, 30, 20, 10], [65, 60, 50, 52, 40, 30, 20, 10]
     counts = {"prune_kept_num": lists(prune_), "merge_kept_num": lists(merge)}
     (tmp_path / "rates.json").write_text(json.dumps({"ViT": {"2.9": counts}}))
     words = ["--rates", f"{tmp_path}/rates.json:ViT/2.9", "--out", str(tmp_path)]
-    done = prune(root, "diffrate", *words)
+    done = prune("diffrate", *words)
     assert done.exit_code == 0, done.output
     (one,) = load_all(tmp_path)
     (row,) = one.rows.values()
     assert [leaving for _, leaving in row.tokens] == [65, 60, 50, 50, 40, 30, 20, 10]
     assert row.training_seconds is None and " - |" in done.output
-    assert prune(root, "diffrate", "--rates", f"{tmp_path}/rates.json:ViT/3", "--out", str(tmp_path)).exit_code == 1
-
-
-def test_images_without_labels_are_refused(root: Path, tmp_path: Path) -> None:
-    done = prune(root, "random", "--out", str(tmp_path), data="bare.parquet")
-    assert done.exit_code == 1 and "has no labels, so its accuracy cannot be computed; provide Parquet" in done.output
-
-
-def test_some_of_the_classes_are_enough_and_said(root: Path, tmp_path: Path) -> None:
-    words = ["random", "--keep", "0.5", "--batches", "0", "--out", str(tmp_path)]
-    done = prune(root, *words, data="three.parquet")
-    assert done.exit_code == 0, done.output
-    assert "labels: column 'label'; 3 of 4 classes occur" in done.stderr
-    assert "warning: the labels are exactly 0 to 2, but" in done.stderr
-    assert "Labels: column 'label'; 3 of 4 classes occur." in done.stdout
-    assert "**Warning:** the labels are exactly 0 to 2" in done.stdout
-    (one,) = load_all(tmp_path)
-    labels = one.about["provenance"]["labels"]
-    assert (labels["present"], labels["classes"], len(labels["warnings"])) == (3, 4, 1)
-
-
-@pytest.mark.parametrize("listed", [False, True])
-def test_class_folders_give_the_same_accuracy_as_a_column(root: Path, tmp_path: Path, listed: bool) -> None:
-    """Folders are matched in sorted order, or by a list of classes, which may have fewer than the network."""
-    rows = pq.read_table(root / "images.parquet").to_pylist()
-    kept = [row for row in rows if row["label"] != 2] if listed else rows
-    folders = ["d", "b", "a", "c"] if listed else ["a", "b", "c", "d"]
-    for row in kept:
-        place = tmp_path / "photos" / folders[row["label"]]
-        place.mkdir(parents=True, exist_ok=True)
-        (place / row["image"]["path"]).write_bytes(row["image"]["bytes"])
-    if listed:
-        (tmp_path / "photos" / "classes.txt").write_text("\n".join(folders))
-    pq.write_table(pa.Table.from_pylist(kept), tmp_path / "same.parquet")
-    found = []
-    for data in ("photos", "same.parquet"):
-        words = ["random", "--keep", "1", "--batches", "0", "--out", str(tmp_path / f"of-{data}")]
-        done = prune(root, *words, data=str(tmp_path / data))
-        assert done.exit_code == 0, done.output
-        (one,) = load_all(tmp_path / f"of-{data}")
-        found.append(one)
-    ours, theirs = (one.rows["1"].top1.value for one in found)
-    assert ours == pytest.approx(theirs) and 0 <= ours <= 1
-    rule = "names of folders, in the order of classes.txt" if listed else "the 4 folders in sorted order, as"
-    assert found[0].about["provenance"]["labels"]["rule"].startswith(rule)
-    assert found[0].about["provenance"]["labels"]["present"] == (3 if listed else 4)
-
-
-def test_first_images_of_one_class_or_of_few_give_no_number_without_a_word(root: Path, tmp_path: Path) -> None:
-    for row in pq.read_table(root / "images.parquet").to_pylist():
-        place = tmp_path / "photos" / "abcd"[row["label"]]
-        place.mkdir(parents=True, exist_ok=True)
-        (place / row["image"]["path"]).write_bytes(row["image"]["bytes"])
-    words = ["random", "--keep", "1", "--batches", "0", "--out", str(tmp_path / "out"), "--limit"]
-    done = prune(root, *words, "5", data=str(tmp_path / "photos"))
-    assert done.exit_code == 1 and not (tmp_path / "out").exists()
-    assert "its first 5 images all have the class 0, but all 24 images have 4 classes" in done.output
-    done = prune(root, *words, "12", data=str(tmp_path / "photos"))
-    warning = "the first 12 of 24 images have 2 of 4 classes, and the shares of the classes differ"
-    assert done.exit_code == 0 and f"warning: {warning}" in done.stderr and f"**Warning:** {warning}" in done.stdout
-    (one,) = load_all(tmp_path / "out")
-    assert any(text.startswith(warning) for text in one.about["provenance"]["labels"]["warnings"])
-
-
-def test_labels_under_which_a_trained_network_is_no_better_than_chance_are_doubted(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    subject = load_classifier("small.whole", "cpu", root)
-    bench = PruningBenchmark(
-        subject, open_labelled(str(root / "images.parquet"), subject, None), "cpu", BenchmarkConfig()
-    )
-    named = bench.predictions(lambda what, done, total: None).top[:, 0]
-    wrong = (named + 1 + np.arange(24) % 2) % 4
-    table_ = pq.read_table(root / "images.parquet").drop_columns(["label"]).append_column("label", pa.array(wrong))
-    pq.write_table(table_, tmp_path / "wrong.parquet")
-    words = ["random", "--keep", "1", "--batches", "0", "--out", str(tmp_path)]
-    warning = "0 % of 24 images are classified correctly, but chance is 25 %: are the labels those of this network?"
-    assert warning not in prune(root, *words, data=str(tmp_path / "wrong.parquet")).output  # trained for two steps
-    monkeypatch.setattr(ImageClassifier, "short", False)
-    done = prune(root, *words, data=str(tmp_path / "wrong.parquet"))
-    assert done.exit_code == 0 and f"warning: {warning}" in done.stderr and f"**Warning:** {warning}" in done.stdout
-    (one,) = load_all(tmp_path)
-    assert one.about["provenance"]["labels"]["warnings"][-1] == warning
+    assert prune("diffrate", "--rates", f"{tmp_path}/rates.json:ViT/3", "--out", str(tmp_path)).exit_code == 1
 
 
 @pytest.mark.parametrize(
@@ -426,48 +280,33 @@ def test_labels_under_which_a_trained_network_is_no_better_than_chance_are_doubt
         ("timm:vit_tiny_patch16_224", "use --allow-download or timm:NAME@FILE"),
     ],
 )
-def test_networks_that_cannot_be_had(root: Path, tmp_path: Path, model: str, message: str) -> None:
+def test_networks_that_cannot_be_had(prune: Prune, tmp_path: Path, model: str, message: str) -> None:
     (tmp_path / "bad.safetensors").write_bytes(b"no tensors")
     if "resnet18@" in model:
         save_file(timm.create_model("resnet18").state_dict(), tmp_path / "resnet18.safetensors")
-    done = prune(root, "random", "--out", str(tmp_path), model=model.format(folder=tmp_path))
+    done = prune("random", "--out", str(tmp_path), model=model.format(folder=tmp_path))
     assert done.exit_code in (1, 2) and message in done.output, done.output
 
 
 @pytest.mark.parametrize("file", ["own.safetensors", "own.pth"])
-def test_a_file_of_timms_weights_is_run(root: Path, tmp_path: Path, file: str) -> None:
+def test_a_file_of_timms_weights_is_run(pruning_root: Path, tmp_path: Path, file: str) -> None:
     torch.manual_seed(0)
     vit = timm.create_model("vit_tiny_patch16_224", num_classes=1000)
     if file.endswith(".pth"):
         torch.save({"model": vit.state_dict()}, tmp_path / file)  # as DeiT's authors publish theirs
     else:
         save_file(vit.state_dict(), tmp_path / file)
-    images(tmp_path / "thousand.parquet", 1000, 1000)
+    write_labelled_noise(tmp_path / "thousand.parquet", 1000, 1000)
     done = CliRunner().invoke(
         main,
         ["prune", "tome", "--model", f"timm:vit_tiny_patch16_224@{tmp_path / file}", "--keep", "0.5",
          "--data", str(tmp_path / "thousand.parquet"), "--limit", "4", "--batches", "0", "--out", str(tmp_path / "out"),
-         "--root", str(root)],
+         "--root", str(pruning_root)],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     (one,) = load_all(tmp_path / "out")
     assert one.about["short"] is False and one.about["provenance"]["data"]["side"] == 224
     assert one.rows["0.5"].pace == [] and one.rows["0.5"].whole_gflops == pytest.approx(2 * 1.26, rel=0.03)
-
-
-def test_images_that_cannot_be_read_are_listed_and_left_out_of_both(root: Path, tmp_path: Path) -> None:
-    table_ = pq.read_table(root / "images.parquet").to_pylist()
-    table_[3]["image"]["bytes"] = b"no image"
-    pq.write_table(pa.Table.from_pylist(table_), tmp_path / "bad.parquet")
-    done = prune(root, "random", "--keep", "0.5", "--out", str(tmp_path), data=str(tmp_path / "bad.parquet"))
-    assert done.exit_code == 1 and "unreadable image" in done.output
-    (one,) = load_all(tmp_path)
-    assert one.about["num_images"] == 23
-    for row in table_:
-        row["image"]["bytes"] = b"no image"
-    pq.write_table(pa.Table.from_pylist(table_), tmp_path / "none.parquet")
-    done = prune(root, "random", "--out", str(tmp_path), data=str(tmp_path / "none.parquet"))
-    assert done.exit_code == 1 and "no image could be read" in done.output
 
 
 def test_the_list_names_methods_and_networks() -> None:

@@ -83,7 +83,7 @@ def test_tome_keeps_the_mean_weighted_by_size_and_merges_the_most_similar_pairs(
 
 @torch.inference_mode()
 def test_copies_that_merge_change_nothing(small_vit: Any) -> None:
-    """Proportional attention: tokens that are equal, merged, give the logits of all of them."""
+    """With proportional attention, merged copies give the same logits as the separate copies."""
     vit = small_vit(pos_embed="none", class_token=True, depth=4)
     patch = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(3))
     pixels = patch.repeat(1, 1, 8, 8)
@@ -186,7 +186,7 @@ def test_rates_that_rise_or_leave_nothing_are_refused(prune: Any, merge_: Any) -
 @pytest.mark.parametrize("changes", [{}, {"qk_norm": True, "scale_attn_norm": True, "init_values": 0.5}])
 @torch.no_grad()
 def test_rates_are_learned_on_what_they_will_do(changes: dict[str, Any], small_vit: Any, noise: Tensor) -> None:
-    """Masked in training, tokens must count for nothing: the logits are those of the reduced network."""
+    """Masked tokens have no effect during training: the logits equal those of the reduced network."""
     vit = small_vit(**changes)
     search = RateSearch(SimpleNamespace(vit=vit), 0.5)  # type: ignore[arg-type]
     for place, (prune, merge_) in enumerate(zip(search.prune, search.merge, strict=True)):
@@ -222,7 +222,7 @@ def test_learning_moves_rates_to_their_budget(small_vit: Any, noise: Tensor) -> 
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
 @pytest.mark.parametrize("name", ["diffrate30", "diffrate90"])
 def test_the_recipes_reach_their_budgets(small_vit: Any, name: str, profile: str) -> None:
-    """With the steps and the schedule that a training has; here the budget alone moves rates, and not the labels."""
+    """Steps and schedule are those of a training; the loss is only the budget term, without labels."""
 
     class OfBudget(RateSearch):
         def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
@@ -233,26 +233,26 @@ def test_the_recipes_reach_their_budgets(small_vit: Any, name: str, profile: str
     vit = small_vit(img_size=64, patch_size=4, embed_dim=192, depth=12, num_heads=3)
     search = OfBudget(nn.ModuleDict({"vit": vit}), variant.config["model"]["keep"])
     aim = budget(search.sizes, search.keep) / flops(search.sizes, dense(search.sizes))
-    made = train(search, TrainingData(torch.zeros(256, 3, 1, 1, dtype=torch.uint8)), recipe_of(variant, profile, {}))
-    assert made.steps in (100, 400)
+    record = train(search, TrainingData(torch.zeros(256, 3, 1, 1, dtype=torch.uint8)), recipe_of(variant, profile, {}))
+    assert record.steps in (100, 400)
     assert search.share(search.counts()[1]).item() == pytest.approx(aim, rel=0.02)
 
 
 def test_rates_of_which_some_rise_are_what_the_authors_code_makes_of_them() -> None:
-    """ViT-T's at 1.0 GMAC: block 7 merges to 156 of the 148 tokens that block 6 has left."""
+    """In the rates of ViT-T at 1.0 GMAC, block 7 should merge to 156 tokens, but block 6 left only 148."""
     prune = (197, 197, 196, 194, 188, 184, 178, 164, 156, 137, 129, 21)
     merge = (197, 197, 196, 190, 186, 154, 148, 156, 145, 135, 125, 21)
     with pytest.raises(UsageError, match="must not increase"):
         Rates(prune, merge)
-    made = Rates.falling(prune, merge)
-    assert made.merge == (197, 197, 196, 190, 186, 154, 148, 148, 145, 135, 125, 21)
-    assert made.prune == (197, 197, 196, 194, 188, 184, 154, 148, 148, 137, 129, 21)
+    rates = Rates.falling(prune, merge)
+    assert rates.merge == (197, 197, 196, 190, 186, 154, 148, 148, 145, 135, 125, 21)
+    assert rates.prune == (197, 197, 196, 194, 188, 184, 154, 148, 148, 137, 129, 21)
     with pytest.raises(UsageError, match="rates must list"):
         Rates.falling(prune, merge[:-1])
 
 
 def test_rates_must_leave_the_first_block_whole(small_vit: Any) -> None:
-    """They would drop tokens in it: it enters with 65."""
+    """65 tokens enter the first block, and rates that drop some of them there are refused."""
     rates = Rates((66, *[60] * 7), (66, *[50] * 7))
     with pytest.raises(UsageError, match="rates for 8 blocks and 66 tokens do not fit 8 blocks and 65 tokens"):
         DiffRate(rates).plan(recognise(small_vit()).sizes, 0.5)
@@ -278,7 +278,7 @@ def test_slimmers_are_counted_as_layers(small_vit: Any, noise: Tensor) -> None:
 
 @torch.inference_mode()
 def test_a_lot_is_no_better_where_another_was(small_vit: Any) -> None:
-    """Positions are renumbered in each block; with equal scores in all blocks, the first ones would stay."""
+    """Positions are renumbered in each block; with equal scores in all blocks, the first positions would be kept."""
     vit = small_vit()
     with Random().applied_to(vit, 0.5) as run:
         tokens = torch.arange(1.0, 65.0)[None, :, None].expand(2000, -1, 1)

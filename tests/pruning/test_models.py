@@ -20,7 +20,7 @@ timm = pytest.importorskip("timm", reason="timm is not installed: pip install 't
 
 
 def test_imagenets_folders_are_known_to_timms_networks(tmp_path: Path) -> None:
-    """Classes are found by WordNet id, also a few of them, whose sorted order differs from their places in the 1000."""
+    """Classes are matched by WordNet id, also if only a few occur and sorted order is not the order of the 1000."""
     torch.manual_seed(0)
     save_file(timm.create_model("vit_tiny_patch16_224").state_dict(), tmp_path / "own.safetensors")
     subject = load_classifier(f"timm:vit_tiny_patch16_224@{tmp_path / 'own.safetensors'}", "cpu")
@@ -46,7 +46,7 @@ class Harmful:
 @pytest.mark.parametrize("suffix", [".pth", ".bin", ".pt"])
 @pytest.mark.parametrize("harmful", [True, False])
 def test_nothing_but_tensors_is_unpickled(tmp_path: Path, suffix: str, harmful: bool) -> None:
-    """Neither what runs code nor the settings that authors keep beside their weights; the message names the remedy."""
+    """Files that would run code and files with other objects are both refused; the message names the object."""
     more = Harmful(tmp_path / "it-ran") if harmful else SimpleNamespace(epochs=3)
     path = tmp_path / f"own{suffix}"
     torch.save({"model": timm.create_model("vit_tiny_patch16_224").state_dict(), "args": more}, path)

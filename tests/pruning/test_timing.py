@@ -26,11 +26,11 @@ def test_a_duel_is_of_medians_with_an_interval_and_a_control() -> None:
     drawn = np.random.default_rng(0)
     noise = drawn.normal(1, 0.005, (20, 4))
     first, second = 0.3 * noise[:, :2], 0.2 * noise[:, 2:]
-    made = PairedTiming(first, second)
-    low, high = made.interval()
-    assert low < made.ratio < high
-    assert made.ratio == pytest.approx(1.5, rel=0.01)
-    assert made.measured
+    timing = PairedTiming(first, second)
+    low, high = timing.interval()
+    assert low < timing.ratio < high
+    assert timing.ratio == pytest.approx(1.5, rel=0.01)
+    assert timing.measured
     assert not PairedTiming(first, 0.3 * noise[:, 2:]).measured  # the interval holds 1
     crooked = first.copy()
     crooked[::2, 0] *= 1.2
@@ -43,8 +43,8 @@ def test_a_duel_is_of_medians_with_an_interval_and_a_control() -> None:
 
 def test_a_duel_runs_in_turns_after_a_warm_up() -> None:
     calls: list[str] = []
-    made = time_in_turns(lambda: calls.append("a"), lambda: calls.append("b"), 30, "cpu")
-    assert made.first.size == made.second.size == 30
+    timing = time_in_turns(lambda: calls.append("a"), lambda: calls.append("b"), 30, "cpu")
+    assert timing.first.size == timing.second.size == 30
     assert "".join(calls) == "ab" * 10 + "abba" * 15
 
 
@@ -85,9 +85,9 @@ def test_a_network_is_timed_against_a_copy_alone(small_vit: Callable[..., nn.Mod
     whole = Candidate("whole", "whole", None, vit, vit)
     with pytest.raises(UsageError, match="needs a copy"):
         time_candidate(whole, whole, 1, "cpu", "sdpa", "sdpa", 30)
-    made = time_candidate(with_own_network(whole), whole, 1, "cpu", "eager", "sdpa", 30)
-    assert made.best_kernel == "eager" and made.speedup.repetitions == 30
-    assert made.speedup != made.speedup_same_kernel
+    timing = time_candidate(with_own_network(whole), whole, 1, "cpu", "eager", "sdpa", 30)
+    assert timing.best_kernel == "eager" and timing.speedup.repetitions == 30
+    assert timing.speedup != timing.speedup_same_kernel
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"about": {}, "rows": {}}', '{"rows": {"0.5": {}}}'])
@@ -99,10 +99,10 @@ def test_broken_facts_are_named(tmp_path: Path, text: str) -> None:
 
 
 def test_facts_with_a_row_without_its_numbers_are_named(tmp_path: Path) -> None:
-    made = {"device": "cpu", "processor": "", "kernel": "sdpa", "round_to": 1, "formula": "", "weights": {},
+    provenance = {"device": "cpu", "processor": "", "kernel": "sdpa", "round_to": 1, "formula": "", "weights": {},
             "data": {"limit": None, "side": 64, "sha256": "d"}}  # fmt: skip
     about = {"model": "m", "method": "x", "title": "x", "training": "none", "dataset": "d", "num_images": 1,
-             "short": False, "provenance": made}  # fmt: skip
+             "short": False, "provenance": provenance}  # fmt: skip
     share = Estimate(0.5, 0.4, 0.6, 1)
     row = PruningRow("x", "m", share, share, share, share, share, "00", [(5, 5)], 1.0, 1.0, 1.0, 0, 0, None, {}, [])
     path = PruningResult(about, {"0.5": row}).save(tmp_path)

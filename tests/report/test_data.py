@@ -85,6 +85,7 @@ def untied(results: list[Result]) -> list[Result]:
     return [replace(one, per_image={}, replicates={}) for one in results]
 
 
+@pytest.mark.slow
 def test_cells_hold_what_results_hold() -> None:
     results = COMMITTED
     by_row = {(one.group, one.adapter): one for one in results}
@@ -136,7 +137,7 @@ def test_the_command_measures_the_row_again(cli: Any, tmp_path: Path) -> None:
     assert made.metrics["psnr"]["value"] == pytest.approx(result.metrics["psnr"]["value"], abs=1e-6)
 
 
-def test_a_folder_and_its_size_are_told(cli: Any, tiles: Path, tmp_path: Path) -> None:
+def test_the_command_states_a_folder_and_its_size(cli: Any, tiles: Path, tmp_path: Path) -> None:
     for size in ((), ("--size", 16)):
         out = tmp_path / f"out{len(size)}"
         done = cli("eval", "jpeg.q50", "--data", tiles, "--metrics", "psnr", "--out", out, *size)
@@ -189,15 +190,15 @@ def test_pictures_are_made_once(site: Path, page_data: dict[str, Any], monkeypat
     shown = page_data["pictures"]
     assert len(shown["images"]) == 8
     for name in ("identity", "jpeg.q50", "toy.p8"):
-        for files in shown["made"][name].values():
+        for files in shown["reconstructions"][name].values():
             assert (site / files["file"]).is_file()
             assert (site / files["error"]).is_file()
-    assert shown["made"]["identity"][shown["images"][0]["name"]]["caption"] == "exact"
+    assert shown["reconstructions"]["identity"][shown["images"][0]["name"]]["caption"] == "exact"
     monkeypatch.setattr(f"{pictures.__module__}._reconstructed", lambda *_: pytest.fail("made again"))
     results = [one for one in read_all(site.parent / "results") if one.adapter == "jpeg.q50"]
     root = site.parent / "root"
     again = pictures(results, site, root, lambda *_: None)
-    assert again.made["jpeg.q50"] == shown["made"]["jpeg.q50"]
+    assert again.reconstructions["jpeg.q50"] == shown["reconstructions"]["jpeg.q50"]
     assert again.worst["jpeg.q50"] == shown["worst"]["jpeg.q50"]
     (site / "pictures" / "jpeg.q50" / "worst.json").write_text("{")
     with pytest.raises(pytest.fail.Exception, match="made again"):

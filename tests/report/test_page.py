@@ -91,7 +91,7 @@ def test_reduced_tokens_are_rows_with_measured_speed(opened: Any) -> None:
     assert "none measured" in row.inner_text()
     assert "1.40" in page.locator("tr[data-adapter='tome 0.7']").inner_text()
     row.locator("td button").first.click()
-    assert "tokbench prune tome --model vit.d12 --data tiny --keep 0.5 --limit 100" in page.inner_text("#made")
+    assert "tokbench prune tome --model vit.d12 --data tiny --keep 0.5 --limit 100" in page.inner_text("#details")
     page.keyboard.press("Escape")
     page.select_option("#kind", "trained")
     assert column(page, 1) == ["sit_slim 0.5"]
@@ -144,17 +144,17 @@ def test_what_is_missing_is_not_exact(opened: Any) -> None:
     assert page.locator("tr[data-adapter='identity'] td").nth(1).inner_text() == "exact"
     bits = page.locator("tr[data-adapter='titok.n16'] td", has_text="2,097,152")
     bits.locator("button").click()
-    assert "7 (in 108 images)" in page.inner_text("#made")
+    assert "7 (in 108 images)" in page.inner_text("#details")
 
 
 def test_every_number_says_how_it_was_made(opened: Any) -> None:
     page = opened("#table=samples-reconstruct")
     page.locator("tr[data-adapter='jpeg.q50'] td button").first.click()
-    text = page.inner_text("#made")
+    text = page.inner_text("#details")
     for part in ("tokbench eval jpeg.q50 --data samples", "protocol", "tokbench (", "95 % interval", "torch"):
         assert part in text
     page.keyboard.press("Escape")
-    assert not page.locator("#made").is_visible()
+    assert not page.locator("#details").is_visible()
 
 
 def test_published_numbers_stand_apart(opened: Any) -> None:
@@ -235,7 +235,7 @@ def test_keys_are_enough(opened: Any) -> None:
     assert "sort=adapter" in page.url
     page.locator("tr[data-adapter='jpeg.q50'] td button").first.focus()
     page.keyboard.press("Enter")
-    assert page.locator("#made").is_visible()
+    assert page.locator("#details").is_visible()
     page.keyboard.press("Escape")
     assert page.evaluate("document.activeElement.tagName") == "BUTTON"
     page.focus("#slider")
@@ -264,6 +264,6 @@ def test_a_hostile_name_is_a_name(opened: Any, shown: tuple[str, ...]) -> None:
     row = page.locator("#rows tbody tr", has_text="evil")
     assert row.locator("th").inner_text() == shown[-1]
     row.locator("td button").first.click()
-    assert "</script>" in page.inner_text("#made")
+    assert "</script>" in page.inner_text("#details")
     card = opened(page="adapters/evil.html")
     assert "window.harmed=1" in card.inner_text("main")

@@ -74,6 +74,7 @@ def test_committed_results_join_what_is_measured_today(root: Path, tmp_path: Pat
         ("unused_tensors", {"loss.": -1}), ("unused_tensors", {"loss.": "1"}), ("unused_tensors", [1]),
         ("weights_in_part", {"missing": 1}), ("weights_in_part", {"missing": 1, "unexpected": 0, "first": [1]}),
         ("weights_in_part", {"missing": True, "unexpected": 0, "first": []}), ("weights_in_part", 1),
+        ("floor", 1), ("floor", "kmeans.f8"),
     ],
 )  # fmt: skip
 def test_facts_of_the_wrong_type_are_refused(key: str, value: object, tmp_path: Path) -> None:

@@ -266,7 +266,8 @@ def test_no_result_is_written_outside_the_results_folder(tmp_path: Path) -> None
         ('{"width": 0, "height": 8}', "width.* must be"), ('{"width": 8, "height": "8"}', "height.* must be"),
         ('{"width": 8}', "width and height must both"), ('{"preparation": "crop"}', "preparation.* must be"),
         ('{"preparation": {"crop": [1]}}', "preparation.* must be"), ('{"weights": {}}', "weights.* must be"),
-        ('{"protocol_sha256": []}', "protocol_sha256.* must be"),
+        ('{"protocol_sha256": []}', "protocol_sha256.* must be"), (r'{"count": "\ud800"}', "not valid Unicode"),
+        (r'{"preparation": {"a": "x", "b": 3}, "count": "\ud800"}', "preparation.b must be"),
     ],
 )  # fmt: skip
 def test_statistics_that_say_nonsense_of_themselves_are_named(tmp_path: Path, text: str, complaint: str) -> None:
@@ -301,6 +302,29 @@ def test_statistics_cannot_name_another_file_or_hash(tmp_path: Path) -> None:
     assert isinstance(made, FidStatistics)
     assert (made.path, made.network) == (tmp_path / "s.npz", "net")
     assert made.sha256 != "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"{", r"'readings.words' is not readable \(Expecting"),
+        (rb'[["a", [{"text": "\ud800"}]]]', r"'readings.words' is not readable \(.*surrogates"),
+        (b'[["a"]]', r"'readings.words'.* must be"),
+        (b'[["a", [], 1]]', r"'readings.words'.* must be"),
+        (b'[["a", [3]]]', r"'readings.words'.* must be an object, but it is 3"),
+        (b'{"a": []}', r"'readings.words'.* must be a list"),
+    ],
+)
+def test_readings_that_do_not_fit_are_named(tmp_path: Path, content: bytes, complaint: str) -> None:
+    held = arrays() | {"readings.words": np.frombuffer(content, dtype=np.uint8)}
+    with pytest.raises(ResultError, match=rf"r.npz: {complaint}.*delete it and run again"):
+        load(write(tmp_path, facts(), held))
+
+
+def test_readings_of_another_type_are_named(tmp_path: Path) -> None:
+    held = arrays() | {"readings.words": np.arange(4.0)}
+    with pytest.raises(ResultError, match=r"r.npz: 'readings.words' must be bytes, but it is float64"):
+        load(write(tmp_path, facts(), held))
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ def evaluated(cli, folder: Path, count: int, *arguments: object) -> tuple[str, s
 
 
 @pytest.mark.slow
-def test_two_images_are_said_in_table_json_and_terminal(cli, folder: Path) -> None:
+def test_two_images_are_noted_in_table_json_and_terminal(cli, folder: Path) -> None:
     table, stderr, path = evaluated(cli, folder, 2, "--metrics", "psnr,fd_efficientnet")
     (warning,) = json.loads(path.read_text())["warnings"]
     assert warning["kind"] == "few_images"

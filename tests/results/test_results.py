@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from factories import make_result
 
 from tokbench.analysis.compare import same_settings
+from tokbench.cli import main
 from tokbench.errors import ResultError
 from tokbench.results import leaderboard, markdown
 from tokbench.results.result import load
@@ -163,12 +165,21 @@ def test_markdown_shows_intervals_and_exact_images() -> None:
     assert "PSNR ↑" in text
 
 
-def test_stale_tables_go(tmp_path: Path) -> None:
+def test_stale_tables_are_deleted_after_the_others_are_written(tmp_path: Path, monkeypatch) -> None:
     make_result().save(tmp_path)
-    leaderboard.write(tmp_path)
-    (tmp_path / "leaderboard" / "old-reconstruct.csv").write_text("old")
-    assert {path.name for path in leaderboard.write(tmp_path)} == {"set-reconstruct.csv", "set-reconstruct.md"}
-    assert not (tmp_path / "leaderboard" / "old-reconstruct.csv").exists()
+    stale = tmp_path / "leaderboard" / "old-reconstruct.csv"
+    stale.parent.mkdir()
+    stale.write_text("old")
+    with monkeypatch.context() as patch:
+        patch.setattr("tokbench.pruning.table.write", interrupt)
+        assert CliRunner().invoke(main, ["leaderboard", "--out", str(tmp_path)]).exit_code != 0
+    assert stale.read_text() == "old"
+    assert CliRunner().invoke(main, ["leaderboard", "--out", str(tmp_path)]).exit_code == 0
+    assert {path.name for path in stale.parent.iterdir()} == {"set-reconstruct.csv", "set-reconstruct.md"}
+
+
+def interrupt(out: Path) -> list[Path]:
+    raise KeyboardInterrupt
 
 
 def test_mean_ignores_nan_and_order() -> None:

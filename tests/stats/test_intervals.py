@@ -88,7 +88,7 @@ def test_inception_score_of_ten_splits_is_torch_fidelitys(count: int) -> None:
 
 
 @pytest.mark.parametrize("count", [25, 40, 199])
-def test_few_images_are_one_split_which_is_said(count: int) -> None:
+def test_few_images_are_one_split_which_is_stated(count: int) -> None:
     """Ten images in ten splits would have a score of exactly 1 whatever they show."""
     metric = score(count)
     logits = torch.from_numpy(metric.rows.column("image"))
@@ -209,7 +209,7 @@ def test_usage_without_singletons_reaches_to_entries_that_other_images_may_show(
     assert found["low"] == pytest.approx(2 / 8, abs=1e-5)
 
 
-def test_codebooks_without_singletons_are_told_apart_only_beyond_chance(tmp_path: Path) -> None:
+def test_codebooks_without_singletons_differ_only_beyond_chance(tmp_path: Path) -> None:
     """Also from their files. No entry stands in one image alone, so leaving out images shows nothing."""
     loaded = []
     for name, used in (("whole", 64), ("two_fewer", 62), ("half", 32), ("whole_otherwise", 64)):
@@ -376,7 +376,7 @@ def test_replicates_of_another_kind_or_number_are_not_compared() -> None:
     ("arrays", "complaint"),
     [
         ({"jackknife.x": np.zeros((3, 2))}, "shape"), ({"splits.x": np.zeros(1)}, "shape"),
-        ({"splits.x": np.array(["a", "b"])}, "must hold numbers"),
+        ({"splits.x": np.array(["a", "b"])}, "must contain numbers"),
         ({"jackknife.x": np.zeros(3), "splits.x": np.zeros(3)}, "two kinds"),
     ],
 )  # fmt: skip

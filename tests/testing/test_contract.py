@@ -1,4 +1,4 @@
-"""The public contract tests: what they find in adapters and metrics that break the contract, and the command."""
+"""The public contract tests: adapters and metrics that violate the contract, and the command."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class OfBatch(Gap):
 
 
 class Elsewhere(Gap):
-    """Keeps a sum beside its rows, which neither merges nor resumes."""
+    """A metric with a sum beside its rows, which is neither merged nor resumed."""
 
     def __init__(self):
         super().__init__()

@@ -102,8 +102,8 @@ def test_a_finished_result_of_other_code_is_replaced_by_name(way, images: Path, 
     edited.write_text(network(0.9))
     path, replaced = measured(folder, images, networks, None, "ssim").save(tmp_path / "out")
     top = "made_up" if "made_up" in (folder / "adapter.py").read_text() else edited.relative_to(tmp_path).parts[1]
-    assert replaced.startswith(f"it was made with other module {top.removesuffix('.py')}")
-    assert replaced.endswith("; the file no longer holds exact, psnr")
+    assert replaced.startswith(f"it was computed with other module {top.removesuffix('.py')}")
+    assert replaced.endswith("; the file no longer contains exact, psnr")
     assert set(load(path).metrics) == {"ssim"}
 
 
@@ -116,7 +116,7 @@ def test_the_command_says_what_differs(cli, outside: Path, images: Path, tmp_pat
     write(outside, {"outer.py": network(0.9)})
     done = cli(*command, "ssim")
     assert done.exit_code == 0
-    assert "(replaced an earlier result: it was made with other module outer; the file no longer" in done.stderr
+    assert "(replaced an earlier result: it was computed with other module outer; the file no longer" in done.stderr
 
 
 def test_a_second_adapter_names_the_same_modules(way, tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_configuration_in_the_folder_counts(name, outside: Path, images: Path, n
     assert second.metrics["psnr"]["value"] != first.metrics["psnr"]["value"]  # imported again in the same process
     assert second.differs_from(first) == [f"file {name}"]
     path, replaced = second.save(tmp_path / "out")
-    assert replaced == f"it was made with other file {name}; the file no longer holds exact"[: len(replaced)]
+    assert replaced == f"it was computed with other file {name}; the file no longer contains exact"[: len(replaced)]
     assert load(path).provenance["adapter"]["files"].keys() == {name}
 
 
@@ -276,7 +276,7 @@ def test_the_config_of_a_diffusers_folder_counts(tmp_path: Path, images: Path, n
     second = measured(f"diffusers:{tmp_path / 'kl'}", images, networks, None, "ssim")
     assert second.differs_from(first) == ["config_sha256"]
     path, replaced = second.save(tmp_path / "out")
-    assert replaced == "it was made with other config_sha256; the file no longer holds exact, psnr"
+    assert replaced == "it was computed with other config_sha256; the file no longer contains exact, psnr"
     assert set(load(path).metrics) == {"ssim"}
 
 

@@ -40,21 +40,21 @@ LARGER = 6_000_000
 
 @pytest.fixture(scope="session")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, TrainRecord]]:
-    """A root in which every adapter has seen eight images, and what each training was."""
+    """A root in which every adapter has seen four images, and the record of each training."""
     root = tmp_path_factory.mktemp("zoo")
     for folder in sorted((ROOT / "adapters").iterdir()):
         ignored = shutil.ignore_patterns("*.safetensors", "*.training.json", "__pycache__")
         shutil.copytree(folder, root / "adapters" / folder.name, ignore=ignored)
     made = torch.Generator().manual_seed(0)
-    coarse = torch.rand(8, 3, 8, 8, generator=made)
+    coarse = torch.rand(4, 3, 8, 8, generator=made)
     pixels = torch.nn.functional.interpolate(coarse, (64, 64), mode="bicubic").clamp(0, 1).mul(255).to(torch.uint8)
-    material = TrainingData(pixels, torch.arange(8))
-    changes = {"images": 8, "batch": 4}
+    material = TrainingData(pixels, torch.arange(4))
+    changes = {"images": 4, "batch": 2}
     records = {}
     for name, toml in trainable_adapters(root).items():
         if name not in NAMES:  # the same network at another keep
             continue
-        path, records[name] = train_adapter(name, toml, material, TrainOptions("eight images", changes=changes))
+        path, records[name] = train_adapter(name, toml, material, TrainOptions("four images", changes=changes))
         assert path == toml.with_suffix(".safetensors")
         parts = shard_paths(path)
         assert parts and all(part.stat().st_size <= LARGEST for part in parts)

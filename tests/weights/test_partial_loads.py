@@ -160,7 +160,7 @@ def test_a_network_counts_wherever_it_is_held(kind: str, loaded) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", PART)
-def test_what_an_adapter_leaves_out_is_said_and_recorded(kind: str, loaded, caplog) -> None:
+def test_what_an_adapter_leaves_out_is_logged_and_recorded(kind: str, loaded, caplog) -> None:
     lines, missing, unexpected, first = PART[kind]
     with caplog.at_level(logging.WARNING):
         facts = describe_adapter(loaded(lines))

@@ -11,10 +11,11 @@ from typing import Any, Literal
 from tokbench.analysis.compare import Difference, difference, refuse_unlike, same_settings
 from tokbench.errors import AdapterError
 from tokbench.results.columns import column_of
+from tokbench.results.floors import Floors
 from tokbench.results.result import Result
 from tokbench.tokenizers.registry import read_variant
 
-Verdict = Literal["supported", "not supported", "cannot tell"]
+Verdict = Literal["supported", "not supported", "cannot tell", "below floor: no verdict"]
 
 _VERDICTS: dict[str, Verdict] = {"worse": "supported", "better": "not supported"}
 """Verdict on the claim, by how the ablated model compares with the full one."""
@@ -43,14 +44,20 @@ class Finding:
     """The difference of one number, ablated minus full adapter, with a paired interval over images.
 
     Both adapters were trained once, so the interval does not cover the variation between training seeds.
+    below_floor: those of the two adapters that are worse than their floors in PSNR and LPIPS
+    (`tokbench.results.floors`). If there are any, there is no verdict, whatever the difference: a network that
+    reconstructs worse than k-means or PCA with at most its bits says nothing about a component.
     """
 
     ablation: Ablation
     group: str
     difference: Difference
+    below_floor: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
+        if self.below_floor:
+            return "below floor: no verdict"
         gap, margin = self.difference, self.ablation.margin
         if margin is None:
             return _VERDICTS.get(gap.verdict, "cannot tell")
@@ -79,8 +86,12 @@ def _read(name: str, table: dict[str, Any]) -> Ablation:
 
 
 def findings(claims: Iterable[Ablation], results: Iterable[Result]) -> list[Finding]:
-    """Return a finding for each ablation, group and number for which both adapters have comparable results."""
-    by_name: dict[str, dict[str, Result]] = {}
+    """Return a finding for each ablation, group and number for which both adapters have comparable results.
+
+    results: also those of the floors, and of the tokenizers of generators.
+    """
+    results = list(results)
+    floors, by_name = Floors(results), dict[str, dict[str, Result]]()
     for result in results:
         by_name.setdefault(result.adapter, {})[result.group] = result
     found = []
@@ -91,7 +102,9 @@ def findings(claims: Iterable[Ablation], results: Iterable[Result]) -> list[Find
             if first.task not in ablation.tasks:
                 continue
             refuse_unlike(first, second)
+            standings = [(one.adapter, floors.standing(one)) for one in (first, second)]
+            below = tuple(name for name, standing in standings if standing and standing.below)
             for number in ablation.numbers:
                 if number in first.metrics and number in second.metrics and same_settings(number, first, second):
-                    found.append(Finding(ablation, group, difference(number, first, second)))
+                    found.append(Finding(ablation, group, difference(number, first, second), below))
     return found

@@ -15,7 +15,7 @@ from tokbench.data.loader import ImageLoader
 from tokbench.data.sources.base import Source
 from tokbench.data.stream import PairedBatch, ReadLog, whole_chunks
 from tokbench.errors import AdapterError, MetricUnavailable, TokbenchError
-from tokbench.evaluation.config import Progress
+from tokbench.evaluation.config import Context, EvalConfig
 from tokbench.evaluation.evaluate import bind_adapter
 from tokbench.evaluation.metric_set import MetricValues
 from tokbench.evaluation.reconstruct import RunSettings, reconstruct
@@ -24,7 +24,6 @@ from tokbench.extractors.pool import ExtractorPool
 from tokbench.metric_names import METRICS
 from tokbench.metrics.base import Metric
 from tokbench.metrics.batch import Batch, DerivedCache
-from tokbench.metrics.fid_statistics import FidStatistics
 from tokbench.metrics.image_format import roundtrip_format
 from tokbench.metrics.registry import MetricContext, create_metric
 from tokbench.protocol.protocol import TOKBENCH, Protocol, load_protocol, protocols
@@ -177,31 +176,29 @@ class _View:
 def audit(
     adapter: LoadedAdapter,
     dataset: Dataset,
-    names: Sequence[str] = DEFAULT_METRICS,
+    config: EvalConfig,
+    context: Context | None = None,
     *,
     claimed: str | None = None,
-    networks: ExtractorPool | None = None,
-    statistics: FidStatistics | None = None,
-    batch_size: int = 16,
-    seed: int = 0,
-    progress: Progress = lambda what, done, total: None,
 ) -> list[Row]:
     """Evaluate an adapter under every choice of `choices`; return one row per choice, the default first.
 
-    dataset: the images and the default protocol. names: metrics. claimed: a metric that must be available under the
-    default protocol. Each image file is decoded once, and each distinct preparation of it is reconstructed once.
+    dataset: the images and the default protocol. config: its task is ignored, because an audit always reconstructs.
+    context: only its networks, allow_download and progress are used. claimed: a metric that must be available under
+    the default protocol. Each image file is decoded once, and each distinct preparation of it is reconstructed once.
 
     Raises DataError if no image could be read, AdapterError if the adapter fails, and MetricUnavailable if `claimed`
     cannot be computed under the default protocol.
     """
-    networks = networks or ExtractorPool()
+    context = context or Context()
+    networks, names, batch_size = context.networks_for(config), config.metrics, config.batch_size
     rows = [Row(choice) for choice in choices(dataset.protocol)]
     shared_metrics: dict[tuple[str, str], _SharedMetric] = {}
     for row in rows:
         for name in names:
             key = _key(name, row.choice.protocol)
             if key not in shared_metrics:
-                shared_metrics[key] = _make(key[0], row.choice.protocol, networks, adapter, batch_size, statistics)
+                shared_metrics[key] = _make(key[0], row.choice.protocol, networks, adapter, config)
     if claimed and (missing := shared_metrics[_key(claimed, dataset.protocol)].missing):
         raise missing  # fail before the pass, not after it
     chunk = whole_chunks(batch_size)
@@ -223,19 +220,21 @@ def audit(
             }
             batches: dict[tuple[Any, ...], Batch] = {}
             for key, images in prepared.items():
-                batches[key] = _reconstruct(adapter, images, batches, RunSettings(networks.device, batch_size, seed))
+                batches[key] = _reconstruct(
+                    adapter, images, batches, RunSettings(networks.device, batch_size, config.seed)
+                )
                 views[key].same &= torch.equal(images.reference, prepared[default_key].reference)
             _update(shared_metrics, batches)
             trim_heap()
             done += len(prepared[default_key].names)
-            progress("images", done, len(dataset))
+            context.progress("images", done, len(dataset))
     read = views[default_key].dataset
     read.refuse_empty()
     dataset.seen, dataset.shape = read.seen, read.shape
     halves = SplitHalves(read.sha256, len(dataset) - len(dataset.unreadable))
     for position, shared in enumerate(shared_metrics.values()):
-        _finish(shared, seed, halves)
-        progress("intervals", position + 1, len(shared_metrics))
+        _finish(shared, config.seed, halves)
+        context.progress("intervals", position + 1, len(shared_metrics))
     for row in rows:
         _fill(row, names, shared_metrics, views)
     return rows
@@ -259,14 +258,15 @@ def _make(
     protocol: Protocol,
     networks: ExtractorPool,
     adapter: LoadedAdapter,
-    batch_size: int,
-    statistics: FidStatistics | None,
+    config: EvalConfig,
 ) -> _SharedMetric:
     """Create one metric under a protocol; `missing` holds the reason if it is unavailable."""
     shared = _SharedMetric(protocol)
-    used = statistics if protocol.reference == "statistics" else None
+    statistics = config.statistics if protocol.reference == "statistics" else None
     try:
-        shared.metric = create_metric(name, MetricContext(networks, adapter.model, protocol, batch_size, used))
+        shared.metric = create_metric(
+            name, MetricContext(networks, adapter.model, protocol, config.batch_size, statistics)
+        )
     except MetricUnavailable as error:
         shared.missing = error
     return shared

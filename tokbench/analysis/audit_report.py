@@ -79,12 +79,12 @@ def _half_row(default: Row, names: Sequence[str], count: int) -> list[str] | Non
         return None
     cells = []
     for name in names:
-        made, digits = default.replicates.get(name), column_of(name)[1].digits
+        spread, digits = default.replicates.get(name), column_of(name)[1].digits
         base = default.numbers[name]["value"] if name in default.numbers else None
-        if not isinstance(made, Replicates) or not base:
+        if not isinstance(spread, Replicates) or not base:
             cells.append("-")
         else:
-            mean = float(made.halves.mean())
+            mean = float(spread.halves.mean())
             cells.append(f"{mean:,.{digits}f} ({mean / base - 1:+.1%})")
     return [f"N = {count // 2:,}, the mean over halves", *cells]
 
@@ -161,23 +161,23 @@ def match_claim(rows: Sequence[Row], name: str, value: float, count: int) -> Cla
     wanted = [row.choice.protocol.published.num_images for row in rows]
     largest = max((n for n in wanted if n), default=0)
     stated = largest if largest > count and METRICS[name].extrapolated else None
-    made = []
+    matches = []
     for number, same in by_value.items():
         entry, replicates = same[0].numbers[name], same[0].replicates.get(name)
         low, high = (number if entry[edge] is None else entry[edge] for edge in ("low", "high"))
         at_claim = _extrapolated(replicates, number, count, stated) if stated else None
-        made.append(ClaimMatch(tuple(row.choice for row in same), number, low, high, at_claim))
+        matches.append(ClaimMatch(tuple(row.choice for row in same), number, low, high, at_claim))
     # Values are ranked at the N of the claim only if all of them can be extrapolated to it.
-    if any(one.at_claim is None for one in made):
-        made = [replace(one, at_claim=None) for one in made]
-    ranked = tuple(sorted(made, key=lambda one: abs(one.compared - value)))
+    if any(one.at_claim is None for one in matches):
+        matches = [replace(one, at_claim=None) for one in matches]
+    ranked = tuple(sorted(matches, key=lambda one: abs(one.compared - value)))
     default = next(one for one in ranked if rows[0].choice in one.choices)
     return Claim(name, value, count, stated, ranked, default)
 
 
-def _extrapolated(made: Spread | None, value: float, count: int, wanted: int) -> float | None:
+def _extrapolated(spread: Spread | None, value: float, count: int, wanted: int) -> float | None:
     """Return a distance extrapolated to another N, assuming a bias of c / n; None if the replicates contradict that."""
-    limit = made.extrapolate(value) if made else None
+    limit = spread.extrapolate(value) if spread else None
     return max(0.0, limit[0] + (value - limit[0]) * count / wanted) if limit else None
 
 

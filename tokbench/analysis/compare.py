@@ -184,12 +184,12 @@ def _replicates_interval(number: str, first: Result, second: Result) -> Interval
     if ours is None or theirs is None or not ours.is_compatible(theirs):
         return None
     gap = second.metrics[base]["value"] - first.metrics[base]["value"]
-    made: Spread = theirs - ours
+    spread: Spread = theirs - ours
     if base != number:
-        if not isinstance(made, Replicates) or made.quarters is None:
+        if not isinstance(spread, Replicates) or spread.quarters is None:
             return None
-        gap, made = made.extrapolate_unchecked(gap)
-    return made.interval(gap, second.num_images)
+        gap, spread = spread.extrapolate_unchecked(gap)
+    return spread.interval(gap, second.num_images)
 
 
 def verdict_of(number: str, gap: float, low: float, high: float) -> Verdict:

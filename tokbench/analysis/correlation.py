@@ -96,10 +96,10 @@ def pairs(results: Iterable[Result], family: str, dataset: str, task: str = "gen
 
 
 def _has_default_settings(result: Result) -> bool:
-    made = result.provenance
-    native_size = made["data"]["own_size"] in (None, made["data"]["width"])
-    default_protocol = made["protocol"]["name"] == "tokbench" and "reference" not in made
-    return native_size and default_protocol and made["precision"] == "float32"
+    provenance = result.provenance
+    native_size = provenance["data"]["own_size"] in (None, provenance["data"]["width"])
+    default_protocol = provenance["protocol"]["name"] == "tokbench" and "reference" not in provenance
+    return native_size and default_protocol and provenance["precision"] == "float32"
 
 
 def _at_one_count(results: Sequence[Result]) -> dict[str, dict[str, float]]:
@@ -128,7 +128,7 @@ def correlations(found: Sequence[TokenizerGeneratorPair], seed: int = 0) -> list
         sorted((one for one in found if one.bits), key=lambda one: one.bits or 0), key=lambda one: round(one.bits or 0)
     )
     groups += [(f"{bits} bits a token", members) for bits, own in by_size if len(members := list(own)) >= 3]
-    made = []
+    computed = []
     for within, members in groups:
         for number, generated in itertools.product(OF_TOKENIZERS, OF_GENERATORS):
             both = [
@@ -137,8 +137,8 @@ def correlations(found: Sequence[TokenizerGeneratorPair], seed: int = 0) -> list
                 if number in one.numbers and generated in one.generated
             ]
             if len(both) >= 3 and len({first for first, _ in both}) > 1 and len({second for _, second in both}) > 1:
-                made.append(_correlation(np.array(both), number, generated, within, seed))
-    return made
+                computed.append(_correlation(np.array(both), number, generated, within, seed))
+    return computed
 
 
 def _correlation(both: np.ndarray, number: str, generated: str, within: str, seed: int) -> Correlation:

@@ -21,7 +21,7 @@ from tokbench.data.reading import DEFAULTS, ReadOptions
 from tokbench.data.sources.patterns import is_path
 from tokbench.data.stream import ImageStream
 from tokbench.errors import AdapterError, NoAdapter, TokbenchError, UsageError
-from tokbench.evaluation.config import Context, EvalConfig, Progress
+from tokbench.evaluation.config import Context, EvalConfig
 from tokbench.evaluation.evaluate import evaluate
 from tokbench.evaluation.metric_set import format_error
 from tokbench.evaluation.randomness import draws_noise
@@ -99,63 +99,69 @@ class RegressionReport:
         return 3 if not self.checks or counts["refused"] else 0
 
 
+@dataclass(frozen=True)
+class CheckConfig:
+    """What a check measures, and what it accepts.
+
+    data: the path of the images, for results on images that are not a named dataset. reading: how its images are found;
+    sampling and pairing are those that a result records. root: the folder with adapters and datasets. limit: use only
+    the first images. tolerances: by metric; None for the default ones. batch_size: images per forward pass. sources: by
+    name of the adapter, the argument that loads it now, where its checkpoint has moved.
+    """
+
+    data: str | None = None
+    reading: ReadOptions = DEFAULTS
+    root: Path | None = None
+    limit: int | None = None
+    tolerances: Mapping[str, Tolerance] | None = None
+    batch_size: int = 16
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    def place(self, dataset: str) -> str:
+        """Return the name or path with which a dataset is opened."""
+        return self.data if self.data is not None and is_path(self.data) else dataset
+
+
 def check(
-    committed: Sequence[Result],
-    *,
-    data: str | None = None,
-    reading: ReadOptions = DEFAULTS,
-    root: Path | None = None,
-    limit: int | None = None,
-    tolerances: Mapping[str, Tolerance] | None = None,
-    networks: ExtractorPool | None = None,
-    allow_download: bool = False,
-    batch_size: int = 16,
-    progress: Progress = lambda what, done, total: None,
+    committed: Sequence[Result], config: CheckConfig | None = None, context: Context | None = None
 ) -> RegressionReport:
     """Measure every committed result again and compare it number by number.
 
-    data: the path of the images, for results on images that are not a named dataset. reading: how its images are found;
-    sampling and pairing are those that a result records. limit: use only the first images. tolerances: by metric.
-    Returns a report that also lists what could not be compared.
+    context: only its networks, allow_download and progress are used. Returns a report that also lists what could not be
+    compared.
     """
-    report, networks = RegressionReport(), networks or ExtractorPool(allow_download=allow_download)
+    config, context, report = config or CheckConfig(), context or Context(), RegressionReport()
+    networks = context.networks or ExtractorPool(allow_download=context.allow_download)
     passes: dict[tuple[Any, ...], list[Result]] = defaultdict(list)
     for result in committed:
-        told = result.provenance
-        asked = told["data"]["width"] if told["data"]["width"] == told["data"]["height"] else None
-        sampling = told["data"].get("sampling", "first")
-        key = (
-            result.dataset,
-            asked,
-            told["data"]["limit"],
-            sampling,
-            told["protocol"]["name"],
-            told["seed"],
-            result.task,
-        )
+        provenance = result.provenance
+        data = provenance["data"]
+        size = data["width"] if data["width"] == data["height"] else None
+        selected = result.dataset, size, data["limit"], data.get("sampling", "first")
+        key = *selected, provenance["protocol"]["name"], provenance["seed"], result.task
         passes[key].append(result)
-    for (dataset, size, count, _, protocol, seed, task), results in passes.items():
+    for (dataset, size, count, _, protocol_name, seed, task_name), results in passes.items():
         try:
-            doing = parse_task(task)
-            rules = load_protocol(protocol)
-            if limit and not doing.paired:
+            task, protocol = parse_task(task_name), load_protocol(protocol_name)
+            if config.limit and not task.paired:
                 raise UsageError("generated samples have no per-image values; check them without --limit")
-            images = _place(dataset, data), rules, size, count if doing.paired else None, root
-            whole = open_dataset(*images, reading.recorded(results[0].provenance))
+            reading = config.reading.recorded(results[0].provenance)
+            place, count_read = config.place(dataset), count if task.paired else None
+            whole = open_dataset(place, protocol, size, count_read, config.root, reading)
             if whole.name != dataset:
-                raise UsageError(f"{data} does not contain {dataset}, on which these results were measured")
+                raise UsageError(f"{config.data} does not contain {dataset}, on which these results were measured")
         except TokbenchError as error:
             report.skipped += [Skipped(result.adapter, result.group, "all", str(error)) for result in results]
             continue
-        some: ImageStream = whole
-        if limit:
-            some = open_dataset(*images, reading.recorded(results[0].provenance))
-            some.limit = _least(count, limit)
-        elif not doing.paired:
-            some = SamplePlan(whole.name, rules, count or len(whole), whole)
-        limited = doing.paired and len(some) < len(whole)
-        kept = _unlike(results, whole, limited, rules.sha256, report)
-        adapters = _load(kept, networks.device, root, allow_download, report, reading)
+        images: ImageStream = whole
+        if config.limit:
+            images = some = open_dataset(place, protocol, size, count, config.root, reading)
+            some.limit = min(count or config.limit, config.limit)  # the first images of the same sample
+        elif not task.paired:
+            images = SamplePlan(whole.name, protocol, count or len(whole), whole)
+        limited = task.paired and len(images) < len(whole)
+        comparable = _comparable(results, whole, limited, protocol.sha256, report)
+        adapters = _load(comparable, networks.device, config.root, context.allow_download, report, config)
         if not adapters:
             continue
         wanted = {
@@ -166,57 +172,50 @@ def check(
         }
         names = [name for name, spec in METRICS.items() if name in wanted and not spec.timed]
         try:
-            config = EvalConfig(tuple(names), doing, batch_size, seed, networks.device, networks.precision)
-            context = Context(networks=networks, progress=progress)
-            found = evaluate([loaded for _, loaded in adapters], some, config, context)
+            settings = EvalConfig(tuple(names), task, config.batch_size, seed, networks.device, networks.precision)
+            run = Context(networks=networks, progress=context.progress)
+            repeated = evaluate([loaded for _, loaded in adapters], images, settings, run)
         except TokbenchError as error:  # no image could be read
             report.skipped += [Skipped(one.adapter, one.group, "all", str(error), "failed") for one, _ in adapters]
             continue
-        for (result, loaded), made in zip(adapters, found, strict=True):
-            if made.error:
-                report.skipped.append(Skipped(result.adapter, result.group, "all", made.error, "failed"))
+        for (result, loaded), now in zip(adapters, repeated, strict=True):
+            if now.error:
+                report.skipped.append(Skipped(result.adapter, result.group, "all", now.error, "failed"))
                 continue
             redrawn = False
-            if result.provenance["device"] != made.provenance["device"]:
+            if result.provenance["device"] != now.provenance["device"]:
                 try:
-                    redrawn = draws_noise(loaded.model, doing, some, networks.device, seed)
+                    redrawn = draws_noise(loaded.model, task, images, networks.device, seed)
                 except Exception as error:  # third-party code may raise anything
                     report.skipped.append(Skipped(result.adapter, result.group, "all", format_error(error), "failed"))
                     continue
-            _compare(result, made, limited, tolerances, report, redrawn)
+            _compare(result, now, limited, config.tolerances, report, redrawn)
     return report
 
 
-def _place(dataset: str, data: str | None) -> str:
-    return data if data is not None and is_path(data) else dataset
-
-
-def _least(count: int | None, limit: int | None) -> int | None:
-    return min(count or limit, limit) if limit else count
-
-
-def _unlike(
+def _comparable(
     results: list[Result], whole: Dataset, limited: bool, protocol: str, report: RegressionReport
 ) -> list[Result]:
     """Return the results with the current protocol and pixels; add the others to the report as refused."""
     if limited:
         for _ in whole.batches(64):
             pass  # reads all images to hash them: the committed hash covers all of them
-    kept = []
+    comparable = []
     for result in results:
-        told = result.provenance
-        if told["protocol"]["sha256"] != protocol:
-            reason = f"protocol {told['protocol']['name']} was {told['protocol']['sha256'][:12]}, now {protocol[:12]}"
+        provenance = result.provenance
+        own, pixels = provenance["protocol"], provenance["data"]["sha256"]
+        if own["sha256"] != protocol:
+            reason = f"protocol {own['name']} was {own['sha256'][:12]}, now {protocol[:12]}"
             report.skipped.append(Skipped(result.adapter, result.group, "all", reason, "refused"))
-        elif limited and told["data"]["sha256"] != whole.sha256:
-            reason = _other_pixels(told["data"]["sha256"], whole.sha256, whole.unreadable)
+        elif limited and pixels != whole.sha256:
+            reason = _other_pixels(pixels, whole.sha256, whole.unreadable)
             report.skipped.append(Skipped(result.adapter, result.group, "all", reason, "refused"))
-        elif told.get("reference"):
-            reason = f"compared with the statistics file {told['reference']['file']}, which the check does not read"
+        elif reference := provenance.get("reference"):
+            reason = f"compared with the statistics file {reference['file']}, which the check does not read"
             report.skipped.append(Skipped(result.adapter, result.group, "all", reason))
         else:
-            kept.append(result)
-    return kept
+            comparable.append(result)
+    return comparable
 
 
 def _other_pixels(before: str, now: str, bad: Sequence[tuple[str, str]]) -> str:
@@ -230,7 +229,7 @@ def _load(
     root: Path | None,
     allow_download: bool,
     report: RegressionReport,
-    reading: ReadOptions,
+    config: CheckConfig,
 ) -> list[tuple[Result, LoadedAdapter]]:
     """Return each result with its loaded adapter; add those that cannot be loaded to the report.
 
@@ -239,9 +238,9 @@ def _load(
     found = []
     for result in results:
         try:
-            source = result.provenance["adapter"].get("source", result.adapter)
-            how = reading.recorded(result.provenance)
-            found.append((result, load_adapter(source, device, root, allow_download, how)))
+            source = config.sources.get(result.adapter) or result.provenance["adapter"].get("source", result.adapter)
+            reading = config.reading.recorded(result.provenance)
+            found.append((result, load_adapter(source, device, root, allow_download, reading)))
         except AdapterError as error:
             report.skipped.append(Skipped(result.adapter, result.group, "all", str(error), "failed"))
         except NoAdapter as error:
@@ -254,7 +253,7 @@ def _load(
 
 def _compare(
     committed: Result,
-    made: Result,
+    now: Result,
     limited: bool,
     tolerances: Mapping[str, Tolerance] | None,
     report: RegressionReport,
@@ -264,18 +263,18 @@ def _compare(
         report.skipped.append(Skipped(committed.adapter, committed.group, what, reason, kind))
 
     for key in ("parameters_sha256", "weights", "fingerprint"):
-        ours, theirs = (result.provenance["adapter"].get(key) for result in (committed, made))
+        ours, theirs = (result.provenance["adapter"].get(key) for result in (committed, now))
         if ours != theirs:
             return skip("all", "the tokenizer's weights differ from those of the committed result", "refused")
     for key in ("config_sha256", "other_parameters_sha256"):  # older results do not record them
-        ours, theirs = (result.provenance["adapter"].get(key) for result in (committed, made))
+        ours, theirs = (result.provenance["adapter"].get(key) for result in (committed, now))
         if ours not in (None, theirs):
             what = "configuration differs" if key == "config_sha256" else "weights outside its module differ"
             return skip("all", f"the tokenizer's {what} from the committed result", "refused")
-    before, now = (result.provenance["data"]["sha256"] for result in (committed, made))
-    if not limited and before != now:
-        bad = [(image["name"], image["reason"]) for image in made.bad_images]
-        return skip("all", _other_pixels(before, now, bad), "refused")
+    ours, theirs = (result.provenance["data"]["sha256"] for result in (committed, now))
+    if not limited and ours != theirs:
+        bad = [(image["name"], image["reason"]) for image in now.bad_images]
+        return skip("all", _other_pixels(ours, theirs, bad), "refused")
     for number in committed.metrics:
         name = MetricName.parse(number)
         spec = name.spec
@@ -287,36 +286,36 @@ def _compare(
             absent = f"package {package}, which computes it, is not installed here or cannot be loaded"
             skip(number, absent if package else "this version of tokbench does not compute it")
             continue
-        few = f"it depends on all {committed.num_images:,} images, and {made.num_images:,} were measured"
-        if spec.needs_codebook and _codebook(committed) and not _codebook(made):
+        few = f"it depends on all {committed.num_images:,} images, and {now.num_images:,} were measured"
+        if spec.needs_codebook and _codebook(committed) and not _codebook(now):
             skip(number, *_lost(number, committed, "this tokenizer no longer has a codebook"))
         elif limited and mean_statistic(number, committed.per_image) is None:
             skip(number, few)
-        elif number not in made.metrics:
-            skip(number, *_why_absent(name, committed, made, limited))
-        elif not same_settings(number, committed, made):
+        elif number not in now.metrics:
+            skip(number, *_why_absent(name, committed, now, limited))
+        elif not same_settings(number, committed, now):
             skip(number, "its network, weights or settings differ from those of the committed result", "refused")
-        elif limited and per_image_pairs(number, committed, made) is None:
+        elif limited and per_image_pairs(number, committed, now) is None:
             skip(number, few)
         else:
-            found = difference(number, committed, made)
+            found = difference(number, committed, now)
             outcome = _outcome(found, tolerance, redrawn)
             report.checks.append(Check(committed.adapter, committed.group, found, tolerance, outcome, redrawn))
     return None
 
 
-def _why_absent(name: MetricName, committed: Result, made: Result, limited: bool) -> tuple[str, Kind]:
+def _why_absent(name: MetricName, committed: Result, now: Result, limited: bool) -> tuple[str, Kind]:
     """Return why a committed number was not computed, and the kind of the entry.
 
     It is absent if this machine lacks something or --limit leaves too few images, or if it is an extrapolation, whose
     availability depends on a threshold (the underlying number is compared). Otherwise it is lost.
     """
     metric = name.metric or ""
-    reason = made.skipped.get(metric, f"{made.adapter} no longer has this number")
+    reason = now.skipped.get(metric, f"{now.adapter} no longer has this number")
     few_words = limited and name.spec is not None and name.spec.reader  # the first images may contain no word or face
-    if metric in made.lacking or few_words:
+    if metric in now.lacking or few_words:
         return reason, "absent"
-    if name.infinite and name.finite in made.metrics:
+    if name.infinite and name.finite in now.metrics:
         return "these images allow no extrapolation", "absent"
     return _lost(str(name), committed, reason)
 

@@ -161,25 +161,25 @@ def _fail(path: Path, where: Sequence[str], expected: str, value: Any) -> NoRetu
 
 def rows(found: Sequence[Pooled], seed: int = 0) -> list[Row]:
     """Return every score in the bins of every release. Raises ResultError if no setting has bins."""
-    made = []
+    table_rows = []
     for one in found:
         for release, by_side in RELEASES[one.kind].items():
             bins = {str(side): three for side, three in by_side.items()}.get(one.setting, ())
             for score, values in one.scores.items() if bins else ():
                 given = np.array(values), np.array(one.ratio), bins, seed, np.array(one.images)
-                made.append(Row(one, release, score, tuple(binned(*given)), mean_of_bins(*given)))
-    if not made:
+                table_rows.append(Row(one, release, score, tuple(binned(*given)), mean_of_bins(*given)))
+    if not table_rows:
         names = ", ".join(sorted({one.setting for one in found}))
         raise ResultError(
             f"TokBench has bins for settings {', '.join(map(str, TEXT_BINS))}; these files contain {names}"
         )
-    return made
+    return table_rows
 
 
-def markdown(found: Sequence[Pooled], made: Sequence[Row]) -> str:
+def markdown(found: Sequence[Pooled], table_rows: Sequence[Row]) -> str:
     """Return Markdown tables per kind, setting and release, in percent with two decimals, followed by notes."""
     parts: dict[tuple[str, str, str], dict[str, list[Row]]] = {}
-    for row in made:
+    for row in table_rows:
         part = parts.setdefault((row.pooled.kind, row.pooled.setting, row.release), {})
         part.setdefault(row.pooled.method, []).append(row)
     text = "Reported by TokBench's own evaluator, not measured here. Values in %; n per bin, from small to large.\n"
@@ -194,11 +194,11 @@ def markdown(found: Sequence[Pooled], made: Sequence[Row]) -> str:
             cells = ["-" if math.isnan(mean) else f"{mean:.2%}".removesuffix("%") for mean in means]
             body.append([method, str(len(scores[0].pooled.sets)), counts, *cells])
         text += f"\n## {kind.capitalize()} at {setting} (bins of {release})\n\n{table(head, body)}"
-    notes = _notes(found, made)
+    notes = _notes(found, table_rows)
     return "\n".join([text, *notes, ""]) if notes else text
 
 
-def _notes(found: Sequence[Pooled], made: Sequence[Row]) -> list[str]:
+def _notes(found: Sequence[Pooled], table_rows: Sequence[Row]) -> list[str]:
     """Return notes on score mismatches, settings without bins, and methods with missing sets."""
     notes = []
     if words := [one for one in found if one.kind == "words"]:
@@ -206,7 +206,7 @@ def _notes(found: Sequence[Pooled], made: Sequence[Row]) -> list[str]:
         where = next((f"; the first: {one.first}" for one in words if one.first), "")
         notes.append(f"{bad:,} of {count:,} words have stored scores that differ from the recomputed ones{where}.")
     for one in found:
-        if all(row.pooled is not one for row in made):
+        if all(row.pooled is not one for row in table_rows):
             notes.append(f"Not shown: '{one.method}' at {one.setting}, for which TokBench has no bins.")
         beside = (other.sets for other in found if (other.kind, other.setting) == (one.kind, one.setting))
         if lacking := set().union(*beside) - one.sets.keys():
@@ -214,7 +214,7 @@ def _notes(found: Sequence[Pooled], made: Sequence[Row]) -> list[str]:
     return notes
 
 
-def records(made: Sequence[Row]) -> list[dict[str, Any]]:
+def records(table_rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return one record per method, setting, release, score and bin; values in [0, 1], 95 % intervals over images."""
     return [
         {
@@ -223,6 +223,6 @@ def records(made: Sequence[Row]) -> list[dict[str, Any]]:
             "ratio_from": one.bin.low, "ratio_to": one.bin.high, "n": one.n, "images": one.groups,
             "value": one.mean, "low": one.low, "high": one.high,
         }
-        for row in made
+        for row in table_rows
         for one in (*row.bins, row.mean)
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a number may move by without having changed, and how users set that for themselves."""
+"""Tolerances of the regression check: the defaults, and those that users set in tokbench.toml."""
 
 from __future__ import annotations
 
@@ -42,19 +42,20 @@ def tolerance_of(number: str, tolerances: Mapping[str, Tolerance] | None = None)
 
 
 def read_tolerances(path: Path | None) -> dict[str, Tolerance]:
-    """The default tolerances, changed as `[check.tolerance]` of a tokbench.toml says: `psnr = 0.01`, `rfid = "1%"`.
+    """Return the default tolerances, changed by the table `[check.tolerance]` of a tokbench.toml.
 
-    A number that is judged by another one's tolerance (`pfid`, `rfid_infinity`) may have its own. Raises UsageError for
-    an unknown number, a value that is neither, or a table that would be passed over.
+    A value is absolute (`psnr = 0.01`) or relative (`rfid = "1%"`). A number that has the tolerance of an underlying
+    number by default (`pfid`, `rfid_infinity`) can have its own. path: None for the defaults. Raises UsageError for an
+    unknown number, an invalid value, or a table that would be ignored.
     """
     tolerances = default_tolerances()
     if path is None:
         return tolerances
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # ValueError: TOML, UTF-8
         raise UsageError(f"{path} cannot be read ({error})") from error
-    asked = _section(path, told)
+    asked = _section(path, settings)
     for number in sorted(asked):
         if not _settable(number):
             near = difflib.get_close_matches(number, tolerances, 1)
@@ -63,11 +64,13 @@ def read_tolerances(path: Path | None) -> dict[str, Tolerance]:
     return tolerances | {number: _tolerance(path, number, value) for number, value in asked.items()}
 
 
-def _section(path: Path, told: dict[str, Any]) -> dict[str, Any]:
-    """The table of tolerances. Raises UsageError for a table or key elsewhere that would be passed over."""
+def _section(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the table of tolerances. Raises UsageError for a table or key elsewhere that would be ignored."""
     known = "tolerances are set in one table, [check.tolerance], as in psnr = 0.01"
-    section = told.get("check", {})
-    stray = [f"[{name}]" if isinstance(value, dict) else name for name, value in told.items() if _stray(name, value)]
+    section = settings.get("check", {})
+    stray = [
+        f"[{name}]" if isinstance(value, dict) else name for name, value in settings.items() if _stray(name, value)
+    ]
     if isinstance(section, dict):
         stray += [f"[check] {name}" for name in section if name != "tolerance"]
     if stray:
@@ -79,13 +82,15 @@ def _section(path: Path, told: dict[str, Any]) -> dict[str, Any]:
 
 
 def _stray(name: str, value: Any) -> bool:
-    """Whether a key outside any table is none that could be another tool's: a table, or a number's name. (The file of a
-    TorchScript folder has the same name, and keys without a table.)"""
+    """Return whether an entry at the top level is misplaced: an unknown table, or the name of a number.
+
+    Other keys are allowed, because the file of a TorchScript folder has the same name and keys without a table.
+    """
     return name != "check" and (isinstance(value, dict) or _settable(name))
 
 
 def _settable(number: str) -> bool:
-    """Whether a check judges a number of that name, so that a tolerance for it has an effect."""
+    """Return whether a check compares a number of this name, so that a tolerance for it has an effect."""
     name = MetricName.parse(number)
     if name.spec is None or name.part:
         return False
@@ -97,11 +102,11 @@ def _tolerance(path: Path, number: str, value: Any) -> Tolerance:
         if isinstance(value, bool):  # Python counts true as 1
             raise TypeError("a truth value")
         if isinstance(value, str) and value.endswith("%"):
-            made = Tolerance(relative=float(value[:-1]) / 100)
+            tolerance = Tolerance(relative=float(value[:-1]) / 100)
         else:
-            made = Tolerance(absolute=float(value))
+            tolerance = Tolerance(absolute=float(value))
     except (TypeError, ValueError) as error:
         raise UsageError(f'{path}: {number} = {value!r}; give a number, or a share such as "1%"') from error
-    if not (0 <= made.absolute < math.inf and 0 <= made.relative < math.inf):
+    if not (0 <= tolerance.absolute < math.inf and 0 <= tolerance.relative < math.inf):
         raise UsageError(f"{path}: {number} = {value!r}; a tolerance is not negative")
-    return made
+    return tolerance

@@ -111,9 +111,9 @@ def open_dataset(
     if size is not None:
         check_library(rules)
     source = Pixels(_read(data, size, limit))
-    made = Dataset(f"{_name_of(data)}-{source.sha256[:6]}", source, rules, size)
-    made.check_sizes()
-    return made
+    opened = Dataset(f"{_name_of(data)}-{source.sha256[:6]}", source, rules, size)
+    opened.check_sizes()
+    return opened
 
 
 def _name_of(data: object) -> str:

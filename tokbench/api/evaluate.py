@@ -131,7 +131,9 @@ def evaluate(
     >>> list(result.to_frame().index)
     ['psnr', 'exact', 'ssim']
     """
-    _check_counts(batch_size=(batch_size, 1), size=(size, 1), limit=(limit, 1), seed=(seed, 0))
+    _check_counts(1, batch_size=batch_size, size=size, limit=limit)
+    _check_counts(1, multiple=multiple, input_size=input_size, codebook_size=codebook_size)
+    _check_counts(0, seed=seed)
     if precision not in get_args(Precision):
         raise UsageError(f"precision must be {' or '.join(get_args(Precision))}, but is {precision!r}")
     models = named(model, name)
@@ -158,9 +160,9 @@ def evaluate(
             results = run(loaded, dataset, config, context)
     _log(results, dataset, requested=metrics is not None)
     for result in results:
-        if result.journal is not None and result.error is None:
-            result.journal.discard()
-        result.journal = None
+        if result.checkpoint is not None and result.error is None:
+            result.checkpoint.discard()
+        result.checkpoint = None
     if isinstance(model, Mapping):
         return dict(zip(models, results, strict=True))
     if isinstance(model, list | tuple):
@@ -169,9 +171,9 @@ def evaluate(
     return results[0]
 
 
-def _check_counts(**given: tuple[int | None, int]) -> None:
-    """Raise UsageError if an argument, given with its minimum, is neither None nor an integer of at least that."""
-    for name, (value, least) in given.items():
+def _check_counts(least: int, **arguments: int | None) -> None:
+    """Raise UsageError if an argument is neither None nor an integer of at least `least`."""
+    for name, value in arguments.items():
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
             raise UsageError(f"{name} must be an integer of at least {least}, but is {value!r}")
 

@@ -109,35 +109,35 @@ def as_adapters(
     first_image: returns one image (1, 3, H, W) in [0, 1], used to infer the spec of models without one. Raises
     UsageError, AdapterError or MissingWeights for the first model that cannot be used.
     """
-    made = []
+    adapters = []
     for name, model in models.items():
         if isinstance(model, str | Path):
-            made.append(load(str(model), device, root, allow_download))
+            adapters.append(load(str(model), device, root, allow_download))
             continue
         if isinstance(model, type):
             raise UsageError(f"{name}: {model.__name__} is a class; pass an instance of it")
         model = _unwrapped(model)
         source = f"python:{type(model).__module__}.{type(model).__qualname__}"
         used = identify(model=model)
-        known = model if isinstance(model, ImageModel) else _of_diffusers(model)
-        if known is not None:
-            adapter = wrap_user_model(known, settings, as_before)
+        with_spec = model if isinstance(model, ImageModel) else _of_diffusers(model)
+        if with_spec is not None:
+            adapter = wrap_user_model(with_spec, settings, as_before)
         else:
             adapter = wrap(model, name, settings, first_image().to(device), as_before)
-        made.append(LoadedAdapter(name, source, adapter, {}, used=used, resumable=False))
-    names = [one.name for one in made]
+        adapters.append(LoadedAdapter(name, source, adapter, {}, used=used, resumable=False))
+    names = [one.name for one in adapters]
     if duplicates := {name for name in names if names.count(name) > 1}:
         raise UsageError(
             f"two models have the name {', '.join(sorted(duplicates))} and would share a result; rename one"
         )
     if settings != Settings(seed=settings.seed) and not any(
-        isinstance(one.model, ModelTokenizer | ModelImages) for one in made
+        isinstance(one.model, ModelTokenizer | ModelImages) for one in adapters
     ):
         raise UsageError(
             "value_range, multiple, input_size and codebook_size apply only to models without a spec; these have one: "
             f"{', '.join(names)}"
         )
-    return made
+    return adapters
 
 
 def _unwrapped(model: Any) -> Any:
@@ -151,9 +151,9 @@ def _of_diffusers(model: object) -> ImageModel | None:
     """Return the adapter of a supported diffusers autoencoder; None for other models."""
     if not type(model).__module__.startswith("diffusers.") or not isinstance(model, nn.Module):
         return None
-    from tokbench.tokenizers.builtin.diffusers import STAGES, adapter_of
+    from tokbench.tokenizers.builtin.diffusers import SUPPORTED, adapter_of
 
-    if type(model).__name__ not in STAGES:
+    if type(model).__name__ not in SUPPORTED:
         return None
     floats = (tensor.dtype for tensor in model.parameters() if tensor.is_floating_point())
     if next(floats, torch.float32) != torch.float32:

@@ -16,7 +16,7 @@ from tokbench.cli.contract import contract
 from tokbench.cli.evaluate import eval_
 from tokbench.cli.import_tokbench import import_tokbench
 from tokbench.cli.inspect import leaderboard, list_, show, weights
-from tokbench.cli.options import Group
+from tokbench.cli.options import Group, add_debug_option
 from tokbench.cli.prune import prune
 from tokbench.cli.report import report, view
 from tokbench.cli.stats import stats
@@ -38,4 +38,5 @@ _COMMANDS = (
 )  # fmt: skip
 
 for command in _COMMANDS:
+    add_debug_option(command)
     main.add_command(command)

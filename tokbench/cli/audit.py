@@ -85,12 +85,12 @@ def audit(
     from tokbench.analysis.audit import DEFAULT_METRICS
     from tokbench.analysis.audit import audit as run
     from tokbench.data.dataset import open_dataset
-    from tokbench.extractors.pool import ExtractorPool
+    from tokbench.evaluation.config import Context, EvalConfig
     from tokbench.metric_names import METRICS
     from tokbench.metrics import registry
     from tokbench.metrics.fid_statistics import load_statistics
     from tokbench.protocol.protocol import TOKBENCH
-    from tokbench.results.reference_note import file
+    from tokbench.results.reference_note import describe_statistics
     from tokbench.tokenizers.registry import load_adapter
 
     claimed = audit_report.read_claim(claim) if claim else None
@@ -110,13 +110,9 @@ def audit(
         rows = run(
             loaded,
             dataset,
-            names,
+            EvalConfig(tuple(names), batch_size=batch_size, seed=seed, device=device, statistics=statistics),
+            Context(allow_download=allow_download, progress=progress),
             claimed=claimed[0] if claimed else None,
-            networks=ExtractorPool(device, allow_download),
-            statistics=statistics,
-            batch_size=batch_size,
-            seed=seed,
-            progress=progress,
         )
     for name, reason in dataset.unreadable:
         say(f"unreadable image {name}: {reason}")
@@ -134,7 +130,8 @@ def audit(
         assert dataset.shape is not None
         height, width = dataset.shape
         reference_text = "".join(
-            f" Protocol {protocol.name} compares with {file(statistics.describe(protocol, dataset.shape))}."
+            f" Protocol {protocol.name} compares with "
+            f"{describe_statistics(statistics.describe(protocol, dataset.shape))}."
             for protocol in [row.choice.protocol for row in rows]
             if statistics is not None and protocol.reference == "statistics"
         )

@@ -25,6 +25,8 @@ from tokbench.data.reading import ReadOptions
 from tokbench.errors import ResultError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tokbench.results.result import Result
 
 
@@ -73,11 +75,13 @@ def check(
 ) -> None:
     """Measure committed results again and report regressions.
 
-    All committed results are checked, or only those of the named adapters. Images, weights and seed are the same as in
-    the committed result, so a value that is worse by more than its tolerance is a regression, however few images
-    changed. One exception: if the decoder samples noise and the device kind differs from the committed result's, a
-    difference whose paired 95 % interval over images contains 0 is reported as noise. Tolerances are set in
-    tokbench.toml:
+    All committed results are checked, or only those of the named adapters. [NAME=]diffusers:PLACE and
+    [NAME=]torchscript:DIR select the results with the name of that checkpoint, also where it lay elsewhere.
+
+    Images, weights and seed are the same as in the committed result, so a value that is worse by more than its
+    tolerance is a regression, however few images changed. One exception: if the decoder samples noise and the device
+    kind differs from the committed result's, a difference whose paired 95 % interval over images contains 0 is reported
+    as noise. Tolerances are set in tokbench.toml:
 
     \b
         [check.tolerance]
@@ -92,9 +96,11 @@ def check(
     result (that result is not compared); otherwise 0.
     """
     from tokbench.analysis import render
+    from tokbench.analysis.regression import CheckConfig
     from tokbench.analysis.regression import check as run
     from tokbench.analysis.tolerances import SETTINGS, read_tolerances
     from tokbench.data.sources.patterns import is_path
+    from tokbench.evaluation.config import Context
     from tokbench.extractors.pool import ExtractorPool
     from tokbench.io.atomic import write_atomically
     from tokbench.results.leaderboard import read_all
@@ -109,10 +115,11 @@ def check(
         stored = read_all(against)
     except ResultError as error:
         raise _NothingCompared(str(error)) from error
+    wanted, sources = _sources(adapters, stored, root, allow_download)
     committed = [
         result
         for result in stored
-        if (not adapters or any(_matches(name, result) for name in adapters))
+        if (not adapters or any(_matches(name, result) for name in wanted))
         and (data is None or path or result.dataset == data)
     ]
     if path:
@@ -122,20 +129,14 @@ def check(
         assert data is not None
         name = open_dataset(data, TOKBENCH, 1, None, root, reading).name
         committed = [result for result in committed if result.dataset == name]
-    if unknown := [name for name in adapters if not any(_matches(name, result) for result in committed)]:
+    if unknown := [name for name in wanted if not any(_matches(name, result) for result in committed)]:
         raise UsageError(f"{against} contains no result of {', '.join(unknown)}{f' on {data}' if data else ''}")
     with redirect_stdout(sys.stderr), progress_bar() as progress:
+        networks = ExtractorPool(choose_device(device), allow_download)
         report = run(
             committed,
-            data=data if path else None,
-            reading=reading,
-            root=root,
-            limit=limit,
-            tolerances=tolerances,
-            networks=ExtractorPool(choose_device(device), allow_download),
-            allow_download=allow_download,
-            batch_size=batch_size,
-            progress=progress,
+            CheckConfig(data if path else None, reading, root, limit, tolerances, batch_size, sources),
+            Context(networks=networks, allow_download=allow_download, progress=progress),
         )
     if as_json:
         click.echo(json.dumps(render.check_facts(report), indent=1))
@@ -156,6 +157,24 @@ class _NothingCompared(click.ClickException):
     """The folder of committed results cannot be read or is empty."""
 
     exit_code = 3
+
+
+def _sources(
+    adapters: Sequence[str], stored: Sequence[Result], root: Path | None, allow_download: bool
+) -> tuple[list[str], dict[str, str]]:
+    """Return the names or sources of the results to check, and by name of the row the place of those checkpoints that
+    do not lie where the committed results found them."""
+    from tokbench.tokenizers.checkpoint_names import parse_placed
+    from tokbench.tokenizers.registry import load_adapter
+
+    wanted, sources = list[str](), dict[str, str]()
+    for asked in adapters:
+        placed = None if any(_matches(asked, result) for result in stored) else parse_placed(asked)
+        name = asked if placed is None else placed.name or load_adapter(asked, "cpu", root, allow_download).name
+        wanted.append(name)
+        if placed is not None:
+            sources[name] = asked
+    return wanted, sources
 
 
 def _matches(name: str, result: Result) -> bool:

@@ -37,10 +37,12 @@ from tokbench.data.reading import ReadOptions
 from tokbench.errors import DataError, TokbenchError, UsageError
 from tokbench.metric_names import ANCHORS, Anchor, defaults, measurable
 from tokbench.protocol.suites import SUITES
+from tokbench.tokenizers.checkpoint_names import named_argument
 
 
 @click.command("eval")
 @click.argument("adapters", metavar="ADAPTER...", nargs=-1, required=True)
+@click.option("--name", help="Name of the row, for a single images:, diffusers: or torchscript: (else NAME=ADAPTER).")
 @data_option
 @reading_options("first", "pair")
 @click.option(
@@ -101,6 +103,7 @@ from tokbench.protocol.suites import SUITES
 def eval_(
     ctx: click.Context,
     adapters: tuple[str, ...],
+    name: str | None,
     data: str,
     reading: ReadOptions,
     metric_names: str | None,
@@ -129,9 +132,11 @@ def eval_(
 ) -> None:
     """Evaluate tokenizers on images.
 
-    ADAPTER is a name (see 'tokbench list adapters'), the path of an adapter folder, images:DIR, diffusers:DIR_OR_ID or
-    torchscript:DIR. Several adapters share one pass over the images. To resume an interrupted run, repeat the command.
-    To split the images over several processes, use: torchrun --nproc-per-node 4 -m tokbench eval ...
+    ADAPTER is a name (see 'tokbench list adapters'), the path of an adapter folder, images:DIR, diffusers:PLACE (a
+    folder, a .safetensors file or a hub id) or torchscript:DIR. NAME=diffusers:PLACE chooses the name of the row; by
+    default it is the last part of the path and a digest of the weights. Several adapters share one pass over the
+    images. To resume an interrupted run, repeat the command. To split the images over several processes, use:
+    torchrun --nproc-per-node 4 -m tokbench eval ...
 
     With --task generate, ADAPTER is a generator or images:SAMPLES (a folder, zip, tar, Parquet file or ADM's npz).
     Samples are compared, unpaired, with the images of --data or with a statistics file (--data FILE.npz). --limit is
@@ -144,6 +149,10 @@ def eval_(
     from tokbench.protocol.protocol import load_protocol
     from tokbench.results import leaderboard, markdown
 
+    if name is not None:
+        if len(adapters) > 1:
+            raise UsageError("--name names a single adapter; for several, write NAME=ADAPTER before each")
+        adapters = (named_argument(adapters[0], name),)
     counts, listed = _counts(tokens), metric_names not in (None, "all")
     for option, value, wanted in (
         ("--tokens", tokens, "truncate"),
@@ -228,8 +237,8 @@ def eval_(
             try:
                 path, replaced = result.save(out)
                 say(f"wrote {path}{f' (replaced an earlier result: {replaced})' if replaced else ''}")
-                if result.journal is not None:
-                    result.journal.discard()
+                if result.checkpoint is not None:
+                    result.checkpoint.discard()
             except TokbenchError as error:
                 unwritten[result.adapter, result.task] = str(error)
         return unwritten

@@ -67,12 +67,10 @@ def show(
     crops = worst_crops.cases(loaded, kind)[:worst]
     size = None if provenance["data"]["own_size"] is None else provenance["data"]["width"]
     rules = load_protocol(provenance["protocol"]["name"])
-    dataset = open_dataset(
-        data or loaded.dataset, rules, size, provenance["data"]["limit"], root, reading.recorded(provenance)
-    )
-    sheet = worst_crops.picture(
-        crops, load_adapter(adapter or loaded.adapter, root=root), dataset, seed=provenance["seed"]
-    )
+    reading, limit = reading.recorded(provenance), provenance["data"]["limit"]
+    dataset = open_dataset(data or loaded.dataset, rules, size, limit, root, reading)
+    source = provenance["adapter"].get("source", loaded.adapter)  # the name of a row need not be that of an adapter
+    sheet = worst_crops.picture(crops, load_adapter(adapter or source, root=root), dataset, seed=provenance["seed"])
     worst_crops.save(sheet, picture)
     click.echo(f"wrote {len(crops)} crops to {picture}")
 
@@ -88,16 +86,17 @@ def leaderboard(out: Path) -> None:
     from tokbench.pruning.result import load_all
     from tokbench.pruning.table import write as write_pruning
     from tokbench.results import rate_curves, reported
-    from tokbench.results.leaderboard import write
+    from tokbench.results.leaderboard import delete_stale, write
 
     written = []
     try:
-        # `write` comes first because it deletes the tables that it did not write itself.
         written += [*write(out), *rate_curves.write(out), *reported.write(out)]
     except NoResults:
         if not load_all(out):
             raise
-    for path in [*written, *write_pruning(out)]:
+    written += write_pruning(out)
+    delete_stale(out, written)  # last: an interrupted command loses no table
+    for path in written:
         click.echo(path)
 
 

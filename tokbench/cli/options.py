@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
@@ -16,6 +17,8 @@ import click
 from tokbench.data.reading import ReadOptions
 from tokbench.errors import TokbenchError, UsageError
 
+_LOG = logging.getLogger("tokbench")
+
 
 class Group(click.Group):
     """Click group that reports tokbench errors in one line. Exit status: 2 for wrong usage, 1 for other errors."""
@@ -24,8 +27,10 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except UsageError as error:
+            _LOG.debug("the command ended with this error", exc_info=error)
             raise click.UsageError(str(error)) from error
         except TokbenchError as error:
+            _LOG.debug("the command ended with this error", exc_info=error)
             raise click.ClickException(str(error)) from error
 
 
@@ -217,6 +222,28 @@ def say_left_out(counts: Mapping[str, int]) -> None:
 def say(text: str) -> None:
     """Print a message to stderr; stdout is reserved for results."""
     click.echo(text, err=True)
+
+
+def add_debug_option(command: click.Command) -> None:
+    """Add `--debug` to a command: print the whole traceback of every error, also of those that a command survives."""
+    command.params.append(
+        click.Option(
+            ["--debug"],
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            callback=lambda ctx, param, value: _log_tracebacks() if value else None,
+            help="Print the whole traceback of every error.",
+        )
+    )
+
+
+def _log_tracebacks() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    _LOG.setLevel(logging.DEBUG)
+    _LOG.addHandler(handler)
+    _LOG.propagate = False
 
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)

@@ -117,7 +117,7 @@ def prune(
     from tokbench.pruning import table
     from tokbench.pruning.benchmark import BenchmarkConfig, PruningBenchmark, read_keeps
     from tokbench.pruning.models import load_classifier, open_labelled
-    from tokbench.pruning.result import said_of_labels
+    from tokbench.pruning.result import labels_text
 
     keeps = read_keeps(keep)
     chosen_device = choose_device(device)
@@ -126,7 +126,7 @@ def prune(
     classifier = load_classifier(model, chosen_device, root, allow_download)
     images = open_labelled(data, classifier, limit, root, reading)
     say_left_out(images.dataset.left_out)
-    say(f"labels: {said_of_labels(images.labels.facts(images.dataset.names))}")
+    say(f"labels: {labels_text(images.labels.facts(images.dataset.names))}")
     config = BenchmarkConfig("eager" if kernel == "eager" else "sdpa", sizes, repetitions, round_to, rates, tries)
     failed, results = False, {}
     rows = 0

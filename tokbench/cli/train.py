@@ -74,9 +74,9 @@ def train(
 ) -> None:
     """Train the adapters of this repository, or your own adapters that define a training.
 
-    Each training writes <variant>.safetensors (float16) and <variant>.training.json. To resume an interrupted training,
-    repeat the command; at most the last minute is lost. Small networks do not use a device fully: --jobs trains several
-    at once, each after the adapters it depends on.
+    Each training writes <variant>.safetensors (int8, or float16 if int8 would be less accurate) and
+    <variant>.training.json. To resume an interrupted training, repeat the command; at most the last minute is lost.
+    Small networks do not use a device fully: --jobs trains several at once, each after the adapters it depends on.
 
     Exit status: 1 if an adapter could not be trained (the others still are).
     """

@@ -25,6 +25,7 @@ from tokbench.metrics.feature_cache import ReferenceFeatures
 from tokbench.metrics.image_format import roundtrip_format
 from tokbench.stats.split_half import SplitHalves
 from tokbench.tokenizers.registry import LoadedAdapter
+from tokbench.tokenizers.user_code import with_place
 
 
 @dataclass
@@ -52,7 +53,7 @@ class AdapterRun:
         self.checkpoint = RunCheckpoint(self.metrics, external or not self.adapter.resumable)
 
     def start(self, networks: ExtractorPool, references: ReferenceFeatures) -> None:
-        """Create the metrics. `MetricSet.share_references` must be called once the metrics of all runs exist."""
+        """Create the metrics. `share_references` must be called once the metrics of all runs exist."""
         has_references = self.images.unpaired is not None
         with self._errors_end_run("the metrics cannot be created"):
             self.metrics = MetricSet.create(
@@ -60,6 +61,12 @@ class AdapterRun:
             )
             self.checkpoint.metrics = self.metrics
         self.references = references
+
+    def share_references(self) -> None:
+        """Make the metrics use the references' features that all runs share."""
+        if self.error is None:
+            with self._errors_end_run():
+                self.metrics.share_references(self.references)
 
     @cached_property
     def description(self) -> dict[str, Any]:
@@ -136,7 +143,8 @@ class AdapterRun:
         except (RunFailure, MetricFailure) as error:
             self.error = str(error)
         except Exception as error:
-            self.error = f"{action}: {format_error(error)}" if action else format_error(error)
+            text = f"{action}: {format_error(error)}" if action else format_error(error)
+            self.error = with_place(text, error, self.adapter.folders)
 
 
 class RunFailure(AdapterError):

@@ -42,9 +42,9 @@ class Context:
 
     cache: a folder in which all values are saved during the run, so that the same call resumes after an interruption
     and needs little memory; it also holds the references' features for later runs. Call `discard` of each result's
-    checkpoint (`Result.journal`) once the result is saved. ranks: this process in a group that shares the images; only
-    the first process gets results, the others an empty list. networks: those of an earlier call, which are then not
-    loaded again; they must be on the configuration's device and in its precision. warn: called with each warning.
+    checkpoint (`Result.checkpoint`) once the result is saved. ranks: this process in a group that shares the images;
+    only the first process gets results, the others an empty list. networks: those of an earlier call, which are then
+    not loaded again; they must be on the configuration's device and in its precision. warn: called with each warning.
     """
 
     cache: Path | None = None

@@ -23,6 +23,7 @@ from tokbench.paths import PACKAGE
 from tokbench.results.result import Result
 from tokbench.timing import device_name, exact_kernels, trim_heap
 from tokbench.tokenizers.registry import LoadedAdapter
+from tokbench.tokenizers.user_code import with_place
 
 _TRIM_INTERVAL = 8
 """The number of batches between two calls that return freed memory to the system; allocating it again takes
@@ -49,7 +50,7 @@ def evaluate(
             if context.cache and run.error is None and run.adapter.resumable:
                 run.checkpoint.storage = Checkpoint(context.cache / "runs", _key(run), context.warn)
         for run in runs:  # after every layer has been requested
-            run.metrics.share_references(references)
+            run.share_references()
         if context.ranks.world > 1:
             _require_checkpoints(runs, context)
         if stream.unpaired is not None and context.ranks.first:
@@ -75,7 +76,7 @@ def bind_adapter(adapter: LoadedAdapter, stream: ImageStream, device: str) -> st
         if adapter.model.module is not None:
             adapter.model.module.eval().to(device)
     except Exception as error:  # third-party code may raise any exception
-        return format_error(error)
+        return with_place(format_error(error), error, adapter.folders)
     return None
 
 
@@ -87,14 +88,14 @@ def _runs(adapter: LoadedAdapter, stream: ImageStream, config: EvalConfig) -> li
         try:
             steps = config.task.steps(adapter.model)
         except Exception as refusal:  # third-party code may raise any exception
-            error = format_error(refusal)
+            error = with_place(format_error(refusal), refusal, adapter.folders)
     return [AdapterRun(adapter, step, stream, config, error) for step in steps]
 
 
 def _require_checkpoints(runs: Sequence[AdapterRun], context: Context) -> None:
     """Raise DataError where several processes have no folder through which they can exchange their values."""
-    checkpoints = [run.checkpoint.storage for run in runs]
-    if context.cache is None or not all(checkpoint is None or checkpoint.folder for checkpoint in checkpoints):
+    active = [run for run in runs if run.error is None]
+    if context.cache is None or not all(run.checkpoint.storage and run.checkpoint.storage.folder for run in active):
         raise DataError(
             "several processes need a writable cache folder; set TOKBENCH_CACHE to one and leave out --no-cache"
         )
@@ -165,7 +166,6 @@ def _key(run: AdapterRun) -> dict[str, Any]:
     stream, config = run.images, run.config
     added = [name for name in run.metrics.metrics if not METRICS.is_builtin(name)]
     plugins = {name: [str(METRICS.package(name)), code_of_class(METRICS.load_class(name))] for name in added}
-    layers = {name: metric.provenance() for name, metric in run.metrics.metrics.items() if not METRICS[name].timed}
     return {
         "adapter": run.adapter.name,
         "made": run.description,
@@ -177,7 +177,7 @@ def _key(run: AdapterRun) -> dict[str, Any]:
         "cell": run.step.cell,
         "step": run.step.recorded,
         "metrics": sorted(config.metrics),
-        "networks": layers,
+        "networks": run.metrics.provenance(),
         "plugins": plugins,
         "statistics": config.statistics.key if config.statistics else None,
         "hardware": device_name(config.device).partition(",")[0],

@@ -18,7 +18,7 @@ from tokbench.evaluation.seeds import image_seeds
 from tokbench.evaluation.steps import TokenTransform
 from tokbench.metrics.batch import Batch, Timing
 from tokbench.timing import measure_peak_memory, timed
-from tokbench.tokenizers.base import Generator, ImageModel
+from tokbench.tokenizers.base import Generator, ImageModel, PrecomputedImages
 from tokbench.tokenizers.contract import check_samples, check_tokens
 from tokbench.tokenizers.decoded import DecodedValues
 from tokbench.tokenizers.tokens import Tokens
@@ -29,7 +29,7 @@ class Sampled(TokenTransform, ABC):
     """A transform that returns one sample per position of a batch instead of a reconstruction."""
 
     @abstractmethod
-    def sample(self, model: Any, images: ImageBatch, settings: RunSettings) -> Batch:
+    def sample(self, model: ImageModel, images: ImageBatch, settings: RunSettings) -> Batch:
         """Return the samples at the positions of `images`, clamped to [0, 1], in a batch without references.
 
         Raises AdapterError where the model breaks its contract, or a file of samples cannot be read.
@@ -41,7 +41,8 @@ class ReadSamples(Sampled):
     """Reads samples of another program from files."""
 
     @torch.inference_mode()
-    def sample(self, model: Any, images: ImageBatch, settings: RunSettings) -> Batch:
+    def sample(self, model: ImageModel, images: ImageBatch, settings: RunSettings) -> Batch:
+        assert isinstance(model, PrecomputedImages)
         samples = model.samples(images.index.tolist())
         _check_size(samples, model, images)
         return Batch(images.index, image=samples)
@@ -62,7 +63,8 @@ class DrawSamples(Sampled):
         return {"guidance": self.guidance}
 
     @torch.inference_mode()
-    def sample(self, model: Any, images: ImageBatch, settings: RunSettings) -> Batch:
+    def sample(self, model: ImageModel, images: ImageBatch, settings: RunSettings) -> Batch:
+        assert isinstance(model, Generator)
         return _draw(model, images, self.guidance, settings)
 
 

@@ -18,7 +18,7 @@ from tokbench.metrics.base import Metric
 from tokbench.metrics.batch import Batch
 from tokbench.metrics.feature_cache import ReferenceFeatures
 from tokbench.metrics.output_checks import OutputChecks
-from tokbench.metrics.precision_probe import PrecisionProbe
+from tokbench.metrics.precision_probe import FirstImages, PrecisionProbe
 from tokbench.metrics.registry import MetricContext, broken_plugin, create_metric
 from tokbench.metrics.sample_store import SampleStore
 from tokbench.protocol.protocol import Protocol
@@ -55,7 +55,7 @@ class MetricSet:
     ) -> MetricSet:
         """Create the metrics that a configuration requests. has_references: whether reference images exist in addition
         to statistics."""
-        created, paired = cls(), config.task.paired
+        created, paired, first = cls(), config.task.paired, FirstImages()
 
         def build(name: str, networks: ExtractorPool, for_run: bool = True) -> Metric:
             context = MetricContext(networks, model, protocol, config.batch_size, paired=paired)
@@ -78,7 +78,7 @@ class MetricSet:
                     probes: dict[str, Metric] = {
                         pool.precision: build(name, pool, for_run=False) for pool in (networks.whole, networks)
                     }
-                    metric = PrecisionProbe(metric, probes, shared=paired)
+                    metric = PrecisionProbe(metric, probes, first)
                 except MetricUnavailable:  # the protocol compares with statistics, which exist in one precision only
                     pass
             created.metrics[name] = metric
@@ -104,6 +104,16 @@ class MetricSet:
         """Make the metrics use the references' features that all adapters share. Raises MetricFailure."""
         self._each(self.metrics, self.metrics, lambda name, metric: metric.share_references(references))
 
+    def provenance(self) -> dict[str, dict[str, str]]:
+        """Return the provenance of each metric that measures no speed. Raises MetricFailure."""
+        facts: dict[str, dict[str, str]] = {}
+
+        def add(name: str, metric: Metric) -> None:
+            facts[name] = metric.provenance()
+
+        self._each(self.metrics, [name for name in self.metrics if not METRICS[name].timed], add)
+        return facts
+
     def update_reference(self, batch: Batch) -> None:
         """Update the metrics with references from which no image was made. Raises MetricFailure."""
         self._each(
@@ -124,14 +134,17 @@ class MetricSet:
         def update(name: str, metric: Metric) -> None:
             metric.update(batch)
 
-        def plain() -> None:
-            self._each(self.metrics, [name for name in self.metrics if name not in networked], update, what)
+        # Both threads remove metrics that cannot be computed, so neither may iterate over the metrics.
+        networked = [name for name in self.metrics if METRICS[name].network]
+        plain = [name for name in self.metrics if name not in networked]
+
+        def update_plain() -> None:
+            self._each(self.metrics, plain, update, what)
             self._each(self.checks, self.checks, update, what)
 
-        networked = {name for name in self.metrics if METRICS[name].network}
-        pending = executor.submit(plain)
+        pending = executor.submit(update_plain)
         try:
-            self._each(self.metrics, [name for name in self.metrics if name in networked], update, what)
+            self._each(self.metrics, networked, update, what)
         finally:  # the thread must have finished with this batch, even after an error
             pending.exception()
         pending.result()

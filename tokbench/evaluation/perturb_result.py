@@ -10,7 +10,7 @@ import numpy as np
 
 from tokbench.metric_names import ALPHAS, METRICS, PerturbationNaming, perturbed_name
 from tokbench.results.result import Discardable, Result
-from tokbench.results.warning import few_images, joined
+from tokbench.results.warning import few_images, merged
 from tokbench.stats.bootstrap import Interval, bootstrap, metric_entry
 from tokbench.stats.split_half import Replicates
 
@@ -35,7 +35,8 @@ def aggregate_cells(named_results: Sequence[tuple[str, Result]], extension: Pert
     `pfid.a0.9-d10`.
     """
     results = [result for _, result in named_results]
-    first = replace(results[0], journal=CheckpointGroup([result.journal for result in results if result.journal]))
+    checkpoints = [result.checkpoint for result in results if result.checkpoint]
+    first = replace(results[0], checkpoint=CheckpointGroup(checkpoints))
     if failed := [f"{result.error} (cell {cell})" for cell, result in named_results if result.error]:
         return replace(first, error=failed[0])
     perturbable = {name for name, spec in METRICS.items() if spec.perturbable}
@@ -75,7 +76,7 @@ def aggregate_cells(named_results: Sequence[tuple[str, Result]], extension: Pert
             key = f"{name}.{cell}"
             combined.metrics[key], combined.provenance["metrics"][key] = result.metrics[number], provenance | facts
     few = few_images(combined.num_images, combined.metrics)
-    return replace(combined, warnings=joined(first.warnings, (), few))
+    return replace(combined, warnings=merged(first.warnings, (), few))
 
 
 def _provenance(extension: PerturbationNaming, anchor: str) -> dict[str, str]:
@@ -87,7 +88,7 @@ def _provenance(extension: PerturbationNaming, anchor: str) -> dict[str, str]:
     }
     if extension.letter == "p":
         facts["anchor"] = anchor
-    return facts | ({"extension": extension.says} if extension.says else {})
+    return facts | ({"extension": extension.description} if extension.description else {})
 
 
 def _means(name: str, number: str, results: Sequence[Result]) -> dict[str, dict[str, object]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from tokbench.results.floors import FLOOR
 from tokbench.tokenizers.base import Generator
 from tokbench.tokenizers.builtin.images import ImageFolder
 from tokbench.tokenizers.code_identity import identify
@@ -23,10 +24,13 @@ def describe_adapter(adapter: LoadedAdapter) -> dict[str, Any]:
     for key in ("multiple", "size", "downsample", "num_tokens", "codebook", "bits_per_token", "variable", "prefixes"):
         if value := getattr(spec, key):
             facts[key] = value
+    if adapter.floor:
+        facts[FLOOR] = True
     if isinstance(adapter.model, Generator):
         facts["tokenizer"] = adapter.model.tokenizer.spec.name
     if adapter.model.dtype != torch.float32:
         facts["dtype"] = str(adapter.model.dtype).removeprefix("torch.")
+    facts |= adapter.model.recorded
     if adapter.weights:
         facts["weights"] = adapter.weights
     if adapter.code:
@@ -43,7 +47,7 @@ def describe_adapter(adapter: LoadedAdapter) -> dict[str, Any]:
     }
     facts |= {key: value for key, value in optional.items() if value}
     if adapter.model.module is not None:
-        facts["parameters_sha256"] = hash_module(adapter.model.module)
+        facts["parameters_sha256"] = adapter.parameters or hash_module(adapter.model.module)
     if others := sorted(hash_module(network) for network in networks_of(adapter.model)):
         facts["other_parameters_sha256"] = hashlib.sha256("".join(others).encode()).hexdigest()
     return facts

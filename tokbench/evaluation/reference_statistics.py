@@ -16,8 +16,8 @@ from tokbench.timing import exact_kernels
 def measure(
     dataset: Dataset, network: FeatureExtractor, layers: Sequence[str], progress: Callable[[str, int, int], None]
 ) -> FidStatistics:
-    """Return mean and covariance (divided by N - 1, float64) of the features of all images, prepared as the protocol
-    says.
+    """Return mean and covariance (divided by N - 1, float64) of the features of all images, prepared according to
+    the protocol.
 
     Only sums are kept, so memory does not grow with N. Raises DataError where no image could be read, MissingWeights
     where the network's file does not contain a layer, UsageError where a layer's features are not vectors.

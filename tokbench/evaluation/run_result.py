@@ -89,7 +89,7 @@ def collect(run: AdapterRun, done: Callable[[str], None]) -> Result:
         notes={name: str(error) for name, error in run.metrics.skipped.items()},
         computed=frozenset(run.metrics.metrics) - frozenset(run.metrics.skipped),
         lacking=frozenset(name for name, error in run.metrics.skipped.items() if isinstance(error, MissingWeights)),
-        journal=run.checkpoint.storage,
+        checkpoint=run.checkpoint.storage,
     )
 
 

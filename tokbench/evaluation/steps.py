@@ -66,19 +66,27 @@ class TokenTransform:
         return model.encode(images)
 
     def run(
-        self, model: Any, images: Tensor, names: Sequence[str], seeds: Sequence[int], memo: DerivedCache, device: str
+        self,
+        model: ImageModel,
+        images: Tensor,
+        names: Sequence[str],
+        seeds: Sequence[int],
+        memo: DerivedCache,
+        device: str,
     ) -> StepOutput:
         """Encode images (B, 3, H, W) in `spec.range` on the device, transform their tokens, and decode.
 
         Raises AdapterError where the tokens do not agree with the spec.
         """
+        assert isinstance(model, Tokenizer)
         encoded, encoding = timed(partial(self.tokens, model, images, seeds, memo), device)
         contract.check_tokens(encoded, images, model, names, self.whole)
         decoded, decoding = timed(partial(model.decode, encoded, seeds), device)
         return StepOutput(decoded, encoded, encoding, decoding)
 
-    def probe(self, model: Any, images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> None:
+    def probe(self, model: ImageModel, images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> None:
         """Run the checks that are too costly for every batch on a few images. Raises AdapterError."""
+        assert isinstance(model, Tokenizer)
         contract.probe(model, images, names, seeds)
 
 
@@ -91,11 +99,18 @@ class UsePrecomputed(TokenTransform):
     """The reconstructions of a `PrecomputedImages`, whose tokens are unknown."""
 
     def run(
-        self, model: Any, images: Tensor, names: Sequence[str], seeds: Sequence[int], memo: DerivedCache, device: str
+        self,
+        model: ImageModel,
+        images: Tensor,
+        names: Sequence[str],
+        seeds: Sequence[int],
+        memo: DerivedCache,
+        device: str,
     ) -> StepOutput:
+        assert isinstance(model, PrecomputedImages)
         return StepOutput(model.reconstruct(images, names))
 
-    def probe(self, model: Any, images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> None:
+    def probe(self, model: ImageModel, images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> None:
         return
 
 
@@ -122,8 +137,9 @@ class KeepFirst(TokenTransform):
     def tokens(self, model: Tokenizer, images: Tensor, seeds: Sequence[int], memo: DerivedCache) -> Tokens:
         return model.encode(images).truncate(self.count, model.spec.variable)
 
-    def probe(self, model: Any, images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> None:
+    def probe(self, model: ImageModel, images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> None:
         super().probe(model, images, names, seeds)
+        assert isinstance(model, Tokenizer)
         tokens = self.tokens(model, images, seeds, DerivedCache())
         try:
             decoded = model.decode(tokens, seeds)
@@ -161,5 +177,4 @@ class PerturbTokens(TokenTransform):
         key = id(self.perturber), *seeds
         if key not in memo.perturbations:  # shared by all cells, since encoding and ranking cost most
             memo.perturbations[key] = self.perturber.prepare(images, seeds, self.most)
-        perturbed: Tokens = memo.perturbations[key](self.alpha, self.delta or 1)
-        return perturbed
+        return memo.perturbations[key](self.alpha, self.delta or 1)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from tokbench.data.stream import ImageBatch, PairedBatch
 from tokbench.errors import NotApplicable, UsageError
-from tokbench.evaluation.generate import DrawSamples, ReadSamples
+from tokbench.evaluation.generate import DrawSamples, ReadSamples, Sampled
 from tokbench.evaluation.perturb_result import aggregate_cells
 from tokbench.evaluation.reconstruct import RunSettings, reconstruct
 from tokbench.evaluation.steps import KeepFirst, PerturbTokens, TokenTransform, plain_step
@@ -43,9 +44,12 @@ class Task:
         """
         return [plain_step(model)]
 
-    def run(self, step: Any, model: ImageModel, images: Any, settings: RunSettings, memo: DerivedCache) -> Batch:
+    def run(
+        self, step: TokenTransform, model: ImageModel, images: ImageBatch, settings: RunSettings, memo: DerivedCache
+    ) -> Batch:
         """Run one batch of the stream through a token transform. Raises AdapterError where the model breaks its
         contract."""
+        assert isinstance(images, PairedBatch)
         return reconstruct(model, images, step, settings, memo)
 
     def results(self, step_results: Sequence[tuple[TokenTransform, Result]]) -> list[Result]:
@@ -146,7 +150,10 @@ class Generate(Task):
             raise NotApplicable(f"{model.spec.name}: --cfg is for generators; these samples exist already")
         return [ReadSamples(self.name)]
 
-    def run(self, step: Any, model: ImageModel, images: Any, settings: RunSettings, memo: DerivedCache) -> Batch:
+    def run(
+        self, step: TokenTransform, model: ImageModel, images: ImageBatch, settings: RunSettings, memo: DerivedCache
+    ) -> Batch:
+        assert isinstance(step, Sampled)
         return step.sample(model, images, settings)
 
 

@@ -62,9 +62,9 @@ def register_extractor(spec: ExtractorSpec, cls: _Class | None = None) -> Callab
     in the entry-point group `tokbench.extractors` instead. Raises UsageError if the name belongs to another network.
     """
 
-    def register(made: _Class) -> _Class:
-        EXTRACTORS.register(replace(spec, path=f"{made.__module__}:{made.__qualname__}"), made)
-        return made
+    def register(extractor: _Class) -> _Class:
+        EXTRACTORS.register(replace(spec, path=f"{extractor.__module__}:{extractor.__qualname__}"), extractor)
+        return extractor
 
     if cls is not None:
         register(cls)

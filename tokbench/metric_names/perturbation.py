@@ -29,13 +29,13 @@ class PerturbationNaming:
     """How the numbers of one kind of perturbation are named.
 
     letter, suffix: the text before and after the form of the number's name. title: the addition to the title in
-    tables. says: a description of the perturbation, which results record.
+    tables. description: the description of the perturbation that results record.
     """
 
     letter: str = "p"
     suffix: str = ""
     title: str = ""
-    says: str = ""
+    description: str = ""
 
     def apply(self, form: str) -> str:
         """Return the name of a number, such as `pfid_768_grouped` for the form `fid_768`."""
@@ -45,16 +45,16 @@ class PerturbationNaming:
 EXTENSIONS = {
     "plain": PerturbationNaming(),
     "grouped": PerturbationNaming(
-        suffix="_grouped", title=" grouped", says="each of a token's codes by itself, in its own codebook"
+        suffix="_grouped", title=" grouped", description="each of a token's codes by itself, in its own codebook"
     ),
-    "fsq": PerturbationNaming(suffix="_fsq", title=" FSQ", says="the codes are the grid of all levels"),
+    "fsq": PerturbationNaming(suffix="_fsq", title=" FSQ", description="the codes are the grid of all levels"),
     "binary": PerturbationNaming(
         suffix="_binary",
         title=" binary",
-        says="near codes differ in the least certain bits; all bits of a token are one code",
+        description="near codes differ in the least certain bits; all bits of a token are one code",
     ),
     "noise": PerturbationNaming(
-        letter="n", says="latents plus alpha times Gaussian noise of their own standard deviation in each image"
+        letter="n", description="latents plus alpha times Gaussian noise of their own standard deviation in each image"
     ),
 }
 """The authors define their operator for one codebook (`plain`). The other kinds are defined by tokbench."""

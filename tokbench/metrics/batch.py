@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -49,7 +49,7 @@ class DerivedCache:
     rounded: dict[Rounding, Tensor] = field(default_factory=dict)
     levels: dict[Rounding, Tensor] = field(default_factory=dict)
     features: dict[tuple[str, int], dict[str, Tensor]] = field(default_factory=dict)
-    perturbations: dict[tuple[int, ...], Any] = field(default_factory=dict)
+    perturbations: dict[tuple[int, ...], Callable[[float, int], Tokens]] = field(default_factory=dict)
     thumbnails: np.ndarray | None = None
     lock: RLock = field(default_factory=RLock, repr=False)
     """Protects the values, since metrics without a network run in parallel to those with one."""
@@ -85,6 +85,22 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def first(self, count: int) -> Batch:
+        """Return the first `count` images, without the values that were derived from all of them."""
+        return replace(
+            self,
+            index=self.index[:count],
+            reference=None if self.reference is None else self.reference[:count],
+            image=None if self.image is None else self.image[:count],
+            tokens=None if self.tokens is None else self.tokens.select(range(count)),
+            original=self.original[:count] if self.original else None,
+            digests=self.digests[:count] if self.digests else None,
+            marked=self.marked[:count] if self.marked else None,
+            decoded={name: values[:count] for name, values in self.decoded.items()} if self.decoded else None,
+            reference_memo=DerivedCache(),
+            image_memo=DerivedCache(),
+        )
 
     def require(self, name: Literal["reference", "image", "tokens", "timing", "original", "marked"]) -> Any:
         """Return the field of that name. Raises MissingField where the batch does not have it."""

@@ -51,6 +51,10 @@ class ReferenceFeatures:
         self.files: set[Path] = set()
         """The files that this run has written or read."""
 
+    def separate(self) -> ReferenceFeatures:
+        """Return an empty table for some of the references, which uses the same files."""
+        return ReferenceFeatures(self._folder)
+
     def rows(self, network: FeatureExtractor, side: str, rounding: Rounding) -> SampleStore:
         """Return the store of the features of all references so far, by layer."""
         return self._rows.setdefault(_key(network, side, rounding), SampleStore())

@@ -44,7 +44,7 @@ class Cost(Metric):
 
     @torch.inference_mode()
     def compute(self) -> dict[str, float]:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        with timing.exact_kernels():
             return self._measured()
 
     def _measured(self) -> dict[str, float]:

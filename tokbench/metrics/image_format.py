@@ -31,7 +31,7 @@ def roundtrip_format(batch: Batch, protocol: Protocol) -> Batch:
 
 def scored(square: np.ndarray, width: int, height: int, protocol: Protocol) -> np.ndarray:
     """Return the pixels for text and face recognition: an output image, uint8 (H, W, 3), resized to width x height and
-    stored as the protocol says.
+    stored as the protocol requires.
 
     Raises NotApplicable where the protocol crops images.
     """

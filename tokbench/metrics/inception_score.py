@@ -34,7 +34,7 @@ every image shows another class, so all parts of the images agree although other
 
 class InceptionScore(Distribution):
     """Mean over splits of exp(KL(p(y|x) || p(y))) on the generated images, in 10 splits that are shuffled with
-    torch-fidelity's seed, unless the protocol says otherwise. It grows with the number of images per split.
+    torch-fidelity's seed, unless the protocol differs. It grows with the number of images per split.
 
     With fewer than 20 images per split, all images form one split. With a protocol's fixed split size, a last split of
     less than half that size is left out, since it would count as much as a whole one and a split of one image has a

@@ -18,8 +18,8 @@ PEAK = 255.0
 class PSNR(PerImageMetric):
     """`psnr`: 10 log10(255^2 / MSE) in dB on RGB levels, with the MSE over all pixels and channels of an image.
 
-    It is averaged as the protocol says (see `tokbench.protocol.protocol.Psnr`). Without an epsilon, an exact image has
-    no finite PSNR: it is counted in `exact` and, except in the pooled form, left out of the mean.
+    The protocol determines how it is averaged (see `tokbench.protocol.protocol.Psnr`). Without an epsilon, an exact
+    image has no finite PSNR: it is counted in `exact` and, except in the pooled form, left out of the mean.
     """
 
     def __init__(self, protocol: Protocol = TOKBENCH) -> None:

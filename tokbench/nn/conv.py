@@ -1,4 +1,4 @@
-"""Convolutional encoder and decoder (f8, three strided stages): a small version of VQGAN's (arXiv:2012.09841)."""
+"""Convolutional encoder and decoder, a small version of VQGAN's (arXiv:2012.09841)."""
 
 from __future__ import annotations
 
@@ -27,12 +27,25 @@ class Residual(nn.Module):
         return x + self.body(x)
 
 
-class ConvEncoder(nn.Module):
-    """Maps images (B, 3, H, W) to (B, out, H / 8, W / 8) with the default widths; each width halves both sides."""
+def downsampling(widths: Sequence[int], stem: int) -> int:
+    """Return the side in px of the square that one latent of `ConvEncoder` covers."""
+    return stem * 2 ** (len(widths) - 1)
 
-    def __init__(self, out: int, widths: Sequence[int] = WIDTHS) -> None:
+
+class ConvEncoder(nn.Module):
+    """Maps images (B, 3, H, W) to (B, out, H / 8, W / 8) with the default widths and stem.
+
+    The first stage reduces both sides by `stem`, each further width halves them. stem: 2 for a strided convolution;
+    with a larger stem, blocks of `stem` x `stem` px become channels (space-to-depth), which saves the stages of high
+    resolution, where most of the time is spent.
+    """
+
+    def __init__(self, out: int, widths: Sequence[int] = WIDTHS, stem: int = 2) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, 2, padding=1), Residual(widths[0])]
+        layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, 2, padding=1)]
+        if stem > 2:
+            layers = [nn.PixelUnshuffle(stem), nn.Conv2d(3 * stem**2, widths[0], 3, padding=1)]
+        layers.append(Residual(widths[0]))
         for before, width in pairwise(widths):
             layers += [nn.Conv2d(before, width, 4, 2, padding=1), Residual(width)]
         self.body = nn.Sequential(*layers)
@@ -43,19 +56,22 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """Maps latents (B, dim, h, w) to images (B, 3, 8 h, 8 w) with the default widths."""
+    """Maps latents (B, dim, h, w) to images (B, 3, 8 h, 8 w) with the default widths and stem."""
 
-    def __init__(self, dim: int, widths: Sequence[int] = WIDTHS) -> None:
+    def __init__(self, dim: int, widths: Sequence[int] = WIDTHS, stem: int = 2) -> None:
         super().__init__()
+        self.stem = stem
         widths = widths[::-1]
         layers: list[nn.Module] = [nn.Conv2d(dim, widths[0], 3, padding=1), Residual(widths[0]), Residual(widths[0])]
         for before, width in pairwise(widths):
             layers += [Upsample(before, width), Residual(width)]
         self.body = nn.Sequential(*layers)
-        self.head = nn.Sequential(nn.GroupNorm(8, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], 12, 3, padding=1))
+        self.head = nn.Sequential(
+            nn.GroupNorm(8, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], 3 * stem**2, 3, padding=1)
+        )
 
     def forward(self, latents: Tensor) -> Tensor:
-        return F.pixel_shuffle(self.head(self.body(latents)), 2)
+        return F.pixel_shuffle(self.head(self.body(latents)), self.stem)
 
 
 class Upsample(nn.Module):

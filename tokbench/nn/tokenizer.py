@@ -15,6 +15,7 @@ from tokbench.nn.quantizers.fsq import FSQ
 from tokbench.nn.quantizers.kl import KL
 from tokbench.nn.quantizers.lfq import LFQ
 from tokbench.nn.quantizers.quantizer import Quantizer
+from tokbench.nn.shortcut import Shortcut
 from tokbench.nn.trainable import Autoencoder, TrainingBatch
 from tokbench.tokenizers.base import Tokenizer
 from tokbench.tokenizers.perturb import Perturber
@@ -26,7 +27,8 @@ class BottleneckAutoencoder(Autoencoder):
     """An autoencoder with a `bottleneck`; its loss is the reconstruction loss plus that of the bottleneck.
 
     size: the only supported image side in px; None if every multiple of `step` is supported. tokens: the number of
-    tokens per image; None if there is one for each `step` x `step` px.
+    tokens per image; None if there is one for each `step` x `step` px. shortcut: linear maps that are added to both
+    networks; they are fitted before the training, so that the networks start from PCA.
     """
 
     bottleneck: Quantizer | KL
@@ -34,16 +36,43 @@ class BottleneckAutoencoder(Autoencoder):
     tokens: int | None = None
     step: int = 8
 
-    @abstractmethod
-    def latents(self, images: Tensor) -> Tensor:
-        """Encode images (B, 3, H, W) in [-1, 1] to the inputs of the bottleneck, (B, *position, D)."""
+    def __init__(self) -> None:
+        super().__init__()
+        self.shortcut: Shortcut | None = None
 
     @abstractmethod
+    def encoded(self, images: Tensor) -> Tensor:
+        """Return the encoder network's part of `latents`, of the same shape."""
+
+    @abstractmethod
+    def decoded(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+        """Return the decoder network's part of `pixels`, of the same shape."""
+
+    def latents(self, images: Tensor) -> Tensor:
+        """Encode images (B, 3, H, W) in [-1, 1] to the inputs of the bottleneck, (B, *position, D)."""
+        encoded = self.encoded(images)
+        return encoded if self.shortcut is None else encoded + self.shortcut.latents(images)
+
     def pixels(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         """Decode outputs of the bottleneck (B, *position, D) to images (B, 3, H, W), about [-1, 1].
 
         seeds: one per image, for decoders that sample; None in training.
         """
+        return self.decoded(vectors, seeds) + self.linear_pixels(vectors)
+
+    def linear_pixels(self, vectors: Tensor) -> Tensor | float:
+        """Return the linear maps' part of `pixels`, 0 if there are none."""
+        return 0.0 if self.shortcut is None else self.shortcut.pixels(vectors)
+
+    def add_shortcut(self, shortcut: Shortcut, *heads: nn.Module) -> None:
+        """Add linear maps to the networks, and set the networks' last layers, `heads`, to zero."""
+        self.shortcut = shortcut
+        for parameter in (parameter for head in heads for parameter in head.parameters()):
+            nn.init.zeros_(parameter)
+
+    def start(self, batch: TrainingBatch) -> None:
+        if self.shortcut is not None:
+            self.shortcut.fit(batch.images, self.bottleneck)
 
     def squeeze(self, latents: Tensor, progress: float = 1.0) -> tuple[Tensor, Tensor]:
         """Pass latents (B, *position, D) through the bottleneck; return the vectors and the bottleneck's loss.

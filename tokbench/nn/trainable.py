@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from tokbench.nn.gan import Adversary
 from tokbench.nn.losses import Perceptual
 
 
@@ -18,12 +17,14 @@ class TrainingData:
     """A training set.
 
     pixels: uint8 (N, 3, H, W). labels: int64 (N,), if the dataset has labels. tokens: (1, N, ...) tokens of the images,
-    or (2, N, ...) with the tokens of the mirrored images second; set for priors only.
+    or (2, N, ...) with the tokens of the mirrored images second, if the model is built on another one. features: (N, P,
+    D) on a square grid of P positions in row-major order, if there is a teacher.
     """
 
     pixels: Tensor
     labels: Tensor | None = None
     tokens: Tensor | None = None
+    features: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -42,35 +43,41 @@ class TrainingBatch:
     """The input of one training step.
 
     images: (B, 3, H, W) in [-1, 1]. labels: int64 (B,), if the dataset has labels. tokens: (B, ...) from a frozen
-    tokenizer, for priors only.
+    tokenizer. features: (B, P, D) from a teacher; those of a mirrored image are the mirrored features of the image.
     """
 
     images: Tensor
     labels: Tensor | None = None
     tokens: Tensor | None = None
+    features: Tensor | None = None
 
 
 class Trainable(nn.Module, ABC):
     """A model and its training loss.
 
-    adversary: discriminator, trained with a separate optimiser and not stored. helpers: frozen networks used by the
-    loss. bases: frozen models of other adapters that this model is built on. Both are plain dicts, so their parameters
-    are neither trained nor stored with the model. kept_out: name prefixes of parameters that are trained but not
-    stored.
+    helpers: frozen networks used by the loss. bases: frozen models of other adapters that this model is built on. Both
+    are plain dicts, so their parameters are neither trained nor stored with the model. kept_out: name prefixes of
+    parameters that are trained but not stored.
     """
 
     kept_out: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()
-        self.adversary: Adversary | None = None
         self.helpers: dict[str, nn.Module] = {}
         self.bases: dict[str, nn.Module] = {}
 
-    def ready(self, device: str, adversary: float) -> None:
-        """Create the helper networks on `device`, and the adversary if its weight is not 0; called before training.
+    def ready(self, device: str) -> None:
+        """Create the helper networks on `device`; called before the training.
 
         Raises MissingWeights if the weights of a helper network are not available.
+        """
+        return
+
+    def start(self, batch: TrainingBatch) -> None:
+        """Set initial weights from training images, for example by PCA; called once, before the first step.
+
+        batch: `tokbench.training.loop.START` images, drawn at random, or all if there are fewer.
         """
         return
 
@@ -101,24 +108,24 @@ class FittedModel(nn.Module, ABC):
 
 
 class Autoencoder(Trainable):
-    """A reconstruction model, trained with a pixel loss, a perceptual loss and optionally an adversarial loss."""
+    """A reconstruction model, trained with a pixel loss and, from `perceptual_from` on, a perceptual loss."""
 
-    perceptual = 0.1
+    perceptual = 0.05
     """Weight of the perceptual distance; the mean squared error of pixels in [-1, 1] has weight 1."""
-    adversary_from = 0.6
-    """Share of the training after which the adversarial loss is used; before it, blur would dominate."""
+    perceptual_from = 0.5
+    """Share of the training after which the perceptual loss is used. A step without it takes about half as long."""
 
-    def ready(self, device: str, adversary: float) -> None:
+    def ready(self, device: str) -> None:
         if self.perceptual:
             self.helpers["perceptual"] = Perceptual(device)
-        if adversary:
-            self.adversary = Adversary(adversary).to(device)
+
+    def perceptual_term(self, image: Tensor, reference: Tensor, progress: float) -> dict[str, Tensor]:
+        """Return the weighted perceptual distance of images (B, 3, H, W) as a term; none where it is not used."""
+        if not self.perceptual or progress < self.perceptual_from:
+            return {}
+        return {"perceptual": self.perceptual * self.helpers["perceptual"](image, reference)}
 
     def compare(self, image: Tensor, reference: Tensor, progress: float) -> dict[str, Tensor]:
         """Return the weighted reconstruction terms for images and references (B, 3, H, W) in [-1, 1]."""
         terms = {"pixels": (image.float() - reference).square().mean()}
-        if self.perceptual:
-            terms["perceptual"] = self.perceptual * self.helpers["perceptual"](image, reference)
-        if self.adversary and progress >= self.adversary_from:
-            terms["adversary"] = self.adversary.against(image, reference)
-        return terms
+        return terms | self.perceptual_term(image, reference, progress)

@@ -18,13 +18,13 @@ def pruning_findings(claims: Iterable[Ablation], found: Sequence[PruningResult])
 
     The verdict is "cannot tell" for networks that were trained too briefly, whatever the difference.
     """
-    made = []
+    findings = []
     for ablation in claims:
         for name, members in groups(found).items() if NUMBER in ablation.numbers else ():
             rows = {row.network: (one, row) for one in members for row in one.rows.values()}
             if ablation.of in rows and ablation.ablated in rows:
-                made.append(Finding(ablation, name, _difference(*rows[ablation.of], *rows[ablation.ablated])))
-    return made
+                findings.append(Finding(ablation, name, _difference(*rows[ablation.of], *rows[ablation.ablated])))
+    return findings
 
 
 def _difference(one: PruningResult, row: PruningRow, other: PruningResult, ablated: PruningRow) -> Difference:

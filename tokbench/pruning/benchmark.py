@@ -89,10 +89,10 @@ class PruningBenchmark:
 
         Raises UsageError or MissingWeights if a method or keep is not available; earlier rows stay saved.
         """
-        made = candidates_of(name, self.classifier, keeps, self.device, self.config.rates, self.root)
-        first = next(made)  # raises for an unknown method before the images are read
+        candidates = candidates_of(name, self.classifier, keeps, self.device, self.config.rates, self.root)
+        first = next(candidates)  # raises for an unknown method before the images are read
         whole = self.predictions(progress)  # this pass also computes the dataset's hash
-        for candidate in itertools.chain([first], made):
+        for candidate in itertools.chain([first], candidates):
             if candidate.pruner is not None:
                 check_same(candidate.vit, candidate.pruner)
             result = PruningResult(self.about(candidate, whole)).resumed(out)

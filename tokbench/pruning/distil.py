@@ -28,8 +28,8 @@ class Recovery(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        made = self.tokens(self.norm(tokens).transpose(1, 2)).transpose(1, 2)
-        return made + self.channels(made)
+        mixed = self.tokens(self.norm(tokens).transpose(1, 2)).transpose(1, 2)
+        return mixed + self.channels(mixed)
 
 
 class Slimmed(Classifier):
@@ -51,7 +51,7 @@ class Slimmed(Classifier):
         self.slimmers = nn.ModuleList(Slimmer(vit.sizes.width, count) for count in counts)
         self.pruner, self.keep = SiTSlim(list(self.slimmers), keep), keep
 
-    def ready(self, device: str, adversary: float) -> None:
+    def ready(self, device: str) -> None:
         sizes = recognise(self.vit).sizes
         if self.features:
             counts = [count for count in self.kept if count < sizes.patches]
@@ -89,7 +89,7 @@ class Slimmed(Classifier):
 def _with_tokens(vit: Any, images: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Return the logits and the output tokens (B, N, D) of each block."""
     tokens: list[Tensor] = []
-    hooks = [block.register_forward_hook(lambda block, given, made: tokens.append(made)) for block in vit.blocks]
+    hooks = [block.register_forward_hook(lambda block, inputs, output: tokens.append(output)) for block in vit.blocks]
     try:
         return vit(images), tokens
     finally:

@@ -178,8 +178,8 @@ def best_kernel(whole: Candidate, batch: int, device: str, repetitions: int) -> 
     """Return the kernel with which the full network is faster at this batch size, by interleaved timing."""
     images, other = images_like(recognise(whole.vit), batch), copy.deepcopy(whole.vit)
     with with_kernel(whole.vit, "sdpa"), with_kernel(other, "eager"):
-        made = time_in_turns(partial(whole.vit, images), partial(other, images), repetitions, device)
-    return "eager" if made.ratio > 1 else "sdpa"
+        timing = time_in_turns(partial(whole.vit, images), partial(other, images), repetitions, device)
+    return "eager" if timing.ratio > 1 else "sdpa"
 
 
 @torch.inference_mode()

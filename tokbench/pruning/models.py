@@ -74,10 +74,10 @@ def load_classifier(name: str, device: str, root: Path | None = None, allow_down
     only with `allow_download`); or `timm:ARCHITECTURE@FILE` with weights from a file. Raises UsageError for unknown
     names and unsupported networks, MissingWeights without weights.
     """
-    made = _of_timm(name, allow_download) if name.startswith(PREFIX) else _trained_here(name, root)
-    recognise(made.vit)
-    made.vit.to(device).eval().requires_grad_(False)
-    return made
+    classifier = _of_timm(name, allow_download) if name.startswith(PREFIX) else _trained_here(name, root)
+    recognise(classifier.vit)
+    classifier.vit.to(device).eval().requires_grad_(False)
+    return classifier
 
 
 def _trained_here(name: str, root: Path | None) -> ImageClassifier:

@@ -1,4 +1,4 @@
-"""What was measured of one method on one network, as a JSON file: a row for each keep."""
+"""The measurements of one method on one network, stored as a JSON file with one row per keep."""
 
 from __future__ import annotations
 
@@ -148,21 +148,24 @@ class PruningResult:
 
     @property
     def group(self) -> str:
-        """`<data>[.n2000].<device>[.eager][.r8]`: how it was measured; `.even2000` marks an even sample."""
-        told = self.about["provenance"]
-        how = "even" if told["data"].get("sampling") == "even" else "n"
-        limit = f".{how}{told['data']['limit']}" if told["data"]["limit"] else ""
-        kernel = "" if told["kernel"] == "sdpa" else f".{told['kernel']}"
-        multiple = "" if told["round_to"] == 1 else f".r{told['round_to']}"
-        return f"{self.about['dataset']}{limit}.{slug(told['device'])}{kernel}{multiple}"
+        """The conditions of the measurement, as in file names: `<dataset>[.n2000].<device>[.eager][.r8]`.
+
+        `.even2000` instead of `.n2000` marks an even sample over class folders instead of the first images.
+        """
+        provenance = self.about["provenance"]
+        how = "even" if provenance["data"].get("sampling") == "even" else "n"
+        limit = f".{how}{provenance['data']['limit']}" if provenance["data"]["limit"] else ""
+        kernel = "" if provenance["kernel"] == "sdpa" else f".{provenance['kernel']}"
+        multiple = "" if provenance["round_to"] == 1 else f".r{provenance['round_to']}"
+        return f"{self.about['dataset']}{limit}.{slug(provenance['device'])}{kernel}{multiple}"
 
     @property
     def path(self) -> Path:
-        """Where it lies below the results folder."""
+        """The path of the file, relative to the results folder."""
         return Path(slug(self.about["model"])) / f"{PRUNING_PREFIX}{self.about['method']}.{self.group}.json"
 
     def save(self, out: Path) -> Path:
-        """Written whole. Returns the path."""
+        """Write the file atomically below the results folder `out`; return its path."""
         target = out / self.path
         rows = msgspec.to_builtins(dict(sorted(self.rows.items(), reverse=True)))
         facts = {"about": self.about, "rows": rows}
@@ -171,7 +174,7 @@ class PruningResult:
         return target
 
     def resumed(self, out: Path) -> PruningResult:
-        """This with the rows that an earlier run of just the same has left, so that they need not be measured again."""
+        """Return this result with the rows that an earlier run with equal `about` saved in `out`."""
         target = out / self.path
         if not target.exists():
             return self
@@ -180,7 +183,7 @@ class PruningResult:
 
 
 def load(path: Path) -> PruningResult:
-    """Raises ResultError, naming file and fault."""
+    """Load a file. Raises ResultError, with the file and the fault, if it is not valid."""
     try:
         facts = loads_strict(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -189,21 +192,21 @@ def load(path: Path) -> PruningResult:
     return PruningResult(facts["about"], rows)
 
 
-def said_of_labels(told: Mapping[str, Any]) -> str:
-    """Which rule gave the labels, and how many of the network's classes occur, from `Labels.facts`."""
-    return f"{told['rule']}; {told['present']:,} of {told['classes']:,} classes occur"
+def labels_text(labels: Mapping[str, Any]) -> str:
+    """Return the rule that gave the labels and the number of classes that occur. labels: as `Labels.facts` returns."""
+    return f"{labels['rule']}; {labels['present']:,} of {labels['classes']:,} classes occur"
 
 
 def load_all(out: Path) -> list[PruningResult]:
-    """All below a results folder, sorted by path."""
+    """Load all pruning results in a results folder, sorted by path."""
     return [load(path) for path in sorted(out.glob(f"*/{PRUNING_PREFIX}*.json")) if path.parent.name != "leaderboard"]
 
 
 def packed(right: np.ndarray) -> str:
-    """Which images were named right, (N,) of 1 and 0, as a bit each, in hexadecimal digits."""
+    """Return the correctness of N images, (N,) of 1 and 0, as hexadecimal digits with one bit per image."""
     return np.packbits(right.astype(bool)).tobytes().hex()
 
 
 def unpacked(text: str, count: int) -> np.ndarray:
-    """The inverse, for `count` images."""
+    """Return the correctness of `count` images, (count,) of 1 and 0: the inverse of `packed`."""
     return np.unpackbits(np.frombuffer(bytes.fromhex(text), dtype=np.uint8), count=count).astype(float)

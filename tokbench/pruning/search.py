@@ -95,8 +95,8 @@ class RateSearch(Trainable):
     def share(self, merged: list[Tensor]) -> Tensor:
         """Return the FLOPs of these counts relative to the dense network."""
         entering = [merged[0], *merged[:-1]]
-        made: Any = flops(self.sizes, list(zip(entering, merged, strict=True)))  # type: ignore[arg-type]
-        return made / flops(self.sizes, dense(self.sizes))
+        reduced: Any = flops(self.sizes, list(zip(entering, merged, strict=True)))  # type: ignore[arg-type]
+        return reduced / flops(self.sizes, dense(self.sizes))
 
     def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         if batch.labels is None:

@@ -48,12 +48,12 @@ class SiTSlim(Pruner):
     def flops(self, sizes: Sizes, counts: Counts) -> int:
         """Return the FLOPs of the slimmers, which are layers of the network."""
         entering = [attending - sizes.prefix for attending, _ in counts]
-        half, made = sizes.width // 2, 0
+        half, total = sizes.width // 2, 0
         for stage in stages(sizes.depth):
             n = entering[stage]
             left = entering[stage + 1] if stage + 1 < len(entering) else slimmed(sizes, self.keep)[stage]
-            made += 2 * (n * sizes.width * half + n * half * left + left * n * sizes.width)
-        return made if self.slimmers and min(entering) < sizes.patches else 0
+            total += 2 * (n * sizes.width * half + n * half * left + left * n * sizes.width)
+        return total if self.slimmers and min(entering) < sizes.patches else 0
 
     def reduce(self, tokens: Tensor, seen: Attended, count: int, run: PruningState) -> Tensor:
         done = run.memory.get("slimmed", 0)

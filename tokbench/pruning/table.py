@@ -1,4 +1,4 @@
-"""Facts of token reduction to tables: one for each network, data set and device, as speed compares only within one."""
+"""Tables of pruning results, one per network, dataset and device, because speeds compare only within these."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from tokbench.paths import slug
-from tokbench.pruning.result import Estimate, PruningResult, PruningRow, Speedup, load_all, said_of_labels
+from tokbench.pruning.result import Estimate, PruningResult, PruningRow, Speedup, labels_text, load_all
 from tokbench.results.markdown import table
 
 NONE = "none measured"
@@ -21,16 +21,18 @@ LEARNED = "Trained for it"
 
 
 def groups(found: Sequence[PruningResult]) -> dict[str, list[PruningResult]]:
-    """What may stand in one table, by its name: one device, network, weights, images, kernel.
+    """Return the results by the name of their table; a table has one device, network, weights, images and kernel.
 
-    A device's only table has its name; of several each says of what it is, and where that is not enough, a hash.
+    A table is named by its device. If a device has several tables, their names also contain network and dataset, and a
+    hash if these are equal, too.
     """
     sets: dict[str, list[PruningResult]] = {}
     for one in found:
-        told = one.about["provenance"]
+        provenance = one.about["provenance"]
         alike = [one.about["model"], one.group, one.about["num_images"]]
-        alike += [told[key] for key in ("data", "weights", "processor")] + [told.get("versions", {}).get("torch")]
-        alike += [told["labels"]["sha256"]] if "labels" in told else []  # earlier facts do not say
+        alike += [provenance[key] for key in ("data", "weights", "processor")]
+        alike.append(provenance.get("versions", {}).get("torch"))
+        alike += [provenance["labels"]["sha256"]] if "labels" in provenance else []  # older results do not record it
         sets.setdefault(json.dumps(alike, sort_keys=True), []).append(one)
     devices = [slug(members[0].about["provenance"]["device"]) for members in sets.values()]
     longer = [f"{slug(members[0].about['model'])}.{members[0].group}" for members in sets.values()]
@@ -42,7 +44,7 @@ def groups(found: Sequence[PruningResult]) -> dict[str, list[PruningResult]]:
 
 
 def rows(found: Sequence[PruningResult]) -> list[tuple[PruningResult, float | None, PruningRow]]:
-    """Every row with its keep, by method and falling keep."""
+    """Return every row with its result and keep: untrained methods first, then by method and decreasing keep."""
     listed = []
     for one in sorted(found, key=lambda one: (one.about["training"] != "none", one.about["method"])):
         keeps = [(None if key == "whole" else float(key), row) for key, row in one.rows.items()]
@@ -51,7 +53,7 @@ def rows(found: Sequence[PruningResult]) -> list[tuple[PruningResult, float | No
 
 
 def shared(found: Sequence[PruningResult]) -> dict[str, str]:
-    """Methods whose title another one has, too, to a title with their name: EViT with fusion and without it."""
+    """Return a title that contains the method's name for each method whose title is not unique, such as EViT's."""
     titles = [one.about["title"] for one in found]
     return {
         one.about["method"]: f"{title} ({one.about['method']})"
@@ -61,7 +63,7 @@ def shared(found: Sequence[PruningResult]) -> dict[str, str]:
 
 
 def frame(found: Sequence[PruningResult]) -> pd.DataFrame:
-    """One row a method and keep, everything that was measured."""
+    """Return all measurements, one row per method and keep."""
     records = []
     for one, keep, row in rows(found):
         record = {
@@ -74,15 +76,15 @@ def frame(found: Sequence[PruningResult]) -> pd.DataFrame:
         for number in ("top1", "top1_gap", "top5", "top5_gap", "agreement"):
             record |= {f"{number}{end}": getattr(getattr(row, number), key) for end, key in _ENDS.items()}
         for pace in row.pace:
-            for number, told in (("speedup", pace.speedup), ("speedup_same_kernel", pace.speedup_same_kernel)):
-                record |= {f"{number}_b{pace.batch}{end}": getattr(told, key) for end, key in _ENDS.items()}
-            told, same = pace.speedup, pace.speedup_same_kernel
+            for number, speedup in (("speedup", pace.speedup), ("speedup_same_kernel", pace.speedup_same_kernel)):
+                record |= {f"{number}_b{pace.batch}{end}": getattr(speedup, key) for end, key in _ENDS.items()}
+            speedup, same = pace.speedup, pace.speedup_same_kernel
             record |= {
-                f"control_b{pace.batch}": told.control, f"measured_b{pace.batch}": told.measured,
+                f"control_b{pace.batch}": speedup.control, f"measured_b{pace.batch}": speedup.measured,
                 f"control_same_kernel_b{pace.batch}": same.control,
                 f"measured_same_kernel_b{pace.batch}": same.measured,
-                f"ms_b{pace.batch}": told.ms, f"whole_ms_b{pace.batch}": told.whole_ms,
-                f"images_per_second_b{pace.batch}": pace.batch / told.ms * 1000,
+                f"ms_b{pace.batch}": speedup.ms, f"whole_ms_b{pace.batch}": speedup.whole_ms,
+                f"images_per_second_b{pace.batch}": pace.batch / speedup.ms * 1000,
                 f"selector_ms_b{pace.batch}": pace.selector_ms,
                 f"peak_mib_b{pace.batch}": pace.peak_mib,
                 f"whole_peak_mib_b{pace.batch}": pace.whole_peak_mib,
@@ -94,15 +96,15 @@ def frame(found: Sequence[PruningResult]) -> pd.DataFrame:
 _ENDS = {"": "value", "_low": "low", "_high": "high"}
 
 
-def faster(told: Speedup) -> str:
-    """A speed-up with its interval, or that there is none to speak of."""
-    if not told.measured:
+def faster(speedup: Speedup) -> str:
+    """Return a speed-up with its interval as text, or that none was measured."""
+    if not speedup.measured:
         return NONE
-    return f"{told.value:.2f} [{told.low:.2f}, {told.high:.2f}]"
+    return f"{speedup.value:.2f} [{speedup.low:.2f}, {speedup.high:.2f}]"
 
 
 def markdown(found: Sequence[PruningResult]) -> str:
-    """A table of what needs no training and one of what was trained."""
+    """Return a Markdown table of the methods that need no training, and one of the trained methods."""
     batches = sorted({pace.batch for one in found for row in one.rows.values() for pace in row.pace})
     head = ["method", "keep", "top-1 %", "less the whole's", "top-5 %", "agreement %", "GFLOPs", "x fewer"]
     for batch in batches:
@@ -137,8 +139,8 @@ def _line(
         if (pace := by_batch.get(batch)) is None:
             cells += ["-"] * 3
             continue
-        told = pace.speedup
-        cells += [faster(told), f"{told.ms:.1f}", f"{100 * pace.selector_ms / told.ms:.0f} %"]
+        speedup = pace.speedup
+        cells += [faster(speedup), f"{speedup.ms:.1f}", f"{100 * pace.selector_ms / speedup.ms:.0f} %"]
     for batch in batches[-1:]:
         peak = by_batch[batch].peak_mib if batch in by_batch else None
         cells.append("-" if peak is None else f"{peak:,.0f}")
@@ -154,24 +156,25 @@ def _gap(gap: Estimate) -> str:
 
 
 def undertrained(row: PruningRow) -> bool:
-    """Whether what a row needs was itself trained too briefly for its accuracy to mean anything."""
+    """Return whether the training of a row was too short for a meaningful accuracy."""
     return row.training_profile == "cpu"
 
 
 def legend(found: Sequence[PruningResult]) -> str:
-    """What a reader must know."""
+    """Return the conditions of the measurements and an explanation of the columns, as Markdown."""
     about = found[0].about
-    told, first = about["provenance"], next(iter(found[0].rows.values()))
+    provenance, first = about["provenance"], next(iter(found[0].rows.values()))
+    processor = f" {provenance['processor']}" if provenance["processor"] else ""
     paces = [pace for one in found for row in one.rows.values() for pace in row.pace]
     text = (
-        f"`{about['model']}` on {about['num_images']:,} images of {about['dataset']}, {told['data']['side']} px; "
-        f"{told['device']}{' ' + told['processor'] if told['processor'] else ''}, float32, attention by "
-        f"{told['kernel']}. Intervals are 95 %, accuracy's paired by image. `keep`: the share of tokens that each of "
+        f"`{about['model']}` on {about['num_images']:,} images of {about['dataset']}, {provenance['data']['side']} px; "
+        f"{provenance['device']}{processor}, float32, attention by {provenance['kernel']}. "
+        "Intervals are 95 %, accuracy's paired by image. `keep`: the share of tokens that each of "
         "three stages keeps; methods that cut elsewhere are set to the FLOPs of that, but for SiT (its paper's counts) "
         "and lower resolution (whole patches).\n\n"
-        f"GFLOPs: {first.whole_gflops:.3f} for the whole network; {told['formula']}.\n"
+        f"GFLOPs: {first.whole_gflops:.3f} for the whole network; {provenance['formula']}.\n"
     )
-    text += _of_labels(told.get("labels", {}))
+    text += _labels_note(provenance.get("labels", {}))
     if paces:
         kernels = sorted({f"{pace.best_kernel} at batch {pace.batch}" for pace in paces})
         text += (
@@ -190,15 +193,15 @@ def legend(found: Sequence[PruningResult]) -> str:
     return text
 
 
-def _of_labels(told: dict[str, Any]) -> str:
-    """Where the labels are from, and what may be wrong with them; nothing for facts of before that was kept."""
-    if not told:
+def _labels_note(labels: dict[str, Any]) -> str:
+    """Return the origin of the labels and the warnings about them; empty for older results without labels."""
+    if not labels:
         return ""
-    return f"\nLabels: {said_of_labels(told)}.\n" + "".join(f"\n**Warning:** {text}\n" for text in told["warnings"])
+    return f"\nLabels: {labels_text(labels)}.\n" + "".join(f"\n**Warning:** {text}\n" for text in labels["warnings"])
 
 
 def write(out: Path) -> list[Path]:
-    """`leaderboard/pruning-<device>.csv` and `.md` below a results folder."""
+    """Write `leaderboard/pruning-<device>.csv` and `.md` in a results folder; return their paths."""
     folder = out / "leaderboard"
     written = []
     for name, members in groups(load_all(out)).items():

@@ -58,9 +58,9 @@ def merge(tokens: Tensor, keys: Tensor, sizes: Tensor, count: int) -> tuple[Tens
     odd = odd.scatter_add(1, _wide(partner, odd), even.gather(1, _wide(gone, even)))
     even_sizes, odd_sizes = sizes[:, ::2], sizes[:, 1::2]
     odd_sizes = odd_sizes.scatter_add(1, partner, even_sizes.gather(1, gone))
-    made = torch.cat([even.gather(1, _wide(stay, even)), odd], 1)
+    sums = torch.cat([even.gather(1, _wide(stay, even)), odd], 1)
     of = torch.cat([even_sizes.gather(1, stay), odd_sizes], 1)
-    return made / of[..., None], of
+    return sums / of[..., None], of
 
 
 def _wide(places: Tensor, like: Tensor) -> Tensor:

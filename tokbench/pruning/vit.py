@@ -177,5 +177,5 @@ def images_like(vit: Vit, count: int, seed: int = 0) -> Tensor:
     """Return noise (count, 3, H, W) of the transformer's input size, on its device and in its precision."""
     embed: Any = vit.model.patch_embed
     side, weight = embed.img_size, embed.proj.weight
-    made = torch.randn(count, weight.shape[1], *side, generator=torch.Generator().manual_seed(seed))
-    return made.to(weight.device, weight.dtype)
+    noise = torch.randn(count, weight.shape[1], *side, generator=torch.Generator().manual_seed(seed))
+    return noise.to(weight.device, weight.dtype)

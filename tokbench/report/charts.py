@@ -26,17 +26,17 @@ Point = dict[str, Any]
 
 def charts(tables: Sequence[PageTable]) -> list[dict[str, Any]]:
     """Return `{title, table, note, axes, points, spec}` for every plot that the tables have points for."""
-    made: list[dict[str, Any]] = []
+    plots: list[dict[str, Any]] = []
     for table in tables:
         if table.task == "reconstruct":
-            made += _rates(table, tables)
-            made += _speeds(table)
-            made += _curves(table)
+            plots += _rates(table, tables)
+            plots += _speeds(table)
+            plots += _curves(table)
         if kind_of_task(table.task) == "generate":
-            made += _generators(table, tables)
+            plots += _generators(table, tables)
         if table.task == TASK:
-            made += _pruning(table)
-    return made
+            plots += _pruning(table)
+    return plots
 
 
 def _point(row: PageRow, x: float | None, cell: Cell, digits: int, suffix: str = "") -> Point:
@@ -112,7 +112,7 @@ def _whole(layers: Sequence[Any]) -> dict[str, Any]:
 def _rates(table: PageTable, tables: Sequence[PageTable]) -> list[dict[str, Any]]:
     group = table.name.removesuffix(table.task)
     shorter = [one for one in tables if kind_of_task(one.task) == "truncate" and one.name == group + one.task]
-    made = []
+    plots = []
     for number in ("psnr", "lpips", "rfid", "rfid_768", "fd_efficientnet"):
         points = [point for one in (table, *shorter) for point in _points(one, "bits_per_image", number)]
         points = [point for point in points if point["x"] > 0]
@@ -120,18 +120,18 @@ def _rates(table: PageTable, tables: Sequence[PageTable]) -> list[dict[str, Any]
             spec = _plot(points, "bits_per_image", number, log=True, fewer=True)
             title = f"{column_of(number)[1].title} over bits"
             note = "Includes codecs, resizing and truncated tokens. Dashed: Pareto front of bits and quality."
-            made.append(_entry(table, title, note, points, ("bits_per_image", number), spec))
-    return made
+            plots.append(_entry(table, title, note, points, ("bits_per_image", number), spec))
+    return plots
 
 
 def _speeds(table: PageTable) -> list[dict[str, Any]]:
-    made = []
+    plots = []
     for speed in ("encode_images_per_second", "decode_images_per_second"):
         if len(points := _points(table, speed, "psnr")) >= 3:
             note = "Speeds of one machine, not comparable across machines. Dashed: Pareto front of speed and quality."
             spec = _plot(points, speed, "psnr", log=True, fewer=False)
-            made.append(_entry(table, f"PSNR over {column_of(speed)[1].title}", note, points, (speed, "psnr"), spec))
-    return made
+            plots.append(_entry(table, f"PSNR over {column_of(speed)[1].title}", note, points, (speed, "psnr"), spec))
+    return plots
 
 
 KINDS = {"t_acc": "Word accuracy over pixels per character", "f_sim": "Face similarity over face width"}
@@ -139,7 +139,7 @@ KINDS = {"t_acc": "Word accuracy over pixels per character", "f_sim": "Face simi
 
 def _curves(table: PageTable) -> list[dict[str, Any]]:
     """Plot scores over pixels per character or face width: a line per row, and the ceiling set by resizing."""
-    made = []
+    plots = []
     for kind, title in KINDS.items():
         column, points = column_of(kind)[1], []
         for row in table.rows:
@@ -164,8 +164,8 @@ def _curves(table: PageTable) -> list[dict[str, Any]]:
         )
         intervals = base.mark_rule(opacity=0.5).encode(y="low:Q", y2="high:Q")
         spec = _whole([intervals, base.mark_line(strokeWidth=1), base.mark_point(filled=True, size=40, opacity=1)])
-        made.append(_entry(table, title, "Each bin is drawn at its centre.", points, ("pixels", kind), spec))
-    return made
+        plots.append(_entry(table, title, "Each bin is drawn at its centre.", points, ("pixels", kind), spec))
+    return plots
 
 
 def _middle(span: str) -> float | None:
@@ -189,18 +189,18 @@ def _generators(table: PageTable, tables: Sequence[PageTable]) -> list[dict[str,
     target = next((number for number in ("gfid", "gfid_768", "fd_efficientnet") if number in fields), None)
     if target is None:
         return []
-    made, up = [], column_of(target)[1]
+    plots, up = [], column_of(target)[1]
     for number in ("rfid", "rfid_768", "pfid", "pfid_768", "pfid_efficientnet", "fd_efficientnet"):
         points = []
         for row in table.rows:
-            tokenizer, cell = row.made["adapter"].get("tokenizer"), row.values[fields.index(target)]
+            tokenizer, cell = row.details["adapter"].get("tokenizer"), row.values[fields.index(target)]
             if cell and cell.value is not None and number in of_tokenizers.get(tokenizer, {}):
                 point = _point(row, of_tokenizers[tokenizer][number], cell, up.digits, f" over {tokenizer}")
                 points.append(point | {"kind": row.family})
         if len(points) >= 3:
             title = f"{up.title} of samples over {column_of(number)[1].title} of the tokenizer"
-            made.append(_entry(table, title, "", points, (number, target), _plot(points, number, target)))
-    return made
+            plots.append(_entry(table, title, "", points, (number, target), _plot(points, number, target)))
+    return plots
 
 
 def _pruning(table: PageTable) -> list[dict[str, Any]]:

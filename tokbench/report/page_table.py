@@ -8,10 +8,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Cell:
-    """One number with the bounds of its interval.
+    """One value with the bounds of its interval.
 
     tied: whether it is the best of its column or not significantly different from the best. n: the number of its
-    images, None where it covers all images of the row. replacement: the text that is shown where value is None.
+    images, None if these are all images of the row. replacement: the text that is shown if value is None.
     """
 
     value: float | None
@@ -22,7 +22,7 @@ class Cell:
     replacement: str | None = None
 
     def to_json(self) -> list[Any]:
-        """Return `[value, low, high, tied, n, replacement]`, without the last two where they are None."""
+        """Return `[value, low, high, tied, n, replacement]`, without the last two if they are None."""
         numbers = [self.value, self.low, self.high, int(self.tied)]
         if self.replacement is not None:
             return [*numbers, self.n, self.replacement]
@@ -34,7 +34,7 @@ class PageColumn:
     """A column of a table.
 
     field: the metric's name. label: the stream, or "". digits: shown decimals. more: whether a higher value is better,
-    None where neither is. first: whether the column is shown by default.
+    None if neither is. first: whether the column is shown by default.
     """
 
     field: str
@@ -56,15 +56,15 @@ class PageColumn:
 class PageRow:
     """A row of a table.
 
-    values: a cell for each column, None where there is no number. kinds: the categories that readers can filter by.
-    made: how the numbers were computed.
+    values: a cell for each column, None if the row has no value. kinds: the categories that readers can filter by.
+    details: the settings and provenance of the values, as `tables.row_details` returns them.
     """
 
     adapter: str
     family: str
     kinds: list[str]
     values: list[Cell | None]
-    made: dict[str, Any]
+    details: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that the page's script reads."""
@@ -73,7 +73,7 @@ class PageRow:
             "family": self.family,
             "kinds": self.kinds,
             "values": [cell and cell.to_json() for cell in self.values],
-            "made": self.made,
+            "details": self.details,
         }
 
 
@@ -81,9 +81,9 @@ class PageRow:
 class PageTable:
     """A table of the page.
 
-    ways: the settings of metrics, which rows refer to by position. curves: cells by adapter and field, which only plots
-    use. short and batches are None except in tables of token reduction: short says whether the network is undertrained,
-    so that its accuracy is not meaningful; batches are the batch sizes with timings.
+    settings: the settings of metrics, which rows refer to by position. curves: cells by adapter and field, which only
+    plots use. short and batches are None except in tables of token reduction. short: whether the network is
+    undertrained, so that its accuracy is not meaningful. batches: the batch sizes with timings.
     """
 
     name: str
@@ -95,7 +95,7 @@ class PageTable:
     legend: str
     columns: list[PageColumn]
     rows: list[PageRow]
-    ways: list[dict[str, str]] = field(default_factory=list)
+    settings: list[dict[str, str]] = field(default_factory=list)
     curves: dict[str, dict[str, Cell | None]] = field(default_factory=dict)
     short: bool | None = None
     batches: list[int] | None = None
@@ -107,7 +107,7 @@ class PageTable:
             "protocol": self.protocol, "legend": self.legend,
             "columns": [column.to_json() for column in self.columns],
             "rows": [row.to_json() for row in self.rows],
-            "ways": self.ways,
+            "settings": self.settings,
         }  # fmt: skip
         pruned = {"short": self.short, "batches": self.batches}
         return content | {key: value for key, value in pruned.items() if value is not None}

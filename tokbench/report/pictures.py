@@ -48,7 +48,7 @@ AMPLIFIED = 4
 
 Progress = Callable[[str, int, int], None]
 
-_FORMAT = 2
+_FORMAT = 3
 """Version of the cached index files."""
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ class Pictures:
 
     images: list[dict[str, Any]] = field(default_factory=list)
     adapters: list[str] = field(default_factory=list)
-    made: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
+    reconstructions: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
     worst: dict[str, dict[str, list[dict[str, str]]]] = field(default_factory=dict)
     sheets: list[dict[str, Any]] = field(default_factory=list)
 
@@ -102,7 +102,7 @@ def _add_adapter(
     """Add the pictures of one adapter. Raises TokbenchError if it fails on an image."""
     folder, described = out / "pictures" / slug(adapter.name), describe_adapter(adapter)
     digests = [dataset.prepared(place).digest for place in places]
-    found.made[adapter.name] = _cached(
+    found.reconstructions[adapter.name] = _cached(
         folder / "shown.json", [described, digests], lambda: _shown(adapter, dataset, places, folder, out)
     )
     found.adapters.append(adapter.name)
@@ -117,11 +117,11 @@ def _cached(index: Path, about: Any, make: Callable[[], T]) -> T:
     with suppress(OSError, ValueError, KeyError, TypeError):  # a missing or damaged file is replaced
         kept = json.loads(index.read_text("utf-8"))
         if kept["key"] == key:
-            before: T = kept["made"]
+            before: T = kept["content"]
             return before
-    made = make()
-    write_atomically(index, json.dumps({"key": key, "made": made}).encode())
-    return made
+    content = make()
+    write_atomically(index, json.dumps({"key": key, "content": content}).encode())
+    return content
 
 
 def _spread(dataset: Dataset) -> list[int]:
@@ -232,16 +232,10 @@ def _worst_of(
 
 def _dataset_of(result: Result, root: Path | None) -> Dataset:
     """Open the images of a result. Raises DataError if they are not available."""
-    made = result.provenance
-    size = made["data"]["width"] if made["data"]["width"] == made["data"]["height"] else None
-    return open_dataset(
-        result.dataset,
-        load_protocol(made["protocol"]["name"]),
-        size,
-        made["data"]["limit"],
-        root,
-        DEFAULTS.recorded(made),
-    )
+    data, protocol = result.provenance["data"], result.provenance["protocol"]["name"]
+    size = data["width"] if data["width"] == data["height"] else None
+    reading = DEFAULTS.recorded(result.provenance)
+    return open_dataset(result.dataset, load_protocol(protocol), size, data["limit"], root, reading)
 
 
 def _sheets(
@@ -253,7 +247,7 @@ def _sheets(
     root: Path | None,
 ) -> list[dict[str, Any]]:
     """Return the sheets of the worst words and faces, for results with recognition data and available datasets."""
-    made = []
+    sheets = []
     for result in results:
         for kind in result.readings:
             try:
@@ -282,5 +276,5 @@ def _sheets(
                     "captions": captions,
                 }
 
-            made.append(_cached(folder / f"{stem}.json", about, make))
-    return made
+            sheets.append(_cached(folder / f"{stem}.json", about, make))
+    return sheets

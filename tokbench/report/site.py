@@ -51,13 +51,13 @@ def build(
 ) -> Path:
     """Write the site of a results folder to `out`; return the main page. Raises ResultError if there are no results."""
     found, files = read_all(results), adapter_files(root)
-    made = tables(found, files, lambda done, total: progress("tables", done, total))
-    made += pruning_tables.tables(load_all(results))
+    page_tables = tables(found, files, lambda done, total: progress("tables", done, total))
+    page_tables += pruning_tables.tables(load_all(results))
     shown = pictures(found, out, root, progress) if with_pictures else Pictures()
     families = _families(files, {result.adapter.partition(".")[0] for result in found})
     data = {
-        "plots": charts(made),
-        "tables": [table.to_json() for table in made],
+        "plots": charts(page_tables),
+        "tables": [table.to_json() for table in page_tables],
         "pictures": asdict(shown),
         "pages": {family: _page(family) for family in families},
         "published": published(files),
@@ -82,7 +82,7 @@ def build(
             style=style,
             name=family,
             card=markupsafe.Markup(card(files, family)),
-            rows=_rows(family, made),
+            rows=_rows(family, page_tables),
             weights=_weights(family, found),
         )
         write_atomically(out / _page(family), text.encode())
@@ -175,10 +175,10 @@ def address(table: PageTable, row: PageRow) -> str:
     return "#" + urlencode({"table": table.name, "row": row.adapter})
 
 
-def _rows(family: str, made: Sequence[PageTable]) -> list[dict[str, str]]:
+def _rows(family: str, tables: Sequence[PageTable]) -> list[dict[str, str]]:
     """Return a family's rows in all tables, with the values of the default columns."""
     found = []
-    for table in made:
+    for table in tables:
         for row in table.rows:
             if row.family != family:
                 continue

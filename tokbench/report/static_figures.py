@@ -19,6 +19,7 @@ from tokbench.protocol.rounding import to_uint8
 from tokbench.pruning.result import PruningRow, Speedup, load_all
 from tokbench.pruning.table import groups as reduced_groups
 from tokbench.pruning.table import shared
+from tokbench.results.floors import FLOOR
 from tokbench.results.leaderboard import groups, read_all
 from tokbench.results.result import Result
 from tokbench.tokenizers.base import Generator
@@ -71,18 +72,20 @@ def rates(root: Path, target: Path) -> None:
     pyplot = plotting()
     tables = groups(read_all(root / "results"))
     rows = [one for name, table in tables.items() if name.startswith("tiny-imagenet.n2000-") for one in table]
+    floors = {one.adapter.partition(".")[0] for one in rows if one.provenance["adapter"].get(FLOOR)}
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
     for axis, number, title in zip(axes, ("psnr", "lpips"), ("PSNR, dB ↑", "LPIPS ↓"), strict=True):
         found = curves(rows, number)
-        learned = [label for label in found if label not in CODECS]
+        learned = [label for label in found if label not in CODECS and label not in floors]
         for label, points in found.items():
             points = sorted(points)
             codec = label in CODECS
-            place = 0 if codec else learned.index(label)
+            place = learned.index(label) if label in learned else 0
+            color = "grey" if codec else "black" if label in floors else f"C{place % 10}"
             axis.plot(
                 [bits for bits, _ in points], [value for _, value in points], label=label, markersize=4, linewidth=1,
-                marker="x" if codec else "osD^v"[place // 10], color="grey" if codec else f"C{place % 10}",
-                linestyle={"jpeg": "-", "webp": "--", "avif": ":"}.get(label, "-"),
+                marker="x" if codec else "+" if label in floors else "osD^v"[place // 10], color=color,
+                linestyle={"jpeg": "-", "webp": "--", "avif": ":", "pca": "--"}.get(label, "-"),
             )  # fmt: skip
         axis.set_xscale("log")
         axis.set_xlabel("bits per image of 64x64 px")
@@ -165,25 +168,30 @@ def _speedups(rows: Sequence[PruningRow], batch: int) -> list[Speedup]:
 
 
 def curves(rows: Sequence[Result], number: str) -> dict[str, list[tuple[float, float]]]:
-    """Return the points (bits, value) of each line: codecs over qualities, tokenizers over truncation lengths."""
+    """Return the points (bits, value) of each line.
+
+    Codecs are lines over qualities, floors lines over the variants of a family, and tokenizers lines over truncation
+    lengths.
+    """
     found: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         bits, value = (row.metrics.get(key, {}).get("value") for key in ("bits_per_image", number))
         family = row.adapter.partition(".")[0]
         if bits is None or value is None or family in ("identity", "toy") or row.task == "perturb":
             continue
-        found.setdefault(family if family in (*CODECS, "resize") else row.adapter, []).append((bits, value))
+        joined = family in (*CODECS, "resize") or row.provenance["adapter"].get(FLOOR)
+        found.setdefault(family if joined else row.adapter, []).append((bits, value))
     return found
 
 
 def draw(root: Path, names: Sequence[str] = ()) -> list[Path]:
     """Draw all figures, or the named ones, into `root`/docs; equal results give identical files."""
-    made = []
+    written = []
     for name in names or PICTURES:
-        how, file = PICTURES[name]
-        how(root, root / "docs" / file)
-        made.append(root / "docs" / file)
-    return made
+        plot, file = PICTURES[name]
+        plot(root, root / "docs" / file)
+        written.append(root / "docs" / file)
+    return written
 
 
 PICTURES: dict[str, tuple[Callable[[Path, Path], None], str]] = {

@@ -1,10 +1,11 @@
-"""The tables of the page: rows, columns, intervals, ties, and how every number was computed."""
+"""The tables of the page: rows, columns, intervals, ties, and the settings of every metric."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tokbench.report.page_table import Cell, PageColumn, PageRow, PageTable
 from tokbench.results import leaderboard, markdown
 from tokbench.results.cells import cells, sort_key
 from tokbench.results.columns import Column
+from tokbench.results.floors import FLOOR_NOTE, FloorDistance, Floors
 from tokbench.results.result import Result
 
 FIRST = (
@@ -23,19 +25,22 @@ FIRST = (
     "precision_efficientnet", "recall_efficientnet", "pfid_768", "pfid_efficientnet", "t_acc", "f_sim",
     "codebook_usage", "decode_images_per_second",
 )  # fmt: skip
-"""Numbers whose columns are shown before a reader chooses others."""
+"""Metrics whose columns are shown by default."""
 
 
 def tables(
     results: Sequence[Result], files: Mapping[str, Path], progress: Callable[[int, int], None]
 ) -> list[PageTable]:
-    """Return a table for each group of comparable results. files: variant files by adapter."""
-    found, layouts = leaderboard.groups(results), _layouts(files)
-    made = []
-    for done, (name, rows) in enumerate(found.items()):
-        made.append(_table(name, rows, layouts))
-        progress(done + 1, len(found))
-    return sorted(made, key=lambda table: -len(table.rows))  # the page shows the first one
+    """Return a table for each group of comparable results, the longest first.
+
+    files: variant files by adapter. progress: called after each table with the numbers of finished and of all tables.
+    """
+    groups, layouts, floors = leaderboard.groups(results), _layouts(files), Floors(results)
+    found = []
+    for done, (name, rows) in enumerate(groups.items()):
+        found.append(_with_floors(_table(name, rows, layouts), rows, floors))
+        progress(done + 1, len(groups))
+    return sorted(found, key=lambda table: -len(table.rows))  # the page shows the first one
 
 
 def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> PageTable:
@@ -43,16 +48,16 @@ def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> 
     columns, rows = cells(results)
     shown = [(label, column) for label, column in columns if not MetricName.parse(column.field).is_detail]
     curves = [column.field for label, column in columns if MetricName.parse(column.field).span == "curve" and not label]
-    told = results[0].provenance
-    ways: list[dict[str, str]] = []
+    data = results[0].provenance["data"]
+    settings: list[dict[str, str]] = []
     ties = {place: _tied(column, label, results, rows) for place, (label, column) in enumerate(shown)}
     return PageTable(
         name=name,
         dataset=results[0].dataset,
         task=results[0].task,
-        size=f"{told['data']['width']}x{told['data']['height']}",
+        size=f"{data['width']}x{data['height']}",
         n=max(result.num_images for result in results),
-        protocol=told["protocol"]["name"],
+        protocol=results[0].provenance["protocol"]["name"],
         legend=markdown.legend(results) + _readers(results),
         columns=[
             PageColumn(
@@ -70,11 +75,11 @@ def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> 
                     _cell(column.field, row.get((label, column.field)), result.adapter in ties[place], result)
                     for place, (label, column) in enumerate(shown)
                 ],
-                made=made(result, ways),
+                details=row_details(result, settings),
             )
             for result, row in zip(results, rows, strict=True)
         ],
-        ways=ways,
+        settings=settings,
         curves={
             result.adapter: {field: _cell(field, row.get(("", field)), False, result) for field in curves}
             for result, row in zip(results, rows, strict=True)
@@ -82,17 +87,45 @@ def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> 
     )  # fmt: skip
 
 
+def _with_floors(table: PageTable, results: Sequence[Result], floors: Floors) -> PageTable:
+    """Return the table with columns for the floors of its rows, or the same table if no row has one."""
+    distances = [floors.distance(result) for result in sorted(results, key=sort_key)]
+    if not any(distances):
+        return table
+    name, psnr, lpips = markdown.FLOOR_TITLES
+    place = markdown.floor_place([column.field for column in table.columns])
+    columns = list(table.columns)
+    columns[place:place] = [
+        PageColumn("floor", name, 0, None),
+        PageColumn("psnr_minus_floor", psnr.removesuffix(" ↑"), 2, True),
+        PageColumn("lpips_minus_floor", lpips.removesuffix(" ↓"), 4, False),
+    ]
+    rows = [
+        replace(row, values=[*row.values[:place], *_floor_cells(distance), *row.values[place:]])
+        for row, distance in zip(table.rows, distances, strict=True)
+    ]
+    return replace(table, columns=columns, rows=rows, legend=f"{table.legend} {FLOOR_NOTE}")
+
+
+def _floor_cells(distance: FloorDistance | None) -> tuple[Cell | None, Cell | None, Cell | None]:
+    """Return the cells of the columns floor, PSNR - floor and LPIPS - floor."""
+    if distance is None:
+        return None, None, None
+    lpips = None if distance.lpips is None else Cell(_short(distance.lpips))
+    return Cell(None, replacement=distance.floor), Cell(_short(distance.psnr)), lpips
+
+
 def _readers(results: Sequence[Result]) -> str:
-    """Who has read the words and faces of a table, and which networks looked at its images."""
-    ways = [way for result in results for way in result.provenance["metrics"].values()]
-    read = list(dict.fromkeys(way["reader"] for way in ways if "reader" in way))
-    seen = list(dict.fromkeys(way["network"] for way in ways if "network" in way))
-    said = f" Read by {', '.join(read)}." if read else ""
-    return said + (f" Networks: {', '.join(seen)}." if seen else "")
+    """Return sentences that list the readers of words and faces and the feature networks of the results' metrics."""
+    settings = [own for result in results for own in result.provenance["metrics"].values()]
+    readers = list(dict.fromkeys(own["reader"] for own in settings if "reader" in own))
+    networks = list(dict.fromkeys(own["network"] for own in settings if "network" in own))
+    text = f" Read by {', '.join(readers)}." if readers else ""
+    return text + (f" Networks: {', '.join(networks)}." if networks else "")
 
 
 def _cell(field: str, entry: dict[str, Any] | None, tied: bool, result: Result) -> Cell | None:
-    """Return the cell of a metric, or None where it has no value. A PSNR without a value is that of exact images."""
+    """Return the cell of a metric, or None if it has no value. A PSNR without a value belongs to exact images."""
     if entry is None or (entry["value"] is None and field != "psnr"):
         return None
     value, low, high = (_short(entry.get(key)) for key in ("value", "low", "high"))
@@ -103,28 +136,31 @@ def _cell(field: str, entry: dict[str, Any] | None, tied: bool, result: Result) 
 
 
 def _short(value: float | None) -> float | None:
-    """Ten digits: more than any interval leaves sure, and as many as a count can have."""
+    """Round to ten digits, which exceeds the precision of every metric and keeps counts exact."""
     return None if value is None else float(f"{value:.10g}")
 
 
 def _tied(column: Column, label: str, results: Sequence[Result], rows: Sequence[dict[Any, Any]]) -> set[str]:
-    """The best row's adapter and those whose paired difference from it may be noise; none where a number has no better
-    or worse, or stands in one row. The images themselves do not take part."""
-    number, key = column.field, (label, column.field)
-    having = [
+    """Return the best adapter of a column, and those that do not differ from it significantly in a paired comparison.
+
+    The set is empty if neither direction of the metric is better, or if fewer than two rows have a value. `identity` is
+    excluded, because it returns the images themselves.
+    """
+    metric, key = column.field, (label, column.field)
+    candidates = [
         (row[key]["value"], result)
         for result, row in zip(results, rows, strict=True)
         if key in row and row[key]["value"] is not None and result.adapter != "identity"
     ]
-    if column.more is None or len(having) < 2:
+    if column.more is None or len(candidates) < 2:
         return set()
-    best = (max if column.more else min)(having, key=lambda one: one[0])[1]
+    best = (max if column.more else min)(candidates, key=lambda pair: pair[0])[1]
     tied = {best.adapter}
-    for _, other in having:
-        if other is best or not same_settings(number, best, other):
+    for _, other in candidates:
+        if other is best or not same_settings(metric, best, other):
             continue
         try:
-            verdict = difference(number, best, other).verdict
+            verdict = difference(metric, best, other).verdict
         except (KeyError, ResultError):
             continue
         if verdict in ("same", "cannot tell"):
@@ -133,11 +169,11 @@ def _tied(column: Column, label: str, results: Sequence[Result], rows: Sequence[
 
 
 _LAYOUT = re.compile(r"^\| tokens \| ([12]D)\b", re.MULTILINE)
-"""The line of a card that says whether tokens are a row or a grid."""
+"""The line of a model card that states whether the tokens form a sequence (1D) or a grid (2D)."""
 
 
 def _layouts(files: Mapping[str, Path]) -> dict[str, str]:
-    """1D or 2D by family, as the cards say."""
+    """Return "1D" or "2D" by family, from the model cards."""
     folders = {name.partition(".")[0]: path.parent for name, path in files.items()}
     cards = {family: folder / "README.md" for family, folder in folders.items()}
     found = {family: _LAYOUT.search(card.read_text("utf-8")) for family, card in cards.items() if card.is_file()}
@@ -145,55 +181,65 @@ def _layouts(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 def kinds(result: Result, layouts: Mapping[str, str]) -> list[str]:
-    """What a reader can filter by: discrete, continuous, codec or images; 1D or 2D; variable length; generator."""
-    told = result.provenance["adapter"]
-    found = [str(told["kind"])]
-    below = str(told.get("tokenizer", result.adapter))  # a generator's tokens are its tokenizer's
-    if layout := layouts.get(below.partition(".")[0]):
+    """Return the categories of a row, which readers can filter by.
+
+    These are discrete, continuous, codec or images; 1D or 2D if `layouts` has the family; variable length; generator.
+    """
+    adapter = result.provenance["adapter"]
+    found = [str(adapter["kind"])]
+    tokenizer = str(adapter.get("tokenizer", result.adapter))  # a generator has the tokens of its tokenizer
+    if layout := layouts.get(tokenizer.partition(".")[0]):
         found.append(layout)
-    if told.get("variable") or told.get("prefixes"):
+    if adapter.get("variable") or adapter.get("prefixes"):
         found.append("variable length")
-    if told.get("tokenizer"):
+    if adapter.get("tokenizer"):
         found.append("generator")
     return found
 
 
-def made(result: Result, ways: list[dict[str, str]]) -> dict[str, Any]:
-    """How a row was made: what all its numbers share, and what each has of its own, a place in `ways`, which grows."""
-    told, numbers = result.provenance, {}
-    for number, way in told["metrics"].items():
-        if not MetricName.parse(number).is_detail:
-            if way not in ways:
-                ways.append(way)
-            numbers[number] = ways.index(way)
-    adapter = {key: value for key, value in told["adapter"].items() if key not in ("source",)}
+def row_details(result: Result, settings: list[dict[str, str]]) -> dict[str, Any]:
+    """Return the settings and provenance of a row.
+
+    The value of the key "settings" is, by metric, the position of its settings in `settings`, to which new ones are
+    appended. The other values apply to all metrics of the row.
+    """
+    provenance, positions = result.provenance, {}
+    for metric, own in provenance["metrics"].items():
+        if not MetricName.parse(metric).is_detail:
+            if own not in settings:
+                settings.append(own)
+            positions[metric] = settings.index(own)
+    adapter = {key: value for key, value in provenance["adapter"].items() if key != "source"}
     return {
         "command": command(result),
-        "protocol": f"{told['protocol']['name']} ({told['protocol']['sha256'][:12]})",
-        "data": f"{result.dataset}, pixels {told['data']['sha256'][:12]}",
+        "protocol": f"{provenance['protocol']['name']} ({provenance['protocol']['sha256'][:12]})",
+        "data": f"{result.dataset}, pixels {provenance['data']['sha256'][:12]}",
         "n": result.num_images,
-        "seed": told["seed"],
-        "precision": told["precision"],
-        "device": told["device"],
-        "reference": told.get("reference", {}).get("file", "the images themselves"),
+        "seed": provenance["seed"],
+        "precision": provenance["precision"],
+        "device": provenance["device"],
+        "reference": provenance.get("reference", {}).get("file", "the images themselves"),
         "adapter": adapter,
-        "versions": told.get("versions", {}),
-        "numbers": numbers,
+        "versions": provenance.get("versions", {}),
+        "settings": positions,
         "skipped": result.skipped,
         "warnings": [warning.text for warning in result.warnings],
     }
 
 
 def command(result: Result) -> str:
-    """What measures the row again."""
-    told = result.provenance
-    data = told["data"]
-    numbers = (name for name in map(MetricName.parse, result.metrics) if not name.is_cell)
-    metrics = list(dict.fromkeys(name.metric for name in numbers if name.metric))
+    """Return the command that computes the metrics of a row again.
+
+    It contains a placeholder if the images are a folder of the user, whose path results do not contain.
+    """
+    provenance = result.provenance
+    data = provenance["data"]
+    names = (name for name in map(MetricName.parse, result.metrics) if not name.is_cell)
+    metrics = list(dict.fromkeys(name.metric for name in names if name.metric))
     task = TaskName.parse(result.task)
-    words = ["tokbench", "eval", told["adapter"].get("source", result.adapter)]
-    named = data["own_size"] is not None  # else it is a folder, which was called by its name and a hash of its files
-    if task.kind != "generate" or not told.get("reference"):  # samples are compared with the one or with the other
+    words = ["tokbench", "eval", provenance["adapter"].get("source", result.adapter)]
+    named = data["own_size"] is not None  # otherwise it is a folder, and its name in the result has a hash
+    if task.kind != "generate" or not provenance.get("reference"):  # samples have one reference: images or statistics
         words += ["--data", result.dataset if named else f"THE FOLDER OF {result.dataset}"]
     if data["limit"]:
         words += ["--limit", str(data["limit"])]
@@ -201,7 +247,7 @@ def command(result: Result) -> str:
     square = data["width"] == data["height"]
     if square and data["own_size"] != data["width"] and (named or task.kind != "generate"):
         words += ["--size", str(data["width"])]
-    if (protocol := told["protocol"]["name"]) != "tokbench":
+    if (protocol := provenance["protocol"]["name"]) != "tokbench":
         words += ["--protocol", protocol if protocol in protocols() else f"{protocol}.toml"]
     if task.kind != "reconstruct":
         words += ["--task", task.kind]
@@ -211,14 +257,14 @@ def command(result: Result) -> str:
         words += ["--anchor", task.anchor]
     if task.guidance is not None:
         words += ["--cfg", f"{task.guidance:g}"]
-    if reference := told.get("reference"):
+    if reference := provenance.get("reference"):
         words += ["--reference", reference["file"]]
     words += ["--metrics", ",".join(metrics)]
-    if told["seed"]:
-        words += ["--seed", str(told["seed"])]
-    if told["precision"] != "float32":
-        words += ["--precision", told["precision"]]
-    sizes = {way["batch_size"] for way in told["metrics"].values() if "batch_size" in way}
+    if provenance["seed"]:
+        words += ["--seed", str(provenance["seed"])]
+    if provenance["precision"] != "float32":
+        words += ["--precision", provenance["precision"]]
+    sizes = {own["batch_size"] for own in provenance["metrics"].values() if "batch_size" in own}
     if len(sizes) == 1 and (size := sizes.pop()) != "16":  # speeds depend on it
         words += ["--batch-size", size]
-    return shlex.join([*words, "--device", told["device"]])
+    return shlex.join([*words, "--device", provenance["device"]])

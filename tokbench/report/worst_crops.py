@@ -88,8 +88,8 @@ def picture(
         (marked,) = batch.require("marked")
         height, width = marked.pixels.shape[:2]
         sides = [batch.levels(side)[0].permute(1, 2, 0).numpy() for side in ("reference", "image")]
-        ceiling, made = (scored(side, width, height, dataset.protocol) for side in sides)
-        versions[images.names[0]] = marked.pixels, ceiling, made
+        ceiling, reconstruction = (scored(side, width, height, dataset.protocol) for side in sides)
+        versions[images.names[0]] = marked.pixels, ceiling, reconstruction
     return _sheet([(case, [cut(version, case.box) for version in versions[case.image]]) for case in shown])
 
 

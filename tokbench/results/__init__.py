@@ -1,1 +1,1 @@
-"""Results: one JSON file for each, and the tables that are made of them."""
+"""Results: their files, and the tables that are derived from them."""

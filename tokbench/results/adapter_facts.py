@@ -5,30 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 _UNKNOWN = ("modules", "packages")
-"""What results of earlier versions do not say of their adapter."""
+"""Keys that results of earlier versions do not contain."""
 
 _NAMED = (*_UNKNOWN, "files")
-"""What is compared by name."""
+"""Keys whose values are objects that are compared name by name."""
 
-_ASIDE = ("source", "fitted", "unused_tensors", "weights_in_part")
-"""What is said of an adapter and makes no other one of it: the hashes of code and parameters do."""
+_IGNORED = ("source", "fitted", "unused_tensors", "weights_in_part")
+"""Keys that do not identify an adapter, because the hashes of its code and parameters do."""
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What two results say differently of an adapter."""
+    """Return descriptions of the differences between the adapter entries of two results."""
     if not any(key in before for key in _UNKNOWN):
         now = {key: value for key, value in now.items() if key not in _UNKNOWN}
-    found = []
-    for key in sorted((before.keys() | now.keys()) - set(_ASIDE)):
-        one, other = before.get(key), now.get(key)
-        if one == other:
+    changes = []
+    for key in sorted((before.keys() | now.keys()) - set(_IGNORED)):
+        old, new = before.get(key), now.get(key)
+        if old == new:
             continue
         if key in _NAMED:
-            one, other = one or {}, other or {}
-            unlike = [name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
-            shown = {name: f" {one.get(name, 'absent')} -> {other.get(name, 'absent')}" for name in unlike}
-            found += [f"{key[:-1]} {name}{shown[name] if key == 'packages' else ''}" for name in unlike]
+            old, new = old or {}, new or {}
+            for name in sorted(old.keys() | new.keys()):
+                if old.get(name) != new.get(name):
+                    versions = f" {old.get(name, 'absent')} -> {new.get(name, 'absent')}" if key == "packages" else ""
+                    changes.append(f"{key[:-1]} {name}{versions}")
         else:
-            short = not isinstance(one, dict | list) and not isinstance(other, dict | list) and "sha256" not in key
-            found.append(f"{key} {one} -> {other}" if short and key != "fingerprint" else key)
-    return found
+            short = not isinstance(old, dict | list) and not isinstance(new, dict | list) and "sha256" not in key
+            changes.append(f"{key} {old} -> {new}" if short and key != "fingerprint" else key)
+    return changes

@@ -15,8 +15,8 @@ from tokbench.metric_names.spec import SPANS, VERSIONS, form_name
 class Column:
     """A column of a table.
 
-    field: the name of the number in JSON. title, digits: its title and number of decimal digits in tables.
-    more: whether more is better; None if neither direction is.
+    field: name of the metric in JSON. title, digits: its title and number of decimal digits in tables. more: whether
+    higher values are better; None if neither direction is better.
     """
 
     field: str
@@ -52,19 +52,19 @@ def _perturbed_columns(spec: MetricSpec, naming: PerturbationNaming) -> Iterator
     section = Section.ADDED if spec.section == Section.ADDED else Section.PERTURBED
     for number in spec.numbers:
         if number.perturbed:
-            said = number.title.removeprefix("r").replace("FD-", "FID-")
-            title = f"{naming.letter}{said}{naming.title}"
+            base = number.title.removeprefix("r").replace("FD-", "FID-")
+            title = f"{naming.letter}{base}{naming.title}"
             yield section, Column(naming.apply(number.perturbed), title, number.digits, number.higher_is_better)
 
 
 @cache
 def columns() -> tuple[Column, ...]:
     """Return all columns in order. Those of metrics of other packages come last."""
-    found = [one for spec in METRICS.values() for one in _own_columns(spec)]
-    found += [
-        one for naming in EXTENSIONS.values() for spec in METRICS.values() for one in _perturbed_columns(spec, naming)
+    pairs = [pair for spec in METRICS.values() for pair in _own_columns(spec)]
+    pairs += [
+        pair for naming in EXTENSIONS.values() for spec in METRICS.values() for pair in _perturbed_columns(spec, naming)
     ]
-    return tuple(column for _, column in sorted(found, key=lambda one: one[0]))
+    return tuple(column for _, column in sorted(pairs, key=lambda pair: pair[0]))
 
 
 @cache
@@ -80,15 +80,15 @@ def _forget() -> None:
 METRICS.listeners.append(_forget)
 
 
-def column_of(number: str) -> tuple[int, Column]:
-    """Return the rank and the column of a number.
+def column_of(metric: str) -> tuple[int, Column]:
+    """Return the rank and the column of a metric.
 
     `codebook_usage.sem` follows `codebook_usage`, and `rfid_infinity` (extrapolated to infinitely many images) follows
-    `rfid`. Unknown numbers come last.
+    `rfid`. Unknown metrics come last.
     """
-    name = MetricName.parse(number)
+    name = MetricName.parse(metric)
     if name.base not in _ranks():
-        return len(columns()), Column(number, number, 4)
+        return len(columns()), Column(metric, metric, 4)
     rank, column = _ranks()[name.base]
     title = f"{column.title}{' ∞' if name.infinite else ''}{f' ({name.part})' if name.part else ''}"
-    return rank, Column(number, title, column.digits, column.more)
+    return rank, Column(metric, title, column.digits, column.more)

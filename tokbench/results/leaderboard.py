@@ -1,39 +1,45 @@
-"""Results to sorted CSV and Markdown files."""
+"""Writes the leaderboards of a results folder: sorted CSV and Markdown files."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from tokbench.errors import NoResults
+from tokbench.io.atomic import write_atomically
 from tokbench.metric_names import PRUNING_PREFIX as PRUNED
 from tokbench.results.cells import cells, sort_key
+from tokbench.results.floors import Floors
 from tokbench.results.markdown import legend, markdown
 from tokbench.results.result import Result, load
+from tokbench.stats.bootstrap import round_significant
 
 
 def read_all(out: Path) -> list[Result]:
-    """Every result below a results folder, sorted by path. Raises ResultError for a broken one, NoResults for none."""
-    found = (path for path in out.glob("*/*.json") if path.parent.name != "leaderboard")
-    paths = sorted(path for path in found if not path.name.startswith(PRUNED))
+    """Return all results of a results folder without those of failed adapters, sorted by path.
+
+    Raises ResultError if a file is invalid, and NoResults if there are none.
+    """
+    files = (path for path in out.glob("*/*.json") if path.parent.name != "leaderboard")
+    paths = sorted(path for path in files if not path.name.startswith(PRUNED))
     if not paths:
-        raise NoResults(f"{out} holds no results; run 'tokbench eval ... --out {out}' first")
+        raise NoResults(f"{out} contains no results; run 'tokbench eval ... --out {out}' first")
     return [result for result in map(load, paths) if result.error is None]
 
 
 def groups(results: Sequence[Result]) -> dict[str, list[Result]]:
-    """Results that may stand in one table, by its name: one dataset, size, N, protocol and task, the same pixels.
+    """Return the results of each table by its name. They have one dataset, size, N, protocol and task.
 
-    Where two results share a name but saw different pixels or protocols, each set gets a table of its own.
+    If results with one name have different pixels or protocols, each combination has its own table.
     """
     by_name: dict[str, dict[tuple[str, str], list[Result]]] = {}
     for result in results:
-        seen = result.provenance["data"]["sha256"], result.provenance["protocol"]["sha256"]
-        by_name.setdefault(result.group, {}).setdefault(seen, []).append(result)
+        hashes = result.provenance["data"]["sha256"], result.provenance["protocol"]["sha256"]
+        by_name.setdefault(result.group, {}).setdefault(hashes, []).append(result)
     tables = {}
     for name, sets in by_name.items():
         for (data, protocol), members in sets.items():
@@ -41,12 +47,19 @@ def groups(results: Sequence[Result]) -> dict[str, list[Result]]:
     return dict(sorted(tables.items()))
 
 
-def frame(results: Sequence[Result]) -> pd.DataFrame:
-    """One row a result, sorted by bits: values under their JSON names, intervals as `<name>_low` and `<name>_high`."""
+def frame(results: Sequence[Result], floors: Floors | None = None) -> pd.DataFrame:
+    """Return the table of a CSV file: one row per result, sorted by bits per pixel.
+
+    The columns are the JSON names of the metrics, and `<name>_low` and `<name>_high` for the ends of intervals. The
+    columns `floor`, `psnr_minus_floor` and `lpips_minus_floor` exist if at least one row has a floor. floors: the
+    floors of the rows; None for those among the results.
+    """
+    floors = Floors(results) if floors is None else floors
     results = sorted(results, key=sort_key)
     columns, rows = cells(results)
+    distances = [floors.distance(result) for result in results]
     records = []
-    for result, row in zip(results, rows, strict=True):
+    for result, row, distance in zip(results, rows, distances, strict=True):
         record: dict[str, Any] = {
             "adapter": result.adapter,
             "kind": result.provenance["adapter"]["kind"],
@@ -58,6 +71,12 @@ def frame(results: Sequence[Result]) -> pd.DataFrame:
             record[name] = entry.get("value")
             if any(other.get((label, column.field), {}).get("low") is not None for other in rows):
                 record[f"{name}_low"], record[f"{name}_high"] = entry.get("low"), entry.get("high")
+        if any(distances):
+            record["floor"] = distance and distance.floor
+            record["psnr_minus_floor"] = distance and round_significant(distance.psnr)
+            record["lpips_minus_floor"] = (
+                None if distance is None or distance.lpips is None else round_significant(distance.lpips)
+            )
         if any(other.warnings for other in results):
             record["warnings"] = "; ".join(warning.text for warning in result.warnings)
         records.append(record)
@@ -65,21 +84,27 @@ def frame(results: Sequence[Result]) -> pd.DataFrame:
 
 
 def write(out: Path) -> list[Path]:
-    """Rebuild `leaderboard/*.csv` and `*.md` below a results folder from its facts; files of vanished tables go."""
+    """Write `leaderboard/*.csv` and `*.md` in a results folder; return their paths."""
     folder = out / "leaderboard"
-    tables = groups(read_all(out))
+    found = read_all(out)
+    tables, floors = groups(found), Floors(found)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, results in tables.items():
         csv, md = folder / f"{name}.csv", folder / f"{name}.md"
-        csv.write_text(frame(results).to_csv(index=False, lineterminator="\n"), encoding="utf-8", newline="\n")
-        md.write_text(f"# {name}\n\n{legend(results)}\n\n{markdown(results)}", encoding="utf-8", newline="\n")
+        write_atomically(csv, frame(results, floors).to_csv(index=False, lineterminator="\n").encode())
+        write_atomically(md, f"# {name}\n\n{legend(results)}\n\n{markdown(results, floors=floors)}".encode())
         written += [csv, md]
-    for stale in {*folder.glob("*-*.csv"), *folder.glob("*-*.md")} - set(written):
-        stale.unlink()
     return written
 
 
+def delete_stale(out: Path, written: Iterable[Path]) -> None:
+    """Delete the tables in `leaderboard/` that are not among those just `written`; called after all are written."""
+    folder = out / "leaderboard"
+    for stale in {*folder.glob("*-*.csv"), *folder.glob("*-*.md")} - set(written):
+        stale.unlink()
+
+
 def to_json(facts: Sequence[dict[str, Any]]) -> str:
-    """The facts of several results as a JSON list."""
+    """Return the JSON objects of several results as a JSON list."""
     return json.dumps(facts, indent=1, allow_nan=False)

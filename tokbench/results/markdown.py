@@ -1,4 +1,4 @@
-"""Results as Markdown tables, and the text around them."""
+"""Markdown tables of results, and the text above and below them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from tokbench.io.left_out import describe_left_out
 from tokbench.metric_names import CAVEAT, MetricName, base_metric, kind_of_task
 from tokbench.results.cells import cells, sort_key
 from tokbench.results.columns import Column
-from tokbench.results.reference_note import against
+from tokbench.results.floors import FLOOR_NOTE, Floors
+from tokbench.results.reference_note import reference_note
 from tokbench.results.result import Result
 
 
-def markdown(results: Sequence[Result], skip: Sequence[str] = ()) -> str:
-    """A Markdown table, aligned also as plain text: one row a result, sorted by bits, without the fields in `skip`.
-    Warnings of the results stand in a line below it."""
+def markdown(results: Sequence[Result], skip: Sequence[str] = (), floors: Floors | None = None) -> str:
+    """Return a table with one row per result, sorted by bits per pixel, and a line below it that lists their warnings.
+
+    skip: metrics that the table leaves out. floors: the floors of the rows; None for those among the results. Rows show
+    their distance from them if at least one row has a floor.
+    """
+    floors = Floors(results) if floors is None else floors
     results = sorted(results, key=sort_key)
     columns, rows = cells(results)
     columns = [
@@ -31,20 +36,41 @@ def markdown(results: Sequence[Result], skip: Sequence[str] = ()) -> str:
         [result.adapter] + [_shown(row.get((label, column.field)), column) or "-" for label, column in columns]
         for result, row in zip(results, rows, strict=True)
     ]
-    return table(head, body) + _footnote(results)
+    distances = [floors.distance(result) for result in results]
+    if not any(distances):
+        return table(head, body) + _footnote(results)
+    place = 1 + floor_place([column.field for _, column in columns])
+    head[place:place] = FLOOR_TITLES
+    for line, distance in zip(body, distances, strict=True):
+        line[place:place] = distance.cells() if distance else ("-",) * len(FLOOR_TITLES)
+    return f"{table(head, body)}\n{FLOOR_NOTE}\n{_footnote(results)}"
+
+
+def floor_place(fields: Sequence[str]) -> int:
+    """Return the position among columns with these fields at which the columns of floors are inserted."""
+    return max((place for place, field in enumerate(fields) if field in _BEFORE_FLOOR), default=-1) + 1
+
+
+FLOOR_TITLES = ("floor", "PSNR - floor ↑", "LPIPS - floor ↓")
+"""The titles of the columns of floors."""
+_BEFORE_FLOOR = ("bits_per_image", "bpp", "psnr", "exact", "ssim", "ms_ssim", "lpips")
+"""The columns of floors follow the last of these."""
 
 
 def _footnote(results: Sequence[Result]) -> str:
-    """A line that lists all warnings; empty where there are none."""
-    said = [f"`{result.adapter}`: {warning.text}" for result in results for warning in result.warnings]
-    return f"\nWarnings: {'; '.join(said)}\n" if said else ""
+    """Return the line that lists all warnings; empty if there are none."""
+    texts = [f"`{result.adapter}`: {warning.text}" for result in results for warning in result.warnings]
+    return f"\nWarnings: {'; '.join(texts)}\n" if texts else ""
 
 
 def table(
     head: Sequence[str], body: Sequence[Sequence[str]], left: Sequence[int] = (0,), *, markup: bool = False
 ) -> str:
-    """A Markdown table, aligned also as plain text; the columns at the positions `left` are set to the left. Cells are
-    plain text, such as names of images, which may hold any character; with `markup` they are Markdown already."""
+    """Return a Markdown table whose columns are also aligned in plain text.
+
+    left: positions of the columns that are aligned to the left. markup: whether the cells are Markdown; otherwise they
+    are plain text, such as names of images, and are escaped.
+    """
     if not markup:
         head, body = _escaped(head), [_escaped(line) for line in body]
     widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
@@ -58,8 +84,8 @@ def table(
 
 
 def _escaped(texts: Sequence[str]) -> list[str]:
-    """Texts that end no cell, row or code of a Markdown table: on one line, with `|`, backticks and backslashes behind
-    a backslash."""
+    """Escape texts for a cell of a Markdown table: line breaks become spaces, and `|`, backticks and backslashes get a
+    backslash."""
     return [re.sub(r"([\\|`])", r"\\\1", " ".join(text.splitlines())) for text in texts]
 
 
@@ -78,56 +104,57 @@ def _shown(entry: dict[str, Any] | None, column: Column) -> str:
 
 
 def legend(results: Sequence[Result]) -> str:
-    """What a reader of a leaderboard must know."""
-    told = results[0].provenance
-    numbers = {number for result in results for number in result.metrics}
-    said = [context(results), "Sorted by bits."] if "bpp" in numbers else [context(results)]
-    if any(map(base_metric, numbers)):
-        said.append(CAVEAT)
-    said.append("± is half of the 95 % interval over images.")
-    return f"{' '.join(said)}{_fitted(results)}{_published(told)}{_left_out(results)}"
+    """Return the text above the table of a leaderboard."""
+    metrics = {metric for result in results for metric in result.metrics}
+    sentences = [context(results), "Sorted by bits."] if "bpp" in metrics else [context(results)]
+    if any(map(base_metric, metrics)):
+        sentences.append(CAVEAT)
+    sentences.append("± is half of the 95 % interval over images.")
+    return f"{' '.join(sentences)}{_fitted(results)}{_published(results)}{_left_out(results)}"
 
 
 def context(results: Sequence[Result]) -> str:
-    """N, size, protocol and hashes of results that belong together, and the reference where it is not their crops."""
-    told = results[0].provenance
+    """Return N, size, protocol and hashes of the results of one table, and the reference if it is not their crops."""
+    provenance = results[0].provenance
+    data, protocol = provenance["data"], provenance["protocol"]
     counts = " or ".join(f"{count:,}" for count in sorted({result.num_images for result in results}))
-    size = f"{told['data']['width']}x{told['data']['height']} px"
+    size = f"{data['width']}x{data['height']} px"
     what = f"{counts} images of {size}"
     if kind_of_task(results[0].task) == "generate":
-        reference = f"{told['data']['available']:,} images of {results[0].dataset}"
-        if "reference" in told:
-            reference = f"the statistics file {told['reference']['file']}"
+        reference = f"{data['available']:,} images of {results[0].dataset}"
+        if "reference" in provenance:
+            reference = f"the statistics file {provenance['reference']['file']}"
         what = f"{counts} samples of {size} against {reference}, unpaired"
     return (
         f"{what}, "
-        f"protocol `{told['protocol']['name']}` ({told['protocol']['sha256'][:8]}), "
-        f"pixels {told['data']['sha256'][:8]}.{against(results)}"
+        f"protocol `{protocol['name']}` ({protocol['sha256'][:8]}), "
+        f"pixels {data['sha256'][:8]}.{reference_note(results)}"
     )
 
 
 def _fitted(results: Sequence[Result]) -> str:
-    """Which images were padded or cut into tiles, since their tokenizer takes no others."""
-    made: dict[str, list[str]] = {}
+    """Return which tokenizers received padded images or tiles, because they accept only certain sizes."""
+    adapters: dict[str, list[str]] = {}
     for result in results:
         if note := result.provenance["adapter"].get("fitted"):
-            made.setdefault(note, []).append(result.adapter)
-    return "".join(f" For {', '.join(names)} images were {note}." for note, names in made.items())
+            adapters.setdefault(note, []).append(result.adapter)
+    return "".join(f" For {', '.join(names)} images were {note}." for note, names in adapters.items())
 
 
 def _left_out(results: Sequence[Result]) -> str:
-    """Which files beside the images look like images and were not read."""
-    counted = (result.provenance["data"].get("left_out") for result in results)
-    return next((f" Left out: {describe_left_out(counts)}." for counts in counted if counts), "")
+    """Return how many files beside the images look like images but were not read."""
+    left_out = (result.provenance["data"].get("left_out") for result in results)
+    return next((f" Left out: {describe_left_out(counts)}." for counts in left_out if counts), "")
 
 
-def _published(told: dict[str, Any]) -> str:
-    """Where the protocol's authors use another size or N, that."""
-    published = told["protocol"].get("published", {})
+def _published(results: Sequence[Result]) -> str:
+    """Return the size and N of the protocol's authors if they differ from those of the results."""
+    data = results[0].provenance["data"]
+    published = results[0].provenance["protocol"].get("published", {})
     size, count = published.get("size"), published.get("num_images")
     stated = []
-    if size and size != told["data"]["width"]:
+    if size and size != data["width"]:
         stated.append(f"{size} px")
-    if count and count != (told["data"]["limit"] or told["data"]["available"]):
+    if count and count != (data["limit"] or data["available"]):
         stated.append(f"N = {count:,}")
     return f" The protocol's authors use {' and '.join(stated)}." if stated else ""

@@ -1,4 +1,4 @@
-"""Numbers that others reported, in a table of their own beside the leaderboards, and in no measured column."""
+"""Values that others reported. They are in a separate table beside the leaderboards, never in a measured column."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tokbench.results.columns import SCORES
 from tokbench.results.markdown import table
 
 COLUMNS = ("status", "method", "setting", "sets", "release", "score", "bin", "n", "value", "low", "high")
-"""What a file in `reported/` must have, as `tokbench import-tokbench --csv` writes it."""
+"""The required columns of a file in `reported/`, as written by `tokbench import-tokbench --csv`."""
 
 _TITLES = {column.field: f"{column.title}{column.arrow}" for column in SCORES}
 
 
 def write(out: Path) -> list[Path]:
-    """Make `leaderboard/reported.md` of the CSV files in a results folder's `reported/`; where there are none, none.
+    """Write `leaderboard/reported.md` from the CSV files in `reported/` of a results folder; delete it without any.
 
-    Raises ResultError naming a file that is not one of them.
+    Raises ResultError that names the file if one is not a table of reported values.
     """
     target = out / "leaderboard" / "reported.md"
     paths = sorted((out / "reported").glob("*.csv"))
@@ -46,23 +46,23 @@ def _read(path: Path) -> pd.DataFrame:
     missing = [name for name in COLUMNS if name not in lines]
     numbers = all(pd.api.types.is_numeric_dtype(lines[name]) for name in ("value", "low", "high") if name in lines)
     if missing or not numbers or set(lines["status"]) != {"reported"}:
-        raise ResultError(f"{path} is no table of reported numbers; make it with: tokbench import-tokbench --csv")
+        raise ResultError(f"{path} is not a table of reported values; create it with: tokbench import-tokbench --csv")
     return lines.astype(dict.fromkeys(("method", "setting", "sets", "release", "score", "bin"), str))
 
 
 def _tables(lines: pd.DataFrame) -> list[str]:
-    """One table for each kind, setting and release: methods down, scores by bin across."""
-    made = []
+    """Return one table per kind, setting and release, with one row per method and one column per score and bin."""
+    tables = []
     faces = lines["score"].str.startswith("f_").map({True: "faces", False: "words"})
     for (kind, setting, release), part in lines.groupby([faces, "setting", "release"], sort=False):
         scores: Sequence[tuple[str, str]] = list(dict.fromkeys(zip(part["score"], part["bin"], strict=True)))
         head = ["method", "sets", *(f"{_TITLES.get(score, score)} {bin}" for score, bin in scores)]
         body = []
         for (method, sets), own in part.groupby(["method", "sets"], sort=True):
-            found = {(line["score"], line["bin"]): line for line in own.to_dict("records")}
-            body.append([method, str(len(sets.split())), *(_cell(found.get(at)) for at in scores)])
-        made.append(f"\n## {kind.capitalize()} at {setting} (bins of {release})\n\n{table(head, body)}")
-    return made
+            values = {(line["score"], line["bin"]): line for line in own.to_dict("records")}
+            body.append([method, str(len(sets.split())), *(_cell(values.get(key)) for key in scores)])
+        tables.append(f"\n## {kind.capitalize()} at {setting} (bins of {release})\n\n{table(head, body)}")
+    return tables
 
 
 def _cell(line: dict[str, Any] | None) -> str:

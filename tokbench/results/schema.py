@@ -71,6 +71,7 @@ class AdapterFacts:
     files: dict[str, str] = field(default_factory=dict)
     config_sha256: str = ""
     other_parameters_sha256: str = ""
+    floor: bool = False
     unused_tensors: dict[str, Count] = field(default_factory=dict)
     weights_in_part: PartialWeights | UnsetType = UNSET
     pair: Literal["name", "order"] = "name"

@@ -1,4 +1,4 @@
-"""Warnings of a result: what a reader must know before trusting its numbers, counted where it concerns images."""
+"""Warnings of a result: reasons to doubt its metrics."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _Filled = Annotated[str, Meta(min_length=1)]
 
 @dataclass(frozen=True)
 class ResultWarning:
-    """One warning of a result. The numbers stay as they are; this says why they may not mean what they seem to.
+    """One warning of a result. It does not change the values of metrics.
 
-    kind: one word; a result has one warning of a kind, and that of a later run replaces that of an earlier one. text:
-    what is wrong, without the adapter's name, as in "4 of 40 images are ...". count, of: how many images it concerns,
-    of how many; None where it does not concern single images.
+    kind: one word. A result has at most one warning of each kind; that of a later run replaces that of an earlier one.
+    text: the problem, without the adapter's name, as in "4 of 40 images are ...". count, of: number of images that are
+    affected, and of all images; None if the warning does not concern single images.
     """
 
     kind: _Filled
@@ -28,41 +28,42 @@ class ResultWarning:
     of: Count | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON object."""
+        """Return the JSON object."""
         counts = {"count": self.count, "of": self.of}
         return {"kind": self.kind, "text": self.text} | {key: n for key, n in counts.items() if n is not None}
 
 
 FEW = 20
-"""Images below which a warning says how few they are."""
+"""A value that was computed from fewer images has a warning."""
 
 
 def few_images(
     count: int, metrics: Mapping[str, Mapping[str, Any]], references: int | None = None
 ) -> ResultWarning | None:
-    """A warning of numbers from few images: of all where there are few, else of those that have a value for few.
+    """Return a warning about values from few images, or None.
 
-    references: how many images samples are compared with; None where each image belongs to one. None where nothing is
-    from few images. Bins of words or faces say in the table how many they hold.
+    If there are few images, it concerns all metrics, else those that are defined for few images. Bins of words and
+    faces are excluded, because tables show their sizes. references: number of images that samples are compared with;
+    None if each image has its own reference.
     """
-    said = []
+    parts = []
     if count < FEW:
         what = "a single image has no interval" if count == 1 else "intervals are wide and distances mean little"
-        said.append(f"from {count} image{'s' * (count != 1)}: {what}")
+        parts.append(f"from {count} image{'s' * (count != 1)}: {what}")
     else:
-        own = {name: one["n"] for name, one in metrics.items() if "." not in name and 0 < one.get("n", count) < FEW}
-        said += [f"{name} is from {n} image{'s' * (n != 1)} of {count:,}" for name, n in own.items()]
+        counts = {name: one["n"] for name, one in metrics.items() if "." not in name and 0 < one.get("n", count) < FEW}
+        parts += [f"{name} is from {n} image{'s' * (n != 1)} of {count:,}" for name, n in counts.items()]
     if references is not None and references < FEW:
-        said.append(f"compared with {references} reference image{'s' * (references != 1)}")
-    return ResultWarning("few_images", "; ".join(said), min(count, references or count), None) if said else None
+        parts.append(f"compared with {references} reference image{'s' * (references != 1)}")
+    return ResultWarning("few_images", "; ".join(parts), min(count, references or count), None) if parts else None
 
 
-def joined(
+def merged(
     earlier: Sequence[ResultWarning], later: Sequence[ResultWarning], few: ResultWarning | None
 ) -> list[ResultWarning]:
-    """Those of two runs that are filed as one result: of each kind that of the later run, where both have one.
+    """Return the warnings of two runs that are merged into one result; of each kind, the warning of the later run.
 
-    few: what `few_images` says of the numbers of both.
+    few: the result of `few_images` for the merged metrics. It replaces the warnings of this kind.
     """
     kept = {one.kind: one for one in (*earlier, *later) if one.kind != "few_images"}
     return [*kept.values(), *([few] if few else [])]

@@ -77,12 +77,12 @@ def has_complete_spec(model: ImageModel, images: Tensor) -> None:
 def keeps_size_and_range(model: ImageModel, images: Tensor) -> None:
     """Check shapes, finite values, tokens and the range, as the evaluation does for all images."""
     batch = run(model, images[:2])
-    image, made = batch.rounded("image"), batch.require("image")
+    image, output = batch.rounded("image"), batch.require("image")
     expect(
         image.shape == images[:2].shape,
         f"images of shape {tuple(images[:2].shape)} have the output shape {tuple(image.shape)}",
     )
-    expect((made - image).abs().max() <= 0.5001 / 255, "rounding to 8 bits changed a pixel by more than half a level")
+    expect((output - image).abs().max() <= 0.5001 / 255, "rounding to 8 bits changed a pixel by more than half a level")
     expect(image.min() >= 0 and image.max() <= 1, "pixels are outside [0, 1]")
 
 
@@ -170,8 +170,10 @@ def keeps_the_brightness(model: ImageModel, images: Tensor) -> None:
 def handles_odd_sizes(model: ImageModel, images: Tensor) -> None:
     odd = images[:1, :, :101, :77]
     batch = run(model, odd)
-    made = batch.require("image")
-    expect(made.shape == odd.shape, f"an image of shape {tuple(odd.shape)} has the output shape {tuple(made.shape)}")
+    output = batch.require("image")
+    expect(
+        output.shape == odd.shape, f"an image of shape {tuple(odd.shape)} has the output shape {tuple(output.shape)}"
+    )
     declared = _declared(model, odd.shape[2], odd.shape[3])
     if declared is not None and batch.tokens is not None and not model.spec.variable:
         expect(
@@ -186,12 +188,12 @@ def decodes_prefixes(model: ImageModel, images: Tensor) -> None:
         raise Inapplicable("its spec does not declare `prefixes`")
     whole = run(model, images[:2])
     for count in sorted({1, max(1, most // 2), most}):
-        made = run(model, images[:2], step=KeepFirst("contract", count=count))
-        length = made.require("tokens").length
+        output = run(model, images[:2], step=KeepFirst("contract", count=count))
+        length = output.require("tokens").length
         tiles = fit(model.spec, *images.shape[2:]).tiles
         expect((length <= count * tiles).all(), f"a prefix of {count} tokens has {int(length.max())} tokens")
         if count == most:
-            same = torch.equal(made.require("image"), whole.require("image"))
+            same = torch.equal(output.require("image"), whole.require("image"))
             expect(same, "the prefix of all tokens and the tokens themselves decode to different images")
 
 

@@ -4,7 +4,9 @@ keep it."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,16 +27,18 @@ class ImageModel(ABC):
     dtype: torch.dtype = torch.float32
     """The type in which the networks compute. A result names it unless it is float32."""
     identity: str = ""
-    """The sha256 of the adapter's code and settings. It is set where another adapter is built on this one."""
+    """The sha256 of the adapter's code and settings. It is set if another adapter is built on this one."""
     config: str = ""
-    """The sha256 of the configuration from which a library built the networks. It is set where no adapter code defines
+    """The sha256 of the configuration from which a library built the networks. It is set if no adapter code defines
     what they compute."""
+    recorded: Mapping[str, Any] = MappingProxyType({})
+    """Settings that a result records beside the spec, such as the variant of the weights that was read."""
 
     def bind_dataset(self, names: Sequence[str], all_names: Sequence[str]) -> None:
         """Bind the model to a dataset. The evaluation calls this once, before the first batch.
 
         names: the images of this evaluation, in order. all_names: all images of the dataset. The default does nothing;
-        models that depend on the image names override it. Raises AdapterError where the model does not fit the dataset.
+        models that depend on the image names override it. Raises AdapterError if the model does not fit the dataset.
         """
         return
 
@@ -53,7 +57,7 @@ class PrecomputedImages(ImageModel):
     def samples(self, positions: Sequence[int]) -> Tensor:
         """Return the samples at these positions as float32 (B, 3, H, W) in [0, 1]. Samples have no reference images.
 
-        Raises NotApplicable where the model has no images without a reference.
+        Raises NotApplicable if the model has no images without a reference.
         """
         raise NotApplicable(f"{self.spec.name}: it reconstructs images and has no samples without reference images")
 
@@ -74,7 +78,7 @@ class Tokenizer(ImageModel):
         """
 
     def perturber(self, anchor: Anchor) -> Perturber:
-        """Return the object that perturbs these tokens around `anchor`. Raises NotApplicable where they cannot be
+        """Return the object that perturbs these tokens around `anchor`. Raises NotApplicable if they cannot be
         perturbed."""
         if self.spec.kind == "continuous":
             return LatentNoise(self.spec.name, self.encode, anchor)
@@ -107,5 +111,5 @@ class Generator(ImageModel):
         """
 
     def num_function_evaluations(self, guidance: float) -> float | None:
-        """Return the number of passes through the whole network per sample, or None where it is unknown."""
+        """Return the number of passes through the whole network per sample, or None if it is unknown."""
         return None

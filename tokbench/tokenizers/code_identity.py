@@ -1,7 +1,7 @@
 """Identity of the code that a tokenizer's numbers depend on outside its own folder: modules are identified by content,
 packages by version.
 
-A module counts as installed where it lies in site-packages (or dist-packages) and belongs to a distribution. Its
+A module counts as installed if it lies in site-packages (or dist-packages) and belongs to a distribution. Its
 version then identifies its content; a distribution that was not installed from an index is identified by its commit or
 hash, too. Every other module outside the standard library and tokbench can be edited at any time (editable installs
 included), so its files are hashed. Modules are found in three ways, and no module is imported in order to find it:
@@ -291,7 +291,7 @@ def _loaded_from(file: str, member: _File) -> ModuleType | None:
 
 
 def _content(file: str) -> str:
-    """Return the sha256 of a file, or of the archive that contains it, or "unreadable" where the file is missing or
+    """Return the sha256 of a file, or of the archive that contains it, or "unreadable" if the file is missing or
     cannot be read."""
     path = Path(file)
     try:

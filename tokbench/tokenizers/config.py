@@ -68,7 +68,7 @@ class AdapterConfig:
         return self.folder / f"{stem}.safetensors"
 
     def weight_files(self) -> dict[str, list[WeightFile]]:
-        """Return the weight files that the TOML lists, by key. Raises AdapterError where an entry lacks a field."""
+        """Return the weight files that the TOML lists, by key. Raises AdapterError if an entry lacks a field."""
         content = convert(self.config, _WeightTables, self.name, AdapterError, "; list weights as [[weights.<key>]]")
         return {
             key: [WeightFile(entry.file, entry.sha256, entry.get, url=entry.url) for entry in entries]
@@ -78,7 +78,7 @@ class AdapterConfig:
     def weights(self, key: str) -> LocalWeights:
         """Return the verified weight file listed under `[[weights.<key>]]`.
 
-        Raises MissingWeights where it is not on this machine, AdapterError where the TOML has no such key.
+        Raises MissingWeights if it is not on this machine, AdapterError if the TOML has no such key.
         """
         files = self.weight_files()
         if key not in files:

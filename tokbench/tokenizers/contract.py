@@ -28,7 +28,7 @@ _CLOSE = 1e-6
 
 
 def check_kind(model: ImageModel) -> None:
-    """Check that the kind in the spec and the class of the model agree. Raises AdapterError where they do not."""
+    """Check that the kind in the spec and the class of the model agree. Raises AdapterError if they do not."""
     spec = model.spec
     if isinstance(model, PrecomputedImages) != (spec.kind == "images"):
         what = (
@@ -43,7 +43,7 @@ def check_kind(model: ImageModel) -> None:
 def probe(model: Tokenizer, images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> None:
     """Encode and decode a few images (B, 3, H, W), in `spec.range` and on the device, one more time than needed.
 
-    Raises AdapterError where `encode` modifies its input, or where the output of `decode` does not depend on the tokens
+    Raises AdapterError if `encode` modifies its input, or if the output of `decode` does not depend on the tokens
     but on the images that were encoded before.
     """
     name, given = model.spec.name, images.clone()
@@ -84,7 +84,7 @@ def check_tokens(tokens: Tokens, part: Tensor, model: ImageModel, names: Sequenc
     """Check that the tokens have the streams, number and bits that the spec declares.
 
     part: the images (B, 3, H, W) that were encoded. whole: whether the tokens are all tokens of each image rather than
-    only the first ones. Raises AdapterError that names an image where the tokens do not agree with the spec.
+    only the first ones. Raises AdapterError that names an image if the tokens do not agree with the spec.
     """
     name, spec = model.spec.name, model.spec
     if not isinstance(tokens, Tokens):
@@ -141,7 +141,7 @@ def _check_streams(tokens: Tokens, part: Tensor, spec: TokenizerSpec, names: Seq
 
 
 def _check_length(tokens: Tokens, part: Tensor, spec: TokenizerSpec, names: Sequence[str]) -> None:
-    """Check the number of tokens: 0 for a codec, else the declared number, or at most that number where the spec is
+    """Check the number of tokens: 0 for a codec, else the declared number, or at most that number if the spec is
     `variable`."""
     declared = spec.tokens_at(part.shape[2], part.shape[3])
     if spec.kind == "codec":
@@ -198,7 +198,7 @@ def _bits_of(stream: TokenStream) -> Tensor:
 def check_samples(images: Tensor, count: int, model: ImageModel, names: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Return the smallest and the largest value of each sample, (B,) each.
 
-    Raises AdapterError where the decoded images are not `count` finite RGB images in the spec's range.
+    Raises AdapterError if the decoded images are not `count` finite RGB images in the spec's range.
     """
     if not isinstance(images, Tensor) or images.dim() != 4 or images.shape[:2] != (count, 3):
         given = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
@@ -212,7 +212,7 @@ def check_images(
     """Return the smallest and the largest value of each image, (B,) each.
 
     like: the images (B, 3, H, W) that were encoded. in_range: whether values must lie near the spec's range. Raises
-    AdapterError that names an image where decoded images are not finite floats with the shape and on the device of
+    AdapterError that names an image if decoded images are not finite floats with the shape and on the device of
     `like`, or lie far outside the range although `in_range` is set.
     """
     name, (low, high) = model.spec.name, model.spec.range
@@ -225,7 +225,7 @@ def check_images(
         )
     if isinstance(model, Tokenizer) and images.device.type != like.device.type:
         raise AdapterError(f"{name}: decode returned images on {images.device}, but its tokens are on {like.device}")
-    least, most = images.flatten(1).aminmax(dim=1)  # both are NaN where any pixel is NaN
+    least, most = images.flatten(1).aminmax(dim=1)  # both are NaN if any pixel is NaN
     if (broken := ~(torch.isfinite(least) & torch.isfinite(most))).any():
         raise AdapterError(f"{name}: {names[int(broken.nonzero()[0])]}: decode returned NaN or infinite pixels")
     margin = _MAX_OVERSHOOT * (high - low)

@@ -84,7 +84,7 @@ class DecodedValues:
         """Add decoded values (B, 3, H, W).
 
         extremes: the smallest and the largest value of each image, (B,) each. reference: the references (B, 3, H, W) in
-        [0, 1], or None where there are none.
+        [0, 1], or None if there are none.
         """
         margin = MARGIN * (self._high - self._low)
         low, high = self._low - margin, self._high + margin

@@ -36,7 +36,7 @@ class Place(IntEnum):
 
 
 class _Step(NamedTuple):
-    """An object to visit. packages: whether its class counts even where it is installed. deep: whether the objects
+    """An object to visit. packages: whether its class counts even if it is installed. deep: whether the objects
     inside it are visited; this is not done for modules that adapters share, since their registries hold objects of
     other adapters."""
 
@@ -56,11 +56,11 @@ class Walk:
         self.names: set[str] = set()
         """The names under which modules are imported."""
         self.by_path: dict[str, str] = {}
-        """File -> module name, where that name is not an imported module or is a different one."""
+        """Module name by file, if the name is not that of an imported module or if that module is a different one."""
         self.networks: list[Any] = []
 
     def add_model(self, model: Any) -> None:
-        """Visit what a model holds. Installed packages count where they define its class, its attributes or its
+        """Visit what a model holds. Installed packages count if they define its class, its attributes or its
         networks."""
         self._waiting.append(_Step(model, packages=True))
         self._waiting.extend(_Step(value, packages=True) for value in _attributes(model))
@@ -204,7 +204,7 @@ def _inside(function: FunctionType) -> list[Any]:
 
 
 def _file_of(names: dict[str, Any], function: FunctionType | None) -> str:
-    """Return the file that the globals of a module name, else the file that a function was compiled from; "" where
+    """Return the file that the globals of a module name, else the file that a function was compiled from; "" if
     there is none."""
     path = names.get("__file__")
     if not isinstance(path, str):
@@ -213,7 +213,7 @@ def _file_of(names: dict[str, Any], function: FunctionType | None) -> str:
 
 
 def _existing(file: str) -> str:
-    """Return the file where it or an archive that contains it exists, else ""."""
+    """Return the file if it or an archive that contains it exists, else ""."""
     return file if os.path.isfile(file) or any(place.is_file() for place in Path(file).parents) else ""
 
 

@@ -23,7 +23,7 @@ def imported_names(module: str, is_package: bool, file: str) -> Imports:
     """Return the absolute names that a module may import. Relative names are resolved against the module's name.
 
     `from a import b` gives both `a` and `a.b`; the second need not be a module. Imports for type checkers only are left
-    out. The result is empty where the file does not exist, is not Python source or cannot be parsed.
+    out. The result is empty if the file does not exist, is not Python source or cannot be parsed.
     """
     try:
         state = os.stat(file)
@@ -71,12 +71,12 @@ def _statements(tree: ast.Module) -> Iterator[tuple[ast.Import | ast.ImportFrom,
 
 
 def _absolute(package: str, node: ast.ImportFrom) -> str | None:
-    """Return the module that `from ... import` names, or None where it lies outside the package."""
+    """Return the module that `from ... import` names, or None if it lies outside the package."""
     return _relative(package, node.level, node.module or "") if node.level else node.module
 
 
 def _relative(package: str, level: int, name: str) -> str | None:
-    """Resolve a name with `level` leading dots. Returns None where it lies outside the package."""
+    """Resolve a name with `level` leading dots. Returns None if it lies outside the package."""
     parts = package.split(".")
     if level > len(parts) or not package:
         return None

@@ -37,9 +37,9 @@ def is_installed(file: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def distributions(top: str, file: str) -> dict[str, str]:
-    """Return the distribution that an installed module belongs to, with its version. Empty where it belongs to none.
+    """Return the distribution that an installed module belongs to, with its version. Empty if it belongs to none.
 
-    top: the top-level name of the module. Several distributions are returned only where they share the file.
+    top: the top-level name of the module. Several distributions are returned only if they share the file.
     """
     try:
         likely = metadata.distribution(top)
@@ -88,7 +88,7 @@ def _version(distribution: metadata.Distribution) -> str:
 
 
 def _hash_of_record(package: metadata.Distribution) -> str:
-    """Return a hash over the names and hashes of the modules in a distribution's RECORD; "" where it lists none."""
+    """Return a hash over the names and hashes of the modules in a distribution's RECORD; "" if it lists none."""
     listed = sorted(
         f"{file.as_posix()} {file.hash.value}" for file in package.files or () if file.hash and file.suffix != ".pyc"
         and not file.parent.name.endswith(".dist-info")

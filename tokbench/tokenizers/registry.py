@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -11,21 +9,25 @@ import json
 import logging
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tokbench.data.reading import DEFAULTS, ReadOptions
 from tokbench.errors import AdapterError, NoAdapter, TokbenchError, UsageError
-from tokbench.paths import CHECKOUT, find_root, slug
-from tokbench.tokenizers.code_identity import ADAPTER, CodeIdentity, identify
+from tokbench.paths import find_root
+from tokbench.tokenizers.checkpoint_names import PATH_LIKE, parse_placed, refuse_taken_name, row_name
+from tokbench.tokenizers.code_identity import CodeIdentity, identify
 from tokbench.tokenizers.config import AdapterConfig
-from tokbench.tokenizers.folder_files import files_of
+from tokbench.tokenizers.folder_import import import_file, import_folder
+from tokbench.tokenizers.folder_import import imported_folder as imported_folder
+from tokbench.tokenizers.suggestions import prefixed, suggested
+from tokbench.tokenizers.user_code import check_model, line_of_definition
+from tokbench.tokenizers.user_code import wrap_load_errors as wrap_load_errors
 
 if TYPE_CHECKING:
     from tokbench.tokenizers.base import ImageModel
@@ -44,9 +46,6 @@ BUILTIN = {
 }
 """Builtin families and the module of `tokbench.tokenizers.builtin` that creates them; `resize.2` is family.argument."""
 
-PATH_LIKE = {"images": "images", "diffusers": "diffusers", "torchscript": "torchscript"}
-"""Builtin families whose argument, after a colon, is a path or hub id."""
-
 BUILTIN_SUMMARIES = {
     "identity": "the raw image itself: the ceiling of every metric",
     "resize.<factor>": "area down, bicubic up: the baseline for a tokenizer with a latent of this size",
@@ -54,7 +53,7 @@ BUILTIN_SUMMARIES = {
     "webp.q<quality>": "WebP, q0 to q100",
     "avif.q<quality>": "AVIF, q0 to q100",
     "images:<dir>": "reconstructions computed by another program, paired by path",
-    "diffusers:<dir or id>": "AutoencoderKL, VQModel, AutoencoderTiny or AutoencoderDC",
+    "diffusers:<dir, file or id>": "an autoencoder of the diffusers library, or a pipeline that holds one",
     "torchscript:<dir>": "encoder.jit and decoder.jit, as NVIDIA ships Cosmos",
 }
 """The descriptions of the builtin adapters in `tokbench list adapters`."""
@@ -74,17 +73,21 @@ class LoadedAdapter:
     code: str | None = None
     """The sha256 of an adapter folder's Python files, at the time of their import, and of the variant's TOML."""
     used: CodeIdentity | None = None
-    """The code outside that folder. None where it was not determined; a result then names the code of the model's
+    """The code outside that folder. None if it was not determined; a result then names the code of the model's
     classes."""
     unused: dict[str, int] = field(default_factory=dict)
     """The number of tensors in its weight files that are in no network, by declared prefix or by file."""
     in_part: dict[str, Any] = field(default_factory=dict)
-    """What calls of `load_state_dict` left out (`tokbench.weights.partial_loads`); empty where all weights fitted."""
+    """What calls of `load_state_dict` left out (`tokbench.weights.partial_loads`); empty if all weights fitted."""
     folders: tuple[Path, ...] = ()
     """The adapter folders that it consists of: its own, and those of the adapters that it is built on."""
     files: dict[str, str] = field(default_factory=dict)
     """The sha256 of the files in those folders that are not Python files but affect what it computes, at the time of
     the import."""
+    parameters: str = ""
+    """The sha256 of the parameters, where it was computed for the name; else a result computes it."""
+    floor: bool = False
+    """Whether its TOML declares it to be a floor (`floor = true`), with which trained tokenizers are compared."""
     resumable: bool = True
     """Whether an evaluation may continue from an earlier checkpoint. False for an object of this process: it can have
     changed in ways that no hash of its parameters shows."""
@@ -128,7 +131,7 @@ def load_adapter(
 
     A folder whose files changed since this process imported them is imported again. Other modules are not imported
     again: their earlier code keeps running, the hashes in results identify that code, and a warning is logged. Raises
-    NoAdapter where no adapter has this name, AdapterError (or MissingWeights) where it cannot be loaded.
+    NoAdapter if no adapter has this name, AdapterError (or MissingWeights) if it cannot be loaded.
     """
     loaded = _load(asked, device, root, allow_download, reading)
     if (parts := _PARTS.get()) is not None:
@@ -141,13 +144,14 @@ _PARTS: ContextVar[list[LoadedAdapter] | None] = ContextVar("parts", default=Non
 
 
 def _load(asked: str, device: str, root: Path | None, allow_download: bool, reading: ReadOptions) -> LoadedAdapter:
-    family, _, argument = asked.partition(":")
-    if family in PATH_LIKE and argument:
-        module = importlib.import_module(f"tokbench.tokenizers.builtin.{PATH_LIKE[family]}")
-        how = (reading,) if family == "images" else ()
-        model = wrap_load_errors(asked, lambda: module.load(argument, device, allow_download, *how))
-        return LoadedAdapter(f"{family}.{_path_slug(argument)}", asked, model, {}, used=identify(model=model))
     files = adapter_files(root)
+    if (placed := parse_placed(asked)) is not None:
+        refuse_taken_name(placed, [*files, *BUILTIN])
+        module = importlib.import_module(f"tokbench.tokenizers.builtin.{PATH_LIKE[placed.family]}")
+        how = (reading,) if placed.family == "images" else ()
+        model = wrap_load_errors(asked, lambda: module.load(placed.place, device, allow_download, *how))
+        name, parameters = row_name(placed, model)
+        return LoadedAdapter(name, asked, model, {}, used=identify(model=model), parameters=parameters)
     if asked in files:
         return _load_variant(asked, asked, files[asked], device, allow_download)
     family, _, argument = asked.partition(".")
@@ -157,8 +161,7 @@ def _load(asked: str, device: str, root: Path | None, allow_download: bool, read
     if Path(asked).exists():
         name, toml = _at_path(Path(asked))
         return _load_variant(name, asked, toml, device, allow_download)
-    near = difflib.get_close_matches(asked, [*files, *BUILTIN], 1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
+    hint = suggested(asked, [*files, *BUILTIN])
     raise NoAdapter(f"no adapter '{asked}'; {hint}run 'tokbench list adapters' to see them")
 
 
@@ -171,7 +174,7 @@ def load_adapters(
 ) -> tuple[list[LoadedAdapter], dict[str, str]]:
     """Return the adapters that a command names, and the reasons for those that cannot be loaded, by name.
 
-    Raises UsageError where no adapter has a given name, or where two would write the same result.
+    Raises UsageError if no adapter has a given name, or if two would write the same result.
     """
     loaded, failed = [], {}
     for name in dict.fromkeys(asked):
@@ -183,13 +186,20 @@ def load_adapters(
             failed[name] = str(error)
     names = [adapter.name for adapter in loaded]
     if twice := {name for name in names if names.count(name) > 1}:
-        raise UsageError(f"two adapters are named {', '.join(sorted(twice))} and would share a result; rename a folder")
+        raise UsageError(
+            f"two adapters are named {', '.join(sorted(twice))} and would share a result; rename a folder, or choose "
+            "a name, as in NAME=diffusers:PATH"
+        )
     return loaded, failed
 
 
 def _at_path(path: Path) -> tuple[str, Path]:
     folder = path if path.is_dir() else path.parent
     if not (folder / "adapter.py").is_file():
+        if checkpoint := prefixed(path):
+            raise NoAdapter(
+                f"{path} is not an adapter folder, but holds a published checkpoint; write its prefix: {checkpoint}"
+            )
         raise NoAdapter(f"{path} is not an adapter folder: it has no adapter.py (copy adapters/toy to start one)")
     variants = _variants(folder)
     if path.is_file():
@@ -209,7 +219,7 @@ def network_files(root: Path | None = None) -> dict[str, Path]:
 
 
 def read_variant(toml: Path) -> dict[str, Any]:
-    """Return the content of a variant file. Raises AdapterError where it cannot be read."""
+    """Return the content of a variant file. Raises AdapterError if it cannot be read."""
     try:
         return tomllib.loads(toml.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
@@ -220,13 +230,13 @@ def open_variant(name: str, toml: Path, allow_download: bool = False) -> tuple[A
     """Return the configuration of a variant and the code of its folder.
 
     The code is adapter.py (or network.py), or another file in the folder that the TOML names as `code`, without the
-    suffix. Raises AdapterError where the configuration or the code cannot be read.
+    suffix. Raises AdapterError if the configuration or the code cannot be read.
     """
-    config, module = read_variant(toml), _import_folder(toml.parent)
+    config, module = read_variant(toml), import_folder(toml.parent)
     if part := config.get("code"):
         if not isinstance(part, str) or not part.isidentifier() or not (toml.parent / f"{part}.py").is_file():
             raise AdapterError(f"{toml}: code = {part!r} names no Python file in the same folder")
-        module = _import(f"{module.__name__}.{part}", toml.parent / f"{part}.py")
+        module = import_file(f"{module.__name__}.{part}", toml.parent / f"{part}.py")
     return AdapterConfig(name, toml.parent, config, allow_download), module
 
 
@@ -241,11 +251,11 @@ def _load_variant(name: str, asked: str, toml: Path, device: str, allow_download
             raise AdapterError(f"{module.__file__} has no function load(variant, device)")
         identity = identify([module.__name__], covered=[toml.parent])  # hashed first, since a load may take minutes
         with observed(identity.packages) as loading:
-            model = wrap_load_errors(name, lambda: module.load(variant, device))
+            fallback = line_of_definition(module.load)
+            model = wrap_load_errors(name, lambda: module.load(variant, device), [toml.parent], fallback)
+            model = wrap_load_errors(name, lambda: check_model(model, module, name), [toml.parent])
     finally:
         _PARTS.reset(token)
-    if model.spec.name != name:
-        raise AdapterError(f"{module.__file__}: the spec has the name '{model.spec.name}', not '{name}'")
     imported = imported_folder(module)
     code = imported.code.copy()
     code.update(toml.relative_to(toml.parent).as_posix().encode() + toml.read_bytes())
@@ -265,7 +275,12 @@ def _load_variant(name: str, asked: str, toml: Path, device: str, allow_download
         )
     files = {f"adapters/{part.name}/{file}": digest for part in parts for file, digest in part.files.items()}
     unused, files = variant.unused_tensors(), imported.files | files
-    return LoadedAdapter(name, asked, model, weights, code.hexdigest(), used, unused, in_part, folders, files)
+    floor = variant.config.get("floor", False)
+    if not isinstance(floor, bool):
+        raise AdapterError(f"{toml}: floor = {floor!r} must be true or false")
+    return LoadedAdapter(
+        name, asked, model, weights, code.hexdigest(), used, unused, in_part, folders, files, floor=floor
+    )
 
 
 def _used(
@@ -288,104 +303,10 @@ def _used(
     return CodeIdentity(dict(sorted(modules.items())), dict(sorted(packages.items())), found.changed)
 
 
-def wrap_load_errors(name: str, load: Callable[[], T]) -> T:
-    """Return the result of `load`. Any exception of third-party code becomes an AdapterError."""
-    try:
-        return load()
-    except TokbenchError:
-        raise
-    except Exception as error:
-        raise AdapterError(f"{name} failed to load ({type(error).__name__}: {str(error)[:300]})") from error
-
-
-def _import_folder(folder: Path) -> ModuleType:
-    """Import adapter.py (or network.py) as a package of its own, so that `from .model import Model` works and names do
-    not clash."""
-    file = next(
-        (folder / name for name in ("adapter.py", "network.py") if (folder / name).is_file()), folder / "adapter.py"
-    )
-    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
-    name = f"{ADAPTER}{folder.resolve().name.replace('-', '_').replace('.', '_')}_{digest}"
-    code, sources = hashlib.sha256(), sorted(folder.rglob("*.py"))
-    for path in sources:
-        code.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
-    content = Folder(code, files_of(folder))
-    loaded = sys.modules.get(name)
-    if loaded is not None:
-        imported = _IMPORTED.setdefault(loaded, content)
-        if (imported.code.digest(), imported.files) == (code.digest(), content.files):
-            return loaded
-        _forget(name, sources)
-    elif not folder.resolve().is_relative_to(CHECKOUT / "adapters"):
-        _LOG.warning(
-            "%s is third-party code and runs with your permissions; read it if you do not trust its author",
-            file,
-        )
-    module = _import(name, file, folder)
-    _IMPORTED[module] = content
-    return module
-
-
-class Folder(NamedTuple):
-    """The sha256 over the Python files of an adapter folder, and the hashes of its other files that affect what it
-    computes."""
-
-    code: Any
-    files: dict[str, str]
-
-
-_IMPORTED: WeakKeyDictionary[ModuleType, Folder] = WeakKeyDictionary()
-"""The content of each adapter folder at the time of its import."""
-
-
-def imported_folder(module: ModuleType) -> Folder:
-    """Return the content of the adapter folder that a module belongs to, at the time of its import."""
-    return _IMPORTED[sys.modules[module.__name__.partition(".")[0]]]
-
-
-def _forget(package: str, sources: Sequence[Path]) -> None:
-    """Make the next import of a package read its files again."""
-    for name in [name for name in sys.modules if f"{name}.".startswith(f"{package}.")]:
-        del sys.modules[name]
-    for path in sources:  # Python compares only the size and the time, in seconds, of a file's last change
-        with contextlib.suppress(OSError):
-            Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
-    importlib.invalidate_caches()
-
-
-def _import(name: str, file: Path, package: Path | None = None) -> ModuleType:
-    """Import a file under a name, once. package: the folder of its submodules. Raises AdapterError where the import
-    fails."""
-    if name in sys.modules:
-        return sys.modules[name]
-    places = None if package is None else [str(package)]
-    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=places)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        if isinstance(error, TokbenchError):
-            raise
-        raise AdapterError(f"{file} cannot be imported ({type(error).__name__}: {error})") from error
-    return module
-
-
-def _path_slug(argument: str) -> str:
-    """Return a folder name for a path-like adapter: the last part of the argument, and a digest where a path was
-    shortened."""
-    typed = argument.rstrip("/")
-    if Path(typed).exists():
-        digest = hashlib.sha256(typed.encode()).hexdigest()[:6]
-        return f"{slug(Path(typed).resolve().name)}-{digest}"
-    return slug(typed.replace("/", "--"))
-
-
 def identity_of(adapter: LoadedAdapter) -> str:
     """Return a hash over everything that determines what an adapter computes, except the parameters of its networks."""
     used = adapter.used or CodeIdentity()
     facts = [adapter.code, adapter.weights, used.modules, used.packages, adapter.files, adapter.model.config]
+    if adapter.model.recorded:
+        facts.append(dict(adapter.model.recorded))
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -20,17 +20,17 @@ class TokenizerSpec:
     - multiple: height and width must be multiples of it; other images are padded at the edge and cropped afterwards.
     - size: the only height and width that the tokenizer accepts, in pixels, or None; larger images are cut into tiles.
     - downsample: pixels per side of each token in a 2-D grid, or None.
-    - num_tokens: tokens per image (or tile) where that number is fixed, or None.
+    - num_tokens: tokens per image (or tile) if that number is fixed, or None.
     - codebook: number of codes per stream of indices; empty for other kinds.
-    - bits_per_token: may be left out where all streams have codebooks of one size, since it is then computed; 16 times
-      the number of values in a continuous token; None where it is not fixed (codecs).
+    - bits_per_token: may be left out if all streams have codebooks of one size, since it is then computed; 16 times
+      the number of values in a continuous token; None if it is not fixed (codecs).
     - variable: the number of tokens differs between images, with `num_tokens` as the maximum, and is transmitted in a
       few extra bits.
     - prefixes: any number of first tokens of an image decode to an image, too.
     - groups: how many indices form one token (`Tokens.from_indices`); by default the number that `bits_per_token`
       implies, or one.
 
-    Raises AdapterError where two fields contradict each other.
+    Raises AdapterError if two fields contradict each other.
     """
 
     name: str
@@ -52,7 +52,7 @@ class TokenizerSpec:
         object.__setattr__(self, "groups", groups)
 
     def tokens_at(self, height: int, width: int) -> int | None:
-        """Return the number of tokens of one height x width image that meets the size rules, or None where the spec
+        """Return the number of tokens of one height x width image that meets the size rules, or None if the spec
         does not define it."""
         if self.num_tokens is not None:
             return self.num_tokens
@@ -72,7 +72,7 @@ _CLOSE = 1e-6
 
 
 def check_spec(spec: TokenizerSpec) -> tuple[float | None, int | None]:
-    """Return the bits per token and the indices per token, as declared or computed; None where neither is possible.
+    """Return the bits per token and the indices per token, as declared or computed; None if neither is possible.
 
     Raises AdapterError that names the spec, the two fields that contradict each other, and the remedy.
     """
@@ -186,6 +186,6 @@ def _bits(spec: TokenizerSpec) -> tuple[float | None, int | None]:
         raise _refuse(
             spec,
             f"says bits_per_token={bits:g} and a codebook of {size} codes, with which {token} bits",
-            "leave bits_per_token out, and give `groups` where several indices form one token",
+            "leave bits_per_token out, and give `groups` if several indices form one token",
         )
     return bits, groups

@@ -6,7 +6,7 @@ A variant of an adapter folder declares with a table in its TOML that it wraps s
 [official]
 repository = "owner/name"        # on GitHub
 commit = "0123456"               # the commit that the wrapper was written for
-pip = "einops omegaconf"         # what the code imports besides torch; or git+https://..., where it is a package
+pip = "einops omegaconf"         # what the code imports besides torch; or git+https://..., if it is a package
 
 Its weights are listed as `[[weights.<key>]]`. Few authors publish hashes: `sha256 = ""` accepts any file of that name,
 and the result records the hash of the file that was used.
@@ -34,7 +34,7 @@ from tokbench.weights.registry import LocalWeights, WeightFile
 def import_upstream(variant: AdapterConfig, module: str) -> ModuleType:
     """Import a module of the authors' code. The result records a hash over the Python files of its top-level package.
 
-    Raises MissingWeights where the module, or something that it imports, is not on the Python path.
+    Raises MissingWeights if the module, or something that it imports, is not on the Python path.
     """
     try:
         with silent():

@@ -29,7 +29,7 @@ class TilingPlan:
         return (self.padded[0] // self.tile[0]) * (self.padded[1] // self.tile[1])
 
     def describe(self) -> str | None:
-        """Return a note for the result about padding and tiles, or None where images are used unchanged."""
+        """Return a note for the result about padding and tiles, or None if images are used unchanged."""
         notes = []
         if self.padded != (self.height, self.width):
             notes.append(f"padded from {self.width}x{self.height} to {self.padded[1]}x{self.padded[0]}")

@@ -57,8 +57,8 @@ class Tokens:
         """Return discrete tokens from integer indices (B, ...) per stream. Each index costs log2(codebook_size) bits.
 
         groups: how many indices along the last axis form one token. length (B,): how many of its first tokens each
-        image uses, where that varies; transmitting it costs log2 of the largest number of tokens. Raises AdapterError
-        where an index lies outside its codebook or the data is not integer.
+        image uses, if that varies; transmitting it costs log2 of the largest number of tokens. Raises AdapterError
+        if an index lies outside its codebook or the data is not integer.
         """
         named = indices if isinstance(indices, dict) else {"codes": indices}
         sizes = codebook_size if isinstance(codebook_size, dict) else dict.fromkeys(named, codebook_size)
@@ -86,7 +86,7 @@ class Tokens:
     def from_latents(latents: Tensor, tokens: int) -> Tokens:
         """Return continuous tokens from float (B, ...), which holds `tokens` vectors per image.
 
-        Values are stored as float16 and decoded from float16, so they cost 16 bits each. Raises AdapterError where
+        Values are stored as float16 and decoded from float16, so they cost 16 bits each. Raises AdapterError if
         float16 cannot represent them (NaN, infinite, beyond 65504).
         """
         stored = latents.detach().to(torch.float16)
@@ -146,7 +146,7 @@ class Tokens:
         return Tokens(streams, self.length[list(positions)], self.bits[list(positions)])
 
     def with_data(self, data: Tensor) -> Tokens:
-        """Return a copy in which the only stream has other data. Raises ValueError where there are several streams."""
+        """Return a copy in which the only stream has other data. Raises ValueError if there are several streams."""
         ((name, stream),) = self.streams.items()
         return replace(self, streams={name: replace(stream, data=data)})
 
@@ -154,8 +154,8 @@ class Tokens:
         """Return the first `count` tokens of every image, or all tokens of an image that has fewer.
 
         An image's bits shrink in proportion to its tokens. `variable` tokens include log2 of the row's length, the cost
-        of transmitting the number of tokens; after truncation this is log2 of `count`. Raises AdapterError where the
-        tokens are not a single row, or where their number varies although `variable` is not set.
+        of transmitting the number of tokens; after truncation this is log2 of `count`. Raises AdapterError if the
+        tokens are not a single row, or if their number varies although `variable` is not set.
         """
         stream, data = self.single_stream(), self.tensor
         num_positions = data.shape[1]
@@ -175,7 +175,7 @@ class Tokens:
         return replace(self.with_data(data[:, :count]), length=length, bits=bits)
 
     def single_stream(self) -> TokenStream:
-        """Return the only stream. Raises AdapterError where there are several."""
+        """Return the only stream. Raises AdapterError if there are several."""
         if len(self.streams) != 1:
             raise AdapterError(
                 f"tokens have several streams ({', '.join(sorted(self.streams))}); choose one by its name"
@@ -184,7 +184,7 @@ class Tokens:
 
     @property
     def tensor(self) -> Tensor:
-        """The data of the only stream as a tensor (B, ...). Raises AdapterError where it is not one tensor."""
+        """The data of the only stream as a tensor (B, ...). Raises AdapterError if it is not one tensor."""
         data = self.single_stream().data
         if isinstance(data, tuple):
             raise AdapterError("these tokens are a codec's files, not a tensor")
@@ -192,7 +192,7 @@ class Tokens:
 
     @property
     def files(self) -> tuple[bytes, ...]:
-        """The data of the only stream as B files. Raises AdapterError where it is not one list of files."""
+        """The data of the only stream as B files. Raises AdapterError if it is not one list of files."""
         data = self.single_stream().data
         if not isinstance(data, tuple):
             raise AdapterError("these tokens are a tensor, not a codec's files")

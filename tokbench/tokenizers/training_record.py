@@ -16,7 +16,9 @@ from tokbench.validate import Count, convert
 class TrainRecord:
     """The provenance of trained weights: device, seconds, images seen, steps, seed, hyperparameters and losses.
 
-    curve: means of each loss term over equal parts of the training.
+    seconds: wall time. cpu_seconds: CPU time of the process, which other processes on the machine affect less.
+    precision: of the matrix products. curve: means of each loss term over equal parts of the training. Records of
+    earlier versions have neither cpu_seconds nor precision.
     """
 
     device: str
@@ -26,6 +28,8 @@ class TrainRecord:
     seed: int
     recipe: dict[str, Any]
     curve: dict[str, list[float]] = field(default_factory=dict)
+    cpu_seconds: float | None = None
+    precision: str | None = None
 
     def to_json(self) -> str:
         """Return the content of the file."""
@@ -33,9 +37,9 @@ class TrainRecord:
 
 
 def read_record(toml: Path) -> dict[str, Any]:
-    """Return the training record of a variant; empty where it was not trained.
+    """Return the training record of a variant; empty if it was not trained.
 
-    toml: the variant's TOML file. Raises AdapterError where the record cannot be read, or where a field is missing or
+    toml: the variant's TOML file. Raises AdapterError if the record cannot be read, or if a field is missing or
     has the wrong type.
     """
     path = toml.with_suffix(".training.json")

@@ -11,12 +11,13 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tokbench.errors import AdapterError
 from tokbench.io.atomic import atomic_path
@@ -36,9 +37,8 @@ class TrainConfig:
 
     batch: images per step. rate: peak learning rate of AdamW, which increases linearly over the share `warm_up` of the
     training, while a cosine factor decreases it to 0. decay: weight decay. clip: largest norm of the gradient. average:
-    decay of the moving average of the weights, which is stored as the result; it is smaller in the first steps.
-    adversary: weight of the adversarial loss, for models that support one. critic_rate: peak learning rate of the
-    discriminator. flip: whether half of the images are mirrored.
+    decay of the moving average of the weights, which is stored as the result; it is smaller in the first steps. flip:
+    whether half of the images are mirrored.
     """
 
     images: int | None = None
@@ -49,8 +49,6 @@ class TrainConfig:
     decay: float = 0.01
     clip: float = 1.0
     average: float = 0.999
-    adversary: float = 0.0
-    critic_rate: float = 2e-4
     flip: bool = True
     seed: int = 0
 
@@ -68,25 +66,46 @@ def batches(data: TrainingData, recipe: TrainConfig, device: str, step: int = 0)
     steps_per_epoch = count // recipe.batch
     if not steps_per_epoch:
         raise AdapterError(f"{count} images do not fill a batch of {recipe.batch}")
-    epoch, order = -1, torch.zeros(0)
+    epoch, order, generator = -1, torch.zeros(0), torch.Generator()
     while True:
         if step // steps_per_epoch != epoch:
             epoch = step // steps_per_epoch
-            order = torch.randperm(count, generator=torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch))
+            order = torch.randperm(count, generator=generator.manual_seed(stream(recipe.seed, "order", epoch)))
         start = step % steps_per_epoch * recipe.batch
         indices = order[start : start + recipe.batch].to(pixels.device)
         images = pixels[indices].to(device, non_blocking=True).float().div_(127.5).sub_(1)
-        uniform = torch.rand(recipe.batch, generator=torch.Generator().manual_seed(recipe.seed * 1_000_003 + step))
+        images = images.contiguous(memory_format=torch.channels_last)
+        uniform = torch.rand(recipe.batch, generator=generator.manual_seed(stream(recipe.seed, "mirror", step)))
         mirrored = (uniform < 0.5) & recipe.flip
         if recipe.flip:
             images = torch.where(mirrored.to(device)[:, None, None, None], images.flip(3), images)
-        labels, tokens = data.labels, data.tokens
-        yield TrainingBatch(
-            images,
-            None if labels is None else labels[indices].to(device),
-            None if tokens is None else tokens[mirrored.to(tokens.device, torch.long), indices].to(device),
-        )
+        yield _batch(data, images, indices, mirrored)
         step += 1
+
+
+def _batch(data: TrainingData, images: Tensor, indices: Tensor, mirrored: Tensor) -> TrainingBatch:
+    """Return the batch of `images`, with the labels, tokens and features of the images `indices` on their device."""
+    labels, tokens, features = (
+        None if values is None else values.to(images.device)
+        for values in (
+            None if data.labels is None else data.labels[indices],
+            None if data.tokens is None else data.tokens[mirrored.to(data.tokens.device, torch.long), indices],
+            None if data.features is None else data.features[indices].float(),
+        )
+    )
+    if features is not None:
+        side = math.isqrt(features.shape[1])
+        flipped = features.unflatten(1, (side, side)).flip(2).flatten(1, 2)
+        features = torch.where(mirrored.to(images.device)[:, None, None], flipped, features)
+    return TrainingBatch(images, labels, tokens, features)
+
+
+def stream(seed: int, purpose: str, index: int) -> int:
+    """Return the seed of an independent random stream, so that one draw of a step does not depend on another.
+
+    With one seed for all, the uniform numbers that decide which images are mirrored would also be those of the loss.
+    """
+    return int.from_bytes(hashlib.sha256(f"{seed} {purpose} {index}".encode()).digest()[:8], "big") >> 1
 
 
 def train(
@@ -101,27 +120,31 @@ def train(
     """Train `model` in place; afterwards its weights are the moving average.
 
     state: file to which a checkpoint is written every minute and from which the same call resumes; the caller deletes
-    it. On a GPU the loss is computed under bfloat16 autocast.
+    it. The loss is computed under bfloat16 autocast where `precision_of` says so.
     Raises AdapterError if the loss is not finite; the last checkpoint is then kept.
     """
     assert (recipe.images is None) != (recipe.seconds is None), "the budget must be either images or seconds"
     torch.manual_seed(recipe.seed)
-    model.to(device).train()
+    model.to(device).to(memory_format=torch.channels_last).train()
     for base in model.bases.values():
-        base.to(device).eval().requires_grad_(False)
-    model.ready(device, recipe.adversary)
+        base.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    model.ready(device)
+    started, cpu_started = time.monotonic(), time.process_time()
+    saved = state if state is not None and state.exists() else None
+    if saved is None:
+        model.start(_first_images(data, recipe, device))
     learner = _Learner(model, recipe)
-    if state is not None and state.exists():
-        learner.load(state)
-    saved_at, before = time.monotonic(), learner.seconds
-    started = time.monotonic()
+    if saved is not None:
+        learner.load(saved)
+    saved_at, before, cpu_before = time.monotonic(), learner.seconds, learner.cpu_seconds
     for batch in batches(data, recipe, device, learner.step):
         share = learner.share()
         if share >= 1:
             break
-        torch.manual_seed(recipe.seed * 1_000_003 + learner.step)
+        torch.manual_seed(stream(recipe.seed, "step", learner.step))
         terms = learner.learn(batch, share)
         learner.seconds = before + time.monotonic() - started
+        learner.cpu_seconds = cpu_before + time.process_time() - cpu_started
         if learner.step % 10 == 0 or learner.share() >= 1:  # the last step, too: no unchecked weights are stored
             values = {name: float(value) for name, value in terms.items()}
             if not all(map(math.isfinite, values.values())):
@@ -134,8 +157,17 @@ def train(
                 saved_at = time.monotonic()
     model.load_state_dict(learner.averaged)
     model.eval()
-    seconds, images = round(learner.seconds, 1), learner.step * recipe.batch
-    return TrainRecord(_device(device), seconds, images, learner.step, recipe.seed, asdict(recipe), learner.curve())
+    return TrainRecord(
+        _device(device),
+        round(learner.seconds, 1),
+        learner.step * recipe.batch,
+        learner.step,
+        recipe.seed,
+        asdict(recipe),
+        learner.curve(),
+        cpu_seconds=round(learner.cpu_seconds, 1),
+        precision=str(precision_of(device)).removeprefix("torch."),
+    )
 
 
 def fit(model: FittedModel, data: TrainingData, recipe: TrainConfig, device: str) -> TrainRecord:
@@ -143,10 +175,32 @@ def fit(model: FittedModel, data: TrainingData, recipe: TrainConfig, device: str
     model.to(device).eval()
     for base in getattr(model, "bases", {}).values():
         base.to(device).eval()
-    start = time.monotonic()
+    start, cpu_start = time.monotonic(), time.process_time()
     parts = data.pixels.split(256)
     model.fit(part.to(device).float().div_(127.5).sub_(1) for part in parts)
-    return TrainRecord(_device(device), round(time.monotonic() - start, 1), len(data), 0, recipe.seed, {})
+    seconds, cpu_seconds = round(time.monotonic() - start, 1), round(time.process_time() - cpu_start, 1)
+    return TrainRecord(
+        _device(device), seconds, len(data), 0, recipe.seed, {}, cpu_seconds=cpu_seconds, precision="float32"
+    )
+
+
+def precision_of(device: str) -> torch.dtype:
+    """Return the precision of matrix products in training: bfloat16 on GPUs and on CPUs with instructions for it."""
+    fast = device.startswith("cuda") or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+START = 4096
+"""Number of images from which a model's initial weights are set (`Trainable.start`)."""
+
+
+def _first_images(data: TrainingData, recipe: TrainConfig, device: str) -> TrainingBatch:
+    """Return `START` random images with their labels and tokens, or all if there are fewer, without mirroring."""
+    generator = torch.Generator().manual_seed(stream(recipe.seed, "start", 0))
+    indices = torch.randperm(len(data), generator=generator)[:START]
+    indices = indices.to(data.pixels.device)
+    images = data.pixels[indices].to(device).float().div_(127.5).sub_(1)
+    return _batch(data, images, indices, torch.zeros(len(indices), dtype=torch.bool))
 
 
 def _device(device: str) -> str:
@@ -156,18 +210,13 @@ def _device(device: str) -> str:
 
 
 class _Learner:
-    """State of a training: model, optimisers, moving average of the weights and loss values."""
+    """State of a training: model, optimiser, moving average of the weights and loss values."""
 
     def __init__(self, model: Trainable, recipe: TrainConfig) -> None:
         self.model, self.recipe = model, recipe
-        self.step, self.seconds = 0, 0.0
-        discriminator = list(model.adversary.parameters()) if model.adversary else []
-        discriminator_ids = {id(p) for p in discriminator}
-        parameters = [p for p in model.parameters() if p.requires_grad and id(p) not in discriminator_ids]
-        self.optimisers = [_optimiser(parameters, recipe.rate, recipe.decay)]
-        if discriminator:
-            self.optimisers.append(_optimiser(discriminator, recipe.critic_rate, 0.0))
-        self.parameters, self.discriminator = parameters, discriminator
+        self.step, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimiser = _optimiser(self.parameters, recipe.rate, recipe.decay)
         self.averaged = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self.noted: list[tuple[float, dict[str, float]]] = []
 
@@ -182,19 +231,16 @@ class _Learner:
         """Take one training step at a completed `share`; return the detached loss terms."""
         recipe, device = self.recipe, batch.images.device
         factor = min(1.0, share / recipe.warm_up if recipe.warm_up else 1.0) * 0.5 * (1 + math.cos(math.pi * share))
-        for optimiser, rate in zip(self.optimisers, (recipe.rate, recipe.critic_rate), strict=False):
-            for group in optimiser.param_groups:
-                group["lr"] = max(rate * factor, 1e-8)
-        autocast = torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
-        with autocast:
+        for group in self.optimiser.param_groups:
+            group["lr"] = max(recipe.rate * factor, 1e-8)
+        precision = precision_of(device.type)
+        with torch.autocast(device.type, precision, enabled=precision != torch.float32), _attention(device):
             terms = self.model.loss(batch, share)
-        self._descend(self.optimisers[0], sum(terms.values(), torch.zeros((), device=device)), self.parameters)
-        if self.model.adversary:
-            with autocast:
-                loss = self.model.adversary.loss()
-            if loss is not None:
-                self._descend(self.optimisers[1], loss, self.discriminator)
-                terms["critic"] = loss
+            loss = sum(terms.values(), torch.zeros((), device=device))
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
+        self.optimiser.step()
         self.step += 1
         keep = min(recipe.average, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
@@ -204,12 +250,6 @@ class _Learner:
                 else:
                     self.averaged[name].copy_(value)
         return {name: term.detach() for name, term in terms.items()}
-
-    def _descend(self, optimiser: torch.optim.Optimizer, loss: Tensor, parameters: list[nn.Parameter]) -> None:
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
-        optimiser.step()
 
     def note(self, share: float, values: dict[str, float]) -> None:
         self.noted.append((share, values))
@@ -233,9 +273,10 @@ class _Learner:
                 {
                     "model": self.model.state_dict(),
                     "averaged": self.averaged,
-                    "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+                    "optimiser": self.optimiser.state_dict(),
                     "step": self.step,
                     "seconds": self.seconds,
+                    "cpu_seconds": self.cpu_seconds,
                     "noted": self.noted,
                 },
                 part,
@@ -246,13 +287,20 @@ class _Learner:
         try:
             saved = torch.load(path, map_location=next(self.model.parameters()).device, weights_only=True)
             self.model.load_state_dict(saved["model"])
-            for optimiser, optimiser_state in zip(self.optimisers, saved["optimisers"], strict=True):
-                optimiser.load_state_dict(optimiser_state)
-            self.averaged = saved["averaged"]
-            self.step, self.seconds, self.noted = saved["step"], saved["seconds"], saved["noted"]
+            self.optimiser.load_state_dict(saved["optimiser"])
+            self.averaged, self.noted = saved["averaged"], saved["noted"]
+            self.step, self.seconds, self.cpu_seconds = saved["step"], saved["seconds"], saved["cpu_seconds"]
         except Exception as error:  # unpicklers and load_state_dict raise many classes
             reason = str(error)[:120]
             raise AdapterError(f"{path} is not a checkpoint of this training ({reason}); delete it") from error
+
+
+def _attention(device: torch.device) -> AbstractContextManager[None]:
+    """Return a context that selects plain matrix products for attention on CPUs.
+
+    There, the backward pass of PyTorch's fused attention is slower than the products, most of all in bfloat16.
+    """
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 def _optimiser(parameters: list[nn.Parameter], rate: float, decay: float) -> torch.optim.AdamW:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,8 @@ from tokbench.data.dataset import Dataset
 from tokbench.errors import AdapterError, DataError, MissingWeights, UsageError
 from tokbench.io.atomic import write_atomically
 from tokbench.io.hashing import code_of, sha256_of
-from tokbench.nn.trainable import FittedModel, Trainable, TrainingData
+from tokbench.nn.tokenizer import BottleneckAutoencoder
+from tokbench.nn.trainable import FittedModel, Trainable, TrainingBatch, TrainingData
 from tokbench.paths import PACKAGE, cache_dir
 from tokbench.tokenizers.base import ImageModel, Tokenizer
 from tokbench.tokenizers.code_identity import identify
@@ -33,17 +35,19 @@ from tokbench.tokenizers.registry import (
     wrap_load_errors,
 )
 from tokbench.tokenizers.training_record import TrainRecord, read_record
-from tokbench.training.loop import Progress, TrainConfig, fingerprint, fit, train
+from tokbench.training.loop import Progress, TrainConfig, batches, fingerprint, fit, train
+from tokbench.weights.compact import expand
 from tokbench.weights.hashing import hash_module
 from tokbench.weights.registry import LocalWeights, WeightFile
 from tokbench.weights.shards import shard_paths, write_weights
 from tokbench.weights.state_dict import load_strict, read_state
+from tokbench.weights.storage import StorageCheck, loss_check, psnr_check, stored_weights
 
 _LOG = logging.getLogger("tokbench")
 
 PROFILES = {
-    "cpu": TrainConfig(images=12_800, batch=16, rate=1e-3),
-    "gpu": TrainConfig(images=1_024_000, batch=256, rate=2e-3),
+    "cpu": TrainConfig(images=96_000, batch=16, rate=1e-3),
+    "gpu": TrainConfig(images=307_200, batch=64, rate=1e-3),
 }
 """The hyperparameters of all families. The table [training] of a variant's TOML changes single fields."""
 
@@ -175,7 +179,12 @@ def train_adapter(
     record.recipe["profile"] = options.profile
     if bases:
         record.recipe["bases"] = bases
-    save_trained(model, target, record, options.data)
+    examples: Iterable[TrainingBatch] = ()
+    if not isinstance(model, FittedModel):
+        examples = islice(
+            batches(prepared, replace(recipe, flip=False), device), len(data) // recipe.batch
+        )  # one epoch
+    save_trained(model, target, record, options.data, examples)
     state.unlink(missing_ok=True)
     return target, record
 
@@ -234,17 +243,44 @@ def open_network(name: str, toml: Path) -> tuple[AdapterConfig, nn.Module]:
     return own, load_trained(own, wrap_load_errors(name, lambda: module.model(own)))
 
 
-def save_trained(model: nn.Module, target: Path, record: TrainRecord, data: str) -> None:
-    """Write the weights as float16 safetensors, and the training record as `<variant>.training.json`."""
-    left_out = ("adversary.", *getattr(model, "kept_out", ()))
-    state = {
-        key: (value.half() if value.is_floating_point() else value).contiguous().cpu()
-        for key, value in model.state_dict().items()
-        if not key.startswith(left_out)
-    }
+def save_trained(
+    model: nn.Module, target: Path, record: TrainRecord, data: str, examples: Iterable[TrainingBatch] = ()
+) -> None:
+    """Write the weights as safetensors, and the training record as `<variant>.training.json`.
+
+    Weights become int8 if that makes the model hardly worse on the first `CHECKED_IMAGES` examples, else float16; the
+    entry `storage` of the record's recipe describes the choice. examples: training batches on the model's device; they
+    may be endless. Without examples, weights become float16.
+    """
+    left_out = tuple(getattr(model, "kept_out", ()))
+    state, record.recipe["storage"] = stored_weights(model, left_out, _storage_check(model, examples))
     write_weights(state, target)
     record.recipe["data"] = data
     write_atomically(target.with_suffix(".training.json"), record.to_json().encode())
+
+
+CHECKED_IMAGES = 256
+"""Number of training images on which float32 and int8 weights are compared."""
+
+
+def _storage_check(model: nn.Module, examples: Iterable[TrainingBatch]) -> StorageCheck | None:
+    """Return the comparison by PSNR for autoencoders and by training loss for other trained models; None for fitted
+    models, which are small, and if there are no examples."""
+    chosen: list[TrainingBatch] = []
+    count = 0
+    for batch in examples:
+        chosen.append(batch)
+        count += len(batch.images)
+        if count >= CHECKED_IMAGES:
+            break
+    if chosen and isinstance(model, BottleneckAutoencoder):
+        return psnr_check(
+            lambda images: model.pixels(model.squeeze(model.latents(images))[0], range(len(images))),
+            [batch.images for batch in chosen],
+        )
+    if chosen and isinstance(model, Trainable):
+        return loss_check(lambda batch: model.loss(batch, 1.0), chosen, count)
+    return None
 
 
 def load_trained(variant: AdapterConfig, model: M) -> M:
@@ -260,7 +296,7 @@ def load_trained(variant: AdapterConfig, model: M) -> M:
     for path in parts:
         found = LocalWeights(path, WeightFile(path.name, "", f"or {remedy}"), sha256_of(path))
         state |= read_state(variant.name, found)
-    load_strict(variant.name, model, state, found)
+    load_strict(variant.name, model, expand(state, variant.name), found)
     bases = [hash_module(below) for below in getattr(model, "bases", {}).values()]
     if bases and read_record(variant.file).get("recipe", {}).get("bases") not in (None, bases):
         raise MissingWeights(
@@ -270,10 +306,19 @@ def load_trained(variant: AdapterConfig, model: M) -> M:
 
 
 def chosen(names: Sequence[str], everything: bool, root: Path | None) -> dict[str, Path]:
-    """Return the TOML files of the adapters to train, by name, in order. Raises UsageError for unknown names."""
+    """Return the TOML files of the adapters to train, by name, in the order of `names`, but dependencies first.
+
+    Raises UsageError for unknown names.
+    """
     known = trainable_adapters(root)
     if everything == bool(names):
         raise UsageError("name adapters to train, or give --all")
     if unknown := [name for name in names if name not in known]:
         raise UsageError(f"cannot train {', '.join(unknown)}; trainable adapters: {', '.join(known) or 'none'}")
-    return {name: toml for name, toml in known.items() if everything or name in names}
+    if everything:
+        return known
+    below, ordered = dependencies(root), dict[str, Path]()
+    for name in names:
+        earlier = [other for other in known if other in below[name] and other in names]  # dependencies first, in order
+        ordered |= {other: known[other] for other in (*earlier, name)}
+    return ordered

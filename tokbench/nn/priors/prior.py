@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,17 +9,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import ModuleDict
 
 from tokbench import nn
 from tokbench.errors import AdapterError
-from tokbench.io.atomic import atomic_path
 from tokbench.io.hashing import code_of
+from tokbench.nn.encoded import encode_images
 from tokbench.nn.trainable import Trainable, TrainingBatch, TrainingData
-from tokbench.paths import cache_dir, slug
 from tokbench.tokenizers.base import Generator, Tokenizer
 from tokbench.tokenizers.tokens import Tokens
 from tokbench.weights.hashing import hash_module
@@ -28,8 +24,6 @@ from tokbench.weights.hashing import hash_module
 DROPPED = 0.1
 """Share of the examples whose class is dropped in training, so that the network is also the unconditional model of
 classifier-free guidance."""
-
-_BATCH = 64
 
 
 class Prior(Trainable):
@@ -121,66 +115,27 @@ def tokens_and_labels(batch: TrainingBatch) -> tuple[Tensor, Tensor]:
     return batch.tokens, batch.labels
 
 
-@torch.inference_mode()
 def encode_dataset(
     prior: Prior, data: TrainingData, device: str, mirrored: bool, progress: Callable[[int, int], None]
 ) -> Tensor:
     """Encode all images; return int32 indices or float16 values, (1, N, ...) or (2, N, ...).
 
-    The second half, if `mirrored`, holds the tokens of the mirrored images. Tokens are cached in files of `BLOCK`
-    images, keyed by hashes of the images and of the tokenizer's weights and code, so an interrupted call resumes after
-    the last complete file. progress: called with the number of encoded images and the total.
+    The second half, if `mirrored`, holds the tokens of the mirrored images. See `encode_images` for the cache and for
+    `progress`.
     """
     tokenizer = prior.tokenizer
-    folder = cache_dir() / "tokens" / f"{slug(tokenizer.spec.name)}-{_key(tokenizer, data, device)}"
-    folder.mkdir(parents=True, exist_ok=True)
+    low, high = tokenizer.spec.range
+    weights = "none"
     if tokenizer.module is not None:
         tokenizer.module.eval().to(device)
-    halves, total, done = [], len(data) * (2 if mirrored else 1), 0
-    for mirror in (False, True)[: 2 if mirrored else 1]:
-        encoded = []
-        for number, block in enumerate(data.pixels.split(BLOCK)):
-            path = folder / f"{'mirrored' if mirror else 'plain'}-{number:05d}.safetensors"
-            rows = _read_cached(path)
-            if rows is None:
-                rows = _rows(prior, block.flip(3) if mirror else block, device)
-                with atomic_path(path) as part:
-                    save_file({"tokens": rows}, part)
-            encoded.append(rows)
-            done += len(block)
-            progress(done, total)
-        halves.append(torch.cat(encoded))
-    return torch.stack(halves)
+        weights = hash_module(tokenizer.module)
 
+    def encode(images: Tensor) -> Tensor:
+        tokens = prior.rows(tokenizer.encode(images * (high - low) + low))
+        return tokens.int() if prior.discrete else tokens.half()
 
-BLOCK = 2048
-"""Number of images whose tokens are cached in one file."""
-
-
-def _key(tokenizer: Tokenizer, data: TrainingData, device: str) -> str:
-    weights = hash_module(tokenizer.module) if tokenizer.module is not None else "none"
-    code = code_of(Path(nn.__file__).parent)
-    parts = (tokenizer.spec.name, weights, tokenizer.identity, code, data.sha256, device.partition(":")[0])
-    return hashlib.sha256("/".join(parts).encode()).hexdigest()[:24]
-
-
-def _rows(prior: Prior, pixels: Tensor, device: str) -> Tensor:
-    """Encode uint8 pixels (N, 3, H, W) to tokens in the dtype of the cache."""
-    low, high = prior.tokenizer.spec.range
-    encoded = []
-    for chunk in pixels.split(_BATCH):
-        images = chunk.to(device).float().div_(255).mul_(high - low).add_(low)
-        tokens = prior.rows(prior.tokenizer.encode(images)).cpu()
-        encoded.append(tokens.int() if prior.discrete else tokens.half())
-    return torch.cat(encoded)
-
-
-def _read_cached(path: Path) -> Tensor | None:
-    """Return the tokens in a cache file; None if the file does not exist or is damaged."""
-    try:
-        return load_file(path)["tokens"]
-    except (OSError, SafetensorError, KeyError):
-        return None
+    identity = (tokenizer.spec.name, weights, tokenizer.identity, code_of(Path(nn.__file__).parent))
+    return encode_images(tokenizer.spec.name, identity, encode, data, device, mirrored, progress)
 
 
 class PriorGenerator(Generator):

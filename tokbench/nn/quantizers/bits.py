@@ -31,6 +31,17 @@ class BernoulliBits(Quantizer):
         self.embedding = nn.Parameter(torch.randn(bits, dim) / bits**0.5)
         self.register_buffer("values", torch.tensor([0.0, 1.0]), persistent=False)
 
+    @property
+    def start_dim(self) -> int:
+        return self.groups
+
+    @torch.no_grad()
+    def start(self, latents: Tensor) -> None:
+        """Let each bit begin as the sign of one of the first latents."""
+        self.head.weight.zero_()
+        self.head.weight.fill_diagonal_(2.0)
+        self.head.bias.zero_()
+
     def logits(self, latents: Tensor) -> Tensor:
         """Return logits (B, N, bits) of latents (B, N, D)."""
         with exact(latents):

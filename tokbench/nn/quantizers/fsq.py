@@ -59,6 +59,9 @@ class FSQ(Quantizer):
         vectors = straight_through(bounded, rounded) / self.steps
         return Quantized(vectors, indices, vectors.new_zeros(()), usage(indices, self.codebook_size))
 
+    def unquantized(self, latents: Tensor) -> Tensor:
+        return self.bounded(latents) / self.steps
+
     def bounded(self, latents: Tensor) -> Tensor:
         """Bound latents (B, N, D) by tanh, in units of levels, to just beyond the outermost levels.
 

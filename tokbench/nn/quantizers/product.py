@@ -31,6 +31,16 @@ class ProductVQ(Quantizer):
         made = (VectorQuantizer(codebook_size, dim // groups, normalised=normalised, **options) for _ in range(groups))
         self.parts = cast("Sequence[VectorQuantizer]", nn.ModuleList(made))  # typed as a list of any modules
 
+    whitened = False
+
+    @property
+    def start_parts(self) -> int:  # type: ignore[override]
+        return self.groups
+
+    def start(self, latents: Tensor) -> None:
+        for part, piece in zip(self.parts, self.split(latents), strict=True):
+            part.start(piece)
+
     def split(self, latents: Tensor) -> tuple[Tensor, ...]:
         """Split (..., D) into G parts (..., D / G)."""
         return latents.split(self.dim // self.groups, dim=-1)

@@ -41,12 +41,27 @@ class Quantizer(nn.Module, ABC):
     used_from: the share of the training after which the decoder's input is quantized; before, it is `unquantized`. If
     1D tokens are quantized from the first step, training stalls: the latents match their codebook entries before either
     carries information about the image. The caller (`tokbench.nn.tokenizer`) applies this.
+    whitened: whether latents should start with unit variance in every value; otherwise the variances of the values
+    keep their ratios and add up to 1, which suits quantizers that compare distances between vectors. start_parts: the
+    number of equal parts of a latent that have codebooks of their own.
     """
 
     dim: int
     groups: int
     codebook_size: int
     used_from: float = 0.0
+    whitened = True
+    start_parts = 1
+
+    @property
+    def start_dim(self) -> int:
+        """Number of values of a latent that `tokbench.nn.shortcut` fills; the others start at 0."""
+        return self.dim
+
+    @torch.no_grad()
+    def start(self, latents: Tensor) -> None:
+        """Choose the first codebook from latents (M, D) of training images; by default there is nothing to choose."""
+        return
 
     @abstractmethod
     def forward(self, latents: Tensor) -> Quantized:

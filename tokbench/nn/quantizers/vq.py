@@ -6,6 +6,7 @@ from typing import Literal, TypedDict
 
 import torch
 import torch.nn.functional as F
+from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from tokbench.nn.quantizers.quantizer import (
@@ -23,6 +24,9 @@ from tokbench.nn.quantizers.quantizer import (
 
 Update = Literal["gradient", "ema"]
 SMOOTHING = 1e-5
+
+START_LATENTS, START_PASSES = 65_536, 20
+"""Number of latents and of passes of the k-means that chooses the first codebook."""
 
 
 class VQOptions(TypedDict, total=False):
@@ -55,6 +59,7 @@ class VectorQuantizer(Quantizer):
     sums: Tensor
     ages: Tensor
     groups = 1
+    whitened = False
 
     def __init__(
         self,
@@ -95,6 +100,20 @@ class VectorQuantizer(Quantizer):
             self.register_buffer("sums", entries.clone())
         if restart_after is not None:
             self.register_buffer("ages", torch.zeros(codebook_size, dtype=torch.int64))
+
+    @torch.no_grad()
+    def start(self, latents: Tensor) -> None:
+        """Set the codebook to the k-means centres of latents (M, D), at most `START_LATENTS` of them, drawn evenly.
+
+        If there are fewer latents than entries, the other entries stay random.
+        """
+        chosen = latents[:: max(1, len(latents) // START_LATENTS)]
+        anchors = self.anchors(chosen[None])[0, :, 0].cpu()
+        count = min(self.codebook_size, len(anchors))
+        centres = KMeans(count, n_init=1, max_iter=START_PASSES, random_state=0).fit(anchors.numpy())
+        self.codebook[:count] = torch.from_numpy(centres.cluster_centers_)
+        if not self.learned:
+            self.sums.copy_(self.codebook)
 
     def forward(self, latents: Tensor) -> Quantized:
         """Quantize (B, N, D), with the statistics `perplexity` and `used` (share of the entries) of this batch."""

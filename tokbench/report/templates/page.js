@@ -3,9 +3,9 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const at = (id) => document.getElementById(id);
   const make = (tag, text, more = {}) => {
-    const made = Object.assign(document.createElement(tag), more);
-    if (text !== undefined) made.textContent = text;
-    return made;
+    const element = Object.assign(document.createElement(tag), more);
+    if (text !== undefined) element.textContent = text;
+    return element;
   };
   const options = (select, values, chosen, names = values) => {
     select.replaceChildren(...values.map((value, i) => make("option", names[i], { value, selected: value === chosen })));
@@ -153,21 +153,21 @@
   }
 
   function explain(row, table, i) {
-    const column = table.columns[i], made = row.made, cell = row.values[i], own = table.ways[made.numbers[column.field]] || {};
-    at("made-title").textContent = `${column.title} of ${row.adapter}: ${shown(cell, column.digits)}`;
+    const column = table.columns[i], details = row.details, cell = row.values[i], own = table.settings[details.settings[column.field]] || {};
+    at("details-title").textContent = `${column.title} of ${row.adapter}: ${shown(cell, column.digits)}`;
     const list = make("dl");
     const add = (key, value) => { if (value !== undefined && value !== "" && value !== null) list.append(make("dt", key), make("dd", typeof value === "object" ? JSON.stringify(value) : String(value))); };
     const [, low, high, , n] = cell;
     if (low !== null && low !== undefined) add("95 % interval", `${low.toPrecision(6)} to ${high.toPrecision(6)}`);
-    add("N", n === undefined || n === null || n === made.n ? made.n : `${n} (in ${made.n} images)`);
-    for (const text of made.warnings || []) add("warning", text);
-    add("data", made.data); add("protocol", made.protocol); add("reference", made.reference);
+    add("N", n === undefined || n === null || n === details.n ? details.n : `${n} (in ${details.n} images)`);
+    for (const text of details.warnings || []) add("warning", text);
+    add("data", details.data); add("protocol", details.protocol); add("reference", details.reference);
     for (const [key, value] of Object.entries(own)) add(key, value);
-    for (const [key, value] of Object.entries(made.adapter)) add("adapter: " + key, value);
-    add("seed", made.seed); add("precision", made.precision); add("device", made.device);
-    for (const [key, value] of Object.entries(made.versions)) add(key, value);
-    at("made-body").replaceChildren(make("p", "Command:"), make("pre", made.command), list);
-    at("made").showModal();
+    for (const [key, value] of Object.entries(details.adapter)) add("adapter: " + key, value);
+    add("seed", details.seed); add("precision", details.precision); add("device", details.device);
+    for (const [key, value] of Object.entries(details.versions)) add(key, value);
+    at("details-body").replaceChildren(make("p", "Command:"), make("pre", details.command), list);
+    at("details").showModal();
   }
 
   let drawn = null;
@@ -205,7 +205,7 @@
   }
 
   function drawPictures() {
-    const { images, adapters, worst, made } = data.pictures;
+    const { images, adapters, worst, reconstructions } = data.pictures;
     if (!images.length) return;
     const image = images.find((one) => one.name === state.image) || images[0];
     const names = ["original", ...adapters];
@@ -217,12 +217,12 @@
     at("error").checked = Boolean(state.error);
     const zoom = ["1", "2", "4"].includes(state.zoom) ? Number(state.zoom) : 2;
     at("zoom").value = String(zoom);
-    const file = (name) => (name === "original" ? image.file : made[name][image.name][state.error ? "error" : "file"]);
+    const file = (name) => (name === "original" ? image.file : reconstructions[name][image.name][state.error ? "error" : "file"]);
     for (const [img, name] of [[at("under"), right], [at("above"), left]]) {
       Object.assign(img, { alt: `${image.name}, ${name}`, width: image.width * zoom, height: image.height * zoom, src: file(name) });
     }
     slide();
-    const captions = [left, right].filter((name) => name !== "original").map((name) => `${name}: ${made[name][image.name].caption}`);
+    const captions = [left, right].filter((name) => name !== "original").map((name) => `${name}: ${reconstructions[name][image.name].caption}`);
     at("numbers").textContent = captions.join(" · ");
     const having = Object.keys(worst), of = having.includes(state.worst) ? state.worst : having[0];
     if (!of) return;
