@@ -16,12 +16,13 @@ from tokbench.cli.options import (
     device_option,
     limit_option,
     progress_bar,
+    reading_options,
     root_option,
     say,
     say_left_out,
-    split_option,
     stoppable,
 )
+from tokbench.data.reading import ReadOptions
 from tokbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     "--all", "everything", is_flag=True, help="Train every adapter that defines a training, dependencies first."
 )
 @click.option("--data", default="tiny-imagenet-train", show_default=True, help="Training data: dataset name or path.")
-@split_option
+@reading_options("first")
 @click.option(
     "--budget",
     help="Budget per training in seconds or images, for example 90s or 20000i [default: set by the profile].",
@@ -69,7 +70,7 @@ def train(
     adapters: tuple[str, ...],
     everything: bool,
     data: str,
-    split: str | None,
+    reading: ReadOptions,
     budget: str | None,
     profile: str | None,
     seed: int,
@@ -104,7 +105,7 @@ def train(
     wanted = chosen(adapters, everything, root)
     chosen_device = choose_device(device)
     profile = profile or ("gpu" if chosen_device.startswith("cuda") else "cpu")
-    dataset = open_dataset(data, load_protocol("tokbench"), None, limit, root, split=split)
+    dataset = open_dataset(data, load_protocol("tokbench"), None, limit, root, reading)
     say_left_out(dataset.left_out)
     failed = False
     with stoppable(lambda: "repeat the command to resume; at most the last minute is lost"), progress_bar() as bar:
