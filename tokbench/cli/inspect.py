@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from tokbench.cli.options import Group, out_option, root_option, split_option
+from tokbench.cli.options import Group, out_option, reading_options, root_option
+from tokbench.data.reading import ReadOptions
 
 
 @click.command("list")
@@ -25,7 +26,7 @@ def list_(what: str, root: Path | None) -> None:
 @click.option("--worst", type=click.IntRange(1, 200), help="Draw the N words or faces with the largest drop in score.")
 @click.option("--kind", help="With --worst: kind of crops, for example words, faces or words_easyocr [default: all].")
 @click.option("--data", help="With --worst: path of the images [default: the dataset named in the result].")
-@split_option
+@reading_options()
 @click.option("--adapter", help="With --worst: adapter to reconstruct with [default: the adapter named in the result].")
 @click.option(
     "--picture",
@@ -40,7 +41,7 @@ def show(
     worst: int | None,
     kind: str | None,
     data: str | None,
-    split: str | None,
+    reading: ReadOptions,
     adapter: str | None,
     picture: Path,
     root: Path | None,
@@ -66,7 +67,8 @@ def show(
     crops = worst_crops.cases(loaded, kind)[:worst]
     size = None if provenance["data"]["own_size"] is None else provenance["data"]["width"]
     rules = load_protocol(provenance["protocol"]["name"])
-    dataset = open_dataset(data or loaded.dataset, rules, size, provenance["data"]["limit"], root, split=split)
+    reading, limit = reading.recorded(provenance), provenance["data"]["limit"]
+    dataset = open_dataset(data or loaded.dataset, rules, size, limit, root, reading)
     source = provenance["adapter"].get("source", loaded.adapter)  # the name of a row need not be that of an adapter
     sheet = worst_crops.picture(crops, load_adapter(adapter or source, root=root), dataset, seed=provenance["seed"])
     worst_crops.save(sheet, picture)
