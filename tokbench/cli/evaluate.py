@@ -34,6 +34,7 @@ from tokbench.cli.options import (
     split_option,
     stoppable,
 )
+from tokbench.cli.tables import Form, TablePrinter, format_option
 from tokbench.errors import DataError, TokbenchError, UsageError
 from tokbench.metric_names import ANCHORS, Anchor, defaults, measurable
 from tokbench.protocol.suites import SUITES
@@ -97,6 +98,7 @@ from tokbench.tokenizers.checkpoint_names import named_argument
 @links_option
 @click.option("--no-cache", is_flag=True, help="Do not read or write the cache; the run cannot be resumed.")
 @download_option
+@format_option
 @click.option("--json", "as_json", is_flag=True, help="Print only a JSON list to stdout, one object per result.")
 @root_option
 @out_option("Folder for results.")
@@ -128,6 +130,7 @@ def eval_(
     follow_links: bool,
     no_cache: bool,
     allow_download: bool,
+    form: Form | None,
     as_json: bool,
     root: Path | None,
     out: Path,
@@ -149,7 +152,7 @@ def eval_(
     """
     from tokbench.metrics import registry
     from tokbench.protocol.protocol import load_protocol
-    from tokbench.results import leaderboard, markdown
+    from tokbench.results import leaderboard
 
     if name is not None:
         if len(adapters) > 1:
@@ -246,6 +249,7 @@ def eval_(
         return unwritten
 
     facts: list[dict[str, Any]] = []
+    printer = TablePrinter(form)
     broken = False
     with ranks() as process:
         device = choose_device(device, process.local)
@@ -287,17 +291,15 @@ def eval_(
                 records = {(result.adapter, result.task): result.to_dict() for result in good}
                 failures = {key: failure(key[0], dataset.name, key[1], why, bad) for key, why in failed.items()}
                 facts += (failures | records).values()
-            elif good:
-                tasks = list(dict.fromkeys(result.task for result in good))
-                for name in tasks:
-                    rows = [result for result in good if result.task == name]
+            else:
+                for name in dict.fromkeys(result.task for result in good):
                     title = dataset.name if name == RECONSTRUCT.name else f"{dataset.name}, {name}"
-                    click.echo(f"{title}: {markdown.legend(rows)}\n")
-                    click.echo(markdown.markdown(rows), nl=dataset is not streams[-1] or name != tasks[-1])
+                    printer.add(title, [result for result in good if result.task == name])
             # The table on the same terminal already lists the warnings.
-            table_shown = not as_json and sys.stdout.isatty() and sys.stderr.isatty()
+            table_shown = not as_json and printer.form != "csv" and sys.stdout.isatty() and sys.stderr.isatty()
             _report(good, bad, failed, warnings=not table_shown)
             broken = broken or bool(failed) or bool(bad and not skip_bad)
+    printer.finish()
     if as_json and process.first:
         click.echo(leaderboard.to_json(facts))
     if broken:

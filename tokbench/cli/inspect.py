@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from tokbench.cli.options import Group, out_option, root_option, split_option
+from tokbench.cli.options import Group, out_option, root_option, say, split_option
+from tokbench.cli.tables import Form, TablePrinter, format_option
 
 
 @click.command("list")
@@ -75,27 +76,35 @@ def show(
 
 @click.command()
 @out_option("Folder of results.")
-def leaderboard(out: Path) -> None:
-    """Rebuild all leaderboard tables (CSV and Markdown) from the result files.
+@format_option
+def leaderboard(out: Path, form: Form | None) -> None:
+    """Rebuild all leaderboard tables (CSV and Markdown) from the result files, and print them.
 
-    Tables of rate curves, of pruning results and of reported/ are rebuilt too.
+    Tables of rate curves, of pruning results and of reported/ are rebuilt too, but not printed. With --format csv, one
+    table with the rows of all tables is printed.
     """
     from tokbench.errors import NoResults
     from tokbench.pruning.result import load_all
     from tokbench.pruning.table import write as write_pruning
     from tokbench.results import rate_curves, reported
-    from tokbench.results.leaderboard import delete_stale, write
+    from tokbench.results.floors import Floors
+    from tokbench.results.leaderboard import delete_stale, groups, read_all, write
 
-    written = []
+    written, found = [], []
     try:
-        written += [*write(out), *rate_curves.write(out), *reported.write(out)]
+        found = read_all(out)
+        written += [*write(out, found), *rate_curves.write(out), *reported.write(out)]
     except NoResults:
         if not load_all(out):
             raise
     written += write_pruning(out)
     delete_stale(out, written)  # last: an interrupted command loses no table
     for path in written:
-        click.echo(path)
+        say(f"wrote {path}")
+    printer = TablePrinter(form, Floors(found))
+    for name, results in groups(found).items():
+        printer.add(name, results)
+    printer.finish()
 
 
 @click.group(invoke_without_command=True, cls=Group)

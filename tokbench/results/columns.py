@@ -58,13 +58,18 @@ def _perturbed_columns(spec: MetricSpec, naming: PerturbationNaming) -> Iterator
 
 
 @cache
-def columns() -> tuple[Column, ...]:
-    """Return all columns in order. Those of metrics of other packages come last."""
+def _placed() -> tuple[tuple[Section, Column], ...]:
+    """Return all columns in order, each with its section. Those of metrics of other packages come last."""
     pairs = [pair for spec in METRICS.values() for pair in _own_columns(spec)]
     pairs += [
         pair for naming in EXTENSIONS.values() for spec in METRICS.values() for pair in _perturbed_columns(spec, naming)
     ]
-    return tuple(column for _, column in sorted(pairs, key=lambda pair: pair[0]))
+    return tuple(sorted(pairs, key=lambda pair: pair[0]))
+
+
+def columns() -> tuple[Column, ...]:
+    """Return all columns in order."""
+    return tuple(column for _, column in _placed())
 
 
 @cache
@@ -72,8 +77,14 @@ def _ranks() -> dict[str, tuple[int, Column]]:
     return {column.field: (rank, column) for rank, column in enumerate(columns())}
 
 
+def section_of(metric: str) -> Section:
+    """Return the section of a metric's column. Unknown metrics are in the last section."""
+    rank = column_of(metric)[0]
+    return _placed()[rank][0] if rank < len(_placed()) else Section.ADDED
+
+
 def _forget() -> None:
-    columns.cache_clear()
+    _placed.cache_clear()
     _ranks.cache_clear()
 
 

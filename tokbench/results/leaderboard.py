@@ -83,10 +83,13 @@ def frame(results: Sequence[Result], floors: Floors | None = None) -> pd.DataFra
     return pd.DataFrame.from_records(records)
 
 
-def write(out: Path) -> list[Path]:
-    """Write `leaderboard/*.csv` and `*.md` in a results folder; return their paths."""
+def write(out: Path, found: Sequence[Result] | None = None) -> list[Path]:
+    """Write `leaderboard/*.csv` and `*.md` in a results folder; return their paths.
+
+    found: all results of the folder; None to read them.
+    """
     folder = out / "leaderboard"
-    found = read_all(out)
+    found = read_all(out) if found is None else found
     tables, floors = groups(found), Floors(found)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
