@@ -36,8 +36,8 @@ def committed(root: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("width", [40, 60, 100, 300])
 def test_a_table_fits_the_width_and_loses_no_cell(width: int) -> None:
-    head = ["adapter", *(f"metric {i} ↑" for i in range(12))]
-    body = [[name, *(f"{i}.25 ± 0.01" for i in range(12))] for name in ROWS]
+    head = ["adapter", *(f"metric {i + 10} ↑" for i in range(12))]
+    body = [[name, *(f"{i + 10}.25 ± 0.01" for i in range(12))] for name in ROWS]
     text = printed(Grid(head, [Section.PAIRED] * 12, body, False, []), width)
     assert max(map(len, text.splitlines())) <= width
     for cell in [*head[1:], *body[0][1:]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -34,8 +33,10 @@ from tokbench.cli.options import (
     split_option,
     stoppable,
 )
+from tokbench.cli.outcome import Key, label, report
 from tokbench.cli.tables import Form, TablePrinter, format_option
 from tokbench.errors import DataError, TokbenchError, UsageError
+from tokbench.io.counts import count_of
 from tokbench.metric_names import ANCHORS, Anchor, defaults, measurable
 from tokbench.protocol.suites import SUITES
 from tokbench.tokenizers.checkpoint_names import named_argument
@@ -212,14 +213,14 @@ def eval_(
 
     def evaluate_dataset(
         loaded: list[Any], dataset: ImageStream, networks: ExtractorPool, process: Any
-    ) -> tuple[list[Result], dict[_Key, str]]:
+    ) -> tuple[list[Result], dict[Key, str]]:
         """Return the results on one dataset, and the reasons for missing ones by adapter and task."""
         done = (0, len(dataset))
 
         def resume_hint() -> str:
             if no_cache:
                 return "nothing was kept because of --no-cache"
-            return f"{done[0]:,} of {done[1]:,} images were read; repeat the command to resume"
+            return f"{done[0]:,} of {count_of(done[1], 'image')} were read; repeat the command to resume"
 
         with redirect_stdout(sys.stderr), stoppable(resume_hint), progress_bar(quiet=not process.first) as bar:
 
@@ -235,7 +236,7 @@ def eval_(
                 return [], {(adapter.name, chosen_task.name): str(error) for adapter in loaded}
         return results, {(result.adapter, result.task): result.error for result in results if result.error}
 
-    def save(results: list[Result]) -> dict[_Key, str]:
+    def save(results: list[Result]) -> dict[Key, str]:
         """Write results. Return the reasons for those that cannot be written."""
         unwritten = {}
         for result in results:
@@ -281,7 +282,7 @@ def eval_(
             failed = unloaded | failed
             if not process.first:
                 for key, reason in failed.items():
-                    say(f"rank {process.rank}: failed {_label(key)}: {reason}")
+                    say(f"rank {process.rank}: failed {label(key)}: {reason}")
                 broken = broken or bool(failed)
                 continue
             good = [result for result in results if result.error is None]
@@ -297,17 +298,13 @@ def eval_(
                     printer.add(title, [result for result in good if result.task == name])
             # The table on the same terminal already lists the warnings.
             table_shown = not as_json and printer.form != "csv" and sys.stdout.isatty() and sys.stderr.isatty()
-            _report(good, bad, failed, warnings=not table_shown)
+            report(good, bad, failed, warnings=not table_shown, in_detail=listed, allow_download=allow_download)
             broken = broken or bool(failed) or bool(bad and not skip_bad)
     printer.finish()
     if as_json and process.first:
         click.echo(leaderboard.to_json(facts))
     if broken:
         sys.exit(1)
-
-
-_Key = tuple[str, str]
-"""An adapter and a task; the pair identifies one result on a dataset."""
 
 
 def _counts(text: str | None) -> tuple[int, ...] | None:
@@ -318,26 +315,3 @@ def _counts(text: str | None) -> tuple[int, ...] | None:
     if not all(part.isascii() and part.isdecimal() and int(part) for part in parts):
         raise UsageError(f"--tokens {text}: expected numbers of tokens, for example 4,8")
     return tuple(sorted({int(part) for part in parts}))
-
-
-def _label(key: _Key) -> str:
-    name, task = key
-    return name if task == "reconstruct" else f"{name} ({task})"
-
-
-def _report(results: list[Any], bad: Sequence[tuple[str, str]], failed: dict[_Key, str], warnings: bool) -> None:
-    """Print warnings, skipped metrics, unreadable images and failures to stderr; equal reasons are printed once."""
-    for result in results:
-        for warning in result.warnings if warnings else ():
-            say(f"warning {_label((result.adapter, result.task))}: {warning.text}")
-    skipped: dict[tuple[str, str], list[str]] = {}
-    for result in results:
-        for metric, reason in result.notes.items():
-            skipped.setdefault((metric, reason), []).append(_label((result.adapter, result.task)))
-    for (metric, reason), names in skipped.items():
-        suffix = "" if len(names) == len(results) else f" for {', '.join(names)}"
-        say(f"skipped {metric}{suffix}: {reason}")
-    for name, reason in bad:
-        say(f"unreadable image {name}: {reason.removeprefix(f'{name}: ')}")
-    for key, reason in failed.items():
-        say(f"failed {_label(key)}: {reason.removeprefix(f'{key[0]}: ')}")

@@ -21,6 +21,7 @@ from tokbench.cli.options import (
     stoppable,
 )
 from tokbench.errors import UsageError
+from tokbench.io.counts import count_of
 
 
 @click.command()
@@ -93,7 +94,7 @@ def train(
     failed = False
     with stoppable(lambda: "repeat the command to resume; at most the last minute is lost"), progress_bar() as bar:
         training_data = load_training_data(dataset, lambda done, total: bar("images read", done, total))
-        described = f"{dataset.name}, {len(training_data):,} images, sha256 {training_data.sha256[:16]}"
+        described = f"{dataset.name}, {count_of(len(training_data), 'image')}, sha256 {training_data.sha256[:16]}"
         options = TrainOptions(described, profile, changes, chosen_device, out)
         for outcome in trainings(wanted, training_data, options, jobs, bar, root):
             if outcome.record is None:
@@ -103,7 +104,10 @@ def train(
             record = outcome.record
             last = ", ".join(f"{term} {curve[-1]:g}" for term, curve in record.curve.items())
             speed = record.images / record.seconds if record.seconds else float("inf")
-            say(f"wrote {outcome.path}: {record.images:,} images in {record.seconds:,.0f} s ({speed:.0f}/s); {last}")
+            say(
+                f"wrote {outcome.path}: {count_of(record.images, 'image')} in {record.seconds:,.0f} s "
+                f"({speed:.0f}/s); {last}"
+            )
     if failed:
         sys.exit(1)
 

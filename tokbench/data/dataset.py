@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from tokbench.data.sources.manifest import Manifest
 from tokbench.data.sources.open import folder_of, is_path, open_source, open_sources, sort_by
 from tokbench.data.splits import canonical_split
 from tokbench.data.stream import AnnotatedImage, Bindable, ImageStream, ReadLog, Share, StreamSummary, all_spans, spans
-from tokbench.errors import DataError, TokbenchError, UnreadableImage, UsageError
+from tokbench.errors import DataError, TokbenchError, UnreadableImage, UsageError, did_you_mean
 from tokbench.io.left_out import describe_left_out
 from tokbench.paths import dataset_folders, slug
 from tokbench.protocol.protocol import Protocol
@@ -240,8 +239,7 @@ def open_dataset(
         name = f"{slug(folder_of(data).resolve().name)}{part}-{_fingerprint(source)}"
         dataset = Dataset(name, source, protocol, size, limit, native_size=None)
     else:
-        near = difflib.get_close_matches(data, folders, 1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
+        hint = did_you_mean(data, folders)
         raise UsageError(
             f"no dataset or path '{data}'; {hint}available datasets: "
             f"{', '.join(sorted(folders)) or 'none (give --root)'}"
