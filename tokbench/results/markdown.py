@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tokbench.io.counts import count_of
 from tokbench.io.left_out import describe_left_out
 from tokbench.metric_names import CAVEAT, MetricName, Section, base_metric, kind_of_task
 from tokbench.results.cells import cells, sort_key
@@ -144,12 +145,13 @@ def context(results: Sequence[Result]) -> str:
     data, protocol = provenance["data"], provenance["protocol"]
     counts = " or ".join(f"{count:,}" for count in sorted({result.num_images for result in results}))
     size = f"{data['width']}x{data['height']} px"
-    what = f"{counts} images of {size}"
+    single = all(result.num_images == 1 for result in results)
+    what = f"{counts} {'image' if single else 'images'} of {size}"
     if kind_of_task(results[0].task) == "generate":
-        reference = f"{data['available']:,} images of {results[0].dataset}"
+        reference = f"{count_of(data['available'], 'image')} of {results[0].dataset}"
         if "reference" in provenance:
             reference = f"the statistics file {provenance['reference']['file']}"
-        what = f"{counts} samples of {size} against {reference}, unpaired"
+        what = f"{counts} {'sample' if single else 'samples'} of {size} against {reference}, unpaired"
     return (
         f"{what}, "
         f"protocol `{protocol['name']}` ({protocol['sha256'][:8]}), "
