@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -97,6 +98,11 @@ from tokbench.tokenizers.checkpoint_names import named_argument
 )
 @click.option("--skip-bad", is_flag=True, help="List unreadable images without setting the exit status to 1.")
 @links_option
+@click.option(
+    "--skip-existing",
+    is_flag=True,
+    help="Keep results in --out that have the same code, weights, settings and pixels; measure only missing metrics.",
+)
 @click.option("--no-cache", is_flag=True, help="Do not read or write the cache; the run cannot be resumed.")
 @download_option
 @format_option
@@ -129,6 +135,7 @@ def eval_(
     seed: int,
     skip_bad: bool,
     follow_links: bool,
+    skip_existing: bool,
     no_cache: bool,
     allow_download: bool,
     form: Form | None,
@@ -182,6 +189,8 @@ def eval_(
             raise UsageError(f"--suite {suite} evaluates reconstructions and cannot be combined with --task generate")
     elif faithful:
         raise UsageError("--faithful requires --suite")
+    if skip_existing and task in ("perturb", "generate"):
+        raise UsageError(f"--skip-existing cannot be combined with --task {task}")
     rules = load_protocol(protocol)
     if task == "perturb":
         requested = ",".join(defaults("perturb")) if metric_names is None else metric_names
@@ -198,12 +207,13 @@ def eval_(
     from tokbench.evaluation.config import Context, EvalConfig
     from tokbench.evaluation.distributed import ranks
     from tokbench.evaluation.evaluate import evaluate
+    from tokbench.evaluation.finished import Plan, plan_remaining
     from tokbench.evaluation.sample_plan import plan_samples, statistics_of
     from tokbench.evaluation.tasks import RECONSTRUCT, Generate, Perturb, Truncate
     from tokbench.extractors.pool import ExtractorPool
     from tokbench.metrics.fid_statistics import load_statistics
     from tokbench.paths import cache_dir
-    from tokbench.results.result import Result, failure
+    from tokbench.results.result import Result, failure, load
     from tokbench.tokenizers.builtin.images import ImageFolder
     from tokbench.tokenizers.registry import load_adapters
 
@@ -212,7 +222,7 @@ def eval_(
     }.get(task, RECONSTRUCT)  # fmt: skip
 
     def evaluate_dataset(
-        loaded: list[Any], dataset: ImageStream, networks: ExtractorPool, process: Any
+        loaded: list[Any], dataset: ImageStream, config: EvalConfig, networks: ExtractorPool, process: Any
     ) -> tuple[list[Result], dict[Key, str]]:
         """Return the results on one dataset, and the reasons for missing ones by adapter and task."""
         done = (0, len(dataset))
@@ -278,8 +288,13 @@ def eval_(
         networks = ExtractorPool(device, allow_download, precision)
         config = EvalConfig(tuple(chosen), chosen_task, batch_size, seed, device, precision, statistics)
         for dataset in streams:
-            results, failed = evaluate_dataset(loaded, dataset, networks, process) if loaded else ([], {})
-            failed = unloaded | failed
+            plan = Plan({}, [(config, loaded)] if loaded else [])
+            if skip_existing:
+                plan = plan_remaining(loaded, dataset, config, out, allow_download)
+            results, failed = list[Result](), dict(unloaded)
+            for part, members in plan.groups:
+                measured, reasons = evaluate_dataset(members, dataset, part, networks, process)
+                results, failed = results + measured, failed | reasons
             if not process.first:
                 for key, reason in failed.items():
                     say(f"rank {process.rank}: failed {label(key)}: {reason}")
@@ -288,6 +303,12 @@ def eval_(
             good = [result for result in results if result.error is None]
             bad = dataset.summary().unreadable
             failed |= save(good)
+            if skip_existing:  # the tables and the JSON output show the earlier metrics, too
+                saved = [result for result in good if (result.adapter, result.task) not in failed]
+                good = [replace(load(out / one.path), notes=one.notes, lacking=one.lacking) for one in saved]
+                good += [result for results in plan.kept.values() for result in results]
+                for name in plan.kept if process.first else ():
+                    say(f"kept {name}: no metric is missing")
             if as_json:
                 records = {(result.adapter, result.task): result.to_dict() for result in good}
                 failures = {key: failure(key[0], dataset.name, key[1], why, bad) for key, why in failed.items()}
