@@ -98,6 +98,7 @@ def add_to_tar(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 def pack(path: Path, members: Members) -> Path:
     """Writes the files as a zip, tar or compressed tar, by the suffix of the path, or as a folder; returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.name.endswith(".zip"):
         path.write_bytes(zip_bytes(members))
     elif path.name.endswith((".tar", ".tar.gz", ".tgz")):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from tokbench.errors import AdapterError
 from tokbench.nn.priors.maskgit import check_steps
 from tokbench.nn.priors.prior import PriorGenerator
 from tokbench.tokenizers.config import AdapterConfig
-from tokbench.training.zoo import base_tokenizer, load_trained, part
+from tokbench.training.zoo import base_prior, base_tokenizer, load_trained
 
 from .model import ENAT
 
@@ -19,13 +18,10 @@ def model(variant: AdapterConfig) -> ENAT:
 def load(variant: AdapterConfig, device: str) -> PriorGenerator:
     """Load a trained prior, or that of the variant which the TOML names as `prior`, with another number of `steps`.
 
-    Raises MissingWeights if the prior or its tokenizer is not trained, AdapterError if `prior` is no ENAT.
+    Raises MissingWeights if the prior or its tokenizer is not trained, AdapterError if `prior` is not an ENAT.
     """
-    if other := variant.config.get("prior"):
-        found = part(variant, other)
-        if not isinstance(found, PriorGenerator) or not isinstance(found.prior, ENAT):
-            raise AdapterError(f"{variant.name}: its prior {other} is not an ENAT model")
-        prior = found.prior
+    if "prior" in variant.config:
+        prior, _ = base_prior(variant, ENAT)
         check_steps(variant.config["steps"], prior.count)
         prior.steps = variant.config["steps"]
     else:

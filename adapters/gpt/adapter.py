@@ -9,7 +9,7 @@ from tokbench.nn.priors.gpt import GPT
 from tokbench.nn.priors.prior import PriorGenerator
 from tokbench.tokenizers.base import Tokenizer
 from tokbench.tokenizers.config import AdapterConfig
-from tokbench.training.zoo import base_tokenizer, load_trained, part
+from tokbench.training.zoo import base_prior, base_tokenizer, load_trained
 
 
 def model(variant: AdapterConfig) -> GPT:
@@ -24,12 +24,10 @@ def load(variant: AdapterConfig, device: str) -> PriorGenerator:
     MissingWeights if one of the models is not trained, AdapterError if the tokenizers encode differently.
     """
     tokenizer = base_tokenizer(variant)
-    if other := variant.config.get("prior"):
-        found = part(variant, other)
-        if not isinstance(found, PriorGenerator):
-            raise AdapterError(f"{variant.name}: its prior {other} is not a prior")
-        _refuse_other_tokens(variant.name, found.tokenizer, tokenizer)
-        return PriorGenerator(variant.name, found.prior, variant.config["guidance"], tokenizer)
+    if "prior" in variant.config:
+        prior, trained_on = base_prior(variant, GPT)
+        _refuse_other_tokens(variant.name, trained_on, tokenizer)
+        return PriorGenerator(variant.name, prior, variant.config["guidance"], tokenizer)
     prior = load_trained(variant, GPT(tokenizer, **variant.config["model"]))
     return PriorGenerator(variant.name, prior, variant.config["guidance"])
 

@@ -7,13 +7,13 @@ from torch import Tensor
 
 from tokbench.errors import AdapterError
 from tokbench.nn.priors.gpt import GPT
-from tokbench.nn.priors.prior import PriorGenerator, tokens_and_labels
+from tokbench.nn.priors.prior import tokens_and_labels
 from tokbench.nn.quantizers.vq import VectorQuantizer
 from tokbench.nn.tokenizer import LearnedTokenizer
 from tokbench.nn.trainable import TrainingBatch, TrainingData
 from tokbench.nn.vit import Shape
 from tokbench.tokenizers.config import AdapterConfig
-from tokbench.training.zoo import base, load_trained, part
+from tokbench.training.zoo import base, base_prior, load_trained
 
 from . import RobusTok
 
@@ -54,13 +54,11 @@ class PostTrained(RobusTok):
 def model(variant: AdapterConfig) -> PostTrained:
     """Build the model before post-training. Raises MissingWeights if its base or prior is not trained."""
     given = variant.config["model"]
-    prior = part(variant, variant.config["prior"])
-    if not isinstance(prior, PriorGenerator) or not isinstance(prior.prior, GPT):
-        raise AdapterError(f"{variant.name}: its prior {variant.config['prior']} is not a GPT")
-    if prior.tokenizer.spec.name != variant.config["base"]:
-        raise AdapterError(f"{variant.name}: its prior was trained on {prior.tokenizer.spec.name}, not on its base")
+    prior, trained_on = base_prior(variant, GPT)
+    if trained_on.spec.name != variant.config["base"]:
+        raise AdapterError(f"{variant.name}: its prior was trained on {trained_on.spec.name}, not on its base")
     shape, quantizer = Shape(**given["shape"]), VectorQuantizer(**given["quantizer"])
-    return PostTrained(base(variant, RobusTok), prior.prior, shape, quantizer, given["kept"])
+    return PostTrained(base(variant, RobusTok), prior, shape, quantizer, given["kept"])
 
 
 def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:

@@ -115,7 +115,7 @@ def test_an_opened_dataset_serves_several_evaluations(photos: torch.Tensor) -> N
     ):
         with pytest.raises(UsageError, match=message):
             tokbench.evaluate(Half(), dataset, **options, **FAST)
-    with pytest.raises(UsageError, match="split and follow_links"):
+    with pytest.raises(UsageError, match="split, column and follow_links"):
         tokbench.open_dataset(photos, split="test")
 
 

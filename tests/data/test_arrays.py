@@ -28,8 +28,10 @@ def test_arrays_are_read_in_place_and_unpacked(tmp_path: Path) -> None:
     ("arrays", "match"),
     [
         ({"arr_0": np.zeros((2, 4, 4, 3))}, "images must be uint8"),
-        ({"arr_0": np.zeros((2, 4, 4), np.uint8)}, "images must be uint8"),
-        ({"other": np.zeros((2, 4, 4, 3), np.uint8)}, "has no array arr_0"),
+        ({"arr_0": np.zeros((4, 4, 3), np.uint8)}, "images must be uint8"),
+        ({"arr_0": np.zeros((2, 5, 5, 7), np.uint8)}, "images must be uint8"),
+        ({"x": np.zeros((2, 4, 4, 3), "f"), "y": np.zeros(2)}, r"no array of images; its arrays are x \(float32"),
+        ({"arr_0": np.zeros((2, 4, 4, 3), "f")}, r"convert values in \[0, 1\] with \(255 \* x\)"),
         ({"arr_0": np.array([{}])}, "not a readable"),
     ],
 )

@@ -102,7 +102,7 @@ def test_parquet_without_images_names_its_columns(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     pq.write_table(pa.table({"label": [1]}), tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=r"no column image.*label"):
+    with pytest.raises(DataError, match=r"no column of images.*columns are label"):
         open_source(tmp_path / "a.parquet")
 
 
@@ -126,11 +126,12 @@ def test_batches_are_the_pixels(photo_folder: Path, photos: torch.Tensor) -> Non
 def test_unequal_sizes_need_a_size(photo_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(photo_folder, tmp_path / "p")
     Image.new("RGB", (300, 200)).save(tmp_path / "p" / "wide.png")
+    Image.new("RGB", (300, 200)).save(tmp_path / "p" / "wider.png")
     with pytest.raises(DataError, match=r"unequal sizes .*256x256.*wide.png is 300x200.*--size"):
         open_dataset(str(tmp_path / "p"), TOKBENCH)
     dataset = open_dataset(str(tmp_path / "p"), TOKBENCH, size=224)
-    assert next(iter(dataset.batches(16))).reference.shape == (7, 3, 224, 224)
-    assert dataset.num_upscaled == 1
+    assert next(iter(dataset.batches(16))).reference.shape == (8, 3, 224, 224)
+    assert dataset.num_upscaled == 2
 
 
 def test_limit_takes_the_first(photo_folder: Path) -> None:

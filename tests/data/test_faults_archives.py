@@ -24,6 +24,7 @@ from PIL import Image
 
 from tokbench.data.dataset import open_dataset
 from tokbench.data.sources import parquet as parquet_module
+from tokbench.data.sources import table as table_module
 from tokbench.data.sources.manifest import Manifest
 from tokbench.data.sources.open import open_source
 from tokbench.errors import DataError, UnreadableImage
@@ -232,8 +233,8 @@ def test_rows_with_one_path_are_numbered(tmp_path: Path) -> None:
         ([{"bytes": solid(), "path": 7}], None, "image.path has type int64, not text"),
         ([{"bytes": [1, 2], "path": "a"}], None, "image.bytes has type list"),
         ([{"bytes": "text", "path": "a"}], None, "image.bytes has type string, not bytes"),
-        ([{"path": "a"}], None, "has no column image"),
-        ([b"raw"], None, "has no column image"),
+        ([{"path": "a"}], None, "has no column of images"),
+        (["text"], None, "has no column of images"),
     ],
 )
 def test_parquet_columns_of_another_type_are_refused(
@@ -260,7 +261,7 @@ def test_a_value_that_a_small_file_repeats_does_not_fill_the_memory(
     path = write_parquet(tmp_path / "a.parquet", [{"bytes": value, "path": str(i)} for i in range(500)],
                    dictionary_pagesize_limit=4 << 20)  # fmt: skip
     assert path.stat().st_size < 4 << 20
-    monkeypatch.setattr(parquet_module, "_MAX_GROUP", 16 << 20)
+    monkeypatch.setattr(table_module, "MAX_BLOCK", 16 << 20)
     monkeypatch.setattr(parquet_module, "MAX_BYTES", 16 << 20)
     source = open_source(path)
     before = pa.total_allocated_bytes()

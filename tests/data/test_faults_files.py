@@ -14,6 +14,7 @@ from image_files import red_levels, solid
 from PIL import Image
 
 from tokbench.data.decode import open_rgb
+from tokbench.data.reading import ReadOptions
 from tokbench.data.sources import base as source_module
 from tokbench.data.sources.base import Source
 from tokbench.data.sources.manifest import Manifest
@@ -54,7 +55,7 @@ def test_links_are_read_inside_and_refused_where_they_leave(linked: Path) -> Non
 
 
 def test_followed_links_list_every_image_once(linked: Path) -> None:
-    found = red_levels(open_source(linked, follow_links=True))
+    found = red_levels(open_source(linked, ReadOptions(follow_links=True)))
     assert {name: level for name, level in found.items() if isinstance(level, int)} == {
         "alias.png": 3, "away/deep/p.png": 2, "away/o.png": 1, "leaves.png": 1, "sub/i.png": 3,
     }  # fmt: skip

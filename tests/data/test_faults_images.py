@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_files import encode
+from image_files import encode, noise_pixels
 from PIL import Image, ImageCms, ImageFile
 
 from tokbench.data import decode as image_module
 from tokbench.data.dataset import open_dataset
 from tokbench.data.decode import open_rgb, size_of
 from tokbench.data.sources.open import open_source
-from tokbench.errors import UnreadableImage
+from tokbench.errors import DataError, UnreadableImage
 from tokbench.protocol.protocol import load_protocol
 
 TOKBENCH = load_protocol("tokbench")
@@ -285,3 +285,84 @@ def test_reading_sizes_agrees_with_decoding(photo: Image.Image) -> None:
     for kind in ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "TIFF", "BMP"):
         made = encode(photo, kind)
         assert size_of(made, "x") == open_rgb(made, "x").size == photo.size
+
+
+# Metadata of PNG files
+
+
+def chunk(kind: bytes, content: bytes, checksum: int | None = None) -> bytes:
+    """A chunk of a PNG, with a checksum that may be wrong."""
+    checksum = zlib.crc32(kind + content) if checksum is None else checksum
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+
+LARGE = zlib.compress(b"x" * (2 << 20))
+METADATA = {
+    "large text": chunk(b"zTXt", b"workflow\0\0" + LARGE),
+    "large international text": chunk(b"iTXt", b"workflow\0\1\0\0\0" + LARGE),
+    "much text": chunk(b"tEXt", b"workflow\0" + b"x" * (1 << 20)) * 70,
+    "large profile": chunk(b"iCCP", b"name\0\0" + LARGE),
+    "text with a wrong checksum": chunk(b"tEXt", b"Comment\0hi", 0),
+    "profile with a wrong checksum": chunk(b"iCCP", b"name\0\0" + zlib.compress(b"x"), 1),
+    "EXIF with a wrong checksum": chunk(b"eXIf", b"II*\0", 1),
+    "EXIF that is none": chunk(b"eXIf", b"no EXIF at all"),
+    "text that is not compressed": chunk(b"zTXt", b"workflow\0\0not compressed"),
+    "text of another compression": chunk(b"zTXt", b"workflow\0\x09abc"),
+    "profile that is none": chunk(b"iCCP", b"name\0\0no profile"),
+    "text without a key": chunk(b"iTXt", b"\xff"),
+    "short physical size": chunk(b"pHYs", b"\0"),
+    "short gamma": chunk(b"gAMA", b"\0"),
+}
+
+
+@pytest.mark.parametrize("place", ["before the pixels", "after the pixels"])
+@pytest.mark.parametrize("kind", METADATA)
+def test_metadata_of_a_png_never_cost_its_pixels(kind: str, place: str) -> None:
+    """Image generators store their workflow in the file, and Pillow limits such text to 1 MiB."""
+    picture = Image.fromarray(noise_pixels(np.random.default_rng(0), 9, 12))
+    whole = encode(picture)
+    at = whole.index(b"IDAT") - 4 if place == "before the pixels" else whole.index(b"IEND") - 4
+    data = whole[:at] + METADATA[kind] + whole[at:]
+    assert np.array_equal(np.asarray(open_rgb(data, "x.png")), np.asarray(picture))
+    assert size_of(data, "x.png") == (12, 9)
+
+
+def test_metadata_do_not_hide_damaged_pixels() -> None:
+    whole = encode(Image.fromarray(noise_pixels(np.random.default_rng(0), 9, 12)))
+    at = whole.index(b"IDAT")
+    data = bytearray(whole[: at - 4] + METADATA["large text"] + whole[at - 4 :])
+    data[-20] ^= 1
+    with pytest.raises(UnreadableImage):
+        open_rgb(bytes(data), "x.png")
+    with pytest.raises(UnreadableImage):
+        open_rgb(bytes(data[: len(data) // 2]), "x.png")
+
+
+def test_transparency_is_kept_when_metadata_are_dropped() -> None:
+    picture = Image.new("P", (4, 4), 1)
+    picture.putpalette([255, 0, 0, 0, 0, 255])
+    whole = encode(picture, transparency=1)
+    at = whole.index(b"IDAT") - 4
+    expected = open_rgb(whole, "x.png").getpixel((0, 0))
+    assert open_rgb(whole[:at] + METADATA["large text"] + whole[at:], "x.png").getpixel((0, 0)) == expected
+
+
+# HEIC
+
+
+def test_heic_is_read_with_its_plug_in(tmp_path: Path) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    made = pillow_heif.from_pillow(Image.new("RGB", (64, 48), (10, 200, 30)))
+    for suffix in ("heic", "HEIF", "hif"):
+        made.save(tmp_path / f"a.{suffix}", quality=-1, format="HEIF")
+    source = open_source(tmp_path)
+    assert source.names == ["a.HEIF", "a.heic", "a.hif"] and source.left_out == {}
+    assert source.size(0) == (64, 48)
+    assert np.abs(np.asarray(source.open(1)).astype(int) - (10, 200, 30)).max() <= 4
+
+
+def test_heic_without_its_plug_in_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokbench.data.decode.heif_is_readable", lambda: False)
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
+    with pytest.raises(DataError, match=r"1 .heic, which are not read: .*pip install pillow-heif reads .heic"):
+        open_dataset(str(tmp_path), TOKBENCH)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from image_files import solid, write_files, write_parquet
 
+from tokbench.data.reading import ReadOptions
 from tokbench.data.sources.open import open_source
 from tokbench.data.sources.unread import begins_as_tfrecord
 from tokbench.errors import DataError
@@ -60,9 +61,9 @@ def test_missing_files_of_the_chosen_split_alone_matter(tmp_path: Path) -> None:
     """Names on the Hugging Face hub may end in a hash of each file."""
     val = [f"val-{at:05}-of-00003-{at:016x}.parquet" for at in (0, 2)]
     root = shards(tmp_path / "set", [*val, *numbered(range(2), 2, "train")])
-    assert len(open_source(root, split="train").names) == 2
+    assert len(open_source(root, ReadOptions(split="train")).names) == 2
     with pytest.raises(DataError, match=r"2 of 3 files val-\*-of-00003; missing: val-00001-of-00003\*") as caught:
-        open_source(root, split="val")
+        open_source(root, ReadOptions(split="val"))
     assert len(open_source(shlex.split(str(caught.value))[-1]).names) == 2
 
 

@@ -14,6 +14,7 @@ from image_files import add_to_archive, image_rows, pack, solid, write_files, wr
 
 from tokbench.data.dataset import Dataset, open_dataset
 from tokbench.data.labels import ClassNames, Labels, at_chance, find_labels, listed_classes, parse_class_names
+from tokbench.data.reading import ReadOptions
 from tokbench.errors import DataError
 from tokbench.protocol.protocol import TOKBENCH
 
@@ -110,7 +111,7 @@ ORDERED = {"a/x.png": 2, "b/x.png": 1, "c/x.png": 3, "d/x.png": 0}
 
 def labels_of(path: Path, split: str | None = None) -> tuple[dict[str, int], str]:
     """Images are matched by the last two parts of their names."""
-    data = open_dataset(str(path), TOKBENCH, split=split)
+    data = open_dataset(str(path), TOKBENCH, reading=ReadOptions(split=split))
     found = find_labels(data, 4, None, listed_classes(data, path))
     return {"/".join(name.split("/")[-2:]): label for name, label in found.by_name.items()}, found.rule
 
@@ -164,7 +165,7 @@ def test_a_list_above_the_folder_of_a_split_holds_for_it(tmp_path: Path, split: 
 
 
 def limited(path: Path, limit: int) -> Dataset:
-    return open_dataset(str(path), TOKBENCH, limit=limit)
+    return open_dataset(str(path), TOKBENCH, limit=limit, reading=ReadOptions(first=True))
 
 
 def test_first_images_of_one_class_are_refused(tmp_path: Path) -> None:
@@ -174,7 +175,7 @@ def test_first_images_of_one_class_are_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(
         DataError,
-        match=r"first 20 images all have the class 1, but all 120 images have 4 classes.*mixed order",
+        match=r"first 20 images all have the class 1, but all 120 images have 4 classes.*omit --first, or .*mixed",
     ):
         find_labels(limited(path, 20), 4, WORDNET)
     some = open_dataset(f"{path}/*/0[0-4].png", TOKBENCH)

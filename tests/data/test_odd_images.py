@@ -249,3 +249,49 @@ def test_odd_images_in_archives_and_parquet(folder: Path, tmp_path: Path) -> Non
     dataset = open_dataset(str(tmp_path / "a.parquet"), load_protocol("clean-fid"), SIDE)
     assert sum(len(batch.names) for batch in dataset.batches(4)) == 6
     assert [name for name, _ in dataset.unreadable] == ["odd.png"]
+
+
+# Without --size
+
+
+def test_one_image_of_another_size_is_a_bad_image(folder: Path, cli) -> None:
+    """It ended the run."""
+    for place in ("0 first", "9 last"):
+        odd = folder / f"{place}.png"
+        Image.new("RGB", (20, 30)).save(odd)
+        dataset = open_dataset(str(folder), TOKBENCH)
+        assert sum(len(batch.names) for batch in dataset.batches(4)) == 6
+        ((name, message),) = dataset.unreadable
+        assert name == odd.name and message.startswith(f"{name}: 20x30 px, but the others have 32x32; ")
+        assert "give --size S to bring all to S x S" in message
+        done = cli("eval", "jpeg.q50", "--data", folder, "--metrics", "psnr", "--skip-bad", "--json",
+                   "--out", folder.parent / "res")  # fmt: skip
+        assert done.exit_code == 0, done.stderr
+        (facts,) = json.loads(done.stdout)
+        assert facts["num_images"] == 6 and [bad["name"] for bad in facts["bad_images"]] == [name]
+        odd.unlink()
+
+
+@pytest.mark.parametrize(
+    ("common", "odd", "refused"), [(2, 1, False), (1, 1, True), (2, 2, True), (40, 2, False), (40, 3, True)]
+)
+def test_how_many_images_may_have_another_size(tmp_path: Path, common: int, odd: int, refused: bool) -> None:
+    for number in range(common + odd):
+        Image.new("RGB", (8, 8) if number < common else (9, 8 + number)).save(tmp_path / f"{number:02}.png")
+    if refused:
+        with pytest.raises(DataError, match=r"images of unequal sizes \(.* is 8x8, .* is 9x\d+\); give --size S"):
+            open_dataset(str(tmp_path), TOKBENCH)
+    else:
+        assert open_dataset(str(tmp_path), TOKBENCH).common_size == (8, 8)
+
+
+def test_photos_of_many_sizes_are_refused_after_few_headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tokbench.data.sources.folder import Folder
+
+    read: list[int] = []
+    for number in range(2_000):
+        (tmp_path / f"{number:04}.png").touch()
+    monkeypatch.setattr(Folder, "size", lambda self, position: read.append(position) or (8, 8 + position % 500))
+    with pytest.raises(DataError, match="unequal sizes"):
+        open_dataset(str(tmp_path), TOKBENCH)
+    assert len(read) == 64

@@ -23,6 +23,7 @@ from image_files import (
 )
 
 from tokbench.data.dataset import open_dataset
+from tokbench.data.reading import ReadOptions
 from tokbench.data.sources.open import open_source
 from tokbench.data.splits import splits_of_images, splits_of_shards
 from tokbench.errors import DataError, UsageError
@@ -105,24 +106,17 @@ def test_files_without_images_do_not_matter(tmp_path: Path, beside: dict) -> Non
 
 
 def test_folders_of_files_that_are_no_one_data_set_say_what_they_hold(tmp_path: Path) -> None:
-    write_files(tmp_path / "tars", {"0.tar": tar_bytes({"a.png": solid()}), "1.tar": tar_bytes({"b.png": solid()})})
-    with pytest.raises(DataError, match=r"2 tar files, which are not read as one dataset; .*--data .*/tars/0.tar"):
-        open_source(tmp_path / "tars")
-    with pytest.raises(DataError, match=r"2 tar files, which are not read as one dataset"):
-        open_source(f"{tmp_path}/tars/*.tar")
-    (tmp_path / "saved").mkdir()
-    table = pa.table({"image": [{"bytes": solid(), "path": "a.png"}]})
-    saved = str(tmp_path / "saved" / "data-00000-of-00001.arrow")
-    with pa.OSFile(saved, "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    with pytest.raises(DataError, match=r"1 Arrow file, which are not read; write them as Parquet"):
-        open_source(tmp_path / "saved")
-    write_files(tmp_path / "saved", {"logo.png": solid()})
-    with pytest.raises(DataError, match=r"1 picture \(logo.png\) beside 1 Arrow file"):
-        open_source(tmp_path / "saved")
+    """Several zips, or arrays, may be different datasets; the message states how to read one or all of them."""
+    pack(tmp_path / "set" / "0.zip", {"a.png": solid()})
+    pack(tmp_path / "set" / "1.zip", {"b.png": solid()})
+    with pytest.raises(DataError, match=r"2 zip files, which are not read as one dataset; .*0\.zip, or all") as caught:
+        open_source(tmp_path / "set")
+    given = [part.rstrip(",") for part in shlex.split(str(caught.value)) if part.startswith(str(tmp_path) + "/")]
+    assert [open_source(part).names for part in given[1:]] == [["a.png"], ["a.png", "b.png"]]
     write_files(tmp_path / "both", {"x.parquet": shard(2), "y.zip": zip_bytes({"a.png": solid()})})
-    with pytest.raises(DataError, match=r"1 Parquet file and 1 zip file, which are not read as one dataset"):
+    with pytest.raises(DataError, match=r"1 Parquet file and 1 zip file, which are not read as one dataset") as caught:
         open_source(tmp_path / "both")
+    assert len(open_source(shlex.split(str(caught.value))[-1]).names) == 2
 
 
 def test_parquet_in_several_folders_is_refused_and_in_one_is_read(tmp_path: Path) -> None:
@@ -165,11 +159,11 @@ def test_images_of_several_splits_are_refused_or_chosen(tmp_path: Path, layout: 
     assert ("--data" in str(caught.value)) == (form == "folder")
     assert ("in none of them: 1 image" in str(caught.value)) == (layout == "beside a picture")
     for asked, levels in (("train", [1, 2]), ("validation", [3]), ("val", [3])):
-        dataset = open_dataset(str(path), TOKBENCH, split=asked)
+        dataset = open_dataset(str(path), TOKBENCH, reading=ReadOptions(split=asked))
         pixels = next(iter(dataset.batches(4))).reference[:, 0, 0, 0] * 255
         assert pixels.round().tolist() == levels
     with pytest.raises(UsageError, match=r"no split 'test'; there are train: 2 images, validation: 1 image"):
-        open_dataset(str(path), TOKBENCH, split="test")
+        open_dataset(str(path), TOKBENCH, reading=ReadOptions(split="test"))
 
 
 def test_the_remedy_of_a_split_works(tmp_path: Path) -> None:
@@ -198,10 +192,10 @@ def test_shards_of_several_splits_are_refused_or_chosen(tmp_path: Path, layout: 
         ) as caught:
             open_dataset(str(given), TOKBENCH)
         assert len(open_dataset(shlex.split(str(caught.value))[-1], TOKBENCH)) == 2
-        assert open_dataset(str(given), TOKBENCH, split="val").names == ["020.png", "021.png"]
-        assert len(open_dataset(str(given), TOKBENCH, split="training")) == 4
+        assert open_dataset(str(given), TOKBENCH, reading=ReadOptions(split="val")).names == ["020.png", "021.png"]
+        assert len(open_dataset(str(given), TOKBENCH, reading=ReadOptions(split="training"))) == 4
     with pytest.raises(UsageError, match="no split 'test'; there are train: 2 Parquet files"):
-        open_dataset(str(tmp_path / "set"), TOKBENCH, split="test")
+        open_dataset(str(tmp_path / "set"), TOKBENCH, reading=ReadOptions(split="test"))
 
 
 @pytest.mark.parametrize(
@@ -219,7 +213,7 @@ def test_what_only_looks_like_splits_is_one_data_set(tmp_path: Path, names: list
     write_files(tmp_path / "set", {name: solid() for name in names})
     assert open_source(tmp_path / "set").names == sorted(names)
     with pytest.raises(UsageError, match="contains no split 'trainval'"):
-        open_source(tmp_path / "set", split="trainval")
+        open_source(tmp_path / "set", ReadOptions(split="trainval"))
 
 
 def test_splits_of_names() -> None:
@@ -235,14 +229,14 @@ def test_splits_of_names() -> None:
 
 def test_a_split_is_of_paths_with_splits_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"dataset samples is one split already.*omit --split"):
-        open_dataset("samples", TOKBENCH, split="train")
+        open_dataset("samples", TOKBENCH, reading=ReadOptions(split="train"))
     (tmp_path / "a.npz").write_bytes(npz_bytes(arr_0=IMAGES))
     with pytest.raises(UsageError, match="has no splits"):
-        open_dataset(str(tmp_path / "a.npz"), TOKBENCH, split="train")
+        open_dataset(str(tmp_path / "a.npz"), TOKBENCH, reading=ReadOptions(split="train"))
     write_parquet(tmp_path / "train-0.parquet", image_rows(2))
-    assert len(open_dataset(str(tmp_path / "train-0.parquet"), TOKBENCH, split="train")) == 2
+    assert len(open_dataset(str(tmp_path / "train-0.parquet"), TOKBENCH, reading=ReadOptions(split="train"))) == 2
     with pytest.raises(UsageError, match="no split 'val'"):
-        open_dataset(str(tmp_path / "train-0.parquet"), TOKBENCH, split="val")
+        open_dataset(str(tmp_path / "train-0.parquet"), TOKBENCH, reading=ReadOptions(split="val"))
 
 
 def test_named_datasets_and_reconstructions_may_hold_several_splits(
@@ -284,10 +278,11 @@ def test_a_path_with_signs_of_a_pattern_is_a_path(tmp_path: Path) -> None:
     assert open_dataset(str(root), TOKBENCH).name.startswith("set-a-z")
 
 
-def test_a_pattern_without_a_match_says_what_is_there(tmp_path: Path) -> None:
+def test_a_pattern_without_a_match_says_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_files(tmp_path / "set", {"a.png": solid(), "b.txt": b"", "c.heic": b""})
     with pytest.raises(UsageError, match=r"matches .*\*\.parquet; .*set contains a.png, b.txt, c.heic"):
         open_dataset(f"{root}/*.parquet", TOKBENCH)
+    monkeypatch.setattr("tokbench.data.decode.heif_is_readable", lambda: False)
     with pytest.raises(UsageError, match=r"matches .*; 1 file that looks like an image: 1 .heic; .* contains"):
         open_dataset(f"{root}/*.heic", TOKBENCH)
     with pytest.raises(UsageError, match=r"there is no folder .*absent"):
@@ -304,7 +299,7 @@ def test_patterns_follow_no_link_out_unless_asked(tmp_path: Path) -> None:
         assert [name for name in found.names if name.startswith("sub")] == ["sub/1.png"]
         with pytest.raises(DataError, match="--follow-links"):
             found.open(0)
-        assert open_source(f"{root}/{pattern}", follow_links=True).names == ["away/0.png", "sub/1.png"]
+        assert open_source(f"{root}/{pattern}", ReadOptions(follow_links=True)).names == ["away/0.png", "sub/1.png"]
 
 
 # The command line
@@ -352,11 +347,11 @@ class _Opened(Exception):
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",
 )
-def test_every_command_that_opens_images_hands_the_split_on(
+def test_every_command_that_opens_images_hands_the_options_on(
     tmp_path: Path, cli, command: tuple[str, ...], place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def opened(data: str, *arguments: object, split: str | None = None, **more: object) -> None:
-        raise _Opened(data, split or arguments[-1])
+    def opened(data: str, *arguments: object, **more: object) -> None:
+        raise _Opened(data, arguments[-1])
 
     monkeypatch.chdir(write_files(tmp_path, LAYOUTS["top"]))
     if command[0] == "check":
@@ -366,9 +361,10 @@ def test_every_command_that_opens_images_hands_the_split_on(
     monkeypatch.setattr("tokbench.training.zoo.chosen", lambda *arguments: [])
     monkeypatch.setattr("tokbench.pruning.models.load_classifier", lambda *arguments: _Classifier())
     monkeypatch.setattr(f"{place}.open_dataset", opened)
-    done = cli(*command, "--data", ".", "--split", "val")
+    done = cli(*command, "--data", ".", "--split", "val", "--column", "x", "--follow-links")
     assert isinstance(done.exception, _Opened), done.output
-    assert done.exception.args == (".", "val")
+    place, reading = done.exception.args
+    assert (place, reading.split, reading.column, reading.follow_links) == (".", "val", "x", True)
 
 
 class _Reader:

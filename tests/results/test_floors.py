@@ -29,7 +29,7 @@ def row(
 FLOORS = [
     row("kmeans.f16", 160, 17.0, 0.5, floor=True),
     row("kmeans.f8", 640, 19.0, 0.33, floor=True),
-    row("pca.f8c4", 4096, 18.8, 0.44, floor=True),
+    row("pca.f8c4", 4096, 18.8, 0.44, floor=True, facts={"kind": "continuous"}),
 ]
 
 
@@ -42,11 +42,17 @@ def distance(one: Result, *others: Result) -> FloorDistance | None:
     [
         (159.0, None), (160.0, "kmeans.f16"), (639.9, "kmeans.f16"), (640.0, "kmeans.f8"),
         (639.9999999, "kmeans.f8"),  # a result stores ten digits
-        (4096.0, "kmeans.f8"),  # more bits than pca.f8c4, which has the lower PSNR
+        (4096.0, "kmeans.f8"),
     ],
 )  # fmt: skip
 def test_the_floor_is_the_best_one_of_at_most_the_bits(bits: float, floor: str | None) -> None:
     found = distance(row("net.a", bits, 18.0))
+    assert (found.floor if found else None) == floor
+
+
+@pytest.mark.parametrize(("bits", "floor"), [(4095.0, None), (4096.0, "pca.f8c4"), (32768.0, "pca.f8c4")])
+def test_continuous_rows_have_continuous_floors(bits: float, floor: str | None) -> None:
+    found = distance(row("net.a", bits, 18.0, facts={"kind": "continuous"}))
     assert (found.floor if found else None) == floor
 
 

@@ -49,7 +49,7 @@ BROKEN = {
     "nothing returned": (code(load="    Mine(variant.name)\n"), "load(variant, device) returned None", 13),
     "no spec": (code(spec="        pass\n"), "Mine has no spec; set self.spec = TokenizerSpec(...)", 5),
     "spec of another class": (
-        code(spec="        self.spec = type('S', (), {'name': name})\n"), "its spec is a S, not a TokenizerSpec", 5,
+        code(spec="        self.spec = type('S', (), {'name': name})()\n"), "its spec is a S, not a TokenizerSpec", 5,
     ),
     "no tokenizer": (
         code().replace("class Mine(Tokenizer)", "class Mine"), "load returned a Mine, which is no subclass", 5,

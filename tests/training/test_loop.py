@@ -355,7 +355,7 @@ def test_several_at_a_time_each_after_what_it_is_built_on(root: Path) -> None:
     assert "failed mini.a_dies: its process ended with 7 before it was done" in run.stderr
     assert run.stderr.count("wrote") == 3, run.stderr
     together = (folder / "c3.safetensors").read_bytes()
-    assert CliRunner().invoke(main, ["train", "mini.c3", *command[2:-2]]).exit_code == 0
+    assert CliRunner().invoke(main, ["train", "mini.c3", "--retrain", *command[2:-2]]).exit_code == 0
     assert (folder / "c3.safetensors").read_bytes() == together
     assert not list(cache_dir().glob("training-data-*"))
 

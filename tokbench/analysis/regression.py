@@ -17,7 +17,8 @@ from typing import Any, Literal, get_args
 from tokbench.analysis.compare import Difference, difference, per_image_pairs, same_settings
 from tokbench.analysis.tolerances import tolerance_of
 from tokbench.data.dataset import Dataset, open_dataset
-from tokbench.data.sources.open import is_path
+from tokbench.data.reading import DEFAULTS, ReadOptions
+from tokbench.data.sources.patterns import is_path
 from tokbench.data.stream import ImageStream
 from tokbench.errors import AdapterError, NoAdapter, TokbenchError, UsageError
 from tokbench.evaluation.config import Context, EvalConfig
@@ -102,14 +103,14 @@ class RegressionReport:
 class CheckConfig:
     """What a check measures, and what it accepts.
 
-    data: the path of the images, for results on images that are not a named dataset; split: its split. root: the folder
-    with adapters and datasets. limit: use only the first images. tolerances: by metric; None for the default ones.
-    batch_size: images per forward pass. sources: by name of the adapter, the argument that loads it now, where its
-    checkpoint has moved.
+    data: the path of the images, for results on images that are not a named dataset. reading: how its images are found;
+    sampling and pairing are those that a result records. root: the folder with adapters and datasets. limit: use only
+    the first images. tolerances: by metric; None for the default ones. batch_size: images per forward pass. sources: by
+    name of the adapter, the argument that loads it now, where its checkpoint has moved.
     """
 
     data: str | None = None
-    split: str | None = None
+    reading: ReadOptions = DEFAULTS
     root: Path | None = None
     limit: int | None = None
     tolerances: Mapping[str, Tolerance] | None = None
@@ -136,15 +137,17 @@ def check(
         provenance = result.provenance
         data = provenance["data"]
         size = data["width"] if data["width"] == data["height"] else None
-        key = result.dataset, size, data["limit"], provenance["protocol"]["name"], provenance["seed"], result.task
+        selected = result.dataset, size, data["limit"], data.get("sampling", "first")
+        key = *selected, provenance["protocol"]["name"], provenance["seed"], result.task
         passes[key].append(result)
-    for (dataset, size, count, protocol_name, seed, task_name), results in passes.items():
+    for (dataset, size, count, _, protocol_name, seed, task_name), results in passes.items():
         try:
             task, protocol = parse_task(task_name), load_protocol(protocol_name)
             if config.limit and not task.paired:
                 raise UsageError("generated samples have no per-image values; check them without --limit")
+            reading = config.reading.recorded(results[0].provenance)
             place, count_read = config.place(dataset), count if task.paired else None
-            whole = open_dataset(place, protocol, size, count_read, config.root, split=config.split)
+            whole = open_dataset(place, protocol, size, count_read, config.root, reading)
             if whole.name != dataset:
                 raise UsageError(f"{config.data} does not contain {dataset}, on which these results were measured")
         except TokbenchError as error:
@@ -152,13 +155,13 @@ def check(
             continue
         images: ImageStream = whole
         if config.limit:
-            least = min(count or config.limit, config.limit)
-            images = open_dataset(place, protocol, size, least, config.root, split=config.split)
+            images = some = open_dataset(place, protocol, size, count, config.root, reading)
+            some.limit = min(count or config.limit, config.limit)  # the first images of the same sample
         elif not task.paired:
             images = SamplePlan(whole.name, protocol, count or len(whole), whole)
         limited = task.paired and len(images) < len(whole)
         comparable = _comparable(results, whole, limited, protocol.sha256, report)
-        adapters = _load(comparable, networks.device, config.root, context.allow_download, report, config.sources)
+        adapters = _load(comparable, networks.device, config.root, context.allow_download, report, config)
         if not adapters:
             continue
         wanted = {
@@ -226,7 +229,7 @@ def _load(
     root: Path | None,
     allow_download: bool,
     report: RegressionReport,
-    sources: Mapping[str, str],
+    config: CheckConfig,
 ) -> list[tuple[Result, LoadedAdapter]]:
     """Return each result with its loaded adapter; add those that cannot be loaded to the report.
 
@@ -235,8 +238,9 @@ def _load(
     found = []
     for result in results:
         try:
-            source = sources.get(result.adapter) or result.provenance["adapter"].get("source", result.adapter)
-            found.append((result, load_adapter(source, device, root, allow_download)))
+            source = config.sources.get(result.adapter) or result.provenance["adapter"].get("source", result.adapter)
+            reading = config.reading.recorded(result.provenance)
+            found.append((result, load_adapter(source, device, root, allow_download, reading)))
         except AdapterError as error:
             report.skipped.append(Skipped(result.adapter, result.group, "all", str(error), "failed"))
         except NoAdapter as error:

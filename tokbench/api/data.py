@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, RandomSampler
 from tokbench.data import dataset
 from tokbench.data.dataset import Dataset
 from tokbench.data.preprocess import check_library
+from tokbench.data.reading import ReadOptions
 from tokbench.data.sources.base import Source
 from tokbench.errors import DataError, UsageError
 from tokbench.paths import slug
@@ -67,24 +68,28 @@ def open_dataset(
     size: int | None = None,
     limit: int | None = None,
     split: str | None = None,
+    column: str | None = None,
     follow_links: bool = False,
+    first: bool = False,
     root: str | Path | None = None,
 ) -> Dataset:
     """Open images in a fixed order, with the preparation of a protocol, for `tokbench.evaluate`.
 
-    data: a dataset's name, the path of a folder, zip, tar, .npz or Parquet file, or a pattern of paths, as for `--data`
-    on the command line; or images in memory: a torch Dataset, a DataLoader, a tensor (N, 3, H, W), or an iterable.
-    Items are tensors (3, H, W) or batches (B, 3, H, W), float in [0, 1] or uint8, or Pillow images in RGB. If an item
-    is a tuple or list, such as (image, label), its first entry is the image. Floats are rounded to 8 bits, as in image
-    files.
+    data: a dataset's name, a path (a folder, a zip, tar, Parquet, Arrow or .npz file, a .txt list of paths), or a
+    pattern of paths, as for `--data` on the command line; or images in memory: a torch Dataset, a DataLoader, a tensor
+    (N, 3, H, W), or an iterable. Items are tensors (3, H, W) or batches (B, 3, H, W), float in [0, 1] or uint8, or
+    Pillow images in RGB. If an item is a tuple or list, such as (image, label), its first entry is the image. Floats
+    are rounded to 8 bits, as in image files.
 
     Images in memory are read once, when this function is called, and stored as uint8: 10,000 images of 256 x 256 px
     take 2 GB. An iterator that can be read only once can therefore be used for several evaluations.
 
     protocol: a name, the path of a .toml file, or a `tokbench.Protocol`. size: the short side is resized to this number
     of pixels and the centre is cropped; None keeps the images as they are, which requires equal sizes. limit: use only
-    the first images. split: train, validation or test, if a path contains several. follow_links: read symbolic links
-    that leave a folder. root: the folder with adapters/ and datasets/.
+    this number of images: an even sample of class folders that are given by path, otherwise the first images. first:
+    use the first images of class folders, too. split: train, validation or test, if a path contains several. column:
+    the column (Parquet, Arrow) or array (.npz) that contains the images, if there are several. follow_links: read
+    symbolic links that leave a folder. root: the folder with adapters/ and datasets/.
 
     Raises UsageError for unknown names and invalid arguments, DataError for images that cannot be used.
 
@@ -96,9 +101,10 @@ def open_dataset(
     rules = protocol if isinstance(protocol, Protocol) else load_protocol(str(protocol))
     if isinstance(data, str | Path):
         place = None if root is None else Path(root)
-        return dataset.open_dataset(str(data), rules, size, limit, place, follow_links, split)
-    if split is not None or follow_links:
-        raise UsageError("split and follow_links apply only to data given as a path")
+        reading = ReadOptions(split, column, follow_links, first)
+        return dataset.open_dataset(str(data), rules, size, limit, place, reading)
+    if split is not None or column is not None or follow_links:
+        raise UsageError("split, column and follow_links apply only to data given as a path")
     for name, value in (("limit", limit), ("size", size)):
         if value is not None and value < 1:
             raise UsageError(f"{name} must be at least 1, but is {value}")

@@ -17,6 +17,7 @@ from tokbench.cli.options import (
     download_option,
     limit_option,
     progress_bar,
+    reading_options,
     reference_is_option,
     reference_mismatch_option,
     reference_option,
@@ -24,8 +25,8 @@ from tokbench.cli.options import (
     say,
     say_left_out,
     size_option,
-    split_option,
 )
+from tokbench.data.reading import ReadOptions
 from tokbench.errors import UsageError
 from tokbench.io.counts import count_of
 
@@ -33,7 +34,7 @@ from tokbench.io.counts import count_of
 @click.command()
 @click.argument("adapter")
 @data_option
-@split_option
+@reading_options("first", "pair")
 @click.option("--claim", metavar="METRIC=VALUE", help="A reported value to explain, for example rfid=0.92.")
 @click.option(
     "--metrics", "metric_names", help="Comma-separated metric names [default: psnr,ssim,lpips,rfid,rfid_768]."
@@ -58,7 +59,7 @@ from tokbench.io.counts import count_of
 def audit(
     adapter: str,
     data: str,
-    split: str | None,
+    reading: ReadOptions,
     claim: str | None,
     metric_names: str | None,
     limit: int | None,
@@ -103,10 +104,10 @@ def audit(
     statistics = (
         load_statistics(reference).assume(reference_is).allow_mismatch(reference_mismatch) if reference else None
     )
-    dataset = open_dataset(data, TOKBENCH, size, limit, root, split=split)
+    dataset = open_dataset(data, TOKBENCH, size, limit, root, reading)
     say_left_out(dataset.left_out)
     with redirect_stdout(sys.stderr), progress_bar() as progress:
-        loaded = load_adapter(adapter, device, root, allow_download)
+        loaded = load_adapter(adapter, device, root, allow_download, reading)
         rows = run(
             loaded,
             dataset,

@@ -1,4 +1,4 @@
-"""`tokbench cache`: shows and clears cached reference features and the checkpoints of unfinished runs."""
+"""`tokbench cache`: shows and clears cached reference features and the checkpoints of unfinished runs and trainings."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from tokbench.io.counts import count_of
 @click.group(invoke_without_command=True)
 @click.pass_context
 def cache(context: click.Context) -> None:
-    """Show the contents of the cache folder (TOKBENCH_CACHE): features of reference images, and unfinished runs."""
+    """Show the contents of the cache folder (TOKBENCH_CACHE): features of reference images, and unfinished runs.
+
+    Unfinished trainings are shown too; their checkpoints are in .cache/training of a Git checkout.
+    """
     if context.invoked_subcommand is not None:
         return
     from tokbench.evaluation.checkpoint import unfinished
     from tokbench.paths import cache_dir
+    from tokbench.training.states import states
 
     folder = cache_dir()
     files = list((folder / "features").glob("*/*.npz"))
@@ -38,29 +42,45 @@ def cache(context: click.Context) -> None:
         )
     if runs:
         click.echo("Repeat a run's command to resume it; 'tokbench cache clear --runs' deletes all unfinished runs.")
+    trainings = list(states())
+    click.echo(f"unfinished trainings: {len(trainings) or 'none'}")
+    for state in trainings:
+        click.echo(f"  {state.adapter}: {_size(state.size)}, {_age_text(state.age)}; {state.path}")
+    if trainings:
+        click.echo("Repeat 'tokbench train' to resume a training; 'tokbench cache clear --trainings' deletes all.")
 
 
 @cache.command()
 @click.option("--features", "only_features", is_flag=True, help="Delete only the reference features.")
 @click.option("--runs", "only_runs", is_flag=True, help="Delete only the unfinished runs.")
-def clear(only_features: bool, only_runs: bool) -> None:
-    """Delete cached reference features and unfinished runs.
+@click.option(
+    "--trainings", "only_trainings", is_flag=True, help="Delete only the checkpoints of unfinished trainings."
+)
+def clear(only_features: bool, only_runs: bool, only_trainings: bool) -> None:
+    """Delete cached reference features, unfinished runs and the checkpoints of unfinished trainings.
 
-    Files of runs in progress, weights and datasets are not deleted.
+    Files of runs in progress, weights and datasets are not deleted. A training in progress writes its checkpoint again.
     """
     from tokbench.evaluation.checkpoint import delete
     from tokbench.paths import cache_dir
+    from tokbench.training.states import states
 
     folder = cache_dir()
-    if only_features or not only_runs:
+    everything = not (only_features or only_runs or only_trainings)
+    if only_features or everything:
         count = _clear_features(folder / "features")
         click.echo(f"deleted the reference features ({count_of(count, 'file')})")
-    if only_runs or not only_features:
+    if only_runs or everything:
         folders = sorted((folder / "runs").glob("*/"))
         deleted = sum(delete(folder_of_run) for folder_of_run in folders)
         click.echo(f"deleted {count_of(deleted, 'unfinished run')}")
         if deleted < len(folders):
             say(f"kept: {count_of(len(folders) - deleted, 'run')} in progress")
+    if only_trainings or everything:
+        found = list(states())
+        for state in found:
+            state.path.unlink(missing_ok=True)
+        click.echo(f"deleted {count_of(len(found), 'unfinished training')}")
 
 
 def _clear_features(folder: Path) -> int:

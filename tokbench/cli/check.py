@@ -17,11 +17,11 @@ from tokbench.cli.options import (
     batch_size_option,
     device_option,
     download_option,
-    limit_option,
     progress_bar,
+    reading_options,
     root_option,
-    split_option,
 )
+from tokbench.data.reading import ReadOptions
 from tokbench.errors import ResultError, UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("adapters", metavar="[ADAPTER]...", nargs=-1)
 @click.option("--data", help="Check only results on this dataset: a dataset's name, or the path of the images.")
-@split_option
+@reading_options()
 @click.option(
     "--against",
     type=click.Path(file_okay=False, path_type=Path),
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Folder of committed results.",
 )
-@limit_option
+@click.option("--limit", type=click.IntRange(min=1), help="Measure only the first N images of each result.")
 @click.option(
     "--config", type=FILE, help="File with tolerances [default: tokbench.toml in the current folder, if it exists]."
 )
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 def check(
     adapters: tuple[str, ...],
     data: str | None,
-    split: str | None,
+    reading: ReadOptions,
     against: Path,
     limit: int | None,
     config: Path | None,
@@ -99,7 +99,7 @@ def check(
     from tokbench.analysis.regression import CheckConfig
     from tokbench.analysis.regression import check as run
     from tokbench.analysis.tolerances import SETTINGS, read_tolerances
-    from tokbench.data.sources.open import is_path
+    from tokbench.data.sources.patterns import is_path
     from tokbench.evaluation.config import Context
     from tokbench.extractors.pool import ExtractorPool
     from tokbench.io.atomic import write_atomically
@@ -109,8 +109,8 @@ def check(
         config = Path(SETTINGS)
     tolerances = read_tolerances(config)
     path = data is not None and is_path(data)
-    if split and not path:
-        raise UsageError("--split requires --data to be a path that contains several splits")
+    if given := [f"--{name}" for name in ("split", "column") if getattr(reading, name) and not path]:
+        raise UsageError(f"{given[0]} requires --data to be a path")
     try:
         stored = read_all(against)
     except ResultError as error:
@@ -127,7 +127,7 @@ def check(
         from tokbench.protocol.protocol import TOKBENCH
 
         assert data is not None
-        name = open_dataset(data, TOKBENCH, size=1, root=root, split=split).name
+        name = open_dataset(data, TOKBENCH, 1, None, root, reading).name
         committed = [result for result in committed if result.dataset == name]
     if unknown := [name for name in wanted if not any(_matches(name, result) for result in committed)]:
         raise UsageError(f"{against} contains no result of {', '.join(unknown)}{f' on {data}' if data else ''}")
@@ -135,7 +135,7 @@ def check(
         networks = ExtractorPool(choose_device(device), allow_download)
         report = run(
             committed,
-            CheckConfig(data if path else None, split, root, limit, tolerances, batch_size, sources),
+            CheckConfig(data if path else None, reading, root, limit, tolerances, batch_size, sources),
             Context(networks=networks, allow_download=allow_download, progress=progress),
         )
     if as_json:

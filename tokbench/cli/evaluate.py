@@ -19,11 +19,11 @@ from tokbench.cli.options import (
     device_option,
     download_option,
     limit_option,
-    links_option,
     out_option,
     precision_option,
     progress_bar,
     protocol_option,
+    reading_options,
     reference_is_option,
     reference_mismatch_option,
     reference_option,
@@ -31,11 +31,11 @@ from tokbench.cli.options import (
     say,
     say_left_out,
     size_option,
-    split_option,
     stoppable,
 )
 from tokbench.cli.outcome import Key, label, report
 from tokbench.cli.tables import Form, TablePrinter, format_option
+from tokbench.data.reading import ReadOptions
 from tokbench.errors import DataError, TokbenchError, UsageError
 from tokbench.io.counts import count_of
 from tokbench.metric_names import ANCHORS, Anchor, defaults, measurable
@@ -47,7 +47,7 @@ from tokbench.tokenizers.checkpoint_names import named_argument
 @click.argument("adapters", metavar="ADAPTER...", nargs=-1, required=True)
 @click.option("--name", help="Name of the row, for a single images:, diffusers: or torchscript: (else NAME=ADAPTER).")
 @data_option
-@split_option
+@reading_options("first", "pair")
 @click.option(
     "--metrics", "metric_names", help="Comma-separated metric names, or 'all' [default: see 'tokbench list metrics']."
 )
@@ -97,7 +97,6 @@ from tokbench.tokenizers.checkpoint_names import named_argument
     help="Seed of bootstrap intervals and of sampling decoders.",
 )
 @click.option("--skip-bad", is_flag=True, help="List unreadable images without setting the exit status to 1.")
-@links_option
 @click.option(
     "--skip-existing",
     is_flag=True,
@@ -115,7 +114,7 @@ def eval_(
     adapters: tuple[str, ...],
     name: str | None,
     data: str,
-    split: str | None,
+    reading: ReadOptions,
     metric_names: str | None,
     suite: str | None,
     faithful: bool,
@@ -134,7 +133,6 @@ def eval_(
     precision: Literal["float32", "bfloat16"],
     seed: int,
     skip_bad: bool,
-    follow_links: bool,
     skip_existing: bool,
     no_cache: bool,
     allow_download: bool,
@@ -274,12 +272,12 @@ def eval_(
             statistics = statistics.assume(reference_is).allow_mismatch(reference_mismatch)
         streams: list[ImageStream] = []
         if chosen_task.paired:  # before loading adapters, which can take long
-            streams = [open_dataset(name, rules, size, limit, root, follow_links, split) for name in names]
+            streams = [open_dataset(name, rules, size, limit, root, reading) for name in names]
         with redirect_stdout(sys.stderr):  # output of adapters must not mix with the results on stdout
-            loaded, not_loaded = load_adapters(adapters, device, root, allow_download)
+            loaded, not_loaded = load_adapters(adapters, device, root, allow_download, reading)
         if not chosen_task.paired:
-            references = partial(open_dataset, data, rules, size, None, root, follow_links, split)
-            streams = [plan_samples(data, rules, references, limit, split, statistics, loaded)]
+            references = partial(open_dataset, data, rules, size, None, root, reading)
+            streams = [plan_samples(data, rules, references, limit, reading.split, statistics, loaded)]
         folders = [adapter.model.left_out for adapter in loaded if isinstance(adapter.model, ImageFolder)]
         for left_out in (*(stream.summary().left_out for stream in streams), *folders):
             if process.first:

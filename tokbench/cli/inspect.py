@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from tokbench.cli.options import Group, out_option, root_option, say, split_option
+from tokbench.cli.options import Group, out_option, reading_options, root_option, say
 from tokbench.cli.tables import Form, TablePrinter, format_option, print_lines
+from tokbench.data.reading import ReadOptions
 from tokbench.errors import UsageError
 
 
@@ -38,7 +39,7 @@ def list_(what: str, family: str | None, trained: bool, every: bool, root: Path 
 @click.option("--worst", type=click.IntRange(1, 200), help="Draw the N words or faces with the largest drop in score.")
 @click.option("--kind", help="With --worst: kind of crops, for example words, faces or words_easyocr [default: all].")
 @click.option("--data", help="With --worst: path of the images [default: the dataset named in the result].")
-@split_option
+@reading_options()
 @click.option("--adapter", help="With --worst: adapter to reconstruct with [default: the adapter named in the result].")
 @click.option(
     "--picture",
@@ -53,7 +54,7 @@ def show(
     worst: int | None,
     kind: str | None,
     data: str | None,
-    split: str | None,
+    reading: ReadOptions,
     adapter: str | None,
     picture: Path,
     root: Path | None,
@@ -79,7 +80,8 @@ def show(
     crops = worst_crops.cases(loaded, kind)[:worst]
     size = None if provenance["data"]["own_size"] is None else provenance["data"]["width"]
     rules = load_protocol(provenance["protocol"]["name"])
-    dataset = open_dataset(data or loaded.dataset, rules, size, provenance["data"]["limit"], root, split=split)
+    reading, limit = reading.recorded(provenance), provenance["data"]["limit"]
+    dataset = open_dataset(data or loaded.dataset, rules, size, limit, root, reading)
     source = provenance["adapter"].get("source", loaded.adapter)  # the name of a row need not be that of an adapter
     sheet = worst_crops.picture(crops, load_adapter(adapter or source, root=root), dataset, seed=provenance["seed"])
     worst_crops.save(sheet, picture)

@@ -7,12 +7,14 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
 from tokbench.cli.progress import progress_bar as progress_bar
+from tokbench.data.reading import ReadOptions
 from tokbench.errors import TokbenchError, UsageError
 
 _LOG = logging.getLogger("tokbench")
@@ -36,14 +38,14 @@ data_option = click.option(
     "--data",
     default="samples",
     show_default=True,
-    help="Dataset name, folder, zip, tar or Parquet file, or a quoted pattern such as 'data/val-*.parquet'.",
+    help="Dataset name, folder, file of images (zip, tar, Parquet, Arrow, npz, or a .txt list of paths), or a quoted "
+    "pattern such as 'data/val-*.parquet' or 'shard-{0000..0009}.tar'.",
 )
-split_option = click.option(
-    "--split",
-    metavar="NAME",
-    help="Split to use if --data contains several: train, validation or test [default: the only split].",
+limit_option = click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help="Use only N images: the first ones, or an even sample over all class folders.",
 )
-limit_option = click.option("--limit", type=click.IntRange(min=1), help="Use only the first N images.")
 size_option = click.option(
     "--size",
     type=click.IntRange(min=1),
@@ -91,9 +93,57 @@ precision_option = click.option(
     show_default=True,
     help="Precision of the networks used by metrics. bfloat16 is faster; each result records the difference it makes.",
 )
-links_option = click.option(
-    "--follow-links", is_flag=True, help="Follow symbolic links that leave the folder of images."
-)
+
+
+_READING = {
+    "split": click.option(
+        "--split",
+        metavar="NAME",
+        help="Split to use if --data contains several: train, validation or test [default: the only split].",
+    ),
+    "column": click.option(
+        "--column",
+        metavar="NAME",
+        help="Column (Parquet, Arrow) or array (npz) with the images [default: the only one with images].",
+    ),
+    "follow_links": click.option(
+        "--follow-links", is_flag=True, help="Follow symbolic links that leave the folder of images."
+    ),
+    "first": click.option(
+        "--first",
+        is_flag=True,
+        help="With --limit: take the first N images of class folders, instead of an even sample of all of them.",
+    ),
+    "pair": click.option(
+        "--pair",
+        type=click.Choice(["name", "order"]),
+        default="name",
+        show_default=True,
+        help="How reconstructions of images:PATH are paired with the images: by name without suffix, or in order.",
+    ),
+}
+_ALWAYS = ("split", "column", "follow_links")
+
+
+def reading_options(*more: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that adds the options of `ReadOptions`; the command gets them as the argument `reading`.
+
+    more: `first` for commands with --limit, `pair` for commands that evaluate reconstructions.
+    """
+    names = [name for name in _READING if name in (*_ALWAYS, *more)]
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def with_reading(*args: Any, **given: Any) -> Any:
+            reading = ReadOptions(**{name: given.pop(name) for name in names})
+            return command(*args, reading=reading, **given)
+
+        decorated: Callable[..., Any] = with_reading
+        for name in reversed(names):
+            decorated = _READING[name](decorated)
+        return decorated
+
+    return decorate
 
 
 def out_option(help_text: str) -> Callable[..., Any]:
@@ -135,10 +185,10 @@ def stoppable(resume_hint: Callable[[], str]) -> Iterator[None]:
 
 def say_left_out(counts: Mapping[str, int]) -> None:
     """Report to stderr how many files in unsupported image formats were ignored, by suffix."""
-    from tokbench.io.left_out import describe_left_out
+    from tokbench.io.left_out import describe_left_out, left_out_remedy
 
     if counts:
-        say(f"ignored {describe_left_out(counts)}; convert or rename them")
+        say(f"ignored {describe_left_out(counts)}; {left_out_remedy(counts)}")
 
 
 def say(text: str) -> None:

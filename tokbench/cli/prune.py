@@ -16,12 +16,13 @@ from tokbench.cli.options import (
     limit_option,
     out_option,
     progress_bar,
+    reading_options,
     root_option,
     say,
     say_left_out,
-    split_option,
     stoppable,
 )
+from tokbench.data.reading import ReadOptions
 from tokbench.errors import MissingWeights, UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     help="Comma-separated shares of tokens kept per stage, in (0, 1].",
 )
 @data_option
-@split_option
+@reading_options("first")
 @limit_option
 @click.option("--batches", help="Batch sizes for timing; 0 disables timing [default: 1,32,128; on a CPU 1,32].")
 @click.option(
@@ -76,7 +77,7 @@ def prune(
     model: str,
     keep: str,
     data: str,
-    split: str | None,
+    reading: ReadOptions,
     limit: int | None,
     batches: str | None,
     repetitions: int,
@@ -97,8 +98,8 @@ def prune(
     The images need labels: a Parquet file with an integer column `label`, or a folder, zip or tar with one folder per
     class. Folders must be named like the network's classes (ImageNet: WordNet ids) or listed in classes.txt; otherwise
     their number must equal the network's number of classes, and they are matched in sorted order. A subset of the
-    classes is enough. --limit N uses the first N images; they must not all have the same label, and a warning is
-    printed if they cover few classes.
+    classes is enough. --limit N takes an even sample of class folders, otherwise the first N images; they must not all
+    have the same label, and a warning is printed if they cover few classes.
 
     Rows that are already measured are kept, so repeat the command to resume after an interruption. Timings whose
     control deviates by more than 3 %, which indicates other load on the machine, are repeated up to --tries times.
@@ -123,7 +124,7 @@ def prune(
     names = [name for given in methods for name in ((*METHODS, *CONTROLS) if given == "all" else (given,))]
     sizes = _batch_sizes(batches, chosen_device)
     classifier = load_classifier(model, chosen_device, root, allow_download)
-    images = open_labelled(data, classifier, limit, root, split)
+    images = open_labelled(data, classifier, limit, root, reading)
     say_left_out(images.dataset.left_out)
     say(f"labels: {labels_text(images.labels.facts(images.dataset.names))}")
     config = BenchmarkConfig("eager" if kernel == "eager" else "sdpa", sizes, repetitions, round_to, rates, tries)

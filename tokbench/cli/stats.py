@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,13 +18,14 @@ from tokbench.cli.options import (
     limit_option,
     progress_bar,
     protocol_option,
+    reading_options,
     reference_is_option,
     root_option,
     say,
     say_left_out,
     size_option,
-    split_option,
 )
+from tokbench.data.reading import ReadOptions
 from tokbench.errors import UsageError
 from tokbench.io.counts import count_of
 
@@ -46,7 +48,7 @@ def stats() -> None:
 
 @stats.command()
 @data_option
-@split_option
+@reading_options("first")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="File to write (.npz).")
 @click.option(
     "--network", default="inception-2015-12-05", show_default=True, help="Network that extracts the features."
@@ -62,7 +64,7 @@ def stats() -> None:
 @root_option
 def make(
     data: str,
-    split: str | None,
+    reading: ReadOptions,
     out: Path,
     network: str,
     layers: str,
@@ -88,7 +90,7 @@ def make(
         raise UsageError(f"--out {out}: the file name must end in .npz")
     rules = load_protocol(protocol)
     extractor = _extractor(network, rules, device, allow_download)
-    dataset = open_dataset(data, rules, size, limit, root, split=split)
+    dataset = open_dataset(data, rules, size, limit, root, reading)
     say_left_out(dataset.left_out)
     with progress_bar() as progress:
         computed = measure(dataset, extractor, wanted, progress)
@@ -120,7 +122,7 @@ def show_(file: Path) -> None:
 @stats.command()
 @_FILE
 @click.option("--data", help="Images to use [default: the dataset recorded in the file].")
-@split_option
+@reading_options()
 @reference_is_option
 @limit_option
 @size_option
@@ -131,7 +133,7 @@ def show_(file: Path) -> None:
 def verify(
     file: Path,
     data: str | None,
-    split: str | None,
+    reading: ReadOptions,
     reference_is: str | None,
     limit: int | None,
     size: int | None,
@@ -169,9 +171,10 @@ def verify(
     for layer in found.layers:
         # Raises an error if the file was made with another network, input or precision.
         found.moments(extractor.name, description.get("input"), "float32", extractor.sha256, layer)
-    dataset = open_dataset(data, rules, size, limit, root, split=split)
+    reading = replace(reading, first=found.sampling != "even")
+    dataset = open_dataset(data, rules, size, limit, root, reading)
     if limit is None and found.count and found.count < len(dataset):
-        dataset = open_dataset(data, rules, size, found.count, root, split=split)
+        dataset = open_dataset(data, rules, size, found.count, root, reading)
     with progress_bar() as progress:
         again = measure(dataset, extractor, list(found.layers), progress)
     differs = False

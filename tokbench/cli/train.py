@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,14 +16,18 @@ from tokbench.cli.options import (
     device_option,
     limit_option,
     progress_bar,
+    reading_options,
     root_option,
     say,
     say_left_out,
-    split_option,
     stoppable,
 )
+from tokbench.data.reading import ReadOptions
 from tokbench.errors import UsageError
 from tokbench.io.counts import count_of
+
+if TYPE_CHECKING:
+    from tokbench.nn.trainable import TrainingData
 
 
 @click.command()
@@ -30,7 +36,7 @@ from tokbench.io.counts import count_of
     "--all", "everything", is_flag=True, help="Train every adapter that defines a training, dependencies first."
 )
 @click.option("--data", default="tiny-imagenet-train", show_default=True, help="Training data: dataset name or path.")
-@split_option
+@reading_options("first")
 @click.option(
     "--budget",
     help="Budget per training in seconds or images, for example 90s or 20000i [default: set by the profile].",
@@ -52,23 +58,28 @@ from tokbench.io.counts import count_of
 @click.option(
     "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Number of trainings in parallel."
 )
+@click.option("--retrain", is_flag=True, help="Also train adapters whose weights are up to date.")
+@click.option("--dry-run", is_flag=True, help="Print only the plan: the adapters in order, with estimated times.")
 @root_option
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for weights and training records [default: beside each adapter's TOML file].",
+    help="Folder for weights and training records, as adapters/<family>/<variant>.safetensors; dependencies are read "
+    "from it first [default: beside each adapter's TOML file].",
 )
 def train(
     adapters: tuple[str, ...],
     everything: bool,
     data: str,
-    split: str | None,
+    reading: ReadOptions,
     budget: str | None,
     profile: str | None,
     seed: int,
     limit: int | None,
     device: str | None,
     jobs: int,
+    retrain: bool,
+    dry_run: bool,
     root: Path | None,
     out: Path | None,
 ) -> None:
@@ -78,25 +89,45 @@ def train(
     <variant>.training.json. To resume an interrupted training, repeat the command; at most the last minute is lost.
     Small networks do not use a device fully: --jobs trains several at once, each after the adapters it depends on.
 
+    The plan is printed first; its estimates are the CPU times of earlier trainings, scaled to the number of images.
+    With --all, cheap trainings come first. Adapters are skipped if they were trained with the same recipe, data and
+    bases; changes of code are not noticed (--retrain).
+
     Exit status: 1 if an adapter could not be trained (the others still are).
     """
     changes = _budget(budget) | {"seed": seed}
     from tokbench.data.dataset import open_dataset
     from tokbench.protocol.protocol import load_protocol
+    from tokbench.training.plan import chosen, describe_plan, make_plan
+    from tokbench.training.states import describe_data
     from tokbench.training.workers import trainings
-    from tokbench.training.zoo import TrainOptions, chosen, load_training_data
+    from tokbench.training.zoo import TrainOptions, load_training_data
 
     wanted = chosen(adapters, everything, root)
     chosen_device = choose_device(device)
     profile = profile or ("gpu" if chosen_device.startswith("cuda") else "cpu")
-    dataset = open_dataset(data, load_protocol("tokbench"), None, limit, root, split=split)
+    dataset = open_dataset(data, load_protocol("tokbench"), None, limit, root, reading)
     say_left_out(dataset.left_out)
     failed = False
     with stoppable(lambda: "repeat the command to resume; at most the last minute is lost"), progress_bar() as bar:
-        training_data = load_training_data(dataset, lambda done, total: bar("images read", done, total))
-        described = f"{dataset.name}, {count_of(len(training_data), 'image')}, sha256 {training_data.sha256[:16]}"
-        options = TrainOptions(described, profile, changes, chosen_device, out)
-        for outcome in trainings(wanted, training_data, options, jobs, bar, root):
+
+        @cache
+        def images() -> TrainingData:
+            return load_training_data(dataset, lambda done, total: bar("images read", done, total))
+
+        @cache
+        def description() -> str:
+            return describe_data(dataset.name, len(images()), images().sha256)
+
+        options = TrainOptions("", profile, changes, chosen_device, out)
+        plan = make_plan(wanted, options, len(dataset), description, root=root, by_cost=everything, retrain=retrain)
+        for name in plan.up_to_date:
+            say(f"skipped {name}: up to date; --retrain trains again")
+        click.echo("\n".join(describe_plan(plan, jobs)))
+        if dry_run or not plan.trainings:
+            return
+        planned = {training.name: training.toml for training in plan.trainings}
+        for outcome in trainings(planned, images(), replace(options, data=description()), jobs, bar, root):
             if outcome.record is None:
                 say(f"failed {outcome.name}: {outcome.error}")
                 failed = True

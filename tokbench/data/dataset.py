@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,18 +11,40 @@ import numpy as np
 
 from tokbench.data.annotations import Annotations
 from tokbench.data.dataset_folder import describe, locate, search_folders
+from tokbench.data.decode import exif_orientation
 from tokbench.data.loader import ImageLoader, PreparedImage
 from tokbench.data.preprocess import check_library, prepare, refuse_unstorable, wrong_size_message
+from tokbench.data.reading import DEFAULTS, ReadOptions
 from tokbench.data.sources.annotated import AnnotatedSource, annotate, open_layout
 from tokbench.data.sources.base import Source
 from tokbench.data.sources.manifest import Manifest
-from tokbench.data.sources.open import folder_of, is_path, open_source, open_sources, sort_by
+from tokbench.data.sources.open import open_source, open_sources, sort_by
+from tokbench.data.sources.patterns import folder_of, is_path
 from tokbench.data.splits import canonical_split
-from tokbench.data.stream import AnnotatedImage, Bindable, ImageStream, ReadLog, Share, StreamSummary, all_spans, spans
+from tokbench.data.stream import (
+    AnnotatedImage,
+    Bindable,
+    ImageStream,
+    ReadLog,
+    Sampling,
+    Share,
+    StreamSummary,
+    all_spans,
+    spans,
+)
 from tokbench.errors import DataError, TokbenchError, UnreadableImage, UsageError, did_you_mean
-from tokbench.io.left_out import describe_left_out
+from tokbench.io.left_out import describe_left_out, left_out_remedy
 from tokbench.paths import dataset_folders, slug
 from tokbench.protocol.protocol import Protocol
+
+_FEW_ODD = 20
+"""Without a size, one in this many images may differ in size from the others, and becomes an unreadable image."""
+
+_MIN_COMMON = 3
+"""Number of images from which one may differ in size from the others."""
+
+_MIN_HEADERS = 64
+"""Number of images after which their sizes are considered different if no size is that of half of them."""
 
 
 @dataclass
@@ -30,8 +53,10 @@ class Dataset(ImageStream):
 
     size: side in pixels that images are brought to; None keeps their own. limit: number of images to read from the
     beginning; None reads all. native_size: side in pixels of the dataset's images, if its dataset.toml states one.
-    shape: height and width of the images, known after the first batch. seen: the log of the current pass, from which
-    `unreadable`, `num_upscaled` and `sha256` are computed.
+    sampling: `even` if the source was reordered so that its first `limit` images are an even sample of all. shape:
+    height and width of the images, known after the first batch. common_size: width and height of almost all images, if
+    `size` is None and a few images have another size, which makes them unreadable. seen: the log of the current pass,
+    from which `unreadable`, `num_upscaled` and `sha256` are computed.
 
     Raises UsageError if size or limit is below 1, and DataError if the source has no images.
     """
@@ -42,7 +67,9 @@ class Dataset(ImageStream):
     size: int | None
     limit: int | None = None
     native_size: int | None = None
+    sampling: Sampling = "first"
     shape: tuple[int, int] | None = None
+    common_size: tuple[int, int] | None = None
     seen: ReadLog = field(default_factory=ReadLog, repr=False)
 
     def __post_init__(self) -> None:
@@ -51,7 +78,9 @@ class Dataset(ImageStream):
         if self.size is not None and self.size < 1:
             raise UsageError("--size must be at least 1")
         if not self.source.names:
-            note = f"; {describe_left_out(self.left_out)}, which are not read" if self.left_out else ""
+            note = f"; it contains {self.source.instead}" if self.source.instead else ""
+            if self.left_out:
+                note += f"; {describe_left_out(self.left_out)}, which are not read: {left_out_remedy(self.left_out)}"
             raise DataError(f"{self.name}: no images found{note}")
 
     def __len__(self) -> int:
@@ -95,29 +124,39 @@ class Dataset(ImageStream):
     def check_sizes(self) -> None:
         """Check that the sizes of the images fit `size` and the protocol. Only as many headers as necessary are read.
 
-        Without `size`, all images must have the same size: raises DataError naming two images with different sizes. If
-        the protocol does not crop, at least one image must have the given size: raises UsageError if none has.
+        Without `size`, the images must have the same size, except for a few, which become unreadable images: raises
+        DataError naming two images with different sizes if there are more. If the protocol does not crop, at least one
+        image must have the given size: raises UsageError if none has.
         """
         if self.size is not None:
             if self.protocol.crop == "none":
                 self._check_any_fits(self.size)
             return
-        first: tuple[str, tuple[int, int]] | None = None
+        counts: Counter[tuple[int, int]] = Counter()
+        examples: dict[tuple[int, int], str] = {}
+        tolerated = max(len(self) // _FEW_ODD, 1 if len(self) >= _MIN_COMMON else 0)
         for position, name in enumerate(self.names):
             try:
                 size = self.source.size(position)
             except UnreadableImage:
                 continue  # the pass will list it
-            if first is None:
-                first = (name, size)
-            elif size != first[1]:
-                remedy = "give --size S to bring them all to S x S"
-                if self.protocol.crop == "none":
-                    remedy = f"protocol {self.protocol.name} does not resize images; choose one that crops"
-                raise DataError(
-                    f"{self.name} contains images of unequal sizes ({first[0]} is {first[1][0]}x{first[1][1]}, "
-                    f"{name} is {size[0]}x{size[1]}); {remedy}"
-                )
+            counts[size] += 1
+            examples.setdefault(size, name)
+            common = max(counts.values())
+            if counts.total() - common > tolerated or (counts.total() >= _MIN_HEADERS and 2 * common < counts.total()):
+                break
+        else:
+            if len(counts) > 1:
+                self.common_size = counts.most_common(1)[0][0]
+            return
+        remedy = "give --size S to bring them all to S x S"
+        if self.protocol.crop == "none":
+            remedy = f"protocol {self.protocol.name} does not resize images; choose one that crops"
+        (first, first_name), (other, other_name) = list(examples.items())[:2]
+        raise DataError(
+            f"{self.name} contains images of unequal sizes ({first_name} is {first[0]}x{first[1]}, {other_name} is "
+            f"{other[0]}x{other[1]}); {remedy}"
+        )
 
     def _check_any_fits(self, side: int) -> None:
         other: tuple[int, int] | None = None
@@ -150,7 +189,9 @@ class Dataset(ImageStream):
         return ImageLoader(self, spans(len(self), batch_size, share))
 
     def bind(self, model: Bindable) -> None:
-        model.bind_dataset(self.names, self.source.names)
+        # A model that pairs by order needs the order of the whole dataset, which an even sample changes.
+        every = sorted(self.source.names) if self.sampling == "even" else self.source.names
+        model.bind_dataset(self.names, every)
 
     def refuse_empty(self) -> None:
         if self.shape is None:
@@ -163,6 +204,7 @@ class Dataset(ImageStream):
             len(self) - len(self.unreadable),
             available=self.available,
             limited=self.limited,
+            sampling=self.sampling,
             native_size=self.native_size,
             num_upscaled=self.num_upscaled,
             left_out=self.left_out,
@@ -194,6 +236,11 @@ class Dataset(ImageStream):
 
     def _prepared(self, position: int) -> PreparedImage:
         image = self.source.open(position)
+        if self.common_size is not None and image.size != self.common_size:
+            raise UnreadableImage(
+                f"{self.source.names[position]}: {image.width}x{image.height} px, but the others have "
+                f"{self.common_size[0]}x{self.common_size[1]}; remove it, or give --size S to bring all to S x S"
+            )
         pixels, upscaled = prepare(image, self.size, self.protocol)
         refuse_unstorable(image.size if self.protocol.crop == "pad" else pixels.shape[1::-1], self.protocol)
         original = np.array(image) if self.protocol.reference == "original" else None
@@ -207,7 +254,7 @@ class Dataset(ImageStream):
                 digest.update(np.ascontiguousarray(part).tobytes())
         if marked:
             digest.update(marked.known.to_json().encode())
-        return PreparedImage(pixels, original, marked, digest.hexdigest(), upscaled)
+        return PreparedImage(pixels, original, marked, digest.hexdigest(), upscaled, exif_orientation(image))
 
 
 def open_dataset(
@@ -216,28 +263,31 @@ def open_dataset(
     size: int | None = None,
     limit: int | None = None,
     root: Path | None = None,
-    follow_links: bool = False,
-    split: str | None = None,
+    reading: ReadOptions = DEFAULTS,
 ) -> Dataset:
     """Open the dataset `data`: a folder name in `datasets/`, a path to images, or a glob pattern. No image is decoded.
 
-    size: side in pixels. limit: number of images. root: folder that contains `datasets/`. follow_links: also follow
-    symbolic links that leave the folder of images. split: the split to read (train, validation, test) if the path
-    contains several.
+    size: side in pixels. limit: number of images; in class folders that are given by path they are an even sample over
+    the sorted list, unless `reading.first` is set. root: folder that contains `datasets/`. reading: how the images of a
+    path are found and selected.
 
     Raises UsageError for an unknown name or split, and DataError if the images are not on this machine, have different
     sizes without `size`, or could be several datasets.
     """
     folders = dataset_folders(root)
     if data in folders:
-        if split:
-            raise UsageError(f"dataset {data} is one split already, as its dataset.toml states; omit --split")
-        dataset = _named(data, folders[data], protocol, size, limit, follow_links)
+        if reading.split or reading.column:
+            option, what = ("--split", "one split") if reading.split else ("--column", "one column")
+            raise UsageError(f"dataset {data} is {what} already, as its dataset.toml states; omit {option}")
+        dataset = _named(data, folders[data], protocol, size, limit, reading)
     elif is_path(data):
-        source = open_source(data, follow_links=follow_links, split=split)
-        part = f"-{slug(canonical_split(split))}" if split else ""
-        name = f"{slug(folder_of(data).resolve().name)}{part}-{_fingerprint(source)}"
-        dataset = Dataset(name, source, protocol, size, limit, native_size=None)
+        source = open_source(data, reading)
+        parts = [slug(folder_of(data).resolve().name)]
+        parts += [slug(canonical_split(reading.split))] if reading.split else []
+        parts += [slug(reading.column)] if reading.column else []
+        name = f"{'-'.join(parts)}-{_fingerprint(source)}"
+        sampling = _sample(source, limit, reading.first)
+        dataset = Dataset(name, source, protocol, size, limit, native_size=None, sampling=sampling)
     else:
         hint = did_you_mean(data, folders)
         raise UsageError(
@@ -251,7 +301,7 @@ def open_dataset(
 
 
 def _named(
-    name: str, folder: Path, protocol: Protocol, size: int | None, limit: int | None, follow_links: bool
+    name: str, folder: Path, protocol: Protocol, size: int | None, limit: int | None, reading: ReadOptions
 ) -> Dataset:
     description = describe(folder)
     stored = description.get("folder", name)
@@ -266,9 +316,9 @@ def _named(
                 f"dataset {name} is not on this machine: looked for {sources} in {folders}; {description['get']}"
             )
         if "layout" in description:
-            source = open_layout(paths[0].parent, description["part"], follow_links)
+            source = open_layout(paths[0].parent, description["part"], reading)
         else:
-            source = open_sources(paths, follow_links=follow_links)
+            source = open_sources(paths, reading)
         if description["order"] != "listed":
             sort_by(source, description["order"])
     if annotations := description.get("annotations"):
@@ -279,6 +329,24 @@ def _named(
             f"dataset {name} should contain {count} images, but has {len(source.names)}: an incomplete copy?"
         )
     return Dataset(name, source, protocol, size or description["size"], limit, native_size=description["size"])
+
+
+def _sample(source: Source, limit: int | None, first: bool) -> Sampling:
+    """Reorder the images in class folders so that the first `limit` images are an even sample over the sorted list.
+
+    Sources without class folders, and those whose order is given (lists of paths, Parquet files, shards), are not
+    changed.
+    """
+    count = len(source.names)
+    if first or limit is None or not 0 < limit < count or not source.sorted_by_name:
+        return "first"
+    folders = {name.rpartition("/")[0] for name in source.names}
+    if len(folders) < 2 or "" in folders:
+        return "first"
+    chosen = [i * count // limit for i in range(limit)]
+    others = set(range(count)).difference(chosen)
+    source.reorder([*chosen, *sorted(others)])
+    return "even"
 
 
 def _fingerprint(source: Source) -> str:

@@ -7,6 +7,8 @@
     16-bit grey               scaled by 1/257 and rounded
     16-bit RGB                the upper byte of each level is used, as Pillow does
     EXIF orientation          ignored; the orientation tag of TIFF is applied
+    metadata of PNG           dropped if Pillow cannot read them (text over 1 MiB, wrong checksums)
+    HEIC, HEIF                read if the package pillow-heif is installed
 
     refused (UnreadableImage) empty files, formats not in FORMATS, truncated or otherwise undecodable files, more than
                               MAX_PIXELS, more than MAX_BYTES, levels without a known range (float, 12 or 32 bits)
@@ -23,6 +25,8 @@ import re
 import struct
 import warnings
 import zlib
+from functools import cache
+from importlib.util import find_spec
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -44,11 +48,13 @@ SUFFIXES = frozenset(
 )  # fmt: skip
 """Suffixes of files that are treated as images: the common suffixes of the formats above."""
 
+HEIF_SUFFIXES = frozenset((".heic", ".heics", ".heif", ".heifs", ".hif"))
+"""Suffixes of HEIC and HEIF, which are read if the package pillow-heif is installed."""
+
 OTHER_SUFFIXES = frozenset(
-    (".heic", ".heif", ".hif", ".jxl", ".jxr", ".wdp", ".hdp", ".bpg", ".flif", ".qoi", ".svg", ".svgz", ".eps",
-     ".psd", ".psb", ".xcf", ".kra", ".exr", ".hdr", ".pfm", ".tga", ".pcx", ".ico", ".icns", ".cur", ".dds", ".sgi",
-     ".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".raf", ".orf", ".rw2", ".pef", ".srw",
-     ".x3f", ".raw")
+    (*HEIF_SUFFIXES, ".jxl", ".jxr", ".wdp", ".hdp", ".bpg", ".flif", ".qoi", ".svg", ".svgz", ".eps", ".psd", ".psb",
+     ".xcf", ".kra", ".exr", ".hdr", ".pfm", ".tga", ".pcx", ".ico", ".icns", ".cur", ".dds", ".sgi", ".dng", ".cr2",
+     ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".raf", ".orf", ".rw2", ".pef", ".srw", ".x3f", ".raw")
 )  # fmt: skip
 """Suffixes of image formats that are not read. They are counted, so that users know of them."""
 
@@ -62,6 +68,13 @@ _MAGIC = re.compile(
 """The first bytes of files in the formats PNG, JPEG, GIF, WebP, TIFF (and camera formats based on it), BMP, HEIC, AVIF,
 JPEG 2000, JPEG XL, Photoshop, GIMP, OpenEXR, Radiance and QOI."""
 
+_HEIF = re.compile(rb".{4}ftyp(?:hei[cmsx]|hevc|hevx|mif1|msf1)", re.DOTALL)
+
+LFS_POINTER = b"version https://git-lfs"
+"""The first bytes of a pointer of Git LFS."""
+
+LFS_REMEDY = "is a pointer of Git LFS, not the file itself; run git lfs pull"
+
 MAGIC_BYTES = 32
 """Number of bytes at the beginning of a file that `begins_as_image` requires."""
 
@@ -70,11 +83,69 @@ MAGIC_BYTES = 32
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
+@cache
+def heif_is_readable() -> bool:
+    """Return whether the package pillow-heif, which reads HEIC and HEIF files, is installed."""
+    return find_spec("pillow_heif") is not None
+
+
+@cache
+def _register_heif() -> None:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+
+
+def is_read_suffix(suffix: str) -> bool:
+    """Return whether files with this suffix, in lower case, are treated as images."""
+    return suffix in SUFFIXES or (suffix in HEIF_SUFFIXES and heif_is_readable())
+
+
+def is_image_suffix(suffix: str) -> bool:
+    """Return whether a suffix, in lower case, is that of an image format, read or not."""
+    return suffix in SUFFIXES or suffix in OTHER_SUFFIXES
+
+
+def exif_orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation of a decoded image, 1 if it has none. Decoding ignores it."""
+    if "exif" not in image.info:
+        return 1
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged metadata raise many kinds of errors
+        return 1
+
+
+_ORIENTATION = 0x0112
+"""The EXIF tag of the orientation: 1 means unrotated, 6 that the image must be rotated by 90 degrees."""
+
+
 def open_rgb(data: bytes, name: str) -> Image.Image:
     """Decode an image file to RGB, as the table above states.
 
     name: the image's, for messages. Raises UnreadableImage with the reason and a remedy.
     """
+    try:
+        return _decoded(data, name)
+    except UnreadableImage:
+        if (plain := _without_metadata(data)) is None:
+            raise
+    return _decoded(plain, name)
+
+
+def size_of(data: bytes, name: str) -> tuple[int, int]:
+    """Return width and height, reading only the header. Raises UnreadableImage."""
+    try:
+        with _opened(data, name) as image:
+            return image.size
+    except UnreadableImage:
+        if (plain := _without_metadata(data)) is None:
+            raise
+    with _opened(plain, name) as image:
+        return image.size
+
+
+def _decoded(data: bytes, name: str) -> Image.Image:
     with _opened(data, name) as image:
         try:
             if image.format == "PNG":
@@ -86,10 +157,27 @@ def open_rgb(data: bytes, name: str) -> Image.Image:
             raise _undecodable(error, name) from error
 
 
-def size_of(data: bytes, name: str) -> tuple[int, int]:
-    """Return width and height, reading only the header. Raises UnreadableImage."""
-    with _opened(data, name) as image:
-        return image.size
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+
+
+def _without_metadata(data: bytes) -> bytes | None:
+    """Return a PNG with only the chunks that pixels depend on; None if there are no others, or if it is no PNG.
+
+    Pillow refuses images whose text is larger than 1 MiB, and those with damaged metadata.
+    """
+    if not data.startswith(_PNG):
+        return None
+    view, start, kept = memoryview(data), len(_PNG), [_PNG]
+    while start + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, start)
+        if start + 12 + length > len(data):  # the file is truncated
+            return None
+        if kind in _PIXEL_CHUNKS:
+            kept.append(bytes(view[start : start + 12 + length]))
+        start += 12 + length
+    plain = b"".join(kept)
+    return plain if len(plain) < start else None
 
 
 def begins_as_image(head: bytes) -> bool:
@@ -106,10 +194,16 @@ def refuse_large(count: int, name: str) -> None:
 def _opened(data: bytes, name: str) -> Image.Image:
     if not data:
         raise UnreadableImage(f"{name}: the file is empty; copy it again")
+    if data.startswith(LFS_POINTER):
+        raise UnreadableImage(f"{name} {LFS_REMEDY}")
     # A library imported by an adapter may have set Pillow to fill the missing part of truncated images with grey.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        formats: tuple[str, ...] = FORMATS
+        if _HEIF.match(data) and heif_is_readable():
+            _register_heif()
+            formats = (*FORMATS, "HEIF")
+        image = Image.open(io.BytesIO(data), formats=formats)
     except Image.UnidentifiedImageError as error:
         raise UnreadableImage(
             f"{name}: not an image in a supported format ({', '.join(FORMATS)}); remove or convert it"

@@ -25,7 +25,7 @@ import numpy as np
 from tokbench.data.dataset import Dataset
 from tokbench.data.sources.base import CLASSES_FILE
 from tokbench.data.sources.folder import read_class_list
-from tokbench.data.sources.parquet import Parquet
+from tokbench.data.sources.table import Table
 from tokbench.data.splits import is_split
 from tokbench.errors import DataError
 
@@ -76,7 +76,7 @@ def find_labels(
     known: the network's own class names. listed: the names from `listed_classes`.
     Raises DataError, naming the file or image, if there are no labels or if they cannot be those of the network.
     """
-    if isinstance(dataset.source, Parquet):
+    if isinstance(dataset.source, Table):
         labels = _labels_from_column(dataset, dataset.source, classes)
     else:
         labels = _labels_from_folders(dataset, classes, known, listed)
@@ -110,7 +110,8 @@ def _check_first_images(dataset: Dataset, labels: Labels) -> str | None:
     count, whole = len(dataset), len(dataset.source.names)
     if count == whole:
         return None
-    remedy = "provide the images in mixed order, or give a pattern with images of each class instead of --limit"
+    remedy = "omit --first, or " if dataset.sampling == "first" and dataset.source.sorted_by_name else ""
+    remedy += "provide the images in mixed order, or give a pattern with images of each class instead of --limit"
     values = [labels.by_name[name] for name in dataset.source.names]
     classes, index = np.unique(values, return_inverse=True)
     if count > 1 and len(classes) > 1 and len(set(index[:count].tolist())) == 1:
@@ -131,7 +132,7 @@ def _check_first_images(dataset: Dataset, labels: Labels) -> str | None:
     )
 
 
-def _labels_from_column(dataset: Dataset, source: Parquet, classes: int) -> Labels:
+def _labels_from_column(dataset: Dataset, source: Table, classes: int) -> Labels:
     columns = source.label_columns()
     if not any(column.kind for column in columns):
         raise _no_labels_error(dataset)

@@ -24,7 +24,7 @@ class PreparedImage:
 
     pixels: (H, W, 3), uint8 or float32 levels in [0, 255]. original: the whole file's pixels (h, w, 3), if the protocol
     compares with them. marked: the annotated image, if the dataset has annotations. digest: SHA-256 of these fields.
-    upscaled: whether the image was smaller than the size.
+    upscaled: whether the image was smaller than the size. orientation: EXIF orientation, which is ignored.
     """
 
     pixels: np.ndarray
@@ -32,6 +32,7 @@ class PreparedImage:
     marked: AnnotatedImage | None
     digest: str
     upscaled: bool
+    orientation: int = 1
 
 
 class Readable(Protocol):
@@ -92,6 +93,8 @@ class ImageLoader:
                 continue
             seen.digests[position] = image.digest
             seen.num_upscaled += image.upscaled
+            if image.orientation != 1:
+                seen.rotated[position] = image.orientation
             readable.append((position, image))
         if not readable:
             return None

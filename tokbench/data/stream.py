@@ -6,7 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -17,6 +17,9 @@ from tokbench.protocol.protocol import Protocol as EvaluationProtocol
 CHUNK = 32
 """Number of images per chunk. Results are checkpointed, cached and resumed in chunks: positions 0 to 31, 32 to 63, and
 so on, whatever the batch size."""
+
+Sampling = Literal["first", "even"]
+"""How a limit selects images: the first ones, or an even sample over the sorted list of images in class folders."""
 
 Share = Callable[[list[range]], list[range]]
 """Selects the spans of positions that this process reads."""
@@ -82,12 +85,14 @@ class ReadLog:
     """Log of reading images.
 
     digests: SHA-256 of each image that was read, by position. unreadable: reason for each image that could not be read,
-    by position. num_upscaled: number of images smaller than the size.
+    by position. num_upscaled: number of images smaller than the size. rotated: EXIF orientation of each image that has
+    one, by position.
     """
 
     digests: dict[int, str] = field(default_factory=dict)
     unreadable: dict[int, str] = field(default_factory=dict)
     num_upscaled: int = 0
+    rotated: dict[int, int] = field(default_factory=dict)
 
     @property
     def sha256(self) -> str:
@@ -99,6 +104,7 @@ class ReadLog:
         self.digests |= other.digests
         self.unreadable |= other.unreadable
         self.num_upscaled += other.num_upscaled
+        self.rotated |= other.rotated
 
 
 class Loader(Protocol):
@@ -126,9 +132,9 @@ class StreamSummary:
     sha256: SHA-256 of the digests of the images. count: N, the number of images that metrics are computed from.
     references: number of images that samples are compared with; None if each image has one reference, or if a
     statistics file replaces them. pairs: number of pairs of halves, if it does not follow from N. available: number of
-    images in the source. limited: the limit, if there are more images. native_size: side in pixels of the dataset.
-    num_upscaled: number of images smaller than the size. left_out: number of files that were not read, by suffix.
-    unreadable: name and reason of each image that could not be read.
+    images in the source. limited: the limit, if there are more images. sampling: how the limit selected images.
+    native_size: side in pixels of the dataset. num_upscaled: number of images smaller than the size. left_out: number
+    of files that were not read, by suffix. unreadable: name and reason of each image that could not be read.
     """
 
     sha256: str
@@ -137,6 +143,7 @@ class StreamSummary:
     pairs: int | None = None
     available: int = 0
     limited: int | None = None
+    sampling: Sampling = "first"
     native_size: int | None = None
     num_upscaled: int = 0
     left_out: dict[str, int] = field(default_factory=dict)

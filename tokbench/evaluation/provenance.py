@@ -9,6 +9,7 @@ import torch
 
 from tokbench.results.floors import FLOOR
 from tokbench.tokenizers.base import Generator
+from tokbench.tokenizers.builtin.images import ImageFolder
 from tokbench.tokenizers.code_identity import identify
 from tokbench.tokenizers.held_code import networks_of
 from tokbench.tokenizers.registry import LoadedAdapter
@@ -42,6 +43,7 @@ def describe_adapter(adapter: LoadedAdapter) -> dict[str, Any]:
         "config_sha256": adapter.model.config,
         "unused_tensors": adapter.unused,
         "weights_in_part": adapter.in_part,
+        "pair": adapter.model.pair if isinstance(adapter.model, ImageFolder) and adapter.model.pair != "name" else "",
     }
     facts |= {key: value for key, value in optional.items() if value}
     if adapter.model.module is not None:

@@ -25,8 +25,8 @@ class RunSettings:
     """How a model is run.
 
     device: where it runs. batch_size: images per model call. seed: the seed of the evaluation. measure_memory: whether
-    the peak memory is measured. advance: called after each model call with the finished share of the batch. probe: whether the checks that are too costly for every batch run, too
-    (`tokbench.tokenizers.contract`).
+    the peak memory is measured. probe: whether the checks that are too costly for every batch run, too
+    (`tokbench.tokenizers.contract`). advance: called after each model call with the finished share of the batch.
     """
 
     device: str

@@ -52,6 +52,7 @@ def measure(
         count=count,
         data=dataset.sha256,
         dataset=dataset.name,
+        sampling=dataset.sampling,
         protocol=dataset.protocol.name,
         protocol_sha256=dataset.protocol.sha256,
         width=width,

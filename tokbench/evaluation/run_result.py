@@ -14,8 +14,9 @@ from tokbench.errors import MissingWeights
 from tokbench.evaluation.adapter_run import AdapterRun
 from tokbench.protocol.protocol import describe_protocol
 from tokbench.results.result import Result
-from tokbench.results.warning import few_images
+from tokbench.results.warning import ResultWarning, few_images
 from tokbench.stats.split_half import SplitHalves
+from tokbench.tokenizers.builtin.images import ImageFolder
 from tokbench.tokenizers.tiling import fit
 
 _VERSIONS = ("torch", "torchvision", "numpy", "pillow", "scikit-image", "torch-fidelity", "lpips")
@@ -69,6 +70,7 @@ def collect(run: AdapterRun, done: Callable[[str], None]) -> Result:
                 "limit": read.limited,
                 "enlarged": read.num_upscaled,
             }
+            | ({"sampling": read.sampling} if read.limited else {})
             | ({"left_out": read.left_out} if read.left_out else {}),
             "protocol": describe_protocol(stream.protocol),
             "metrics": numbers.provenance,
@@ -83,11 +85,32 @@ def collect(run: AdapterRun, done: Callable[[str], None]) -> Result:
             kind: [(stream.names[position], reading) for position, reading in readings]
             for kind, readings in numbers.readings.items()
         },
-        warnings=numbers.warnings + ([few] if few else []),
+        warnings=[*numbers.warnings, *filter(None, (few, _other_rotation(run)))],
         notes={name: str(error) for name, error in run.metrics.skipped.items()},
         computed=frozenset(run.metrics.metrics) - frozenset(run.metrics.skipped),
         lacking=frozenset(name for name, error in run.metrics.skipped.items() if isinstance(error, MissingWeights)),
         checkpoint=run.checkpoint.storage,
+    )
+
+
+def _other_rotation(run: AdapterRun) -> ResultWarning | None:
+    """Return a warning if originals and reconstructions made elsewhere have different EXIF orientations."""
+    model, seen, names = run.adapter.model, run.images.seen, run.images.names
+    if not isinstance(model, ImageFolder) or not (seen.rotated or model.rotated):
+        return None
+    originals = {names[position]: orientation for position, orientation in seen.rotated.items()}
+    unlike = [
+        name for name in sorted(originals | model.rotated) if originals.get(name, 1) != model.rotated.get(name, 1)
+    ]
+    if not unlike:
+        return None
+    return ResultWarning(
+        "exif_rotation",
+        f"{len(unlike):,} originals and reconstructions have different EXIF orientations ({unlike[0]}: "
+        f"{originals.get(unlike[0], 1)} and {model.rotated.get(unlike[0], 1)}). tokbench ignores them on both sides: "
+        "if the other program rotated the pixels, rotate those of the originals, too",
+        len(unlike),
+        len(names),
     )
 
 

@@ -16,5 +16,12 @@ def describe_left_out(counts: Mapping[str, int]) -> str:
     return f"{total:,} {noun}: {', '.join(kinds)}"
 
 
+def left_out_remedy(counts: Mapping[str, int]) -> str:
+    """Return what to do about the files of `Source.left_out`."""
+    if any(suffix.startswith((".hei", ".hif")) for suffix in counts):
+        return "convert or rename them; pip install pillow-heif reads .heic and .heif"
+    return "convert or rename them"
+
+
 NO_SUFFIX = "(none)"
 """Key of `Source.left_out` for files without an alphabetic suffix, such as `frame.0001`."""

@@ -41,7 +41,7 @@ MISMATCHES = ("size", "protocol")
 IS = "NETWORK:INPUT:PRECISION[:SIZE[:PROTOCOL]]"
 """The form in which a user states the origin of a file that does not record it."""
 
-_TEXTS = ("network", "input", "precision", "weights", "data", "dataset", "protocol", "protocol_sha256")
+_TEXTS = ("network", "input", "precision", "weights", "data", "dataset", "sampling", "protocol", "protocol_sha256")
 _COUNTS = ("count", "width", "height")
 _REMEDIES = {
     "network": "make a file of this network with 'tokbench stats make --network'",
@@ -56,10 +56,11 @@ class FidStatistics:
     """Mean (D,) and covariance (D, D) by layer. None means unknown.
 
     network, input, precision: how the features were computed. weights: the sha256 of the network's file. count: the
-    number of images. dataset, protocol: names; data, protocol_sha256: hashes of the prepared pixels and of the
-    protocol. width, height: the size of the prepared images in pixels. preparation: how the protocol prepared them
-    (`Protocol.reference_preparation`). sha256: the hash of this file. stated: the properties that the user stated,
-    since the file does not record them. mismatch: the `MISMATCHES` in which it may differ from the run that uses it.
+    number of images. sampling: how a limit selected them (`Dataset.sampling`). dataset, protocol: names; data,
+    protocol_sha256: hashes of the prepared pixels and of the protocol. width, height: the size of the prepared images
+    in pixels. preparation: how the protocol prepared them (`Protocol.reference_preparation`). sha256: the hash of this
+    file. stated: the properties that the user stated, since the file does not record them. mismatch: the `MISMATCHES`
+    in which it may differ from the run that uses it.
     """
 
     layers: Mapping[str, Moments]
@@ -70,6 +71,7 @@ class FidStatistics:
     count: int | None = None
     data: str | None = None
     dataset: str | None = None
+    sampling: str | None = None
     protocol: str | None = None
     protocol_sha256: str | None = None
     width: int | None = None
@@ -255,6 +257,7 @@ class _Header:
     count: Count | None = None
     data: str | None = None
     dataset: str | None = None
+    sampling: str | None = None
     protocol: str | None = None
     protocol_sha256: str | None = None
     width: Positive | None = None

@@ -110,7 +110,7 @@ class FittedModel(nn.Module, ABC):
 class Autoencoder(Trainable):
     """A reconstruction model, trained with a pixel loss and, from `perceptual_from` on, a perceptual loss."""
 
-    perceptual = 0.05
+    perceptual = 0.1
     """Weight of the perceptual distance; the mean squared error of pixels in [-1, 1] has weight 1."""
     perceptual_from = 0.5
     """Share of the training after which the perceptual loss is used. A step without it takes about half as long."""

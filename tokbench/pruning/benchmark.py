@@ -202,7 +202,8 @@ class PruningBenchmark:
                 "round_to": self.config.round_to,
                 "formula": FORMULA,
                 "weights": classifier.weights,
-                "data": {"sha256": dataset.sha256, "limit": dataset.limit, "side": classifier.side},
+                "data": {"sha256": dataset.sha256, "limit": dataset.limit, "side": classifier.side}
+                | ({"sampling": dataset.sampling} if dataset.sampling == "even" else {}),
                 "labels": self.images.labels.facts(measured) | {"warnings": self.warnings(whole)},
                 "protocol": describe_protocol(dataset.protocol),
                 "code_sha256": code_of(PACKAGE / "pruning", *map(Path, _TIMING)),

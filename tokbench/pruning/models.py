@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from tokbench.data.dataset import Dataset, open_dataset
 from tokbench.data.dataset_folder import describe, locate
 from tokbench.data.labels import ClassNames, Labels, find_labels, listed_classes
-from tokbench.data.sources.open import folder_of
-from tokbench.data.sources.parquet import Parquet
+from tokbench.data.reading import DEFAULTS, ReadOptions
+from tokbench.data.sources.patterns import folder_of
+from tokbench.data.sources.table import Table
 from tokbench.errors import MissingWeights, UsageError
 from tokbench.evaluation.seeds import image_seeds
 from tokbench.io.hashing import sha256_of
@@ -175,7 +176,11 @@ class LabelledImages:
 
 
 def open_labelled(
-    data: str, classifier: ImageClassifier, limit: int | None, root: Path | None = None, split: str | None = None
+    data: str,
+    classifier: ImageClassifier,
+    limit: int | None,
+    root: Path | None = None,
+    reading: ReadOptions = DEFAULTS,
 ) -> LabelledImages:
     """Open a dataset with labels for a classifier.
 
@@ -186,9 +191,9 @@ def open_labelled(
         if classifier.filter == TOKBENCH.filter
         else TOKBENCH.with_changes("tokbench", filter=classifier.filter)
     )
-    dataset = open_dataset(data, protocol, classifier.scaled, limit, root, split=split)
+    dataset = open_dataset(data, protocol, classifier.scaled, limit, root, reading)
     classes = recognise(classifier.vit).sizes.classes
-    column = isinstance(dataset.source, Parquet)  # Parquet labels are integers and need no names
+    column = isinstance(dataset.source, Table)  # Parquet labels are integers and need no names
     listed = None if column else listed_classes(dataset, _location(data, root))
     return LabelledImages(dataset, find_labels(dataset, classes, classifier.classes, listed), classifier)
 

@@ -148,9 +148,13 @@ class PruningResult:
 
     @property
     def group(self) -> str:
-        """The conditions of the measurement, as in file names: `<dataset>[.n2000].<device>[.eager][.r8]`."""
+        """The conditions of the measurement, as in file names: `<dataset>[.n2000].<device>[.eager][.r8]`.
+
+        `.even2000` instead of `.n2000` marks an even sample over class folders instead of the first images.
+        """
         provenance = self.about["provenance"]
-        limit = f".n{provenance['data']['limit']}" if provenance["data"]["limit"] else ""
+        how = "even" if provenance["data"].get("sampling") == "even" else "n"
+        limit = f".{how}{provenance['data']['limit']}" if provenance["data"]["limit"] else ""
         kernel = "" if provenance["kernel"] == "sdpa" else f".{provenance['kernel']}"
         multiple = "" if provenance["round_to"] == 1 else f".r{provenance['round_to']}"
         return f"{self.about['dataset']}{limit}.{slug(provenance['device'])}{kernel}{multiple}"

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from tokbench.data.dataset import Dataset, open_dataset
+from tokbench.data.reading import DEFAULTS
 from tokbench.errors import TokbenchError
 from tokbench.evaluation.provenance import describe_adapter
 from tokbench.evaluation.reconstruct import RunSettings, reconstruct
@@ -233,7 +234,8 @@ def _dataset_of(result: Result, root: Path | None) -> Dataset:
     """Open the images of a result. Raises DataError if they are not available."""
     data, protocol = result.provenance["data"], result.provenance["protocol"]["name"]
     size = data["width"] if data["width"] == data["height"] else None
-    return open_dataset(result.dataset, load_protocol(protocol), size, data["limit"], root)
+    reading = DEFAULTS.recorded(result.provenance)
+    return open_dataset(result.dataset, load_protocol(protocol), size, data["limit"], root, reading)
 
 
 def _sheets(

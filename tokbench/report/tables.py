@@ -243,6 +243,7 @@ def command(result: Result) -> str:
         words += ["--data", result.dataset if named else f"THE FOLDER OF {result.dataset}"]
     if data["limit"]:
         words += ["--limit", str(data["limit"])]
+        words += [] if named or task.kind == "generate" or data.get("sampling") == "even" else ["--first"]
     square = data["width"] == data["height"]
     if square and data["own_size"] != data["width"] and (named or task.kind != "generate"):
         words += ["--size", str(data["width"])]

@@ -1,9 +1,11 @@
 """Floors: what a method without training, such as k-means of patches, reaches with at most the bits of a tokenizer.
 
 An adapter is a floor if its TOML says `floor = true`; its results record this. The floor of a row is the floor adapter
-with the highest PSNR on the same images, among those with at most the row's bits per image. The distance of a row is
-the difference between the point estimates of both rows; their intervals are not used, since both rows are means over
-the same images, and the question is only on which side of the floor a row lies.
+with the highest PSNR on the same images, among those of its kind, discrete or continuous, with at most the row's bits
+per image. Kinds are not mixed, because the bits of a continuous tokenizer are those of its number format (float16), not
+of what it needs: almost any code would be its floor. The distance of a row is the difference between the point
+estimates of both rows; their intervals are not used, since both rows are means over the same images, and the question
+is only on which side of the floor a row lies.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ FLOOR = "floor"
 """The key in a TOML file, and in the adapter's facts in a result, that declares an adapter to be a floor."""
 FLOOR_NOTE = (
     "Floor: the method without training that has the highest PSNR on the same images with at most the row's bits per "
-    "image; - where there is none."
+    "image, discrete for discrete tokenizers and continuous for continuous ones; - where there is none."
 )
 """The explanation of the columns of floors below a table."""
 
@@ -69,7 +71,7 @@ class Floors:
         """Return the distance of a trained tokenizer's row, with all or with the first tokens, from its floor.
 
         It is None for codecs, for floors themselves, for other tasks, for rows without bits or a finite PSNR, and where
-        no floor on the same images has at most the row's bits.
+        no floor of its kind on the same images has at most the row's bits.
         """
         bits, psnr = _value(result, "bits_per_image"), _value(result, "psnr")
         trained = result.provenance["adapter"]["kind"] in _TOKENIZERS and not _is_floor(result)
@@ -77,6 +79,8 @@ class Floors:
             return None
         best: tuple[float, float, str] | None = None
         for floor in self._floors.get(_images(result), ()):
+            if floor.provenance["adapter"]["kind"] != result.provenance["adapter"]["kind"]:
+                continue
             own_bits, own_psnr = _value(floor, "bits_per_image"), _value(floor, "psnr")
             if own_bits is None or own_psnr is None or own_bits > bits * (1 + _ROUNDING):
                 continue

@@ -158,12 +158,14 @@ class Result:
     def group(self) -> str:
         """`<dataset>[.s512][.n2000][.ref-1a2b3c4d][@protocol]-<task>`: the key that all results of a table share.
 
-        It contains `ref` if distributions were compared with a statistics file.
+        It contains `ref` if distributions were compared with a statistics file. `.even2000` instead of `.n2000` marks
+        an even sample over class folders instead of the first images.
         """
         data, protocol = self.provenance["data"], self.provenance["protocol"]["name"]
         side = f"{data['width']}" if data["width"] == data["height"] else f"{data['width']}x{data['height']}"
         size = "" if data["own_size"] is not None and side == str(data["own_size"]) else f".s{side}"
-        limit = f".n{data['limit']}" if data["limit"] else ""
+        how = "even" if data.get("sampling") == "even" else "n"
+        limit = f".{how}{data['limit']}" if data["limit"] else ""
         statistics = self.provenance.get("reference")
         reference = f".ref-{statistics['sha256'][:8]}" if statistics else ""
         return f"{self.dataset}{size}{limit}{reference}{'' if protocol == 'tokbench' else '@' + protocol}-{self.task}"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, UnsetType
 
@@ -74,6 +74,7 @@ class AdapterFacts:
     floor: bool = False
     unused_tensors: dict[str, Count] = field(default_factory=dict)
     weights_in_part: PartialWeights | UnsetType = UNSET
+    pair: Literal["name", "order"] = "name"
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class DataFacts:
     own_size: Count | None
     limit: Count | None
     available: Count | UnsetType = UNSET
+    sampling: Literal["first", "even"] = "first"
     left_out: dict[str, Count] = field(default_factory=dict)
 
 

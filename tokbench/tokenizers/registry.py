@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tokbench.data.reading import DEFAULTS, ReadOptions
 from tokbench.errors import AdapterError, NoAdapter, TokbenchError, UsageError
 from tokbench.paths import find_root
 from tokbench.tokenizers.checkpoint_names import PATH_LIKE, parse_placed, refuse_taken_name, row_name
@@ -130,15 +131,21 @@ def _variants(folder: Path) -> dict[str, Path]:
 
 
 def load_adapter(
-    asked: str, device: str = "cpu", root: Path | None = None, allow_download: bool = False
+    asked: str,
+    device: str = "cpu",
+    root: Path | None = None,
+    allow_download: bool = False,
+    reading: ReadOptions = DEFAULTS,
 ) -> LoadedAdapter:
     """Return the adapter that a command-line argument names.
+
+    reading: for `images:PATH`, how the reconstructions are found and paired with the images.
 
     A folder whose files changed since this process imported them is imported again. Other modules are not imported
     again: their earlier code keeps running, the hashes in results identify that code, and a warning is logged. Raises
     NoAdapter if no adapter has this name, AdapterError (or MissingWeights) if it cannot be loaded.
     """
-    loaded = _load(asked, device, root, allow_download)
+    loaded = _load(asked, device, root, allow_download, reading)
     if (parts := _PARTS.get()) is not None:
         parts.append(loaded)
     return loaded
@@ -148,12 +155,13 @@ _PARTS: ContextVar[list[LoadedAdapter] | None] = ContextVar("parts", default=Non
 """The adapters that were loaded by the adapter that is being loaded."""
 
 
-def _load(asked: str, device: str, root: Path | None, allow_download: bool) -> LoadedAdapter:
+def _load(asked: str, device: str, root: Path | None, allow_download: bool, reading: ReadOptions) -> LoadedAdapter:
     files = adapter_files(root)
     if (placed := parse_placed(asked)) is not None:
         refuse_taken_name(placed, [*files, *BUILTIN])
         module = importlib.import_module(f"tokbench.tokenizers.builtin.{PATH_LIKE[placed.family]}")
-        model = wrap_load_errors(asked, lambda: module.load(placed.place, device, allow_download))
+        how = (reading,) if placed.family == "images" else ()
+        model = wrap_load_errors(asked, lambda: module.load(placed.place, device, allow_download, *how))
         name, parameters = row_name(placed, model)
         return LoadedAdapter(name, asked, model, {}, used=identify(model=model), parameters=parameters)
     if asked in files:
@@ -170,7 +178,11 @@ def _load(asked: str, device: str, root: Path | None, allow_download: bool) -> L
 
 
 def load_adapters(
-    asked: Sequence[str], device: str = "cpu", root: Path | None = None, allow_download: bool = False
+    asked: Sequence[str],
+    device: str = "cpu",
+    root: Path | None = None,
+    allow_download: bool = False,
+    reading: ReadOptions = DEFAULTS,
 ) -> tuple[list[LoadedAdapter], dict[str, str]]:
     """Return the adapters that a command names, and the reasons for those that cannot be loaded, by name.
 
@@ -179,7 +191,7 @@ def load_adapters(
     loaded, failed = [], {}
     for name in dict.fromkeys(asked):
         try:
-            loaded.append(load_adapter(name, device, root, allow_download))
+            loaded.append(load_adapter(name, device, root, allow_download, reading))
         except UsageError:
             raise
         except TokbenchError as error:

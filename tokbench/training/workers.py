@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -20,6 +22,7 @@ from tokbench.errors import TokbenchError
 from tokbench.nn.trainable import TrainingData
 from tokbench.paths import cache_dir
 from tokbench.tokenizers.training_record import TrainRecord
+from tokbench.training import loop
 from tokbench.training.zoo import TrainOptions, dependencies, train_adapter
 
 Report = Callable[[str, int, int], None]
@@ -46,9 +49,9 @@ def trainings(
 ) -> Iterator[Outcome]:
     """Train adapters and yield the outcome of each; an adapter that fails does not stop the others.
 
-    wanted: the TOML files by name. jobs: the number of trainings at a time; an adapter starts after its dependencies.
-    root: the folder with adapters/. If the caller stops the iteration, the running trainings stop too; the same call
-    resumes them from their last checkpoints.
+    wanted: the TOML files by name, in the order in which the trainings start. jobs: the number of trainings at a time;
+    an adapter starts after its dependencies. root: the folder with adapters/. If the caller stops the iteration, the
+    running trainings stop too; the same call resumes them from their last checkpoints.
     """
     if jobs == 1:
         for name, toml in wanted.items():
@@ -81,10 +84,11 @@ def _train_several(
     threads = max(1, (os.cpu_count() or 1) // jobs)
     order = TopologicalSorter({name: below[name] & wanted.keys() for name in wanted})
     order.prepare()
+    rank = {name: place for place, name in enumerate(wanted)}
     waiting, running = list[str](), dict[Connection, tuple[str, BaseProcess]]()
     try:
         while order.is_active():
-            waiting += order.get_ready()
+            waiting = sorted([*waiting, *order.get_ready()], key=rank.__getitem__)
             for name in waiting[: jobs - len(running)]:
                 ours, theirs = context.Pipe(duplex=False)
                 given = (theirs, name, wanted[name], folder, options, threads)
@@ -112,8 +116,37 @@ def _train_several(
     finally:
         for _, process in running.values():
             process.terminate()
+        deadline = time.monotonic() + GRACE
         for _, process in running.values():
-            process.join()
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+
+GRACE = 30.0
+"""Seconds for which a stopped command waits until its trainings have written their checkpoints."""
+
+
+class _Termination:
+    """Delays SIGTERM during a training until a checkpoint was written; at other times SIGTERM ends the process."""
+
+    def __init__(self) -> None:
+        self.handled = self.requested = self.saving = False
+
+    def progress(self) -> None:
+        """Must be called at each report of the training loop, which writes a checkpoint afterwards if one is due."""
+        if self.saving:
+            sys.exit(128 + signal.SIGTERM)
+        if self.requested:
+            loop.KEPT = -1.0  # a checkpoint is due now
+            self.saving = True
+        if not self.handled:
+            signal.signal(signal.SIGTERM, self._request)
+            self.handled = True
+
+    def _request(self, number: int, frame: object) -> None:
+        self.requested = True
 
 
 def _child(connection: Connection, name: str, toml: Path, folder: Path, options: TrainOptions, threads: int) -> None:
@@ -124,12 +157,21 @@ def _child(connection: Connection, name: str, toml: Path, folder: Path, options:
         for file in ("pixels.npy", "labels.npy")
         if (folder / file).exists()
     )
-    data = TrainingData(pixels, labels[0] if labels else None)
-    connection.send(_train_one(name, toml, data, options, lambda *progress: connection.send(progress)))
+    data, termination = TrainingData(pixels, labels[0] if labels else None), _Termination()
+    outcome = _train_one(name, toml, data, options, lambda *progress: connection.send(progress), termination.progress)
+    connection.send(outcome)
 
 
-def _train_one(name: str, toml: Path, data: TrainingData, options: TrainOptions, report: Report) -> Outcome:
+def _train_one(
+    name: str,
+    toml: Path,
+    data: TrainingData,
+    options: TrainOptions,
+    report: Report,
+    on_progress: Callable[[], None] = lambda: None,
+) -> Outcome:
     def progress(share: float, images: int, speed: float, terms: dict[str, float]) -> None:
+        on_progress()
         report(f"{name} images", images, round(images / share) if share else images)
 
     try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
@@ -17,17 +19,15 @@ from torch import Tensor, nn
 from tokbench.data.dataset import Dataset
 from tokbench.errors import AdapterError, DataError, MissingWeights, UsageError
 from tokbench.io.atomic import write_atomically
-from tokbench.io.hashing import code_of, sha256_of
+from tokbench.io.hashing import sha256_of
+from tokbench.nn.priors.prior import Prior, PriorGenerator
 from tokbench.nn.tokenizer import BottleneckAutoencoder
 from tokbench.nn.trainable import FittedModel, Trainable, TrainingBatch, TrainingData
-from tokbench.paths import PACKAGE, cache_dir
 from tokbench.tokenizers.base import ImageModel, Tokenizer
-from tokbench.tokenizers.code_identity import identify
 from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.registry import (
     adapter_files,
     identity_of,
-    imported_folder,
     load_adapter,
     network_files,
     open_variant,
@@ -35,9 +35,9 @@ from tokbench.tokenizers.registry import (
     wrap_load_errors,
 )
 from tokbench.tokenizers.training_record import TrainRecord, read_record
-from tokbench.training.loop import Progress, TrainConfig, batches, fingerprint, fit, train
+from tokbench.training.loop import Progress, TrainConfig, batches, fit, train
+from tokbench.training.states import TrainingInputs, base_hashes, prepare_state_folder
 from tokbench.weights.compact import expand
-from tokbench.weights.hashing import hash_module
 from tokbench.weights.registry import LocalWeights, WeightFile
 from tokbench.weights.shards import shard_paths, write_weights
 from tokbench.weights.state_dict import load_strict, read_state
@@ -52,6 +52,7 @@ PROFILES = {
 """The hyperparameters of all families. The table [training] of a variant's TOML changes single fields."""
 
 M = TypeVar("M", bound=nn.Module)
+P = TypeVar("P", bound=Prior)
 
 
 def trainable_adapters(root: Path | None = None) -> dict[str, Path]:
@@ -128,8 +129,8 @@ class TrainOptions:
     """Options of all trainings of one command.
 
     data: the name and hash of the images, for the training record. profile: a key of PROFILES. changes: fields of
-    TrainConfig that replace those of the profile and of the TOML. out: the folder for weights and training records;
-    None for the folder of each TOML.
+    TrainConfig that replace those of the profile and of the TOML. out: the folder for weights and training records,
+    as adapters/<family>/<variant>.safetensors and .training.json; None for the folder of each TOML.
     """
 
     data: str
@@ -153,71 +154,130 @@ def train_adapter(
     If a call was interrupted, a call with the same arguments, code and data resumes from the last checkpoint.
     progress: called during the training. encoding: called with the number of images that the tokenizer of a prior has
     encoded, and the total.
+    Dependencies are read from `options.out` if they were trained there, else from the folders of their TOML files.
     Raises AdapterError if the adapter cannot be trained, MissingWeights if a dependency was not trained.
     """
-    variant, module = open_variant(name, toml)
-    recipe, device = recipe_of(variant, options.profile, options.changes), options.device
-    if not hasattr(module, "model"):
-        raise AdapterError(f"{toml.parent / 'adapter.py'} has no function model(variant), so it cannot be trained")
-    torch.manual_seed(recipe.seed)  # a model and its ablation start from the same weights in the parts that both have
-    model = wrap_load_errors(name, lambda: module.model(variant))
-    if not isinstance(model, Trainable | FittedModel):
-        raise AdapterError(f"{toml.parent / 'adapter.py'}: model(variant) must return a Trainable or a FittedModel")
-    own = imported_folder(module)
-    outside = identify([module.__name__, *variant.imported], model, covered=[toml.parent])
-    ours = code_of(PACKAGE / "nn", PACKAGE / "training" / "loop.py")
-    code = (ours, own.code.hexdigest(), own.files, toml.read_bytes(), outside.modules, outside.packages)
-    bases = [hash_module(base) for base in getattr(model, "bases", {}).values()]
-    inputs = fingerprint(*code, bases, recipe, options.data, device)
-    state = cache_dir() / "training" / f"{name}-{inputs}.pt"
-    if isinstance(model, FittedModel):
-        record = fit(model, data, recipe, device)
-    else:
-        prepared = model.prepare_data(data, device, recipe.flip, encoding)
-        record = train(model, prepared, recipe, device=device, state=state, progress=progress)
-    target = (options.out or variant.folder) / variant.file.name
+    with weights_from(options.out):
+        variant, module = open_variant(name, toml)
+        recipe, device = recipe_of(variant, options.profile, options.changes), options.device
+        model = untrained(variant, module, recipe.seed)
+        inputs = TrainingInputs(recipe, options.data, device, _modules_of_dependencies(variant))
+        folder = prepare_state_folder(_root(variant))
+        state = folder / f"{name}-{inputs.fingerprint(variant, module, model)}.pt"
+        bases = base_hashes(model)
+        if isinstance(model, FittedModel):
+            record = fit(model, data, recipe, device)
+        else:
+            prepared = model.prepare_data(data, device, recipe.flip, encoding)
+            record = train(model, prepared, recipe, device=device, state=state, progress=progress)
     record.recipe["profile"] = options.profile
+    record.recipe["model"] = variant.config.get("model", {})
     if bases:
         record.recipe["bases"] = bases
     examples: Iterable[TrainingBatch] = ()
     if not isinstance(model, FittedModel):
-        examples = islice(
-            batches(prepared, replace(recipe, flip=False), device), len(data) // recipe.batch
-        )  # one epoch
+        steps_per_epoch = len(data) // recipe.batch
+        examples = islice(batches(prepared, replace(recipe, flip=False), device), steps_per_epoch)
+    target = weights_file(variant, options.out)
+    target.parent.mkdir(parents=True, exist_ok=True)
     save_trained(model, target, record, options.data, examples)
     state.unlink(missing_ok=True)
     return target, record
 
 
+def untrained(variant: AdapterConfig, module: ModuleType, seed: int) -> Trainable | FittedModel:
+    """Return the model of a variant before its training; the seed determines its weights.
+
+    Raises AdapterError if the adapter cannot be trained, MissingWeights if a dependency was not trained.
+    """
+    if not hasattr(module, "model"):
+        raise AdapterError(f"{module.__file__} has no function model(variant), so it cannot be trained")
+    torch.manual_seed(seed)  # a model and its ablation start from the same weights in the parts that both have
+    model = wrap_load_errors(variant.name, lambda: module.model(variant))
+    if not isinstance(model, Trainable | FittedModel):
+        raise AdapterError(f"{module.__file__}: model(variant) must return a Trainable or a FittedModel")
+    return model
+
+
+def _modules_of_dependencies(variant: AdapterConfig) -> tuple[str, ...]:
+    """Return the names of the imported modules of the adapters that a variant is built on, directly or indirectly."""
+    root, modules = _root(variant), list[str]()
+    with suppress(UsageError):  # an adapter of an installed package has no such folder, and no dependencies
+        files = adapter_files(root) | network_files(root)
+        for name in sorted(dependencies(root).get(variant.name, set()) & files.keys()):
+            with suppress(AdapterError):  # of an indirect dependency that is not used
+                modules.append(open_variant(name, files[name])[1].__name__)
+    return tuple(modules)
+
+
+_OUT: ContextVar[Path | None] = ContextVar("out", default=None)
+"""The folder of `--out` while an adapter is trained, whose weights precede those of the checkout."""
+
+
+@contextmanager
+def weights_from(out: Path | None) -> Iterator[None]:
+    """Within this context, trained weights are read from `out` if they are there."""
+    token = _OUT.set(out)
+    try:
+        yield
+    finally:
+        _OUT.reset(token)
+
+
+def weights_file(variant: AdapterConfig, out: Path | None) -> Path:
+    """Return the path of a variant's trained weights: in `out`, which has the layout of a checkout, or beside its TOML
+    file if `out` is None."""
+    return variant.file if out is None else out / "adapters" / variant.folder.resolve().name / variant.file.name
+
+
 def base(variant: AdapterConfig, kind: type[M]) -> M:
     """Return the model of the base adapter. Raises MissingWeights if it was not trained."""
-    below = _base_name(variant)
-    model = getattr(load_adapter(below, root=variant.folder.parent.parent).model, "model", None)
-    if not isinstance(model, kind):
-        raise AdapterError(f"{variant.name}: its base {below} is not a {kind.__name__}")
-    return model
+    below = _named(variant, "base")
+    model = getattr(load_adapter(below, root=_root(variant)).model, "model", None)
+    return _of_kind(variant, "base", model, kind)
 
 
 def base_tokenizer(variant: AdapterConfig) -> Tokenizer:
     """Return the tokenizer of the base adapter. Raises MissingWeights if it was not trained."""
-    below = _base_name(variant)
-    model = part(variant, below)
-    if not isinstance(model, Tokenizer):
-        raise AdapterError(f"{variant.name}: its base {below} is not a tokenizer")
+    found = part(variant, _named(variant, "base"))
+    if not isinstance(found, Tokenizer):
+        raise AdapterError(f"{variant.name}: its base {variant.config['base']} is not a tokenizer")
+    return found
+
+
+def base_prior(variant: AdapterConfig, kind: type[P]) -> tuple[P, Tokenizer]:
+    """Return the trained prior that the entry `prior` of the TOML names, and the tokenizer that it was trained on.
+
+    Raises MissingWeights if it was not trained, AdapterError if it is not a prior of class `kind`.
+    """
+    found = part(variant, _named(variant, "prior"))
+    if not isinstance(found, PriorGenerator):
+        raise AdapterError(f"{variant.name}: its prior {variant.config['prior']} is not a generator with a prior")
+    return _of_kind(variant, "prior", found.prior, kind), found.tokenizer
+
+
+def _of_kind(variant: AdapterConfig, key: str, model: object, kind: type[M]) -> M:
+    if not isinstance(model, kind):
+        raise AdapterError(f"{variant.name}: its {key} {variant.config[key]} is not a {kind.__name__}")
     return model
 
 
-def _base_name(variant: AdapterConfig) -> str:
-    """Return the name of the base adapter, the entry `base` of the TOML. Raises AdapterError if there is none."""
-    below = variant.config.get("base")
-    if not isinstance(below, str):
-        raise AdapterError(f'{variant.name}: its TOML must name the adapter that it is built on, as base = "..."')
-    return below
+def _named(variant: AdapterConfig, key: str) -> str:
+    """Return the adapter that the TOML names under `key`. Raises AdapterError if there is none."""
+    name = variant.config.get(key)
+    if not isinstance(name, str):
+        raise AdapterError(f'{variant.name}: its TOML must name the adapter that it is built on, as {key} = "..."')
+    return name
+
+
+def _root(variant: AdapterConfig) -> Path:
+    """Return the folder that contains adapters/."""
+    return variant.folder.parent.parent
 
 
 def part(variant: AdapterConfig, name: str) -> ImageModel:
     """Load another adapter that `variant` uses. Raises MissingWeights if it was not trained."""
-    found = load_adapter(name, root=variant.folder.parent.parent)
+    found = load_adapter(name, root=_root(variant))
     variant.built_on[name], found.model.identity = found.code or "", identity_of(found)
     return found.model
 
@@ -227,7 +287,7 @@ def network(variant: AdapterConfig, key: str) -> nn.Module:
 
     Raises AdapterError if the TOML names none, MissingWeights if it was not trained.
     """
-    files, name = network_files(variant.folder.parent.parent), variant.config.get(key)
+    files, name = network_files(_root(variant)), variant.config.get(key)
     if name not in files:
         known = ", ".join(files) or "none"
         raise AdapterError(f'{variant.name}: its TOML must name a network, as {key} = "..."; known networks: {known}')
@@ -290,35 +350,18 @@ def load_trained(variant: AdapterConfig, model: M) -> M:
     the adapters that the model is built on.
     """
     remedy = f"run 'tokbench train {variant.name}'"
-    if not (parts := shard_paths(variant.file)):
+    file = weights_file(variant, _OUT.get())
+    file = file if shard_paths(file) else variant.file
+    if not (parts := shard_paths(file)):
         raise MissingWeights(f"{variant.name}: no trained weights here ({variant.file}); {remedy}")
     state: dict[str, Tensor] = {}
     for path in parts:
         found = LocalWeights(path, WeightFile(path.name, "", f"or {remedy}"), sha256_of(path))
         state |= read_state(variant.name, found)
     load_strict(variant.name, model, expand(state, variant.name), found)
-    bases = [hash_module(below) for below in getattr(model, "bases", {}).values()]
-    if bases and read_record(variant.file).get("recipe", {}).get("bases") not in (None, bases):
+    bases = base_hashes(model)
+    if bases and read_record(file).get("recipe", {}).get("bases") not in (None, bases):
         raise MissingWeights(
             f"{variant.name}: the weights of an adapter that it is built on have changed since it was trained; {remedy}"
         )
     return model
-
-
-def chosen(names: Sequence[str], everything: bool, root: Path | None) -> dict[str, Path]:
-    """Return the TOML files of the adapters to train, by name, in the order of `names`, but dependencies first.
-
-    Raises UsageError for unknown names.
-    """
-    known = trainable_adapters(root)
-    if everything == bool(names):
-        raise UsageError("name adapters to train, or give --all")
-    if unknown := [name for name in names if name not in known]:
-        raise UsageError(f"cannot train {', '.join(unknown)}; trainable adapters: {', '.join(known) or 'none'}")
-    if everything:
-        return known
-    below, ordered = dependencies(root), dict[str, Path]()
-    for name in names:
-        earlier = [other for other in known if other in below[name] and other in names]  # dependencies first, in order
-        ordered |= {other: known[other] for other in (*earlier, name)}
-    return ordered

@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from tokbench.data.annotations import Annotations, parse
+from tokbench.data.reading import DEFAULTS, ReadOptions
 from tokbench.data.sources.base import Source
 from tokbench.data.sources.folder import Folder
 from tokbench.data.sources.tokbench import MAX_BYTES, read_layout
@@ -78,13 +79,13 @@ def annotate(source: Source, path: Path) -> AnnotatedSource:
     return AnnotatedSource(source, read_annotations(path))
 
 
-def open_layout(root: Path, part: str, follow_links: bool = False) -> AnnotatedSource:
+def open_layout(root: Path, part: str, reading: ReadOptions = DEFAULTS) -> AnnotatedSource:
     """Return the annotated images of one part of a folder in TokBench's layout, in the order of its annotation files.
 
     part: see `tokbench.data.sources.tokbench.read_layout`. Raises DataError if the folder is invalid.
     """
     layout = read_layout(root, part)
-    images = Folder(layout.images, follow_links)
+    images = Folder(layout.images, reading.follow_links)
     positions = {name: position for position, name in enumerate(images.names)}
     images.reorder([positions[name] for name in layout.names if name in positions])
     return AnnotatedSource(images, layout.annotations, layout.sizes)

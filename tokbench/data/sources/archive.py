@@ -9,6 +9,7 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -18,11 +19,13 @@ from tokbench.data.sources.base import (
     MAX_CLASSES_BYTES,
     MAX_IMAGES,
     Source,
+    describe_files,
     is_hidden,
     is_image,
     is_left_out,
     printable_name,
 )
+from tokbench.data.sources.lfs import refuse_pointer
 from tokbench.errors import DataError, UnreadableImage
 from tokbench.io.npz import METHODS, read_member
 
@@ -48,23 +51,29 @@ class Zip(Source):
     The constructor raises DataError if the file is not a readable zip, or has unsafe or repeated names.
     """
 
+    sorted_by_name = True
+
     def __init__(self, path: Path) -> None:
         try:
             self._zip = zipfile.ZipFile(path)
         except Exception as error:  # the errors of damaged zips have no common class
+            refuse_pointer(path)
             raise DataError(f"{path} is not a readable zip file ({str(error)[:200]})") from error
-        infos = self._zip.infolist()
-        _refuse_names(path, (info.filename for info in infos))
-        self._lists = {_folder(info.filename): info for info in infos if _is_class_list(info.filename)}
-        self._infos = sorted(
-            (info for info in infos if _is_member(info.filename)), key=lambda i: printable_name(i.filename)
+        infos = [(_zip_name(info), info) for info in self._zip.infolist()]
+        _refuse_names(path, ((name, info.filename) for name, info in infos))
+        self._lists = {_folder(name): info for name, info in infos if _is_class_list(name)}
+        members = sorted(
+            ((printable_name(name), info) for name, info in infos if _is_member(name)), key=lambda member: member[0]
         )
-        self.names = [printable_name(info.filename) for info in self._infos]
+        self._infos = [info for _, info in members]
+        self.names = [name for name, _ in members]
         self.left_out_names = sorted(
-            printable_name(info.filename)
-            for info in infos
-            if not info.filename.endswith("/") and is_left_out(info.filename, partial(self._head, info))
+            printable_name(name)
+            for name, info in infos
+            if not name.endswith("/") and is_left_out(name, partial(self._head, info))
         )
+        if not self.names:
+            self.instead = describe_files(name for name, _ in infos if not name.endswith("/"))
         self._lock = threading.Lock()
 
     def read(self, position: int) -> bytes:
@@ -101,6 +110,31 @@ class Zip(Source):
         return [(name, self._infos[self._at(i)].file_size) for i, name in enumerate(self.names)]
 
 
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """Return the name of a member with `/` between folders.
+
+    Windows PowerShell and .NET write backslashes. Names without the flag for UTF-8 are decoded as UTF-8 if they are
+    valid UTF-8 (macOS does not set the flag), else as code page 437, which the format specifies.
+    """
+    name = info.filename
+    if not info.flag_bits & _UTF8 and not name.isascii():
+        with suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
+    return name.replace("\\", "/")
+
+
+_UTF8 = 0x800
+"""The flag of a zip member whose name is UTF-8."""
+
+
+def undecoded_name(name: str, encoding: str) -> str | None:
+    """Return a name that was decoded as code page 437, decoded by another encoding instead; None if that fails."""
+    try:
+        return name.encode("cp437").decode(encoding)
+    except UnicodeError:
+        return None
+
+
 def _is_member(name: str) -> bool:
     return not name.endswith("/") and is_image(name)
 
@@ -121,16 +155,19 @@ def _check_class_list(name: str, size: int, regular: bool) -> None:
         raise DataError(f"{name}: {reason}")
 
 
-def _refuse_names(path: Path, names: Iterable[str]) -> None:
-    """Raise DataError if the name of a member leads outside the archive's folder or is repeated."""
+def _refuse_names(path: Path, names: Iterable[tuple[str, str]]) -> None:
+    """Raise DataError if the name of a member leads outside the archive's folder or is repeated.
+
+    names: each name as it is read, and as it is stored.
+    """
     seen: set[str] = set()
-    for name in names:
+    for name, stored in names:
         if name.startswith("/") or "\\" in name or re.match("[A-Za-z]:", name) or ".." in name.split("/"):
-            raise DataError(f"{path}: the member {name!a} is outside the archive's folder; pack it again without it")
+            raise DataError(f"{path}: the member {stored!a} is outside the archive's folder; pack it again without it")
         if _is_member(name) or _is_class_list(name):
             normalised = str(PurePosixPath(name))  # `./a.png` and `a.png` are the same file
             if normalised in seen:
-                raise DataError(f"{path}: two members have the name {name!a}; pack it again with one of them")
+                raise DataError(f"{path}: two members have the name {stored!a}; pack it again with one of them")
             seen.add(normalised)
 
 
@@ -170,6 +207,8 @@ class Tar(Source):
     The constructor raises DataError if the file is not a complete, readable tar, or has unsafe or repeated names.
     """
 
+    sorted_by_name = True
+
     def __init__(self, path: Path) -> None:
         try:
             self._tar = tarfile.open(path, tarinfo=_Member)  # noqa: SIM115 - the source reads from it later
@@ -177,10 +216,12 @@ class Tar(Source):
             if self._tar.fileobj.read(1 << 20).strip(b"\0"):
                 raise tarfile.ReadError("there are data after its end mark: it is damaged, or contains two archives")
         except Exception as error:  # errors of tarfile and of four compression modules
+            refuse_pointer(path)
             raise DataError(f"{path} is not a readable tar file ({str(error)[:200]}); copy it again") from error
         if len(members) > MAX_IMAGES:
             raise DataError(f"{path} contains more than {MAX_IMAGES:,} members; split it")
-        _refuse_names(path, (f"{member.name}/" if member.isdir() else member.name for member in members))
+        stored = (f"{member.name}/" if member.isdir() else member.name for member in members)
+        _refuse_names(path, ((name, name) for name in stored))
         self._lists = {_folder(member.name): member for member in members if _is_class_list(member.name)}
         self._members = sorted(
             (member for member in members if not member.isdir() and is_image(member.name)),
@@ -192,6 +233,8 @@ class Tar(Source):
             for member in members
             if member.isreg() and is_left_out(member.name, partial(self._head, member))
         )
+        if not self.names:
+            self.instead = describe_files(member.name for member in members if member.isreg())
         self._lock = threading.Lock()
 
     def read(self, position: int) -> bytes:
@@ -237,7 +280,7 @@ def zip_holds_images(path: Path) -> bool:
     """Return whether a zip has a member with the name of an image; True if the file cannot be read."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return any(map(_is_member, archive.namelist()))
+            return any(_is_member(_zip_name(info)) for info in archive.infolist())
     except Exception:
         return True
 

@@ -7,11 +7,11 @@ import re
 import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from PIL import Image
 
-from tokbench.data.decode import OTHER_SUFFIXES, SUFFIXES, begins_as_image, open_rgb, size_of
+from tokbench.data.decode import OTHER_SUFFIXES, begins_as_image, is_read_suffix, open_rgb, size_of
 from tokbench.io.left_out import NO_SUFFIX
 
 MAX_IMAGES = 1 << 24
@@ -54,7 +54,7 @@ def _suffix(name: str) -> str:
 
 def is_image(name: str) -> bool:
     """Return whether a file with that relative path is treated as an image."""
-    return _suffix(name) in SUFFIXES and not is_hidden(name)
+    return is_read_suffix(_suffix(name)) and not is_hidden(name)
 
 
 def is_left_out(name: str, head: Callable[[], bytes]) -> bool:
@@ -64,9 +64,24 @@ def is_left_out(name: str, head: Callable[[], bytes]) -> bool:
     file, which `head` reads.
     """
     suffix = _suffix(name)
-    if suffix in SUFFIXES or suffix in _NO_IMAGES or is_hidden(name):
+    if is_read_suffix(suffix) or suffix in _NO_IMAGES or is_hidden(name):
         return False
     return suffix in OTHER_SUFFIXES or begins_as_image(head())
+
+
+def describe_files(names: Iterable[str]) -> str:
+    """Return the number of files by suffix, with the most frequent first: `2 .txt files, 1 file without a suffix`."""
+    counts = Counter(_suffix(name) for name in names if not is_hidden(name))
+    parts = []
+    for suffix, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        noun = f"file{'s' if count > 1 else ''}"
+        parts.append(f"{count:,} {suffix} {noun}" if suffix else f"{count:,} {noun} without a suffix")
+    shown = parts[:_MAX_SUFFIXES] + (["other files"] if len(parts) > _MAX_SUFFIXES else [])
+    return ", ".join(shown) or "nothing"
+
+
+_MAX_SUFFIXES = 5
+"""Number of suffixes that a message lists."""
 
 
 def printable_name(name: str) -> str:
@@ -93,8 +108,16 @@ class Source(ABC):
     are not read (`is_left_out`).
     """
 
+    has_columns: bool = False
+    """Whether `ReadOptions.column` can select the images."""
+
+    sorted_by_name: bool = False
+    """Whether the order is that of the names, so that the first images may all be of one class."""
+
     names: list[str]
     left_out_names: Sequence[str] = ()
+    instead: str = ""
+    """What the source contains, if it contains no images."""
 
     @property
     def left_out(self) -> dict[str, int]:

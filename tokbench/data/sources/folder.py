@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -15,11 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tokbench.data.decode import MAGIC_BYTES, refuse_large, size_of
-from tokbench.data.sources import archive, npz, parquet
+from tokbench.data.sources import archive, arrow, npz, parquet
 from tokbench.data.sources.base import (
     CLASSES_FILE,
     MAX_CLASSES_BYTES,
     Source,
+    describe_files,
     is_hidden,
     is_image,
     is_left_out,
@@ -32,7 +34,7 @@ _LEAVES = "a link that leaves the dataset's folder, which is not followed; give 
 
 KINDS = {
     ".parquet": ("Parquet file", parquet.holds_images),
-    ".arrow": ("Arrow file", parquet.arrow_holds_images),
+    ".arrow": ("Arrow file", arrow.holds_images),
     ".zip": ("zip file", archive.zip_holds_images),
     ".npz": ("npz file", npz.holds_images),
 } | dict.fromkeys(archive.SUFFIXES, ("tar file", archive.tar_holds_images))
@@ -43,6 +45,10 @@ KINDS |= UNREAD
 
 _MAX_CHECKED = 100
 """Number of files of each kind whose content is checked for images: folders may have an .npz beside every image."""
+
+
+_MAX_OTHERS = 100_000
+"""Number of other files that are listed, for the message that a folder contains no images."""
 
 
 def kind_of(name: str) -> str | None:
@@ -65,13 +71,15 @@ class FolderListing:
 
     images: (name, file, reason why it cannot be read, or ""). Unreadable folders are included, because they may contain
     images. packed: (name, file) of files that may contain many images. left_out: names of files that look like images
-    but are not read.
+    but are not read. others: names of the first of all other files. hidden: whether there are hidden entries.
     """
 
     root: Path
     images: list[tuple[str, Path, str]] = field(default_factory=list)
     packed: list[tuple[str, Path]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    hidden: bool = False
 
     @property
     def pictures(self) -> list[str]:
@@ -162,7 +170,9 @@ def _walk(listing: FolderListing, pending: list[tuple[str, Path]], follow_links:
             listing.images.append((printable_name(prefix), folder, reason))
             continue
         for entry in entries:
-            if not is_hidden(entry.name) and _add_entry(listing, prefix + entry.name, entry, follow_links):
+            if is_hidden(entry.name):
+                listing.hidden = True
+            elif _add_entry(listing, prefix + entry.name, entry, follow_links):
                 pending.append((f"{prefix}{entry.name}/", folder / entry.name))
 
 
@@ -183,6 +193,8 @@ def _add_entry(listing: FolderListing, name: str, entry: os.DirEntry[str] | Path
         listing.left_out.append(printable_name(name))
     elif stat.S_ISREG(mode) and kind_of(name):
         listing.packed.append((printable_name(name), file))
+    elif stat.S_ISREG(mode) and len(listing.others) < _MAX_OTHERS:
+        listing.others.append(printable_name(name))
     return False
 
 
@@ -207,11 +219,14 @@ def _head(file: Path) -> bytes:
 class Folder(Source):
     """The image files below a folder, or of a listing, sorted by relative path."""
 
+    sorted_by_name = True
+
     def __init__(self, path: Path | FolderListing, follow_links: bool = False) -> None:
         listing = path if isinstance(path, FolderListing) else list_folder(path, follow_links)
         self._files = [(file, reason) for _, file, reason in listing.images]
         self.names = [name for name, _, _ in listing.images]
         self.left_out_names = listing.left_out
+        self.instead = "" if self.names else _content(listing)
         self._root = listing.root
 
     def read(self, position: int) -> bytes:
@@ -245,6 +260,21 @@ class Folder(Source):
         vanished = isinstance(error, FileNotFoundError)
         remedy = "it existed when the run began" if vanished else "check its permissions"
         return UnreadableImage(f"{self.names[position]}: cannot be read ({error.strerror}); {remedy}")
+
+
+def _content(listing: FolderListing) -> str:
+    """Return what a folder without images contains, and what to give instead."""
+    if not listing.packed and not listing.others:
+        return (
+            "" if listing.left_out else f"nothing{' but hidden entries, which are not read' if listing.hidden else ''}"
+        )
+    kinds = [f"{described} without images" for described in count_kinds(name for name, _ in listing.packed)]
+    text = ", ".join([*kinds, *([describe_files(listing.others)] if listing.others else [])])
+    lists = [name for name in listing.others if name.lower().endswith((".txt", ".npy"))]
+    if len(lists) == 1:
+        what = "if it lists the paths of images" if lists[0].lower().endswith(".txt") else "if it is an array of images"
+        text += f"; {what}, give --data {shlex.quote(str(listing.root / lists[0]))}"
+    return text
 
 
 def read_class_list(file: Path) -> bytes | None:

@@ -5,19 +5,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import ModuleDict
 
-from tokbench import nn
 from tokbench.errors import AdapterError
-from tokbench.io.hashing import code_of
 from tokbench.nn.encoded import encode_images
 from tokbench.nn.trainable import Trainable, TrainingBatch, TrainingData
 from tokbench.tokenizers.base import Generator, Tokenizer
+from tokbench.tokenizers.import_closure import code_of_imports
 from tokbench.tokenizers.tokens import Tokens
 from tokbench.weights.hashing import hash_module
 
@@ -134,7 +132,9 @@ def encode_dataset(
         tokens = prior.rows(tokenizer.encode(images * (high - low) + low))
         return tokens.int() if prior.discrete else tokens.half()
 
-    identity = (tokenizer.spec.name, weights, tokenizer.identity, code_of(Path(nn.__file__).parent))
+    parts = [tokenizer, *(tokenizer.module.modules() if tokenizer.module is not None else ())]
+    code = code_of_imports({type(part).__module__ for part in parts}, "tokbench.nn")
+    identity = (tokenizer.spec.name, weights, tokenizer.identity, code)
     return encode_images(tokenizer.spec.name, identity, encode, data, device, mirrored, progress)
 
 

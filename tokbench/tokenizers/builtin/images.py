@@ -1,16 +1,22 @@
-"""`images:DIR`: reconstructions computed by another program, paired with the dataset by relative path without the
-suffix."""
+"""`images:PATH`: reconstructions computed by another program, paired with the dataset by relative path without the
+suffix, or by order."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tokbench.data.decode import exif_orientation, is_image_suffix
+from tokbench.data.reading import DEFAULTS, ReadOptions
+from tokbench.data.sources.archive import Zip, undecoded_name
 from tokbench.data.sources.base import hash_order
 from tokbench.data.sources.open import open_source
 from tokbench.errors import AdapterError, UnreadableImage
@@ -24,39 +30,71 @@ _ROTATED = "was an EXIF rotation applied to one side only? tokbench ignores it i
 """The likely reason why a reconstruction has width and height exchanged."""
 
 
+_ENCODINGS = ("gbk", "shift_jis", "big5", "euc_kr", "cp1251", "cp850", "cp1252")
+"""Encodings of names in zip files that do not state one. An encoding is used only if its names are those of images."""
+
+
 def stem(name: str) -> str:
-    """Return a relative path without its suffix, by which reconstructions and originals are paired."""
-    return str(PurePosixPath(name).with_suffix(""))
+    """Return the key by which reconstructions and originals are paired: the path without the suffix of an image format,
+    in Unicode's composed form (macOS stores names decomposed)."""
+    folder, _, file = unicodedata.normalize("NFC", name).rpartition("/")
+    base, dot, suffix = file.rpartition(".")
+    if dot and base and is_image_suffix(f".{suffix.lower()}"):
+        file = base
+    return f"{folder}/{file}" if folder else file
 
 
 class ImageFolder(PrecomputedImages):
-    """Images from a folder, zip, tar or Parquet file. Their tokens and bits are unknown."""
+    """Images from any source that can be a dataset. Their tokens and bits are unknown.
 
-    def __init__(self, name: str, path: Path) -> None:
+    pair: whether they belong to the images of the same name, or to those at the same positions. rotated: the EXIF
+    orientation of the images read so far that have one, by the name of their original.
+    """
+
+    def __init__(self, name: str, path: Path, reading: ReadOptions = DEFAULTS) -> None:
         self.spec = TokenizerSpec(name, "images")
-        self._source = open_source(path, mixed=True)  # names include the splits, by which images are paired
-        self._path = path
-        self._by_stem: dict[str, int] = {}
+        # Names include the splits, by which images are paired. The column of --column is that of the originals.
+        self._source = open_source(path, replace(reading, split=None, column=None), mixed=True)
+        self._path, self.pair = path, reading.pair
+        self._positions: dict[str, int] = {}
         self._checked = False
-        for position, file in enumerate(self._source.names):
-            if (key := stem(file)) in self._by_stem:
-                other = self._source.names[self._by_stem[key]]
-                raise AdapterError(f"{path}: {other} and {file} are both reconstructions of '{key}'; keep one")
-            self._by_stem[key] = position
+        self.rotated: dict[str, int] = {}
 
     def bind_dataset(self, names: Sequence[str], all_names: Sequence[str]) -> None:
         """Pair the images with a dataset. Raises AdapterError that lists images without a reconstruction and
-        reconstructions without an image."""
-        known = {stem(name) for name in all_names}
-        if len(known) < len(all_names):
-            seen: set[str] = set()
-            duplicates = [name for name in all_names if stem(name) in seen or seen.add(stem(name))]  # type: ignore[func-returns-value]
-            raise AdapterError(
-                f"several images of the dataset differ by suffix only, so they cannot be paired: {_list(duplicates)}"
-            )
+        reconstructions without an image, or states the counts if they are paired by order."""
         self._names = list(names)
-        missing = [name for name in names if stem(name) not in self._by_stem]
-        extra = [name for key, name in zip(self._by_stem, self._source.names, strict=True) if key not in known]
+        by_order = self.pair == "order"
+        self._positions = self._pair_by_order(names, all_names) if by_order else self._pair_by_name(names, all_names)
+
+    def _pair_by_order(self, names: Sequence[str], all_names: Sequence[str]) -> dict[str, int]:
+        for expected in (all_names, names):
+            if len(expected) == self.count:
+                return dict(zip(expected, _numeric_order(self._source.names), strict=True))
+        measured = f" ({len(names):,} of them are measured)" if len(names) < len(all_names) else ""
+        raise AdapterError(
+            f"{self._path} holds {self.count:,} reconstructions, and the dataset has {len(all_names):,} "
+            f"images{measured}; with --pair order the numbers must be equal"
+        )
+
+    def _pair_by_name(self, names: Sequence[str], all_names: Sequence[str]) -> dict[str, int]:
+        known = _by_stem(all_names)
+        if len(known) < len(all_names):
+            duplicates = [name for position, name in enumerate(all_names) if known[stem(name)] != position]
+            raise AdapterError(
+                "several images of the dataset differ by suffix only, so they cannot be paired by name: "
+                f"{_list(duplicates)}"
+            )
+        ours = self._source.names
+        by_stem = _by_stem(ours)
+        if len(by_stem) < self.count:
+            file = next(name for i, name in enumerate(ours) if by_stem[stem(name)] != i)
+            other = ours[by_stem[stem(file)]]
+            raise AdapterError(f"{self._path}: {other} and {file} are both reconstructions of '{stem(file)}'; keep one")
+        if not by_stem.keys() <= known.keys():
+            by_stem = self._decoded(known) or by_stem
+        missing = [name for name in names if stem(name) not in by_stem]
+        extra = [ours[position] for key, position in by_stem.items() if key not in known]
         problems = []
         if missing:
             problems.append(f"{len(missing)} images have no reconstruction: {_list(missing)}")
@@ -65,7 +103,29 @@ class ImageFolder(PrecomputedImages):
         if problems:
             raise AdapterError(
                 f"{self._path} does not fit the dataset (paired by path without suffix); {'; '.join(problems)}"
+                f"{self._remedy(names, all_names, known)}"
             )
+        return {name: by_stem[stem(name)] for name in names}
+
+    def _decoded(self, known: Mapping[str, int]) -> dict[str, int] | None:
+        """Return the positions by names decoded with an encoding that makes all of them names of images, or None."""
+        if not isinstance(self._source, Zip):
+            return None
+        for encoding in _ENCODINGS:
+            names = [undecoded_name(name, encoding) or name for name in self._source.names]
+            by_stem = _by_stem(names)
+            if len(by_stem) == self.count and by_stem.keys() <= known.keys():
+                return by_stem
+        return None
+
+    def _remedy(self, names: Sequence[str], all_names: Sequence[str], known: Mapping[str, int]) -> str:
+        if self.count in (len(names), len(all_names)):
+            return "; if they are in the order of the images, give --pair order"
+        files = {key.rpartition("/")[2] for key in known}
+        ours = [stem(name).rpartition("/")[2] for name in self._source.names]
+        if len(files) == len(known) and files.issuperset(ours):
+            return "; only their folders differ: give the folder at the same level as that of the images"
+        return ""
 
     def reconstruct(self, images: Tensor, names: Sequence[str]) -> Tensor:
         """Return the paired images. Raises AdapterError that lists files that differ in size from their original or
@@ -73,7 +133,8 @@ class ImageFolder(PrecomputedImages):
         size = (images.shape[3], images.shape[2])
         if not self._checked:
             self._check_sizes(size)
-        pictures = self._opened([self._by_stem[stem(name)] for name in names])
+        positions = [self._positions[name] for name in names]
+        pictures = self._opened(positions, names)
         return from_uint8(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
 
     @cached_property
@@ -106,11 +167,14 @@ class ImageFolder(PrecomputedImages):
             raise AdapterError(f"{self._path} holds samples of different sizes: {listed}; resize them to one size")
         return from_uint8(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
 
-    def _opened(self, positions: Sequence[int]) -> list[np.ndarray]:
+    def _opened(self, positions: Sequence[int], names: Sequence[str] = ()) -> list[np.ndarray]:
         pictures, problems = [], []
-        for position in positions:
+        for number, position in enumerate(positions):
             try:
-                pictures.append(np.asarray(self._source.open(position)))
+                image = self._source.open(position)
+                if names and (orientation := exif_orientation(image)) != 1:
+                    self.rotated[names[number]] = orientation
+                pictures.append(np.asarray(image))
             except UnreadableImage as error:
                 problems.append(str(error))
         if problems:
@@ -122,7 +186,7 @@ class ImageFolder(PrecomputedImages):
         those of the first batch."""
         wrong, rotated = [], 0
         for name in self._names:
-            position = self._by_stem[stem(name)]
+            position = self._positions[name]
             try:
                 size = self._source.size(position)
             except UnreadableImage as error:
@@ -139,13 +203,30 @@ class ImageFolder(PrecomputedImages):
         self._checked = True
 
 
+def _by_stem(names: Sequence[str]) -> dict[str, int]:
+    """Return the first position of each key."""
+    found: dict[str, int] = {}
+    for position, name in enumerate(names):
+        found.setdefault(stem(name), position)
+    return found
+
+
+def _numeric_order(names: Sequence[str]) -> list[int]:
+    """Return the positions in the order of the numbers in the names, if these differ in one number only (`2.png` is
+    before `10.png`); otherwise unchanged."""
+    matches = [re.fullmatch(r"(.*?)(\d{1,18})", stem(name), re.DOTALL) for name in names]
+    found = [match for match in matches if match]
+    if len(found) < len(names) or len({match[1] for match in found}) > 1:
+        return list(range(len(names)))
+    return sorted(range(len(names)), key=lambda position: int(found[position][2]))
+
+
 def _list(items: Sequence[str]) -> str:
     return ", ".join(items[:_MAX_LISTED]) + (
         f" and {len(items) - _MAX_LISTED} more" if len(items) > _MAX_LISTED else ""
     )
 
 
-def load(argument: str, device: str, allow_download: bool) -> ImageFolder:
-    """Return the images of a path. Raises DataError where it cannot be read, AdapterError where two files match one
-    image."""
-    return ImageFolder(f"images:{argument}", Path(argument).expanduser())
+def load(argument: str, device: str, allow_download: bool, reading: ReadOptions = DEFAULTS) -> ImageFolder:
+    """Return the images of a path. Raises DataError if it cannot be read."""
+    return ImageFolder(f"images:{argument}", Path(argument).expanduser(), reading)
