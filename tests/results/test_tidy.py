@@ -38,7 +38,7 @@ def test_one_row_per_number_with_unit_direction_and_identity(out: Path) -> None:
     expected = {"data": "samples", "task": "reconstruct", "unit": "dB", "direction": "higher", "n": 108, "width": 256,
                 "protocol": "tokbench", "device": "cpu", "weights_sha256": ""}  # fmt: skip
     assert {key: psnr[key] for key in expected} == expected
-    assert result.provenance["data"]["sha256"].startswith(psnr["pixels_sha256"]) and len(psnr["pixels_sha256"]) == 16
+    assert result.provenance["data"]["sha256"].startswith(psnr["pixels_sha256"]) and len(psnr["pixels_sha256"]) == 8
     assert "lpips-alex" in table.query("metric == 'lpips'").iloc[0]["settings"]
 
 

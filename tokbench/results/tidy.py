@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 TIDY = "all.csv"
 """The name of the file in `leaderboard/`."""
 
-_DIGITS = 16
+_DIGITS = 8
 """Hexadecimal digits of a hash in CSV files."""
 _DIRECTION = {True: "higher", False: "lower", None: ""}
 
@@ -22,11 +22,13 @@ _DIRECTION = {True: "higher", False: "lower", None: ""}
 def identity(result: Result) -> dict[str, Any]:
     """Return the columns that say of which data, protocol and weights the numbers of a result are.
 
-    Hashes have their first 16 digits. `weights_sha256` is None for adapters without parameters.
+    Hashes have their first 8 digits, as in other tables. `weights_sha256` is None for adapters without parameters,
+    `reference_sha256` if distributions were not compared with a statistics file.
     """
     provenance = result.provenance
     data, protocol = provenance["data"], provenance["protocol"]
     weights = provenance["adapter"].get("parameters_sha256")
+    reference = provenance.get("reference")
     return {
         "data": result.dataset,
         "task": result.task,
@@ -35,6 +37,7 @@ def identity(result: Result) -> dict[str, Any]:
         "protocol": protocol["name"],
         "protocol_sha256": protocol["sha256"][:_DIGITS],
         "pixels_sha256": data["sha256"][:_DIGITS],
+        "reference_sha256": reference["sha256"][:_DIGITS] if reference else None,
         "weights_sha256": weights[:_DIGITS] if weights else None,
         "device": provenance["device"],
     }
