@@ -6,7 +6,7 @@ import pytest
 
 TOGETHER = {
     "evaluation/test_ranks.py": "processes", "evaluation/test_resume.py": "processes",
-    "training/test_loop.py": "processes", "training/test_zoo.py": "zoo", "report/test_data.py": "report",
+    "training/test_train_command.py": "processes", "training/test_zoo.py": "zoo", "report/test_data.py": "report",
     "report/test_page.py": "report", "parity/test_lpips.py": "parity", "parity/test_pytorch_fid.py": "parity",
     "parity/test_torch_fidelity.py": "parity", "parity/test_torchmetrics.py": "parity",
     "evaluation/test_perturb_result.py": "perturb", "evaluation/test_precision.py": "precision",
