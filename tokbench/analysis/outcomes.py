@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy import stats
 
 from tokbench.analysis.compare import Difference, difference, per_image_pairs, same_settings
 from tokbench.analysis.regression_report import Check, Kind, Outcome, RegressionReport, Skipped
@@ -113,6 +112,8 @@ def noise_between_seeds(number: str, draws: Sequence[Result]) -> float:
     draws: results that differ only in the seed. The standard deviation comes from the seeds alone: for a mean over
     images from those of each image, so that a change of one image cannot hide in the differences between images.
     """
+    from scipy.special import stdtrit  # SciPy takes longer to import than comparisons run
+
     if number in draws[0].per_image:
         values = np.stack([draw.per_image[number] for draw in draws])
         values = values[:, ~np.isnan(values).any(0)]
@@ -122,7 +123,7 @@ def noise_between_seeds(number: str, draws: Sequence[Result]) -> float:
     if n == 0 or np.isnan(values).any():
         return 0.0
     deviation = math.sqrt(2 * values.var(axis=0, ddof=1).sum()) / n  # of the difference of two draws
-    return float(stats.t.ppf((1 + NOISE_LEVEL) / 2, freedom)) * deviation
+    return float(stdtrit(freedom, (1 + NOISE_LEVEL) / 2)) * deviation
 
 
 def _why_absent(name: MetricName, committed: Result, now: Result, limited: bool) -> tuple[str, Kind]:
