@@ -31,7 +31,7 @@ help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: venv  ## install, evaluate codecs and the toy adapter on the embedded images, print the table; results in out/
-	.venv/bin/tokbench eval $(DEMO_ADAPTERS) --data samples --out out
+	.venv/bin/tokbench eval $(DEMO_ADAPTERS) --data samples --out out >/dev/null
 	.venv/bin/tokbench leaderboard --out out
 
 # One thread per test process, because several processes with several threads each slow each other down.

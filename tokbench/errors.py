@@ -1,4 +1,29 @@
-"""The exceptions of tokbench. Every message names the object and the remedy."""
+"""The exceptions of tokbench, and the suggestions in their messages. Every message names the object and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def did_you_mean(asked: str, known: Iterable[str]) -> str:
+    """Return "did you mean 'x'? " with the known name that resembles `asked`, or "" if there is none.
+
+    Case is ignored. A name that continues `asked` after a dot (`jpeg.q50` for `jpeg`) is preferred. `asked` itself is
+    never suggested.
+    """
+    import difflib
+
+    spellings: dict[str, str] = {}
+    for name in known:
+        if name != asked:
+            spellings.setdefault(name.lower(), name)
+    wanted = asked.lower()
+    if wanted in spellings:
+        near = [wanted]
+    else:
+        near = [name for name in spellings if wanted and name.startswith(f"{wanted}.")]
+        near = near or difflib.get_close_matches(wanted, spellings, 1)
+    return f"did you mean '{spellings[near[0]]}'? " if near else ""
 
 
 class TokbenchError(Exception):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tokbench.errors import AdapterError, MissingWeights
 from tokbench.tokenizers.base import Tokenizer
-from tokbench.tokenizers.builtin.diffusers import locate
+from tokbench.tokenizers.builtin.diffusers_files import locate
 from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.third_party import import_upstream, load_checkpoint, tensors
@@ -108,7 +108,7 @@ def _config(variant: AdapterConfig, found: LocalWeights) -> dict[str, Any]:
     hub = config["vae"].get("hf_hub_path")
     if hub is not None:  # its constructor would download the VAE
         try:
-            config["vae"]["hf_hub_path"] = str(locate(hub, variant.allow_download))
+            config["vae"]["hf_hub_path"] = str(locate(hub, {}, variant.allow_download).folder)
         except AdapterError as error:
             raise MissingWeights(f"{variant.name} needs its VAE: {error}") from error
     return config

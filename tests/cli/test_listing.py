@@ -20,7 +20,7 @@ def test_leaderboard_is_the_same_byte_for_byte(cli, photo_folder: Path, tmp_path
         assert cli("leaderboard", "--out", tmp_path).exit_code == 0
         contents.append({path.name: path.read_bytes() for path in (tmp_path / "leaderboard").iterdir()})
     assert contents[0] == contents[1]
-    (csv,) = (tmp_path / "leaderboard").glob("*.csv")
+    (csv,) = (tmp_path / "leaderboard").glob("*-*.csv")
     lines = csv.read_text().splitlines()
     assert lines[0].startswith("adapter,kind,num_images,tokens_per_image")
     assert [line.split(",")[0] for line in lines[1:]] == ["toy.p8", "jpeg.q50", "identity"]
@@ -54,7 +54,7 @@ def test_weights_lists_every_network_and_says_where(cli, tmp_path: Path, monkeyp
     from tokbench.weights.registry import KNOWN_WEIGHTS
 
     monkeypatch.setenv("TOKBENCH_WEIGHTS", str(tmp_path / "here"))
-    done = cli("weights")
+    done = cli("weights", "--details")
     assert done.exit_code == 0
     for sources in KNOWN_WEIGHTS.values():
         for source in sources:

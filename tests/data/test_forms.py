@@ -248,7 +248,7 @@ def test_a_cloned_repository_of_the_hub_is_read(tmp_path: Path) -> None:
     assert len(open_source(tmp_path / "repo").names) == 4
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
     (tmp_path / "repo" / "data" / "train-00000-of-00001.parquet").write_bytes(pointer)
-    with pytest.raises(DataError, match=r"is a pointer of Git LFS, not the file itself; run git lfs pull"):
+    with pytest.raises(DataError, match=r"a pointer of Git LFS, not the file itself; run git lfs pull"):
         open_source(tmp_path / "repo")
     folder = write_files(tmp_path / "images", {"0.png": pointer})
     assert "run git lfs pull" in red_levels(open_source(folder))["0.png"]

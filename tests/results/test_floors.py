@@ -147,7 +147,7 @@ def test_tables_show_the_distances(tmp_path: Path) -> None:
     for one in rows:
         one.save(tmp_path)
     leaderboard.write(tmp_path)
-    table = pd.read_csv(next((tmp_path / "leaderboard").glob("*.csv"))).set_index("adapter")
+    table = pd.read_csv(next((tmp_path / "leaderboard").glob("*-*.csv"))).set_index("adapter")
     assert table.loc["net.a", "floor"] == "kmeans.f8"
     assert table.loc["net.a", "psnr_minus_floor"] == pytest.approx(-0.5)
     assert table.loc["net.a", "lpips_minus_floor"] == pytest.approx(0.07)

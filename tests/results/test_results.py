@@ -175,7 +175,7 @@ def test_stale_tables_are_deleted_after_the_others_are_written(tmp_path: Path, m
         assert CliRunner().invoke(main, ["leaderboard", "--out", str(tmp_path)]).exit_code != 0
     assert stale.read_text() == "old"
     assert CliRunner().invoke(main, ["leaderboard", "--out", str(tmp_path)]).exit_code == 0
-    assert {path.name for path in stale.parent.iterdir()} == {"set-reconstruct.csv", "set-reconstruct.md"}
+    assert {path.name for path in stale.parent.iterdir()} == {"all.csv", "set-reconstruct.csv", "set-reconstruct.md"}
 
 
 def interrupt(out: Path) -> list[Path]:

@@ -28,6 +28,7 @@ from tokbench.cli.options import (
 )
 from tokbench.data.reading import ReadOptions
 from tokbench.errors import UsageError
+from tokbench.io.counts import count_of
 
 
 @click.command()
@@ -136,7 +137,8 @@ def audit(
             if statistics is not None and protocol.reference == "statistics"
         )
         click.echo(
-            f"{loaded.name} on {dataset.name}: {count:,} images of {width}x{height} px, pixels {dataset.sha256[:8]}. "
+            f"{loaded.name} on {dataset.name}: {count_of(count, 'image')} of {width}x{height} px, "
+            f"pixels {dataset.sha256[:8]}. "
             "Parentheses show the change from the default; ± is half the width of the 95 % interval over images."
             f"{reference_text}\n"
         )

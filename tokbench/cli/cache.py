@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from tokbench.cli.options import say
+from tokbench.io.counts import count_of
 
 
 @click.group(invoke_without_command=True)
@@ -26,15 +27,17 @@ def cache(context: click.Context) -> None:
     folder = cache_dir()
     files = list((folder / "features").glob("*/*.npz"))
     click.echo(f"{folder}\n")
-    click.echo(f"reference features: {len(files):,} files, {_size(sum(file.stat().st_size for file in files))}")
-    runs = list(unfinished(folder / "runs"))
+    click.echo(
+        f"reference features: {count_of(len(files), 'file')}, {_size(sum(file.stat().st_size for file in files))}"
+    )
+    runs = [run for run in unfinished(folder / "runs") if run.images]  # the others ended before the first image
     click.echo(f"unfinished runs: {len(runs) or 'none'}")
     for run in runs:
         about = run.about
         cell = f", cell {about['cell']}" if about.get("cell") else ""
         click.echo(
             f"  {about.get('adapter')} on {about.get('dataset')}{cell}: about {run.images:,} of "
-            f"{about.get('images'):,} images, {_size(run.size)}, {_age_text(run.age)}; "
+            f"{count_of(about.get('images', 0), 'image')}, {_size(run.size)}, {_age_text(run.age)}; "
             f"metrics {', '.join(about.get('metrics', []))}"
         )
     if runs:
@@ -66,18 +69,18 @@ def clear(only_features: bool, only_runs: bool, only_trainings: bool) -> None:
     everything = not (only_features or only_runs or only_trainings)
     if only_features or everything:
         count = _clear_features(folder / "features")
-        click.echo(f"deleted the reference features ({count:,} files)")
+        click.echo(f"deleted the reference features ({count_of(count, 'file')})")
     if only_runs or everything:
         folders = sorted((folder / "runs").glob("*/"))
         deleted = sum(delete(folder_of_run) for folder_of_run in folders)
-        click.echo(f"deleted {deleted:,} unfinished runs")
+        click.echo(f"deleted {count_of(deleted, 'unfinished run')}")
         if deleted < len(folders):
-            say(f"kept: {len(folders) - deleted} runs in progress")
+            say(f"kept: {count_of(len(folders) - deleted, 'run')} in progress")
     if only_trainings or everything:
         found = list(states())
         for state in found:
             state.path.unlink(missing_ok=True)
-        click.echo(f"deleted {len(found):,} unfinished trainings")
+        click.echo(f"deleted {count_of(len(found), 'unfinished training')}")
 
 
 def _clear_features(folder: Path) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from contextlib import redirect_stdout
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -33,8 +33,11 @@ from tokbench.cli.options import (
     size_option,
     stoppable,
 )
+from tokbench.cli.outcome import Key, label, report
+from tokbench.cli.tables import Form, TablePrinter, format_option
 from tokbench.data.reading import ReadOptions
 from tokbench.errors import DataError, TokbenchError, UsageError
+from tokbench.io.counts import count_of
 from tokbench.metric_names import ANCHORS, Anchor, defaults, measurable
 from tokbench.protocol.suites import SUITES
 from tokbench.tokenizers.checkpoint_names import named_argument
@@ -94,8 +97,14 @@ from tokbench.tokenizers.checkpoint_names import named_argument
     help="Seed of bootstrap intervals and of sampling decoders.",
 )
 @click.option("--skip-bad", is_flag=True, help="List unreadable images without setting the exit status to 1.")
+@click.option(
+    "--skip-existing",
+    is_flag=True,
+    help="Keep results in --out that have the same code, weights, settings and pixels; measure only missing metrics.",
+)
 @click.option("--no-cache", is_flag=True, help="Do not read or write the cache; the run cannot be resumed.")
 @download_option
+@format_option
 @click.option("--json", "as_json", is_flag=True, help="Print only a JSON list to stdout, one object per result.")
 @root_option
 @out_option("Folder for results.")
@@ -124,8 +133,10 @@ def eval_(
     precision: Literal["float32", "bfloat16"],
     seed: int,
     skip_bad: bool,
+    skip_existing: bool,
     no_cache: bool,
     allow_download: bool,
+    form: Form | None,
     as_json: bool,
     root: Path | None,
     out: Path,
@@ -147,7 +158,7 @@ def eval_(
     """
     from tokbench.metrics import registry
     from tokbench.protocol.protocol import load_protocol
-    from tokbench.results import leaderboard, markdown
+    from tokbench.results import leaderboard
 
     if name is not None:
         if len(adapters) > 1:
@@ -176,6 +187,8 @@ def eval_(
             raise UsageError(f"--suite {suite} evaluates reconstructions and cannot be combined with --task generate")
     elif faithful:
         raise UsageError("--faithful requires --suite")
+    if skip_existing and task in ("perturb", "generate"):
+        raise UsageError(f"--skip-existing cannot be combined with --task {task}")
     rules = load_protocol(protocol)
     if task == "perturb":
         requested = ",".join(defaults("perturb")) if metric_names is None else metric_names
@@ -192,12 +205,13 @@ def eval_(
     from tokbench.evaluation.config import Context, EvalConfig
     from tokbench.evaluation.distributed import ranks
     from tokbench.evaluation.evaluate import evaluate
+    from tokbench.evaluation.finished import Plan, plan_remaining
     from tokbench.evaluation.sample_plan import plan_samples, statistics_of
     from tokbench.evaluation.tasks import RECONSTRUCT, Generate, Perturb, Truncate
     from tokbench.extractors.pool import ExtractorPool
     from tokbench.metrics.fid_statistics import load_statistics
     from tokbench.paths import cache_dir
-    from tokbench.results.result import Result, failure
+    from tokbench.results.result import Result, failure, load
     from tokbench.tokenizers.builtin.images import ImageFolder
     from tokbench.tokenizers.registry import load_adapters
 
@@ -206,15 +220,15 @@ def eval_(
     }.get(task, RECONSTRUCT)  # fmt: skip
 
     def evaluate_dataset(
-        loaded: list[Any], dataset: ImageStream, networks: ExtractorPool, process: Any
-    ) -> tuple[list[Result], dict[_Key, str]]:
+        loaded: list[Any], dataset: ImageStream, config: EvalConfig, networks: ExtractorPool, process: Any
+    ) -> tuple[list[Result], dict[Key, str]]:
         """Return the results on one dataset, and the reasons for missing ones by adapter and task."""
         done = (0, len(dataset))
 
         def resume_hint() -> str:
             if no_cache:
                 return "nothing was kept because of --no-cache"
-            return f"{done[0]:,} of {done[1]:,} images were read; repeat the command to resume"
+            return f"{done[0]:,} of {count_of(done[1], 'image')} were read; repeat the command to resume"
 
         with redirect_stdout(sys.stderr), stoppable(resume_hint), progress_bar(quiet=not process.first) as bar:
 
@@ -230,7 +244,7 @@ def eval_(
                 return [], {(adapter.name, chosen_task.name): str(error) for adapter in loaded}
         return results, {(result.adapter, result.task): result.error for result in results if result.error}
 
-    def save(results: list[Result]) -> dict[_Key, str]:
+    def save(results: list[Result]) -> dict[Key, str]:
         """Write results. Return the reasons for those that cannot be written."""
         unwritten = {}
         for result in results:
@@ -244,6 +258,7 @@ def eval_(
         return unwritten
 
     facts: list[dict[str, Any]] = []
+    printer = TablePrinter(form)
     broken = False
     with ranks() as process:
         device = choose_device(device, process.local)
@@ -271,39 +286,44 @@ def eval_(
         networks = ExtractorPool(device, allow_download, precision)
         config = EvalConfig(tuple(chosen), chosen_task, batch_size, seed, device, precision, statistics)
         for dataset in streams:
-            results, failed = evaluate_dataset(loaded, dataset, networks, process) if loaded else ([], {})
-            failed = unloaded | failed
+            plan = Plan({}, [(config, loaded)] if loaded else [])
+            if skip_existing:
+                plan = plan_remaining(loaded, dataset, config, out, allow_download)
+            results, failed = list[Result](), dict(unloaded)
+            for part, members in plan.groups:
+                measured, reasons = evaluate_dataset(members, dataset, part, networks, process)
+                results, failed = results + measured, failed | reasons
             if not process.first:
                 for key, reason in failed.items():
-                    say(f"rank {process.rank}: failed {_label(key)}: {reason}")
+                    say(f"rank {process.rank}: failed {label(key)}: {reason}")
                 broken = broken or bool(failed)
                 continue
             good = [result for result in results if result.error is None]
             bad = dataset.summary().unreadable
             failed |= save(good)
+            if skip_existing:  # the tables and the JSON output show the earlier metrics, too
+                saved = [result for result in good if (result.adapter, result.task) not in failed]
+                good = [replace(load(out / one.path), notes=one.notes, lacking=one.lacking) for one in saved]
+                good += [result for results in plan.kept.values() for result in results]
+                for name in plan.kept if process.first else ():
+                    say(f"kept {name}: no metric is missing")
             if as_json:
                 records = {(result.adapter, result.task): result.to_dict() for result in good}
                 failures = {key: failure(key[0], dataset.name, key[1], why, bad) for key, why in failed.items()}
                 facts += (failures | records).values()
-            elif good:
-                tasks = list(dict.fromkeys(result.task for result in good))
-                for name in tasks:
-                    rows = [result for result in good if result.task == name]
+            else:
+                for name in dict.fromkeys(result.task for result in good):
                     title = dataset.name if name == RECONSTRUCT.name else f"{dataset.name}, {name}"
-                    click.echo(f"{title}: {markdown.legend(rows)}\n")
-                    click.echo(markdown.markdown(rows), nl=dataset is not streams[-1] or name != tasks[-1])
+                    printer.add(title, [result for result in good if result.task == name])
             # The table on the same terminal already lists the warnings.
-            table_shown = not as_json and sys.stdout.isatty() and sys.stderr.isatty()
-            _report(good, bad, failed, warnings=not table_shown)
+            table_shown = not as_json and printer.form != "csv" and sys.stdout.isatty() and sys.stderr.isatty()
+            report(good, bad, failed, warnings=not table_shown, in_detail=listed, allow_download=allow_download)
             broken = broken or bool(failed) or bool(bad and not skip_bad)
+    printer.finish()
     if as_json and process.first:
         click.echo(leaderboard.to_json(facts))
     if broken:
         sys.exit(1)
-
-
-_Key = tuple[str, str]
-"""An adapter and a task; the pair identifies one result on a dataset."""
 
 
 def _counts(text: str | None) -> tuple[int, ...] | None:
@@ -314,26 +334,3 @@ def _counts(text: str | None) -> tuple[int, ...] | None:
     if not all(part.isascii() and part.isdecimal() and int(part) for part in parts):
         raise UsageError(f"--tokens {text}: expected numbers of tokens, for example 4,8")
     return tuple(sorted({int(part) for part in parts}))
-
-
-def _label(key: _Key) -> str:
-    name, task = key
-    return name if task == "reconstruct" else f"{name} ({task})"
-
-
-def _report(results: list[Any], bad: Sequence[tuple[str, str]], failed: dict[_Key, str], warnings: bool) -> None:
-    """Print warnings, skipped metrics, unreadable images and failures to stderr; equal reasons are printed once."""
-    for result in results:
-        for warning in result.warnings if warnings else ():
-            say(f"warning {_label((result.adapter, result.task))}: {warning.text}")
-    skipped: dict[tuple[str, str], list[str]] = {}
-    for result in results:
-        for metric, reason in result.notes.items():
-            skipped.setdefault((metric, reason), []).append(_label((result.adapter, result.task)))
-    for (metric, reason), names in skipped.items():
-        suffix = "" if len(names) == len(results) else f" for {', '.join(names)}"
-        say(f"skipped {metric}{suffix}: {reason}")
-    for name, reason in bad:
-        say(f"unreadable image {name}: {reason.removeprefix(f'{name}: ')}")
-    for key, reason in failed.items():
-        say(f"failed {_label(key)}: {reason.removeprefix(f'{key[0]}: ')}")

@@ -6,19 +6,32 @@ from pathlib import Path
 
 import click
 
-from tokbench.cli.options import Group, out_option, reading_options, root_option
+from tokbench.cli.options import Group, out_option, reading_options, root_option, say
+from tokbench.cli.tables import Form, TablePrinter, format_option, print_lines
 from tokbench.data.reading import ReadOptions
+from tokbench.errors import UsageError
 
 
 @click.command("list")
 @click.argument("what", type=click.Choice(["adapters", "datasets", "metrics", "protocols"]))
+@click.option("--family", help="With adapters: list only this family, for example jpeg or kmeans.")
+@click.option("--trained", is_flag=True, help="With adapters: list only networks that have trained weights here.")
+@click.option("--all", "every", is_flag=True, help="With adapters: also list those that cannot run here, and why.")
 @root_option
-def list_(what: str, root: Path | None) -> None:
-    """List the available adapters, datasets, metrics or protocols."""
+def list_(what: str, family: str | None, trained: bool, every: bool, root: Path | None) -> None:
+    """List the available adapters, datasets, metrics or protocols.
+
+    Of the adapters, those are listed that can run here: their weights and packages are on this machine.
+    """
     from tokbench.cli import listing
 
-    for line in listing.LISTS[what](root):
-        click.echo(line)
+    if what == "adapters":
+        lines = listing.adapters(root, family, trained, every)
+    elif family or trained or every:
+        raise UsageError("--family, --trained and --all are filters of 'tokbench list adapters'")
+    else:
+        lines = listing.LISTS[what](root)
+    click.echo("\n".join(lines))
 
 
 @click.command()
@@ -77,41 +90,55 @@ def show(
 
 @click.command()
 @out_option("Folder of results.")
-def leaderboard(out: Path) -> None:
-    """Rebuild all leaderboard tables (CSV and Markdown) from the result files.
+@format_option
+def leaderboard(out: Path, form: Form | None) -> None:
+    """Rebuild all leaderboard tables (CSV and Markdown) from the result files, and print them.
 
-    Tables of rate curves, of pruning results and of reported/ are rebuilt too.
+    Tables of rate curves, of pruning results and of reported/ are rebuilt too, but not printed. With --format csv, one
+    table with the rows of all tables is printed.
     """
     from tokbench.errors import NoResults
     from tokbench.pruning.result import load_all
     from tokbench.pruning.table import write as write_pruning
     from tokbench.results import rate_curves, reported
-    from tokbench.results.leaderboard import delete_stale, write
+    from tokbench.results.floors import Floors
+    from tokbench.results.leaderboard import delete_stale, groups, read_all, write
 
-    written = []
+    written, found = [], []
     try:
-        written += [*write(out), *rate_curves.write(out), *reported.write(out)]
+        found = read_all(out)
+        written += [*write(out, found), *rate_curves.write(out), *reported.write(out)]
     except NoResults:
         if not load_all(out):
             raise
     written += write_pruning(out)
     delete_stale(out, written)  # last: an interrupted command loses no table
     for path in written:
-        click.echo(path)
+        say(f"wrote {path}")
+    printer = TablePrinter(form, Floors(found))
+    for name, results in groups(found).items():
+        printer.add(name, results)
+    printer.finish()
 
 
 @click.group(invoke_without_command=True, cls=Group)
+@click.option("--missing", is_flag=True, help="List only networks and adapters without any of their files here.")
+@click.option("--details", is_flag=True, help="Print the SHA-256, the path and the source of every file.")
 @root_option
 @click.pass_context
-def weights(ctx: click.Context, root: Path | None) -> None:
-    """Show the weight files of all frozen networks and adapters.
+def weights(ctx: click.Context, missing: bool, details: bool, root: Path | None) -> None:
+    """Show the weight files of all frozen networks and adapters, one line per file."""
+    if ctx.invoked_subcommand is not None:
+        return
+    from tokbench.cli import listing
 
-    For each file: its SHA-256, where it was found, or how to get it.
-    """
-    if ctx.invoked_subcommand is None:
-        from tokbench.cli import listing
-
-        click.echo("\n".join(listing.weights(root)))
+    if details:
+        if missing:
+            raise UsageError("--details and --missing exclude each other")
+        click.echo("\n".join(listing.weight_details(root)))
+        return
+    print_lines(*listing.weight_table(root, missing))
+    say("hashes and sources: tokbench weights --details; add a file with: tokbench weights add FILE")
 
 
 @weights.command()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
-from tokbench.errors import TokbenchError
+from tokbench.errors import TokbenchError, UsageError, did_you_mean
 from tokbench.extractors.specs import EXTRACTORS
+from tokbench.io.counts import count_of
 from tokbench.io.left_out import describe_left_out
 from tokbench.metric_names import METRICS, defaults
 from tokbench.paths import dataset_folders
@@ -16,21 +20,61 @@ from tokbench.results.columns import column_of
 from tokbench.results.result import Result
 from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.registry import BUILTIN_SUMMARIES, adapter_files
-from tokbench.weights.registry import KNOWN_WEIGHTS, WeightFile, locate, search_dirs
+from tokbench.weights.registry import KNOWN_WEIGHTS, WeightFile, is_present, locate, search_dirs
 from tokbench.weights.shards import shard_paths
 
 
-def adapters(root: Path | None) -> list[str]:
-    """Return one line per adapter: built-in adapters first, then every configuration of every adapter folder."""
-    found = [(name, summary) for name, summary in BUILTIN_SUMMARIES.items()]
+@dataclass(frozen=True)
+class _Listed:
+    """An adapter in the list. trained: whether it is a network with weights on this machine. obstacle: why it cannot
+    run here, or ""."""
+
+    name: str
+    summary: str
+    trained: bool
+    obstacle: str
+
+
+def adapters(root: Path | None, family: str | None = None, trained: bool = False, every: bool = False) -> list[str]:
+    """Return one line per adapter that can run here: built-in adapters first, then the variants of all folders.
+
+    family: list only this family (`jpeg`, `kmeans`). trained: list only networks that have trained weights here. every:
+    also list adapters that cannot run here, with the reason. Broken adapters are always listed.
+    Raises UsageError if no adapter belongs to the family.
+    """
+    found = list(_find_adapters(root))
+    families = dict.fromkeys(re.split(r"[.:]", one.name)[0] for one in found)
+    if family is not None:
+        if family not in families:
+            raise UsageError(f"no family '{family}'; {did_you_mean(family, families)}there are: {', '.join(families)}")
+        found = [one for one in found if re.split(r"[.:]", one.name)[0] == family]
+    if trained:
+        found = [one for one in found if one.trained]
+    shown = [one for one in found if every or not one.obstacle]
+    lines = _columns([(one.name, f"{one.summary}{f' ({one.obstacle})' if one.obstacle else ''}") for one in shown])
+    if hidden := len(found) - len(shown):
+        lines += ["", f"{count_of(hidden, 'more adapter')} cannot run here, for lack of weights or packages: --all"]
+    return lines
+
+
+def _find_adapters(root: Path | None) -> Iterator[_Listed]:
+    for name, summary in BUILTIN_SUMMARIES.items():
+        lacks = name.startswith("diffusers:") and find_spec("diffusers") is None
+        yield _Listed(name, summary, False, "needs pip install 'tokbench[hf]'" if lacks else "")
     for name, toml in adapter_files(root).items():
         try:
-            config = tomllib.loads(toml.read_text(encoding="utf-8"))
-            untrained = "training" in config and not shard_paths(AdapterConfig(name, toml.parent, config).file)
-            found.append((name, f"{config.get('summary', '')}{' (no trained weights here)' if untrained else ''}"))
-        except (OSError, ValueError) as error:
-            found.append((name, f"broken: {error}"))
-    return _columns(found)
+            variant = AdapterConfig(name, toml.parent, tomllib.loads(toml.read_text(encoding="utf-8")))
+            files = variant.weight_files()
+        except (OSError, ValueError, TokbenchError) as error:
+            yield _Listed(name, f"broken: {error}", False, "")
+            continue
+        obstacle = ""
+        if "training" in variant.config and not shard_paths(variant.file):
+            obstacle = "no trained weights here"
+        elif missing := [sources[0].file for sources in files.values() if not is_present(sources)]:
+            obstacle = f"weights missing: {', '.join(missing)}"
+        learned = "training" in variant.config or bool(files)
+        yield _Listed(name, str(variant.config.get("summary", "")), learned and not obstacle, obstacle)
 
 
 def datasets(root: Path | None) -> list[str]:
@@ -72,11 +116,11 @@ def protocol_lines(root: Path | None) -> list[str]:
 
 
 LISTS: dict[str, Callable[[Path | None], list[str]]] = {
-    "adapters": adapters,
     "datasets": datasets,
     "metrics": metrics,
     "protocols": protocol_lines,
 }
+"""The lists without filters."""
 
 
 def weight_files(root: Path | None) -> list[tuple[str, str, WeightFile]]:
@@ -96,8 +140,26 @@ def weight_files(root: Path | None) -> list[tuple[str, str, WeightFile]]:
     return known
 
 
-def weights(root: Path | None) -> list[str]:
-    """Return the lines of `tokbench weights`: every weight file with its hash, location and source."""
+def weight_table(root: Path | None, only_missing: bool = False) -> tuple[list[str], list[list[str]]]:
+    """Return the heading and the rows of `tokbench weights`: one row per weight file.
+
+    only_missing: leave out the files that are found, and their alternatives.
+    """
+    rows = []
+    known = weight_files(root)
+    found = {(what, source.file): locate([source])[0] is not None for what, _, source in known}
+    complete = {what for (what, _), here in found.items() if here}
+    for what, users, source in known:
+        here = found[what, source.file]
+        if only_missing and (here or what in complete):
+            continue
+        state = "found" if here else f"get {source.get}" if not source.url else "--allow-download"
+        rows.append([source.file, what, "" if users == "the adapter" else users, state])
+    return ["file", "network or adapter", "metrics", "here, or how to get it"], rows
+
+
+def weight_details(root: Path | None) -> list[str]:
+    """Return the lines of `tokbench weights --details`: every weight file with its hash, location and source."""
     lines = ["searched folders: " + ", ".join(str(folder) for folder in search_dirs())]
     heading = None
     for what, users, source in weight_files(root):
@@ -120,7 +182,7 @@ def show(result: Result) -> str:
     """Return one result as text: metrics, warnings, skipped metrics and provenance."""
     provenance = result.provenance
     lines = [
-        f"{result.adapter} on {result.group}: {result.num_images:,} images of "
+        f"{result.adapter} on {result.group}: {count_of(result.num_images, 'image')} of "
         f"{provenance['data']['width']}x{provenance['data']['height']} px",
         "",
     ]

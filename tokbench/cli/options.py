@@ -1,10 +1,9 @@
-"""Options, progress bar, signal handling and error handling shared by several commands."""
+"""Options, signal handling and error handling shared by several commands."""
 
 from __future__ import annotations
 
 import logging
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 
 import click
 
+from tokbench.cli.progress import progress_bar as progress_bar
 from tokbench.data.reading import ReadOptions
 from tokbench.errors import TokbenchError, UsageError
 
@@ -154,34 +154,6 @@ def out_option(help_text: str) -> Callable[..., Any]:
         show_default=True,
         help=help_text,
     )
-
-
-@contextmanager
-def progress_bar(quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a callback (task, done, total) that shows a progress bar per task, if stderr is a terminal."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda what, done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
-    from rich.text import Text
-
-    class Speed(ProgressColumn):
-        def render(self, task: Any) -> Text:
-            return Text(f"{task.speed:.1f} {task.description}/s" if task.speed else "")
-
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn(),
-        console=Console(stderr=True),
-    ) as bar:  # fmt: skip
-        tasks: dict[str, Any] = {}
-
-        def update(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
-
-        yield update
 
 
 class Stopped(BaseException):

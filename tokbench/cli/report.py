@@ -10,11 +10,20 @@ from tokbench.cli.options import progress_bar, root_option, say
 from tokbench.errors import UsageError
 
 _RESULTS = click.option(
+    "--out",
     "--results",
+    "results",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=Path("results"),
     show_default=True,
     help="Folder of results.",
+)
+_SITE = click.option(
+    "--site",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("site"),
+    show_default=True,
+    help="Folder of the site, which is written.",
 )
 _PICTURES = click.option(
     "--pictures/--no-pictures", default=True, help="Run adapters to make example pictures that do not exist yet."
@@ -31,17 +40,11 @@ def _require_packages() -> None:
 
 @click.command()
 @_RESULTS
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("site"),
-    show_default=True,
-    help="Folder of the site.",
-)
+@_SITE
 @_PICTURES
 @click.option("--readme", is_flag=True, help="Instead, draw the static figures in docs/ of a source checkout.")
 @root_option
-def report(results: Path, out: Path, pictures: bool, readme: bool, root: Path | None) -> None:
+def report(results: Path, site: Path, pictures: bool, readme: bool, root: Path | None) -> None:
     """Write a static site of all results: tables, plots, pictures and provenance.
 
     The site works offline, opened as a file; pictures are stored beside the page.
@@ -60,25 +63,19 @@ def report(results: Path, out: Path, pictures: bool, readme: bool, root: Path | 
     from tokbench.report.site import build
 
     with progress_bar() as bar:
-        page = build(results, out, root, pictures, bar)
+        page = build(results, site, root, pictures, bar)
     say(f"wrote {page} ({page.stat().st_size / 2**20:.1f} MiB without pictures)")
 
 
 @click.command()
 @_RESULTS
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("site"),
-    show_default=True,
-    help="Folder of the site.",
-)
+@_SITE
 @_PICTURES
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="Port; 0 selects a free one."
 )
 @root_option
-def view(results: Path, out: Path, pictures: bool, port: int, root: Path | None) -> None:
+def view(results: Path, site: Path, pictures: bool, port: int, root: Path | None) -> None:
     """Serve the site on localhost and rebuild it when results change. Stop with Ctrl-C."""
     _require_packages()
     from tokbench.report.serve import serve
@@ -86,6 +83,6 @@ def view(results: Path, out: Path, pictures: bool, port: int, root: Path | None)
 
     def make() -> Path:
         with progress_bar() as bar:
-            return build(results, out, root, pictures, bar)
+            return build(results, site, root, pictures, bar)
 
-    serve(results, out, make, port, say)
+    serve(results, site, make, port, say)

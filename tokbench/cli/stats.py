@@ -27,6 +27,7 @@ from tokbench.cli.options import (
 )
 from tokbench.data.reading import ReadOptions
 from tokbench.errors import UsageError
+from tokbench.io.counts import count_of
 
 if TYPE_CHECKING:
     from tokbench.extractors.network import FeatureExtractor
@@ -96,8 +97,9 @@ def make(
     for name, reason in dataset.unreadable:
         say(f"unreadable image {name}: {reason}")
     computed.save(out)
+    assert computed.count is not None, "measured statistics know their number of images"
     sized = f" of {computed.width}x{computed.height} px" if computed.size else ""
-    click.echo(f"wrote {out}: {computed.count:,} images{sized}, layers {', '.join(wanted)}")
+    click.echo(f"wrote {out}: {count_of(computed.count, 'image')}{sized}, layers {', '.join(wanted)}")
     if dataset.unreadable:
         sys.exit(1)
 

@@ -24,6 +24,7 @@ from tokbench.cli.options import (
 )
 from tokbench.data.reading import ReadOptions
 from tokbench.errors import UsageError
+from tokbench.io.counts import count_of
 
 if TYPE_CHECKING:
     from tokbench.nn.trainable import TrainingData
@@ -134,7 +135,10 @@ def train(
             record = outcome.record
             last = ", ".join(f"{term} {curve[-1]:g}" for term, curve in record.curve.items())
             speed = record.images / record.seconds if record.seconds else float("inf")
-            say(f"wrote {outcome.path}: {record.images:,} images in {record.seconds:,.0f} s ({speed:.0f}/s); {last}")
+            say(
+                f"wrote {outcome.path}: {count_of(record.images, 'image')} in {record.seconds:,.0f} s "
+                f"({speed:.0f}/s); {last}"
+            )
     if failed:
         sys.exit(1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
@@ -33,7 +32,7 @@ from tokbench.data.stream import (
     all_spans,
     spans,
 )
-from tokbench.errors import DataError, TokbenchError, UnreadableImage, UsageError
+from tokbench.errors import DataError, TokbenchError, UnreadableImage, UsageError, did_you_mean
 from tokbench.io.left_out import describe_left_out, left_out_remedy
 from tokbench.paths import dataset_folders, slug
 from tokbench.protocol.protocol import Protocol
@@ -290,8 +289,7 @@ def open_dataset(
         sampling = _sample(source, limit, reading.first)
         dataset = Dataset(name, source, protocol, size, limit, native_size=None, sampling=sampling)
     else:
-        near = difflib.get_close_matches(data, folders, 1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
+        hint = did_you_mean(data, folders)
         raise UsageError(
             f"no dataset or path '{data}'; {hint}available datasets: "
             f"{', '.join(sorted(folders)) or 'none (give --root)'}"

@@ -73,7 +73,7 @@ _HEIF = re.compile(rb".{4}ftyp(?:hei[cmsx]|hevc|hevx|mif1|msf1)", re.DOTALL)
 LFS_POINTER = b"version https://git-lfs"
 """The first bytes of a pointer of Git LFS."""
 
-LFS_REMEDY = "is a pointer of Git LFS, not the file itself; run git lfs pull"
+LFS_REMEDY = "a pointer of Git LFS, not the file itself; run git lfs pull"
 
 MAGIC_BYTES = 32
 """Number of bytes at the beginning of a file that `begins_as_image` requires."""
@@ -195,7 +195,7 @@ def _opened(data: bytes, name: str) -> Image.Image:
     if not data:
         raise UnreadableImage(f"{name}: the file is empty; copy it again")
     if data.startswith(LFS_POINTER):
-        raise UnreadableImage(f"{name} {LFS_REMEDY}")
+        raise UnreadableImage(f"{name}: {LFS_REMEDY}")
     # A library imported by an adapter may have set Pillow to fill the missing part of truncated images with grey.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:

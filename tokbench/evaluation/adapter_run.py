@@ -79,10 +79,18 @@ class AdapterRun:
             with self._errors_end_run():
                 self.metrics.update_reference(references)
 
-    def process(self, images: ImageBatch, memo: DerivedCache, executor: Executor, decoded: Callable[[], None]) -> None:
+    def process(
+        self,
+        images: ImageBatch,
+        memo: DerivedCache,
+        executor: Executor,
+        decoded: Callable[[], None],
+        advance: Callable[[float], None] = lambda share: None,
+    ) -> None:
         """Run one batch through the model and all metrics, or read its values from the checkpoint.
 
         memo: values derived from the references, shared by all runs. decoded: called when the model has finished.
+        advance: called with the share of the batch that the model has finished.
         """
         if self.error is not None:
             return
@@ -92,7 +100,7 @@ class AdapterRun:
             if resumable and self.checkpoint.resume(images, self.references):
                 decoded()
                 return
-            batch = self._run_model(images, memo)
+            batch = self._run_model(images, memo, advance)
             decoded()
             self._update_metrics(images, batch, executor)
 
@@ -106,12 +114,12 @@ class AdapterRun:
                 return self.metrics.compute(self.config.seed, halves, done)
         return MetricValues()
 
-    def _run_model(self, images: ImageBatch, memo: DerivedCache) -> Batch:
+    def _run_model(self, images: ImageBatch, memo: DerivedCache, advance: Callable[[float], None]) -> Batch:
         """Run one batch through the model. Where memory is exhausted, the batch size is halved from then on."""
         while True:
             # The peak is measured in the second batch, too, since the first one includes one-time allocations.
             first, early = self.batches == 0, self.batches < 2
-            settings = RunSettings(self.config.device, self.batch_size, self.config.seed, early, first)
+            settings = RunSettings(self.config.device, self.batch_size, self.config.seed, early, first, advance)
             try:
                 batch = self.config.task.run(self.step, self.adapter.model, images, settings, memo)
             except (torch.OutOfMemoryError, MemoryError) as error:

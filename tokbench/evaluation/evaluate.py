@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
-from tokbench.data.stream import CHUNK, ImageStream, whole_chunks
+from tokbench.data.stream import CHUNK, ImageStream, Loader, whole_chunks
 from tokbench.errors import DataError
 from tokbench.evaluation.adapter_run import AdapterRun
 from tokbench.evaluation.checkpoint import Checkpoint
@@ -123,18 +124,31 @@ def _pass(runs: Sequence[AdapterRun], stream: ImageStream, config: EvalConfig, c
     """Run this process's share of the images through every adapter and metric, except for those in the checkpoints."""
     loader = stream.batches(whole_chunks(config.batch_size), context.ranks.share)
     with exact_kernels(), ThreadPoolExecutor(1, "metrics") as executor:
+        finished = 0
+        context.progress("images", finished, loader.total)
         for number, images in enumerate(loader):
             memo = DerivedCache()
             active = [run for run in runs if run.error is None]
-            for run in active:
+            for position, run in enumerate(active):
+                advance = partial(_advance, context, finished, loader, position, len(active))
                 # The next images are decoded during the last adapter's metrics. Earlier they would slow down another
                 # adapter's model and count as its memory.
-                run.process(images, memo, executor, loader.prefetch if run is active[-1] else _do_nothing)
+                run.process(images, memo, executor, loader.prefetch if run is active[-1] else _do_nothing, advance)
+            finished = loader.done
             if number % _TRIM_INTERVAL == 0:
                 trim_heap()
             context.progress("images", loader.done, loader.total)
             if all(run.error for run in runs):
                 break
+
+
+def _advance(context: Context, before: int, loader: Loader, position: int, count: int, share: float) -> None:
+    """Report the progress inside a batch: the images of a batch count in proportion to the finished model calls.
+
+    before: number of images in earlier batches. position, count: the adapter's position among those of the pass. share:
+    the share of the batch that this adapter has finished.
+    """
+    context.progress("images", before + int((loader.done - before) * (position + share) / count), loader.total)
 
 
 def _do_nothing() -> None:

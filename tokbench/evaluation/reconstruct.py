@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,7 +26,7 @@ class RunSettings:
 
     device: where it runs. batch_size: images per model call. seed: the seed of the evaluation. measure_memory: whether
     the peak memory is measured. probe: whether the checks that are too costly for every batch run, too
-    (`tokbench.tokenizers.contract`).
+    (`tokbench.tokenizers.contract`). advance: called after each model call with the finished share of the batch.
     """
 
     device: str
@@ -33,6 +34,7 @@ class RunSettings:
     seed: int = 0
     measure_memory: bool = False
     probe: bool = False
+    advance: Callable[[float], None] = lambda share: None
 
 
 @torch.inference_mode()
@@ -61,6 +63,7 @@ def reconstruct(
             extremes = check_images(output.decoded, part, model, names[span], step.in_range)
             pieces.append(_finish(output.decoded, model, extremes, tiles[span], values))
             outputs.append(replace(output, decoded=pieces[-1][:0]))
+            settings.advance(min(start + batch_size, len(tiles)) / len(tiles))
         return outputs, pieces
 
     if settings.probe:

@@ -70,6 +70,7 @@ class NumberSpec:
     computed for perturbed tokens.
     scored: whether the number is a score of words or faces, which has all versions and spans.
     section: the section of its column; None for the section of the metric.
+    unit: the unit of its values, or "" for scores, shares and distances without one.
     """
 
     name: str
@@ -80,6 +81,7 @@ class NumberSpec:
     perturbed: str | None = None
     scored: bool = False
     section: Section | None = None
+    unit: str = ""
 
     def forms(self) -> Iterator[tuple[Version, Span]]:
         """Yield the versions and spans that the number has."""

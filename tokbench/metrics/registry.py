@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from tokbench.errors import MetricUnavailable, NotApplicable, UsageError
+from tokbench.errors import MetricUnavailable, NotApplicable, UsageError, did_you_mean
 from tokbench.metric_names import INCEPTION, METRICS, MetricSpec, defaults
 from tokbench.protocol.protocol import TOKBENCH, Protocol
 
@@ -53,7 +53,8 @@ def choose(names: str | None, protocol: Protocol = TOKBENCH) -> list[str]:
     if refusals := [refusal for name in unknown if (refusal := METRICS.refusal(name))]:
         raise UsageError("; ".join(refusals))
     if unknown or not given:
-        raise UsageError(f"no metric '{', '.join(unknown)}'; there are: {', '.join(METRICS)}")
+        hint = did_you_mean(unknown[0], METRICS) if unknown else ""
+        raise UsageError(f"no metric '{', '.join(unknown)}'; {hint}there are: {', '.join(METRICS)}")
     return list(dict.fromkeys(given))
 
 

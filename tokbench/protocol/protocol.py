@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
@@ -13,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from tokbench.errors import UsageError
+from tokbench.errors import UsageError, did_you_mean
 from tokbench.validate import convert, unknown_keys
 
 Rounding = Literal["nearest", "truncate", "truncate-signed", "none"]
@@ -243,8 +242,7 @@ def load_protocol(name: str) -> Protocol:
     elif name in protocols():
         text = _FOLDER.joinpath(f"{name}.toml").read_text(encoding="utf-8")
     else:
-        near = difflib.get_close_matches(name, protocols(), 1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
+        hint = did_you_mean(name, protocols())
         raise UsageError(f"no protocol '{name}'; {hint}available: {', '.join(protocols())}, or a path to a .toml file")
     try:
         table = tomllib.loads(text)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from tokbench.io.counts import count_of
 from tokbench.paths import slug
 from tokbench.pruning.result import Estimate, PruningResult, PruningRow, Speedup, labels_text, load_all
 from tokbench.results.markdown import table
@@ -167,7 +168,8 @@ def legend(found: Sequence[PruningResult]) -> str:
     processor = f" {provenance['processor']}" if provenance["processor"] else ""
     paces = [pace for one in found for row in one.rows.values() for pace in row.pace]
     text = (
-        f"`{about['model']}` on {about['num_images']:,} images of {about['dataset']}, {provenance['data']['side']} px; "
+        f"`{about['model']}` on {count_of(about['num_images'], 'image')} of {about['dataset']}, "
+        f"{provenance['data']['side']} px; "
         f"{provenance['device']}{processor}, float32, attention by {provenance['kernel']}. "
         "Intervals are 95 %, accuracy's paired by image. `keep`: the share of tokens that each of "
         "three stages keeps; methods that cut elsewhere are set to the FLOPs of that, but for SiT (its paper's counts) "

@@ -16,13 +16,14 @@ class Column:
     """A column of a table.
 
     field: name of the metric in JSON. title, digits: its title and number of decimal digits in tables. more: whether
-    higher values are better; None if neither direction is better.
+    higher values are better; None if neither direction is better. unit: of its values, or "".
     """
 
     field: str
     title: str
     digits: int
     more: bool | None = None
+    unit: str = ""
 
     @property
     def arrow(self) -> str:
@@ -41,7 +42,10 @@ def _own_columns(spec: MetricSpec) -> Iterator[tuple[Section, Column]]:
         for version, span in number.forms():
             title = f"{number.title}{spec.reader_title}{VERSIONS[version]}{SPANS[span]}"
             field = form_name(number.name, version, span, spec.suffix)
-            yield number.section or spec.section, Column(field, title, number.digits, number.higher_is_better)
+            yield (
+                number.section or spec.section,
+                Column(field, title, number.digits, number.higher_is_better, number.unit),
+            )
 
 
 def _perturbed_columns(spec: MetricSpec, naming: PerturbationNaming) -> Iterator[tuple[Section, Column]]:
@@ -54,17 +58,25 @@ def _perturbed_columns(spec: MetricSpec, naming: PerturbationNaming) -> Iterator
         if number.perturbed:
             base = number.title.removeprefix("r").replace("FD-", "FID-")
             title = f"{naming.letter}{base}{naming.title}"
-            yield section, Column(naming.apply(number.perturbed), title, number.digits, number.higher_is_better)
+            yield (
+                section,
+                Column(naming.apply(number.perturbed), title, number.digits, number.higher_is_better, number.unit),
+            )
 
 
 @cache
-def columns() -> tuple[Column, ...]:
-    """Return all columns in order. Those of metrics of other packages come last."""
+def _placed() -> tuple[tuple[Section, Column], ...]:
+    """Return all columns in order, each with its section. Those of metrics of other packages come last."""
     pairs = [pair for spec in METRICS.values() for pair in _own_columns(spec)]
     pairs += [
         pair for naming in EXTENSIONS.values() for spec in METRICS.values() for pair in _perturbed_columns(spec, naming)
     ]
-    return tuple(column for _, column in sorted(pairs, key=lambda pair: pair[0]))
+    return tuple(sorted(pairs, key=lambda pair: pair[0]))
+
+
+def columns() -> tuple[Column, ...]:
+    """Return all columns in order."""
+    return tuple(column for _, column in _placed())
 
 
 @cache
@@ -72,8 +84,14 @@ def _ranks() -> dict[str, tuple[int, Column]]:
     return {column.field: (rank, column) for rank, column in enumerate(columns())}
 
 
+def section_of(metric: str) -> Section:
+    """Return the section of a metric's column. Unknown metrics are in the last section."""
+    rank = column_of(metric)[0]
+    return _placed()[rank][0] if rank < len(_placed()) else Section.ADDED
+
+
 def _forget() -> None:
-    columns.cache_clear()
+    _placed.cache_clear()
     _ranks.cache_clear()
 
 
@@ -91,4 +109,4 @@ def column_of(metric: str) -> tuple[int, Column]:
         return len(columns()), Column(metric, metric, 4)
     rank, column = _ranks()[name.base]
     title = f"{column.title}{' ∞' if name.infinite else ''}{f' ({name.part})' if name.part else ''}"
-    return rank, Column(metric, title, column.digits, column.more)
+    return rank, Column(metric, title, column.digits, column.more, column.unit)

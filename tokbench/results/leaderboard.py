@@ -16,6 +16,7 @@ from tokbench.results.cells import cells, sort_key
 from tokbench.results.floors import Floors
 from tokbench.results.markdown import legend, markdown
 from tokbench.results.result import Result, load
+from tokbench.results.tidy import TIDY, identity, tidy
 from tokbench.stats.bootstrap import round_significant
 
 
@@ -51,8 +52,8 @@ def frame(results: Sequence[Result], floors: Floors | None = None) -> pd.DataFra
     """Return the table of a CSV file: one row per result, sorted by bits per pixel.
 
     The columns are the JSON names of the metrics, and `<name>_low` and `<name>_high` for the ends of intervals. The
-    columns `floor`, `psnr_minus_floor` and `lpips_minus_floor` exist if at least one row has a floor. floors: the
-    floors of the rows; None for those among the results.
+    columns `floor`, `psnr_minus_floor` and `lpips_minus_floor` exist if at least one row has a floor. The last columns
+    are those of `identity`. floors: the floors of the rows; None for those among the results.
     """
     floors = Floors(results) if floors is None else floors
     results = sorted(results, key=sort_key)
@@ -79,14 +80,17 @@ def frame(results: Sequence[Result], floors: Floors | None = None) -> pd.DataFra
             )
         if any(other.warnings for other in results):
             record["warnings"] = "; ".join(warning.text for warning in result.warnings)
-        records.append(record)
+        records.append(record | identity(result))
     return pd.DataFrame.from_records(records)
 
 
-def write(out: Path) -> list[Path]:
-    """Write `leaderboard/*.csv` and `*.md` in a results folder; return their paths."""
+def write(out: Path, found: Sequence[Result] | None = None) -> list[Path]:
+    """Write `leaderboard/*.csv` and `*.md` in a results folder, and `all.csv`, the table of `tidy`; return their paths.
+
+    found: all results of the folder; None to read them.
+    """
     folder = out / "leaderboard"
-    found = read_all(out)
+    found = read_all(out) if found is None else found
     tables, floors = groups(found), Floors(found)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -95,7 +99,9 @@ def write(out: Path) -> list[Path]:
         write_atomically(csv, frame(results, floors).to_csv(index=False, lineterminator="\n").encode())
         write_atomically(md, f"# {name}\n\n{legend(results)}\n\n{markdown(results, floors=floors)}".encode())
         written += [csv, md]
-    return written
+    everything = folder / TIDY
+    write_atomically(everything, tidy(found).to_csv(index=False, lineterminator="\n").encode())
+    return [*written, everything]
 
 
 def delete_stale(out: Path, written: Iterable[Path]) -> None:

@@ -4,23 +4,37 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from tokbench.io.counts import count_of
 from tokbench.io.left_out import describe_left_out
-from tokbench.metric_names import CAVEAT, MetricName, base_metric, kind_of_task
+from tokbench.metric_names import CAVEAT, MetricName, Section, base_metric, kind_of_task
 from tokbench.results.cells import cells, sort_key
-from tokbench.results.columns import Column
+from tokbench.results.columns import Column, section_of
 from tokbench.results.floors import FLOOR_NOTE, Floors
 from tokbench.results.reference_note import reference_note
 from tokbench.results.result import Result
 
 
-def markdown(results: Sequence[Result], skip: Sequence[str] = (), floors: Floors | None = None) -> str:
-    """Return a table with one row per result, sorted by bits per pixel, and a line below it that lists their warnings.
+@dataclass
+class Grid:
+    """The texts of a table of results.
 
-    skip: metrics that the table leaves out. floors: the floors of the rows; None for those among the results. Rows show
-    their distance from them if at least one row has a floor.
+    head: titles of the columns; the first column has the names of the adapters. sections: the section of each column
+    after the first. body: one list of cells per result, "-" for a missing value. distances: whether there are columns
+    of floors, which FLOOR_NOTE explains. warnings: name of the adapter and text of each warning.
     """
+
+    head: list[str]
+    sections: list[Section]
+    body: list[list[str]]
+    distances: bool
+    warnings: list[tuple[str, str]]
+
+
+def grid(results: Sequence[Result], skip: Sequence[str] = (), floors: Floors | None = None) -> Grid:
+    """Return the texts of the table of `markdown`, which has the same arguments."""
     floors = Floors(results) if floors is None else floors
     results = sorted(results, key=sort_key)
     columns, rows = cells(results)
@@ -32,18 +46,31 @@ def markdown(results: Sequence[Result], skip: Sequence[str] = (), floors: Floors
         and any(_shown(row.get((label, column.field)), column) for row in rows)
     ]
     head = ["adapter"] + [column.title + (f" [{label}]" if label else "") + column.arrow for label, column in columns]
+    sections = [section_of(column.field) for _, column in columns]
     body = [
         [result.adapter] + [_shown(row.get((label, column.field)), column) or "-" for label, column in columns]
         for result, row in zip(results, rows, strict=True)
     ]
     distances = [floors.distance(result) for result in results]
-    if not any(distances):
-        return table(head, body) + _footnote(results)
-    place = 1 + floor_place([column.field for _, column in columns])
-    head[place:place] = FLOOR_TITLES
-    for line, distance in zip(body, distances, strict=True):
-        line[place:place] = distance.cells() if distance else ("-",) * len(FLOOR_TITLES)
-    return f"{table(head, body)}\n{FLOOR_NOTE}\n{_footnote(results)}"
+    if any(distances):
+        place = 1 + floor_place([column.field for _, column in columns])
+        head[place:place] = FLOOR_TITLES
+        sections[place - 1 : place - 1] = [Section.PAIRED] * len(FLOOR_TITLES)
+        for line, distance in zip(body, distances, strict=True):
+            line[place:place] = distance.cells() if distance else ("-",) * len(FLOOR_TITLES)
+    warnings = [(result.adapter, warning.text) for result in results for warning in result.warnings]
+    return Grid(head, sections, body, any(distances), warnings)
+
+
+def markdown(results: Sequence[Result], skip: Sequence[str] = (), floors: Floors | None = None) -> str:
+    """Return a table with one row per result, sorted by bits per pixel, and a line below it that lists their warnings.
+
+    skip: metrics that the table leaves out. floors: the floors of the rows; None for those among the results. Rows show
+    their distance from them if at least one row has a floor.
+    """
+    found = grid(results, skip, floors)
+    note = f"\n{FLOOR_NOTE}\n" if found.distances else ""
+    return f"{table(found.head, found.body)}{note}{_footnote(found.warnings)}"
 
 
 def floor_place(fields: Sequence[str]) -> int:
@@ -57,10 +84,9 @@ _BEFORE_FLOOR = ("bits_per_image", "bpp", "psnr", "exact", "ssim", "ms_ssim", "l
 """The columns of floors follow the last of these."""
 
 
-def _footnote(results: Sequence[Result]) -> str:
+def _footnote(warnings: Sequence[tuple[str, str]]) -> str:
     """Return the line that lists all warnings; empty if there are none."""
-    texts = [f"`{result.adapter}`: {warning.text}" for result in results for warning in result.warnings]
-    return f"\nWarnings: {'; '.join(texts)}\n" if texts else ""
+    return f"\nWarnings: {'; '.join(f'`{adapter}`: {text}' for adapter, text in warnings)}\n" if warnings else ""
 
 
 def table(
@@ -119,12 +145,13 @@ def context(results: Sequence[Result]) -> str:
     data, protocol = provenance["data"], provenance["protocol"]
     counts = " or ".join(f"{count:,}" for count in sorted({result.num_images for result in results}))
     size = f"{data['width']}x{data['height']} px"
-    what = f"{counts} images of {size}"
+    single = all(result.num_images == 1 for result in results)
+    what = f"{counts} {'image' if single else 'images'} of {size}"
     if kind_of_task(results[0].task) == "generate":
-        reference = f"{data['available']:,} images of {results[0].dataset}"
+        reference = f"{count_of(data['available'], 'image')} of {results[0].dataset}"
         if "reference" in provenance:
             reference = f"the statistics file {provenance['reference']['file']}"
-        what = f"{counts} samples of {size} against {reference}, unpaired"
+        what = f"{counts} {'sample' if single else 'samples'} of {size} against {reference}, unpaired"
     return (
         f"{what}, "
         f"protocol `{protocol['name']}` ({protocol['sha256'][:8]}), "

@@ -46,6 +46,18 @@ BUILTIN = {
 }
 """Builtin families and the module of `tokbench.tokenizers.builtin` that creates them; `resize.2` is family.argument."""
 
+_EXAMPLES = (
+    "identity",
+    "resize.2",
+    "jpeg.q50",
+    "webp.q50",
+    "avif.q50",
+    "images:DIR",
+    "diffusers:PLACE",
+    "torchscript:DIR",
+)
+"""Complete names of builtin adapters, which are suggested for an unknown name."""
+
 BUILTIN_SUMMARIES = {
     "identity": "the raw image itself: the ceiling of every metric",
     "resize.<factor>": "area down, bicubic up: the baseline for a tokenizer with a latent of this size",
@@ -161,7 +173,7 @@ def _load(asked: str, device: str, root: Path | None, allow_download: bool, read
     if Path(asked).exists():
         name, toml = _at_path(Path(asked))
         return _load_variant(name, asked, toml, device, allow_download)
-    hint = suggested(asked, [*files, *BUILTIN])
+    hint = suggested(asked, [*files, *_EXAMPLES])
     raise NoAdapter(f"no adapter '{asked}'; {hint}run 'tokbench list adapters' to see them")
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from tokbench.errors import did_you_mean
 from tokbench.tokenizers.checkpoint_names import PATH_LIKE
 
 _AUTOENCODERS = ("vae", "vqvae", "movq")
@@ -21,9 +21,8 @@ def suggested(asked: str, known: Iterable[str]) -> str:
     if equals and rest and ":" not in name:
         families = ", ".join(f"{family}:" for family in PATH_LIKE)
         return f"NAME= applies to {families} only, and '{rest}' keeps its own name; "
-    near = difflib.get_close_matches(asked, list(known), 1)
-    if near:
-        return f"did you mean '{near[0]}'? "
+    if near := did_you_mean(asked, known):
+        return near
     if _HUB_ID.fullmatch(asked) and not asked.startswith("adapters/"):
         return f"for a checkpoint on the Hugging Face hub, write diffusers:{asked}; "
     return ""

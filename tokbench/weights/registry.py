@@ -152,6 +152,11 @@ def _candidates(source: WeightFile) -> list[Path]:
     return paths
 
 
+def is_present(sources: Sequence[WeightFile]) -> bool:
+    """Return whether one of `sources` is on this machine by name, without reading it to compare its hash."""
+    return any(path.is_file() for source in sources for path in _candidates(source))
+
+
 def locate(sources: Sequence[WeightFile]) -> tuple[LocalWeights | None, list[str]]:
     """Return the first of `sources` on this machine with the right hash, and notes about files with a wrong one."""
     wrong: list[str] = []

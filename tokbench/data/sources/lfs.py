@@ -16,4 +16,4 @@ def refuse_pointer(path: Path) -> None:
     except OSError:  # opening the file itself reports the error
         return
     if pointer:
-        raise DataError(f"{path} {LFS_REMEDY}")
+        raise DataError(f"{path}: {LFS_REMEDY}")
