@@ -11,6 +11,7 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.decomposition import PCA
 from torch import Tensor
 
+from tokbench.errors import DataError
 from tokbench.nn.quantizers.residual import ResidualVQ
 from tokbench.nn.tokenizer import BottleneckAutoencoder, LearnedTokenizer
 from tokbench.nn.trainable import FittedModel
@@ -44,7 +45,12 @@ class KMeans(BottleneckAutoencoder, FittedModel):
 
     @torch.no_grad()
     def fit(self, images: Iterator[Tensor]) -> None:
-        patches = self._sample(images)
+        patches, codes = self._sample(images), self.bottleneck.codebook_size
+        if len(patches) < max(codes, len(self.directions)):
+            raise DataError(
+                f"{len(patches):,} patches of {self.step}x{self.step} px are too few for {codes:,} codes and "
+                f"{len(self.directions)} components; fit to more images"
+            )
         order = np.random.default_rng(SEED).permutation(len(patches))
         pca = PCA(len(self.directions), svd_solver="randomized", random_state=SEED).fit(patches[order[:PCA_PATCHES]])
         self.mean.copy_(_as_stored(pca.mean_))

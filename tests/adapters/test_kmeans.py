@@ -11,7 +11,7 @@ import torch
 from checkout import ROOT
 from torch import Tensor
 
-from tokbench.errors import AdapterError
+from tokbench.errors import AdapterError, DataError
 from tokbench.evaluation.provenance import describe_adapter
 from tokbench.nn.quantizers.quantizer import Quantizer
 from tokbench.nn.tokenizer import LearnedTokenizer
@@ -40,6 +40,11 @@ def test_few_patches_are_learned_exactly() -> None:
     torch.testing.assert_close(tokenizer.decode(tokens, [0] * 12), images, atol=5e-3, rtol=0)
     pairs = set(zip(which.flatten().tolist(), tokens.tensor.flatten().tolist(), strict=True))
     assert len(pairs) == 4  # each patch has a code of its own
+
+
+def test_too_few_patches_are_refused() -> None:
+    with pytest.raises(DataError, match="16 patches of 8x8 px are too few for 32 codes and 3 components; fit to more"):
+        fitted(torch.rand(4, 3, 16, 16), patch=8, components=3, codes=32, groups=1, per_image=4)
 
 
 def test_every_codebook_lowers_the_error_and_the_fit_is_reproducible() -> None:

@@ -29,7 +29,12 @@ from tokbench.weights.shards import LARGEST, shard_paths
 
 pytestmark = pytest.mark.slow
 
-NAMES = [name for name, toml in trainable_adapters(ROOT).items() if read_variant(toml)["model"].get("keep", 0.5) == 0.5]
+NAMES = [
+    name
+    for name, toml in trainable_adapters(ROOT).items()
+    if read_variant(toml)["model"].get("keep", 0.5) == 0.5
+    and not name.startswith("kmeans.")  # it needs more patches than a few images have: tests/adapters/test_kmeans.py
+]
 LIMIT = 2_000_000
 """Limit for the parameters of one adapter."""
 PRIOR = 3_000_000

@@ -3,19 +3,21 @@
 Images, weights and seed are the same as in the committed result, so a deterministic decoder reproduces the images. A
 difference larger than the tolerance is then a real change, however few images caused it, and a confidence interval over
 images does not apply. There is one exception: if the decoder samples noise and the device kind differs, the noise is
-different too, and a difference whose paired interval over images contains 0 counts as noise.
+different too. Further seeds are then measured, and a difference counts as noise if seeds differ as much.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-from tokbench.analysis.compare import Difference, difference, per_image_pairs, same_settings
-from tokbench.analysis.tolerances import tolerance_of
+from tokbench.analysis.outcomes import NUM_SEEDS, compare_results, other_pixels
+from tokbench.analysis.regression_report import RegressionReport, Skipped
+from tokbench.analysis.tolerances import Rules
 from tokbench.data.dataset import Dataset, open_dataset
 from tokbench.data.reading import DEFAULTS, ReadOptions
 from tokbench.data.sources.patterns import is_path
@@ -28,75 +30,11 @@ from tokbench.evaluation.randomness import draws_noise
 from tokbench.evaluation.sample_plan import SamplePlan
 from tokbench.evaluation.tasks import parse_task
 from tokbench.extractors.pool import ExtractorPool
-from tokbench.metric_names import METRICS, MetricName, Tolerance
+from tokbench.metric_names import METRICS, MetricName
 from tokbench.protocol.protocol import load_protocol
-from tokbench.results.columns import column_of
 from tokbench.results.result import Result
 from tokbench.stats.bootstrap import mean_statistic
 from tokbench.tokenizers.registry import LoadedAdapter, load_adapter
-
-Outcome = Literal["same", "within noise", "better", "regression"]
-
-Kind = Literal["absent", "refused", "lost", "failed"]
-
-
-@dataclass(frozen=True)
-class Check:
-    """The comparison of one number of one committed result with its new value."""
-
-    adapter: str
-    group: str
-    difference: Difference
-    tolerance: Tolerance
-    outcome: Outcome
-    redrawn: bool = False
-    """Whether the decoder sampled different noise, so that the paired interval was taken into account."""
-
-    @property
-    def number(self) -> str:
-        return self.difference.number
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """Something that was not compared, and the reason.
-
-    kind: `absent` if data, weights or packages are missing on this machine; `refused` if hashes differ, so that a
-    comparison would be meaningless; `lost` if a committed number or its adapter no longer exists; `failed` if the
-    measurement failed.
-    """
-
-    adapter: str
-    group: str
-    what: str
-    reason: str
-    kind: Kind = "absent"
-
-
-@dataclass
-class RegressionReport:
-    """The outcome of a regression check."""
-
-    checks: list[Check] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
-
-    @property
-    def regressions(self) -> list[Check]:
-        return [check for check in self.checks if check.outcome == "regression"]
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """The numbers of checks by outcome and of skipped entries by kind."""
-        found = Counter([check.outcome for check in self.checks]) + Counter([skip.kind for skip in self.skipped])
-        return {name: found[name] for name in (*get_args(Outcome), *get_args(Kind))}
-
-    @property
-    def exit_status(self) -> int:
-        """1 for a regression, a lost number or a failure; else 3 if nothing was compared or hashes differ; else 0."""
-        counts = self.counts
-        if counts["regression"] or counts["lost"] or counts["failed"]:
-            return 1
-        return 3 if not self.checks or counts["refused"] else 0
 
 
 @dataclass(frozen=True)
@@ -105,7 +43,7 @@ class CheckConfig:
 
     data: the path of the images, for results on images that are not a named dataset. reading: how its images are found;
     sampling and pairing are those that a result records. root: the folder with adapters and datasets. limit: use only
-    the first images. tolerances: by metric; None for the default ones. batch_size: images per forward pass. sources: by
+    the first images. rules: how the numbers are judged. batch_size: images per forward pass. sources: by
     name of the adapter, the argument that loads it now, where its checkpoint has moved.
     """
 
@@ -113,7 +51,7 @@ class CheckConfig:
     reading: ReadOptions = DEFAULTS
     root: Path | None = None
     limit: int | None = None
-    tolerances: Mapping[str, Tolerance] | None = None
+    rules: Rules = field(default_factory=Rules)
     batch_size: int = 16
     sources: Mapping[str, str] = field(default_factory=dict)
 
@@ -127,8 +65,8 @@ def check(
 ) -> RegressionReport:
     """Measure every committed result again and compare it number by number.
 
-    context: only its networks, allow_download and progress are used. Returns a report that also lists what could not be
-    compared.
+    context: only its cache, networks, allow_download and progress are used. Returns a report that also lists what could
+    not be compared.
     """
     config, context, report = config or CheckConfig(), context or Context(), RegressionReport()
     networks = context.networks or ExtractorPool(allow_download=context.allow_download)
@@ -144,7 +82,9 @@ def check(
         try:
             task, protocol = parse_task(task_name), load_protocol(protocol_name)
             if config.limit and not task.paired:
-                raise UsageError("generated samples have no per-image values; check them without --limit")
+                reason = "generated samples have no per-image values; check them without --limit"
+                report.skipped += [Skipped(one.adapter, one.group, "all", reason, "absent") for one in results]
+                continue
             reading = config.reading.recorded(results[0].provenance)
             place, count_read = config.place(dataset), count if task.paired else None
             whole = open_dataset(place, protocol, size, count_read, config.root, reading)
@@ -173,8 +113,9 @@ def check(
         names = [name for name, spec in METRICS.items() if name in wanted and not spec.timed]
         try:
             settings = EvalConfig(tuple(names), task, config.batch_size, seed, networks.device, networks.precision)
-            run = Context(networks=networks, progress=context.progress)
+            run = Context(cache=context.cache, networks=networks, progress=context.progress)
             repeated = evaluate([loaded for _, loaded in adapters], images, settings, run)
+            _discard(repeated)
         except TokbenchError as error:  # no image could be read
             report.skipped += [Skipped(one.adapter, one.group, "all", str(error), "failed") for one, _ in adapters]
             continue
@@ -182,15 +123,35 @@ def check(
             if now.error:
                 report.skipped.append(Skipped(result.adapter, result.group, "all", now.error, "failed"))
                 continue
-            redrawn = False
+            more_seeds = None
             if result.provenance["device"] != now.provenance["device"]:
                 try:
-                    redrawn = draws_noise(loaded.model, task, images, networks.device, seed)
+                    if draws_noise(loaded.model, task, images, networks.device, seed):
+                        more_seeds = cache(partial(_measure_seeds, loaded, images, settings, run))
                 except Exception as error:  # third-party code may raise anything
                     report.skipped.append(Skipped(result.adapter, result.group, "all", format_error(error), "failed"))
                     continue
-            _compare(result, now, limited, config.tolerances, report, redrawn)
+            compare_results(result, now, limited, config.rules, report, more_seeds)
+    if config.rules.allow_missing:
+        report.allow_missing()
     return report
+
+
+def _measure_seeds(loaded: LoadedAdapter, images: ImageStream, settings: EvalConfig, run: Context) -> list[Result]:
+    """Return the results of one adapter with further seeds."""
+    results = [
+        evaluate([loaded], images, replace(settings, seed=settings.seed + more), run)[0]
+        for more in range(1, NUM_SEEDS + 1)
+    ]
+    _discard(results)
+    return results
+
+
+def _discard(results: Sequence[Result]) -> None:
+    """Delete the cached progress of finished runs, which a check does not save."""
+    for result in results:
+        if result.checkpoint:
+            result.checkpoint.discard()
 
 
 def _comparable(
@@ -208,19 +169,14 @@ def _comparable(
             reason = f"protocol {own['name']} was {own['sha256'][:12]}, now {protocol[:12]}"
             report.skipped.append(Skipped(result.adapter, result.group, "all", reason, "refused"))
         elif limited and pixels != whole.sha256:
-            reason = _other_pixels(pixels, whole.sha256, whole.unreadable)
+            reason = other_pixels(pixels, whole.sha256, whole.unreadable)
             report.skipped.append(Skipped(result.adapter, result.group, "all", reason, "refused"))
         elif reference := provenance.get("reference"):
             reason = f"compared with the statistics file {reference['file']}, which the check does not read"
-            report.skipped.append(Skipped(result.adapter, result.group, "all", reason))
+            report.skipped.append(Skipped(result.adapter, result.group, "all", reason, "absent"))
         else:
             comparable.append(result)
     return comparable
-
-
-def _other_pixels(before: str, now: str, bad: Sequence[tuple[str, str]]) -> str:
-    unreadable = f"; {len(bad)} images cannot be read, such as {bad[0][1]}" if bad else ""
-    return f"the images' pixels were {before[:12]}, now {now[:12]}{unreadable}"
 
 
 def _load(
@@ -233,7 +189,7 @@ def _load(
 ) -> list[tuple[Result, LoadedAdapter]]:
     """Return each result with its loaded adapter; add those that cannot be loaded to the report.
 
-    Missing weights are reported as absent, missing adapters as lost, errors while loading as failed.
+    Missing weights are reported as missing, missing adapters as lost, errors while loading as failed.
     """
     found = []
     for result in results:
@@ -249,96 +205,3 @@ def _load(
         except TokbenchError as error:
             report.skipped.append(Skipped(result.adapter, result.group, "all", str(error)))
     return found
-
-
-def _compare(
-    committed: Result,
-    now: Result,
-    limited: bool,
-    tolerances: Mapping[str, Tolerance] | None,
-    report: RegressionReport,
-    redrawn: bool,
-) -> None:
-    def skip(what: str, reason: str, kind: Kind = "absent") -> None:
-        report.skipped.append(Skipped(committed.adapter, committed.group, what, reason, kind))
-
-    for key in ("parameters_sha256", "weights", "fingerprint"):
-        ours, theirs = (result.provenance["adapter"].get(key) for result in (committed, now))
-        if ours != theirs:
-            return skip("all", "the tokenizer's weights differ from those of the committed result", "refused")
-    for key in ("config_sha256", "other_parameters_sha256"):  # older results do not record them
-        ours, theirs = (result.provenance["adapter"].get(key) for result in (committed, now))
-        if ours not in (None, theirs):
-            what = "configuration differs" if key == "config_sha256" else "weights outside its module differ"
-            return skip("all", f"the tokenizer's {what} from the committed result", "refused")
-    ours, theirs = (result.provenance["data"]["sha256"] for result in (committed, now))
-    if not limited and ours != theirs:
-        bad = [(image["name"], image["reason"]) for image in now.bad_images]
-        return skip("all", _other_pixels(ours, theirs, bad), "refused")
-    for number in committed.metrics:
-        name = MetricName.parse(number)
-        spec = name.spec
-        if name.is_part or (spec is not None and spec.timed):
-            continue  # speeds depend on the machine; parts of a number are compared as a whole
-        tolerance = tolerance_of(number, tolerances)
-        if spec is None or tolerance is None:
-            package = committed.provenance["metrics"].get(number, {}).get("package")
-            absent = f"package {package}, which computes it, is not installed here or cannot be loaded"
-            skip(number, absent if package else "this version of tokbench does not compute it")
-            continue
-        few = f"it depends on all {committed.num_images:,} images, and {now.num_images:,} were measured"
-        if spec.needs_codebook and _codebook(committed) and not _codebook(now):
-            skip(number, *_lost(number, committed, "this tokenizer no longer has a codebook"))
-        elif limited and mean_statistic(number, committed.per_image) is None:
-            skip(number, few)
-        elif number not in now.metrics:
-            skip(number, *_why_absent(name, committed, now, limited))
-        elif not same_settings(number, committed, now):
-            skip(number, "its network, weights or settings differ from those of the committed result", "refused")
-        elif limited and per_image_pairs(number, committed, now) is None:
-            skip(number, few)
-        else:
-            found = difference(number, committed, now)
-            outcome = _outcome(found, tolerance, redrawn)
-            report.checks.append(Check(committed.adapter, committed.group, found, tolerance, outcome, redrawn))
-    return None
-
-
-def _why_absent(name: MetricName, committed: Result, now: Result, limited: bool) -> tuple[str, Kind]:
-    """Return why a committed number was not computed, and the kind of the entry.
-
-    It is absent if this machine lacks something or --limit leaves too few images, or if it is an extrapolation, whose
-    availability depends on a threshold (the underlying number is compared). Otherwise it is lost.
-    """
-    metric = name.metric or ""
-    reason = now.skipped.get(metric, f"{now.adapter} no longer has this number")
-    few_words = limited and name.spec is not None and name.spec.reader  # the first images may contain no word or face
-    if metric in now.lacking or few_words:
-        return reason, "absent"
-    if name.infinite and name.finite in now.metrics:
-        return "these images allow no extrapolation", "absent"
-    return _lost(str(name), committed, reason)
-
-
-def _lost(number: str, committed: Result, reason: str) -> tuple[str, Kind]:
-    remedy = f"if that is intended, delete {number} from {committed.path} or measure that result again"
-    return f"it was committed and can no longer be computed ({reason}); {remedy}", "lost"
-
-
-def _codebook(result: Result) -> bool:
-    return bool(result.provenance["adapter"].get("codebook"))
-
-
-def _outcome(found: Difference, tolerance: Tolerance, redrawn: bool = False) -> Outcome:
-    """Return the outcome of a number. redrawn: the decoder sampled different noise, so images differ by chance."""
-    if found.second_only:
-        return "regression"  # images that were exact are no longer exact
-    if found.first is None or found.second is None:
-        return "same" if found.first is found.second and not found.alone else "better" if found.alone else "regression"
-    if tolerance.holds(found.gap, found.first):
-        return "better" if found.first_only else "same"
-    if redrawn and found.verdict == "cannot tell":
-        return "within noise"
-    more = column_of(found.number)[1].more
-    better = more is not None and (found.gap > 0 if more else found.gap < 0)
-    return "better" if better else "regression"

@@ -8,7 +8,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from tokbench.analysis.compare import Difference
-from tokbench.analysis.regression import Check, Kind, RegressionReport, Skipped
+from tokbench.analysis.regression_report import Check, Kind, RegressionReport, Skipped
 from tokbench.results.columns import column_of
 from tokbench.results.markdown import table
 
@@ -78,6 +78,8 @@ def check_table(report: RegressionReport, *, all_rows: bool = False) -> str:
         ]
         head = ["adapter", "result", "number", "committed", "now", "difference [95 %]", "outcome", "moved most"]
         parts.append(table(head, rows, left=(0, 1, 2, 6, 7)))
+    if new := sorted({f"{check.adapter}/{check.group}" for check in report.checks if check.new_weights}):
+        parts.append(f"compared with new weights: {', '.join(new)}\n")
     parts += [f"{line}\n" for line in skipped_lines(report.skipped)]
     return "\n".join([*parts, summary(report)])
 
@@ -106,8 +108,10 @@ def summary(report: RegressionReport) -> str:
     return f"{compared}{f'; {skipped}' if skipped else ''}\n"
 
 
-_OUTCOMES = ("regression", "better", "within noise", "same")
-_KINDS: dict[Kind, str] = {"lost": "lost", "failed": "failed", "refused": "refused", "absent": "not compared"}
+_OUTCOMES = ("regression", "allowed drop", "changed", "better", "within noise", "same")
+_KINDS: dict[Kind, str] = {
+    "lost": "lost", "missing": "missing", "failed": "failed", "refused": "refused", "absent": "not compared",
+}  # fmt: skip
 
 
 def check_facts(report: RegressionReport) -> dict[str, Any]:
@@ -118,7 +122,7 @@ def check_facts(report: RegressionReport) -> dict[str, Any]:
         "checks": [
             {"adapter": check.adapter, "result": check.group, "outcome": check.outcome}
             | check.difference.to_dict()
-            | {"tolerance": vars(check.tolerance), "redrawn": check.redrawn}
+            | {"tolerance": vars(check.tolerance), "redrawn": check.redrawn, "new_weights": check.new_weights}
             | {"moved": dict(check.difference.moved[:SHOWN])}
             for check in report.checks
         ],
@@ -129,7 +133,7 @@ def check_facts(report: RegressionReport) -> dict[str, Any]:
 def junit(report: RegressionReport) -> str:
     """Return JUnit XML with a test suite per result and a test case per number.
 
-    Regressions and lost numbers are failures, failed and refused entries are errors, absent ones are skipped.
+    Regressions, lost and missing numbers are failures, failed and refused entries are errors, absent ones are skipped.
     """
     suites = ElementTree.Element("testsuites", name="tokbench check")
     by_result: dict[tuple[str, str], ElementTree.Element] = {}
@@ -158,7 +162,9 @@ def junit(report: RegressionReport) -> str:
     return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
 
 
-_TAGS: dict[Kind, str] = {"absent": "skipped", "refused": "error", "failed": "error", "lost": "failure"}
+_TAGS: dict[Kind, str] = {
+    "absent": "skipped", "missing": "failure", "refused": "error", "failed": "error", "lost": "failure",
+}  # fmt: skip
 
 
 def workflow_commands(report: RegressionReport) -> list[str]:

@@ -6,13 +6,14 @@ import difflib
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tokbench.errors import UsageError
 from tokbench.metric_names import METRICS, MetricName, Tolerance
 from tokbench.metric_names.spec import form_name
+from tokbench.results.columns import column_of
 
 SETTINGS = "tokbench.toml"
 """The name of the file in which a results folder defines tolerances."""
@@ -41,6 +42,52 @@ def tolerance_of(number: str, tolerances: Mapping[str, Tolerance] | None = None)
     return next((known[one] for one in names if one in known), None)
 
 
+@dataclass(frozen=True)
+class Rules:
+    """How the numbers of a check are judged.
+
+    tolerances: by number; None for the default ones. max_drop: by number, how much worse it may become. strict: larger
+    tolerances than the default ones have no effect, and a change for the worse of one image counts as one of the mean.
+    new_weights: compare results also if the tokenizer has other weights or another configuration. allow_missing: what
+    this machine lacks is no failure.
+    """
+
+    tolerances: Mapping[str, Tolerance] | None = None
+    max_drop: Mapping[str, Tolerance] = field(default_factory=dict)
+    strict: bool = False
+    new_weights: bool = False
+    allow_missing: bool = False
+
+    def tolerance(self, number: str, committed: float | None) -> Tolerance | None:
+        """Return the tolerance of a number with this committed value; None if the number is not compared."""
+        tolerance, default = tolerance_of(number, self.tolerances), tolerance_of(number)
+        if not self.strict or tolerance is None or default is None:
+            return tolerance
+        return min(tolerance, default, key=lambda one: max(one.absolute, one.relative * abs(committed or 0)))
+
+    def allowed_drop(self, number: str) -> Tolerance | None:
+        """Return how much worse a number may become, or None. `pfid` and `rfid_infinity` may drop as `rfid` may."""
+        return tolerance_of(number, self.max_drop)
+
+
+def parse_drops(text: str, option: str) -> dict[str, Tolerance]:
+    """Return the largest accepted drops that `psnr=0.1,lpips=2%` states, by number.
+
+    A number without an amount (`psnr`) has its default tolerance. Raises UsageError, which names `option`, for a number
+    that a check does not compare, one that is neither better nor worse when it grows, and an invalid amount.
+    """
+    drops = dict[str, Tolerance]()
+    for entry in text.split(","):
+        number, equals, amount = (part.strip() for part in entry.partition("="))
+        _check_settable(option, number)
+        if column_of(number)[1].more is None:
+            raise UsageError(f"{option}: {number} is neither better nor worse when it grows, so it cannot drop")
+        default = tolerance_of(number)
+        assert default is not None
+        drops[number] = _tolerance(option, number, amount) if equals else default
+    return drops
+
+
 def read_tolerances(path: Path | None) -> dict[str, Tolerance]:
     """Return the default tolerances, changed by the table `[check.tolerance]` of a tokbench.toml.
 
@@ -57,10 +104,7 @@ def read_tolerances(path: Path | None) -> dict[str, Tolerance]:
         raise UsageError(f"{path} cannot be read ({error})") from error
     asked = _section(path, settings)
     for number in sorted(asked):
-        if not _settable(number):
-            near = difflib.get_close_matches(number, tolerances, 1)
-            hint = f"; did you mean '{near[0]}'?" if near else ", as in psnr or rfid"
-            raise UsageError(f"{path}: tokbench check compares no number '{number}'{hint}")
+        _check_settable(path, number)
     return tolerances | {number: _tolerance(path, number, value) for number, value in asked.items()}
 
 
@@ -97,7 +141,14 @@ def _settable(number: str) -> bool:
     return tolerance_of(number) is not None and (not name.infinite or name.spec.extrapolated)
 
 
-def _tolerance(path: Path, number: str, value: Any) -> Tolerance:
+def _check_settable(place: Path | str, number: str) -> None:
+    if not _settable(number):
+        near = difflib.get_close_matches(number, default_tolerances(), 1)
+        hint = f"; did you mean '{near[0]}'?" if near else ", as in psnr or rfid"
+        raise UsageError(f"{place}: tokbench check compares no number '{number}'{hint}")
+
+
+def _tolerance(place: Path | str, number: str, value: Any) -> Tolerance:
     try:
         if isinstance(value, bool):  # Python counts true as 1
             raise TypeError("a truth value")
@@ -106,7 +157,7 @@ def _tolerance(path: Path, number: str, value: Any) -> Tolerance:
         else:
             tolerance = Tolerance(absolute=float(value))
     except (TypeError, ValueError) as error:
-        raise UsageError(f'{path}: {number} = {value!r}; give a number, or a share such as "1%"') from error
+        raise UsageError(f'{place}: {number} = {value!r}; give a number, or a share such as "1%"') from error
     if not (0 <= tolerance.absolute < math.inf and 0 <= tolerance.relative < math.inf):
-        raise UsageError(f"{path}: {number} = {value!r}; a tolerance is not negative")
+        raise UsageError(f"{place}: {number} = {value!r}; a tolerance is not negative")
     return tolerance

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokbench.analysis.compare import Difference, Verdict, differences, made_otherwise
+from tokbench.analysis.outcomes import outcome_of
 from tokbench.analysis.render import comparison
+from tokbench.metric_names import Tolerance
 from tokbench.results.result import Result, load
 
 if TYPE_CHECKING:
@@ -40,6 +43,15 @@ class Comparison:
     def verdicts(self) -> dict[str, Verdict]:
         """Verdicts on the second result by number: better, worse, same, cannot tell, no error bar or no direction."""
         return {one.number: one.verdict for one in self.differences}
+
+    def worse(self, drops: Mapping[str, Tolerance]) -> list[str]:
+        """Return which of the numbers in `drops` are worse in the second result by more than the given amount.
+
+        The images are the same, so whether an interval contains 0 does not matter. Numbers that were not compared are
+        left out.
+        """
+        compared = [one for one in self.differences if one.number in drops]
+        return [one.number for one in compared if outcome_of(one, drops[one.number]) == "regression"]
 
     def to_frame(self) -> pd.DataFrame:
         """Return a data frame indexed by number.

@@ -20,6 +20,7 @@ from tokbench.cli.options import (
     progress_bar,
     reading_options,
     root_option,
+    say,
 )
 from tokbench.data.reading import ReadOptions
 from tokbench.errors import ResultError, UsageError
@@ -45,6 +46,28 @@ if TYPE_CHECKING:
 @click.option(
     "--config", type=FILE, help="File with tolerances [default: tokbench.toml in the current folder, if it exists]."
 )
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Ignore tolerances that are larger than the built-in ones, and fail if one image is worse, even if the mean "
+    "is not.",
+)
+@click.option(
+    "--max-drop",
+    metavar="NUMBER=AMOUNT,...",
+    help="How much worse numbers may become, absolute or as a share of the committed value: psnr=0.1,lpips=2%.",
+)
+@click.option(
+    "--new-weights", is_flag=True, help="Compare adapters that have other weights now with the committed numbers."
+)
+@click.option(
+    "--update", is_flag=True, help="Write the results measured now over the committed ones where they differ."
+)
+@click.option(
+    "--allow-missing",
+    is_flag=True,
+    help="Do not fail if data, weights or packages of committed numbers are missing here.",
+)
 @click.option("--all", "all_rows", is_flag=True, help="Also print metrics that did not change.")
 @click.option("--json", "as_json", is_flag=True, help="Print only a JSON object to stdout.")
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Write a JUnit XML report to this file.")
@@ -64,6 +87,11 @@ def check(
     against: Path,
     limit: int | None,
     config: Path | None,
+    strict: bool,
+    max_drop: str | None,
+    new_weights: bool,
+    update: bool,
+    allow_missing: bool,
     all_rows: bool,
     as_json: bool,
     junit: Path | None,
@@ -80,34 +108,42 @@ def check(
 
     Images, weights and seed are the same as in the committed result, so a value that is worse by more than its
     tolerance is a regression, however few images changed. One exception: if the decoder samples noise and the device
-    kind differs from the committed result's, a difference whose paired 95 % interval over images contains 0 is reported
-    as noise. Tolerances are set in tokbench.toml:
+    kind differs from the committed result's, further seeds are measured, and a difference that is as small as those
+    between seeds is reported as noise. Tolerances are set in tokbench.toml:
 
     \b
         [check.tolerance]
         psnr = 0.01      # dB
         rfid = "1%"
 
-    Results whose data, weights or packages are missing on this machine are listed and skipped. Speeds are not compared.
-    With --limit, only metrics that are means over images are compared, on the first N images.
+    A committed metric or result whose data, weights or packages are missing on this machine is a failure, unless
+    --allow-missing is given. Speeds are not compared. With --limit, only metrics that are means over images are
+    compared, on the first N images.
 
-    Exit status: 1 for a regression, a failed or missing adapter, or a committed metric that can no longer be computed;
-    otherwise 3 if nothing could be compared, or if the pixels, protocol or weights differ from those of a committed
-    result (that result is not compared); otherwise 0.
+    A new checkpoint: --new-weights compares its numbers with the committed ones, and --update writes them.
+
+    Exit status: 1 for a regression, a failed or missing adapter, or a committed metric that is missing here or can no
+    longer be computed, also with --update; otherwise 3 if nothing could be compared, or if the pixels, protocol or
+    weights differ from those of a committed result (that result is not compared); otherwise 0.
     """
     from tokbench.analysis import render
     from tokbench.analysis.regression import CheckConfig
     from tokbench.analysis.regression import check as run
-    from tokbench.analysis.tolerances import SETTINGS, read_tolerances
+    from tokbench.analysis.tolerances import SETTINGS, Rules, parse_drops, read_tolerances
+    from tokbench.analysis.update import update as write_updates
     from tokbench.data.sources.patterns import is_path
     from tokbench.evaluation.config import Context
     from tokbench.extractors.pool import ExtractorPool
     from tokbench.io.atomic import write_atomically
+    from tokbench.paths import cache_dir
     from tokbench.results.leaderboard import read_all
 
     if config is None and Path(SETTINGS).is_file():
         config = Path(SETTINGS)
-    tolerances = read_tolerances(config)
+    if update and limit:
+        raise UsageError("--update writes whole results; leave out --limit")
+    drops = parse_drops(max_drop, "--max-drop") if max_drop is not None else {}
+    rules = Rules(read_tolerances(config), drops, strict, new_weights, allow_missing)
     path = data is not None and is_path(data)
     if given := [f"--{name}" for name in ("split", "column") if getattr(reading, name) and not path]:
         raise UsageError(f"{given[0]} requires --data to be a path")
@@ -135,13 +171,16 @@ def check(
         networks = ExtractorPool(choose_device(device), allow_download)
         report = run(
             committed,
-            CheckConfig(data if path else None, reading, root, limit, tolerances, batch_size, sources),
-            Context(networks=networks, allow_download=allow_download, progress=progress),
+            CheckConfig(data if path else None, reading, root, limit, rules, batch_size, sources),
+            Context(cache_dir(), networks=networks, allow_download=allow_download, progress=progress),
         )
     if as_json:
         click.echo(json.dumps(render.check_facts(report), indent=1))
     else:
         click.echo(render.check_table(report, all_rows=all_rows), nl=False)
+    if update:
+        for line in write_updates(report, against):
+            say(line)
     if junit:
         write_atomically(junit, render.junit(report).encode())
     if github if github is not None else os.environ.get("GITHUB_ACTIONS") == "true":

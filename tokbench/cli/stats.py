@@ -97,6 +97,7 @@ def make(
     for name, reason in dataset.unreadable:
         say(f"unreadable image {name}: {reason}")
     computed.save(out)
+    assert computed.count is not None, "measured statistics know their number of images"
     sized = f" of {computed.width}x{computed.height} px" if computed.size else ""
     click.echo(f"wrote {out}: {count_of(computed.count, 'image')}{sized}, layers {', '.join(wanted)}")
     if dataset.unreadable:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tokbench.analysis.compare import difference, same_settings
+from tokbench.analysis.compare import difference, differs_clearly, same_settings
 from tokbench.errors import ResultError
 from tokbench.metric_names import MetricName, TaskName
 from tokbench.protocol.protocol import protocols
@@ -157,7 +157,8 @@ def _tied(column: Column, label: str, results: Sequence[Result], rows: Sequence[
     best = (max if column.more else min)(candidates, key=lambda pair: pair[0])[1]
     tied = {best.adapter}
     for _, other in candidates:
-        if other is best or not same_settings(metric, best, other):
+        unlike = other is best or not same_settings(metric, best, other)
+        if unlike or differs_clearly(metric, best, other):
             continue
         try:
             verdict = difference(metric, best, other).verdict

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,9 @@ MIN_POSITIVE_VALUES = 5
 
 _CHUNK_VALUES = 1 << 18
 """Number of resampled values that are drawn at a time, which bounds the memory."""
+
+_KEPT_IMAGES = 2048
+"""Up to this number of images, the draws are kept for later calls (16 MiB for each number of images)."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ def bootstrap(values: np.ndarray, seed: int, how: MeanStatistic = MEAN) -> Inter
         return _scaled_interval(_log_mean_reach([valid], seed), function(mean(valid)), how.log, len(valid))
     if len(valid) < MIN_BOOTSTRAP_IMAGES:
         return _students_interval(_leave_one_out(valid, function), function(mean(valid)), len(valid))
-    means = [function(valid[chosen].mean()) for chosen in _resamples(len(valid), seed)]
+    means = [function(value) for value in _resampled_means(valid, seed)]
     return Interval(*percentile_interval(means, function(mean(valid))), len(valid))
 
 
@@ -129,7 +133,8 @@ def bootstrap_pairs(first: np.ndarray, second: np.ndarray, seed: int, how: MeanS
     if len(first) < MIN_BOOTSTRAP_IMAGES:
         left = _leave_one_out(second, function) - _leave_one_out(first, function)
         return _students_interval(left, gap, len(first))
-    gaps = [function(second[chosen].mean()) - function(first[chosen].mean()) for chosen in _resamples(len(first), seed)]
+    resampled = zip(_resampled_means(first, seed), _resampled_means(second, seed), strict=True)
+    gaps = [function(theirs) - function(ours) for ours, theirs in resampled]
     return Interval(*percentile_interval(gaps, gap), len(first))
 
 
@@ -162,9 +167,7 @@ def _log_mean_reach(columns: Sequence[np.ndarray], seed: int) -> tuple[float, fl
         return np.stack([estimate, influence.std(1, ddof=1) / math.sqrt(count)])
 
     (value,), (deviation,) = estimates(np.arange(count)[None]).tolist()
-    rng, chunk = np.random.default_rng(seed), max(1, _CHUNK_VALUES // count)
-    sizes = [min(chunk, RESAMPLES - start) for start in range(0, RESAMPLES, chunk)]
-    resampled = np.concatenate([estimates(rng.integers(0, count, (size, count))) for size in sizes], axis=1).T
+    resampled = np.concatenate([estimates(chosen) for chosen in _draws(count, seed)], axis=1).T
     usable = resampled[:, 1] > 0
     studentized = (resampled[usable, 0] - value) / resampled[usable, 1]
     low, high = np.quantile(studentized, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if usable.any() else (0.0, 0.0)
@@ -228,9 +231,33 @@ def share_bound(count: int) -> float:
     return 1.0 if count < 1 else -math.expm1(math.log((1 - LEVEL) / 2) / count)
 
 
-def _resamples(count: int, seed: int) -> Iterator[np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return (rng.integers(0, count, count) for _ in range(RESAMPLES))
+def _draws(count: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield the images of all resamples as indices (k, count), some resamples at a time."""
+    chunk = max(1, _CHUNK_VALUES // count)
+    starts = range(0, RESAMPLES, chunk)
+    if count <= _KEPT_IMAGES:
+        kept = _kept_draws(count, seed)
+        yield from (kept[start : start + chunk] for start in starts)
+    else:
+        rng = np.random.default_rng(seed)
+        yield from (rng.integers(0, count, (min(chunk, RESAMPLES - start), count)) for start in starts)
+
+
+@lru_cache(maxsize=4)
+def _kept_draws(count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
+
+
+def _resampled_means(values: np.ndarray, seed: int) -> list[float]:
+    """Return the mean of each resample of values (n,) without NaN."""
+    return _kept_means(values.tobytes(), values.dtype.str, seed)
+
+
+@lru_cache(maxsize=64)
+def _kept_means(content: bytes, dtype: str, seed: int) -> list[float]:
+    """Return the means of the resamples of an array. They are kept, because a table compares one row with many."""
+    values = np.frombuffer(content, dtype)
+    return [value for chosen in _draws(len(values), seed) for value in values[chosen].mean(1)]
 
 
 def percentile_interval(resampled: Sequence[float] | np.ndarray, centre: float) -> tuple[float, float]:
