@@ -103,8 +103,10 @@ def leaderboard(out: Path, form: Form | None) -> None:
     from tokbench.results import rate_curves, reported
     from tokbench.results.floors import Floors
     from tokbench.results.leaderboard import delete_stale, groups, read_all, write
+    from tokbench.results.result import Result
 
-    written, found = [], []
+    written: list[Path] = []
+    found: list[Result] = []
     try:
         found = read_all(out)
         written += [*write(out, found), *rate_curves.write(out), *reported.write(out)]
