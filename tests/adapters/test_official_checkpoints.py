@@ -18,7 +18,7 @@ from checkout import ROOT
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tokbench.cli.listing import adapters, weights
+from tokbench.cli.listing import adapters, weight_details
 from tokbench.data.stream import PairedBatch
 from tokbench.errors import AdapterError, MissingWeights, UsageError
 from tokbench.evaluation.reconstruct import RunSettings, reconstruct
@@ -190,7 +190,7 @@ def test_missing_code_is_named(name: str, root: Path) -> None:
     parts = (given["official"]["repository"], given["official"]["commit"], "pip install", first["file"], first["get"])
     assert all(part in str(caught.value) for part in (name, *parts, "not on the Python path", "tokbench weights add"))
     assert given["summary"].startswith(f"authors' checkpoint; needs {given['official']['repository']}")
-    assert any(line.startswith(name) and "authors' checkpoint; needs" in line for line in adapters(root))
+    assert any(line.startswith(name) and "authors' checkpoint; needs" in line for line in adapters(root, every=True))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -333,7 +333,7 @@ def test_a_file_without_a_published_hash_is_known_by_its_name(tmp_path: Path, pr
 
 @pytest.mark.finds
 def test_unpublished_hashes_are_reported(root: Path) -> None:
-    assert any("kl16.ckpt  sha256 not published" in line for line in weights(root))
+    assert any("kl16.ckpt  sha256 not published" in line for line in weight_details(root))
 
 
 def test_code_and_weights_are_hashed(ready: Callable[[str], Path], root: Path) -> None:

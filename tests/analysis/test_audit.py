@@ -29,12 +29,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from PIL import Image
     from skimage import data
 
-    photos = tmp_path_factory.mktemp("unequal")
+    folder = tmp_path_factory.mktemp("unequal")
     photos = [data.astronaut(), data.coffee(), data.rocket(), data.chelsea()]
     for i in range(10):
         photo = Image.fromarray(photos[i % 4]).crop((5 * i, 3 * i, 260 + 11 * i, 231 + 7 * i))
-        photo.save(photos / f"{i}.png")
-    return photos
+        photo.save(folder / f"{i}.png")
+    return folder
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ def test_first_images_of_one_class_or_of_few_give_no_number_without_a_word(
         place = tmp_path / "photos" / "abcd"[row["label"]]
         place.mkdir(parents=True, exist_ok=True)
         (place / row["image"]["path"]).write_bytes(row["image"]["bytes"])
-    words = ["random", "--keep", "1", "--batches", "0", "--out", str(tmp_path / "out"), "--limit"]
+    words = ["random", "--keep", "1", "--batches", "0", "--out", str(tmp_path / "out"), "--first", "--limit"]
     done = prune(*words, "5", data=str(tmp_path / "photos"))
     assert done.exit_code == 1 and not (tmp_path / "out").exists()
     assert "its first 5 images all have the class 0, but all 24 images have 4 classes" in done.output

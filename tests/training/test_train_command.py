@@ -109,7 +109,7 @@ def test_a_stopped_command_leaves_no_process_behind(root: Path, started) -> None
 
 
 def test_an_untrained_adapter_says_how_to_train_it(root: Path) -> None:
-    run = CliRunner().invoke(main, ["list", "adapters", "--root", str(root)])
+    run = CliRunner().invoke(main, ["list", "adapters", "--all", "--root", str(root)])
     assert "x (no trained weights here)" in run.stdout
     command = ["eval", "mini.c4", "--root", str(root), "--data", str(root / "photos"), "--metrics", "psnr"]
     run = CliRunner().invoke(main, [*command, "--out", str(root / "results")])
