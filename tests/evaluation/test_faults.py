@@ -147,7 +147,7 @@ def test_cache_shows_and_clears(cli, tmp_path: Path, photo_folder: Path, private
     assert kept.exit_code == 0
     assert "kept: 1 run in progress" in kept.stderr  # this very process holds it
     checkpoint.close()
-    assert "deleted 1 unfinished runs" in cli("cache", "clear", "--runs").output
+    assert "deleted 1 unfinished run" in cli("cache", "clear", "--runs").output
     assert "reference features: 0 files" in cli("cache").output
     assert "unfinished runs: none" in cli("cache").output
 
