@@ -184,6 +184,18 @@ def test_skip_existing_measures_speeds_with_another_batch_size(cli, photo_folder
     assert load(path).provenance["metrics"]["decode_images_per_second"]["batch_size"] == "1"
 
 
+def test_skip_existing_measures_a_result_whose_values_per_image_were_lost(
+    cli, photo_folder: Path, tmp_path: Path
+) -> None:
+    command = ["eval", "jpeg.q50", "--data", photo_folder, "--metrics", "psnr", "--skip-existing", "--out", tmp_path]
+    for lost, kept in ((False, False), (False, True), (True, False), (False, True)):
+        if lost:
+            next(tmp_path.glob("jpeg.q50/*.npz")).unlink()
+        assert ("kept jpeg.q50" in cli(*command).stderr) is kept
+        (path,) = tmp_path.glob("jpeg.q50/*.json")
+        assert load(path).per_image
+
+
 def test_skip_existing_is_refused_for_samples(cli, tmp_path: Path) -> None:
     done = cli("eval", "jpeg.q50", "--task", "perturb", "--skip-existing", "--out", tmp_path)
     assert done.exit_code == 2 and "--skip-existing" in done.stderr

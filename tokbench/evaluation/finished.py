@@ -80,10 +80,14 @@ def _candidates(adapter: LoadedAdapter, stream: ImageStream, config: EvalConfig,
 
 
 def _load(path: Path) -> Result | None:
+    """Return the result at a path, or None if the evaluation must write it again or report that it is unreadable."""
     try:
-        return load(path)
-    except TokbenchError:  # the evaluation writes it anew, or reports it
+        result = load(path)
+    except TokbenchError:
         return None
+    has_intervals = any(entry.get("low") is not None for entry in result.metrics.values())
+    lost = has_intervals and not path.with_suffix(".npz").exists()  # the values from which comparisons are computed
+    return None if lost else result
 
 
 def _agrees(
@@ -137,8 +141,8 @@ def _lacks(result: Result, metric: str, config: EvalConfig, networks: ExtractorP
     reason = result.skipped[metric]
     if spec.reader and reason.endswith("not installed"):
         return _is_installed(spec.reader, networks)
-    known = EXTRACTORS[spec.network].weight_files if spec.network in EXTRACTORS else ()
-    sources = known or KNOWN_WEIGHTS.get(spec.reader or "", ())
+    extractor = EXTRACTORS.get(spec.network or "")
+    sources = extractor.weight_files if extractor else KNOWN_WEIGHTS.get(spec.reader or "", ())
     if not sources or sources[0].file not in reason:
         return False
     # Another file may hold only a part of the network; then the reason is not that all of them were missing.
