@@ -230,3 +230,10 @@ def test_noise_between_seeds_covers_a_further_seed(number: str) -> None:
         outside += abs(values[4].mean() - values[0].mean()) > noise
         assert noise < (0.1 if number == "psnr" else 1.3)
     assert outside <= 8
+
+
+def test_a_seed_that_failed_gives_no_noise() -> None:
+    found = draws(np.random.default_rng(0).normal(30, 1, (4, 50)))
+    assert noise_between_seeds("psnr", found) > 0
+    found[2] = Result("a", "d", "reconstruct", 0, {}, {}, [], {}, error="out of memory")
+    assert noise_between_seeds("psnr", found) == 0

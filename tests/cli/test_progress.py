@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from tokbench.cli.progress import ProgressLines, duration, progress_bar
+from tokbench.errors import MissingWeights
+from tokbench.evaluation.config import EvalConfig
+from tokbench.extractors.pool import ExtractorPool
+from tokbench.metric_names import METRICS
 from tokbench.results.result import load
+from tokbench.weights.registry import WeightFile
 
 
 def test_a_line_a_minute_with_done_total_speed_and_time_left() -> None:
@@ -128,11 +134,66 @@ def test_weights_that_appeared_are_tried_again(monkeypatch: pytest.MonkeyPatch) 
     )
     present = False
     monkeypatch.setattr(finished, "is_present", lambda sources: present)
-    lacks = [finished._lacks(result, name, False) for name in ("psnr", "lpips", "ssim", "ms_ssim")]
+    config, local = EvalConfig(("psnr",)), ExtractorPool()
+    lacks = [finished._lacks(result, name, config, local) for name in ("psnr", "lpips", "ssim", "ms_ssim")]
     assert lacks == [False, False, False, True]
-    assert finished._lacks(result, "lpips", True)
+    assert finished._lacks(result, "lpips", config, ExtractorPool(allow_download=True))
     present = True
-    assert finished._lacks(result, "lpips", False)
+    assert finished._lacks(result, "lpips", config, local)
+
+
+def test_packages_that_appeared_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tokbench.evaluation import finished
+    from tokbench.results.result import Result
+
+    reason = "rapidocr needs the packages rapidocr and onnxruntime, which were not installed"
+    result = Result("a", "d", "reconstruct", 9, {}, {"text": reason}, [], {})
+    config, networks = EvalConfig(("text",)), ExtractorPool()
+
+    def missing(name: str) -> None:
+        raise MissingWeights(reason)
+
+    monkeypatch.setattr(networks, "reader", missing)
+    assert not finished._lacks(result, "text", config, networks)
+    monkeypatch.setattr(networks, "reader", lambda name: None)
+    assert finished._lacks(result, "text", config, networks)
+
+
+def test_weights_of_a_network_of_another_package_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tokbench.evaluation import finished
+    from tokbench.extractors.specs import ExtractorSpec
+    from tokbench.results.result import Result
+
+    spec = ExtractorSpec("mine", "mine:Network", (WeightFile("mine.pth", "", "its author"),))
+    metric = replace(METRICS["lpips"], name="distance_mine", network="mine")
+    monkeypatch.setattr(finished, "EXTRACTORS", {"mine": spec})
+    monkeypatch.setattr(finished, "METRICS", {"distance_mine": metric})
+    monkeypatch.setattr(finished, "is_present", lambda sources: True)
+    reason = "mine needs mine.pth, which was not there"
+    result = Result("a", "d", "reconstruct", 9, {}, {"distance_mine": reason}, [], {})
+    assert finished._lacks(result, "distance_mine", EvalConfig(("distance_mine",)), ExtractorPool())
+
+
+def test_skip_existing_measures_speeds_with_another_batch_size(cli, photo_folder: Path, tmp_path: Path) -> None:
+    command = ["eval", "jpeg.q50", "--data", photo_folder, "--metrics", "psnr,speed", "--skip-existing"]
+    for batch_size, kept in ((16, False), (16, True), (1, False), (1, True)):
+        done = cli(*command, "--batch-size", batch_size, "--out", tmp_path)
+        assert done.exit_code == 0, done.stderr
+        assert ("kept jpeg.q50" in done.stderr) is kept, batch_size
+    (path,) = tmp_path.glob("jpeg.q50/*.json")
+    assert load(path).provenance["metrics"]["decode_images_per_second"]["batch_size"] == "1"
+
+
+def test_skip_existing_measures_a_result_whose_values_per_image_were_lost(
+    cli, photo_folder: Path, tmp_path: Path
+) -> None:
+    command = ["eval", "jpeg.q50", "--data", photo_folder, "--metrics", "psnr", "--skip-existing", "--out", tmp_path]
+    for lost, kept in ((False, False), (False, True), (True, False), (False, True)):
+        if lost:
+            next(tmp_path.glob("jpeg.q50/*.npz")).unlink()
+        assert ("kept jpeg.q50" in cli(*command).stderr) is kept
+        (path,) = tmp_path.glob("jpeg.q50/*.json")
+        assert load(path).per_image
 
 
 def test_skip_existing_is_refused_for_samples(cli, tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from factories import make_result
 
 from tokbench.cli import tables
 from tokbench.metric_names import Section
 from tokbench.results.markdown import Grid
+from tokbench.results.tidy import identity
 
 ROWS = ("jpeg.q50", "toy.p8", "webp.q90")
 
@@ -82,6 +84,23 @@ def test_leaderboard_prints_one_csv_table(cli, committed: Path) -> None:
     done = cli("leaderboard", "--out", committed, "--format", "csv")
     assert done.exit_code == 0, done.stderr
     assert sorted(pd.read_csv(io.StringIO(done.stdout))["adapter"]) == sorted(ROWS)
+
+
+def test_csv_of_several_tables_separates_networks_and_ends_with_the_identity(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first = make_result(metrics={"psnr": {"value": 30.0}, "lpips": {"value": 0.1}}, dataset="first")
+    second = make_result(metrics={"ssim": {"value": 0.9}, "lpips": {"value": 0.2}}, dataset="second")
+    for result, network in ((first, "alex"), (second, "vgg")):
+        result.provenance["metrics"] = {"lpips": {"network": network}}
+    printer = tables.TablePrinter("csv")
+    printer.add("first", [first])
+    printer.add("second", [second])
+    printer.finish()
+    rows = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert list(rows["data"]) == ["first", "second"]
+    assert rows["lpips[alex]"][0] == 0.1 and rows["lpips[vgg]"][1] == 0.2 and "lpips" not in rows
+    assert list(rows)[-len(identity(first)) :] == list(identity(first))
 
 
 def test_eval_prints_csv_on_request(cli, photo_folder: Path, tmp_path: Path) -> None:

@@ -195,3 +195,5 @@ def test_indexes_and_switches_reach_the_commands(tmp_path: Path) -> None:
     for option in ("--strict", "--allow-download", "--config a b.toml", "--device cuda:1", "--limit 3", "--github"):
         assert option in called
     assert "--allow-missing" not in called and "--max-drop" not in called
+    for value, allowed in (("false", True), ("true", False), ("yes", False), ("", False)):
+        assert ("--allow-missing" in other.run(CHECK, fail_on_missing=value).stdout) is allowed, value

@@ -110,11 +110,12 @@ def noise_between_seeds(number: str, draws: Sequence[Result]) -> float:
     """Return the largest difference of a number between two seeds that counts as noise.
 
     draws: results that differ only in the seed. The standard deviation comes from the seeds alone: for a mean over
-    images from those of each image, so that a change of one image cannot hide in the differences between images.
+    images from those of each image, so that a change of one image cannot hide in the differences between images. It is
+    0 if the number could not be computed with every seed.
     """
     from scipy.special import stdtrit  # SciPy takes longer to import than comparisons run
 
-    if number in draws[0].per_image:
+    if all(number in draw.per_image for draw in draws):
         values = np.stack([draw.per_image[number] for draw in draws])
         values = values[:, ~np.isnan(values).any(0)]
     else:

@@ -288,7 +288,7 @@ def eval_(
         for dataset in streams:
             plan = Plan({}, [(config, loaded)] if loaded else [])
             if skip_existing:
-                plan = plan_remaining(loaded, dataset, config, out, allow_download)
+                plan = plan_remaining(loaded, dataset, config, out, networks)
             results, failed = list[Result](), dict(unloaded)
             for part, members in plan.groups:
                 measured, reasons = evaluate_dataset(members, dataset, part, networks, process)

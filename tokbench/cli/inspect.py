@@ -21,7 +21,7 @@ from tokbench.errors import UsageError
 def list_(what: str, family: str | None, trained: bool, every: bool, root: Path | None) -> None:
     """List the available adapters, datasets, metrics or protocols.
 
-    Adapters are listed if they can run here, that is, if their weights and packages are on this machine.
+    An adapter is listed if it can run here, that is, if its weights and packages are on this machine.
     """
     from tokbench.cli import listing
 

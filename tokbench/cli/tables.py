@@ -75,11 +75,11 @@ class TablePrinter:
     def finish(self) -> None:
         """Print the rows of all tables as one CSV table whose columns identify dataset, size, protocol and task."""
         if self.form == "csv" and self._printed:
-            import pandas as pd
-
             from tokbench.results.leaderboard import frame
 
-            rows = pd.concat([frame(results, self._floors) for results in self._printed], ignore_index=True)
+            # One frame for all rows, so that numbers of different networks or devices have columns of their own.
+            rows = frame([result for results in self._printed for result in results], self._floors)
+            rows = rows.sort_values(["data", "task", "width", "height", "protocol", "pixels_sha256"], kind="stable")
             click.echo(rows.to_csv(index=False, lineterminator="\n"), nl=False)
 
 

@@ -7,14 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokbench.data.stream import CHUNK, ImageStream
-from tokbench.errors import TokbenchError
+from tokbench.errors import MissingWeights, TokbenchError
 from tokbench.evaluation.config import EvalConfig
 from tokbench.evaluation.evaluate import bind_adapter
 from tokbench.evaluation.provenance import describe_adapter
 from tokbench.evaluation.steps import TokenTransform
+from tokbench.extractors.pool import ExtractorPool
+from tokbench.extractors.specs import EXTRACTORS
 from tokbench.metric_names import METRICS, metric_of
 from tokbench.protocol.protocol import describe_protocol
-from tokbench.results.result import Result, load
+from tokbench.results.result import Result, load, settings
+from tokbench.timing import device_name
 from tokbench.tokenizers.registry import LoadedAdapter
 from tokbench.weights.registry import KNOWN_WEIGHTS, is_present
 
@@ -32,13 +35,13 @@ class Plan:
 
 
 def plan_remaining(
-    adapters: Sequence[LoadedAdapter], stream: ImageStream, config: EvalConfig, out: Path, allow_download: bool = False
+    adapters: Sequence[LoadedAdapter], stream: ImageStream, config: EvalConfig, out: Path, networks: ExtractorPool
 ) -> Plan:
     """Return which adapters and metrics have no result in the results folder `out`.
 
     A result is finished if code, weights, protocol, seed, precision, device and the pixels are the same as now. The
-    images are therefore read once if there is a candidate. allow_download: whether missing weights can be downloaded,
-    so that metrics without them are tried again.
+    images are therefore read once if there is a candidate. networks: the frozen networks of the run; metrics whose
+    weights or packages were missing are tried again if they are there now or may be downloaded.
     """
     candidates = {adapter.name: _candidates(adapter, stream, config, out) for adapter in adapters}
     pixels = _sha256_of(stream) if any(candidates.values()) else ""
@@ -48,7 +51,7 @@ def plan_remaining(
         results = candidates[adapter.name]
         missing = config.metrics
         if results and all(result.provenance["data"]["sha256"] == pixels for result in results):
-            missing = tuple(n for n in missing if any(_lacks(result, n, allow_download) for result in results))
+            missing = tuple(n for n in missing if any(_lacks(result, n, config, networks) for result in results))
         if missing:
             lacking.setdefault(missing, []).append(adapter)
         else:
@@ -77,10 +80,14 @@ def _candidates(adapter: LoadedAdapter, stream: ImageStream, config: EvalConfig,
 
 
 def _load(path: Path) -> Result | None:
+    """Return the result at a path, or None if the evaluation must write it again or report that it is unreadable."""
     try:
-        return load(path)
-    except TokbenchError:  # the evaluation writes it anew, or reports it
+        result = load(path)
+    except TokbenchError:
         return None
+    has_intervals = any(entry.get("low") is not None for entry in result.metrics.values())
+    lost = has_intervals and not path.with_suffix(".npz").exists()  # the values from which comparisons are computed
+    return None if lost else result
 
 
 def _agrees(
@@ -120,20 +127,39 @@ def _sha256_of(stream: ImageStream) -> str:
     return stream.summary().sha256
 
 
-def _lacks(result: Result, metric: str, allow_download: bool) -> bool:
+def _lacks(result: Result, metric: str, config: EvalConfig, networks: ExtractorPool) -> bool:
     """Return whether a result lacks a metric that can be computed now.
 
-    A metric that was skipped is not tried again, unless it was skipped for missing weights that are there now or may be
-    downloaded.
+    Speeds of another device or batch size do not count. A metric that was skipped is not tried again, unless it was
+    skipped for missing weights or packages that are there now or may be downloaded.
     """
-    if any(metric_of(number) == metric for number in result.metrics):
-        return False
+    spec = METRICS[metric]
+    if numbers := [number for number in result.metrics if metric_of(number) == metric]:
+        return spec.timed and not all(_has_speed_settings(result, number, config) for number in numbers)
     if metric not in result.skipped:
         return True
-    reason, spec = result.skipped[metric], METRICS[metric]
-    sources = KNOWN_WEIGHTS.get(spec.network or spec.reader or "", ())
+    reason = result.skipped[metric]
+    if spec.reader and reason.endswith("not installed"):
+        return _is_installed(spec.reader, networks)
+    extractor = EXTRACTORS.get(spec.network or "")
+    sources = extractor.weight_files if extractor else KNOWN_WEIGHTS.get(spec.reader or "", ())
     if not sources or sources[0].file not in reason:
         return False
     # Another file may hold only a part of the network; then the reason is not that all of them were missing.
     sufficient = sources if "which was not there" in reason else sources[:1]
-    return is_present(sufficient) or allow_download
+    return is_present(sufficient) or networks.allow_download
+
+
+def _has_speed_settings(result: Result, number: str, config: EvalConfig) -> bool:
+    """Return whether a speed was measured on this device and with this batch size."""
+    recorded = settings(result, number)
+    sizes = recorded.get("batch_size", "").split(" and ")  # several if the memory was too small for the first one
+    return recorded.get("device") == device_name(config.device) and str(config.batch_size) in sizes
+
+
+def _is_installed(reader: str, networks: ExtractorPool) -> bool:
+    try:
+        networks.reader(reader)
+    except MissingWeights:
+        return False
+    return True

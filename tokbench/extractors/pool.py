@@ -32,7 +32,7 @@ class ExtractorPool:
     def __init__(self, device: str = "cpu", allow_download: bool = False, precision: Precision = "float32") -> None:
         self.device, self.precision = device, precision
         self._backend = Backend(device, precision)
-        self._allow_download = allow_download
+        self.allow_download = allow_download
         self._whole: ExtractorPool | None = None
         self._networks: dict[str, FeatureExtractor] = {}
         self._readers: dict[str, Recognizer] = {}
@@ -44,7 +44,7 @@ class ExtractorPool:
         if self.precision == "float32":
             return self
         if self._whole is None:
-            self._whole = ExtractorPool(self.device, self._allow_download)
+            self._whole = ExtractorPool(self.device, self.allow_download)
         return self._whole
 
     def get(self, name: str, path: str | None = None) -> FeatureExtractor:
@@ -64,7 +64,7 @@ class ExtractorPool:
                 raise NotApplicable(EXTRACTORS.refusal(name) or f"no installed package has the network '{name}'")
             spec = EXTRACTORS[name]
             try:
-                found = resolve(name, files, self._allow_download) if (files := spec.weight_files) else None
+                found = resolve(name, files, self.allow_download) if (files := spec.weight_files) else None
             except MissingWeights as error:
                 self._missing[name] = error
                 raise
@@ -86,7 +86,7 @@ class ExtractorPool:
             module, _, class_name = MARKED[name].partition(":")
             try:
                 build = getattr(importlib.import_module(f"tokbench.extractors.{module}"), class_name)
-                self._readers[name] = build(self._allow_download)
+                self._readers[name] = build(self.allow_download)
             except MissingWeights as error:
                 self._missing[name] = error
                 raise
