@@ -182,6 +182,15 @@ def test_what_a_training_depends_on_decides_whether_it_goes_on(root: Path, monke
     assert state_of(root, "lower.v1", monkeypatch) != state
 
 
+def test_a_training_does_not_go_on_in_another_precision(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its record would name only the second one."""
+    found = set[Path]()
+    for precision in (torch.float32, torch.bfloat16):
+        monkeypatch.setattr("tokbench.training.states.precision_of", lambda device, precision=precision: precision)
+        found.add(state_of(root, "lower.v1", monkeypatch))
+    assert len(found) == 2
+
+
 def test_a_base_s_code_is_part_of_a_training(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The base imports a part of tokbench.nn that the adapter itself does not import."""
     train_adapter("lower.v1", toml_of(root, "lower.v1"), MATERIAL, TrainOptions("none"))
