@@ -152,13 +152,14 @@ def test_a_signal_lets_a_training_write_a_checkpoint(
     (state,) = (root / ".cache" / "training").glob("*.pt")
     saved = torch.load(state, weights_only=True)
     assert saved["step"] == 20
-    saved |= {"seconds": 500.0, "cpu_seconds": 900.0}
+    saved |= {"seconds": 500.0, "cpu_seconds": 900.0, "devices": ["CPU, 99 threads"]}
     torch.save(saved, state)
     (outcome,) = trainings(planned, MATERIAL, options, 1, report, root)
     record = outcome.record
     assert seen == [20, 40, 60, 80, 100] and record is not None
     assert record.images == 100 and record.steps == 50 and len(record.curve["weight"]) == 5
     assert 500 <= record.seconds < 560 and 900 <= record.cpu_seconds < 960
+    assert record.device == f"CPU, 99 threads, then CPU, {torch.get_num_threads()} threads"
 
 
 def test_a_signal_in_the_last_step_does_not_stop_a_training_that_is_done(root: Path) -> None:

@@ -143,6 +143,8 @@ def train(
     learner = _Learner(model, recipe)
     if saved is not None:
         learner.load(saved)
+    if learner.devices[-1:] != [_device(device)]:
+        learner.devices.append(_device(device))
     saved_at, before, cpu_before = time.monotonic(), learner.seconds, learner.cpu_seconds
     for batch in batches(data, recipe, device, learner.step):
         share = learner.share()
@@ -168,7 +170,7 @@ def train(
     model.load_state_dict(learner.averaged)
     model.eval()
     return TrainRecord(
-        _device(device),
+        ", then ".join(learner.devices),
         round(learner.seconds, 1),
         learner.step * recipe.batch,
         learner.step,
@@ -229,6 +231,7 @@ class _Learner:
         self.optimiser = _optimiser(self.parameters, recipe.rate, recipe.decay)
         self.averaged = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self.noted: list[tuple[float, dict[str, float]]] = []
+        self.devices: list[str] = []  # several if the training was resumed elsewhere
 
     def share(self) -> float:
         """Return the completed share of the budget, 1 or more at the end."""
@@ -288,6 +291,7 @@ class _Learner:
                     "seconds": self.seconds,
                     "cpu_seconds": self.cpu_seconds,
                     "noted": self.noted,
+                    "devices": self.devices,
                 },
                 part,
             )
@@ -298,7 +302,7 @@ class _Learner:
             saved = torch.load(path, map_location=next(self.model.parameters()).device, weights_only=True)
             self.model.load_state_dict(saved["model"])
             self.optimiser.load_state_dict(saved["optimiser"])
-            self.averaged, self.noted = saved["averaged"], saved["noted"]
+            self.averaged, self.noted, self.devices = saved["averaged"], saved["noted"], saved["devices"]
             self.step, self.seconds, self.cpu_seconds = saved["step"], saved["seconds"], saved["cpu_seconds"]
         except Exception as error:  # unpicklers and load_state_dict raise many classes
             reason = str(error)[:120]

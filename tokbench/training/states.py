@@ -42,8 +42,8 @@ class TrainingInputs:
         """Return 16 hex digits that are equal for two trainings only if one may resume the other.
 
         They cover the code and files of the adapter's folder, its settings, the code that it imports (of tokbench, only
-        what it imports from `tokbench.nn`, and the training loop), the weights of the models that it is built on, and the
-        precision, which depends on the machine. They do not depend on the locations of files.
+        what it imports from `tokbench.nn`, and the training loop), the weights of the models that it is built on, and
+        the precision, which depends on the machine. They do not depend on the locations of files.
         """
         own = imported_folder(module)
         outside = identify([module.__name__, *variant.imported], model, covered=[variant.folder])
