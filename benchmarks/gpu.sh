@@ -7,8 +7,9 @@
 #   benchmarks/gpu.sh merge ARCHIVE...      here: puts weights and training records into this checkout
 #   benchmarks/gpu.sh rehearse              here: all of it on the CPU, with a few images, in a temporary folder
 #
-# `train` stops at the deadline. Trainings in progress first write a checkpoint below $WORK; the same command continues
-# them. Wheels among the packed files are installed below $WORK, without a network.
+# `train` stops at the deadline. Trainings in progress first write a checkpoint below $WORK (in a Git checkout: to its
+# .cache/training); the same command continues them. Wheels among the packed files are installed below $WORK, without a
+# network.
 #
 # Variables and their defaults:
 #   WORK=benchmarks/.work/gpu  folder for archives, data, checkpoints and weights
@@ -56,7 +57,8 @@ train() {
     cat "$OUT/train.log"
     if [ $status -eq 137 ]; then status=124; fi # killed, because it had not stopped a minute after the deadline
     if [ $status -eq 124 ]; then
-        echo "stopped at the deadline; $(find "$WORK/cache" -name '*.pt' | wc -l) unfinished trainings are saved"
+        states=$(find "$WORK/cache" "$root/.cache" -path '*/training/*.pt' 2>/dev/null | wc -l)
+        echo "stopped at the deadline; unfinished trainings that are saved: $states"
     fi
     "$PYTHON" "$here/gpu.py" collect "$WORK/zoo" "$OUT"
     if [ $status -ne 124 ]; then return $status; fi

@@ -43,6 +43,12 @@ def test_every_protocol_has_its_line() -> None:
         assert f"`{name}`" in text, name
 
 
+def test_no_page_contains_both_sides_of_a_merge() -> None:
+    pages = [*PAGES, *ROOT.glob("*.md"), *ROOT.glob("adapters/*/*.md"), *ROOT.glob("datasets/*/*.md")]
+    marked = [page for page in pages if re.search(r"^(<{7}|>{7}) ", page.read_text(encoding="utf-8"), re.MULTILINE)]
+    assert not marked
+
+
 def entries(nav: list[dict[str, Any]]) -> list[str]:
     """The files of a navigation, in order."""
     found = []

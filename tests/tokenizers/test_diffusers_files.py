@@ -136,6 +136,22 @@ def test_options_follow_a_path_that_does_not_exist_with_them(tmp_path: Path) -> 
         load("nowhere,varant=fp16")
 
 
+@pytest.mark.parametrize(
+    "place, option, message",
+    [
+        ("", "config=elsewhere", "config= would have no effect"),
+        (f"/{WEIGHTS}", "class=VQModel", "class= would have no effect"),
+        (f"/{WEIGHTS}", "variant=fp16", "is not of the variant 'fp16'"),
+    ],
+)
+def test_an_option_without_effect_is_refused(
+    place: str, option: str, message: str, network: Any, tmp_path: Path
+) -> None:
+    network.save_pretrained(tmp_path)
+    with pytest.raises(AdapterError, match=message):
+        load(f"{tmp_path}{place},{option}")
+
+
 def original_names(state: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
     """The tensors with the names of latent diffusion, in which attention consists of convolutions."""
     last = len(CONFIG["block_out_channels"]) - 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import runpy
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,21 @@ def test_a_file_that_does_not_fit_is_named(tmp_path: Path) -> None:
 
 def test_without_a_training_there_is_nothing_to_bring_back(tmp_path: Path) -> None:
     assert GPU["collect"](tmp_path, tmp_path / "back", 4, MIB) == []
+
+
+def test_the_deadline_counts_the_checkpoints_where_they_are(tmp_path: Path) -> None:
+    """In a Git checkout they are not below WORK."""
+    script = tmp_path / "benchmarks" / "gpu.sh"
+    script.parent.mkdir()
+    script.write_bytes((ROOT / "benchmarks" / "gpu.sh").read_bytes())
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\ncase $* in *"tokbench train"*) exec sleep 60 ;; esac\n')
+    python.chmod(0o755)
+    for folder in (tmp_path / ".cache" / "training", tmp_path / "work" / "cache" / "training"):
+        folder.mkdir(parents=True)
+        (folder / "mini.c4-0123456789abcdef.pt").touch()
+    folders = {"WORK": str(tmp_path / "work"), "OUT": str(tmp_path / "back")}
+    settings = os.environ | folders | {"PYTHON": str(python), "DEADLINE": "1"}
+    done = subprocess.run(["sh", script, "train"], env=settings, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "unfinished trainings that are saved: 2" in done.stdout

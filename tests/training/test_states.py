@@ -21,7 +21,7 @@ from tokbench.paths import cache_dir
 from tokbench.tokenizers.import_closure import code_of_imports
 from tokbench.tokenizers.registry import load_adapter
 from tokbench.training.states import content_of, describe_data, state_folder
-from tokbench.training.workers import _Termination
+from tokbench.training.workers import trainings
 from tokbench.training.zoo import TrainOptions, train_adapter
 
 PIXELS = torch.randint(0, 256, (6, 3, 16, 16), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
@@ -117,27 +117,56 @@ def test_a_training_goes_on_after_its_checkout_was_moved(
     assert not list((root / ".cache" / "training").glob("*.pt"))
 
 
-def test_a_termination_signal_lets_a_training_write_a_checkpoint(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the processes of --jobs, nothing but a few steps is lost, long before the checkpoint of each minute."""
+class StoppedBySignal(Exception):
+    pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_a_training_write_a_checkpoint(
+    root: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """Also with one job, nothing but a few steps is lost, long before the checkpoint of each minute; the figures of the
+    record are those of both parts together."""
     monkeypatch.setattr("tokbench.training.loop.KEPT", 3600.0)
     (root / ".git").touch()
-    toml, termination, seen = toml_of(root, "lower.v1"), _Termination(), list[int]()
+    toml, seen = toml_of(root, "lower.v1"), list[int]()
     toml.write_text("[training]\nbatch = 2\nimages = 100\n")
+    planned, options = {"lower.v1": toml}, TrainOptions("none")
 
-    def progress(share: float, images: int, speed: float, terms: dict[str, float]) -> None:
-        termination.progress()
-        seen.append(images)
-        os.kill(os.getpid(), signal.SIGTERM)
+    def report(what: str, done: int, total: int) -> None:
+        seen.append(done)
+        if seen == [20, 40]:
+            os.kill(os.getpid(), number)
 
-    before = signal.getsignal(signal.SIGTERM)
+    def stop(number: int, frame: object) -> None:
+        raise StoppedBySignal
+
+    before = signal.signal(number, stop)
     try:
-        with pytest.raises(SystemExit) as stopped:
-            train_adapter("lower.v1", toml, MATERIAL, TrainOptions("none"), progress=progress)
+        with pytest.raises(StoppedBySignal):
+            list(trainings(planned, MATERIAL, options, 1, report, root))
+        assert signal.getsignal(number) is stop
     finally:
-        signal.signal(signal.SIGTERM, before)
-    assert stopped.value.code == 128 + signal.SIGTERM and seen == [20, 40]
+        signal.signal(number, before)
+    assert seen == [20, 40]
     (state,) = (root / ".cache" / "training").glob("*.pt")
-    assert torch.load(state, weights_only=True)["step"] == 20
+    saved = torch.load(state, weights_only=True)
+    assert saved["step"] == 20
+    saved |= {"seconds": 500.0, "cpu_seconds": 900.0, "devices": ["CPU, 99 threads"]}
+    torch.save(saved, state)
+    (outcome,) = trainings(planned, MATERIAL, options, 1, report, root)
+    record = outcome.record
+    assert seen == [20, 40, 60, 80, 100] and record is not None
+    assert record.images == 100 and record.steps == 50 and len(record.curve["weight"]) == 5
+    assert 500 <= record.seconds < 560 and 900 <= record.cpu_seconds < 960
+    assert record.device == f"CPU, 99 threads, then CPU, {torch.get_num_threads()} threads"
+
+
+def test_a_signal_in_the_last_step_does_not_stop_a_training_that_is_done(root: Path) -> None:
+    toml = toml_of(root, "lower.v1")
+    toml.write_text("[training]\nbatch = 2\nimages = 20\n")
+    _, record = train_adapter("lower.v1", toml, MATERIAL, TrainOptions("none"), should_stop=lambda: True)
+    assert record.images == 20 and toml.with_suffix(".safetensors").exists()
 
 
 def test_what_a_training_depends_on_decides_whether_it_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,6 +181,15 @@ def test_what_a_training_depends_on_decides_whether_it_goes_on(root: Path, monke
     assert state_of(root, "lower.v1", monkeypatch, TrainOptions("some, 6 images", changes={"seed": 1})) != state
     toml.write_text(f"{toml.read_text()}[model]\nwidth = 1\n")
     assert state_of(root, "lower.v1", monkeypatch) != state
+
+
+def test_a_training_does_not_go_on_in_another_precision(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its record would name only the second one."""
+    found = set[Path]()
+    for precision in (torch.float32, torch.bfloat16):
+        monkeypatch.setattr("tokbench.training.states.precision_of", lambda device, precision=precision: precision)
+        found.add(state_of(root, "lower.v1", monkeypatch))
+    assert len(found) == 2
 
 
 def test_a_base_s_code_is_part_of_a_training(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

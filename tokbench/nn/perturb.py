@@ -1,4 +1,4 @@
-"""Latent perturbation, code_draws replaces tokens by nearby codes; it is used to train robust tokenizers and for pFID.
+"""Latent perturbation, which replaces tokens by nearby codes; it is used to train robust tokenizers and for pFID.
 
 Qiu et al., Robust Latent Matters (arXiv:2503.08354) and Image Tokenizer Needs Post-Training (arXiv:2509.12474). The
 authors' code ranks the codes by distance to the encoder's latent, the papers by distance to the chosen code.
@@ -32,7 +32,7 @@ def nearest_codes(quantizer: Quantizer, latents: Tensor, count: int) -> Tensor:
 
 
 def replace_codes(quantizer: Quantizer, latents: Tensor, alpha: float, delta: int) -> Tensor:
-    """Quantize latents (B, N, D) to indices int64 (B, N, G), of code_draws a random part is perturbed.
+    """Quantize latents (B, N, D) to indices int64 (B, N, G), of which a random part is perturbed.
 
     With probability `alpha` an index is drawn uniformly from the `delta` codes nearest to its latent. These include the
     nearest code, which quantization chooses, so the expected share of changed indices is alpha (1 - 1 / delta). The

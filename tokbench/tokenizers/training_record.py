@@ -16,9 +16,10 @@ from tokbench.validate import Count, convert
 class TrainRecord:
     """The provenance of trained weights: device, seconds, images seen, steps, seed, hyperparameters and losses.
 
-    seconds: wall time. cpu_seconds: CPU time of the process, which other processes on the machine affect less.
-    precision: of the matrix products. curve: means of each loss term over equal parts of the training. Records of
-    earlier versions have neither cpu_seconds nor precision.
+    device: several, joined by ", then ", if the training was resumed elsewhere. seconds: wall time. cpu_seconds: CPU
+    time of the process, which other processes on the machine affect less. Neither contains steps that were repeated
+    because of an interruption. precision: of the matrix products. curve: means of each loss term over equal parts of
+    the training. Records of earlier versions have neither cpu_seconds nor precision.
     """
 
     device: str

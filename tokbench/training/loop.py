@@ -57,6 +57,10 @@ Progress = Callable[[float, int, float, dict[str, float]], None]
 """Called with the completed share (0 to 1), the images seen, the images per second and the last loss terms."""
 
 
+class TrainingStopped(Exception):
+    """A training has stopped before its end, as `should_stop` asked, and its checkpoint was written."""
+
+
 def batches(data: TrainingData, recipe: TrainConfig, device: str, step: int = 0) -> Iterator[TrainingBatch]:
     """Yield batches indefinitely, starting at `step`; each epoch has another order, half of the images are mirrored.
 
@@ -116,12 +120,15 @@ def train(
     device: str = "cpu",
     state: Path | None = None,
     progress: Progress = lambda share, images, speed, terms: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> TrainRecord:
     """Train `model` in place; afterwards its weights are the moving average.
 
     state: file to which a checkpoint is written every minute and from which the same call resumes; the caller deletes
-    it. The loss is computed under bfloat16 autocast where `precision_of` says so.
-    Raises AdapterError if the loss is not finite; the last checkpoint is then kept.
+    it. should_stop: called after each report of progress; if it returns True, a checkpoint is written to `state` and
+    the training stops. The loss is computed under bfloat16 autocast where `precision_of` says so.
+    Raises AdapterError if the loss is not finite; the last checkpoint is then kept. Raises TrainingStopped if
+    `should_stop` returns True before the last step.
     """
     assert (recipe.images is None) != (recipe.seconds is None), "the budget must be either images or seconds"
     torch.manual_seed(recipe.seed)
@@ -136,6 +143,8 @@ def train(
     learner = _Learner(model, recipe)
     if saved is not None:
         learner.load(saved)
+    if learner.devices[-1:] != [_device(device)]:
+        learner.devices.append(_device(device))
     saved_at, before, cpu_before = time.monotonic(), learner.seconds, learner.cpu_seconds
     for batch in batches(data, recipe, device, learner.step):
         share = learner.share()
@@ -152,13 +161,16 @@ def train(
                 raise AdapterError(f"the loss is not finite at step {learner.step} ({listed}); use a lower rate")
             learner.note(share, values)
             progress(share, learner.step * recipe.batch, learner.step * recipe.batch / learner.seconds, values)
-            if state is not None and time.monotonic() - saved_at > KEPT:  # only after a check of the loss
+            stopping = should_stop() and learner.share() < 1
+            if state is not None and (stopping or time.monotonic() - saved_at > KEPT):  # only after a check of the loss
                 learner.save(state)
                 saved_at = time.monotonic()
+            if stopping:
+                raise TrainingStopped
     model.load_state_dict(learner.averaged)
     model.eval()
     return TrainRecord(
-        _device(device),
+        ", then ".join(learner.devices),
         round(learner.seconds, 1),
         learner.step * recipe.batch,
         learner.step,
@@ -219,6 +231,7 @@ class _Learner:
         self.optimiser = _optimiser(self.parameters, recipe.rate, recipe.decay)
         self.averaged = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self.noted: list[tuple[float, dict[str, float]]] = []
+        self.devices: list[str] = []  # several if the training was resumed elsewhere
 
     def share(self) -> float:
         """Return the completed share of the budget, 1 or more at the end."""
@@ -278,6 +291,7 @@ class _Learner:
                     "seconds": self.seconds,
                     "cpu_seconds": self.cpu_seconds,
                     "noted": self.noted,
+                    "devices": self.devices,
                 },
                 part,
             )
@@ -288,7 +302,7 @@ class _Learner:
             saved = torch.load(path, map_location=next(self.model.parameters()).device, weights_only=True)
             self.model.load_state_dict(saved["model"])
             self.optimiser.load_state_dict(saved["optimiser"])
-            self.averaged, self.noted = saved["averaged"], saved["noted"]
+            self.averaged, self.noted, self.devices = saved["averaged"], saved["noted"], saved["devices"]
             self.step, self.seconds, self.cpu_seconds = saved["step"], saved["seconds"], saved["cpu_seconds"]
         except Exception as error:  # unpicklers and load_state_dict raise many classes
             reason = str(error)[:120]

@@ -18,7 +18,7 @@ from tokbench.tokenizers.code_identity import identify
 from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.import_closure import code_of_imports
 from tokbench.tokenizers.registry import imported_folder
-from tokbench.training.loop import TrainConfig, fingerprint
+from tokbench.training.loop import TrainConfig, fingerprint, precision_of
 from tokbench.weights.hashing import hash_module
 
 _DESCRIPTIONS = ("summary", "ablation", "reported")
@@ -42,8 +42,8 @@ class TrainingInputs:
         """Return 16 hex digits that are equal for two trainings only if one may resume the other.
 
         They cover the code and files of the adapter's folder, its settings, the code that it imports (of tokbench, only
-        what it imports from `tokbench.nn`, and the training loop), and the weights of the models that it is built on.
-        They do not depend on the locations of files.
+        what it imports from `tokbench.nn`, and the training loop), the weights of the models that it is built on, and
+        the precision, which depends on the machine. They do not depend on the locations of files.
         """
         own = imported_folder(module)
         outside = identify([module.__name__, *variant.imported], model, covered=[variant.folder])
@@ -59,6 +59,7 @@ class TrainingInputs:
             self.recipe,
             content_of(self.data),
             self.device.partition(":")[0],
+            precision_of(self.device),
         )
 
 

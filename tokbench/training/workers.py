@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,6 @@ from tokbench.errors import TokbenchError
 from tokbench.nn.trainable import TrainingData
 from tokbench.paths import cache_dir
 from tokbench.tokenizers.training_record import TrainRecord
-from tokbench.training import loop
 from tokbench.training.zoo import TrainOptions, dependencies, train_adapter
 
 Report = Callable[[str, int, int], None]
@@ -51,7 +51,8 @@ def trainings(
 
     wanted: the TOML files by name, in the order in which the trainings start. jobs: the number of trainings at a time;
     an adapter starts after its dependencies. root: the folder with adapters/. If the caller stops the iteration, the
-    running trainings stop too; the same call resumes them from their last checkpoints.
+    running trainings stop too; the same call resumes them from their last checkpoints. A signal that ends the process
+    first lets the running trainings write a checkpoint.
     """
     if jobs == 1:
         for name, toml in wanted.items():
@@ -129,24 +130,40 @@ GRACE = 30.0
 
 
 class _Termination:
-    """Delays SIGTERM during a training until a checkpoint was written; at other times SIGTERM ends the process."""
+    """Delays SIGTERM and SIGINT while a training runs, until its checkpoint or its weights were written.
+
+    Before the first step they act at once. So does a second SIGINT; a second SIGTERM does not, because `timeout` sends
+    one to the process and one to its group.
+    """
 
     def __init__(self) -> None:
-        self.handled = self.requested = self.saving = False
+        self._handlers: dict[int, Any] = {}
+        self._received: int | None = None
 
-    def progress(self) -> None:
-        """Must be called at each report of the training loop, which writes a checkpoint afterwards if one is due."""
-        if self.saving:
-            sys.exit(128 + signal.SIGTERM)
-        if self.requested:
-            loop.KEPT = -1.0  # a checkpoint is due now
-            self.saving = True
-        if not self.handled:
-            signal.signal(signal.SIGTERM, self._request)
-            self.handled = True
+    def requested(self) -> bool:
+        """Return whether a signal has been received. From the first call to `deliver`, signals are delayed."""
+        if not self._handlers and threading.current_thread() is threading.main_thread():
+            before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+            self._handlers = {
+                number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)
+            }
+            for number in self._handlers:
+                signal.signal(number, self._receive)
+        return self._received is not None
 
-    def _request(self, number: int, frame: object) -> None:
-        self.requested = True
+    def _receive(self, number: int, frame: object) -> None:
+        again = number == self._received == signal.SIGINT
+        self._received = number
+        if again:
+            self.deliver()
+
+    def deliver(self) -> None:
+        """End the delay: a signal that has been received takes effect now."""
+        handlers, self._handlers = self._handlers, {}
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if handlers and self._received is not None:
+            signal.raise_signal(self._received)
 
 
 def _child(connection: Connection, name: str, toml: Path, folder: Path, options: TrainOptions, threads: int) -> None:
@@ -157,23 +174,17 @@ def _child(connection: Connection, name: str, toml: Path, folder: Path, options:
         for file in ("pixels.npy", "labels.npy")
         if (folder / file).exists()
     )
-    data, termination = TrainingData(pixels, labels[0] if labels else None), _Termination()
-    outcome = _train_one(name, toml, data, options, lambda *progress: connection.send(progress), termination.progress)
-    connection.send(outcome)
+    data = TrainingData(pixels, labels[0] if labels else None)
+    connection.send(_train_one(name, toml, data, options, lambda *progress: connection.send(progress)))
 
 
-def _train_one(
-    name: str,
-    toml: Path,
-    data: TrainingData,
-    options: TrainOptions,
-    report: Report,
-    on_progress: Callable[[], None] = lambda: None,
-) -> Outcome:
+def _train_one(name: str, toml: Path, data: TrainingData, options: TrainOptions, report: Report) -> Outcome:
+    """Train an adapter. A signal that ends the process takes effect after a checkpoint was written."""
+
     def progress(share: float, images: int, speed: float, terms: dict[str, float]) -> None:
-        on_progress()
         report(f"{name} images", images, round(images / share) if share else images)
 
+    termination = _Termination()
     try:
         path, record = train_adapter(
             name,
@@ -182,7 +193,10 @@ def _train_one(
             options,
             progress=progress,
             encoding=lambda done, total: report(f"{name} images encoded", done, total),
+            should_stop=termination.requested,
         )
     except TokbenchError as error:
         return Outcome(name, error=str(error).removeprefix(f"{name}: "))
+    finally:
+        termination.deliver()
     return Outcome(name, path, record)

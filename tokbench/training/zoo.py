@@ -148,14 +148,16 @@ def train_adapter(
     *,
     progress: Progress = lambda share, images, speed, terms: None,
     encoding: Callable[[int, int], None] = lambda done, total: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Path, TrainRecord]:
     """Train one adapter; write and return its weights file and its training record.
 
     If a call was interrupted, a call with the same arguments, code and data resumes from the last checkpoint.
     progress: called during the training. encoding: called with the number of images that the tokenizer of a prior has
-    encoded, and the total.
+    encoded, and the total. should_stop: see `tokbench.training.loop.train`.
     Dependencies are read from `options.out` if they were trained there, else from the folders of their TOML files.
-    Raises AdapterError if the adapter cannot be trained, MissingWeights if a dependency was not trained.
+    Raises AdapterError if the adapter cannot be trained, MissingWeights if a dependency was not trained,
+    TrainingStopped if `should_stop` returns True.
     """
     with weights_from(options.out):
         variant, module = open_variant(name, toml)
@@ -169,7 +171,9 @@ def train_adapter(
             record = fit(model, data, recipe, device)
         else:
             prepared = model.prepare_data(data, device, recipe.flip, encoding)
-            record = train(model, prepared, recipe, device=device, state=state, progress=progress)
+            record = train(
+                model, prepared, recipe, device=device, state=state, progress=progress, should_stop=should_stop
+            )
     record.recipe["profile"] = options.profile
     record.recipe["model"] = variant.config.get("model", {})
     if bases:

@@ -50,6 +50,7 @@ def load(argument: str, device: str, allow_download: bool) -> Tokenizer:
             f"diffusers:{argument}: posterior={posterior} is unknown; give posterior=sample or leave it out"
         )
     checkpoint = locate(place, options, allow_download)
+    _refuse_unused(checkpoint, options)
     net, kind, config_sha256 = _network(checkpoint, options, allow_download)
     net = net.float().eval().requires_grad_(False).to(device)
     _check_channels(net, kind, checkpoint)
@@ -61,6 +62,17 @@ def load(argument: str, device: str, allow_download: bool) -> Tokenizer:
     adapter.recorded = {key: value for key, value in facts.items() if value not in ("", "mean")}
     _check(adapter, checkpoint, device, _SMALLEST if CLASSES[kind].frames else 0)
     return adapter
+
+
+def _refuse_unused(checkpoint: Checkpoint, options: Mapping[str, str]) -> None:
+    """Raise AdapterError where an option would not have any effect on this checkpoint."""
+    if not checkpoint.single and (unused := [f"{key}=" for key in ("class", "config") if key in options]):
+        raise AdapterError(
+            f"{checkpoint.file}: {' and '.join(unused)} would have no effect, since the class and the config are those "
+            f"of {checkpoint.folder / CONFIG}; leave it out, or change this file"
+        )
+    if "variant" in options and checkpoint.variant != options["variant"]:
+        raise AdapterError(f"{checkpoint.file} is not of the variant '{options['variant']}'; leave out variant=")
 
 
 def _network(checkpoint: Checkpoint, options: Mapping[str, str], allow_download: bool) -> tuple[Any, str, str]:
