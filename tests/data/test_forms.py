@@ -214,10 +214,12 @@ def nested(depth: int) -> pa.DataType:
 
 
 def test_pixels_that_form_no_image_are_bad_images(tmp_path: Path) -> None:
-    rows = [[[[1, 2, 3]]], [[[1, 2, 3]], [[1, 2]]], None]
+    same_total = [[[1, 2, 3]] * 2, [[4, 5, 6]] * 4]
+    rows = [[[[1, 2, 3]]], [[[1, 2, 3]], [[1, 2]]], None, same_total, [[[1, 2, 3]], None]]
     found = red_levels(open_source(table_file(tmp_path / "a.parquet", {"x": pa.array(rows, nested(3))})))
     assert found["00000000"] == 1
-    assert "lists of pixels have different lengths" in found["00000001"]
+    for row in (1, 3, 4):
+        assert "lists of pixels have different lengths" in str(found[f"{row:08}"])
     assert "has no bytes" in found["00000002"]
 
 
