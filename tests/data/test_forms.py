@@ -254,6 +254,10 @@ def test_a_cloned_repository_of_the_hub_is_read(tmp_path: Path) -> None:
         open_source(tmp_path / "repo")
     folder = write_files(tmp_path / "images", {"0.png": pointer})
     assert "run git lfs pull" in red_levels(open_source(folder))["0.png"]
+    for name in ("a.npz", "a.npy", "a.zip", "a.tar", "a.arrow"):
+        write_files(tmp_path / "files", {name: pointer})
+        with pytest.raises(DataError, match=rf"{name}: a pointer of Git LFS, not the file itself; run git lfs pull"):
+            open_source(tmp_path / "files" / name)
 
 
 # Lists of paths
@@ -335,3 +339,5 @@ def test_an_array_is_chosen_or_read_alone(tmp_path: Path) -> None:
         open_source(tmp_path / "a.npz", ReadOptions(column="y"))
     np.save(tmp_path / "b.npy", PIXELS)
     assert np.array_equal(np.asarray(open_source(tmp_path / "b.npy").open(4)), PIXELS[4])
+    with pytest.raises(UsageError, match=r"--column selects .* an array of an .npz file; .*b.npy has none"):
+        open_source(tmp_path / "b.npy", ReadOptions(column="x_test"))
