@@ -97,8 +97,10 @@ def test_braces_of_webdataset_name_shards(tmp_path: Path) -> None:
     assert open_dataset(f"{root}/shard-{{0002..0010}}.tar", TOKBENCH).name.startswith("set-")
     assert len(open_source(f"{root}/{{shard-0001,shard-000[3-5]}}.tar").names) == 8
     assert len(open_source(f"{tmp_path}/{{set,other}}/shard-0000.tar".replace(",other", ",set")).names) == 2
-    with pytest.raises(UsageError, match=r"2 files that .* lists do not exist in .*: shard-0012.tar, shard-0013.tar;"):
+    with pytest.raises(UsageError, match=r"lists 2 files not in .*: shard-0012.tar, shard-0013.tar;"):
         open_source(f"{root}/shard-{{0010..0013}}.tar")
+    with pytest.raises(UsageError, match=r"lists 1 file not in .*: shard-0012.tar; fetch what is missing"):
+        open_source(f"{root}/shard-{{0010..0012}}.tar")
     with pytest.raises(UsageError, match=r"no image or file of images matches"):
         open_source(f"{root}/absent-{{0..3}}.tar")
 
@@ -134,6 +136,10 @@ def test_folders_of_save_to_disk_are_read(tmp_path: Path, stream: bool) -> None:
     for given in (tmp_path / "saved" / "test", tmp_path / "saved" / "test" / "data-00000-of-00001.arrow"):
         assert red_levels(open_source(given)) == one
     assert red_levels(open_source(tmp_path / "saved", ReadOptions(split="test"))) == one
+    one_file = (tmp_path / "saved" / "test" / "data-00000-of-00001.arrow").rename(tmp_path / "test-0.arrow")
+    with pytest.raises(UsageError, match=r"no split 'train'; there are test: 1 Arrow file"):
+        open_source(one_file, ReadOptions(split="train"))
+    one_file.rename(tmp_path / "saved" / "test" / "data-00000-of-00001.arrow")
     labels = find_labels(open_dataset(str(tmp_path / "saved" / "test"), TOKBENCH), 5)
     assert (labels.rule, list(labels.by_name.values())) == ("column 'label'", list(range(5)))
     state = {"_indices_data_files": [{"filename": "indices.arrow"}]}
@@ -292,7 +298,7 @@ def test_a_list_of_paths_is_read_in_its_order(tmp_path: Path, cli) -> None:
         (b"Some text.\nAnd more.\n", r"'Some text.' is not the path of an image; a list has one path per line"),
         (
             b"x/0.png\ny.png\n",
-            r"none of its 2 files exists, for example .*/x/0.png; paths must be absolute or relative",
+            r"lists 2 files but none exists, for example .*/x/0.png; paths must be absolute or relative",
         ),
         (b"\xff\xfe\0", r"is not a readable list of paths"),
     ],
