@@ -77,8 +77,8 @@ def test_below_means_worse_in_both(psnr: float, lpips: float | None, below: bool
 
 
 def test_of_equal_floors_the_one_with_fewer_bits_is_named() -> None:
-    twins = [row("kmeans.z", 600, 19.0, floor=True), row("kmeans.b", 620, 19.0, floor=True)]
-    found = distance(row("net.a", 640, 19.5), *twins)
+    equal = [row("kmeans.z", 600, 19.0, floor=True), row("kmeans.b", 620, 19.0, floor=True)]
+    found = distance(row("net.a", 640, 19.5), *equal)
     assert found is not None
     assert found.floor == "kmeans.z"
     same = [row(name, 600, 19.0, floor=True) for name in ("kmeans.z", "kmeans.b")]

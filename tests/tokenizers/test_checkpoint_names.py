@@ -1,4 +1,4 @@
-"""The names of the rows of published checkpoints, and what an argument without its prefix is told."""
+"""Names of the rows of published checkpoints, and the message for a folder that is named without its prefix."""
 
 from __future__ import annotations
 

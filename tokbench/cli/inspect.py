@@ -21,7 +21,7 @@ from tokbench.errors import UsageError
 def list_(what: str, family: str | None, trained: bool, every: bool, root: Path | None) -> None:
     """List the available adapters, datasets, metrics or protocols.
 
-    Of the adapters, those are listed that can run here: their weights and packages are on this machine.
+    Adapters are listed if they can run here, that is, if their weights and packages are on this machine.
     """
     from tokbench.cli import listing
 

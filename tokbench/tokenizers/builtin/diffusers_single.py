@@ -69,7 +69,7 @@ def class_of(checkpoint: Checkpoint, options: Mapping[str, str]) -> tuple[str, P
     if _stages(shapes):
         return "AutoencoderKL", place
     raise AdapterError(
-        f"{checkpoint.file}: its class cannot be told from its tensors ({', '.join(sorted(shapes)[:2])} ...); name it "
+        f"{checkpoint.file}: its tensors do not determine its class ({', '.join(sorted(shapes)[:2])} ...); name it "
         f"and its config, as in diffusers:{checkpoint.file},class=AutoencoderDC,config=FOLDER_OR_HUB_ID"
     )
 
