@@ -97,8 +97,10 @@ def test_braces_of_webdataset_name_shards(tmp_path: Path) -> None:
     assert open_dataset(f"{root}/shard-{{0002..0010}}.tar", TOKBENCH).name.startswith("set-")
     assert len(open_source(f"{root}/{{shard-0001,shard-000[3-5]}}.tar").names) == 8
     assert len(open_source(f"{tmp_path}/{{set,other}}/shard-0000.tar".replace(",other", ",set")).names) == 2
-    with pytest.raises(UsageError, match=r"2 files that .* lists do not exist in .*: shard-0012.tar, shard-0013.tar;"):
+    with pytest.raises(UsageError, match=r"lists 2 files not in .*: shard-0012.tar, shard-0013.tar;"):
         open_source(f"{root}/shard-{{0010..0013}}.tar")
+    with pytest.raises(UsageError, match=r"lists 1 file not in .*: shard-0012.tar; fetch what is missing"):
+        open_source(f"{root}/shard-{{0010..0012}}.tar")
     with pytest.raises(UsageError, match=r"no image or file of images matches"):
         open_source(f"{root}/absent-{{0..3}}.tar")
 
@@ -134,6 +136,10 @@ def test_folders_of_save_to_disk_are_read(tmp_path: Path, stream: bool) -> None:
     for given in (tmp_path / "saved" / "test", tmp_path / "saved" / "test" / "data-00000-of-00001.arrow"):
         assert red_levels(open_source(given)) == one
     assert red_levels(open_source(tmp_path / "saved", ReadOptions(split="test"))) == one
+    one_file = (tmp_path / "saved" / "test" / "data-00000-of-00001.arrow").rename(tmp_path / "test-0.arrow")
+    with pytest.raises(UsageError, match=r"no split 'train'; there are test: 1 Arrow file"):
+        open_source(one_file, ReadOptions(split="train"))
+    one_file.rename(tmp_path / "saved" / "test" / "data-00000-of-00001.arrow")
     labels = find_labels(open_dataset(str(tmp_path / "saved" / "test"), TOKBENCH), 5)
     assert (labels.rule, list(labels.by_name.values())) == ("column 'label'", list(range(5)))
     state = {"_indices_data_files": [{"filename": "indices.arrow"}]}
@@ -214,10 +220,12 @@ def nested(depth: int) -> pa.DataType:
 
 
 def test_pixels_that_form_no_image_are_bad_images(tmp_path: Path) -> None:
-    rows = [[[[1, 2, 3]]], [[[1, 2, 3]], [[1, 2]]], None]
+    same_total = [[[1, 2, 3]] * 2, [[4, 5, 6]] * 4]
+    rows = [[[[1, 2, 3]]], [[[1, 2, 3]], [[1, 2]]], None, same_total, [[[1, 2, 3]], None]]
     found = red_levels(open_source(table_file(tmp_path / "a.parquet", {"x": pa.array(rows, nested(3))})))
     assert found["00000000"] == 1
-    assert "lists of pixels have different lengths" in found["00000001"]
+    for row in (1, 3, 4):
+        assert "lists of pixels have different lengths" in str(found[f"{row:08}"])
     assert "has no bytes" in found["00000002"]
 
 
@@ -252,6 +260,10 @@ def test_a_cloned_repository_of_the_hub_is_read(tmp_path: Path) -> None:
         open_source(tmp_path / "repo")
     folder = write_files(tmp_path / "images", {"0.png": pointer})
     assert "run git lfs pull" in red_levels(open_source(folder))["0.png"]
+    for name in ("a.npz", "a.npy", "a.zip", "a.tar", "a.arrow"):
+        write_files(tmp_path / "files", {name: pointer})
+        with pytest.raises(DataError, match=rf"{name}: a pointer of Git LFS, not the file itself; run git lfs pull"):
+            open_source(tmp_path / "files" / name)
 
 
 # Lists of paths
@@ -286,7 +298,7 @@ def test_a_list_of_paths_is_read_in_its_order(tmp_path: Path, cli) -> None:
         (b"Some text.\nAnd more.\n", r"'Some text.' is not the path of an image; a list has one path per line"),
         (
             b"x/0.png\ny.png\n",
-            r"none of its 2 files exists, for example .*/x/0.png; paths must be absolute or relative",
+            r"lists 2 files but none exists, for example .*/x/0.png; paths must be absolute or relative",
         ),
         (b"\xff\xfe\0", r"is not a readable list of paths"),
     ],
@@ -333,3 +345,5 @@ def test_an_array_is_chosen_or_read_alone(tmp_path: Path) -> None:
         open_source(tmp_path / "a.npz", ReadOptions(column="y"))
     np.save(tmp_path / "b.npy", PIXELS)
     assert np.array_equal(np.asarray(open_source(tmp_path / "b.npy").open(4)), PIXELS[4])
+    with pytest.raises(UsageError, match=r"--column selects .* an array of an .npz file; .*b.npy has none"):
+        open_source(tmp_path / "b.npy", ReadOptions(column="x_test"))

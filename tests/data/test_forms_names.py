@@ -52,6 +52,15 @@ def test_names_of_a_zip_without_the_flag_for_utf8_are_decoded(tmp_path: Path) ->
     assert open_source(old).names == ["Ä.png"]
 
 
+@pytest.mark.parametrize(("encoding", "name"), [("shift_jis", "ソ.png"), ("big5", "功.png"), ("gbk", "昞.png")])
+def test_a_zip_with_backslashes_in_an_unknown_encoding_is_refused(tmp_path: Path, encoding: str, name: str) -> None:
+    """The second byte of these characters is that of a backslash: `.png` in a folder would be a hidden file."""
+    assert b"\\" in name.encode(encoding)
+    path = zip_without_flags(tmp_path / "a.zip", {"a.png": solid(), name: solid()}, encoding)
+    with pytest.raises(DataError, match=r"a.zip: the name of its member .* has a backslash and an unknown encoding"):
+        open_source(path)
+
+
 # What lies there instead of images
 
 

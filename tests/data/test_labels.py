@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from image_files import add_to_archive, image_rows, pack, solid, write_files, write_parquet
+from image_files import add_to_archive, image_rows, npz_bytes, pack, solid, write_files, write_parquet
 
 from tokbench.data.dataset import Dataset, open_dataset
 from tokbench.data.labels import ClassNames, Labels, at_chance, find_labels, listed_classes, parse_class_names
@@ -166,6 +166,29 @@ def test_a_list_above_the_folder_of_a_split_holds_for_it(tmp_path: Path, split: 
 
 def limited(path: Path, limit: int) -> Dataset:
     return open_dataset(str(path), TOKBENCH, limit=limit, reading=ReadOptions(first=True))
+
+
+def test_shards_with_equal_names_keep_the_class_folders_of_their_members(tmp_path: Path) -> None:
+    """Their names begin with that of the tar, which is no class: the label of an image was the number of its tar."""
+    members = {f"{name}/0.png": solid() for name in ("cat", "dog")}
+    for shard in ("0.tar", "1.tar"):
+        pack(tmp_path / "set" / shard, members)
+    dataset = opened(tmp_path / "set")
+    classes = {"0.tar/cat/0.png": 0, "0.tar/dog/0.png": 1, "1.tar/cat/0.png": 0, "1.tar/dog/0.png": 1}
+    assert find_labels(dataset, 2).by_name == classes
+    found = find_labels(dataset, 3, ClassNames(["bird", "cat", "dog"], "the network's own list"))
+    assert found.by_name == {name: label + 1 for name, label in classes.items()}
+    pack(tmp_path / "set" / "2.tar", members | {"classes.txt": b"dog\ncat"})
+    listed = listed_classes(opened(tmp_path / "set"), tmp_path / "set")
+    assert listed is not None and listed.names == ["dog", "cat"]
+
+
+def test_several_arrays_have_no_labels(tmp_path: Path) -> None:
+    """The names of the files were those of the classes."""
+    images = npz_bytes(arr_0=np.zeros((2, 8, 8, 3), np.uint8))
+    write_files(tmp_path, {"0.npz": images, "1.npz": images})
+    with pytest.raises(DataError, match="has no labels"):
+        find_labels(opened(tmp_path / "*.npz"), 2)
 
 
 def test_first_images_of_one_class_are_refused(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_files import write_noise
+from image_files import encode, write_files, write_noise
+from PIL import Image
 
 from tokbench.results.result import load
 
@@ -114,6 +115,19 @@ def test_samples_are_shared_and_references_are_not_paired_with_them(
 def samples(tmp_path: Path) -> Path:
     """60 noisy images of 32 px."""
     return write_noise(tmp_path / "samples", 60, 32)
+
+
+def test_exif_rotations_of_reconstructions_are_known_to_all_ranks(both, tmp_path: Path) -> None:
+    """Rank 0 knew only the rotations of its own reconstructions, and warned of those of all other images."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    data = write_files(tmp_path / "set", {f"{i:02}.jpg": encode(picture, kind="JPEG", exif=exif) for i in range(70)})
+    what = [f"images:{data}", "--data", str(data), "--metrics", "psnr"]
+    outputs = [process.communicate(timeout=200) for process in both(tmp_path / "out", tmp_path / "cache", what=what)]
+    (result,) = (load(path) for path in (tmp_path / "out").rglob("*.json"))
+    assert result.num_images == 70, outputs
+    assert "exif_rotation" not in {warning.kind for warning in result.warnings}
 
 
 def test_nodes_without_a_common_folder(both, tmp_path: Path, expected: Path) -> None:

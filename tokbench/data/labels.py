@@ -199,7 +199,8 @@ def class_folders(dataset: Dataset) -> dict[str, str]:
     It is the first folder of the path that is not common to all images, or the innermost folder if all images are in
     the same one. Raises DataError if some images are not in a class folder.
     """
-    paths = {name: name.split("/")[:-1] for name in dataset.source.names}
+    source = dataset.source
+    paths = {name: inner.split("/")[:-1] for name, inner in zip(source.names, source.inner_names, strict=True)}
     if not any(paths.values()):
         raise _no_labels_error(dataset)
     shared = len(_common_folders(paths.values()))
@@ -227,7 +228,7 @@ def listed_classes(dataset: Dataset, place: Path | None) -> ClassNames | None:
 
     place: the folder or file that contains the images. Raises DataError if the list cannot be read.
     """
-    folders = _common_folders([name.split("/")[:-1] for name in dataset.source.names])
+    folders = _common_folders([name.split("/")[:-1] for name in dataset.source.inner_names])
     for depth in range(len(folders), -1, -1):
         folder = "/".join(folders[:depth])
         if (content := dataset.source.class_list(folder)) is not None:

@@ -10,6 +10,7 @@ from tokbench.errors import DataError
 from tokbench.evaluation.adapter_run import AdapterRun
 from tokbench.evaluation.distributed import ProcessGroup
 from tokbench.metrics.feature_cache import ReferenceFeatures
+from tokbench.tokenizers.builtin.images import ImageFolder
 
 
 def gather(
@@ -33,7 +34,7 @@ def gather(
             "rank": ranks.rank,
             "seen": stream.seen,
             "shape": stream.shape,
-            "runs": [(run.error, _chunks(run)) for run in runs],
+            "runs": [(run.error, _chunks(run), _rotated(run)) for run in runs],
         }
         ranks.send_to_main(facts, [path for path in paths if path] + sorted(references.files), cache)
         return
@@ -44,7 +45,8 @@ def gather(
             sizes = f"{theirs[1]}x{theirs[0]}, and rank 0 of {ours[1]}x{ours[0]}"
             raise DataError(f"rank {facts['rank']} read images of {sizes}; make all images one size")
         stream.shape = stream.shape or theirs
-        for run, (error, chunks) in zip(runs, facts["runs"], strict=True):
+        for run, (error, chunks, rotated) in zip(runs, facts["runs"], strict=True):
+            _rotated(run).update(rotated)
             run.error = run.error or (f"rank {facts['rank']}: {error}" if error else None)
             for number in chunks if run.error is None else ():
                 chunk = run.checkpoint.read(number)
@@ -57,3 +59,8 @@ def gather(
 
 def _chunks(run: AdapterRun) -> list[int]:
     return sorted(run.checkpoint.chunks)
+
+
+def _rotated(run: AdapterRun) -> dict[str, int]:
+    """Return the EXIF orientations of the reconstructions that this rank read; adapters of other kinds have none."""
+    return run.adapter.model.rotated if isinstance(run.adapter.model, ImageFolder) else {}

@@ -9,7 +9,6 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Iterable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -60,6 +59,11 @@ class Zip(Source):
             refuse_pointer(path)
             raise DataError(f"{path} is not a readable zip file ({str(error)[:200]})") from error
         infos = [(_zip_name(info), info) for info in self._zip.infolist()]
+        if unclear := next((info.filename for name, info in infos if "\\" in name), None):
+            raise DataError(
+                f"{path}: the name of its member {unclear!a} has a backslash and an unknown encoding; pack it again "
+                "with names in UTF-8"
+            )
         _refuse_names(path, ((name, info.filename) for name, info in infos))
         self._lists = {_folder(name): info for name, info in infos if _is_class_list(name)}
         members = sorted(
@@ -114,12 +118,15 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
     """Return the name of a member with `/` between folders.
 
     Windows PowerShell and .NET write backslashes. Names without the flag for UTF-8 are decoded as UTF-8 if they are
-    valid UTF-8 (macOS does not set the flag), else as code page 437, which the format specifies.
+    valid UTF-8 (macOS does not set the flag), else as code page 437, which the format specifies. In these last names,
+    backslashes are kept: in Shift JIS, GBK and Big5, they can be the second byte of a character.
     """
     name = info.filename
     if not info.flag_bits & _UTF8 and not name.isascii():
-        with suppress(UnicodeError):
+        try:
             name = name.encode("cp437").decode("utf-8")
+        except UnicodeError:
+            return name
     return name.replace("\\", "/")
 
 

@@ -120,6 +120,11 @@ class Source(ABC):
     """What the source contains, if it contains no images."""
 
     @property
+    def inner_names(self) -> list[str]:
+        """Paths below the given folder or in the archive that contains the image, by which class folders are found."""
+        return self.names
+
+    @property
     def left_out(self) -> dict[str, int]:
         """Number of files that look like images but are not read, by suffix."""
         suffixes = map(_suffix, self.left_out_names)

@@ -180,18 +180,20 @@ def name_column(schema: pa.Schema, column: ImageColumn) -> str | None:
 
 def image_of(value: pa.Scalar, name: str) -> Image.Image:
     """Return the image of one value of a column of pixels. Raises UnreadableImage if the lists form no image."""
+    import pyarrow.compute as pc
     from PIL import Image
 
     shape: list[int] = []
     values = value.values
-    length = 1
+    length, equal = 1, True
     while values is not None and _is_list(_storage(values.type)):
         values = getattr(values, "storage", values)
         shape.append(len(values) // length)
         length = len(values)
+        equal = equal and len(pc.list_value_length(values).unique()) <= 1  # [2, 4] has the total of [3, 3]
         values = values.flatten()
     shape.append(len(values) // length if length else 0)
-    if values.null_count or not shape or len(values) != int(np.prod(shape)):
+    if not equal or values.null_count or not shape or len(values) != int(np.prod(shape)):
         raise UnreadableImage(f"{name}: its lists of pixels have different lengths; write it as an image file")
     try:
         return Image.fromarray(as_rgb(values.to_numpy(zero_copy_only=False).reshape(shape)))

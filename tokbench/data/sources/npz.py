@@ -16,6 +16,7 @@ from PIL import Image
 from tokbench.data import pixel_arrays
 from tokbench.data.decode import MAX_PIXELS
 from tokbench.data.sources.base import MAX_IMAGES, Source
+from tokbench.data.sources.lfs import refuse_pointer
 from tokbench.errors import DataError, TokbenchError, UnreadableImage, UsageError
 from tokbench.io.npz import read_member
 
@@ -41,10 +42,9 @@ class NpzSource(Source):
     constructor raises DataError if the file contains no such array, UsageError if the choice is ambiguous.
     """
 
-    has_columns = True
-
     def __init__(self, path: Path, array: str | None = None) -> None:
         self._path = path
+        self.has_columns = path.suffix.lower() != ".npy"  # an .npy is one array
         try:
             if path.suffix.lower() == ".npy":
                 self._pixels, self._key = _map_npy(path), path.name
@@ -57,6 +57,7 @@ class NpzSource(Source):
         except TokbenchError:
             raise
         except Exception as error:  # the errors of damaged zips and headers have no common class
+            refuse_pointer(path)
             raise DataError(f"{path} is not a readable file of images ({str(error)[:200]})") from error
         self.names = [f"{position:08d}" for position in range(len(self._pixels))]
 

@@ -118,7 +118,8 @@ def _open_file(request: _Request, path: Path) -> Source:
     if path.exists() and not path.is_file():  # opening a pipe would block
         raise DataError(f"{path} is neither a folder nor a regular file")
     if (kind := kind_of(path.name)) in _TABLES and path.exists():
-        return _TABLES[kind]([file for _, file in _select_shards(request, [(path.name, path)])], request.column)
+        shards = _select_shards(request, [(path.name, path)], KINDS[kind][0])
+        return _TABLES[kind]([file for _, file in shards], request.column)
     if path.suffix.lower() in (".npz", ".npy") and path.exists():
         if request.split:
             raise UsageError(f"{path} is an array of images, which has no splits; omit --split")
@@ -194,9 +195,7 @@ def _open_packed(
     return source
 
 
-def _select_shards(
-    request: _Request, shards: list[tuple[str, Path]], noun: str = "Parquet file"
-) -> list[tuple[str, Path]]:
+def _select_shards(request: _Request, shards: list[tuple[str, Path]], noun: str) -> list[tuple[str, Path]]:
     """Return the files of the requested split, or all of them if there is only one split."""
     if request.mixed:
         return shards

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from tokbench.data.decode import refuse_large
 from tokbench.data.sources.base import MAX_IMAGES, Source, is_image, printable_name
 from tokbench.errors import DataError, UnreadableImage
+from tokbench.io.counts import count_of
 
 _MAX_BYTES = 1 << 30
 """Limit on the bytes of the list."""
@@ -37,8 +38,8 @@ class PathList(Source):
             )
         if not any(map(os.path.exists, self._files)):
             raise DataError(
-                f"{path}: none of its {len(entries):,} files exists, for example {self._files[0]}; paths must be "
-                "absolute or relative to the folder of the list"
+                f"{path} lists {count_of(len(entries), 'file')} but none exists, for example {self._files[0]}; paths "
+                "must be absolute or relative to the folder of the list"
             )
         base = folder if all(file.is_relative_to(folder) for file in self._files) else None
         root = base or Path(os.path.commonpath([file.parent for file in self._files]))

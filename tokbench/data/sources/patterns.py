@@ -13,6 +13,7 @@ from braceexpand import braceexpand
 from tokbench.data.sources.base import MAX_IMAGES, is_hidden, printable_name
 from tokbench.data.sources.folder import Folder, FolderListing, list_paths
 from tokbench.errors import UsageError
+from tokbench.io.counts import count_of
 from tokbench.io.left_out import describe_left_out
 
 _NUM_EXAMPLES = 3
@@ -71,7 +72,7 @@ def list_pattern(where: str, follow_links: bool) -> tuple[Path, FolderListing]:
     if missing:
         listed = ", ".join(missing[:_NUM_EXAMPLES]) + (", ..." if len(missing) > _NUM_EXAMPLES else "")
         raise UsageError(
-            f"{len(missing):,} files that {where} lists do not exist in {root}: {listed}; fetch them, or give a "
+            f"{where} lists {count_of(len(missing), 'file')} not in {root}: {listed}; fetch what is missing, or give a "
             "pattern that lists only existing files"
         )
     return root, listing

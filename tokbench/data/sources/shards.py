@@ -36,6 +36,11 @@ class Shards(Source):
             self.names += [f"{shard}/{name}" for name in source.names] if prefixed else source.names
         self.left_out_names = [name for source in self._sources for name in source.left_out_names]
 
+    @property
+    def inner_names(self) -> list[str]:
+        located = (self._locate(position) for position in range(len(self.names)))
+        return [source.names[inner] for source, inner in located]
+
     def read(self, position: int) -> bytes:
         source, inner = self._locate(position)
         return source.read(inner)
