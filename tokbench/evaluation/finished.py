@@ -1,4 +1,5 @@
-"""The results of earlier evaluations that need not be measured again (`tokbench eval --skip-existing`)."""
+"""The results of earlier evaluations that need not be measured again (`tokbench eval --skip-existing`, or `out` of
+`tokbench.evaluate`)."""
 
 from __future__ import annotations
 
@@ -57,6 +58,11 @@ def plan_remaining(
         else:
             kept[adapter.name] = results
     return Plan(kept, [(replace(config, metrics=metrics), members) for metrics, members in lacking.items()])
+
+
+def merged(result: Result, out: Path) -> Result:
+    """Return a result as it was saved in the results folder `out`, with the metrics that were measured earlier."""
+    return replace(load(out / result.path), notes=result.notes, lacking=result.lacking, computed=result.computed)
 
 
 def _candidates(adapter: LoadedAdapter, stream: ImageStream, config: EvalConfig, out: Path) -> list[Result]:
