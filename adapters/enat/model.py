@@ -184,7 +184,8 @@ class ENAT(IndexPrior):
                 logits = logits.scatter(1, hidden[..., None, None].expand_as(hidden_logits), hidden_logits)
             return logits if copies == 1 else apply_cfg(logits, scale_at(step / self.steps, guidance, "linear"))
 
-        return fill(predict, seeds, self.count, self.depth, self.steps, self.choice, self.temperature, labels.device)
+        temperatures = [self.temperature] * self.steps
+        return fill(predict, seeds, self.count, self.depth, temperatures, self.choice, labels.device)
 
     def num_function_evaluations(self, guidance: float) -> float:
         """Return the multiplications of all steps, including the head, relative to one pass over all tokens."""

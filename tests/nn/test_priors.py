@@ -106,7 +106,7 @@ def test_every_token_is_kept_exactly_once() -> None:
         return torch.randn(3, 20, 2, CODES, generator=torch.Generator().manual_seed(step))
 
     before: list[Tensor] = []
-    fill(look, SEEDS[:3], 20, 2, 6, 4.5, 1.0, torch.device("cpu"))
+    fill(look, SEEDS[:3], 20, 2, [1.0] * 6, 4.5, torch.device("cpu"))
     assert seen[0].all()
     revealed = [earlier & ~later for earlier, later in zip(seen, [*seen[1:], torch.zeros_like(seen[0])], strict=True)]
     assert torch.equal(torch.stack(revealed).sum(0), torch.ones(3, 20, dtype=torch.long))
@@ -125,7 +125,7 @@ def test_without_chance_the_most_certain_are_kept() -> None:
         order.extend(place for place in range(20) if place not in hidden and place not in order)
         return logits
 
-    rows = fill(look, [1], 20, 1, 20, 0.0, 0.0, torch.device("cpu"))
+    rows = fill(look, [1], 20, 1, [0.0] * 20, 0.0, torch.device("cpu"))
     assert order == certainty.argsort(descending=True).tolist()[: len(order)]
     assert (rows == 4).all()
 

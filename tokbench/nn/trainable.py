@@ -81,6 +81,13 @@ class Trainable(nn.Module, ABC):
         """
         return
 
+    def finish(self, batch: TrainingBatch) -> None:
+        """Measure what the trained model needs in evaluation, such as thresholds; called once, after the last step.
+
+        batch: as for `start`. The model has its final weights and is in evaluation mode.
+        """
+        return
+
     def prepare_data(
         self, data: TrainingData, device: str, mirrored: bool, progress: Callable[[int, int], None]
     ) -> TrainingData:

@@ -253,10 +253,14 @@ class QueryEncoder(nn.Module):
     def features(self, images: Tensor, context: Tensor | None = None, count: int | None = None) -> Tensor:
         """Return the features (B, count, width) of the first `count` queries, by default of all.
 
-        Raises ValueError if there is projected a context and a mask, since the mask does not cover the context.
+        Raises ValueError if there is both a context and a mask, since the mask does not cover the context.
         """
-        patches, queries = self.patches(images), self.queries[:count]
-        parts = [patches, queries.expand(len(images), -1, -1), *([] if context is None else [context])]
+        return self.read(self.patches(images), context, count)
+
+    def read(self, patches: Tensor, context: Tensor | None = None, count: int | None = None) -> Tensor:
+        """Return the features of the queries, as `features`, for embedded patches (B, N, width)."""
+        queries = self.queries[:count]
+        parts = [patches, queries.expand(len(patches), -1, -1), *([] if context is None else [context])]
         mask = self.mask
         if mask is not None:
             if context is not None:

@@ -39,7 +39,7 @@ class Slimmed(Classifier):
     first slimmer). The paper uses 2 for both; 0 disables a term.
     """
 
-    kept_out = ("recoveries.",)
+    kept_out = ("recoveries.", "imitation.")
 
     def __init__(self, teacher: Classifier, keep: float, logits: float = 2.0, features: float = 2.0) -> None:
         super().__init__(copy.deepcopy(teacher.vit).requires_grad_(True), teacher.classes, teacher.augment)

@@ -104,7 +104,9 @@ class RateSearch(Trainable):
         pruned, merged = self.counts()
         target = budget(self.sizes, self.keep) / flops(self.sizes, dense(self.sizes))
         gap = self.share(merged) - target
-        named = F.cross_entropy(self._logits(batch.images, pruned, merged).float(), batch.labels)
+        classifier: Any = self.bases["classifier"]
+        logits = self._logits(classifier.enlarged(batch.images), pruned, merged)
+        named = F.cross_entropy(logits.float(), batch.labels)
         return {"classes": named, "budget": self.penalty * gap.square()}
 
     def _logits(self, images: Tensor, pruned: list[Tensor], merged: list[Tensor]) -> Tensor:

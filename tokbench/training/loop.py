@@ -169,6 +169,8 @@ def train(
                 raise TrainingStopped
     model.load_state_dict(learner.averaged)
     model.eval()
+    with torch.inference_mode():
+        model.finish(_first_images(data, recipe, device))
     return TrainRecord(
         ", then ".join(learner.devices),
         round(learner.seconds, 1),

@@ -43,23 +43,23 @@ def fill(
     seeds: Sequence[int],
     count: int,
     depth: int,
-    steps: int,
+    temperatures: Sequence[float],
     choice: float,
-    temperature: float,
     device: torch.device,
 ) -> Tensor:
-    """Sample indices (B, N, G) in `steps` steps, from all positions masked to none.
+    """Sample indices (B, N, G), from all positions masked to none, in as many steps as there are `temperatures`.
 
-    Every step samples all masked positions with `temperature` and keeps those with the highest log-probability plus
+    Every step samples all masked positions with its temperature and keeps those with the highest log-probability plus
     Gumbel noise, whose weight decreases linearly from `choice` to 0. Kept tokens never change. seeds: one per image.
     count, depth: N and G.
     """
+    steps = len(temperatures)
     noise = uniforms(seeds, steps, count, depth + 1).to(device)
     rows = torch.zeros(len(seeds), count, depth, dtype=torch.long, device=device)
     masked = torch.ones(len(seeds), count, dtype=torch.bool, device=device)
     for step in range(1, steps + 1):
         logits = predict(rows, masked, step)
-        sampled = choose(logits, noise[:, step - 1, :, :depth], temperature)
+        sampled = choose(logits, noise[:, step - 1, :, :depth], temperatures[step - 1])
         rows = torch.where(masked[..., None], sampled, rows)
         log_probability = logits.double().log_softmax(-1).gather(-1, sampled[..., None])[..., 0].sum(-1)
         gumbel = -(-noise[:, step - 1, :, depth].clamp(min=1e-12).log()).log()
@@ -116,7 +116,8 @@ class MaskGIT(IndexPrior):
             logits = self.logits(all_labels, rows.repeat(copies, 1, 1), masked.repeat(copies, 1))
             return logits if copies == 1 else apply_cfg(logits, scale_at(step / self.steps, guidance, "linear"))
 
-        return fill(predict, seeds, self.count, self.depth, self.steps, self.choice, self.temperature, labels.device)
+        temperatures = [self.temperature] * self.steps
+        return fill(predict, seeds, self.count, self.depth, temperatures, self.choice, labels.device)
 
     def num_function_evaluations(self, guidance: float) -> float:
         return self.steps * (1.0 if guidance == 1 else 2.0)
