@@ -74,7 +74,7 @@ def test_a_distilled_classifier_learns_from_labels_and_teacher(data: TrainingDat
     features[:, 0, 7] = 20.0
     record = train(
         model, TrainingData(data.pixels, data.labels, features=features.half()),
-        TrainConfig(images=320, batch=8, warm_up=0, flip=False, rate=3e-3),
+        TrainConfig(images=640, batch=8, warm_up=0, flip=False, rate=1e-2),
     )  # fmt: skip
     curve = record.curve["teacher"]
     assert curve[-1] < 0.2 * curve[0] and record.curve["classes"][-1] < record.curve["classes"][0]
