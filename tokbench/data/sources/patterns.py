@@ -49,7 +49,7 @@ def folder_of(data: str) -> Path:
 def list_pattern(where: str, follow_links: bool) -> tuple[Path, FolderListing]:
     """Return the folder below which a pattern matches, and the files that it matches.
 
-    Raises UsageError if it matches nothing, or if one of the files or patterns that its braces list matches nothing.
+    Raises UsageError if it matches nothing, or if a file or pattern that its braces list matches nothing.
     """
     root = folder_of(where)
     if not root.is_dir():
