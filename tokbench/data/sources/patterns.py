@@ -73,8 +73,8 @@ def list_pattern(where: str, follow_links: bool) -> tuple[Path, FolderListing]:
     if missing:
         listed = ", ".join(missing[:_NUM_EXAMPLES]) + (", ..." if len(missing) > _NUM_EXAMPLES else "")
         raise UsageError(
-            f"{where} lists {count_of(len(missing), 'name')} without a match in {root}: {listed}; fetch what is missing, "
-            "or give a pattern that lists only existing files"
+            f"{where} lists {count_of(len(missing), 'name')} without a match in {root}: {listed}; fetch what is "
+            "missing, or give a pattern that lists only existing files"
         )
     return root, listing
 
