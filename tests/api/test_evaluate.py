@@ -387,3 +387,17 @@ def test_a_results_folder_keeps_no_result_of_other_outputs(images, tmp_path: Pat
         return result["psnr"].value
 
     assert psnr(1.0) != psnr(0.5) and psnr(1.0) == psnr(1.0)
+
+
+def test_a_model_that_cannot_be_identified_fails_alone(images) -> None:
+    """The hash of the weights reads all tensors, which may raise any error."""
+
+    class Broken(Patches):
+        def state_dict(self, *arguments, **options):  # type: ignore[override]
+            raise RuntimeError("no room")
+
+    broken, fine = tokbench.evaluate(
+        {"broken": Broken(), "fine": Patches()}, images, value_range=(0, 1), **FAST
+    ).values()
+    assert broken.error is not None and "cannot be identified" in broken.error and "no room" in broken.error
+    assert fine.error is None and "psnr" in fine

@@ -72,9 +72,9 @@ def _candidates(adapter: LoadedAdapter, stream: ImageStream, config: EvalConfig,
         return []
     try:
         steps = config.task.steps(adapter.model)
+        facts = describe_adapter(adapter)
     except Exception:  # third-party code may raise any exception; the evaluation reports it
         return []
-    facts = describe_adapter(adapter)
     stored = [result for path in sorted((out / adapter.name).glob("*.json")) if (result := _load(path)) is not None]
     found = []
     for step in steps:
