@@ -12,8 +12,7 @@ from tokbench.metric_names import METRICS
 from tokbench.metrics import registry
 from tokbench.metrics.registry import MetricContext, create_metric
 from tokbench.testing.checks import Inapplicable, Requirement
-from tokbench.testing.metrics import METRIC_REQUIREMENTS, MetricSubject, example_batch
-from tokbench.tokenizers.registry import load_adapter
+from tokbench.testing.metrics import METRIC_REQUIREMENTS, ExampleTokenizer, MetricSubject, example_batch
 
 QUICK = ("numbers are finite and declared in the spec", "batch fields are required as the spec declares")
 """The requirements that are tested in one pass; the tests of the others are marked as slow."""
@@ -28,13 +27,15 @@ def metric_name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def make(metric_name: str, networks):
     """Makes fresh metrics of one name."""
-    return lambda: create_metric(metric_name, MetricContext(networks, load_adapter("identity").model))
+    return lambda: create_metric(metric_name, MetricContext(networks, ExampleTokenizer()))
 
 
 @pytest.fixture(autouse=True)
 def _few_images_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`coding` refuses twelve images only since its coders would learn little."""
-    monkeypatch.setattr("tokbench.metrics.compressibility.FEWEST", 2)
+    """Some metrics refuse twelve images only since they would learn little from them."""
+    for module in ("compressibility", "probe", "code_prediction"):
+        monkeypatch.setattr(f"tokbench.metrics.{module}.FEWEST", 2)
+    monkeypatch.setattr("tokbench.metrics.code_prediction.STEPS", 2)
 
 
 @pytest.fixture

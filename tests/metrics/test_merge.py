@@ -17,7 +17,7 @@ from tokbench.metrics.registry import MetricContext, create_metric
 from tokbench.metrics.sample_store import SampleStore
 from tokbench.stats.moments import RunningMoments
 from tokbench.stats.split_half import SplitHalves
-from tokbench.tokenizers.registry import load_adapter
+from tokbench.testing.metrics import ExampleTokenizer
 from tokbench.tokenizers.tokens import Tokens
 
 COUNT = 24
@@ -43,12 +43,16 @@ def batch_of(positions: list[int], images: tuple[torch.Tensor, torch.Tensor, lis
     return Batch(
         torch.tensor(positions), reference, image, Tokens.from_indices(codes, 16), Timing(0.5 * count, 0.25 * count),
         marked=[marked[position] for position in positions],
+        captions=[f"a photo of {position % 7} cats" for position in positions],
+        labels=torch.tensor(positions) % 3,
     )  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def _few_images_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokbench.metrics.compressibility.FEWEST", 2)
+    for module in ("compressibility", "probe", "code_prediction"):
+        monkeypatch.setattr(f"tokbench.metrics.{module}.FEWEST", 2)
+    monkeypatch.setattr("tokbench.metrics.code_prediction.STEPS", 2)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +65,7 @@ def images(mark) -> tuple[torch.Tensor, torch.Tensor, list[AnnotatedImage]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in METRICS if name not in ("cost", "speed", "ms_ssim")])
 def test_every_deal_of_images_gives_the_same_numbers(name: str, networks, images) -> None:
-    model = load_adapter("identity").model
+    model = ExampleTokenizer()
     whole = create_metric(name, MetricContext(networks, model))
     whole.update(batch_of(list(range(COUNT)), images))
     halves, near = (

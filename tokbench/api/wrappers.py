@@ -17,6 +17,7 @@ from tokbench.api.state import AsBefore, modules_in
 from tokbench.errors import AdapterError, TokbenchError
 from tokbench.metric_names import Anchor
 from tokbench.tokenizers.base import ImageModel, PrecomputedImages, Tokenizer
+from tokbench.tokenizers.captioned import CaptionedTokenizer
 from tokbench.tokenizers.perturb import Perturber
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tiling import fit
@@ -105,8 +106,32 @@ class UserTokenizer(Tokenizer):
             }
             return self._model.decode(replace(tokens, streams=streams), seeds)
 
+    def vectors(self, tokens: Tokens) -> Tensor:
+        with self.call.outside():
+            return self._model.vectors(tokens)
+
     def perturber(self, anchor: Anchor) -> Perturber:
         return self._model.perturber(anchor)
+
+
+class UserCaptionedTokenizer(CaptionedTokenizer):
+    """A user-defined tokenizer that needs captions, called in the user's environment."""
+
+    def __init__(self, model: CaptionedTokenizer, call: Caller) -> None:
+        self._model, self.call = model, call
+        self.spec, self.module, self.dtype, self.identity = model.spec, model.module, model.dtype, model.identity
+
+    def bind_dataset(self, names: Sequence[str], all_names: Sequence[str]) -> None:
+        self._model.bind_dataset(names, all_names)
+
+    def encode(self, images: Tensor, captions: Sequence[str] | None = None) -> Tokens:
+        return UserTokenizer(self._model.with_captions(captions), self.call).encode(images)
+
+    def decode(self, tokens: Tokens, seeds: Sequence[int], captions: Sequence[str] | None = None) -> Tensor:
+        return UserTokenizer(self._model.with_captions(captions), self.call).decode(tokens, seeds)
+
+    def vectors(self, tokens: Tokens) -> Tensor:
+        return UserTokenizer(self._model, self.call).vectors(tokens)
 
 
 class UserImages(PrecomputedImages):
@@ -265,6 +290,8 @@ class _Codebook:
 def wrap_user_model(model: ImageModel, settings: Settings, as_before: AsBefore) -> ImageModel:
     """Return the adapter of a model with a spec. Generators are returned unchanged."""
     call = Caller(model, model.spec.name, settings.seed, as_before)
+    if isinstance(model, CaptionedTokenizer):
+        return UserCaptionedTokenizer(model, call)
     if isinstance(model, Tokenizer):
         return UserTokenizer(model, call)
     return UserImages(model, call) if isinstance(model, PrecomputedImages) else model

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from tokbench.data.annotations import Annotations
+from tokbench.data.captions import Captions, captions_of
+from tokbench.data.class_folders import labels_of
 from tokbench.data.dataset_folder import describe, locate, search_folders
 from tokbench.data.decode import exif_orientation
 from tokbench.data.loader import ImageLoader, PreparedImage
@@ -20,6 +23,7 @@ from tokbench.data.sources.base import Source
 from tokbench.data.sources.manifest import Manifest
 from tokbench.data.sources.open import open_source, open_sources, sort_by
 from tokbench.data.sources.patterns import folder_of, is_path
+from tokbench.data.sources.synthetic import SyntheticSource
 from tokbench.data.splits import canonical_split
 from tokbench.data.stream import (
     AnnotatedImage,
@@ -55,8 +59,9 @@ class Dataset(ImageStream):
     beginning; None reads all. native_size: side in pixels of the dataset's images, if its dataset.toml states one.
     sampling: `even` if the source was reordered so that its first `limit` images are an even sample of all. shape:
     height and width of the images, known after the first batch. common_size: width and height of almost all images, if
-    `size` is None and a few images have another size, which makes them unreadable. seen: the log of the current pass,
-    from which `unreadable`, `num_upscaled` and `sha256` are computed.
+    `size` is None and a few images have another size, which makes them unreadable. captions: the rule for captions, if
+    the dataset has any. seen: the log of the current pass, from which `unreadable`, `num_upscaled` and `sha256` are
+    computed.
 
     Raises UsageError if size or limit is below 1, and DataError if the source has no images.
     """
@@ -68,8 +73,10 @@ class Dataset(ImageStream):
     limit: int | None = None
     native_size: int | None = None
     sampling: Sampling = "first"
+    with_labels: bool = False
     shape: tuple[int, int] | None = None
     common_size: tuple[int, int] | None = None
+    captions: Captions | None = None
     seen: ReadLog = field(default_factory=ReadLog, repr=False)
 
     def __post_init__(self) -> None:
@@ -120,6 +127,20 @@ class Dataset(ImageStream):
     def num_upscaled(self) -> int:
         """Number of images of the current pass that were smaller than `size`."""
         return self.seen.num_upscaled
+
+    @property
+    def labels(self) -> dict[str, int] | None:
+        """Label of each image by its name; None if `with_labels` is not set or if there are no labels."""
+        return self._labels if self.with_labels else None
+
+    @property
+    def labels_sha256(self) -> str | None:
+        labels = self._labels if self.with_labels or self.captions else None
+        return None if labels is None else hashlib.sha256(repr(sorted(labels.items())).encode()).hexdigest()
+
+    @cached_property
+    def _labels(self) -> dict[str, int] | None:
+        return labels_of(self.name, self.source)
 
     def check_sizes(self) -> None:
         """Check that the sizes of the images fit `size` and the protocol. Only as many headers as necessary are read.
@@ -254,7 +275,8 @@ class Dataset(ImageStream):
                 digest.update(np.ascontiguousarray(part).tobytes())
         if marked:
             digest.update(marked.known.to_json().encode())
-        return PreparedImage(pixels, original, marked, digest.hexdigest(), upscaled, exif_orientation(image))
+        caption = self.captions.of(position, image) if self.captions else None
+        return PreparedImage(pixels, original, marked, digest.hexdigest(), upscaled, exif_orientation(image), caption)
 
 
 def open_dataset(
@@ -307,6 +329,8 @@ def _named(
     stored = description.get("folder", name)
     if manifest := description.get("manifest"):
         source: Source = Manifest(folder / manifest)
+    elif recipe := description.get("recipe"):
+        source = SyntheticSource(recipe, description["split"], description["count"])
     else:
         paths = locate(stored, description)
         if not paths:
@@ -328,7 +352,10 @@ def _named(
         raise DataError(
             f"dataset {name} should contain {count} images, but has {len(source.names)}: an incomplete copy?"
         )
-    return Dataset(name, source, protocol, size or description["size"], limit, native_size=description["size"])
+    names = description.get("class_names")
+    captions = captions_of(source, description.get("captions"), folder / names if names else None)
+    own_size = description["size"]
+    return Dataset(name, source, protocol, size or own_size, limit, native_size=own_size, captions=captions)
 
 
 def _sample(source: Source, limit: int | None, first: bool) -> Sampling:

@@ -15,7 +15,11 @@ from tokbench.validate import Count, Positive, convert
 
 @dataclass(frozen=True)
 class _DatasetFile:
-    """The required and optional keys of dataset.toml. Other keys are allowed and not checked."""
+    """The required and optional keys of dataset.toml. Other keys are allowed and not checked.
+
+    recipe, split: which synthetic images are drawn (`tokbench.data.sources.synthetic`). captions: the rule for captions
+    (`tokbench.data.captions`). class_names: file with one class name per line, relative to the folder.
+    """
 
     title: str
     size: Positive
@@ -27,10 +31,16 @@ class _DatasetFile:
     manifest: str | None = None
     layout: Literal["tokbench"] | None = None
     part: str | None = None
+    recipe: str | None = None
+    split: str | None = None
+    captions: str | None = None
+    class_names: str | None = None
 
     def __post_init__(self) -> None:
         if self.layout:  # the number of sets may vary, so it has no count
             needed: tuple[str, ...] = ("sources", "order", "part")
+        elif self.recipe:
+            needed = ("count", "split")
         else:
             needed = ("count",) if self.manifest else ("count", "sources", "order")
         if missing := [name for name in needed if getattr(self, name) is None]:

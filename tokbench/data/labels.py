@@ -15,13 +15,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tokbench.data.class_folders import class_folders, common_folders, no_labels_error
 from tokbench.data.dataset import Dataset
 from tokbench.data.sources.base import CLASSES_FILE
 from tokbench.data.sources.folder import read_class_list
@@ -135,7 +136,7 @@ def _check_first_images(dataset: Dataset, labels: Labels) -> str | None:
 def _labels_from_column(dataset: Dataset, source: Table, classes: int) -> Labels:
     columns = source.label_columns()
     if not any(column.kind for column in columns):
-        raise _no_labels_error(dataset)
+        raise no_labels_error(dataset.name)
     for column in columns:
         if not column.kind:
             raise DataError(f"{column.file} has no column 'label', but other files of {dataset.name} have one")
@@ -160,7 +161,7 @@ def _labels_from_column(dataset: Dataset, source: Table, classes: int) -> Labels
 
 
 def _labels_from_folders(dataset: Dataset, classes: int, known: ClassNames | None, listed: ClassNames | None) -> Labels:
-    folders = class_folders(dataset)
+    folders = class_folders(dataset.name, dataset.source)
     names = sorted(set(folders.values()))
     if listed is not None and len(listed.names) != classes:
         raise DataError(f"{listed.origin} lists {len(listed.names):,} classes, but the network has {classes:,}")
@@ -193,42 +194,12 @@ def _labels_from_folders(dataset: Dataset, classes: int, known: ClassNames | Non
     return Labels(by_name, classes, f"the {classes:,} folders in sorted order, as ImageFolder counts them")
 
 
-def class_folders(dataset: Dataset) -> dict[str, str]:
-    """Return the class folder of each image, by the image's name.
-
-    It is the first folder of the path that is not common to all images, or the innermost folder if all images are in
-    the same one. Raises DataError if some images are not in a class folder.
-    """
-    source = dataset.source
-    paths = {name: inner.split("/")[:-1] for name, inner in zip(source.names, source.inner_names, strict=True)}
-    if not any(paths.values()):
-        raise _no_labels_error(dataset)
-    shared = len(_common_folders(paths.values()))
-    if all(len(path) == shared for path in paths.values()):
-        return {name: path[-1] for name, path in paths.items()}
-    for name, path in paths.items():
-        if len(path) == shared:
-            raise DataError(
-                f"{dataset.name}: {name} is not in a class folder, but other images are; move it into a class folder"
-            )
-    return {name: path[shared] for name, path in paths.items()}
-
-
-def _common_folders(paths: Iterable[list[str]]) -> list[str]:
-    """Return the leading folders that all paths have in common."""
-    first, *rest = paths
-    shared = 0
-    while shared < len(first) and all(path[shared : shared + 1] == [first[shared]] for path in rest):
-        shared += 1
-    return first[:shared]
-
-
 def listed_classes(dataset: Dataset, place: Path | None) -> ClassNames | None:
     """Return the class names of the nearest `classes.txt` of a dataset with class folders; None if there is no file.
 
     place: the folder or file that contains the images. Raises DataError if the list cannot be read.
     """
-    folders = _common_folders([name.split("/")[:-1] for name in dataset.source.inner_names])
+    folders = common_folders([name.split("/")[:-1] for name in dataset.source.inner_names])
     for depth in range(len(folders), -1, -1):
         folder = "/".join(folders[:depth])
         if (content := dataset.source.class_list(folder)) is not None:
@@ -269,13 +240,6 @@ def at_chance(correct: int, count: int, classes: int) -> str | None:
     return (
         f"{100 * correct / count:.2g} % of {count:,} images are classified correctly, but chance is "
         f"{100 / classes:.2g} %: are the labels those of this network?"
-    )
-
-
-def _no_labels_error(dataset: Dataset) -> DataError:
-    return DataError(
-        f"{dataset.name} has no labels, so its accuracy cannot be computed; provide Parquet files with an integer "
-        "column 'label', or a folder, zip or tar with one folder per class"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,7 +24,8 @@ class PreparedImage:
 
     pixels: (H, W, 3), uint8 or float32 levels in [0, 255]. original: the whole file's pixels (h, w, 3), if the protocol
     compares with them. marked: the annotated image, if the dataset has annotations. digest: SHA-256 of these fields.
-    upscaled: whether the image was smaller than the size. orientation: EXIF orientation, which is ignored.
+    upscaled: whether the image was smaller than the size. orientation: EXIF orientation, which is ignored. caption:
+    its caption, if the dataset has captions.
     """
 
     pixels: np.ndarray
@@ -33,6 +34,7 @@ class PreparedImage:
     digest: str
     upscaled: bool
     orientation: int = 1
+    caption: str | None = None
 
 
 class Readable(Protocol):
@@ -41,6 +43,10 @@ class Readable(Protocol):
     source: Source
     shape: tuple[int, int] | None
     seen: ReadLog
+
+    @property
+    def labels(self) -> Mapping[str, int] | None:
+        """Label of each image by its name; None if they are not needed or if there are none."""
 
     def prepared(self, position: int) -> PreparedImage:
         """Return one preprocessed image. Raises UnreadableImage."""
@@ -99,16 +105,21 @@ class ImageLoader:
         if not readable:
             return None
         marked = [image.marked for _, image in readable if image.marked]
+        captions = [image.caption for _, image in readable if image.caption is not None]
+        names = [dataset.source.names[position] for position, _ in readable]
+        labels = dataset.labels
         levels = _to_bchw(np.stack([image.pixels for _, image in readable]))
         return PairedBatch(
             torch.tensor([position for position, _ in readable]),
-            [dataset.source.names[position] for position, _ in readable],
+            names,
             from_uint8(levels),
             [from_uint8(_to_bchw(image.original[None])) for _, image in readable if image.original is not None] or None,
             [image.digest for _, image in readable],
             levels if levels.dtype == torch.uint8 else None,
             marked or None,
             dataset.shape,
+            captions or None,
+            None if labels is None else torch.tensor([labels[name] for name in names]),
         )
 
 

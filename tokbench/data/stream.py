@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from tokbench.data.annotations import Annotations
+from tokbench.data.captions import Captions
 from tokbench.protocol.protocol import Protocol as EvaluationProtocol
 
 CHUNK = 32
@@ -61,6 +62,8 @@ class ImageBatch:
     levels: the reference as uint8 (B, 3, H, W), if its levels are integers.
     marked: the annotated images, if the dataset has annotations.
     shape: height and width that the output images must have; None if not known yet.
+    captions: one per image, if the dataset has captions.
+    labels: int64 (B,), if they were requested (`ImageStream.with_labels`) and the dataset has any.
     """
 
     index: Tensor
@@ -71,6 +74,8 @@ class ImageBatch:
     levels: Tensor | None = None
     marked: list[AnnotatedImage] | None = None
     shape: tuple[int, int] | None = None
+    captions: list[str] | None = None
+    labels: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -161,12 +166,16 @@ class ImageStream(ABC):
     """Images at positions 0 to len - 1 under one protocol, read in batches.
 
     shape: height and width of the output images, known after the first batch. seen: log of reading the images.
+    with_labels: whether batches have the labels of the images, if there are any. captions: the rule for captions, if
+    there are any.
     """
 
     name: str
     protocol: EvaluationProtocol
     shape: tuple[int, int] | None
     seen: ReadLog
+    with_labels: bool = False
+    captions: Captions | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -180,6 +189,14 @@ class ImageStream(ABC):
     @abstractmethod
     def side(self) -> int | None:
         """Side in pixels that images are brought to; None if they keep their own size."""
+
+    @property
+    def labels_sha256(self) -> str | None:
+        """SHA-256 of the labels from which batches have labels or captions; None if they have neither.
+
+        The hash of the pixels does not contain them.
+        """
+        return None
 
     @property
     @abstractmethod

@@ -45,6 +45,7 @@ def evaluate(
     references = ReferenceFeatures(context.cache / "features" if context.cache else None, context.warn)
     groups = [_runs(adapter, stream, config) for adapter in adapters]
     runs = [run for group in groups for run in group]
+    stream.with_labels = any("labels" in METRICS[name].requires for name in config.metrics)
     try:
         for run in (run for run in runs if run.error is None):
             run.start(networks, references)
@@ -192,6 +193,7 @@ def _key(run: AdapterRun) -> dict[str, Any]:
         "step": run.step.recorded,
         "metrics": sorted(config.metrics),
         "networks": run.metrics.provenance(),
+        "labels": stream.labels_sha256,
         "plugins": plugins,
         "statistics": config.statistics.key if config.statistics else None,
         "hardware": device_name(config.device).partition(",")[0],

@@ -14,6 +14,7 @@ from tokbench.evaluation.steps import StepOutput, TokenTransform
 from tokbench.metrics.batch import Batch, DerivedCache, Timing
 from tokbench.timing import measure_peak_memory
 from tokbench.tokenizers.base import ImageModel
+from tokbench.tokenizers.captioned import bind_captions
 from tokbench.tokenizers.contract import NUM_PROBED, check_images
 from tokbench.tokenizers.decoded import DecodedValues
 from tokbench.tokenizers.tiling import fit
@@ -44,13 +45,14 @@ def reconstruct(
     """Run one batch through a token transform. The output is clamped to [0, 1].
 
     memo: stores values derived from the references for the other adapters of this pass. Raises AdapterError where the
-    tokenizer breaks its contract.
+    tokenizer breaks its contract or needs captions that the images do not have.
     """
     low, high = model.spec.range
     references, device, batch_size = images.reference, settings.device, settings.batch_size
     plan = fit(model.spec, references.shape[2], references.shape[3])
     tiles = plan.cut(references)
     names = [name for name in images.names for _ in range(plan.tiles)]
+    captions = [caption for caption in images.captions for _ in range(plan.tiles)] if images.captions else None
     seeds = image_seeds(settings.seed, images.index.tolist(), plan.tiles)
     values = DecodedValues(model.spec.range, int((images.index < CHUNK).sum()) * plan.tiles) if step.checked else None
 
@@ -59,7 +61,8 @@ def reconstruct(
         for start in range(0, len(tiles), batch_size):
             span = slice(start, start + batch_size)
             part = tiles[span].to(device, copy=True).mul_(high - low).add_(low)
-            output = step.run(model, part, names[span], seeds[span], memo, device)
+            bound = bind_captions(model, captions[span] if captions else None)
+            output = step.run(bound, part, names[span], seeds[span], memo, device)
             extremes = check_images(output.decoded, part, model, names[span], step.in_range)
             pieces.append(_finish(output.decoded, model, extremes, tiles[span], values))
             outputs.append(replace(output, decoded=pieces[-1][:0]))
@@ -68,7 +71,8 @@ def reconstruct(
 
     if settings.probe:
         first_tiles = tiles[: min(NUM_PROBED, batch_size)].to(device, copy=True) * (high - low) + low
-        step.probe(model, first_tiles, names, seeds[: len(first_tiles)])
+        bound = bind_captions(model, captions[: len(first_tiles)] if captions else None)
+        step.probe(bound, first_tiles, names, seeds[: len(first_tiles)])
     (outputs, pieces), peak = measure_peak_memory(run, device) if settings.measure_memory else (run(), None)
     image = plan.join(torch.cat(pieces))
     tokens = [output.tokens for output in outputs if output.tokens is not None]
@@ -85,6 +89,8 @@ def reconstruct(
         images.digests or None,
         marked=images.marked,
         decoded=values.columns(plan.tiles) if values else None,
+        captions=images.captions,
+        labels=images.labels,
         reference_memo=memo,
         image_memo=memo
         if torch.equal(image, references)

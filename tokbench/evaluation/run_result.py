@@ -17,6 +17,7 @@ from tokbench.results.result import Result
 from tokbench.results.warning import ResultWarning, few_images
 from tokbench.stats.split_half import SplitHalves
 from tokbench.tokenizers.builtin.images import ImageFolder
+from tokbench.tokenizers.captioned import CaptionedTokenizer
 from tokbench.tokenizers.tiling import fit
 
 _VERSIONS = ("torch", "torchvision", "numpy", "pillow", "scikit-image", "torch-fidelity", "lpips")
@@ -50,6 +51,7 @@ def collect(run: AdapterRun, done: Callable[[str], None]) -> Result:
     if fingerprint := run.checkpoint.fingerprint():
         adapter["fingerprint"] = fingerprint
     statistics = config.statistics
+    captioned = isinstance(run.adapter.model, CaptionedTokenizer)
     reference = {"reference": statistics.describe(stream.protocol, stream.shape)} if statistics else {}
     return Result(
         adapter=run.adapter.name,
@@ -71,6 +73,7 @@ def collect(run: AdapterRun, done: Callable[[str], None]) -> Result:
                 "enlarged": read.num_upscaled,
             }
             | ({"sampling": read.sampling} if read.limited else {})
+            | ({"captions": stream.captions.rule} if captioned and stream.captions else {})
             | ({"left_out": read.left_out} if read.left_out else {}),
             "protocol": describe_protocol(stream.protocol),
             "metrics": numbers.provenance,

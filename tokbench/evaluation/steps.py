@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from tokbench.errors import AdapterError, NotApplicable
-from tokbench.metric_names import cell_name
+from tokbench.metric_names import Anchor, cell_name
 from tokbench.metrics.batch import DerivedCache
 from tokbench.timing import timed
 from tokbench.tokenizers import contract
 from tokbench.tokenizers.base import Generator, ImageModel, PrecomputedImages, Tokenizer
+from tokbench.tokenizers.captioned import BoundTokenizer
 from tokbench.tokenizers.perturb import Perturber
 from tokbench.tokenizers.tokens import Tokens
 
@@ -155,7 +156,8 @@ class KeepFirst(TokenTransform):
 
 @dataclass(frozen=True, kw_only=True)
 class PerturbTokens(TokenTransform):
-    """Perturbs the tokens. delta: None where there is no codebook. most: the largest delta of the task.
+    """Perturbs the tokens. delta: None where there is no codebook. most: the largest delta of the task. anchor: that of
+    the perturber.
 
     The range of decoded images is not checked: noise can move the output of a linear decoder far outside it, and images
     are clamped.
@@ -168,6 +170,7 @@ class PerturbTokens(TokenTransform):
     alpha: float
     delta: int | None
     most: int
+    anchor: Anchor = "latent"
 
     @property
     def cell(self) -> str:
@@ -176,5 +179,7 @@ class PerturbTokens(TokenTransform):
     def tokens(self, model: Tokenizer, images: Tensor, seeds: Sequence[int], memo: DerivedCache) -> Tokens:
         key = id(self.perturber), *seeds
         if key not in memo.perturbations:  # shared by all cells, since encoding and ranking cost most
-            memo.perturbations[key] = self.perturber.prepare(images, seeds, self.most)
+            bound = isinstance(model, BoundTokenizer)  # only a perturber made from it encodes with the captions
+            perturber = model.perturber(self.anchor) if bound else self.perturber
+            memo.perturbations[key] = perturber.prepare(images, seeds, self.most)
         return memo.perturbations[key](self.alpha, self.delta or 1)

@@ -104,7 +104,7 @@ class Perturb(Task):
         deltas_of_grid: Sequence[int | None] = [None] if size is None else deltas(size)
         most = max(delta or 1 for delta in deltas_of_grid)
         return [
-            PerturbTokens(self.name, perturber=perturber, alpha=alpha, delta=delta, most=most)
+            PerturbTokens(self.name, perturber=perturber, alpha=alpha, delta=delta, most=most, anchor=self.anchor)
             for alpha in ALPHAS
             for delta in deltas_of_grid
         ]

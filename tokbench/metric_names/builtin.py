@@ -28,6 +28,9 @@ _PAIRS, _MODEL = Tolerance(relative=5e-3), Tolerance(relative=1e-2)
 # 7e-6.
 _SHARE, _SIMILARITY, _FACE_DISTANCE = Tolerance(absolute=2e-3), Tolerance(absolute=1e-4), Tolerance(absolute=3e-4)
 
+# A probe decides for some images by a small margin, and a short training amplifies rounding.
+_PROBE, _GPT = Tolerance(absolute=4e-3), Tolerance(relative=1e-2)
+
 _SETS = ("name", "protocol", "statistics", "paired")
 _COMPARES = ("features", "reference")
 
@@ -225,7 +228,52 @@ def _codes() -> list[MetricSpec]:
         needs_codebook=True,
         section=Section.CODES,
     )
-    return [codebook, coding]
+    code_prediction = MetricSpec(
+        "code_prediction",
+        "bits per token of a small GPT that is trained on the indices",
+        (
+            NumberSpec("gpt_bits_per_token", "GPT bits/token", 3, False, _GPT, unit="bits/token"),
+            NumberSpec("gpt_bits_share", "GPT bits / nominal", 4, False, _GPT),
+        ),
+        "tokbench.metrics.code_prediction:CodePrediction",
+        requires=("tokens",),
+        paired=None,
+        needs_codebook=True,
+        section=Section.CODES,
+    )
+    return [codebook, coding, code_prediction]
+
+
+def _semantics() -> list[MetricSpec]:
+    probe = MetricSpec(
+        "probe",
+        "accuracy of linear probes and of nearest neighbours on tokens, for datasets with labels",
+        (
+            NumberSpec("probe_linear", "linear probe", 4, True, _PROBE),
+            NumberSpec("probe_linear_pooled", "linear probe, pooled", 4, True, _PROBE),
+            NumberSpec("probe_knn", "kNN", 4, True, _PROBE),
+            NumberSpec("probe_knn_pooled", "kNN, pooled", 4, True, _PROBE),
+        ),
+        "tokbench.metrics.probe:Probe",
+        wants=("model",),
+        requires=("image", "tokens", "labels"),
+        section=Section.CODES,
+    )
+    retrieval = MetricSpec(
+        "retrieval",
+        "recall of captions by tokens and of tokens by captions, for tokenizers that embed both",
+        (
+            NumberSpec("image_to_caption_r1", "image to caption R@1", 4, True, _SHARE),
+            NumberSpec("image_to_caption_r5", "image to caption R@5", 4, True, _SHARE),
+            NumberSpec("caption_to_image_r1", "caption to image R@1", 4, True, _SHARE),
+            NumberSpec("caption_to_image_r5", "caption to image R@5", 4, True, _SHARE),
+        ),
+        "tokbench.metrics.retrieval:Retrieval",
+        wants=("model",),
+        requires=("tokens", "captions"),
+        section=Section.CODES,
+    )
+    return [probe, retrieval]
 
 
 TEXT_SCORES = (
@@ -305,6 +353,7 @@ BUILTIN: tuple[MetricSpec, ...] = (
     *_distances(),
     *_samples(),
     *_codes(),
+    *_semantics(),
     _annotated("rapidocr", "", "", "T-ACC, T-NED and CER of words, by RapidOCR's PP-OCRv6"),
     _annotated("easyocr", "_easyocr", " EasyOCR", "T-ACC, T-NED and CER of words, by EasyOCR"),
     _annotated("parseq", "_parseq", " PARSeq", "T-ACC, T-NED and CER of words, by docTR's PARSeq, as in TokBench"),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tokbench.errors import MissingField
+from tokbench.metric_names.spec import Field
 from tokbench.protocol.protocol import Rounding
 from tokbench.protocol.rounding import levels, to_uint8
 from tokbench.protocol.rounding import quantize as rounded
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     from tokbench.metrics.feature_cache import ReferenceFeatures
 
 Side = Literal["reference", "image", "original"]
+
+_OF_DATASETS = {
+    "marked": "annotated words or faces",
+    "labels": "labels of several classes",
+    "captions": "captions",
+}
+"""What a dataset must have for a batch to have the field of that name."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +70,9 @@ class Batch:
     index: int64 (B,), positions in the dataset. reference, image: float32 (B, 3, H, W) in [0, 1] on the CPU, not yet
     rounded; metrics get them from `rounded` with their protocol's rounding. original: the whole image files, each (1,
     3, h, w), where the protocol compares with them. marked: the decoded image files with the annotations of their words
-    and faces. decoded: measurements of the decoded values before they were clamped (`tokbench.tokenizers.decoded`). A
-    field that a task does not produce is None, and `require` raises MissingField for it.
+    and faces. decoded: measurements of the decoded values before they were clamped (`tokbench.tokenizers.decoded`).
+    captions, labels: a caption and a label, int64 (B,), of each image. A field that a task does not produce is None,
+    and `require` raises MissingField for it.
 
     Values derived from `reference` are stored in `reference_memo`, which all adapters share for these images; values
     derived from `image` in `image_memo`. `references` stores the features of all references of the run by their
@@ -80,6 +89,8 @@ class Batch:
     references: ReferenceFeatures | None = None
     marked: list[AnnotatedImage] | None = None
     decoded: dict[str, np.ndarray] | None = None
+    captions: list[str] | None = None
+    labels: Tensor | None = None
     reference_memo: DerivedCache = field(default_factory=DerivedCache)
     image_memo: DerivedCache = field(default_factory=DerivedCache)
 
@@ -97,16 +108,18 @@ class Batch:
             original=self.original[:count] if self.original else None,
             digests=self.digests[:count] if self.digests else None,
             marked=self.marked[:count] if self.marked else None,
+            captions=self.captions[:count] if self.captions else None,
+            labels=None if self.labels is None else self.labels[:count],
             decoded={name: values[:count] for name, values in self.decoded.items()} if self.decoded else None,
             reference_memo=DerivedCache(),
             image_memo=DerivedCache(),
         )
 
-    def require(self, name: Literal["reference", "image", "tokens", "timing", "original", "marked"]) -> Any:
+    def require(self, name: Field | Literal["original"]) -> Any:
         """Return the field of that name. Raises MissingField where the batch does not have it."""
         value = getattr(self, name)
-        if value is None and name == "marked":
-            raise MissingField("needs a dataset with annotated words or faces (tokbench list datasets)")
+        if value is None and name in _OF_DATASETS:
+            raise MissingField(f"needs a dataset with {_OF_DATASETS[name]} (tokbench list datasets)")
         if value is None:
             raise MissingField(f"needs '{name}', which this adapter does not produce in this task")
         return value

@@ -18,20 +18,22 @@ class TrainingData:
 
     pixels: uint8 (N, 3, H, W). labels: int64 (N,), if the dataset has labels. tokens: (1, N, ...) tokens of the images,
     or (2, N, ...) with the tokens of the mirrored images second, if the model is built on another one. features: (N, P,
-    D) on a square grid of P positions in row-major order, if there is a teacher.
+    D) on a square grid of P positions in row-major order, if there is a teacher. captions: int64 (N, L), the numbers of
+    the captions' words (`tokbench.data.vocabulary`), if the dataset has captions.
     """
 
     pixels: Tensor
     labels: Tensor | None = None
     tokens: Tensor | None = None
     features: Tensor | None = None
+    captions: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     @property
     def sha256(self) -> str:
-        """Hex SHA-256 digest of all pixels and labels."""
+        """Hex SHA-256 digest of all pixels and labels, from which captions follow."""
         digest = hashlib.sha256(self.pixels.cpu().numpy().tobytes())
         if self.labels is not None:
             digest.update(self.labels.cpu().numpy().tobytes())
@@ -44,12 +46,14 @@ class TrainingBatch:
 
     images: (B, 3, H, W) in [-1, 1]. labels: int64 (B,), if the dataset has labels. tokens: (B, ...) from a frozen
     tokenizer. features: (B, P, D) from a teacher; those of a mirrored image are the mirrored features of the image.
+    captions: int64 (B, L); in those of a mirrored image, `left` and `right` are exchanged.
     """
 
     images: Tensor
     labels: Tensor | None = None
     tokens: Tensor | None = None
     features: Tensor | None = None
+    captions: Tensor | None = None
 
 
 class Trainable(nn.Module, ABC):

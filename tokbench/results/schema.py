@@ -89,6 +89,7 @@ class DataFacts:
     available: Count | UnsetType = UNSET
     sampling: Literal["first", "even"] = "first"
     left_out: dict[str, Count] = field(default_factory=dict)
+    captions: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from tokbench.evaluation.steps import KeepFirst, TokenTransform, plain_step
 from tokbench.metrics.batch import Batch, DerivedCache
 from tokbench.testing.checks import Check, Inapplicable, Requirement, expect, run_requirements
 from tokbench.tokenizers.base import Generator, ImageModel, Tokenizer
+from tokbench.tokenizers.captioned import CaptionedTokenizer
 from tokbench.tokenizers.registry import load_adapter
 from tokbench.tokenizers.tiling import fit
 
@@ -26,6 +27,10 @@ SHARE_OF_PIXELS = 1e-3
 
 BRIGHTNESS = 0.05
 """The largest mean error of a constant image and of the brightness of photos, in [0, 1]."""
+
+
+_CAPTION = "a photo"
+"""The caption of every image, for models that need captions."""
 
 
 def photos(size: int = 256) -> Tensor:
@@ -45,7 +50,9 @@ def photos(size: int = 256) -> Tensor:
 
 def run(model: ImageModel, images: Tensor, batch_size: int = 16, step: TokenTransform | None = None) -> Batch:
     """Run images (B, 3, H, W) in [0, 1] through a model on the CPU, as `tokbench eval` does."""
-    given = PairedBatch(torch.arange(len(images)), [f"image {i}" for i in range(len(images))], images)
+    captions = [_CAPTION] * len(images) if isinstance(model, CaptionedTokenizer) else None
+    names = [f"image {i}" for i in range(len(images))]
+    given = PairedBatch(torch.arange(len(images)), names, images, captions=captions)
     settings = RunSettings("cpu", batch_size, probe=True)
     return reconstruct(model, given, step or plain_step(model), settings, DerivedCache())
 
@@ -219,9 +226,10 @@ def draws_each_sample_from_its_seed(model: Generator, images: Tensor) -> None:
 
 
 def _need_tokens(model: ImageModel) -> Tokenizer:
+    """Return a tokenizer of single images. Raises Inapplicable if the model has no tokens."""
     if not isinstance(model, Tokenizer):
         raise Inapplicable("it has no tokens")
-    return model
+    return model.with_captions([_CAPTION]) if isinstance(model, CaptionedTokenizer) else model
 
 
 def _constants(model: ImageModel, images: Tensor) -> None:

@@ -11,6 +11,7 @@ from typing import get_args
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tokbench.errors import MissingField
 from tokbench.extractors.pool import ExtractorPool
@@ -22,7 +23,9 @@ from tokbench.metrics.registry import MetricContext, create_metric
 from tokbench.stats.bootstrap import mean_statistic
 from tokbench.testing.adapters import photos
 from tokbench.testing.checks import Check, Inapplicable, Requirement, expect, run_requirements
-from tokbench.tokenizers.registry import load_adapter
+from tokbench.tokenizers.base import Tokenizer
+from tokbench.tokenizers.captioned import TextAligned
+from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tokens import Tokens
 
 SAME = 1e-9
@@ -58,14 +61,38 @@ class MetricSubject:
 
 
 def example_batch() -> Batch:
-    """Return twelve photos (12, 3, 256, 256) as references, with noisy copies as images, tokens and timings."""
+    """Return twelve photos (12, 3, 256, 256) as references, with noisy copies as images, tokens, timings,
+    captions and labels."""
     reference = torch.cat([photos(), photos().flip(3)])
     noise = 0.05 * torch.randn(reference.shape, generator=torch.Generator().manual_seed(0))
     image = ((reference + noise).clamp(0, 1) * 255).round() / 255
-    codes = (image[:, 0, ::32, ::32] * 15).long()
     count = len(image)
     timing = Timing(0.5 * count, 0.25 * count)
-    return Batch(torch.arange(count), reference, image, Tokens.from_indices(codes, 16), timing)
+    captions = [f"a photo of the number {number % 7}" for number in range(count)]
+    tokens, labels = ExampleTokenizer().encode(image), torch.arange(count) % 3
+    return Batch(torch.arange(count), reference, image, tokens, timing, captions=captions, labels=labels)
+
+
+class ExampleTokenizer(TextAligned, Tokenizer):
+    """The tokenizer of `example_batch`, whose codes are 4-bit levels of red and which embeds tokens and captions."""
+
+    spec = TokenizerSpec("example", "discrete", multiple=32, downsample=32, codebook={"codes": 16})
+
+    def encode(self, images: Tensor) -> Tokens:
+        return Tokens.from_indices((images[:, 0, ::32, ::32] * 15).long(), 16)
+
+    def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
+        red = (tokens.tensor / 15).repeat_interleave(32, 1).repeat_interleave(32, 2)
+        return red[:, None].expand(-1, 3, -1, -1)
+
+    def vectors(self, tokens: Tokens) -> Tensor:
+        return tokens.tensor.float()[..., None]
+
+    def token_embeddings(self, tokens: Tokens) -> Tensor:
+        return torch.stack([tokens.tensor.float().flatten(1).mean(1), torch.ones(len(tokens))], 1)
+
+    def caption_embeddings(self, captions: Sequence[str]) -> Tensor:
+        return torch.tensor([[float(sum(map(ord, caption)) % 16), 1.0] for caption in captions])
 
 
 def _select(batch: Batch, places: list[int]) -> Batch:
@@ -79,6 +106,8 @@ def _select(batch: Batch, places: list[int]) -> Batch:
         tokens=None if batch.tokens is None else batch.tokens.select(places),
         timing=None if timing is None else replace(timing, encode=timing.encode * share, decode=timing.decode * share),
         marked=None if batch.marked is None else [batch.marked[place] for place in places],
+        captions=None if batch.captions is None else [batch.captions[place] for place in places],
+        labels=None if batch.labels is None else batch.labels[places],
         reference_memo=DerivedCache(),
         image_memo=DerivedCache(),
     )
@@ -254,7 +283,7 @@ def check_metric(
     """
     if isinstance(metric, str | MetricSpec):
         spec: MetricSpec | None = METRICS[metric if isinstance(metric, str) else metric.name]
-        context = MetricContext(networks or ExtractorPool(), load_adapter("identity").model)
+        context = MetricContext(networks or ExtractorPool(), ExampleTokenizer())
         name = spec.name if spec else ""
         subject = MetricSubject(lambda: create_metric(name, context), batch or example_batch(), spec)
     else:

@@ -77,6 +77,26 @@ class Tokenizer(ImageModel):
         seeds: one integer per image. A decoder that samples must draw its noise from these seeds only.
         """
 
+    def vectors(self, tokens: Tokens) -> Tensor:
+        """Return the tokens as vectors, floats (B, *position, D), one for each position. The metric `probe` reads them.
+
+        This method returns latents, with the channels moved to the last axis if they come first. A class with codes
+        overrides it and looks them up. Raises NotApplicable for codes and for codecs.
+        """
+        if self.spec.kind != "continuous":
+            what = "a codec has no vectors" if self.spec.kind == "codec" else "it does not define vectors of its codes"
+            raise NotApplicable(f"{self.spec.name}: {what}; a class that overrides `vectors` has them")
+        latents = tokens.tensor.float()
+        count = max(1, int(tokens.length.max()))
+        channels, rest = divmod(latents[0].numel(), count)
+        if rest or latents.dim() < 2:
+            raise NotApplicable(f"{self.spec.name}: latents {tuple(latents.shape[1:])} are not {count} vectors")
+        if latents.shape[-1] == channels:
+            return latents
+        if latents.shape[1] == channels:
+            return latents.movedim(1, -1)
+        return latents.reshape(len(latents), count, channels)
+
     def perturber(self, anchor: Anchor) -> Perturber:
         """Return the object that perturbs these tokens around `anchor`. Raises NotApplicable if they cannot be
         perturbed."""

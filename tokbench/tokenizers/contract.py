@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tokbench.errors import AdapterError
 from tokbench.tokenizers.base import ImageModel, PrecomputedImages, Tokenizer
+from tokbench.tokenizers.captioned import BoundTokenizer
 from tokbench.tokenizers.spec import KINDS, VALUE_BITS, TokenizerSpec
 from tokbench.tokenizers.tokens import Tokens, TokenStream
 
@@ -58,7 +59,8 @@ def probe(model: Tokenizer, images: Tensor, names: Sequence[str], seeds: Sequenc
     if len(images) < 2:
         return
     order = list(range(len(images)))[::-1]
-    reordered = model.decode(tokens.select(order), [seeds[p] for p in order])
+    same_order = model.select(order) if isinstance(model, BoundTokenizer) else model
+    reordered = same_order.decode(tokens.select(order), [seeds[p] for p in order])
     check_images(reordered, given, model, [names[p] for p in order])
     # Tokens in reversed order must give the images in reversed order, not in the order of the first call.
     ignored, followed = (float((reordered - other).abs().mean()) for other in (decoded, decoded[order]))

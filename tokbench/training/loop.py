@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from tokbench.data.vocabulary import mirror_captions
 from tokbench.errors import AdapterError
 from tokbench.io.atomic import atomic_path
 from tokbench.nn.trainable import FittedModel, Trainable, TrainingBatch, TrainingData
@@ -88,20 +89,24 @@ def batches(data: TrainingData, recipe: TrainConfig, device: str, step: int = 0)
 
 
 def _batch(data: TrainingData, images: Tensor, indices: Tensor, mirrored: Tensor) -> TrainingBatch:
-    """Return the batch of `images`, with the labels, tokens and features of the images `indices` on their device."""
-    labels, tokens, features = (
+    """Return the batch of `images`, with the labels, tokens, features and captions of the images `indices` on their
+    device."""
+    labels, tokens, features, captions = (
         None if values is None else values.to(images.device)
         for values in (
             None if data.labels is None else data.labels[indices],
             None if data.tokens is None else data.tokens[mirrored.to(data.tokens.device, torch.long), indices],
             None if data.features is None else data.features[indices].float(),
+            None if data.captions is None else data.captions[indices],
         )
     )
     if features is not None:
         side = math.isqrt(features.shape[1])
         flipped = features.unflatten(1, (side, side)).flip(2).flatten(1, 2)
         features = torch.where(mirrored.to(images.device)[:, None, None], flipped, features)
-    return TrainingBatch(images, labels, tokens, features)
+    if captions is not None:
+        captions = torch.where(mirrored.to(images.device)[:, None], mirror_captions(captions), captions)
+    return TrainingBatch(images, labels, tokens, features, captions)
 
 
 def stream(seed: int, purpose: str, index: int) -> int:

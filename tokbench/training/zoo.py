@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tokbench.data.dataset import Dataset
+from tokbench.data.vocabulary import encode_captions
 from tokbench.errors import AdapterError, DataError, MissingWeights, UsageError
 from tokbench.io.atomic import write_atomically
 from tokbench.io.hashing import sha256_of
@@ -86,17 +87,18 @@ def dependencies(root: Path | None = None) -> dict[str, set[str]]:
 def load_training_data(
     dataset: Dataset, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> TrainingData:
-    """Return all images of a dataset, and their labels if it has a Parquet column of labels.
+    """Return all images of a dataset, their labels if its source has any, and their captions if it has any.
 
     The images are sorted by name, so that their order does not depend on how they are stored. Unreadable images are
     left out with a warning. Raises DataError if no image can be read.
     """
-    found, names, reader = [], [], dataset.batches(256)
+    found, names, captions, reader = [], list[str](), list[str](), dataset.batches(256)
     for images in reader:
         reader.prefetch()
         levels = images.levels if images.levels is not None else (images.reference * 255).round()
         found.append(levels.to(torch.uint8))
         names += images.names
+        captions += images.captions or []
         progress(reader.done, reader.total)
     if not found:
         raise DataError(f"{dataset.name}: no image could be read")
@@ -105,7 +107,8 @@ def load_training_data(
     order = sorted(range(len(names)), key=names.__getitem__)
     known = dataset.source.labels()
     labels = None if known is None else torch.tensor([known[names[place]] for place in order])
-    return TrainingData(torch.cat(found)[order], labels)
+    encoded = encode_captions(captions)[order] if captions else None
+    return TrainingData(torch.cat(found)[order], labels, captions=encoded)
 
 
 def recipe_of(variant: AdapterConfig, profile: str, changes: dict[str, Any]) -> TrainConfig:

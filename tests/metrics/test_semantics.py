@@ -1,0 +1,237 @@
+"""Probe, retrieval and code prediction, on features and sources whose numbers are known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tokbench.errors import NotApplicable
+from tokbench.metrics import code_prediction
+from tokbench.metrics.batch import Batch
+from tokbench.metrics.classify import nearest_classes, ridge_classes, scaled
+from tokbench.metrics.code_prediction import CodePrediction, split_base, to_digits
+from tokbench.metrics.probe import Probe
+from tokbench.metrics.retrieval import Retrieval, rank_candidates
+from tokbench.testing.metrics import ExampleTokenizer
+from tokbench.tokenizers.base import Tokenizer
+from tokbench.tokenizers.captioned import TextAligned
+from tokbench.tokenizers.spec import TokenizerSpec
+from tokbench.tokenizers.tokens import Tokens
+
+
+class Latents(Tokenizer):
+    """Latents of any layout; nothing is encoded."""
+
+    spec = TokenizerSpec("latents", "continuous", num_tokens=4, bits_per_token=96)
+
+    def encode(self, images: Tensor) -> Tokens:
+        raise NotImplementedError
+
+    def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
+        raise NotImplementedError
+
+
+def probed(vectors: Tensor, labels: Tensor) -> dict[str, float]:
+    """The numbers for tokens (n, 4, 6) and labels (n,)."""
+    metric, count = Probe(Latents()), len(vectors)
+    images = torch.zeros(count, 3, 8, 8)
+    metric.update(Batch(torch.arange(count), images, images, Tokens.from_latents(vectors, 4), labels=labels))
+    intervals = metric.intervals(0)
+    numbers = metric.compute()
+    assert all(intervals[name].low <= value <= intervals[name].high for name, value in numbers.items())
+    return numbers
+
+
+@pytest.fixture
+def drawn() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(300, 4, 6, generator=generator), torch.randint(0, 3, (300,), generator=generator)
+
+
+def test_separable_features_give_all_and_random_labels_give_chance(drawn) -> None:
+    noise, labels = drawn
+    centres = 6 * torch.eye(3, 6)[labels][:, None]
+    assert set(probed(noise + centres, labels).values()) == {1.0}
+    for value in probed(noise, labels).values():
+        assert abs(value - 1 / 3) < 4 * math.sqrt(2 / 9 / 300)
+
+
+def test_pooling_loses_what_only_single_positions_have(drawn) -> None:
+    noise, labels = drawn
+    shift = torch.zeros(300, 4, 6)
+    shift[:, 0], shift[:, 1] = 6 * torch.eye(3, 6)[labels], -6 * torch.eye(3, 6)[labels]
+    numbers = probed(noise + shift, labels)
+    assert numbers["probe_linear"] == 1 and numbers["probe_linear_pooled"] < 0.5
+
+
+def test_a_class_apart_is_found_by_neighbours_and_not_by_lines() -> None:
+    """Two rings around one centre."""
+    angle = torch.linspace(0, 40 * math.pi, 400)
+    labels = torch.arange(400) % 2
+    points = torch.stack([angle.cos(), angle.sin(), 2 * angle.cos() * angle.sin(), angle.cos() ** 2], 1)
+    labels = (points[:, 2] > 0).long()
+    numbers = probed(points[:, None, :2].repeat(1, 4, 3), labels)
+    assert numbers["probe_knn"] > 0.95 and numbers["probe_linear"] < 0.7
+
+
+@pytest.mark.parametrize("count", [30, 200])
+def test_ridge_agrees_with_the_textbook(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In both forms: more values than images, and fewer."""
+    monkeypatch.setattr("tokbench.metrics.classify.PENALTIES", (0.5,))
+    generator = torch.Generator().manual_seed(1)
+    train = torch.randn(count, 60, generator=generator, dtype=torch.float64)
+    test = torch.randn(50, 60, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, 4, (count,), generator=generator)
+    x, y = train - train.mean(0), torch.nn.functional.one_hot(labels, 4).double()
+    penalty = 0.5 * torch.linalg.eigvalsh(x.T @ x if count > 60 else x @ x.T).mean()
+    weights = torch.linalg.solve(x.T @ x + penalty * torch.eye(60), x.T @ (y - y.mean(0)))
+    expected = ((test - train.mean(0)) @ weights + y.mean(0)).argmax(1)
+    assert torch.equal(ridge_classes(train, labels, test, 4), expected)
+
+
+def test_the_penalty_is_chosen_by_leaving_one_out() -> None:
+    """With 60 noisy values for 80 images, a large penalty predicts better than a small one."""
+    generator = torch.Generator().manual_seed(2)
+    labels = torch.arange(80) % 2
+    train = torch.randn(80, 60, generator=generator, dtype=torch.float64)
+    train[:, :3] += 1.5 * labels[:, None]
+    test = torch.randn(400, 60, generator=generator, dtype=torch.float64)
+    test[:, :3] += 1.5 * (torch.arange(400) % 2)[:, None]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tokbench.metrics.classify.PENALTIES", (1e-3,))
+        small = (ridge_classes(train, labels, test, 2) == torch.arange(400) % 2).double().mean()
+    chosen = (ridge_classes(train, labels, test, 2) == torch.arange(400) % 2).double().mean()
+    assert chosen > small
+
+
+def test_constant_features_do_not_matter(drawn) -> None:
+    features = drawn[0].flatten(1).double()
+    padded = scaled(torch.cat([features, torch.full((300, 2), 7.0)], 1))
+    torch.testing.assert_close(padded[:, :-2], scaled(features))
+    assert padded[:, -2:].eq(0).all()
+    assert torch.equal(nearest_classes(padded, drawn[1], padded, 3), nearest_classes(scaled(features), drawn[1],
+                                                                                     scaled(features), 3))  # fmt: skip
+
+
+def test_probe_refuses_what_it_cannot_read(drawn) -> None:
+    with pytest.raises(NotApplicable, match="50 or more images"):
+        probed(drawn[0][:40], drawn[1][:40])
+    with pytest.raises(NotApplicable, match="same label"):
+        probed(drawn[0], torch.zeros(300, dtype=torch.long))
+    with pytest.raises(NotApplicable, match="at most 32,768 are probed"):
+        probed(torch.zeros(60, 4, 10_000), torch.arange(60))
+
+
+@pytest.mark.parametrize("layout", [(0, 1, 2), (0, 2, 1)])
+def test_latents_of_either_layout_are_the_same_vectors(layout: tuple[int, ...], drawn) -> None:
+    vectors = drawn[0].half().float()
+    tokens = Tokens.from_latents(vectors.permute(layout), 4)
+    assert torch.equal(Latents().vectors(tokens), vectors)
+
+
+def test_codes_without_vectors_are_refused() -> None:
+    class Codes(Latents):
+        spec = TokenizerSpec("codes", "discrete", num_tokens=4, codebook={"codes": 8})
+
+    with pytest.raises(NotApplicable, match="does not define vectors of its codes"):
+        Codes().vectors(Tokens.from_indices(torch.zeros(2, 4, dtype=torch.long), 8))
+
+
+def test_ranks_of_candidates() -> None:
+    """Images 0 and 1 have the caption 0. Image 1 finds it second; ties are lost."""
+    similarity = torch.tensor([[0.9, 0.1, 0.3], [0.2, 0.8, 0.1], [0.4, 0.6, 0.5], [0.7, 0.7, 0.7]])
+    by_image, by_caption = rank_candidates(similarity, torch.tensor([0, 0, 1, 2]))
+    assert by_image.tolist() == [0, 1, 0, 2]
+    assert by_caption.tolist() == [0, 0, 2, 0]
+
+
+class Aligned(TextAligned, Latents):
+    """Embeds a caption as the number in it, and tokens as their first values."""
+
+    def token_embeddings(self, tokens: Tokens) -> Tensor:
+        return tokens.tensor[:, 0].float()
+
+    def caption_embeddings(self, captions: Sequence[str]) -> Tensor:
+        return torch.eye(6)[[int(caption.split()[-1]) for caption in captions]]
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_retrieval_finds_aligned_embeddings(right: bool) -> None:
+    numbers = torch.arange(60) % 6
+    vectors = torch.zeros(60, 4, 6)
+    if right:
+        vectors[:, 0] = torch.eye(6)[numbers]
+    metric = Retrieval(Aligned())
+    captions = [f"number {number}" for number in numbers.tolist()]
+    metric.update(
+        Batch(torch.arange(60), tokens=Tokens.from_latents(vectors + 1e-3 * (not right), 4), captions=captions)
+    )
+    assert set(metric.compute().values()) == {float(right)}
+    assert all(interval.low <= float(right) <= interval.high for interval in metric.intervals(0).values())
+
+
+def test_retrieval_needs_a_joint_space_and_several_captions() -> None:
+    with pytest.raises(NotApplicable, match="does not embed tokens and captions"):
+        Retrieval(Latents())
+    metric, codes = Retrieval(ExampleTokenizer()), torch.zeros(2, 4, 4, dtype=torch.long)
+    metric.update(Batch(torch.arange(2), tokens=Tokens.from_indices(codes, 16), captions=["a", "a"]))
+    with pytest.raises(NotApplicable, match="same caption"):
+        metric.compute()
+
+
+def predicted(codes: np.ndarray, size: int, groups: int = 1, length: Tensor | None = None) -> dict[str, float]:
+    metric, tokens = CodePrediction(), Tokens.from_indices(torch.as_tensor(codes), size, groups=groups, length=length)
+    metric.update(Batch(torch.arange(len(codes)), tokens=tokens))
+    return metric.compute()
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code_prediction, "STEPS", 60)
+    monkeypatch.setattr(code_prediction, "DIGITS_PER_STEP", 512)
+
+
+def test_a_markov_source_is_predicted_to_its_entropy(short, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next code follows from the last one in 90 % of cases, else all are equally likely."""
+    monkeypatch.setattr(code_prediction, "STEPS", 150)
+    rng, size = np.random.default_rng(0), 8
+    codes = np.zeros((600, 16), dtype=int)
+    codes[:, 0] = rng.integers(0, size, 600)
+    for at in range(1, 16):
+        codes[:, at] = np.where(rng.random(600) < 0.9, (codes[:, at - 1] * 5 + 3) % size, rng.integers(0, size, 600))
+    likely = 0.9 + 0.1 / size
+    entropy = -likely * math.log2(likely) - (1 - likely) * math.log2(0.1 / size)
+    expected = (math.log2(size) + 15 * entropy) / 16
+    numbers = predicted(codes, size)
+    assert expected - 0.12 < numbers["gpt_bits_per_token"] < expected + 0.15
+    assert numbers["gpt_bits_share"] == pytest.approx(numbers["gpt_bits_per_token"] / 3, rel=1e-5)
+
+
+def test_equally_likely_codes_cannot_be_predicted(short) -> None:
+    numbers = predicted(np.random.default_rng(1).integers(0, 4, (1500, 8, 2)), 4, groups=2)
+    assert 3.99 < numbers["gpt_bits_per_token"] < 4.15
+
+
+def test_only_tokens_that_count_are_measured(short) -> None:
+    """Random codes after the fourth token of each image do not count; the others are constant."""
+    codes = np.random.default_rng(2).integers(0, 64, (200, 8))
+    codes[:, :4] = 7
+    numbers = predicted(codes, 64, length=torch.full((200,), 4))
+    assert numbers["gpt_bits_per_token"] < 0.3
+
+
+@pytest.mark.parametrize("size", [1, 2, 1024, 1025, 4096, 2**18, 2**40])
+def test_codes_are_sums_of_their_digits(size: int) -> None:
+    bases = split_base(size)
+    assert max(bases) <= 1024 and math.prod(bases) >= size
+    codes = np.array([0, size // 3, size - 1])
+    total = np.zeros(3, dtype=np.int64)
+    for digit, base in zip(to_digits(codes, bases), bases, strict=True):
+        assert digit.max() < base
+        total = total * base + digit
+    assert total.tolist() == codes.tolist()
