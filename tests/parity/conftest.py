@@ -72,8 +72,8 @@ ROUNDING = """
   of their product is noise in the null space, so the reference packages have an error of about 1e-6 of the trace of the
   covariances. tokbench avoids this error if it has the features of both sides, by using the singular values of their
   centred product. In the deep layers this causes nearly all of the difference, which remains if both sides get the same
-  features. To save time, pytorch-fid's distance of the deepest layer and those under ADM's protocol are computed in an
-  orthonormal basis of the span of both sides' features, which changes no distance and leaves a smaller null space.
+  features. To save time, pytorch-fid's distance of the deepest layer is computed in an orthonormal basis of
+  the span of both sides' features, which changes no distance and leaves a smaller null space.
   The relative difference is larger if the distance is small compared with the trace. For this reason the
   reconstructions here are strongly damaged, and the stand-in for a first layer does not depend on brightness.
 - **LlamaGen and Cosmos** round halves up, tokbench to even, and their float32 sums have errors of a few 1e-5 levels:
