@@ -8,6 +8,8 @@ import torch
 
 from tokbench.errors import NotApplicable
 from tokbench.metrics.batch import Batch
+from tokbench.metrics.distribution import halved
+from tokbench.metrics.fid_statistics import FidStatistics
 from tokbench.metrics.frechet import SPLITS, Frechet, distance_of_sets, frechet_distance
 from tokbench.metrics.kid import KID, squared_mmd
 from tokbench.stats.split_half import SplitHalves
@@ -104,10 +106,11 @@ def test_kid_on_more_than_a_subset_equals_torch_fidelity(networks) -> None:
     for start, end in ((700, 1200), (0, 700)):  # shards in any order
         metric.references.add(torch.arange(start, end), {"768": a[start:end].numpy()})
         metric.rows.add(torch.arange(start, end), {"image": b[start:end].numpy()})
+    found = metric.compute()["kid_768"]
     for kind, error in ((torch.float64, 1e-12), (torch.float32, 2e-6)):
         given = {"kid_subsets": 100, "kid_subset_size": 1000, "rng_seed": 2020, "verbose": False}
         expected = kid.kid_features_to_metric(a.to(kind), b.to(kind), **given)["kernel_inception_distance_mean"]
-        assert metric.compute()["kid_768"] == pytest.approx(expected, abs=error)
+        assert found == pytest.approx(expected, abs=error)
 
 
 @pytest.mark.slow
@@ -162,6 +165,45 @@ def test_kid_keeps_the_digits_of_near_equal_sets(rng: np.random.Generator) -> No
     y = x + rng.normal(0, 0.02, x.shape).astype(np.float32)
     assert squared_mmd(x, y) == pytest.approx(unbiased(x, y), rel=0, abs=1e-12)
     assert squared_mmd(x[:2], y[:2]) == pytest.approx(unbiased(x[:2], y[:2]), rel=0, abs=1e-12)
+
+
+@pytest.mark.parametrize("count", [14, 200], ids=["fewer images than dimensions", "more"])
+@pytest.mark.parametrize("references", ["paired", "of another number", "statistics"])
+def test_each_half_has_the_distance_of_its_images(
+    networks, rng: np.random.Generator, count: int, references: str
+) -> None:
+    """Halves are computed many at once. Two columns are equal, so that no covariance has a Cholesky factor, and the
+    first image is exact."""
+    paired, other = references == "paired", count if references == "paired" else count + 20
+    image, reference = (rng.normal(size=(n, 24)) for n in (count, other))
+    image[0] = reference[0]
+    image[:, 1], reference[:, 1] = image[:, 0], reference[:, 0]
+    network, statistics = networks.get("inception-2015-12-05"), None
+    if references == "statistics":
+        moments = {"64": (reference.mean(0), np.cov(reference, rowvar=False))}
+        statistics = FidStatistics(moments, network.name, network.input, "float32", network.sha256)
+    metric = Frechet("rfid_64", network, "64", statistics=statistics, paired=paired)
+    metric.references.add(torch.arange(other), {"64": reference})
+    metric.rows.add(torch.arange(count), {"image": image})
+    halves = SplitHalves("data", count)
+    found = metric.replicates(halves)["rfid_64"]
+    theirs = list(halves if paired else SplitHalves("data/reference", other, len(halves) // 2))
+    for at, half in list(enumerate(halves))[:6]:
+        pairs = [(theirs[at], half), *zip(halved(theirs[at]), halved(half), strict=True)]
+        expected = [metric.statistic(reference[one], image[two]) for one, two in pairs]
+        # Square roots of the rounding errors of singular covariances differ by about 1e-8.
+        assert found.halves[at] == pytest.approx(expected[0], rel=1e-7)
+        assert found.quarters[at] == pytest.approx((expected[1] + expected[2]) / 2, rel=1e-7)
+
+
+def test_equal_halves_have_a_distance_of_zero(networks, rng: np.random.Generator) -> None:
+    for count in (14, 200):
+        metric = Frechet("rfid_64", networks.get("inception-2015-12-05"), "64")
+        rows = rng.normal(size=(count, 24))
+        metric.references.add(torch.arange(count), {"64": rows})
+        metric.rows.add(torch.arange(count), {"image": rows.copy()})
+        found = metric.replicates(SplitHalves("data", count))["rfid_64"]
+        assert not found.halves.any() and not found.quarters.any()
 
 
 def test_independent_sets_are_halved_independently(networks, photos: torch.Tensor, damaged: torch.Tensor) -> None:

@@ -99,4 +99,5 @@ def test_subsets_of_unequal_numbers() -> None:
     first, second = draw.normal(0, 1, (30, 64)), draw.normal(0.2, 1.1, (44, 64))
     one, other = draw.permutation(30)[:15], draw.permutation(44)[:22]
     expected = distance_of_sets(first[one], second[other])
-    assert Subsets(first, second).distance(one, other) == pytest.approx(expected, rel=1e-9)
+    found = Subsets(first, second).distances(one[None], other[None])
+    assert found == pytest.approx(expected, rel=1e-9)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self, TypeAlias
 
 import numpy as np
 
@@ -23,6 +22,14 @@ if TYPE_CHECKING:
 
     from tokbench.extractors.network import FeatureExtractor
     from tokbench.metrics.feature_cache import ReferenceFeatures
+
+
+OnSubsets: TypeAlias = "Callable[[np.ndarray, np.ndarray], np.ndarray]"
+"""Numbers (B,) from positions (B, n) of references and (B, m) of images."""
+
+_AT_ONCE = 2**16
+"""The number of matrix elements, over all halves that are computed at once: halves of a few images together, halves of
+hundreds one by one in several threads."""
 
 
 class Distribution(Metric):
@@ -140,24 +147,35 @@ class Distribution(Metric):
         reference_halves = self._usable_halves(halves, 2 * self.min_images if self.quarters else self.min_images)
         if reference_halves is None:
             return {}
-        distance = self._on_subsets(*self._all_features(), halves.half)
+        features = self._all_features()
+        on_subsets = self._on_subsets(*features, halves.half)
+        firsts, seconds = np.stack(list(reference_halves)), np.stack(list(halves))
 
-        def on_half(pair: tuple[np.ndarray, np.ndarray]) -> tuple[float, float]:
+        def on_halves(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+            whole = on_subsets(first, second)
             if not self.quarters:
-                return distance(*pair), math.nan
-            (a, b), (x, y) = map(halved, pair)
-            return distance(*pair), (distance(a, x) + distance(b, y)) / 2
+                return whole[:, None]
+            (a, b), (x, y) = halved(first), halved(second)
+            return np.stack([whole, (on_subsets(a, x) + on_subsets(b, y)) / 2], axis=1)
 
-        values = np.array(map_single_threaded_blas(on_half, zip(reference_halves, halves, strict=True)))
+        at_once = max(1, _AT_ONCE // (halves.half * min(halves.half, features[1].shape[1])))
+        starts = range(0, len(firsts), at_once)
+        blocks = [(firsts[start : start + at_once], seconds[start : start + at_once]) for start in starts]
+        values = np.concatenate(map_single_threaded_blas(lambda block: on_halves(*block), blocks))
         return {self._name: Replicates(values[:, 0], values[:, 1] if self.quarters else None)}
 
-    def _on_subsets(self, reference: np.ndarray, image: np.ndarray, most: int) -> Callable[..., float]:
-        """Return the number as a function of positions (n,) in `reference` and in `image`, for n up to `most`."""
+    def _on_subsets(self, reference: np.ndarray, image: np.ndarray, most: int) -> OnSubsets:
+        """Return the number as a function of positions (B, n) in `reference` and in `image`, for n up to `most`."""
 
-        def on_subset(first: np.ndarray, second: np.ndarray) -> float:
-            return self.statistic(reference[first] if len(reference) else reference, image[second])
+        def on_subsets(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+            pairs = zip(first, second, strict=True)
+            return np.array([self._on_subset(reference[one], image[other]) for one, other in pairs])
 
-        return on_subset
+        return on_subsets
+
+    def _on_subset(self, reference: np.ndarray, image: np.ndarray) -> float:
+        """Return the number from the features (n, D) and (m, D) of halves."""
+        return self.statistic(reference, image)
 
     def _reference_halves(self, halves: SplitHalves) -> SplitHalves:
         """Return the references' halves: the images' own where these were made from the references, else independent
@@ -172,6 +190,6 @@ class Distribution(Metric):
 
 
 def halved(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the two halves of a half. Where its number of positions is odd, one position is left out."""
-    middle = len(positions) // 2
-    return positions[:middle], positions[middle : 2 * middle]
+    """Return the two halves of halves (..., n). Where its number of positions is odd, one position is left out."""
+    middle = positions.shape[-1] // 2
+    return positions[..., :middle], positions[..., middle : 2 * middle]

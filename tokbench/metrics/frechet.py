@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from tokbench.metrics.distribution import Distribution, halved
+from tokbench.metrics.distribution import Distribution, OnSubsets, halved
 from tokbench.metrics.sample_store import SampleStore
 from tokbench.stats.moments import RunningMoments
 from tokbench.stats.parallel import map_single_threaded_blas
@@ -25,13 +24,7 @@ def frechet_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov
     for any L with L L^T = cov1. So no square root of a non-symmetric product is needed, and singular covariances give
     neither NaN nor an imaginary part.
     """
-    try:
-        root = torch.linalg.cholesky(torch.from_numpy(cov1)).numpy()
-    except torch.linalg.LinAlgError:  # singular: the eigenvectors give another root
-        values, vectors = np.linalg.eigh(cov1)
-        root = vectors * np.sqrt(values.clip(0))
-    overlap = _roots_of_eigenvalues(root.T @ cov2 @ root)
-    return _total(mean1 - mean2, np.trace(cov1), np.trace(cov2), overlap)
+    return float(_between_moments(mean1, cov1, mean2, cov2))
 
 
 def distance_of_sets(first: np.ndarray, second: np.ndarray) -> float:
@@ -44,47 +37,78 @@ def distance_of_sets(first: np.ndarray, second: np.ndarray) -> float:
     """
     if np.array_equal(first, second):
         return 0.0  # without the rounding noise of the difference of equal traces
-    (mean1, root1), (mean2, root2) = _centred(first), _centred(second)
-    if max(len(first), len(second)) > first.shape[1]:
-        return frechet_distance(mean1, root1.T @ root1, mean2, root2.T @ root2)
-    return _total(mean1 - mean2, np.vdot(root1, root1), np.vdot(root2, root2), _singular_values(root1 @ root2.T))
+    return float(_between_sets(first, second))
 
 
 def distance_to(mean: np.ndarray, covariance: np.ndarray, rows: np.ndarray) -> float:
     """Return the squared Fréchet distance of a Gaussian to that fitted to vectors (n, D), computed with the smaller
     matrix."""
+    return float(_to_sets(mean, covariance, rows))
+
+
+# These compute the same distances for stacks of inputs: (..., D), (..., D, D) and (..., n, D) give (...). The halves of
+# a few images are so small that most of the time would otherwise be spent between the calls.
+
+
+def _between_moments(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray) -> np.ndarray:
+    root, failed = (tensor.numpy() for tensor in torch.linalg.cholesky_ex(torch.from_numpy(cov1)))
+    if failed.any():  # singular: the eigenvectors give another root
+        values, vectors = np.linalg.eigh(cov1)
+        root = np.where(failed[..., None, None], vectors * np.sqrt(values.clip(0))[..., None, :], root)
+    overlap = _roots_of_eigenvalues(root.swapaxes(-1, -2) @ cov2 @ root)
+    return _total(mean1 - mean2, _trace(cov1), _trace(cov2), overlap)
+
+
+def _between_sets(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    (mean1, root1), (mean2, root2) = _centred(first), _centred(second)
+    if max(first.shape[-2], second.shape[-2]) > first.shape[-1]:
+        return _between_moments(mean1, root1.swapaxes(-1, -2) @ root1, mean2, root2.swapaxes(-1, -2) @ root2)
+    overlap = _singular_values(root1 @ root2.swapaxes(-1, -2))
+    return _total(mean1 - mean2, _squares(root1), _squares(root2), overlap)
+
+
+def _to_sets(mean: np.ndarray, covariance: np.ndarray, rows: np.ndarray) -> np.ndarray:
     row_mean, root = _centred(rows)
-    if len(rows) > rows.shape[1]:
-        return frechet_distance(mean, covariance, row_mean, root.T @ root)
-    overlap = _roots_of_eigenvalues(root @ covariance @ root.T)
-    return _total(mean - row_mean, np.trace(covariance), np.vdot(root, root), overlap)
+    if rows.shape[-2] > rows.shape[-1]:
+        return _between_moments(mean, covariance, row_mean, root.swapaxes(-1, -2) @ root)
+    overlap = _roots_of_eigenvalues(root @ covariance @ root.swapaxes(-1, -2))
+    return _total(mean - row_mean, _trace(covariance), _squares(root), overlap)
 
 
 def _centred(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean (D,) and root (n, D) with root^T root = covariance, in float64."""
+    """Return mean (..., D) and root (..., n, D) with root^T root = covariance, in float64, of rows (..., n, D)."""
     wide = rows.astype(np.float64)
-    mean = wide.mean(axis=0)
-    wide -= mean
-    wide /= np.sqrt(len(wide) - 1)
+    mean = wide.mean(axis=-2)
+    wide -= mean[..., None, :]
+    wide /= np.sqrt(wide.shape[-2] - 1)
     return mean, wide
+
+
+def _trace(matrices: np.ndarray) -> np.ndarray:
+    return np.asarray(np.trace(matrices, axis1=-2, axis2=-1))
+
+
+def _squares(rows: np.ndarray) -> np.ndarray:
+    """Return the sum of squares (...) of matrices (..., n, D)."""
+    return np.einsum("...nd,...nd->...", rows, rows)
 
 
 # PyTorch's decompositions release the interpreter's lock, unlike NumPy's; intervals are computed in several threads.
 
 
-def _singular_values(matrix: np.ndarray) -> float:
+def _singular_values(matrices: np.ndarray) -> np.ndarray:
     """Return the sum of the singular values."""
-    return float(torch.linalg.svdvals(torch.from_numpy(matrix)).sum())
+    return torch.linalg.svdvals(torch.from_numpy(matrices)).sum(-1).numpy()
 
 
-def _roots_of_eigenvalues(matrix: np.ndarray) -> float:
-    """Return the sum of the square roots of the eigenvalues of a symmetric positive semidefinite matrix, up to
+def _roots_of_eigenvalues(matrices: np.ndarray) -> np.ndarray:
+    """Return the sum of the square roots of the eigenvalues of symmetric positive semidefinite matrices, up to
     rounding."""
-    return float(torch.linalg.eigvalsh(torch.from_numpy(matrix)).clamp_(min=0).sqrt_().sum())
+    return torch.linalg.eigvalsh(torch.from_numpy(matrices)).clamp_(min=0).sqrt_().sum(-1).numpy()
 
 
-def _total(gap: np.ndarray, trace1: float, trace2: float, overlap: float) -> float:
-    return max(0.0, float(gap @ gap + trace1 + trace2 - 2 * overlap))
+def _total(gap: np.ndarray, trace1: np.ndarray, trace2: np.ndarray, overlap: np.ndarray) -> np.ndarray:
+    return np.maximum(0.0, np.einsum("...d,...d->...", gap, gap) + trace1 + trace2 - 2 * overlap)
 
 
 class Subsets:
@@ -101,27 +125,28 @@ class Subsets:
         self._products = self._first @ self._second.T
         self._squares = [np.einsum("nd,nd->n", rows, rows) for rows in (self._first, self._second)]
 
-    def distance(self, one: np.ndarray, other: np.ndarray) -> float:
-        """Return the distance between the vectors at `one` (n,) in the first set and those at `other` (m,) in the
-        second."""
-        if self._same and np.array_equal(one, other):
-            return 0.0
-        products = self._products[np.ix_(one, other)]
-        products -= products.mean(axis=0)
+    def distances(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Return the distances (B,) between the vectors at `one` (B, n) in the first set and those at `other` (B, m) in
+        the second."""
+        products = self._products[one[:, :, None], other[:, None, :]]
         products -= products.mean(axis=1, keepdims=True)
-        means = [_mean(rows, at) for rows, at in ((self._first, one), (self._second, other))]
+        products -= products.mean(axis=2, keepdims=True)
+        means = [_means(rows, at) for rows, at in ((self._first, one), (self._second, other))]
         trace1, trace2 = (
-            float(squares[at].sum() - len(at) * (mean @ mean)) / (len(at) - 1)
+            (squares[at].sum(axis=1) - at.shape[1] * np.einsum("bd,bd->b", mean, mean)) / (at.shape[1] - 1)
             for squares, at, mean in zip(self._squares, (one, other), means, strict=True)
         )
-        share = np.sqrt((len(one) - 1) * (len(other) - 1))
-        return _total(means[0] - means[1], trace1, trace2, _singular_values(products) / share)
+        share = np.sqrt((one.shape[1] - 1) * (other.shape[1] - 1))
+        distances = _total(means[0] - means[1], trace1, trace2, _singular_values(products) / share)
+        if self._same and one.shape == other.shape:
+            distances[(one == other).all(axis=1)] = 0.0
+        return distances
 
 
-def _mean(rows: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Return the mean (D,) of the rows at `at` without copying them."""
-    weights = np.zeros(len(rows))
-    weights[at] = 1 / len(at)
+def _means(rows: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Return the means (B, D) of the rows (N, D) at `at` (B, n) without copying the rows."""
+    weights = np.zeros((len(at), len(rows)))
+    np.put_along_axis(weights, at, 1 / at.shape[1], axis=1)
     return np.asarray(weights @ rows)
 
 
@@ -141,10 +166,20 @@ class Frechet(Distribution):
     def statistic(self, reference: np.ndarray, image: np.ndarray) -> float:
         return distance_to(*self._moments, image) if self._statistics else distance_of_sets(reference, image)
 
-    def _on_subsets(self, reference: np.ndarray, image: np.ndarray, most: int) -> Callable[..., float]:
-        if self.compares and max(most, most * len(reference) // len(image)) <= image.shape[1]:
-            return Subsets(reference, image).distance
-        return super()._on_subsets(reference, image, most)
+    def _on_subsets(self, reference: np.ndarray, image: np.ndarray, most: int) -> OnSubsets:
+        if not self.compares:
+            return lambda _, other: _to_sets(*self._moments, image[other])
+        if max(most, most * len(reference) // len(image)) <= image.shape[1]:
+            return Subsets(reference, image).distances
+
+        def distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+            first, second = reference[one], image[other]
+            found = _between_sets(first, second)
+            if first.shape == second.shape:
+                found[(first == second).all(axis=(1, 2))] = 0.0
+            return found
+
+        return distances
 
     def _fits(self) -> bool:
         return self.rows.fits("image") and (not self.compares or self.references.fits(self._layer))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from tokbench.metrics.distribution import Distribution
@@ -35,8 +33,8 @@ class KID(Distribution):
             values.append(squared_mmd(first, second))
         return float(np.mean(values))
 
-    def _on_subsets(self, reference: np.ndarray, image: np.ndarray, most: int) -> Callable[..., float]:
-        return lambda first, second: self.statistic(reference[first], image[second], SUBSETS_OF_HALVES)
+    def _on_subset(self, reference: np.ndarray, image: np.ndarray) -> float:
+        return self.statistic(reference, image, SUBSETS_OF_HALVES)
 
 
 def squared_mmd(first: np.ndarray, second: np.ndarray) -> float:

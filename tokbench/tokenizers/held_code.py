@@ -52,7 +52,9 @@ class Walk:
         self._place = place
         self._waiting: deque[_Step] = deque()
         self._seen: dict[int, Any] = {}  # by id; references are kept so that no id is used twice
+        self._with_packages: set[int] = set()  # ids of the visited classes that count even if they are installed
         self._namespaces: dict[tuple[int, str], Place] = {}
+        self._existing: dict[str, str] = {}  # file by path, "" if there is none
         self.names: set[str] = set()
         """The names under which modules are imported."""
         self.by_path: dict[str, str] = {}
@@ -107,12 +109,14 @@ class Walk:
         `__module__`."""
         for base in kind.__mro__:
             name, known = vars(base).get("__module__"), id(base) in self._seen
-            if known and not step.packages:
+            if known and (not step.packages or id(base) in self._with_packages):
                 continue
             self._seen[id(base)] = base
+            if step.packages:
+                self._with_packages.add(id(base))
             methods = [part for part in vars(base).values() if isinstance(part, _FUNCTIONS)]
             functions = [function for method in methods for function in _functions(method)]
-            written = [function for function in functions if _file_of(function.__globals__, function)]
+            written = [function for function in functions if self._file_of(function.__globals__, function)]
             places = {
                 self._add_namespace(f.__globals__, f, step.packages and f.__globals__.get("__name__") == name)
                 for f in written
@@ -126,9 +130,9 @@ class Walk:
 
     def _add_namespace(self, names: dict[str, Any], function: FunctionType | None, packages: bool) -> Place:
         """Add the module whose globals are `names`, and the file that contains the source of one of its functions."""
-        name, file = names.get("__name__"), _file_of(names, None)
+        name, file = names.get("__name__"), self._file_of(names, None)
         places = [self._add_file(name if isinstance(name, str) else "", file, names, packages)]
-        if function is not None and (other := _file_of({}, function)) and other != file:
+        if function is not None and (other := self._file_of({}, function)) and other != file:
             # A program compiled the text of a file itself, or the module has no `__file__`.
             places.append(self._add_file(name if isinstance(name, str) else Path(other).stem, other, names, False))
         return max(places)
@@ -144,12 +148,22 @@ class Walk:
             loaded = sys.modules.get(name)
             if place is Place.FIXED:
                 pass
-            elif isinstance(loaded, ModuleType) and _file_of(vars(loaded), None) == file:
+            elif isinstance(loaded, ModuleType) and self._file_of(vars(loaded), None) == file:
                 self.names.add(name)
             else:
                 self.by_path[file], self._namespaces[key] = name, Place.OWN
                 self._queue(names.values())
         return self._namespaces[key]
+
+    def _file_of(self, names: dict[str, Any], function: FunctionType | None) -> str:
+        """Return the file that the globals of a module name, else the file that a function was compiled from; "" if
+        there is none."""
+        path = names.get("__file__")
+        if not isinstance(path, str):
+            path = function.__code__.co_filename if function is not None else ""
+        if path not in self._existing:
+            self._existing[path] = _existing(os.path.abspath(path)) if path else ""
+        return self._existing[path]
 
     def _queue(self, held: Iterable[Any], deep: bool = True) -> None:
         self._waiting.extend(_Step(one, deep=deep) for one in list(held))
@@ -201,15 +215,6 @@ def _inside(function: FunctionType) -> list[Any]:
     """Return what a function holds: default values, closure variables and attributes."""
     defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
     return [*defaults, *(function.__closure__ or ()), *vars(function).values()]
-
-
-def _file_of(names: dict[str, Any], function: FunctionType | None) -> str:
-    """Return the file that the globals of a module name, else the file that a function was compiled from; "" if
-    there is none."""
-    path = names.get("__file__")
-    if not isinstance(path, str):
-        path = function.__code__.co_filename if function is not None else ""
-    return _existing(os.path.abspath(path)) if path else ""
 
 
 def _existing(file: str) -> str:

@@ -72,7 +72,7 @@ def dependencies(root: Path | None = None) -> dict[str, set[str]]:
         with suppress(AdapterError):  # `tokbench list adapters` reports it
             config = read_variant(toml)
             if isinstance(config.get("training"), dict):
-                bases[name] = [config[key] for key in ("base", "teacher", "prior") if key in config]
+                bases[name] = _bases(config)
     below: dict[str, set[str]] = {}
     try:
         for name in TopologicalSorter(bases).static_order():
@@ -82,6 +82,11 @@ def dependencies(root: Path | None = None) -> dict[str, set[str]]:
         cycle = " -> ".join(reversed(error.args[1]))
         raise UsageError(f"the adapters depend on each other in a cycle: {cycle}") from error
     return below
+
+
+def _bases(config: dict[str, Any]) -> list[str]:
+    """Return the names of the adapters that a trainable variant's TOML names directly."""
+    return [config[key] for key in ("base", "teacher", "prior") if key in config]
 
 
 def load_training_data(
@@ -211,7 +216,15 @@ def _modules_of_dependencies(variant: AdapterConfig) -> tuple[str, ...]:
     root, modules = _root(variant), list[str]()
     with suppress(UsageError):  # an adapter of an installed package has no such folder, and no dependencies
         files = adapter_files(root) | network_files(root)
-        for name in sorted(dependencies(root).get(variant.name, set()) & files.keys()):
+        below, pending = set[str](), [variant.config]  # `dependencies` would read the TOML files of all adapters
+        while pending:
+            config = pending.pop()
+            for name in _bases(config) if isinstance(config.get("training"), dict) else ():
+                if name in files and name not in below:
+                    below.add(name)
+                    with suppress(AdapterError):
+                        pending.append(read_variant(files[name]))
+        for name in sorted(below):
             with suppress(AdapterError):  # of an indirect dependency that is not used
                 modules.append(open_variant(name, files[name])[1].__name__)
     return tuple(modules)
