@@ -40,7 +40,6 @@ from tokbench.weights.registry import KNOWN_WEIGHTS, LocalWeights, resolve
 from tokbench.weights.state_dict import read_state
 
 COUNT, SIZE, BATCH = 20, 192, 8
-Asked = Sequence[tuple[Protocol, str]]
 
 INTRODUCTION = """\
 # Parity
@@ -72,9 +71,7 @@ ROUNDING = """
   of their product is noise in the null space, so the reference packages have an error of about 1e-6 of the trace of the
   covariances. tokbench avoids this error if it has the features of both sides, by using the singular values of their
   centred product. In the deep layers this causes nearly all of the difference, which remains if both sides get the same
-  features. To save time, pytorch-fid's distance of the deepest layer is computed in an orthonormal basis of
-  the span of both sides' features, which changes no distance and leaves a smaller null space.
-  The relative difference is larger if the distance is small compared with the trace. For this reason the
+  features. The relative difference is larger if the distance is small compared with the trace. For this reason the
   reconstructions here are strongly damaged, and the stand-in for a first layer does not depend on brightness.
 - **LlamaGen and Cosmos** round halves up, tokbench to even, and their float32 sums have errors of a few 1e-5 levels:
   values within 1e-4 of a half may differ by one level.
@@ -372,6 +369,9 @@ def trunk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def perceptual(trunk: Callable[[str], Path]) -> Callable[[str], LPIPSNetwork]:
     """tokbench's LPIPS network, `alex` or `vgg`, with those weights."""
     return cache(lambda net: LPIPSNetwork(_found(trunk(net), f"lpips-{net}"), net=net))
+
+
+Asked = Sequence[tuple[Protocol, str]]
 
 
 @pytest.fixture(scope="session")

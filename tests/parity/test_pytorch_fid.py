@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from feature_sets import in_span
 from PIL import Image
 
 from tokbench.protocol.protocol import load_protocol
@@ -58,14 +57,11 @@ def test_pytorch_fid(record, ours, inception, network, folders, references, imag
     names = {layer: "rfid" if layer == 2048 else f"rfid_{layer}" for layer in LAYERS}
     found = ours([(protocol, name) for name in names.values()], references, images, inception)
     model, together, start = Pooled(network(*LAYERS)), sum(LAYERS), 0
-    features = [score.get_activations(files, model, 8, together, "cpu", 0) for files in folders]
+    statistics = [score.calculate_activation_statistics(files, model, 8, together, "cpu", 0) for files in folders]
     for layer, name in names.items():
         part = slice(start, start + layer)
         start += layer
-        sides = [rows[:, part] for rows in features]
-        if layer == 2048:  # its matrix square root would take 20 s
-            sides = in_span(*sides)
-        moments = [moment for rows in sides for moment in (rows.mean(0), np.cov(rows, rowvar=False))]
+        moments = [moment for mean, covariance in statistics for moment in (mean[part], covariance[part, part])]
         value = score.calculate_frechet_distance(*moments)
         record("pytorch-fid", f"FID {layer}", "pytorch-fid", found["pytorch-fid", name], value, 1e-5, relative=True)
 
