@@ -24,11 +24,10 @@ CEILING = "only resized (ceiling)"
 """The name of the curve of images that were only resized, which has its own colour."""
 
 COLOURS = (
-    "#3f7fd0", "#d9730d", "#2f9e44", "#d6336c", "#7c5cdb", "#0f93a8", "#a5682a", "#8b9a0a", "#c04bb5", "#d64545",
-    "#7a828e",
+    "#3f7fd0", "#d9730d", "#2f9e44", "#d6336c", "#7c5cdb", "#0f93a8", "#a5682a", "#8b9a0a", "#7a828e",
 )  # fmt: skip
 SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down")
-"""Colours that are readable on light and dark pages, and shapes: 66 different combinations."""
+"""Colours that are readable on light and dark pages, and shapes."""
 
 FEW = 3
 """With fewer rows a plot shows no trend, and its note says so."""
@@ -64,11 +63,13 @@ def charts(tables: Sequence[PageTable]) -> list[dict[str, Any]]:
 
 
 def _looks(tables: Sequence[PageTable]) -> dict[str, tuple[str, str]]:
-    """Return the colour and the shape of each family."""
+    """Return the colour and the shape of each family. The first 54 families have different combinations."""
     families = [*sorted({row.family for table in tables for row in table.rows}), CEILING]
-    return {
-        family: (COLOURS[place % len(COLOURS)], SHAPES[place % len(SHAPES)]) for place, family in enumerate(families)
-    }
+    found = {}
+    for place, family in enumerate(families):
+        turn = place // len(COLOURS)  # families of one colour have different shapes, and so have neighbours
+        found[family] = COLOURS[place % len(COLOURS)], SHAPES[(place + 2 * turn) % len(SHAPES)]
+    return found
 
 
 def _paint(spec: dict[str, Any], looks: dict[str, tuple[str, str]]) -> None:
@@ -125,14 +126,25 @@ _COLOUR, _SHAPE = alt.Color("family:N", title=None), alt.Shape("family:N", title
 
 
 def _labelled(base: alt.Chart, tooltip: Sequence[alt.Tooltip], size: int) -> list[Any]:
-    """Return the layers of points and of their labels, each of which is shown while the pointer is on its point."""
+    """Return the layers of points and of their labels, each of which is shown while the pointer is on its point.
+
+    base: a chart with the positions of the points, without colours, which are not those of labels.
+    """
     hover = alt.selection_point(name="hover", fields=["label"], on="pointerover", clear="pointerout", empty=False)
-    dots = base.mark_point(filled=True, size=size, opacity=1).encode(tooltip=list(tooltip), shape=_SHAPE)
-    left = "scale('x', datum.x) < width / 2"  # labels extend towards the middle of the plot
-    words = base.mark_text(
-        align=alt.expr(f"{left} ? 'left' : 'right'"), dx=alt.expr(f"{left} ? 8 : -8"), dy=-9, fontWeight="bold"
-    ).encode(text="label:N", color=alt.value("gray"), opacity=alt.when(hover).then(alt.value(1)).otherwise(alt.value(0)))
-    return [dots.add_params(hover), words]
+    dots = base.mark_point(filled=True, size=size, opacity=1).encode(tooltip=list(tooltip), color=_COLOUR, shape=_SHAPE)
+    left, at = "scale('x', datum.x) < width / 2", "scale('x', datum.x)"  # labels extend towards the middle of the plot
+    place = {
+        "align": alt.expr(f"{left} ? 'left' : 'right'"),
+        "dx": alt.expr(f"{left} ? 8 : -8"),
+        "dy": -11,
+        "limit": alt.expr(f"({left} ? width - {at} : {at}) - 8"),
+    }
+    seen = alt.when(hover).then(alt.value(1)).otherwise(alt.value(0))
+    words = [  # the halo separates a label from points beneath it
+        base.mark_text(style=style, **place).encode(text="label:N", opacity=seen)
+        for style in ("halo", "label")
+    ]
+    return [dots.add_params(hover), *words]
 
 
 def _plot(points: Sequence[Point], x: str, y: str, *, log: bool = False, fewer: bool | None = None) -> dict[str, Any]:
@@ -145,10 +157,11 @@ def _plot(points: Sequence[Point], x: str, y: str, *, log: bool = False, fewer: 
         alt.Tooltip("label:N", title="row"), alt.Tooltip("x:Q", title=across.title, format=f",.{across.digits}f"),
         alt.Tooltip("y:Q", title=up.title, format=f",.{up.digits}f"), alt.Tooltip("interval:N"),
     ]  # fmt: skip
-    base = alt.Chart(alt.NamedData(_POINTS)).encode(x=place, y=height, color=_COLOUR)
+    base = alt.Chart(alt.NamedData(_POINTS)).encode(x=place, y=height)
+    coloured = base.encode(color=_COLOUR)
     layers: list[Any] = [
-        base.mark_rule().encode(y="low:Q", y2="high:Q"),
-        base.mark_line(strokeWidth=1, opacity=0.6).encode(detail="line:N"),
+        coloured.mark_rule().encode(y="low:Q", y2="high:Q"),
+        coloured.mark_line(strokeWidth=1, opacity=0.6).encode(detail="line:N"),
         *_labelled(base, tooltip, size=70),
     ]
     if fewer is not None and up.more is not None and len({point["row"] for point in points}) >= FEW:
@@ -216,10 +229,10 @@ def _curves(table: PageTable) -> list[dict[str, Any]]:
         base = alt.Chart(alt.NamedData(_POINTS)).encode(
             x=alt.X("x:Q", title="pixels", scale=alt.Scale(type="log", nice=False, padding=12)),
             y=alt.Y("y:Q", title=f"{column.title}{column.arrow}", scale=alt.Scale(zero=False)),
-            color=_COLOUR,
         )
-        intervals = base.mark_rule(opacity=0.5).encode(y="low:Q", y2="high:Q")
-        lines = base.mark_line(strokeWidth=1).encode(detail="line:N")
+        coloured = base.encode(color=_COLOUR)
+        intervals = coloured.mark_rule(opacity=0.5).encode(y="low:Q", y2="high:Q")
+        lines = coloured.mark_line(strokeWidth=1).encode(detail="line:N")
         spec = _whole([intervals, lines, *_labelled(base, [*tooltip, alt.Tooltip("interval:N")], size=40)], points)
         plots.append(_entry(table, title, "Each bin is drawn at its centre.", points, ("pixels", kind), spec))
     return plots

@@ -113,7 +113,7 @@ def _asset(name: str) -> markupsafe.Markup:
 def _script() -> markupsafe.Markup:
     """Return the script of the page. Its files share one scope, which is closed to other scripts."""
     parts = [_asset(f"{name}.js") for name in SCRIPTS]
-    return markupsafe.Markup("\n").join(['"use strict";\n(() => {', *parts, "})();"])
+    return markupsafe.Markup("\n".join(['"use strict";\n(() => {', *parts, "})();"]))
 
 
 def _in_script(library: str) -> markupsafe.Markup:

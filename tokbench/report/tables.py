@@ -58,7 +58,7 @@ def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> 
         size=f"{data['width']}x{data['height']}",
         n=max(result.num_images for result in results),
         protocol=results[0].provenance["protocol"]["name"],
-        legend=markdown.legend(results, order=False) + _readers(results),
+        legend=markdown.legend(results, order=False).replace("`", "") + _readers(results),
         columns=[
             PageColumn(
                 column.field, column.title + (f" [{label}]" if label else ""), column.digits, column.more, label,

@@ -55,13 +55,13 @@
     }
   }
   function drawDifferences({ a, b, found }) {
-    at("differences").tHead.replaceChildren(heads(["metric", a, b, "difference [95 %]", "verdict", "images needed", "N"]));
+    at("differences").tHead.replaceChildren(heads(["metric", "difference [95 %]", "verdict", "images needed", a, b, "N"]));
     at("differences").tBodies[0].replaceChildren(...found.map((one) => {
       const tr = make("tr"), needed = imagesNeeded(one), clear = ["better", "worse"].includes(one.verdict);
       const verdict = clear ? `${b} is ${one.verdict}` : one.verdict;
       tr.dataset.number = one.number;
-      tr.append(make("th", columnFor(one.number).title, { scope: "row" }), make("td", numberText(one.number, one.first)), make("td", numberText(one.number, one.second)), make("td", gapText(one)));
-      tr.append(make("td", verdict, { className: clear ? one.verdict : "unclear" }), make("td", needed === null ? "–" : needed.toLocaleString("en")));
+      tr.append(make("th", columnFor(one.number).title, { scope: "row" }), make("td", gapText(one)), make("td", verdict, { className: clear ? one.verdict : "unclear" }));
+      tr.append(make("td", needed === null ? "–" : needed.toLocaleString("en")), make("td", numberText(one.number, one.first)), make("td", numberText(one.number, one.second)));
       tr.append(make("td", one.n.toLocaleString("en") + (one.alone ? ` (+${one.alone} in one only)` : "")));
       return tr;
     }));

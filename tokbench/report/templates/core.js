@@ -1,6 +1,6 @@
   // The data of the page, its state, and what all views share.
 
-  const data = JSON.parse(document.getElementById("data").textContent);
+  const data = JSON.parse(document.getElementById("data").textContent), rules = data.rules;
   const at = (id) => document.getElementById(id);
   const make = (tag, text, more = {}) => {
     const element = Object.assign(document.createElement(tag), more);

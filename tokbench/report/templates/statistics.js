@@ -1,7 +1,6 @@
   // Paired differences with intervals: the same computation as tokbench.analysis.compare and tokbench.stats, with the
   // same resamples. `rules` holds the constants of the Python code.
 
-  const rules = data.rules;
   const NONE = { low: NaN, high: NaN };
 
   // The PCG64 generator of NumPy. A 128-bit number is eight 16-bit parts, the lowest first.

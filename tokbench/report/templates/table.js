@@ -33,14 +33,17 @@
     const ordered = [...values].sort((a, b) => a - b);
     return values.map((value) => (ordered.indexOf(value) + ordered.lastIndexOf(value)) / 2 + 1);
   };
+  function proportional(rows, i, other) {
+    const pairs = rows.map((row) => [row.values[i][0], row.values[other][0]]), alike = (values) => values.every((value) => Math.abs(value / values[0] - 1) < 1e-6);
+    return alike(pairs.map(([a, b]) => a / b)) || alike(pairs.map(([a, b]) => a * b));
+  }
   function ranking(table, rows, columns) {
     const directed = columns.filter((i) => table.columns[i].more !== null), ranked = rows.filter((row) => row.adapter !== "identity"); // which returns the images themselves
-    const coverage = new Map(rows.map((row) => [row, directed.filter((i) => measured(row, i)).length])), ranks = new Map(), used = [], seen = new Set();
+    const coverage = new Map(rows.map((row) => [row, directed.filter((i) => measured(row, i)).length])), ranks = new Map(), used = [];
     for (const i of ranked.length > 1 ? directed.filter((one) => ranked.every((row) => measured(row, one))) : []) {
       const { more } = table.columns[i];
       const own = places(ranked.map((row) => (row.values[i][0] === null ? -Infinity : more ? -row.values[i][0] : row.values[i][0])));
-      if (seen.has(String(own))) continue; // such as bits per image and bits per pixel, which would count twice
-      seen.add(String(own));
+      if (used.some(([other]) => proportional(ranked, i, other))) continue; // such as bits per image and bits per pixel, which would count twice
       used.push([i, own]);
     }
     const means = ranked.map((_, at) => used.reduce((total, [, own]) => total + own[at], 0) / used.length);
@@ -49,10 +52,11 @@
   }
 
   const OWN_ORDER = { adapter: "adapter", rank: "rank", coverage: "coverage" };
-  function inOrder(rows, by, way, { ranks, coverage }) {
-    const column = state.names.indexOf(by);
+  const inWords = (table, i) => i >= 0 && table.rows.every((row) => !row.values[i] || row.values[i][0] === null); // such as names of floors
+  function inOrder(table, rows, by, way, { ranks, coverage }) {
+    const column = state.names.indexOf(by), entry = inWords(table, column) ? 5 : 0;
     if (!Object.hasOwn(OWN_ORDER, by) && column < 0) return rows;
-    const key = (row) => (by === "adapter" ? row.adapter : by === "rank" ? ranks.get(row)?.mean : by === "coverage" ? coverage.get(row) : row.values[column]?.[0]);
+    const key = (row) => (by === "adapter" ? row.adapter : by === "rank" ? ranks.get(row)?.mean : by === "coverage" ? coverage.get(row) : row.values[column]?.[entry]);
     const empty = (value) => value === null || value === undefined;
     return [...rows].sort((a, b) => {
       const [x, y] = [key(a), key(b)];
@@ -63,13 +67,13 @@
   }
   function orderText(table, by, way) {
     const column = table.columns[state.names.indexOf(by)];
-    if (by === "adapter") return `Sorted by adapter, ${way === "down" ? "Z to A" : "A to Z"}.`;
+    if (by === "adapter" || (column && inWords(table, table.columns.indexOf(column)))) return `Sorted by ${column ? column.title : by}, ${way === "down" ? "Z to A" : "A to Z"}.`;
     if (column || Object.hasOwn(OWN_ORDER, by)) return `Sorted by ${column ? column.title : by}, ${way === "down" ? "highest" : "lowest"} first.`;
     if (table.task === "prune") return "Sorted by method and keep ratio.";
     return table.columns.some((one) => one.field === "bpp") ? "Sorted by bits per pixel, lowest first." : "Sorted by adapter, A to Z.";
   }
   function rankText({ over, of, count }) {
-    const which = over.length ? `Rank: by the mean rank over the shown columns that all ${count} shown rows have, which are ${over.join(", ")} (columns of the same order count once).` : count > 1 ? "There is no rank: no shown column with a direction has a value in all shown rows." : "There is no rank of a single row.";
+    const which = over.length ? `Rank: by the mean rank over the shown columns that all ${count} shown rows have, which are ${over.join(", ")} (multiples, such as bits per image and per pixel, count once).` : count > 1 ? "There is no rank: no shown column with a direction has a value in all shown rows." : "There is no rank of a single row.";
     return `${which} Coverage: in how many of the ${of} shown columns with a direction a row has a value.`;
   }
 
@@ -90,14 +94,14 @@
     const [by, way] = (state.sort || "").split(":");
     const family = (state.family || "").toLowerCase();
     const kept = table.rows.filter((row) => row.family.toLowerCase().includes(family) && (!state.kind || row.kinds.includes(state.kind)));
-    const ranked = ranking(table, kept, columns), rows = inOrder(kept, by, way, ranked);
+    const ranked = ranking(table, kept, columns), rows = inOrder(table, kept, by, way, ranked);
     at("order").textContent = orderText(table, by, way);
     at("ranking").textContent = rankText(ranked);
     const head = (title, name, more, first) => { // first: the order of the first click
       const cell = make("th", undefined, { scope: "col" }), button = make("button", title);
       if (more !== null) button.append(make("span", more ? " ↑" : " ↓", { className: "better", title: more ? "higher is better" : "lower is better" }));
       if (by === name) {
-        const [small, large] = name === "adapter" ? ["A", "Z"] : ["1", "9"];
+        const [small, large] = name === "adapter" || inWords(table, state.names.indexOf(name)) ? ["A", "Z"] : ["1", "9"];
         button.append(make("span", way === "down" ? `${large}→${small}` : `${small}→${large}`, { className: "sorted", title: "the order of the rows" }));
         cell.setAttribute("aria-sort", way === "down" ? "descending" : "ascending");
       }
