@@ -4,9 +4,9 @@
     const { images, adapters, worst, reconstructions } = data.pictures;
     if (!images.length) return;
     const image = images.find((one) => one.name === state.image) || images[0];
-    const names = ["original", ...adapters];
+    const names = ["original", ...adapters], usual = (list) => list.find((name) => name !== "identity") || list[0]; // identity has no errors to show
     const left = names.includes(state.left) ? state.left : "original";
-    const right = names.includes(state.right) ? state.right : adapters[0] || "original";
+    const right = names.includes(state.right) ? state.right : usual(adapters) || "original";
     options(at("image"), images.map((one) => one.name), image.name);
     options(at("left"), names, left);
     options(at("right"), names, right);
@@ -20,7 +20,7 @@
     slide();
     const captions = [left, right].filter((name) => name !== "original").map((name) => `${name}: ${reconstructions[name][image.name].caption}`);
     at("numbers").textContent = captions.join(" · ");
-    const having = Object.keys(worst), of = having.includes(state.worst) ? state.worst : having[0];
+    const having = Object.keys(worst), of = having.includes(state.worst) ? state.worst : usual(having);
     if (!of) return;
     const by = Object.keys(worst[of]).includes(state.by) ? state.by : Object.keys(worst[of])[0];
     options(at("worst-of"), having, of);
