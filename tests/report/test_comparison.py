@@ -105,7 +105,9 @@ def expected(found: Difference, second: str) -> list[str]:
 
 
 def shown_differences(page: Any) -> list[list[str]]:
-    page.wait_for_function("/^Differences|fewer|no number|cannot/.test(document.getElementById('compare-note').textContent)")
+    page.wait_for_function(
+        "/^Differences|fewer|no number|cannot/.test(document.getElementById('compare-note').textContent)"
+    )
     rows = page.locator("#differences tbody tr").all()
     return [row.locator("th, td").all_inner_texts() for row in rows]
 
@@ -126,7 +128,9 @@ def test_differences_of_committed_results_are_those_of_python(open_site: Any, co
         both = [load(compared / "results" / name / f"{GROUP}.json") for name in (first, second)]
         assert shown_differences(page) == [expected(one, second) for one in differences(*both)]
         page.click("#swap")
-        page.wait_for_function(f"document.querySelector('#differences thead th:nth-child(5)')?.textContent === '{second}'")
+        page.wait_for_function(
+            f"document.querySelector('#differences thead th:nth-child(5)')?.textContent === '{second}'"
+        )
         assert shown_differences(page) == [expected(one, first) for one in differences(*both[::-1])]
 
 

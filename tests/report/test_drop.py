@@ -166,7 +166,7 @@ def test_other_settings_have_a_column_of_their_own(open_site: Any, sites: Path, 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 99}, "written by a newer version of tokbench"),
+        ({"schema_version": 99}, "it was written by a newer version of tokbench"),
         ({"error": "boom"}, "the adapter failed: boom"),
         ({"metrics": {"psnr": {"value": "30"}}}, "the metric 'psnr' is damaged"),
         ({"provenance": {"data": {}}}, "'provenance.data' is incomplete"),

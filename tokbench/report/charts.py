@@ -141,8 +141,7 @@ def _labelled(base: alt.Chart, tooltip: Sequence[alt.Tooltip], size: int) -> lis
     }
     seen = alt.when(hover).then(alt.value(1)).otherwise(alt.value(0))
     words = [  # the halo separates a label from points beneath it
-        base.mark_text(style=style, **place).encode(text="label:N", opacity=seen)
-        for style in ("halo", "label")
+        base.mark_text(style=style, **place).encode(text="label:N", opacity=seen) for style in ("halo", "label")
     ]
     return [dots.add_params(hover), *words]
 
