@@ -37,7 +37,7 @@ def drawn(adapter: str, dataset: str, count: int, seed: int, **columns: np.ndarr
         "psnr": rng.normal(30 + seed / 50, 2, count), "ssim": rng.uniform(0.7, 0.9, count),
         "lpips": rng.gamma(2, 0.05, count), "bpp": rng.uniform(0.5, 1.5, count) * (1 + seed / 100),
     } | columns  # fmt: skip
-    halves = rng.normal(5, 0.3, (40, 2)) + [0, 0.4]
+    halves = rng.normal(5, 0.3, (40, 2)) + np.array([0, 0.4])
     spreads: dict[str, Spread] = {
         "rfid": Replicates(halves[:, 0], halves[:, 1]), "kid": Replicates(rng.normal(1, 0.1, 40)),
         "perplexity": Jackknife(rng.normal(500, 0.5, count)), "inception_score": Splits(rng.normal(9, 0.2, 10)),

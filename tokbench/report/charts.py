@@ -1,8 +1,8 @@
 """Vega-Lite plots of the site: quality over bits, gFID over tokenizer metrics, speed, words and faces, pruning.
 
-Every point belongs to a row of a table (`row`), which a click selects. Colours and shapes are those of families, the same
-in all plots, and a point is labelled when the pointer is on it. The points are also listed in a table beside the plot,
-for screen readers and keyboards.
+Every point belongs to a row of a table (`row`), which a click selects. Colours and shapes are those of families, the
+same in all plots, and a point is labelled when the pointer is on it. The points are also listed in a table beside the
+plot, for screen readers and keyboards.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _POINTS, _FRONT = "points", "front"
 """The names of the data of a plot; layers that name them share one copy."""
 
 Point = dict[str, Any]
-"""Fields: `row`; `label` (shown name); `line` (points of a line share it); `family` (colour and shape); `x`, `y`, `low`,
-`high`; `interval` (as text)."""
+"""Fields: `row`; `label` (shown name); `line` (points of a line share it); `family` (colour and shape); `x`, `y`,
+`low`, `high`; `interval` (as text)."""
 
 
 def charts(tables: Sequence[PageTable]) -> list[dict[str, Any]]:

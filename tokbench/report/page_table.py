@@ -57,8 +57,8 @@ class PageRow:
     """A row of a table.
 
     values: a cell for each column, None if the row has no value. kinds: the categories that readers can filter by.
-    details: the settings and provenance of the values, as `tables.row_details` returns them. file: path of the file with
-    the per-image values (`tokbench.report.values`), "" if there is none.
+    details: the settings and provenance of the values, as `tables.row_details` returns them. file: path of the file
+    with the per-image values (`tokbench.report.values`), "" if there is none.
     """
 
     adapter: str
@@ -85,8 +85,9 @@ class PageTable:
     """A table of the page.
 
     settings: the settings of metrics, which rows refer to by position. curves: cells by adapter and field, which only
-    plots use. sha256: the hashes of data and protocol, empty in tables of token reduction. short and batches are None except in tables of token reduction. short: whether the network is
-    undertrained, so that its accuracy is not meaningful. batches: the batch sizes with timings.
+    plots use. sha256: the hashes of data and protocol, empty in tables of token reduction. short and batches are None
+    except in tables of token reduction. short: whether the network is undertrained, so that its accuracy is not
+    meaningful. batches: the batch sizes with timings.
     """
 
     name: str

@@ -55,7 +55,7 @@ def write(tables: Sequence[PageTable], results: Sequence[Result], out: Path) -> 
 
 
 def _script(table: str, result: Result) -> str:
-    """Return the script of one row. The object has the same fields as the JSON file of a result, but not all of them."""
+    """Return the script of one row. Its object has some of the fields of a result's JSON file."""
     facts = {
         "adapter": result.adapter,
         "num_images": result.num_images,
