@@ -59,7 +59,7 @@
     const { color: text, backgroundColor: back } = getComputedStyle(document.body), line = getComputedStyle(document.documentElement).getPropertyValue("--line");
     const config = {
       background: "transparent", view: { stroke: line },
-      style: { label: { fill: text, fontWeight: 600, fontSize: 12 }, halo: { fill: back, stroke: back, strokeWidth: 5, strokeJoin: "round", fontWeight: 600, fontSize: 12 } },
+      style: { label: { color: text, fontWeight: 600, fontSize: 12 }, halo: { color: back, stroke: back, strokeWidth: 5, strokeJoin: "round", fontWeight: 600, fontSize: 12 } },
       axis: { labelColor: text, titleColor: text, gridColor: line, domainColor: line, tickColor: line },
       legend: { labelColor: text, titleColor: text, orient: "bottom", columns: narrow ? 3 : 9, symbolOpacity: 1 }, title: { color: text },
     };
