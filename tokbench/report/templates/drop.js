@@ -119,7 +119,7 @@
     if (without.length) messages.push(`No .npz file lies beside the result of ${without.join(", ")}: drop both files for paired intervals.`);
     if (!joined.length && !messages.length) messages.push("No result was among the dropped files: results are <adapter>/<data>-<task>.json, with their .npz files.");
     const tables = [...new Set(joined.map((one) => one.table))];
-    at("drop-note").replaceChildren(...[...(joined.length ? [`${count(joined.length, "result")} joined ${count(tables.length, "table")}: ${tables.map((one) => one.name).join(", ")}. Reload the page to remove ${joined.length === 1 ? "it" : "them"}.`] : []), ...messages].map((text) => make("li", text)));
+    at("drop-note").replaceChildren(...[...(joined.length ? [`${count(joined.length, "result")} joined ${count(tables.length, "table")}: ${tables.map((one) => one.name).join(", ")}. ${joined.length === 1 ? "Its row is" : "Their rows are"} marked with ●; reload the page to remove ${joined.length === 1 ? "it" : "them"}.`] : []), ...messages].map((text) => make("li", text)));
     if (!joined.length) return;
     go(tables[0].name, joined[0].row.adapter, state.shown === tables[0] ? {} : { ...OF_TABLE, row: joined[0].row.adapter });
     for (const table of tables) await retie(table, table.rows.filter((row) => row.result));
