@@ -55,6 +55,8 @@ class AdapterRun:
     def start(self, networks: ExtractorPool, references: ReferenceFeatures) -> None:
         """Create the metrics. `share_references` must be called once the metrics of all runs exist."""
         has_references = self.images.unpaired is not None
+        if not self.description:
+            return
         with self._errors_end_run("the metrics cannot be created"):
             self.metrics = MetricSet.create(
                 self.adapter.model, self.images.protocol, self.step, self.config, networks, has_references
@@ -70,8 +72,14 @@ class AdapterRun:
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        """What a result records about the adapter. It is computed once, since it hashes all parameters."""
-        return describe_adapter(self.adapter)
+        """What a result records about the adapter; nothing if that fails, which ends the run.
+
+        It is computed once, since it hashes all parameters.
+        """
+        facts: dict[str, Any] = {}
+        with self._errors_end_run("its code and weights cannot be identified"):
+            facts = describe_adapter(self.adapter)
+        return facts
 
     def update_reference(self, references: Batch) -> None:
         """Update the metrics with references from which no image was made."""
