@@ -374,7 +374,7 @@ def test_points_are_labelled_and_coloured_by_family(opened: Any) -> None:
     assert {"jpeg", "taef2", "toy"} <= set(legend)
     points = page.locator("#figure .mark-symbol.role-mark path")
     assert len({point.get_attribute("fill") for point in points.all()}) == len(set(legend))
-    visible = "[...document.querySelectorAll('#figure .mark-text.role-mark text')].filter(e => e.getAttribute('opacity') === '1')"
+    visible = "[...document.querySelectorAll('#figure .mark-text.role-mark text[opacity=\"1\"]')]"
     assert page.evaluate(f"{visible}.length") == 0
     points.first.hover(force=True)
     page.wait_for_function(f"{visible}.length > 0")
