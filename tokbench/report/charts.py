@@ -133,7 +133,7 @@ def _labelled(base: alt.Chart, tooltip: Sequence[alt.Tooltip], size: int) -> lis
     hover = alt.selection_point(name="hover", fields=["label"], on="pointerover", clear="pointerout", empty=False)
     dots = base.mark_point(filled=True, size=size, opacity=1).encode(tooltip=list(tooltip), color=_COLOUR, shape=_SHAPE)
     left, at = "scale('x', datum.x) < width / 2", "scale('x', datum.x)"  # labels extend towards the middle of the plot
-    place = {
+    place: dict[str, Any] = {
         "align": alt.expr(f"{left} ? 'left' : 'right'"),
         "dx": alt.expr(f"{left} ? 8 : -8"),
         "dy": -11,

@@ -103,7 +103,7 @@ def existing(results: Sequence[Result], out: Path) -> Pictures:
 
     No adapter and no dataset is loaded, so it is not checked whether the pictures belong to the current weights.
     """
-    found, images = Pictures(), {}
+    found, images = Pictures(), dict[str, Path]()
     for name in dict.fromkeys(result.adapter for result in results):
         folder = out / "pictures" / slug(name)
         if not (shown := _content(folder / "shown.json")):
