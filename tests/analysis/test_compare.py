@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tokbench.errors import ResultError, UsageError
 from tokbench.evaluation.config import EvalConfig
 from tokbench.evaluation.evaluate import evaluate
 from tokbench.results.result import Result, load
+from tokbench.stats.sample_size import images_needed
 
 METRICS = "psnr,ssim,rate,fd_efficientnet,codebook"
 
@@ -113,6 +115,16 @@ def test_images_that_are_exact_in_one_result_only_are_counted() -> None:
     mostly_exact = difference("psnr", exact_in([30.0, 30.0, 30.0, 40.0]), exact_in([np.nan, np.nan, np.nan, 39.0]))
     assert (mostly_exact.verdict, mostly_exact.alone) == ("cannot tell", 3)
     assert "(+3 in one only)" in render.comparison([mostly_exact], "a", "b")
+
+
+def test_the_number_of_images_needed_is_stated() -> None:
+    found = difference("psnr", exact_in([30.0, 31.0, 35.0]), exact_in([30.5, 31.0, 36.0]))
+    gaps = np.array([0.5, 0.0, 1.0])
+    expected = images_needed(float(gaps.mean()), float(gaps.std(ddof=1)) / math.sqrt(3), 3)
+    assert found.images_needed == found.to_dict()["images_needed"] == expected
+    assert render.comparison([found], "a", "b").splitlines()[-1].split("|")[-2].strip() == str(expected)
+    same = difference("psnr", exact_in([30.0]), exact_in([30.0]))
+    assert same.images_needed is None
 
 
 def test_pooled_psnr_is_compared_from_its_errors() -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,12 +114,14 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def opened(browser: Any, site: Path) -> Iterator[Any]:
-    """Opens the page at an address; the test fails if the page logs an error or requests anything else."""
+def open_site(browser: Any) -> Iterator[Any]:
+    """Opens a page of a site at an address; the test fails if a page logs an error or requests anything else."""
     faults: list[str] = []
     contexts = []
 
-    def open_at(address: str = "", width: int = 1200, dark: bool = False, page: str = "index.html") -> Any:
+    def open_at(
+        folder: Path, address: str = "", width: int = 1200, dark: bool = False, page: str = "index.html"
+    ) -> Any:
         context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light"
         )
@@ -128,10 +131,8 @@ def opened(browser: Any, site: Path) -> Iterator[Any]:
             "console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None
         )
         shown.on("pageerror", lambda error: faults.append(str(error)))
-        shown.on(
-            "request", lambda asked: None if asked.url.startswith(("file:", "data:")) else faults.append(asked.url)
-        )
-        shown.goto(f"{(site / page).as_uri()}{address}")
+        shown.on("request", lambda asked: None if asked.url.startswith(LOCAL) else faults.append(asked.url))
+        shown.goto(f"{(folder / page).as_uri()}{address}")
         return shown
 
     yield open_at
@@ -140,3 +141,9 @@ def opened(browser: Any, site: Path) -> Iterator[Any]:
             assert shown.evaluate("window.harmed") is None
         context.close()
     assert not faults
+
+
+@pytest.fixture
+def opened(open_site: Any, site: Path) -> Any:
+    """Opens the site of a few committed results."""
+    return partial(open_site, site)

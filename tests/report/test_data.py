@@ -246,7 +246,7 @@ def test_what_has_no_measured_speed_is_no_point_of_speed(page_data: dict[str, An
     measured, counted = plot["spec"]["hconcat"]
     assert measured["transform"] == [{"filter": "datum.x !== null"}]
     assert "transform" not in counted
-    assert [point["x"] for point in plot["spec"]["data"]["values"]] == [1.4, None, 1.9]
+    assert [point["x"] for point in plot["spec"]["datasets"]["points"]] == [1.4, None, 1.9]
 
 
 @pytest.mark.slow

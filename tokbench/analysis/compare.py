@@ -14,12 +14,13 @@ from tokbench.results.columns import column_of
 from tokbench.results.result import Result, settings
 from tokbench.stats.bootstrap import (
     MIN_BOOTSTRAP_IMAGES,
-    Interval,
     MeanStatistic,
     bootstrap_pairs,
     mean,
     mean_statistic,
+    pair_deviation,
 )
+from tokbench.stats.sample_size import images_needed
 from tokbench.stats.split_half import Replicates
 from tokbench.stats.spread import Spread
 
@@ -39,8 +40,9 @@ class Difference:
     first, second: the values on the images for which both results have one (a mean over images, even if the protocol
     averages by batches); None if there is no such image. gap: second minus first. low, high: paired 95 % interval of
     the gap; NaN if it has none. n: number of images. first_only, second_only: images for which only one of the results
-    has a value (an exact image has no PSNR). moved: (image name, difference) by decreasing absolute difference, in the
-    per-image value named by `moved_in`.
+    has a value (an exact image has no PSNR). deviation: standard deviation of the gap; NaN if it is unknown or does not
+    decrease with the square root of n, as for codebook usage. moved: (image name, difference) by decreasing absolute
+    difference, in the per-image value named by `moved_in`.
     """
 
     number: str
@@ -53,6 +55,7 @@ class Difference:
     verdict: Verdict
     first_only: int = 0
     second_only: int = 0
+    deviation: float = math.nan
     moved_in: str = ""
     moved: list[tuple[str, float]] = field(default_factory=list, repr=False)
 
@@ -61,9 +64,17 @@ class Difference:
         """Images for which only one of the two has a value."""
         return self.first_only + self.second_only
 
+    @property
+    def images_needed(self) -> int | None:
+        """The number of images at which the gap can be told from 0 (`tokbench.stats.sample_size`), or None."""
+        return images_needed(self.gap, self.deviation, self.n)
+
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON object without `moved`; NaN becomes None."""
-        names = ("number", "first", "second", "gap", "low", "high", "n", "first_only", "second_only", "verdict")
+        """Return a JSON object without `moved` and `deviation`; NaN becomes None."""
+        names = (
+            "number", "first", "second", "gap", "low", "high", "n", "first_only", "second_only", "verdict",
+            "images_needed",
+        )  # fmt: skip
         values = {name: getattr(self, name) for name in names}
         return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in values.items()}
 
@@ -117,13 +128,14 @@ def difference(number: str, first: Result, second: Result) -> Difference:
     if ours is None or theirs is None:
         same: Verdict = "same" if ours == theirs else "cannot tell"
         return Difference(number, ours, theirs, math.nan, math.nan, math.nan, n, same)
-    gap, interval = theirs - ours, _replicates_interval(number, first, second)
-    if interval is None:
+    gap, replicates = theirs - ours, _replicates_of_gap(number, first, second)
+    if replicates is None:
         verdict: Verdict = "same" if gap == 0 else "no error bar"
         return Difference(number, ours, theirs, gap, math.nan, math.nan, n, verdict)
-    return Difference(
-        number, ours, theirs, gap, interval.low, interval.high, n, verdict_of(number, gap, interval.low, interval.high)
-    )
+    interval = replicates[1].interval(replicates[0], second.num_images)
+    verdict = verdict_of(number, gap, interval.low, interval.high)
+    deviation = replicates[1].deviation if replicates[1].scales else math.nan
+    return Difference(number, ours, theirs, gap, interval.low, interval.high, n, verdict, deviation=deviation)
 
 
 @dataclass(frozen=True)
@@ -192,13 +204,14 @@ def _difference_of_means(number: str, pairs: PairedValues) -> Difference:
         verdict,
         first_only,
         second_only,
+        pair_deviation(ours, theirs, pairs.how),
         pairs.how.values,
         moved,
     )
 
 
-def _replicates_interval(number: str, first: Result, second: Result) -> Interval | None:
-    """Return the interval of a difference from split-half replicates on the same images.
+def _replicates_of_gap(number: str, first: Result, second: Result) -> tuple[float, Spread] | None:
+    """Return a difference and its replicates, from the replicates of both results on the same images.
 
     Returns None if they were not stored, or were computed differently by another version of tokbench.
     """
@@ -208,11 +221,11 @@ def _replicates_interval(number: str, first: Result, second: Result) -> Interval
         return None
     gap = second.metrics[base]["value"] - first.metrics[base]["value"]
     spread: Spread = theirs - ours
-    if base != number:
-        if not isinstance(spread, Replicates) or spread.quarters is None:
-            return None
-        gap, spread = spread.extrapolate_unchecked(gap)
-    return spread.interval(gap, second.num_images)
+    if base == number:
+        return gap, spread
+    if not isinstance(spread, Replicates) or spread.quarters is None:
+        return None
+    return spread.extrapolate_unchecked(gap)
 
 
 def verdict_of(number: str, gap: float, low: float, high: float) -> Verdict:

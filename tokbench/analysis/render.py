@@ -52,10 +52,12 @@ def comparison(found: Sequence[Difference], first: str, second: str) -> str:
             gap_text(one),
             f"{one.n:,}" + (f" (+{one.alone} in one only)" if one.alone else ""),
             one.verdict,
+            "-" if one.images_needed is None else f"{one.images_needed:,}",
         ]
         for one in found
     ]
-    return table(["number", first, second, "difference [95 %]", "n", f"{second} is"], rows, left=(0, 5))
+    head = ["number", first, second, "difference [95 %]", "n", f"{second} is", "images needed"]
+    return table(head, rows, left=(0, 5))
 
 
 def check_table(report: RegressionReport, *, all_rows: bool = False) -> str:

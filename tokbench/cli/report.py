@@ -26,7 +26,9 @@ _SITE = click.option(
     help="Folder of the site, which is written.",
 )
 _PICTURES = click.option(
-    "--pictures/--no-pictures", default=True, help="Run adapters to make example pictures that do not exist yet."
+    "--pictures/--no-pictures",
+    default=True,
+    help="Run adapters to make example pictures that do not exist yet; without, the page shows those that are there.",
 )
 
 
@@ -47,7 +49,7 @@ def _require_packages() -> None:
 def report(results: Path, site: Path, pictures: bool, readme: bool, root: Path | None) -> None:
     """Write a static site of all results: tables, plots, pictures and provenance.
 
-    The site works offline, opened as a file; pictures are stored beside the page.
+    The site works offline, opened as a file; pictures and per-image values are stored beside the page.
     """
     if readme:
         from tokbench.paths import find_root

@@ -1,6 +1,7 @@
 """Vega-Lite plots of the site: quality over bits, gFID over tokenizer metrics, speed, words and faces, pruning.
 
-Every point belongs to a row of a table (`row`), which a click selects. The points are also listed in a table beside the
+Every point belongs to a row of a table (`row`), which a click selects. Colours and shapes are those of families, the
+same in all plots, and a point is labelled when the pointer is on it. The points are also listed in a table beside the
 plot, for screen readers and keyboards.
 """
 
@@ -19,13 +20,31 @@ from tokbench.results.columns import column_of
 
 CODECS = ("jpeg", "webp", "avif", "resize")
 
+CEILING = "only resized (ceiling)"
+"""The name of the curve of images that were only resized, which has its own colour."""
+
+COLOURS = (
+    "#3f7fd0", "#d9730d", "#2f9e44", "#d6336c", "#7c5cdb", "#0f93a8", "#a5682a", "#8b9a0a", "#7a828e",
+)  # fmt: skip
+SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down")
+"""Colours that are readable on light and dark pages, and shapes."""
+
+FEW = 3
+"""With fewer rows a plot shows no trend, and its note says so."""
+
+_POINTS, _FRONT = "points", "front"
+"""The names of the data of a plot; layers that name them share one copy."""
+
 Point = dict[str, Any]
-"""Fields: `row`; `label` (shown name); `line` (points of a line share it); `kind` (colour); `x`, `y`, `low`, `high`;
-`interval` (as text)."""
+"""Fields: `row`; `label` (shown name); `line` (points of a line share it); `family` (colour and shape); `x`, `y`,
+`low`, `high`; `interval` (as text)."""
 
 
 def charts(tables: Sequence[PageTable]) -> list[dict[str, Any]]:
-    """Return `{title, table, note, axes, points, spec}` for every plot that the tables have points for."""
+    """Return `{title, table, note, axes, fields, points, spec}` for every plot that the tables have points for.
+
+    fields: the names of the plotted metrics if each row has one point, else None.
+    """
     plots: list[dict[str, Any]] = []
     for table in tables:
         if table.task == "reconstruct":
@@ -36,7 +55,30 @@ def charts(tables: Sequence[PageTable]) -> list[dict[str, Any]]:
             plots += _generators(table, tables)
         if table.task == TASK:
             plots += _pruning(table)
+    looks = _looks(tables)
+    for plot in plots:
+        shown = {point["family"] for point in plot["spec"]["datasets"][_POINTS]}
+        _paint(plot["spec"], {family: look for family, look in looks.items() if family in shown})
     return plots
+
+
+def _looks(tables: Sequence[PageTable]) -> dict[str, tuple[str, str]]:
+    """Return the colour and the shape of each family. The first 54 families have different combinations."""
+    families = [*sorted({row.family for table in tables for row in table.rows}), CEILING]
+    found = {}
+    for place, family in enumerate(families):
+        turn = place // len(COLOURS)  # families of one colour have different shapes, and so have neighbours
+        found[family] = COLOURS[place % len(COLOURS)], SHAPES[(place + 2 * turn) % len(SHAPES)]
+    return found
+
+
+def _paint(spec: dict[str, Any], looks: dict[str, tuple[str, str]]) -> None:
+    """Set the colours and shapes of the families in a plot, in all of its parts."""
+    for part in spec.get("layer", []) + spec.get("hconcat", []):
+        _paint(part, looks)
+    for place, channel in enumerate(("color", "shape")):
+        if (encoded := spec.get("encoding", {}).get(channel)) and encoded.get("field") == "family":
+            encoded["scale"] = {"domain": list(looks), "range": [look[place] for look in looks.values()]}
 
 
 def _point(row: PageRow, x: float | None, cell: Cell, digits: int, suffix: str = "") -> Point:
@@ -46,7 +88,7 @@ def _point(row: PageRow, x: float | None, cell: Cell, digits: int, suffix: str =
         "row": row.adapter,
         "label": row.adapter + suffix,
         "line": family if family in CODECS else row.adapter,
-        "kind": family if family in CODECS else row.kinds[0],
+        "family": family,
         "x": x, "y": y, "low": low, "high": high,
         "interval": "none" if low is None or high is None else f"{low:,.{digits}f} to {high:,.{digits}f}",
     }  # fmt: skip
@@ -80,6 +122,30 @@ def front(points: Sequence[Point], more: bool, fewer: bool = True) -> list[Point
     return found
 
 
+_COLOUR, _SHAPE = alt.Color("family:N", title=None), alt.Shape("family:N", title=None)
+
+
+def _labelled(base: alt.Chart, tooltip: Sequence[alt.Tooltip], size: int) -> list[Any]:
+    """Return the layers of points and of their labels, each of which is shown while the pointer is on its point.
+
+    base: a chart with the positions of the points, without colours, which are not those of labels.
+    """
+    hover = alt.selection_point(name="hover", fields=["label"], on="pointerover", clear="pointerout", empty=False)
+    dots = base.mark_point(filled=True, size=size, opacity=1).encode(tooltip=list(tooltip), color=_COLOUR, shape=_SHAPE)
+    left, at = "scale('x', datum.x) < width / 2", "scale('x', datum.x)"  # labels extend towards the middle of the plot
+    place: dict[str, Any] = {
+        "align": alt.expr(f"{left} ? 'left' : 'right'"),
+        "dx": alt.expr(f"{left} ? 8 : -8"),
+        "dy": -11,
+        "limit": alt.expr(f"({left} ? width - {at} : {at}) - 8"),
+    }
+    seen = alt.when(hover).then(alt.value(1)).otherwise(alt.value(0))
+    words = [  # the halo separates a label from points beneath it
+        base.mark_text(style=style, **place).encode(text="label:N", opacity=seen) for style in ("halo", "label")
+    ]
+    return [dots.add_params(hover), *words]
+
+
 def _plot(points: Sequence[Point], x: str, y: str, *, log: bool = False, fewer: bool | None = None) -> dict[str, Any]:
     """Plot points with intervals, joined by `line`. fewer: whether a lower x is better; None draws no Pareto front."""
     across, up = column_of(x)[1], column_of(y)[1]
@@ -90,22 +156,24 @@ def _plot(points: Sequence[Point], x: str, y: str, *, log: bool = False, fewer: 
         alt.Tooltip("label:N", title="row"), alt.Tooltip("x:Q", title=across.title, format=f",.{across.digits}f"),
         alt.Tooltip("y:Q", title=up.title, format=f",.{up.digits}f"), alt.Tooltip("interval:N"),
     ]  # fmt: skip
-    colour = alt.Color("kind:N", title=None)
-    base = alt.Chart(alt.Data(values=list(points))).encode(x=place, y=height, color=colour)
+    base = alt.Chart(alt.NamedData(_POINTS)).encode(x=place, y=height)
+    coloured = base.encode(color=_COLOUR)
     layers: list[Any] = [
-        base.mark_rule().encode(y="low:Q", y2="high:Q"),
-        base.mark_line(strokeWidth=1, opacity=0.6).encode(detail="line:N"),
-        base.mark_point(filled=True, size=70, opacity=1).encode(tooltip=tooltip),
+        coloured.mark_rule().encode(y="low:Q", y2="high:Q"),
+        coloured.mark_line(strokeWidth=1, opacity=0.6).encode(detail="line:N"),
+        *_labelled(base, tooltip, size=70),
     ]
-    if fewer is not None and up.more is not None:
-        edge = alt.Chart(alt.Data(values=front(points, up.more, fewer)))
+    if fewer is not None and up.more is not None and len({point["row"] for point in points}) >= FEW:
+        edge = alt.Chart(alt.NamedData(_FRONT))
         line = edge.mark_line(interpolate="step-after" if fewer else "step-before", strokeDash=[4, 3], color="gray")
         layers.insert(0, line.encode(x=place, y=height))
-    return _whole(layers)
+        return _whole(layers, points, front(points, up.more, fewer))
+    return _whole(layers, points)
 
 
-def _whole(layers: Sequence[Any]) -> dict[str, Any]:
+def _whole(layers: Sequence[Any], points: Sequence[Point], edge: Sequence[Point] = ()) -> dict[str, Any]:
     spec: dict[str, Any] = alt.layer(*layers).properties(width="container", height=320).to_dict()
+    spec["datasets"] = {_POINTS: list(points)} | ({_FRONT: list(edge)} if edge else {})
     return spec
 
 
@@ -116,21 +184,22 @@ def _rates(table: PageTable, tables: Sequence[PageTable]) -> list[dict[str, Any]
     for number in ("psnr", "lpips", "rfid", "rfid_768", "fd_efficientnet"):
         points = [point for one in (table, *shorter) for point in _points(one, "bits_per_image", number)]
         points = [point for point in points if point["x"] > 0]
-        if len({point["row"] for point in points}) >= 3:
+        if points:
             spec = _plot(points, "bits_per_image", number, log=True, fewer=True)
             title = f"{column_of(number)[1].title} over bits"
             note = "Includes codecs, resizing and truncated tokens. Dashed: Pareto front of bits and quality."
-            plots.append(_entry(table, title, note, points, ("bits_per_image", number), spec))
+            plots.append(_entry(table, title, note, points, ("bits_per_image", number), spec, plain=True))
     return plots
 
 
 def _speeds(table: PageTable) -> list[dict[str, Any]]:
     plots = []
     for speed in ("encode_images_per_second", "decode_images_per_second"):
-        if len(points := _points(table, speed, "psnr")) >= 3:
+        if points := _points(table, speed, "psnr"):
             note = "Speeds of one machine, not comparable across machines. Dashed: Pareto front of speed and quality."
             spec = _plot(points, speed, "psnr", log=True, fewer=False)
-            plots.append(_entry(table, f"PSNR over {column_of(speed)[1].title}", note, points, (speed, "psnr"), spec))
+            title = f"PSNR over {column_of(speed)[1].title}"
+            plots.append(_entry(table, title, note, points, (speed, "psnr"), spec, plain=True))
     return plots
 
 
@@ -149,21 +218,21 @@ def _curves(table: PageTable) -> list[dict[str, Any]]:
                     continue
                 if cell is None or (at := _middle(name.part)) is None:
                     continue
-                line = "only resized (ceiling)" if name.version else row.adapter
+                line, family = (CEILING, CEILING) if name.version else (row.adapter, row.family)
                 if not name.version or row is table.rows[0]:  # the ceiling is the same for all rows
-                    label = {"line": line, "label": f"{line}, {name.part} px"}
+                    label = {"line": line, "family": family, "label": f"{line}, {name.part} px"}
                     points.append(_point(row, at, cell, column.digits) | label)
         if not points:
             continue
         tooltip = [alt.Tooltip("label:N", title="row"), alt.Tooltip("y:Q", title=column.title, format=".3f")]
-        base = alt.Chart(alt.Data(values=points)).encode(
+        base = alt.Chart(alt.NamedData(_POINTS)).encode(
             x=alt.X("x:Q", title="pixels", scale=alt.Scale(type="log", nice=False, padding=12)),
             y=alt.Y("y:Q", title=f"{column.title}{column.arrow}", scale=alt.Scale(zero=False)),
-            color=alt.Color("line:N", title=None, scale=alt.Scale(scheme="tableau20")),
-            tooltip=[*tooltip, alt.Tooltip("interval:N")],
         )
-        intervals = base.mark_rule(opacity=0.5).encode(y="low:Q", y2="high:Q")
-        spec = _whole([intervals, base.mark_line(strokeWidth=1), base.mark_point(filled=True, size=40, opacity=1)])
+        coloured = base.encode(color=_COLOUR)
+        intervals = coloured.mark_rule(opacity=0.5).encode(y="low:Q", y2="high:Q")
+        lines = coloured.mark_line(strokeWidth=1).encode(detail="line:N")
+        spec = _whole([intervals, lines, *_labelled(base, [*tooltip, alt.Tooltip("interval:N")], size=40)], points)
         plots.append(_entry(table, title, "Each bin is drawn at its centre.", points, ("pixels", kind), spec))
     return plots
 
@@ -195,9 +264,8 @@ def _generators(table: PageTable, tables: Sequence[PageTable]) -> list[dict[str,
         for row in table.rows:
             tokenizer, cell = row.details["adapter"].get("tokenizer"), row.values[fields.index(target)]
             if cell and cell.value is not None and number in of_tokenizers.get(tokenizer, {}):
-                point = _point(row, of_tokenizers[tokenizer][number], cell, up.digits, f" over {tokenizer}")
-                points.append(point | {"kind": row.family})
-        if len(points) >= 3:
+                points.append(_point(row, of_tokenizers[tokenizer][number], cell, up.digits, f" over {tokenizer}"))
+        if points:
             title = f"{up.title} of samples over {column_of(number)[1].title} of the tokenizer"
             plots.append(_entry(table, title, "", points, (number, target), _plot(points, number, target)))
     return plots
@@ -213,7 +281,7 @@ def _pruning(table: PageTable) -> list[dict[str, Any]]:
                 accuracy, fewer = row.values[places[field]], row.values[places["fewer"]]
                 assert accuracy and fewer  # every row has both
                 point = _point(row, faster.value, accuracy, 1, f", batch {batch}")
-                points.append(point | {"kind": row.family, "fewer": fewer.value, "speedup": faster.replacement or ""})
+                points.append(point | {"fewer": fewer.value, "speedup": faster.replacement or ""})
     if not points:
         return []
     height = "agreement with the full network, %" if table.short else "top-1, %"
@@ -224,28 +292,40 @@ def _pruning(table: PageTable) -> list[dict[str, Any]]:
     ]
     titles = {"x": "speed-up", "fewer": "FLOPs reduction", "y": "accuracy"}
     hover += [alt.Tooltip(f"{name}:Q", title=title, format=".2f") for name, title in titles.items()]
-    base = alt.Chart(alt.Data(values=points)).encode(
+    base = alt.Chart(alt.NamedData(_POINTS)).encode(
         y=alt.Y("y:Q", title=height, scale=alt.Scale(zero=False)),
-        color=alt.Color("kind:N", title=None),
+        color=_COLOUR,
+        shape=_SHAPE,
         tooltip=hover,
     )
-    dots = base.mark_point(filled=True, opacity=1)
+    dots = base.mark_point(filled=True, size=70, opacity=1)
     measured = dots.transform_filter("datum.x !== null").encode(x=alt.X("x:Q", title="measured speed-up"))
     counted = dots.encode(x=alt.X("fewer:Q", title="reduction of FLOPs (factor)"))
-    both = alt.hconcat(measured.properties(width=320, height=320), counted.properties(width=320, height=320))
+    both = alt.hconcat(measured.properties(width=320, height=320), counted.properties(width=320, height=320)).to_dict()
+    both["datasets"] = {_POINTS: points}
     note = "Left: measured speed-up; rows without a measured speed-up are omitted. Right: reduction of FLOPs."
     title = "Accuracy over speed-up of token reduction"
-    return [_entry(table, title, note, points, ("speed-up", height), both.to_dict())]
+    return [_entry(table, title, note, points, ("speed-up", height), both)]
 
 
 def _entry(
-    table: PageTable, title: str, note: str, points: Sequence[Point], axes: tuple[str, str], spec: dict[str, Any]
+    table: PageTable,
+    title: str,
+    note: str,
+    points: Sequence[Point],
+    axes: tuple[str, str],
+    spec: dict[str, Any],
+    plain: bool = False,
 ) -> dict[str, Any]:
+    if (count := len({point["row"] for point in points})) < FEW:
+        have = "1 row has" if count == 1 else f"{count} rows have"
+        note = f"Only {have} both values; a plot needs {FEW} rows to show a trend. {note}"
     return {
         "title": title,
         "table": table.name,
         "note": note,
         "axes": [column_of(axis)[1].title for axis in axes],
+        "fields": list(axes) if plain else None,
         "points": [[point["label"], point["x"], point["y"], point["row"]] for point in points],
         "spec": spec,
     }

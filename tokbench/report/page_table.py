@@ -57,7 +57,8 @@ class PageRow:
     """A row of a table.
 
     values: a cell for each column, None if the row has no value. kinds: the categories that readers can filter by.
-    details: the settings and provenance of the values, as `tables.row_details` returns them.
+    details: the settings and provenance of the values, as `tables.row_details` returns them. file: path of the file
+    with the per-image values (`tokbench.report.values`), "" if there is none.
     """
 
     adapter: str
@@ -65,6 +66,7 @@ class PageRow:
     kinds: list[str]
     values: list[Cell | None]
     details: dict[str, Any]
+    file: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that the page's script reads."""
@@ -74,6 +76,7 @@ class PageRow:
             "kinds": self.kinds,
             "values": [cell and cell.to_json() for cell in self.values],
             "details": self.details,
+            "file": self.file,
         }
 
 
@@ -82,8 +85,9 @@ class PageTable:
     """A table of the page.
 
     settings: the settings of metrics, which rows refer to by position. curves: cells by adapter and field, which only
-    plots use. short and batches are None except in tables of token reduction. short: whether the network is
-    undertrained, so that its accuracy is not meaningful. batches: the batch sizes with timings.
+    plots use. sha256: the hashes of data and protocol, empty in tables of token reduction. short and batches are None
+    except in tables of token reduction. short: whether the network is undertrained, so that its accuracy is not
+    meaningful. batches: the batch sizes with timings.
     """
 
     name: str
@@ -97,6 +101,7 @@ class PageTable:
     rows: list[PageRow]
     settings: list[dict[str, str]] = field(default_factory=list)
     curves: dict[str, dict[str, Cell | None]] = field(default_factory=dict)
+    sha256: list[str] = field(default_factory=list)
     short: bool | None = None
     batches: list[int] | None = None
 
@@ -107,7 +112,7 @@ class PageTable:
             "protocol": self.protocol, "legend": self.legend,
             "columns": [column.to_json() for column in self.columns],
             "rows": [row.to_json() for row in self.rows],
-            "settings": self.settings,
+            "settings": self.settings, "sha256": self.sha256,
         }  # fmt: skip
         pruned = {"short": self.short, "batches": self.batches}
         return content | {key: value for key, value in pruned.items() if value is not None}

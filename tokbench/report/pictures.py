@@ -31,6 +31,7 @@ from tokbench.metrics.psnr import PSNR
 from tokbench.paths import slug
 from tokbench.protocol.protocol import load_protocol
 from tokbench.report import worst_crops
+from tokbench.report.differing import differing_images
 from tokbench.results.columns import column_of
 from tokbench.results.result import Result
 from tokbench.tokenizers.base import Generator
@@ -51,6 +52,9 @@ Progress = Callable[[str, int, int], None]
 _FORMAT = 3
 """Version of the cached index files."""
 
+_DIFFERING = "differing"
+"""The folder, and the beginning of the names of index files, of images in which rows of a table differ most."""
+
 T = TypeVar("T")
 
 
@@ -63,6 +67,8 @@ class Pictures:
     reconstructions: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
     worst: dict[str, dict[str, list[dict[str, str]]]] = field(default_factory=dict)
     sheets: list[dict[str, Any]] = field(default_factory=list)
+    differing: dict[str, dict[str, dict[str, dict[str, str]]]] = field(default_factory=dict)
+    """By table, adapter and image: the files of the original and of the reconstruction."""
 
 
 def pictures(results: Sequence[Result], out: Path, root: Path | None, progress: Progress) -> Pictures:
@@ -78,7 +84,7 @@ def pictures(results: Sequence[Result], out: Path, root: Path | None, progress: 
         name = dataset.names[position]
         file = _written(image, out / "pictures" / "original" / f"{slug(name)}.webp", out)
         found.images.append({"name": name, "file": file, "width": SIZE, "height": SIZE})
-    names = list(dict.fromkeys(result.adapter for result in results))
+    names, differing = list(dict.fromkeys(result.adapter for result in results)), differing_images(results)
     for done, name in enumerate(names):
         if name in known or name.partition(".")[0] in BUILTIN:
             with suppress(TokbenchError):
@@ -86,8 +92,46 @@ def pictures(results: Sequence[Result], out: Path, root: Path | None, progress: 
                 own = [result for result in results if result.adapter == name and result.task == "reconstruct"]
                 if not isinstance(adapter.model, Generator):
                     _add_adapter(found, adapter, own, dataset, places, out, root)
+                    for table, chosen in differing.items():
+                        _add_differing(found, adapter, own, (table, chosen), out, root)
         progress("pictures", done + 1, len(names))
     return found
+
+
+def existing(results: Sequence[Result], out: Path) -> Pictures:
+    """Return the pictures in `out`/pictures that earlier calls of `pictures` made for these adapters.
+
+    No adapter and no dataset is loaded, so it is not checked whether the pictures belong to the current weights.
+    """
+    found, images = Pictures(), dict[str, Path]()
+    for name in dict.fromkeys(result.adapter for result in results):
+        folder = out / "pictures" / slug(name)
+        if not (shown := _content(folder / "shown.json")):
+            continue
+        images |= {image: out / "pictures" / "original" / f"{slug(image)}.webp" for image in shown}
+        found.adapters.append(name)
+        found.reconstructions[name] = shown
+        if worst := _content(folder / "worst.json"):
+            found.worst[name] = worst
+        for result in results:
+            if result.adapter == name:
+                if chosen := _content(folder / f"{_DIFFERING}-{slug(result.group)}.json"):
+                    found.differing.setdefault(result.group, {})[name] = chosen
+                sheets = (_content(folder / f"{slug(f'{result.group}-{kind}')}.json") for kind in result.readings)
+                found.sheets += filter(None, sheets)
+    for name, path in images.items():
+        if path.is_file():
+            file = path.relative_to(out).as_posix()
+            found.images.append({"name": name, "file": file, "width": SIZE, "height": SIZE})
+    return found
+
+
+def _content(index: Path) -> Any:
+    """Return the content of an index file that `_cached` wrote, or None if it is missing or damaged."""
+    try:
+        return json.loads(index.read_text("utf-8"))["content"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _add_adapter(
@@ -208,6 +252,41 @@ def _worst(
         make = partial(_worst_of, adapter, dataset, chosen, folder, out)
         return _cached(folder / "worst.json", about, make)
     return {}
+
+
+def _add_differing(
+    found: Pictures,
+    adapter: LoadedAdapter,
+    results: Sequence[Result],
+    chosen: tuple[str, Sequence[int]],
+    out: Path,
+    root: Path | None,
+) -> None:
+    """Add the pictures of one adapter of the images that its table chose, if the adapter and the dataset are in it."""
+    table, places = chosen
+    for result in results:
+        if result.group == table:
+            with suppress(TokbenchError):
+                dataset, described = _dataset_of(result, root), describe_adapter(adapter)
+                folder = out / "pictures" / slug(adapter.name)
+                about = [described, result.provenance["data"]["sha256"], list(places)]
+                make = partial(_differing_of, adapter, dataset, places, folder, out)
+                files = _cached(folder / f"{_DIFFERING}-{slug(table)}.json", about, make)
+                found.differing.setdefault(table, {})[adapter.name] = files
+
+
+def _differing_of(
+    adapter: LoadedAdapter, dataset: Dataset, places: Sequence[int], folder: Path, out: Path
+) -> dict[str, dict[str, str]]:
+    files = {}
+    for place, batch in _reconstructed(adapter, dataset, places):
+        stem = slug(f"{dataset.name}-{dataset.names[place]}")
+        original = out / "pictures" / "original" / slug(dataset.name) / f"{stem}.webp"
+        files[dataset.names[place]] = {
+            "original": _written(batch.rounded("reference"), original, out),
+            "file": _written(batch.rounded("image"), folder / _DIFFERING / f"{stem}.webp", out),
+        }
+    return files
 
 
 def _worst_of(

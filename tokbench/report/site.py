@@ -19,13 +19,14 @@ import vl_convert
 from tokbench._version import __version__
 from tokbench.errors import AdapterError
 from tokbench.io.atomic import write_atomically
+from tokbench.metric_names import PRUNING_PREFIX as PRUNED
 from tokbench.paths import slug
 from tokbench.pruning.result import load_all
-from tokbench.report import pruning_tables
+from tokbench.report import pruning_tables, values
 from tokbench.report.charts import charts
 from tokbench.report.page_table import Cell, PageRow, PageTable
-from tokbench.report.pictures import Pictures, pictures
-from tokbench.report.tables import tables
+from tokbench.report.pictures import existing, pictures
+from tokbench.report.tables import FIRST, tables
 from tokbench.results.columns import column_of
 from tokbench.results.leaderboard import read_all
 from tokbench.results.result import Result
@@ -33,6 +34,9 @@ from tokbench.tokenizers.registry import adapter_files, read_variant
 
 LIBRARY = "window.vegaEmbed = vegaEmbed;"
 """Export of the JavaScript bundle of Vega, Vega-Lite and Vega-Embed, which vl-convert provides."""
+
+SCRIPTS = ("core", "results", "statistics", "table", "drop", "comparison", "plots", "pictures", "start")
+"""The files of the page's script in order; names without a file ending."""
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
@@ -49,11 +53,15 @@ def build(
     with_pictures: bool = True,
     progress: Progress = lambda what, done, total: None,
 ) -> Path:
-    """Write the site of a results folder to `out`; return the main page. Raises ResultError if there are no results."""
+    """Write the site of a results folder to `out`; return the main page. Raises ResultError if there are no results.
+
+    Without `with_pictures`, the page shows the pictures that are already in `out`.
+    """
     found, files = read_all(results), adapter_files(root)
     page_tables = tables(found, files, lambda done, total: progress("tables", done, total))
+    page_tables = values.write(page_tables, found, out)
     page_tables += pruning_tables.tables(load_all(results))
-    shown = pictures(found, out, root, progress) if with_pictures else Pictures()
+    shown = pictures(found, out, root, progress) if with_pictures else existing(found, out)
     families = _families(files, {result.adapter.partition(".")[0] for result in found})
     data = {
         "plots": charts(page_tables),
@@ -61,6 +69,7 @@ def build(
         "pictures": asdict(shown),
         "pages": {family: _page(family) for family in families},
         "published": published(files),
+        "rules": values.rules(found) | {"first": FIRST, "pruned": PRUNED},
     }
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
@@ -68,10 +77,11 @@ def build(
     style = _asset("style.css")
     page = environment.get_template("index.html.j2").render(
         style=style,
-        script=_asset("page.js"),
+        script=_script(),
         library=_library(),
         data=_json(data),
         pictures=shown,
+        checked=with_pictures,
         families=[_family_entry(family, names) for family, names in families.items()],
         version=__version__,
         count=len(found),
@@ -98,6 +108,12 @@ def _library() -> markupsafe.Markup:
 
 def _asset(name: str) -> markupsafe.Markup:
     return markupsafe.Markup((_TEMPLATES / name).read_text(encoding="utf-8"))
+
+
+def _script() -> markupsafe.Markup:
+    """Return the script of the page. Its files share one scope, which is closed to other scripts."""
+    parts = [_asset(f"{name}.js") for name in SCRIPTS]
+    return markupsafe.Markup("\n".join(['"use strict";\n(() => {', *parts, "})();"]))
 
 
 def _in_script(library: str) -> markupsafe.Markup:

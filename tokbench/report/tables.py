@@ -58,7 +58,7 @@ def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> 
         size=f"{data['width']}x{data['height']}",
         n=max(result.num_images for result in results),
         protocol=results[0].provenance["protocol"]["name"],
-        legend=markdown.legend(results) + _readers(results),
+        legend=markdown.legend(results, order=False).replace("`", "") + _readers(results),
         columns=[
             PageColumn(
                 column.field, column.title + (f" [{label}]" if label else ""), column.digits, column.more, label,
@@ -80,6 +80,7 @@ def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> 
             for result, row in zip(results, rows, strict=True)
         ],
         settings=settings,
+        sha256=[results[0].provenance[part]["sha256"] for part in ("data", "protocol")],
         curves={
             result.adapter: {field: _cell(field, row.get(("", field)), False, result) for field in curves}
             for result, row in zip(results, rows, strict=True)

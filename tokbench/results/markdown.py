@@ -129,10 +129,10 @@ def _shown(entry: dict[str, Any] | None, column: Column) -> str:
     return f"{text} ± {(high - low) / 2:,.{column.digits}f}"
 
 
-def legend(results: Sequence[Result]) -> str:
-    """Return the text above the table of a leaderboard."""
+def legend(results: Sequence[Result], *, order: bool = True) -> str:
+    """Return the text above the table of a leaderboard. order: whether it names the order of the rows."""
     metrics = {metric for result in results for metric in result.metrics}
-    sentences = [context(results), "Sorted by bits."] if "bpp" in metrics else [context(results)]
+    sentences = [context(results), "Sorted by bits."] if order and "bpp" in metrics else [context(results)]
     if any(map(base_metric, metrics)):
         sentences.append(CAVEAT)
     sentences.append("± is half of the 95 % interval over images.")

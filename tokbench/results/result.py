@@ -181,6 +181,11 @@ class Result:
         facts |= {"warnings": [warning.to_dict() for warning in self.warnings]} if self.warnings else {}
         return facts | ({"error": self.error} if self.error else {})
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the arrays from which two results are compared: per-image values and replicates, by stored name."""
+        stored = {f"{spread.kind}.{name}": spread.as_array() for name, spread in self.replicates.items()}
+        return {**self.per_image, **stored}
+
     def differs_from(self, earlier: Result) -> list[str]:
         """Return the differences from an earlier result of the same key that make their metrics incomparable.
 
@@ -212,9 +217,7 @@ class Result:
                 replaced = f"it was computed with other {', '.join(changes)}{gone}"
         merged = self if earlier is None or replaced else _merge(earlier, self)
         npz = target.with_suffix(".npz")
-        arrays = dict(merged.per_image)
-        arrays |= {f"{spread.kind}.{name}": spread.as_array() for name, spread in merged.replicates.items()}
-        arrays |= {_READINGS + kind: _encode(readings) for kind, readings in merged.readings.items()}
+        arrays = merged.arrays() | {_READINGS + kind: _encode(readings) for kind, readings in merged.readings.items()}
         if arrays:
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]

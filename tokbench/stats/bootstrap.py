@@ -138,6 +138,20 @@ def bootstrap_pairs(first: np.ndarray, second: np.ndarray, seed: int, how: MeanS
     return Interval(*percentile_interval(gaps, gap), len(first))
 
 
+def pair_deviation(first: np.ndarray, second: np.ndarray, how: MeanStatistic = MEAN) -> float:
+    """Return the delete-one jackknife deviation of a paired difference; NaN for a single image.
+
+    first, second (n,): per-image values of the same images, without NaN. For a plain mean this is the standard
+    deviation of the per-image differences divided by the square root of n.
+    """
+    if len(first) < 2:
+        return math.nan
+    if how.of is float:
+        return float((second - first).std(ddof=1)) / math.sqrt(len(first))
+    left = [[how.of(value) for value in (column.sum() - column) / (len(column) - 1)] for column in (first, second)]
+    return jackknife_deviation(np.subtract(left[1], left[0]))
+
+
 def _log_mean_reach(columns: Sequence[np.ndarray], seed: int) -> tuple[float, float]:
     """Return how far the 95 % interval of a log mean extends below and above the estimate.
 

@@ -28,6 +28,8 @@ class Spread(ABC):
 
     kind: ClassVar[str]
     """Key under which replicates of this kind are stored with a result."""
+    scales: ClassVar[bool] = True
+    """Whether the width of the interval decreases with the square root of the number of images."""
     bounds: tuple[float, float]
 
     @property
@@ -143,6 +145,7 @@ class Distinct(_Values):
     """
 
     kind: ClassVar[str] = "distinct"
+    scales: ClassVar[bool] = False  # the number of items that other images lose or gain does not
 
     lost: np.ndarray = field(kw_only=True)
     gained: np.ndarray = field(kw_only=True)
