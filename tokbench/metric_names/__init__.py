@@ -23,9 +23,11 @@ from tokbench.metric_names.registry import register_metric as register_metric
 from tokbench.metric_names.spec import MetricSpec as MetricSpec
 from tokbench.metric_names.spec import NumberSpec as NumberSpec
 from tokbench.metric_names.spec import Section as Section
+from tokbench.metric_names.spec import TaskKind as TaskKind
 from tokbench.metric_names.spec import Tolerance as Tolerance
 from tokbench.metric_names.tasks import TaskName as TaskName
 from tokbench.metric_names.tasks import kind_of_task as kind_of_task
+from tokbench.metric_names.tasks import table_of_task as table_of_task
 
 FOUND = "batch size for "
 """The prefix of the provenance entries that were determined during the measurement rather than set by the user."""

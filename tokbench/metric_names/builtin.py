@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tokbench.metric_names.spec import MetricSpec, NumberSpec, Section, TaskKind, Tolerance
@@ -53,7 +54,7 @@ def _rate() -> MetricSpec:
 def _per_image(name: str, title: str, summary: str, higher: bool, path: str, **more: Any) -> MetricSpec:
     """Return the spec of a mean over images of the similarity or distance between each image and its reference."""
     number = NumberSpec(name, title, 4, higher, _MEAN, perturbed=name)
-    more.setdefault("default_for", ("reconstruct", "truncate"))
+    more.setdefault("default_for", ("reconstruct", "truncate", "decode"))
     return MetricSpec(name, summary, (number,), f"tokbench.metrics.{path}", section=Section.PAIRED, **more)
 
 
@@ -67,7 +68,7 @@ def _pixels() -> list[MetricSpec]:
         ),
         "tokbench.metrics.psnr:PSNR",
         wants=("protocol",),
-        default_for=("reconstruct", "truncate", "perturb"),
+        default_for=("reconstruct", "truncate", "perturb", "decode"),
         reads=("psnr",),
         section=Section.PAIRED,
     )
@@ -79,12 +80,77 @@ def _pixels() -> list[MetricSpec]:
         _per_image("ssim", "SSIM", "mean SSIM, 11x11 Gaussian window, RGB", True, "ssim:SSIM", **ssim),
         _per_image(
             "ms_ssim", "MS-SSIM", "mean five-scale SSIM, for images of at least 161 px", True, "ssim:MultiScaleSSIM",
-            **ssim,
+            default_for=("reconstruct", "truncate"), **ssim,
         ),
         _per_image("lpips", "LPIPS", "mean LPIPS 0.1, AlexNet", False, path, network="lpips-alex", **lpips),
         _per_image(
             "lpips_vgg", "LPIPS-VGG", "mean LPIPS 0.1, VGG-16", False, path, network="lpips-vgg", default_for=(),
             **lpips,
+        ),
+    ]  # fmt: skip
+
+
+def _decoder() -> list[MetricSpec]:
+    """Return the specs of the errors of single pixels, and those of the task `decode`."""
+    path = "tokbench.metrics.decoder_fidelity:"
+    errors = (
+        NumberSpec("max_error", "max error", 1, False, Tolerance(absolute=1.0), unit="levels"),
+        NumberSpec("p999_error", "99.9 % error", 1, False, Tolerance(absolute=1.0), unit="levels"),
+        NumberSpec("changed_share", "pixels off by > 1/255", 4, False, _SHARE),
+    )
+    to_baseline: dict[str, Any] = {
+        "requires": ("baseline", "image"),
+        "default_for": ("decode",),
+        "section": Section.DECODER,
+        "wants": ("protocol",),
+    }
+    said = "to the decoder itself, of a variant"
+    psnr = (
+        NumberSpec("decode_psnr", "decode PSNR", 2, True, Tolerance(absolute=1e-2), unit="dB"),
+        NumberSpec("decode_exact", "exact decodes", 0, True, _EXACT, unit="images"),
+    )
+    ssim = NumberSpec("decode_ssim", "decode SSIM", 4, True, _MEAN)
+    lpips = NumberSpec("decode_lpips", "decode LPIPS", 4, False, _MEAN)
+    seams = (
+        NumberSpec("seam_excess", "seam excess", 3, False, Tolerance(absolute=1e-2), unit="levels"),
+        NumberSpec("seam_excess_whole", "seam excess, whole", 3, None, Tolerance(absolute=1e-2), unit="levels"),
+    )
+    return [
+        MetricSpec(
+            "pixel_errors",
+            "largest and 99.9 % error of single pixels, share of pixels off by more than 1/255",
+            errors,
+            f"{path}PixelErrors",
+            wants=("protocol",),
+            default_for=("decode",),
+            reads=("psnr",),
+            section=Section.PAIRED,
+        ),
+        MetricSpec(
+            "decode_psnr", f"mean PSNR {said}", psnr, f"{path}DecoderPSNR", reads=("psnr",), **to_baseline
+        ),
+        MetricSpec(
+            "decode_ssim", f"mean SSIM {said}", (ssim,), f"{path}DecoderSSIM", reads=("ssim",), **to_baseline
+        ),
+        MetricSpec(
+            "decode_lpips", f"mean LPIPS, AlexNet, {said}", (lpips,), f"{path}DecoderLPIPS", network="lpips-alex",
+            reads=("lpips",), **to_baseline,
+        ),
+        MetricSpec(
+            "decode_errors",
+            f"errors of single pixels {said}",
+            tuple(replace(one, name=f"decode_{one.name}", title=f"decode {one.title}") for one in errors),
+            f"{path}DecoderPixelErrors",
+            reads=("psnr",),
+            **to_baseline,
+        ),
+        MetricSpec(
+            "seams",
+            "jumps across the borders of a variant's tiles, minus those of the lines beside them",
+            seams,
+            f"{path}SeamExcess",
+            reads=("psnr",),
+            **to_baseline | {"requires": ("baseline", "image", "seams")},
         ),
     ]  # fmt: skip
 
@@ -292,7 +358,7 @@ def _machine() -> list[MetricSpec]:
         wants=("model", "device", "batch_size"),
         requires=("timing",),
         paired=None,
-        default_for=("reconstruct", "truncate", "generate"),
+        default_for=("reconstruct", "truncate", "generate", "decode"),
         timed=True,
         section=Section.SPEED,
     )
@@ -302,6 +368,7 @@ def _machine() -> list[MetricSpec]:
 BUILTIN: tuple[MetricSpec, ...] = (
     _rate(),
     *_pixels(),
+    *_decoder(),
     *_distances(),
     *_samples(),
     *_codes(),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from tokbench.errors import MetricUnavailable, NotApplicable, UsageError, did_you_mean
-from tokbench.metric_names import INCEPTION, METRICS, MetricSpec, defaults
+from tokbench.metric_names import INCEPTION, METRICS, MetricSpec, TaskKind, defaults
 from tokbench.protocol.protocol import TOKBENCH, Protocol
 
 if TYPE_CHECKING:
@@ -20,15 +20,20 @@ if TYPE_CHECKING:
     from tokbench.tokenizers.base import ImageModel
 
 
-def choose_for(samples: bool, names: str | None, protocol: Protocol = TOKBENCH) -> list[str]:
-    """Return the metrics of `choose` that exist for samples or for reconstructions.
+def choose_for(task: TaskKind, names: str | None, protocol: Protocol = TOKBENCH) -> list[str]:
+    """Return the metrics of `choose` that exist for a task.
 
-    samples: whether generated samples are evaluated. Raises UsageError for unknown metrics, and for metrics that are
-    requested by name but do not exist for samples or for reconstructions.
+    Raises UsageError for unknown metrics, and for metrics that are requested by name but do not exist for samples, for
+    reconstructions, or without variants of a decoder.
     """
-    if samples and names is None:
-        return defaults("generate")
-    chosen = choose(names, protocol)
+    if task in ("generate", "decode") and names is None:
+        return defaults(task)
+    chosen, samples = choose(names, protocol), task == "generate"
+    if task != "decode":
+        of_variants = [name for name in chosen if "baseline" in METRICS[name].requires]
+        if of_variants and names != "all":
+            raise UsageError(f"{', '.join(of_variants)}: only for variants of a decoder; give --task decode")
+        chosen = [name for name in chosen if name not in of_variants]
     wrong = [name for name in chosen if METRICS[name].paired is samples]
     if wrong and names != "all":
         known = ", ".join(name for name, spec in METRICS.items() if not spec.paired)
