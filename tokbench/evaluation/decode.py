@@ -55,22 +55,32 @@ class ReferenceDecode(TokenTransform):
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeVariant(ReferenceDecode):
-    """A variant of the decoder. other: what a result records about the adapter that decodes instead, if there is
-    one."""
+    """A variant of the decoder.
+
+    decoder: None where the model has no such variant, for the reason `why`. other: what a result records about the
+    adapter that decodes instead, if there is one.
+    """
 
     checked: ClassVar[bool] = False
 
-    decoder: VariantDecoder
+    decoder: VariantDecoder | None
     other: Mapping[str, Any] = field(default_factory=dict)
+    why: str = ""
+
+    @property
+    def refusal(self) -> str | None:
+        return self.why if self.decoder is None else None
 
     @property
     def recorded(self) -> dict[str, Any]:
         return {"decoder": dict(self.other)} if self.other else {}
 
     def seams(self, size: tuple[int, int]) -> Seams:
+        assert self.decoder is not None
         return self.decoder.seams(size)
 
     def decode(self, model: Tokenizer, tokens: Tokens, seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
+        assert self.decoder is not None
         return self.decoder.decode(tokens, seeds, size)
 
     def probe(self, model: ImageModel, images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tokbench.data.stream import ImageBatch, PairedBatch
-from tokbench.errors import NotApplicable, UsageError
+from tokbench.errors import MetricUnavailable, NotApplicable, UsageError
 from tokbench.evaluation.decode import DecodeVariant, ReferenceDecode, decode_batch, move_to_device_of
 from tokbench.evaluation.generate import DrawSamples, ReadSamples, Sampled
 from tokbench.evaluation.perturb_result import aggregate_cells
@@ -197,14 +197,17 @@ class Decode(Task):
         task = str(TaskName("decode", decoder=str(variant or "")))
         if variant is None:
             return ReferenceDecode(task)
-        if not variant.adapter:
-            return DecodeVariant(task, decoder=build_decoder(model, variant))
-        loaded = load_adapter(variant.adapter, root=self.root, allow_download=self.allow_download)
-        if not isinstance(loaded.model, Tokenizer):
-            raise NotApplicable(f"{loaded.name}: it is not a tokenizer, so it cannot decode tokens")
-        move_to_device_of(model, loaded.model)
-        facts = describe_adapter(loaded)
-        return DecodeVariant(task, decoder=build_decoder(model, variant, loaded.model), other=facts)
+        try:
+            if not variant.adapter:
+                return DecodeVariant(task, decoder=build_decoder(model, variant))
+            loaded = load_adapter(variant.adapter, root=self.root, allow_download=self.allow_download)
+            if not isinstance(loaded.model, Tokenizer):
+                raise NotApplicable(f"{loaded.name}: it is not a tokenizer, so it cannot decode tokens")
+            move_to_device_of(model, loaded.model)
+            decoder = build_decoder(model, variant, loaded.model)
+            return DecodeVariant(task, decoder=decoder, other=describe_adapter(loaded))
+        except MetricUnavailable as error:  # the other variants are evaluated
+            return DecodeVariant(task, decoder=None, why=str(error))
 
     def run(
         self, step: TokenTransform, model: ImageModel, images: ImageBatch, settings: RunSettings, memo: DerivedCache
