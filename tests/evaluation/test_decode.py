@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from tokbench.analysis.compare import differences
 from tokbench.data.dataset import open_dataset
-from tokbench.errors import UsageError
+from tokbench.errors import ResultError, UsageError
 from tokbench.evaluation.tasks import RECONSTRUCT, Decode, parse_task
 from tokbench.metric_names import defaults
 from tokbench.protocol.protocol import TOKBENCH
+from tokbench.report import worst_seams
+from tokbench.report.worst_crops import FONT, GAP, HEIGHT, WIDTH
 from tokbench.results import leaderboard
 from tokbench.results.result import Result, load
 from tokbench.tokenizers.base import Tokenizer
@@ -187,3 +189,18 @@ def test_the_command_evaluates_variants_and_other_decoders(cli, folder: Path, tm
 def test_an_unknown_variant_in_a_name_is_refused() -> None:
     with pytest.raises(UsageError, match="unknown or repeated"):
         parse_task("decode-int4")
+
+
+def test_the_worst_tile_borders_are_drawn(made: list[Result], folder: Path) -> None:
+    data = open_dataset(str(folder), TOKBENCH)
+    sheet = worst_seams.picture(made[1], 2, loaded(Mixing()), data)
+    pixels = np.asarray(sheet).astype(int)
+    top, left = 2 * FONT + GAP, GAP + 2 * (WIDTH + GAP)
+    variant = pixels[top : top + HEIGHT, left : left + WIDTH]
+    whole = pixels[top : top + HEIGHT, left - WIDTH - GAP : left - GAP]
+    middle = round(32 * HEIGHT / worst_seams.ALONG)  # the border at 32 px, in the scale of the crop
+    assert sheet.height > 2 * HEIGHT
+    jumps = [abs(crop[10:-10, middle + 6] - crop[10:-10, middle - 6]).mean() for crop in (variant, whole)]
+    assert jumps[0] > 20 + jumps[1]
+    with pytest.raises(ResultError, match="no tile borders"):
+        worst_seams.picture(made[0], 2, loaded(Mixing()), data)
