@@ -78,18 +78,14 @@ def show(
     if worst is None:
         click.echo(listing.show(loaded), nl=False)
         return
-    from tokbench.data.dataset import open_dataset
-    from tokbench.protocol.protocol import load_protocol
+    from tokbench.analysis.image_plan import dataset_of
     from tokbench.report import worst_crops, worst_seams
     from tokbench.tokenizers.registry import load_adapter
 
     provenance = loaded.provenance
     seams = kind_of_task(loaded.task) == "decode"
     crops = [] if seams else worst_crops.cases(loaded, kind)[:worst]
-    size = None if provenance["data"]["own_size"] is None else provenance["data"]["width"]
-    rules = load_protocol(provenance["protocol"]["name"])
-    reading, limit = reading.recorded(provenance), provenance["data"]["limit"]
-    dataset = open_dataset(data or loaded.dataset, rules, size, limit, root, reading)
+    dataset = dataset_of(loaded, data, root, reading)
     source = provenance["adapter"].get("source", loaded.adapter)  # the name of a row need not be that of an adapter
     model, seed = load_adapter(adapter or source, root=root), provenance["seed"]
     if seams:
