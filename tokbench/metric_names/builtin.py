@@ -209,6 +209,31 @@ def _distances() -> list[MetricSpec]:
     return found
 
 
+def _semantics() -> list[MetricSpec]:
+    """Return the specs of what an ImageNet classifier sees."""
+    given: dict[str, Any] = {"network": _EFFICIENTNET, "reads": ("features",), "section": Section.PAIRED}
+    path = "tokbench.metrics.semantics:"
+    retention = (
+        NumberSpec("agreement", "class agreement", 4, True, _SHARE),
+        NumberSpec("feature_cosine", "feature cosine", 4, True, _SIMILARITY),
+    )
+    accuracy = (
+        NumberSpec("top1", "top-1", 4, True, _SHARE),
+        NumberSpec("top1_original", "top-1, original", 4, None, _SHARE),
+    )
+    said = "of EfficientNet-Lite0"
+    return [
+        MetricSpec(
+            "semantics", f"agreement of the class predictions {said} with those for the originals, cosine of features",
+            retention, f"{path}Semantics", wants=("protocol",), **given,
+        ),
+        MetricSpec(
+            "semantics_top1", f"top-1 accuracy {said}, for images with ILSVRC-2012 labels",
+            accuracy, f"{path}Top1", wants=("labels", "protocol"), **given,
+        ),
+    ]  # fmt: skip
+
+
 def _samples() -> list[MetricSpec]:
     found = []
     for layer in ("2048", "768", "192", "64"):
@@ -370,6 +395,7 @@ BUILTIN: tuple[MetricSpec, ...] = (
     *_pixels(),
     *_decoder(),
     *_distances(),
+    *_semantics(),
     *_samples(),
     *_codes(),
     _annotated("rapidocr", "", "", "T-ACC, T-NED and CER of words, by RapidOCR's PP-OCRv6"),

@@ -14,9 +14,13 @@ from tokbench.metric_names import INCEPTION, METRICS, MetricSpec, TaskKind, defa
 from tokbench.protocol.protocol import TOKBENCH, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from tokbench.data.labels import Labels
     from tokbench.extractors.pool import ExtractorPool
     from tokbench.metrics.base import Metric
     from tokbench.metrics.fid_statistics import FidStatistics
+    from tokbench.metrics.semantics import LabelsOf
     from tokbench.tokenizers.base import ImageModel
 
 
@@ -66,6 +70,11 @@ def choose(names: str | None, protocol: Protocol = TOKBENCH) -> list[str]:
 _LPIPS = {"alex": "lpips", "vgg": "lpips_vgg"}
 
 
+def no_labels(classes: int) -> tuple[np.ndarray, Labels]:
+    """Raise NotApplicable: a context for which no images are known."""
+    raise NotApplicable("these images have no labels")
+
+
 @dataclass(frozen=True)
 class MetricContext:
     """The values with which the metrics of one run are created.
@@ -73,7 +82,8 @@ class MetricContext:
     networks: the frozen networks. model: the tokenizer or generator. protocol: the evaluation protocol. batch_size:
     images per model call. statistics: reference statistics that replace those of the dataset's images. paired: whether
     each image is made from one reference. guidance: the scale at which a generator is sampled. has_references: whether
-    reference images exist in addition to statistics, for metrics that need the images.
+    reference images exist in addition to statistics, for metrics that need the images. labels: the labels of the images
+    for a number of classes.
     """
 
     networks: ExtractorPool
@@ -84,6 +94,7 @@ class MetricContext:
     paired: bool = True
     guidance: float | None = None
     has_references: bool = False
+    labels: LabelsOf = no_labels
 
 
 def create_metric(name: str, context: MetricContext) -> Metric:
