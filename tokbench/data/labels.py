@@ -104,8 +104,8 @@ def find_labels(
 def labels_by_position(images: ImageStream, classes: int) -> tuple[np.ndarray, Labels]:
     """Return the label of the image at each position (n,), int64, and the labels of the whole dataset.
 
-    Class folders are numbered by a `classes.txt` among them, or in sorted order. Raises NotApplicable if the images have
-    no labels, or none that can be those of a network with `classes` classes.
+    Class folders are numbered by a `classes.txt` among them, or in sorted order. Raises NotApplicable if the images
+    have no labels, or none that can be those of a network with `classes` classes.
     """
     if not isinstance(images, Dataset):
         raise NotApplicable(f"{images.name} has no labels of single images")

@@ -24,7 +24,6 @@ from tokbench.metrics.output_checks import OutputChecks
 from tokbench.metrics.precision_probe import FirstImages, PrecisionProbe
 from tokbench.metrics.registry import MetricContext, broken_plugin, create_metric
 from tokbench.metrics.sample_store import SampleStore
-from tokbench.protocol.protocol import Protocol
 from tokbench.results.warning import ResultWarning
 from tokbench.stats.bootstrap import metric_entry
 from tokbench.stats.split_half import SplitHalves

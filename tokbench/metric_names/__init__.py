@@ -1,6 +1,6 @@
 """The specs of metrics, and the grammar of the names of numbers and tasks. This package does not import torch."""
 
-from tokbench.metric_names.builtin import INCEPTION as INCEPTION
+from tokbench.metric_names.constants import INCEPTION as INCEPTION
 from tokbench.metric_names.grammar import MetricName as MetricName
 from tokbench.metric_names.grammar import base_metric as base_metric
 from tokbench.metric_names.grammar import is_single_cell as is_single_cell
