@@ -79,8 +79,10 @@ def _select(batch: Batch, places: list[int]) -> Batch:
         tokens=None if batch.tokens is None else batch.tokens.select(places),
         timing=None if timing is None else replace(timing, encode=timing.encode * share, decode=timing.decode * share),
         marked=None if batch.marked is None else [batch.marked[place] for place in places],
+        baseline=None if batch.baseline is None else batch.baseline[places],
         reference_memo=DerivedCache(),
         image_memo=DerivedCache(),
+        baseline_memo=DerivedCache(),
     )
 
 
