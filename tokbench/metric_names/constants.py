@@ -8,6 +8,7 @@ INCEPTION = "inception-2015-12-05"
 """The name of the network of FID."""
 
 EFFICIENTNET = "efficientnet-lite0"
+DINOV2, CLIP = "dinov2-vitl14", "clip-vitl14-336"
 
 # The largest changes of a number that another CPU, thread count or minor library version may cause. Float32 networks
 # agree to about 1e-6 relative, and means over images differed by 3e-7 dB and 2e-7 between two CPUs. A distance between

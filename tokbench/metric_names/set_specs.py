@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokbench.metric_names.constants import COMPARES, DISTANCE, EFFICIENTNET, INCEPTION, KERNEL, SETS, SHARE
+from tokbench.metric_names.constants import (
+    CLIP,
+    COMPARES,
+    DINOV2,
+    DISTANCE,
+    EFFICIENTNET,
+    INCEPTION,
+    KERNEL,
+    SETS,
+    SHARE,
+)
 from tokbench.metric_names.spec import MetricSpec, NumberSpec, Section, TaskKind, Tolerance
 
 
@@ -59,7 +69,46 @@ def distances_specs() -> list[MetricSpec]:
                 section=Section.PAIRED,
             )
         )
-    return found
+    return [*found, *_more_networks()]
+
+
+def _more_networks() -> list[MetricSpec]:
+    """Return the specs of distances in other networks, and of other distances than Fréchet's."""
+    given: dict[str, Any] = {"wants": SETS, "reads": COMPARES, "paired": None, "section": Section.PAIRED}
+    networks = (
+        ("_efficientnet", " EfficientNet", EFFICIENTNET, "pooled", "EfficientNet-Lite0"),
+        ("_768", "-768", INCEPTION, "768", "768-d layer of Inception"),
+        ("_dinov2", " DINOv2", DINOV2, "features", "DINOv2 ViT-L/14"),
+    )
+    found = [
+        _frechet(
+            NumberSpec(f"fd_{end}", f"FD-{title}", 3, False, DISTANCE),
+            f"Fréchet distance, {said}, exported by the user",
+            "features",
+            network=network,
+            paired=None,
+        )
+        for end, title, network, said in (
+            ("dinov2", "DINOv2", DINOV2, "DINOv2 ViT-L/14"),
+            ("clip", "CLIP", CLIP, "CLIP ViT-L/14 at 336 px"),
+        )
+    ]
+    for end, title, network, layer, said in networks:
+        ratio = NumberSpec(f"fd_ratio{end}", f"FD ratio{title}", 4, False, DISTANCE)
+        mind = NumberSpec(f"mind{end}", f"MIND{title}", 4, False, DISTANCE)
+        found += [
+            MetricSpec(
+                ratio.name, f"Fréchet distance divided by that of two halves of the references, {said}", (ratio,),
+                "tokbench.metrics.frechet_ratio:FrechetRatio", network, layer, **given,
+            ),
+            MetricSpec(
+                mind.name, f"distance of sorted random projections, {said}", (mind,), "tokbench.metrics.mind:MIND",
+                network, layer, **given,
+            ),
+        ]  # fmt: skip
+    cmmd = NumberSpec("cmmd", "CMMD", 4, False, DISTANCE)
+    said = "kernel distance, CLIP ViT-L/14 at 336 px, exported by the user"
+    return [*found, MetricSpec("cmmd", said, (cmmd,), "tokbench.metrics.cmmd:CMMD", CLIP, "features", **given)]
 
 
 def samples_specs() -> list[MetricSpec]:
