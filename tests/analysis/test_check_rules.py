@@ -64,6 +64,22 @@ def change(path: Path, how: Callable[[np.ndarray], np.ndarray]) -> None:
     result.save(out)
 
 
+@pytest.mark.slow
+def test_a_committed_value_that_contradicts_its_images_is_refused(
+    measure, judge, cli, photo_folder: Path, tmp_path: Path
+) -> None:
+    path = measure("jpeg.q50")
+    result = load(path)
+    result.metrics["psnr"]["value"] += 1.0  # the .npz file stays as it is
+    out = path.parent.parent
+    path.unlink()
+    result.save(out)
+    status, outcomes, _ = judge()
+    assert status == 3 and "psnr" not in outcomes and outcomes["ssim"] == "same"
+    done = cli("check", "--against", tmp_path / "results", "--data", photo_folder)
+    assert "is not that of its images in the .npz file" in done.output
+
+
 def exchange(values: np.ndarray) -> np.ndarray:
     """Return values whose mean is the same, although two of them have changed by 1 dB."""
     return values + np.array([1, -1] + [0] * (len(values) - 2))

@@ -106,6 +106,14 @@ def test_reconstructions_pair_by_order(tmp_path: Path, measured, cli) -> None:
     assert "holds 5 reconstructions, and the dataset has 12 images; with --pair order" in refused
 
 
+def test_numbered_files_that_order_pairs_with_other_names_are_refused(tmp_path: Path, measured) -> None:
+    """As texts, frame_10 comes before frame_2; as numbers, after it."""
+    data, made = (write_files(tmp_path / side, {f"frame_{i}.png": png(i) for i in range(12)}) for side in ("d", "m"))
+    refused = measured(made, data, "--pair", "order")
+    assert "--pair order pairs frame_10.png with frame_2.png; leave out --pair order" in refused
+    assert exact(measured(made, data))
+
+
 def test_other_folders_are_named_as_the_difference(tmp_path: Path, measured) -> None:
     data = write_files(tmp_path / "data", {f"val/a/{i}.png": png(i) for i in range(3)})
     made = write_files(tmp_path / "made", {f"out/{i}.png": png(i) for i in range(2)})

@@ -97,10 +97,12 @@ def test_braces_of_webdataset_name_shards(tmp_path: Path) -> None:
     assert open_dataset(f"{root}/shard-{{0002..0010}}.tar", TOKBENCH).name.startswith("set-")
     assert len(open_source(f"{root}/{{shard-0001,shard-000[3-5]}}.tar").names) == 8
     assert len(open_source(f"{tmp_path}/{{set,other}}/shard-0000.tar".replace(",other", ",set")).names) == 2
-    with pytest.raises(UsageError, match=r"lists 2 files not in .*: shard-0012.tar, shard-0013.tar;"):
+    with pytest.raises(UsageError, match=r"lists 2 names without a match in .*: shard-0012.tar, shard-0013.tar;"):
         open_source(f"{root}/shard-{{0010..0013}}.tar")
-    with pytest.raises(UsageError, match=r"lists 1 file not in .*: shard-0012.tar; fetch what is missing"):
+    with pytest.raises(UsageError, match=r"lists 1 name without a match in .*: shard-0012.tar; fetch what is missing"):
         open_source(f"{root}/shard-{{0010..0012}}.tar")
+    with pytest.raises(UsageError, match=r"lists 1 name without a match in .*: absent/\*.tar; fetch"):
+        open_source(f"{tmp_path}/{{set,absent}}/*.tar")
     with pytest.raises(UsageError, match=r"no image or file of images matches"):
         open_source(f"{root}/absent-{{0..3}}.tar")
 

@@ -13,7 +13,7 @@ from tokbench.analysis.tolerances import Rules
 from tokbench.metric_names import MetricName, Tolerance
 from tokbench.results.columns import column_of
 from tokbench.results.result import Result
-from tokbench.stats.bootstrap import mean_statistic
+from tokbench.stats.bootstrap import mean, mean_statistic
 
 NUM_SEEDS = 3
 """Number of further seeds that are measured if the decoder sampled different noise."""
@@ -79,6 +79,10 @@ def compare_results(
             skip(number, "its network, weights or settings differ from those of the committed result", "refused")
         elif limited and per_image_pairs(number, committed, now) is None:
             skip(number, few)
+        elif (own := _value_of_images(number, committed, now)) is not None:
+            stored = committed.metrics[number]["value"]
+            reason = f"the committed value {stored:g} is not that of its images in the .npz file, {own:g}; restore both"
+            skip(number, reason, "refused")
         else:
             found = difference(number, committed, now)
             noise = 0.0
@@ -88,6 +92,28 @@ def compare_results(
             where = committed.adapter, committed.group
             report.checks.append(Check(*where, found, tolerance, outcome, bool(more_seeds), bool(changed)))
     return None
+
+
+def _value_of_images(number: str, committed: Result, now: Result) -> float | None:
+    """Return the value that follows from the per-image values of a committed result if its own value differs from it.
+
+    None if both agree, or if the number is not simply computed from the mean over images, which the new result shows.
+    """
+    expected, found = (_of_mean(number, result) for result in (committed, now))
+    stored, value = (result.metrics[number]["value"] for result in (committed, now))
+    if expected is None or found is None or stored is None or value is None:
+        return None
+    simple = math.isclose(value, found, rel_tol=1e-9, abs_tol=1e-12)
+    return expected if simple and not math.isclose(stored, expected, rel_tol=1e-6, abs_tol=1e-9) else None
+
+
+def _of_mean(number: str, result: Result) -> float | None:
+    how = mean_statistic(number, result.per_image)
+    if how is None:
+        return None
+    values = result.per_image[how.values]
+    values = values[~np.isnan(values)]
+    return how.of(mean(values)) if len(values) else None
 
 
 def _changed_weights(committed: Result, now: Result) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import tomllib
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tokbench.errors import UsageError
+from tokbench.errors import UsageError, did_you_mean
 from tokbench.metric_names import METRICS, MetricName, Tolerance
 from tokbench.metric_names.spec import form_name
 from tokbench.results.columns import column_of
@@ -143,9 +142,8 @@ def _settable(number: str) -> bool:
 
 def _check_settable(place: Path | str, number: str) -> None:
     if not _settable(number):
-        near = difflib.get_close_matches(number, default_tolerances(), 1)
-        hint = f"; did you mean '{near[0]}'?" if near else ", as in psnr or rfid"
-        raise UsageError(f"{place}: tokbench check compares no number '{number}'{hint}")
+        hint = did_you_mean(number, default_tolerances()) or "as in psnr or rfid"
+        raise UsageError(f"{place}: tokbench check compares no number '{number}'; {hint.rstrip()}")
 
 
 def _tolerance(place: Path | str, number: str, value: Any) -> Tolerance:

@@ -19,6 +19,7 @@ from tokbench.data.dataset import Dataset
 from tokbench.errors import AdapterError, UsageError
 from tokbench.evaluation.config import Context, EvalConfig, Progress
 from tokbench.evaluation.evaluate import evaluate as run
+from tokbench.evaluation.finished import Plan, merged, plan_remaining
 from tokbench.evaluation.tasks import Task, parse_task
 from tokbench.extractors.backend import Precision
 from tokbench.io.left_out import describe_left_out
@@ -49,6 +50,7 @@ class Options(TypedDict, total=False):
     precision: Precision
     seed: int
     cache: bool | str | Path
+    out: str | Path | None
     progress: bool
     root: str | Path | None
     allow_download: bool
@@ -79,6 +81,7 @@ def evaluate(
     precision: Precision = "float32",
     seed: int = 0,
     cache: bool | str | Path = True,
+    out: str | Path | None = None,
     progress: bool = True,
     root: str | Path | None = None,
     allow_download: bool = False,
@@ -111,8 +114,10 @@ def evaluate(
     batch_size: images per forward pass. device: `cpu`, `cuda`, `cuda:1` ... (default: the device of the model's
     parameters; for adapter names, CUDA if available). precision: precision of the networks used by metrics. seed: seed
     of intervals and of the noise that models sample. cache: True or a folder to store features of reference images for
-    later calls; False disables the cache. progress: show a progress bar. root: the folder with adapters/ and datasets/.
-    allow_download: download missing weights.
+    later calls; False disables the cache. out: a results folder, as in `tokbench eval --skip-existing --out`: results
+    are saved there, and metrics that a saved result of the same adapter, images and settings contains are not measured
+    again (models given as objects are always measured); None saves nothing. progress: show a progress bar. root: the
+    folder with adapters/ and datasets/. allow_download: download missing weights.
 
     The model runs in eval mode, without gradients and autocast. After the call, also after an exception, the model,
     grad mode, default dtype and the random number generators of Python, numpy and torch are restored. Warnings are
@@ -139,6 +144,8 @@ def evaluate(
     models = named(model, name)
     rules = protocol if isinstance(protocol, Protocol) else load_protocol(str(protocol))
     task_object, chosen = _metrics_of(task, metrics, rules)
+    if out is not None and task_object.label.kind == "perturb":
+        raise UsageError("out= is not available for task='perturb'; save its result with result.save(folder)")
     settings = Settings((value_range[0], value_range[1]), multiple, input_size, codebook_size, seed)
     chosen_device = choose_device(device or own_device(list(models.values())))
     folder = (cache_dir() if cache is True else Path(cache).expanduser()) if cache else None
@@ -157,18 +164,35 @@ def evaluate(
         with _Bars(progress) as bars:
             config = EvalConfig(tuple(chosen), task_object, batch_size, seed, chosen_device, precision)
             context = Context(folder, allow_download=allow_download, warn=_LOG.warning, progress=bars)
-            results = run(loaded, dataset, config, context)
+            results = _measure(loaded, dataset, config, context, None if out is None else Path(out).expanduser())
     _log(results, dataset, requested=metrics is not None)
-    for result in results:
-        if result.checkpoint is not None and result.error is None:
-            result.checkpoint.discard()
-        result.checkpoint = None
     if isinstance(model, Mapping):
         return dict(zip(models, results, strict=True))
     if isinstance(model, list | tuple):
         return results
     _raise_failure(loaded[0], results[0])
     return results[0]
+
+
+def _measure(
+    adapters: Sequence[LoadedAdapter], dataset: Dataset, config: EvalConfig, context: Context, out: Path | None
+) -> list[Result]:
+    """Return one result per adapter, in order; with a results folder `out`, measure and save only what it lacks."""
+    plan = Plan({}, [(config, list(adapters))])
+    if out is not None:
+        plan = plan_remaining(adapters, dataset, config, out, context.networks_for(config))
+    found = {name: results[0] for name, results in plan.kept.items()}
+    for part, members in plan.groups:
+        for result in run(members, dataset, part, context):
+            if out is not None and result.error is None:
+                _, replaced = result.save(out)
+                if replaced:
+                    _LOG.warning("%s: replaced an earlier result: %s", result.adapter, replaced)
+            if result.checkpoint is not None and result.error is None:
+                result.checkpoint.discard()
+            result.checkpoint = None
+            found[result.adapter] = result if out is None or result.error is not None else merged(result, out)
+    return [found[adapter.name] for adapter in adapters]
 
 
 def _check_counts(least: int, **arguments: int | None) -> None:

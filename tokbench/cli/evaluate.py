@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -218,13 +217,13 @@ def eval_(
     from tokbench.evaluation.config import Context, EvalConfig
     from tokbench.evaluation.distributed import ranks
     from tokbench.evaluation.evaluate import evaluate
-    from tokbench.evaluation.finished import Plan, plan_remaining
+    from tokbench.evaluation.finished import Plan, merged, plan_remaining
     from tokbench.evaluation.sample_plan import plan_samples, statistics_of
     from tokbench.evaluation.tasks import RECONSTRUCT, Decode, Generate, Perturb, Truncate
     from tokbench.extractors.pool import ExtractorPool
     from tokbench.metrics.fid_statistics import load_statistics
     from tokbench.paths import cache_dir
-    from tokbench.results.result import Result, failure, load
+    from tokbench.results.result import Result, failure
     from tokbench.tokenizers.builtin.images import ImageFolder
     from tokbench.tokenizers.registry import load_adapters
 
@@ -317,7 +316,7 @@ def eval_(
             failed |= save(good)
             if skip_existing:  # the tables and the JSON output show the earlier metrics, too
                 saved = [result for result in good if (result.adapter, result.task) not in failed]
-                good = [replace(load(out / one.path), notes=one.notes, lacking=one.lacking) for one in saved]
+                good = [merged(result, out) for result in saved]
                 good += [result for results in plan.kept.values() for result in results]
                 for name in plan.kept if process.first else ():
                     say(f"kept {name}: no metric is missing")

@@ -54,6 +54,8 @@ class AdapterRun:
 
     def start(self, networks: ExtractorPool, references: ReferenceFeatures) -> None:
         """Create the metrics. `share_references` must be called once the metrics of all runs exist."""
+        if not self.description:
+            return
         with self._errors_end_run("the metrics cannot be created"):
             self.metrics = MetricSet.create(self.adapter.model, self.step, self.config, networks, self.images)
             self.checkpoint.metrics = self.metrics
@@ -67,8 +69,14 @@ class AdapterRun:
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        """What a result records about the adapter. It is computed once, since it hashes all parameters."""
-        return describe_adapter(self.adapter)
+        """What a result records about the adapter; nothing if that fails, which ends the run.
+
+        It is computed once, since it hashes all parameters.
+        """
+        facts: dict[str, Any] = {}
+        with self._errors_end_run("its code and weights cannot be identified"):
+            facts = describe_adapter(self.adapter)
+        return facts
 
     def update_reference(self, references: Batch) -> None:
         """Update the metrics with references from which no image was made."""

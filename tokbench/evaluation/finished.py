@@ -1,4 +1,5 @@
-"""The results of earlier evaluations that need not be measured again (`tokbench eval --skip-existing`)."""
+"""The results of earlier evaluations that need not be measured again (`tokbench eval --skip-existing`, or `out` of
+`tokbench.evaluate`)."""
 
 from __future__ import annotations
 
@@ -59,6 +60,11 @@ def plan_remaining(
     return Plan(kept, [(replace(config, metrics=metrics), members) for metrics, members in lacking.items()])
 
 
+def merged(result: Result, out: Path) -> Result:
+    """Return a result as it was saved in the results folder `out`, with the metrics that were measured earlier."""
+    return replace(load(out / result.path), notes=result.notes, lacking=result.lacking, computed=result.computed)
+
+
 def _candidates(adapter: LoadedAdapter, stream: ImageStream, config: EvalConfig, out: Path) -> list[Result]:
     """Return the results of all steps of the task that agree with this evaluation except perhaps in their pixels; empty
     if one of them is missing."""
@@ -66,9 +72,9 @@ def _candidates(adapter: LoadedAdapter, stream: ImageStream, config: EvalConfig,
         return []
     try:
         steps = config.task.steps(adapter.model)
+        facts = describe_adapter(adapter)
     except Exception:  # third-party code may raise any exception; the evaluation reports it
         return []
-    facts = describe_adapter(adapter)
     stored = [result for path in sorted((out / adapter.name).glob("*.json")) if (result := _load(path)) is not None]
     found = []
     for step in steps:

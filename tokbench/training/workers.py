@@ -197,6 +197,8 @@ def _train_one(name: str, toml: Path, data: TrainingData, options: TrainOptions,
         )
     except TokbenchError as error:
         return Outcome(name, error=str(error).removeprefix(f"{name}: "))
+    except Exception as error:  # adapters and devices may raise any exception; the other trainings go on
+        return Outcome(name, error=f"{type(error).__name__}: {error}")
     finally:
         termination.deliver()
     return Outcome(name, path, record)

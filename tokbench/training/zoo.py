@@ -318,6 +318,7 @@ def save_trained(
     """
     left_out = tuple(getattr(model, "kept_out", ()))
     state, record.recipe["storage"] = stored_weights(model, left_out, _storage_check(model, examples))
+    target.with_suffix(".training.json").unlink(missing_ok=True)  # an interruption leaves no record of other weights
     write_weights(state, target)
     record.recipe["data"] = data
     write_atomically(target.with_suffix(".training.json"), record.to_json().encode())

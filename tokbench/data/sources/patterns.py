@@ -49,17 +49,18 @@ def folder_of(data: str) -> Path:
 def list_pattern(where: str, follow_links: bool) -> tuple[Path, FolderListing]:
     """Return the folder below which a pattern matches, and the files that it matches.
 
-    Raises UsageError if it matches nothing, or if a file that its braces list does not exist.
+    Raises UsageError if it matches nothing, or if a file or pattern that its braces list matches nothing.
     """
     root = folder_of(where)
     if not root.is_dir():
         raise UsageError(f"no file matches {where}: there is no folder {root}")
     matches: list[str] = []
     missing: list[str] = []
-    for pattern in _expand(str(Path(where).expanduser())):
+    patterns = _expand(str(Path(where).expanduser()))
+    for pattern in patterns:
         rest = str(Path(pattern).relative_to(root))
         found = glob(rest, root_dir=root, recursive=True)
-        if not found and not has_magic(rest):
+        if not found and (len(patterns) > 1 or not has_magic(rest)):
             missing.append(rest)
         matches += [name.replace(os.sep, "/").rstrip("/") for name in found]
     listing = list_paths(root, sorted(set(filter(None, matches))), follow_links)
@@ -72,8 +73,8 @@ def list_pattern(where: str, follow_links: bool) -> tuple[Path, FolderListing]:
     if missing:
         listed = ", ".join(missing[:_NUM_EXAMPLES]) + (", ..." if len(missing) > _NUM_EXAMPLES else "")
         raise UsageError(
-            f"{where} lists {count_of(len(missing), 'file')} not in {root}: {listed}; fetch what is missing, or give a "
-            "pattern that lists only existing files"
+            f"{where} lists {count_of(len(missing), 'name')} without a match in {root}: {listed}; fetch what is "
+            "missing, or give a pattern that lists only existing files"
         )
     return root, listing
 

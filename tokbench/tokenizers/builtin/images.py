@@ -70,12 +70,28 @@ class ImageFolder(PrecomputedImages):
     def _pair_by_order(self, names: Sequence[str], all_names: Sequence[str]) -> dict[str, int]:
         for expected in (all_names, names):
             if len(expected) == self.count:
-                return dict(zip(expected, _numeric_order(self._source.names), strict=True))
+                order = _numeric_order(self._source.names)
+                self._refuse_crossed(expected, order)
+                return dict(zip(expected, order, strict=True))
         measured = f" ({len(names):,} of them are measured)" if len(names) < len(all_names) else ""
         raise AdapterError(
             f"{self._path} holds {self.count:,} reconstructions, and the dataset has {len(all_names):,} "
             f"images{measured}; with --pair order the numbers must be equal"
         )
+
+    def _refuse_crossed(self, expected: Sequence[str], order: Sequence[int]) -> None:
+        """Raise AdapterError if both sides have the same names, but their order pairs different ones.
+
+        Originals are in the order of their names as texts, numbered reconstructions in that of the numbers.
+        """
+        ours = [stem(self._source.names[position]) for position in order]
+        theirs = [stem(name) for name in expected]
+        if ours != theirs and len(set(ours)) == len(ours) and set(ours) == set(theirs):
+            first = next(i for i in range(len(ours)) if ours[i] != theirs[i])
+            raise AdapterError(
+                f"{self._path}: both sides have the same names, but --pair order pairs {expected[first]} with "
+                f"{self._source.names[order[first]]}; leave out --pair order, to pair by name"
+            )
 
     def _pair_by_name(self, names: Sequence[str], all_names: Sequence[str]) -> dict[str, int]:
         known = _by_stem(all_names)
