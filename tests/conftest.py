@@ -291,7 +291,7 @@ def networks():
 
     class Projection(FeatureExtractor):
         smallest = 1  # any image will do
-        sizes: ClassVar = {"2048": 2048, "sfid": 2023, "pooled": 1280, "logits_unbiased": 1008}
+        sizes: ClassVar = {"sfid": 2023, "pooled": 1280, "logits_unbiased": 1008, "logits": 1000, "features": 16}
 
         def __init__(self, name: str) -> None:
             super().__init__()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tokbench.data.labels import Labels
 from tokbench.data.stream import ImageStream
 from tokbench.evaluation.config import Context, EvalConfig
 from tokbench.evaluation.evaluate import evaluate
@@ -39,6 +40,11 @@ def evaluate_model(model: ImageModel, images: ImageStream, metrics: Sequence[str
     """The one result of a model that no file defines; options as for `run_eval`."""
     (result,) = run_eval([loaded(model)], images, metrics, **options)
     return result
+
+
+def some_labels(classes: int) -> tuple[np.ndarray, Labels]:
+    """Labels of 100 images, as the context of metrics provides them: 0, 1, 2 ... in turn."""
+    return np.arange(100) % classes, Labels({}, classes, "in turn")
 
 
 def image_columns(count: int, **values: np.ndarray) -> dict[str, np.ndarray]:

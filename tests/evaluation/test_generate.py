@@ -327,12 +327,12 @@ def test_names_of_tasks() -> None:
 
 
 def test_metrics_for_a_task() -> None:
-    assert "gfid" in choose_for(True, None)
+    assert "gfid" in choose_for("generate", None)
     with pytest.raises(UsageError, match="samples have no references"):
-        choose_for(True, "psnr")
+        choose_for("generate", "psnr")
     with pytest.raises(UsageError, match="--task generate"):
-        choose_for(False, "gfid")
-    assert not set(choose_for(False, "all")) & {name for name, spec in METRICS.items() if spec.paired is False}
+        choose_for("reconstruct", "gfid")
+    assert not set(choose_for("reconstruct", "all")) & {name for name, spec in METRICS.items() if spec.paired is False}
 
 
 def test_a_folder_of_samples_has_as_many_as_it_holds(tiles: Path) -> None:

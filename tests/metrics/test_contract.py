@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
+from factories import some_labels
 
 from tokbench.errors import UsageError
 from tokbench.metric_names import METRICS
@@ -13,6 +14,7 @@ from tokbench.metrics import registry
 from tokbench.metrics.registry import MetricContext, create_metric
 from tokbench.testing.checks import Inapplicable, Requirement
 from tokbench.testing.metrics import METRIC_REQUIREMENTS, ExampleTokenizer, MetricSubject, example_batch
+from tokbench.tokenizers.tiled_decode import Seams
 
 QUICK = ("numbers are finite and declared in the spec", "batch fields are required as the spec declares")
 """The requirements that are tested in one pass; the tests of the others are marked as slow."""
@@ -27,7 +29,8 @@ def metric_name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def make(metric_name: str, networks):
     """Makes fresh metrics of one name."""
-    return lambda: create_metric(metric_name, MetricContext(networks, ExampleTokenizer()))
+    context = MetricContext(networks, ExampleTokenizer(), labels=some_labels)
+    return lambda: create_metric(metric_name, context)
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +45,9 @@ def _few_images_do(monkeypatch: pytest.MonkeyPatch) -> None:
 def subject(make, metric_name: str, mark) -> MetricSubject:
     """Twelve pairs: enough for the ten splits of the Inception Score."""
     batch = example_batch()
-    return MetricSubject(make, replace(batch, marked=mark(batch.reference)), METRICS[metric_name])
+    baseline = (0.5 * (batch.reference + batch.image) * 255).round() / 255
+    batch = replace(batch, marked=mark(batch.reference), baseline=baseline, seams=Seams((128,), (64, 128)))
+    return MetricSubject(make, batch, METRICS[metric_name])
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from factories import some_labels
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from tokbench.metrics.sample_store import SampleStore
 from tokbench.stats.moments import RunningMoments
 from tokbench.stats.split_half import SplitHalves
 from tokbench.testing.metrics import ExampleTokenizer
+from tokbench.tokenizers.tiled_decode import Seams
 from tokbench.tokenizers.tokens import Tokens
 
 COUNT = 24
@@ -45,6 +47,8 @@ def batch_of(positions: list[int], images: tuple[torch.Tensor, torch.Tensor, lis
         marked=[marked[position] for position in positions],
         captions=[f"a photo of {position % 7} cats" for position in positions],
         labels=torch.tensor(positions) % 3,
+        baseline=(reference + image) / 2,
+        seams=Seams((16,), (8, 24)),
     )  # fmt: skip
 
 
@@ -66,7 +70,8 @@ def images(mark) -> tuple[torch.Tensor, torch.Tensor, list[AnnotatedImage]]:
 @pytest.mark.parametrize("name", [name for name in METRICS if name not in ("cost", "speed", "ms_ssim")])
 def test_every_deal_of_images_gives_the_same_numbers(name: str, networks, images) -> None:
     model = ExampleTokenizer()
-    whole = create_metric(name, MetricContext(networks, model))
+    context = MetricContext(networks, model, labels=some_labels)
+    whole = create_metric(name, context)
     whole.update(batch_of(list(range(COUNT)), images))
     halves, near = (
         SplitHalves("x", COUNT),
@@ -79,7 +84,7 @@ def test_every_deal_of_images_gives_the_same_numbers(name: str, networks, images
     def dealt_out(dealt, data) -> None:
         shards = []
         for batches in dealt:
-            shard = create_metric(name, MetricContext(networks, model))
+            shard = create_metric(name, context)
             for positions in batches:
                 shard.update(batch_of(positions, images))
             shards.append(shard)

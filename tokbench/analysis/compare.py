@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tokbench.errors import ResultError
-from tokbench.metric_names import MetricName, is_single_cell
+from tokbench.metric_names import MetricName, is_single_cell, table_of_task
 from tokbench.results.columns import column_of
 from tokbench.results.result import Result, settings
 from tokbench.stats.bootstrap import (
@@ -80,8 +80,11 @@ class Difference:
 
 
 def refuse_unlike(first: Result, second: Result) -> None:
-    """Raise ResultError if two results differ in task, protocol or pixels; the message names the difference."""
-    if first.task != second.task:
+    """Raise ResultError if two results differ in task, protocol or pixels; the message names the difference.
+
+    The variants of a decoder (`decode-bf16` and `decode-tiles256`) can be compared: the tokens are the same.
+    """
+    if table_of_task(first.task)[0] != table_of_task(second.task)[0]:
         raise ResultError(f"task {first.task} and task {second.task} cannot be compared")
     for part, what in (("protocol", "protocols"), ("data", "images")):
         first_hash, second_hash = (result.provenance[part]["sha256"] for result in (first, second))

@@ -211,7 +211,7 @@ def _metrics_of(task: str, names: str | Iterable[str] | None, rules: Protocol) -
     if parsed.label.kind == "perturb":
         every = metrics.choose(",".join(metric_names.defaults("perturb")) if given is None else given, rules)
         return parsed, metric_names.measurable(every, strict=given not in (None, "all"))
-    return parsed, metrics.choose_for(False, given, rules)
+    return parsed, metrics.choose_for(parsed.label.kind, given, rules)
 
 
 def _opened(data: Any, rules: Protocol, size: int | None, limit: int | None, root: Path | None) -> Dataset:

@@ -17,6 +17,7 @@ from tokbench.cli.evaluate import eval_
 from tokbench.cli.import_tokbench import import_tokbench
 from tokbench.cli.inspect import leaderboard, list_, show, weights
 from tokbench.cli.options import Group, add_debug_option
+from tokbench.cli.plan import plan
 from tokbench.cli.prune import prune
 from tokbench.cli.report import report, view
 from tokbench.cli.stats import stats
@@ -33,8 +34,8 @@ def main() -> None:
 
 
 _COMMANDS = (
-    eval_, list_, show, leaderboard, weights, stats, compare, check, contract, audit, train, prune, report, view, cache,
-    import_tokbench,
+    eval_, list_, show, leaderboard, weights, stats, compare, plan, check, contract, audit, train, prune, report, view,
+    cache, import_tokbench,
 )  # fmt: skip
 
 for command in _COMMANDS:

@@ -95,9 +95,9 @@ def audit(
     from tokbench.tokenizers.registry import load_adapter
 
     claimed = audit_report.read_claim(claim) if claim else None
-    names = list(DEFAULT_METRICS) if metric_names is None else registry.choose_for(False, metric_names)
+    names = list(DEFAULT_METRICS) if metric_names is None else registry.choose_for("reconstruct", metric_names)
     if claimed and claimed[0] not in names:
-        names += registry.choose_for(False, claimed[0])
+        names += registry.choose_for("reconstruct", claimed[0])
     if unaffected := [name for name in names if name not in METRICS or not METRICS[name].reads]:
         raise UsageError(f"no protocol choice affects {', '.join(unaffected)}")
     device = choose_device(device)

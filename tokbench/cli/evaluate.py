@@ -37,7 +37,7 @@ from tokbench.cli.tables import Form, TablePrinter, format_option
 from tokbench.data.reading import ReadOptions
 from tokbench.errors import DataError, TokbenchError, UsageError
 from tokbench.io.counts import count_of
-from tokbench.metric_names import ANCHORS, Anchor, defaults, measurable
+from tokbench.metric_names import ANCHORS, Anchor, TaskKind, defaults, measurable, table_of_task
 from tokbench.protocol.suites import SUITES
 from tokbench.tokenizers.checkpoint_names import named_argument
 
@@ -68,11 +68,11 @@ from tokbench.tokenizers.checkpoint_names import named_argument
 @reference_mismatch_option
 @click.option(
     "--task",
-    type=click.Choice(["reconstruct", "truncate", "perturb", "generate"]),
+    type=click.Choice(["reconstruct", "truncate", "perturb", "generate", "decode"]),
     default="reconstruct",
     show_default=True,
     help="Which tokens are decoded: all tokens, only the first ones, tokens replaced by close neighbours (pFID), or "
-    "tokens sampled by a generator (gFID).",
+    "tokens sampled by a generator (gFID); or, with decode, all tokens by variants of the decoder.",
 )
 @click.option("--tokens", help="With truncate: numbers of tokens to keep, for example 4,8 [default: 1, 2, 4 ... all].")
 @click.option(
@@ -84,6 +84,15 @@ from tokbench.tokenizers.checkpoint_names import named_argument
     "--cfg",
     type=click.FloatRange(min=0),
     help="With generate: scale of classifier-free guidance; 1 disables it [default: the generator's own scale].",
+)
+@click.option(
+    "--decoder",
+    "decoders",
+    multiple=True,
+    metavar="VARIANT",
+    help="With decode: a variant of the decoder, tiles=SIZE[,overlap=N], bf16, fp16, tiling or slicing (of diffusers), "
+    "or adapter:NAME. Repeat the option for several; all but adapter can be combined with commas "
+    "[default: tiles=256 and bf16].",
 )
 @batch_size_option
 @device_option
@@ -123,10 +132,11 @@ def eval_(
     reference: Path | None,
     reference_is: str | None,
     reference_mismatch: str | None,
-    task: str,
+    task: TaskKind,
     tokens: str | None,
     anchor: Anchor | None,
     cfg: float | None,
+    decoders: tuple[str, ...],
     batch_size: int,
     device: str | None,
     precision: Literal["float32", "bfloat16"],
@@ -152,6 +162,8 @@ def eval_(
     Samples are compared, unpaired, with the images of --data or with a statistics file (--data FILE.npz). --limit is
     the number of samples.
 
+    With --task decode, the decoder itself and each variant of it decode the same tokens, with one result for each.
+
     Exit status: 0 if every requested metric was computed or skipped with a reason, 1 for a failure or for unreadable
     images (without --skip-bad), 2 for wrong usage.
     """
@@ -168,6 +180,7 @@ def eval_(
         ("--tokens", tokens, "truncate"),
         ("--anchor", anchor, "perturb"),
         ("--cfg", cfg, "generate"),
+        ("--decoder", decoders or None, "decode"),
     ):
         if value is not None and task != wanted:
             raise UsageError(f"{option} requires --task {wanted}")
@@ -193,7 +206,7 @@ def eval_(
         requested = ",".join(defaults("perturb")) if metric_names is None else metric_names
         chosen = measurable(registry.choose(requested, rules), strict=listed)
     else:
-        chosen = registry.choose_for(task == "generate", metric_names, rules)
+        chosen = registry.choose_for(task, metric_names, rules)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -206,7 +219,7 @@ def eval_(
     from tokbench.evaluation.evaluate import evaluate
     from tokbench.evaluation.finished import Plan, merged, plan_remaining
     from tokbench.evaluation.sample_plan import plan_samples, statistics_of
-    from tokbench.evaluation.tasks import RECONSTRUCT, Generate, Perturb, Truncate
+    from tokbench.evaluation.tasks import RECONSTRUCT, Decode, Generate, Perturb, Truncate
     from tokbench.extractors.pool import ExtractorPool
     from tokbench.metrics.fid_statistics import load_statistics
     from tokbench.paths import cache_dir
@@ -215,7 +228,8 @@ def eval_(
     from tokbench.tokenizers.registry import load_adapters
 
     chosen_task = {
-        "truncate": Truncate(counts), "perturb": Perturb(anchor or "latent"), "generate": Generate(cfg)
+        "truncate": Truncate(counts), "perturb": Perturb(anchor or "latent"), "generate": Generate(cfg),
+        "decode": Decode.of(decoders, root, allow_download),
     }.get(task, RECONSTRUCT)  # fmt: skip
 
     def evaluate_dataset(
@@ -311,9 +325,10 @@ def eval_(
                 failures = {key: failure(key[0], dataset.name, key[1], why, bad) for key, why in failed.items()}
                 facts += (failures | records).values()
             else:
-                for name in dict.fromkeys(result.task for result in good):
+                tasks = [table_of_task(result.task)[0] for result in good]
+                for name in dict.fromkeys(tasks):
                     title = dataset.name if name == RECONSTRUCT.name else f"{dataset.name}, {name}"
-                    printer.add(title, [result for result in good if result.task == name])
+                    printer.add(title, [result for result, own in zip(good, tasks, strict=True) if own == name])
             # The table on the same terminal already lists the warnings.
             table_shown = not as_json and printer.form != "csv" and sys.stdout.isatty() and sys.stderr.isatty()
             report(good, bad, failed, warnings=not table_shown, in_detail=listed, allow_download=allow_download)

@@ -10,6 +10,7 @@ from tokbench.cli.options import Group, out_option, reading_options, root_option
 from tokbench.cli.tables import Form, TablePrinter, format_option, print_lines
 from tokbench.data.reading import ReadOptions
 from tokbench.errors import UsageError
+from tokbench.metric_names import kind_of_task
 
 
 @click.command("list")
@@ -36,7 +37,12 @@ def list_(what: str, family: str | None, trained: bool, every: bool, root: Path 
 
 @click.command()
 @click.argument("result", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--worst", type=click.IntRange(1, 200), help="Draw the N words or faces with the largest drop in score.")
+@click.option(
+    "--worst",
+    type=click.IntRange(1, 200),
+    help="Draw the N words or faces with the largest drop in score, or, for tiles of a decoder, the N images with the "
+    "worst tile borders.",
+)
 @click.option("--kind", help="With --worst: kind of crops, for example words, faces or words_easyocr [default: all].")
 @click.option("--data", help="With --worst: path of the images [default: the dataset named in the result].")
 @reading_options()
@@ -62,7 +68,8 @@ def show(
     """Print one result file: metrics with intervals, skipped metrics, and provenance.
 
     With --worst N, draw instead the N words or faces with the largest drop in score: the original, the resized
-    original, the reconstruction, and the recognized text.
+    original, the reconstruction, and the recognized text. For a result of --task decode with tiles, draw the images
+    with the worst tile borders: the original, the image of the decoder itself, and that of the tiles.
     """
     from tokbench.cli import listing
     from tokbench.results.result import load
@@ -71,21 +78,22 @@ def show(
     if worst is None:
         click.echo(listing.show(loaded), nl=False)
         return
-    from tokbench.data.dataset import open_dataset
-    from tokbench.protocol.protocol import load_protocol
-    from tokbench.report import worst_crops
+    from tokbench.analysis.image_plan import dataset_of
+    from tokbench.report import worst_crops, worst_seams
     from tokbench.tokenizers.registry import load_adapter
 
     provenance = loaded.provenance
-    crops = worst_crops.cases(loaded, kind)[:worst]
-    size = None if provenance["data"]["own_size"] is None else provenance["data"]["width"]
-    rules = load_protocol(provenance["protocol"]["name"])
-    reading, limit = reading.recorded(provenance), provenance["data"]["limit"]
-    dataset = open_dataset(data or loaded.dataset, rules, size, limit, root, reading)
+    seams = kind_of_task(loaded.task) == "decode"
+    crops = [] if seams else worst_crops.cases(loaded, kind)[:worst]
+    dataset = dataset_of(loaded, data, root, reading)
     source = provenance["adapter"].get("source", loaded.adapter)  # the name of a row need not be that of an adapter
-    sheet = worst_crops.picture(crops, load_adapter(adapter or source, root=root), dataset, seed=provenance["seed"])
+    model, seed = load_adapter(adapter or source, root=root), provenance["seed"]
+    if seams:
+        sheet = worst_seams.picture(loaded, worst, model, dataset, seed=seed)
+    else:
+        sheet = worst_crops.picture(crops, model, dataset, seed=seed)
     worst_crops.save(sheet, picture)
-    click.echo(f"wrote {len(crops)} crops to {picture}")
+    click.echo(f"wrote the worst {'tile borders' if seams else f'{len(crops)} crops'} to {picture}")
 
 
 @click.command()

@@ -35,6 +35,7 @@ _DEFAULT_WIDTH = 100
 _SECTIONS = {
     Section.RATE: "Rate",
     Section.PAIRED: "Reconstruction",
+    Section.DECODER: "Decoder",
     Section.SAMPLES: "Samples",
     Section.PERTURBED: "Perturbed tokens",
     Section.ANNOTATED: "Text and faces",

@@ -28,7 +28,8 @@ from tokbench.data.sources.base import CLASSES_FILE
 from tokbench.data.sources.folder import read_class_list
 from tokbench.data.sources.table import Table
 from tokbench.data.splits import is_split
-from tokbench.errors import DataError
+from tokbench.data.stream import ImageStream
+from tokbench.errors import DataError, NotApplicable
 
 _NUM_EXAMPLES = 3
 """Number of names that a message gives as examples."""
@@ -99,6 +100,22 @@ def find_labels(
     if warning := _check_first_images(dataset, labels):
         labels = replace(labels, warnings=(*labels.warnings, warning))
     return labels
+
+
+def labels_by_position(images: ImageStream, classes: int) -> tuple[np.ndarray, Labels]:
+    """Return the label of the image at each position (n,), int64, and the labels of the whole dataset.
+
+    Class folders are numbered by a `classes.txt` among them, or in sorted order. Raises NotApplicable if the images
+    have no labels, or none that can be those of a network with `classes` classes.
+    """
+    if not isinstance(images, Dataset):
+        raise NotApplicable(f"{images.name} has no labels of single images")
+    try:
+        listed = None if isinstance(images.source, Table) else listed_classes(images, None)
+        labels = find_labels(images, classes, listed=listed)
+    except DataError as error:
+        raise NotApplicable(str(error)) from error
+    return np.array([labels.by_name[name] for name in images.names], dtype=np.int64), labels
 
 
 def _check_first_images(dataset: Dataset, labels: Labels) -> str | None:

@@ -54,13 +54,10 @@ class AdapterRun:
 
     def start(self, networks: ExtractorPool, references: ReferenceFeatures) -> None:
         """Create the metrics. `share_references` must be called once the metrics of all runs exist."""
-        has_references = self.images.unpaired is not None
         if not self.description:
             return
         with self._errors_end_run("the metrics cannot be created"):
-            self.metrics = MetricSet.create(
-                self.adapter.model, self.images.protocol, self.step, self.config, networks, has_references
-            )
+            self.metrics = MetricSet.create(self.adapter.model, self.step, self.config, networks, self.images)
             self.checkpoint.metrics = self.metrics
         self.references = references
 

@@ -83,7 +83,8 @@ def bind_adapter(adapter: LoadedAdapter, stream: ImageStream, device: str) -> st
 
 
 def _runs(adapter: LoadedAdapter, stream: ImageStream, config: EvalConfig) -> list[AdapterRun]:
-    """Return one run per token transform of the task, or one run with an error where the adapter cannot do the task."""
+    """Return one run per token transform of the task, or one run with an error where the adapter cannot do the task. A
+    run has an error, too, where the adapter cannot do its transform."""
     steps: Sequence[TokenTransform] = [TokenTransform(config.task.name)]
     error = bind_adapter(adapter, stream, config.device)
     if error is None:
@@ -91,7 +92,7 @@ def _runs(adapter: LoadedAdapter, stream: ImageStream, config: EvalConfig) -> li
             steps = config.task.steps(adapter.model)
         except Exception as refusal:  # third-party code may raise any exception
             error = with_place(format_error(refusal), refusal, adapter.folders)
-    return [AdapterRun(adapter, step, stream, config, error) for step in steps]
+    return [AdapterRun(adapter, step, stream, config, error or step.refusal) for step in steps]
 
 
 def _require_checkpoints(runs: Sequence[AdapterRun], context: Context) -> None:

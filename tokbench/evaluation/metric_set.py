@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from tokbench.data.labels import labels_by_position
+from tokbench.data.stream import ImageStream
 from tokbench.errors import MetricFailure, MetricUnavailable, NotApplicable, TokbenchError
 from tokbench.evaluation.config import EvalConfig
 from tokbench.evaluation.steps import TokenTransform
@@ -21,7 +24,6 @@ from tokbench.metrics.output_checks import OutputChecks
 from tokbench.metrics.precision_probe import FirstImages, PrecisionProbe
 from tokbench.metrics.registry import MetricContext, broken_plugin, create_metric
 from tokbench.metrics.sample_store import SampleStore
-from tokbench.protocol.protocol import Protocol
 from tokbench.results.warning import ResultWarning
 from tokbench.stats.bootstrap import metric_entry
 from tokbench.stats.split_half import SplitHalves
@@ -47,18 +49,19 @@ class MetricSet:
     def create(
         cls,
         model: ImageModel,
-        protocol: Protocol,
         step: TokenTransform,
         config: EvalConfig,
         networks: ExtractorPool,
-        has_references: bool,
+        images: ImageStream,
     ) -> MetricSet:
-        """Create the metrics that a configuration requests. has_references: whether reference images exist in addition
-        to statistics."""
+        """Create the metrics that a configuration requests for a stream of images."""
+        has_references = images.unpaired is not None
+        protocol = images.protocol
         created, paired, first = cls(), config.task.paired, FirstImages()
 
         def build(name: str, networks: ExtractorPool, for_run: bool = True) -> Metric:
-            context = MetricContext(networks, model, protocol, config.batch_size, paired=paired)
+            labels = partial(labels_by_position, images)
+            context = MetricContext(networks, model, protocol, config.batch_size, paired=paired, labels=labels)
             if for_run:
                 guidance = step.recorded.get("guidance")
                 context = replace(

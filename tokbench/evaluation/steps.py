@@ -57,6 +57,11 @@ class TokenTransform:
         return ""
 
     @property
+    def refusal(self) -> str | None:
+        """Why this model cannot do this one of the transforms of a task; None if it can."""
+        return None
+
+    @property
     def recorded(self) -> dict[str, Any]:
         """What a result records about the transform, in addition to the adapter."""
         return {}

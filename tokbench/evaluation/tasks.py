@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from tokbench.data.stream import ImageBatch, PairedBatch
-from tokbench.errors import NotApplicable, UsageError
+from tokbench.errors import MetricUnavailable, NotApplicable, UsageError
+from tokbench.evaluation.decode import DecodeVariant, ReferenceDecode, decode_batch, move_to_device_of
 from tokbench.evaluation.generate import DrawSamples, ReadSamples, Sampled
 from tokbench.evaluation.perturb_result import aggregate_cells
+from tokbench.evaluation.provenance import describe_adapter
 from tokbench.evaluation.reconstruct import RunSettings, reconstruct
 from tokbench.evaluation.steps import KeepFirst, PerturbTokens, TokenTransform, plain_step
 from tokbench.metric_names import ALPHAS, Anchor, TaskName, deltas
 from tokbench.metrics.batch import Batch, DerivedCache
 from tokbench.results.result import Result
 from tokbench.tokenizers.base import Generator, ImageModel, PrecomputedImages, Tokenizer
+from tokbench.tokenizers.decoder_variant import DecoderVariant, build_decoder
+from tokbench.tokenizers.registry import load_adapter
 
 
 @dataclass(frozen=True)
@@ -157,6 +162,61 @@ class Generate(Task):
         return step.sample(model, images, settings)
 
 
+@dataclass(frozen=True)
+class Decode(Task):
+    """Decodes the same tokens by the decoder itself (whole images in float32) and by variants of it, with a result for
+    each.
+
+    variants: the variants, and None for the decoder itself. root, allow_download: where the adapters of other decoders
+    are found, and whether their weights may be downloaded.
+    """
+
+    variants: tuple[DecoderVariant | None, ...]
+    root: Path | None = None
+    allow_download: bool = False
+
+    @classmethod
+    def of(cls, variants: Sequence[str] = (), root: Path | None = None, allow_download: bool = False) -> Decode:
+        """Return the task for the decoder itself and these variants, tiles of 256 px and bfloat16 by default.
+
+        Raises UsageError for an unknown variant.
+        """
+        parsed = [DecoderVariant.parse(text) for text in variants or ("tiles=256", "bf16")]
+        return cls((None, *dict.fromkeys(parsed)), root, allow_download)
+
+    @property
+    def label(self) -> TaskName:
+        return TaskName("decode")
+
+    def steps(self, model: ImageModel) -> Sequence[TokenTransform]:
+        if not isinstance(model, Tokenizer):
+            raise NotApplicable(f"{model.spec.name}: it has no tokens to decode, only images")
+        return [self._step(model, variant) for variant in self.variants]
+
+    def _step(self, model: Tokenizer, variant: DecoderVariant | None) -> TokenTransform:
+        task = str(TaskName("decode", decoder=str(variant or "")))
+        if variant is None:
+            return ReferenceDecode(task)
+        try:
+            if not variant.adapter:
+                return DecodeVariant(task, decoder=build_decoder(model, variant))
+            loaded = load_adapter(variant.adapter, root=self.root, allow_download=self.allow_download)
+            if not isinstance(loaded.model, Tokenizer):
+                raise NotApplicable(f"{loaded.name}: it is not a tokenizer, so it cannot decode tokens")
+            move_to_device_of(model, loaded.model)
+            decoder = build_decoder(model, variant, loaded.model)
+            return DecodeVariant(task, decoder=decoder, other=describe_adapter(loaded))
+        except MetricUnavailable as error:  # the other variants are evaluated
+            return DecodeVariant(task, decoder=None, why=str(error))
+
+    def run(
+        self, step: TokenTransform, model: ImageModel, images: ImageBatch, settings: RunSettings, memo: DerivedCache
+    ) -> Batch:
+        assert isinstance(images, PairedBatch)
+        assert isinstance(step, ReferenceDecode)
+        return decode_batch(model, images, step, settings, memo)
+
+
 def parse_task(name: str) -> Task:
     """Return the task whose result has this name: `truncate-8` is Truncate((8,)). Raises UsageError."""
     parsed = TaskName.parse(name)
@@ -166,6 +226,8 @@ def parse_task(name: str) -> Task:
         return Perturb(parsed.anchor)
     if parsed.kind == "generate":
         return Generate(parsed.guidance)
+    if parsed.kind == "decode":
+        return Decode((DecoderVariant.parse(parsed.decoder) if parsed.decoder else None,))
     if parsed.tokens is None:
         raise UsageError(f"no task '{name}': the number of tokens is missing, as in truncate-8")
     return Truncate((parsed.tokens,))

@@ -48,6 +48,16 @@ EXTRACTORS: PluginRegistry[ExtractorSpec] = PluginRegistry(
         ExtractorSpec("efficientnet-lite0", "tokbench.extractors.efficientnet:EfficientNetLite0"),
         ExtractorSpec("lpips-alex", "tokbench.extractors.lpips:LPIPSNetwork", options={"net": "alex"}),
         ExtractorSpec("lpips-vgg", "tokbench.extractors.lpips:LPIPSNetwork", options={"net": "vgg"}),
+        ExtractorSpec(
+            "dinov2-vitl14",
+            "tokbench.extractors.scripted:ScriptedNetwork",
+            options={"network": "dinov2-vitl14", "side": 224, "norm": "imagenet"},
+        ),
+        ExtractorSpec(
+            "clip-vitl14-336",
+            "tokbench.extractors.scripted:ScriptedNetwork",
+            options={"network": "clip-vitl14-336", "side": 336, "norm": "clip"},
+        ),
     ],
 )
 

@@ -1,6 +1,6 @@
 """The specs of metrics, and the grammar of the names of numbers and tasks. This package does not import torch."""
 
-from tokbench.metric_names.builtin import INCEPTION as INCEPTION
+from tokbench.metric_names.constants import INCEPTION as INCEPTION
 from tokbench.metric_names.grammar import MetricName as MetricName
 from tokbench.metric_names.grammar import base_metric as base_metric
 from tokbench.metric_names.grammar import is_single_cell as is_single_cell
@@ -23,9 +23,11 @@ from tokbench.metric_names.registry import register_metric as register_metric
 from tokbench.metric_names.spec import MetricSpec as MetricSpec
 from tokbench.metric_names.spec import NumberSpec as NumberSpec
 from tokbench.metric_names.spec import Section as Section
+from tokbench.metric_names.spec import TaskKind as TaskKind
 from tokbench.metric_names.spec import Tolerance as Tolerance
 from tokbench.metric_names.tasks import TaskName as TaskName
 from tokbench.metric_names.tasks import kind_of_task as kind_of_task
+from tokbench.metric_names.tasks import table_of_task as table_of_task
 
 FOUND = "batch size for "
 """The prefix of the provenance entries that were determined during the measurement rather than set by the user."""

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from tokbench.metric_names.spec import MetricSpec, NumberSpec, Section, TaskKind, Tolerance
-
-INCEPTION = "inception-2015-12-05"
-"""The name of the network of FID."""
-
-_EFFICIENTNET = "efficientnet-lite0"
-
-# The largest changes of a number that another CPU, thread count or minor library version may cause. Float32 networks
-# agree to about 1e-6 relative, and means over images differed by 3e-7 dB and 2e-7 between two CPUs. A distance between
-# similar sets is a small difference of large traces, and some pixels of a decoder are rounded to another level:
-# FD-EfficientNet of 108 images differed by a relative 5e-5 between two CPUs and by 3e-7 between one thread and two; it
-# did not differ for codecs.
-_EXACT = Tolerance()
-_MEAN = Tolerance(absolute=1e-5)
-_DISTANCE = Tolerance(absolute=1e-5, relative=5e-4)
-_KERNEL = Tolerance(absolute=2e-6)
-_BITS = Tolerance(relative=1e-4)
-# One code in a few thousand may be quantized differently, and a pair of codes may be merged earlier.
-_PAIRS, _MODEL = Tolerance(relative=5e-3), Tolerance(relative=1e-2)
-# Shares: 2e-3 corresponds to one sample or word in 500. If two readings of a word have almost equal scores, rounding
-# decides between them. None of 796 words differed between two CPUs; face distances differed by 3e-5, similarities by
-# 7e-6.
-_SHARE, _SIMILARITY, _FACE_DISTANCE = Tolerance(absolute=2e-3), Tolerance(absolute=1e-4), Tolerance(absolute=3e-4)
-
-# A probe decides for some images by a small margin, and a short training amplifies rounding.
-_PROBE, _GPT = Tolerance(absolute=4e-3), Tolerance(relative=1e-2)
-
-_SETS = ("name", "protocol", "statistics", "paired")
-_COMPARES = ("features", "reference")
+from tokbench.metric_names.constants import (
+    BITS,
+    EXACT,
+    FACE_DISTANCE,
+    GPT,
+    MODEL,
+    PAIRS,
+    PROBE,
+    SHARE,
+    SIMILARITY,
+)
+from tokbench.metric_names.paired_specs import decoder_specs, pixels_specs, semantics_specs
+from tokbench.metric_names.set_specs import distances_specs, samples_specs
+from tokbench.metric_names.spec import MetricSpec, NumberSpec, Section, Tolerance
 
 
 def _rate() -> MetricSpec:
@@ -40,10 +23,10 @@ def _rate() -> MetricSpec:
         "rate",
         "tokens and bits per image, bpp, compression ratio",
         (
-            NumberSpec("tokens_per_image", "tokens/image", 0, None, _EXACT, unit="tokens/image"),
-            NumberSpec("bits_per_image", "bits/image", 0, False, _BITS, unit="bits/image"),
-            NumberSpec("bpp", "bpp", 3, False, _BITS, unit="bits/pixel"),
-            NumberSpec("compression_ratio", "compression ratio", 1, True, _BITS),
+            NumberSpec("tokens_per_image", "tokens/image", 0, None, EXACT, unit="tokens/image"),
+            NumberSpec("bits_per_image", "bits/image", 0, False, BITS, unit="bits/image"),
+            NumberSpec("bpp", "bpp", 3, False, BITS, unit="bits/pixel"),
+            NumberSpec("compression_ratio", "compression ratio", 1, True, BITS),
         ),
         "tokbench.metrics.rate:Rate",
         requires=("tokens", "image"),
@@ -51,147 +34,6 @@ def _rate() -> MetricSpec:
         default_for=("reconstruct", "truncate"),
         section=Section.RATE,
     )
-
-
-def _per_image(name: str, title: str, summary: str, higher: bool, path: str, **more: Any) -> MetricSpec:
-    """Return the spec of a mean over images of the similarity or distance between each image and its reference."""
-    number = NumberSpec(name, title, 4, higher, _MEAN, perturbed=name)
-    more.setdefault("default_for", ("reconstruct", "truncate"))
-    return MetricSpec(name, summary, (number,), f"tokbench.metrics.{path}", section=Section.PAIRED, **more)
-
-
-def _pixels() -> list[MetricSpec]:
-    psnr = MetricSpec(
-        "psnr",
-        "mean PSNR in dB; identical images are counted separately",
-        (
-            NumberSpec("psnr", "PSNR", 2, True, Tolerance(absolute=1e-3), perturbed="psnr", unit="dB"),
-            NumberSpec("exact", "exact images", 0, True, _EXACT, unit="images"),
-        ),
-        "tokbench.metrics.psnr:PSNR",
-        wants=("protocol",),
-        default_for=("reconstruct", "truncate", "perturb"),
-        reads=("psnr",),
-        section=Section.PAIRED,
-    )
-    ssim: dict[str, Any] = {"wants": ("protocol",), "reads": ("ssim",)}
-    lpips: dict[str, Any] = {"wants": ("name", "protocol"), "reads": ("lpips",)}
-    path = "perceptual:LPIPS"
-    return [
-        psnr,
-        _per_image("ssim", "SSIM", "mean SSIM, 11x11 Gaussian window, RGB", True, "ssim:SSIM", **ssim),
-        _per_image(
-            "ms_ssim", "MS-SSIM", "mean five-scale SSIM, for images of at least 161 px", True, "ssim:MultiScaleSSIM",
-            **ssim,
-        ),
-        _per_image("lpips", "LPIPS", "mean LPIPS 0.1, AlexNet", False, path, network="lpips-alex", **lpips),
-        _per_image(
-            "lpips_vgg", "LPIPS-VGG", "mean LPIPS 0.1, VGG-16", False, path, network="lpips-vgg", default_for=(),
-            **lpips,
-        ),
-    ]  # fmt: skip
-
-
-def _frechet(number: NumberSpec, summary: str, layer: str, **more: Any) -> MetricSpec:
-    """Return the spec of a Fréchet distance. With section=Section.SAMPLES, it is computed only for samples."""
-    given: dict[str, Any] = {"network": INCEPTION, "section": Section.PAIRED} | more
-    given.setdefault("paired", given["section"] != Section.SAMPLES)
-    return MetricSpec(
-        number.name, summary, (number,), "tokbench.metrics.frechet:Frechet", layer=layer, wants=_SETS, reads=_COMPARES,
-        extrapolated=True, **given,
-    )  # fmt: skip
-
-
-def _distances() -> list[MetricSpec]:
-    found = []
-    for layer, default in (
-        ("2048", ("reconstruct", "truncate", "perturb")),
-        ("768", ("perturb",)),
-        ("192", ()),
-        ("64", ()),
-    ):
-        end, digits = ("", 3) if layer == "2048" else (f"_{layer}", 4)
-        number = NumberSpec(f"rfid{end}", f"rFID{end.replace('_', '-')}", digits, False, _DISTANCE, f"fid{end}")
-        said = f"{layer}-d Inception" if layer == "2048" else f"{layer}-d layer of Inception"
-        found.append(_frechet(number, f"Fréchet distance, {said}", layer, default_for=default))
-    sfid = NumberSpec("sfid", "sFID", 3, False, _DISTANCE, "sfid")
-    found.append(_frechet(sfid, "Fréchet distance, 2023-d spatial Inception", "sfid", paired=None))
-    number = NumberSpec("fd_efficientnet", "FD-EfficientNet", 3, False, _DISTANCE, "fid_efficientnet")
-    found.append(
-        _frechet(
-            number,
-            "Fréchet distance, 1280-d EfficientNet-Lite0",
-            "pooled",
-            network=_EFFICIENTNET,
-            paired=None,
-            default_for=("reconstruct", "truncate", "perturb", "generate"),
-        )
-    )
-    for end, said in (("", "2048-d Inception"), ("_768", "768-d layer of Inception")):
-        number = NumberSpec(f"kid{end}", f"KID{end.replace('_', '-')}", 6, False, _KERNEL, f"kid{end}")
-        found.append(
-            MetricSpec(
-                number.name,
-                f"kernel distance, {said}",
-                (number,),
-                "tokbench.metrics.kid:KID",
-                INCEPTION,
-                end.removeprefix("_") or "2048",
-                _SETS,
-                paired=None,
-                reads=_COMPARES,
-                section=Section.PAIRED,
-            )
-        )
-    return found
-
-
-def _samples() -> list[MetricSpec]:
-    found = []
-    for layer in ("2048", "768", "192", "64"):
-        end, digits = ("", 3) if layer == "2048" else (f"_{layer}", 4)
-        number = NumberSpec(f"gfid{end}", f"gFID{end.replace('_', '-')}", digits, False, _DISTANCE)
-        said = f"Fréchet distance, {layer}-d layer of Inception" if end else "Fréchet distance, 2048-d Inception"
-        default: tuple[TaskKind, ...] = ("generate",) if layer in ("2048", "768") else ()
-        found.append(_frechet(number, f"of samples: {said}", layer, section=Section.SAMPLES, default_for=default))
-    found.append(
-        MetricSpec(
-            "inception_score",
-            "Inception Score, 10 splits",
-            (NumberSpec("inception_score", "IS", 2, True, Tolerance(relative=1e-4)),),
-            "tokbench.metrics.inception_score:InceptionScore",
-            INCEPTION,
-            "logits_unbiased",
-            _SETS,
-            ("image",),
-            paired=None,
-            reads=("features", "inception_score"),
-            section=Section.SAMPLES,
-        )
-    )
-    for end, title, network, layer, said in (
-        ("", "", INCEPTION, "2048", "2048-d Inception, as in ADM"),
-        ("_768", "-768", INCEPTION, "768", "768-d layer of Inception"),
-        ("_efficientnet", " EfficientNet", _EFFICIENTNET, "pooled", "EfficientNet-Lite0"),
-    ):
-        numbers = tuple(NumberSpec(f"{one}{end}", f"{one}{title}", 4, True, _SHARE) for one in ("precision", "recall"))
-        chosen: tuple[TaskKind, ...] = ("generate",) if network == _EFFICIENTNET else ()
-        found.append(
-            MetricSpec(
-                f"precision_recall{end}",
-                f"of samples: precision and recall, k = 3, {said}",
-                numbers,
-                "tokbench.metrics.precision_recall:PrecisionRecall",
-                network,
-                layer,
-                _SETS,
-                paired=False,
-                default_for=chosen,
-                reads=_COMPARES,
-                section=Section.SAMPLES,
-            )
-        )
-    return found
 
 
 def _codes() -> list[MetricSpec]:
@@ -217,10 +59,10 @@ def _codes() -> list[MetricSpec]:
             NumberSpec(
                 "order0_bits_per_image", "order-0 bits/image", 0, False, Tolerance(relative=1e-3), unit="bits/image"
             ),
-            NumberSpec("bpe_bits_per_image", "BPE bits/image", 0, False, _PAIRS, unit="bits/image"),
-            NumberSpec("bpe_tokens_per_image", "BPE tokens/image", 1, None, _PAIRS, unit="tokens/image"),
-            NumberSpec("order0_model_bytes", "order-0 model bytes", 0, None, _MODEL, unit="bytes"),
-            NumberSpec("bpe_model_bytes", "BPE model bytes", 0, None, _MODEL, unit="bytes"),
+            NumberSpec("bpe_bits_per_image", "BPE bits/image", 0, False, PAIRS, unit="bits/image"),
+            NumberSpec("bpe_tokens_per_image", "BPE tokens/image", 1, None, PAIRS, unit="tokens/image"),
+            NumberSpec("order0_model_bytes", "order-0 model bytes", 0, None, MODEL, unit="bytes"),
+            NumberSpec("bpe_model_bytes", "BPE model bytes", 0, None, MODEL, unit="bytes"),
         ),
         "tokbench.metrics.compressibility:Coding",
         requires=("tokens",),
@@ -232,8 +74,8 @@ def _codes() -> list[MetricSpec]:
         "code_prediction",
         "bits per token of a small GPT that is trained on the indices",
         (
-            NumberSpec("gpt_bits_per_token", "GPT bits/token", 3, False, _GPT, unit="bits/token"),
-            NumberSpec("gpt_bits_share", "GPT bits / nominal", 4, False, _GPT),
+            NumberSpec("gpt_bits_per_token", "GPT bits/token", 3, False, GPT, unit="bits/token"),
+            NumberSpec("gpt_bits_share", "GPT bits / nominal", 4, False, GPT),
         ),
         "tokbench.metrics.code_prediction:CodePrediction",
         requires=("tokens",),
@@ -244,15 +86,15 @@ def _codes() -> list[MetricSpec]:
     return [codebook, coding, code_prediction]
 
 
-def _semantics() -> list[MetricSpec]:
+def _token_probes() -> list[MetricSpec]:
     probe = MetricSpec(
         "probe",
         "accuracy of linear probes and of nearest neighbours on tokens, for datasets with labels",
         (
-            NumberSpec("probe_linear", "linear probe", 4, True, _PROBE),
-            NumberSpec("probe_linear_pooled", "linear probe, pooled", 4, True, _PROBE),
-            NumberSpec("probe_knn", "kNN", 4, True, _PROBE),
-            NumberSpec("probe_knn_pooled", "kNN, pooled", 4, True, _PROBE),
+            NumberSpec("probe_linear", "linear probe", 4, True, PROBE),
+            NumberSpec("probe_linear_pooled", "linear probe, pooled", 4, True, PROBE),
+            NumberSpec("probe_knn", "kNN", 4, True, PROBE),
+            NumberSpec("probe_knn_pooled", "kNN, pooled", 4, True, PROBE),
         ),
         "tokbench.metrics.probe:Probe",
         wants=("model",),
@@ -263,10 +105,10 @@ def _semantics() -> list[MetricSpec]:
         "retrieval",
         "recall of captions by tokens and of tokens by captions, for tokenizers that embed both",
         (
-            NumberSpec("image_to_caption_r1", "image to caption R@1", 4, True, _SHARE),
-            NumberSpec("image_to_caption_r5", "image to caption R@5", 4, True, _SHARE),
-            NumberSpec("caption_to_image_r1", "caption to image R@1", 4, True, _SHARE),
-            NumberSpec("caption_to_image_r5", "caption to image R@5", 4, True, _SHARE),
+            NumberSpec("image_to_caption_r1", "image to caption R@1", 4, True, SHARE),
+            NumberSpec("image_to_caption_r5", "image to caption R@5", 4, True, SHARE),
+            NumberSpec("caption_to_image_r1", "caption to image R@1", 4, True, SHARE),
+            NumberSpec("caption_to_image_r5", "caption to image R@5", 4, True, SHARE),
         ),
         "tokbench.metrics.retrieval:Retrieval",
         wants=("model",),
@@ -277,15 +119,15 @@ def _semantics() -> list[MetricSpec]:
 
 
 TEXT_SCORES = (
-    NumberSpec("t_acc", "T-ACC", 4, True, _SHARE, scored=True),
-    NumberSpec("t_ned", "T-NED", 4, True, _SHARE, scored=True),
-    NumberSpec("cer", "CER", 4, False, _SHARE, scored=True),
+    NumberSpec("t_acc", "T-ACC", 4, True, SHARE, scored=True),
+    NumberSpec("t_ned", "T-NED", 4, True, SHARE, scored=True),
+    NumberSpec("cer", "CER", 4, False, SHARE, scored=True),
 )
 FACE_SCORES = (
-    NumberSpec("f_sim", "F-Sim", 4, True, _SIMILARITY, scored=True),
-    NumberSpec("f_distance", "face distance", 4, False, _FACE_DISTANCE, scored=True),
-    NumberSpec("f_detected", "faces found", 4, True, _SHARE, scored=True),
-    NumberSpec("f_rank1", "rank-1 identity", 4, True, _SHARE, scored=True),
+    NumberSpec("f_sim", "F-Sim", 4, True, SIMILARITY, scored=True),
+    NumberSpec("f_distance", "face distance", 4, False, FACE_DISTANCE, scored=True),
+    NumberSpec("f_detected", "faces found", 4, True, SHARE, scored=True),
+    NumberSpec("f_rank1", "rank-1 identity", 4, True, SHARE, scored=True),
 )
 
 
@@ -295,7 +137,7 @@ def _annotated(reader: str, suffix: str, title: str, summary: str) -> MetricSpec
     counts = ("words", "words filtered") if words else ("faces",)
     numbers = (
         *(TEXT_SCORES if words else FACE_SCORES),
-        *(NumberSpec(count.replace(" ", "_"), count, 0, None, _EXACT) for count in counts),
+        *(NumberSpec(count.replace(" ", "_"), count, 0, None, EXACT) for count in counts),
     )
     return MetricSpec(
         f"{'text' if words else 'faces'}{suffix}", summary, numbers,
@@ -340,7 +182,7 @@ def _machine() -> list[MetricSpec]:
         wants=("model", "device", "batch_size"),
         requires=("timing",),
         paired=None,
-        default_for=("reconstruct", "truncate", "generate"),
+        default_for=("reconstruct", "truncate", "generate", "decode"),
         timed=True,
         section=Section.SPEED,
     )
@@ -349,11 +191,13 @@ def _machine() -> list[MetricSpec]:
 
 BUILTIN: tuple[MetricSpec, ...] = (
     _rate(),
-    *_pixels(),
-    *_distances(),
-    *_samples(),
+    *pixels_specs(),
+    *decoder_specs(),
+    *distances_specs(),
+    *semantics_specs(),
+    *samples_specs(),
     *_codes(),
-    *_semantics(),
+    *_token_probes(),
     _annotated("rapidocr", "", "", "T-ACC, T-NED and CER of words, by RapidOCR's PP-OCRv6"),
     _annotated("easyocr", "_easyocr", " EasyOCR", "T-ACC, T-NED and CER of words, by EasyOCR"),
     _annotated("parseq", "_parseq", " PARSeq", "T-ACC, T-NED and CER of words, by docTR's PARSeq, as in TokBench"),

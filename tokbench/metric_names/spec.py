@@ -21,10 +21,10 @@ SPANS: dict[Span, str] = {"": "", "all": " (all)", "curve": ""}
 """The spans of a score of words or faces, with their titles: the mean of three bins, the mean of all
 words or faces, and a curve over sizes."""
 
-Field = Literal["reference", "image", "tokens", "timing", "marked", "labels", "captions"]
+Field = Literal["reference", "image", "tokens", "timing", "marked", "labels", "captions", "baseline", "seams"]
 """A field of `tokbench.metrics.batch.Batch`."""
 
-TaskKind = Literal["reconstruct", "truncate", "perturb", "generate"]
+TaskKind = Literal["reconstruct", "truncate", "perturb", "generate", "decode"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _RESERVED = (INFINITY, *(f"_{end}" for end in (*get_args(Version)[1:], *get_args(Span)[1:])))
@@ -35,14 +35,15 @@ class Section(IntEnum):
 
     RATE = 0
     PAIRED = 1
-    SAMPLES = 2
-    PERTURBED = 3
-    ANNOTATED = 4
-    CODES = 5
-    SIZE = 6
-    COST = 7
-    SPEED = 8
-    ADDED = 9
+    DECODER = 2
+    SAMPLES = 3
+    PERTURBED = 4
+    ANNOTATED = 5
+    CODES = 6
+    SIZE = 7
+    COST = 8
+    SPEED = 9
+    ADDED = 10
     """The section of metrics that other packages add."""
 
 

@@ -16,6 +16,7 @@ from tokbench.metric_names.spec import Field
 from tokbench.protocol.protocol import Rounding
 from tokbench.protocol.rounding import levels, to_uint8
 from tokbench.protocol.rounding import quantize as rounded
+from tokbench.tokenizers.tiled_decode import Seams
 from tokbench.tokenizers.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -52,12 +53,15 @@ class Timing:
 @dataclass
 class DerivedCache:
     """Values derived from one set of images, each computed once: rounded images, levels, features of networks,
-    thumbnails, and `perturbations`, which the cells of one tokenizer's grid share."""
+    thumbnails; `perturbations`, which the cells of one tokenizer's grid share; `encodings` (tokens and the seconds of
+    encode) and `baselines`, which the variants of one decoder share."""
 
     rounded: dict[Rounding, Tensor] = field(default_factory=dict)
     levels: dict[Rounding, Tensor] = field(default_factory=dict)
     features: dict[tuple[str, int], dict[str, Tensor]] = field(default_factory=dict)
     perturbations: dict[tuple[int, ...], Callable[[float, int], Tokens]] = field(default_factory=dict)
+    encodings: dict[tuple[int, ...], tuple[Tokens, float]] = field(default_factory=dict)
+    baselines: dict[int, tuple[Tensor, DerivedCache]] = field(default_factory=dict)
     thumbnails: np.ndarray | None = None
     lock: RLock = field(default_factory=RLock, repr=False)
     """Protects the values, since metrics without a network run in parallel to those with one."""
@@ -71,12 +75,14 @@ class Batch:
     rounded; metrics get them from `rounded` with their protocol's rounding. original: the whole image files, each (1,
     3, h, w), where the protocol compares with them. marked: the decoded image files with the annotations of their words
     and faces. decoded: measurements of the decoded values before they were clamped (`tokbench.tokenizers.decoded`).
-    captions, labels: a caption and a label, int64 (B,), of each image. A field that a task does not produce is None,
-    and `require` raises MissingField for it.
+    captions, labels: a caption and a label, int64 (B,), of each image. baseline: the images (B, 3, H, W) that the
+    decoder itself makes of the same tokens, where `image` is that of a variant of the decoder. seams: where the tiles
+    of the variant begin and end. A field that a task does not produce is None, and `require` raises MissingField for
+    it.
 
     Values derived from `reference` are stored in `reference_memo`, which all adapters share for these images; values
-    derived from `image` in `image_memo`. `references` stores the features of all references of the run by their
-    `digests`.
+    derived from `image` in `image_memo`, from `baseline` in `baseline_memo`. `references` stores the features of all
+    references of the run by their `digests`.
     """
 
     index: Tensor
@@ -91,8 +97,11 @@ class Batch:
     decoded: dict[str, np.ndarray] | None = None
     captions: list[str] | None = None
     labels: Tensor | None = None
+    baseline: Tensor | None = None
+    seams: Seams | None = None
     reference_memo: DerivedCache = field(default_factory=DerivedCache)
     image_memo: DerivedCache = field(default_factory=DerivedCache)
+    baseline_memo: DerivedCache = field(default_factory=DerivedCache)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -111,8 +120,23 @@ class Batch:
             captions=self.captions[:count] if self.captions else None,
             labels=None if self.labels is None else self.labels[:count],
             decoded={name: values[:count] for name, values in self.decoded.items()} if self.decoded else None,
+            baseline=None if self.baseline is None else self.baseline[:count],
             reference_memo=DerivedCache(),
             image_memo=DerivedCache(),
+            baseline_memo=DerivedCache(),
+        )
+
+    def against_baseline(self) -> Batch:
+        """Return the batch with the images of the decoder itself as references. Raises MissingField without them."""
+        baseline: Tensor = self.require("baseline")
+        return replace(
+            self,
+            reference=baseline,
+            reference_memo=self.baseline_memo,
+            digests=None,
+            references=None,
+            original=None,
+            marked=None,
         )
 
     def require(self, name: Field | Literal["original"]) -> Any:
@@ -120,6 +144,8 @@ class Batch:
         value = getattr(self, name)
         if value is None and name in _OF_DATASETS:
             raise MissingField(f"needs a dataset with {_OF_DATASETS[name]} (tokbench list datasets)")
+        if value is None and name in ("baseline", "seams"):
+            raise MissingField("needs a variant of the decoder; give --task decode")
         if value is None:
             raise MissingField(f"needs '{name}', which this adapter does not produce in this task")
         return value

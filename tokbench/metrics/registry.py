@@ -10,25 +10,34 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from tokbench.errors import MetricUnavailable, NotApplicable, UsageError, did_you_mean
-from tokbench.metric_names import INCEPTION, METRICS, MetricSpec, defaults
+from tokbench.metric_names import INCEPTION, METRICS, MetricSpec, TaskKind, defaults
 from tokbench.protocol.protocol import TOKBENCH, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from tokbench.data.labels import Labels
     from tokbench.extractors.pool import ExtractorPool
     from tokbench.metrics.base import Metric
     from tokbench.metrics.fid_statistics import FidStatistics
+    from tokbench.metrics.semantics import LabelsOf
     from tokbench.tokenizers.base import ImageModel
 
 
-def choose_for(samples: bool, names: str | None, protocol: Protocol = TOKBENCH) -> list[str]:
-    """Return the metrics of `choose` that exist for samples or for reconstructions.
+def choose_for(task: TaskKind, names: str | None, protocol: Protocol = TOKBENCH) -> list[str]:
+    """Return the metrics of `choose` that exist for a task.
 
-    samples: whether generated samples are evaluated. Raises UsageError for unknown metrics, and for metrics that are
-    requested by name but do not exist for samples or for reconstructions.
+    Raises UsageError for unknown metrics, and for metrics that are requested by name but do not exist for samples, for
+    reconstructions, or without variants of a decoder.
     """
-    if samples and names is None:
-        return defaults("generate")
-    chosen = choose(names, protocol)
+    if task in ("generate", "decode") and names is None:
+        return defaults(task)
+    chosen, samples = choose(names, protocol), task == "generate"
+    if task != "decode":
+        of_variants = [name for name in chosen if "baseline" in METRICS[name].requires]
+        if of_variants and names != "all":
+            raise UsageError(f"{', '.join(of_variants)}: only for variants of a decoder; give --task decode")
+        chosen = [name for name in chosen if name not in of_variants]
     wrong = [name for name in chosen if METRICS[name].paired is samples]
     if wrong and names != "all":
         known = ", ".join(name for name, spec in METRICS.items() if not spec.paired)
@@ -61,6 +70,11 @@ def choose(names: str | None, protocol: Protocol = TOKBENCH) -> list[str]:
 _LPIPS = {"alex": "lpips", "vgg": "lpips_vgg"}
 
 
+def no_labels(classes: int) -> tuple[np.ndarray, Labels]:
+    """Raise NotApplicable: a context for which no images are known."""
+    raise NotApplicable("these images have no labels")
+
+
 @dataclass(frozen=True)
 class MetricContext:
     """The values with which the metrics of one run are created.
@@ -68,7 +82,8 @@ class MetricContext:
     networks: the frozen networks. model: the tokenizer or generator. protocol: the evaluation protocol. batch_size:
     images per model call. statistics: reference statistics that replace those of the dataset's images. paired: whether
     each image is made from one reference. guidance: the scale at which a generator is sampled. has_references: whether
-    reference images exist in addition to statistics, for metrics that need the images.
+    reference images exist in addition to statistics, for metrics that need the images. labels: the labels of the images
+    for a number of classes.
     """
 
     networks: ExtractorPool
@@ -79,6 +94,7 @@ class MetricContext:
     paired: bool = True
     guidance: float | None = None
     has_references: bool = False
+    labels: LabelsOf = no_labels
 
 
 def create_metric(name: str, context: MetricContext) -> Metric:

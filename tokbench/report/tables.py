@@ -11,7 +11,7 @@ from typing import Any
 
 from tokbench.analysis.compare import difference, differs_clearly, same_settings
 from tokbench.errors import ResultError
-from tokbench.metric_names import MetricName, TaskName
+from tokbench.metric_names import MetricName, TaskName, table_of_task
 from tokbench.protocol.protocol import protocols
 from tokbench.report.page_table import Cell, PageColumn, PageRow, PageTable
 from tokbench.results import leaderboard, markdown
@@ -54,7 +54,7 @@ def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> 
     return PageTable(
         name=name,
         dataset=results[0].dataset,
-        task=results[0].task,
+        task=table_of_task(results[0].task)[0],
         size=f"{data['width']}x{data['height']}",
         n=max(result.num_images for result in results),
         protocol=results[0].provenance["protocol"]["name"],
@@ -68,11 +68,11 @@ def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> 
         ],
         rows=[
             PageRow(
-                adapter=result.adapter,
+                adapter=result.row,
                 family=result.adapter.partition(".")[0],
                 kinds=kinds(result, layouts),
                 values=[
-                    _cell(column.field, row.get((label, column.field)), result.adapter in ties[place], result)
+                    _cell(column.field, row.get((label, column.field)), result.row in ties[place], result)
                     for place, (label, column) in enumerate(shown)
                 ],
                 details=row_details(result, settings),
@@ -82,7 +82,7 @@ def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> 
         settings=settings,
         sha256=[results[0].provenance[part]["sha256"] for part in ("data", "protocol")],
         curves={
-            result.adapter: {field: _cell(field, row.get(("", field)), False, result) for field in curves}
+            result.row: {field: _cell(field, row.get(("", field)), False, result) for field in curves}
             for result, row in zip(results, rows, strict=True)
         },
     )  # fmt: skip
@@ -156,7 +156,7 @@ def _tied(column: Column, label: str, results: Sequence[Result], rows: Sequence[
     if column.more is None or len(candidates) < 2:
         return set()
     best = (max if column.more else min)(candidates, key=lambda pair: pair[0])[1]
-    tied = {best.adapter}
+    tied = {best.row}
     for _, other in candidates:
         unlike = other is best or not same_settings(metric, best, other)
         if unlike or differs_clearly(metric, best, other):
@@ -166,7 +166,7 @@ def _tied(column: Column, label: str, results: Sequence[Result], rows: Sequence[
         except (KeyError, ResultError):
             continue
         if verdict in ("same", "cannot tell"):
-            tied.add(other.adapter)
+            tied.add(other.row)
     return tied
 
 
@@ -259,6 +259,8 @@ def command(result: Result) -> str:
         words += ["--anchor", task.anchor]
     if task.guidance is not None:
         words += ["--cfg", f"{task.guidance:g}"]
+    if task.decoder:
+        words += ["--decoder", task.decoder]
     if reference := provenance.get("reference"):
         words += ["--reference", reference["file"]]
     words += ["--metrics", ",".join(metrics)]

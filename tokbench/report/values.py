@@ -28,6 +28,7 @@ from tokbench.results.result import EFFECT, Result
 from tokbench.results.schema import SCHEMA_VERSION
 from tokbench.stats import bootstrap
 from tokbench.stats.naming import INFINITY
+from tokbench.stats.sample_size import power_factor
 
 FOLDER = "values"
 """The folder of the files, beside the main page."""
@@ -90,6 +91,7 @@ def rules(results: Sequence[Result]) -> dict[str, Any]:
         "increment": f"{pcg64['inc']:x}",
         "resamples": bootstrap.RESAMPLES,
         "min_bootstrap_images": bootstrap.MIN_BOOTSTRAP_IMAGES,
+        "power_factor": power_factor(),
         "min_positive_values": bootstrap.MIN_POSITIVE_VALUES,
     }
 

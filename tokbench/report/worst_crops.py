@@ -90,11 +90,13 @@ def picture(
         sides = [batch.levels(side)[0].permute(1, 2, 0).numpy() for side in ("reference", "image")]
         ceiling, reconstruction = (scored(side, width, height, dataset.protocol) for side in sides)
         versions[images.names[0]] = marked.pixels, ceiling, reconstruction
-    return _sheet([(case, [cut(version, case.box) for version in versions[case.image]]) for case in shown])
+    rows = [(case, [cut(version, case.box) for version in versions[case.image]]) for case in shown]
+    return draw_sheet(rows, ("original", "resized", "reconstructed", ""))
 
 
-def _sheet(rows: Sequence[tuple[WorstCrop, list[np.ndarray]]]) -> Image.Image:
-    titles = ("original", "resized", "reconstructed", "")
+def draw_sheet(rows: Sequence[tuple[WorstCrop, list[np.ndarray]]], titles: tuple[str, str, str, str]) -> Image.Image:
+    """Draw one row per crop: three versions, uint8 (h, w, 3), and its lines of text, below the titles of the
+    columns."""
     sheet = Image.new("RGB", (4 * (WIDTH + GAP) + GAP, FONT * 2 + len(rows) * (HEIGHT + GAP) + GAP), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT)
     for column, title in enumerate(titles):

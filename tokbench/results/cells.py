@@ -14,7 +14,7 @@ from tokbench.results.result import Result, settings
 def sort_key(result: Result) -> tuple[float, str]:
     """Return the sort key of a row: its bits per pixel, then its name. Results without a rate come last."""
     bpp = result.metrics.get("bpp", {}).get("value")
-    return (float("inf") if bpp is None else bpp, result.adapter)
+    return (float("inf") if bpp is None else bpp, result.row)
 
 
 def _labels(results: Sequence[Result]) -> dict[tuple[int, str], str]:

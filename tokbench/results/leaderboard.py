@@ -33,14 +33,15 @@ def read_all(out: Path) -> list[Result]:
 
 
 def groups(results: Sequence[Result]) -> dict[str, list[Result]]:
-    """Return the results of each table by its name. They have one dataset, size, N, protocol and task.
+    """Return the results of each table by its name. They have one dataset, size, N, protocol and task;
+    the variants of a decoder are rows of one table.
 
     If results with one name have different pixels or protocols, each combination has its own table.
     """
     by_name: dict[str, dict[tuple[str, str], list[Result]]] = {}
     for result in results:
         hashes = result.provenance["data"]["sha256"], result.provenance["protocol"]["sha256"]
-        by_name.setdefault(result.group, {}).setdefault(hashes, []).append(result)
+        by_name.setdefault(result.table, {}).setdefault(hashes, []).append(result)
     tables = {}
     for name, sets in by_name.items():
         for (data, protocol), members in sets.items():

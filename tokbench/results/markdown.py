@@ -48,7 +48,7 @@ def grid(results: Sequence[Result], skip: Sequence[str] = (), floors: Floors | N
     head = ["adapter"] + [column.title + (f" [{label}]" if label else "") + column.arrow for label, column in columns]
     sections = [section_of(column.field) for _, column in columns]
     body = [
-        [result.adapter] + [_shown(row.get((label, column.field)), column) or "-" for label, column in columns]
+        [result.row] + [_shown(row.get((label, column.field)), column) or "-" for label, column in columns]
         for result, row in zip(results, rows, strict=True)
     ]
     distances = [floors.distance(result) for result in results]
@@ -58,7 +58,7 @@ def grid(results: Sequence[Result], skip: Sequence[str] = (), floors: Floors | N
         sections[place - 1 : place - 1] = [Section.PAIRED] * len(FLOOR_TITLES)
         for line, distance in zip(body, distances, strict=True):
             line[place:place] = distance.cells() if distance else ("-",) * len(FLOOR_TITLES)
-    warnings = [(result.adapter, warning.text) for result in results for warning in result.warnings]
+    warnings = [(result.row, warning.text) for result in results for warning in result.warnings]
     return Grid(head, sections, body, any(distances), warnings)
 
 
@@ -164,7 +164,7 @@ def _fitted(results: Sequence[Result]) -> str:
     adapters: dict[str, list[str]] = {}
     for result in results:
         if note := result.provenance["adapter"].get("fitted"):
-            adapters.setdefault(note, []).append(result.adapter)
+            adapters.setdefault(note, []).append(result.row)
     return "".join(f" For {', '.join(names)} images were {note}." for note, names in adapters.items())
 
 

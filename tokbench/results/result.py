@@ -19,7 +19,7 @@ from tokbench.errors import ResultError
 from tokbench.io.atomic import folder_lock, write_atomically
 from tokbench.io.json import loads_strict
 from tokbench.io.npz import read_npz
-from tokbench.metric_names import FOUND, MetricName, kind_of_task
+from tokbench.metric_names import FOUND, MetricName, kind_of_task, table_of_task
 from tokbench.results import warning as result_warning
 from tokbench.results.adapter_facts import differences
 from tokbench.results.columns import column_of
@@ -155,8 +155,19 @@ class Result:
         return frame.set_index("index") if "index" in frame else frame
 
     @property
+    def row(self) -> str:
+        """The name of its row in tables: the adapter, and the variant of its decoder, where the task has variants."""
+        variant = table_of_task(self.task)[1]
+        return f"{self.adapter} ({variant})" if variant else self.adapter
+
+    @property
+    def table(self) -> str:
+        """The name of its table: `group` with the task of the table, in which the variants of a decoder are rows."""
+        return f"{self.group.removesuffix(self.task)}{table_of_task(self.task)[0]}"
+
+    @property
     def group(self) -> str:
-        """`<dataset>[.s512][.n2000][.ref-1a2b3c4d][@protocol]-<task>`: the key that all results of a table share.
+        """`<dataset>[.s512][.n2000][.ref-1a2b3c4d][@protocol]-<task>`: the key of a result among those of an adapter.
 
         It contains `ref` if distributions were compared with a statistics file. `.even2000` instead of `.n2000` marks
         an even sample over class folders instead of the first images.

@@ -108,8 +108,10 @@ def _select(batch: Batch, places: list[int]) -> Batch:
         marked=None if batch.marked is None else [batch.marked[place] for place in places],
         captions=None if batch.captions is None else [batch.captions[place] for place in places],
         labels=None if batch.labels is None else batch.labels[places],
+        baseline=None if batch.baseline is None else batch.baseline[places],
         reference_memo=DerivedCache(),
         image_memo=DerivedCache(),
+        baseline_memo=DerivedCache(),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tokbench.errors import AdapterError
+from tokbench.errors import AdapterError, NotApplicable
 
 Kind = Literal["index", "latent", "bytes"]
 
@@ -149,6 +149,27 @@ class Tokens:
         """Return a copy in which the only stream has other data. Raises ValueError if there are several streams."""
         ((name, stream),) = self.streams.items()
         return replace(self, streams={name: replace(stream, data=data)})
+
+    def crop(self, grid: tuple[int, int], rows: slice, columns: slice, name: str = "these tokens") -> Tokens:
+        """Return the tokens in a rectangle of the grid of each image. Lengths and bits shrink in proportion.
+
+        grid: (rows, columns) of the whole grid. name: the name of the tokenizer, for messages. Raises NotApplicable if
+        a stream does not hold one token per place of the grid: indices (B, h, w, ...), latents (B, C, h, w) or (B, h,
+        w, C).
+        """
+        share = len(range(grid[0])[rows]) * len(range(grid[1])[columns]) / (grid[0] * grid[1])
+        streams = {}
+        for key, stream in self.streams.items():
+            data = stream.data
+            shape = tuple(data.shape) if isinstance(data, Tensor) else ()
+            if isinstance(data, Tensor) and stream.kind == "latent" and len(shape) == 4 and shape[2:] == grid:
+                cut = data[:, :, rows, columns]
+            elif isinstance(data, Tensor) and stream.kind != "bytes" and shape[1:3] == grid:
+                cut = data[:, rows, columns]
+            else:
+                raise NotApplicable(f"{name}: its stream '{key}' of shape {shape} is not a grid of {grid[0]}x{grid[1]}")
+            streams[key] = replace(stream, data=cut)
+        return Tokens(streams, (self.length * share).round().to(self.length.dtype), self.bits * share)
 
     def truncate(self, count: int, variable: bool = False) -> Tokens:
         """Return the first `count` tokens of every image, or all tokens of an image that has fewer.

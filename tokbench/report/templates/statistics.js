@@ -225,10 +225,11 @@
     return more === null ? "no direction" : gap > 0 === more ? "better" : "worse";
   }
 
-  // The smallest number of images whose 95 % interval of the gap is expected to exclude 0: tokbench.stats.sample_size.
+  // The smallest number of images whose 95 % interval of the gap excludes 0 with a probability of 80 %:
+  // tokbench.stats.sample_size.
   function imagesNeeded({ gap, deviation, n }) {
     if (gap === 0 || Number.isNaN(gap) || Number.isNaN(deviation)) return null;
-    const ratio = (deviation / gap) ** 2 * n;
+    const ratio = (rules.power_factor * deviation / gap) ** 2 * n;
     let needed = Math.max(2, Math.ceil(NORMAL ** 2 * ratio));
     while (studentsT(needed - 1) ** 2 * ratio >= needed) needed++;
     return needed;
