@@ -12,6 +12,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from tokbench.errors import NotApplicable
 from tokbench.metrics.batch import Batch
 from tokbench.metrics.codebook import Codebook
+from tokbench.metrics.color import ColorShift
 from tokbench.metrics.psnr import PSNR
 from tokbench.metrics.rate import Rate
 from tokbench.metrics.ssim import SSIM, MultiScaleSSIM
@@ -81,6 +82,14 @@ def test_ssim_of_constant_images_is_the_luminance_term() -> None:
 
 
 @pytest.mark.slow
+def test_color_shift_is_the_difference_of_mean_colors(photos: torch.Tensor) -> None:
+    darker = (photos * 255).round()
+    darker[:, 0] = (darker[:, 0] - 3).abs()
+    expected = (darker.mean((2, 3)) - (photos * 255).round().mean((2, 3))).abs().mean()
+    assert value(ColorShift(), photos, darker / 255)["color_shift"] == pytest.approx(float(expected), abs=1e-4)
+    assert value(ColorShift(), photos, photos.flip(3))["color_shift"] == pytest.approx(0, abs=1e-9)
+
+
 def test_ms_ssim_equals_pytorch_msssim(photos: torch.Tensor, damaged: torch.Tensor) -> None:
     reference = pytest.importorskip("pytorch_msssim")
     expected = reference.ms_ssim(photos.double() * 255, damaged.double() * 255, data_range=255)

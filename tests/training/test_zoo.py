@@ -11,6 +11,7 @@ import torch
 from checkout import ROOT
 
 from tokbench.data.stream import PairedBatch
+from tokbench.data.vocabulary import encode_captions
 from tokbench.evaluation.generate import DrawSamples
 from tokbench.evaluation.reconstruct import RunSettings, reconstruct
 from tokbench.evaluation.sample_plan import SamplePlan
@@ -53,7 +54,9 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Train
     made = torch.Generator().manual_seed(0)
     coarse = torch.rand(4, 3, 8, 8, generator=made)
     pixels = torch.nn.functional.interpolate(coarse, (64, 64), mode="bicubic").clamp(0, 1).mul(255).to(torch.uint8)
-    material = TrainingData(pixels, torch.arange(4))
+    material = TrainingData(
+        pixels, torch.arange(4), captions=encode_captions(["a photo of a goldfish, mostly red"] * 4)
+    )
     changes = {"images": 4, "batch": 2}
     records = {}
     for name, toml in trainable_adapters(root).items():

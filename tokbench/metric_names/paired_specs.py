@@ -45,6 +45,10 @@ def pixels_specs() -> list[MetricSpec]:
             "lpips_vgg", "LPIPS-VGG", "mean LPIPS 0.1, VGG-16", False, path, network="lpips-vgg", default_for=(),
             **lpips,
         ),
+        _per_image(
+            "color_shift", "color shift", "mean difference of the mean R, G and B of an image, in levels", False,
+            "color:ColorShift", default_for=(),
+        ),
     ]  # fmt: skip
 
 

@@ -10,20 +10,21 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 
-def random_resized_crop(images: Tensor, least: float = 0.3) -> Tensor:
-    """Return a random resized crop of each image (B, 3, H, W), scaled back to H x W with bilinear interpolation.
+def random_resized_crop(images: Tensor, least: float = 0.3, most: float = 1.0, side: int | None = None) -> Tensor:
+    """Return a random resized crop of each image (B, 3, H, W) with bilinear interpolation.
 
-    A crop has a share between `least` and 1 of the area and an aspect ratio between 3:4 and 4:3. The random numbers
-    come from the global generator of the images' device.
+    A crop has a share between `least` and `most` of the area and an aspect ratio between 3:4 and 4:3, and is scaled to
+    `side` x `side` px, or else to H x W. The random numbers come from the global generator of the images' device.
     """
     count, device = len(images), images.device
-    area = torch.empty(count, device=device).uniform_(least, 1)
+    area = torch.empty(count, device=device).uniform_(least, most)
     ratio = torch.empty(count, device=device).uniform_(math.log(3 / 4), math.log(4 / 3)).exp()
     width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
     x, y = ((torch.rand(count, device=device) * 2 - 1) * (1 - side) for side in (width, height))
     zero = torch.zeros_like(width)
     transforms = torch.stack([torch.stack([width, zero, x], 1), torch.stack([zero, height, y], 1)], 1)
-    grid = F.affine_grid(transforms, list(images.shape), align_corners=False)
+    shape = images.shape[:2] + (images.shape[2:] if side is None else (side, side))
+    grid = F.affine_grid(transforms, list(shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from tokbench.nn.conv import WIDTHS, ConvDecoder, ConvEncoder, channels_first, channels_last, downsampling
+from tokbench.nn.quantizers.bottleneck import Bottleneck
 from tokbench.nn.quantizers.kl import KL
-from tokbench.nn.quantizers.quantizer import Quantizer
 from tokbench.nn.shortcut import ImageShortcut, PatchShortcut
 from tokbench.nn.tokenizer import BottleneckAutoencoder
 from tokbench.nn.vit import GridDecoder, GridEncoder, MaskDecoder, Pixels, QueryEncoder, Shape
 
 
-def bottleneck_channels(bottleneck: Quantizer | KL) -> int:
+def bottleneck_channels(bottleneck: Bottleneck) -> int:
     """Return the number of channels that enter a bottleneck; KL takes a mean and a log-variance per dimension."""
     return bottleneck.dim * (2 if isinstance(bottleneck, KL) else 1)
 
@@ -27,7 +27,7 @@ class ConvAutoencoder(BottleneckAutoencoder):
     """
 
     def __init__(
-        self, bottleneck: Quantizer | KL, widths: Sequence[int] = WIDTHS, stem: int = 2, linear: bool = False
+        self, bottleneck: Bottleneck, widths: Sequence[int] = WIDTHS, stem: int = 2, linear: bool = False
     ) -> None:
         super().__init__()
         self.step = downsampling(widths, stem)
@@ -47,7 +47,7 @@ class ConvAutoencoder(BottleneckAutoencoder):
 class GridAutoencoder(BottleneckAutoencoder):
     """A transformer autoencoder with one token per patch, for images of one size. linear: see `ConvAutoencoder`."""
 
-    def __init__(self, encoder: Shape, decoder: Shape, bottleneck: Quantizer | KL, linear: bool = False) -> None:
+    def __init__(self, encoder: Shape, decoder: Shape, bottleneck: Bottleneck, linear: bool = False) -> None:
         super().__init__()
         self.size, self.step, self.tokens = encoder.size, encoder.patch, encoder.patches
         self.encoder, self.bottleneck = GridEncoder(encoder, bottleneck_channels(bottleneck)), bottleneck
@@ -75,7 +75,7 @@ class QueryAutoencoder(BottleneckAutoencoder):
         self,
         shape: Shape,
         count: int,
-        bottleneck: Quantizer | KL,
+        bottleneck: Bottleneck,
         mask: Tensor | None = None,
         linear: bool = False,
     ) -> None:

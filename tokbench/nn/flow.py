@@ -55,8 +55,26 @@ class FlowDecoder(nn.Module):
         for zero in (*modulate, self.last, self.head):  # time, and with gate 0 each block, starts without effect
             nn.init.zeros_(zero.weight)
 
-    def forward(self, noised: Tensor, time: Tensor, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Return the velocity (B, N, C) of `noised` (B, N, C) at `time` (B,) in [0, 1], given `tokens` (B, K, D)."""
+    def forward(
+        self, noised: Tensor, time: Tensor, tokens: Tensor, keep: Tensor | None = None, control: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """Return the velocity (B, N, C) of `noised` (B, N, C) at `time` (B,) in [0, 1], given `tokens` (B, K, D).
+
+        control: features (B, N, width) that are added to those of the patches after each of the first blocks.
+        """
+        x, modulation, condition = self.embedded(noised, time, tokens, keep)
+        for number, block in enumerate(self.blocks):
+            x = block(x, modulation)
+            if number < len(control):
+                x = x + nn.functional.pad(control[number], (0, 0, 0, x.shape[1] - self.patches))
+        shift, scale = self.last(condition)[:, None].chunk(2, -1)
+        return self.head(self.norm(x[:, : self.patches]) * (1 + scale) + shift)
+
+    def embedded(
+        self, noised: Tensor, time: Tensor, tokens: Tensor, keep: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Return the inputs of the blocks: features (B, N + K, width) of patches and then tokens, the modulation of
+        each position, and the embedding (B, width) of the time."""
         conditioning = self.embed(tokens)
         if keep is not None:
             conditioning = torch.where(keep[..., None], conditioning, self.dropped)
@@ -67,10 +85,7 @@ class FlowDecoder(nn.Module):
         )
         counts = torch.tensor([self.patches, tokens.shape[1]], device=x.device)
         per_position = [part.repeat_interleave(counts, 1, output_size=int(x.shape[1])) for part in modulation]
-        for block in self.blocks:
-            x = block(x, per_position)
-        shift, scale = self.last(condition)[:, None].chunk(2, -1)
-        return self.head(self.norm(x[:, : self.patches]) * (1 + scale) + shift)
+        return x, per_position, condition
 
     @torch.no_grad()
     def sample(
@@ -129,6 +144,18 @@ def add_noise(latents: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
     noise = torch.randn_like(latents)
     t = time.view(-1, *[1] * (latents.dim() - 1)).to(latents)
     return (1 - t) * latents + t * noise, noise - latents
+
+
+def gaussian_velocity(noised: Tensor, time: Tensor, mean: Tensor | float, deviation: Tensor | float) -> Tensor:
+    """Return the expected velocity (B, ...) at `noised` (B, ...) and `time` (B,) if the data are normal.
+
+    mean, deviation: of the data, broadcastable to `noised`. With x_t = (1 - t) x + t noise, it is the expectation of
+    noise - x given x_t; at t = 1 one Euler step to 0 therefore gives the mean.
+    """
+    t = time.view(-1, *[1] * (noised.dim() - 1)).to(noised)
+    variance = deviation**2
+    share = (t - (1 - t) * variance) / ((1 - t) ** 2 * variance + t**2)
+    return share * (noised - (1 - t) * mean) - mean
 
 
 def seeded_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:

@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tokbench.nn.quantizers.bottleneck import Bottleneck
 from tokbench.nn.quantizers.kl import KL
 from tokbench.nn.quantizers.quantizer import Quantizer
 
 RIDGE = 1e-4
-"""Ridge of the decoder's regression, as a share of the mean variance of its inputs."""
+"""Ridge of the regressions, as a share of the mean variance of its inputs."""
 
 LOG_VARIANCE = -6.0
 """Initial log-variance of the latents of a KL bottleneck, whose means have unit variance."""
@@ -31,7 +32,7 @@ class Shortcut(nn.Module, ABC):
     vector. values: the number of values in one vector.
     """
 
-    def __init__(self, bottleneck: Quantizer | KL, values: int, positions: int = 1) -> None:
+    def __init__(self, bottleneck: Bottleneck, values: int, positions: int = 1) -> None:
         super().__init__()
         channels = bottleneck.dim * (2 if isinstance(bottleneck, KL) else 1)
         self.positions = positions
@@ -48,7 +49,7 @@ class Shortcut(nn.Module, ABC):
         """Return the images (B, 3, H, W) of vectors (B, *grid, values), the inverse of `cut` as far as there is one."""
 
     @torch.no_grad()
-    def fit(self, images: Tensor, bottleneck: Quantizer | KL) -> None:
+    def fit(self, images: Tensor, bottleneck: Bottleneck) -> None:
         """Fit both maps, and the codebook of the bottleneck between them, to images (B, 3, H, W) in [-1, 1].
 
         Latents are the principal components, distributed so that all positions, and all parts with codebooks of their
@@ -77,10 +78,10 @@ class Shortcut(nn.Module, ABC):
         outputs = bottleneck(found)
         bottleneck.train(training)
         decoded = outputs[0] if isinstance(outputs, tuple) else outputs.vectors
-        self._regress(decoded.flatten(1).double(), vectors.double())
+        fit_ridge(self.out, decoded.flatten(1), vectors)
 
     @staticmethod
-    def _scale(latents: Tensor, bottleneck: Quantizer | KL) -> Tensor:
+    def _scale(latents: Tensor, bottleneck: Bottleneck) -> Tensor:
         """Return factors (positions, D) that bring latents (M, positions, D) to the scale of the bottleneck.
 
         They give every value unit variance, or, if the quantizer compares distances between vectors, every position
@@ -90,19 +91,6 @@ class Shortcut(nn.Module, ABC):
         if isinstance(bottleneck, Quantizer) and not bottleneck.whitened:
             variance = variance.sum(1, keepdim=True).expand_as(variance)
         return variance.clamp_min(1e-8).rsqrt()
-
-    def _regress(self, inputs: Tensor, targets: Tensor) -> None:
-        """Set `out` to the ridge regression of targets (M, values) on inputs (M, positions * D)."""
-        centre, mean = inputs.mean(0), targets.mean(0)
-        centred = inputs - centre
-        products = centred.T @ centred / len(centred)
-        ridge = RIDGE * products.diagonal().mean().clamp_min(1e-12)
-        solved = torch.linalg.solve(
-            products + ridge * torch.eye(len(products), dtype=products.dtype, device=products.device),
-            centred.T @ (targets - mean) / len(centred),
-        )
-        self.out.weight.copy_(solved.T)
-        self.out.bias.copy_(mean - centre @ solved)
 
     def latents(self, images: Tensor) -> Tensor:
         """Map images (B, 3, H, W) to the linear part of the bottleneck's inputs, (B, *position, channels)."""
@@ -119,7 +107,7 @@ class PatchShortcut(Shortcut):
     grid: whether positions are (h, w), for images of any size; otherwise they are one axis in row-major order.
     """
 
-    def __init__(self, bottleneck: Quantizer | KL, step: int, grid: bool) -> None:
+    def __init__(self, bottleneck: Bottleneck, step: int, grid: bool) -> None:
         super().__init__(bottleneck, 3 * step**2)
         self.step, self.grid = step, grid
 
@@ -136,7 +124,7 @@ class PatchShortcut(Shortcut):
 class ImageShortcut(Shortcut):
     """Linear maps of whole images of `size` px, averaged to `side` x `side` px, to `count` tokens and back."""
 
-    def __init__(self, bottleneck: Quantizer | KL, count: int, size: int, side: int = 16) -> None:
+    def __init__(self, bottleneck: Bottleneck, count: int, size: int, side: int = 16) -> None:
         super().__init__(bottleneck, 3 * side**2, count)
         self.size, self.side = size, side
 
@@ -154,6 +142,22 @@ class ImageShortcut(Shortcut):
         """Map the first k vectors (B, k, D) to images (B, 3, size, size); the other tokens count as zero."""
         missing = self.positions - vectors.shape[1]
         return super().pixels(F.pad(vectors, (0, 0, 0, missing)).flatten(1))
+
+
+@torch.no_grad()
+def fit_ridge(layer: nn.Linear, inputs: Tensor, targets: Tensor) -> None:
+    """Set a linear layer to the ridge regression of targets (M, values) on inputs (M, D)."""
+    inputs, targets = inputs.double(), targets.double()
+    centre, mean = inputs.mean(0), targets.mean(0)
+    centred = inputs - centre
+    products = centred.T @ centred / len(centred)
+    ridge = RIDGE * products.diagonal().mean().clamp_min(1e-12)
+    solved = torch.linalg.solve(
+        products + ridge * torch.eye(len(products), dtype=products.dtype, device=products.device),
+        centred.T @ (targets - mean) / len(centred),
+    )
+    layer.weight.copy_(solved.T)
+    layer.bias.copy_(mean - centre @ solved)
 
 
 def components(vectors: Tensor, count: int, groups: int) -> Tensor:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from tokbench.metric_names import Anchor
 from tokbench.nn.perturb import BitPerturber, CodePerturber
 from tokbench.nn.quantizers.bits import BernoulliBits
+from tokbench.nn.quantizers.bottleneck import Bottleneck
 from tokbench.nn.quantizers.fsq import FSQ
-from tokbench.nn.quantizers.kl import KL
 from tokbench.nn.quantizers.lfq import LFQ
 from tokbench.nn.quantizers.quantizer import Quantizer
 from tokbench.nn.shortcut import Shortcut
@@ -31,7 +31,7 @@ class BottleneckAutoencoder(Autoencoder):
     networks; they are fitted before the training, so that the networks start from PCA.
     """
 
-    bottleneck: Quantizer | KL
+    bottleneck: Bottleneck
     size: int | None = None
     tokens: int | None = None
     step: int = 8
