@@ -31,7 +31,8 @@ BITS = "tiny-imagenet.n2000-reconstruct"
 """Group of results in which tokenizers are compared at equal bits."""
 SHOWN = (
     "tokens_per_image", "bits_per_image", "psnr", "ssim", "lpips", "rfid_768", "sfid", "fd_efficientnet",
-    "codebook_usage", "perplexity", "pfid_768", "pfid_efficientnet", "ppsnr",
+    "codebook_usage", "perplexity", "code_density_cv", "normalized_entropy", "code_gini", "holistic_transfer",
+    "pfid_768", "pfid_efficientnet", "ppsnr",
     "gfid_768", "precision_efficientnet", "recall_efficientnet", "network_evaluations", "gflops_per_image",
     "decode_gflops_per_image", "sample_latency_ms", "decode_latency_ms", "saturated_samples_per_second",
     "saturated_decodes_per_second", "encode_images_per_second", "decode_images_per_second", "peak_memory_mib",

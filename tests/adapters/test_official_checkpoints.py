@@ -47,6 +47,8 @@ CASES: dict[str, tuple[str, Streams, float]] = {
     "fqgan.official-triple-f16": ("FQGAN", dict.fromkeys(("visual", "middle", "high"), ((16, 16), 16384)), 768 * 14),
     "karl.official-small": ("karl", {"codes": ((256,), 4096), "kept": ((256,), 2)}, math.nan),
     "robustok.official-xqgan8192": ("RobusTok", {"codes": ((16, 16), 8192)}, 256 * 13),
+    "tokenflow.official-clipb": ("TokenFlow", {"codes": ((817,), 32768)}, 817 * 15),
+    "hita.official-v": ("Hita", {"holistic": ((128,), 16384), "local": ((21, 21), 16384)}, 569 * 14),
     "flextok.official-d18-d28": ("ml-flextok", {"codes": ((256,), 64000)}, 256 * math.log2(64000)),
     "rectok.official-decft": ("RecTok", {"latents": ((16, 16, 128), None)}, 256 * 128 * 16),
     "uniflow.official-internvit": ("UniFlow", {"latents": ((32, 32, 64), None)}, 1024 * 64 * 16),

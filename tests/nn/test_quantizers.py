@@ -14,7 +14,7 @@ from tokbench.nn.quantizers.bits import BernoulliBits
 from tokbench.nn.quantizers.fsq import FSQ
 from tokbench.nn.quantizers.gaussian_bins import GaussianBins
 from tokbench.nn.quantizers.lfq import LFQ
-from tokbench.nn.quantizers.product import ProductVQ
+from tokbench.nn.quantizers.product import Product, ProductVQ
 from tokbench.nn.quantizers.quantizer import (
     Quantizer,
     distances,
@@ -47,6 +47,7 @@ MADE: dict[str, Callable[[], Quantizer]] = {
     "scales": lambda: MultiScaleVQ(32, 8, (1, 2, 4), restart_after=1, entropy=0.1),
     "scales ema": lambda: MultiScaleVQ(32, 8, (1, 3, 4), update="ema", gradient="rotation"),
     "product": lambda: ProductVQ(2, 16, 8, restart_after=1),
+    "product residual": lambda: Product([ResidualVQ(2, 16, 8), ResidualVQ(2, 16, 8, update="ema")]),
     "bits": lambda: BernoulliBits(12, 8),
     "bins": lambda: GaussianBins(5, 6),
     "bins uniform": lambda: GaussianBins(4, 6, uniform=True),

@@ -160,3 +160,26 @@ def test_scales_must_fit() -> None:
         quantizer(torch.zeros(1, 16, 2))
     with pytest.raises(ValueError, match="need 5 indices"):
         quantizer.lookup(torch.zeros(1, 4, 1, dtype=torch.int64))
+
+
+# First codebooks
+
+
+@pytest.mark.parametrize("made", [lambda: ResidualVQ(2, 16, 4), lambda: MultiScaleVQ(32, 4, (1, 2, 4))])
+def test_the_first_codebook_fits_the_latents(made: Any) -> None:
+    """From k-means the error is far below the variance, and below that of a random codebook."""
+    quantizer, latents = made().eval(), torch.randn(60, 16, 4) * torch.tensor([4.0, 2.0, 1.0, 0.5])
+    before = F.mse_loss(quantizer(latents).vectors, latents)
+    quantizer.start(latents.flatten(0, 1))
+    after = F.mse_loss(quantizer(latents).vectors, latents)
+    assert float(after) < 0.5 * float(before) and float(after) < 0.3 * float(latents.var())
+
+
+def test_levels_start_from_the_residuals_that_reach_them() -> None:
+    quantizer, latents = ResidualVQ(2, 4, 1).eval(), torch.tensor([[-11.0], [-9.0], [9.0], [11.0]]).repeat(8, 1)
+    with torch.no_grad():
+        quantizer.levels[0].codebook.copy_(torch.tensor([[-10.0], [10.0], [99.0], [98.0]]))
+    residual = latents - quantizer.levels[0].lookup(quantizer.levels[0](latents[None]).indices)[0]
+    assert residual.unique().tolist() == [-1.0, 1.0]
+    quantizer.start(latents)
+    assert torch.equal(quantizer(latents[None]).vectors[0], latents)  # four centres of four values: no residual is left

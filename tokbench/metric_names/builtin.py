@@ -83,7 +83,31 @@ def _codes() -> list[MetricSpec]:
         needs_codebook=True,
         section=Section.CODES,
     )
-    return [codebook, coding, code_prediction]
+    uniformity = MetricSpec(
+        "uniformity",
+        "how evenly codes are used: density CV, normalised entropy and Gini coefficient, per stream",
+        (
+            NumberSpec("code_density_cv", "code density CV", 4, False, Tolerance(relative=1e-3)),
+            NumberSpec("normalized_entropy", "normalized entropy", 4, True, Tolerance(absolute=1e-4)),
+            NumberSpec("code_gini", "code Gini", 4, False, Tolerance(absolute=1e-4)),
+        ),
+        "tokbench.metrics.uniformity:Uniformity",
+        requires=("tokens",),
+        paired=None,
+        needs_codebook=True,
+        section=Section.CODES,
+    )
+    swap = MetricSpec(
+        "swap",
+        "share of the colours that holistic tokens carry, by swapping them between images",
+        (NumberSpec("holistic_transfer", "holistic transfer", 4, None, SHARE),),
+        "tokbench.metrics.swap:Swap",
+        wants=("model", "device"),
+        requires=("image", "tokens"),
+        needs_codebook=True,
+        section=Section.CODES,
+    )
+    return [codebook, coding, code_prediction, uniformity, swap]
 
 
 def _token_probes() -> list[MetricSpec]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 from scipy.special import betaincinv
@@ -33,7 +32,7 @@ class Codebook(TokenMetric):
     def compute(self) -> dict[str, float]:
         numbers: dict[str, float] = {}
         for name in self.streams():
-            _, counts = self._counts(name)
+            _, counts = self.counts(name)
             used, total = np.count_nonzero(counts), int(counts.sum())
             values = self._numbers(name, np.array([used]), np.array([_information(counts).sum()]), np.array([total]))
             numbers |= {number: float(value[0]) for number, value in values.items()}
@@ -57,28 +56,15 @@ class Codebook(TokenMetric):
         size = self.size(name)
         return {"codebook_usage": (0.0, 1.0), "perplexity": (1.0, size), "codebook_entropy": (0.0, math.log2(size))}
 
-    def _counts(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the entries that occur, sorted, and their counts. Only occurring entries are stored, so a codebook may
-        have 2^64 entries."""
-        seen, counts = np.zeros(0, dtype=np.uint8), np.zeros(0, dtype=np.int64)
-        for codes, _ in self._blocks(name):
-            entries, occurrences = np.unique(codes, return_counts=True)
-            both = np.union1d(seen, entries)
-            merged = np.zeros(len(both), dtype=np.int64)
-            merged[np.searchsorted(both, seen)] = counts
-            merged[np.searchsorted(both, entries)] += occurrences
-            seen, counts = both, merged
-        return seen, counts
-
     def _without_each(self, name: str) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
         """Return the numbers without the first image, without the second, and so on, (n,) each, and two arrays (n,) of
         shares of the codebook: how many of each image's entries a new set of the same number of images may miss, and
         how many further entries it may have."""
-        seen, counts = self._counts(name)
+        seen, counts = self.counts(name)
         alone, information, tokens = (np.zeros(len(self.rows)) for _ in range(3))
         holding = np.zeros(len(seen))  # number of images that contain an entry
         contained: list[tuple[np.ndarray, np.ndarray]] = []
-        for codes, images in self._blocks(name):
+        for codes, images in self.codes(name):
             # Every pair of image and entry, and how often the entry occurs in that image.
             pairs, occurrences = np.unique(images * len(seen) + np.searchsorted(seen, codes), return_counts=True)
             image, code = np.divmod(pairs, len(seen))
@@ -101,19 +87,6 @@ class Codebook(TokenMetric):
         unused = round(entries - used)
         gained = np.full(count, unused * share_bound(unused) / count)
         return values, lost / entries, gained / entries
-
-    def _blocks(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the codes that count, in rows (m,), and the rank of each one's image. The entries of each group's
-        codebook are numbered after those of the previous group."""
-        lengths, groups, one = self.lengths(), self.groups(name), len(self.streams()) == 1
-        for ranks, codes in self.rows.blocks(name):
-            place = np.arange(codes.shape[1])
-            counts = np.ones(codes.shape, dtype=bool)
-            if one:
-                counts = place // groups < lengths[ranks][:, None]
-            if groups > 1:
-                codes = codes + place % groups * int(self.size(name))
-            yield codes[counts], np.broadcast_to(ranks[:, None], codes.shape)[counts]
 
     def _numbers(
         self, name: str, used: np.ndarray, information: np.ndarray, total: np.ndarray

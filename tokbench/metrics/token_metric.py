@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from tokbench.errors import NotApplicable
@@ -61,3 +63,36 @@ class TokenMetric(Metric):
     def groups(self, name: str) -> int:
         """Return the number of codes per token of a stream, each of which has its own codebook."""
         return int(self.rows.column(_GROUPS + name)[0]) if _GROUPS + name in self.rows.names else 1
+
+    def codes(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the codes of a stream that count, (m,), and the rank of each one's image, in blocks of images.
+
+        The entries of each group's codebook are numbered after those of the previous group.
+        """
+        lengths, groups, one = self.lengths(), self.groups(name), len(self.streams()) == 1
+        for ranks, codes in self.rows.blocks(name):
+            place = np.arange(codes.shape[1])
+            counts = np.ones(codes.shape, dtype=bool)
+            if one:
+                counts = place // groups < lengths[ranks][:, None]
+            if groups > 1:
+                codes = codes + place % groups * int(self.size(name))
+            yield codes[counts], np.broadcast_to(ranks[:, None], codes.shape)[counts]
+
+    def counts(self, name: str, left_out: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the entries of a stream that occur, sorted, and their counts.
+
+        left_out: bool (n,), True for images that do not count. Only occurring entries are stored, so a codebook may
+        have 2^64 entries.
+        """
+        seen, counts = np.zeros(0, dtype=np.uint8), np.zeros(0, dtype=np.int64)
+        for codes, images in self.codes(name):
+            if left_out is not None:
+                codes = codes[~left_out[images]]
+            entries, occurrences = np.unique(codes, return_counts=True)
+            both = np.union1d(seen, entries)
+            merged = np.zeros(len(both), dtype=np.int64)
+            merged[np.searchsorted(both, seen)] = counts
+            merged[np.searchsorted(both, entries)] += occurrences
+            seen, counts = both, merged
+        return seen, counts

@@ -68,13 +68,19 @@ class CodePerturber(Perturber):
         self.extension, self.codebook_size = EXTENSIONS[extension], quantizer.codebook_size
 
     def prepare(self, images: Tensor, seeds: Sequence[int], most: int) -> Change:
-        tokens, table = self._encode(images), self._quantizer.table()
+        tokens = self._encode(images)
         chosen = tokens.tensor.flatten(1, -2)
+        segments = self._quantizer.segments(chosen)
         if self._anchor == "latent":
-            anchors = self._quantizer.anchors(self._latents(images).flatten(1, -2))
+            latents = self._quantizer.segments(self._latents(images).flatten(1, -2))
+            anchors = [quantizer.anchors(piece) for quantizer, piece in latents]
         else:
-            anchors = torch.stack([own[one] for own, one in zip(table, chosen.unbind(-1), strict=True)], dim=2)
-        codes = rank_codes(anchors, table, chosen, most)
+            anchors = [_entries(quantizer.table(), own) for quantizer, own in segments]
+        ranked = [
+            rank_codes(near, quantizer.table(), own, most)
+            for near, (quantizer, own) in zip(anchors, segments, strict=True)
+        ]
+        codes = torch.cat(ranked, dim=1)
         replace_draws, code_draws = (drawn.to(codes.device) for drawn in draw_uniform(seeds, *chosen.shape[1:]))
         counts = prefix(tokens.length.to(codes.device), chosen.shape[1])[..., None]
 
@@ -84,6 +90,11 @@ class CodePerturber(Perturber):
             return tokens.with_data(made.view_as(tokens.tensor))
 
         return change
+
+
+def _entries(table: Tensor, chosen: Tensor) -> Tensor:
+    """Return the entries (B, N, G, d) of a table (G, K, d) that the indices (B, N, G) choose."""
+    return torch.stack([own[one] for own, one in zip(table, chosen.unbind(-1), strict=True)], dim=2)
 
 
 class BitPerturber(Perturber):

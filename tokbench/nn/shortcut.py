@@ -50,17 +50,25 @@ class Shortcut(nn.Module, ABC):
 
     @torch.no_grad()
     def fit(self, images: Tensor, bottleneck: Bottleneck) -> None:
-        """Fit both maps, and the codebook of the bottleneck between them, to images (B, 3, H, W) in [-1, 1].
+        """Fit both maps, and the codebook of the bottleneck between them, to images (B, 3, H, W) in [-1, 1]."""
+        self.fit_encoder(images, bottleneck)
+        latents = self.into(self.cut(images).flatten(0, -2).float()).unflatten(1, (self.positions, -1))
+        self.fit_decoder(images, start_bottleneck(bottleneck, latents))
+
+    @torch.no_grad()
+    def fit_encoder(self, images: Tensor, bottleneck: Bottleneck, used: int | None = None) -> None:
+        """Fit the map from images (B, 3, H, W) to the first `used` values of each latent; the others are 0.
 
         Latents are the principal components, distributed so that all positions, and all parts with codebooks of their
         own, carry about the same information (as in optimised product quantization, Ge et al.,
-        doi:10.1109/TPAMI.2013.240). The decoder's map is the ridge regression of the vectors on the bottleneck's
-        outputs.
+        doi:10.1109/TPAMI.2013.240). used: None for the number of values that the bottleneck needs.
         """
         vectors = self.cut(images).flatten(0, -2).float()
-        mean, used, parts = vectors.mean(0), bottleneck.dim, 1
-        if isinstance(bottleneck, Quantizer):
-            used, parts = bottleneck.start_dim, bottleneck.start_parts
+        mean, parts = vectors.mean(0), 1
+        if used is None:
+            used = bottleneck.dim
+            if isinstance(bottleneck, Quantizer):
+                used, parts = bottleneck.start_dim, bottleneck.start_parts
         directions = components(vectors - mean, self.positions * used, self.positions * parts)
         latents = ((vectors - mean) @ directions).unflatten(1, (self.positions, used))
         scale = self._scale(latents, bottleneck)
@@ -70,15 +78,14 @@ class Shortcut(nn.Module, ABC):
         self.into.bias.copy_(-self.into.weight @ mean)
         if isinstance(bottleneck, KL):
             self.into.bias.unflatten(0, (self.positions, -1))[:, bottleneck.dim :] = LOG_VARIANCE
-        found = self.into(vectors).unflatten(1, (self.positions, -1))
-        if isinstance(bottleneck, Quantizer):
-            bottleneck.start(found.flatten(0, 1))
-        training = bottleneck.training
-        bottleneck.eval()
-        outputs = bottleneck(found)
-        bottleneck.train(training)
-        decoded = outputs[0] if isinstance(outputs, tuple) else outputs.vectors
-        fit_ridge(self.out, decoded.flatten(1), vectors)
+
+    @torch.no_grad()
+    def fit_decoder(self, images: Tensor, outputs: Tensor) -> None:
+        """Fit the map back to images (B, 3, H, W): the ridge regression on outputs of the bottleneck.
+
+        outputs: (M, positions, D) for M vectors.
+        """
+        fit_ridge(self.out, outputs.flatten(1), self.cut(images).flatten(0, -2))
 
     @staticmethod
     def _scale(latents: Tensor, bottleneck: Bottleneck) -> Tensor:
@@ -158,6 +165,18 @@ def fit_ridge(layer: nn.Linear, inputs: Tensor, targets: Tensor) -> None:
     )
     layer.weight.copy_(solved.T)
     layer.bias.copy_(mean - centre @ solved)
+
+
+@torch.no_grad()
+def start_bottleneck(bottleneck: Bottleneck, latents: Tensor) -> Tensor:
+    """Choose the first codebook of a bottleneck from latents (M, N, channels); return its outputs (M, N, D)."""
+    if isinstance(bottleneck, Quantizer):
+        bottleneck.start(latents.flatten(0, 1))
+    training = bottleneck.training
+    bottleneck.eval()
+    outputs = bottleneck(latents)
+    bottleneck.train(training)
+    return outputs[0] if isinstance(outputs, tuple) else outputs.vectors
 
 
 def components(vectors: Tensor, count: int, groups: int) -> Tensor:

@@ -128,7 +128,9 @@ class LearnedTokenizer(Tokenizer):
         position = latents.shape[1:-1]
         flat, bottleneck = latents.flatten(1, -2), self.model.bottleneck
         if isinstance(bottleneck, Quantizer):
-            indices = bottleneck(flat).indices.unflatten(1, position)
+            indices = bottleneck(flat).indices
+            if bottleneck.positions is None:
+                indices = indices.unflatten(1, position)
             return Tokens.from_indices(indices, bottleneck.codebook_size, groups=bottleneck.groups)
         return Tokens.from_latents(bottleneck(flat)[0].unflatten(1, position), tokens=math.prod(position))
 
@@ -137,8 +139,8 @@ class LearnedTokenizer(Tokenizer):
         data, bottleneck = tokens.tensor, self.model.bottleneck
         if not isinstance(bottleneck, Quantizer):
             return data.float()
-        position = data.shape[1:-1]
-        return bottleneck.lookup(data.flatten(1, -2)).unflatten(1, position)
+        vectors = bottleneck.lookup(data.flatten(1, -2))
+        return vectors if bottleneck.positions is not None else vectors.unflatten(1, data.shape[1:-1])
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         return self.model.pixels(self.vectors(tokens), seeds)

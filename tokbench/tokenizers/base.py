@@ -97,6 +97,13 @@ class Tokenizer(ImageModel):
             return latents.movedim(1, -1)
         return latents.reshape(len(latents), count, channels)
 
+    def swap(self, tokens: Tokens, others: Tokens) -> Tokens:
+        """Return `tokens` with the holistic tokens, those of the whole image, of `others`, image by image.
+
+        Both are tokens of B images. Raises NotApplicable if the tokenizer has no holistic tokens beside local ones.
+        """
+        raise NotApplicable(f"{self.spec.name}: it has no holistic tokens that could be those of another image")
+
     def perturber(self, anchor: Anchor) -> Perturber:
         """Return the object that perturbs these tokens around `anchor`. Raises NotApplicable if they cannot be
         perturbed."""

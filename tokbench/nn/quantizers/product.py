@@ -1,4 +1,4 @@
-"""Product quantization: latents are split into equal parts, and each part has its own codebook."""
+"""Product quantization: latents are split into parts, and each part has its own codebook or codebooks."""
 
 from __future__ import annotations
 
@@ -14,39 +14,34 @@ from tokbench.nn.quantizers.quantizer import Quantized, Quantizer, usage
 from tokbench.nn.quantizers.vq import VectorQuantizer, VQOptions
 
 
-class ProductVQ(Quantizer):
-    """Quantizes G = `groups` parts of D / G values, each with its own `VectorQuantizer` (FQGAN, arXiv:2411.16681).
+class Product(Quantizer):
+    """Quantizes parts of each latent with quantizers of their own, in order; the parts' values and indices follow each
+    other.
 
-    options: as for `VectorQuantizer`, the same for all parts; each part is normalised separately. The loss is the sum
-    over parts. Raises ValueError if `dim` is not a multiple of `groups`.
+    The loss is the sum over parts. Raises ValueError unless all codebooks have the same size.
     """
-
-    def __init__(
-        self, groups: int, codebook_size: int, dim: int, *, normalised: bool = True, **options: Unpack[VQOptions]
-    ) -> None:
-        super().__init__()
-        if dim % groups:
-            raise ValueError(f"dim is {dim}, which is not a multiple of {groups} groups")
-        self.groups, self.codebook_size, self.dim = groups, codebook_size, dim
-        made = (VectorQuantizer(codebook_size, dim // groups, normalised=normalised, **options) for _ in range(groups))
-        self.parts = cast("Sequence[VectorQuantizer]", nn.ModuleList(made))  # typed as a list of any modules
 
     whitened = False
 
-    @property
-    def start_parts(self) -> int:  # type: ignore[override]
-        return self.groups
+    def __init__(self, parts: Sequence[Quantizer]) -> None:
+        super().__init__()
+        sizes = {part.codebook_size for part in parts}
+        if len(sizes) != 1:
+            raise ValueError(f"the parts' codebooks must have one size, not {', '.join(map(str, sorted(sizes)))}")
+        self.codebook_size, self.dim = sizes.pop(), sum(part.dim for part in parts)
+        self.groups, self.start_parts = sum(part.groups for part in parts), len(parts)
+        self.parts = cast("Sequence[Quantizer]", nn.ModuleList(parts))  # typed as a list of any modules
 
     def start(self, latents: Tensor) -> None:
         for part, piece in zip(self.parts, self.split(latents), strict=True):
             part.start(piece)
 
     def split(self, latents: Tensor) -> tuple[Tensor, ...]:
-        """Split (..., D) into G parts (..., D / G)."""
-        return latents.split(self.dim // self.groups, dim=-1)
+        """Split (..., D) into the values of the parts."""
+        return latents.split([part.dim for part in self.parts], dim=-1)
 
     def forward(self, latents: Tensor) -> Quantized:
-        """Quantize (B, N, D); the statistics `perplexity` and `used` of this batch are means over parts."""
+        """Quantize (B, N, D); the statistics `perplexity` and `used` of this batch are means over codebooks."""
         outputs = [part(piece) for part, piece in zip(self.parts, self.split(latents), strict=True)]
         indices = torch.cat([one.indices for one in outputs], dim=-1)
         loss = torch.stack([one.loss for one in outputs]).sum()
@@ -55,17 +50,35 @@ class ProductVQ(Quantizer):
 
     def lookup(self, indices: Tensor) -> Tensor:
         """Map int64 (B, N, G) to vectors (B, N, D). Raises IndexError outside a codebook."""
-        chosen = indices.split(1, dim=-1)
+        chosen = indices.split([part.groups for part in self.parts], dim=-1)
         return torch.cat([part.lookup(one) for part, one in zip(self.parts, chosen, strict=True)], dim=-1)
 
     def table(self) -> Tensor:
-        """Return all entries (G, K, D / G)."""
+        """Return all entries (G, K, d)."""
         return torch.cat([part.table() for part in self.parts])
 
     def anchors(self, latents: Tensor) -> Tensor:
-        """Split latents (B, N, D) into (B, N, G, D / G), normalised like the entries."""
+        """Return what each codebook quantizes, (B, N, G, d), normalised like the entries."""
         pieces = zip(self.parts, self.split(latents), strict=True)
         return torch.cat([part.anchors(piece) for part, piece in pieces], dim=2)
+
+
+class ProductVQ(Product):
+    """Quantizes G = `groups` parts of D / G values, each with its own `VectorQuantizer` (FQGAN, arXiv:2411.16681).
+
+    options: as for `VectorQuantizer`, the same for all parts; each part is normalised separately. Raises ValueError if
+    `dim` is not a multiple of `groups`.
+    """
+
+    def __init__(
+        self, groups: int, codebook_size: int, dim: int, *, normalised: bool = True, **options: Unpack[VQOptions]
+    ) -> None:
+        if dim % groups:
+            raise ValueError(f"dim is {dim}, which is not a multiple of {groups} groups")
+        each = dim // groups
+        super().__init__(
+            [VectorQuantizer(codebook_size, each, normalised=normalised, **options) for _ in range(groups)]
+        )
 
 
 def disentangle(vectors: Sequence[Tensor]) -> Tensor:

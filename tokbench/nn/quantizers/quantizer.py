@@ -43,7 +43,8 @@ class Quantizer(nn.Module, ABC):
     carries information about the image. The caller (`tokbench.nn.tokenizer`) applies this.
     whitened: whether latents should start with unit variance in every value; otherwise the variances of the values
     keep their ratios and add up to 1, which suits quantizers that compare distances between vectors. start_parts: the
-    number of equal parts of a latent that have codebooks of their own.
+    number of equal parts of a latent that have codebooks of their own. positions: the number M of positions of the
+    indices (B, M, G) and of their anchors if it differs from that of the latents, else None.
     """
 
     dim: int
@@ -52,6 +53,7 @@ class Quantizer(nn.Module, ABC):
     used_from: float = 0.0
     whitened = True
     start_parts = 1
+    positions: int | None = None
 
     @property
     def start_dim(self) -> int:
@@ -62,6 +64,13 @@ class Quantizer(nn.Module, ABC):
     def start(self, latents: Tensor) -> None:
         """Choose the first codebook from latents (M, D) of training images; by default there is nothing to choose."""
         return
+
+    def segments(self, values: Tensor) -> Sequence[tuple[Quantizer, Tensor]]:
+        """Cut latents (B, N, D) or indices (B, N, G) into consecutive positions that share codebooks.
+
+        Each part (B, n, ...) comes with its quantizer. By default all positions have the same codebooks.
+        """
+        return [(self, values)]
 
     @abstractmethod
     def forward(self, latents: Tensor) -> Quantized:

@@ -11,7 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokbench.nn.quantizers.quantizer import Quantized, Quantizer, nearest, usage
-from tokbench.nn.quantizers.vq import VectorQuantizer, VQOptions
+from tokbench.nn.quantizers.vq import START_LATENTS, VectorQuantizer, VQOptions
+
+START_ROUNDS = 3
+"""Number of k-means runs that choose the first codebook of `MultiScaleVQ`."""
 
 
 class ResidualVQ(Quantizer):
@@ -30,6 +33,16 @@ class ResidualVQ(Quantizer):
         self.groups, self.codebook_size, self.dim, self.dropout = levels, codebook_size, dim, dropout
         made = nn.ModuleList(VectorQuantizer(codebook_size, dim, normalised=False, **options) for _ in range(levels))
         self.levels = cast("Sequence[VectorQuantizer]", made)  # typed as a list of any modules
+
+    whitened = False
+
+    @torch.no_grad()
+    def start(self, latents: Tensor) -> None:
+        """Set the codebook of each level in turn to k-means centres of the residuals that reach it."""
+        residual = latents.float()[None]
+        for level in self.levels:
+            level.start(residual[0])
+            residual = residual - level.lookup(nearest(level.anchors(residual), level.table())[..., 0])
 
     def forward(self, latents: Tensor) -> Quantized:
         """Quantize (B, N, D); the statistics `perplexity` and `used` of this batch are means over the levels in use."""
@@ -85,6 +98,8 @@ class MultiScaleVQ(Quantizer):
     """
 
     groups = 1
+    whitened = False
+    positions: int
 
     def __init__(
         self, codebook_size: int, dim: int, sides: Sequence[int] = (1, 2, 4, 8), **options: Unpack[VQOptions]
@@ -95,6 +110,23 @@ class MultiScaleVQ(Quantizer):
         self.codebook_size, self.dim, self.sides = codebook_size, dim, tuple(sides)
         self.positions = sum(side**2 for side in sides)
         self.vq = VectorQuantizer(codebook_size, dim, normalised=False, **options)
+
+    @torch.no_grad()
+    def start(self, latents: Tensor) -> None:
+        """Set the codebook to k-means centres of the residuals of all scales, in `START_ROUNDS` rounds.
+
+        latents: (M, D), of maps of the last side squared positions each. The residuals of a scale depend on the entries
+        that the coarser scales chose, so each round clusters those of the codebook before; the first round takes
+        residuals of the exact averages.
+        """
+        maps = latents.float().unflatten(0, (-1, self.sides[-1] ** 2))[: START_LATENTS // self.positions]
+        anchors, total = [], torch.zeros_like(maps)
+        for side in self.sides:
+            anchors.append(self.resize(maps - total, side, "area"))
+            total = total + self.upsample(anchors[-1])
+        self.vq.start(torch.cat(anchors, dim=1).flatten(0, 1))
+        for _ in range(START_ROUNDS - 1):
+            self.vq.start(self.anchors(maps).flatten(0, 2))
 
     def forward(self, latents: Tensor) -> Quantized:
         """Quantize (B, N, D) to vectors (B, N, D) and indices (B, M, 1); the statistics cover all scales."""
