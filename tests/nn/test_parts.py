@@ -30,6 +30,12 @@ def test_causal_queries_see_patches_and_earlier_queries() -> None:
     ]
 
 
+def test_without_an_order_queries_see_each_other() -> None:
+    ordered, free = masks.causal_queries(3, 4), masks.patches_then_queries(3, 4)
+    assert free[3:].all()
+    assert torch.equal(free[:3], ordered[:3])
+
+
 def test_scales_see_their_own_and_coarser_ones() -> None:
     mask = masks.scale_causal([1, 2])
     assert mask.shape == (5, 5)
@@ -208,3 +214,17 @@ def test_cosine_is_zero_for_parallel_and_two_for_opposite() -> None:
     target = torch.randn(3, 4)
     assert float(losses.cosine(2 * target, target)) == pytest.approx(0, abs=1e-6)
     assert float(losses.cosine(-target, target)) == pytest.approx(2)
+
+
+def test_contrast_is_least_where_matches_are_alike() -> None:
+    vectors, scale = torch.eye(3), torch.tensor(50.0)
+    same = torch.eye(3, dtype=torch.bool)
+    assert float(losses.contrast(vectors, 7 * vectors, same, scale)) < 1e-6
+    assert float(losses.contrast(vectors, vectors.roll(1, 0), same, scale)) == pytest.approx(50, rel=1e-5)
+    equal = losses.contrast(torch.ones(3, 4), torch.ones(3, 4), same, scale)
+    assert float(equal) == pytest.approx(float(torch.tensor(3.0).log()))
+    pairs = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1]]).bool()
+    twins = torch.tensor([[1.0, 0], [1, 0], [0, 1]])
+    assert float(losses.contrast(twins, twins, pairs, scale)) == pytest.approx(2 / 3 * float(torch.tensor(2.0).log()))
+    several = torch.stack([vectors, vectors.roll(1, 0)])
+    assert float(losses.contrast(several, vectors, same, scale)) == pytest.approx(25, rel=1e-5)

@@ -16,6 +16,7 @@ from tokbench.nn.priors.flow import Flow
 from tokbench.nn.priors.gpt import GPT
 from tokbench.nn.priors.maskgit import MaskGIT, fill, masked_at, masks
 from tokbench.nn.priors.prior import DROPPED, Prior, PriorGenerator, encode_dataset
+from tokbench.nn.priors.regression import NextEmbedding
 from tokbench.nn.priors.sampling import apply_cfg, choose, scale_at, uniforms
 from tokbench.nn.trainable import TrainingBatch, TrainingData
 from tokbench.training.loop import TrainConfig, batches, train
@@ -33,16 +34,17 @@ def made(levels: Any) -> Any:
 
     def make(kind: type[Prior], groups: int = 1) -> Any:
         torch.manual_seed(0)
-        prior = kind(levels(groups, kind is Flow), **SMALL)  # type: ignore[arg-type]
+        prior = kind(levels(groups, kind.wants == "continuous"), **SMALL)  # type: ignore[arg-type]
         with torch.no_grad():  # a head of zeros would hide whatever comes before it
             for parameter in prior.parameters():
                 parameter.add_(0.2 * torch.randn_like(parameter))
-        return prior.eval()
+        # Its rounding errors grow from token to token, and in float64 they stay far below the tolerances.
+        return prior.eval().double() if kind is NextEmbedding else prior.eval()
 
     return make
 
 
-KINDS: list[Any] = [GPT, MaskGIT, Flow]
+KINDS: list[Any] = [GPT, MaskGIT, Flow, NextEmbedding]
 LABELS, SEEDS = torch.tensor([0, 3, 1, 3, 2]), [7, 8, 9, 10, 11]
 
 
@@ -85,6 +87,30 @@ def test_no_position_of_a_gpt_sees_itself_or_later_ones(made: Any) -> None:
     first, second = (prior.logits(LABELS[:2], given) for given in (rows, other))
     torch.testing.assert_close(first[:, :10], second[:, :10])
     assert not torch.allclose(first[:, 10:], second[:, 10:])
+
+
+def test_a_regression_s_loss_is_the_unexplained_share_of_the_variance(made: Any, levels: Any) -> None:
+    prior = NextEmbedding(levels(continuous=True), **SMALL)  # its head is zero, so it predicts the mean
+    rows = torch.randn(64, prior.count, prior.depth, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    prior.mean.copy_(rows.mean(0))
+    prior.deviation.copy_(rows.std(0, correction=0))
+    batch = TrainingBatch(torch.zeros(64, 3, SIZE, SIZE), torch.arange(64) % CLASSES, rows)
+    assert float(prior.loss(batch, 0.0)["next"].detach()) == pytest.approx(1.0, abs=1e-5)
+    with torch.no_grad():
+        prior.finish(batch)
+    torch.testing.assert_close(prior.error, torch.ones(16))
+    stirred, rows = made(NextEmbedding), rows.double()
+    with torch.no_grad():
+        prediction = stirred.predict(LABELS[:2], rows[:2, :15])
+        other = rows[:2, :15].clone()
+        other[:, 9:] += 1
+        changed = stirred.predict(LABELS[:2], other)
+    torch.testing.assert_close(prediction[:, :10], changed[:, :10])
+    assert not torch.allclose(prediction[:, 10:], changed[:, 10:])
+    stirred.noise = 0.0
+    drawn = stirred.sample(LABELS[:2], SEEDS[:2], 1.0)
+    with torch.no_grad():  # a sample without noise is the sequence that the network predicts from its own start
+        torch.testing.assert_close(stirred.predict(LABELS[:2], drawn[:, :15]), drawn, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("steps", "count"), [(8, 64), (1, 5), (16, 16), (12, 13), (8, 256)])
@@ -195,7 +221,7 @@ def test_it_learns_what_a_class_looks_like(
     kind: type[Prior], material: TrainingData, private_cache: Any, levels: Any
 ) -> None:
     torch.manual_seed(0)
-    prior = kind(levels(continuous=kind is Flow), **SMALL)  # type: ignore[arg-type]
+    prior = kind(levels(continuous=kind.wants == "continuous"), **SMALL)  # type: ignore[arg-type]
     studied = prior.prepare_data(material, "cpu", False, lambda *_: None)
     train(prior, studied, TrainConfig(images=9600, batch=32, rate=4e-3, flip=False, average=0.9))
     generator = PriorGenerator("prior.x", prior, 1.0)
@@ -270,4 +296,4 @@ def test_what_no_prior_can_learn_from(made: Any, levels: Any) -> None:
 )
 def test_what_cannot_be_sampled_with(kind: Any, changes: dict[str, Any], message: str, levels: Any) -> None:
     with pytest.raises(AdapterError, match=message):
-        kind(levels(continuous=kind is Flow), **SMALL, **changes)
+        kind(levels(continuous=kind.wants == "continuous"), **SMALL, **changes)

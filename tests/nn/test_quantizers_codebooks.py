@@ -202,3 +202,13 @@ def test_disentangling() -> None:
     assert disentangle([one, other, both]).item() == pytest.approx((0 + 0.5 + 0.5) / 3)
     with pytest.raises(ValueError, match="needs two or more codebooks"):
         disentangle([one])
+
+
+def test_simvq_starts_at_the_centres_of_k_means() -> None:
+    latents = clusters().flatten(0, 1)
+    simple, plain = SimVQ(2, 2), VectorQuantizer(2, 2, normalised=False)
+    for quantizer in (simple, plain):
+        quantizer.start(latents)
+    torch.testing.assert_close(simple.table(), plain.table())
+    expected = torch.stack([latents[:60].mean(0), latents[60:].mean(0)])
+    torch.testing.assert_close(simple.table()[0].sort(0).values, expected.sort(0).values, rtol=1e-4, atol=1e-4)

@@ -7,8 +7,11 @@ import torch
 from torch import Tensor
 
 from tokbench.nn.perturb import CodePerturber
+from tokbench.nn.quantizers.fsq import FSQ
 from tokbench.nn.quantizers.quantizer import nearest
-from tokbench.nn.quantizers.segments import SegmentVQ
+from tokbench.nn.quantizers.segments import Segmented, SegmentVQ
+from tokbench.nn.quantizers.simvq import SimVQ
+from tokbench.nn.quantizers.vq import VectorQuantizer
 from tokbench.tokenizers.tokens import Tokens
 
 LENGTHS = [3, 5]
@@ -66,3 +69,16 @@ def test_perturbed_codes_are_near_in_their_own_segment(quantizer: SegmentVQ, lat
         allowed = nearest(around, part.table(), 3)[:, :, 0]
         assert (changed[:, start:end] == allowed).any(-1).all()
         start = end
+
+
+def test_the_first_positions_alone_have_vectors(quantizer: SegmentVQ, latents: Tensor) -> None:
+    quantized = quantizer(latents)
+    for count in (1, 3, 4, 8):
+        assert torch.equal(quantizer.lookup(quantized.indices[:, :count]), quantized.vectors[:, :count])
+
+
+def test_segments_need_quantizers_of_one_size(latents: Tensor) -> None:
+    Segmented(LENGTHS, [SimVQ(8, 4), SimVQ(8, 4)])(latents)
+    for wrong in ([SimVQ(8, 4), SimVQ(16, 4)], [SimVQ(16, 4), FSQ([4, 4])], [VectorQuantizer(8, 4)]):
+        with pytest.raises(ValueError, match="the same D and K"):
+            Segmented(LENGTHS, wrong)

@@ -41,3 +41,15 @@ def _unit(features: Tensor) -> Tensor:
 def cosine(features: Tensor, target: Tensor) -> Tensor:
     """Return the mean of 1 - cosine similarity of features (..., D) and a target (..., D), which gets no gradient."""
     return (1 - F.cosine_similarity(features.float(), target.detach().float(), dim=-1)).mean()
+
+
+def contrast(images: Tensor, others: Tensor, same: Tensor, scale: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Return the contrastive loss of CLIP (arXiv:2103.00020) between images and captions or other views, both ways.
+
+    images: (..., B, D). others: (B, D). same: bool (B, B), symmetric, which pairs match; the diagonal does. scale: the
+    inverse temperature, a scalar. smoothing: of the labels. Vectors are normalised here.
+    """
+    similarity = scale * F.normalize(images.float(), dim=-1) @ F.normalize(others.float(), dim=-1).T
+    target = (1 - smoothing) * same / same.sum(1, keepdim=True) + smoothing / len(same)
+    both = (similarity, similarity.transpose(-1, -2))
+    return torch.stack([-(target * F.log_softmax(each, -1)).sum(-1).mean() for each in both]).mean()

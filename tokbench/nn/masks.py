@@ -25,6 +25,17 @@ def causal_queries(patches: int, queries: int) -> Tensor:
     return mask
 
 
+def patches_then_queries(patches: int, queries: int) -> Tensor:
+    """Return the mask over patches and then queries in which queries attend to everything, and patches to patches.
+
+    It differs from `causal_queries` only in that a query also attends to later queries.
+    """
+    mask = torch.zeros(patches + queries, patches + queries, dtype=torch.bool)
+    mask[:, :patches] = True
+    mask[patches:, patches:] = True
+    return mask
+
+
 def scale_causal(sides: Sequence[int]) -> Tensor:
     """Return the scale-causal mask (HieraTok, arXiv:2509.23736) over concatenated square grids, coarse to fine.
 

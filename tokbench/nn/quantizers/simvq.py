@@ -16,18 +16,21 @@ from tokbench.nn.quantizers.quantizer import (
     nearest,
     usage,
 )
+from tokbench.nn.quantizers.vq import k_means_centres
 
 
 class SimVQ(Quantizer):
     """Replaces latents by the nearest of K = `codebook_size` entries W c_k (SimVQ, arXiv:2411.02038); G = 1.
 
-    The vectors c_k are fixed: `dim` normal values with standard deviation dim^-1/2. W is learned. The codebook loss has
+    The vectors c_k are fixed: `dim` normal values with standard deviation dim^-1/2, unless `start` chooses them. W is
+    learned. The codebook loss has
     weight 1 and the commitment loss the weight `commitment`, as in ILLUME+ (arXiv:2504.01934). Raises ValueError for an
     unknown `gradient`.
     """
 
     base: Tensor
     groups = 1
+    whitened = False
 
     def __init__(
         self, codebook_size: int, dim: int, *, commitment: float = 0.25, gradient: Gradient = "straight-through"
@@ -38,6 +41,16 @@ class SimVQ(Quantizer):
         self.codebook_size, self.dim, self.commitment, self.passed = codebook_size, dim, commitment, GRADIENTS[gradient]
         self.register_buffer("base", torch.randn(codebook_size, dim) / dim**0.5)
         self.map = nn.Linear(dim, dim, bias=False)
+
+    @torch.no_grad()
+    def start(self, latents: Tensor) -> None:
+        """Set the vectors c_k to the k-means centres of latents (M, D), and W to the identity.
+
+        If there are fewer latents than entries, the other entries stay random.
+        """
+        centres = k_means_centres(latents.float(), self.codebook_size)
+        self.base[: len(centres)] = centres
+        nn.init.eye_(self.map.weight)
 
     def forward(self, latents: Tensor) -> Quantized:
         """Quantize (B, N, D), with the statistics `perplexity` and `used` (share of the entries) of this batch."""

@@ -29,6 +29,14 @@ START_LATENTS, START_PASSES = 65_536, 20
 """Number of latents and of passes of the k-means that chooses the first codebook."""
 
 
+def k_means_centres(latents: Tensor, count: int) -> Tensor:
+    """Return `count` k-means centres (count, D) of latents (M, D), of which at most `START_LATENTS` are used, drawn
+    evenly; fewer centres if there are fewer latents."""
+    chosen = latents[:: max(1, len(latents) // START_LATENTS)].cpu().numpy()
+    found = KMeans(min(count, len(chosen)), n_init=1, max_iter=START_PASSES, random_state=0).fit(chosen)
+    return torch.from_numpy(found.cluster_centers_).to(latents.device)
+
+
 class VQOptions(TypedDict, total=False):
     """Options that composite quantizers pass on to each `VectorQuantizer`, which documents them."""
 
@@ -107,11 +115,8 @@ class VectorQuantizer(Quantizer):
 
         If there are fewer latents than entries, the other entries stay random.
         """
-        chosen = latents[:: max(1, len(latents) // START_LATENTS)]
-        anchors = self.anchors(chosen[None])[0, :, 0].cpu()
-        count = min(self.codebook_size, len(anchors))
-        centres = KMeans(count, n_init=1, max_iter=START_PASSES, random_state=0).fit(anchors.numpy())
-        self.codebook[:count] = torch.from_numpy(centres.cluster_centers_)
+        centres = k_means_centres(self.anchors(latents[None])[0, :, 0], self.codebook_size)
+        self.codebook[: len(centres)] = centres
         if not self.learned:
             self.sums.copy_(self.codebook)
 
