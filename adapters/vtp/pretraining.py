@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tokbench.nn.losses import TEMPERATURE, contrast
 from tokbench.nn.patch_masking import visible_patches
 from tokbench.nn.text import TextEncoder, pool_words
 from tokbench.nn.vit import initialise
@@ -40,16 +41,13 @@ class Contrastive(nn.Module):
         super().__init__()
         self.captions, self.text = TextEncoder(COMMON), nn.Linear(COMMON, COMMON).apply(initialise)
         self.image = nn.Linear(width, COMMON).apply(initialise)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / TEMPERATURE)))
 
     def forward(self, cls: Tensor, words: Tensor) -> Tensor:
         """Return the loss, a scalar, for features of images (B, width) and their captions, int64 (B, L)."""
-        image = F.normalize(self.image(cls).float(), dim=-1)
-        text = F.normalize(self.text(pool_words(self.captions(words))).float(), dim=-1)
-        logits = self.log_scale.exp().clamp(max=100) * (image @ text.T)
-        same = (words[:, None] == words[None]).all(-1).float()
-        target = same / same.sum(1, keepdim=True)
-        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        text = self.text(pool_words(self.captions(words)))
+        same = (words[:, None] == words[None]).all(-1)
+        return contrast(self.image(cls), text, same, self.log_scale.exp().clamp(max=100))
 
 
 class Prototypes(nn.Module):

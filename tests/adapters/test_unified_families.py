@@ -1,4 +1,4 @@
-"""Families whose tokens carry meaning: illume_plus, longtextar, vl_gpt, seed and meditok, by what their parts do."""
+"""Families whose tokens carry meaning: illume_plus, longtextar, vl_gpt and seed, by what their parts do."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ import sys
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from tokbench.data.sources.synthetic import SyntheticSource
 from tokbench.data.vocabulary import encode_captions
 from tokbench.errors import AdapterError
 from tokbench.nn.autoencoders import ConvAutoencoder
 from tokbench.nn.quantizers.kl import KL
 from tokbench.nn.quantizers.vq import VectorQuantizer
-from tokbench.nn.teacher import SemanticTeacher
 from tokbench.nn.trainable import TrainingBatch, TrainingData
 from tokbench.nn.vit import Shape
 from tokbench.tokenizers.registry import adapter_files, open_variant
@@ -209,44 +206,3 @@ class TestSEED:
     def test_images_without_captions_are_refused(self, model: Any) -> None:
         with pytest.raises(AdapterError, match="use a dataset with captions, such as tiny-imagenet-train"):
             model.prepare_data(SimpleNamespace(captions=None), "cpu", False, lambda *_: None)
-
-
-class TestMedITok:
-    def made(self, **changes: Any) -> Any:
-        variant, module = opened("meditok.f8g4")
-        variant.config["model"] |= {"widths": [16], "stem": 8, **changes}
-        torch.manual_seed(0)
-        model = module.model(variant)
-        model.perceptual = 0.0
-        model.ready("cpu")
-        return model
-
-    @pytest.mark.parametrize(
-        ("alignment", "first", "second"),
-        [("staged", {"visual"}, {"text"}), ("joint", {"visual", "text"}, {"visual", "text"}),
-         ("visual", {"visual"}, {"visual"})],
-    )  # fmt: skip
-    def test_each_stage_has_its_contrasts(
-        self, alignment: str, first: set[str], second: set[str], images: Tensor, features: Tensor
-    ) -> None:
-        model = self.made(alignment=alignment)
-        batch = TrainingBatch(images, features=features, captions=CAPTIONS)
-        for progress, expected in ((0.0, first), (0.7, second)):
-            assert model.loss(batch, progress).keys() == {"pixels", "bottleneck"} | expected
-
-    def test_phantoms_replace_the_images_and_captions(self, monkeypatch: pytest.MonkeyPatch, images: Tensor) -> None:
-        monkeypatch.setattr(SemanticTeacher, "features_of", lambda self, data, device, progress: data)
-        pixels = (images * 127.5 + 127.5).to(torch.uint8)
-        given = TrainingData(pixels, torch.arange(4), captions=CAPTIONS)
-        phantoms = self.made().prepare_data(given, "cpu", True, lambda *_: None)
-        source = SyntheticSource("phantoms", "train", 4)
-        assert torch.equal(phantoms.captions, encode_captions([source.caption(at) for at in range(4)]))
-        assert torch.equal(phantoms.pixels[3].permute(1, 2, 0), torch.from_numpy(np.array(source.open(3))))
-        photos = self.made(phantoms=False)
-        assert torch.equal(photos.prepare_data(given, "cpu", True, lambda *_: None).pixels, pixels)
-        with pytest.raises(AdapterError, match="use a dataset with captions"):
-            photos.prepare_data(TrainingData(pixels), "cpu", True, lambda *_: None)
-
-    def test_an_unknown_alignment_is_named(self) -> None:
-        with pytest.raises(AdapterError, match="'both'; give one of staged, joint, visual"):
-            self.made(alignment="both")

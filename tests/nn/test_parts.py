@@ -68,6 +68,15 @@ def test_a_context_reaches_the_queries() -> None:
     assert not torch.allclose(encoder(images, context), encoder(images, -context), atol=1e-4)
 
 
+def test_a_context_reaches_the_patches() -> None:
+    decoder = MaskDecoder(SMALL, 4, 3).eval()
+    latents, context = torch.randn(1, 4, 3), torch.randn(1, 2, SMALL.width)
+    assert decoder(latents, context=context).shape == decoder(latents).shape
+    assert not torch.allclose(decoder(latents, context=context), decoder(latents, context=-context), atol=1e-4)
+    with pytest.raises(ValueError, match="a context cannot be used with it"):
+        decoder(latents, torch.ones(1, 4, dtype=torch.bool), context)
+
+
 def test_hidden_latents_do_not_reach_the_patches() -> None:
     decoder = MaskDecoder(SMALL, 4, 3).eval()
     latents = torch.randn(2, 4, 3)
@@ -228,3 +237,14 @@ def test_contrast_is_least_where_matches_are_alike() -> None:
     assert float(losses.contrast(twins, twins, pairs, scale)) == pytest.approx(2 / 3 * float(torch.tensor(2.0).log()))
     several = torch.stack([vectors, vectors.roll(1, 0)])
     assert float(losses.contrast(several, vectors, same, scale)) == pytest.approx(25, rel=1e-5)
+
+
+def test_contrast_is_least_where_pairs_agree_and_equal_captions_match() -> None:
+    one = torch.eye(4)
+    agreed = losses.contrast(one, 3 * one)  # lengths do not matter
+    rest = 3 * torch.exp(torch.tensor(-1 / losses.TEMPERATURE))
+    torch.testing.assert_close(agreed, torch.log1p(rest))
+    assert losses.contrast(one, one.roll(1, 0)) > 10
+    same = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=torch.bool)
+    swapped = one[[1, 0, 2, 3]]
+    torch.testing.assert_close(losses.contrast(one, swapped, same), losses.contrast(one, one, same))

@@ -13,6 +13,7 @@ from torch import Tensor
 from tokbench.nn.quantizers.bits import BernoulliBits
 from tokbench.nn.quantizers.fsq import FSQ
 from tokbench.nn.quantizers.gaussian_bins import GaussianBins
+from tokbench.nn.quantizers.ibq import IndexBackpropagation
 from tokbench.nn.quantizers.lfq import LFQ
 from tokbench.nn.quantizers.product import Product, ProductVQ
 from tokbench.nn.quantizers.quantizer import (
@@ -37,6 +38,7 @@ MADE: dict[str, Callable[[], Quantizer]] = {
     "vq ema": lambda: VectorQuantizer(32, 8, update="ema", entropy=0.1, restart_after=1),
     "vq plain ema": lambda: VectorQuantizer(32, 8, normalised=False, update="ema", entropy=0.1),
     "vq rotation": lambda: VectorQuantizer(32, 8, gradient="rotation"),
+    "ibq": lambda: IndexBackpropagation(32, 8),
     "simvq": lambda: SimVQ(32, 8),
     "simvq rotation": lambda: SimVQ(32, 8, gradient="rotation"),
     "fsq": lambda: FSQ([8, 5, 4, 3]),
@@ -226,6 +228,24 @@ def test_straight_through_has_one_side_s_value_and_the_other_s_gradient() -> Non
     passed = straight_through(latents, vectors)
     assert torch.equal(passed, vectors)
     assert torch.equal(torch.autograd.grad((passed * upstream).sum(), latents)[0], upstream)
+
+
+def test_index_backpropagation_reaches_entries_that_are_not_chosen() -> None:
+    torch.manual_seed(0)
+    latents = torch.randn(1, 3, 4, requires_grad=True)
+    gradients = []
+    for quantizer in (IndexBackpropagation(8, 4, temperature=0.5), VectorQuantizer(8, 4, normalised=False)):
+        quantizer(latents).vectors.square().sum().backward()
+        codebook = quantizer.codebook
+        gradients.append(0 if codebook.grad is None else int((codebook.grad != 0).any(1).sum()))
+    assert gradients == [8, 0]
+    # The gradient of the latents is that of the softmax over all entries.
+    quantizer = IndexBackpropagation(8, 4, temperature=0.5)
+    table = quantizer.table()[0].detach()
+    direction = torch.randn(1, 3, 4)
+    found = torch.autograd.grad((quantizer(latents).vectors * direction).sum(), latents)[0]
+    soft = (-(latents[:, :, None] - table).square().sum(-1) / 0.5).softmax(-1) @ table
+    torch.testing.assert_close(found, torch.autograd.grad((soft * direction).sum(), latents)[0], rtol=1e-4, atol=1e-5)
 
 
 def test_rotation_keeps_the_angle_of_the_gradient() -> None:

@@ -89,7 +89,8 @@ def test_it_trains_and_runs(name: str, zoo: tuple[Path, dict[str, TrainRecord]],
     own = model.module["model"] if isinstance(model.module, torch.nn.ModuleDict) else model.module
     assert parameters(own) < LIMIT
     assert all(torch.isfinite(value).all() for value in own.state_dict().values())
-    given = PairedBatch(torch.arange(2), ["a", "b"], torch.nn.functional.interpolate(photos[:2], (64, 64), mode="area"))
+    pictures = torch.nn.functional.interpolate(photos[:2], (64, 64), mode="area")
+    given = PairedBatch(torch.arange(2), ["a", "b"], pictures, captions=["a photo of a goldfish", "a photo of a cat"])
     batch = reconstruct(model, given, plain_step(model), RunSettings("cpu", 2, probe=True), DerivedCache())
     assert batch.image.shape == given.reference.shape
     most = model.spec.tokens_at(64, 64)

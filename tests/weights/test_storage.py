@@ -134,11 +134,11 @@ def test_both_measurements_draw_the_same_random_numbers_and_leave_the_generator_
 def test_psnr_is_the_mean_over_images_on_the_scale_of_0_to_1() -> None:
     images = torch.zeros(3, 3, 4, 4)
     offsets = torch.tensor([0.2, 0.02, 3.0])[:, None, None, None]  # 20 dB, 40 dB; 3 is clipped to 1, which is 6.02 dB
-    check = psnr_check(lambda batch: batch + offsets, [images, images])
+    check = psnr_check(lambda batch: batch + offsets, [(images, images)] * 2)
     assert check.evaluate() == pytest.approx(-(20 + 40 + 6.0206) / 3, abs=1e-4)
     assert check.examples == 6 and check.unit == "dB PSNR"
     assert check.limit(-20.0) == MAX_PSNR_LOSS == 0.02
-    assert math.isfinite(psnr_check(lambda batch: batch, [images]).evaluate())
+    assert math.isfinite(psnr_check(lambda batch: batch, [(images, images)]).evaluate())
 
 
 def test_loss_is_the_sum_of_its_terms_averaged_over_batches() -> None:

@@ -68,6 +68,16 @@ def encode_captions(captions: Sequence[str]) -> Tensor:
     return rows
 
 
+def decode_captions(rows: Tensor) -> list[str]:
+    """Return the captions of numbers (B, L), up to the first PADDING; an UNKNOWN word is `?`."""
+    names = ("", "?", *WORDS)
+    captions = []
+    for row in rows.tolist():
+        end = row.index(PADDING) if PADDING in row else len(row)
+        captions.append(" ".join(names[number] for number in row[:end]))
+    return captions
+
+
 def mirror_captions(rows: Tensor) -> Tensor:
     """Return the captions (B, LENGTH) of the mirrored images: `left` and `right` are exchanged."""
     left, right = _NUMBERS["left"], _NUMBERS["right"]

@@ -139,7 +139,19 @@ def _token_probes() -> list[MetricSpec]:
         requires=("tokens", "captions"),
         section=Section.CODES,
     )
-    return [probe, retrieval]
+    caption_accuracy = MetricSpec(
+        "caption_accuracy",
+        "share of the words and of the captions that are written as they are, for tokenizers that write captions",
+        (
+            NumberSpec("caption_words", "caption words", 4, True, _SHARE),
+            NumberSpec("caption_exact", "exact captions", 4, True, _SHARE),
+        ),
+        "tokbench.metrics.caption_accuracy:CaptionAccuracy",
+        wants=("model",),
+        requires=("tokens", "captions"),
+        section=Section.CODES,
+    )
+    return [probe, retrieval, caption_accuracy]
 
 
 TEXT_SCORES = (

@@ -43,13 +43,25 @@ def cosine(features: Tensor, target: Tensor) -> Tensor:
     return (1 - F.cosine_similarity(features.float(), target.detach().float(), dim=-1)).mean()
 
 
-def contrast(images: Tensor, others: Tensor, same: Tensor, scale: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Return the contrastive loss of CLIP (arXiv:2103.00020) between images and captions or other views, both ways.
+TEMPERATURE = 0.07
+"""Temperature of the contrastive loss, the initial one of CLIP (arXiv:2103.00020)."""
 
-    images: (..., B, D). others: (B, D). same: bool (B, B), symmetric, which pairs match; the diagonal does. scale: the
-    inverse temperature, a scalar. smoothing: of the labels. Vectors are normalised here.
+
+def contrast(
+    images: Tensor,
+    others: Tensor,
+    same: Tensor | None = None,
+    scale: Tensor | float = 1 / TEMPERATURE,
+    smoothing: float = 0.0,
+) -> Tensor:
+    """Return the contrastive loss of CLIP between images and captions or other views, both ways, in nats.
+
+    images: (..., B, D). others: (B, D). same: bool (B, B), symmetric, the pairs that match, such as images with equal
+    captions; the target is spread evenly over them. None for the diagonal alone. scale: the inverse temperature, a
+    scalar. smoothing: of the targets. Vectors are normalised here.
     """
+    matches = torch.eye(len(others), dtype=torch.bool, device=others.device) if same is None else same
     similarity = scale * F.normalize(images.float(), dim=-1) @ F.normalize(others.float(), dim=-1).T
-    target = (1 - smoothing) * same / same.sum(1, keepdim=True) + smoothing / len(same)
+    target = (1 - smoothing) * matches / matches.sum(1, keepdim=True) + smoothing / len(matches)
     both = (similarity, similarity.transpose(-1, -2))
     return torch.stack([-(target * F.log_softmax(each, -1)).sum(-1).mean() for each in both]).mean()

@@ -19,6 +19,9 @@ from tokbench.nn.quantizers.quantizer import Quantizer
 RIDGE = 1e-4
 """Ridge of the regressions, as a share of the mean variance of its inputs."""
 
+NO_VARIANCE = 1e-6
+"""Share of the largest variance up to which a component counts as constant: its latents stay at 0."""
+
 LOG_VARIANCE = -6.0
 """Initial log-variance of the latents of a KL bottleneck, whose means have unit variance."""
 
@@ -91,13 +94,14 @@ class Shortcut(nn.Module, ABC):
     def _scale(latents: Tensor, bottleneck: Bottleneck) -> Tensor:
         """Return factors (positions, D) that bring latents (M, positions, D) to the scale of the bottleneck.
 
-        They give every value unit variance, or, if the quantizer compares distances between vectors, every position
+        They give every value that varies unit variance, or, if the quantizer compares distances between vectors, every position
         unit mean square length.
         """
         variance = latents.var(0)
         if isinstance(bottleneck, Quantizer) and not bottleneck.whitened:
             variance = variance.sum(1, keepdim=True).expand_as(variance)
-        return variance.clamp_min(1e-8).rsqrt()
+        # Without variance in these images, a component would only amplify the rounding errors of other images.
+        return torch.where(variance > NO_VARIANCE * variance.max(), variance.clamp_min(1e-30).rsqrt(), 0.0)
 
     def latents(self, images: Tensor) -> Tensor:
         """Map images (B, 3, H, W) to the linear part of the bottleneck's inputs, (B, *position, channels)."""

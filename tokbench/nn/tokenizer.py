@@ -89,6 +89,10 @@ class BottleneckAutoencoder(Autoencoder):
         vectors, loss = self.bottleneck(flat)
         return vectors.unflatten(1, position), loss
 
+    def reconstruct(self, batch: TrainingBatch) -> Tensor:
+        """Return the reconstructions (B, 3, H, W) of a batch's images; samples are drawn with the seeds 0 to B - 1."""
+        return self.pixels(self.squeeze(self.latents(batch.images))[0], range(len(batch.images)))
+
     def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         vectors, own = self.squeeze(self.latents(batch.images), progress)
         return self.compare(self.pixels(vectors), batch.images, progress) | {"bottleneck": own}
@@ -124,7 +128,10 @@ class LearnedTokenizer(Tokenizer):
 
     def encode(self, images: Tensor) -> Tokens:
         """Encode (B, 3, H, W) in [-1, 1] to indices (B, *position, G) or to float16 latents (B, *position, D)."""
-        latents = self.model.latents(images)
+        return self.tokens_of(self.model.latents(images))
+
+    def tokens_of(self, latents: Tensor) -> Tokens:
+        """Return the tokens of the bottleneck's inputs (B, *position, channels), as `encode`."""
         position = latents.shape[1:-1]
         flat, bottleneck = latents.flatten(1, -2), self.model.bottleneck
         if isinstance(bottleneck, Quantizer):

@@ -278,7 +278,7 @@ class MaskDecoder(nn.Module):
     """Decodes the first k of `count` latents (B, k, D) to patch features (B, N, width) (TiTok, arXiv:2406.07550).
 
     One learned mask token with the position of each patch is concatenated with the latents. No other token attends to
-    latents where `keep` (B, k) is False.
+    latents where `keep` (B, k) is False. A `context` (B, M, width), if given, is concatenated as well.
     """
 
     def __init__(self, shape: Shape, count: int, dim: int) -> None:
@@ -289,12 +289,17 @@ class MaskDecoder(nn.Module):
         self.positions = sincos_positions(shape.side, shape.width)
         self.body = Transformer(shape.width, shape.depth, shape.heads)
 
-    def forward(self, latents: Tensor, keep: Tensor | None = None) -> Tensor:
+    def forward(self, latents: Tensor, keep: Tensor | None = None, context: Tensor | None = None) -> Tensor:
+        """Return the patch features. Raises ValueError if there are both `keep` and a context."""
         embedded = self.embed(latents) + self.places[: latents.shape[1]]
         queries = (self.mask_token + self.positions).expand(len(latents), -1, -1)
         mask = None
         if keep is not None:
+            if context is not None:
+                raise ValueError("`keep` covers latents and patches only, so a context cannot be used with it")
             visible = torch.cat([keep, keep.new_ones(len(keep), queries.shape[1])], 1)
             own = torch.eye(visible.shape[1], dtype=torch.bool, device=visible.device)  # a row of False gives NaN
             mask = (visible[:, None, :] | own)[:, None]
-        return self.body(torch.cat([embedded, queries], 1), mask)[:, latents.shape[1] :]
+        parts = [embedded, queries, *([] if context is None else [context])]
+        count = latents.shape[1]
+        return self.body(torch.cat(parts, 1), mask)[:, count : count + queries.shape[1]]

@@ -24,7 +24,7 @@ from tokbench.stats.bootstrap import mean_statistic
 from tokbench.testing.adapters import photos
 from tokbench.testing.checks import Check, Inapplicable, Requirement, expect, run_requirements
 from tokbench.tokenizers.base import Tokenizer
-from tokbench.tokenizers.captioned import TextAligned
+from tokbench.tokenizers.captioned import Captioner, TextAligned
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tokens import Tokens
 
@@ -73,8 +73,9 @@ def example_batch() -> Batch:
     return Batch(torch.arange(count), reference, image, tokens, timing, captions=captions, labels=labels)
 
 
-class ExampleTokenizer(TextAligned, Tokenizer):
-    """The tokenizer of `example_batch`, whose codes are 4-bit levels of red and which embeds tokens and captions."""
+class ExampleTokenizer(TextAligned, Captioner, Tokenizer):
+    """The tokenizer of `example_batch`, whose codes are 4-bit levels of red; it embeds tokens and captions, and writes
+    captions."""
 
     spec = TokenizerSpec("example", "discrete", multiple=32, downsample=32, codebook={"codes": 16})
 
@@ -93,6 +94,9 @@ class ExampleTokenizer(TextAligned, Tokenizer):
 
     def caption_embeddings(self, captions: Sequence[str]) -> Tensor:
         return torch.tensor([[float(sum(map(ord, caption)) % 16), 1.0] for caption in captions])
+
+    def write_captions(self, tokens: Tokens) -> list[str]:
+        return [f"a photo of the number {int(codes.sum()) % 7}" for codes in tokens.tensor]
 
 
 def _select(batch: Batch, places: list[int]) -> Batch:

@@ -95,3 +95,14 @@ class TextAligned:
     @abstractmethod
     def caption_embeddings(self, captions: Sequence[str]) -> Tensor:
         """Return one vector per caption, float32 (B, E)."""
+
+
+class Captioner:
+    """A part of a tokenizer that writes captions from tokens, which the metric `caption_accuracy` compares.
+
+    A tokenizer inherits it in addition to `Tokenizer`.
+    """
+
+    @abstractmethod
+    def write_captions(self, tokens: Tokens) -> list[str]:
+        """Return one caption per image, from the tokens alone."""

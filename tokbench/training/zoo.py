@@ -355,10 +355,7 @@ def _storage_check(model: nn.Module, examples: Iterable[TrainingBatch]) -> Stora
         if count >= CHECKED_IMAGES:
             break
     if chosen and isinstance(model, BottleneckAutoencoder):
-        return psnr_check(
-            lambda images: model.pixels(model.squeeze(model.latents(images))[0], range(len(images))),
-            [batch.images for batch in chosen],
-        )
+        return psnr_check(model.reconstruct, [(batch, batch.images) for batch in chosen])
     if chosen and isinstance(model, Trainable):
         return loss_check(lambda batch: model.loss(batch, 1.0), chosen, count)
     return None

@@ -36,20 +36,20 @@ class StorageCheck:
     examples: int
 
 
-def psnr_check(reconstruct: Callable[[Tensor], Tensor], batches: Sequence[Tensor]) -> StorageCheck:
+def psnr_check(reconstruct: Callable[[Any], Tensor], batches: Sequence[tuple[Any, Tensor]]) -> StorageCheck:
     """Return a check of the mean PSNR of reconstructions, which may decrease by less than MAX_PSNR_LOSS dB.
 
-    reconstruct: returns reconstructions of images (B, 3, H, W) in [-1, 1]. batches: such images.
+    reconstruct: returns reconstructions from a model's input. batches: inputs and their images (B, 3, H, W) in [-1, 1].
     """
 
     def evaluate() -> float:
         found = []
-        for images in batches:
-            error = (reconstruct(images).float().clamp(-1, 1) - images.float()).div(2).square().flatten(1).mean(1)
+        for given, images in batches:
+            error = (reconstruct(given).float().clamp(-1, 1) - images.float()).div(2).square().flatten(1).mean(1)
             found.append(10 * error.clamp(min=1e-10).log10())
         return float(torch.cat(found).double().mean())
 
-    return StorageCheck(evaluate, lambda before: MAX_PSNR_LOSS, "dB PSNR", sum(map(len, batches)))
+    return StorageCheck(evaluate, lambda before: MAX_PSNR_LOSS, "dB PSNR", sum(len(images) for _, images in batches))
 
 
 def loss_check(loss: Callable[[Any], Mapping[str, Tensor]], batches: Sequence[Any], examples: int) -> StorageCheck:
