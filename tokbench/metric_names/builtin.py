@@ -143,8 +143,8 @@ def _token_probes() -> list[MetricSpec]:
         "caption_accuracy",
         "share of the words and of the captions that are written as they are, for tokenizers that write captions",
         (
-            NumberSpec("caption_words", "caption words", 4, True, _SHARE),
-            NumberSpec("caption_exact", "exact captions", 4, True, _SHARE),
+            NumberSpec("caption_words", "caption words", 4, True, SHARE),
+            NumberSpec("caption_exact", "exact captions", 4, True, SHARE),
         ),
         "tokbench.metrics.caption_accuracy:CaptionAccuracy",
         wants=("model",),

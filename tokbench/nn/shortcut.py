@@ -94,8 +94,8 @@ class Shortcut(nn.Module, ABC):
     def _scale(latents: Tensor, bottleneck: Bottleneck) -> Tensor:
         """Return factors (positions, D) that bring latents (M, positions, D) to the scale of the bottleneck.
 
-        They give every value that varies unit variance, or, if the quantizer compares distances between vectors, every position
-        unit mean square length.
+        They give every value that varies unit variance, or, if the quantizer compares distances between vectors, every
+        position unit mean square length.
         """
         variance = latents.var(0)
         if isinstance(bottleneck, Quantizer) and not bottleneck.whitened:
