@@ -114,3 +114,10 @@ def test_positions_of_patches_are_those_of_the_networks(images: Tensor) -> None:
     for grid in (True, False):
         shortcut = PatchShortcut(KL(4), 8, grid)
         assert torch.equal(shortcut.paste(shortcut.cut(images)), images)
+
+
+def test_a_fit_to_few_images_does_not_amplify_what_they_lack(images: Tensor) -> None:
+    shape = Shape(size=32, patch=8, width=16, depth=1, heads=2)
+    model = started(QueryAutoencoder(shape, 4, KL(8), linear=True), images[:4]).eval()
+    with torch.inference_mode():
+        assert model.pixels(model.squeeze(model.latents(images[4:]))[0]).abs().max() < 3
