@@ -61,7 +61,7 @@ class Prototypes(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         directions = F.normalize(self.prototypes.weight.float(), dim=-1)
-        return F.normalize(self.body(features).float(), dim=-1) @ directions.T
+        return (F.normalize(self.body(features).float(), dim=-1) @ directions.T).float()  # autocast rounds products
 
 
 class SelfDistillation(nn.Module):

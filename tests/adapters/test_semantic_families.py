@@ -112,23 +112,27 @@ def test_uniflow_distils_layers_that_drifted_more(images: Tensor) -> None:
 
 
 @pytest.fixture(scope="module")
-def layton() -> torch.nn.Module:
-    """A small untrained layton for images of 32 px, in evaluation mode."""
+def layton(images: Tensor) -> torch.nn.Module:
+    """A small layton for images of 32 px before its training, in evaluation mode."""
     torch.manual_seed(0)
     around = ConvAutoencoder(KL(4), (16,), 8, linear=True)
     tokenizer = ConvAutoencoder(VectorQuantizer(16, 8, normalised=False), (16,), 4, linear=True)
     prior = Flow(LearnedTokenizer("kl", around), 32, 2, width=16, depth=2, heads=2)
-    return code("layton.n64").Layton(tokenizer, prior, around, 1, True, True, 1).eval()
+    around.start(TrainingBatch(images))
+    tokenizer.start(TrainingBatch(torch.nn.functional.avg_pool2d(images, 2)))
+    model = code("layton.n64").Layton(tokenizer, prior, around, 1, True, True, 1).eval()
+    model.start(TrainingBatch(images, tokens=base_latents(model, images)))
+    return model
+
+
+def base_latents(model: torch.nn.Module, images: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return model.around.latents(images).flatten(1, 2).clone()
 
 
 def test_layton_starts_from_a_regression_on_its_tokens(layton: torch.nn.Module, images: Tensor) -> None:
     model = layton
-    model.around.start(TrainingBatch(images))
-    model.tokenizer.start(TrainingBatch(torch.nn.functional.avg_pool2d(images, 2)))
-    with torch.inference_mode():
-        latents = model.around.latents(images).flatten(1, 2)
-    batch = TrainingBatch(images, tokens=latents.clone())
-    model.start(batch)
+    batch = TrainingBatch(images, tokens=base_latents(model, images))
     with torch.inference_mode():
         vectors, target = model.squeeze(model.latents(images))[0], model.targets(batch)
         guess = model.linear(model.neighbours(vectors))
@@ -145,9 +149,7 @@ def test_layton_trains_only_its_control_branch(layton: torch.nn.Module, images: 
     assert not any(name.startswith(("tokenizer", "prior", "autoencoder")) for name in model.state_dict())
     for part in model.bases.values():
         part.requires_grad_(False)
-    with torch.inference_mode():
-        latents = model.around.latents(images[:4]).flatten(1, 2)
-    batch = TrainingBatch(images[:4], tokens=latents.clone())
+    batch = TrainingBatch(images[:4], tokens=base_latents(model, images[:4]))
     model.perceptual = 0.0
     early, late = model.loss(batch, 0.1), model.loss(batch, 0.9)
     assert set(early) == {"flow"} and set(late) == {"consistency", "pixels"}

@@ -60,7 +60,7 @@ def test_examples_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     names: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, "docs/python.md", "exec"), names)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     printed = capsys.readouterr().out
     assert "PSNR" in printed and "192.0" in printed and "better" in printed
     (_, first, _), (_, last, _) = names["history"]

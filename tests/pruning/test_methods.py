@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokbench.errors import UsageError
+from tokbench.nn.classifier import Classifier
 from tokbench.nn.trainable import TrainingBatch, TrainingData
 from tokbench.pruning.diffrate import DiffRate, Rates, absorb
 from tokbench.pruning.divprune import farthest_points
@@ -206,7 +207,7 @@ def test_rates_are_learned_on_what_they_will_do(changes: dict[str, Any], small_v
 
 def test_learning_moves_rates_to_their_budget(small_vit: Any, noise: Tensor) -> None:
     vit = small_vit()
-    search = RateSearch(SimpleNamespace(vit=vit), 0.5)  # type: ignore[arg-type]
+    search = RateSearch(Classifier(vit, 10), 0.5)
     optimiser = torch.optim.Adam(search.parameters(), 0.3)
     aim = budget(search.sizes, 0.5) / flops(search.sizes, dense(search.sizes))
     for _ in range(25):

@@ -87,9 +87,12 @@ def datasets(root: Path | None) -> list[str]:
         try:
             described = describe(folder)
             stored = described.get("folder", name)
-            availability = (
-                "embedded" if "manifest" in described else "found" if locate_data(stored, described) else "not found"
-            )
+            if "recipe" in described:
+                availability = "drawn by code"
+            elif "manifest" in described:
+                availability = "embedded"
+            else:
+                availability = "found" if locate_data(stored, described) else "not found"
             count = f"{described['count']:,}" if "count" in described else "all"
             found.append((name, f"{count} images, {described['size']} px, {availability}: {described['title']}"))
         except TokbenchError as error:
@@ -141,20 +144,23 @@ def weight_files(root: Path | None) -> list[tuple[str, str, WeightFile]]:
 
 
 def weight_table(root: Path | None, only_missing: bool = False) -> tuple[list[str], list[list[str]]]:
-    """Return the heading and the rows of `tokbench weights`: one row per weight file.
+    """Return the heading and the rows of `tokbench weights`: one row per weight file, with all that need it.
 
     only_missing: leave out the files that are found, and their alternatives.
     """
-    rows = []
     known = weight_files(root)
     found = {(what, source.file): locate([source])[0] is not None for what, _, source in known}
     complete = {what for (what, _), here in found.items() if here}
+    needed: dict[tuple[str, str], tuple[list[str], list[str]]] = {}
     for what, users, source in known:
         here = found[what, source.file]
         if only_missing and (here or what in complete):
             continue
         state = "found" if here else f"get {source.get}" if not source.url else "--allow-download"
-        rows.append([source.file, what, "" if users == "the adapter" else users, state])
+        names, metrics = needed.setdefault((source.file, state), ([], []))
+        names.append(what)
+        metrics += [] if users == "the adapter" else [users]
+    rows = [[file, ", ".join(names), ", ".join(users), state] for (file, state), (names, users) in needed.items()]
     return ["file", "network or adapter", "metrics", "here, or how to get it"], rows
 
 

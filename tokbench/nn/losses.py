@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokbench.extractors.efficientnet import EfficientNetLite0
-from tokbench.extractors.pool import ExtractorPool
+from tokbench.nn.frozen_network import efficientnet
 
 
 class Perceptual(nn.Module):
@@ -22,9 +21,7 @@ class Perceptual(nn.Module):
     def __init__(self, device: str = "cpu") -> None:
         """Raises MissingWeights if the package with the weights is not installed."""
         super().__init__()
-        network = ExtractorPool(device).get("efficientnet-lite0")
-        assert isinstance(network, EfficientNetLite0)
-        self.net = network.net.to(device)
+        self.net = efficientnet(device)
 
     def forward(self, image: Tensor, reference: Tensor) -> Tensor:
         with torch.no_grad():

@@ -13,10 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokbench.extractors.efficientnet import EfficientNetLite0
-from tokbench.extractors.pool import ExtractorPool
 from tokbench.io.hashing import code_of
 from tokbench.nn.encoded import encode_images
+from tokbench.nn.frozen_network import efficientnet
 from tokbench.nn.shortcut import components
 from tokbench.nn.trainable import TrainingData
 from tokbench.weights.hashing import hash_module
@@ -56,9 +55,7 @@ class SemanticTeacher(nn.Module):
 
     def prepare(self, device: str) -> None:
         """Load the network. Raises MissingWeights if the package with the weights is not installed."""
-        network = ExtractorPool(device).get("efficientnet-lite0")
-        assert isinstance(network, EfficientNetLite0)
-        self.net = network.net.to(device).to(memory_format=torch.channels_last)
+        self.net = efficientnet(device)
         self.to(device)
 
     def stage(self, images: Tensor) -> Tensor:
@@ -106,9 +103,7 @@ def with_teacher_logits(data: TrainingData, device: str, progress: Callable[[int
     The logits of a mirrored image are those of the image. Raises MissingWeights if the package with the weights is not
     installed.
     """
-    network = ExtractorPool(device).get("efficientnet-lite0")
-    assert isinstance(network, EfficientNetLite0)
-    net = network.net.to(device).to(memory_format=torch.channels_last)
+    net = efficientnet(device)
 
     def encode(images: Tensor) -> Tensor:
         larger = F.interpolate(images, CLASS_SIDE, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
