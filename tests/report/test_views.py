@@ -113,8 +113,8 @@ def test_points_are_labelled_and_coloured_by_family(opened: Any) -> None:
     points.first.hover(force=True)
     page.wait_for_function(f"{visible}.length > 0")
     label = page.evaluate(f"{visible}[0].textContent")
-    page.wait_for_selector("#vg-tooltip-element.visible")
-    assert label.rstrip("…") in page.inner_text("#vg-tooltip-element")
+    tooltip = "document.querySelector('#vg-tooltip-element')?.textContent"
+    page.wait_for_function(f"name => {tooltip}?.includes(name)", arg=label.rstrip("…"))
 
 
 def test_no_pictures_shows_those_that_are_there(
