@@ -24,6 +24,7 @@ def first_paint(page: Any) -> float:
     times = []
     for _ in range(3):
         page.reload()
+        page.wait_for_function("performance.getEntriesByType('paint').length")
         times.append(page.evaluate("performance.getEntriesByType('paint')[0].startTime"))
     return min(times)
 
