@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from checkout import ROOT
+from pointer import hover
 
 from tokbench.report.site import build
 
@@ -185,9 +186,8 @@ def test_plots_answer_the_pointer(opened: Any) -> None:
     page = opened("#plot=0&cols=psnr&family=jpeg")
     page.wait_for_selector("#figure svg path")
     point = page.locator("#figure .mark-symbol.role-mark path").first
-    point.hover(force=True)
     # The tooltip is shown before it has its text, and its text outlives it.
-    page.wait_for_function("document.querySelector('#vg-tooltip-element')?.textContent.includes('row')")
+    hover(page, point, "document.querySelector('#vg-tooltip-element')?.textContent.includes('row')")
     assert "interval" in page.text_content("#vg-tooltip-element")
     point.click(force=True)
     page.wait_for_function("location.hash.includes('row=')")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from pointer import hover
 
 from tokbench.report.site import build
 
@@ -110,11 +111,10 @@ def test_points_are_labelled_and_coloured_by_family(opened: Any) -> None:
     assert len({point.get_attribute("fill") for point in points.all()}) == len(set(legend))
     visible = "[...document.querySelectorAll('#figure .mark-text.role-mark text[opacity=\"1\"]')]"
     assert page.evaluate(f"{visible}.length") == 0
-    points.first.hover(force=True)
-    page.wait_for_function(f"{visible}.length > 0")
+    hover(page, points.first, f"{visible}.length > 0")
     label = page.evaluate(f"{visible}[0].textContent")
     tooltip = "document.querySelector('#vg-tooltip-element')?.textContent"
-    page.wait_for_function(f"name => {tooltip}?.includes(name)", arg=label.rstrip("…"))
+    hover(page, points.first, f"name => {tooltip}?.includes(name)", label.rstrip("…"))
 
 
 def test_no_pictures_shows_those_that_are_there(
