@@ -14,7 +14,6 @@ from torch import nn
 from torch.nn.functional import avg_pool2d, interpolate
 
 import tokbench
-from tokbench.api import evaluate
 from tokbench.errors import AdapterError, ResultError, UsageError
 from tokbench.results.result import Result
 
@@ -351,42 +350,6 @@ def test_comparison(images: torch.Tensor, tmp_path: Path, cli) -> None:
         found["lpips"]
     with pytest.raises(ResultError, match="different images"):
         tokbench.compare(better, tokbench.evaluate(Patches(), images[:20], **FAST))
-
-
-def test_a_results_folder_leaves_only_what_is_missing_to_be_measured(images, tmp_path: Path, monkeypatch) -> None:
-    measured: list[tuple[str, ...]] = []
-    run = evaluate.run
-
-    def counted(adapters, stream, config, context):
-        measured.extend((adapter.name, *config.metrics) for adapter in adapters)
-        return run(adapters, stream, config, context)
-
-    monkeypatch.setattr(evaluate, "run", counted)
-
-    def measure(names: list[str], metrics: list[str]) -> list[Result]:
-        measured.clear()
-        return tokbench.evaluate(names, images, metrics=metrics, out=tmp_path, progress=False)
-
-    (first,) = measure(["jpeg.q50"], ["psnr"])
-    assert measured == [("jpeg.q50", "psnr")] and len(list(tmp_path.rglob("*.json"))) == 1
-    (again,) = measure(["jpeg.q50"], ["psnr"])
-    assert not measured and again["psnr"] == first["psnr"]
-    both = measure(["jpeg.q50", "identity"], ["psnr"])
-    assert measured == [("identity", "psnr")] and [result.adapter for result in both] == ["jpeg.q50", "identity"]
-    (more,) = measure(["jpeg.q50"], ["psnr", "ssim"])
-    assert measured == [("jpeg.q50", "ssim")] and more["psnr"] == first["psnr"] and "ssim" in more
-    with pytest.raises(UsageError, match="out= is not available"):
-        tokbench.evaluate("jpeg.q50", images, task="perturb", out=tmp_path, progress=False)
-
-
-def test_a_results_folder_keeps_no_result_of_other_outputs(images, tmp_path: Path) -> None:
-    """All that an object computes cannot be known from its code and weights, so that its result is measured again."""
-
-    def psnr(scale: float) -> float:
-        result = tokbench.evaluate(Patches(scale), images, value_range=(0, 1), out=tmp_path, **FAST)
-        return result["psnr"].value
-
-    assert psnr(1.0) != psnr(0.5) and psnr(1.0) == psnr(1.0)
 
 
 def test_a_model_that_cannot_be_identified_fails_alone(images) -> None:
