@@ -126,3 +126,32 @@ class PerImageMetric(Metric):
         for name in self.numbers():
             if statistic := mean_statistic(name, values):
                 yield name, statistic, values[statistic.values]
+
+
+class WholeSetMetric(Metric):
+    """A metric whose results per image, in 0..1, depend on all images, such as whether a classifier that was fitted to
+    the others is right. Intervals come from resampling the results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cached: tuple[int, dict[str, np.ndarray]] | None = None
+
+    @abstractmethod
+    def measure(self) -> dict[str, np.ndarray]:
+        """Return the result of each image, float64 (n,), by number. Raises NotApplicable where there are too few."""
+
+    def _results(self) -> dict[str, np.ndarray]:
+        count = len(self.rows)
+        if self._cached is None or self._cached[0] != count:
+            self._cached = count, self.measure()
+        return self._cached[1]
+
+    def compute(self) -> dict[str, float]:
+        return {name: mean(values) for name, values in self._results().items()}
+
+    def per_image(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        index = self.rows.index()
+        return {name: (index, values) for name, values in self._results().items()}
+
+    def intervals(self, seed: int) -> dict[str, Interval]:
+        return {name: bootstrap(values, seed).within((0.0, 1.0)) for name, values in self._results().items()}

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from tokbench.errors import NotApplicable
-from tokbench.metrics.base import Metric
+from tokbench.metrics.base import WholeSetMetric
 from tokbench.metrics.batch import Batch
 from tokbench.metrics.classify import nearest_classes, ridge_classes, scaled
-from tokbench.stats.bootstrap import Interval, bootstrap, mean
 from tokbench.tokenizers.base import ImageModel, Tokenizer
 from tokbench.tokenizers.tiling import fit
 from tokbench.tokenizers.tokens import Tokens
@@ -29,7 +28,7 @@ MAX_VALUES = 1 << 15
 Classifier = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
-class Probe(Metric):
+class Probe(WholeSetMetric):
     """Accuracy, in 0..1, of the dataset's labels predicted from tokens: of a ridge regression (`probe_linear`) and of
     10 nearest neighbours (`probe_knn`) on all values of the tokens, and of both on their mean over positions
     (`..._pooled`).
@@ -48,7 +47,6 @@ class Probe(Metric):
     def __init__(self, model: ImageModel) -> None:
         super().__init__()
         self._model = model
-        self._cached: tuple[int, dict[str, np.ndarray]] | None = None
 
     def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
         """Return the values of all tokens (B, V), their number per token, and the label.
@@ -76,30 +74,18 @@ class Probe(Metric):
         pooled = rows.sum(1) / used.sum(1, keepdim=True).clamp(min=1)
         return {"all": rows.flatten(1).numpy(), "pooled": pooled.numpy(), "label": labels.cpu().numpy()}
 
-    def compute(self) -> dict[str, float]:
-        return {name: mean(values) for name, values in self._results().items()}
-
-    def per_image(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        index = self.rows.index()
-        return {name: (index, values) for name, values in self._results().items()}
-
-    def intervals(self, seed: int) -> dict[str, Interval]:
-        return {name: bootstrap(values, seed).within((0.0, 1.0)) for name, values in self._results().items()}
-
     def provenance(self) -> dict[str, str]:
         return {
             "split": f"{FOLDS} random parts, seed 0; each is predicted from the others",
             "features": "Tokenizer.vectors, divided by the standard deviation over the images",
         }
 
-    def _results(self) -> dict[str, np.ndarray]:
+    def measure(self) -> dict[str, np.ndarray]:
         """Return whether each image's class was predicted, float64 (n,), by number.
 
         Raises NotApplicable where there are too few images or only one class.
         """
         count = len(self.rows)
-        if self._cached is not None and self._cached[0] == count:
-            return self._cached[1]
         if count < FEWEST:
             raise NotApplicable(f"needs {FEWEST} or more images to learn from, not {count}")
         present, labels = np.unique(self.rows.column("label"), return_inverse=True)
@@ -112,7 +98,6 @@ class Probe(Metric):
             features = scaled(torch.from_numpy(self.rows.column(column)).double())
             for kind, classify in kinds:
                 results[f"probe_{kind}{suffix}"] = _correct(features, labels, fold, classify, len(present))
-        self._cached = count, results
         return results
 
 

@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tokbench.errors import NotApplicable
-from tokbench.metrics.base import Metric
+from tokbench.metrics.base import WholeSetMetric
 from tokbench.metrics.batch import Batch
-from tokbench.stats.bootstrap import Interval, bootstrap, mean
 from tokbench.tokenizers.base import ImageModel
 from tokbench.tokenizers.captioned import TextAligned
 
@@ -18,7 +17,7 @@ RANKS = (1, 5)
 """The numbers of best candidates among which the right one must be."""
 
 
-class Retrieval(Metric):
+class Retrieval(WholeSetMetric):
     """`image_to_caption_r1` and `_r5`: the share of images whose caption is among the 1 or 5 most similar of all
     different captions. `caption_to_image_r1` and `_r5`: the share of images for whose caption the 1 or 5 most similar
     images include one with that caption. All are in 0..1.
@@ -37,7 +36,6 @@ class Retrieval(Metric):
             )
         super().__init__()
         self._model: TextAligned = model
-        self._cached: tuple[int, dict[str, np.ndarray]] | None = None
 
     def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
         captions: list[str] = batch.require("captions")
@@ -47,35 +45,21 @@ class Retrieval(Metric):
         columns = {name: F.normalize(part.float(), dim=1).cpu().numpy() for name, part in (("i", images), ("c", texts))}
         return columns | {"text": np.array(captions)}
 
-    def compute(self) -> dict[str, float]:
-        return {name: mean(values) for name, values in self._results().items()}
-
-    def per_image(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        index = self.rows.index()
-        return {name: (index, values) for name, values in self._results().items()}
-
-    def intervals(self, seed: int) -> dict[str, Interval]:
-        return {name: bootstrap(values, seed).within((0.0, 1.0)) for name, values in self._results().items()}
-
-    def _results(self) -> dict[str, np.ndarray]:
+    def measure(self) -> dict[str, np.ndarray]:
         """Return whether each image's result is right, float64 (n,), by number.
 
         Raises NotApplicable if there is only one caption.
         """
-        count = len(self.rows)
-        if self._cached is None or self._cached[0] != count:
-            different, first, own = np.unique(self.rows.texts("text"), return_index=True, return_inverse=True)
-            if len(different) < 2:
-                raise NotApplicable("all images have the same caption")
-            images, captions = (torch.from_numpy(self.rows.column(name)).double() for name in ("i", "c"))
-            ranks = rank_candidates(images @ captions[first].T, torch.from_numpy(own))
-            results = {
-                f"{kind}_r{most}": (rank < most).double().numpy()
-                for kind, rank in zip(("image_to_caption", "caption_to_image"), ranks, strict=True)
-                for most in RANKS
-            }
-            self._cached = count, results
-        return self._cached[1]
+        different, first, own = np.unique(self.rows.texts("text"), return_index=True, return_inverse=True)
+        if len(different) < 2:
+            raise NotApplicable("all images have the same caption")
+        images, captions = (torch.from_numpy(self.rows.column(name)).double() for name in ("i", "c"))
+        ranks = rank_candidates(images @ captions[first].T, torch.from_numpy(own))
+        return {
+            f"{kind}_r{most}": (rank < most).double().numpy()
+            for kind, rank in zip(("image_to_caption", "caption_to_image"), ranks, strict=True)
+            for most in RANKS
+        }
 
 
 def rank_candidates(similarity: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
