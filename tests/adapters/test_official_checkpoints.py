@@ -120,6 +120,7 @@ def run(loaded: LoadedAdapter, images: Tensor, seed: int = 0, batch_size: int = 
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_through_the_suite(name: str, ready: Callable[[str], Path], root: Path, photos: Tensor) -> None:
     file = ready(name)

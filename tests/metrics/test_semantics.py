@@ -196,6 +196,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code_prediction, "DIGITS_PER_STEP", 512)
 
 
+@pytest.mark.slow
 def test_a_markov_source_is_predicted_to_its_entropy(short, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next code follows from the last one in 90 % of cases, else all are equally likely."""
     monkeypatch.setattr(code_prediction, "STEPS", 150)
@@ -212,11 +213,13 @@ def test_a_markov_source_is_predicted_to_its_entropy(short, monkeypatch: pytest.
     assert numbers["gpt_bits_share"] == pytest.approx(numbers["gpt_bits_per_token"] / 3, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_equally_likely_codes_cannot_be_predicted(short) -> None:
     numbers = predicted(np.random.default_rng(1).integers(0, 4, (1500, 8, 2)), 4, groups=2)
     assert 3.99 < numbers["gpt_bits_per_token"] < 4.15
 
 
+@pytest.mark.slow
 def test_only_tokens_that_count_are_measured(short) -> None:
     """Random codes after the fourth token of each image do not count; the others are constant."""
     codes = np.random.default_rng(2).integers(0, 64, (200, 8))
