@@ -233,8 +233,10 @@ def test_contrast_is_least_where_matches_are_alike() -> None:
     equal = losses.contrast(torch.ones(3, 4), torch.ones(3, 4), same, scale)
     assert float(equal) == pytest.approx(float(torch.tensor(3.0).log()))
     pairs = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1]]).bool()
-    twins = torch.tensor([[1.0, 0], [1, 0], [0, 1]])
-    assert float(losses.contrast(twins, twins, pairs, scale)) == pytest.approx(2 / 3 * float(torch.tensor(2.0).log()))
+    matched = torch.tensor([[1.0, 0], [1, 0], [0, 1]])
+    assert float(losses.contrast(matched, matched, pairs, scale)) == pytest.approx(
+        2 / 3 * float(torch.tensor(2.0).log())
+    )
     several = torch.stack([vectors, vectors.roll(1, 0)])
     assert float(losses.contrast(several, vectors, same, scale)) == pytest.approx(25, rel=1e-5)
 

@@ -68,14 +68,14 @@ def pairs() -> list[Result]:
     rng, exact = np.random.default_rng(7), np.full(80, 31.0)
     errors = rng.gamma(1, 20, (2, 70))
     exact[::9] = np.nan
-    twins = [drawn(adapter, "twins", 60, 3) for adapter in ("one.a", "one.b")]
+    equal = [drawn(adapter, "equal", 60, 3) for adapter in ("one.a", "one.b")]
     return [
         *(drawn(f"one.{name}", "many", 200, seed) for seed, name in enumerate("ab")),
         *(drawn(f"one.{name}", "few", 12, seed) for seed, name in enumerate("ab", 4)),
         drawn("one.a", "exact", 80, 1),
         drawn("one.b", "exact", 80, 2, psnr=exact),
         *(drawn(f"one.{name}", "pooled", 70, seed, mse=errors[seed]) for seed, name in enumerate("ab")),
-        *twins,
+        *equal,
     ]
 
 
@@ -112,7 +112,7 @@ def shown_differences(page: Any) -> list[list[str]]:
     return [row.locator("th, td").all_inner_texts() for row in rows]
 
 
-@pytest.mark.parametrize("dataset", ["many", "few", "exact", "pooled", "twins"])
+@pytest.mark.parametrize("dataset", ["many", "few", "exact", "pooled", "equal"])
 def test_differences_are_those_of_python(open_site: Any, compared: Path, dataset: str) -> None:
     """Every digit that is shown: values, paired intervals, verdicts and numbers of images."""
     first, second = (load(compared / "results" / f"one.{name}" / f"{dataset}-reconstruct.json") for name in "ab")
