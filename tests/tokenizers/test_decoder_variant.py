@@ -165,6 +165,15 @@ def test_half_precision_leaves_the_tokenizer_unchanged() -> None:
     assert torch.equal(model.decode(model.encode(images()), [0, 1]), before)
 
 
+def test_a_network_inside_a_function_is_not_converted_in_place() -> None:
+    model, network = Blocks(), nn.Conv2d(3, 3, 1)
+    model.apply = lambda latents: network(latents)
+    with pytest.raises(NotApplicable, match="blocks: a function of it holds a network, so that no copy in bfloat16"):
+        in_precision(model, torch.bfloat16)
+    assert network.weight.dtype == torch.float32
+    assert not network._forward_pre_hooks
+
+
 def test_half_precision_needs_networks_that_can_be_converted() -> None:
     model = Blocks()
     model.module = None

@@ -159,14 +159,22 @@ def in_precision(model: Tokenizer, dtype: torch.dtype) -> Tokenizer:
     """Return a copy of a tokenizer whose networks compute in half precision, as after `network.to(dtype)`.
 
     All parameters and buffers are converted, and so are the floating-point inputs of each layer with parameters, since
-    the code of a tokenizer passes it float32. Raises NotApplicable if no network could be converted.
+    the code of a tokenizer passes it float32. Raises NotApplicable if no network could be converted, or if the copy
+    shares one with the tokenizer, which would then be converted, too.
     """
     short = str(dtype).removeprefix("torch.")
     if model.module is None or not any(True for _ in model.module.parameters()):
         raise NotApplicable(f"{model.spec.name}: it has no network that could compute in {short}")
     converted = copy.deepcopy(model)
     assert converted.module is not None
-    for network in (converted.module, *networks_of(converted)):
+    originals = {id(part) for network in (model.module, *networks_of(model)) for part in network.modules()}
+    networks = (converted.module, *networks_of(converted))
+    if any(id(part) in originals for network in networks for part in network.modules()):
+        raise NotApplicable(
+            f"{model.spec.name}: a function of it holds a network, so that no copy in {short} can be made; store the "
+            "network as an attribute"
+        )
+    for network in networks:
         if any(isinstance(part, torch.jit.ScriptModule) for part in network.modules()):
             raise NotApplicable(
                 f"{model.spec.name}: a TorchScript network computes in the precision in which it was exported"
