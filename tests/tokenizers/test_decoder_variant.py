@@ -121,6 +121,12 @@ def test_seams_are_where_tiles_begin_and_end(tile: int, overlap: int, lines: tup
     "spec, tile, overlap, reason",
     [
         (SPEC, 36, 0, "tiles of 36 px is not a multiple of 8 px"),
+        (
+            TokenizerSpec("b", "continuous", multiple=12, downsample=8, bits_per_token=48),
+            36,
+            0,
+            "tiles of 36 px is not a multiple of 24 px",
+        ),
         (SPEC, 64, 12, "an overlap of 12 px is not a multiple of 8 px"),
         (TokenizerSpec("row", "discrete", num_tokens=16, codebook={"codes": 8}), 64, 0, "not a grid"),
         (TokenizerSpec("fixed", "continuous", size=64, downsample=8, bits_per_token=48), 32, 0, "only images of 64 px"),
