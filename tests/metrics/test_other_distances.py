@@ -15,6 +15,7 @@ from tokbench.data.dataset import open_dataset
 from tokbench.errors import MissingWeights
 from tokbench.extractors.pool import ExtractorPool
 from tokbench.metric_names import METRICS
+from tokbench.metrics import cmmd
 from tokbench.metrics.batch import Batch
 from tokbench.metrics.cmmd import CMMD
 from tokbench.metrics.frechet import Frechet
@@ -83,6 +84,17 @@ def test_cmmd_has_a_closed_form_for_single_directions() -> None:
     found = of_sets(CMMD("cmmd", Named(), "features"), one, other).compute()["cmmd"]
     assert found == pytest.approx(1000 * (2 - 2 * math.exp(-2 / 200)))  # |x - y|^2 is 2 after normalisation
     assert of_sets(CMMD("cmmd", Named(), "features"), one, 7 * one).compute()["cmmd"] == 0
+
+
+def test_cmmd_never_holds_the_kernel_of_all_pairs(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = rng.normal(size=(23, 4)), rng.normal(size=(17, 4)) + 1
+    whole = of_sets(CMMD("cmmd", Named(), "features"), first, second).compute()["cmmd"]
+    sizes, exp = [], np.exp
+    monkeypatch.setattr(cmmd, "_BLOCK", 60)
+    monkeypatch.setattr(np, "exp", lambda values: sizes.append(values.size) or exp(values))
+    assert of_sets(CMMD("cmmd", Named(), "features"), first, second).compute()["cmmd"] == pytest.approx(whole)
+    assert max(sizes) <= 60
+    assert sum(sizes) == 23 * 23 + 17 * 17 + 23 * 17
 
 
 def test_the_ratio_is_the_distance_over_that_of_two_halves(rng: np.random.Generator) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from factories import evaluate_model
+from factories import evaluate_model, loaded, run_eval
 from torch import Tensor
 
 import tokbench
 from tokbench.data.dataset import open_dataset
 from tokbench.data.vocabulary import encode_captions
 from tokbench.errors import AdapterError
-from tokbench.evaluation.tasks import Perturb
+from tokbench.evaluation.tasks import Decode, Perturb
 from tokbench.protocol.protocol import load_protocol
 from tokbench.testing.adapters import check_adapter
 from tokbench.tokenizers.base import Tokenizer
@@ -80,6 +81,37 @@ def test_noise_on_latents_is_added_to_those_of_the_caption(scenes) -> None:
         for model in (Tinted(), Plain())
     )
     assert ours == pytest.approx(without, abs=0.3)
+
+
+class Dark(Tinted):
+    """Decodes images of half the brightness from tokens of another scale."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.spec = replace(self.spec, name="dark.8")
+
+    def encode(self, images: Tensor, captions: Sequence[str] | None = None) -> Tokens:
+        return super().encode(images / 2, captions)
+
+
+def test_variants_of_a_decoder_get_the_captions_of_their_tokens(scenes) -> None:
+    task = Decode.of(["tiles=32"])
+    whole, tiles = run_eval([loaded(Tinted(None))], scenes(8), ["psnr", "decode_psnr"], task=task, batch_size=3)
+    assert tiles.error is None
+    assert tiles.metrics["decode_exact"]["value"] == 8
+    assert tiles.metrics["psnr"] == whole.metrics["psnr"]
+
+
+def test_decoders_of_several_captioned_tokenizers_get_their_own_tokens(scenes) -> None:
+    models = [Tinted(None), Dark(), Tinted(None), Dark()]
+    adapters = [loaded(model, f"{at}") for at, model in enumerate(models)]
+    made = run_eval(adapters, scenes(40), ["psnr", "decode_psnr"], task=Decode.of(["tiles=32"]), batch_size=4)
+    for result in made:
+        assert result.error is None
+        assert result.metrics["decode_exact"]["value"] == 40
+    values = [result.metrics["psnr"]["value"] for result in made[::2]]
+    assert values[:2] == values[2:]
+    assert values[0] > values[1] + 5
 
 
 def test_tiles_have_the_caption_of_their_image() -> None:

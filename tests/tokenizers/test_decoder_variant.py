@@ -121,6 +121,12 @@ def test_seams_are_where_tiles_begin_and_end(tile: int, overlap: int, lines: tup
     "spec, tile, overlap, reason",
     [
         (SPEC, 36, 0, "tiles of 36 px is not a multiple of 8 px"),
+        (
+            TokenizerSpec("b", "continuous", multiple=12, downsample=8, bits_per_token=48),
+            36,
+            0,
+            "tiles of 36 px is not a multiple of 24 px",
+        ),
         (SPEC, 64, 12, "an overlap of 12 px is not a multiple of 8 px"),
         (TokenizerSpec("row", "discrete", num_tokens=16, codebook={"codes": 8}), 64, 0, "not a grid"),
         (TokenizerSpec("fixed", "continuous", size=64, downsample=8, bits_per_token=48), 32, 0, "only images of 64 px"),
@@ -163,6 +169,15 @@ def test_half_precision_leaves_the_tokenizer_unchanged() -> None:
     decoder = build_decoder(model, DecoderVariant(precision="bf16"))
     assert decoder.decode(model.encode(images()), [0, 1], (64, 96)).dtype == torch.float32
     assert torch.equal(model.decode(model.encode(images()), [0, 1]), before)
+
+
+def test_a_network_inside_a_function_is_not_converted_in_place() -> None:
+    model, network = Blocks(), nn.Conv2d(3, 3, 1)
+    model.apply = lambda latents: network(latents)
+    with pytest.raises(NotApplicable, match="blocks: a function of it holds a network, so that no copy in bfloat16"):
+        in_precision(model, torch.bfloat16)
+    assert network.weight.dtype == torch.float32
+    assert not network._forward_pre_hooks
 
 
 def test_half_precision_needs_networks_that_can_be_converted() -> None:

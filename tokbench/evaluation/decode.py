@@ -16,6 +16,7 @@ from tokbench.metrics.batch import Batch, DerivedCache
 from tokbench.timing import timed
 from tokbench.tokenizers import contract
 from tokbench.tokenizers.base import ImageModel, Tokenizer
+from tokbench.tokenizers.captioned import BoundTokenizer, unbound
 from tokbench.tokenizers.decoder_variant import VariantDecoder
 from tokbench.tokenizers.tiled_decode import Seams
 from tokbench.tokenizers.tokens import Tokens
@@ -43,7 +44,7 @@ class ReferenceDecode(TokenTransform):
         device: str,
     ) -> StepOutput:
         assert isinstance(model, Tokenizer)
-        key = id(model), *seeds
+        key = id(unbound(model)), *seeds
         if key not in memo.encodings:
             memo.encodings[key] = timed(partial(model.encode, images), device)
             contract.check_tokens(memo.encodings[key][0], images, model, names)
@@ -81,7 +82,8 @@ class DecodeVariant(ReferenceDecode):
 
     def decode(self, model: Tokenizer, tokens: Tokens, seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
         assert self.decoder is not None
-        return self.decoder.decode(tokens, seeds, size)
+        captions = model.captions if isinstance(model, BoundTokenizer) else None
+        return self.decoder.decode(tokens, seeds, size, captions)
 
     def probe(self, model: ImageModel, images: Tensor, names: Sequence[str], seeds: Sequence[int]) -> None:
         """Do nothing: the decoder itself is checked, and the images of a variant are checked in every batch."""

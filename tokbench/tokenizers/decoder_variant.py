@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tokbench.errors import NotApplicable, UsageError
 from tokbench.tokenizers.base import Tokenizer
+from tokbench.tokenizers.captioned import bind_captions
 from tokbench.tokenizers.held_code import networks_of
 from tokbench.tokenizers.tiled_decode import Seams, TiledDecoder
 from tokbench.tokenizers.tokens import Tokens
@@ -84,16 +85,33 @@ def _key_of(found: re.Match[str]) -> tuple[str, str | int]:
     return ("precision", name) if name in PRECISIONS else ("mode", name) if name in LIBRARY_MODES else ("", "")
 
 
+Decode = Callable[[Tokens, Sequence[int], tuple[int, int]], Tensor]
+"""A function of tokens, seeds and the image size (height, width) that returns images (B, 3, H, W)."""
+
+
 @dataclass(frozen=True)
 class VariantDecoder:
     """The decoder of one variant.
 
-    decode: a function of tokens, seeds and the image size (height, width) that returns images (B, 3, H, W) in the range
-    of the tokenizer's spec. seams: a function of the image size that returns where tiles begin and end.
+    model: the tokenizer that decodes. decode_of: a function of this tokenizer, or of the same bound to captions, that
+    returns the variant's function of tokens. seams: a function of the image size that returns where tiles begin and
+    end.
     """
 
-    decode: Callable[[Tokens, Sequence[int], tuple[int, int]], Tensor]
+    model: Tokenizer
+    decode_of: Callable[[Tokenizer], Decode]
     seams: Callable[[tuple[int, int]], Seams]
+
+    def decode(
+        self, tokens: Tokens, seeds: Sequence[int], size: tuple[int, int], captions: Sequence[str] | None = None
+    ) -> Tensor:
+        """Return images (B, 3, H, W) of that (height, width) in the range of the tokenizer's spec.
+
+        captions: one per image, where the tokenizer of the tokens needs them.
+        """
+        model = self.model if captions is None else bind_captions(self.model, captions)
+        assert isinstance(model, Tokenizer)
+        return self.decode_of(model)(tokens, seeds, size)
 
 
 def build_decoder(model: Tokenizer, variant: DecoderVariant, other: Tokenizer | None = None) -> VariantDecoder:
@@ -106,16 +124,25 @@ def build_decoder(model: Tokenizer, variant: DecoderVariant, other: Tokenizer | 
     if model.spec.kind == "codec":
         raise NotApplicable(f"{name}: a codec has no decoder that could run in tiles or in half precision")
     if other is not None:
-        return VariantDecoder(partial(_whole, _decoder_of_other(model, other)), _no_seams)
+        _require_same_tokens(model, other)
+        return VariantDecoder(other, partial(_other_decode, model.spec.range), _no_seams)
     decoding = in_precision(model, PRECISIONS[variant.precision]) if variant.precision else model
-    decode: Callable[[Tokens, Sequence[int]], Tensor] = decoding.decode
+    decode_of = partial(_decode_of, variant)
+    decode_of(decoding)  # raises NotApplicable
+    seams = partial(library_seams, model.module) if variant.mode == "tiling" else _no_seams
+    if variant.tile is not None:
+        seams = TiledDecoder(model.spec, model.decode, variant.tile, variant.overlap).seams
+    return VariantDecoder(decoding, decode_of, seams)
+
+
+def _decode_of(variant: DecoderVariant, model: Tokenizer) -> Decode:
+    """Return the function of a variant in tiles, in a mode of diffusers, or of whole images. Raises NotApplicable."""
+    decode: Callable[[Tokens, Sequence[int]], Tensor] = model.decode
     if variant.mode:
-        decode = _in_library_mode(decoding, variant.mode)
+        decode = _in_library_mode(model, variant.mode)
     if variant.tile is None:
-        seams = partial(library_seams, model.module) if variant.mode == "tiling" else _no_seams
-        return VariantDecoder(partial(_whole, decode), seams)
-    tiled = TiledDecoder(model.spec, decode, variant.tile, variant.overlap)
-    return VariantDecoder(tiled.decode, tiled.seams)
+        return partial(_whole, decode)
+    return TiledDecoder(model.spec, decode, variant.tile, variant.overlap).decode
 
 
 def _whole(
@@ -132,14 +159,22 @@ def in_precision(model: Tokenizer, dtype: torch.dtype) -> Tokenizer:
     """Return a copy of a tokenizer whose networks compute in half precision, as after `network.to(dtype)`.
 
     All parameters and buffers are converted, and so are the floating-point inputs of each layer with parameters, since
-    the code of a tokenizer passes it float32. Raises NotApplicable if no network could be converted.
+    the code of a tokenizer passes it float32. Raises NotApplicable if no network could be converted, or if the copy
+    shares one with the tokenizer, which would then be converted, too.
     """
     short = str(dtype).removeprefix("torch.")
     if model.module is None or not any(True for _ in model.module.parameters()):
         raise NotApplicable(f"{model.spec.name}: it has no network that could compute in {short}")
     converted = copy.deepcopy(model)
     assert converted.module is not None
-    for network in (converted.module, *networks_of(converted)):
+    originals = {id(part) for network in (model.module, *networks_of(model)) for part in network.modules()}
+    networks = (converted.module, *networks_of(converted))
+    if any(id(part) in originals for network in networks for part in network.modules()):
+        raise NotApplicable(
+            f"{model.spec.name}: a function of it holds a network, so that no copy in {short} can be made; store the "
+            "network as an attribute"
+        )
+    for network in networks:
         if any(isinstance(part, torch.jit.ScriptModule) for part in network.modules()):
             raise NotApplicable(
                 f"{model.spec.name}: a TorchScript network computes in the precision in which it was exported"
@@ -202,8 +237,8 @@ def library_seams(network: Any, size: tuple[int, int]) -> Seams:
     return Seams(*lines)
 
 
-def _decoder_of_other(model: Tokenizer, other: Tokenizer) -> Callable[[Tokens, Sequence[int]], Tensor]:
-    """Return the decoder of another tokenizer of the same latent space, in the range of `model`."""
+def _require_same_tokens(model: Tokenizer, other: Tokenizer) -> None:
+    """Raise NotApplicable if the specs say that `other` has other tokens than `model`."""
     for name in ("kind", "downsample", "num_tokens", "codebook", "bits_per_token"):
         ours, theirs = getattr(model.spec, name), getattr(other.spec, name)
         if ours != theirs and not (isinstance(ours, float) and theirs and math.isclose(ours, theirs)):
@@ -211,11 +246,15 @@ def _decoder_of_other(model: Tokenizer, other: Tokenizer) -> Callable[[Tokens, S
                 f"{other.spec.name} cannot decode the tokens of {model.spec.name}: its spec says {name}={theirs!r}, "
                 f"not {ours!r}"
             )
-    (low, high), (other_low, other_high) = model.spec.range, other.spec.range
 
-    def decode(tokens: Tokens, seeds: Sequence[int]) -> Tensor:
+
+def _other_decode(value_range: tuple[float, float], other: Tokenizer) -> Decode:
+    """Return the decoder of another tokenizer, whose images are converted to `value_range`."""
+    (low, high), (other_low, other_high) = value_range, other.spec.range
+
+    def decode(tokens: Tokens, seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
         decoded = other.decode(tokens, seeds).float()
-        if model.spec.range == other.spec.range:
+        if value_range == other.spec.range:
             return decoded
         return (decoded - other_low) / (other_high - other_low) * (high - low) + low
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -31,8 +32,8 @@ class TiledDecoder:
     """Decodes tiles of the grid of tokens separately.
 
     Tiles begin every tile - overlap pixels; those at the right and lower edge end with the image. In an overlap the
-    weight of a tile rises linearly from its edge, and weights are normalised to a sum of 1, which gives the blend of
-    diffusers' autoencoders.
+    weight of a tile rises linearly from its edge, and weights are normalised to a sum of 1. Of N pixels, the first has
+    the weight 0.5 / N; in diffusers' autoencoders, whose blend is linear, too, it has the weight 0.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class TiledDecoder:
             raise NotApplicable(f"{spec.name}: its tokens are not a grid that could be cut into tiles")
         for what, value in (("tiles", tile), ("an overlap", overlap)):
             if value % spec.multiple or value % spec.downsample:
-                unit = max(spec.multiple, spec.downsample)
+                unit = math.lcm(spec.multiple, spec.downsample)
                 raise NotApplicable(f"{spec.name}: {what} of {value} px is not a multiple of {unit} px")
         self._name, self._decode, self._scale = spec.name, decode, spec.downsample
         self._tile, self._overlap = tile, overlap
