@@ -17,6 +17,7 @@ from tokbench.errors import AdapterError
 from tokbench.evaluation.tasks import Perturb
 from tokbench.protocol.protocol import load_protocol
 from tokbench.testing.adapters import check_adapter
+from tokbench.testing.metrics import ExampleTokenizer
 from tokbench.tokenizers.base import Tokenizer
 from tokbench.tokenizers.captioned import CaptionedTokenizer, bind_captions
 from tokbench.tokenizers.spec import TokenizerSpec
@@ -131,3 +132,10 @@ def test_the_contract_gives_captions() -> None:
 def test_python_objects_get_captions() -> None:
     result = tokbench.evaluate(Tinted(), "scenes", limit=32, metrics="psnr", progress=False, cache=False)
     assert result.error is None and result.metrics["psnr"]["value"] > 15
+
+
+def test_python_objects_that_embed_or_write_captions_are_measured() -> None:
+    names = ["retrieval", "caption_accuracy"]
+    result = tokbench.evaluate(ExampleTokenizer(), "scenes", limit=8, metrics=names, progress=False, cache=False)
+    assert result.error is None and not result.skipped
+    assert {"image_to_caption_r1", "caption_words"} <= result.metrics.keys()
