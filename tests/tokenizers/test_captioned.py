@@ -14,7 +14,7 @@ import tokbench
 from tokbench.data.dataset import open_dataset
 from tokbench.data.vocabulary import encode_captions
 from tokbench.errors import AdapterError
-from tokbench.evaluation.tasks import Perturb
+from tokbench.evaluation.tasks import Decode, Perturb
 from tokbench.protocol.protocol import load_protocol
 from tokbench.testing.adapters import check_adapter
 from tokbench.testing.metrics import ExampleTokenizer
@@ -87,6 +87,23 @@ def test_tiles_have_the_caption_of_their_image() -> None:
     dataset = open_dataset("scenes", TOKBENCH, 128, limit=8)
     result = evaluate_model(Tinted(), dataset, ["psnr"], batch_size=3)
     assert result.error is None and result.metrics["psnr"]["value"] > 15
+
+
+def test_variants_of_a_decoder_share_the_tokens_of_a_captioned_tokenizer(scenes) -> None:
+    """They were stored by the address of an object that lives for one batch, where another adapter's can be next."""
+
+    def count_encoded(kind: type[Tokenizer]) -> int:
+        calls = list[int]()
+
+        class Counted(kind):
+            def encode(self, images: Tensor, *captions: Sequence[str]) -> Tokens:
+                calls.append(len(images))
+                return super().encode(images, *captions)
+
+        assert evaluate_model(Counted(), scenes(8), ["psnr"], task=Decode((None,))).error is None
+        return len(calls)
+
+    assert count_encoded(Tinted) == count_encoded(Plain)
 
 
 def test_images_without_captions_are_refused() -> None:

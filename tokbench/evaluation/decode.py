@@ -16,6 +16,7 @@ from tokbench.metrics.batch import Batch, DerivedCache
 from tokbench.timing import timed
 from tokbench.tokenizers import contract
 from tokbench.tokenizers.base import ImageModel, Tokenizer
+from tokbench.tokenizers.captioned import without_captions
 from tokbench.tokenizers.decoder_variant import VariantDecoder
 from tokbench.tokenizers.tiled_decode import Seams
 from tokbench.tokenizers.tokens import Tokens
@@ -43,7 +44,7 @@ class ReferenceDecode(TokenTransform):
         device: str,
     ) -> StepOutput:
         assert isinstance(model, Tokenizer)
-        key = id(model), *seeds
+        key = id(without_captions(model)), *seeds
         if key not in memo.encodings:
             memo.encodings[key] = timed(partial(model.encode, images), device)
             contract.check_tokens(memo.encodings[key][0], images, model, names)

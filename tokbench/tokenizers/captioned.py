@@ -57,21 +57,21 @@ class BoundTokenizer(Tokenizer):
     """A captioned tokenizer together with the captions of a batch, whose images it encodes and decodes."""
 
     def __init__(self, model: CaptionedTokenizer, captions: Sequence[str]) -> None:
-        self._model, self.captions = model, list(captions)
+        self.model, self.captions = model, list(captions)
         self.spec, self.module, self.dtype, self.identity = model.spec, model.module, model.dtype, model.identity
 
     def encode(self, images: Tensor) -> Tokens:
-        return self._model.encode(images, self.captions)
+        return self.model.encode(images, self.captions)
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
-        return self._model.decode(tokens, seeds, self.captions)
+        return self.model.decode(tokens, seeds, self.captions)
 
     def vectors(self, tokens: Tokens) -> Tensor:
-        return self._model.vectors(tokens)
+        return self.model.vectors(tokens)
 
     def select(self, positions: Sequence[int]) -> BoundTokenizer:
         """Return the tokenizer of the images at these positions, in that order."""
-        return BoundTokenizer(self._model, [self.captions[position] for position in positions])
+        return BoundTokenizer(self.model, [self.captions[position] for position in positions])
 
 
 def bind_captions(model: ImageModel, captions: Sequence[str] | None) -> ImageModel:
@@ -80,6 +80,11 @@ def bind_captions(model: ImageModel, captions: Sequence[str] | None) -> ImageMod
     Raises AdapterError if the model needs captions and there are none.
     """
     return model.with_captions(captions) if isinstance(model, CaptionedTokenizer) else model
+
+
+def without_captions(model: ImageModel) -> ImageModel:
+    """Return the model that `bind_captions` got. Unlike the bound one, it lives longer than a batch."""
+    return model.model if isinstance(model, BoundTokenizer) else model
 
 
 class TextAligned:
