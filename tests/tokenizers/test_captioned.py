@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 import torch.nn.functional as F
-from factories import evaluate_model
+from factories import evaluate_model, loaded, run_eval
 from torch import Tensor
 
 import tokbench
@@ -104,6 +104,12 @@ def test_variants_of_a_decoder_share_the_tokens_of_a_captioned_tokenizer(scenes)
         return len(calls)
 
     assert count_encoded(Tinted) == count_encoded(Plain)
+
+
+def test_variants_of_a_decoder_that_needs_captions_are_skipped(scenes) -> None:
+    """They failed, and the message asked for a dataset with captions, which this is."""
+    _, tiled = run_eval([loaded(Tinted(None))], scenes(8), ["psnr"], task=Decode.of(("tiles=32",)))
+    assert "a decoder here needs captions too" in str(tiled.error)
 
 
 def test_images_without_captions_are_refused() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tokbench.errors import NotApplicable, UsageError
 from tokbench.tokenizers.base import Tokenizer
+from tokbench.tokenizers.captioned import CaptionedTokenizer
 from tokbench.tokenizers.held_code import networks_of
 from tokbench.tokenizers.tiled_decode import Seams, TiledDecoder
 from tokbench.tokenizers.tokens import Tokens
@@ -105,6 +106,8 @@ def build_decoder(model: Tokenizer, variant: DecoderVariant, other: Tokenizer | 
     name = model.spec.name
     if model.spec.kind == "codec":
         raise NotApplicable(f"{name}: a codec has no decoder that could run in tiles or in half precision")
+    if isinstance(model, CaptionedTokenizer) or isinstance(other, CaptionedTokenizer):
+        raise NotApplicable(f"{name}: variants of a decoder get tokens alone, and a decoder here needs captions too")
     if other is not None:
         return VariantDecoder(partial(_whole, _decoder_of_other(model, other)), _no_seams)
     decoding = in_precision(model, PRECISIONS[variant.precision]) if variant.precision else model
