@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tokbench.errors import NotApplicable
@@ -25,15 +26,16 @@ from tokbench.tokenizers.tokens import Tokens
 
 
 class Latents(Tokenizer):
-    """Latents of any layout; nothing is encoded."""
+    """Images of 8x8 pixels as four tokens, one per two rows, which hold the means of their left and right half."""
 
     spec = TokenizerSpec("latents", "continuous", num_tokens=4, bits_per_token=96)
 
     def encode(self, images: Tensor) -> Tokens:
-        raise NotImplementedError
+        return Tokens.from_latents(F.avg_pool2d(images, (2, 4)).transpose(1, 2).flatten(2), 4)
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
-        raise NotImplementedError
+        means = tokens.tensor.float().unflatten(2, (3, 2)).transpose(1, 2)
+        return F.interpolate(means, scale_factor=(2.0, 4.0))
 
 
 def probed(vectors: Tensor, labels: Tensor) -> dict[str, float]:
@@ -70,12 +72,11 @@ def test_pooling_loses_what_only_single_positions_have(drawn) -> None:
 
 
 def test_a_class_apart_is_found_by_neighbours_and_not_by_lines() -> None:
-    """Two rings around one centre."""
+    """Points on a circle, whose opposite quarters have the same class."""
     angle = torch.linspace(0, 40 * math.pi, 400)
-    labels = torch.arange(400) % 2
-    points = torch.stack([angle.cos(), angle.sin(), 2 * angle.cos() * angle.sin(), angle.cos() ** 2], 1)
-    labels = (points[:, 2] > 0).long()
-    numbers = probed(points[:, None, :2].repeat(1, 4, 3), labels)
+    points = torch.stack([angle.cos(), angle.sin()], 1)
+    labels = (points.prod(1) > 0).long()
+    numbers = probed(points[:, None].repeat(1, 4, 3), labels)
     assert numbers["probe_knn"] > 0.95 and numbers["probe_linear"] < 0.7
 
 
@@ -127,6 +128,11 @@ def test_probe_refuses_what_it_cannot_read(drawn) -> None:
         probed(torch.zeros(60, 4, 10_000), torch.arange(60))
 
 
+def test_latents_of_an_image_give_it_back() -> None:
+    image = torch.rand(2, 3, 4, 2).repeat_interleave(2, 2).repeat_interleave(4, 3)
+    torch.testing.assert_close(Latents().decode(Latents().encode(image), [0, 0]), image, atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize("layout", [(0, 1, 2), (0, 2, 1)])
 def test_latents_of_either_layout_are_the_same_vectors(layout: tuple[int, ...], drawn) -> None:
     vectors = drawn[0].half().float()
@@ -148,6 +154,12 @@ def test_ranks_of_candidates() -> None:
     by_image, by_caption = rank_candidates(similarity, torch.tensor([0, 0, 1, 2]))
     assert by_image.tolist() == [0, 1, 0, 2]
     assert by_caption.tolist() == [0, 0, 2, 0]
+
+
+def test_candidates_without_a_number_are_not_found() -> None:
+    """NaN is not smaller than anything, and found every caption and every image."""
+    for ranks in rank_candidates(torch.full((3, 3), torch.nan), torch.arange(3)):
+        assert ranks.tolist() == [2, 2, 2]
 
 
 class Aligned(TextAligned, Latents):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import tokbench
 from tokbench.errors import NotApplicable
 from tokbench.metrics.batch import Batch
 from tokbench.metrics.swap import Swap
@@ -84,3 +85,8 @@ def test_tokenizers_without_holistic_tokens_and_tiles_are_refused() -> None:
     tokens = toy.encode(images)
     with pytest.raises(NotApplicable, match="no holistic tokens"):
         Swap(toy, "cpu").update(Batch(torch.arange(2), images, images, tokens=tokens))
+
+
+def test_tokens_of_python_objects_are_swapped() -> None:
+    result = tokbench.evaluate(Grey(1.0), "scenes", limit=8, size=8, metrics="swap", progress=False, cache=False)
+    assert result.error is None and result.metrics["holistic_transfer"]["value"] > 0.9

@@ -18,6 +18,7 @@ from tokbench.errors import AdapterError
 from tokbench.evaluation.tasks import Decode, Perturb
 from tokbench.protocol.protocol import load_protocol
 from tokbench.testing.adapters import check_adapter
+from tokbench.testing.metrics import ExampleTokenizer
 from tokbench.tokenizers.base import Tokenizer
 from tokbench.tokenizers.captioned import CaptionedTokenizer, bind_captions
 from tokbench.tokenizers.spec import TokenizerSpec
@@ -120,6 +121,23 @@ def test_tiles_have_the_caption_of_their_image() -> None:
     assert result.error is None and result.metrics["psnr"]["value"] > 15
 
 
+def test_variants_of_a_decoder_share_the_tokens_of_a_captioned_tokenizer(scenes) -> None:
+    """They were stored by the address of an object that lives for one batch, where another adapter's can be next."""
+
+    def count_encoded(kind: type[Tokenizer]) -> int:
+        calls = list[int]()
+
+        class Counted(kind):
+            def encode(self, images: Tensor, *captions: Sequence[str]) -> Tokens:
+                calls.append(len(images))
+                return super().encode(images, *captions)
+
+        assert evaluate_model(Counted(), scenes(8), ["psnr"], task=Decode((None,))).error is None
+        return len(calls)
+
+    assert count_encoded(Tinted) == count_encoded(Plain)
+
+
 def test_images_without_captions_are_refused() -> None:
     result = evaluate_model(Tinted(None), open_dataset("samples", TOKBENCH, limit=4), ["psnr"])
     assert "it needs a caption of each image; use a dataset with captions, such as scenes" in str(result.error)
@@ -163,3 +181,10 @@ def test_the_contract_gives_captions() -> None:
 def test_python_objects_get_captions() -> None:
     result = tokbench.evaluate(Tinted(), "scenes", limit=32, metrics="psnr", progress=False, cache=False)
     assert result.error is None and result.metrics["psnr"]["value"] > 15
+
+
+def test_python_objects_that_embed_or_write_captions_are_measured() -> None:
+    names = ["retrieval", "caption_accuracy"]
+    result = tokbench.evaluate(ExampleTokenizer(), "scenes", limit=8, metrics=names, progress=False, cache=False)
+    assert result.error is None and not result.skipped
+    assert {"image_to_caption_r1", "caption_words"} <= result.metrics.keys()

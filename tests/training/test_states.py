@@ -286,3 +286,25 @@ def test_the_cache_command_lists_and_clears_unfinished_trainings(
     assert cleared.exit_code == 0 and "deleted 2 unfinished trainings" in cleared.output
     assert features.exists()
     assert "unfinished trainings: none" in CliRunner().invoke(main, ["cache"]).output
+
+
+@pytest.mark.slow
+def test_trainings_in_other_processes_get_labels_and_captions(root: Path) -> None:
+    """They got none, so an adapter that needs captions could be trained with one job only."""
+    with (root / "adapters/lower/adapter.py").open("a") as file:
+        file.write(
+            "_built = model\n"
+            "def model(variant):\n"
+            "    made = _built(variant)\n"
+            "    def prepare_data(data, *others):\n"
+            "        (variant.folder / 'seen.txt').write_text(f'{data.labels.tolist()} {data.captions.tolist()}')\n"
+            "        return data\n"
+            "    made.prepare_data = prepare_data\n"
+            "    return made\n"
+        )
+    data = TrainingData(PIXELS, torch.arange(6), captions=torch.arange(12).view(6, 2))
+    planned = {"lower.v1": toml_of(root, "lower.v1")}
+    (outcome,) = trainings(planned, data, TrainOptions("none"), 2, lambda *progress: None, root)
+    assert outcome.error is None
+    seen = (root / "adapters/lower/seen.txt").read_text()
+    assert seen == f"{data.labels.tolist()} {data.captions.tolist()}"

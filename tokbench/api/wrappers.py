@@ -17,7 +17,7 @@ from tokbench.api.state import AsBefore, modules_in
 from tokbench.errors import AdapterError, TokbenchError
 from tokbench.metric_names import Anchor
 from tokbench.tokenizers.base import ImageModel, PrecomputedImages, Tokenizer
-from tokbench.tokenizers.captioned import CaptionedTokenizer
+from tokbench.tokenizers.captioned import CaptionedTokenizer, Captioner, TextAligned
 from tokbench.tokenizers.perturb import Perturber
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tiling import fit
@@ -110,6 +110,10 @@ class UserTokenizer(Tokenizer):
         with self.call.outside():
             return self._model.vectors(tokens)
 
+    def swap(self, tokens: Tokens, others: Tokens) -> Tokens:
+        with self.call.outside():
+            return self._model.swap(tokens, others)
+
     def perturber(self, anchor: Anchor) -> Perturber:
         return self._model.perturber(anchor)
 
@@ -132,6 +136,32 @@ class UserCaptionedTokenizer(CaptionedTokenizer):
 
     def vectors(self, tokens: Tokens) -> Tensor:
         return UserTokenizer(self._model, self.call).vectors(tokens)
+
+
+class UserTextAligned(TextAligned):
+    """The embeddings of a user-defined tokenizer, computed in the user's environment."""
+
+    _model: TextAligned
+    call: Caller
+
+    def token_embeddings(self, tokens: Tokens) -> Tensor:
+        with self.call.outside():
+            return self._model.token_embeddings(tokens)
+
+    def caption_embeddings(self, captions: Sequence[str]) -> Tensor:
+        with self.call.outside():
+            return self._model.caption_embeddings(captions)
+
+
+class UserCaptioner(Captioner):
+    """The captions that a user-defined tokenizer writes, in the user's environment."""
+
+    _model: Captioner
+    call: Caller
+
+    def write_captions(self, tokens: Tokens) -> list[str]:
+        with self.call.outside():
+            return self._model.write_captions(tokens)
 
 
 class UserImages(PrecomputedImages):
@@ -290,10 +320,12 @@ class _Codebook:
 def wrap_user_model(model: ImageModel, settings: Settings, as_before: AsBefore) -> ImageModel:
     """Return the adapter of a model with a spec. Generators are returned unchanged."""
     call = Caller(model, model.spec.name, settings.seed, as_before)
-    if isinstance(model, CaptionedTokenizer):
-        return UserCaptionedTokenizer(model, call)
     if isinstance(model, Tokenizer):
-        return UserTokenizer(model, call)
+        kind = UserCaptionedTokenizer if isinstance(model, CaptionedTokenizer) else UserTokenizer
+        text = {TextAligned: UserTextAligned, Captioner: UserCaptioner}  # metrics ask for these classes
+        parts = [part for of, part in text.items() if isinstance(model, of)]
+        adapter: ImageModel = type(kind.__name__, (*parts, kind), {})(model, call)
+        return adapter
     return UserImages(model, call) if isinstance(model, PrecomputedImages) else model
 
 

@@ -70,7 +70,7 @@ def rank_candidates(similarity: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
     """
     right = own[:, None] == torch.arange(similarity.shape[1])
     score = similarity[right]
-    by_image = ((similarity >= score[:, None]) & ~right).sum(1)
+    by_image = (~(similarity < score[:, None]) & ~right).sum(1)  # `>=` would let NaN find everything
     best = similarity.masked_fill(~right, -torch.inf).amax(0)
-    by_caption = ((similarity >= best) & ~right).sum(0)
+    by_caption = (~(similarity < best) & ~right).sum(0)
     return by_image, by_caption[own]

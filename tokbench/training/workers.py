@@ -61,9 +61,9 @@ def trainings(
     cache_dir().mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="training-data-", dir=cache_dir()) as folder:
         # Files that all processes map: the data may be larger than the shared memory of a container.
-        np.save(Path(folder) / "pixels.npy", data.pixels.numpy())
-        if data.labels is not None:
-            np.save(Path(folder) / "labels.npy", data.labels.numpy())
+        for name, values in vars(data).items():
+            if values is not None:
+                np.save(Path(folder) / f"{name}.npy", values.numpy())
         yield from _train_several(wanted, dependencies(root), Path(folder), options, jobs, report)
 
 
@@ -169,12 +169,8 @@ class _Termination:
 def _child(connection: Connection, name: str, toml: Path, folder: Path, options: TrainOptions, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes; the parent ends this one
     torch.set_num_threads(threads)
-    pixels, *labels = (
-        torch.from_numpy(np.load(folder / file, mmap_mode="c"))
-        for file in ("pixels.npy", "labels.npy")
-        if (folder / file).exists()
-    )
-    data = TrainingData(pixels, labels[0] if labels else None)
+    files = sorted(folder.glob("*.npy"))
+    data = TrainingData(**{file.stem: torch.from_numpy(np.load(file, mmap_mode="c")) for file in files})
     connection.send(_train_one(name, toml, data, options, lambda *progress: connection.send(progress)))
 
 
