@@ -18,7 +18,6 @@ from tokbench.nn.quantizers.vq import VectorQuantizer
 from tokbench.nn.trainable import TrainingBatch, TrainingData
 from tokbench.nn.vit import Shape
 from tokbench.tokenizers.registry import adapter_files, open_variant
-from tokbench.training.zoo import recipe_of
 from tokbench.tokenizers.tokens import Tokens
 
 CAPTIONS = encode_captions(["a photo of a bus", "a photo of a bee", "a photo of a bee", "a photo of a lion"])
