@@ -13,7 +13,6 @@ from tokbench.nn.trainable import Trainable, TrainingBatch
 from tokbench.tokenizers.registry import adapter_files, open_variant
 from tokbench.tokenizers.tokens import Tokens
 
-
 SMALL: dict[str, Any] = {"widths": [16], "stem": 8, "depth": 1}
 
 
