@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,11 @@ from tokbench.nn.conv import ConvDecoder, ConvEncoder, channels_first, downsampl
 from tokbench.nn.masks import causal
 from tokbench.nn.quantizers.quantizer import nearest
 from tokbench.nn.quantizers.segments import SegmentVQ
-from tokbench.nn.semantic import FrozenTeacher
 from tokbench.nn.shortcut import ImageShortcut, PatchShortcut
 from tokbench.nn.teacher import DIM
-from tokbench.nn.tokenizer import BottleneckAutoencoder, LearnedTokenizer
-from tokbench.nn.trainable import TrainingBatch, TrainingData
+from tokbench.nn.teacher_autoencoder import TeacherAutoencoder
+from tokbench.nn.tokenizer import LearnedTokenizer
+from tokbench.nn.trainable import TrainingBatch
 from tokbench.nn.vit import Transformer, random_parameter, sincos_positions
 from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.tokens import Tokens
@@ -25,7 +25,7 @@ SIDE, HEADS = 8, 4
 LOCAL = SIDE * SIDE
 
 
-class Hita(BottleneckAutoencoder):
+class Hita(TeacherAutoencoder):
     """An autoencoder with H = `holistic` tokens of the whole image, followed by one local token for each 8x8 px.
 
     A transformer processes learned queries, the features of a frozen teacher and the features of a convolutional
@@ -52,12 +52,10 @@ class Hita(BottleneckAutoencoder):
         widths: Sequence[int],
         stem: int,
     ) -> None:
-        super().__init__()
+        super().__init__(SIDE)
         assert 0 <= shift <= holistic, "the image is read from the positions of all but the last tokens"
         self.size, self.step, self.tokens = 8 * SIDE, downsampling(widths, stem), holistic + LOCAL
         self.holistic, self.shift, self.bottleneck = holistic, shift, quantizer
-        self.teacher = FrozenTeacher(SIDE)
-        self.bases = {"teacher": self.teacher.network()}
         self.encoder = ConvEncoder(width, widths, stem)
         self.positions, self.queries = sincos_positions(SIDE, width), random_parameter(holistic, width)
         self.semantic = nn.Sequential(nn.Linear(DIM, width), nn.GELU(), nn.Linear(width, width))
@@ -71,11 +69,6 @@ class Hita(BottleneckAutoencoder):
         self.whole = ImageShortcut(quantizer.parts[0], holistic, self.size) if holistic else None
         local = PatchShortcut(quantizer.parts[-1], self.step, grid=False)
         self.add_shortcut(local, *self.heads, self.decoder.head[-1])
-
-    def prepare_data(
-        self, data: TrainingData, device: str, mirrored: bool, progress: Callable[[int, int], None]
-    ) -> TrainingData:
-        return self.teacher.features_of(data, device, progress)
 
     @torch.no_grad()
     def start(self, batch: TrainingBatch) -> None:
@@ -94,10 +87,8 @@ class Hita(BottleneckAutoencoder):
         chosen = nearest(quantizer.anchors(latents), quantizer.table())[..., 0]
         return whole.pixels(quantizer.lookup(chosen))
 
-    def encoded(self, images: Tensor) -> Tensor:
-        return self._encoded(images, self.teacher(images, self.bases["teacher"]))
-
-    def _encoded(self, images: Tensor, features: Tensor) -> Tensor:
+    def _learned(self, images: Tensor, features: Tensor) -> Tensor:
+        """Return what the networks add to the linear part of the latents (B, H + 64, D)."""
         patches = self.encoder(images).flatten(2).transpose(1, 2) + self.positions
         queries = self.queries.expand(len(images), -1, -1)
         seen = self.mixer(torch.cat([queries, patches, self.semantic(features)], 1))
@@ -110,16 +101,14 @@ class Hita(BottleneckAutoencoder):
         pieces = sequence.split(self.bottleneck.lengths, dim=1)
         return torch.cat([part(piece) for part, piece in zip(maps, pieces, strict=True)], 1)
 
-    def latents(self, images: Tensor) -> Tensor:
-        return self._latents(images, self.encoded(images))
-
-    def _latents(self, images: Tensor, encoded: Tensor) -> Tensor:
+    def latents_of(self, images: Tensor, features: Tensor) -> Tensor:
         assert self.shortcut is not None
+        learned = self._learned(images, features)
         if self.whole is None:
-            return encoded + self.shortcut.latents(images)
-        holistic = encoded[:, : self.holistic] + self.whole.latents(images)
+            return learned + self.shortcut.latents(images)
+        holistic = learned[:, : self.holistic] + self.whole.latents(images)
         rest = images - self._coarse(self.whole, holistic)
-        return torch.cat([holistic, encoded[:, self.holistic :] + self.shortcut.latents(rest)], 1)
+        return torch.cat([holistic, learned[:, self.holistic :] + self.shortcut.latents(rest)], 1)
 
     def decoded(self, vectors: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         features = self._parts(self.embeds, vectors) + torch.cat([self.places, self.asked])
@@ -133,9 +122,7 @@ class Hita(BottleneckAutoencoder):
         return local if self.whole is None else local + self.whole.pixels(vectors[:, : self.holistic])
 
     def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
-        assert batch.features is not None, "prepare_data adds the teacher's features"
-        latents = self._latents(batch.images, self._encoded(batch.images, batch.features))
-        vectors, own = self.squeeze(latents, progress)
+        vectors, own = self.squeeze(self.latents_of(batch.images, self.given(batch)), progress)
         return self.compare(self.pixels(vectors), batch.images, progress) | {"bottleneck": own}
 
 

@@ -16,30 +16,17 @@ from tokbench.nn.quantizers.quantizer import Quantizer
 from tokbench.nn.quantizers.segments import Segmented
 from tokbench.nn.quantizers.simvq import SimVQ
 from tokbench.nn.quantizers.vq import VectorQuantizer
+from tokbench.nn.semantic import FeatureTransformer
 from tokbench.nn.shortcut import PatchShortcut
 from tokbench.nn.teacher import DIM
 from tokbench.nn.teacher_autoencoder import TeacherAutoencoder
 from tokbench.nn.tokenizer import LearnedTokenizer
 from tokbench.nn.trainable import TrainingBatch
-from tokbench.nn.vit import Transformer, sincos_positions
 from tokbench.tokenizers.config import AdapterConfig
 from tokbench.training.zoo import load_trained
 
-SIDE, STEP, WIDTH, DEPTH = 8, 8, 64, 2
-"""Side of the teacher's grid and of the pixel codes' grid, px per position, and width and depth of the semantic
-transformers."""
-
-
-class FeatureTransformer(nn.Module):
-    """A transformer over a square grid of `side` x `side` vectors, (B, N, dim) to (B, N, out)."""
-
-    def __init__(self, side: int, dim: int, out: int) -> None:
-        super().__init__()
-        self.embed, self.positions = nn.Linear(dim, WIDTH), sincos_positions(side, WIDTH)
-        self.body, self.head = Transformer(WIDTH, DEPTH, 4), nn.Linear(WIDTH, out)
-
-    def forward(self, vectors: Tensor) -> Tensor:
-        return self.head(self.body(self.embed(vectors) + self.positions))
+SIDE, STEP, DEPTH = 8, 8, 2
+"""Side of the teacher's grid and of the pixel codes' grid, px per position, and depth of the semantic transformers."""
 
 
 def resized(vectors: Tensor, side: int, mode: str) -> Tensor:
@@ -82,7 +69,7 @@ class DualViTok(TeacherAutoencoder):
         self.semantic, self.pixel, self.drop = semantic, pixel, drop
         dim = self.bottleneck.dim
         if semantic:
-            self.reader = FeatureTransformer(semantic, DIM, dim)
+            self.reader = FeatureTransformer(DIM, semantic, DEPTH, dim)
             self.register_buffer("scale", torch.zeros(dim))
             nn.init.zeros_(self.reader.head.weight)
             nn.init.zeros_(self.reader.head.bias)
@@ -96,7 +83,7 @@ class DualViTok(TeacherAutoencoder):
     def ready(self, device: str) -> None:
         super().ready(device)
         if self.semantic:
-            self.predictor = FeatureTransformer(self.semantic, self.bottleneck.dim, DIM).to(device)
+            self.predictor = FeatureTransformer(self.bottleneck.dim, self.semantic, DEPTH).to(device)
 
     def start(self, batch: TrainingBatch) -> None:
         if self.shortcut is not None:

@@ -11,18 +11,17 @@ from tokbench.nn.conv import ConvDecoder, ConvEncoder, channels_first, channels_
 from tokbench.nn.quantizers.quantizer import Quantizer
 from tokbench.nn.quantizers.residual import MultiScaleVQ
 from tokbench.nn.quantizers.vq import VectorQuantizer
-from tokbench.nn.semantic import DualAutoencoder, FrozenTeacher
+from tokbench.nn.semantic import DualAutoencoder, FeatureTransformer, FrozenTeacher
 from tokbench.nn.teacher import DIM
 from tokbench.nn.tokenizer import LearnedTokenizer
 from tokbench.nn.trainable import TrainingBatch, TrainingData
-from tokbench.nn.vit import Transformer, sincos_positions
 from tokbench.tokenizers.config import AdapterConfig
 from tokbench.training.zoo import load_trained
 
-SIDE, WIDTH = 8, 64
+SIDE = 8
 
 
-class SemanticEncoder(nn.Module):
+class SemanticEncoder(FeatureTransformer):
     """Maps a teacher's features (B, N, DIM) to semantic latents (B, N, dim).
 
     They are the first components of the features, with mean square length `balance` squared, plus the output of `depth`
@@ -32,10 +31,8 @@ class SemanticEncoder(nn.Module):
     scale: Tensor
 
     def __init__(self, dim: int, depth: int, balance: float) -> None:
-        super().__init__()
+        super().__init__(DIM, SIDE, depth, dim)
         self.dim, self.balance = dim, balance
-        self.embed, self.positions = nn.Linear(DIM, WIDTH), sincos_positions(SIDE, WIDTH)
-        self.body, self.head = Transformer(WIDTH, depth, 4), nn.Linear(WIDTH, dim)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
         self.register_buffer("scale", torch.ones(()))
@@ -44,8 +41,7 @@ class SemanticEncoder(nn.Module):
         self.scale.copy_(self.balance * features[..., : self.dim].square().sum(-1).mean().rsqrt())
 
     def forward(self, features: Tensor) -> Tensor:
-        learned = self.head(self.body(self.embed(features) + self.positions))
-        return learned + self.scale * features[..., : self.dim]
+        return super().forward(features) + self.scale * features[..., : self.dim]
 
 
 class TokenFlow(DualAutoencoder):

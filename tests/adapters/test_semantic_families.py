@@ -19,6 +19,7 @@ from tokbench.nn.tokenizer import LearnedTokenizer
 from tokbench.nn.trainable import TrainingBatch
 from tokbench.nn.vit import Shape
 from tokbench.tokenizers.registry import adapter_files, open_variant
+from tokbench.training.zoo import recipe_of
 
 SHAPE = Shape(32, 8, 16, 2, 2)
 
@@ -195,6 +196,15 @@ def test_vtp_needs_captions(vtp: torch.nn.Module, images: Tensor) -> None:
 def test_vtp_encodes_smaller_crops_with_interpolated_positions(vtp: torch.nn.Module) -> None:
     assert vtp.encoder.positions(16).shape == (4, 16)
     assert torch.allclose(vtp.encoder.positions(16).mean(0), vtp.encoder.positions(32).mean(0), atol=1e-5)
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+@pytest.mark.parametrize("name", ["vtp.p8c16", "vtp.p8c16_ae"])
+def test_the_short_training_of_vtp_has_a_quarter_of_the_images(name: str, profile: str) -> None:
+    whole, short = (
+        recipe_of(open_variant(one, adapter_files(ROOT)[one])[0], profile, {}) for one in (name, f"{name}_short")
+    )
+    assert whole.images is not None and short.images == whole.images // 4
 
 
 def test_the_teacher_of_vtp_follows(vtp: torch.nn.Module) -> None:

@@ -53,6 +53,17 @@ def test_what_saves_work_may_cost_so_much(tmp_path: Path, cost: float, verdict: 
     assert found.verdict == verdict
 
 
+def test_an_ablation_may_test_several_claims(tmp_path: Path) -> None:
+    """The ablated adapter is 0.2 dB better: the part does not help, but a margin of 4 % allows its cost."""
+    tables = TABLE.replace("[ablation]", "[[ablation]]")
+    (tmp_path / "ablated.toml").write_text(tables + tables.replace("helps", "costs little") + "margin = 0.04\n")
+    declared = ablations({"mini.ablated": tmp_path / "ablated.toml"})
+    found = findings(declared, [result("mini.whole", 0), result("mini.ablated", 0.2)])
+    assert {one.ablation.claim: one.verdict for one in found} == {
+        "The part helps.": "not supported", "The part costs little.": "supported"
+    }  # fmt: skip
+
+
 def reconstruction(adapter: str, psnr: float, lpips: float | None, **facts: object) -> Result:
     """A result of 640 bits per image, on the images of `result`, as `facts` of an adapter declare it."""
     values = {"bits_per_image": 640.0, "psnr": psnr} | ({} if lpips is None else {"lpips": lpips})

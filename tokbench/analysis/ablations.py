@@ -71,8 +71,15 @@ class Finding:
 
 
 def ablations(files: dict[str, Path]) -> list[Ablation]:
-    """Return the ablations defined in config files (by adapter name). Raises AdapterError for an incomplete table."""
-    return [_read(name, table) for name, toml in files.items() if (table := read_variant(toml).get("ablation"))]
+    """Return the ablations defined in config files (by adapter name), [ablation] or several [[ablation]] in a file.
+
+    Raises AdapterError for an incomplete table.
+    """
+    found = []
+    for name, toml in files.items():
+        tables = read_variant(toml).get("ablation", [])
+        found += [_read(name, table) for table in (tables if isinstance(tables, list) else [tables])]
+    return found
 
 
 def _read(name: str, table: dict[str, Any]) -> Ablation:

@@ -56,16 +56,16 @@ class FrozenTeacher(nn.Module):
         return (network.stage(images / 2 + 0.5) - self.mean) @ self.directions
 
 
-class SemanticDecoder(nn.Module):
-    """Predicts a teacher's features (B, side * side, DIM) from vectors (B, side * side, dim).
+class FeatureTransformer(nn.Module):
+    """A transformer of `depth` blocks over a grid of vectors (B, side * side, dim), with outputs (B, side * side, out).
 
-    It has `depth` transformer blocks and is only used in training.
+    With the default `out`, it predicts a teacher's features.
     """
 
-    def __init__(self, dim: int, side: int, depth: int, width: int = 64) -> None:
+    def __init__(self, dim: int, side: int, depth: int, out: int = DIM, width: int = 64) -> None:
         super().__init__()
         self.embed, self.positions = nn.Linear(dim, width), sincos_positions(side, width)
-        self.body, self.head = Transformer(width, depth, 4), nn.Linear(width, DIM)
+        self.body, self.head = Transformer(width, depth, 4), nn.Linear(width, out)
 
     def forward(self, vectors: Tensor) -> Tensor:
         return self.head(self.body(self.embed(vectors) + self.positions))
@@ -109,7 +109,7 @@ class DualAutoencoder(BottleneckAutoencoder):
         super().ready(device)
         if self.semantic:
             dim = self.bottleneck.dim - self.pixel_dim if self.split else self.bottleneck.dim
-            self.semantic_decoder = SemanticDecoder(dim, self.side, self.semantic_depth).to(device)
+            self.semantic_decoder = FeatureTransformer(dim, self.side, self.semantic_depth).to(device)
 
     def prepare_data(
         self, data: TrainingData, device: str, mirrored: bool, progress: Callable[[int, int], None]

@@ -23,9 +23,8 @@ class SimVQ(Quantizer):
     """Replaces latents by the nearest of K = `codebook_size` entries W c_k (SimVQ, arXiv:2411.02038); G = 1.
 
     The vectors c_k are fixed: `dim` normal values with standard deviation dim^-1/2, unless `start` chooses them. W is
-    learned. The codebook loss has
-    weight 1 and the commitment loss the weight `commitment`, as in ILLUME+ (arXiv:2504.01934). Raises ValueError for an
-    unknown `gradient`.
+    learned. The codebook loss has weight 1 and the commitment loss the weight `commitment`, as in ILLUME+
+    (arXiv:2504.01934). Raises ValueError for an unknown `gradient`.
     """
 
     base: Tensor
