@@ -148,6 +148,17 @@ def test_results_of_other_images_have_a_table_of_their_own(open_site: Any, sites
     assert any(text.startswith("0.1250") for text in table_of(page)[1])
 
 
+def test_variants_of_a_decoder_are_rows_of_one_table(open_site: Any, sites: Path, tmp_path: Path) -> None:
+    facts = json.loads((sites / "others" / "jpeg.q90" / f"{GROUP}.json").read_text())
+    for task in ("decode", "decode-bf16", "decode-tiles256"):
+        (tmp_path / f"{task}.json").write_text(json.dumps(facts | {"task": task}))
+    page = open_site(sites / "part")
+    page.set_input_files("#choose-files", [str(path) for path in sorted(tmp_path.iterdir())])
+    assert "3 results joined 1 table: samples-decode." in joined(page)
+    assert [row[0] for row in table_of(page)[1:]] == ["jpeg.q90", "jpeg.q90 (bf16)", "jpeg.q90 (tiles256)"]
+    assert page.locator("#task option").all_inner_texts().count("decode") == 1
+
+
 def test_other_settings_have_a_column_of_their_own(open_site: Any, sites: Path, tmp_path: Path) -> None:
     facts = json.loads((sites / "others" / "jpeg.q90" / f"{GROUP}.json").read_text())
     facts["provenance"]["metrics"]["lpips"]["sha256"] = "0" * 64

@@ -19,22 +19,25 @@
     return "";
   }
 
-  function groupOf(facts) { // as tokbench.results.result.Result.group
+  function tableOfTask(task) { // the task of the table and the variant of the row, as tokbench.metric_names.table_of_task
+    return task.startsWith("decode-") ? ["decode", task.slice("decode-".length)] : [task, ""];
+  }
+  function tableName(facts) { // as tokbench.results.result.Result.table
     const { data: images, protocol, reference } = facts.provenance;
     const side = images.width === images.height ? `${images.width}` : `${images.width}x${images.height}`;
     const size = (images.own_size ?? null) !== null && side === String(images.own_size) ? "" : `.s${side}`;
     const limit = images.limit ? `.${images.sampling === "even" ? "even" : "n"}${images.limit}` : "";
     const statistics = reference ? `.ref-${String(reference.sha256).slice(0, 8)}` : "";
-    return `${facts.dataset}${size}${limit}${statistics}${protocol.name === "tokbench" ? "" : "@" + protocol.name}-${facts.task}`;
+    return `${facts.dataset}${size}${limit}${statistics}${protocol.name === "tokbench" ? "" : "@" + protocol.name}-${tableOfTask(facts.task)[0]}`;
   }
   function tableFor(facts) { // the table of the same images and protocol, or a new one
-    const group = groupOf(facts), { data: images, protocol } = facts.provenance, sha256 = [images.sha256, protocol.sha256];
+    const group = tableName(facts), { data: images, protocol } = facts.provenance, sha256 = [images.sha256, protocol.sha256];
     const members = data.tables.filter((one) => one.sha256.length && (one.name === group || one.name.startsWith(group + ".")));
     const known = members.find((one) => String(one.sha256) === String(sha256));
     if (known) return known;
     const name = members.length ? `${group}.${sha256.map((hash) => hash.slice(0, 8)).join(".")}` : group;
     const legend = `Dropped results: ${facts.num_images.toLocaleString("en")} images of ${images.width}x${images.height} px, protocol ${protocol.name} (${sha256[1].slice(0, 8)}), pixels ${sha256[0].slice(0, 8)}. ± is half of the 95 % interval over images.`;
-    const made = { name, dataset: facts.dataset, task: facts.task, size: `${images.width}x${images.height}`, n: facts.num_images, protocol: protocol.name, legend, columns: [], rows: [], settings: [], sha256 };
+    const made = { name, dataset: facts.dataset, task: tableOfTask(facts.task)[0], size: `${images.width}x${images.height}`, n: facts.num_images, protocol: protocol.name, legend, columns: [], rows: [], settings: [], sha256 };
     data.tables.push(made);
     return made;
   }
@@ -55,8 +58,9 @@
   }
 
   function join(facts, arrays, path) { // adds a row and returns it with its table
-    const table = tableFor(facts), { provenance } = facts, taken = table.rows.find((row) => row.adapter === facts.adapter && !row.result);
-    const name = taken ? `${facts.adapter} (dropped)` : facts.adapter, settings = {};
+    const table = tableFor(facts), { provenance } = facts, [, variant] = tableOfTask(facts.task), settings = {};
+    const own = facts.adapter + (variant && ` (${variant})`), taken = table.rows.some((row) => row.adapter === own && !row.result);
+    const name = taken ? `${own} (dropped)` : own;
     table.rows = table.rows.filter((row) => row.adapter !== name);
     const row = {
       adapter: name, family: facts.adapter.split(".")[0], file: "", result: { ...facts, adapter: name, arrays, path }, values: table.columns.map(() => null),
