@@ -31,7 +31,7 @@
     state.fits = data.tables.filter((one) => filters.every((key) => !state[key] || one[key] === state[key]));
     state.shown = state.fits.find((one) => one.name === state.table) || state.fits[0];
     state.names = state.shown ? state.shown.columns.map(columnName) : [];
-    const chosen = state.cols ? state.cols.split(",").filter((one) => state.names.includes(one)) : [];
+    const chosen = state.names.filter((one) => `,${state.cols},`.includes(`,${one},`)); // a name may contain ", "
     state.columns = chosen.length ? chosen : state.names.filter((_, i) => state.shown.columns[i].first);
   }
   function write(change) {

@@ -11,6 +11,7 @@
     if (!map(images) || !text(images.sha256) || !number(images.width) || !number(images.height)) return "'provenance.data' is incomplete";
     if (!map(protocol) || !text(protocol.sha256) || !text(protocol.name)) return "'provenance.protocol' is incomplete";
     if (!map(adapter) || !text(adapter.kind) || !map(metrics)) return "'provenance.adapter' or 'provenance.metrics' is incomplete";
+    if (!Array.isArray(facts.warnings ?? []) || !(facts.warnings ?? []).every(map)) return "'warnings' is damaged";
     if (!map(facts.metrics)) return "'metrics' must be an object";
     for (const [name, entry] of Object.entries(facts.metrics)) {
       const fine = map(entry) && (entry.value === null || number(entry.value)) && ["low", "high", "n"].every((key) => entry[key] === undefined || entry[key] === null || number(entry[key]));
@@ -116,7 +117,7 @@
           const arrays = npz && !Array.isArray(content) ? checkArrays(await readNpz(new Uint8Array(await npz.arrayBuffer()))) : Object.create(null);
           joined.push({ ...join(facts, arrays, path), paired: Boolean(npz) });
         }
-      } catch (error) { messages.push(`${path} was not read: ${error instanceof SyntaxError ? "it is no JSON" : error.message}`); }
+      } catch (error) { messages.push(`${path} was not read: ${error instanceof SyntaxError ? "it is no JSON" : error instanceof RangeError ? "its .npz file is damaged" : error.message}`); }
     }
     const count = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
     const without = joined.filter((one) => !one.paired).map((one) => one.row.adapter);
