@@ -41,8 +41,8 @@ class Difference:
     averages by batches); None if there is no such image. gap: second minus first. low, high: paired 95 % interval of
     the gap; NaN if it has none. n: number of images. first_only, second_only: images for which only one of the results
     has a value (an exact image has no PSNR). deviation: standard deviation of the gap; NaN if the gap has no interval
-    or its width does not decrease with the square root of n, as for codebook usage. moved: (image name, difference) by decreasing absolute
-    difference, in the per-image value named by `moved_in`.
+    or its width does not decrease with the square root of n, as for codebook usage. moved: (image name, difference) by
+    decreasing absolute difference, in the per-image value named by `moved_in`.
     """
 
     number: str
