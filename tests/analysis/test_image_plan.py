@@ -12,8 +12,9 @@ from factories import image_columns, make_result
 from tokbench.analysis.compare import difference
 from tokbench.analysis.image_plan import plan_images
 from tokbench.errors import ResultError
-from tokbench.results.result import Result
+from tokbench.results.result import Result, load
 from tokbench.stats.split_half import Replicates
+from tokbench.stats.spread import Distinct
 
 COUNT = 400
 
@@ -74,6 +75,34 @@ def test_equal_results_and_numbers_without_an_interval() -> None:
     assert plan_images(*bare) == []
     (unknown,) = plan_images(*bare, ["rfid_64"])
     assert unknown.needed is None
+
+
+def test_a_mean_without_an_interval_has_no_number(cli, tmp_path: Path) -> None:
+    """Three errors are too few for the interval of their log mean."""
+    files = []
+    for name, mse in (("a", np.array([1.0, 2.0, 3.0])), ("b", np.array([2.0, 3.0, 7.0]))):
+        result = make_result(
+            name, {"psnr": entry(10 * np.log10(255**2 / mse.mean()))}, num_images=3, per_image=image_columns(3, mse=mse)
+        )
+        result.save(tmp_path)
+        files.append(tmp_path / result.path)
+    done = cli("plan", *files, "--metric", "psnr", "--time", "0")
+    assert done.exit_code == 0, done.output
+    assert "no interval" in done.stdout
+    found = difference("psnr", *map(load, files))
+    assert found.images_needed is None and found.gap == pytest.approx(-10 * np.log10(2))
+
+
+def test_an_interval_that_does_not_narrow_with_more_images_is_named(cli, tmp_path: Path) -> None:
+    files = []
+    for name, value in (("a", 0.5), ("b", 0.9)):
+        result = make_result(name, {"codebook_usage": entry(value)}, num_images=COUNT)
+        values = np.linspace(value - 1e-4, value + 1e-4, COUNT)
+        result.replicates["codebook_usage"] = Distinct(values, lost=np.full(COUNT, 1e-5), gained=np.full(COUNT, 1e-5))
+        result.save(tmp_path)
+        files.append(tmp_path / result.path)
+    done = cli("plan", *files, "--time", "0")
+    assert "does not scale" in done.stdout and "no interval" not in done.stdout
 
 
 def test_an_unknown_number_is_refused() -> None:

@@ -134,6 +134,21 @@ def test_differences_of_committed_results_are_those_of_python(open_site: Any, co
         assert shown_differences(page) == [expected(one, first) for one in differences(*both[::-1])]
 
 
+def test_variants_of_a_decoder_are_compared_with_the_decoder_itself(open_site: Any, tmp_path: Path) -> None:
+    """They are rows of one adapter and table, each with its own values."""
+    tasks = ("decode", "decode-bf16", "decode-tiles256")
+    results = [replace(drawn("one.a", "many", 60, seed), task=task) for seed, task in enumerate(tasks)]
+    for result in results:
+        result.save(tmp_path / "results")
+    build(tmp_path / "results", tmp_path / "site", with_pictures=False)
+    for first, second in ((0, 1), (1, 2)):
+        names = [results[one].row for one in (first, second)]
+        page = open_site(tmp_path / "site", f"#table=many-decode&a={names[0]}&b={names[1]}")
+        found = differences(results[first], results[second])
+        assert shown_differences(page) == [expected(one, names[1]) for one in found]
+        assert page.input_value("#second") == names[1]
+
+
 def test_images_that_differ_most_come_first(open_site: Any, compared: Path) -> None:
     page = open_site(compared / "site", f"#table={GROUP}&a=jpeg.q50&b=kmeans.f8&differ=psnr")
     shown_differences(page)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from checkout import ROOT
 
@@ -148,6 +151,17 @@ def test_results_of_other_images_have_a_table_of_their_own(open_site: Any, sites
     assert any(text.startswith("0.1250") for text in table_of(page)[1])
 
 
+def test_variants_of_a_decoder_are_rows_of_one_table(open_site: Any, sites: Path, tmp_path: Path) -> None:
+    facts = json.loads((sites / "others" / "jpeg.q90" / f"{GROUP}.json").read_text())
+    for task in ("decode", "decode-bf16", "decode-tiles256"):
+        (tmp_path / f"{task}.json").write_text(json.dumps(facts | {"task": task}))
+    page = open_site(sites / "part")
+    page.set_input_files("#choose-files", [str(path) for path in sorted(tmp_path.iterdir())])
+    assert "3 results joined 1 table: samples-decode." in joined(page)
+    assert [row[0] for row in table_of(page)[1:]] == ["jpeg.q90", "jpeg.q90 (bf16)", "jpeg.q90 (tiles256)"]
+    assert page.locator("#task option").all_inner_texts().count("decode") == 1
+
+
 def test_other_settings_have_a_column_of_their_own(open_site: Any, sites: Path, tmp_path: Path) -> None:
     facts = json.loads((sites / "others" / "jpeg.q90" / f"{GROUP}.json").read_text())
     facts["provenance"]["metrics"]["lpips"]["sha256"] = "0" * 64
@@ -163,6 +177,21 @@ def test_other_settings_have_a_column_of_their_own(open_site: Any, sites: Path, 
     assert rows["jpeg.q50"][own] == "–" != rows["jpeg.q50"][usual]
 
 
+def test_columns_of_several_settings_can_be_chosen(open_site: Any, sites: Path, tmp_path: Path) -> None:
+    """The name of such a column contains a comma, which also separates columns in the address."""
+    facts = json.loads((sites / "others" / "jpeg.q90" / f"{GROUP}.json").read_text())
+    facts["provenance"]["metrics"]["lpips"] |= {"sha256": "0" * 64, "layer": "3"}
+    (tmp_path / "x.json").write_text(json.dumps(facts))
+    page = open_site(sites / "part", f"#table={GROUP}")
+    page.set_input_files("#choose-files", str(tmp_path / "x.json"))
+    joined(page)
+    before = table_of(page)[0]
+    assert any(title.startswith("LPIPS [3, 00000000]") for title in before)
+    page.click("#chooser summary")
+    page.locator("#columns label", has_text="PSNR").first.click()
+    assert table_of(page)[0] == [title for title in before if not title.startswith("PSNR")] != before
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -171,6 +200,8 @@ def test_other_settings_have_a_column_of_their_own(open_site: Any, sites: Path, 
         ({"metrics": {"psnr": {"value": "30"}}}, "the metric 'psnr' is damaged"),
         ({"provenance": {"data": {}}}, "'provenance.data' is incomplete"),
         ({"adapter": 3}, "it is no result of tokbench eval"),
+        ({"warnings": "none"}, "'warnings' is damaged"),
+        ({"warnings": [None]}, "'warnings' is damaged"),
         (None, "it is no JSON"),
     ],
 )
@@ -185,6 +216,42 @@ def test_damaged_files_are_named(
     page.set_input_files("#choose-files", str(tmp_path / "odd.json"))
     assert f"odd.json was not read: {message}" in joined(page)
     assert table_of(page) == before
+
+
+def unusable(name: str, path: Path) -> bytes:
+    """The bytes of an `.npz` file with one fault."""
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    stream = io.BytesIO()
+    if name == "text":
+        np.savez(stream, **arrays | {"psnr": np.array(["30"] * len(arrays["index"]))})
+    if name == "replicates":
+        np.savez(stream, **arrays | {"replicates.fd_efficientnet": np.array(["1", "2"])})
+    if name == "empty texts":  # two billion of them in a header of 118 bytes
+        header = b"{'descr': '<U0', 'fortran_order': False, 'shape': (2000000000,), }".ljust(117) + b"\n"
+        with zipfile.ZipFile(stream, "w") as archive:
+            archive.writestr("name.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    return stream.getvalue() or b"PK\x05\x06" + b"\xff" * 40
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("text", "'psnr' must contain numbers"),
+        ("replicates", "'replicates.fd_efficientnet' must contain numbers"),
+        ("empty texts", "'name' has an unknown format"),
+        ("end", "its .npz file is damaged"),
+    ],
+)
+def test_unusable_arrays_are_named(open_site: Any, sites: Path, tmp_path: Path, name: str, message: str) -> None:
+    path = sites / "others" / "jpeg.q90" / f"{GROUP}.json"
+    shutil.copy(path, tmp_path / "x.json")
+    (tmp_path / "x.npz").write_bytes(unusable(name, path.with_suffix(".npz")))
+    page = open_site(sites / "part")
+    page.set_default_timeout(10_000)
+    page.set_input_files("#choose-files", [str(tmp_path / "x.json"), str(tmp_path / "x.npz")])
+    assert f"x.json was not read: {message}" in joined(page)
+    assert page.locator("tr.dropped").count() == 0
 
 
 def test_a_damaged_npz_and_a_hostile_name(open_site: Any, sites: Path, tmp_path: Path) -> None:

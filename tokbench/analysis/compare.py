@@ -40,9 +40,9 @@ class Difference:
     first, second: the values on the images for which both results have one (a mean over images, even if the protocol
     averages by batches); None if there is no such image. gap: second minus first. low, high: paired 95 % interval of
     the gap; NaN if it has none. n: number of images. first_only, second_only: images for which only one of the results
-    has a value (an exact image has no PSNR). deviation: standard deviation of the gap; NaN if it is unknown or does not
-    decrease with the square root of n, as for codebook usage. moved: (image name, difference) by decreasing absolute
-    difference, in the per-image value named by `moved_in`.
+    has a value (an exact image has no PSNR). deviation: standard deviation of the gap; NaN if the gap has no interval
+    or its width does not decrease with the square root of n, as for codebook usage. moved: (image name, difference) by
+    decreasing absolute difference, in the per-image value named by `moved_in`.
     """
 
     number: str
@@ -207,7 +207,7 @@ def _difference_of_means(number: str, pairs: PairedValues) -> Difference:
         verdict,
         first_only,
         second_only,
-        pair_deviation(ours, theirs, pairs.how),
+        math.nan if math.isnan(interval.low) else pair_deviation(ours, theirs, pairs.how),
         pairs.how.values,
         moved,
     )

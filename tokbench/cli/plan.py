@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,7 +101,9 @@ def _rows(plans: list[ImagePlan], pace: float | None) -> list[list[str]]:
     rows = []
     for one in plans:
         gap, digits = one.difference, column_of(one.difference.number)[1].digits + 1
-        needed = "no number is enough" if gap.gap == 0 else "no interval"
+        needed = "no interval" if math.isnan(gap.low) else "interval does not scale"
+        if gap.gap == 0:
+            needed = "no number is enough"
         span = duration = ""
         if one.needed is not None:
             needed = f"{one.needed:,}"

@@ -41,7 +41,7 @@ def write(tables: Sequence[PageTable], results: Sequence[Result], out: Path) -> 
     """
     groups, found, written = leaderboard.groups(results), [], set()
     for table in tables:
-        members, rows = {result.adapter: result for result in groups.get(table.name, ())}, []
+        members, rows = {result.row: result for result in groups.get(table.name, ())}, []
         for place, row in enumerate(table.rows):
             if (result := members.get(row.adapter)) is not None:
                 path = out / FOLDER / slug(table.name) / f"{place}-{slug(row.adapter)}.js"
@@ -66,7 +66,7 @@ def _script(table: str, result: Result) -> str:
     buffer = io.BytesIO()
     if arrays := result.arrays():
         np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    words = (json.dumps(part, separators=(",", ":"), allow_nan=False) for part in (table, result.adapter, facts))
+    words = (json.dumps(part, separators=(",", ":"), allow_nan=False) for part in (table, result.row, facts))
     return f"tokbenchValues({','.join(words)},{json.dumps(base64.b64encode(buffer.getvalue()).decode())});\n"
 
 

@@ -31,7 +31,8 @@
     state.fits = data.tables.filter((one) => filters.every((key) => !state[key] || one[key] === state[key]));
     state.shown = state.fits.find((one) => one.name === state.table) || state.fits[0];
     state.names = state.shown ? state.shown.columns.map(columnName) : [];
-    const chosen = state.cols ? state.cols.split(",").filter((one) => state.names.includes(one)) : [];
+    const placeOf = (name) => `,${state.cols},`.indexOf(`,${name},`); // not split at commas, which are also in names of columns
+    const chosen = state.names.filter((name) => placeOf(name) >= 0).sort((a, b) => placeOf(a) - placeOf(b));
     state.columns = chosen.length ? chosen : state.names.filter((_, i) => state.shown.columns[i].first);
   }
   function write(change) {

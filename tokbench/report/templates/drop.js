@@ -11,6 +11,7 @@
     if (!map(images) || !text(images.sha256) || !number(images.width) || !number(images.height)) return "'provenance.data' is incomplete";
     if (!map(protocol) || !text(protocol.sha256) || !text(protocol.name)) return "'provenance.protocol' is incomplete";
     if (!map(adapter) || !text(adapter.kind) || !map(metrics)) return "'provenance.adapter' or 'provenance.metrics' is incomplete";
+    if (!Array.isArray(facts.warnings ?? []) || !(facts.warnings ?? []).every(map)) return "'warnings' is damaged";
     if (!map(facts.metrics)) return "'metrics' must be an object";
     for (const [name, entry] of Object.entries(facts.metrics)) {
       const fine = map(entry) && (entry.value === null || number(entry.value)) && ["low", "high", "n"].every((key) => entry[key] === undefined || entry[key] === null || number(entry[key]));
@@ -19,22 +20,25 @@
     return "";
   }
 
-  function groupOf(facts) { // as tokbench.results.result.Result.group
+  function tableOfTask(task) { // the task of the table and the variant of the row, as tokbench.metric_names.table_of_task
+    return task.startsWith("decode-") ? ["decode", task.slice("decode-".length)] : [task, ""];
+  }
+  function tableName(facts) { // as tokbench.results.result.Result.table
     const { data: images, protocol, reference } = facts.provenance;
     const side = images.width === images.height ? `${images.width}` : `${images.width}x${images.height}`;
     const size = (images.own_size ?? null) !== null && side === String(images.own_size) ? "" : `.s${side}`;
     const limit = images.limit ? `.${images.sampling === "even" ? "even" : "n"}${images.limit}` : "";
     const statistics = reference ? `.ref-${String(reference.sha256).slice(0, 8)}` : "";
-    return `${facts.dataset}${size}${limit}${statistics}${protocol.name === "tokbench" ? "" : "@" + protocol.name}-${facts.task}`;
+    return `${facts.dataset}${size}${limit}${statistics}${protocol.name === "tokbench" ? "" : "@" + protocol.name}-${tableOfTask(facts.task)[0]}`;
   }
   function tableFor(facts) { // the table of the same images and protocol, or a new one
-    const group = groupOf(facts), { data: images, protocol } = facts.provenance, sha256 = [images.sha256, protocol.sha256];
+    const group = tableName(facts), { data: images, protocol } = facts.provenance, sha256 = [images.sha256, protocol.sha256];
     const members = data.tables.filter((one) => one.sha256.length && (one.name === group || one.name.startsWith(group + ".")));
     const known = members.find((one) => String(one.sha256) === String(sha256));
     if (known) return known;
     const name = members.length ? `${group}.${sha256.map((hash) => hash.slice(0, 8)).join(".")}` : group;
     const legend = `Dropped results: ${facts.num_images.toLocaleString("en")} images of ${images.width}x${images.height} px, protocol ${protocol.name} (${sha256[1].slice(0, 8)}), pixels ${sha256[0].slice(0, 8)}. ± is half of the 95 % interval over images.`;
-    const made = { name, dataset: facts.dataset, task: facts.task, size: `${images.width}x${images.height}`, n: facts.num_images, protocol: protocol.name, legend, columns: [], rows: [], settings: [], sha256 };
+    const made = { name, dataset: facts.dataset, task: tableOfTask(facts.task)[0], size: `${images.width}x${images.height}`, n: facts.num_images, protocol: protocol.name, legend, columns: [], rows: [], settings: [], sha256 };
     data.tables.push(made);
     return made;
   }
@@ -55,8 +59,9 @@
   }
 
   function join(facts, arrays, path) { // adds a row and returns it with its table
-    const table = tableFor(facts), { provenance } = facts, taken = table.rows.find((row) => row.adapter === facts.adapter && !row.result);
-    const name = taken ? `${facts.adapter} (dropped)` : facts.adapter, settings = {};
+    const table = tableFor(facts), { provenance } = facts, [, variant] = tableOfTask(facts.task), settings = {};
+    const own = facts.adapter + (variant && ` (${variant})`), taken = table.rows.some((row) => row.adapter === own && !row.result);
+    const name = taken ? `${own} (dropped)` : own;
     table.rows = table.rows.filter((row) => row.adapter !== name);
     const row = {
       adapter: name, family: facts.adapter.split(".")[0], file: "", result: { ...facts, adapter: name, arrays, path }, values: table.columns.map(() => null),
@@ -112,7 +117,7 @@
           const arrays = npz && !Array.isArray(content) ? checkArrays(await readNpz(new Uint8Array(await npz.arrayBuffer()))) : Object.create(null);
           joined.push({ ...join(facts, arrays, path), paired: Boolean(npz) });
         }
-      } catch (error) { messages.push(`${path} was not read: ${error instanceof SyntaxError ? "it is no JSON" : error.message}`); }
+      } catch (error) { messages.push(`${path} was not read: ${error instanceof SyntaxError ? "it is no JSON" : error instanceof RangeError ? "its .npz file is damaged" : error.message}`); }
     }
     const count = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
     const without = joined.filter((one) => !one.paired).map((one) => one.row.adapter);

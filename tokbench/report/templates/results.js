@@ -64,7 +64,7 @@
     if (!kind || order === ">" || shapeText === undefined || /'fortran_order': *True/.test(header)) throw new Error(`'${name}' has an unknown format`);
     const shape = shapeText.split(",").filter((one) => one.trim()).map(Number), count = shape.reduce((a, b) => a * b, 1);
     const [width, read] = kind[0] === "U" ? [4 * Number(kind.slice(1))] : NUMBERS[kind] || [];
-    if (width === undefined || start + count * width > bytes.length) throw new Error(`'${name}' has an unknown format or is incomplete`);
+    if (!width || start + count * width > bytes.length) throw new Error(`'${name}' has an unknown format or is incomplete`);
     if (kind[0] === "U") {
       return Array.from({ length: count }, (_, i) => {
         let text = "";
@@ -76,8 +76,10 @@
   }
   function checkArrays(arrays) { // as tokbench.results.result
     const index = arrays.index, own = Object.keys(arrays).filter((name) => !KINDS.some((kind) => name.startsWith(kind + ".")));
+    const texts = Object.keys(arrays).find((name) => name !== "name" && !arrays[name].data);
+    if (texts) throw new Error(`'${texts}' must contain numbers`);
     if (!own.length) return arrays;
-    if (!index?.data || index.data.some((value, i) => value < 0 || (i && value <= index.data[i - 1]))) throw new Error("'index' must contain increasing positions of images");
+    if (!index || index.data.some((value, i) => value < 0 || (i && value <= index.data[i - 1]))) throw new Error("'index' must contain increasing positions of images");
     arrays.name ??= Array.from(index.data, String);
     if (own.some((name) => (arrays[name].data || arrays[name]).length !== index.data.length)) throw new Error("its arrays have different numbers of images");
     return arrays;

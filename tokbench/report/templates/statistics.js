@@ -284,7 +284,7 @@
     const gap = plain.second - plain.first, interval = bootstrapPairs(ours, theirs, how);
     const moved = names.map((name, i) => ({ name, first: ours[i], second: theirs[i], gap: theirs[i] - ours[i] })).filter((one) => one.gap);
     moved.sort((a, b) => Math.abs(b.gap) - Math.abs(a.gap));
-    return { ...plain, gap, ...interval, moved, deviation: pairDeviation(ours, theirs, how), verdict: alone ? "cannot tell" : verdictOf(number, gap, interval) };
+    return { ...plain, gap, ...interval, moved, deviation: Number.isNaN(interval.low) ? NaN : pairDeviation(ours, theirs, how), verdict: alone ? "cannot tell" : verdictOf(number, gap, interval) };
   }
 
   // Whether two results computed a number with the same network, weights, device and settings.
