@@ -12,9 +12,10 @@ from image_files import write_noise
 from two_families import write_two_families
 
 from tokbench.cli import main
+from tokbench.errors import UsageError
 from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.registry import read_variant
-from tokbench.training.plan import cheap_first, duration, make_plan
+from tokbench.training.plan import TRAINING_DATA, cheap_first, choose_data, duration, make_plan
 from tokbench.training.zoo import TrainOptions, recipe_of, trainable_adapters
 
 RECORD = {"device": "CPU, 1 threads", "seconds": 50.0, "images": 1000, "steps": 10, "seed": 0, "recipe": {}}
@@ -149,3 +150,33 @@ def test_the_recipe_of_a_record_counts(root: Path) -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+class TestData:
+    """The data of a command, for one adapter without data in its TOML file and two with some."""
+
+    @pytest.fixture
+    def wanted(self, tmp_path: Path) -> dict[str, Path]:
+        texts = {"any": "", "one": 'data = "scenes-train"', "other": 'data = "phantoms-train"'}
+        found = {}
+        for name, text in texts.items():
+            found[name] = tmp_path / f"{name}.toml"
+            found[name].write_text(f"[training]\n{text}\nflip = false\n")
+        return found
+
+    def test_all_leaves_out_what_is_trained_on_other_data(self, wanted: dict[str, Path]) -> None:
+        assert choose_data(wanted, None, True) == (
+            TRAINING_DATA, {"one": "scenes-train", "other": "phantoms-train"}
+        )  # fmt: skip
+        assert choose_data(wanted, "scenes-train", True) == ("scenes-train", {"other": "phantoms-train"})
+
+    def test_named_adapters_bring_their_data(self, wanted: dict[str, Path]) -> None:
+        assert choose_data({"one": wanted["one"]}, None, False) == ("scenes-train", {})
+        assert choose_data({"any": wanted["any"]}, None, False) == (TRAINING_DATA, {})
+        assert choose_data({"any": wanted["any"]}, "some/folder", False) == ("some/folder", {})
+
+    def test_other_data_are_refused(self, wanted: dict[str, Path]) -> None:
+        with pytest.raises(UsageError, match="one is trained on scenes-train, .* give --data scenes-train"):
+            choose_data({"one": wanted["one"]}, "tiny-imagenet-train", False)
+        with pytest.raises(UsageError, match="any on tiny-imagenet-train.*one command for each"):
+            choose_data({name: wanted[name] for name in ("any", "one")}, None, False)

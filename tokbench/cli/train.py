@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 @click.option(
     "--all", "everything", is_flag=True, help="Train every adapter that defines a training, dependencies first."
 )
-@click.option("--data", default="tiny-imagenet-train", show_default=True, help="Training data: dataset name or path.")
+@click.option(
+    "--data",
+    help="Training data: dataset name or path [default: that in the adapters' TOML files, or tiny-imagenet-train].",
+)
 @reading_options("first")
 @click.option(
     "--budget",
@@ -70,7 +73,7 @@ if TYPE_CHECKING:
 def train(
     adapters: tuple[str, ...],
     everything: bool,
-    data: str,
+    data: str | None,
     reading: ReadOptions,
     budget: str | None,
     profile: str | None,
@@ -98,12 +101,16 @@ def train(
     changes = _budget(budget) | {"seed": seed}
     from tokbench.data.dataset import open_dataset
     from tokbench.protocol.protocol import load_protocol
-    from tokbench.training.plan import chosen, describe_plan, make_plan
+    from tokbench.training.plan import choose_data, chosen, describe_plan, make_plan
     from tokbench.training.states import describe_data
     from tokbench.training.workers import trainings
     from tokbench.training.zoo import TrainOptions, load_training_data
 
     wanted = chosen(adapters, everything, root)
+    data, others = choose_data(wanted, data, everything)
+    for name, own in others.items():
+        say(f"left out {name}: it is trained on {own}; train it with --data {own}")
+    wanted = {name: toml for name, toml in wanted.items() if name not in others}
     chosen_device = choose_device(device)
     profile = profile or ("gpu" if chosen_device.startswith("cuda") else "cpu")
     dataset = open_dataset(data, load_protocol("tokbench"), None, limit, root, reading)

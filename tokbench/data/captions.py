@@ -53,7 +53,8 @@ def captions_of(source: Source, rule: str | None, class_names: Path | None) -> C
 
 def class_caption(name: str, pixels: np.ndarray) -> str:
     """Return `a photo of a <class>, mostly <colour>` from a class name and pixels, uint8 (h, w, 3)."""
-    return f"a photo of {'an' if name[0] in 'aeiou' else 'a'} {name}, mostly {main_colour(pixels)}"
+    article = "an" if name[0] in "aeiou" or name.startswith("hour") else "a"
+    return f"a photo of {article} {name}, mostly {main_colour(pixels)}"
 
 
 def _class_and_colour(

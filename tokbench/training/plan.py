@@ -78,6 +78,33 @@ def chosen(names: Sequence[str], everything: bool, root: Path | None) -> dict[st
     return ordered
 
 
+TRAINING_DATA = "tiny-imagenet-train"
+"""The dataset on which an adapter is trained if neither the command nor its TOML file names one."""
+
+
+def choose_data(wanted: Mapping[str, Path], given: str | None, everything: bool) -> tuple[str, dict[str, str]]:
+    """Return the training data of a command, and the adapters of `wanted` that are trained on other data, with those.
+
+    An adapter whose TOML file has `data` under [training] is trained on this dataset only. given: the data named on the
+    command line; if it is None, that of the adapters, or TRAINING_DATA. everything: whether all adapters are wanted;
+    those that are trained on other data are then left out. Raises UsageError if an adapter that was named is trained on
+    other data, or if the adapters that were named are trained on different data.
+    """
+    required = {name: read_variant(toml).get("training", {}).get("data") for name, toml in wanted.items()}
+    data = given or TRAINING_DATA
+    if given is None and not everything:
+        names = {own or TRAINING_DATA: name for name, own in required.items()}
+        if len(names) > 1:
+            listed = ", ".join(f"{name} on {own}" for own, name in sorted(names.items()))
+            raise UsageError(f"these adapters are trained on different data ({listed}); use one command for each")
+        data = next(iter(names))
+    others = {name: own for name, own in required.items() if own not in (None, data)}
+    if others and not everything:
+        name, own = next(iter(others.items()))
+        raise UsageError(f"{name} is trained on {own}, as its TOML file says; give --data {own}")
+    return data, others
+
+
 def make_plan(
     wanted: Mapping[str, Path],
     options: TrainOptions,

@@ -122,7 +122,7 @@ def recipe_of(variant: AdapterConfig, profile: str, changes: dict[str, Any]) -> 
     Raises AdapterError for unknown fields in the TOML.
     """
     table = variant.config.get("training", {})
-    own = {key: value for key, value in table.items() if key not in PROFILES} | table.get(profile, {})
+    own = {key: value for key, value in table.items() if key not in (*PROFILES, "data")} | table.get(profile, {})
     try:
         recipe = replace(PROFILES[profile], **own)
     except TypeError as error:
