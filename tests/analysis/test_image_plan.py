@@ -125,4 +125,9 @@ def test_the_command_prints_numbers_and_time(cli, photo_folder: Path, tmp_path: 
     missing = cli("plan", *files, "--time", "2")
     assert missing.exit_code == 0
     assert "no time: " in missing.stderr
+    twice = cli("plan", *files, "--metric", "ssim", "--metric", "psnr", "--time", "0")
+    assert [line.split()[0] for line in twice.stdout.splitlines() if line.startswith(("ssim", "psnr"))] == [
+        "ssim",
+        "psnr",
+    ]
     assert cli("plan", *files, "--metric", "rfid", "--time", "0").exit_code == 1

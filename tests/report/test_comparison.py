@@ -75,6 +75,7 @@ def pairs() -> list[Result]:
         drawn("one.a", "exact", 80, 1),
         drawn("one.b", "exact", 80, 2, psnr=exact),
         *(drawn(f"one.{name}", "pooled", 70, seed, mse=errors[seed]) for seed, name in enumerate("ab")),
+        *(drawn(f"one.{name}", "three", 3, seed, mse=errors[seed, :3]) for seed, name in enumerate("ab")),
         *equal,
     ]
 
@@ -112,7 +113,7 @@ def shown_differences(page: Any) -> list[list[str]]:
     return [row.locator("th, td").all_inner_texts() for row in rows]
 
 
-@pytest.mark.parametrize("dataset", ["many", "few", "exact", "pooled", "equal"])
+@pytest.mark.parametrize("dataset", ["many", "few", "exact", "pooled", "three", "equal"])
 def test_differences_are_those_of_python(open_site: Any, compared: Path, dataset: str) -> None:
     """Every digit that is shown: values, paired intervals, verdicts and numbers of images."""
     first, second = (load(compared / "results" / f"one.{name}" / f"{dataset}-reconstruct.json") for name in "ab")

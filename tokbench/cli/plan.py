@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 @click.argument("second", type=FILE, metavar="B.json")
 @click.option(
     "--metric",
+    "metrics",
+    multiple=True,
     metavar="NUMBER,...",
     help="Numbers to plan for, for example rfid_768,psnr [default: all numbers with an interval].",
 )
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
 def plan(
     first: Path,
     second: Path,
-    metric: str | None,
+    metrics: tuple[str, ...],
     power: float,
     timed: int,
     data: str | None,
@@ -76,7 +78,7 @@ def plan(
     from tokbench.results.result import load
 
     left, right = load(first), load(second)
-    numbers = [name.strip() for name in (metric or "").split(",") if name.strip()]
+    numbers = [name.strip() for name in ",".join(metrics).split(",") if name.strip()]
     plans = plan_images(left, right, numbers, power)
     pace = None
     if timed:
