@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tokbench.analysis.compare import Difference, differences
-from tokbench.data.dataset import Dataset, open_dataset
+from tokbench.data.dataset import Dataset
 from tokbench.data.reading import DEFAULTS, ReadOptions
 from tokbench.errors import AdapterError, NotApplicable, ResultError, did_you_mean
 from tokbench.evaluation.config import Context, EvalConfig
@@ -18,8 +18,9 @@ from tokbench.evaluation.evaluate import evaluate
 from tokbench.evaluation.tasks import parse_task
 from tokbench.extractors.pool import ExtractorPool
 from tokbench.metric_names import metric_of
+from tokbench.modalities.open import open_dataset
 from tokbench.protocol.protocol import load_protocol
-from tokbench.results.result import Result
+from tokbench.results.result import Result, side_of
 from tokbench.stats.sample_size import POWER, images_needed, range_of_images_needed
 from tokbench.tokenizers.registry import load_adapter
 
@@ -75,8 +76,9 @@ def dataset_of(
     """
     provenance = result.provenance
     facts, protocol = provenance["data"], load_protocol(provenance["protocol"]["name"])
-    size = facts["width"] if facts["width"] == facts["height"] else None
-    return open_dataset(data or result.dataset, protocol, size, facts["limit"], root, reading.recorded(provenance))
+    return open_dataset(
+        data or result.dataset, protocol, side_of(facts), facts["limit"], root, reading.recorded(provenance)
+    )
 
 
 def seconds_per_image(

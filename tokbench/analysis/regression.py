@@ -18,7 +18,7 @@ from typing import Any
 from tokbench.analysis.outcomes import NUM_SEEDS, compare_results, other_pixels
 from tokbench.analysis.regression_report import RegressionReport, Skipped
 from tokbench.analysis.tolerances import Rules
-from tokbench.data.dataset import Dataset, open_dataset
+from tokbench.data.dataset import Dataset
 from tokbench.data.reading import DEFAULTS, ReadOptions
 from tokbench.data.sources.patterns import is_path
 from tokbench.data.stream import ImageStream
@@ -31,8 +31,9 @@ from tokbench.evaluation.sample_plan import SamplePlan
 from tokbench.evaluation.tasks import parse_task
 from tokbench.extractors.pool import ExtractorPool
 from tokbench.metric_names import METRICS, MetricName
+from tokbench.modalities.open import open_dataset
 from tokbench.protocol.protocol import load_protocol
-from tokbench.results.result import Result
+from tokbench.results.result import Result, side_of
 from tokbench.stats.bootstrap import mean_statistic
 from tokbench.tokenizers.registry import LoadedAdapter, load_adapter
 
@@ -74,8 +75,7 @@ def check(
     for result in committed:
         provenance = result.provenance
         data = provenance["data"]
-        size = data["width"] if data["width"] == data["height"] else None
-        selected = result.dataset, size, data["limit"], data.get("sampling", "first")
+        selected = result.dataset, side_of(data), data["limit"], data.get("sampling", "first")
         key = *selected, provenance["protocol"]["name"], provenance["seed"], result.task
         passes[key].append(result)
     for (dataset, size, count, _, protocol_name, seed, task_name), results in passes.items():

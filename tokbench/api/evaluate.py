@@ -143,8 +143,8 @@ def evaluate(
         raise UsageError(f"precision must be {' or '.join(get_args(Precision))}, but is {precision!r}")
     models = named(model, name)
     rules = protocol if isinstance(protocol, Protocol) else load_protocol(str(protocol))
-    task_object, chosen = _metrics_of(task, metrics, rules)
-    if out is not None and task_object.label.kind == "perturb":
+    parsed = _task_of(task)
+    if out is not None and parsed.label.kind == "perturb":
         raise UsageError("out= is not available for task='perturb'; save its result with result.save(folder)")
     settings = Settings((value_range[0], value_range[1]), multiple, input_size, codebook_size, seed)
     chosen_device = choose_device(device or own_device(list(models.values())))
@@ -152,6 +152,7 @@ def evaluate(
     root_folder = None if root is None else Path(root)
     with preserved(models.values(), chosen_device) as as_before:
         dataset = _opened(data, rules, size, limit, root_folder)
+        chosen = _metrics_of(parsed, metrics, rules, dataset.modality)
         loaded = as_adapters(
             models,
             settings,
@@ -162,7 +163,7 @@ def evaluate(
             allow_download=allow_download,
         )
         with _Bars(progress) as bars:
-            config = EvalConfig(tuple(chosen), task_object, batch_size, seed, chosen_device, precision)
+            config = EvalConfig(tuple(chosen), parsed, batch_size, seed, chosen_device, precision)
             context = Context(folder, allow_download=allow_download, warn=_LOG.warning, progress=bars)
             results = _measure(loaded, dataset, config, context, None if out is None else Path(out).expanduser())
     _log(results, dataset, requested=metrics is not None)
@@ -202,16 +203,24 @@ def _check_counts(least: int, **arguments: int | None) -> None:
             raise UsageError(f"{name} must be an integer of at least {least}, but is {value!r}")
 
 
-def _metrics_of(task: str, names: str | Iterable[str] | None, rules: Protocol) -> tuple[Task, list[str]]:
-    """Return the task of a name and the metrics to compute for it. Raises UsageError."""
+def _task_of(task: str) -> Task:
+    """Return the task of a name. Raises UsageError."""
     parsed = parse_task(task)
     if not parsed.paired:
         raise UsageError("samples of generators are evaluated only by the command 'tokbench eval --task generate'")
+    return parsed
+
+
+def _metrics_of(
+    parsed: Task, names: str | Iterable[str] | None, rules: Protocol, modality: metric_names.Modality
+) -> list[str]:
+    """Return the metrics to compute for a task on data of one kind. Raises UsageError."""
     given = names if names is None or isinstance(names, str) else ",".join(names)
     if parsed.label.kind == "perturb":
-        every = metrics.choose(",".join(metric_names.defaults("perturb")) if given is None else given, rules)
-        return parsed, metric_names.measurable(every, strict=given not in (None, "all"))
-    return parsed, metrics.choose_for(parsed.label.kind, given, rules)
+        asked = ",".join(metric_names.defaults("perturb", modality)) if given is None else given
+        every = metrics.choose(asked, rules, modality)
+        return metric_names.measurable(every, strict=given not in (None, "all"))
+    return metrics.choose_for(parsed.label.kind, given, rules, modality)
 
 
 def _opened(data: Any, rules: Protocol, size: int | None, limit: int | None, root: Path | None) -> Dataset:

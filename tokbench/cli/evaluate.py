@@ -168,6 +168,7 @@ def eval_(
     images (without --skip-bad), 2 for wrong usage.
     """
     from tokbench.metrics import registry
+    from tokbench.modalities.open import modality_of, open_dataset
     from tokbench.protocol.protocol import load_protocol
     from tokbench.results import leaderboard
 
@@ -202,17 +203,17 @@ def eval_(
     if skip_existing and task in ("perturb", "generate"):
         raise UsageError(f"--skip-existing cannot be combined with --task {task}")
     rules = load_protocol(protocol)
+    modality = modality_of(names[0], root)
     if task == "perturb":
-        requested = ",".join(defaults("perturb")) if metric_names is None else metric_names
-        chosen = measurable(registry.choose(requested, rules), strict=listed)
+        requested = ",".join(defaults("perturb", modality)) if metric_names is None else metric_names
+        chosen = measurable(registry.choose(requested, rules, modality), strict=listed)
     else:
-        chosen = registry.choose_for(task, metric_names, rules)
+        chosen = registry.choose_for(task, metric_names, rules, modality)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--out {out} cannot be written ({error.strerror})") from error
 
-    from tokbench.data.dataset import open_dataset
     from tokbench.data.stream import ImageStream
     from tokbench.evaluation.config import Context, EvalConfig
     from tokbench.evaluation.distributed import ranks
@@ -286,6 +287,10 @@ def eval_(
         streams: list[ImageStream] = []
         if chosen_task.paired:  # before loading adapters, which can take long
             streams = [open_dataset(name, rules, size, limit, root, reading) for name in names]
+            if any(stream.modality != modality for stream in streams):
+                raise UsageError(
+                    "the datasets are of several kinds, which have different metrics; evaluate them one by one"
+                )
         with redirect_stdout(sys.stderr):  # output of adapters must not mix with the results on stdout
             loaded, not_loaded = load_adapters(adapters, device, root, allow_download, reading)
         if not chosen_task.paired:

@@ -9,13 +9,15 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from tokbench.data.annotations import Annotations
 from tokbench.data.captions import Captions, captions_of
 from tokbench.data.class_folders import labels_of
 from tokbench.data.dataset_folder import describe, locate, search_folders
 from tokbench.data.decode import exif_orientation
-from tokbench.data.loader import ImageLoader, PreparedImage
+from tokbench.data.loader import ImageLoader, PreparedImage, to_bchw
 from tokbench.data.preprocess import check_library, prepare, refuse_unstorable, wrong_size_message
 from tokbench.data.reading import DEFAULTS, ReadOptions
 from tokbench.data.sources.annotated import AnnotatedSource, annotate, open_layout
@@ -40,6 +42,7 @@ from tokbench.errors import DataError, TokbenchError, UnreadableImage, UsageErro
 from tokbench.io.left_out import describe_left_out, left_out_remedy
 from tokbench.paths import dataset_folders, slug
 from tokbench.protocol.protocol import Protocol
+from tokbench.protocol.rounding import from_uint8
 
 _FEW_ODD = 20
 """Without a size, one in this many images may differ in size from the others, and becomes an unreadable image."""
@@ -74,7 +77,7 @@ class Dataset(ImageStream):
     native_size: int | None = None
     sampling: Sampling = "first"
     with_labels: bool = False
-    shape: tuple[int, int] | None = None
+    shape: tuple[int, ...] | None = None
     common_size: tuple[int, int] | None = None
     captions: Captions | None = None
     seen: ReadLog = field(default_factory=ReadLog, repr=False)
@@ -255,6 +258,13 @@ class Dataset(ImageStream):
                 "size and shape of the others"
             ) from error
 
+    def shape_of(self, pixels: np.ndarray) -> tuple[int, ...]:
+        return pixels.shape[:2]
+
+    def collate(self, pixels: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        levels = to_bchw(pixels)
+        return from_uint8(levels), levels if levels.dtype == torch.uint8 else None
+
     def _prepared(self, position: int) -> PreparedImage:
         image = self.source.open(position)
         if self.common_size is not None and image.size != self.common_size:
@@ -307,8 +317,8 @@ def open_dataset(
         parts = [slug(folder_of(data).resolve().name)]
         parts += [slug(canonical_split(reading.split))] if reading.split else []
         parts += [slug(reading.column)] if reading.column else []
-        name = f"{'-'.join(parts)}-{_fingerprint(source)}"
-        sampling = _sample(source, limit, reading.first)
+        name = f"{'-'.join(parts)}-{fingerprint(source)}"
+        sampling = even_sample(source, limit, reading.first)
         dataset = Dataset(name, source, protocol, size, limit, native_size=None, sampling=sampling)
     else:
         hint = did_you_mean(data, folders)
@@ -358,7 +368,7 @@ def _named(
     return Dataset(name, source, protocol, size or own_size, limit, native_size=own_size, captions=captions)
 
 
-def _sample(source: Source, limit: int | None, first: bool) -> Sampling:
+def even_sample(source: Source, limit: int | None, first: bool) -> Sampling:
     """Reorder the images in class folders so that the first `limit` images are an even sample over the sorted list.
 
     Sources without class folders, and those whose order is given (lists of paths, Parquet files, shards), are not
@@ -376,5 +386,5 @@ def _sample(source: Source, limit: int | None, first: bool) -> Sampling:
     return "even"
 
 
-def _fingerprint(source: Source) -> str:
+def fingerprint(source: Source) -> str:
     return hashlib.sha256(repr(source.listing()).encode()).hexdigest()[:6]

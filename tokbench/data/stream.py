@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 from torch import Tensor
 
 from tokbench.data.annotations import Annotations
 from tokbench.data.captions import Captions
+from tokbench.metric_names import Modality
 from tokbench.protocol.protocol import Protocol as EvaluationProtocol
 
 CHUNK = 32
@@ -51,7 +52,7 @@ class AnnotatedImage:
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """One batch of a stream.
+    """One batch of a stream: images, or items of another kind, which then replace (3, H, W) by their own shape.
 
     index: positions (B,).
     names: names of the images (B).
@@ -64,6 +65,7 @@ class ImageBatch:
     shape: height and width that the output images must have; None if not known yet.
     captions: one per image, if the dataset has captions.
     labels: int64 (B,), if they were requested (`ImageStream.with_labels`) and the dataset has any.
+    modality: what the items are. extra: further tensors (B, ...) by name, which metrics of other modalities use, such as `rates` and `lengths`.
     """
 
     index: Tensor
@@ -73,9 +75,11 @@ class ImageBatch:
     digests: list[str] = field(default_factory=list)
     levels: Tensor | None = None
     marked: list[AnnotatedImage] | None = None
-    shape: tuple[int, int] | None = None
+    shape: tuple[int, ...] | None = None
     captions: list[str] | None = None
     labels: Tensor | None = None
+    modality: Modality = "image"
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -165,14 +169,16 @@ class Bindable(Protocol):
 class ImageStream(ABC):
     """Images at positions 0 to len - 1 under one protocol, read in batches.
 
-    shape: height and width of the output images, known after the first batch. seen: log of reading the images.
+    modality: what the items are. shape: height and width of the output images, or the whole shape of an item that is
+    no image; known after the first batch. seen: log of reading the images.
     with_labels: whether batches have the labels of the images, if there are any. captions: the rule for captions, if
     there are any.
     """
 
+    modality: ClassVar[Modality] = "image"
     name: str
     protocol: EvaluationProtocol
-    shape: tuple[int, int] | None
+    shape: tuple[int, ...] | None
     seen: ReadLog
     with_labels: bool = False
     captions: Captions | None = None

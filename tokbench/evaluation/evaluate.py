@@ -20,6 +20,7 @@ from tokbench.io.hashing import code_of, code_of_class
 from tokbench.metric_names import METRICS
 from tokbench.metrics.batch import Batch, DerivedCache
 from tokbench.metrics.feature_cache import ReferenceFeatures
+from tokbench.modalities.registry import MODALITIES
 from tokbench.paths import PACKAGE
 from tokbench.results.result import Result
 from tokbench.timing import device_name, exact_kernels, trim_heap
@@ -74,6 +75,7 @@ def evaluate(
 def bind_adapter(adapter: LoadedAdapter, stream: ImageStream, device: str) -> str | None:
     """Bind an adapter to the images and move its networks to the device. Returns an error message, or None."""
     try:
+        MODALITIES[stream.modality].check(adapter.model.spec)
         stream.bind(adapter.model)
         if adapter.model.module is not None:
             adapter.model.module.eval().to(device)
@@ -87,6 +89,8 @@ def _runs(adapter: LoadedAdapter, stream: ImageStream, config: EvalConfig) -> li
     run has an error, too, where the adapter cannot do its transform."""
     steps: Sequence[TokenTransform] = [TokenTransform(config.task.name)]
     error = bind_adapter(adapter, stream, config.device)
+    if error is None and stream.modality not in config.task.modalities:
+        error = f"the task {config.task.name} exists for images only"
     if error is None:
         try:
             steps = config.task.steps(adapter.model)

@@ -20,10 +20,10 @@ from tokbench.metric_names import METRICS, MetricName
 from tokbench.metrics.base import Metric
 from tokbench.metrics.batch import Batch
 from tokbench.metrics.feature_cache import ReferenceFeatures
-from tokbench.metrics.output_checks import OutputChecks
 from tokbench.metrics.precision_probe import FirstImages, PrecisionProbe
 from tokbench.metrics.registry import MetricContext, broken_plugin, create_metric
 from tokbench.metrics.sample_store import SampleStore
+from tokbench.modalities.registry import MODALITIES
 from tokbench.results.warning import ResultWarning
 from tokbench.stats.bootstrap import metric_entry
 from tokbench.stats.split_half import SplitHalves
@@ -86,7 +86,7 @@ class MetricSet:
                     pass
             created.metrics[name] = metric
         if step.checked:
-            created.checks[_OUTPUTS] = OutputChecks(model.spec, paired)
+            created.checks[_OUTPUTS] = MODALITIES[images.modality].output_checks(model.spec, paired)
         return created
 
     @property

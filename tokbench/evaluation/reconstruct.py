@@ -12,12 +12,12 @@ from tokbench.data.stream import CHUNK, PairedBatch
 from tokbench.evaluation.seeds import image_seeds
 from tokbench.evaluation.steps import StepOutput, TokenTransform
 from tokbench.metrics.batch import Batch, DerivedCache, Timing
+from tokbench.modalities.registry import MODALITIES
 from tokbench.timing import measure_peak_memory
 from tokbench.tokenizers.base import ImageModel
 from tokbench.tokenizers.captioned import bind_captions
 from tokbench.tokenizers.contract import NUM_PROBED, check_images
 from tokbench.tokenizers.decoded import DecodedValues
-from tokbench.tokenizers.tiling import fit
 from tokbench.tokenizers.tokens import Tokens
 
 
@@ -49,7 +49,7 @@ def reconstruct(
     """
     low, high = model.spec.range
     references, device, batch_size = images.reference, settings.device, settings.batch_size
-    plan = fit(model.spec, references.shape[2], references.shape[3])
+    plan = MODALITIES[images.modality].plan(model.spec, references.shape[1:])
     tiles = plan.cut(references)
     names = [name for name in images.names for _ in range(plan.tiles)]
     captions = [caption for caption in images.captions for _ in range(plan.tiles)] if images.captions else None
@@ -91,6 +91,8 @@ def reconstruct(
         decoded=values.columns(plan.tiles) if values else None,
         captions=images.captions,
         labels=images.labels,
+        tiles=plan.tiles,
+        extra=images.extra,
         reference_memo=memo,
         image_memo=memo
         if torch.equal(image, references)

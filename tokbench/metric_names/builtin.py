@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tokbench.metric_names.constants import (
     BITS,
     EXACT,
@@ -13,9 +15,10 @@ from tokbench.metric_names.constants import (
     SHARE,
     SIMILARITY,
 )
+from tokbench.metric_names.modality_specs import shape_specs, sound_specs, video_specs
 from tokbench.metric_names.paired_specs import decoder_specs, pixels_specs, semantics_specs
 from tokbench.metric_names.set_specs import distances_specs, samples_specs
-from tokbench.metric_names.spec import MetricSpec, NumberSpec, Section, Tolerance
+from tokbench.metric_names.spec import EVERY_MODALITY, MetricSpec, NumberSpec, Section, Tolerance
 
 
 def _rate() -> MetricSpec:
@@ -107,7 +110,7 @@ def _codes() -> list[MetricSpec]:
         needs_codebook=True,
         section=Section.CODES,
     )
-    return [codebook, coding, code_prediction, uniformity, swap]
+    return [*(replace(one, modalities=EVERY_MODALITY) for one in (codebook, coding, code_prediction, uniformity)), swap]
 
 
 def _token_probes() -> list[MetricSpec]:
@@ -124,6 +127,7 @@ def _token_probes() -> list[MetricSpec]:
         wants=("model",),
         requires=("image", "tokens", "labels"),
         section=Section.CODES,
+        modalities=EVERY_MODALITY,
     )
     retrieval = MetricSpec(
         "retrieval",
@@ -221,6 +225,7 @@ def _machine() -> list[MetricSpec]:
         default_for=("reconstruct", "truncate", "generate", "decode"),
         timed=True,
         section=Section.SPEED,
+        modalities=EVERY_MODALITY,
     )
     return [cost, speed]
 
@@ -251,4 +256,7 @@ BUILTIN: tuple[MetricSpec, ...] = (
         "F-Sim, detection and rank-1 identity of faces, by InsightFace's buffalo_l",
     ),
     *_machine(),
+    *video_specs(),
+    *sound_specs(),
+    *shape_specs(),
 )

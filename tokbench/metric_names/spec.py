@@ -24,6 +24,11 @@ words or faces, and a curve over sizes."""
 Field = Literal["reference", "image", "tokens", "timing", "marked", "labels", "captions", "baseline", "seams"]
 """A field of `tokbench.metrics.batch.Batch`."""
 
+Modality = Literal["image", "video", "sound", "shape"]
+"""What a stream consists of: images, clips, waveforms or voxels (`tokbench.modalities`)."""
+
+EVERY_MODALITY: tuple[Modality, ...] = get_args(Modality)
+
 TaskKind = Literal["reconstruct", "truncate", "perturb", "generate", "decode"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -114,6 +119,7 @@ class MetricSpec:
     needs_codebook: whether it exists only for tokenizers with a codebook.
     extrapolated: whether its numbers are extrapolated to infinitely many images (`rfid_infinity`).
     section: the section of its columns in tables.
+    modalities: the kinds of data on which it is computed.
     """
 
     name: str
@@ -134,6 +140,7 @@ class MetricSpec:
     needs_codebook: bool = False
     extrapolated: bool = False
     section: Section = Section.ADDED
+    modalities: tuple[Modality, ...] = ("image",)
 
     @property
     def perturbable(self) -> bool:

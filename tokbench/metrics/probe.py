@@ -13,7 +13,6 @@ from tokbench.metrics.base import WholeSetMetric
 from tokbench.metrics.batch import Batch
 from tokbench.metrics.classify import nearest_classes, ridge_classes, scaled
 from tokbench.tokenizers.base import ImageModel, Tokenizer
-from tokbench.tokenizers.tiling import fit
 from tokbench.tokenizers.tokens import Tokens
 
 FOLDS = 5
@@ -55,12 +54,13 @@ class Probe(WholeSetMetric):
         """
         tokens: Tokens = batch.require("tokens")
         labels: Tensor = batch.require("labels")
-        height, width = batch.require("image").shape[2:]
+        height, width = batch.require("image").shape[-2:]
         model = self._model
         if not isinstance(model, Tokenizer):
             raise NotApplicable(f"{model.spec.name}: it is not a tokenizer, so its tokens are not vectors")
-        if fit(model.spec, height, width).tiles > 1:
-            raise NotApplicable(f"{model.spec.name}: images of {width}x{height} px are cut into tiles; give --size")
+        if batch.tiles > 1:
+            what = f"{width}x{height} px are cut into {batch.tiles} pieces"
+            raise NotApplicable(f"{model.spec.name}: items of {what}, whose tokens are no single set; give --size")
         with torch.inference_mode():
             vectors = model.vectors(tokens).float().cpu()
         rows = vectors.flatten(1, -2) if vectors.dim() > 2 else vectors[:, None]

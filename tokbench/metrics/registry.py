@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from tokbench.errors import MetricUnavailable, NotApplicable, UsageError, did_you_mean
-from tokbench.metric_names import INCEPTION, METRICS, MetricSpec, TaskKind, defaults
+from tokbench.metric_names import INCEPTION, METRICS, MetricSpec, Modality, TaskKind, defaults, metrics_for
 from tokbench.protocol.protocol import TOKBENCH, Protocol
 
 if TYPE_CHECKING:
@@ -24,15 +24,17 @@ if TYPE_CHECKING:
     from tokbench.tokenizers.base import ImageModel
 
 
-def choose_for(task: TaskKind, names: str | None, protocol: Protocol = TOKBENCH) -> list[str]:
+def choose_for(
+    task: TaskKind, names: str | None, protocol: Protocol = TOKBENCH, modality: Modality = "image"
+) -> list[str]:
     """Return the metrics of `choose` that exist for a task.
 
     Raises UsageError for unknown metrics, and for metrics that are requested by name but do not exist for samples, for
     reconstructions, or without variants of a decoder.
     """
     if task in ("generate", "decode") and names is None:
-        return defaults(task)
-    chosen, samples = choose(names, protocol), task == "generate"
+        return defaults(task, modality)
+    chosen, samples = choose(names, protocol, modality), task == "generate"
     if task != "decode":
         of_variants = [name for name in chosen if "baseline" in METRICS[name].requires]
         if of_variants and names != "all":
@@ -40,23 +42,25 @@ def choose_for(task: TaskKind, names: str | None, protocol: Protocol = TOKBENCH)
         chosen = [name for name in chosen if name not in of_variants]
     wrong = [name for name in chosen if METRICS[name].paired is samples]
     if wrong and names != "all":
-        known = ", ".join(name for name, spec in METRICS.items() if not spec.paired)
+        known = ", ".join(name for name in metrics_for(modality) if not METRICS[name].paired)
         why = f"samples have no references; they have {known}" if samples else "give --task generate"
         raise UsageError(f"{', '.join(wrong)}: only for {'reconstructions' if samples else 'samples'}; {why}")
     return [name for name in chosen if name not in wrong]
 
 
-def choose(names: str | None, protocol: Protocol = TOKBENCH) -> list[str]:
+def choose(names: str | None, protocol: Protocol = TOKBENCH, modality: Modality = "image") -> list[str]:
     """Return the metric names of a comma-separated list, of `all`, or of None for the default metrics.
 
     The default metrics are those of tokbench and those that the authors of the protocol publish; the network of `lpips`
-    is that of the protocol. Raises UsageError for unknown metrics.
+    is that of the protocol. Raises UsageError for unknown metrics and for those of other kinds of data.
     """
+    known = metrics_for(modality)
     if names is None:
-        asked = dict.fromkeys([*defaults("reconstruct"), *protocol.published.metrics])
+        published = [name for name in protocol.published.metrics if name in known]
+        asked = dict.fromkeys([*defaults("reconstruct", modality), *published])
         return [_LPIPS[protocol.lpips.net] if name == "lpips" else name for name in asked]
     if names == "all":
-        return list(METRICS)
+        return known
     given = [name.strip() for name in names.split(",") if name.strip()]
     unknown = [name for name in given if name not in METRICS]
     if refusals := [refusal for name in unknown if (refusal := METRICS.refusal(name))]:
@@ -64,6 +68,12 @@ def choose(names: str | None, protocol: Protocol = TOKBENCH) -> list[str]:
     if unknown or not given:
         hint = did_you_mean(unknown[0], METRICS) if unknown else ""
         raise UsageError(f"no metric '{', '.join(unknown)}'; {hint}there are: {', '.join(METRICS)}")
+    if others := [name for name in given if name not in known]:
+        kinds = ", ".join(dict.fromkeys(kind for name in others for kind in METRICS[name].modalities))
+        raise UsageError(
+            f"{', '.join(others)}: for data of the kind {kinds}, but these are of the kind {modality}, which has "
+            f"{', '.join(known)}"
+        )
     return list(dict.fromkeys(given))
 
 

@@ -95,6 +95,34 @@ class InceptionScore:
 
 
 @dataclass(frozen=True)
+class Video:
+    """Which frames of a video form a clip: `frames` frames from its beginning, every `stride`-th one."""
+
+    frames: int = 16
+    stride: int = 1
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Which part of a recording is evaluated: its first `seconds`. Shorter recordings are padded with silence, which
+    metrics leave out."""
+
+    seconds: float = 1.0
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Settings of the metrics of 3-D shapes.
+
+    tau: the largest distance of a correct point of the F-score, as a share of the side of the grid. threshold: the
+    occupancy above which a voxel belongs to the shape.
+    """
+
+    tau: float = 0.05
+    threshold: float = 0.5
+
+
+@dataclass(frozen=True)
 class PublishedSetup:
     """The setup in the original publication, for readers and warnings. It changes no value, so it is not hashed."""
 
@@ -137,6 +165,9 @@ class Protocol:
     lpips: Lpips = field(default_factory=Lpips)
     features: Features = field(default_factory=Features)
     inception_score: InceptionScore = field(default_factory=InceptionScore)
+    video: Video = field(default_factory=Video)
+    sound: Sound = field(default_factory=Sound)
+    shapes: Shapes = field(default_factory=Shapes)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"memory|png|jpeg\.q([0-9]|[1-9][0-9]|100)", self.storage):
@@ -167,11 +198,22 @@ class Protocol:
             raise UsageError(f"protocol '{self.name}': batch_size, splits, split_size and range must be positive")
         if not 0 <= self.psnr.epsilon < math.inf:
             raise UsageError(f"protocol '{self.name}': epsilon must be finite and not negative")
+        if min(self.video.frames, self.video.stride) < 1 or not 0 < self.sound.seconds < math.inf:
+            raise UsageError(f"protocol '{self.name}': frames, stride and seconds must be positive")
+        if not (0 < self.shapes.tau < math.inf and 0 <= self.shapes.threshold < 1):
+            raise UsageError(f"protocol '{self.name}': tau must be positive, and threshold in [0, 1)")
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of all fields that change metric values (all but name, summary, source and published)."""
+        """SHA-256 of all fields that change metric values (all but name, summary, source and published).
+
+        The tables of modalities other than images count only where they differ from the default, so that the hashes of
+        protocols of images do not depend on them.
+        """
         hashed = {key: value for key, value in asdict(self).items() if key not in _UNHASHED}
+        for key, kind in _MODALITIES.items():
+            if getattr(self, key) == kind():
+                del hashed[key]
         return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -214,7 +256,8 @@ TOKBENCH = Protocol("tokbench")
 
 _UNHASHED = ("name", "summary", "source", "published")
 _TABLES = {"published": PublishedSetup, "psnr": Psnr, "ssim": Ssim, "lpips": Lpips, "features": Features,
-           "inception_score": InceptionScore}  # fmt: skip
+           "inception_score": InceptionScore, "video": Video, "sound": Sound, "shapes": Shapes}  # fmt: skip
+_MODALITIES: dict[str, type] = {"video": Video, "sound": Sound, "shapes": Shapes}
 _FOLDER = files("tokbench.protocol").joinpath("presets")
 
 

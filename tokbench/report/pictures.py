@@ -33,7 +33,7 @@ from tokbench.protocol.protocol import load_protocol
 from tokbench.report import worst_crops
 from tokbench.report.differing import differing_images
 from tokbench.results.columns import column_of
-from tokbench.results.result import Result
+from tokbench.results.result import Result, side_of
 from tokbench.tokenizers.base import Generator
 from tokbench.tokenizers.registry import BUILTIN, LoadedAdapter, adapter_files, load_adapter
 
@@ -312,9 +312,8 @@ def _worst_of(
 def _dataset_of(result: Result, root: Path | None) -> Dataset:
     """Open the images of a result. Raises DataError if they are not available."""
     data, protocol = result.provenance["data"], result.provenance["protocol"]["name"]
-    size = data["width"] if data["width"] == data["height"] else None
     reading = DEFAULTS.recorded(result.provenance)
-    return open_dataset(result.dataset, load_protocol(protocol), size, data["limit"], root, reading)
+    return open_dataset(result.dataset, load_protocol(protocol), side_of(data), data["limit"], root, reading)
 
 
 def _sheets(

@@ -18,7 +18,7 @@ from tokbench.results import leaderboard, markdown
 from tokbench.results.cells import cells, sort_key
 from tokbench.results.columns import Column
 from tokbench.results.floors import FLOOR_NOTE, FloorDistance, Floors
-from tokbench.results.result import Result
+from tokbench.results.result import Result, side_of
 
 FIRST = (
     "bpp", "bits_per_image", "psnr", "ssim", "lpips", "rfid", "rfid_768", "fd_efficientnet", "gfid", "gfid_768",
@@ -246,9 +246,9 @@ def command(result: Result) -> str:
     if data["limit"]:
         words += ["--limit", str(data["limit"])]
         words += [] if named or task.kind == "generate" or data.get("sampling") == "even" else ["--first"]
-    square = data["width"] == data["height"]
-    if square and data["own_size"] != data["width"] and (named or task.kind != "generate"):
-        words += ["--size", str(data["width"])]
+    side = side_of(data)
+    if side and data["own_size"] != side and (named or task.kind != "generate"):
+        words += ["--size", str(side)]
     if (protocol := provenance["protocol"]["name"]) != "tokbench":
         words += ["--protocol", protocol if protocol in protocols() else f"{protocol}.toml"]
     if task.kind != "reconstruct":

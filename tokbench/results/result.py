@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -169,12 +169,15 @@ class Result:
     def group(self) -> str:
         """`<dataset>[.s512][.n2000][.ref-1a2b3c4d][@protocol]-<task>`: the key of a result among those of an adapter.
 
+        Data other than images have their `extent` instead of the size, such as `.t16` for clips of 16 frames.
+
         It contains `ref` if distributions were compared with a statistics file. `.even2000` instead of `.n2000` marks
         an even sample over class folders instead of the first images.
         """
         data, protocol = self.provenance["data"], self.provenance["protocol"]["name"]
         side = f"{data['width']}" if data["width"] == data["height"] else f"{data['width']}x{data['height']}"
         size = "" if data["own_size"] is not None and side == str(data["own_size"]) else f".s{side}"
+        size = f".{data['extent']}" if data.get("extent") else size
         how = "even" if data.get("sampling") == "even" else "n"
         limit = f".{how}{data['limit']}" if data["limit"] else ""
         statistics = self.provenance.get("reference")
@@ -265,6 +268,14 @@ def settings(result: Result, name: str) -> dict[str, str]:
     """
     recorded = result.provenance.get("metrics", {}).get(name, {})
     return {key: value for key, value in recorded.items() if not key.startswith((FOUND, EFFECT))}
+
+
+def side_of(data: Mapping[str, Any]) -> int | None:
+    """Return the `--size` that reads the data of a result again: the side of square images in pixels, or the resolution
+    that the result states; None for other images."""
+    square = data["width"] if data["width"] == data["height"] else None
+    side: int | None = data.get("side", square)
+    return side
 
 
 def failure(adapter: str, dataset: str, task: str, error: str, bad: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:

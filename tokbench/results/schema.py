@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, UnsetType
 
 from tokbench.errors import ResultError
+from tokbench.metric_names import Modality
 from tokbench.results.warning import ResultWarning
 from tokbench.validate import LARGEST, Count, Number, PlainName, Positive, convert
 
@@ -79,7 +80,10 @@ class AdapterFacts:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """The images. The hash is part of file names."""
+    """The images, or items of another modality. Hash and extent are part of file names.
+
+    side: the resolution of items that are not square images: the sampling rate of waveforms in Hz.
+    """
 
     sha256: PlainName
     width: Positive
@@ -90,6 +94,9 @@ class DataFacts:
     sampling: Literal["first", "even"] = "first"
     left_out: dict[str, Count] = field(default_factory=dict)
     captions: str = ""
+    modality: Modality = "image"
+    extent: PlainName | UnsetType = UNSET
+    side: Positive | UnsetType = UNSET
 
 
 @dataclass(frozen=True)
