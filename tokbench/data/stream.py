@@ -165,6 +165,9 @@ class Bindable(Protocol):
     def bind_dataset(self, names: Sequence[str], all_names: Sequence[str]) -> None:
         """Receive, before a pass, the names of the images of the pass and those of the whole dataset."""
 
+    def bind_rate(self, rate: int) -> None:
+        """Receive, before a pass over waveforms, the samples a second."""
+
 
 class ImageStream(ABC):
     """Images at positions 0 to len - 1 under one protocol, read in batches.

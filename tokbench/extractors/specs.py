@@ -58,6 +58,8 @@ EXTRACTORS: PluginRegistry[ExtractorSpec] = PluginRegistry(
             "tokbench.extractors.scripted:ScriptedNetwork",
             options={"network": "clip-vitl14-336", "side": 336, "norm": "clip"},
         ),
+        ExtractorSpec("i3d-styleganv", "tokbench.extractors.i3d:I3D", options={"convention": "styleganv"}),
+        ExtractorSpec("i3d-tats", "tokbench.extractors.i3d:I3D", options={"convention": "tats"}),
     ],
 )
 

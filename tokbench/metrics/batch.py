@@ -53,8 +53,9 @@ class Timing:
 @dataclass
 class DerivedCache:
     """Values derived from one set of images, each computed once: rounded images, levels, features of networks,
-    thumbnails; `parts`, the caches of parts of the items, such as the frames of clips; `perturbations`, which the cells of one tokenizer's grid share; `encodings` (tokens and the seconds of
-    encode) and `baselines`, which the variants of one decoder share."""
+    thumbnails; `parts`, the caches of parts of the items, such as frames; `perturbations`, which the cells of one
+    tokenizer's grid share; `encodings` (tokens and the seconds of encode) and `baselines`, which the variants of one
+    decoder share."""
 
     rounded: dict[Rounding, Tensor] = field(default_factory=dict)
     levels: dict[Rounding, Tensor] = field(default_factory=dict)
@@ -83,10 +84,9 @@ class Batch:
     and faces. decoded: measurements of the decoded values before they were clamped (`tokbench.tokenizers.decoded`).
     captions, labels: a caption and a label, int64 (B,), of each image. baseline: the images (B, 3, H, W) that the
     decoder itself makes of the same tokens, where `image` is that of a variant of the decoder. seams: where the tiles
-    of the variant begin and end. tiles: the number of pieces in which the model got each image. extra: further tensors of
-    the items by name (`tokbench.data.stream.ImageBatch`). Items of other modalities have their own shape instead of
-    (3, H, W). A field that a task does not produce is None, and `require` raises MissingField for
-    it.
+    of the variant begin and end. tiles: the number of pieces in which the model got each image. extra: further tensors
+    of the items by name (`tokbench.data.stream.ImageBatch`). Items of other modalities have their own shape instead of
+    (3, H, W). A field that a task does not produce is None, and `require` raises MissingField for it.
 
     Values derived from `reference` are stored in `reference_memo`, which all adapters share for these images; values
     derived from `image` in `image_memo`, from `baseline` in `baseline_memo`. `references` stores the features of all

@@ -99,6 +99,12 @@ KNOWN_WEIGHTS: dict[str, tuple[WeightFile, ...]] = {
     "clip-vitl14-336": (
         WeightFile("clip-vitl14-336.ts", "", "an export of the published network as TorchScript (docs/weights.md)"),
     ),
+    "i3d-styleganv": (
+        WeightFile("i3d_torchscript.pt", "", "the TorchScript file of StyleGAN-V's authors (docs/video.md)"),
+    ),
+    "i3d-tats": (
+        WeightFile("i3d-tats.ts", "", "an export of the I3D network of TATS as TorchScript (docs/video.md)"),
+    ),
     "rapidocr": (
         WeightFile(
             "PP-OCRv6_rec_small.onnx",

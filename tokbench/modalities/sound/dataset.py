@@ -9,7 +9,8 @@ from typing import ClassVar
 import numpy as np
 from scipy.signal import resample_poly
 
-from tokbench.errors import UnreadableImage
+from tokbench.data.stream import Bindable
+from tokbench.errors import DataError, UnreadableImage
 from tokbench.metric_names import Modality
 from tokbench.modalities.dataset import Item, MediaDataset
 from tokbench.modalities.sound.modality import SILENCE
@@ -34,17 +35,24 @@ class SoundDataset(MediaDataset):
         """Without `size`, use the rate of the first readable recording."""
         if self.size is not None:
             return
+        reason = ""
         for position in range(len(self)):
             try:
                 self.size = self._source.recording(position, 0.01).rate
                 return
-            except UnreadableImage:
-                continue
+            except UnreadableImage as error:
+                reason = str(error)
+        raise DataError(f"{self.name}: no recording could be read ({reason})")
 
     @property
     def _source(self) -> RecordingSource:
         assert isinstance(self.source, RecordingSource)
         return self.source
+
+    def bind(self, model: Bindable) -> None:
+        super().bind(model)
+        assert self.size is not None
+        model.bind_rate(self.size)
 
     def item(self, position: int) -> Item:
         seconds, name = self.protocol.sound.seconds, self.source.names[position]

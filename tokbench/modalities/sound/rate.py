@@ -83,8 +83,8 @@ class Streamable(PerImageMetric):
 
 
 RECORDINGS, SHARE = 4, 0.2
-"""The number of recordings whose look-ahead is measured, and the largest look-ahead of a streamable tokenizer as a share
-of half a recording."""
+"""The number of recordings whose look-ahead is measured, and the largest look-ahead of a streamable tokenizer as a
+share of half a recording."""
 
 DIFFERENCE = 1e-5
 """The smallest difference of outputs, as a share of the range, that is not due to rounding."""

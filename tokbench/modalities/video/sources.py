@@ -30,9 +30,9 @@ MAX_CLIP_PIXELS = 1 << 30
 class Clip:
     """Frames, uint8 (T, h, w, 3), at `fps` frames a second.
 
-    flow: float32 (T - 1, 2, h, w), where each pixel of frame t + 1 was in frame t, as the displacement (x, y) from there
-    to here in pixels. visible: bool (T - 1, h, w), whether it was visible there. masks: uint8 (T, h, w), the number of the object
-    at each pixel.
+    flow: float32 (T - 1, 2, h, w), where each pixel of frame t + 1 was in frame t, as the displacement (x, y) from
+    there to here in pixels. visible: bool (T - 1, h, w), whether it was visible there. masks: uint8 (T, h, w), the
+    number of the object at each pixel.
     """
 
     frames: np.ndarray

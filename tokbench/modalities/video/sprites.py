@@ -56,7 +56,7 @@ class Scene:
 class Drawn:
     """A drawn clip.
 
-    frames: uint8 (T, H, W, 3). masks: uint8 (T, H, W), 0 for the ground and the position of the frontmost sprite, from 1.
+    frames: uint8 (T, H, W, 3). masks: uint8 (T, H, W), 0 for the ground, else the number of the frontmost sprite.
     flow, visible: as in `tokbench.modalities.video.sources.Clip`.
     """
 
