@@ -9,7 +9,7 @@ import pytest
 from factories import some_labels
 
 from tokbench.errors import UsageError
-from tokbench.metric_names import METRICS
+from tokbench.metric_names import EVERY_MODALITY, METRICS, metrics_for
 from tokbench.metrics import registry
 from tokbench.metrics.registry import MetricContext, create_metric
 from tokbench.testing.checks import Inapplicable, Requirement
@@ -22,7 +22,7 @@ QUICK = ("numbers are finite and declared in the spec", "batch fields are requir
 
 # `cost` times a generator by itself and looks at no batch: tests/evaluation/test_generate.py. `swap` decodes with the
 # model, which must have holistic tokens: tests/metrics/test_swap.py.
-@pytest.fixture(params=[name for name in METRICS if name not in ("cost", "swap")])
+@pytest.fixture(params=[name for name in metrics_for("image") if name not in ("cost", "swap")])
 def metric_name(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -66,7 +66,11 @@ def test_the_contract(subject: MetricSubject, requirement: Requirement) -> None:
 def test_choose() -> None:
     assert registry.choose("psnr, ssim,psnr") == ["psnr", "ssim"]
     assert set(registry.choose(None)) <= set(METRICS)
-    assert registry.choose("all") == list(METRICS)
+    assert registry.choose("all") == metrics_for("image")
+    assert set(METRICS) == {name for kind in EVERY_MODALITY for name in metrics_for(kind)}
+    with pytest.raises(UsageError, match="frame_psnr: for data of the kind video, but these are of the kind image"):
+        registry.choose("frame_psnr")
+    assert registry.choose("frame_psnr", modality="video") == ["frame_psnr"]
     with pytest.raises(UsageError, match="no metric 'fid'"):
         registry.choose("psnr,fid")
     with pytest.raises(UsageError):

@@ -203,7 +203,7 @@ def eval_(
     if skip_existing and task in ("perturb", "generate"):
         raise UsageError(f"--skip-existing cannot be combined with --task {task}")
     rules = load_protocol(protocol)
-    modality = modality_of(names[0], root)
+    modality = modality_of(names[0], root, reading)
     if task == "perturb":
         requested = ",".join(defaults("perturb", modality)) if metric_names is None else metric_names
         chosen = measurable(registry.choose(requested, rules, modality), strict=listed)

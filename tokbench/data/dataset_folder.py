@@ -19,9 +19,10 @@ class _DatasetFile:
     """The required and optional keys of dataset.toml. Other keys are allowed and not checked.
 
     recipe, split: which synthetic images are drawn (`tokbench.data.sources.synthetic`). captions: the rule for captions
-    (`tokbench.data.captions`). class_names: file with one class name per line, relative to the folder. modality: what the items are (`tokbench.modalities`); `size` is then the side of frames,
-    samples a second, or voxels per side. where, label: the values that rows must have by column, and the column of labels,
-    for Parquet files of other modalities than images.
+    (`tokbench.data.captions`). class_names: file with one class name per line, relative to the folder. modality: what
+    the items are (`tokbench.modalities`); `size` is then the side of frames, samples a second, or voxels per side.
+    where, label: the values that rows must have by column, and the column of labels, for Parquet files of other
+    modalities than images.
     """
 
     title: str

@@ -80,5 +80,5 @@ class I3D(FeatureExtractor):
             found = self.net((2 * clips - 1).to(self.backend.device))
         if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != len(images):
             given = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise MissingWeights(f"{self.name}: the network returns {given} for {len(images)} clips, not one vector each")
+            raise MissingWeights(f"{self.name}: it returns {given} for {len(images)} clips, not one vector each")
         return {"logits": found.float().cpu()}

@@ -51,9 +51,15 @@ def video_specs() -> list[MetricSpec]:
     flicker = NumberSpec("flicker", "flicker", 3, False, _LEVELS, unit="levels")
     found = [
         rate,
-        of("frame_psnr", "mean PSNR of the frames of a clip", (psnr,), "video.frames:FramePSNR", reads=("psnr",), **rules),
+        of(
+            "frame_psnr", "mean PSNR of the frames of a clip", (psnr,), "video.frames:FramePSNR", reads=("psnr",),
+            **rules,
+        ),
         of("clip_psnr", "PSNR over all pixels of a clip", (whole,), "video.frames:ClipPSNR", reads=("psnr",), **rules),
-        of("frame_ssim", "mean SSIM of the frames of a clip", (ssim,), "video.frames:FrameSSIM", reads=("ssim",), **rules),
+        of(
+            "frame_ssim", "mean SSIM of the frames of a clip", (ssim,), "video.frames:FrameSSIM", reads=("ssim",),
+            **rules,
+        ),
         of(
             "frame_lpips", "mean LPIPS of the frames of a clip, AlexNet", (lpips,), "video.frames:FrameLPIPS",
             network="lpips-alex", reads=("lpips",), **rules,

@@ -75,7 +75,7 @@ def open_dataset(
     images and frames in pixels, samples a second of recordings, or voxels per side of shapes. A folder of files of
     several modalities is refused with a DataError, except that a folder that contains images has images.
     """
-    found = modality_of(data, root)
+    found = modality_of(data, root, reading)
     if found == "image":
         return images.open_dataset(data, protocol, size, limit, root, reading)
     reader, folders, path = READERS[found], dataset_folders(root), Path(data).expanduser()
@@ -85,8 +85,6 @@ def open_dataset(
                 f"dataset {data} is one split already, as its dataset.toml states; omit --split and --column"
             )
         return _named(data, folders[data], reader, protocol, size, limit)
-    if reading.column:
-        raise UsageError(f"--column selects a column of images; {data} has none")
     name = slug(path.resolve().name)
     if path.suffix == ".parquet":
         source = reader.rows(path, {"split": reading.split} if reading.split else None, None)
@@ -103,17 +101,18 @@ def open_dataset(
     return opened
 
 
-def modality_of(data: str, root: Path | None = None) -> Modality:
+def modality_of(data: str, root: Path | None = None, reading: ReadOptions = DEFAULTS) -> Modality:
     """Return the modality of a dataset by its name, of a file by its suffix or columns, of a folder by the files below
     it.
 
-    Everything that is not of another modality counts as images. The search in a folder ends with the first image.
+    Everything that is not of another modality counts as images, and so does a path with a requested column. The search
+    in a folder ends with the first image.
     Raises DataError for a folder of several modalities.
     """
     if data in (folders := dataset_folders(root)):
         modality: Modality = describe(folders[data]).get("modality", "image")
         return modality
-    if not is_path(data):
+    if not is_path(data) or reading.column:
         return "image"
     path = Path(data).expanduser()
     if not path.is_dir():

@@ -102,9 +102,7 @@ KNOWN_WEIGHTS: dict[str, tuple[WeightFile, ...]] = {
     "i3d-styleganv": (
         WeightFile("i3d_torchscript.pt", "", "the TorchScript file of StyleGAN-V's authors (docs/video.md)"),
     ),
-    "i3d-tats": (
-        WeightFile("i3d-tats.ts", "", "an export of the I3D network of TATS as TorchScript (docs/video.md)"),
-    ),
+    "i3d-tats": (WeightFile("i3d-tats.ts", "", "an export of the I3D network of TATS as TorchScript (docs/video.md)"),),
     "rapidocr": (
         WeightFile(
             "PP-OCRv6_rec_small.onnx",
