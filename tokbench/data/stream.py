@@ -65,8 +65,8 @@ class ImageBatch:
     shape: height and width that the output images must have; None if not known yet.
     captions: one per image, if the dataset has captions.
     labels: int64 (B,), if they were requested (`ImageStream.with_labels`) and the dataset has any.
-    modality: what the items are. extra: further tensors (B, ...) by name, which metrics of other modalities use, such as
-    `rates` and `lengths`.
+    modality: what the items are. extra: further tensors (B, ...) by name, which metrics of other modalities use, such
+    as `rates` and `lengths`.
     """
 
     index: Tensor

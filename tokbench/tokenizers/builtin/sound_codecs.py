@@ -29,16 +29,19 @@ _RATES = {
 _OPUS_RATE = 48000
 """Opus decodes at this rate, whatever the rate of the input."""
 
-_LENGTH = struct.Struct("<H")
-"""The size of each packet, which is written before it."""
+_CLEAR = 48000
+"""The bitrate, in bits a second, at which the delay of a codec is measured."""
+
+_LACING = 255
+"""The size of a packet is written before it as in Ogg (RFC 3533): bytes of 255 and a smaller one, whose sum it is."""
 
 
 class SoundCodec(Tokenizer):
     """One codec at one constant bitrate, mono.
 
-    A recording's file consists of its packets, each after two bytes with its size, without a container. The constant
-    bitrate makes the silence of padded recordings cost as much as the rest. The codec's delay is measured once on a
-    chirp and removed, so that output and input are aligned.
+    A recording's file consists of its packets, each after its size (one byte up to 254), without a container. The constant
+    bitrate makes the silence of padded recordings cost as much as the rest. The codec's delay, which does not depend on
+    the bitrate, is measured once on a chirp at a high bitrate and removed, so that output and input are aligned.
     """
 
     def __init__(self, name: str, family: str, kbps: float) -> None:
@@ -56,7 +59,9 @@ class SoundCodec(Tokenizer):
         self._rate, self._delay = rate, 0
         time = np.arange(rate) / rate
         chirp = (0.5 * np.sin(2 * np.pi * (100 * time + rate / 16 * time * time))).astype(np.float32)
+        bitrate, self._bitrate = self._bitrate, max(self._bitrate, _CLEAR)  # a poor chirp could fit at another delay
         decoded = self._decode(self._encode(chirp), 2 * rate)
+        self._bitrate = bitrate
         size = 1 << (len(decoded) + len(chirp)).bit_length()
         spectra = np.fft.rfft(decoded, size) * np.conj(np.fft.rfft(chirp, size))
         self._delay = int(np.fft.irfft(spectra, size)[: rate // 2].argmax())
@@ -89,7 +94,7 @@ class SoundCodec(Tokenizer):
             packets += [bytes(packet) for packet in context.encode(frame)]
         packets += [bytes(packet) for packet in context.encode(None)]
         kept = [packet for packet in packets if packet][: needed if self._delay else None]
-        return b"".join(_LENGTH.pack(len(packet)) + packet for packet in kept)
+        return b"".join(_laced(len(packet)) + packet for packet in kept)
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         waves = []
@@ -108,8 +113,10 @@ class SoundCodec(Tokenizer):
             context.extradata = _opus_head()
         parts, at = [], 0
         while at < len(data):
-            (size,) = _LENGTH.unpack_from(data, at)
-            at += _LENGTH.size
+            size = 0
+            while data[at] == _LACING:
+                size, at = size + _LACING, at + 1
+            size, at = size + data[at], at + 1
             for frame in context.decode(av.Packet(data[at : at + size])):
                 parts.append(_mono(frame.to_ndarray(), frame.format.is_planar))
             at += size
@@ -119,6 +126,11 @@ class SoundCodec(Tokenizer):
 
             wave = resample_poly(wave.astype(np.float64), 1, _OPUS_RATE // self._rate).astype(np.float32)
         return np.pad(wave[:count], (0, max(0, count - len(wave))))
+
+
+def _laced(size: int) -> bytes:
+    """Return the size of a packet in the form of Ogg."""
+    return bytes([_LACING] * (size // _LACING) + [size % _LACING])
 
 
 _SAMPLES = struct.Struct("<I")
