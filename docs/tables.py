@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tokbench.cli import main as commands
-from tokbench.metric_names import METRICS, MetricName
+from tokbench.metric_names import EVERY_MODALITY, METRICS, MetricName
 from tokbench.protocol.protocol import TOKBENCH, load_protocol, protocols
 from tokbench.results import leaderboard, markdown
 from tokbench.results.columns import column_of
@@ -68,7 +68,7 @@ def protocol_table() -> str:
 
 
 def metric_table() -> str:
-    """One row per metric: summary, numbers with their direction, network, and the tasks that compute it by default."""
+    """One row per metric: summary, numbers with their direction, network, the tasks that compute it by default, and the kinds of data."""
     rows = []
     for name, spec in METRICS.items():
         if not METRICS.is_builtin(name):
@@ -77,9 +77,10 @@ def metric_table() -> str:
         numbers = ", ".join(f"`{field}`{column_of(field)[1].arrow}" for field in fields)
         network = spec.network or spec.reader or "-"
         summary = spec.summary[:1].upper() + spec.summary[1:]
-        rows.append([f"`{name}`", summary, numbers, network, ", ".join(spec.default_for) or "-"])
-    head = ["metric", "summary", "numbers", "network", "default for"]
-    return table(head, rows, left=range(5), markup=True)
+        data = "all" if spec.modalities == EVERY_MODALITY else ", ".join(spec.modalities)
+        rows.append([f"`{name}`", summary, numbers, network, ", ".join(spec.default_for) or "-", data])
+    head = ["metric", "summary", "numbers", "network", "default for", "data"]
+    return table(head, rows, left=range(6), markup=True)
 
 
 def weight_table() -> str:
