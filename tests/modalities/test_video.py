@@ -293,5 +293,3 @@ def test_fvd_is_skipped_without_a_network_and_named_by_its_convention(tmp_path, 
     short = open_dataset("sprites", SHORT, limit=2)
     (refused,) = run_eval([load_adapter("identity")], short, ("rfvd_tats",))
     assert "too short" in refused.skipped["rfvd_tats"]
-
-

@@ -29,8 +29,9 @@ _RATES = {
 _OPUS_RATE = 48000
 """Opus decodes at this rate, whatever the rate of the input."""
 
-_CLEAR = 48000
-"""The bitrate, in bits a second, at which the delay of a codec is measured."""
+_CLEAR, _NEAR = 48000, 2
+"""The bitrate, in bits a second, at which the delay of a codec is measured first, and by how many samples it may differ
+at another bitrate."""
 
 _LACING = 255
 """The size of a packet is written before it as in Ogg (RFC 3533): bytes of 255 and a smaller one, whose sum it is."""
@@ -39,9 +40,9 @@ _LACING = 255
 class SoundCodec(Tokenizer):
     """One codec at one constant bitrate, mono.
 
-    A recording's file consists of its packets, each after its size (one byte up to 254), without a container. The constant
-    bitrate makes the silence of padded recordings cost as much as the rest. The codec's delay, which does not depend on
-    the bitrate, is measured once on a chirp at a high bitrate and removed, so that output and input are aligned.
+    A recording's file consists of its packets, each after its size (one byte up to 254), without a container. The
+    constant bitrate makes the silence of padded recordings cost as much as the rest. The codec's delay is measured once
+    on a chirp and removed, so that output and input are aligned.
     """
 
     def __init__(self, name: str, family: str, kbps: float) -> None:
@@ -60,11 +61,16 @@ class SoundCodec(Tokenizer):
         time = np.arange(rate) / rate
         chirp = (0.5 * np.sin(2 * np.pi * (100 * time + rate / 16 * time * time))).astype(np.float32)
         bitrate, self._bitrate = self._bitrate, max(self._bitrate, _CLEAR)  # a poor chirp could fit at another delay
-        decoded = self._decode(self._encode(chirp), 2 * rate)
+        coarse = int(self._match(chirp)[: rate // 2].argmax())
         self._bitrate = bitrate
-        size = 1 << (len(decoded) + len(chirp)).bit_length()
-        spectra = np.fft.rfft(decoded, size) * np.conj(np.fft.rfft(chirp, size))
-        self._delay = int(np.fft.irfft(spectra, size)[: rate // 2].argmax())
+        near = range(max(0, coarse - _NEAR), coarse + _NEAR + 1)  # the modes of one codec differ by a sample
+        self._delay = near[int(self._match(chirp)[near.start : near.stop].argmax())]
+
+    def _match(self, wave: np.ndarray) -> np.ndarray:
+        """Return the scalar products of a waveform and its output, delayed by 0, 1, 2 ... samples."""
+        decoded = self._decode(self._encode(wave), 2 * len(wave))
+        size = 1 << (len(decoded) + len(wave)).bit_length()
+        return np.asarray(np.fft.irfft(np.fft.rfft(decoded, size) * np.conj(np.fft.rfft(wave, size)), size))
 
     def encode(self, images: Tensor) -> Tokens:
         waves = images.cpu().numpy()
@@ -81,7 +87,7 @@ class SoundCodec(Tokenizer):
         context.bit_rate, context.time_base = self._bitrate, Fraction(1, self._rate)
         context.options = {"vbr": "off"} if self._family == "opus" else {"reservoir": "0"}
         context.open()
-        # One second of silence after the end lets the encoder write what its delay holds back; the packets of the
+        # Some frames of silence after the end let the encoder write what its delay holds back; the packets of the
         # silence alone are dropped below.
         size = context.frame_size
         needed = -(-(len(wave) + self._delay + size) // size)
