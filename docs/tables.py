@@ -68,7 +68,7 @@ def protocol_table() -> str:
 
 
 def metric_table() -> str:
-    """One row per metric: summary, numbers with their direction, network, the tasks that compute it by default, and the kinds of data."""
+    """One row per metric: summary, numbers with their direction, network, default tasks, and the kinds of data."""
     rows = []
     for name, spec in METRICS.items():
         if not METRICS.is_builtin(name):

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tokbench.data.stream import AnnotatedImage
-from tokbench.metric_names import METRICS
+from tokbench.metric_names import METRICS, metrics_for
 from tokbench.metrics.batch import Batch, Timing
 from tokbench.metrics.registry import MetricContext, create_metric
 from tokbench.metrics.sample_store import SampleStore
@@ -67,7 +67,9 @@ def images(mark) -> tuple[torch.Tensor, torch.Tensor, list[AnnotatedImage]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in METRICS if name not in ("cost", "speed", "swap", "ms_ssim")])
+@pytest.mark.parametrize(
+    "name", [name for name in metrics_for("image") if name not in ("cost", "speed", "swap", "ms_ssim")]
+)
 def test_every_deal_of_images_gives_the_same_numbers(name: str, networks, images) -> None:
     model = ExampleTokenizer()
     context = MetricContext(networks, model, labels=some_labels)

@@ -176,7 +176,7 @@ def test_sprites_never_change() -> None:
     assert digest.hexdigest()[:16] == SPRITES
 
 
-SPRITES = "0000000000000000"
+SPRITES = "f29f5fab1a5db99d"
 
 
 def test_rate_counts_seconds(clips: torch.Tensor) -> None:
@@ -196,7 +196,7 @@ def test_image_tokenizers_run_frame_by_frame_and_clip_tokenizers_whole() -> None
     assert image.provenance["adapter"]["fitted"] == "frame by frame"
     assert whole.provenance["adapter"].get("fitted") is None
     assert whole["tokens_per_clip"].value == 2 * 8 * 8
-    assert whole["warp_error_original"].value == 0
+    assert whole["warp_error_original"].value == pytest.approx(0, abs=1e-5)
     assert image.group == "sprites.t4.n3@short-reconstruct"
     frames = [frame for batch in data.batches(8) for frame in batch.reference.flatten(0, 1)]
     codec = load_adapter("jpeg.q50").model
@@ -259,19 +259,19 @@ class _Means:
 
 
 def test_the_frechet_distance_is_that_of_all_frames() -> None:
-    reference = torch.rand(6, 4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    reference = torch.rand(10, 4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     reference = (reference * 255).round() / 255
     image = noisy(reference)
     metric = FrameFrechet("frame_fid_768", _Means(), "768")
-    for start in (0, 4):
-        part = media_batch(reference[start : start + 4], image[start : start + 4])
+    for start in (0, 6):
+        part = media_batch(reference[start : start + 6], image[start : start + 6])
         metric.update(replace(part, index=part.index + start))
     features = [_Means()(clips.flatten(0, 1))["768"].numpy() for clips in (reference, image)]
     expected = distance_of_sets(*features)
     assert metric.compute()["frame_fid_768"] == pytest.approx(expected)
-    spread = metric.replicates(SplitHalves("seed", 6))["frame_fid_768"]
-    halves = list(SplitHalves("seed", 6))
-    half = [rows.reshape(6, 4, -1)[halves[0]].reshape(12, -1) for rows in features]
+    spread = metric.replicates(SplitHalves("seed", 10))["frame_fid_768"]
+    halves = list(SplitHalves("seed", 10))
+    half = [rows.reshape(10, 4, -1)[halves[0]].reshape(20, -1) for rows in features]
     assert spread.whole[0] == pytest.approx(distance_of_sets(*half), rel=1e-6)
     assert set(metric.stores_of(0)) == set(metric.stores())
 

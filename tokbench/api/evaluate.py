@@ -239,9 +239,17 @@ def _opened(data: Any, rules: Protocol, size: int | None, limit: int | None, roo
 
 
 def _first_image(dataset: Dataset) -> Tensor:
-    """Return one image (1, 3, H, W) in [0, 1]. Raises DataError if none can be read."""
+    """Return one image, or frame of a clip, (1, 3, H, W) in [0, 1], from which the spec of an object is inferred.
+
+    Raises DataError if none can be read, UsageError for data without images.
+    """
     for images in dataset.batches(1):
-        return images.reference
+        if dataset.modality not in ("image", "video"):
+            raise UsageError(
+                f"{dataset.name} has data of the kind {dataset.modality}; give a tokbench.Tokenizer whose spec has "
+                f'modalities=("{dataset.modality}",)'
+            )
+        return images.reference[:, 0] if images.reference.dim() == 5 else images.reference
     dataset.refuse_empty()
     raise AssertionError("refuse_empty accepted a dataset without images")
 

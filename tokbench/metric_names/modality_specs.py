@@ -75,6 +75,7 @@ def video_specs() -> list[MetricSpec]:
         of(
             "frame_fid_768", "Fréchet distance of all frames, 768-d layer of Inception", (frechet,),
             "video.frames:FrameFrechet", network=INCEPTION, layer="768", wants=("name", "protocol"), reads=COMPARES,
+            extrapolated=True,
         ),
     ]  # fmt: skip
     for convention, title in (("styleganv", "StyleGAN-V"), ("tats", "TATS")):
@@ -84,7 +85,7 @@ def video_specs() -> list[MetricSpec]:
                 number.name, f"Fréchet video distance in the convention of {title}, with your I3D file", (number,),
                 "tokbench.metrics.frechet:Frechet", network=f"i3d-{convention}", layer="logits",
                 wants=tuple(name for name in SETS if name != "statistics"), reads=COMPARES, section=Section.PAIRED,
-                modalities=("video",),
+                modalities=("video",), extrapolated=True,
             )
         )  # fmt: skip
     return found
