@@ -337,6 +337,8 @@ def _named(
 ) -> Dataset:
     description = describe(folder)
     stored = description.get("folder", name)
+    if (modality := description.get("modality", "image")) != "image":
+        raise DataError(f"dataset {name} has data of the kind {modality}, of which this command reads no images")
     if manifest := description.get("manifest"):
         source: Source = Manifest(folder / manifest)
     elif recipe := description.get("recipe"):

@@ -90,7 +90,7 @@ def pictures(results: Sequence[Result], out: Path, root: Path | None, progress: 
             with suppress(TokbenchError):
                 adapter = load_adapter(name, root=root)
                 own = [result for result in results if result.adapter == name and result.task == "reconstruct"]
-                if not isinstance(adapter.model, Generator):
+                if not isinstance(adapter.model, Generator) and "image" in adapter.model.spec.modalities:
                     _add_adapter(found, adapter, own, dataset, places, out, root)
                     for table, chosen in differing.items():
                         _add_differing(found, adapter, own, (table, chosen), out, root)
