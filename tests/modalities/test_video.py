@@ -272,7 +272,7 @@ def test_the_frechet_distance_is_that_of_all_frames() -> None:
     spread = metric.replicates(SplitHalves("seed", 10))["frame_fid_768"]
     halves = list(SplitHalves("seed", 10))
     half = [rows.reshape(10, 4, -1)[halves[0]].reshape(20, -1) for rows in features]
-    assert spread.whole[0] == pytest.approx(distance_of_sets(*half), rel=1e-6)
+    assert spread.halves[0] == pytest.approx(distance_of_sets(*half), rel=1e-6)
     assert set(metric.stores_of(0)) == set(metric.stores())
 
 
