@@ -70,8 +70,8 @@ def mesh_surface(data: bytes, kind: str, name: str, side: int) -> tuple[np.ndarr
     import trimesh
 
     try:
-        mesh = trimesh.load(io.BytesIO(data), file_type=kind, force="mesh")
-        vertices, faces = np.asarray(mesh.vertices, float), np.asarray(mesh.faces)
+        mesh: Any = trimesh.load(io.BytesIO(data), file_type=kind, force="mesh")
+        vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces)
         colours = _vertex_colours(mesh)
     except Exception as error:  # the errors of trimesh's readers have no common class
         raise UnreadableImage(f"{name}: it cannot be read as a mesh ({str(error)[:120]})") from error

@@ -6,6 +6,7 @@ import re
 import struct
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,7 +83,7 @@ class SoundCodec(Tokenizer):
         import av
 
         encoder, _, form = _CODECS[self._family]
-        context = av.CodecContext.create(encoder, "w")
+        context: Any = av.CodecContext.create(encoder, "w")
         context.sample_rate, context.layout, context.format = self._rate, "mono", form
         context.bit_rate, context.time_base = self._bitrate, Fraction(1, self._rate)
         context.options = {"vbr": "off"} if self._family == "opus" else {"reservoir": "0"}
@@ -114,7 +115,7 @@ class SoundCodec(Tokenizer):
         import av
 
         _, decoder, _ = _CODECS[self._family]
-        context = av.CodecContext.create(decoder, "r")
+        context: Any = av.CodecContext.create(decoder, "r")
         if self._family == "opus":
             context.extradata = _opus_head()
         parts, at = [], 0

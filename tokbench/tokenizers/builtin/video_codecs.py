@@ -62,7 +62,7 @@ class H264(Tokenizer):
     def _decode(self, file: bytes) -> np.ndarray:
         import av
 
-        with av.open(io.BytesIO(file), format="h264") as container:
+        with av.open(io.BytesIO(file), "r", format="h264") as container:
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         return np.stack(frames)
 
