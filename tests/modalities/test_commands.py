@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tokbench.data.dataset import open_dataset as open_images
+from tokbench.errors import DataError
+from tokbench.protocol.protocol import TOKBENCH
+
 
 @pytest.mark.slow
 def test_eval_check_and_list_know_every_kind_of_data(cli, tmp_path: Path) -> None:
@@ -25,5 +29,5 @@ def test_eval_check_and_list_know_every_kind_of_data(cli, tmp_path: Path) -> Non
     assert refused.exit_code == 1
     assert "it takes data of the kind image, but these are shapes" in refused.stderr
     assert "500 clips, 64 px, drawn by code" in cli("list", "datasets").stdout
-    trained = cli("stats", "make", "--data", "sprites", "--out", str(tmp_path / "a.npz"))
-    assert "data of the kind video, of which this command reads no images" in trained.stderr
+    with pytest.raises(DataError, match="sprites has data of the kind video, of which this command reads no images"):
+        open_images("sprites", TOKBENCH)
