@@ -28,8 +28,8 @@ def efficientnet(device: str) -> Any:
 class FirstStages(nn.Module):
     """The first `count` stages of EfficientNet-Lite0 with ImageNet weights, as a frozen part of a model.
 
-    Maps images (B, 3, H, W) in [-1, 1] to features (B, D, h, w): D = 16, 24, 40, 80, 112 values for each 2, 4, 8, 16, 16
-    px squared after 1 to 5 stages. Raises MissingWeights if the package with the weights is not installed.
+    Maps images (B, 3, H, W) in [-1, 1] to features (B, D, h, w): D = 16, 24, 40, 80 or 112 values for a square of 2, 4,
+    8, 16 or 16 px after 1 to 5 stages. Raises MissingWeights if the package with the weights is not installed.
     """
 
     def __init__(self, count: int) -> None:

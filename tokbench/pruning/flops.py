@@ -8,7 +8,7 @@ from tokbench.pruning.vit import Sizes
 
 FORMULA = (
     "2 (4 n D^2 + 2 n^2 D) for the attention and 2 (2 m D h) for the MLP of each block, n and m the tokens that enter "
-    "them, h its hidden width; 2 P v D for P patches of v values (or as many as the embedding costs), 2 D C for C classes. Norms, softmax, activations and "
+    "them, h its hidden width; 2 P v D for P patches of v values, 2 D C for C classes. Norms, softmax, activations and "
     "what chooses tokens are not counted"
 )
 

@@ -88,14 +88,12 @@ def recognise(model: nn.Module) -> Vit:
         raise UsageError(f"{what}: patches have {embed.proj.in_channels} channels instead of 3")
     if not isinstance(head, nn.Linear):
         raise UsageError(f"{what} is not a classifier: its head is {type(head).__name__}, not a linear layer")
-    kernel, hidden = (
-        values or embed.proj.weight[0].numel(),
-        [m for m in first.mlp.modules() if isinstance(m, nn.Linear)],
-    )
+    values = values or embed.proj.weight[0].numel()
+    hidden = [m for m in first.mlp.modules() if isinstance(m, nn.Linear)]
     cls = getattr(model, "cls_token", None) is not None
     sizes = Sizes(
         len(blocks), first.attn.qkv.in_features, hidden[0].out_features, embed.num_patches,
-        int(getattr(model, "num_prefix_tokens", int(cls))), kernel, head.out_features, cls,
+        int(getattr(model, "num_prefix_tokens", int(cls))), values, head.out_features, cls,
     )  # fmt: skip
     return Vit(model, listed, sizes)
 
