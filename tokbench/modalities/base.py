@@ -71,13 +71,15 @@ class PaddedPlan:
 
 
 class Modality(ABC):
-    """One kind of data. name: its name in specs and results. noun: one item, for messages.
+    """One kind of data. name: its name in specs and results. noun: one item, for messages. ranked_by: the numbers by
+    which the page chooses the worst items.
 
     The values of all items lie in [0, 1], and the loop maps them to the range that a tokenizer declares.
     """
 
     name: ClassVar[ModalityName]
     noun: ClassVar[str]
+    ranked_by: ClassVar[tuple[str, ...]]
 
     def check(self, spec: TokenizerSpec) -> None:
         """Raise NotApplicable if a tokenizer does not take this kind of data."""
@@ -97,6 +99,10 @@ class Modality(ABC):
     @abstractmethod
     def output_checks(self, spec: TokenizerSpec, paired: bool) -> Metric:
         """Return the checks of the outputs, which give warnings instead of numbers."""
+
+    @abstractmethod
+    def picture(self, items: Tensor) -> Tensor:
+        """Return images (B, 3, h, w) in [0, 1] that show items (B, ...) on the page."""
 
 
 def round_up(length: int, multiple: int) -> int:

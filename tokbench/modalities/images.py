@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
+
 from tokbench.data.stream import ImageStream
 from tokbench.metrics.base import Metric
 from tokbench.metrics.output_checks import OutputChecks
@@ -18,6 +20,7 @@ class Images(Modality):
 
     name = "image"
     noun = "image"
+    ranked_by = ("psnr", "ssim", "lpips")
 
     def plan(self, spec: TokenizerSpec, shape: Sequence[int]) -> TilingPlan:
         return fit(spec, shape[-2], shape[-1])
@@ -28,3 +31,6 @@ class Images(Modality):
 
     def output_checks(self, spec: TokenizerSpec, paired: bool) -> Metric:
         return OutputChecks(spec, paired)
+
+    def picture(self, items: Tensor) -> Tensor:
+        return items

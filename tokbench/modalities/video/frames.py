@@ -31,24 +31,29 @@ def frames_of(batch: Batch) -> Batch:
     Values derived from the frames are stored in the caches of the clips, so that all metrics share them.
     """
     image = batch.require("image")
-    memos = {
-        "reference_memo": batch.reference_memo.part("frames"),
-        "image_memo": batch.image_memo.part("frames"),
-    }
     reference = None if batch.reference is None else batch.reference.flatten(0, 1)
     index = batch.index.repeat_interleave(image.shape[1])
-    return Batch(index, reference, image.flatten(0, 1), **memos)
+    return Batch(
+        index,
+        reference,
+        image.flatten(0, 1),
+        reference_memo=batch.reference_memo.part("frames"),
+        image_memo=batch.image_memo.part("frames"),
+    )
 
 
 def middle_frames(batch: Batch) -> Batch:
     """Return the middle frames of a batch of clips as a batch of images."""
     at = batch.require("image").shape[1] // 2
-    memos = {
-        "reference_memo": batch.reference_memo.part("middle"),
-        "image_memo": batch.image_memo.part("middle"),
-    }
     image, reference = (None if one is None else one[:, at].contiguous() for one in (batch.image, batch.reference))
-    return replace(batch, image=image, reference=reference, references=None, **memos)
+    return replace(
+        batch,
+        image=image,
+        reference=reference,
+        references=None,
+        reference_memo=batch.reference_memo.part("middle"),
+        image_memo=batch.image_memo.part("middle"),
+    )
 
 
 class MiddleFrameChecks(OutputChecks):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tokbench.data.stream import ImageStream
@@ -44,6 +45,7 @@ class Clips(Modality):
 
     name = "video"
     noun = "clip"
+    ranked_by = ("frame_psnr", "frame_ssim", "frame_lpips", "flicker")
 
     def check(self, spec: TokenizerSpec) -> None:
         if "image" not in spec.modalities:
@@ -72,3 +74,12 @@ class Clips(Modality):
 
     def output_checks(self, spec: TokenizerSpec, paired: bool) -> Metric:
         return MiddleFrameChecks(spec, paired)
+
+    def picture(self, items: Tensor) -> Tensor:
+        """Return strips of up to `STRIP` frames, evenly spaced in time, from left to right."""
+        places = torch.linspace(0, items.shape[1] - 1, min(STRIP, items.shape[1])).round().long()
+        return torch.cat(list(items[:, places].unbind(1)), dim=-1)
+
+
+STRIP = 8
+"""The largest number of frames in a strip."""
