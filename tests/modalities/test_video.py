@@ -221,6 +221,16 @@ def test_adapters_of_other_data_are_refused() -> None:
         load_adapter("h264.q52")
 
 
+def test_a_clip_tokenizer_of_another_frame_size_fails_alone() -> None:
+    class Small(Halves):
+        spec = replace(Halves.spec, name="small", size=32)
+
+    data = open_dataset("sprites", SHORT, limit=1)
+    small, other = run_eval([loaded(Small()), load_adapter("jpeg.q50")], data, ("frame_psnr",))
+    assert "it takes frames of 32x32 px, not 64x64; give --size 32" in small.error
+    assert other.error is None
+
+
 def test_h264_keeps_clips_and_costs_less_at_lower_quality(clips: torch.Tensor) -> None:
     sizes = []
     for quality, worst in ((4, 4), (40, 40)):

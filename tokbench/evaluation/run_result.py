@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from tokbench._version import __version__
-from tokbench.errors import MissingWeights
+from tokbench.errors import MissingWeights, NotApplicable
 from tokbench.evaluation.adapter_run import AdapterRun
 from tokbench.modalities.registry import MODALITIES
 from tokbench.protocol.protocol import describe_protocol
@@ -44,9 +45,11 @@ def collect(run: AdapterRun, done: Callable[[str], None]) -> Result:
         number.setdefault("n", read.count)
     # A failed run has no numbers to warn about.
     few = few_images(read.count, numbers.values, read.references) if run.error is None else None
-    modality = MODALITIES[stream.modality]
+    modality, note = MODALITIES[stream.modality], None
     adapter = run.description | run.step.recorded
-    if stream.shape and (note := modality.plan(run.adapter.model.spec, stream.shape).describe()):
+    with suppress(NotApplicable):  # a shape that the adapter does not take is the error of the run
+        note = modality.plan(run.adapter.model.spec, stream.shape).describe() if stream.shape else None
+    if note:
         adapter["fitted"] = note
     if fingerprint := run.checkpoint.fingerprint():
         adapter["fingerprint"] = fingerprint
