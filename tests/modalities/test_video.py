@@ -13,6 +13,8 @@ from media_files import media_batch, moving_square, write_clips, write_video
 
 from tokbench.errors import DataError, UsageError
 from tokbench.evaluation.config import Context
+from tokbench.extractors.i3d import MIN_FRAMES
+from tokbench.extractors.pool import ExtractorPool
 from tokbench.metrics.frechet import distance_of_sets
 from tokbench.metrics.psnr import PSNR
 from tokbench.metrics.ssim import SSIM
@@ -286,20 +288,38 @@ def test_the_frechet_distance_is_that_of_all_frames() -> None:
     assert set(metric.stores_of(0)) == set(metric.stores())
 
 
-def test_fvd_is_skipped_without_a_network_and_named_by_its_convention(tmp_path, monkeypatch) -> None:
-    data = open_dataset("sprites", TOKBENCH, limit=2)
-    (result,) = run_eval([load_adapter("identity")], data, ("rfvd_tats", "rfvd_styleganv"))
-    assert "i3d-tats.ts" in result.skipped["rfvd_tats"]
+class Stretched(torch.nn.Module):
+    """A stand-in for the I3D network of TATS: means of channels and frames."""
 
-    class Net(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            assert x.shape[-1] == 224 and bool(x.min() >= -1) and bool(x.max() <= 1)
-            return x.mean((3, 4)).flatten(1)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[3] == 224 and x.shape[4] == 224
+        return x.mean((3, 4)).flatten(1)
 
-    torch.jit.trace(Net(), torch.zeros(1, 3, 16, 224, 224)).save(str(tmp_path / "i3d-tats.ts"))
+
+class Flagged(torch.nn.Module):
+    """A stand-in for the file of StyleGAN-V, which has these flags."""
+
+    def forward(self, x: torch.Tensor, rescale: bool, resize: bool, return_features: bool) -> torch.Tensor:
+        assert rescale and resize and return_features
+        return x.mean((3, 4)).flatten(1)
+
+
+def test_fvd_passes_clips_as_each_convention_requires(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKBENCH_WEIGHTS", str(tmp_path))
-    (found,) = run_eval([load_adapter("identity")], data, ("rfvd_tats",))
-    assert found["rfvd_tats"].value == pytest.approx(0, abs=1e-6)
-    short = open_dataset("sprites", SHORT, limit=2)
-    (refused,) = run_eval([load_adapter("identity")], short, ("rfvd_tats",))
+    data = open_dataset("sprites", TOKBENCH.with_changes("nine", video=Video(frames=MIN_FRAMES)), limit=2)
+    names = ("rfvd_tats", "rfvd_styleganv")
+    (missing,) = run_eval([load_adapter("identity")], data, names)
+    assert "i3d-tats.ts" in missing.skipped["rfvd_tats"]
+    assert "i3d_torchscript.pt" in missing.skipped["rfvd_styleganv"]
+    torch.jit.script(Stretched()).save(str(tmp_path / "i3d-tats.ts"))
+    torch.jit.script(Flagged()).save(str(tmp_path / "i3d_torchscript.pt"))
+    networks = ExtractorPool()
+    (batch,) = data.batches(2)
+    means = batch.reference.transpose(1, 2).mean((3, 4)).flatten(1)
+    stretched = networks.get("i3d-tats")(batch.reference)["logits"]
+    assert torch.allclose(stretched, 2 * means - 1, atol=2e-2)  # stretching changes means a little
+    assert torch.allclose(networks.get("i3d-styleganv")(batch.reference)["logits"], 255 * means, rtol=1e-5)
+    (found,) = run_eval([load_adapter("jpeg.q1")], data, names, networks=networks)
+    assert found["rfvd_styleganv"].value > found["rfvd_tats"].value > 0
+    (refused,) = run_eval([load_adapter("identity")], open_dataset("sprites", SHORT, limit=2), names)
     assert "too short" in refused.skipped["rfvd_tats"]
