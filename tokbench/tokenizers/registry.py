@@ -43,6 +43,8 @@ BUILTIN = {
     "jpeg": "codecs",
     "webp": "codecs",
     "avif": "codecs",
+    "jpeg2000": "codecs",
+    "jxl": "codecs",
 }
 """Builtin families and the module of `tokbench.tokenizers.builtin` that creates them; `resize.2` is family.argument."""
 
@@ -52,6 +54,8 @@ _EXAMPLES = (
     "jpeg.q50",
     "webp.q50",
     "avif.q50",
+    "jpeg2000.db36",
+    "jxl.q50",
     "images:DIR",
     "diffusers:PLACE",
     "torchscript:DIR",
@@ -64,6 +68,8 @@ BUILTIN_SUMMARIES = {
     "jpeg.q<quality>": "JPEG, q0 to q100; bits are those of the file",
     "webp.q<quality>": "WebP, q0 to q100",
     "avif.q<quality>": "AVIF, q0 to q100",
+    "jpeg2000.db<PSNR>": "JPEG 2000 at a target PSNR, db10 to db60",
+    "jxl.q<quality>": "JPEG XL, q0 to q100; needs pillow-jxl-plugin",
     "images:<dir>": "reconstructions computed by another program, paired by path",
     "diffusers:<dir, file or id>": "an autoencoder of the diffusers library, or a pipeline that holds one",
     "torchscript:<dir>": "encoder.jit and decoder.jit, as NVIDIA ships Cosmos",
