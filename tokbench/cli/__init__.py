@@ -9,6 +9,7 @@ import click
 
 from tokbench._version import __version__
 from tokbench.cli.audit import audit
+from tokbench.cli.bd_rate import bd_rate
 from tokbench.cli.cache import cache
 from tokbench.cli.check import check
 from tokbench.cli.compare import compare
@@ -34,7 +35,7 @@ def main() -> None:
 
 
 _COMMANDS = (
-    eval_, list_, show, leaderboard, weights, stats, compare, plan, check, contract, audit, train, prune, report, view,
+    eval_, list_, show, leaderboard, weights, stats, compare, bd_rate, plan, check, contract, audit, train, prune, report, view,
     cache, import_tokbench,
 )  # fmt: skip
 
