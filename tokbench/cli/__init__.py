@@ -21,6 +21,7 @@ from tokbench.cli.options import Group, add_debug_option
 from tokbench.cli.plan import plan
 from tokbench.cli.prune import prune
 from tokbench.cli.report import report, view
+from tokbench.cli.sizes import sizes
 from tokbench.cli.stats import stats
 from tokbench.cli.train import train
 
@@ -35,7 +36,7 @@ def main() -> None:
 
 
 _COMMANDS = (
-    eval_, list_, show, leaderboard, weights, stats, compare, bd_rate, plan, check, contract, audit, train, prune, report, view,
+    eval_, list_, show, leaderboard, weights, stats, compare, bd_rate, sizes, plan, check, contract, audit, train, prune, report, view,
     cache, import_tokbench,
 )  # fmt: skip
 
