@@ -108,6 +108,16 @@ KNOWN_WEIGHTS: dict[str, tuple[WeightFile, ...]] = {
             wheel=("rapidocr", "models/PP-OCRv6_rec_small.onnx"),
         ),
     ),
+    "rapidocr-page": (
+        WeightFile(
+            "PP-OCRv6_det_small.onnx",
+            "090f04abcd9d9a7498bc4ebf677e4cb9bdce1fe4197ddb7e529f1ef44e1ff94f",
+            "pip install 'rapidocr>=3.10'",
+            url="https://www.modelscope.cn/models/RapidAI/RapidOCR/resolve/v3.10.0/onnx/PP-OCRv6/det/PP-OCRv6_det_small.onnx",
+            wheel=("rapidocr", "models/PP-OCRv6_det_small.onnx"),
+            note="finds the lines of a page; the network rapidocr reads them",
+        ),
+    ),
     "easyocr": (
         WeightFile(
             "english_g2.pth",
