@@ -43,5 +43,6 @@ SUITES = {
     **{f"tokbench-{size}": _tokbench(size) for size in (256, 512, 1024)},
     "photos-512": _photos("photos-512", 512),
     "photos-1024": _photos("clic-2020", 1024),
+    "documents-256": Suite(("documents",), 256, "tokbench", ("rate", "psnr", "ssim", "lpips", "text_pages")),
 }
 """All suites by name."""
