@@ -48,6 +48,7 @@ EXTRACTORS: PluginRegistry[ExtractorSpec] = PluginRegistry(
         ExtractorSpec("efficientnet-lite0", "tokbench.extractors.efficientnet:EfficientNetLite0"),
         ExtractorSpec("lpips-alex", "tokbench.extractors.lpips:LPIPSNetwork", options={"net": "alex"}),
         ExtractorSpec("lpips-vgg", "tokbench.extractors.lpips:LPIPSNetwork", options={"net": "vgg"}),
+        ExtractorSpec("dists", "tokbench.extractors.dists:DISTSNetwork"),
         ExtractorSpec(
             "dinov2-vitl14",
             "tokbench.extractors.scripted:ScriptedNetwork",

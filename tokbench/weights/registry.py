@@ -53,6 +53,10 @@ _CHUNK, _TIMEOUT, _RETRIES = 1 << 20, 60, 2
 
 _TORCHVISION = "https://download.pytorch.org/models/"
 
+_VGG16 = WeightFile(
+    "vgg16-397923af.pth", "397923af", "torchvision's VGG-16", url=_TORCHVISION + "vgg16-397923af.pth"
+)
+
 KNOWN_WEIGHTS: dict[str, tuple[WeightFile, ...]] = {
     INCEPTION: (
         WeightFile(
@@ -82,8 +86,16 @@ KNOWN_WEIGHTS: dict[str, tuple[WeightFile, ...]] = {
             "the convolutions of the same file; any file with this hash",
         ),
     ),
-    "lpips-vgg": (
-        WeightFile("vgg16-397923af.pth", "397923af", "torchvision's VGG-16", url=_TORCHVISION + "vgg16-397923af.pth"),
+    "lpips-vgg": (_VGG16,),
+    "dists": (_VGG16,),
+    "dists-channels": (
+        WeightFile(
+            "weights.pt",
+            "f5e65c96230b7f6ca995691647d482237e4cab8a50c5c4a5784f219ef0748218",
+            "pip install DISTS-pytorch",
+            wheel=("DISTS_pytorch", "weights.pt"),
+            note="the weights of the channels, for dists",
+        ),
     ),
     "efficientnet-lite0": (
         WeightFile(
