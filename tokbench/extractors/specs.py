@@ -51,12 +51,12 @@ EXTRACTORS: PluginRegistry[ExtractorSpec] = PluginRegistry(
         ExtractorSpec("dists", "tokbench.extractors.dists:DISTSNetwork"),
         ExtractorSpec(
             "dinov2-vitl14",
-            "tokbench.extractors.scripted:ScriptedNetwork",
+            "tokbench.extractors.provided:ProvidedNetwork",
             options={"network": "dinov2-vitl14", "side": 224, "norm": "imagenet"},
         ),
         ExtractorSpec(
             "clip-vitl14-336",
-            "tokbench.extractors.scripted:ScriptedNetwork",
+            "tokbench.extractors.provided:ProvidedNetwork",
             options={"network": "clip-vitl14-336", "side": 336, "norm": "clip"},
         ),
     ],

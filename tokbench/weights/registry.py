@@ -106,9 +106,11 @@ KNOWN_WEIGHTS: dict[str, tuple[WeightFile, ...]] = {
         ),
     ),
     "dinov2-vitl14": (
+        WeightFile("dinov2-vitl14.safetensors", "", "model.safetensors of facebook/dinov2-large on the Hugging Face hub, renamed"),
         WeightFile("dinov2-vitl14.ts", "", "an export of the published network as TorchScript (docs/weights.md)"),
     ),
     "clip-vitl14-336": (
+        WeightFile("clip-vitl14-336.safetensors", "", "the weights of openai/clip-vit-large-patch14-336 as safetensors (docs/weights.md)"),
         WeightFile("clip-vitl14-336.ts", "", "an export of the published network as TorchScript (docs/weights.md)"),
     ),
     "rapidocr": (
