@@ -95,7 +95,9 @@ def test_dinov2_equals_timm(folder: Path, names: str) -> None:
     state = dict(net.state_dict())
     if names == "transformers":
         state = in_transformers(state, DINO_NAMES, ("query", "key", "value"))
-        state = {name.replace("norm.", "layernorm.") if name.startswith("norm.") else name: state[name] for name in state}
+        state = {
+            name.replace("norm.", "layernorm.") if name.startswith("norm.") else name: state[name] for name in state
+        }
     mask = "mask_token" if names == "authors" else "embeddings.mask_token"
     save_file(state | {mask: torch.zeros(1, 24)}, folder / "dinov2-vitl14.safetensors")
     images = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(2))

@@ -50,7 +50,7 @@ def sizes(data: str, protocol: str, as_json: bool, out: Path) -> None:
                 f"{row.width}x{row.height}",
                 str(row.num_images),
                 *(_text(row.numbers[column.field], column.digits) for column in columns),
-                *(_text(value, digits) for value, digits in ((row.encode_ms, 0), (row.decode_ms, 0), (row.peak_mib, 0))),
+                *(_text(value, 0) for value in (row.encode_ms, row.decode_ms, row.peak_mib)),
             ]
             for row in found
         ],

@@ -58,8 +58,6 @@ def _at_size(result: Result, width: int, height: int) -> AtSize:
         return result.metrics.get(name, {}).get("value")
 
     megapixels = width * height / 1e6
-    times = {
-        name: 1000 / speed / megapixels if (speed := value(number)) else None for number, name in _SPEEDS.items()
-    }
+    times = {name: 1000 / speed / megapixels if (speed := value(number)) else None for number, name in _SPEEDS.items()}
     quality = {name: value(name) for name in QUALITY}
     return AtSize(result.row, width, height, result.num_images, quality, peak_mib=value("peak_memory_mib"), **times)

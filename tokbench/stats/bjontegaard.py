@@ -1,8 +1,8 @@
 """Differences in rate at equal quality: Bjøntegaard's delta rate (VCEG-M33, 2001) with piecewise cubic interpolation.
 
-A rate-quality curve is log10 of the rate as a function of the quality, interpolated by monotone piecewise cubics (PCHIP,
-Fritsch and Butland 1984), as in the current practice of the Joint Video Experts Team (JVET-H0030). The single cubic of
-the original proposal can swing between its points.
+A rate-quality curve is log10 of the rate as a function of the quality, interpolated by monotone piecewise cubics
+(PCHIP, Fritsch and Butland 1984), as is usual today. The single cubic of the original proposal can swing between its
+points.
 """
 
 from __future__ import annotations

@@ -53,9 +53,7 @@ _CHUNK, _TIMEOUT, _RETRIES = 1 << 20, 60, 2
 
 _TORCHVISION = "https://download.pytorch.org/models/"
 
-_VGG16 = WeightFile(
-    "vgg16-397923af.pth", "397923af", "torchvision's VGG-16", url=_TORCHVISION + "vgg16-397923af.pth"
-)
+_VGG16 = WeightFile("vgg16-397923af.pth", "397923af", "torchvision's VGG-16", url=_TORCHVISION + "vgg16-397923af.pth")
 
 KNOWN_WEIGHTS: dict[str, tuple[WeightFile, ...]] = {
     INCEPTION: (
@@ -106,11 +104,19 @@ KNOWN_WEIGHTS: dict[str, tuple[WeightFile, ...]] = {
         ),
     ),
     "dinov2-vitl14": (
-        WeightFile("dinov2-vitl14.safetensors", "", "model.safetensors of facebook/dinov2-large on the Hugging Face hub, renamed"),
+        WeightFile(
+            "dinov2-vitl14.safetensors",
+            "",
+            "model.safetensors of facebook/dinov2-large on the Hugging Face hub, renamed",
+        ),
         WeightFile("dinov2-vitl14.ts", "", "an export of the published network as TorchScript (docs/weights.md)"),
     ),
     "clip-vitl14-336": (
-        WeightFile("clip-vitl14-336.safetensors", "", "the weights of openai/clip-vit-large-patch14-336 as safetensors (docs/weights.md)"),
+        WeightFile(
+            "clip-vitl14-336.safetensors",
+            "",
+            "the weights of openai/clip-vit-large-patch14-336 as safetensors (docs/weights.md)",
+        ),
         WeightFile("clip-vitl14-336.ts", "", "an export of the published network as TorchScript (docs/weights.md)"),
     ),
     "rapidocr": (

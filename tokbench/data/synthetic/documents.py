@@ -131,7 +131,9 @@ class _Writer:
                 text, waiting = longer, next(words)
             yield text
 
-    def put(self, text: str, x: float, y: float, style: Style, align: Literal["left", "centre", "right"] = "left") -> None:
+    def put(
+        self, text: str, x: float, y: float, style: Style, align: Literal["left", "centre", "right"] = "left"
+    ) -> None:
         """Add a line whose left edge, centre or right edge is at x."""
         shift = {"left": 0.0, "centre": 0.5, "right": 1.0}[align] * width_of(text, style)
         self.lines.append(Line(text, x - shift, y, style))

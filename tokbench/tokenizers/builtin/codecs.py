@@ -92,9 +92,7 @@ def load(name: str) -> Codec:
 
 def _jpeg2000(name: str, target: str) -> Codec:
     if not re.fullmatch(r"db[1-9][0-9]", target) or (decibels := int(target[2:])) not in _DB:
-        raise UsageError(
-            f"'{name}': JPEG 2000 has a target PSNR in dB, db{_DB[0]} to db{_DB[-1]}, as in jpeg2000.db36"
-        )
+        raise UsageError(f"'{name}': JPEG 2000 has a target PSNR in dB, db{_DB[0]} to db{_DB[-1]}, as in jpeg2000.db36")
     if not features.check("jpg_2000"):
         raise AdapterError(f"{name}: this Pillow was built without JPEG 2000; install Pillow 11.3 or newer from PyPI")
     options = {**_OPTIONS["jpeg2000"], "quality_layers": [decibels]}
