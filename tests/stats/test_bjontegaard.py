@@ -21,8 +21,8 @@ def test_half_the_rate_at_every_quality_is_minus_50_percent() -> None:
 
 def test_a_worked_example_with_straight_lines() -> None:
     """PCHIP of points on a line is the line. log10 of the anchor's rate is q / 10; that of the other codec exceeds it
-    by 0 at 30 dB and by 0.3 at 39 dB, with a straight line between. The mean over 30 to 39 dB, which both have, is 0.15,
-    so the BD-rate is 10^0.15 - 1 = 41.25 %."""
+    by 0 at 30 dB and by 0.3 at 39 dB, with a straight line between. The mean over 30 to 39 dB, which both have, is
+    0.15, so the BD-rate is 10^0.15 - 1 = 41.25 %."""
     anchor = RateCurve(10 ** (DECIBELS / 10), DECIBELS)
     steeper = np.array([30.0, 34.5, 39.0, 42.0])
     other = RateCurve(10 ** (steeper / 10 + (steeper - 30) / 9 * 0.3), steeper)

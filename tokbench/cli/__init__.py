@@ -36,8 +36,8 @@ def main() -> None:
 
 
 _COMMANDS = (
-    eval_, list_, show, leaderboard, weights, stats, compare, bd_rate, sizes, plan, check, contract, audit, train, prune,
-    report, view, cache, import_tokbench,
+    eval_, list_, show, leaderboard, weights, stats, compare, bd_rate, sizes, plan, check, contract, audit, train,
+    prune, report, view, cache, import_tokbench,
 )  # fmt: skip
 
 for command in _COMMANDS:

@@ -91,6 +91,10 @@ class DISTSNetwork(FeatureExtractor):
 class _Trunk(nn.Module):
     """Maps (B, 3, H, W) in [0, 1] to the five activations."""
 
+    mean: Tensor
+    std: Tensor
+    window: Tensor
+
     def __init__(self, features: nn.Sequential) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1))
