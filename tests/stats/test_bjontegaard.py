@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tokbench.errors import NotApplicable
-from tokbench.stats.bjontegaard import RateCurve, as_percent, log_rate_gap
+from tokbench.stats.bjontegaard import IncomparableCurves, RateCurve, as_percent, log_rate_gap
 
 DECIBELS = np.array([30.0, 33.0, 36.0, 39.0])
 
@@ -41,7 +40,7 @@ def test_only_shared_qualities_count() -> None:
     anchor = RateCurve(10 ** (DECIBELS / 10), DECIBELS)
     beyond = RateCurve(2 * 10 ** ((DECIBELS + 6) / 10), DECIBELS + 6)
     assert as_percent(log_rate_gap(anchor, beyond)) == pytest.approx(100)
-    with pytest.raises(NotApplicable, match="do not overlap with those of the anchor: 40 to 49 and 30 to 39"):
+    with pytest.raises(IncomparableCurves, match="do not overlap with those of the anchor: 40 to 49 and 30 to 39"):
         log_rate_gap(anchor, RateCurve(anchor.rates, DECIBELS + 10))
 
 
@@ -50,7 +49,7 @@ def test_lower_may_be_better() -> None:
     anchor = RateCurve(np.array([1.0, 2.0, 4.0, 8.0]), distances, more=False)
     assert as_percent(log_rate_gap(anchor, RateCurve(3 * anchor.rates, distances, more=False))) == pytest.approx(200)
     assert anchor.log_rate(0.2) == pytest.approx(np.log10(2))
-    with pytest.raises(NotApplicable, match=r"its quality 0\.5 is outside that of the anchor, 0\.05 to 0\.4"):
+    with pytest.raises(IncomparableCurves, match=r"its quality 0\.5 is outside that of the anchor, 0\.05 to 0\.4"):
         anchor.log_rate(0.5)
 
 
@@ -58,10 +57,10 @@ def test_lower_may_be_better() -> None:
     "qualities, more", [([30.0, 33.0, 32.0, 39.0], True), ([30.0, 33.0, 33.0, 39.0], True), (DECIBELS, False)]
 )
 def test_a_quality_that_does_not_follow_the_rate_is_refused(qualities: list[float], more: bool) -> None:
-    with pytest.raises(NotApplicable, match="does not become strictly better with the rate"):
+    with pytest.raises(IncomparableCurves, match="does not become strictly better with the rate"):
         RateCurve(np.array([1.0, 2.0, 3.0, 4.0]), np.array(qualities), more)
 
 
 def test_three_points_are_too_few() -> None:
-    with pytest.raises(NotApplicable, match="3 points, 4 are needed"):
+    with pytest.raises(IncomparableCurves, match="3 points, 4 are needed"):
         RateCurve(np.array([1.0, 2.0, 3.0]), DECIBELS[:3])

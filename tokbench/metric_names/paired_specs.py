@@ -47,7 +47,7 @@ def pixels_specs() -> list[MetricSpec]:
         ),
         _per_image(
             "dists", "DISTS", "mean DISTS, VGG-16", False, "perceptual:DISTS", network="dists", default_for=(),
-            **lpips,
+            wants=("name", "protocol"),
         ),
         _per_image(
             "color_shift", "color shift", "mean difference of the mean R, G and B of an image, in levels", False,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from tokbench.data import annotations
+from tokbench.data import annotations as image_annotations
 from tokbench.errors import NotApplicable
 from tokbench.extractors import pool
 from tokbench.io.hashing import code_of
@@ -82,14 +82,14 @@ class PageText(PerImageMetric):
 
     @cached_property
     def _key(self) -> str:
-        code = code_of(Path(pool.__file__).parent, Path(__file__), Path(annotations.__file__))
+        code = code_of(Path(pool.__file__).parent, Path(__file__), Path(image_annotations.__file__))
         return f"{self._reader.key}/pages/{code}"
 
 
 def true_text(marked: AnnotatedImage) -> str:
     """Return the annotated words of an image in reading order, without white space."""
     words = marked.known.words
-    order = annotations.reading_order([word.box for word in words])
+    order = image_annotations.reading_order([word.box for word in words])
     return _without_space("".join(words[place].text for place in order))
 
 

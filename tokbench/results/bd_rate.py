@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokbench.errors import NotApplicable, UsageError
+from tokbench.errors import UsageError
 from tokbench.results.columns import column_of
 from tokbench.results.result import Result, settings
-from tokbench.stats.bjontegaard import MIN_POINTS, RateCurve, as_percent, log_rate_gap, overlap
+from tokbench.stats.bjontegaard import MIN_POINTS, IncomparableCurves, RateCurve, as_percent, log_rate_gap, overlap
 from tokbench.stats.bootstrap import Interval
 from tokbench.stats.spread import GROUPS, Jackknife
 
@@ -91,7 +91,7 @@ def _change(name: str, rows: Sequence[Result], anchors: Sequence[Result], number
     anchor, other, more = _points(anchors, number), _points(rows, number), bool(column_of(number)[1].more)
     try:
         gap, (low, high) = _log_gap(anchor, other, more), _range(anchor, other, more)
-    except NotApplicable as error:
+    except IncomparableCurves as error:
         return RateChange(name, number, len(rows), reason=str(error))
     return RateChange(name, number, len(rows), as_percent(gap), _interval(anchors, rows, number, gap, more), low, high)
 
@@ -141,7 +141,7 @@ def _interval(
         try:
             ours, theirs = (means[0][split:], means[1][split:]), (means[0][:split], means[1][:split])
             left.append(_log_gap(theirs, ours, more))
-        except NotApplicable:
+        except IncomparableCurves:
             return None
     interval = Jackknife(np.array(left)).interval(gap, len(index))
     return Interval(as_percent(interval.low), as_percent(interval.high), interval.n)

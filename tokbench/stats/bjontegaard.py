@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tokbench.errors import NotApplicable
-
 if TYPE_CHECKING:
     from scipy.interpolate import PchipInterpolator
 
@@ -22,12 +20,16 @@ MIN_POINTS = 4
 """The number of points from which a curve has a BD-rate, as in Bjøntegaard's proposal."""
 
 
+class IncomparableCurves(ValueError):
+    """Two curves have no difference in rate; the message is the reason."""
+
+
 @dataclass(frozen=True)
 class RateCurve:
     """The points of a codec at several settings.
 
     rates: bits per image or per pixel (n,), all above 0, in any order. qualities: the quality at each rate (n,). more:
-    whether higher values of it are better. Raises NotApplicable if there are too few points, or if the quality does not
+    whether higher values of it are better. Raises IncomparableCurves if there are too few points, or if the quality does not
     become strictly better with the rate.
     """
 
@@ -37,11 +39,11 @@ class RateCurve:
 
     def __post_init__(self) -> None:
         if len(self.rates) < MIN_POINTS:
-            raise NotApplicable(f"{len(self.rates)} points, {MIN_POINTS} are needed")
+            raise IncomparableCurves(f"{len(self.rates)} points, {MIN_POINTS} are needed")
         order = np.argsort(self.rates)
         gaps = np.diff(self.qualities[order])
         if not (gaps > 0 if self.more else gaps < 0).all():
-            raise NotApplicable("the quality does not become strictly better with the rate")
+            raise IncomparableCurves("the quality does not become strictly better with the rate")
 
     @property
     def span(self) -> tuple[float, float]:
@@ -57,26 +59,28 @@ class RateCurve:
         return PchipInterpolator(self.qualities[order], np.log10(self.rates[order]))
 
     def log_rate(self, quality: float) -> float:
-        """Return log10 of the rate at a quality. Raises NotApplicable if the curve does not reach it."""
+        """Return log10 of the rate at a quality. Raises IncomparableCurves if the curve does not reach it."""
         low, high = self.span
         if not low <= quality <= high:
-            raise NotApplicable(f"its quality {quality:.4g} is outside that of the anchor, {low:.4g} to {high:.4g}")
+            raise IncomparableCurves(
+                f"its quality {quality:.4g} is outside that of the anchor, {low:.4g} to {high:.4g}"
+            )
         return float(self.interpolation(quality))
 
 
 def overlap(anchor: RateCurve, other: RateCurve) -> tuple[float, float]:
-    """Return the range of qualities that both curves have. Raises NotApplicable if there is none."""
+    """Return the range of qualities that both curves have. Raises IncomparableCurves if there is none."""
     low, high = max(anchor.span[0], other.span[0]), min(anchor.span[1], other.span[1])
     if low >= high:
         ranges = " and ".join(f"{curve.span[0]:.4g} to {curve.span[1]:.4g}" for curve in (other, anchor))
-        raise NotApplicable(f"the qualities do not overlap with those of the anchor: {ranges}")
+        raise IncomparableCurves(f"the qualities do not overlap with those of the anchor: {ranges}")
     return low, high
 
 
 def log_rate_gap(anchor: RateCurve, other: RateCurve) -> float:
     """Return the mean of log10(rate of `other` / rate of `anchor`) over the qualities that both have.
 
-    Raises NotApplicable if there are none.
+    Raises IncomparableCurves if there are none.
     """
     low, high = overlap(anchor, other)
     ours, theirs = (float(curve.interpolation.integrate(low, high)) for curve in (other, anchor))
