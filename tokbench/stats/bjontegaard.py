@@ -29,8 +29,8 @@ class RateCurve:
     """The points of a codec at several settings.
 
     rates: bits per image or per pixel (n,), all above 0, in any order. qualities: the quality at each rate (n,). more:
-    whether higher values of it are better. Raises IncomparableCurves if there are too few points, or if the quality does not
-    become strictly better with the rate.
+    whether higher values of it are better. Raises IncomparableCurves if there are too few points, or if the quality
+    does not become strictly better with the rate.
     """
 
     rates: np.ndarray
