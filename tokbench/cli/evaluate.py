@@ -196,6 +196,8 @@ def eval_(
         names = [name.strip() for name in data.split(",")] if "data" in given else list(chosen_suite.data)
         size, protocol = chosen_suite.size, chosen_suite.faithful if faithful else chosen_suite.protocol
         metric_names = metric_names or ",".join(chosen_suite.metrics)
+        if faithful and not chosen_suite.faithful:
+            raise UsageError(f"--suite {suite} has no steps that only other code does; omit --faithful")
         if task == "generate":
             raise UsageError(f"--suite {suite} evaluates reconstructions and cannot be combined with --task generate")
     elif faithful:

@@ -25,7 +25,7 @@ from tokbench.data.sources.base import Source
 from tokbench.data.sources.manifest import Manifest
 from tokbench.data.sources.open import open_source, open_sources, sort_by
 from tokbench.data.sources.patterns import folder_of, is_path
-from tokbench.data.sources.synthetic import SyntheticSource
+from tokbench.data.sources.synthetic import open_recipe
 from tokbench.data.splits import canonical_split
 from tokbench.data.stream import (
     AnnotatedImage,
@@ -342,7 +342,7 @@ def _named(
     if manifest := description.get("manifest"):
         source: Source = Manifest(folder / manifest)
     elif recipe := description.get("recipe"):
-        source = SyntheticSource(recipe, description["split"], description["count"])
+        source = open_recipe(recipe, description["split"], description["count"])
     else:
         paths = locate(stored, description)
         if not paths:

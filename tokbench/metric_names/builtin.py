@@ -197,6 +197,23 @@ def _annotated(reader: str, suffix: str, title: str, summary: str) -> MetricSpec
     )  # fmt: skip
 
 
+def _page_text() -> MetricSpec:
+    """Return the spec of the text of whole pages."""
+    return MetricSpec(
+        "text_pages",
+        "NED of the text that RapidOCR's PP-OCRv6 finds and reads in whole pages",
+        (
+            NumberSpec("page_ned", "NED", 4, True, SHARE),
+            NumberSpec("page_ned_truth", "NED to the true text", 4, True, SHARE),
+            NumberSpec("page_ned_original", "NED to the true text, original", 4, None, SHARE),
+        ),
+        "tokbench.metrics.page_text:PageText",
+        wants=("protocol",),
+        reader="rapidocr-page",
+        section=Section.ANNOTATED,
+    )
+
+
 def _machine() -> list[MetricSpec]:
     cost = MetricSpec(
         "cost",
@@ -252,6 +269,7 @@ BUILTIN: tuple[MetricSpec, ...] = (
     _annotated("rapidocr", "", "", "T-ACC, T-NED and CER of words, by RapidOCR's PP-OCRv6"),
     _annotated("easyocr", "_easyocr", " EasyOCR", "T-ACC, T-NED and CER of words, by EasyOCR"),
     _annotated("parseq", "_parseq", " PARSeq", "T-ACC, T-NED and CER of words, by docTR's PARSeq, as in TokBench"),
+    _page_text(),
     _annotated("dlib", "", "", "F-Sim, detection and rank-1 identity of faces, by dlib's network"),
     _annotated(
         "insightface",

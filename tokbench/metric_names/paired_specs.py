@@ -46,6 +46,10 @@ def pixels_specs() -> list[MetricSpec]:
             **lpips,
         ),
         _per_image(
+            "dists", "DISTS", "mean DISTS, VGG-16", False, "perceptual:DISTS", network="dists", default_for=(),
+            wants=("name", "protocol"),
+        ),
+        _per_image(
             "color_shift", "color shift", "mean difference of the mean R, G and B of an image, in levels", False,
             "color:ColorShift", default_for=(),
         ),

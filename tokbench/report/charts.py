@@ -18,7 +18,7 @@ from tokbench.report.page_table import Cell, PageRow, PageTable
 from tokbench.report.pruning_tables import TASK
 from tokbench.results.columns import column_of
 
-CODECS = ("jpeg", "webp", "avif", "resize")
+CODECS = ("jpeg", "webp", "avif", "jpeg2000", "jxl", "resize")
 
 CEILING = "only resized (ceiling)"
 """The name of the curve of images that were only resized, which has its own colour."""

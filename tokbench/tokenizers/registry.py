@@ -49,6 +49,8 @@ BUILTIN = {
     "pcm": "sound_codecs",
     "voxels": "shape_codecs",
     "octree": "shape_codecs",
+    "jpeg2000": "codecs",
+    "jxl": "codecs",
 }
 """Builtin families and the module of `tokbench.tokenizers.builtin` that creates them; `resize.2` is family.argument."""
 
@@ -64,6 +66,8 @@ _EXAMPLES = (
     "pcm.b8",
     "voxels.zlib",
     "octree.c4",
+    "jpeg2000.db36",
+    "jxl.q50",
     "images:DIR",
     "diffusers:PLACE",
     "torchscript:DIR",
@@ -82,6 +86,8 @@ BUILTIN_SUMMARIES = {
     "pcm.b<bits>": "samples of 2 to 16 bits, for sound",
     "voxels.zlib": "8-bit voxels compressed by zlib, for shapes",
     "octree.c<bits>": "an octree with colours of 1 to 8 bits per channel, for shapes",
+    "jpeg2000.db<PSNR>": "JPEG 2000 at a target PSNR, db10 to db60",
+    "jxl.q<quality>": "JPEG XL, q0 to q100; needs pillow-jxl-plugin",
     "images:<dir>": "reconstructions computed by another program, paired by path",
     "diffusers:<dir, file or id>": "an autoencoder of the diffusers library, or a pipeline that holds one",
     "torchscript:<dir>": "encoder.jit and decoder.jit, as NVIDIA ships Cosmos",

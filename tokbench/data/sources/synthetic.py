@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tokbench.data.annotations import Annotations
+from tokbench.data.sources.annotated import AnnotatedSource
 from tokbench.data.sources.base import Source
-from tokbench.data.synthetic import phantoms, scenes
+from tokbench.data.synthetic import documents, phantoms, scenes
 from tokbench.errors import DataError
 from tokbench.io.hashing import code_of
 
@@ -22,17 +24,18 @@ class SyntheticRecipe:
     """How the images of a synthetic data set are made.
 
     side: height and width in pixels. splits: names of the splits. make: returns the description of the image at a
-    position of a split, from which `draw` makes pixels, uint8 (side, side, 3), and the others caption and label.
-    vocabulary: returns all words of captions.
+    position of a split, from which `draw` makes pixels, uint8 (side, side, 3), and the others caption, label and
+    annotations; None where the images have none. vocabulary: returns all words of captions.
     """
 
     side: int
     splits: tuple[str, ...]
     make: Callable[[Any, int], Any]
     draw: Callable[[Any], np.ndarray]
-    caption_of: Callable[[Any], str]
-    label_of: Callable[[Any], int]
-    vocabulary: Callable[[], set[str]]
+    caption_of: Callable[[Any], str] | None = None
+    label_of: Callable[[Any], int] | None = None
+    vocabulary: Callable[[], set[str]] = set
+    annotations_of: Callable[[Any], Annotations] | None = None
 
 
 RECIPES = {
@@ -43,6 +46,9 @@ RECIPES = {
     "phantoms": SyntheticRecipe(
         phantoms.SIDE, ("train", "test"), phantoms.make_phantom, phantoms.draw, phantoms.caption_of, phantoms.label_of,
         phantoms.vocabulary,
+    ),
+    "documents": SyntheticRecipe(
+        documents.SIDE, ("test",), documents.make_page, documents.draw, annotations_of=documents.annotations_of
     ),
 }  # fmt: skip
 
@@ -65,12 +71,16 @@ class SyntheticSource(Source):
         """Return the description of an image, such as a `Scene`."""
         return self.recipe.make(self._split, self._at(position))
 
-    def caption(self, position: int) -> str:
-        """Return the caption of an image."""
-        return self.recipe.caption_of(self.describe(position))
+    def captions(self) -> Callable[[int], str] | None:
+        """Return the function from a position to the caption, or None if the images have none."""
+        caption_of = self.recipe.caption_of
+        return None if caption_of is None else lambda position: caption_of(self.describe(position))
 
-    def labels(self) -> dict[str, int]:
-        return {name: self.recipe.label_of(self.describe(position)) for position, name in enumerate(self.names)}
+    def labels(self) -> dict[str, int] | None:
+        label_of = self.recipe.label_of
+        if label_of is None:
+            return None
+        return {name: label_of(self.describe(position)) for position, name in enumerate(self.names)}
 
     def open(self, position: int) -> Image.Image:
         return Image.fromarray(self.recipe.draw(self.describe(position)))
@@ -87,3 +97,16 @@ class SyntheticSource(Source):
     def listing(self) -> list[tuple[str, int]]:
         code = code_of(*sorted(Path(scenes.__file__).parent.glob("*.py")))
         return [(f"{self._name}/{self._split}/{code}", len(self.names))]
+
+
+def open_recipe(recipe: str, split: str, count: int) -> Source:
+    """Return the first `count` images of a split of a recipe, with their annotations, if it has any.
+
+    Raises DataError if there is no such recipe or split, or if the recipe needs a package that is not installed.
+    """
+    source = SyntheticSource(recipe, split, count)
+    if (annotations_of := source.recipe.annotations_of) is None:
+        return source
+    return AnnotatedSource(
+        source, {name: annotations_of(source.describe(position)) for position, name in enumerate(source.names)}
+    )
