@@ -7,12 +7,14 @@ from tokbench.metric_names.constants import (
     EXACT,
     FACE_DISTANCE,
     GPT,
+    LATENT,
     MODEL,
     PAIRS,
     PROBE,
     SHARE,
     SIMILARITY,
 )
+from tokbench.metric_names.latent_specs import latent_specs
 from tokbench.metric_names.paired_specs import decoder_specs, pixels_specs, semantics_specs
 from tokbench.metric_names.set_specs import distances_specs, samples_specs
 from tokbench.metric_names.spec import MetricSpec, NumberSpec, Section, Tolerance
@@ -124,6 +126,7 @@ def _token_probes() -> list[MetricSpec]:
         wants=("model",),
         requires=("image", "tokens", "labels"),
         section=Section.CODES,
+        group=LATENT,
     )
     retrieval = MetricSpec(
         "retrieval",
@@ -234,6 +237,7 @@ BUILTIN: tuple[MetricSpec, ...] = (
     *samples_specs(),
     *_codes(),
     *_token_probes(),
+    *latent_specs(),
     _annotated("rapidocr", "", "", "T-ACC, T-NED and CER of words, by RapidOCR's PP-OCRv6"),
     _annotated("easyocr", "_easyocr", " EasyOCR", "T-ACC, T-NED and CER of words, by EasyOCR"),
     _annotated("parseq", "_parseq", " PARSeq", "T-ACC, T-NED and CER of words, by docTR's PARSeq, as in TokBench"),

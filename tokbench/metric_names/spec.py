@@ -40,10 +40,11 @@ class Section(IntEnum):
     PERTURBED = 4
     ANNOTATED = 5
     CODES = 6
-    SIZE = 7
-    COST = 8
-    SPEED = 9
-    ADDED = 10
+    LATENTS = 7
+    SIZE = 8
+    COST = 9
+    SPEED = 10
+    ADDED = 11
     """The section of metrics that other packages add."""
 
 
@@ -114,6 +115,7 @@ class MetricSpec:
     needs_codebook: whether it exists only for tokenizers with a codebook.
     extrapolated: whether its numbers are extrapolated to infinitely many images (`rfid_infinity`).
     section: the section of its columns in tables.
+    group: a name in `--metrics` that selects all metrics of a group, or "".
     """
 
     name: str
@@ -134,6 +136,7 @@ class MetricSpec:
     needs_codebook: bool = False
     extrapolated: bool = False
     section: Section = Section.ADDED
+    group: str = ""
 
     @property
     def perturbable(self) -> bool:
