@@ -81,9 +81,7 @@ class ChannelMoments:
             "latent_mean": math.sqrt(float(((self.origin + first) ** 2).mean())),
             "latent_std": math.sqrt(float((deviation**2).mean())),
             "latent_std_ratio": float(deviation.min() / deviation.max()) if deviation.max() else math.nan,
-            "latent_kurtosis": float((central[moving] / variance[moving] ** 2).mean()) - 3
-            if moving.any()
-            else math.nan,
+            "latent_kurtosis": kurtosis,
             "effective_rank": rank,
             "effective_rank_share": rank / len(first),
         }
