@@ -137,7 +137,7 @@ def drawn_rows(ours: Tensor, theirs: Tensor, positions: list[int]) -> Tensor:
 def slerp(first: Tensor, second: Tensor) -> Tensor:
     """Return the points half way on the arc between tensors (n, ...), as vectors of all their values.
 
-    Where they are parallel, or where one is 0, the mean is returned.
+    Where they are parallel, the mean is returned.
     """
     one, other = first.flatten(1).double(), second.flatten(1).double()
     cosine = F.cosine_similarity(one, other, dim=1).clamp(-1, 1)
