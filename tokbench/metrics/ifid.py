@@ -44,6 +44,10 @@ class InterpolatedFrechet(Frechet):
         self._model, self._neighbours, self._batch_size = model, neighbours, batch_size
 
     @abstractmethod
+    def check(self, tokens: Tokens) -> None:
+        """Raise NotApplicable where tokens cannot be interpolated, before neighbours are encoded."""
+
+    @abstractmethod
     def interpolated(self, tokens: Tokens, others: Tokens, size: Size, positions: list[int]) -> Tokens:
         """Return the tokens between those of B images and of a neighbour of each.
 
@@ -56,11 +60,13 @@ class InterpolatedFrechet(Frechet):
 
         Raises NotApplicable where there are no neighbours or where tokens cannot be interpolated.
         """
+        tokens: Tokens = batch.require("tokens")
+        self.check(tokens)
         key, others = (self.protocol, id(self._model)), self._neighbours()
         with batch.image_memo.lock:
             if key not in batch.image_memo.images:
                 size = tuple(batch.require("reference").shape[2:])
-                tokens = self.interpolated(batch.require("tokens"), others, size, batch.index.tolist())
+                tokens = self.interpolated(tokens, others, size, batch.index.tolist())
                 image = decode_tokens(self._model, tokens, batch, self._batch_size)
                 batch.image_memo.images[key] = image, DerivedCache()
         image, memo = batch.image_memo.images[key]
@@ -68,9 +74,11 @@ class InterpolatedFrechet(Frechet):
         return columns | {"neighbours": np.full(len(batch), len(others))}
 
     def provenance(self) -> dict[str, str]:
-        counts = np.unique(self.rows.column("neighbours")) if len(self.rows) else []
-        found = {"neighbours": ", ".join(str(int(count)) for count in counts)} if len(counts) else {}
-        return super().provenance() | {"interpolation": self.protocol} | found
+        facts = super().provenance() | {"interpolation": self.protocol}
+        if not len(self.rows):
+            return facts
+        counts = np.unique(self.rows.column("neighbours")).astype(int)
+        return facts | {"neighbours": ", ".join(map(str, counts))}
 
 
 class InterpolatedFID(InterpolatedFrechet):
@@ -78,6 +86,9 @@ class InterpolatedFID(InterpolatedFrechet):
     latents. It is for continuous tokens."""
 
     protocol = "nearest neighbour, linear 0.5"
+
+    def check(self, tokens: Tokens) -> None:
+        latents_of(self._model, tokens)
 
     def interpolated(self, tokens: Tokens, others: Tokens, size: Size, positions: list[int]) -> Tokens:
         ours, theirs = latents_of(self._model, tokens), latents_of(self._model, others)
@@ -96,6 +107,13 @@ class SampledIFID(InterpolatedFrechet):
     protocol = "one of the 10 largest cosines, slerp 0.5 of latents, half of the codes"
     _theirs: Tensor | None = None
 
+    def check(self, tokens: Tokens) -> None:
+        streams = list(tokens.streams.values())
+        if len(streams) != 1 or isinstance(streams[0].data, tuple):
+            raise NotApplicable(f"{self._model.spec.name}: its tokens are not one stream of vectors or codes")
+        if streams[0].kind == "index" and streams[0].data.shape[1] < 2:
+            raise NotApplicable(f"{self._model.spec.name}: a single token has no half that could be the neighbour's")
+
     def interpolated(self, tokens: Tokens, others: Tokens, size: Size, positions: list[int]) -> Tokens:
         if self._theirs is None:
             self._theirs = vectors_of(self._model, others, size).flatten(1)
@@ -103,8 +121,6 @@ class SampledIFID(InterpolatedFrechet):
         data, other = tokens.tensor, others.tensor[chosen].to(tokens.tensor.device)
         if tokens.single_stream().kind == "latent":
             return tokens.with_data(slerp(data.float(), other.float()).to(data.dtype))
-        if data.shape[1] < 2:
-            raise NotApplicable(f"{self._model.spec.name}: a single token has no half that could be the neighbour's")
         half = data.shape[1] // 2
         return tokens.with_data(torch.cat([other[:, :half], data[:, half:]], 1))
 

@@ -46,7 +46,8 @@ class SpectralMatch(PerImageMetric):
 
     def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
         reference: Tensor = batch.require("reference")
-        vectors = grid_vectors(self._model, batch.require("tokens"), tuple(reference.shape[2:]))
+        size = reference.shape[2], reference.shape[3]
+        vectors = grid_vectors(self._model, batch.require("tokens"), size)
         grid = vectors.shape[1:3]
         if min(grid) < SMALLEST:
             raise NotApplicable(f"a grid of {grid[0]}x{grid[1]} tokens has too few frequencies; at least {SMALLEST}")
