@@ -59,7 +59,7 @@ def study() -> tuple[str, dict[str, list[TokenizerGeneratorPair]]]:
             text += f"\n\n![Each number of these tokenizers against gFID](study-{family}.svg)"
         if made := correlations(own):
             text += f"\n\n{markdown(made)}"
-            text += f"\n{told}\n" if (told := conclusion(made)) else ""
+            text += f"\n{drawn}" if (drawn := conclusion(made)) else ""
         else:
             count = "One tokenizer" if len(own) == 1 else f"{len(own)} tokenizers"
             text += f" {count} cannot show a rank correlation, so nothing is concluded about rFID or pFID yet.\n"
@@ -81,7 +81,7 @@ def published() -> str:
     for prior, values in generated.items():
         found = [TokenizerGeneratorPair(name, prior, None, numbers[name], own) for name, own in values.items()]
         made = correlations(found)
-        text += f"\n{prior}, over {', '.join(values)}.\n\n{markdown(made)}\n{conclusion(made)}\n"
+        text += f"\n{prior}, over {', '.join(values)}.\n\n{markdown(made)}\n{conclusion(made)}"
     return text
 
 

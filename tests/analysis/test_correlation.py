@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from factories import make_result
+from scipy.stats import kendalltau, spearmanr
 
 from tokbench.analysis.correlation import (
     MIN_TOKENIZERS,
     TokenizerGeneratorPair,
+    _rank_correlations,
     conclusion,
     correlations,
     markdown,
@@ -158,7 +161,16 @@ def test_the_conclusion_names_what_is_shown_and_what_is_not() -> None:
     assert "gFID-768 is ranked alike by rFID-768." in text
     assert "The opposite order is shown for PSNR." in text  # a higher PSNR with a higher gFID
     assert "Nothing is shown (the interval contains 0) for LDS." in text
-    assert "Of 3 intervals, about 1 would exclude 0 by chance alone." in text
+    assert "By chance alone, 0.1 of 3 intervals would exclude 0." in text
     null = [replace(one, numbers={"lds": one.numbers["lds"]}) for one in found]
-    assert conclusion(correlations(null)).startswith("No number is shown to rank these tokenizers as gFID-768 does.")
+    assert conclusion(correlations(null)).startswith("- No number is shown to rank these tokenizers as gFID-768 does.")
     assert conclusion(correlations(found[:3])) == ""
+
+
+def test_rank_correlations_equal_those_of_scipy() -> None:
+    """With ties, which both treat alike; a constant column has none."""
+    tables = np.random.default_rng(0).integers(0, 5, (20, 8, 2)).astype(float)
+    rho, tau = _rank_correlations(tables)
+    assert rho == pytest.approx([spearmanr(*table.T).statistic for table in tables])
+    assert tau == pytest.approx([kendalltau(*table.T).statistic for table in tables])
+    assert np.isnan(_rank_correlations(np.ones((1, 4, 2)))).all()

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import kendalltau, spearmanr
 
 from tokbench.metric_names import kind_of_task
 from tokbench.results.columns import column_of
@@ -167,26 +166,34 @@ def _correlation(
     """Return the correlation of the columns of `values` (n, 2). seeds: the values of the second column by the seeds of
     each generator, (k,), empty for one seed. names: the two numbers and the group."""
     number, generated, within = names
-    rho, tau = _rank_correlations(values)
+    rho, tau = (float(one[0]) for one in _rank_correlations(values[None]))
     if len(values) < MIN_TOKENIZERS:
         return Correlation(number, generated, within, len(values), rho, tau, None, None)
-    rng, drawn = np.random.default_rng(seed), []
-    for _ in range(RESAMPLES):
+    rng, resampled = np.random.default_rng(seed), np.empty((RESAMPLES, *values.shape))
+    for drawn in resampled:
         chosen = rng.integers(0, len(values), len(values))
-        resampled = values[chosen]
-        for row, one in enumerate(chosen):
-            if len(seeds[one]) > 1:
-                resampled[row, 1] = rng.choice(seeds[one], len(seeds[one])).mean()
-        drawn.append(_rank_correlations(resampled))
-    low, high = np.nanpercentile(drawn, [2.5, 97.5], axis=0)
-    return Correlation(number, generated, within, len(values), rho, tau, (low[0], high[0]), (low[1], high[1]))
+        of_seeds = values.copy()  # a tokenizer that is drawn twice has the same seeds twice
+        for row, own in enumerate(seeds):
+            if len(own) > 1:
+                of_seeds[row, 1] = rng.choice(own, len(own)).mean()
+        drawn[:] = of_seeds[chosen]
+    rhos, taus = (tuple(np.nanpercentile(one, [2.5, 97.5]).tolist()) for one in _rank_correlations(resampled))
+    return Correlation(number, generated, within, len(values), rho, tau, rhos, taus)
 
 
-def _rank_correlations(both: np.ndarray) -> tuple[float, float]:
-    """Return (rho, tau) of the two columns of (n, 2); NaN if a column is constant."""
-    if len(np.unique(both[:, 0])) < 2 or len(np.unique(both[:, 1])) < 2:
-        return float("nan"), float("nan")
-    return float(spearmanr(both[:, 0], both[:, 1]).statistic), float(kendalltau(both[:, 0], both[:, 1]).statistic)
+def _rank_correlations(both: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return Spearman's rho and Kendall's tau-b, (B,) each, of the two columns of B tables (B, n, 2); NaN where a
+    column is constant.
+
+    Both follow from the signs of all differences: the sum of a value's signs is twice its mean rank plus a constant.
+    """
+    signs = [np.sign(column[:, :, None] - column[:, None, :]) for column in (both[..., 0], both[..., 1])]
+    ranks = [one.sum(2) for one in signs]
+    found = []
+    for (first, second), axes in ((ranks, 1), (signs, (1, 2))):
+        scale = np.sqrt(np.square(first).sum(axes) * np.square(second).sum(axes))
+        found.append(np.where(scale > 0, (first * second).sum(axes) / np.where(scale > 0, scale, 1), np.nan))
+    return found[0], found[1]
 
 
 def markdown(found: Sequence[Correlation]) -> str:
@@ -207,7 +214,8 @@ def conclusion(found: Sequence[Correlation]) -> str:
     """Return, for each number of the generators, which numbers of the tokenizers rank all tokenizers as it does.
 
     A number does if the 95 % interval of Spearman's rho excludes 0 on the side that its direction predicts. Numbers
-    whose interval contains 0 are named, too: nothing is shown about them.
+    whose interval contains 0 are named, too: nothing is shown about them. The text is a Markdown list, empty if there
+    is no interval.
     """
     sentences = []
     for generated in OF_GENERATORS:
@@ -229,7 +237,6 @@ def conclusion(found: Sequence[Correlation]) -> str:
         text += f" Nothing is shown (the interval contains 0) for {', '.join(sides[0])}." if sides[0] else ""
         sentences.append(text)
     count = sum(one.rho_interval is not None and one.within == "all" for one in found)
-    if not sentences:
-        return ""
-    chance = f"Of {count} intervals, about {max(1, round(count / 20))} would exclude 0 by chance alone."
-    return " ".join([*sentences, chance])
+    if count > 1:
+        sentences.append(f"By chance alone, {count / 20:.1f} of {count} intervals would exclude 0.")
+    return "".join(f"- {sentence}\n" for sentence in sentences)
