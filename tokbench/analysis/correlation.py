@@ -153,7 +153,9 @@ def correlations(found: Sequence[TokenizerGeneratorPair], seed: int = 0) -> list
     for within, members in groups:
         for number, generated in itertools.product(OF_TOKENIZERS, OF_GENERATORS):
             both = [one for one in members if number in one.numbers and generated in one.generated]
-            values = np.array([(one.numbers[number], one.generated[generated]) for one in both]).reshape(-1, 2)
+            values = np.array([(one.numbers[number], one.generated[generated]) for one in both], np.float64).reshape(
+                -1, 2
+            )
             if len(both) >= 3 and all(len(np.unique(column)) > 1 for column in values.T):
                 seeds = [np.array([own[generated] for own in one.seeds if generated in own]) for one in both]
                 computed.append(_correlation(values, seeds, (number, generated, within), seed))
