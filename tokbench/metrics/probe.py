@@ -34,7 +34,9 @@ Classifier = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 class Probe(WholeSetMetric):
     """Accuracy, in 0..1, of the dataset's labels predicted from tokens: of a ridge regression (`probe_linear`) and of
     10 nearest neighbours (`probe_knn`) on all values of the tokens, and of both on their mean over positions
-    (`..._pooled`).
+    (`..._pooled`). For continuous tokens also `probe_knn_noisy`: of nearest neighbours on all values, each standardised
+    and mixed with Gaussian noise in equal parts. That is what a flow model sees in the middle of its path, at t = 0.5
+    (RecTok).
 
     Tokens are vectors as `Tokenizer.vectors` returns them. The images are divided into five random parts of equal size,
     with a seed that depends on their number only, and the class of each image is predicted from the other four parts.
@@ -95,6 +97,9 @@ class Probe(WholeSetMetric):
         results = {}
         for number, column, classify in self._probes():
             features = scaled(torch.from_numpy(self.rows.column(column)).double())
+            if number.endswith(_NOISY):
+                noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(0), dtype=features.dtype)
+                features = (features + noise * features.ne(0).any(0)) / 2
             results[number] = _correct(features, labels, fold, classify, len(present))
         return results
 
@@ -102,7 +107,13 @@ class Probe(WholeSetMetric):
         """Return the name of each number, its column of features and its classifier."""
         kinds: list[tuple[str, Classifier]] = [("linear", ridge_classes), ("knn", nearest_classes)]
         columns = (("all", ""), ("pooled", "_pooled"))
-        return [(f"probe_{kind}{suffix}", column, classify) for column, suffix in columns for kind, classify in kinds]
+        found = [(f"probe_{kind}{end}", column, classify) for column, end in columns for kind, classify in kinds]
+        continuous = self._model.spec.kind == "continuous"
+        return found + ([(f"probe_knn{_NOISY}", "all", nearest_classes)] if continuous else [])
+
+
+_NOISY = "_noisy"
+"""The ending of a number whose features are mixed with noise."""
 
 
 class FirstTokensProbe(Probe):
