@@ -48,7 +48,9 @@ from tokbench.tokenizers.checkpoint_names import named_argument
 @data_option
 @reading_options("first", "pair")
 @click.option(
-    "--metrics", "metric_names", help="Comma-separated metric names, or 'all' [default: see 'tokbench list metrics']."
+    "--metrics",
+    "metric_names",
+    help="Comma-separated names of metrics or groups, or 'all' [default: see 'tokbench list metrics'].",
 )
 @click.option(
     "--suite",

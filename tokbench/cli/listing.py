@@ -13,7 +13,7 @@ from tokbench.errors import TokbenchError, UsageError, did_you_mean
 from tokbench.extractors.specs import EXTRACTORS
 from tokbench.io.counts import count_of
 from tokbench.io.left_out import describe_left_out
-from tokbench.metric_names import EVERY_MODALITY, METRICS, Modality, defaults
+from tokbench.metric_names import EVERY_MODALITY, METRICS, Modality, defaults, groups
 from tokbench.paths import dataset_folders
 from tokbench.protocol.protocol import load_protocol, protocols
 from tokbench.results.columns import column_of
@@ -111,14 +111,15 @@ def datasets(root: Path | None) -> list[str]:
 
 
 def metrics(root: Path | None) -> list[str]:
-    """Return one line per metric; a star marks the default metrics."""
+    """Return one line per metric and per group; a star marks the default metrics."""
     starred = {name for modality in EVERY_MODALITY for name in defaults("reconstruct", modality)}
     rows = []
     for name, spec in METRICS.items():
         source = "" if METRICS.is_builtin(name) else f" (package {METRICS.package(name)})"
         rows.append((f"{name}{' *' if name in starred else ''}", f"{spec.summary}{source}"))
     rows += [(one.name, f"not available: {one}") for one in (*METRICS.broken, *EXTRACTORS.broken)]
-    return [*_columns(rows), "", "* computed when --metrics is not given"]
+    selected = [f"--metrics {name} selects {', '.join(members)}" for name, members in groups().items()]
+    return [*_columns(rows), "", "* computed when --metrics is not given", *selected]
 
 
 def protocol_lines(root: Path | None) -> list[str]:

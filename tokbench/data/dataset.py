@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from tokbench.data.sources.patterns import folder_of, is_path
 from tokbench.data.sources.synthetic import open_recipe
 from tokbench.data.splits import canonical_split
 from tokbench.data.stream import (
+    CHUNK,
     AnnotatedImage,
     Bindable,
     ImageStream,
@@ -38,7 +39,7 @@ from tokbench.data.stream import (
     all_spans,
     spans,
 )
-from tokbench.errors import DataError, TokbenchError, UnreadableImage, UsageError, did_you_mean
+from tokbench.errors import DataError, NotApplicable, TokbenchError, UnreadableImage, UsageError, did_you_mean
 from tokbench.io.left_out import describe_left_out, left_out_remedy
 from tokbench.paths import dataset_folders, slug
 from tokbench.protocol.protocol import Protocol
@@ -211,6 +212,22 @@ class Dataset(ImageStream):
         """
         self.shape, self.seen = None, ReadLog()
         return ImageLoader(self, spans(len(self), batch_size, share))
+
+    def others(self, count: int) -> ImageLoader:
+        """Return an iterator over an even sample of the images after the first `limit` ones, CHUNK images at a time.
+
+        It does not change the log of this dataset. Raises NotApplicable if the dataset has no other images.
+        """
+        first, rest = len(self), self.available - len(self)
+        if not rest:
+            raise NotApplicable(
+                f"{self.name}: all {self.available:,} images are evaluated, so there are no others whose latents could "
+                "be neighbours; give a smaller --limit"
+            )
+        count = min(count, rest)
+        positions = [first + number * rest // count for number in range(count)]
+        beside = replace(self, seen=ReadLog(), with_labels=False)
+        return ImageLoader(beside, [positions[start : start + CHUNK] for start in range(0, count, CHUNK)])
 
     def bind(self, model: Bindable) -> None:
         # A model that pairs by order needs the order of the whole dataset, which an even sample changes.

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tokbench.data.annotations import Annotations
 from tokbench.data.captions import Captions
+from tokbench.errors import NotApplicable
 from tokbench.metric_names import Modality
 from tokbench.protocol.protocol import Protocol as EvaluationProtocol
 
@@ -219,6 +220,13 @@ class ImageStream(ABC):
     @abstractmethod
     def batches(self, batch_size: int, share: Share = all_spans) -> Loader:
         """Return an iterator over the batches that this process reads."""
+
+    def others(self, count: int) -> Loader:
+        """Return an iterator over at most `count` images of the source that this stream leaves out, an even sample.
+
+        Raises NotApplicable if there are none.
+        """
+        raise NotApplicable("these images have no others beside them")
 
     @abstractmethod
     def bind(self, model: Bindable) -> None:

@@ -17,6 +17,7 @@ from tokbench.metric_names.perturbation import cell_name as cell_name
 from tokbench.metric_names.perturbation import deltas as deltas
 from tokbench.metric_names.registry import METRICS as METRICS
 from tokbench.metric_names.registry import defaults as defaults
+from tokbench.metric_names.registry import groups as groups
 from tokbench.metric_names.registry import measurable as measurable
 from tokbench.metric_names.registry import metrics_for as metrics_for
 from tokbench.metric_names.registry import perturbable as perturbable

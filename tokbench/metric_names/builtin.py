@@ -9,12 +9,14 @@ from tokbench.metric_names.constants import (
     EXACT,
     FACE_DISTANCE,
     GPT,
+    LATENT,
     MODEL,
     PAIRS,
     PROBE,
     SHARE,
     SIMILARITY,
 )
+from tokbench.metric_names.latent_specs import latent_specs
 from tokbench.metric_names.modality_specs import shape_specs, sound_specs, video_specs
 from tokbench.metric_names.paired_specs import decoder_specs, pixels_specs, semantics_specs
 from tokbench.metric_names.set_specs import distances_specs, samples_specs
@@ -129,6 +131,7 @@ def _token_probes() -> list[MetricSpec]:
         requires=("image", "tokens", "labels"),
         section=Section.CODES,
         modalities=EVERY_MODALITY,
+        group=LATENT,
     )
     retrieval = MetricSpec(
         "retrieval",
@@ -266,6 +269,7 @@ BUILTIN: tuple[MetricSpec, ...] = (
     *samples_specs(),
     *_codes(),
     *_token_probes(),
+    *latent_specs(),
     _annotated("rapidocr", "", "", "T-ACC, T-NED and CER of words, by RapidOCR's PP-OCRv6"),
     _annotated("easyocr", "_easyocr", " EasyOCR", "T-ACC, T-NED and CER of words, by EasyOCR"),
     _annotated("parseq", "_parseq", " PARSeq", "T-ACC, T-NED and CER of words, by docTR's PARSeq, as in TokBench"),

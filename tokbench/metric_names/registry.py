@@ -44,6 +44,15 @@ def defaults(task: TaskKind, modality: Modality = "image") -> list[str]:
     return [name for name in metrics_for(modality) if task in METRICS[name].default_for]
 
 
+def groups() -> dict[str, list[str]]:
+    """Return the metrics of every group by the name of the group."""
+    found: dict[str, list[str]] = {}
+    for name, spec in METRICS.items():
+        if spec.group:
+            found.setdefault(spec.group, []).append(name)
+    return found
+
+
 def perturbable() -> dict[str, str]:
     """Return the form of the name of every number that perturbed tokens have, by plain name: `fid` for `rfid`."""
     return {number.name: number.perturbed for spec in METRICS.values() for number in spec.numbers if number.perturbed}

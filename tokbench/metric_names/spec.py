@@ -45,10 +45,11 @@ class Section(IntEnum):
     PERTURBED = 4
     ANNOTATED = 5
     CODES = 6
-    SIZE = 7
-    COST = 8
-    SPEED = 9
-    ADDED = 10
+    LATENTS = 7
+    SIZE = 8
+    COST = 9
+    SPEED = 10
+    ADDED = 11
     """The section of metrics that other packages add."""
 
 
@@ -120,6 +121,7 @@ class MetricSpec:
     extrapolated: whether its numbers are extrapolated to infinitely many images (`rfid_infinity`).
     section: the section of its columns in tables.
     modalities: the kinds of data on which it is computed.
+    group: a name in `--metrics` that selects all metrics of a group, or "".
     """
 
     name: str
@@ -141,6 +143,7 @@ class MetricSpec:
     extrapolated: bool = False
     section: Section = Section.ADDED
     modalities: tuple[Modality, ...] = ("image",)
+    group: str = ""
 
     @property
     def perturbable(self) -> bool:

@@ -55,7 +55,8 @@ class DerivedCache:
     """Values derived from one set of images, each computed once: rounded images, levels, features of networks,
     thumbnails; `parts`, the caches of parts of the items, such as frames; `perturbations`, which the cells of one
     tokenizer's grid share; `encodings` (tokens and the seconds of encode) and `baselines`, which the variants of one
-    decoder share."""
+    decoder share; `images` that were made of these, such as those decoded from changed tokens, with the values derived
+    from them."""
 
     rounded: dict[Rounding, Tensor] = field(default_factory=dict)
     levels: dict[Rounding, Tensor] = field(default_factory=dict)
@@ -64,6 +65,7 @@ class DerivedCache:
     perturbations: dict[tuple[int, ...], Callable[[float, int], Tokens]] = field(default_factory=dict)
     encodings: dict[tuple[int, ...], tuple[Tokens, float]] = field(default_factory=dict)
     baselines: dict[int, tuple[Tensor, DerivedCache]] = field(default_factory=dict)
+    images: dict[tuple[str, int], tuple[Tensor, DerivedCache]] = field(default_factory=dict)
     thumbnails: np.ndarray | None = None
     lock: RLock = field(default_factory=RLock, repr=False)
     """Protects the values, since metrics without a network run in parallel to those with one."""

@@ -6,11 +6,12 @@ metrics.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from tokbench.errors import MetricUnavailable, NotApplicable, UsageError, did_you_mean
-from tokbench.metric_names import INCEPTION, METRICS, MetricSpec, Modality, TaskKind, defaults, metrics_for
+from tokbench.metric_names import INCEPTION, METRICS, MetricSpec, Modality, TaskKind, defaults, groups, metrics_for
 from tokbench.protocol.protocol import TOKBENCH, Protocol
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from tokbench.metrics.fid_statistics import FidStatistics
     from tokbench.metrics.semantics import LabelsOf
     from tokbench.tokenizers.base import ImageModel
+    from tokbench.tokenizers.tokens import Tokens
 
 
 def choose_for(
@@ -49,7 +51,8 @@ def choose_for(
 
 
 def choose(names: str | None, protocol: Protocol = TOKBENCH, modality: Modality = "image") -> list[str]:
-    """Return the metric names of a comma-separated list, of `all`, or of None for the default metrics.
+    """Return the metric names of a comma-separated list, of `all`, or of None for the default metrics. The name of a
+    group (`latent`) stands for its metrics.
 
     The default metrics are those of tokbench and those that the authors of the protocol publish; the network of `lpips`
     is that of the protocol. Raises UsageError for unknown metrics and for those of other kinds of data.
@@ -61,13 +64,16 @@ def choose(names: str | None, protocol: Protocol = TOKBENCH, modality: Modality 
         return [_LPIPS[protocol.lpips.net] if name == "lpips" else name for name in asked]
     if names == "all":
         return known
-    given = [name.strip() for name in names.split(",") if name.strip()]
+    grouped = groups()
+    asked_names = [name.strip() for name in names.split(",") if name.strip()]
+    given = [member for name in asked_names for member in ([name] if name in METRICS else grouped.get(name, [name]))]
     unknown = [name for name in given if name not in METRICS]
     if refusals := [refusal for name in unknown if (refusal := METRICS.refusal(name))]:
         raise UsageError("; ".join(refusals))
     if unknown or not given:
-        hint = did_you_mean(unknown[0], METRICS) if unknown else ""
-        raise UsageError(f"no metric '{', '.join(unknown)}'; {hint}there are: {', '.join(METRICS)}")
+        hint = did_you_mean(unknown[0], (*METRICS, *grouped)) if unknown else ""
+        there = ", ".join((*METRICS, *(f"{name} ({len(members)} metrics)" for name, members in grouped.items())))
+        raise UsageError(f"no metric '{', '.join(unknown)}'; {hint}there are: {there}")
     if others := [name for name in given if name not in known]:
         kinds = ", ".join(dict.fromkeys(kind for name in others for kind in METRICS[name].modalities))
         raise UsageError(
@@ -78,6 +84,11 @@ def choose(names: str | None, protocol: Protocol = TOKBENCH, modality: Modality 
 
 
 _LPIPS = {"alex": "lpips", "vgg": "lpips_vgg"}
+
+
+def no_other_images() -> Tokens:
+    """Raise NotApplicable: a context for which no images outside the run are known."""
+    raise NotApplicable("no images are known besides those of the run")
 
 
 def no_labels(classes: int) -> tuple[np.ndarray, Labels]:
@@ -93,7 +104,7 @@ class MetricContext:
     images per model call. statistics: reference statistics that replace those of the dataset's images. paired: whether
     each image is made from one reference. guidance: the scale at which a generator is sampled. has_references: whether
     reference images exist in addition to statistics, for metrics that need the images. labels: the labels of the images
-    for a number of classes.
+    for a number of classes. neighbours: the tokens of images of the dataset that the run does not evaluate.
     """
 
     networks: ExtractorPool
@@ -105,6 +116,7 @@ class MetricContext:
     guidance: float | None = None
     has_references: bool = False
     labels: LabelsOf = no_labels
+    neighbours: Callable[[], Tokens] = no_other_images
 
 
 def create_metric(name: str, context: MetricContext) -> Metric:
