@@ -18,7 +18,7 @@ from tokbench.evaluation.evaluate import evaluate
 from tokbench.evaluation.tasks import parse_task
 from tokbench.extractors.pool import ExtractorPool
 from tokbench.metric_names import metric_of
-from tokbench.protocol.protocol import load_protocol
+from tokbench.protocol.protocol import recorded_protocol
 from tokbench.results.result import Result
 from tokbench.stats.sample_size import POWER, images_needed, range_of_images_needed
 from tokbench.tokenizers.registry import load_adapter
@@ -74,7 +74,7 @@ def dataset_of(
     Raises DataError if they are not available.
     """
     provenance = result.provenance
-    facts, protocol = provenance["data"], load_protocol(provenance["protocol"]["name"])
+    facts, protocol = provenance["data"], recorded_protocol(provenance["protocol"])
     size = facts["width"] if facts["width"] == facts["height"] else None
     return open_dataset(data or result.dataset, protocol, size, facts["limit"], root, reading.recorded(provenance))
 

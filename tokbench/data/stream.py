@@ -64,6 +64,8 @@ class ImageBatch:
     shape: height and width that the output images must have; None if not known yet.
     captions: one per image, if the dataset has captions.
     labels: int64 (B,), if they were requested (`ImageStream.with_labels`) and the dataset has any.
+    degraded: the images that the tokenizer gets instead of the references, float32 (B, 3, H, W) in [0, 1], if the
+    protocol degrades images.
     """
 
     index: Tensor
@@ -76,6 +78,7 @@ class ImageBatch:
     shape: tuple[int, int] | None = None
     captions: list[str] | None = None
     labels: Tensor | None = None
+    degraded: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,11 @@ class PairedBatch(ImageBatch):
     """A batch in which each image has a reference."""
 
     reference: Tensor
+
+    @property
+    def inputs(self) -> Tensor:
+        """The images that the tokenizer gets, float32 (B, 3, H, W) in [0, 1]."""
+        return self.reference if self.degraded is None else self.degraded
 
 
 @dataclass

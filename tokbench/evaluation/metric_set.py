@@ -86,7 +86,7 @@ class MetricSet:
                     pass
             created.metrics[name] = metric
         if step.checked:
-            created.checks[_OUTPUTS] = OutputChecks(model.spec, paired)
+            created.checks[_OUTPUTS] = OutputChecks(model.spec, paired, bool(protocol.degrade))
         return created
 
     @property

@@ -77,8 +77,8 @@ class Batch:
     and faces. decoded: measurements of the decoded values before they were clamped (`tokbench.tokenizers.decoded`).
     captions, labels: a caption and a label, int64 (B,), of each image. baseline: the images (B, 3, H, W) that the
     decoder itself makes of the same tokens, where `image` is that of a variant of the decoder. seams: where the tiles
-    of the variant begin and end. A field that a task does not produce is None, and `require` raises MissingField for
-    it.
+    of the variant begin and end. degraded: the images (B, 3, H, W) that the tokenizer got instead of the references. A
+    field that a task does not produce is None, and `require` raises MissingField for it.
 
     Values derived from `reference` are stored in `reference_memo`, which all adapters share for these images; values
     derived from `image` in `image_memo`, from `baseline` in `baseline_memo`. `references` stores the features of all
@@ -99,6 +99,7 @@ class Batch:
     labels: Tensor | None = None
     baseline: Tensor | None = None
     seams: Seams | None = None
+    degraded: Tensor | None = None
     reference_memo: DerivedCache = field(default_factory=DerivedCache)
     image_memo: DerivedCache = field(default_factory=DerivedCache)
     baseline_memo: DerivedCache = field(default_factory=DerivedCache)
@@ -121,6 +122,7 @@ class Batch:
             labels=None if self.labels is None else self.labels[:count],
             decoded={name: values[:count] for name, values in self.decoded.items()} if self.decoded else None,
             baseline=None if self.baseline is None else self.baseline[:count],
+            degraded=None if self.degraded is None else self.degraded[:count],
             reference_memo=DerivedCache(),
             image_memo=DerivedCache(),
             baseline_memo=DerivedCache(),
@@ -146,6 +148,8 @@ class Batch:
             raise MissingField(f"needs a dataset with {_OF_DATASETS[name]} (tokbench list datasets)")
         if value is None and name in ("baseline", "seams"):
             raise MissingField("needs a variant of the decoder; give --task decode")
+        if value is None and name == "degraded":
+            raise MissingField("needs degraded input; give --degrade")
         if value is None:
             raise MissingField(f"needs '{name}', which this adapter does not produce in this task")
         return value

@@ -30,6 +30,8 @@ def choose_for(task: TaskKind, names: str | None, protocol: Protocol = TOKBENCH)
     Raises UsageError for unknown metrics, and for metrics that are requested by name but do not exist for samples, for
     reconstructions, or without variants of a decoder.
     """
+    if protocol.degrade and task == "generate":
+        raise UsageError("--degrade damages the images that a tokenizer gets, and a generator gets none; leave it out")
     if task in ("generate", "decode") and names is None:
         return defaults(task)
     chosen, samples = choose(names, protocol), task == "generate"
@@ -38,6 +40,11 @@ def choose_for(task: TaskKind, names: str | None, protocol: Protocol = TOKBENCH)
         if of_variants and names != "all":
             raise UsageError(f"{', '.join(of_variants)}: only for variants of a decoder; give --task decode")
         chosen = [name for name in chosen if name not in of_variants]
+    of_degraded = [name for name in chosen if "degraded" in METRICS[name].requires]
+    if of_degraded and not protocol.degrade:
+        if names != "all":
+            raise UsageError(f"{', '.join(of_degraded)}: only for degraded input; give --degrade")
+        chosen = [name for name in chosen if name not in of_degraded]
     wrong = [name for name in chosen if METRICS[name].paired is samples]
     if wrong and names != "all":
         known = ", ".join(name for name, spec in METRICS.items() if not spec.paired)
@@ -49,11 +56,12 @@ def choose_for(task: TaskKind, names: str | None, protocol: Protocol = TOKBENCH)
 def choose(names: str | None, protocol: Protocol = TOKBENCH) -> list[str]:
     """Return the metric names of a comma-separated list, of `all`, or of None for the default metrics.
 
-    The default metrics are those of tokbench and those that the authors of the protocol publish; the network of `lpips`
-    is that of the protocol. Raises UsageError for unknown metrics.
+    The default metrics are those of tokbench, those that the authors of the protocol publish, and `restoration` if the
+    protocol degrades images; the network of `lpips` is that of the protocol. Raises UsageError for unknown metrics.
     """
     if names is None:
-        asked = dict.fromkeys([*defaults("reconstruct"), *protocol.published.metrics])
+        own = ["restoration"] if protocol.degrade else []
+        asked = dict.fromkeys([*defaults("reconstruct"), *protocol.published.metrics, *own])
         return [_LPIPS[protocol.lpips.net] if name == "lpips" else name for name in asked]
     if names == "all":
         return list(METRICS)

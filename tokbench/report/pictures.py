@@ -29,7 +29,7 @@ from tokbench.io.atomic import write_atomically
 from tokbench.metrics.batch import Batch, DerivedCache
 from tokbench.metrics.psnr import PSNR
 from tokbench.paths import slug
-from tokbench.protocol.protocol import load_protocol
+from tokbench.protocol.protocol import load_protocol, recorded_protocol
 from tokbench.report import worst_crops
 from tokbench.report.differing import differing_images
 from tokbench.results.columns import column_of
@@ -311,10 +311,10 @@ def _worst_of(
 
 def _dataset_of(result: Result, root: Path | None) -> Dataset:
     """Open the images of a result. Raises DataError if they are not available."""
-    data, protocol = result.provenance["data"], result.provenance["protocol"]["name"]
+    data, protocol = result.provenance["data"], recorded_protocol(result.provenance["protocol"])
     size = data["width"] if data["width"] == data["height"] else None
     reading = DEFAULTS.recorded(result.provenance)
-    return open_dataset(result.dataset, load_protocol(protocol), size, data["limit"], root, reading)
+    return open_dataset(result.dataset, protocol, size, data["limit"], root, reading)
 
 
 def _sheets(
