@@ -114,7 +114,7 @@ class DRSformer(Trainable):
         self.experts_in = Experts(width) if experts else nn.Identity()
         self.encoder, self.lower, self.decoder = stack(blocks[0], 1), stack(blocks[1], 2), stack(blocks[2], 1)
         self.down = nn.Sequential(nn.Conv2d(width, width // 2, 3, padding=1, bias=False), nn.PixelUnshuffle(2))
-        self.up = nn.Sequential(nn.Conv2d(2 * width, 4 * width, 3, padding=1, bias=False), nn.PixelShuffle(2))
+        self.up = nn.Sequential(nn.Conv2d(2 * width, 4 * width, 1, bias=False), nn.PixelShuffle(2))
         self.reduce = nn.Conv2d(2 * width, width, 1, bias=False)
         self.experts_out = Experts(width) if experts else nn.Identity()
         self.out = nn.Conv2d(width, 3, 3, padding=1)

@@ -1,4 +1,4 @@
-"""Attention between channels: the selection of each row, the mix of sparsities, and dense attention as a special case."""
+"""Attention between channels: the selection of each row, the mix of sparsities, and dense attention."""
 
 from __future__ import annotations
 

@@ -168,7 +168,8 @@ class Result:
 
     @property
     def group(self) -> str:
-        """`<dataset>[.s512][.n2000][.ref-1a2b3c4d][.rain-0.5][.restored-x][@protocol]-<task>`: its key within an adapter.
+        """The key of a result within an adapter:
+        `<dataset>[.s512][.n2000][.ref-1a2b3c4d][.rain-0.5][.restored-x][@protocol]-<task>`.
 
         It contains `ref` if distributions were compared with a statistics file. `.even2000` instead of `.n2000` marks
         an even sample over class folders instead of the first images.
