@@ -113,8 +113,8 @@ class FocusDETR(Trainable):
     def predictions(
         self, images: Tensor, seeds: Sequence[int] | None = None
     ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-        """Return class scores before the sigmoid (B, Q, C) and boxes (B, Q, 4) of the encoder and of each decoder layer,
-        and the foreground scores (B, N)."""
+        """Return class scores before the sigmoid (B, Q, C) and boxes (B, Q, 4) of the encoder and of each decoder
+        layer, and the foreground scores (B, N)."""
         memory, places, index, foreground = self.encode(images, seeds)
         proposals = self.proposal(memory)
         scores = self.classes(proposals)

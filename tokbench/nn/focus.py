@@ -22,8 +22,8 @@ CASCADE = (1.0, 0.8, 0.6, 0.4)
 class ForegroundScorer(nn.Module):
     """Scores how likely each position of a pyramid lies inside an object; one network for all levels.
 
-    The coarsest level is scored first. Its scores, enlarged, modulate the features of the next finer level with a learned
-    factor. Half of the channels are replaced by their mean over all positions.
+    The coarsest level is scored first. Its scores, enlarged, modulate the features of the next finer level with a
+    learned factor. Half of the channels are replaced by their mean over all positions.
     """
 
     def __init__(self, width: int, levels: int) -> None:
@@ -100,8 +100,8 @@ class FocusEncoder(nn.Module):
     """Layers that update only the tokens with the best scores; the others are carried through.
 
     keep: share of the tokens that the first layer updates; the later layers update the shares of CASCADE of it. At 1,
-    every layer updates all tokens. selection: the scores. drop: whether tokens that are not selected are removed instead,
-    so that neither later layers nor the decoder see them. fine: see `FocusLayer`. counts: number of tokens that each
+    every layer updates all tokens. selection: the scores. drop: whether tokens that are not selected are removed
+    instead, so that neither later layers nor the decoder see them. fine: see `FocusLayer`. counts: number of tokens that each
     layer updated in the last pass.
     """
 

@@ -1,7 +1,7 @@
 """Images of one small object on a texture, with captions; position and split give the image.
 
-The object covers 2 to 4 % of the image. The caption names it and the mean level of the texture, so that most patches hold
-little that a caption could be matched with.
+The object covers 2 to 4 % of the image. The caption names it and the mean level of the texture, so that most patches
+hold little that a caption could be matched with.
 """
 
 from __future__ import annotations
