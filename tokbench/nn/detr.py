@@ -40,9 +40,9 @@ class DecoderLayer(nn.Module):
 class FocusDETR(Trainable):
     """A detector (arXiv:2307.12612, smaller); images (B, 3, H, W) in [-1, 1] to class scores and boxes.
 
-    Convolutions give three levels with steps of 8, 16 and 32 px. The encoder's tokens with the highest class scores give
-    the first boxes and queries, which the decoder refines. size: side of the images; others are resized. classes: number
-    of classes. queries: number of predictions per image. keep, selection, drop and fine: see `FocusEncoder`.
+    Convolutions give three levels with steps of 8, 16 and 32 px. The encoder's tokens with the highest class scores
+    give the first boxes and queries, which the decoder refines. size: side of the images; others are resized. classes:
+    number of classes. queries: number of predictions per image. keep, selection, drop and fine: see `FocusEncoder`.
     """
 
     def __init__(

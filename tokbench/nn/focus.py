@@ -80,9 +80,9 @@ class FocusLayer(nn.Module):
         attended = self.fine_attention(chosen + gather(places, best))
         return scatter(x, best, self.fine_norm(chosen + attended))
 
-    def forward(self, x: Tensor, places: Tensor, everything: Tensor) -> Tensor:
-        """Update the selected tokens x (B, k, D) with keys `everything` (B, N, D), which has positions added."""
-        x = self.norm(x + self.attention(x + places, context=everything))
+    def forward(self, x: Tensor, places: Tensor, context: Tensor) -> Tensor:
+        """Update the selected tokens x (B, k, D) with keys `context` (B, N, D), which has positions added."""
+        x = self.norm(x + self.attention(x + places, context=context))
         return self.norm_mlp(x + self.mlp(x))
 
 
@@ -101,8 +101,8 @@ class FocusEncoder(nn.Module):
 
     keep: share of the tokens that the first layer updates; the later layers update the shares of CASCADE of it. At 1,
     every layer updates all tokens. selection: the scores. drop: whether tokens that are not selected are removed
-    instead, so that neither later layers nor the decoder see them. fine: see `FocusLayer`. counts: number of tokens that each
-    layer updated in the last pass.
+    instead, so that neither later layers nor the decoder see them. fine: see `FocusLayer`. counts: number of tokens
+    that each layer updated in the last pass.
     """
 
     def __init__(
@@ -150,8 +150,8 @@ class FocusEncoder(nn.Module):
         classes: maps tokens to class scores before the sigmoid, by which the tokens of the fine attention are chosen.
         Returns the tokens (B, N, D) and their positions in the input (B, N); fewer than N if tokens are dropped.
         """
-        ranked, everything = self.scores(tokens, foreground, seeds), torch.arange(tokens.shape[1], device=tokens.device)
-        index = everything.expand(len(tokens), -1)
+        ranked = self.scores(tokens, foreground, seeds)
+        index = torch.arange(tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
         self.counts = self.budget(tokens.shape[1])
         for layer, count in zip(self.layers, self.counts, strict=True):
             chosen = ranked.topk(count, dim=1).indices.sort(dim=1).values

@@ -112,8 +112,10 @@ def applied(network: FocusDETR, keep: float, selection: Selection) -> Iterator[N
 
 @torch.inference_mode()
 def detect(network: FocusDETR, images: Tensor, seeds: Sequence[int]) -> list[Detections]:
-    """Return the detections in images (B, 3, H, W) in [-1, 1]: as many of the best pairs of query and class as there are
-    queries. seeds: one per image, for the random selection."""
+    """Return the best pairs of query and class in images (B, 3, H, W) in [-1, 1], as many as there are queries.
+
+    seeds: one per image, for the random selection.
+    """
     logits, boxes = network(images, seeds)
     scores, places = logits.sigmoid().flatten(1).topk(logits.shape[1], dim=1)
     classes = logits.shape[2]
@@ -250,8 +252,8 @@ def markdown(rows: Sequence[DetectionRow], model: str) -> str:
     low = whole.precision.values["ap50"] < JUDGED
     note = f" The full network has an AP50 under {JUDGED:g}, so the other rows are not judged." if low else ""
     return (
-        f"{whole.precision.count:,} images, full network `{model}`. Tokens: mean over the layers. ± is half of the 95 % "
-        f"interval over images (jackknife of groups).{note}\n\n{table(head, body)}"
+        f"{whole.precision.count:,} images, full network `{model}`. Tokens: mean over the layers. ± is half of the "
+        f"95 % interval over images (jackknife of groups).{note}\n\n{table(head, body)}"
     )
 
 
