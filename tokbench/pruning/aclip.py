@@ -19,6 +19,7 @@ from tokbench.errors import DataError, UsageError
 from tokbench.nn.classifier import Classifier
 from tokbench.nn.text import TextEncoder, pool_words
 from tokbench.nn.trainable import Trainable, TrainingBatch
+from tokbench.pruning.vit import project_qkv
 
 Masking = Literal["full", "random", "attentive", "oracle"]
 """Which patches the image encoder sees in training: all, random ones, those that a moving average of it attends to, or
@@ -47,7 +48,8 @@ class AClip(Trainable):
         super().__init__()
         if masking not in ("full", "random", "attentive", "oracle") or not 0 < keep <= 1:
             raise UsageError(
-                f"masking = '{masking}', keep = {keep:g}: it must be full, random, attentive or oracle, with a keep in (0, 1]"
+                f"masking = '{masking}', keep = {keep:g}: masking must be full, random, attentive or oracle, and keep "
+                "must be in (0, 1]"
             )
         self.vit, self.masking, self.keep, self.momentum = vit, masking, keep, momentum
         head: Any = vit.head
@@ -143,9 +145,7 @@ def cls_attention(vit: Any, images: Tensor) -> Tensor:
     """Return the attention (B, N) of the CLS token to each patch, the mean over heads and layers."""
     x, total = _tokens(vit, images), None
     for block in vit.blocks:
-        attention = block.attn
-        query, key, _ = attention.qkv(block.norm1(x)).unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        weights = (query[:, :, :1] @ key.transpose(-2, -1) * attention.scale).softmax(-1)[:, :, 0, 1:].mean(1)
+        weights = project_qkv(block.attn, block.norm1(x)).cls()[:, 1:]
         total = weights if total is None else total + weights
         x = block(x)
     assert total is not None  # a transformer has blocks
