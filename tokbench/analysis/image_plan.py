@@ -12,7 +12,7 @@ from typing import Any
 from tokbench.analysis.compare import Difference, differences
 from tokbench.data.dataset import Dataset, open_dataset
 from tokbench.data.reading import DEFAULTS, ReadOptions
-from tokbench.errors import AdapterError, NotApplicable, ResultError, did_you_mean
+from tokbench.errors import AdapterError, DataError, NotApplicable, ResultError, did_you_mean
 from tokbench.evaluation.config import Context, EvalConfig
 from tokbench.evaluation.evaluate import evaluate
 from tokbench.evaluation.tasks import parse_task
@@ -71,9 +71,14 @@ def dataset_of(
 ) -> Dataset:
     """Open the images of a result. data: their path, if the name in the result is not that of a dataset here.
 
-    Raises DataError if they are not available.
+    Raises DataError if they are not available, or if an adapter restored them first.
     """
     provenance = result.provenance
+    if "restore" in provenance:
+        restorer = provenance["restore"]["name"]
+        raise DataError(
+            f"{result.adapter} on {result.group}: its input was restored by {restorer}; give a result without it"
+        )
     facts, protocol = provenance["data"], recorded_protocol(provenance["protocol"])
     size = facts["width"] if facts["width"] == facts["height"] else None
     return open_dataset(data or result.dataset, protocol, size, facts["limit"], root, reading.recorded(provenance))

@@ -21,7 +21,7 @@ from PIL import Image
 
 from tokbench.data.dataset import Dataset, open_dataset
 from tokbench.data.reading import DEFAULTS
-from tokbench.errors import TokbenchError
+from tokbench.errors import DataError, TokbenchError
 from tokbench.evaluation.provenance import describe_adapter
 from tokbench.evaluation.reconstruct import RunSettings, reconstruct
 from tokbench.evaluation.steps import plain_step
@@ -310,7 +310,9 @@ def _worst_of(
 
 
 def _dataset_of(result: Result, root: Path | None) -> Dataset:
-    """Open the images of a result. Raises DataError if they are not available."""
+    """Open the images of a result. Raises DataError if they are not available, or if an adapter restored them first."""
+    if "restore" in result.provenance:
+        raise DataError(f"{result.adapter} on {result.group}: pictures of restored input are not made")
     data, protocol = result.provenance["data"], recorded_protocol(result.provenance["protocol"])
     size = data["width"] if data["width"] == data["height"] else None
     reading = DEFAULTS.recorded(result.provenance)
