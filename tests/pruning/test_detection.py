@@ -16,8 +16,6 @@ from tokbench.nn.detr import FocusDETR
 from tokbench.pruning.average_precision import Detections, average_precision
 from tokbench.pruning.detection import applied, detect, is_detector
 
-pytest.importorskip("pycocotools", reason="pycocotools is not installed: pip install 'tokbench[detect]'")
-
 TRUTHS = [np.array([[0, 0.1, 0.1, 0.4, 0.4], [1, 0.5, 0.5, 0.9, 0.9]]), np.array([[0, 0.2, 0.3, 0.6, 0.8]])] * 3
 
 

@@ -244,10 +244,12 @@ def boxes_of(scene: Scene, side: int = SIDE) -> list[Box]:
     for one in scene.objects:
         if one.text:
             dots, top, left = _placed_word(one, side)
-            edges = (left / side, top / side, (left + dots.shape[1]) / side, (top + dots.shape[0]) / side)
+            rows, columns = (np.flatnonzero(dots.any(axis)) for axis in (1, 0))
+            pixels = left + columns[0], top + rows[0], left + columns[-1] + 1, top + rows[-1] + 1
+            edges = [float(edge) / side for edge in pixels]
         else:
             reach = [share * one.radius for share in _REACH.get(one.shape, (1.0, 1.0, 1.0, 1.0))]
-            edges = (one.x - reach[0], one.y - reach[1], one.x + reach[2], one.y + reach[3])
+            edges = [one.x - reach[0], one.y - reach[1], one.x + reach[2], one.y + reach[3]]
         left_edge, top_edge, right, bottom = (min(max(edge, 0.0), 1.0) for edge in edges)
         boxes.append((BOX_CLASSES.index(one.shape), left_edge, top_edge, right, bottom))
     return boxes
