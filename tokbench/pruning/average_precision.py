@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import math
 from collections.abc import Sequence
@@ -56,9 +57,9 @@ def _interval(value: float, without: np.ndarray) -> tuple[float, float]:
     return value - 1.96 * deviation, value + 1.96 * deviation
 
 
-def _library() -> Any:
+def _library() -> tuple[Any, Any]:
     try:
-        from pycocotools import coco, cocoeval
+        coco, cocoeval = (importlib.import_module(f"pycocotools.{part}") for part in ("coco", "cocoeval"))
     except ImportError as error:
         raise UsageError(f"average precision needs pycocotools ({error}); pip install 'tokbench[detect]'") from error
     return coco, cocoeval
@@ -73,7 +74,7 @@ def average_precision(found: Sequence[Detections], truths: Sequence[np.ndarray],
     coco, cocoeval = _library()
     classes = sorted({int(kind) for own in truths for kind in own[:, 0]})
     images = [{"id": number + 1, "width": side, "height": side} for number in range(len(truths))]
-    boxes = [
+    boxes: list[dict[str, Any]] = [
         {"image_id": number + 1, "category_id": int(row[0]), "bbox": _box(row[1:], side), "iscrowd": 0}
         for number, own in enumerate(truths)
         for row in own
