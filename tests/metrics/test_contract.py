@@ -47,7 +47,9 @@ def subject(make, metric_name: str, mark) -> MetricSubject:
     """Twelve pairs: enough for the ten splits of the Inception Score."""
     batch = example_batch()
     baseline = (0.5 * (batch.reference + batch.image) * 255).round() / 255
-    batch = replace(batch, marked=mark(batch.reference), baseline=baseline, seams=Seams((128,), (64, 128)))
+    batch = replace(
+        batch, marked=mark(batch.reference), baseline=baseline, seams=Seams((128,), (64, 128)), degraded=baseline
+    )
     return MetricSubject(make, batch, METRICS[metric_name])
 
 
