@@ -91,7 +91,8 @@ class DRSformer(Trainable):
 
     Height and width must be even. width: channels at full resolution; half the resolution has twice as many. blocks:
     number of blocks before, at and after the lower level. shares: see `TopKChannelAttention`. degradations: those that
-    training images get, one for each image at random. experts: whether `Experts` precede and follow the blocks.
+    training images get, one for each image at random. crop: side of the random squares that are then cut from them, in
+    pixels. experts: whether `Experts` precede and follow the blocks.
     """
 
     def __init__(
@@ -100,11 +101,13 @@ class DRSformer(Trainable):
         blocks: tuple[int, int, int],
         shares: Sequence[float],
         degradations: Sequence[str],
+        crop: int,
         ratio: float = 2.66,
         experts: bool = True,
     ) -> None:
         """Raises UsageError for an unknown degradation, ValueError for shares outside (0, 1]."""
         super().__init__()
+        self.crop = crop
         self.degradations = [Degradation.parse(text) for text in degradations]
 
         def stack(count: int, level: int) -> nn.Sequential:
@@ -138,4 +141,7 @@ class DRSformer(Trainable):
 
     def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         clean = batch.images / 2 + 0.5
-        return {"l1": (self(self.degraded(clean)).float() - clean).abs().mean()}
+        damaged = self.degraded(clean)
+        top, left = (int(torch.randint(max(1, side - self.crop + 1), ())) for side in clean.shape[2:])
+        cut = ..., slice(top, top + self.crop), slice(left, left + self.crop)
+        return {"l1": (self(damaged[cut]).float() - clean[cut]).abs().mean()}

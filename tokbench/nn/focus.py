@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +38,7 @@ class ForegroundScorer(nn.Module):
         )
         self.apply(initialise)
         self.factors = nn.Parameter(torch.empty(levels - 1).uniform_(-0.3, 0.3))
-        nn.init.constant_(self.head[-1].bias, -2.0)  # most positions are background
+        nn.init.constant_(self.head[-1].bias, -2.0)  # type: ignore[arg-type]  # most positions are background
 
     def forward(self, tokens: Tensor, sides: Sequence[int]) -> Tensor:
         """Map tokens (B, N, D) of square levels, the finest first, to scores before the sigmoid (B, N)."""
@@ -153,7 +153,8 @@ class FocusEncoder(nn.Module):
         ranked = self.scores(tokens, foreground, seeds)
         index = torch.arange(tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
         self.counts = self.budget(tokens.shape[1])
-        for layer, count in zip(self.layers, self.counts, strict=True):
+        layers: Any = self.layers
+        for layer, count in zip(layers, self.counts, strict=True):
             chosen = ranked.topk(count, dim=1).indices.sort(dim=1).values
             if self.drop:
                 tokens, places = gather(tokens, chosen), gather(places, chosen)
