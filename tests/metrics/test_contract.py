@@ -52,7 +52,9 @@ def subject(metric_name: str, networks, mark) -> MetricSubject:
     model = example_model(spec)
     batch = example_batch(model)
     baseline = (0.5 * (batch.reference + batch.image) * 255).round() / 255
-    batch = replace(batch, marked=mark(batch.reference), baseline=baseline, seams=Seams((128,), (64, 128)))
+    batch = replace(
+        batch, marked=mark(batch.reference), baseline=baseline, seams=Seams((128,), (64, 128)), degraded=baseline
+    )
     context = example_context(networks, model, batch, labels=some_labels)
     return MetricSubject(lambda: create_metric(metric_name, context), batch, spec)
 

@@ -52,6 +52,7 @@ def batch_of(
         captions=[f"a photo of {position % 7} cats" for position in positions],
         labels=torch.tensor(positions) % 3,
         baseline=(reference + image) / 2,
+        degraded=(reference + image) / 2,
         seams=Seams((16,), (8, 24)),
     )  # fmt: skip
 

@@ -119,7 +119,8 @@ def _mean_of(seeds: Sequence[dict[str, float]]) -> dict[str, float]:
 def _has_default_settings(result: Result) -> bool:
     provenance = result.provenance
     native_size = provenance["data"]["own_size"] in (None, provenance["data"]["width"])
-    default_protocol = provenance["protocol"]["name"] == "tokbench" and "reference" not in provenance
+    rules = provenance["protocol"]
+    default_protocol = rules["name"] == "tokbench" and "reference" not in provenance and not rules.get("degrade")
     return native_size and default_protocol and provenance["precision"] == "float32"
 
 

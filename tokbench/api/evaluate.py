@@ -20,6 +20,7 @@ from tokbench.errors import AdapterError, UsageError
 from tokbench.evaluation.config import Context, EvalConfig, Progress
 from tokbench.evaluation.evaluate import evaluate as run
 from tokbench.evaluation.finished import Plan, merged, plan_remaining
+from tokbench.evaluation.restore import Restorer
 from tokbench.evaluation.tasks import Task, parse_task
 from tokbench.extractors.backend import Precision
 from tokbench.io.left_out import describe_left_out
@@ -27,7 +28,7 @@ from tokbench.metrics import registry as metrics
 from tokbench.paths import cache_dir
 from tokbench.protocol.protocol import Protocol, load_protocol
 from tokbench.results.result import Result
-from tokbench.tokenizers.registry import LoadedAdapter
+from tokbench.tokenizers.registry import LoadedAdapter, load_adapter
 
 _LOG = logging.getLogger("tokbench")
 
@@ -39,6 +40,8 @@ class Options(TypedDict, total=False):
     size: int | None
     limit: int | None
     protocol: str | Protocol
+    degrade: str | None
+    restore: str | None
     task: str
     name: str | None
     value_range: tuple[float, float]
@@ -70,6 +73,8 @@ def evaluate(
     size: int | None = None,
     limit: int | None = None,
     protocol: str | Protocol = "tokbench",
+    degrade: str | None = None,
+    restore: str | None = None,
     task: str = "reconstruct",
     name: str | None = None,
     value_range: tuple[float, float] = (-1.0, 1.0),
@@ -102,7 +107,10 @@ def evaluate(
     Metrics and images:
     metrics: names, as a list or separated by commas (see `tokbench list metrics`); None selects the default metrics.
     size: images are resized and cropped to size x size px. limit: use only the first images. protocol: a name, a .toml
-    file or a `tokbench.Protocol`. task: `reconstruct`, `truncate-8` (first 8 tokens), `perturb` or `perturb-code`.
+    file or a `tokbench.Protocol`. degrade: damage of the images that the model gets, such as `rain:0.5`, `noise:25`,
+    `blur:1.5` or `jpeg:20`; its output is compared with the clean images. restore: an adapter that restores
+    the damaged images first. task: `reconstruct`, `truncate-8` (first 8
+    tokens), `perturb` or `perturb-code`.
 
     Properties of models without a spec (they apply to all such models of the call):
     name: the name in the result (default: that of the class or function). value_range: range of input and output
@@ -142,7 +150,9 @@ def evaluate(
     if precision not in get_args(Precision):
         raise UsageError(f"precision must be {' or '.join(get_args(Precision))}, but is {precision!r}")
     models = named(model, name)
-    rules = protocol if isinstance(protocol, Protocol) else load_protocol(str(protocol))
+    rules = (protocol if isinstance(protocol, Protocol) else load_protocol(str(protocol))).degraded(degrade)
+    if restore and not rules.degrade:
+        raise UsageError("restore= requires degrade=, which damages the images that it restores")
     parsed = _task_of(task)
     if out is not None and parsed.label.kind == "perturb":
         raise UsageError("out= is not available for task='perturb'; save its result with result.save(folder)")
@@ -163,7 +173,10 @@ def evaluate(
             allow_download=allow_download,
         )
         with _Bars(progress) as bars:
-            config = EvalConfig(tuple(chosen), parsed, batch_size, seed, chosen_device, precision)
+            restorer = None
+            if restore:
+                restorer = Restorer(load_adapter(restore, chosen_device, root_folder, allow_download))
+            config = EvalConfig(tuple(chosen), parsed, batch_size, seed, chosen_device, precision, restorer=restorer)
             context = Context(folder, allow_download=allow_download, warn=_LOG.warning, progress=bars)
             results = _measure(loaded, dataset, config, context, None if out is None else Path(out).expanduser())
     _log(results, dataset, requested=metrics is not None)
@@ -229,7 +242,7 @@ def _opened(data: Any, rules: Protocol, size: int | None, limit: int | None, roo
         return open_dataset(data, protocol=rules, size=size, limit=limit, root=root)
     given = {"size": (size, data.size), "limit": (limit, data.limit)}
     conflicts = [name for name, (asked, own) in given.items() if asked not in (None, own)]
-    if rules.sha256 != data.protocol.sha256 and rules.name != "tokbench":
+    if rules.sha256 != data.protocol.sha256 and (rules.name != "tokbench" or rules.degrade):
         conflicts.append("protocol")
     if conflicts:
         raise UsageError(

@@ -15,6 +15,7 @@ from tokbench.api.device import choose_device
 from tokbench.cli.options import (
     batch_size_option,
     data_option,
+    degrade_option,
     device_option,
     download_option,
     limit_option,
@@ -65,6 +66,12 @@ from tokbench.tokenizers.checkpoint_names import named_argument
 @limit_option
 @size_option
 @protocol_option
+@degrade_option
+@click.option(
+    "--restore",
+    metavar="ADAPTER",
+    help="With --degrade: an adapter that restores the images before the others get them, such as drsformer.d24.",
+)
 @reference_option
 @reference_is_option
 @reference_mismatch_option
@@ -131,6 +138,8 @@ def eval_(
     limit: int | None,
     size: int | None,
     protocol: str,
+    degrade: str | None,
+    restore: str | None,
     reference: Path | None,
     reference_is: str | None,
     reference_mismatch: str | None,
@@ -206,7 +215,9 @@ def eval_(
         raise UsageError("--faithful requires --suite")
     if skip_existing and task in ("perturb", "generate"):
         raise UsageError(f"--skip-existing cannot be combined with --task {task}")
-    rules = load_protocol(protocol)
+    rules = load_protocol(protocol).degraded(degrade)
+    if restore and not rules.degrade:
+        raise UsageError("--restore requires --degrade, which damages the images that it restores")
     modality = modality_of(names[0], root, reading)
     if task == "perturb":
         requested = ",".join(defaults("perturb", modality)) if metric_names is None else metric_names
@@ -223,6 +234,7 @@ def eval_(
     from tokbench.evaluation.distributed import ranks
     from tokbench.evaluation.evaluate import evaluate
     from tokbench.evaluation.finished import Plan, merged, plan_remaining
+    from tokbench.evaluation.restore import Restorer
     from tokbench.evaluation.sample_plan import plan_samples, statistics_of
     from tokbench.evaluation.tasks import RECONSTRUCT, Decode, Generate, Perturb, Truncate
     from tokbench.extractors.pool import ExtractorPool
@@ -230,7 +242,7 @@ def eval_(
     from tokbench.paths import cache_dir
     from tokbench.results.result import Result, failure
     from tokbench.tokenizers.builtin.images import ImageFolder
-    from tokbench.tokenizers.registry import load_adapters
+    from tokbench.tokenizers.registry import load_adapter, load_adapters
 
     chosen_task = {
         "truncate": Truncate(counts), "perturb": Perturb(anchor or "latent"), "generate": Generate(cfg),
@@ -306,7 +318,9 @@ def eval_(
                 say_left_out(left_out)
         unloaded = {(name, chosen_task.name): reason for name, reason in not_loaded.items()}
         networks = ExtractorPool(device, allow_download, precision)
-        config = EvalConfig(tuple(chosen), chosen_task, batch_size, seed, device, precision, statistics)
+        with redirect_stdout(sys.stderr):
+            restorer = Restorer(load_adapter(restore, device, root, allow_download)) if restore else None
+        config = EvalConfig(tuple(chosen), chosen_task, batch_size, seed, device, precision, statistics, restorer)
         for dataset in streams:
             plan = Plan({}, [(config, loaded)] if loaded else [])
             if skip_existing:

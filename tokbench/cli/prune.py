@@ -104,6 +104,9 @@ def prune(
     Rows that are already measured are kept, so repeat the command to resume after an interruption. Timings whose
     control deviates by more than 3 %, which indicates other load on the machine, are repeated up to --tries times.
 
+    For a detector (--model focus_detr.d4_dense --data scenes-128), METHOD is learned, random or norm, or the name of
+    another detector, which is compared with the full network.
+
     Exit status: 1 if a method failed (the others still run) or an image could not be read.
     """
     from tokbench.pruning.candidates import CONTROLS, known
@@ -114,6 +117,11 @@ def prune(
         return
     if not methods:
         raise UsageError("missing METHOD; see --list")
+    from tokbench.pruning.detection import is_detector
+
+    if is_detector(model, root):
+        _detect(methods, model, keep, data, reading, limit, batches, repetitions, device, root, out)
+        return
     from tokbench.pruning import table
     from tokbench.pruning.benchmark import BenchmarkConfig, PruningBenchmark, read_keeps
     from tokbench.pruning.models import load_classifier, open_labelled
@@ -149,6 +157,39 @@ def prune(
         click.echo(f"{table.legend(members)}{table.markdown(members)}", nl=False)
     if failed or images.dataset.unreadable:
         sys.exit(1)
+
+
+def _detect(
+    methods: tuple[str, ...],
+    model: str,
+    keep: str,
+    data: str,
+    reading: ReadOptions,
+    limit: int | None,
+    batches: str | None,
+    repetitions: int,
+    device: str | None,
+    root: Path | None,
+    out: Path,
+) -> None:
+    """Measure a detector; METHOD is `learned`, `random`, `norm`, `all` for these three, or the name of a detector."""
+    from tokbench.pruning import detection
+    from tokbench.pruning.benchmark import read_keeps
+
+    chosen_device = choose_device(device)
+    names = [name for given in methods for name in (detection.SELECTIONS if given == "all" else (given,))]
+    config = detection.DetectionConfig(
+        tuple(read_keeps(keep)), _batch_sizes(batches, chosen_device), repetitions, limit
+    )
+    dataset = detection.open_detection_data(data, limit, root, reading)
+    rows = []
+    with stoppable(lambda: "nothing was saved; the measurement of a detector cannot be resumed"), progress_bar() as bar:
+        benchmark = detection.DetectionBenchmark(model, dataset, chosen_device, config, root)
+        for row in benchmark.rows(list(dict.fromkeys(names)), bar):
+            rows.append(row)
+            say(f"{row.method} {row.keep or ''}: AP50 {100 * row.precision.values['ap50']:.1f} %")
+    say(f"wrote {benchmark.save(rows, out)}")
+    click.echo(detection.markdown(rows, model), nl=False)
 
 
 def _summary(row: PruningRow) -> str:

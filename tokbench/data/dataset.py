@@ -17,6 +17,7 @@ from tokbench.data.captions import Captions, captions_of
 from tokbench.data.class_folders import labels_of
 from tokbench.data.dataset_folder import describe, locate, search_folders
 from tokbench.data.decode import exif_orientation
+from tokbench.data.degrade import degrade
 from tokbench.data.loader import ImageLoader, PreparedImage, to_bchw
 from tokbench.data.preprocess import check_library, prepare, refuse_unstorable, wrong_size_message
 from tokbench.data.reading import DEFAULTS, ReadOptions
@@ -42,6 +43,7 @@ from tokbench.data.stream import (
 from tokbench.errors import DataError, NotApplicable, TokbenchError, UnreadableImage, UsageError, did_you_mean
 from tokbench.io.left_out import describe_left_out, left_out_remedy
 from tokbench.paths import dataset_folders, slug
+from tokbench.protocol.degradation import Degradation
 from tokbench.protocol.protocol import Protocol
 from tokbench.protocol.rounding import from_uint8
 
@@ -141,6 +143,11 @@ class Dataset(ImageStream):
     def labels_sha256(self) -> str | None:
         labels = self._labels if self.with_labels or self.captions else None
         return None if labels is None else hashlib.sha256(repr(sorted(labels.items())).encode()).hexdigest()
+
+    @cached_property
+    def degradation(self) -> Degradation | None:
+        """How the protocol degrades images before a tokenizer gets them, or None."""
+        return self.protocol.degradation
 
     @cached_property
     def _labels(self) -> dict[str, int] | None:
@@ -303,7 +310,12 @@ class Dataset(ImageStream):
         if marked:
             digest.update(marked.known.to_json().encode())
         caption = self.captions.of(position, image) if self.captions else None
-        return PreparedImage(pixels, original, marked, digest.hexdigest(), upscaled, exif_orientation(image), caption)
+        # The digest is that of the clean image, so that features of references are shared with runs on clean images.
+        degraded = None if self.degradation is None else degrade(pixels, self.degradation)
+        orientation = exif_orientation(image)
+        return PreparedImage(
+            pixels, original, marked, digest.hexdigest(), upscaled, orientation, caption, degraded=degraded
+        )
 
 
 def open_dataset(

@@ -26,7 +26,8 @@ class PreparedImage:
     pixels: (H, W, 3), uint8 or float32 levels in [0, 255]. original: the whole file's pixels (h, w, 3), if the protocol
     compares with them. marked: the annotated image, if the dataset has annotations. digest: SHA-256 of these fields.
     upscaled: whether the image was smaller than the size. orientation: EXIF orientation, which is ignored. caption:
-    its caption, if the dataset has captions. extra: further arrays by name (`ImageBatch.extra`).
+    its caption, if the dataset has captions. extra: further arrays by name (`ImageBatch.extra`). degraded: the pixels
+    that the tokenizer gets instead, uint8 (H, W, 3), if the protocol degrades images.
 
     An item that is no image has another shape than (H, W, 3), which its dataset defines.
     """
@@ -39,6 +40,7 @@ class PreparedImage:
     orientation: int = 1
     caption: str | None = None
     extra: Mapping[str, np.ndarray] = field(default_factory=dict)
+    degraded: np.ndarray | None = None
 
 
 class Readable(Protocol):
@@ -117,6 +119,7 @@ class ImageLoader:
         if not readable:
             return None
         marked = [image.marked for _, image in readable if image.marked]
+        degraded = [image.degraded for _, image in readable if image.degraded is not None]
         captions = [image.caption for _, image in readable if image.caption is not None]
         names = [dataset.source.names[position] for position, _ in readable]
         labels = dataset.labels
@@ -138,6 +141,7 @@ class ImageLoader:
             None if labels is None else torch.tensor([labels[name] for name in names]),
             dataset.modality,
             extra,
+            from_uint8(to_bchw(np.stack(degraded))) if degraded else None,
         )
 
 

@@ -68,6 +68,8 @@ class ImageBatch:
     labels: int64 (B,), if they were requested (`ImageStream.with_labels`) and the dataset has any.
     modality: what the items are. extra: further tensors (B, ...) by name, which metrics of other modalities use, such
     as `rates` and `lengths`.
+    degraded: the images that the tokenizer gets instead of the references, float32 (B, 3, H, W) in [0, 1], if the
+    protocol degrades images.
     """
 
     index: Tensor
@@ -82,6 +84,7 @@ class ImageBatch:
     labels: Tensor | None = None
     modality: Modality = "image"
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+    degraded: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,11 @@ class PairedBatch(ImageBatch):
     """A batch in which each image has a reference."""
 
     reference: Tensor
+
+    @property
+    def inputs(self) -> Tensor:
+        """The images that the tokenizer gets, float32 (B, 3, H, W) in [0, 1]."""
+        return self.reference if self.degraded is None else self.degraded
 
 
 @dataclass

@@ -120,6 +120,7 @@ def _agrees(
             "seed": config.seed,
             "precision": config.precision,
             "device": config.device.partition(":")[0],
+            "restore": config.restorer.description if config.restorer else {},
         },
     )
     return not now.differs_from(earlier)

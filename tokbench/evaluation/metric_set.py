@@ -93,7 +93,8 @@ class MetricSet:
                     pass
             created.metrics[name] = metric
         if step.checked:
-            created.checks[_OUTPUTS] = MODALITIES[images.modality].output_checks(model.spec, paired)
+            degraded = bool(protocol.degrade)
+            created.checks[_OUTPUTS] = MODALITIES[images.modality].output_checks(model.spec, paired, degraded)
         return created
 
     @property

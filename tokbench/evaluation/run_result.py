@@ -32,7 +32,8 @@ def versions() -> dict[str, str]:
 def settings(run: AdapterRun) -> dict[str, Any]:
     """Return the settings that a result records and that are part of a checkpoint's key."""
     config = run.config
-    return {"seed": config.seed, "precision": config.precision, "device": config.device.partition(":")[0]}
+    restore = {} if config.restorer is None else {"restore": config.restorer.description}
+    return {"seed": config.seed, "precision": config.precision, "device": config.device.partition(":")[0]} | restore
 
 
 def collect(run: AdapterRun, done: Callable[[str], None]) -> Result:

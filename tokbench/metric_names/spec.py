@@ -21,7 +21,9 @@ SPANS: dict[Span, str] = {"": "", "all": " (all)", "curve": ""}
 """The spans of a score of words or faces, with their titles: the mean of three bins, the mean of all
 words or faces, and a curve over sizes."""
 
-Field = Literal["reference", "image", "tokens", "timing", "marked", "labels", "captions", "baseline", "seams"]
+Field = Literal[
+    "reference", "image", "tokens", "timing", "marked", "labels", "captions", "baseline", "seams", "degraded"
+]
 """A field of `tokbench.metrics.batch.Batch`."""
 
 Modality = Literal["image", "video", "sound", "shape"]

@@ -87,8 +87,9 @@ class Batch:
     captions, labels: a caption and a label, int64 (B,), of each image. baseline: the images (B, 3, H, W) that the
     decoder itself makes of the same tokens, where `image` is that of a variant of the decoder. seams: where the tiles
     of the variant begin and end. tiles: the number of pieces in which the model got each image. extra: further tensors
-    of the items by name (`tokbench.data.stream.ImageBatch`). Items of other modalities have their own shape instead of
-    (3, H, W). A field that a task does not produce is None, and `require` raises MissingField for it.
+    of the items by name (`tokbench.data.stream.ImageBatch`). degraded: the images (B, 3, H, W) that the tokenizer got
+    instead of the references. Items of other modalities have their own shape instead of (3, H, W). A field that a task
+    does not produce is None, and `require` raises MissingField for it.
 
     Values derived from `reference` are stored in `reference_memo`, which all adapters share for these images; values
     derived from `image` in `image_memo`, from `baseline` in `baseline_memo`. `references` stores the features of all
@@ -111,6 +112,7 @@ class Batch:
     seams: Seams | None = None
     tiles: int = 1
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+    degraded: Tensor | None = None
     reference_memo: DerivedCache = field(default_factory=DerivedCache)
     image_memo: DerivedCache = field(default_factory=DerivedCache)
     baseline_memo: DerivedCache = field(default_factory=DerivedCache)
@@ -134,6 +136,7 @@ class Batch:
             decoded={name: values[:count] for name, values in self.decoded.items()} if self.decoded else None,
             baseline=None if self.baseline is None else self.baseline[:count],
             extra={name: values[:count] for name, values in self.extra.items()},
+            degraded=None if self.degraded is None else self.degraded[:count],
             reference_memo=DerivedCache(),
             image_memo=DerivedCache(),
             baseline_memo=DerivedCache(),
@@ -159,6 +162,8 @@ class Batch:
             raise MissingField(f"needs a dataset with {_OF_DATASETS[name]} (tokbench list datasets)")
         if value is None and name in ("baseline", "seams"):
             raise MissingField("needs a variant of the decoder; give --task decode")
+        if value is None and name == "degraded":
+            raise MissingField("needs degraded input; give --degrade")
         if value is None:
             raise MissingField(f"needs '{name}', which this adapter does not produce in this task")
         return value

@@ -34,6 +34,8 @@ def choose_for(
     Raises UsageError for unknown metrics, and for metrics that are requested by name but do not exist for samples, for
     reconstructions, or without variants of a decoder.
     """
+    if protocol.degrade and task == "generate":
+        raise UsageError("--degrade damages the images that a tokenizer gets, and a generator gets none; leave it out")
     if task in ("generate", "decode") and names is None:
         return defaults(task, modality)
     chosen, samples = choose(names, protocol, modality), task == "generate"
@@ -42,6 +44,11 @@ def choose_for(
         if of_variants and names != "all":
             raise UsageError(f"{', '.join(of_variants)}: only for variants of a decoder; give --task decode")
         chosen = [name for name in chosen if name not in of_variants]
+    of_degraded = [name for name in chosen if "degraded" in METRICS[name].requires]
+    if of_degraded and not protocol.degrade:
+        if names != "all":
+            raise UsageError(f"{', '.join(of_degraded)}: only for degraded input; give --degrade")
+        chosen = [name for name in chosen if name not in of_degraded]
     wrong = [name for name in chosen if METRICS[name].paired is samples]
     if wrong and names != "all":
         known = ", ".join(name for name in metrics_for(modality) if not METRICS[name].paired)
@@ -54,13 +61,17 @@ def choose(names: str | None, protocol: Protocol = TOKBENCH, modality: Modality 
     """Return the metric names of a comma-separated list, of `all`, or of None for the default metrics. The name of a
     group (`latent`) stands for its metrics.
 
-    The default metrics are those of tokbench and those that the authors of the protocol publish; the network of `lpips`
-    is that of the protocol. Raises UsageError for unknown metrics and for those of other kinds of data.
+    The default metrics are those of tokbench, those that the authors of the protocol publish, and `restoration` if the
+    protocol degrades images; the network of `lpips` is that of the protocol. Raises UsageError for unknown metrics and
+    for those of other kinds of data.
     """
+    if protocol.degrade and modality != "image":
+        raise UsageError(f"--degrade exists for images only, and these are data of the kind {modality}")
     known = metrics_for(modality)
     if names is None:
+        own = ["restoration"] if protocol.degrade else []
         published = [name for name in protocol.published.metrics if name in known]
-        asked = dict.fromkeys([*defaults("reconstruct", modality), *published])
+        asked = dict.fromkeys([*defaults("reconstruct", modality), *published, *own])
         return [_LPIPS[protocol.lpips.net] if name == "lpips" else name for name in asked]
     if names == "all":
         return known

@@ -97,8 +97,11 @@ class Modality(ABC):
         result's file name, where these do not identify it."""
 
     @abstractmethod
-    def output_checks(self, spec: TokenizerSpec, paired: bool) -> Metric:
-        """Return the checks of the outputs, which give warnings instead of numbers."""
+    def output_checks(self, spec: TokenizerSpec, paired: bool, degraded: bool) -> Metric:
+        """Return the checks of the outputs, which give warnings instead of numbers.
+
+        paired: whether each output belongs to one reference. degraded: whether the model got degraded references.
+        """
 
     @abstractmethod
     def picture(self, items: Tensor) -> Tensor:

@@ -29,8 +29,8 @@ class Images(Modality):
         height, width = stream.shape or (0, 0)  # none where the run failed
         return {"width": width, "height": height}
 
-    def output_checks(self, spec: TokenizerSpec, paired: bool) -> Metric:
-        return OutputChecks(spec, paired)
+    def output_checks(self, spec: TokenizerSpec, paired: bool, degraded: bool) -> Metric:
+        return OutputChecks(spec, paired, degraded)
 
     def picture(self, items: Tensor) -> Tensor:
         return items

@@ -21,7 +21,7 @@ from PIL import Image
 
 from tokbench.data.dataset import Dataset
 from tokbench.data.reading import DEFAULTS
-from tokbench.errors import TokbenchError
+from tokbench.errors import DataError, TokbenchError
 from tokbench.evaluation.provenance import describe_adapter
 from tokbench.evaluation.reconstruct import RunSettings, reconstruct
 from tokbench.evaluation.steps import plain_step
@@ -31,7 +31,7 @@ from tokbench.metrics.psnr import PSNR
 from tokbench.modalities.open import open_dataset
 from tokbench.modalities.registry import MODALITIES
 from tokbench.paths import slug
-from tokbench.protocol.protocol import load_protocol
+from tokbench.protocol.protocol import load_protocol, recorded_protocol
 from tokbench.report import worst_crops
 from tokbench.report.differing import differing_images
 from tokbench.results.columns import column_of
@@ -327,10 +327,12 @@ def _worst_of(
 
 
 def _dataset_of(result: Result, root: Path | None) -> Dataset:
-    """Open the images of a result. Raises DataError if they are not available."""
-    data, protocol = result.provenance["data"], result.provenance["protocol"]["name"]
+    """Open the images of a result. Raises DataError if they are not available, or if an adapter restored them first."""
+    if "restore" in result.provenance:
+        raise DataError(f"{result.adapter} on {result.group}: pictures of restored input are not made")
+    data, protocol = result.provenance["data"], recorded_protocol(result.provenance["protocol"])
     reading = DEFAULTS.recorded(result.provenance)
-    return open_dataset(result.dataset, load_protocol(protocol), side_of(data), data["limit"], root, reading)
+    return open_dataset(result.dataset, protocol, side_of(data), data["limit"], root, reading)
 
 
 def _sheets(

@@ -20,6 +20,7 @@ from tokbench.io.atomic import folder_lock, write_atomically
 from tokbench.io.json import loads_strict
 from tokbench.io.npz import read_npz
 from tokbench.metric_names import FOUND, MetricName, kind_of_task, table_of_task
+from tokbench.protocol.degradation import Degradation
 from tokbench.results import warning as result_warning
 from tokbench.results.adapter_facts import differences
 from tokbench.results.columns import column_of
@@ -167,7 +168,8 @@ class Result:
 
     @property
     def group(self) -> str:
-        """`<dataset>[.s512][.n2000][.ref-1a2b3c4d][@protocol]-<task>`: the key of a result among those of an adapter.
+        """The key of a result within an adapter:
+        `<dataset>[.s512][.n2000][.ref-1a2b3c4d][.rain-0.5][.restored-x][@protocol]-<task>`.
 
         Data other than images have their `extent` instead of the size, such as `.t16` for clips of 16 frames.
 
@@ -182,7 +184,14 @@ class Result:
         limit = f".{how}{data['limit']}" if data["limit"] else ""
         statistics = self.provenance.get("reference")
         reference = f".ref-{statistics['sha256'][:8]}" if statistics else ""
-        return f"{self.dataset}{size}{limit}{reference}{'' if protocol == 'tokbench' else '@' + protocol}-{self.task}"
+        rules = "" if protocol == "tokbench" else f"@{protocol}"
+        return f"{self.dataset}{size}{limit}{reference}{self._degraded}{rules}-{self.task}"
+
+    @property
+    def _degraded(self) -> str:
+        damage, restorer = self.provenance["protocol"].get("degrade"), self.provenance.get("restore")
+        restored = f".restored-{restorer['name']}" if restorer else ""
+        return f".{Degradation.parse(damage).slug}{restored}" if damage else restored
 
     @property
     def path(self) -> Path:
@@ -209,6 +218,7 @@ class Result:
         before, now = earlier.provenance, self.provenance
         changes = [key for key in ("data", "protocol") if before[key]["sha256"] != now[key]["sha256"]]
         changes += differences(before["adapter"], now["adapter"])
+        changes += [f"restorer's {text}" for text in differences(before.get("restore", {}), now.get("restore", {}))]
         return changes + [f"{key} {before[key]} -> {now[key]}" for key in RUN if before[key] != now[key]]
 
     def save(self, out: str | Path) -> tuple[Path, str]:

@@ -137,6 +137,7 @@ def _select(batch: Batch, places: list[int]) -> Batch:
         captions=None if batch.captions is None else [batch.captions[place] for place in places],
         labels=None if batch.labels is None else batch.labels[places],
         baseline=None if batch.baseline is None else batch.baseline[places],
+        degraded=None if batch.degraded is None else batch.degraded[places],
         reference_memo=DerivedCache(),
         image_memo=DerivedCache(),
         baseline_memo=DerivedCache(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from PIL import Image
 from tokbench.data.annotations import Annotations
 from tokbench.data.sources.annotated import AnnotatedSource
 from tokbench.data.sources.base import Source
-from tokbench.data.synthetic import documents, phantoms, scenes
+from tokbench.data.synthetic import documents, phantoms, scenes, textured
+from tokbench.data.synthetic.raster import Box
 from tokbench.errors import DataError
 from tokbench.io.hashing import code_of
 
@@ -24,8 +26,9 @@ class SyntheticRecipe:
     """How the images of a synthetic data set are made.
 
     side: height and width in pixels. splits: names of the splits. make: returns the description of the image at a
-    position of a split, from which `draw` makes pixels, uint8 (side, side, 3), and the others caption, label and
-    annotations; None where the images have none. vocabulary: returns all words of captions.
+    position of a split, from which `draw` makes pixels, uint8 (side, side, 3), and the others caption, label,
+    annotations and the boxes of the objects; None where the images have none. vocabulary: returns all words of
+    captions.
     """
 
     side: int
@@ -35,17 +38,29 @@ class SyntheticRecipe:
     caption_of: Callable[[Any], str] | None = None
     label_of: Callable[[Any], int] | None = None
     vocabulary: Callable[[], set[str]] = set
+    boxes_of: Callable[[Any], list[Box]] | None = None
     annotations_of: Callable[[Any], Annotations] | None = None
 
 
+_SCENES = ("train", "test", "heldout")
+_LARGE = 128
+
 RECIPES = {
     "scenes": SyntheticRecipe(
-        scenes.SIDE, ("train", "test", "heldout"), scenes.make_scene, scenes.draw, scenes.caption_of, scenes.label_of,
-        scenes.vocabulary,
+        scenes.SIDE, _SCENES, scenes.make_scene, scenes.draw, scenes.caption_of, scenes.label_of, scenes.vocabulary,
+        scenes.boxes_of,
     ),
     "phantoms": SyntheticRecipe(
         phantoms.SIDE, ("train", "test"), phantoms.make_phantom, phantoms.draw, phantoms.caption_of, phantoms.label_of,
         phantoms.vocabulary,
+    ),
+    "scenes-128": SyntheticRecipe(
+        _LARGE, _SCENES, scenes.make_scene, partial(scenes.draw, side=_LARGE), scenes.caption_of, scenes.label_of,
+        scenes.vocabulary, partial(scenes.boxes_of, side=_LARGE),
+    ),
+    "textured": SyntheticRecipe(
+        textured.SIDE, ("train", "test"), textured.make_textured, textured.draw, textured.caption_of,
+        textured.label_of, textured.vocabulary, textured.boxes_of,
     ),
     "documents": SyntheticRecipe(
         documents.SIDE, ("test",), documents.make_page, documents.draw, annotations_of=documents.annotations_of
@@ -81,6 +96,10 @@ class SyntheticSource(Source):
         if label_of is None:
             return None
         return {name: label_of(self.describe(position)) for position, name in enumerate(self.names)}
+
+    def boxes(self, position: int) -> list[Box]:
+        """Return the boxes of the objects of an image; none if the recipe has no boxes."""
+        return self.recipe.boxes_of(self.describe(position)) if self.recipe.boxes_of else []
 
     def open(self, position: int) -> Image.Image:
         return Image.fromarray(self.recipe.draw(self.describe(position)))

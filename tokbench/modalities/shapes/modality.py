@@ -31,7 +31,7 @@ class Voxels(Modality):
         side = (stream.shape or (4, 0, 0, 0))[-1]
         return {"width": side, "height": side, "modality": self.name, "extent": f"v{side}"}
 
-    def output_checks(self, spec: TokenizerSpec, paired: bool) -> Metric:
+    def output_checks(self, spec: TokenizerSpec, paired: bool, degraded: bool) -> Metric:
         return ItemChecks(spec, self.noun)
 
     def picture(self, items: Tensor) -> Tensor:

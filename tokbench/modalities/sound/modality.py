@@ -34,7 +34,7 @@ class Waveforms(Modality):
         facts = {"width": samples, "height": channels, "modality": self.name, "side": stream.side}
         return facts | {"extent": f"{stream.side}hz-{samples}" + (f"-c{channels}" if channels > 1 else "")}
 
-    def output_checks(self, spec: TokenizerSpec, paired: bool) -> Metric:
+    def output_checks(self, spec: TokenizerSpec, paired: bool, degraded: bool) -> Metric:
         return ItemChecks(spec, self.noun)
 
     def picture(self, items: Tensor) -> Tensor:

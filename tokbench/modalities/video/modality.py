@@ -72,7 +72,7 @@ class Clips(Modality):
         size = "" if height == width == native else f".s{width}" if height == width else f".s{width}x{height}"
         return {"width": width, "height": height, "modality": self.name, "extent": f"t{frames}{size}"}
 
-    def output_checks(self, spec: TokenizerSpec, paired: bool) -> Metric:
+    def output_checks(self, spec: TokenizerSpec, paired: bool, degraded: bool) -> Metric:
         return MiddleFrameChecks(spec, paired)
 
     def picture(self, items: Tensor) -> Tensor:
