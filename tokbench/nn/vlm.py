@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokbench.data.questions import BEGIN, END, PADDING, Question, encode_words, questions_of
+from tokbench.data.questions import BEGIN, END, NONSENSE, PADDING, Question, encode_words, parse, questions_of
 from tokbench.data.questions import SIZE as WORD_COUNT
 from tokbench.data.synthetic.raster import Draws
 from tokbench.data.vocabulary import SIZE as CAPTION_WORDS
 from tokbench.data.vocabulary import decode_captions
 from tokbench.errors import DataError
+from tokbench.nn.masks import causal
 from tokbench.nn.trainable import Trainable, TrainingBatch
 from tokbench.nn.vit import ADDED, Transformer, initialise, mlp, random_parameter, sincos_positions
 
@@ -106,7 +107,31 @@ class WordDecoder(nn.Module):
         return self.body(embedded, mask)
 
 
-class MiniVLM(Trainable):
+class VisionLanguage(Trainable):
+    """A model whose prompts consist of images and words; base class of the two models below.
+
+    encoder: the patch encoder and the projector come from it. pool: side of the squares of visual tokens that are
+    averaged.
+    """
+
+    shape: VlmShape
+    decoder: WordDecoder
+    pool: int = 1
+
+    @property
+    def encoder(self) -> MiniVLM:
+        raise NotImplementedError
+
+    def visual_tokens(self, features: Tensor) -> Tensor:
+        """Return the visual tokens (B, N, width) of the encoder's features (B, 1 + P, D), N = P / pool^2."""
+        tokens = self.encoder.projector(features[:, 1:])
+        if self.pool == 1:
+            return tokens
+        side = round(tokens.shape[1] ** 0.5)
+        return F.avg_pool2d(tokens.transpose(1, 2).unflatten(2, (side, side)), self.pool).flatten(2).transpose(1, 2)
+
+
+class MiniVLM(VisionLanguage):
     """Answers questions about an image with one word.
 
     Prompt: BEGIN, the visual tokens, the words of the question. In training, several questions follow one image, and
@@ -129,9 +154,9 @@ class MiniVLM(Trainable):
     def ready(self, device: str) -> None:
         self.caption_words = nn.Linear(self.shape.vision_width, CAPTION_WORDS).to(device)
 
-    def visual_tokens(self, features: Tensor) -> Tensor:
-        """Return the visual tokens (B, N, width) of the encoder's features (B, 1 + N, D)."""
-        return self.projector(features[:, 1:])
+    @property
+    def encoder(self) -> MiniVLM:
+        return self
 
     def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
         if batch.captions is None:
@@ -144,13 +169,15 @@ class MiniVLM(Trainable):
         words, segments, places = (value.to(batch.images.device) for value in pack(asked))
         visual = self.visual_tokens(features)
         begin = self.decoder.embed_words(words.new_full((len(words), 1), BEGIN))
+        visual = visual + self.decoder.runs[0]
         text = self.decoder.words[words] + self.decoder.places[places] + self.decoder.runs[0]
         prefix = 1 + visual.shape[1]
         found = self.decoder(torch.cat([begin, visual, text], 1), packed_mask(prefix, segments))[:, prefix:]
         answers, ends = answer_targets(words, segments)
         logits = self.decoder.head(found[answers >= 0]).float()
         terms = {"answers": F.cross_entropy(logits, answers[answers >= 0])}
-        terms["ends"] = 0.1 * F.cross_entropy(self.decoder.head(found[ends]).float(), answers.new_full((int(ends.sum()),), END))
+        ended = self.decoder.head(found[ends]).float()
+        terms["ends"] = 0.1 * F.cross_entropy(ended, answers.new_full((len(ended),), END))
         if hasattr(self, "caption_words"):
             present = torch.zeros(len(words), CAPTION_WORDS, device=words.device).scatter_(1, batch.captions, 1.0)
             terms["caption"] = 10 * F.binary_cross_entropy_with_logits(
@@ -200,3 +227,85 @@ def answer_targets(words: Tensor, segments: Tensor) -> tuple[Tensor, Tensor]:
     before = F.pad(ends[:, 1:], (0, 1), value=False)
     answers = F.pad(words[:, 1:], (0, 1), value=PADDING)
     return answers.masked_fill(~before, -1), ends
+
+
+DEMONSTRATIONS = 4
+"""Demonstrations in the prompt of an episode; all have different colours, and one has the colour of the query."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """Demonstrations and a query. places: of the images, the query last. words: of the demonstrations and, last, of the
+    answer, which is the word of the demonstration whose main object has the query's colour."""
+
+    places: tuple[int, ...]
+    words: tuple[str, ...]
+
+
+def episode(colours: Sequence[str], query: int, draws: Draws) -> Episode | None:
+    """Return an episode of images with these colours of their main objects, or None if no image can be its example.
+
+    The words are drawn independently of the images, so that they say nothing without the demonstrations.
+    """
+    alike = [place for place, colour in enumerate(colours) if colour == colours[query] and place != query]
+    others = [place for place, colour in enumerate(colours) if colour != colours[query]]
+    if not alike or len({colours[place] for place in others}) < DEMONSTRATIONS - 1:
+        return None
+    chosen = [draws.one_of(alike)]
+    while len(chosen) < DEMONSTRATIONS:
+        taken = {colours[place] for place in chosen}
+        chosen.append(draws.one_of([place for place in others if colours[place] not in taken]))
+    shuffled = draws.some_of(chosen, len(chosen))
+    words = draws.some_of(NONSENSE, len(chosen))
+    return Episode((*shuffled, query), (*words, words[shuffled.index(chosen[0])]))
+
+
+class InContextVLM(VisionLanguage):
+    """Names the colour of an image by the words that the same prompt binds to colours (in-context learning).
+
+    Prompt: BEGIN; for each demonstration its visual tokens, `?` and its word; the visual tokens of the query and `?`.
+    Patch encoder and projector are those of a trained MiniVLM, and are not trained further. Visual tokens are averages
+    of 2 x 2 tokens. Each batch gives one episode for `share` of its images.
+    """
+
+    pool = 2
+
+    def __init__(self, base: MiniVLM, share: float = 0.25) -> None:
+        super().__init__()
+        self.bases: dict[str, nn.Module] = {"base": base.requires_grad_(False)}
+        self.shape, self.share = base.shape, share
+        self.decoder = WordDecoder(base.shape, DEMONSTRATIONS + 1)
+
+    @property
+    def encoder(self) -> MiniVLM:
+        base = self.bases["base"]
+        assert isinstance(base, MiniVLM)
+        return base
+
+    def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
+        if batch.captions is None:
+            raise DataError("training a vision-language model needs captions; use the data set scenes-train")
+        with torch.no_grad():
+            visual = self.visual_tokens(self.encoder.vision(batch.images))
+        colours = [parse(caption).objects[0].colour for caption in decode_captions(batch.captions)]
+        seeds = torch.randint(2**62, (len(colours),)).tolist()
+        wanted = max(1, int(self.share * len(colours)))
+        found = [episode(colours, query, Draws(f"{seed}")) for query, seed in enumerate(seeds)]
+        episodes = [one for one in found if one is not None][:wanted]
+        if not episodes:
+            raise DataError("no two images of a batch have the same colour; use larger batches of scenes-train")
+        embedded = self.embed_episodes(visual, episodes)
+        features = self.decoder(embedded, causal(embedded.shape[1]).to(embedded.device))
+        answers = torch.tensor([encode_words(one.words[-1:])[0] for one in episodes], device=embedded.device)
+        return {"answers": F.cross_entropy(self.decoder.head(features[:, -1]).float(), answers)}
+
+    def embed_episodes(self, visual: Tensor, episodes: Sequence[Episode]) -> Tensor:
+        """Return the embedded prompts (E, L, width) of episodes over visual tokens (B, N, width)."""
+        begin = torch.full((len(episodes), 1), BEGIN, device=visual.device)
+        parts = [self.decoder.embed_words(begin)]
+        for run in range(DEMONSTRATIONS + 1):
+            places = [one.places[run] for one in episodes]
+            texts = [("?",) if run == DEMONSTRATIONS else ("?", one.words[run]) for one in episodes]
+            words = torch.tensor([encode_words(text) for text in texts], device=visual.device)
+            parts += [visual[places] + self.decoder.runs[run], self.decoder.embed_words(words, run)]
+        return torch.cat(parts, 1)

@@ -147,13 +147,20 @@ class Asked:
     answers: tuple[str, ...]
     seeds: Tensor
 
+    def first(self, count: int) -> Asked:
+        """Return the first `count` prompts."""
+        texts = tuple(texts[:count] for texts in self.texts)
+        return Asked(
+            self.kind, self.ids[:count], self.images[:count], texts, self.answers[:count], self.seeds[:count]
+        )
+
 
 @dataclass
 class VisionLanguageModel(ABC):
     """A vision-language model whose decoder is run layer by layer.
 
     name: in results. side: height and width of its images in pixels. weights: SHA-256 by file. training: its training
-    record. excluded: what cannot be measured on it, for messages.
+    record. calibration: name of the data set of training images for methods with parameters.
     """
 
     name: str
@@ -162,6 +169,7 @@ class VisionLanguageModel(ABC):
     device: str
     weights: dict[str, str] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    calibration: str = "scenes-train"
 
     @property
     def short(self) -> bool:
@@ -187,6 +195,10 @@ class VisionLanguageModel(ABC):
     @abstractmethod
     def split_cache(self, cache: Any, rows: Tensor) -> Any:
         """Return the cache of some of the prompts."""
+
+    @abstractmethod
+    def fork_cache(self, cache: Any) -> Any:
+        """Return a cache with the same content; what is appended to it does not change the given one."""
 
     @abstractmethod
     def layer(self, index: int, hidden: Tensor, positions: Tensor, cache: Any) -> Tensor:

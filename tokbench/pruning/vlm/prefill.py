@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokbench.pruning.vlm.model import Prompt, VisionLanguageModel, causal_rows
+from tokbench.pruning.vlm.model import Prompt, VisionLanguageModel
 from tokbench.pruning.vlm.pruner import DecoderView, VlmPruner
 from tokbench.timing import timed
 
@@ -90,8 +90,8 @@ def prefill(
 def generate(model: VisionLanguageModel, state: Prefilled, steps: int) -> Tensor:
     """Return `steps` words (B, steps), the most likely one at each step, from the state after a prefill."""
     words = torch.zeros(len(state.features), steps, dtype=torch.int64, device=state.features.device)
-    for rows, cache in state.caches:
-        own = rows.to(state.features.device)
+    for rows, filled in state.caches:
+        own, cache = rows.to(state.features.device), model.fork_cache(filled)
         prompt, word = state.prompt.rows(own), model.logits(state.features[own]).argmax(-1)
         for step in range(steps):
             words[own, step] = word
@@ -107,6 +107,3 @@ def decode(model: VisionLanguageModel, prompt: Prompt, cache: Any, words: Tensor
     for index in range(model.sizes.depth):
         hidden = model.layer(index, hidden, positions, cache)
     return model.norm(hidden[:, -1])
-
-
-__all__ = ["Prefilled", "SelectorClock", "causal_rows", "decode", "generate", "prefill"]
