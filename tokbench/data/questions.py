@@ -161,7 +161,9 @@ def encode_words(words: Iterable[str]) -> list[int]:
     try:
         return [_NUMBERS[word] for word in words]
     except KeyError as error:
-        raise DataError(f"the word {error} is not in the vocabulary of the questions: {', '.join(VOCABULARY)}") from error
+        raise DataError(
+            f"the word {error} is not in the vocabulary of the questions: {', '.join(VOCABULARY)}"
+        ) from error
 
 
 def decode_words(numbers: Iterable[int]) -> list[str]:

@@ -163,9 +163,7 @@ class MiniVLM(VisionLanguage):
             raise DataError("training a vision-language model needs captions; use the data set scenes-train")
         features = self.vision(batch.images)
         seeds = torch.randint(2**62, (len(batch.images),)).tolist()
-        asked = [
-            _several(caption, seed) for caption, seed in zip(decode_captions(batch.captions), seeds, strict=True)
-        ]
+        asked = [_several(caption, seed) for caption, seed in zip(decode_captions(batch.captions), seeds, strict=True)]
         words, segments, places = (value.to(batch.images.device) for value in pack(asked))
         visual = self.visual_tokens(features)
         begin = self.decoder.embed_words(words.new_full((len(words), 1), BEGIN))

@@ -215,7 +215,9 @@ def write(out: Path) -> list[Path]:
             csv, md = folder / f"{name}.csv", folder / f"{name}.md"
             folder.mkdir(parents=True, exist_ok=True)
             text = f"# {name}\n\n{shown.legend(members)}{shown.markdown(members)}"
-            csv.write_text(shown.frame(members).to_csv(index=False, lineterminator="\n"), encoding="utf-8", newline="\n")
+            csv.write_text(
+                shown.frame(members).to_csv(index=False, lineterminator="\n"), encoding="utf-8", newline="\n"
+            )
             md.write_text(text, encoding="utf-8", newline="\n")
             written += [csv, md]
     return written

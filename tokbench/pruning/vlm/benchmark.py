@@ -186,4 +186,5 @@ class VlmBenchmark:
             },
         }
 
+
 FACTS = (flops, kv_bytes)

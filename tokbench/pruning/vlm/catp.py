@@ -27,9 +27,7 @@ class CATP(VlmPruner):
 
     title, source = "CATP", "AAAI 2026"
 
-    def __init__(
-        self, first: bool = True, second: bool = True, difference: bool = True, shared: bool = True
-    ) -> None:
+    def __init__(self, first: bool = True, second: bool = True, difference: bool = True, shared: bool = True) -> None:
         self.first, self.second, self.difference, self.shared = first, second, difference, shared
 
     def before(self, prompt: Prompt, keep: float) -> Prompt:

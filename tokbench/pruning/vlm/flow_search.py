@@ -25,7 +25,12 @@ CANDIDATES = 512
 
 
 def search(
-    pruner: VFlowOpt, model: VisionLanguageModel, prompts: Sequence[Prompt], keep: float, start: FlowParameters, side: int
+    pruner: VFlowOpt,
+    model: VisionLanguageModel,
+    prompts: Sequence[Prompt],
+    keep: float,
+    start: FlowParameters,
+    side: int,
 ) -> FlowParameters:
     """Return the parameters with the largest mean cosine between the decoder's final features with and without pruning.
 

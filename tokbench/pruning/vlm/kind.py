@@ -33,13 +33,13 @@ class VisionLanguageModels(ModelKind):
 
     def open(self, request: PruneRequest, say: Callable[[str], None]) -> VlmBenchmark:
         if request.rates is not None or request.round_to != 1 or request.kernel != "sdpa":
-            raise UsageError("--rates, --round-to and --kernel are options of classifiers; leave them out for this model")
+            raise UsageError(
+                "--rates, --round-to and --kernel are options of classifiers; leave them out for this model"
+            )
         if request.batches not in (None, (), (1,)):
             raise UsageError("vision-language models are timed at batch 1; use --batches 1, or 0 to disable timing")
         model = load_mini(request.model, request.device, request.root)
-        dataset = open_dataset(
-            request.data, TOKBENCH, model.side, request.limit, request.root, request.reading
-        )
+        dataset = open_dataset(request.data, TOKBENCH, model.side, request.limit, request.root, request.reading)
         return VlmBenchmark(model, dataset, request, lambda text: say(f"warning: {text}"))
 
     def summary(self, row: VlmRow) -> str:

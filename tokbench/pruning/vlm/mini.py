@@ -95,9 +95,7 @@ class MiniModel(VisionLanguageModel):
         hidden = torch.cat(parts, 1)
         structure = torch.tensor([image, follows], device=pixels.device)[:, None].expand(-1, count, -1)
         places = torch.arange(hidden.shape[1], device=pixels.device).expand(count, -1)
-        return Prompt(
-            hidden, places, structure[0], structure[1], tuple(visual), asked.seeds, following=words.shape[1]
-        )
+        return Prompt(hidden, places, structure[0], structure[1], tuple(visual), asked.seeds, following=words.shape[1])
 
     def sides(self) -> Sequence[tuple[int, int]]:
         step = PATCH * self.network.pool

@@ -41,7 +41,9 @@ FORMULA = (
 def flops(sizes: DecoderSizes, lengths: Sequence[int]) -> int:
     """Return the FLOPs of a prefill by FORMULA. lengths: the tokens that enter each layer."""
     d, a, g = sizes.width, sizes.inner, sizes.key_values
-    return sum(2 * (2 * n * d * a + 2 * n * d * g + 2 * n * n * a + sizes.matrices * n * d * sizes.hidden) for n in lengths)
+    return sum(
+        2 * (2 * n * d * a + 2 * n * d * g + 2 * n * n * a + sizes.matrices * n * d * sizes.hidden) for n in lengths
+    )
 
 
 def kv_bytes(sizes: DecoderSizes, lengths: Sequence[int]) -> int:
@@ -150,9 +152,7 @@ class Asked:
     def first(self, count: int) -> Asked:
         """Return the first `count` prompts."""
         texts = tuple(texts[:count] for texts in self.texts)
-        return Asked(
-            self.kind, self.ids[:count], self.images[:count], texts, self.answers[:count], self.seeds[:count]
-        )
+        return Asked(self.kind, self.ids[:count], self.images[:count], texts, self.answers[:count], self.seeds[:count])
 
 
 @dataclass

@@ -46,7 +46,11 @@ class SelectorClock:
 
 @torch.inference_mode()
 def prefill(
-    model: VisionLanguageModel, prompt: Prompt, pruner: VlmPruner | None, keep: float, clock: SelectorClock | None = None
+    model: VisionLanguageModel,
+    prompt: Prompt,
+    pruner: VlmPruner | None,
+    keep: float,
+    clock: SelectorClock | None = None,
 ) -> Prefilled:
     """Run embedded prompts through the decoder. At keep 1, or without a pruner, no token is removed."""
     clock = clock or SelectorClock(model.device)

@@ -24,7 +24,9 @@ def markdown(found: Sequence[PruningResult]) -> str:
     body = []
     for one, keep, row in rows(found):
         method = one.about["method"]
-        title = named.get(method, row.title) + (", control" if method in CONTROLS and "control" not in row.title else "")
+        title = named.get(method, row.title) + (
+            ", control" if method in CONTROLS and "control" not in row.title else ""
+        )
         body.append([title, f"{keep:g}", *_cells(row, kinds), *_times(row)])
     text = f"\n{table(head, body)}"
     judged = [

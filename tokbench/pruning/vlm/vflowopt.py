@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tokbench.errors import UsageError
 from tokbench.pruning.vlm.flow_search import search
-from tokbench.pruning.vlm.model import Prompt, Visual, VisionLanguageModel
+from tokbench.pruning.vlm.model import Prompt, VisionLanguageModel, Visual
 from tokbench.pruning.vlm.pruner import DecoderView, VlmPruner, keep_best, number_kept
 
 
