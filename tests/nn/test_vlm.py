@@ -70,7 +70,7 @@ def test_training_reduces_both_losses(batch: TrainingBatch) -> None:
         optimiser.zero_grad()
         sum(terms.values()).backward()
         optimiser.step()
-        found.append({name: float(term) for name, term in terms.items()})
+        found.append({name: float(term.detach()) for name, term in terms.items()})
     assert found[-1]["answers"] < 0.8 * found[0]["answers"]
     assert found[-1]["caption"] < 0.8 * found[0]["caption"]
     with pytest.raises(DataError, match="needs captions"):

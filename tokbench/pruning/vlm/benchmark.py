@@ -1,4 +1,4 @@
-"""The benchmark of vision-language models: measures methods at several keeps, and saves every row when it is measured."""
+"""The benchmark of vision-language models: measures methods at several keeps, and saves every measured row."""
 
 from __future__ import annotations
 

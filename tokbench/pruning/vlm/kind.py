@@ -15,8 +15,10 @@ from tokbench.pruning.result import PruningResult
 from tokbench.pruning.table import faster
 from tokbench.pruning.vlm import table
 from tokbench.pruning.vlm.benchmark import VlmBenchmark
+from tokbench.pruning.vlm.hf import PREFIX, load_hf
 from tokbench.pruning.vlm.methods import CONTROLS, METHODS
 from tokbench.pruning.vlm.mini import load_mini
+from tokbench.pruning.vlm.model import VisionLanguageModel
 from tokbench.pruning.vlm.result import VlmRow
 
 
@@ -38,7 +40,10 @@ class VisionLanguageModels(ModelKind):
             )
         if request.batches not in (None, (), (1,)):
             raise UsageError("vision-language models are timed at batch 1; use --batches 1, or 0 to disable timing")
-        model = load_mini(request.model, request.device, request.root)
+        if request.model.startswith(PREFIX):
+            model: VisionLanguageModel = load_hf(request.model, request.device)
+        else:
+            model = load_mini(request.model, request.device, request.root)
         dataset = open_dataset(request.data, TOKBENCH, model.side, request.limit, request.root, request.reading)
         return VlmBenchmark(model, dataset, request, lambda text: say(f"warning: {text}"))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,18 +51,10 @@ class MiniModel(VisionLanguageModel):
         return isinstance(self.network, InContextVLM)
 
     def questions(self, dataset: Dataset, batch: int) -> Iterator[Asked]:
-        reader = dataset.batches(POOL if self.several else batch)
-        for images in reader:
-            reader.prefetch()
-            if not images.captions:
-                raise DataError(
-                    f"{dataset.name} has no captions, from which questions are derived; use --data scenes or "
-                    "--data scenes-heldout"
-                )
-            pixels = (images.reference * 2 - 1).to(self.device)
-            make = _episodes if self.several else _questions
-            seeds = image_seeds(0, images.index.tolist(), 1)
-            yield from make(pixels, images.captions, list(images.names), seeds)
+        if self.several:
+            yield from _read(dataset, POOL, self.device, _episodes)
+        else:
+            yield from scene_questions(dataset, batch, self.device)
 
     def embed(self, asked: Asked, side: int) -> Prompt:
         network, decoder = self.network, self.network.decoder
@@ -157,6 +149,31 @@ def _pooled(seen: Attended, pool: int) -> Attended:
         return torch.cat([given[:, :, :1], grid.unflatten(0, given.shape[:2]).transpose(2, 3)], 2)
 
     return Attended(mean(seen.query), mean(seen.key), mean(seen.value))
+
+
+Make = Callable[[Tensor, Sequence[str], Sequence[str], Sequence[int]], Iterator[Asked]]
+
+
+def _read(dataset: Dataset, batch: int, device: str, make: Make) -> Iterator[Asked]:
+    """Yield what `make` makes of pixels (B, 3, H, W) in [-1, 1], captions, names and seeds of each batch of images.
+
+    Raises DataError if the data set has no captions.
+    """
+    reader = dataset.batches(batch)
+    for images in reader:
+        reader.prefetch()
+        if not images.captions:
+            raise DataError(
+                f"{dataset.name} has no captions, from which questions are derived; use --data scenes or "
+                "--data scenes-heldout"
+            )
+        pixels = (images.reference * 2 - 1).to(device)
+        yield from make(pixels, images.captions, list(images.names), image_seeds(0, images.index.tolist(), 1))
+
+
+def scene_questions(dataset: Dataset, batch: int, device: str) -> Iterator[Asked]:
+    """Yield the questions about a data set of scenes, one `Asked` for each batch of images and type."""
+    return _read(dataset, batch, device, _questions)
 
 
 def _questions(pixels: Tensor, captions: Sequence[str], names: Sequence[str], seeds: Sequence[int]) -> Iterator[Asked]:

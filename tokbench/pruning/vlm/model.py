@@ -33,7 +33,7 @@ class DecoderSizes:
 
 FORMULA = (
     "2 (2 n D A + 2 n D G + 2 n^2 A + m n D h) for each layer of the decoder, n the tokens that enter it, A and G the "
-    "widths of all queries and of all keys, m the matrices of the MLP and h its hidden width; summed over the prompt's "
+    "widths of all queries and of all keys, m the matrices of the MLP and h its hidden width; summed over the "
     "prefill. The image encoder, the projector, norms, softmax, the output layer and what chooses tokens are not counted"
 )
 
@@ -149,10 +149,20 @@ class Asked:
     answers: tuple[str, ...]
     seeds: Tensor
 
+    def at(self, place: int) -> Asked:
+        """Return one prompt alone."""
+        return self._between(place, place + 1)
+
     def first(self, count: int) -> Asked:
         """Return the first `count` prompts."""
-        texts = tuple(texts[:count] for texts in self.texts)
-        return Asked(self.kind, self.ids[:count], self.images[:count], texts, self.answers[:count], self.seeds[:count])
+        return self._between(0, count)
+
+    def _between(self, start: int, stop: int) -> Asked:
+        chosen = slice(start, stop)
+        texts = tuple(texts[chosen] for texts in self.texts)
+        return Asked(
+            self.kind, self.ids[chosen], self.images[chosen], texts, self.answers[chosen], self.seeds[chosen]
+        )
 
 
 @dataclass

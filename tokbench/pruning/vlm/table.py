@@ -60,7 +60,8 @@ def _times(row: VlmRow) -> list[str]:
     total, prefill, word = row.pace.total, row.pace.prefill, row.pace.decode
     choosing = f"{100 * row.pace.selector_ms / prefill.ms:.0f} %"
     return [
-        faster(total), f"{total.ms:.2f}", faster(prefill), f"{prefill.ms:.2f}", choosing, faster(word), f"{word.ms:.2f}",
+        faster(total), f"{total.ms:.2f}", faster(prefill), f"{prefill.ms:.2f}", choosing,
+        faster(word), f"{word.ms:.2f}",
     ]  # fmt: skip
 
 
@@ -78,29 +79,29 @@ def legend(found: Sequence[PruningResult]) -> str:
         f"`{about['model']}` on {count_of(about['num_questions'], 'question')} about "
         f"{count_of(about['num_images'], 'image')} of {about['dataset']}, {provenance['data']['side']} px; "
         f"{provenance['device']}{processor}. Intervals are 95 %, accuracy's paired by question.\n\n"
-        f"With all tokens, {100 * whole['accuracy']:.1f} % of the answers are correct; by type in %: {floors}. The floor "
-        "is the share of the most frequent answer.\n\n"
+        f"With all tokens, {100 * whole['accuracy']:.1f} % of the answers are correct; by type in %: {floors}. The "
+        "floor is the share of the most frequent answer.\n\n"
     )
     if "without_demonstrations" in whole:
         text += f"Without the demonstrations, {100 * whole['without_demonstrations']:.1f} % are correct.\n\n"
     text += (
         "`keep`: the share of visual tokens that a method's last selection leaves; VFlowOpt's is the mean over layers. "
         "`applied`: the share of visual tokens that entered a layer, counted and averaged over layers and questions; "
-        "rows with equal `keep` compare only as far as it is equal. `most fragile`: the type of questions that lost the "
-        "largest share of its advantage over the floor, among those that lost significantly.\n\n"
+        "rows with equal `keep` compare only as far as it is equal. `most fragile`: the type of questions that lost "
+        "the largest share of its advantage over the floor, among those that lost significantly.\n\n"
         f"GFLOPs of a prefill: {first.whole_gflops:.3f} with all tokens; {provenance['formula']}. KV cache with all "
         f"tokens: {first.whole_kv_bytes / 1024:.0f} KiB.\n"
     )
     if any(row.pace for one in found for row in one.rows.values()):
         text += (
-            "\nTimes at batch 1, in turns with all tokens: end to end from pixels to the answer, prefill of the decoder, "
-            f'and each further word. "{NONE}" where the interval holds 1 or all tokens against themselves are off by '
+            "\nTimes at batch 1, in turns with all tokens: end to end from pixels to the answer, prefill of the "
+            f'decoder, and each further word. "{NONE}" where the interval holds 1 or all tokens against themselves are off by '
             "3 %.\n"
         )
     if whole["accuracy"] < JUDGED:
         text += (
-            f"\n**Not judged**: with all tokens, less than {100 * JUDGED:.0f} % of the answers are correct, so that the "
-            "accuracy of a row says nothing of its method.\n"
+            f"\n**Not judged**: with all tokens, less than {100 * JUDGED:.0f} % of the answers are correct, so that "
+            "the accuracy of a row says nothing of its method.\n"
         )
     return text
 
