@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from tokbench.data.synthetic.scenes import caption_of, draw, make_scene
 from tokbench.nn.vlm import InContextVLM, MiniVLM, VlmShape
 from tokbench.pruning.vlm.mini import MiniModel, _episodes, _questions
 from tokbench.pruning.vlm.model import Asked
 
-SHAPE = VlmShape(width=24, depth=6, heads=2, vision_width=16, vision_depth=2, vision_heads=2)
+SHAPE = VlmShape(width=24, depth=6, heads=2, vision_width=16, vision_depth=2, vision_heads=2, side=8)
 
 
 def small_model(several: bool = False) -> MiniModel:
@@ -25,10 +26,11 @@ def small_model(several: bool = False) -> MiniModel:
     return MiniModel("small", network, "cpu")
 
 
-def prompts(several: bool = False, count: int = 4) -> Asked:
-    """Prompts after colours, or episodes."""
+def prompts(several: bool = False, count: int = 2) -> Asked:
+    """Prompts after colours, or episodes, with images of 32 x 32 px."""
     scenes = [make_scene("test", place) for place in range(40 if several else count)]
     pixels = torch.stack([torch.from_numpy(draw(scene)).permute(2, 0, 1) / 127.5 - 1 for scene in scenes])
+    pixels = F.avg_pool2d(pixels, 2)
     make = _episodes if several else _questions
     names = [f"{place}.png" for place in range(len(scenes))]
     found = list(make(pixels, [caption_of(scene) for scene in scenes], names, list(range(len(scenes)))))

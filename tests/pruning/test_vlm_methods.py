@@ -122,7 +122,7 @@ def test_prompts_with_different_counts_are_run_apart() -> None:
     pruner = ToDRE(first=False, tau=float(ratios[0].median()) + 1e-6)
     together = prefill(model, prompt, pruner, 0.5)
     last = together.visual[:, 5]
-    assert len(together.caches) == 2 and set(last.tolist()) == {0, 256}
+    assert len(together.caches) == 2 and set(last.tolist()) == {0, 64}
     for place in range(6):
         alone = prefill(model, prompt.rows(torch.tensor([place])), pruner, 0.5)
         torch.testing.assert_close(alone.features[0], together.features[place], rtol=1e-4, atol=1e-5)
@@ -133,15 +133,15 @@ def test_fastv_keeps_what_the_last_token_attends_to() -> None:
     model, asked = small_model(), prompts(count=1)
     prompt = model.embed(asked, model.side)
     seen = model.attended(0, prompt.hidden, prompt.positions)
-    row = seen.rows(slice(-1, None)).mean(1)[0, 0, 1:257]  # the last token sees all, so no mask is needed
-    kept = set(row.topk(26).indices.tolist())
+    row = seen.rows(slice(-1, None)).mean(1)[0, 0, 1:65]  # the last token sees all, so no mask is needed
+    kept = set(row.topk(6).indices.tolist())
 
     class Spy(FastV):
         def during(self, view, keep):  # type: ignore[no-untyped-def]
             mask = super().during(view, keep)
             if mask is not None:
-                assert set((mask[0, 1:257]).nonzero()[:, 0].tolist()) == kept
-                assert mask[0, :1].all() and mask[0, 257:].all()
+                assert set((mask[0, 1:65]).nonzero()[:, 0].tolist()) == kept
+                assert mask[0, :1].all() and mask[0, 65:].all()
                 self.seen = True
             return mask
 
@@ -223,7 +223,7 @@ def test_the_shared_budget_of_catp_differs_between_demonstrations() -> None:
     for shared in (True, False):
         kept.clear()
         prefill(model, model.embed(asked, model.side), Spy(shared=shared), 0.25)
-        assert sum(kept[0]) == 4 * 16
+        assert sum(kept[0]) == 4 * 4
         assert (len(set(kept[0])) == 1) is not shared
 
 
@@ -276,10 +276,10 @@ def test_the_search_improves_on_what_it_starts_from(monkeypatch: pytest.MonkeyPa
         pruner.parameters = {0.1: parameters}
         return float(F.cosine_similarity(prefill(model, prompt, pruner, 0.1).features, whole).mean())
 
-    start = untuned(6, 0.1, 16)
-    found = search(VFlowOpt(), model, [prompt], 0.1, start, 16)
+    start = untuned(6, 0.1, 8)
+    found = search(VFlowOpt(), model, [prompt], 0.1, start, 8)
     assert value(found) >= value(start)
-    assert found == search(VFlowOpt(), model, [prompt], 0.1, start, 16)
+    assert found == search(VFlowOpt(), model, [prompt], 0.1, start, 8)
     with pytest.raises(UsageError, match="call calibrate first"):
         prefill(model, prompt, VFlowOpt(), 0.1)
 
@@ -294,6 +294,6 @@ def test_operations_and_bytes_by_hand() -> None:
 def test_without_demonstrations_only_the_query_is_left() -> None:
     model, asked = small_model(True), prompts(True)
     alone = without_demonstrations(asked)
-    assert model.embed(asked, model.side).hidden.shape[1] == 1 + 5 * 64 + 4 * 2 + 1
-    assert model.embed(alone, model.side).hidden.shape[1] == 1 + 64 + 1
+    assert model.embed(asked, model.side).hidden.shape[1] == 1 + 5 * 16 + 4 * 2 + 1
+    assert model.embed(alone, model.side).hidden.shape[1] == 1 + 16 + 1
     assert torch.equal(alone.images[:, 0], asked.images[:, -1])

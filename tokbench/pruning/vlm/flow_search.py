@@ -12,6 +12,7 @@ from scipy.stats import norm
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern, WhiteKernel
 
+from tokbench.errors import UsageError
 from tokbench.pruning.vlm.model import Prompt, VisionLanguageModel
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def search(
     tried = [(start, value(start))]
     points = [_draw(rng, model.sizes.depth, keep, side) for _ in range(STARTS)]
     tried += [(point, value(point)) for point in points]
-    kernel = Matern(np.ones(5), nu=2.5) + WhiteKernel(1e-4)
+    kernel = Matern(np.ones(5), (0.1, 10.0), nu=2.5) + WhiteKernel(1e-4)
     while len(tried) < CALLS:
         process = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0)
         process.fit([_unit(point, side) for point, _ in tried], [found for _, found in tried])
@@ -66,15 +67,16 @@ def search(
 
 
 def _draw(rng: np.random.Generator, depth: int, keep: float, side: int) -> FlowParameters:
-    """Return random parameters within the budget."""
+    """Return random parameters within the budget. Raises UsageError if the budget hardly leaves a choice."""
     from tokbench.pruning.vlm.vflowopt import FlowParameters, third_share
 
-    while True:
+    for _ in range(10_000):
         first, second = rng.uniform(keep, min(1.0, 3 * keep)), rng.uniform(0.1, 1.0)
         third = third_share(depth, keep, first, second)
         if 0.05 <= third <= 1:
             threshold, cell, entropy = rng.uniform(0, 5), rng.uniform(side / 8, side), rng.uniform(-1, 1)
             return FlowParameters(first, second, third, threshold, cell, entropy)
+    raise UsageError(f"VFlowOpt's parameters cannot be tuned for keep {keep:g}; use a smaller keep")
 
 
 def _unit(point: FlowParameters, side: int) -> list[float]:

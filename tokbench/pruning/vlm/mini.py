@@ -27,8 +27,8 @@ from tokbench.tokenizers.training_record import read_record
 from tokbench.training.zoo import open_network
 from tokbench.weights.shards import shard_paths
 
-SIDE, PATCH = 64, 4
-"""Height and width in pixels of the images, and of the patch of one token before tokens are averaged."""
+PATCH = 4
+"""Height and width in pixels of the patch of one visual token, before tokens are averaged."""
 
 POOL = 64
 """Images among which the demonstrations of an episode are chosen."""
@@ -40,7 +40,7 @@ class MiniModel(VisionLanguageModel):
     def __init__(self, name: str, network: VisionLanguage, device: str, **facts: Any) -> None:
         shape = network.shape
         sizes = DecoderSizes(shape.depth, shape.width, shape.width, shape.width, shape.width, 2)
-        super().__init__(name, sizes, SIDE, device, **facts)
+        super().__init__(name, sizes, shape.side * PATCH, device, **facts)
         network.to(device).eval().requires_grad_(False)
         network.encoder.to(device).eval()
         self.network, self.blocks = network, list(network.decoder.body.blocks)
@@ -60,7 +60,7 @@ class MiniModel(VisionLanguageModel):
         network, decoder = self.network, self.network.decoder
         count, images = asked.images.shape[:2]
         pixels = asked.images.flatten(0, 1)
-        if side != SIDE:
+        if side != self.side:
             size = (side, side)
             pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False).clamp(-1, 1)
         vision = network.encoder.vision
@@ -91,7 +91,7 @@ class MiniModel(VisionLanguageModel):
 
     def sides(self) -> Sequence[tuple[int, int]]:
         step = PATCH * self.network.pool
-        return [(side, (side // step) ** 2) for side in range(step, SIDE + 1, step)]
+        return [(side, (side // step) ** 2) for side in range(step, self.side + 1, step)]
 
     def cache(self) -> list[Past]:
         return [Past() for _ in self.blocks]

@@ -97,7 +97,7 @@ def keep_best(prompt: Prompt, scores: Tensor, pool: Tensor, count: int) -> Tenso
 
     scores: (B, n). pool: bool (B, n).
     """
-    ranked = scores.masked_fill(~pool, -torch.inf).argsort(1, descending=True, stable=True)[:, :count]
+    ranked = scores.masked_fill(~pool, -torch.inf).argsort(dim=1, descending=True, stable=True)[:, :count]
     return ~pool | torch.zeros_like(pool).scatter(1, ranked, True)
 
 

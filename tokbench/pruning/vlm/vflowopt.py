@@ -169,5 +169,5 @@ def recycled(tokens: Tensor, scores: Tensor, count: int, cells: Tensor | None) -
 
 
 def _first(scores: Tensor, count: int) -> Tensor:
-    ranked = scores.argsort(1, descending=True, stable=True)[:, :count]
+    ranked = scores.argsort(dim=1, descending=True, stable=True)[:, :count]
     return torch.zeros_like(scores, dtype=torch.bool).scatter(1, ranked, True)
