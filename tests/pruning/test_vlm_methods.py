@@ -185,7 +185,9 @@ def test_greedy_sets_are_close_to_the_best_of_all_sets() -> None:
     words = torch.randn(2, 5, generator=torch.Generator().manual_seed(1))
     distances = 1 - near
     for row in range(2):
-        spread = [min(float(distances[row, a, b]) for a, b in combinations(kept, 2)) for kept in combinations(range(10), 4)]
+        spread = [
+            min(float(distances[row, a, b]) for a, b in combinations(kept, 2)) for kept in combinations(range(10), 4)
+        ]
         kept = farthest_points(distances, 4)[row].tolist()
         assert min(float(distances[row, a, b]) for a, b in combinations(kept, 2)) >= max(spread) / 2
 
@@ -196,9 +198,7 @@ def test_greedy_sets_are_close_to_the_best_of_all_sets() -> None:
 
         greedy = value(tuple(facility_location(tokens, words, 4)[row].tolist()))
         assert greedy >= (1 - 1 / torch.e) * max(value(kept) for kept in combinations(range(10), 4))
-        assert tuple(facility_location(tokens, words, 1)[row].tolist()) == max(
-            combinations(range(10), 1), key=value
-        )
+        assert tuple(facility_location(tokens, words, 1)[row].tolist()) == max(combinations(range(10), 1), key=value)
 
 
 def test_attention_ratios_by_hand() -> None:
@@ -243,7 +243,9 @@ def test_recycled_tokens_are_weighted_means_of_their_cells() -> None:
         torch.testing.assert_close(result[0, place], (weights * tokens[0, members]).sum(0) / weights.sum())
         assert mask[0, place]
     result, mask = recycled(tokens, scores, 4, cells)  # all of the budget would be recycled tokens
-    assert torch.equal(result, tokens) and set(mask[0].nonzero()[:, 0].tolist()) == set(scores[0].topk(4).indices.tolist())
+    assert torch.equal(result, tokens) and set(mask[0].nonzero()[:, 0].tolist()) == set(
+        scores[0].topk(4).indices.tolist()
+    )
     scores[0, [0, 1, 4, 5]] = 5  # a cell without removed tokens
     assert recycled(tokens, scores, 8, cells)[1].sum() == 8
 

@@ -60,7 +60,11 @@ class HfModel(VisionLanguageModel):
         )  # fmt: skip
         vision = config.vision_config
         super().__init__(name, sizes, int(getattr(vision, "image_size", 448)), device, weights)
-        self.model, self.processor, self.dtype = model.to(device).eval().requires_grad_(False), processor, parameter.dtype
+        self.model, self.processor, self.dtype = (
+            model.to(device).eval().requires_grad_(False),
+            processor,
+            parameter.dtype,
+        )
         self.image_token = getattr(config, "image_token_id", None) or config.image_token_index
         self._cache_name = "cache" if "cache" in type(first).forward.__code__.co_varnames else "past_key_values"
 
@@ -82,9 +86,7 @@ class HfModel(VisionLanguageModel):
         counts = torch.bincount(run[image]).tolist()
         visual = tuple(self._visual(pixels, count, vision if len(counts) == 1 else None) for count in counts)
         last = positions.amax(-1, keepdim=True) + 1
-        return Prompt(
-            hidden, positions, run.masked_fill(~image, -1), run, visual, asked.seeds, following=last
-        )
+        return Prompt(hidden, positions, run.masked_fill(~image, -1), run, visual, asked.seeds, following=last)
 
     def _inputs(self, pixels: Tensor, question: str, side: int) -> dict[str, Tensor]:
         from torchvision.transforms.functional import resize, to_pil_image
@@ -223,6 +225,8 @@ def load_hf(name: str, device: str) -> HfModel:
             folder, local_files_only=True, use_safetensors=True, dtype="float32" if device == "cpu" else "auto"
         )
     except Exception as error:  # readers of configurations and weights raise many classes
-        raise MissingWeights(f"{name} cannot be read ({str(error).splitlines()[0][:200]}); download it again") from error
+        raise MissingWeights(
+            f"{name} cannot be read ({str(error).splitlines()[0][:200]}); download it again"
+        ) from error
     weights = {path.name: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))}
     return HfModel(name, model, processor, device, weights)

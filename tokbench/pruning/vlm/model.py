@@ -33,8 +33,8 @@ class DecoderSizes:
 
 FORMULA = (
     "2 (2 n D A + 2 n D G + 2 n^2 A + m n D h) for each layer of the decoder, n the tokens that enter it, A and G the "
-    "widths of all queries and of all keys, m the matrices of the MLP and h its hidden width; summed over the "
-    "prefill. The image encoder, the projector, norms, softmax, the output layer and what chooses tokens are not counted"
+    "widths of all queries and of all keys, m the matrices of the MLP and h its hidden width; summed over a "
+    "prefill. The image encoder, the projector, norms, softmax, the output layer and what chooses tokens do not count"
 )
 
 
@@ -160,9 +160,7 @@ class Asked:
     def _between(self, start: int, stop: int) -> Asked:
         chosen = slice(start, stop)
         texts = tuple(texts[chosen] for texts in self.texts)
-        return Asked(
-            self.kind, self.ids[chosen], self.images[chosen], texts, self.answers[chosen], self.seeds[chosen]
-        )
+        return Asked(self.kind, self.ids[chosen], self.images[chosen], texts, self.answers[chosen], self.seeds[chosen])
 
 
 @dataclass
