@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -66,7 +67,8 @@ class HfModel(VisionLanguageModel):
             parameter.dtype,
         )
         self.image_token = getattr(config, "image_token_id", None) or config.image_token_index
-        self._cache_name = "cache" if "cache" in type(first).forward.__code__.co_varnames else "past_key_values"
+        parameters = inspect.signature(type(self.text.layers[0]).forward).parameters
+        self._cache_name = "cache" if "cache" in parameters else "past_key_values"  # its name before transformers 5.24
 
     def questions(self, dataset: Dataset, batch: int) -> Iterator[Asked]:
         for asked in scene_questions(dataset, batch, self.device):

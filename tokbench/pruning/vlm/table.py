@@ -95,8 +95,8 @@ def legend(found: Sequence[PruningResult]) -> str:
     if any(row.pace for one in found for row in one.rows.values()):
         text += (
             "\nTimes at batch 1, in turns with all tokens: end to end from pixels to the answer, prefill of the "
-            f'decoder, and each further word. "{NONE}" where the interval holds 1 or all tokens against themselves are off by '
-            "3 %.\n"
+            f'decoder, and each further word. "{NONE}" where the interval holds 1 or all tokens against themselves are '
+            "off by 3 %.\n"
         )
     if whole["accuracy"] < JUDGED:
         text += (
