@@ -77,6 +77,12 @@ def test_training_reduces_both_losses(batch: TrainingBatch) -> None:
         model.loss(TrainingBatch(batch.images), 0.0)
 
 
+def test_both_models_fit_into_three_mebibytes_of_int8() -> None:
+    base = MiniVLM(VlmShape())
+    count = sum(value.numel() for model in (base, InContextVLM(base)) for value in model.state_dict().values())
+    assert count < 0.985 * 3 * 2**20  # names, and scales of the rows, take the rest
+
+
 def test_the_words_of_an_episode_say_nothing_about_its_images() -> None:
     colours = [make_scene("train", place).main.colour for place in range(64)]
     pairs, places = Counter[tuple[str, str]](), Counter[int]()

@@ -23,6 +23,7 @@ from tokbench.pruning.vlm.claims import findings, most_fragile, verdict_of
 from tokbench.pruning.vlm.measure import Answers, compare, time_method
 from tokbench.pruning.vlm.methods import METHODS
 from tokbench.pruning.vlm.result import TypeAccuracy, VlmRow
+from tokbench.report import vlm_tables
 
 TRAINING = """
 [training]
@@ -100,6 +101,8 @@ def test_rows_are_measured_once_with_their_controls(prune: Callable[..., Result]
     assert again.output.endswith(table.read_text().split("\n", 2)[2])
     header, *lines = table.with_suffix(".csv").read_text().splitlines()
     assert header.startswith("method,keep,applied,") and len(lines) == 8
+    (page,) = vlm_tables.tables(list(load_all(tmp_path, "vlm")))
+    assert len(page.rows) == 8 and all(len(one.values) == len(page.columns) for one in page.rows)
     path = next(path for path in files if "divprune" in path.name)
     broken = json.loads(path.read_text())
     broken["rows"]["0.5"]["applied"] = "half"

@@ -1,4 +1,4 @@
-"""`tokbench prune`: measures accuracy and speed of token reduction inside a classifier."""
+"""`tokbench prune`: measures accuracy and speed of token reduction in classifiers and vision-language models."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ from tokbench.errors import MissingWeights, UsageError
 
 @click.command()
 @click.argument("methods", metavar="METHOD...", nargs=-1)
-@click.option("--model", default="vit_tiny_imagenet.d12", show_default=True, help="Network name, or timm:NAME[@FILE].")
+@click.option(
+    "--model", default="vit_tiny_imagenet.d12", show_default=True, help="Network name, timm:NAME[@FILE], or hf:FOLDER."
+)
 @click.option(
     "--keep",
     help="Comma-separated shares of tokens kept, in (0, 1] [default: 0.9,0.7,0.5,0.3; of a vlm 0.5,0.25,0.1,0.05].",
@@ -87,13 +89,15 @@ def prune(
 ) -> None:
     """Measure token-reduction methods: accuracy relative to the full network, FLOPs and wall-clock time.
 
-    METHOD is a name printed by --list; 'all' selects every method that needs no training, and the controls.
+    METHOD is a name printed by --list with the same --model; 'all' selects every method that needs no training, and the
+    controls. The model is a classifier or a vision-language model (mini_vlm.base, hf:FOLDER), which answers questions
+    about the data sets scenes and scenes-heldout.
 
-    The images need labels: a Parquet file with an integer column `label`, or a folder, zip or tar with one folder per
-    class. Folders must be named like the network's classes (ImageNet: WordNet ids) or listed in classes.txt; otherwise
-    their number must equal the network's number of classes, and they are matched in sorted order. A subset of the
-    classes is enough. --limit N takes an even sample of class folders, otherwise the first N images; they must not all
-    have the same label, and a warning is printed if they cover few classes.
+    The images of a classifier need labels: a Parquet file with an integer column `label`, or a folder, zip or tar with
+    one folder per class. Folders must be named like the network's classes (ImageNet: WordNet ids) or listed in
+    classes.txt; otherwise their number must equal the network's number of classes, and they are matched in sorted
+    order. A subset of the classes is enough. --limit N takes an even sample of class folders, otherwise the first N
+    images; they must not all have the same label, and a warning is printed if they cover few classes.
 
     Rows that are already measured are kept, so repeat the command to resume after an interruption. Timings whose
     control deviates by more than 3 %, which indicates other load on the machine, are repeated up to --tries times.

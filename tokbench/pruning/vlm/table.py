@@ -17,7 +17,7 @@ from tokbench.results.markdown import table
 
 def markdown(found: Sequence[PruningResult]) -> str:
     """Return a Markdown table of all rows, and one of the verdicts on the papers' claims."""
-    kinds, named = _kinds(found), shared(found)
+    kinds, named = types_of(found), shared(found)
     head = ["method", "keep", "applied %", "correct %", "less the whole's", *(f"{kind} %" for kind in kinds)]
     head += ["most fragile", "GFLOPs", "x fewer", "KV KiB", "x faster, end to end", "ms", "x faster, prefill", "ms"]
     head += ["of it choosing", "x faster, per word", "ms"]
@@ -41,7 +41,8 @@ def markdown(found: Sequence[PruningResult]) -> str:
     return text
 
 
-def _kinds(found: Sequence[PruningResult]) -> list[str]:
+def types_of(found: Sequence[PruningResult]) -> list[str]:
+    """Return the types of questions in a table, sorted."""
     return sorted({kind for one in found for row in one.rows.values() for kind in row.types})
 
 
