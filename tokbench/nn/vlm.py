@@ -62,7 +62,8 @@ class PatchEncoder(nn.Module):
     def embed(self, images: Tensor) -> Tensor:
         """Return the input of the blocks, (B, 1 + N, D). Positions are interpolated for images of another size."""
         grid = self.stem(images)
-        side, positions = round(len(self.positions) ** 0.5), self.positions
+        side = round(len(self.positions) ** 0.5)
+        positions: Tensor = self.positions
         if grid.shape[-1] != side:
             square = positions.T.unflatten(1, (side, side))[None]
             positions = F.interpolate(square, grid.shape[-2:], mode="bilinear").flatten(2)[0].T

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import GenericAlias
 from typing import Any
 
 import msgspec
@@ -200,9 +201,8 @@ def load(path: Path) -> PruningResult:
     result = PruningResult(facts["about"])
     if result.kind not in KINDS:
         raise ResultError(f"{path}: unknown kind {result.kind!r} of model, not one of {', '.join(KINDS)}{remedy}")
-    rows = {"rows": dict[str, kind_named(result.kind).row]}  # type: ignore[name-defined]
-    file = msgspec.defstruct("File", list(rows.items()))
-    result.rows = convert({"rows": facts["rows"]}, file, str(path), ResultError, remedy).rows  # type: ignore[attr-defined]
+    file: Any = msgspec.defstruct("File", [("rows", GenericAlias(dict, (str, kind_named(result.kind).row)))])
+    result.rows = convert({"rows": facts["rows"]}, file, str(path), ResultError, remedy).rows
     return result
 
 

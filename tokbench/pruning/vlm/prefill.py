@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -56,10 +57,9 @@ def prefill(
     clock = clock or SelectorClock(model.device)
     if keep == 1:
         pruner = None
-    count, depth, before = len(prompt.hidden), model.sizes.depth, prompt
+    count, depth = len(prompt.hidden), model.sizes.depth
     if pruner is not None:
-        chosen = pruner
-        prompt = clock(lambda: chosen.before(before, keep))
+        prompt = clock(partial(pruner.before, prompt, keep))
     counts = torch.zeros(2, count, depth, dtype=torch.int64)
     done = Prefilled(prompt.hidden.new_zeros(count, model.sizes.width), counts[0], counts[1], prompt)
     pending: list[tuple[int, Tensor, Prompt, list[Prompt], Any]] = []
@@ -68,8 +68,7 @@ def prefill(
         first, rows, part, history, cache = pending.pop()
         for index in range(first, depth):
             if pruner is not None and index and index != first:
-                view, chosen = DecoderView(model, index, part, history), pruner
-                mask = clock(lambda view=view, chosen=chosen: chosen.during(view, keep))
+                mask = clock(partial(pruner.during, DecoderView(model, index, part, history), keep))
                 if mask is not None:
                     kept = mask.sum(1)
                     if int(kept.min()) != int(kept.max()):  # prompts with equal numbers continue together
