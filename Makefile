@@ -35,7 +35,7 @@ demo: venv  ## install, evaluate codecs and the toy adapter on the embedded imag
 	.venv/bin/tokbench leaderboard --out out
 
 # One thread per test process, because several processes with several threads each slow each other down.
-test: lint .venv/.browser  ## install, check style and types, run the tests
+test: venv .venv/.browser  ## install, run the tests
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/pytest -n $(JOBS)
 
 test-fast: venv  ## run the tests that are not marked as slow, for daily work

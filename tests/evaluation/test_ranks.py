@@ -20,7 +20,7 @@ from tokbench.results.result import load
 
 pytestmark = pytest.mark.slow
 
-WHAT = ["toy.p8", "jpeg.q50", "--data", "samples", "--metrics", "psnr,ssim,fd_efficientnet,codebook"]
+WHAT = ["toy.p8", "jpeg.q50", "--data", "samples", "--size", "64", "--metrics", "psnr,ssim,fd_efficientnet,codebook"]
 
 
 def environment(cache: Path, **more: object) -> dict[str, str]:

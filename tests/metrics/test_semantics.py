@@ -18,6 +18,7 @@ from tokbench.metrics.classify import nearest_classes, ridge_classes, scaled
 from tokbench.metrics.code_prediction import CodePrediction, split_base, to_digits
 from tokbench.metrics.probe import Probe
 from tokbench.metrics.retrieval import Retrieval, rank_candidates
+from tokbench.metrics.zero_shot import ZeroShot
 from tokbench.testing.metrics import ExampleTokenizer
 from tokbench.tokenizers.base import Tokenizer
 from tokbench.tokenizers.captioned import TextAligned
@@ -58,7 +59,8 @@ def drawn() -> tuple[Tensor, Tensor]:
 def test_separable_features_give_all_and_random_labels_give_chance(drawn) -> None:
     noise, labels = drawn
     centres = 6 * torch.eye(3, 6)[labels][:, None]
-    assert set(probed(noise + centres, labels).values()) == {1.0}
+    numbers = probed(noise + centres, labels)
+    assert numbers.pop("probe_knn_noisy") > 0.95 and set(numbers.values()) == {1.0}
     for value in probed(noise, labels).values():
         assert abs(value - 1 / 3) < 4 * math.sqrt(2 / 9 / 300)
 
@@ -194,6 +196,55 @@ def test_retrieval_needs_a_joint_space_and_several_captions() -> None:
     metric.update(Batch(torch.arange(2), tokens=Tokens.from_indices(codes, 16), captions=["a", "a"]))
     with pytest.raises(NotApplicable, match="same caption"):
         metric.compute()
+
+
+class Named(TextAligned, Latents):
+    """Embeds a caption by its class and, a little, by its colour, and tokens as their first values."""
+
+    def token_embeddings(self, tokens: Tokens) -> Tensor:
+        return tokens.tensor[:, 0].float()
+
+    def caption_embeddings(self, captions: Sequence[str]) -> Tensor:
+        words = [caption.replace(",", "").split() for caption in captions]
+        colours = torch.tensor([[0.0, 0.0, 0.0, 0.3 * (line[-1] == "red"), 0.0, 0.0] for line in words])
+        return torch.eye(6)[[["cat", "dog", "fox"].index(line[4]) for line in words]] + colours
+
+
+def zero_shot(captions: Sequence[str], vectors: Tensor) -> float:
+    metric, tokens = ZeroShot(Named()), torch.zeros(len(captions), 4, 6)
+    tokens[:, 0] = vectors
+    metric.update(Batch(torch.arange(len(captions)), tokens=Tokens.from_latents(tokens, 4), captions=list(captions)))
+    return metric.compute()["zero_shot_top1"]
+
+
+def test_classes_are_found_by_captions_of_all_colours() -> None:
+    """The colour of the image's own caption does not help: all classes have captions of all colours."""
+    captions = [f"a photo of a {name}, mostly {colour}" for name in ("cat", "dog", "fox") for colour in ("red", "blue")]
+    own = torch.eye(6)[[0, 0, 1, 1, 2, 2]]
+    assert zero_shot(captions, own) == 1
+    assert zero_shot(captions, own[[0, 0, 2, 2, 0, 2]]) == pytest.approx(4 / 6)
+    assert zero_shot(captions, torch.eye(6)[[3] * 6]) == 0, "a tie is lost"
+
+
+def test_zero_shot_needs_captions_of_classes() -> None:
+    with pytest.raises(NotApplicable, match="does not name the class"):
+        zero_shot(["two red circles", "a photo of a cat"], torch.zeros(2, 6))
+    with pytest.raises(NotApplicable, match="same class"):
+        zero_shot(["a photo of a cat, mostly red", "a photo of a cat, mostly blue"], torch.zeros(2, 6))
+    with pytest.raises(NotApplicable, match="does not embed tokens and captions"):
+        ZeroShot(Latents())
+
+
+def test_noise_hides_small_differences_from_neighbours(drawn) -> None:
+    """Two clusters of 24 values each: apart without noise, and mostly apart when half of each value is noise."""
+    labels = torch.arange(300) % 2
+    clean = (2.0 * labels[:, None, None] - 1) * torch.ones(300, 4, 6)
+    numbers = probed(clean + 1e-3 * drawn[0], labels)
+    assert numbers["probe_knn"] == 1
+    assert numbers["probe_knn_noisy"] > 0.95
+    few = clean * torch.eye(4)[0][:, None] * torch.eye(6)[0] + drawn[0] * 1e-3
+    numbers = probed(few, labels)
+    assert 0.5 < numbers["probe_knn_noisy"] < numbers["probe_knn"]
 
 
 def predicted(codes: np.ndarray, size: int, groups: int = 1, length: Tensor | None = None) -> dict[str, float]:

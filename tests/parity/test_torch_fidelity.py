@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from spans import on_their_span
 from torch import Tensor
 from torch_fidelity import calculate_metrics
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -69,7 +70,9 @@ def found(ours, inception, references, images) -> dict[tuple[str, str], float]:
 
 def fid(first: Tensor, second: Tensor) -> float:
     statistics = [fid_features_to_statistics(features) for features in (first, second)]
-    return fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
+    moments = iter(on_their_span([(side["mu"], side["sigma"]) for side in statistics], len(first)))
+    sides = [{"mu": mean, "sigma": covariance} for mean, covariance in zip(moments, moments, strict=True)]
+    return fid_statistics_to_metric(*sides, verbose=False)["frechet_inception_distance"]
 
 
 @pytest.fixture(scope="module")

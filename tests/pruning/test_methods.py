@@ -303,3 +303,15 @@ def test_a_slimmers_tokens_are_means_of_all(small_vit: Any) -> None:
 def test_a_slimmer_is_for_one_keep(small_vit: Any) -> None:
     with pytest.raises(UsageError, match=r"trained for keep 0\.5"), SiTSlim([], 0.5).applied_to(small_vit(), 0.7):
         pass
+
+
+def test_an_embedding_with_more_layers_says_what_it_costs() -> None:
+    """Its multiplications per patch, divided by the width, stand for the values of a patch."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    model = VisionTransformer(img_size=32, patch_size=8, depth=1, embed_dim=192, num_heads=3)
+    model.patch_embed.proj = torch.nn.Conv2d(40, 192, 1)
+    with pytest.raises(UsageError, match="40 channels instead of 3"):
+        recognise(model)
+    model.patch_embed.values_per_patch = 57
+    assert recognise(model).sizes.patch_values == 57

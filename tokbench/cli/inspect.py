@@ -102,14 +102,15 @@ def show(
 def leaderboard(out: Path, form: Form | None) -> None:
     """Rebuild all leaderboard tables (CSV and Markdown) from the result files, and print them.
 
-    Tables of rate curves, of pruning results and of reported/ are rebuilt too, but not printed. With --format csv, one
+    Tables of rate curves, of tokens that carry meaning, of pruning results and of reported/ are rebuilt too, but not
+    printed. With --format csv, one
     table with the rows of all tables is printed.
     """
     from tokbench.errors import NoResults
     from tokbench.pruning.kinds import KINDS
     from tokbench.pruning.result import load_all
     from tokbench.pruning.table import write as write_pruning
-    from tokbench.results import rate_curves, reported
+    from tokbench.results import rate_curves, reported, semantic_table
     from tokbench.results.floors import Floors
     from tokbench.results.leaderboard import delete_stale, groups, read_all, write
     from tokbench.results.result import Result
@@ -118,7 +119,8 @@ def leaderboard(out: Path, form: Form | None) -> None:
     found: list[Result] = []
     try:
         found = read_all(out)
-        written += [*write(out, found), *rate_curves.write(out), *reported.write(out)]
+        written += [*write(out, found), *rate_curves.write(out), *semantic_table.write(out, found)]
+        written += reported.write(out)
     except NoResults:
         if not any(load_all(out, kind) for kind in KINDS):
             raise

@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tokbench.data.colours import main_colour
+from tokbench.data.colours import NAMES, main_colour
 from tokbench.data.sources.base import Source
 from tokbench.data.sources.synthetic import SyntheticSource
-from tokbench.errors import DataError
+from tokbench.errors import DataError, NotApplicable
 
 CLASS_AND_COLOUR = "class and colour"
 """Name of the rule that makes captions from labels and pixels, in a dataset.toml."""
+
+_COLOUR = ", mostly "
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,23 @@ def captions_of(source: Source, rule: str | None, class_names: Path | None) -> C
 def class_caption(name: str, pixels: np.ndarray) -> str:
     """Return `a photo of a <class>, mostly <colour>` from a class name and pixels, uint8 (h, w, 3)."""
     article = "an" if name[0] in "aeiou" or name.startswith("hour") else "a"
-    return f"a photo of {article} {name}, mostly {main_colour(pixels)}"
+    return f"a photo of {article} {name}{_COLOUR}{main_colour(pixels)}"
+
+
+def class_of_caption(caption: str) -> str:
+    """Return the part of a caption before the colour: `a photo of a <class>`.
+
+    Raises NotApplicable if the caption was not made by `class_caption`.
+    """
+    start, found, colour = caption.rpartition(_COLOUR)
+    if not found or colour not in NAMES:
+        raise NotApplicable(f"the caption '{caption}' does not name the class of its image")
+    return start
+
+
+def class_prompts(start: str) -> list[str]:
+    """Return the captions that images of a class can have, one per colour; start: what `class_of_caption` returned."""
+    return [f"{start}{_COLOUR}{colour}" for colour in NAMES]
 
 
 def _class_and_colour(

@@ -119,6 +119,7 @@ def _token_probes() -> list[MetricSpec]:
             NumberSpec("probe_linear_pooled", "linear probe, pooled", 4, True, PROBE),
             NumberSpec("probe_knn", "kNN", 4, True, PROBE),
             NumberSpec("probe_knn_pooled", "kNN, pooled", 4, True, PROBE),
+            NumberSpec("probe_knn_noisy", "kNN, half noise", 4, True, PROBE),
         ),
         "tokbench.metrics.probe:Probe",
         wants=("model",),
@@ -139,6 +140,15 @@ def _token_probes() -> list[MetricSpec]:
         requires=("tokens", "captions"),
         section=Section.CODES,
     )
+    zero_shot = MetricSpec(
+        "zero_shot",
+        "share of images whose class is found by captions of all classes, for tokenizers that embed both",
+        (NumberSpec("zero_shot_top1", "zero-shot top-1", 4, True, SHARE),),
+        "tokbench.metrics.zero_shot:ZeroShot",
+        wants=("model",),
+        requires=("tokens", "captions"),
+        section=Section.CODES,
+    )
     caption_accuracy = MetricSpec(
         "caption_accuracy",
         "share of the words and of the captions that are written as they are, for tokenizers that write captions",
@@ -151,7 +161,7 @@ def _token_probes() -> list[MetricSpec]:
         requires=("tokens", "captions"),
         section=Section.CODES,
     )
-    return [probe, retrieval, caption_accuracy]
+    return [probe, retrieval, zero_shot, caption_accuracy]
 
 
 TEXT_SCORES = (

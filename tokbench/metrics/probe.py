@@ -31,7 +31,9 @@ Classifier = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 class Probe(WholeSetMetric):
     """Accuracy, in 0..1, of the dataset's labels predicted from tokens: of a ridge regression (`probe_linear`) and of
     10 nearest neighbours (`probe_knn`) on all values of the tokens, and of both on their mean over positions
-    (`..._pooled`).
+    (`..._pooled`). For continuous tokens also `probe_knn_noisy`: of nearest neighbours on all values, each standardised
+    and mixed with Gaussian noise in equal parts. That is what a flow model sees in the middle of its path, at t = 0.5
+    (RecTok).
 
     Tokens are vectors as `Tokenizer.vectors` returns them. The images are divided into five random parts of equal size,
     with a seed that depends on their number only, and the class of each image is predicted from the other four parts.
@@ -98,6 +100,10 @@ class Probe(WholeSetMetric):
             features = scaled(torch.from_numpy(self.rows.column(column)).double())
             for kind, classify in kinds:
                 results[f"probe_{kind}{suffix}"] = _correct(features, labels, fold, classify, len(present))
+            if column == "all" and self._model.spec.kind == "continuous":
+                noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(0), dtype=features.dtype)
+                noisy = (features + noise * features.ne(0).any(0)) / 2
+                results["probe_knn_noisy"] = _correct(noisy, labels, fold, nearest_classes, len(present))
         return results
 
 

@@ -30,7 +30,8 @@ class Sizes:
     """Dimensions of a transformer.
 
     depth: blocks. width: D. hidden: hidden width of the MLPs. patches: patch tokens. prefix: tokens before them (CLS,
-    registers). patch_values: values per patch. classes: outputs. cls: whether the first token is a CLS token.
+    registers). patch_values: values per patch; of an embedding with more layers, its multiplications for one patch
+    divided by D (attribute `values_per_patch`). classes: outputs. cls: whether the first token is a CLS token.
     """
 
     depth: int
@@ -82,15 +83,17 @@ def recognise(model: nn.Module) -> Vit:
     first = listed[0]
     if not hasattr(embed, "num_patches") or not isinstance(getattr(embed, "proj", None), nn.Conv2d):
         raise UsageError(f"{what}: patches are not embedded by a single convolution (patch_embed.proj)")
-    if embed.proj.in_channels != 3:
+    values = getattr(embed, "values_per_patch", None)  # of an embedding with more layers, which says what they cost
+    if values is None and embed.proj.in_channels != 3:
         raise UsageError(f"{what}: patches have {embed.proj.in_channels} channels instead of 3")
     if not isinstance(head, nn.Linear):
         raise UsageError(f"{what} is not a classifier: its head is {type(head).__name__}, not a linear layer")
-    kernel, hidden = embed.proj.weight[0].numel(), [m for m in first.mlp.modules() if isinstance(m, nn.Linear)]
+    values = values or embed.proj.weight[0].numel()
+    hidden = [m for m in first.mlp.modules() if isinstance(m, nn.Linear)]
     cls = getattr(model, "cls_token", None) is not None
     sizes = Sizes(
         len(blocks), first.attn.qkv.in_features, hidden[0].out_features, embed.num_patches,
-        int(getattr(model, "num_prefix_tokens", int(cls))), kernel, head.out_features, cls,
+        int(getattr(model, "num_prefix_tokens", int(cls))), values, head.out_features, cls,
     )  # fmt: skip
     return Vit(model, listed, sizes)
 

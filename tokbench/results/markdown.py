@@ -43,12 +43,12 @@ def grid(results: Sequence[Result], skip: Sequence[str] = (), floors: Floors | N
         for label, column in columns
         if column.field not in skip
         and not MetricName.parse(column.field).is_detail
-        and any(_shown(row.get((label, column.field)), column) for row in rows)
+        and any(cell_text(row.get((label, column.field)), column) for row in rows)
     ]
     head = ["adapter"] + [column.title + (f" [{label}]" if label else "") + column.arrow for label, column in columns]
     sections = [section_of(column.field) for _, column in columns]
     body = [
-        [result.row] + [_shown(row.get((label, column.field)), column) or "-" for label, column in columns]
+        [result.row] + [cell_text(row.get((label, column.field)), column) or "-" for label, column in columns]
         for result, row in zip(results, rows, strict=True)
     ]
     distances = [floors.distance(result) for result in results]
@@ -115,7 +115,8 @@ def _escaped(texts: Sequence[str]) -> list[str]:
     return [re.sub(r"([\\|`])", r"\\\1", " ".join(text.splitlines())) for text in texts]
 
 
-def _shown(entry: dict[str, Any] | None, column: Column) -> str:
+def cell_text(entry: dict[str, Any] | None, column: Column) -> str:
+    """Return the text of a cell from its entry in a result; empty if it has no value that a table shows."""
     if entry is None:
         return ""
     if entry["value"] is None:

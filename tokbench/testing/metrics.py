@@ -68,7 +68,7 @@ def example_batch() -> Batch:
     image = ((reference + noise).clamp(0, 1) * 255).round() / 255
     count = len(image)
     timing = Timing(0.5 * count, 0.25 * count)
-    captions = [f"a photo of the number {number % 7}" for number in range(count)]
+    captions = [f"a photo of the number {number % 7}, mostly grey" for number in range(count)]
     tokens, labels = ExampleTokenizer().encode(image), torch.arange(count) % 3
     return Batch(torch.arange(count), reference, image, tokens, timing, captions=captions, labels=labels)
 
@@ -96,7 +96,7 @@ class ExampleTokenizer(TextAligned, Captioner, Tokenizer):
         return torch.tensor([[float(sum(map(ord, caption)) % 16), 1.0] for caption in captions])
 
     def write_captions(self, tokens: Tokens) -> list[str]:
-        return [f"a photo of the number {int(codes.sum()) % 7}" for codes in tokens.tensor]
+        return [f"a photo of the number {int(codes.sum()) % 7}, mostly grey" for codes in tokens.tensor]
 
 
 def _select(batch: Batch, places: list[int]) -> Batch:
