@@ -23,7 +23,7 @@ def small_model(several: bool = False) -> MiniModel:
         for name, parameter in network.named_parameters():
             if "query" in name or "key_value" in name:
                 parameter.mul_(3)
-    return MiniModel("small", network, "cpu")
+    return MiniModel("small", network, "cpu", {})
 
 
 def prompts(several: bool = False, count: int = 2) -> Asked:

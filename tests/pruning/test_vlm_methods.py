@@ -14,6 +14,7 @@ from tokbench.errors import UsageError
 from tokbench.pruning.divprune import farthest_points
 from tokbench.pruning.vlm.catp import CATP, facility_location
 from tokbench.pruning.vlm.fastv import FastV
+from tokbench.pruning.vlm.flow_parameters import FlowParameters, third_share, thirds, untuned
 from tokbench.pruning.vlm.flow_search import search
 from tokbench.pruning.vlm.methods import METHODS
 from tokbench.pruning.vlm.mini import MiniModel, without_demonstrations
@@ -21,16 +22,7 @@ from tokbench.pruning.vlm.model import Asked, DecoderSizes, flops, kv_bytes
 from tokbench.pruning.vlm.prefill import Prefilled, generate, prefill
 from tokbench.pruning.vlm.pruner import VlmPruner
 from tokbench.pruning.vlm.todre import ToDRE, attention_ratios, diverse_from
-from tokbench.pruning.vlm.vflowopt import (
-    FlowParameters,
-    VFlowOpt,
-    cells_of,
-    patch_entropy,
-    recycled,
-    third_share,
-    thirds,
-    untuned,
-)
+from tokbench.pruning.vlm.vflowopt import VFlowOpt, cells_of, patch_entropy, recycled
 
 KEEPS = (0.05, 0.1, 0.25, 0.5)
 

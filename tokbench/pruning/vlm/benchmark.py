@@ -63,14 +63,12 @@ class VlmBenchmark:
         for keep in keeps:
             result = PruningResult(self.about(name, pruner, whole)).resumed(out)
             key = f"{keep:g}"
-            seconds = self.calibrate(pruner, keep) if key not in result.rows or self.request.batches != () else 0.0
-            if key not in result.rows:
-                result.rows[key] = self.row(name, pruner, keep, whole, seconds, progress)
+            row = result.rows.get(key)
+            seconds = self.calibrate(pruner, keep) if row is None or self.untimed(row) else 0.0
+            if row is None:
+                row = result.rows[key] = self.row(name, pruner, keep, whole, seconds, progress)
                 result.save(out)
-            row = result.rows[key]
-            while self.request.batches != () and (
-                row.pace is None or (disturbed(row.pace) and row.pace.tries < self.request.tries)
-            ):
+            while self.untimed(row):
                 progress(f"{name} {keep:g} timings", 0, 1)
                 tries = row.pace.tries if row.pace else 0
                 row.pace = time_method(
@@ -78,6 +76,12 @@ class VlmBenchmark:
                 )
                 result.save(out)
             yield result, key
+
+    def untimed(self, row: VlmRow) -> bool:
+        """Return whether a row must be timed, for the first time or again because the machine was disturbed."""
+        if self.request.batches == ():
+            return False
+        return row.pace is None or (disturbed(row.pace) and row.pace.tries < self.request.tries)
 
     def whole(self, progress: Progress) -> Answers:
         """Return the answers with all tokens, computed once."""
@@ -169,7 +173,7 @@ class VlmBenchmark:
                 "types": {kind: int(sum(one == kind for one in whole.kinds)) for kind in sorted(set(whole.kinds))},
             }
             | ({} if self._alone is None else {"without_demonstrations": rounded(self._alone)}),
-            "short": model.short,
+            "short": bool(whole.right.mean() < JUDGED),
             "provenance": {
                 "device": device_name(model.device),
                 "processor": processor_of(model.device),

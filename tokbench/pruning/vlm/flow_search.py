@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch.nn.functional as F
 from scipy.stats import norm
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern, WhiteKernel
 
 from tokbench.errors import UsageError
+from tokbench.pruning.vlm.flow_parameters import FlowParameters, third_share
 from tokbench.pruning.vlm.model import Prompt, VisionLanguageModel
+from tokbench.pruning.vlm.prefill import prefill
 
 if TYPE_CHECKING:
-    from tokbench.pruning.vlm.vflowopt import FlowParameters, VFlowOpt
+    from tokbench.pruning.vlm.vflowopt import VFlowOpt
 
 STARTS, CALLS = 12, 40
 """Random parameters that are tried first, and evaluations in all; the authors use 27 and 300."""
@@ -38,8 +42,6 @@ def search(
     The features are those of the last token of each prompt. The third share follows from the budget `keep`. side:
     tokens along the image. The untuned `start` is tried as well, so that the result is never worse on these prompts.
     """
-    from tokbench.pruning.vlm.prefill import prefill
-
     rng, trial = np.random.default_rng(0), copy.copy(pruner)
     whole = [prefill(model, prompt, None, 1.0).features for prompt in prompts]
 
@@ -55,7 +57,9 @@ def search(
     kernel = Matern(np.ones(5), (0.1, 10.0), nu=2.5) + WhiteKernel(1e-4)
     while len(tried) < CALLS:
         process = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0)
-        process.fit([_unit(point, side) for point, _ in tried], [found for _, found in tried])
+        with warnings.catch_warnings():  # a parameter without effect has a length scale at its bound
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            process.fit([_unit(point, side) for point, _ in tried], [found for _, found in tried])
         candidates = [_draw(rng, model.sizes.depth, keep, side) for _ in range(CANDIDATES)]
         mean, deviation = process.predict([_unit(point, side) for point in candidates], return_std=True)
         best = max(found for _, found in tried)
@@ -68,8 +72,6 @@ def search(
 
 def _draw(rng: np.random.Generator, depth: int, keep: float, side: int) -> FlowParameters:
     """Return random parameters within the budget. Raises UsageError if the budget hardly leaves a choice."""
-    from tokbench.pruning.vlm.vflowopt import FlowParameters, third_share
-
     for _ in range(10_000):
         first, second = rng.uniform(keep, min(1.0, 3 * keep)), rng.uniform(0.1, 1.0)
         third = third_share(depth, keep, first, second)

@@ -67,7 +67,7 @@ def ask(
 
     Raises DataError if there are no questions.
     """
-    ids, kinds, given = list[str](), list[str](), list[str]()
+    ids, kinds, given, seen = list[str](), list[str](), list[str](), set[str]()
     right, visual, lengths = list[bool](), list[Tensor](), list[Tensor]()
     for asked in map(change, model.questions(dataset, CHUNK)):
         state = run(model, asked, pruner, keep)
@@ -78,7 +78,8 @@ def ask(
         given += asked.answers
         visual.append(state.visual)
         lengths.append(state.lengths)
-        progress(len(ids), 0)
+        seen.update(name.rpartition(" ")[0] for name in asked.ids)
+        progress(len(seen), len(dataset))
     dataset.refuse_empty()
     if not ids:
         raise DataError(f"{dataset.name}: no question could be asked; use more images (--limit)")

@@ -23,7 +23,6 @@ from tokbench.nn.vlm import DEMONSTRATIONS, LENGTH, InContextVLM, VisionLanguage
 from tokbench.pruning.vit import Attended
 from tokbench.pruning.vlm.model import Asked, DecoderSizes, Prompt, VisionLanguageModel, Visual
 from tokbench.tokenizers.registry import network_files
-from tokbench.tokenizers.training_record import read_record
 from tokbench.training.zoo import open_network
 from tokbench.weights.shards import shard_paths
 
@@ -37,10 +36,10 @@ POOL = 64
 class MiniModel(VisionLanguageModel):
     """A VisionLanguage network with the interface of VisionLanguageModel."""
 
-    def __init__(self, name: str, network: VisionLanguage, device: str, **facts: Any) -> None:
+    def __init__(self, name: str, network: VisionLanguage, device: str, weights: dict[str, str]) -> None:
         shape = network.shape
         sizes = DecoderSizes(shape.depth, shape.width, shape.width, shape.width, shape.width, 2)
-        super().__init__(name, sizes, shape.side * PATCH, device, **facts)
+        super().__init__(name, sizes, shape.side * PATCH, device, weights)
         network.to(device).eval().requires_grad_(False)
         network.encoder.to(device).eval()
         self.network, self.blocks = network, list(network.decoder.body.blocks)
@@ -225,4 +224,4 @@ def load_mini(name: str, device: str, root: Path | None = None) -> MiniModel:
     if not isinstance(network, VisionLanguage):
         raise UsageError(f"{name} is a {type(network).__name__}, not a vision-language model")
     weights = {path.name: sha256_of(path) for path in shard_paths(variant.file)}
-    return MiniModel(name, network, device, weights=weights, training=read_record(toml))
+    return MiniModel(name, network, device, weights)

@@ -167,8 +167,8 @@ class Asked:
 class VisionLanguageModel(ABC):
     """A vision-language model whose decoder is run layer by layer.
 
-    name: in results. side: height and width of its images in pixels. weights: SHA-256 by file. training: its training
-    record. calibration: name of the data set of training images for methods with parameters.
+    name: in results. side: height and width of its images in pixels. weights: SHA-256 by file. calibration: name of the
+    data set of training images for methods with parameters.
     """
 
     name: str
@@ -176,13 +176,7 @@ class VisionLanguageModel(ABC):
     side: int
     device: str
     weights: dict[str, str] = field(default_factory=dict)
-    training: dict[str, Any] = field(default_factory=dict)
     calibration: str = "scenes-train"
-
-    @property
-    def short(self) -> bool:
-        """Whether the training was too short for a meaningful accuracy."""
-        return self.training.get("recipe", {}).get("profile") == "cpu"
 
     @abstractmethod
     def questions(self, dataset: Dataset, batch: int) -> Iterator[Asked]:
