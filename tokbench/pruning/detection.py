@@ -43,6 +43,9 @@ KIND = "detector"
 SELECTIONS: tuple[Selection, ...] = ("learned", "random", "norm")
 """The selections that every detector can use; other methods are names of detectors with their own selection."""
 
+KEEPS = "0.9,0.7,0.5,0.3"
+"""The default of --keep."""
+
 JUDGED = 0.8
 """The smallest AP50 of the full network with which the other rows can be judged."""
 
