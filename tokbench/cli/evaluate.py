@@ -168,7 +168,6 @@ def eval_(
     images (without --skip-bad), 2 for wrong usage.
     """
     from tokbench.metrics import registry
-    from tokbench.modalities.open import modality_of, open_dataset
     from tokbench.protocol.protocol import load_protocol
     from tokbench.results import leaderboard
 
@@ -203,6 +202,8 @@ def eval_(
     if skip_existing and task in ("perturb", "generate"):
         raise UsageError(f"--skip-existing cannot be combined with --task {task}")
     rules = load_protocol(protocol)
+    from tokbench.modalities.open import modality_of, open_dataset  # it imports torch
+
     modality = modality_of(names[0], root, reading)
     if task == "perturb":
         requested = ",".join(defaults("perturb", modality)) if metric_names is None else metric_names
