@@ -35,6 +35,7 @@ def test_meshes_become_surface_voxels(tmp_path: Path) -> None:
     (tmp_path / "cube.obj").write_text(CUBE)
     (tmp_path / "broken.ply").write_bytes(b"ply\nformat")
     (tmp_path / "empty.obj").write_text("v 0 0 0\n")
+    (tmp_path / "link.obj").symlink_to(tmp_path / "cube.obj")
     assert modality_of(str(tmp_path)) == "shape"
     data = open_dataset(str(tmp_path), TOKBENCH, 8)
     (batch,) = data.batches(4)
@@ -43,7 +44,7 @@ def test_meshes_become_surface_voxels(tmp_path: Path) -> None:
     shell = np.ones((8, 8, 8), bool)
     shell[1:-1, 1:-1, 1:-1] = False
     assert np.array_equal(occupied, shell)
-    assert set(dict(data.unreadable)) == {"broken.ply", "empty.obj"}
+    assert set(dict(data.unreadable)) == {"broken.ply", "empty.obj", "link.obj"}
     assert data.shape == (4, 8, 8, 8)
 
 

@@ -101,6 +101,7 @@ def test_labels_follow_from_the_column_that_the_dataset_names(tmp_path: Path, mo
         assert data.labels_sha256 is not None
 
 
+@pytest.mark.slow
 def test_si_sdr_is_that_of_torchmetrics() -> None:
     from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 

@@ -179,7 +179,6 @@ def eval_(
     images (without --skip-bad), 2 for wrong usage.
     """
     from tokbench.metrics import registry
-    from tokbench.modalities.open import modality_of, open_dataset
     from tokbench.protocol.protocol import load_protocol
     from tokbench.results import leaderboard
 
@@ -218,6 +217,8 @@ def eval_(
     rules = load_protocol(protocol).degraded(degrade)
     if restore and not rules.degrade:
         raise UsageError("--restore requires --degrade, which damages the images that it restores")
+    from tokbench.modalities.open import modality_of, open_dataset  # it imports torch
+
     modality = modality_of(names[0], root, reading)
     if task == "perturb":
         requested = ",".join(defaults("perturb", modality)) if metric_names is None else metric_names

@@ -19,7 +19,7 @@ from tokbench.errors import DataError, UnreadableImage, UsageError
 class FileFolder(Source):
     """The files below a folder that have one of some suffixes, or a single file, sorted by relative path.
 
-    Links are not followed. The constructor raises DataError if the folder cannot be read.
+    Links below the folder are listed as unreadable. The constructor raises DataError if the folder cannot be read.
     """
 
     sorted_by_name = True
@@ -28,7 +28,8 @@ class FileFolder(Source):
         if not path.exists():
             raise DataError(f"no such file or folder: {path}")
         found = [path] if path.is_file() else files_below(path, suffixes)
-        root = path.parent if path.is_file() else path
+        self._single = path.is_file()
+        root = path.parent if self._single else path
         named = sorted((printable_name(file.relative_to(root).as_posix()), file) for file in found)
         if len(named) > MAX_IMAGES:
             raise DataError(f"{path} has more than {MAX_IMAGES:,} files; split it")
@@ -36,8 +37,11 @@ class FileFolder(Source):
         self._files = [file for _, file in named]
 
     def path(self, position: int) -> Path:
-        """Return the path of a file."""
-        return self._files[self._at(position)]
+        """Return the path of a file. Raises UnreadableImage for a link."""
+        file = self._files[self._at(position)]
+        if file.is_symlink() and not self._single:
+            raise UnreadableImage(f"{self.names[position]}: it is a link; give the folder of its file")
+        return file
 
     def read(self, position: int) -> bytes:
         file, name = self.path(position), self.names[position]
@@ -48,18 +52,17 @@ class FileFolder(Source):
             raise UnreadableImage(f"{name}: cannot be read ({error.strerror}); check its permissions") from error
 
     def listing(self) -> list[tuple[str, int]]:
-        return [(name, self.path(i).stat().st_size) for i, name in enumerate(self.names)]
+        return [(name, self._files[self._at(i)].lstat().st_size) for i, name in enumerate(self.names)]
 
 
 def files_below(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    """Return the regular files below a folder that have one of some suffixes, in lower case. Hidden entries and links
-    are left out."""
+    """Return the files and links below a folder that have one of some suffixes, in lower case, without hidden ones."""
     found = []
     for where, folders, files in os.walk(folder):
         folders[:] = [one for one in folders if not is_hidden(one)]
         for file in files:
             path = Path(where) / file
-            if path.suffix.lower() in suffixes and not is_hidden(file) and not path.is_symlink():
+            if path.suffix.lower() in suffixes and not is_hidden(file):
                 found.append(path)
     return found
 
