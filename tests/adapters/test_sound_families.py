@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkout import ROOT
-from factories import evaluate_model
+from factories import run_eval
 
 from tokbench.analysis.ablations import ablations
 from tokbench.errors import AdapterError
@@ -78,10 +78,12 @@ def test_a_codec_is_trained_and_decodes_from_its_first_codes(recordings: Trainin
 
     dataset = open_dataset("tones", SHORT, None, 4)
     adapter = load_adapter("dates_audio.rvq2", root=tmp_path)
-    result = evaluate_model(adapter.model, dataset, ("sound_rate", "si_sdr", "streamable"), adapter.name)
+    (result,) = run_eval([adapter], dataset, ("sound_rate", "si_sdr", "streamable"))
     assert result.metrics["sound_kbps"]["value"] == 0.8
     assert result.metrics["sound_tokens_per_second"]["value"] == 100
     assert result.metrics["lookahead_ms"]["value"] < 10
+    stated = {"quantizer": "RVQ", "codebooks": "2", "causal": "yes", "training": "joint", "domain": "synthetic sound"}
+    assert result.provenance["adapter"]["taxonomy"] == stated
 
 
 def test_recordings_are_never_mirrored(recordings: TrainingData, tmp_path: Path):
