@@ -57,7 +57,9 @@ def test_the_number_of_widths_and_strides_must_agree():
 
 
 def test_linear_maps_start_a_codec_above_silence():
-    waves = torch.sin(torch.arange(400) * (0.1 + 0.2 * torch.rand(32, 1, 1, generator=torch.Generator().manual_seed(0))))
+    waves = torch.sin(
+        torch.arange(400) * (0.1 + 0.2 * torch.rand(32, 1, 1, generator=torch.Generator().manual_seed(0)))
+    )
     shortcut = WaveShortcut(FSQ([5, 5, 5]), 10)
     assert shortcut.cut(waves).shape == (32, 40, 10)
     assert torch.equal(shortcut.paste(shortcut.cut(waves)), waves)

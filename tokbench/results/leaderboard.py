@@ -55,7 +55,8 @@ def frame(results: Sequence[Result], floors: Floors | None = None) -> pd.DataFra
 
     The columns are the JSON names of the metrics, and `<name>_low` and `<name>_high` for the ends of intervals. The
     columns `floor`, `psnr_minus_floor` and `lpips_minus_floor` exist if at least one row has a floor, those
-    of the taxonomy if rows differ in them. The last columns are those of `identity`. floors: the floors of the rows; None for those among the results.
+    of the taxonomy if rows differ in them. The last columns are those of `identity`. floors: the floors of the rows;
+    None for those among the results.
     """
     floors = Floors(results) if floors is None else floors
     results = sorted(results, key=sort_key)
