@@ -29,8 +29,8 @@ class BottleneckAutoencoder(Autoencoder):
     size: the only supported image side in px; None if every multiple of `step` is supported. tokens: the number of
     tokens per image; None if there is one for each `step` x `step` px. shortcut: linear maps that are added to both
     networks; they are fitted before the training, so that the networks start from PCA. modalities, causal, temporal,
-    first_frame: as in `TokenizerSpec`. For items of other shapes than images, `images` and `pixels` below are these items, and `step`
-    counts samples along every axis after the channels.
+    first_frame: as in `TokenizerSpec`. For items of other shapes than images, `images` and `pixels` below are these
+    items, and `step` counts samples along every axis after the channels.
     """
 
     bottleneck: Bottleneck
