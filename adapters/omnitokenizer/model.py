@@ -117,8 +117,8 @@ class TemporalBlock(nn.Module):
 
 
 class ClipEncoder(nn.Module):
-    """Encodes images (B, 3, H, W) to features (B, h, w, out), and clips (B, 1 + n `frames`, 3, H, W) to (B, 1 + n, h, w,
-    out). Spatial blocks, plain ones and then windowed ones, precede the temporal blocks."""
+    """Encodes images (B, 3, H, W) to features (B, h, w, out), and clips (B, 1 + n `frames`, 3, H, W) to features (B,
+    1 + n, h, w, out). Spatial blocks, plain ones and then windowed ones, precede the temporal blocks."""
 
     def __init__(self, shape: Shape, out: int, frames: int, window: int) -> None:
         super().__init__()
@@ -221,13 +221,14 @@ class OmniAutoencoder(BottleneckAutoencoder):
         """Return the reconstructions of a batch's images or clips, in their shape."""
         items = batch.images
         if items.dim() == 5 and self.curriculum == "image":
-            return self.rebuilt(items.flatten(0, 1)).view_as(items)
-        return self.rebuilt(items)
+            return self.rebuilt(items.flatten(0, 1))[0].view_as(items)
+        return self.rebuilt(items)[0]
 
-    def rebuilt(self, items: Tensor) -> Tensor:
-        """Return the reconstructions of images (B, 3, H, W) or clips (B, T, 3, H, W) of any length."""
-        vectors, _ = self.squeeze(self.latents(self.filled(items)))
-        return self.pixels(vectors)[:, : items.shape[1]]
+    def rebuilt(self, items: Tensor, progress: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Return the reconstructions of images (B, 3, H, W) or clips (B, T, 3, H, W) of any length, and the loss of the
+        bottleneck. progress: see `squeeze`."""
+        vectors, own = self.squeeze(self.latents(self.filled(items)), progress)
+        return self.pixels(vectors)[:, : items.shape[1]], own
 
     def filled(self, items: Tensor) -> Tensor:
         """Return clips (B, T, 3, H, W) continued by their last frame until the length is valid, and images as given."""
@@ -239,13 +240,13 @@ class OmniAutoencoder(BottleneckAutoencoder):
         items = batch.images
         if items.dim() == 4 and self.curriculum != "image":
             raise DataError(
-                f"the curriculum {self.curriculum!r} needs clips, and the training data are images; give clips, such as "
-                'sprites-train, or set curriculum = "image"'
+                f"the curriculum {self.curriculum!r} needs clips, and the training data are images; give clips, such "
+                'as sprites-train, or set curriculum = "image"'
             )
         if items.dim() == 5 and self.uses_frames(progress):
             items = self.some_frames(items)
-        vectors, own = self.squeeze(self.latents(self.filled(items)), progress)
-        return self.compare(self.pixels(vectors)[:, : items.shape[1]], items, progress) | {"bottleneck": own}
+        output, own = self.rebuilt(items, progress)
+        return self.compare(output, items, progress) | {"bottleneck": own}
 
     def uses_frames(self, progress: float) -> bool:
         """Return whether the training step takes single frames instead of clips; at random in a joint training."""
