@@ -24,6 +24,7 @@ CLASSIFIER = "classifier"
 KINDS = {
     CLASSIFIER: "tokbench.pruning.classifiers",
     "vlm": "tokbench.pruning.vlm.kind",
+    "clip": "tokbench.pruning.clips.kind",
 }
 """The module of each kind, which defines `KIND`, an instance of ModelKind."""
 
