@@ -177,7 +177,8 @@ def test_rows_of_all_methods_and_of_a_trained_network(root: Path, tmp_path: Path
     found = {one.about["method"]: one for one in load_all(tmp_path, "clip")}
     assert found.keys() == {"uniform", "pooling", "k_medoids", "small.own"}
     row = found["k_medoids"].rows["0.0625"]
-    assert row.tokens == 64 and row.gflops < row.whole_gflops and row.top1.n == 5 and row.training_seconds == 0
+    assert row.tokens == row.most_tokens == 64 and row.gflops < row.whole_gflops
+    assert row.top1.n == 5 and row.training_seconds == 0 and sum(one.n for one in row.cameras.values()) == 5
     assert found["small.own"].rows["0.125"].tokens == 128
     assert found["small.own"].rows["0.125"].network == "small.own"
     assert "Medoids beat temporal pooling." in done.output and "not judged" in done.output
@@ -189,11 +190,11 @@ def test_wrong_usage_exits_with_the_remedy(root: Path, tmp_path: Path) -> None:
     out = ["--out", str(tmp_path)]
     assert "at keep 1 there is nothing" in prune(root, "uniform", "--keep", "1", *out).output
     assert "unknown method 'tome'" in prune(root, "tome", "--keep", "0.25", *out).output
-    assert "small.base was trained with all tokens" in prune(root, "small.base", "--keep", "0.25", *out).output
+    assert "small.base is the model itself" in prune(root, "small.base", "--keep", "0.25", *out).output
     wrong = prune(root, "uniform", "--round-to", "8", *out)
     assert wrong.exit_code != 0 and "leave them out" in str(wrong.output) + str(wrong.exception)
     listed = CliRunner().invoke(main, ["prune", "--list", "--model", "small.base", "--root", str(root)])
-    assert listed.output.split() == [*METHODS, "small.own"]
+    assert listed.output.split() == [*METHODS, "small.base", "small.own"]
 
 
 def test_times_include_clustering(root: Path) -> None:

@@ -32,7 +32,8 @@ from tokbench.errors import MissingWeights, UsageError
 )
 @click.option(
     "--keep",
-    help="Comma-separated shares of tokens kept, in (0, 1] [default: 0.9,0.7,0.5,0.3; of a vlm 0.5,0.25,0.1,0.05; of clips 0.25,0.125,0.0625].",
+    help="Comma-separated shares of tokens kept, in (0, 1] [default: 0.9,0.7,0.5,0.3; of a vlm 0.5,0.25,0.1,0.05; of "
+    "clips 0.25,0.125,0.0625].",
 )
 @data_option
 @reading_options("first")
@@ -90,8 +91,8 @@ def prune(
     """Measure token-reduction methods: accuracy relative to the full network, FLOPs and wall-clock time.
 
     METHOD is a name printed by --list with the same --model; 'all' selects every method that needs no training, and the
-    controls. The model is a classifier, a classifier of clips (centerclip.d4) or a vision-language model (mini_vlm.base,
-    hf:FOLDER), which answers questions about the data sets scenes and scenes-heldout.
+    controls. The model is a classifier, a classifier of clips (centerclip.d4, trajvit.patches) or a vision-language
+    model (mini_vlm.base, hf:FOLDER), which answers questions about the data sets scenes and scenes-heldout.
 
     The images of a classifier need labels: a Parquet file with an integer column `label`, or a folder, zip or tar with
     one folder per class. Folders must be named like the network's classes (ImageNet: WordNet ids) or listed in

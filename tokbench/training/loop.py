@@ -96,7 +96,7 @@ def batches(data: TrainingData, recipe: TrainConfig, device: str, step: int = 0)
 def _batch(data: TrainingData, images: Tensor, indices: Tensor, mirrored: Tensor) -> TrainingBatch:
     """Return the batch of `images`, with the labels, tokens, features, captions and boxes of the images `indices` on
     their device."""
-    labels, tokens, features, captions, boxes = (
+    labels, tokens, features, captions, boxes, masks = (
         None if values is None else values.to(images.device)
         for values in (
             None if data.labels is None else data.labels[indices],
@@ -104,6 +104,7 @@ def _batch(data: TrainingData, images: Tensor, indices: Tensor, mirrored: Tensor
             None if data.features is None else data.features[indices].float(),
             None if data.captions is None else data.captions[indices],
             None if data.boxes is None else data.boxes[indices],
+            None if data.masks is None else data.masks[indices],
         )
     )
     if features is not None:
@@ -116,7 +117,7 @@ def _batch(data: TrainingData, images: Tensor, indices: Tensor, mirrored: Tensor
         kind, left, top, right, bottom = boxes.unbind(2)
         turned = torch.stack([kind, 1 - right, top, 1 - left, bottom], 2)
         boxes = torch.where(mirrored.to(images.device)[:, None, None], turned, boxes)
-    return TrainingBatch(images, labels, tokens, features, captions, boxes)
+    return TrainingBatch(images, labels, tokens, features, captions, boxes, masks)
 
 
 def stream(seed: int, purpose: str, index: int) -> int:

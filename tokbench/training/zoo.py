@@ -94,14 +94,15 @@ def _bases(config: dict[str, Any]) -> list[str]:
 def load_training_data(
     dataset: Dataset, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> TrainingData:
-    """Return all items of a dataset, and their labels, captions and boxes if it has any. Images become uint8 levels;
-    items of other modalities that are no levels, such as waveforms, stay float32.
+    """Return all items of a dataset, and their labels, captions, boxes and masks if it has any. Images become uint8
+    levels; items of other modalities that are no levels, such as waveforms, stay float32.
 
     The images are sorted by name, so that their order does not depend on how they are stored. Unreadable images are
     left out with a warning. Raises DataError if no image can be read.
     """
     found, names, captions, reader = [], list[str](), list[str](), dataset.batches(256)
     boxes: list[list[Box]] = []
+    masks: list[Tensor] = []
     for images in reader:
         reader.prefetch()
         if images.levels is not None:
@@ -113,6 +114,8 @@ def load_training_data(
         captions += images.captions or []
         if isinstance(dataset.source, SyntheticSource):
             boxes += [dataset.source.boxes(position) for position in images.index.tolist()]
+        if "masks" in images.extra:
+            masks.append(images.extra["masks"])
         progress(reader.done, reader.total)
     if not found:
         raise DataError(f"{dataset.name}: no image could be read")
@@ -123,7 +126,8 @@ def load_training_data(
     labels = None if known is None else torch.tensor([known[names[place]] for place in order])
     encoded = encode_captions(captions)[order] if captions else None
     padded = padded_boxes(boxes)[order] if any(boxes) else None
-    return TrainingData(torch.cat(found)[order], labels, captions=encoded, boxes=padded)
+    shown = torch.cat(masks)[order] if masks else None
+    return TrainingData(torch.cat(found)[order], labels, captions=encoded, boxes=padded, masks=shown)
 
 
 def recipe_of(variant: AdapterConfig, profile: str, changes: dict[str, Any]) -> TrainConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.metadata
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,9 +23,9 @@ from tokbench.io.hashing import code_of, sha256_of
 from tokbench.paths import PACKAGE
 from tokbench.protocol.protocol import describe_protocol
 from tokbench.pruning import paired_timing
-from tokbench.pruning.benchmark import processor_of
+from tokbench.pruning.benchmark import WHOLE, processor_of
 from tokbench.pruning.clips.methods import CONTROLS, METHODS, ClipReducer
-from tokbench.pruning.clips.network import FORMULA, ClipClassifier
+from tokbench.pruning.clips.network import FORMULA, ClipClassifier, ClipNetwork
 from tokbench.pruning.clips.result import ClipRow, ClipTiming
 from tokbench.pruning.kinds import Progress, PruneRequest
 from tokbench.pruning.measure import TRIES, rounded, speedup_of
@@ -46,7 +46,7 @@ class LoadedClassifier:
     """A trained classifier on its device. weights: hashes by file. seconds: of its training."""
 
     name: str
-    network: ClipClassifier
+    network: ClipNetwork
     weights: dict[str, str]
     seconds: float
 
@@ -55,7 +55,7 @@ def load_clip_classifier(name: str, device: str, root: Path | None) -> LoadedCla
     """Load a network in eval mode. Raises UsageError for other networks, MissingWeights if it was not trained."""
     toml = network_files(root)[name]
     variant, network = open_network(name, toml)
-    if not isinstance(network, ClipClassifier):
+    if not isinstance(network, ClipNetwork):
         raise UsageError(f"{name} is a {type(network).__name__}, not a classifier of clips")
     weights = {path.name: sha256_of(path) for path in shard_paths(variant.file)}
     seconds = float(read_record(toml).get("seconds", 0.0))
@@ -64,22 +64,40 @@ def load_clip_classifier(name: str, device: str, root: Path | None) -> LoadedCla
 
 @dataclass(frozen=True)
 class _Way:
-    """One way to run a classifier: with a reducer at a keep."""
+    """One way to run a classifier: with a reducer at a keep, or as it was trained if `keep` is None."""
 
     loaded: LoadedClassifier
     reducer: ClipReducer | None
-    keep: float
+    keep: float | None
 
-    def forward(self, clips: Tensor) -> Tensor:
-        with self.loaded.network.using(self.reducer, self.keep):
-            logits: Tensor = self.loaded.network(clips)
+    @property
+    def key(self) -> str:
+        return WHOLE if self.keep is None else f"{self.keep:g}"
+
+    def forward(self, clips: Tensor, masks: Tensor | None = None) -> Tensor:
+        with self.loaded.network.using(self.reducer, self.keep or 1.0):
+            logits: Tensor = self.loaded.network(clips, masks)
         return logits
+
+    def tokens(self, clips: Tensor, masks: Tensor | None) -> Tensor:
+        with self.loaded.network.using(self.reducer, self.keep or 1.0):
+            return self.loaded.network.tokens(clips, masks)
+
+    def flops(self, frames: int) -> int:
+        with self.loaded.network.using(self.reducer, self.keep or 1.0):
+            return self.loaded.network.flops(frames)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Of N clips: the most likely class and the number of tokens, int64 (N,)."""
+
+    classes: np.ndarray
+    tokens: np.ndarray
 
 
 class ClipBenchmark:
     """Benchmark of token reduction in one classifier, on one data set of clips and device."""
-
-    controls = CONTROLS
 
     def __init__(self, model: LoadedClassifier, dataset: Dataset, request: PruneRequest) -> None:
         """Raises DataError if the clips have no labels, or labels that the network does not have."""
@@ -93,22 +111,27 @@ class ClipBenchmark:
                 "classes; use the data that it was trained for"
             )
         self.labels = labels
-        self._whole: np.ndarray | None = None
+        self._whole: Predictions | None = None
         self._truth = np.zeros(0, np.int64)
+        self._still: np.ndarray | None = None
         self._shape: tuple[int, ...] = ()
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        return CONTROLS if isinstance(self.model.network, ClipClassifier) else ()
 
     def run(
         self, name: str, keeps: Sequence[float], out: Path, progress: Progress
     ) -> Iterator[tuple[PruningResult, str]]:
         """Measure the rows of a method that are not in `out` yet; yield the result and the row's key after each row.
 
-        name: a method, or a network that was trained with one, which is measured at its own keep. Raises UsageError for
-        an unknown method or an unsuitable keep, MissingWeights for a network that was not trained.
+        name: a method, or another network, which is measured as it was trained. Raises UsageError for an unknown method
+        or an unsuitable keep, MissingWeights for a network that was not trained.
         """
         whole = self.whole(progress)
         for way in self.ways(name, keeps):
             result = PruningResult(self.about(name, way)).resumed(out)
-            key = f"{way.keep:g}"
+            key = way.key
             row = result.rows.get(key)
             if row is None or row.weights != way.loaded.weights:
                 row = result.rows[key] = self.row(way, whole, progress)
@@ -133,75 +156,88 @@ class ClipBenchmark:
                     raise UsageError("at keep 1 there is nothing to reduce; use a smaller keep")
                 yield _Way(self.model, METHODS[name](), keep)
         elif name in network_files(self.request.root):
+            if name == self.model.name:
+                raise UsageError(f"{name} is the model itself, with which all rows are compared")
             own = load_clip_classifier(name, self.request.device, self.request.root)
-            if own.network.reducer is None:
-                raise UsageError(f"{name} was trained with all tokens; give it as --model")
-            yield _Way(own, own.network.reducer, own.network.keep)
+            network = own.network
+            if isinstance(network, ClipClassifier) and network.reducer is not None:
+                yield _Way(own, network.reducer, network.keep)
+            else:
+                yield _Way(own, None, None)
         else:
             raise UsageError(f"unknown method '{name}'; available: {', '.join(METHODS)}, and networks of this kind")
 
-    def whole(self, progress: Progress) -> np.ndarray:
-        """Return the most likely class of each clip (N,) with all tokens, computed once."""
+    def whole(self, progress: Progress) -> Predictions:
+        """Return the predictions with all tokens, computed once."""
         if self._whole is None:
-            self._whole = self.predict(_Way(self.model, None, 1.0), partial(progress, "whole clips"))
+            self._whole = self.predict(_Way(self.model, None, None), partial(progress, "whole clips"))
         return self._whole
 
     @torch.inference_mode()
-    def predict(self, way: _Way, progress: Any) -> np.ndarray:
-        found, truth = list[Tensor](), list[int]()
+    def predict(self, way: _Way, progress: Callable[[int, int], None]) -> Predictions:
+        found, tokens, truth, still = list[Tensor](), list[Tensor](), list[int](), list[Tensor]()
         reader = self.dataset.batches(_BATCH)
-        for clips in reader:
+        for batch in reader:
             reader.prefetch()
-            self._shape = tuple(clips.reference.shape[1:])
-            found.append(way.forward(clips.reference.to(self.request.device) * 2 - 1).argmax(1).cpu())
-            truth += [self.labels[name] for name in clips.names]
+            self._shape = tuple(batch.reference.shape[1:])
+            clips, masks = batch.reference.to(self.request.device) * 2 - 1, batch.extra.get("masks")
+            masks = None if masks is None else masks.to(self.request.device)
+            found.append(way.forward(clips, masks).argmax(1).cpu())
+            tokens.append(way.tokens(clips, masks).cpu())
+            truth += [self.labels[name] for name in batch.names]
+            if "flow" in batch.extra and "masks" in batch.extra:
+                ground = batch.extra["masks"][:, 1:, None] == 0
+                still.append((batch.extra["flow"] * ground).flatten(1).abs().amax(1) == 0)
             progress(reader.done, reader.total)
         self.dataset.refuse_empty()
         self._truth = np.array(truth)
-        return torch.cat(found).numpy()
+        self._still = torch.cat(still).numpy() if still else None
+        return Predictions(torch.cat(found).numpy(), torch.cat(tokens).numpy())
 
-    def row(self, way: _Way, whole: np.ndarray, progress: Progress) -> ClipRow:
-        """Measure one keep, without its timings."""
-        own = self.predict(way, partial(progress, f"{way.keep:g} clips"))
-        if own.shape != whole.shape:
+    def row(self, way: _Way, whole: Predictions, progress: Progress) -> ClipRow:
+        """Measure one way, without its timings."""
+        own = self.predict(way, partial(progress, f"{way.key} clips"))
+        if own.classes.shape != whole.classes.shape:
             raise DataError("some clips could be read in only one of two passes; run the command again")
         right, right_whole, agree = (
-            values.astype(float) for values in (own == self._truth, whole == self._truth, own == whole)
+            values.astype(float)
+            for values in (own.classes == self._truth, whole.classes == self._truth, own.classes == whole.classes)
         )
-        frames, network = self._shape[0], way.loaded.network
-        with network.using(way.reducer, way.keep):
-            tokens, cost = network.kept(frames) * network.segments, network.flops(frames)
-        with self.model.network.using(None, 1.0):
-            whole_cost = self.model.network.flops(frames)
+        cameras = {} if self._still is None else {"still": right[self._still], "panning": right[~self._still]}
         gap = metric_entry(mean(right) - mean(right_whole), bootstrap_pairs(right_whole, right, 0))
+        frames = self._shape[0]
         return ClipRow(
             title=_title(self.model, way),
             network=way.loaded.name,
-            top1=Estimate(**metric_entry(mean(right), share_interval(right))),
+            top1=_share(right),
             gap=Estimate(**gap),
-            agreement=Estimate(**metric_entry(mean(agree), share_interval(agree))),
+            agreement=_share(agree),
             right=packed(right),
-            tokens=tokens,
-            gflops=cost / 1e9,
-            whole_gflops=whole_cost / 1e9,
+            cameras={camera: _share(values) for camera, values in cameras.items() if len(values)},
+            tokens=rounded(float(own.tokens.mean())),
+            most_tokens=int(own.tokens.max()),
+            gflops=way.flops(frames) / 1e9,
+            whole_gflops=_Way(self.model, None, None).flops(frames) / 1e9,
             training_seconds=0.0 if way.loaded is self.model else way.loaded.seconds,
             weights=way.loaded.weights,
         )
 
     @torch.inference_mode()
     def time(self, way: _Way, batch: int, tries: int) -> ClipTiming:
-        """Time one batch with the reduction, in turns with all tokens."""
+        """Time one batch of noise with the reduction, in turns with all tokens. Its masks are one object."""
         noise = torch.rand(batch, *self._shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
         clips = noise.to(self.request.device)
-        first, second = _Way(self.model, None, 1.0), _Way(copy.deepcopy(way.loaded), way.reducer, way.keep)
+        masks = torch.zeros_like(clips[:, :, 0], dtype=torch.uint8)
+        first, second = _Way(self.model, None, None), _Way(copy.deepcopy(way.loaded), way.reducer, way.keep)
         timed = time_in_turns(
-            partial(first.forward, clips), partial(second.forward, clips), self.request.repetitions, self.request.device
-        )
+            partial(first.forward, clips, masks), partial(second.forward, clips, masks), self.request.repetitions,
+            self.request.device,
+        )  # fmt: skip
         network, spent = second.loaded.network, list[float]()
         network.timing = True
         for _ in range(TRIES):
             network.reducing_seconds = 0.0
-            second.forward(clips)
+            second.forward(clips, masks)
             spent.append(network.reducing_seconds)
         return ClipTiming(batch, speedup_of(timed), rounded(float(np.median(spent)) * 1000), tries)
 
@@ -210,7 +246,7 @@ class ClipBenchmark:
         dataset, model, whole = self.dataset, self.model, self._whole
         assert whole is not None
         counts = np.bincount(self._truth)
-        accuracy, floor = float((whole == self._truth).mean()), float(counts.max() / counts.sum())
+        accuracy, floor = float((whole.classes == self._truth).mean()), float(counts.max() / counts.sum())
         return {
             "kind": "clip",
             "model": model.name,
@@ -219,7 +255,7 @@ class ClipBenchmark:
             "source": METHODS[name].source if name in METHODS else "trained here",
             "training": "none" if name in METHODS else "weights",
             "dataset": dataset.name,
-            "num_images": len(whole),
+            "num_images": len(whole.classes),
             "whole": {"accuracy": rounded(accuracy), "floor": rounded(floor)},
             "short": accuracy < (1 + floor) / 2,
             "provenance": {
@@ -240,8 +276,14 @@ class ClipBenchmark:
 
 
 def _title(model: LoadedClassifier, way: _Way) -> str:
-    assert way.reducer is not None
+    if way.reducer is None:
+        return way.loaded.name
     return way.reducer.title if way.loaded is model else f"{way.reducer.title}, {way.loaded.name}"
+
+
+def _share(values: np.ndarray) -> Estimate:
+    """Return the share of ones among values (n,) with its interval."""
+    return Estimate(**metric_entry(mean(values), share_interval(values)))
 
 
 def _disturbed(timing: ClipTiming) -> bool:

@@ -17,7 +17,7 @@ from tokbench.pruning.clips.result import ClipRow
 from tokbench.pruning.kinds import ModelKind, PruneRequest, kind_of_model
 from tokbench.pruning.result import PruningResult
 from tokbench.pruning.table import faster
-from tokbench.tokenizers.registry import network_files, read_variant
+from tokbench.tokenizers.registry import network_files
 
 
 class ClipClassifiers(ModelKind):
@@ -28,26 +28,20 @@ class ClipClassifiers(ModelKind):
     methods = tuple(METHODS)
 
     def known(self, root: Path | None) -> list[str]:
-        files = network_files(root)
-        return [*METHODS, *(
-            name for name, toml in files.items()
-            if kind_of_model(name, root) == "clip" and "method" in read_variant(toml).get("model", {})
-        )]  # fmt: skip
+        return [*METHODS, *(name for name in network_files(root) if kind_of_model(name, root) == "clip")]
 
     def open(self, request: PruneRequest, say: Callable[[str], None]) -> ClipBenchmark:
         if request.rates is not None or request.round_to != 1 or request.kernel != "sdpa":
             raise UsageError("--rates, --round-to and --kernel are options of classifiers of images; leave them out")
         model = load_clip_classifier(request.model, request.device, request.root)
-        dataset = open_dataset(
-            request.data, TOKBENCH, model.network.shape.size, request.limit, request.root, request.reading
-        )
+        dataset = open_dataset(request.data, TOKBENCH, model.network.size, request.limit, request.root, request.reading)
         if dataset.modality != "video":
             raise UsageError(f"{request.model} classifies clips, and {request.data} has none; use --data sprites")
         return ClipBenchmark(model, dataset, request)
 
     def summary(self, row: ClipRow) -> str:
         times = [f"batch {timing.batch}: {faster(timing.speedup)}" for timing in row.pace]
-        return ", ".join([f"{100 * row.top1.value:.1f} % correct, {row.tokens:,} tokens", *times])
+        return ", ".join([f"{100 * row.top1.value:.1f} % correct, {row.tokens:,.0f} tokens", *times])
 
     def legend(self, found: Sequence[PruningResult]) -> str:
         return table.legend(found)

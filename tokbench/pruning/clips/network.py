@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -17,7 +18,54 @@ from tokbench.pruning.clips.methods import METHODS, ClipReducer
 from tokbench.timing import timed
 
 
-class ClipClassifier(Trainable):
+class ClipNetwork(Trainable):
+    """A classifier of clips (B, T, 3, S, S) in [-1, 1], with logits (B, classes).
+
+    size: S in pixels. timing, reducing_seconds: if `timing` is set, the time that a pass takes to choose or make tokens
+    is added to `reducing_seconds`.
+    """
+
+    def __init__(self, size: int, classes: int) -> None:
+        super().__init__()
+        self.size, self.classes = size, classes
+        self.timing, self.reducing_seconds = False, 0.0
+
+    @abstractmethod
+    def forward(self, clips: Tensor, masks: Tensor | None = None) -> Tensor:
+        """Return the logits. masks: uint8 (B, T, S, S), the number of the object at each pixel, if the data have it."""
+
+    @abstractmethod
+    def tokens(self, clips: Tensor, masks: Tensor | None = None) -> Tensor:
+        """Return the number of tokens of each clip, without CLS tokens, in the last block, int64 (B,)."""
+
+    @abstractmethod
+    def flops(self, frames: int) -> int:
+        """Return the FLOPs of one clip, without what chooses or makes tokens."""
+
+    @contextmanager
+    def using(self, reducer: ClipReducer | None, keep: float) -> Iterator[None]:
+        """Reduce tokens by this method inside the `with` block, or keep all if it is None."""
+        if reducer is not None:
+            raise UsageError(f"{type(self).__name__} has no frames whose tokens could be reduced")
+        yield
+
+    def measured(self, make: Callable[[], Tensor], device: str) -> Tensor:
+        """Return `make()`, and add its time to `reducing_seconds` if `timing` is set."""
+        if not self.timing:
+            return make()
+        made, seconds = timed(make, device)
+        self.reducing_seconds += seconds
+        return made
+
+    def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
+        """Raises DataError unless the data are clips with labels below `classes`."""
+        if batch.images.dim() != 5 or batch.labels is None or int(batch.labels.max()) >= self.classes:
+            raise DataError(f"training needs clips with labels 0 to {self.classes - 1}, such as sprites-train")
+        logits = self(batch.images, batch.masks).float()
+        return {"classes": F.cross_entropy(logits, batch.labels, label_smoothing=0.1)}
+
+
+class ClipClassifier(ClipNetwork):
     """A vision transformer of single frames (B, T, 3, S, S) in [-1, 1], whose CLS tokens are averaged over time;
     returns logits (B, classes).
 
@@ -37,20 +85,19 @@ class ClipClassifier(Trainable):
         method: str | None = None,
         keep: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(shape.size, classes)
         if method is not None and method not in METHODS:
             raise ValueError(f"method is {method!r}; give one of {', '.join(METHODS)}")
-        self.shape, self.classes, self.segments, self.at = shape, classes, segments, at
-        self.method, self.keep = method, keep
-        self.reducer = None if method is None else METHODS[method]()
-        self.timing, self.reducing_seconds = False, 0.0
+        self.shape, self.segments, self.at = shape, segments, at
+        self.keep = keep
+        self.reducer: ClipReducer | None = None if method is None else METHODS[method]()
         self.embed = nn.Linear(3 * shape.patch**2, shape.width)
         self.positions, self.cls = sincos_positions(shape.side, shape.width), random_parameter(1, shape.width)
         self.blocks = nn.ModuleList(Block(shape.width, shape.heads) for _ in range(shape.depth))
         self.norm, self.head = nn.LayerNorm(shape.width), nn.Linear(shape.width, classes)
         self.apply(initialise)
 
-    def forward(self, clips: Tensor) -> Tensor:
+    def forward(self, clips: Tensor, masks: Tensor | None = None) -> Tensor:
         patches = F.pixel_unshuffle(clips, self.shape.patch).flatten(3).transpose(2, 3)
         tokens = (self.embed(patches) + self.positions).flatten(0, 1)
         x = torch.cat([self.cls.expand(len(tokens), -1, -1), tokens], 1)
@@ -68,12 +115,13 @@ class ClipClassifier(Trainable):
         count = self.kept(frames)
         parts = x.unflatten(0, (-1, each))
         grids = parts[:, :, 1:].unflatten(2, (side, side))
-        if self.timing:
-            kept, seconds = timed(partial(reducer.reduce, grids, count), str(x.device))
-            self.reducing_seconds += seconds
-        else:
-            kept = reducer.reduce(grids, count)
+        kept = self.measured(partial(reducer.reduce, grids, count), str(x.device))
         return torch.cat([parts[:, :, 0].mean(1, keepdim=True), kept], 1)
+
+    def tokens(self, clips: Tensor, masks: Tensor | None = None) -> Tensor:
+        frames = clips.shape[1]
+        count = frames * self.shape.patches if self.reducer is None else self.segments * self.kept(frames)
+        return torch.full((len(clips),), count)
 
     def kept(self, frames: int) -> int:
         """Return the number of patch tokens that a segment keeps.
@@ -106,12 +154,6 @@ class ClipClassifier(Trainable):
             sequences, n = (self.segments, 1 + self.kept(frames)) if reduced else (frames, 1 + patches)
             total += sequences * 2 * (4 * n * width**2 + 2 * n**2 * width + 8 * n * width**2)
         return total
-
-    def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
-        """Raises DataError unless the data are clips with labels below `classes`."""
-        if batch.images.dim() != 5 or batch.labels is None or int(batch.labels.max()) >= self.classes:
-            raise DataError(f"training needs clips with labels 0 to {self.classes - 1}, such as sprites-train")
-        return {"classes": F.cross_entropy(self(batch.images).float(), batch.labels, label_smoothing=0.1)}
 
 
 FORMULA = (

@@ -28,8 +28,9 @@ class ClipRow:
 
     network: the network that was reduced. top1, gap, agreement: accuracy, its paired difference to the network with all
     tokens, and the share of clips of the same most likely class. right: the correctly classified clips, as
-    `tokbench.pruning.result.packed` returns them. tokens: patch tokens of a clip that are left. gflops: of one clip.
-    training_seconds: 0 for methods without training.
+    `tokbench.pruning.result.packed` returns them. cameras: accuracy by motion of the camera, if the data state it.
+    tokens, most_tokens: tokens of a clip in the last block, the mean and the maximum over the clips. gflops: of one
+    clip. training_seconds: 0 for methods without training.
     """
 
     title: str
@@ -38,7 +39,9 @@ class ClipRow:
     gap: Estimate
     agreement: Estimate
     right: str
-    tokens: Positive
+    cameras: dict[str, Estimate]
+    tokens: Number
+    most_tokens: Positive
     gflops: Number
     whole_gflops: Number
     training_seconds: Number

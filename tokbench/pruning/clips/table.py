@@ -64,15 +64,18 @@ def findings(found: Sequence[PruningResult]) -> Iterator[Finding]:
 def markdown(found: Sequence[PruningResult]) -> str:
     """Return a Markdown table of all rows, and one of the verdicts on the paper's claims."""
     batches = sorted({pace.batch for one in found for row in one.rows.values() for pace in row.pace})
-    head = ["method", "keep", "tokens", "correct %", "less the whole's", "agreement %", "GFLOPs", "x fewer"]
+    cameras = sorted({camera for one in found for row in one.rows.values() for camera in row.cameras})
+    head = ["method", "keep", "tokens", "at most", "correct %", "less the whole's", "agreement %"]
+    head += [*(f"correct %, {camera} camera" for camera in cameras), "GFLOPs", "x fewer"]
     for batch in batches:
-        head += [f"x faster, batch {batch}", f"ms, batch {batch}", f"of it clustering, batch {batch}"]
+        head += [f"x faster, batch {batch}", f"ms, batch {batch}", f"of it making tokens, batch {batch}"]
     body = []
     for one, keep, row in rows(found):
         cells = [
-            row.title + (", control" if one.about["method"] in CONTROLS else ""), f"{keep:g}", f"{row.tokens:,}",
+            row.title + (", control" if one.about["method"] in CONTROLS else ""), "-" if keep is None else f"{keep:g}",
+            f"{row.tokens:,.1f}", f"{row.most_tokens:,}",
             f"{100 * row.top1.value:.1f}", gap_text(row.gap), f"{100 * row.agreement.value:.1f}",
-            f"{row.gflops:.3f}", f"{row.whole_gflops / row.gflops:.2f}",
+            *(_camera(row, camera) for camera in cameras), f"{row.gflops:.3f}", f"{row.whole_gflops / row.gflops:.2f}",
         ]  # fmt: skip
         by_batch = {pace.batch: pace for pace in row.pace}
         for batch in batches:
@@ -92,6 +95,14 @@ def markdown(found: Sequence[PruningResult]) -> str:
     return text
 
 
+def _camera(row: ClipRow, camera: str) -> str:
+    """Return the accuracy with this camera and its interval."""
+    one = row.cameras.get(camera)
+    if one is None or one.low is None or one.high is None:
+        return "-"
+    return f"{100 * one.value:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
+
+
 def legend(found: Sequence[PruningResult]) -> str:
     """Return the conditions of the measurements and an explanation of the columns, as Markdown."""
     about = found[0].about
@@ -101,13 +112,15 @@ def legend(found: Sequence[PruningResult]) -> str:
     text = (
         f"`{about['model']}` on {count_of(about['num_images'], 'clip')} of {about['dataset']}, "
         f"{provenance['data']['side']} px; {provenance['device']}{processor}, float32. Intervals are 95 %, accuracy's "
-        f"paired by clip. `keep`: the share of a clip's patch tokens that are left.\n\n"
+        "paired by clip. `keep`: the share of a clip's patch tokens that are left; `-` for a network with tokens of "
+        "its own.\n\n"
         f"With all tokens, {100 * whole['accuracy']:.1f} % are correct, and {100 * whole['floor']:.1f} % have the most "
         f"frequent label. GFLOPs of a clip with all tokens: {first.whole_gflops:.3f}; {provenance['formula']}.\n"
     )
     if any(row.pace for one in found for row in one.rows.values()):
         text += (
-            "\nTimes include clustering, in turns with all tokens, on noise; "
+            "\nTimes include clustering and cheap trajectories (exact masks are given), in turns with all tokens, on "
+            "noise; "
             f'"{NONE}" where the interval holds 1 or all tokens against themselves are off by 3 %.\n'
         )
     if about["short"]:
@@ -126,12 +139,13 @@ def frame(found: Sequence[PruningResult]) -> pd.DataFrame:
         record = {
             "method": about["method"], "keep": keep, "training": about["training"], "network": row.network,
             "model": about["model"], "dataset": about["dataset"], "num_images": about["num_images"],
-            "accuracy_whole": about["whole"]["accuracy"], "tokens": row.tokens, "gflops": row.gflops,
-            "gflops_whole": row.whole_gflops, "training_seconds": row.training_seconds,
+            "accuracy_whole": about["whole"]["accuracy"], "tokens": row.tokens, "most_tokens": row.most_tokens,
+            "gflops": row.gflops, "gflops_whole": row.whole_gflops, "training_seconds": row.training_seconds,
         }  # fmt: skip
         for number in ("top1", "gap", "agreement"):
             estimate = getattr(row, number)
             record |= {f"{number}{end}": getattr(estimate, key) for end, key in _ENDS.items()}
+        record |= {f"accuracy_{camera}": one.value for camera, one in row.cameras.items()}
         for pace in row.pace:
             speedup, name = pace.speedup, f"b{pace.batch}"
             record |= {f"speedup_{name}{end}": getattr(speedup, key) for end, key in _ENDS.items()}
