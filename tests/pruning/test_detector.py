@@ -13,8 +13,8 @@ from checkout import ROOT
 
 from tokbench.data.synthetic.scenes import boxes_of, draw, make_scene
 from tokbench.nn.detr import FocusDETR
-from tokbench.pruning.average_precision import Detections, average_precision
-from tokbench.pruning.detection import applied, detect, is_detector
+from tokbench.pruning.detector.average_precision import Detections, average_precision
+from tokbench.pruning.detector.benchmark import applied, detect, is_detector
 
 TRUTHS = [np.array([[0, 0.1, 0.1, 0.4, 0.4], [1, 0.5, 0.5, 0.9, 0.9]]), np.array([[0, 0.2, 0.3, 0.6, 0.8]])] * 3
 
