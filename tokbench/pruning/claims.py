@@ -10,7 +10,7 @@ from typing import Any, Literal
 from tokbench.analysis.ablations import ablations
 from tokbench.pruning.kinds import ModelKind, kind_named
 from tokbench.pruning.result import PruningResult, keep_of_row, unpacked
-from tokbench.pruning.table import gap_text, row_order
+from tokbench.pruning.table import gap_text, row_order, undertrained
 from tokbench.results.markdown import table
 from tokbench.stats.bootstrap import bootstrap_pairs
 
@@ -99,12 +99,14 @@ def findings(found: Sequence[PruningResult]) -> Iterator[Finding]:
             keep = keep_of_row(key)
             if keep is not None and (keep >= 1 or keep > claim.most):
                 continue
-            comparison = kind.compare(claim.number, (one, one.rows[key]), (other, other.rows[key]))
-            yield Finding(claim, keep, comparison, verdict_of(comparison, one.about["short"]))
+            pair = (one, one.rows[key]), (other, other.rows[key])
+            comparison = kind.compare(claim.number, *pair)
+            short = one.about["short"] or any(undertrained(*each) for each in pair)
+            yield Finding(claim, keep, comparison, verdict_of(comparison, short))
 
 
 def verdict_of(comparison: Comparison, short: bool) -> Verdict:
-    """Return the verdict on a claim. short: whether the full model is too weak for a verdict."""
+    """Return the verdict on a claim. short: whether the full model or a row is too weak for a verdict."""
     if short:
         return "not judged"
     return "holds" if comparison.low > 0 else "does not hold" if comparison.high < 0 else "cannot tell"

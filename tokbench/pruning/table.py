@@ -104,7 +104,8 @@ def undertrained(result: PruningResult, row: Any) -> bool:
     """
     about = result.about
     sufficient = about.get("training_profile") == "cpu" and not about["short"]
-    return row.training_profile == "cpu" and not sufficient
+    profile = getattr(row, "training_profile", None)  # rows of vision-language models have none
+    return profile == "cpu" and not sufficient
 
 
 def write(out: Path) -> list[Path]:
