@@ -115,6 +115,11 @@ class Benchmark(ABC, Generic[C, R]):
     ) -> None:
         self.model, self.dataset, self.config, self.warn = model, dataset, config, warn
 
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """Methods that every run measures as well."""
+        return ()
+
     @abstractmethod
     def candidates(self, name: str, keeps: Sequence[float]) -> Iterator[C]:
         """Yield the ways to run the model that belong to a METHOD name.

@@ -80,7 +80,7 @@ class ModelKind(ABC):
 
     row: dataclass of a row in the result files. table: shows results. numbers: the fields of a row that `compare`
     compares. claims: the papers' claims about methods. keeps: the default of --keep. methods: those that `all` stands
-    for. controls: methods that every run measures as well.
+    for.
     """
 
     row: ClassVar[type]
@@ -89,7 +89,6 @@ class ModelKind(ABC):
     claims: ClassVar[tuple[Claim, ...]] = ()
     keeps: ClassVar[str]
     methods: ClassVar[tuple[str, ...]]
-    controls: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def known(self, root: Path | None) -> list[str]:

@@ -56,6 +56,10 @@ class DetectorBenchmark(Benchmark[DetectorCandidate, DetectorRow]):
         self._precision: Precision | None = None
         self._gflops = 0.0
 
+    @property
+    def controls(self) -> tuple[str, ...]:
+        return ("random",)
+
     def candidates(self, name: str, keeps: Sequence[float]) -> Iterator[DetectorCandidate]:
         return candidates_of(name, self.whole.detector, keeps, self.device, self.root)
 

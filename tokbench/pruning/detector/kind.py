@@ -31,7 +31,6 @@ class Detectors(ModelKind):
     claims = CLAIMS
     keeps = "0.9,0.7,0.5,0.3"
     methods: tuple[str, ...] = tuple(SELECTIONS)
-    controls = ("random",)
 
     def known(self, root: Path | None) -> list[str]:
         return known(root)

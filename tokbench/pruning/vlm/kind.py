@@ -16,7 +16,7 @@ from tokbench.pruning.vlm import table as tables
 from tokbench.pruning.vlm.benchmark import VlmBenchmark
 from tokbench.pruning.vlm.claims import CLAIMS
 from tokbench.pruning.vlm.hf import PREFIX, load_hf
-from tokbench.pruning.vlm.methods import CONTROLS, METHODS
+from tokbench.pruning.vlm.methods import METHODS
 from tokbench.pruning.vlm.mini import load_mini
 from tokbench.pruning.vlm.model import VisionLanguageModel
 from tokbench.pruning.vlm.result import VlmRow
@@ -31,7 +31,6 @@ class VisionLanguageModels(ModelKind):
     claims = CLAIMS
     keeps = "0.5,0.25,0.1,0.05"
     methods = tuple(METHODS)
-    controls = CONTROLS
 
     def known(self, root: Path | None) -> list[str]:
         return list(METHODS)
