@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from factories import evaluate_model
 from torch import Tensor
 
+from tokbench.data.dataset import open_dataset
 from tokbench.errors import NotApplicable, UsageError
 from tokbench.metric_names import METRICS, groups
 from tokbench.metrics import registry
@@ -20,7 +23,9 @@ from tokbench.metrics.latent_statistics import LatentStatistics
 from tokbench.metrics.locality import Locality, local_minus_distant
 from tokbench.metrics.probe import FirstTokensProbe
 from tokbench.metrics.spectrum import LowPassFrechet, SpectralMatch, low_pass, spectrum
+from tokbench.protocol.protocol import TOKBENCH
 from tokbench.stats.split_half import SplitHalves
+from tokbench.testing.metrics import ExampleLatents, ExampleTokenizer
 from tokbench.tokenizers.base import Tokenizer
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tokens import Tokens
@@ -325,3 +330,17 @@ def test_the_group_stands_for_its_metrics() -> None:
     with pytest.raises(UsageError, match="did you mean 'latent'"):
         registry.choose("latents")
     assert {spec.group for spec in METRICS.values()} == {"", "latent"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [ExampleLatents(), ExampleTokenizer()], ids=["latents", "codes"])
+def test_the_report_in_one_run(model: Tokenizer, networks, tmp_path: Path) -> None:
+    """Every metric of the group has its numbers or says why it has none."""
+    dataset = open_dataset("samples", TOKBENCH, limit=6)
+    result = evaluate_model(model, dataset, groups()["latent"], networks=networks, cache=tmp_path)
+    assert result.error is None
+    measured = set(groups()["latent"]) - set(result.skipped)
+    common = {"latent_statistics", "spectral_match", "lds", "equivariance"}
+    own = {"lowpass_rfid", "lowpass_rfid_768", "lowpass_fd_efficientnet"}
+    assert measured == common | (own if model.spec.kind == "continuous" else {"code_entropy"})
+    assert all(entry["low"] <= entry["value"] <= entry["high"] for entry in result.metrics.values() if entry["low"])

@@ -49,7 +49,7 @@ def batch_of(
     return Batch(
         torch.tensor(positions), reference, image, tokens, Timing(0.5 * count, 0.25 * count),
         marked=[marked[position] for position in positions],
-        captions=[f"a photo of {position % 7} cats" for position in positions],
+        captions=[f"a photo of {position % 7} cats, mostly grey" for position in positions],
         labels=torch.tensor(positions) % 3,
         baseline=(reference + image) / 2,
         degraded=(reference + image) / 2,

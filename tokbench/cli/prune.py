@@ -134,7 +134,7 @@ def prune(
     failed, results = False, {}
     rows = 0
     with stoppable(lambda: f"{rows} rows were saved; repeat the command to resume"), progress_bar() as bar:
-        for name in dict.fromkeys([*kind.controls, *names]):
+        for name in dict.fromkeys([*benchmark.controls, *names]):
             try:
                 for result, key in benchmark.run(name, keeps, out, bar):
                     results[result.path], rows = result, rows + 1

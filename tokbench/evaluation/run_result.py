@@ -46,7 +46,8 @@ def collect(run: AdapterRun, done: Callable[[str], None]) -> Result:
         number.setdefault("n", read.count)
     # A failed run has no numbers to warn about.
     few = few_images(read.count, numbers.values, read.references) if run.error is None else None
-    modality, note = MODALITIES[stream.modality], None
+    modality = MODALITIES[stream.modality]
+    note: str | None = None
     adapter = run.description | run.step.recorded
     with suppress(NotApplicable):  # a shape that the adapter does not take is the error of the run
         note = modality.plan(run.adapter.model.spec, stream.shape).describe() if stream.shape else None

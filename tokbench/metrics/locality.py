@@ -38,7 +38,8 @@ class Locality(PerImageMetric):
         vectors = grid_vectors(self._model, batch.require("tokens"), size)
         if min(vectors.shape[1:3]) < 2:
             raise NotApplicable("a row of tokens has no distant ones; a grid of at least 2x2 is needed")
-        return {"lds": local_minus_distant(vectors).numpy()}
+        # One by one: a transform of several images may round otherwise than one of a single image.
+        return {"lds": torch.cat([local_minus_distant(one) for one in vectors.split(1)]).numpy()}
 
 
 def local_minus_distant(vectors: Tensor) -> Tensor:

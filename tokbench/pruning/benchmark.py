@@ -77,6 +77,7 @@ class PruningBenchmark:
     ) -> None:
         self.classifier, self.images, self.device, self.config, self.root = classifier, images, device, config, root
         self.warn, self.dataset = warn, images.dataset
+        self.controls: tuple[str, ...] = ()
         self.whole = Candidate(WHOLE, WHOLE, None, classifier.vit, classifier.vit)
         self.kernels: dict[int, Kernel] = {}
         """The faster attention kernel of the full network, by batch size."""

@@ -58,10 +58,16 @@ class PruneRequest:
 
 
 class Benchmark(Protocol):
-    """Measures the methods of one model on one data set."""
+    """Measures the methods of one model on one data set.
+
+    controls: methods that every run measures as well.
+    """
 
     @property
     def dataset(self) -> Dataset: ...
+
+    @property
+    def controls(self) -> tuple[str, ...]: ...
 
     def run(
         self, name: str, keeps: Sequence[float], out: Path, progress: Progress
@@ -74,13 +80,11 @@ class ModelKind(ABC):
     """What depends on the kind of a model.
 
     row: dataclass of a row in the result files. keeps: the default of --keep. methods: those that `all` stands for.
-    controls: methods that every run measures as well.
     """
 
     row: ClassVar[type]
     keeps: ClassVar[str]
     methods: ClassVar[tuple[str, ...]]
-    controls: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def known(self, root: Path | None) -> list[str]:

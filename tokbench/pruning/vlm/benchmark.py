@@ -24,7 +24,7 @@ from tokbench.pruning.kinds import Progress, PruneRequest
 from tokbench.pruning.measure import rounded
 from tokbench.pruning.result import PruningResult, packed
 from tokbench.pruning.vlm.measure import Answers, ask, compare, disturbed, time_method
-from tokbench.pruning.vlm.methods import METHODS
+from tokbench.pruning.vlm.methods import CONTROLS, METHODS
 from tokbench.pruning.vlm.mini import MiniModel, without_demonstrations
 from tokbench.pruning.vlm.model import FORMULA, Asked, Prompt, VisionLanguageModel, flops, kv_bytes
 from tokbench.pruning.vlm.pruner import VlmPruner
@@ -48,6 +48,12 @@ class VlmBenchmark:
         self._whole: Answers | None = None
         self._calibration: list[Prompt] | None = None
         self._alone: float | None = None
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """The controls of every table; a model that resizes all images to one size has none at lower resolution."""
+        counts = {count for _, count in self.model.sides()}
+        return CONTROLS if len(counts) > 1 else tuple(name for name in CONTROLS if name != "lower_resolution")
 
     def run(
         self, name: str, keeps: Sequence[float], out: Path, progress: Progress
@@ -130,7 +136,7 @@ class VlmBenchmark:
         if keep < 1 and applied >= 1:
             raise UsageError(
                 f"no visual token was removed from any of {len(own.ids)} prompts at keep {keep:g}, so there is nothing "
-                "to measure; its threshold does not suit this model"
+                "to measure: the method does not reduce the tokens of this model"
             )
         costs = {
             key: [float(sum(of(sizes, lengths) for lengths in found.lengths.tolist())) / len(found.ids) for of in FACTS]

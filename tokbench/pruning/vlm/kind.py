@@ -16,7 +16,7 @@ from tokbench.pruning.table import faster
 from tokbench.pruning.vlm import table
 from tokbench.pruning.vlm.benchmark import VlmBenchmark
 from tokbench.pruning.vlm.hf import PREFIX, load_hf
-from tokbench.pruning.vlm.methods import CONTROLS, METHODS
+from tokbench.pruning.vlm.methods import METHODS
 from tokbench.pruning.vlm.mini import load_mini
 from tokbench.pruning.vlm.model import VisionLanguageModel
 from tokbench.pruning.vlm.result import VlmRow
@@ -28,7 +28,6 @@ class VisionLanguageModels(ModelKind):
     row = VlmRow
     keeps = "0.5,0.25,0.1,0.05"
     methods = tuple(METHODS)
-    controls = CONTROLS
 
     def known(self, root: Path | None) -> list[str]:
         return list(METHODS)

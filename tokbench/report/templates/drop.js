@@ -1,7 +1,8 @@
   // Result files and folders that are dropped onto the page: they are read in the browser and join the tables.
 
+  const number = (value) => typeof value === "number" && Number.isFinite(value), text = (value) => typeof value === "string", map = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
+
   function refuse(facts) { // what is wrong with a result, as tokbench.results.schema checks it, or ""
-    const number = (value) => typeof value === "number" && Number.isFinite(value), text = (value) => typeof value === "string", map = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
     if (!map(facts) || !text(facts.adapter) || !map(facts.provenance)) return "it is no result of tokbench eval";
     if ((facts.schema_version ?? 1) > rules.schema) return "it was written by a newer version of tokbench; make the page with that version";
     if (facts.error) return `the adapter failed: ${facts.error}`;
