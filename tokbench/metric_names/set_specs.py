@@ -12,6 +12,7 @@ from tokbench.metric_names.constants import (
     EFFICIENTNET,
     INCEPTION,
     KERNEL,
+    PROBE,
     SETS,
     SHARE,
 )
@@ -156,4 +157,22 @@ def samples_specs() -> list[MetricSpec]:
                 section=Section.SAMPLES,
             )
         )
+    found.append(
+        MetricSpec(
+            "generated_classes",
+            "of samples: share whose class a probe on the references names, and differences within a class",
+            (
+                NumberSpec("class_accuracy", "class accuracy", 4, True, PROBE),
+                NumberSpec("class_diversity", "class diversity", 4, None, Tolerance(relative=1e-3)),
+            ),
+            "tokbench.metrics.generated_classes:GeneratedClasses",
+            INCEPTION,
+            "768",
+            (*SETS, "model", "labels"),
+            ("image", "labels"),
+            paired=False,
+            reads=COMPARES,
+            section=Section.SAMPLES,
+        )
+    )
     return found
