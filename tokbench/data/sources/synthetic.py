@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from tokbench.data.sources.base import Source
-from tokbench.data.synthetic import phantoms, scenes
+from tokbench.data.synthetic import phantoms, scenes, styled
 from tokbench.errors import DataError
 from tokbench.io.hashing import code_of
 
@@ -43,6 +43,10 @@ RECIPES = {
     "phantoms": SyntheticRecipe(
         phantoms.SIDE, ("train", "test"), phantoms.make_phantom, phantoms.draw, phantoms.caption_of, phantoms.label_of,
         phantoms.vocabulary,
+    ),
+    "styled": SyntheticRecipe(
+        styled.SIDE, ("train", "test"), styled.make_styled, styled.draw, styled.caption_of, styled.label_of,
+        styled.vocabulary,
     ),
 }  # fmt: skip
 
