@@ -112,6 +112,10 @@ def _more_networks() -> list[MetricSpec]:
     return [*found, MetricSpec("cmmd", said, (cmmd,), "tokbench.metrics.cmmd:CMMD", CLIP, "features", **given)]
 
 
+_JUDGED = ("class", "content", "style")
+"""What judges name: the class of a sample, and the parts of it (`Generator.factors`)."""
+
+
 def samples_specs() -> list[MetricSpec]:
     found = []
     for layer in ("2048", "768", "192", "64"):
@@ -162,7 +166,7 @@ def samples_specs() -> list[MetricSpec]:
             "generated_classes",
             "of samples: share whose class a probe on the references names, and differences within a class",
             (
-                NumberSpec("class_accuracy", "class accuracy", 4, True, PROBE),
+                *(NumberSpec(f"{part}_accuracy", f"{part} accuracy", 4, True, PROBE) for part in _JUDGED),
                 NumberSpec("class_diversity", "class diversity", 4, None, Tolerance(relative=1e-3)),
             ),
             "tokbench.metrics.generated_classes:GeneratedClasses",

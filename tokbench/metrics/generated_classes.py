@@ -20,7 +20,7 @@ from tokbench.tokenizers.base import Generator, ImageModel
 if TYPE_CHECKING:
     from tokbench.metrics.semantics import LabelsOf
 
-ACCURACY, DIVERSITY = "class_accuracy", "class_diversity"
+DIVERSITY = "class_diversity"
 
 
 class GeneratedClasses(Distribution):
@@ -28,10 +28,13 @@ class GeneratedClasses(Distribution):
     of two samples of one class, divided by that of two references of one class; 1 is as diverse as the references.
 
     The judge is a ridge regression on one-hot labels, fitted on the features of all references, in a network and a
-    layer that a generator must not have been tuned with. Chance is one divided by the number of classes. Distances are
-    Euclidean in the same features, averaged over all pairs of a class and then over the classes with two or more
-    samples. The interval of the accuracy comes from resampling the samples and does not contain the variation of the
-    fitted judge; that of the diversity comes from halves of the samples and of the references.
+    layer that a generator must not have been tuned with. Chance is one divided by the number of classes. Where labels
+    are combinations of parts (`Generator.factors`), such as content and style, `content_accuracy` and `style_accuracy`
+    come from a judge of their own each.
+
+    Distances are Euclidean in the same features, averaged over all pairs of a class and then over the classes with two
+    or more samples. The interval of an accuracy comes from resampling the samples and does not contain the variation of
+    the fitted judge; that of the diversity comes from halves of the samples and of the references.
     """
 
     def __init__(self, model: ImageModel, labels: LabelsOf, **given: Any) -> None:
@@ -39,21 +42,25 @@ class GeneratedClasses(Distribution):
         super().__init__(**given)
         if not isinstance(model, Generator) or model.classes < 2:
             raise NotApplicable(f"{model.spec.name}: it does not draw samples of given classes")
-        self._classes = model.classes
+        self._parts = _parts(model)
         self._labels, self._described = labels(model.classes)
-        self._cached: tuple[int, np.ndarray] | None = None
+        self._cached: tuple[int, dict[str, np.ndarray]] | None = None
 
     def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
         return super().per_sample(batch) | {"label": batch.require("labels").cpu().numpy()}
 
-    def _right(self) -> np.ndarray:
-        """Return whether the judge names the class of each sample, float64 (n,)."""
+    def _right(self) -> dict[str, np.ndarray]:
+        """Return whether the judges name each sample's class and the parts of it, float64 (n,), by number."""
         reference, image = self._all_features()
         if self._cached is None or self._cached[0] != len(image):
-            known = torch.from_numpy(self._reference_labels())
             train, test = (torch.from_numpy(part).double() for part in (reference, image))
-            named = ridge_classes(train, known, test, self._classes).numpy()
-            self._cached = len(image), (named == self.rows.column("label")).astype(np.float64)
+            known, drawn = self._reference_labels(), self.rows.column("label")
+            results = {}
+            for name, (step, count) in self._parts.items():
+                judge = torch.from_numpy(known // step % count)
+                named = ridge_classes(train, judge, test, count).numpy()
+                results[name] = (named == drawn // step % count).astype(np.float64)
+            self._cached = len(image), results
         return self._cached[1]
 
     def _reference_labels(self) -> np.ndarray:
@@ -66,7 +73,8 @@ class GeneratedClasses(Distribution):
     def compute(self) -> dict[str, float]:
         self._require_images()
         reference, image = self._labelled()
-        return {ACCURACY: float(self._right().mean()), DIVERSITY: self.statistic(reference, image)}
+        shares = {name: float(right.mean()) for name, right in self._right().items()}
+        return shares | {DIVERSITY: self.statistic(reference, image)}
 
     def _labelled(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the features of references and samples, float64 (n, D + 1) and (m, D + 1), with labels at the end."""
@@ -74,10 +82,11 @@ class GeneratedClasses(Distribution):
         return _joined(reference, self._reference_labels()), _joined(image, self.rows.column("label"))
 
     def per_image(self) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
-        return {ACCURACY: (self.rows.index("label"), self._right())}
+        index = self.rows.index("label")
+        return {name: (index, right) for name, right in self._right().items()}
 
     def intervals(self, seed: int) -> dict[str, Interval]:
-        return {ACCURACY: bootstrap(self._right(), seed).within((0.0, 1.0))}
+        return {name: bootstrap(right, seed).within((0.0, 1.0)) for name, right in self._right().items()}
 
     def replicates(self, halves: SplitHalves) -> dict[str, Spread]:
         reference_halves = self._usable_halves(halves, self.min_images)
@@ -89,7 +98,16 @@ class GeneratedClasses(Distribution):
         return {DIVERSITY: Replicates(values, None, (0.0, np.inf))} if np.isfinite(values).all() else {}
 
     def provenance(self) -> dict[str, str]:
-        return super().provenance() | {"judge": "ridge regression on the references' labels"}
+        return super().provenance() | {"judge": f"ridge regression on the references' labels: {self._described.rule}"}
+
+
+def _parts(model: Generator) -> dict[str, tuple[int, int]]:
+    """Return the numbers of the metric, each with the step of its part in the labels and the count of its values."""
+    parts, step = {"class_accuracy": (1, model.classes)}, model.classes
+    for name, count in model.factors.items():
+        step //= count
+        parts[f"{name}_accuracy"] = step, count
+    return parts
 
 
 def _joined(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
