@@ -27,8 +27,8 @@ class DiscriminativeTokens(Trainable):
     1,000 classes. The gradient passes through the classifier, the tokenizer's decoder and the last `differentiable`
     steps of the sampler; the steps before are computed without it. The batch's images are not used.
 
-    autoencoder: the model whose latents the prior samples. outputs: the classifier's output of each class of the prior. steps: number of Euler steps of the sampler in
-    training. Raises AdapterError if these do not fit the prior.
+    autoencoder: the model whose latents the prior samples. outputs: the classifier's output of each class of the prior.
+    steps: number of Euler steps of the sampler in training. Raises AdapterError if these do not fit the prior.
     """
 
     def __init__(

@@ -119,9 +119,7 @@ class StyleModel(Trainable):
             outputs = outputs + tokens * has_style[:, None, None]
         return outputs, keep
 
-    def velocity(
-        self, noised: Tensor, time: Tensor, condition: tuple[Tensor, Tensor]
-    ) -> Tensor:
+    def velocity(self, noised: Tensor, time: Tensor, condition: tuple[Tensor, Tensor]) -> Tensor:
         """Return the velocity (B, N, C) of noised patches (B, N, C) at `time` (B,)."""
         tokens, keep = condition
         return self.network(noised, time, tokens, keep)

@@ -121,7 +121,9 @@ def prune(
     from tokbench.pruning.pose import pose_lifters
 
     if model in pose_lifters(root):
-        _lift(methods, model, limit, _batch_sizes(batches, choose_device(device)), repetitions, tries, device, root, out)
+        _lift(
+            methods, model, limit, _batch_sizes(batches, choose_device(device)), repetitions, tries, device, root, out
+        )
         return
     from tokbench.pruning import table
     from tokbench.pruning.benchmark import BenchmarkConfig, PruningBenchmark, read_keeps
@@ -167,7 +169,7 @@ def _lift(
     batches: tuple[int, ...],
     repetitions: int,
     tries: int,
-    device: str | None,
+    device: str,
     root: Path | None,
     out: Path,
 ) -> None:
@@ -185,7 +187,7 @@ def _lift(
     config = pose.PoseConfig(limit or pose.SEQUENCES, batches, repetitions, tries)
     rows = []
     with stoppable(lambda: "nothing was saved; repeat the command"), progress_bar() as bar:
-        benchmark = pose.PoseBenchmark(model, choose_device(device), config, root)
+        benchmark = pose.PoseBenchmark(model, device, config, root)
         for row in benchmark.rows(list(dict.fromkeys(names)), bar):
             rows.append(row)
             say(f"{row.name}: {row.errors.mean():.1f} mm")

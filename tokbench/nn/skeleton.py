@@ -31,7 +31,7 @@ REACH = (0.15, 0.7, 0.8, 0.0, 0.7, 0.8, 0.0, 0.2, 0.2, 0.3, 0.0, 0.9, 0.9, 0.0, 
 WAVES = 3
 """Number of sine waves that are added per angle."""
 
-CYCLES = 6.0
+CYCLES = 3.0
 """Largest frequency of an angle, in cycles per sequence."""
 
 NOISE = 0.01
