@@ -49,11 +49,15 @@ def references() -> Dataset:
 
 def judged(model: Generator, references: Dataset, networks: ExtractorPool, count: int = 192) -> Result:
     plan = SamplePlan(references.name, references.protocol, count, references)
-    return evaluate_model(model, plan, ["generated_classes"], task=Generate(), networks=networks)
+    result = evaluate_model(model, plan, ["generated_classes"], task=Generate(), networks=networks)
+    assert result.error is None, result.error
+    return result
 
 
 def test_each_part_of_a_label_has_a_judge(references: Dataset, networks: ExtractorPool) -> None:
-    right = judged(Painter(), references, networks).metrics
+    result = judged(Painter(), references, networks)
+    right = result.metrics
+    assert not result.skipped, result.notes
     assert set(right) == {"class_accuracy", "content_accuracy", "style_accuracy", "class_diversity"}
     assert right["style_accuracy"]["value"] > 0.9
     assert right["content_accuracy"]["value"] > 3 / len(CONTENTS)

@@ -26,6 +26,7 @@ from tokbench.data.class_folders import class_folders, common_folders, no_labels
 from tokbench.data.dataset import Dataset
 from tokbench.data.sources.base import CLASSES_FILE
 from tokbench.data.sources.folder import read_class_list
+from tokbench.data.sources.synthetic import SyntheticSource
 from tokbench.data.sources.table import Table
 from tokbench.data.splits import is_split
 from tokbench.data.stream import ImageStream
@@ -80,6 +81,8 @@ def find_labels(
     """
     if isinstance(dataset.source, Table):
         labels = _labels_from_column(dataset, dataset.source, classes)
+    elif isinstance(dataset.source, SyntheticSource):
+        labels = Labels(dataset.source.labels(), classes, "drawn with the images")
     else:
         labels = _labels_from_folders(dataset, classes, known, listed)
     for image, label in labels.by_name.items():
