@@ -161,7 +161,7 @@ class PoseBenchmark:
         return timing
 
     def save(self, rows: Sequence[PoseRow], out: Path) -> Path:
-        """Write the rows below the results folder `out`; return the path of the file."""
+        """Write the rows, with the errors of all sequences, below the results folder `out`; return the file's path."""
         facts = {
             "model": self.model,
             "sequences": self.config.sequences,
@@ -201,6 +201,7 @@ def _facts(row: PoseRow, whole: PoseRow) -> dict[str, Any]:
         "timings": timings,
         "weights": row.weights,
         "short": row.short,
+        "errors": row.errors.round(2).tolist(),
     }
 
 
