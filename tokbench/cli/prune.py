@@ -118,12 +118,11 @@ def prune(
         return
     if not methods:
         raise UsageError("missing METHOD; see --list")
-    from tokbench.pruning.pose import pose_lifters
+    from tokbench.pruning.pose import is_pose_lifter
 
-    if model in pose_lifters(root):
-        _lift(
-            methods, model, limit, _batch_sizes(batches, choose_device(device)), repetitions, tries, device, root, out
-        )
+    if is_pose_lifter(model, root):
+        chosen = choose_device(device)
+        _lift(methods, model, limit, _batch_sizes(batches, chosen), repetitions, tries, chosen, root, out)
         return
     from tokbench.pruning import table
     from tokbench.pruning.benchmark import BenchmarkConfig, PruningBenchmark, read_keeps

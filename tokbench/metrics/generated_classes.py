@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,10 @@ class GeneratedClasses(Distribution):
         return {DIVERSITY: Replicates(values, None, (0.0, np.inf))} if np.isfinite(values).all() else {}
 
     def provenance(self) -> dict[str, str]:
-        return super().provenance() | {"judge": f"ridge regression on the references' labels: {self._described.rule}"}
+        return super().provenance() | {
+            "judge": f"ridge regression on the references' labels: {self._described.rule}",
+            "labels": hashlib.sha256(self._labels.tobytes()).hexdigest(),
+        }
 
 
 def _parts(model: Generator) -> dict[str, tuple[int, int]]:

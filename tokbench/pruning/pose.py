@@ -51,9 +51,15 @@ FORMULA = (
 _BATCH = 25
 
 
+def is_pose_lifter(name: str, root: Path | None = None) -> bool:
+    """Return whether a network of adapters/*/network.py is a pose lifter."""
+    files = network_files(root)
+    return name in files and read_variant(files[name]).get("kind") == KIND
+
+
 def pose_lifters(root: Path | None = None) -> dict[str, Path]:
     """Return the TOML files of the networks of adapters/*/network.py that are pose lifters, by name."""
-    return {name: toml for name, toml in network_files(root).items() if read_variant(toml).get("kind") == KIND}
+    return {name: toml for name, toml in network_files(root).items() if is_pose_lifter(name, root)}
 
 
 @dataclass(frozen=True)
