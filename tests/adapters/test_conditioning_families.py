@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -121,7 +121,7 @@ class Colours(nn.Module):
 
 
 class TestStyleTokenizer:
-    SMALL = {"patch": 8, "width": 16, "depth": 1, "heads": 2, "encoder": [8, 8]}
+    SMALL: ClassVar = {"patch": 8, "width": 16, "depth": 1, "heads": 2, "encoder": [8, 8]}
 
     def made(self, **changes: Any) -> Any:
         variant, module = opened("style_tokenizer.n4")
@@ -172,7 +172,9 @@ class TestStyleTokenizer:
         assert not torch.allclose(both, velocity(captions, styles.roll(1, 0), yes, yes))
         text = velocity(captions, styles, yes, no)
         assert torch.allclose(text, velocity(captions, styles.roll(1, 0), yes, no), atol=1e-6)
-        assert torch.allclose(velocity(captions, styles, no, no), velocity(others, styles.roll(1, 0), no, no), atol=1e-6)
+        assert torch.allclose(
+            velocity(captions, styles, no, no), velocity(others, styles.roll(1, 0), no, no), atol=1e-6
+        )
 
     def test_two_scale_guidance_by_its_formula(self, batch: TrainingBatch) -> None:
         model = self.made().eval()

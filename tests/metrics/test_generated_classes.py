@@ -66,9 +66,7 @@ def test_each_part_of_a_label_has_a_judge(references: Dataset, networks: Extract
     assert 0.5 < right["class_diversity"]["value"] < 1.5
 
 
-def test_another_style_is_noticed_and_the_content_is_not_affected(
-    references: Dataset, networks: ExtractorPool
-) -> None:
+def test_another_style_is_noticed_and_the_content_is_not_affected(references: Dataset, networks: ExtractorPool) -> None:
     other = judged(Painter(shift=1), references, networks, count=96).metrics
     assert other["style_accuracy"]["value"] < 0.1 and other["class_accuracy"]["value"] < 0.1
     assert other["content_accuracy"]["value"] > 2 / len(CONTENTS)

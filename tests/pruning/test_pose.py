@@ -93,7 +93,12 @@ def row(name: str, errors: list[float], short: bool = False) -> PoseRow:
 
 @pytest.mark.parametrize(
     "more, short, verdict",
-    [(5.0, False, "supported"), (-5.0, False, "not supported"), (5.0, True, "cannot tell"), (0.0, False, "cannot tell")],
+    [
+        (5.0, False, "supported"),
+        (-5.0, False, "not supported"),
+        (5.0, True, "cannot tell"),
+        (0.0, False, "cannot tell"),
+    ],
 )
 def test_findings_follow_the_paired_difference(more: float, short: bool, verdict: str, project: Path) -> None:
     base = np.random.default_rng(0).normal(100, 20, 60)
