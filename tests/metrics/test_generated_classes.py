@@ -8,15 +8,17 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 import torch
-from factories import evaluate_model
+from factories import evaluate_model, some_labels
 from torch import Tensor
 
 from tokbench.data.dataset import Dataset, open_dataset
 from tokbench.data.synthetic.styled import CLASSES, CONTENTS, STYLES, draw, make_styled
+from tokbench.errors import NotApplicable
 from tokbench.evaluation.sample_plan import SamplePlan
 from tokbench.evaluation.tasks import Generate
 from tokbench.extractors.pool import ExtractorPool
 from tokbench.metrics.generated_classes import GeneratedClasses
+from tokbench.metrics.registry import MetricContext, create_metric
 from tokbench.protocol.protocol import load_protocol
 from tokbench.results.result import Result
 from tokbench.tokenizers.base import Generator
@@ -88,3 +90,14 @@ def test_references_without_the_classes_are_refused(photo_folder: object, networ
     photos = open_dataset(str(photo_folder), load_protocol("tokbench"), 32, None, None)
     result = judged(Painter(), photos, networks, count=4)
     assert list(result.skipped) == ["generated_classes"]
+
+
+@pytest.mark.parametrize("factors", [{"colour": CLASSES}, {"content": 5, "style": 8}])
+def test_parts_that_do_not_make_up_the_classes_are_refused(
+    factors: dict[str, int], references: Dataset, networks: ExtractorPool
+) -> None:
+    painter = Painter()
+    painter.factors = factors
+    context = MetricContext(networks, painter, paired=False, labels=some_labels)
+    with pytest.raises(NotApplicable, match="whose product is the number of classes, 96"):
+        create_metric("generated_classes", context)

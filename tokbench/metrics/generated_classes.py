@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from tokbench.metrics.semantics import LabelsOf
 
 DIVERSITY = "class_diversity"
+
+PARTS = ("content", "style")
+"""The parts of a class that a generator may name (`Generator.factors`)."""
 
 
 class GeneratedClasses(Distribution):
@@ -106,7 +110,16 @@ class GeneratedClasses(Distribution):
 
 
 def _parts(model: Generator) -> dict[str, tuple[int, int]]:
-    """Return the numbers of the metric, each with the step of its part in the labels and the count of its values."""
+    """Return the numbers of the metric, each with the step of its part in the labels and the count of its values.
+
+    Raises NotApplicable where the parts are unknown or do not make up the classes.
+    """
+    given = dict(model.factors)
+    if given and (not given.keys() <= set(PARTS) or math.prod(given.values()) != model.classes):
+        raise NotApplicable(
+            f"{model.spec.name}: its factors are {given}; give numbers of {' and '.join(PARTS)} whose product is the "
+            f"number of classes, {model.classes}"
+        )
     parts, step = {"class_accuracy": (1, model.classes)}, model.classes
     for name, count in model.factors.items():
         step //= count
