@@ -40,10 +40,15 @@ def model(variant: AdapterConfig) -> DiscriminativeTokens:
     Raises MissingWeights if the prior or its tokenizer is not trained, AdapterError if gradients do not pass through
     the tokenizer.
     """
+    return _untuned(variant)[0]
+
+
+def _untuned(variant: AdapterConfig) -> tuple[DiscriminativeTokens, LearnedTokenizer]:
+    """Return the untuned model and the tokenizer that decodes its samples."""
     prior, tokenizer = base_prior(variant, Flow)
     if not isinstance(tokenizer, LearnedTokenizer):
         raise AdapterError(f"{variant.name}: gradients do not pass through the tokenizer {tokenizer.spec.name}")
-    return DiscriminativeTokens(prior, tokenizer.model, **variant.config["model"])
+    return DiscriminativeTokens(prior, tokenizer.model, **variant.config["model"]), tokenizer
 
 
 def load(variant: AdapterConfig, device: str) -> DiscriminativeGenerator:
@@ -52,10 +57,12 @@ def load(variant: AdapterConfig, device: str) -> DiscriminativeGenerator:
     Raises MissingWeights if the vectors, the prior or its tokenizer are not trained, AdapterError for another control
     than `untuned` and `random`.
     """
-    _, tokenizer = base_prior(variant, Flow)
+    tokenizer: Tokenizer
     if "control" not in variant.config:
-        tuned = load_trained(variant, model(variant))
+        untuned, tokenizer = _untuned(variant)
+        tuned = load_trained(variant, untuned)
     elif variant.config["control"] in ("untuned", "random"):
+        _, tokenizer = base_prior(variant, Flow)
         tuned = base(variant, DiscriminativeTokens).control(random=variant.config["control"] == "random")
     else:
         raise AdapterError(f"{variant.name}: control = {variant.config['control']!r}; give one of untuned, random")
