@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from tokbench.api.device import choose_device
 from tokbench.cli.options import (
@@ -105,6 +106,9 @@ def prune(
     For a detector (--model focus_detr.d4_dense --data scenes-128), METHOD is learned, random or norm, or the name of
     another detector, which is compared with the full network.
 
+    For a pose lifter (--model h2ot.dense), METHOD is the name of another one, or `all`; the sequences are drawn, and
+    --limit is their number.
+
     Exit status: 1 if a method failed (the others still run) or an image could not be read.
     """
     from tokbench.pruning.kinds import PruneRequest, kind_named, kind_of_model
@@ -117,6 +121,12 @@ def prune(
         raise UsageError("missing METHOD; see --list")
     from tokbench.pruning.benchmark import read_keeps
     from tokbench.pruning.detection import is_detector
+    from tokbench.pruning.pose import is_pose_lifter
+
+    if is_pose_lifter(model, root):
+        chosen = choose_device(device)
+        _lift(methods, model, limit, _batch_sizes(batches), repetitions, tries, chosen, root, out)
+        return
 
     if is_detector(model, root):
         _detect(methods, model, keep, data, reading, limit, batches, repetitions, device, root, out)
@@ -183,6 +193,39 @@ def _detect(
             say(f"{row.method} {row.keep or ''}: AP50 {100 * row.precision.values['ap50']:.1f} %")
     say(f"wrote {benchmark.save(rows, out)}")
     click.echo(detection.markdown(rows, model), nl=False)
+
+
+def _lift(
+    methods: tuple[str, ...],
+    model: str,
+    limit: int | None,
+    batches: tuple[int, ...] | None,
+    repetitions: int,
+    tries: int,
+    device: str,
+    root: Path | None,
+    out: Path,
+) -> None:
+    """Measure pose lifters; METHOD is the name of one, or `all`."""
+    from tokbench.pruning import pose
+
+    context = click.get_current_context()
+    for option in ("data", "keep", "kernel", "round_to", "rates"):
+        if context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
+            raise UsageError(
+                f"--{option.replace('_', '-')} is not an option of pose lifters, whose sequences are drawn and whose "
+                "frames are set in their TOML files; leave it out"
+            )
+    names = [name for given in methods for name in (pose.pose_lifters(root) if given == "all" else (given,))]
+    config = pose.PoseConfig(limit or pose.SEQUENCES, (1, 32) if batches is None else batches, repetitions, tries)
+    rows = []
+    with stoppable(lambda: "nothing was saved; repeat the command"), progress_bar() as bar:
+        benchmark = pose.PoseBenchmark(model, device, config, root)
+        for row in benchmark.rows(list(dict.fromkeys(names)), bar):
+            rows.append(row)
+            say(f"{row.name}: {row.errors.mean():.1f} mm")
+    say(f"wrote {benchmark.save(rows, out)}")
+    click.echo(pose.markdown(rows, pose.pose_findings(rows, root)), nl=False)
 
 
 def _batch_sizes(text: str | None) -> tuple[int, ...] | None:
