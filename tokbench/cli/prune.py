@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from tokbench.api.device import choose_device
 from tokbench.cli.options import (
@@ -103,6 +104,9 @@ def prune(
     Rows that are already measured are kept, so repeat the command to resume after an interruption. Timings whose
     control deviates by more than 3 %, which indicates other load on the machine, are repeated up to --tries times.
 
+    For a pose lifter (--model h2ot.dense), METHOD is the name of another one, or `all`; the sequences are drawn, and
+    --limit is their number.
+
     Exit status: 1 if a method failed (the others still run) or an image could not be read.
     """
     from tokbench.pruning.kinds import PruneRequest, kind_named, kind_of_model
@@ -114,6 +118,12 @@ def prune(
     if not methods:
         raise UsageError("missing METHOD; see --list")
     from tokbench.pruning.benchmark import read_keeps
+    from tokbench.pruning.pose import is_pose_lifter
+
+    if is_pose_lifter(model, root):
+        device = choose_device(device)
+        _lift(methods, model, limit, _batch_sizes(batches), repetitions, tries, device, root, out)
+        return
 
     keeps = read_keeps(keep or kind.keeps)
     chosen_device = choose_device(device)
@@ -142,6 +152,39 @@ def prune(
         click.echo(f"{kind.table.legend(members)}{kind.table.markdown(members)}", nl=False)
     if failed or benchmark.dataset.unreadable:
         sys.exit(1)
+
+
+def _lift(
+    methods: tuple[str, ...],
+    model: str,
+    limit: int | None,
+    batches: tuple[int, ...] | None,
+    repetitions: int,
+    tries: int,
+    device: str,
+    root: Path | None,
+    out: Path,
+) -> None:
+    """Measure pose lifters; METHOD is the name of one, or `all`."""
+    from tokbench.pruning import pose
+
+    context = click.get_current_context()
+    for option in ("data", "keep", "kernel", "round_to", "rates"):
+        if context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
+            raise UsageError(
+                f"--{option.replace('_', '-')} is not an option of pose lifters, whose sequences are drawn and whose "
+                "frames are set in their TOML files; leave it out"
+            )
+    names = [name for given in methods for name in (pose.pose_lifters(root) if given == "all" else (given,))]
+    config = pose.PoseConfig(limit or pose.SEQUENCES, (1, 32) if batches is None else batches, repetitions, tries)
+    rows = []
+    with stoppable(lambda: "nothing was saved; repeat the command"), progress_bar() as bar:
+        benchmark = pose.PoseBenchmark(model, device, config, root)
+        for row in benchmark.rows(list(dict.fromkeys(names)), bar):
+            rows.append(row)
+            say(f"{row.name}: {row.errors.mean():.1f} mm")
+    say(f"wrote {benchmark.save(rows, out)}")
+    click.echo(pose.markdown(rows, pose.pose_findings(rows, root)), nl=False)
 
 
 def _batch_sizes(text: str | None) -> tuple[int, ...] | None:
