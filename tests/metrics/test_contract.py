@@ -21,8 +21,8 @@ QUICK = ("numbers are finite and declared in the spec", "batch fields are requir
 
 
 # `cost` times a generator by itself and looks at no batch: tests/evaluation/test_generate.py. `swap` decodes with the
-# model, which must have holistic tokens: tests/metrics/test_swap.py. `generated_classes` needs a generator with classes:
-# tests/metrics/test_generated_classes.py.
+# model, which must have holistic tokens: tests/metrics/test_swap.py. `generated_classes` needs a generator with
+# classes: tests/metrics/test_generated_classes.py.
 @pytest.fixture(params=[name for name in METRICS if name not in ("cost", "swap", "generated_classes")])
 def metric_name(request: pytest.FixtureRequest) -> str:
     return request.param
