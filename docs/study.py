@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from tokbench.analysis.correlation import (
     OF_GENERATORS,
     OF_TOKENIZERS,
     TokenizerGeneratorPair,
+    conclusion,
     correlations,
     markdown,
     pairs,
@@ -57,10 +59,30 @@ def study() -> tuple[str, dict[str, list[TokenizerGeneratorPair]]]:
             text += f"\n\n![Each number of these tokenizers against gFID](study-{family}.svg)"
         if made := correlations(own):
             text += f"\n\n{markdown(made)}"
+            text += f"\n{drawn}" if (drawn := conclusion(made)) else ""
         else:
             count = "One tokenizer" if len(own) == 1 else f"{len(own)} tokenizers"
             text += f" {count} cannot show a rank correlation, so nothing is concluded about rFID or pFID yet.\n"
     return text or "No generator is measured yet.\n", found
+
+
+def published() -> str:
+    """The same correlations over the pairs that others report, one table for each of their generators."""
+    reported = tomllib.loads((ROOT / "docs" / "published_pairs.toml").read_text("utf-8"))["reported"]
+    numbers: dict[str, dict[str, float]] = {}
+    generated: dict[str, dict[str, dict[str, float]]] = {}
+    for one in reported:
+        tokenizer, *prior = one["of"].removesuffix(", ImageNet 256").split(", ", 1)
+        if prior:
+            generated.setdefault(prior[0], {}).setdefault(tokenizer, {})[one["number"]] = one["value"]
+        else:
+            numbers.setdefault(tokenizer, {})[one["number"]] = one["value"]
+    text = ""
+    for prior, values in generated.items():
+        found = [TokenizerGeneratorPair(name, prior, None, numbers[name], own) for name, own in values.items()]
+        made = correlations(found)
+        text += f"\n{prior}, over {', '.join(values)}.\n\n{markdown(made)}\n{conclusion(made)}"
+    return text
 
 
 def scatter(found: list[TokenizerGeneratorPair], target: Path) -> None:
@@ -129,9 +151,10 @@ def main() -> int:
         return 0
     page = ROOT / "docs" / "generators.md"
     text, found = study()
-    before = page.read_text("utf-8")
-    part = f"<!-- study -->\n{text.lstrip()}<!-- /study -->"
-    after = re.sub(r"<!-- study -->\n.*?<!-- /study -->", lambda _: part, before, flags=re.DOTALL)
+    before = after = page.read_text("utf-8")
+    for marker, content in (("study", text), ("published", published())):
+        part = f"<!-- {marker} -->\n{content.lstrip()}<!-- /{marker} -->"
+        after = re.sub(f"<!-- {marker} -->\n.*?<!-- /{marker} -->", lambda _, part=part: part, after, flags=re.DOTALL)
     if "--check" in sys.argv:
         return int(after != before)
     page.write_text(after, encoding="utf-8")

@@ -3,20 +3,22 @@
 From results/: a marker names a leaderboard and, optionally, numbers to leave out and adapters to show:
     <!-- table: samples-reconstruct -lpips identity jpeg.q50 -->
 From the code, between markers of their name: `protocols` from the preset files, `metrics` from the registry of metrics
-and the columns of the leaderboards, `weights` from the list of known weight files, `commands` from the command line.
+and the columns of the leaderboards, `weights` from the list of known weight files, `commands` from the command line,
+`reported: DATASET` from the published values in a dataset.toml.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+import tomllib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tokbench.cli import main as commands
-from tokbench.metric_names import METRICS, MetricName
+from tokbench.metric_names import EVERY_MODALITY, METRICS, MetricName
 from tokbench.protocol.protocol import TOKBENCH, load_protocol, protocols
 from tokbench.results import leaderboard, markdown
 from tokbench.results.columns import column_of
@@ -26,6 +28,7 @@ from tokbench.weights.registry import KNOWN_WEIGHTS
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKED = re.compile(r"<!-- table: (\S+)([^\n]*?) -->\n.*?<!-- /table -->", re.DOTALL)
+REPORTED = re.compile(r"<!-- reported: (\S+) -->\n.*?<!-- /reported: \1 -->", re.DOTALL)
 # Speeds are one machine's; the rest is in results/leaderboard/.
 LEFT_OUT = (
     "bits_per_image", "exact", "rfid_192", "rfid_64", "kid", "kid_768", "perplexity", "codebook_entropy", "parameters",
@@ -68,7 +71,7 @@ def protocol_table() -> str:
 
 
 def metric_table() -> str:
-    """One row per metric: summary, numbers with their direction, network, and the tasks that compute it by default."""
+    """One row per metric: summary, numbers with their direction, network, default tasks, and the kinds of data."""
     rows = []
     for name, spec in METRICS.items():
         if not METRICS.is_builtin(name):
@@ -77,9 +80,10 @@ def metric_table() -> str:
         numbers = ", ".join(f"`{field}`{column_of(field)[1].arrow}" for field in fields)
         network = spec.network or spec.reader or "-"
         summary = spec.summary[:1].upper() + spec.summary[1:]
-        rows.append([f"`{name}`", summary, numbers, network, ", ".join(spec.default_for) or "-"])
-    head = ["metric", "summary", "numbers", "network", "default for"]
-    return table(head, rows, left=range(5), markup=True)
+        data = "all" if spec.modalities == EVERY_MODALITY else ", ".join(spec.modalities)
+        rows.append([f"`{name}`", summary, numbers, network, ", ".join(spec.default_for) or "-", data])
+    head = ["metric", "summary", "numbers", "network", "default for", "data"]
+    return table(head, rows, left=range(6), markup=True)
 
 
 def weight_table() -> str:
@@ -92,6 +96,23 @@ def weight_table() -> str:
             note = f"{file.get}{f' ({file.note})' if file.note else ''}"
             rows.append([network if not place else "", needed if not place else "", f"`{file.file}`", note])
     return table(["network", "needed by", "file", "from"], rows, left=range(4), markup=True)
+
+
+def with_reported(text: str) -> str:
+    """The text with the table of every marked dataset written again, from the `[[reported]]` of its dataset.toml."""
+
+    def written(match: re.Match[str]) -> str:
+        name = match[1]
+        found = tomllib.loads((ROOT / "datasets" / name / "dataset.toml").read_text(encoding="utf-8"))["reported"]
+        columns = [column_of(one["number"])[1] for one in found]
+        rows = [
+            [one["of"], column.title + column.arrow, f"{one['value']:.{column.digits}f}", one["source"]]
+            for one, column in zip(found, columns, strict=True)
+        ]
+        body = table(["model", "number", "reported", "source"], rows, left=(0, 1, 3), markup=True)
+        return f"<!-- reported: {name} -->\n{body}<!-- /reported: {name} -->"
+
+    return REPORTED.sub(written, text)
 
 
 def command_table() -> str:
@@ -130,6 +151,7 @@ WRITTEN: dict[str, Callable[[str], str]] = {
     "docs/evaluate.md": with_results,
     "docs/protocols.md": marked("protocols", protocol_table),
     "docs/metrics.md": marked("metrics", metric_table),
+    "docs/documents.md": with_reported,
     "docs/weights.md": marked("weights", weight_table),
     "docs/cli.md": marked("commands", command_table),
 }

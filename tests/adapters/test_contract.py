@@ -23,7 +23,10 @@ QUICK = {"kmeans", "pca", "toy"}
 """Families of adapters that are tested in seconds; the tests of the others are marked as slow."""
 
 CONSTANT = "constant images are reproduced"
-BUILTIN = ["identity", "resize.2", "resize.4", "jpeg.q10", "jpeg.q50", "jpeg.q90", "webp.q50", "avif.q50"]
+BUILTIN = [
+    "identity", "resize.2", "resize.4", "jpeg.q10", "jpeg.q50", "jpeg.q90", "webp.q50", "avif.q50", "jpeg2000.db36",
+    "jxl.q50",
+]  # fmt: skip
 GENERATORS = [name for name, toml in adapter_files().items() if "guidance" in read_variant(toml)]
 UNTRAINED = [
     name

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from factories import make_result
+from scipy.stats import kendalltau, spearmanr
 
-from tokbench.analysis.correlation import MIN_TOKENIZERS, TokenizerGeneratorPair, correlations, markdown, pairs
+from tokbench.analysis.correlation import (
+    MIN_TOKENIZERS,
+    TokenizerGeneratorPair,
+    _rank_correlations,
+    conclusion,
+    correlations,
+    markdown,
+    pairs,
+)
 from tokbench.results.result import Result
 
 
@@ -112,3 +123,54 @@ def test_the_table_tells_signs_and_counts() -> None:
     assert "gFID-768" in text
     assert "+1.00 [+1.00, +1.00]" in text
     assert "| 6 |" in text
+
+
+def test_seeds_of_one_generator_are_averaged() -> None:
+    results = [result("vq.a", "reconstruct", "rfid_768", 2.0)]
+    results += [
+        result(f"gpt.a{end}", "generate", "gfid_768", value, tokenizer="vq.a")
+        for end, value in (("", 8.0), ("_seed1", 9.0), ("_seed2", 13.0))
+    ]
+    (found,) = pairs(results, "gpt", "tiny")
+    assert (found.generator, found.generated) == ("gpt.a", {"gfid_768": 10.0})
+    assert [one["gfid_768"] for one in found.seeds] == [8.0, 9.0, 13.0]
+
+
+@pytest.mark.slow
+def test_seeds_that_change_the_order_widen_the_interval() -> None:
+    def interval(spread: float) -> tuple[float, float]:
+        found = [
+            replace(pair(str(i), i, i, None), seeds=({"gfid_768": i - spread}, {"gfid_768": i + spread}))
+            for i in range(6)
+        ]
+        (one,) = correlations(found)
+        assert one.rho_interval is not None
+        return one.rho_interval
+
+    assert interval(0.1) == pytest.approx((1, 1))
+    assert interval(6)[0] < 0.9
+
+
+@pytest.mark.slow
+def test_the_conclusion_names_what_is_shown_and_what_is_not() -> None:
+    def numbers(i: int) -> dict[str, float]:
+        return {"rfid_768": i, "psnr": i, "lds": (3, 7, 1, 8, 2, 6)[i]}
+
+    found = [replace(pair(str(i), i, i, None), numbers=numbers(i)) for i in range(6)]
+    text = conclusion(correlations(found))
+    assert "gFID-768 is ranked alike by rFID-768." in text
+    assert "The opposite order is shown for PSNR." in text  # a higher PSNR with a higher gFID
+    assert "Nothing is shown (the interval contains 0) for LDS." in text
+    assert "By chance alone, 0.1 of 3 intervals would exclude 0." in text
+    null = [replace(one, numbers={"lds": one.numbers["lds"]}) for one in found]
+    assert conclusion(correlations(null)).startswith("- No number is shown to rank these tokenizers as gFID-768 does.")
+    assert conclusion(correlations(found[:3])) == ""
+
+
+def test_rank_correlations_equal_those_of_scipy() -> None:
+    """With ties, which both treat alike; a constant column has none."""
+    tables = np.random.default_rng(0).integers(0, 5, (20, 8, 2)).astype(float)
+    rho, tau = _rank_correlations(tables)
+    assert rho == pytest.approx([spearmanr(*table.T).statistic for table in tables])
+    assert tau == pytest.approx([kendalltau(*table.T).statistic for table in tables])
+    assert np.isnan(_rank_correlations(np.ones((1, 4, 2)))).all()

@@ -290,7 +290,11 @@ def test_a_suite_is_data_size_protocol_and_metrics(cli, tmp_path: Path) -> None:
 
 
 def test_a_suite_cannot_be_half_another(cli, tmp_path: Path) -> None:
-    for more in (["--suite", "tokbench-256", "--size", "128"], ["--faithful"]):
+    for more in (
+        ["--suite", "tokbench-256", "--size", "128"],
+        ["--faithful"],
+        ["--suite", "photos-512", "--faithful", "--data", "samples"],
+    ):
         done = cli("eval", "identity", *more, "--out", tmp_path)
         assert done.exit_code == 2
         assert "--suite" in done.output

@@ -9,11 +9,17 @@ import pytest
 from factories import some_labels
 
 from tokbench.errors import UsageError
-from tokbench.metric_names import METRICS
+from tokbench.metric_names import EVERY_MODALITY, METRICS, metrics_for
 from tokbench.metrics import registry
-from tokbench.metrics.registry import MetricContext, create_metric
+from tokbench.metrics.registry import create_metric
 from tokbench.testing.checks import Inapplicable, Requirement
-from tokbench.testing.metrics import METRIC_REQUIREMENTS, ExampleTokenizer, MetricSubject, example_batch
+from tokbench.testing.metrics import (
+    METRIC_REQUIREMENTS,
+    MetricSubject,
+    example_batch,
+    example_context,
+    example_model,
+)
 from tokbench.tokenizers.tiled_decode import Seams
 
 QUICK = ("numbers are finite and declared in the spec", "batch fields are required as the spec declares")
@@ -23,16 +29,14 @@ QUICK = ("numbers are finite and declared in the spec", "batch fields are requir
 # `cost` times a generator by itself and looks at no batch: tests/evaluation/test_generate.py. `swap` decodes with the
 # model, which must have holistic tokens: tests/metrics/test_swap.py. `generated_classes` needs a generator with
 # classes: tests/metrics/test_generated_classes.py.
-@pytest.fixture(params=[name for name in METRICS if name not in ("cost", "swap", "generated_classes")])
+ELSEWHERE = {"cost", "swap", "generated_classes"}
+# Distances of latents differ in their networks only, so one network is enough.
+SAME_CLASS = {f"{name}{end}" for name in ("lowpass_rfid", "ifid", "ifid_top10") for end in ("", "_768")}
+
+
+@pytest.fixture(params=[name for name in metrics_for("image") if name not in ELSEWHERE | SAME_CLASS])
 def metric_name(request: pytest.FixtureRequest) -> str:
     return request.param
-
-
-@pytest.fixture
-def make(metric_name: str, networks):
-    """Makes fresh metrics of one name."""
-    context = MetricContext(networks, ExampleTokenizer(), labels=some_labels)
-    return lambda: create_metric(metric_name, context)
 
 
 @pytest.fixture(autouse=True)
@@ -44,12 +48,17 @@ def _few_images_do(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def subject(make, metric_name: str, mark) -> MetricSubject:
+def subject(metric_name: str, networks, mark) -> MetricSubject:
     """Twelve pairs: enough for the ten splits of the Inception Score."""
-    batch = example_batch()
+    spec = METRICS[metric_name]
+    model = example_model(spec)
+    batch = example_batch(model)
     baseline = (0.5 * (batch.reference + batch.image) * 255).round() / 255
-    batch = replace(batch, marked=mark(batch.reference), baseline=baseline, seams=Seams((128,), (64, 128)))
-    return MetricSubject(make, batch, METRICS[metric_name])
+    batch = replace(
+        batch, marked=mark(batch.reference), baseline=baseline, seams=Seams((128,), (64, 128)), degraded=baseline
+    )
+    context = example_context(networks, model, batch, labels=some_labels)
+    return MetricSubject(lambda: create_metric(metric_name, context), batch, spec)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +76,11 @@ def test_the_contract(subject: MetricSubject, requirement: Requirement) -> None:
 def test_choose() -> None:
     assert registry.choose("psnr, ssim,psnr") == ["psnr", "ssim"]
     assert set(registry.choose(None)) <= set(METRICS)
-    assert registry.choose("all") == list(METRICS)
+    assert registry.choose("all") == metrics_for("image")
+    assert set(METRICS) == {name for kind in EVERY_MODALITY for name in metrics_for(kind)}
+    with pytest.raises(UsageError, match="frame_psnr: for data of the kind video, but these are of the kind image"):
+        registry.choose("frame_psnr")
+    assert registry.choose("frame_psnr", modality="video") == ["frame_psnr"]
     with pytest.raises(UsageError, match="no metric 'fid'"):
         registry.choose("psnr,fid")
     with pytest.raises(UsageError):

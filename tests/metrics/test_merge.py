@@ -12,13 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tokbench.data.stream import AnnotatedImage
-from tokbench.metric_names import METRICS
+from tokbench.metric_names import METRICS, metrics_for
 from tokbench.metrics.batch import Batch, Timing
-from tokbench.metrics.registry import MetricContext, create_metric
+from tokbench.metrics.registry import create_metric
 from tokbench.metrics.sample_store import SampleStore
 from tokbench.stats.moments import RunningMoments
 from tokbench.stats.split_half import SplitHalves
-from tokbench.testing.metrics import ExampleTokenizer
+from tokbench.testing.metrics import ExampleTokenizer, example_context, example_model
+from tokbench.tokenizers.base import Tokenizer
 from tokbench.tokenizers.tiled_decode import Seams
 from tokbench.tokenizers.tokens import Tokens
 
@@ -37,17 +38,21 @@ def deals(draw) -> list[list[list[int]]]:
     return [[part[i : i + size] for i in range(0, len(part), size)] for part in parts]
 
 
-def batch_of(positions: list[int], images: tuple[torch.Tensor, torch.Tensor, list[AnnotatedImage]]) -> Batch:
+def batch_of(
+    positions: list[int], images: tuple[torch.Tensor, torch.Tensor, list[AnnotatedImage]], model: Tokenizer
+) -> Batch:
     reference, image = (side[positions] for side in images[:2])
     marked = images[2]
-    codes = (image[:, 0, ::8, ::8] * 15).long()
+    codes = Tokens.from_indices((image[:, 0, ::8, ::8] * 15).long(), 16)
+    tokens = codes if isinstance(model, ExampleTokenizer) else model.encode(image)
     count = len(positions)
     return Batch(
-        torch.tensor(positions), reference, image, Tokens.from_indices(codes, 16), Timing(0.5 * count, 0.25 * count),
+        torch.tensor(positions), reference, image, tokens, Timing(0.5 * count, 0.25 * count),
         marked=[marked[position] for position in positions],
-        captions=[f"a photo of {position % 7} cats" for position in positions],
+        captions=[f"a photo of {position % 7} cats, mostly grey" for position in positions],
         labels=torch.tensor(positions) % 3,
         baseline=(reference + image) / 2,
+        degraded=(reference + image) / 2,
         seams=Seams((16,), (8, 24)),
     )  # fmt: skip
 
@@ -68,13 +73,15 @@ def images(mark) -> tuple[torch.Tensor, torch.Tensor, list[AnnotatedImage]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [name for name in METRICS if name not in ("cost", "speed", "swap", "ms_ssim", "generated_classes")]
+    "name",
+    [name for name in metrics_for("image") if name not in ("cost", "speed", "swap", "ms_ssim", "generated_classes")],
 )
 def test_every_deal_of_images_gives_the_same_numbers(name: str, networks, images) -> None:
-    model = ExampleTokenizer()
-    context = MetricContext(networks, model, labels=some_labels)
+    model = example_model(METRICS[name])
+    every = batch_of(list(range(COUNT)), images, model)
+    context = example_context(networks, model, every, labels=some_labels)
     whole = create_metric(name, context)
-    whole.update(batch_of(list(range(COUNT)), images))
+    whole.update(every)
     halves, near = (
         SplitHalves("x", COUNT),
         {"rel": 1e-9, "abs": 1e-9} if METRICS[name].network else {"rel": 0, "abs": 0},
@@ -88,7 +95,7 @@ def test_every_deal_of_images_gives_the_same_numbers(name: str, networks, images
         for batches in dealt:
             shard = create_metric(name, context)
             for positions in batches:
-                shard.update(batch_of(positions, images))
+                shard.update(batch_of(positions, images, model))
             shards.append(shard)
         order = data.draw(st.permutations(range(len(shards))))
         merged = shards[order[0]]

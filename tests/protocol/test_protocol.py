@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -14,7 +15,15 @@ from tokbench.data.preprocess import prepare
 from tokbench.errors import UnreadableImage, UsageError
 from tokbench.metrics.batch import Batch
 from tokbench.metrics.image_format import roundtrip_format
-from tokbench.protocol.protocol import TOKBENCH, Protocol, PublishedSetup, load_protocol, protocols
+from tokbench.protocol.protocol import (
+    TOKBENCH,
+    Protocol,
+    PublishedSetup,
+    describe_protocol,
+    load_protocol,
+    protocols,
+    recorded_protocol,
+)
 from tokbench.protocol.rounding import levels, quantize
 
 OTHER = {
@@ -23,7 +32,8 @@ OTHER = {
     "psnr__rounding": "none", "ssim__window": "uniform", "ssim__covariance": "sample", "ssim__range": 1.0,
     "ssim__border": "reflect", "ssim__rounding": "none", "lpips__net": "vgg", "lpips__input": "unsigned",
     "lpips__rounding": "none", "features__input": "clean", "features__rounding": "none", "inception_score__splits": 1,
-    "inception_score__split_size": 5, "inception_score__shuffle": False,
+    "inception_score__split_size": 5, "inception_score__shuffle": False, "video__frames": 4, "video__stride": 2,
+    "sound__seconds": 0.5, "shapes__tau": 0.1, "shapes__threshold": 0.25, "degrade": "rain:0.5",
 }  # fmt: skip
 """Another value for every field that changes numbers."""
 
@@ -54,12 +64,44 @@ def test_the_hash_covers_every_field_that_changes_a_number(field: str) -> None:
     assert base.with_changes("changed", **{field: OTHER[field]}).sha256 != base.sha256
 
 
+def test_the_hashes_of_protocols_of_images_do_not_depend_on_other_modalities() -> None:
+    """Results of images were committed before protocols had settings of clips, waveforms and voxels."""
+    assert TOKBENCH.sha256.startswith("b767ff1a")
+
+
 def test_every_field_was_tried() -> None:
     described = {"name", "summary", "source", "published"}
-    parts = {"psnr", "ssim", "lpips", "features", "inception_score"}
+    parts = {"psnr", "ssim", "lpips", "features", "inception_score", "video", "sound", "shapes"}
     top = {field.name for field in fields(Protocol)} - described - parts
     inner = {f"{part}__{field.name}" for part in parts for field in fields(type(getattr(TOKBENCH, part)))}
     assert top | inner == set(OTHER)
+
+
+def test_a_degradation_changes_the_hash_and_no_degradation_does_not() -> None:
+    assert TOKBENCH.sha256.startswith("b767ff1a")  # committed results have it
+    assert TOKBENCH.degraded(None) is TOKBENCH
+    rain, heavy = TOKBENCH.degraded("rain:0.5"), TOKBENCH.degraded("rain:1")
+    assert len({TOKBENCH.sha256, rain.sha256, heavy.sha256}) == 3
+    assert TOKBENCH.degraded("rain:0.50") == rain == rain.degraded("rain:0.5")
+    assert "degrade" not in describe_protocol(TOKBENCH)
+    assert recorded_protocol(describe_protocol(rain)) == replace(rain, summary=load_protocol("tokbench").summary)
+    with pytest.raises(UsageError, match=r"degrades images by rain:0\.5 already"):
+        rain.degraded("blur:1")
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("snow:1", "no degradation 'snow:1'; there are: rain:LEVEL"),
+        ("rain", "no degradation"),
+        ("rain:0", "the level is the amount of rain, a number from 0.001 to 1"),
+        ("jpeg:50.5", "the level is the quality of a JPEG file, an integer from 1 to 95"),
+        ("noise:1.2345678", "at most six digits"),
+    ],
+)
+def test_a_wrong_degradation_is_named_with_the_remedy(text: str, fault: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(fault)):
+        TOKBENCH.degraded(text)
 
 
 def test_descriptive_fields_are_not_in_the_hash() -> None:

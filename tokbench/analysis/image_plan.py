@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from tokbench.analysis.compare import Difference, differences
-from tokbench.data.dataset import Dataset, open_dataset
+from tokbench.data.dataset import Dataset
 from tokbench.data.reading import DEFAULTS, ReadOptions
-from tokbench.errors import AdapterError, NotApplicable, ResultError, did_you_mean
+from tokbench.errors import AdapterError, DataError, NotApplicable, ResultError, did_you_mean
 from tokbench.evaluation.config import Context, EvalConfig
 from tokbench.evaluation.evaluate import evaluate
 from tokbench.evaluation.tasks import parse_task
 from tokbench.extractors.pool import ExtractorPool
 from tokbench.metric_names import metric_of
-from tokbench.protocol.protocol import load_protocol
-from tokbench.results.result import Result
+from tokbench.modalities.open import open_dataset
+from tokbench.protocol.protocol import recorded_protocol
+from tokbench.results.result import Result, side_of
 from tokbench.stats.sample_size import POWER, images_needed, range_of_images_needed
 from tokbench.tokenizers.registry import load_adapter
 
@@ -71,12 +72,18 @@ def dataset_of(
 ) -> Dataset:
     """Open the images of a result. data: their path, if the name in the result is not that of a dataset here.
 
-    Raises DataError if they are not available.
+    Raises DataError if they are not available, or if an adapter restored them first.
     """
     provenance = result.provenance
-    facts, protocol = provenance["data"], load_protocol(provenance["protocol"]["name"])
-    size = facts["width"] if facts["width"] == facts["height"] else None
-    return open_dataset(data or result.dataset, protocol, size, facts["limit"], root, reading.recorded(provenance))
+    if "restore" in provenance:
+        restorer = provenance["restore"]["name"]
+        raise DataError(
+            f"{result.adapter} on {result.group}: its input was restored by {restorer}; give a result without it"
+        )
+    facts, protocol = provenance["data"], recorded_protocol(provenance["protocol"])
+    return open_dataset(
+        data or result.dataset, protocol, side_of(facts), facts["limit"], root, reading.recorded(provenance)
+    )
 
 
 def seconds_per_image(

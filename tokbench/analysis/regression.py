@@ -18,7 +18,7 @@ from typing import Any
 from tokbench.analysis.outcomes import NUM_SEEDS, compare_results, other_pixels
 from tokbench.analysis.regression_report import RegressionReport, Skipped
 from tokbench.analysis.tolerances import Rules
-from tokbench.data.dataset import Dataset, open_dataset
+from tokbench.data.dataset import Dataset
 from tokbench.data.reading import DEFAULTS, ReadOptions
 from tokbench.data.sources.patterns import is_path
 from tokbench.data.stream import ImageStream
@@ -27,12 +27,14 @@ from tokbench.evaluation.config import Context, EvalConfig
 from tokbench.evaluation.evaluate import evaluate
 from tokbench.evaluation.metric_set import format_error
 from tokbench.evaluation.randomness import draws_noise
+from tokbench.evaluation.restore import Restorer
 from tokbench.evaluation.sample_plan import SamplePlan
 from tokbench.evaluation.tasks import parse_task
 from tokbench.extractors.pool import ExtractorPool
 from tokbench.metric_names import METRICS, MetricName
+from tokbench.modalities.open import open_dataset
 from tokbench.protocol.protocol import load_protocol
-from tokbench.results.result import Result
+from tokbench.results.result import Result, side_of
 from tokbench.stats.bootstrap import mean_statistic
 from tokbench.tokenizers.registry import LoadedAdapter, load_adapter
 
@@ -74,13 +76,14 @@ def check(
     for result in committed:
         provenance = result.provenance
         data = provenance["data"]
-        size = data["width"] if data["width"] == data["height"] else None
-        selected = result.dataset, size, data["limit"], data.get("sampling", "first")
-        key = *selected, provenance["protocol"]["name"], provenance["seed"], result.task
+        selected = result.dataset, side_of(data), data["limit"], data.get("sampling", "first")
+        restorer = provenance.get("restore", {})
+        rules = provenance["protocol"]["name"], provenance["protocol"].get("degrade"), restorer.get("source")
+        key = *selected, rules, provenance["seed"], result.task
         passes[key].append(result)
-    for (dataset, size, count, _, protocol_name, seed, task_name), results in passes.items():
+    for (dataset, size, count, _, (protocol_name, degrade, restore), seed, task_name), results in passes.items():
         try:
-            task, protocol = parse_task(task_name), load_protocol(protocol_name)
+            task, protocol = parse_task(task_name), load_protocol(protocol_name).degraded(degrade)
             if config.limit and not task.paired:
                 reason = "generated samples have no per-image values; check them without --limit"
                 report.skipped += [Skipped(one.adapter, one.group, "all", reason, "absent") for one in results]
@@ -88,6 +91,7 @@ def check(
             reading = config.reading.recorded(results[0].provenance)
             place, count_read = config.place(dataset), count if task.paired else None
             whole = open_dataset(place, protocol, size, count_read, config.root, reading)
+            restorer = Restorer(load_adapter(restore, networks.device, config.root)) if restore else None
             if whole.name != dataset:
                 raise UsageError(f"{config.data} does not contain {dataset}, on which these results were measured")
         except TokbenchError as error:
@@ -112,7 +116,9 @@ def check(
         }
         names = [name for name, spec in METRICS.items() if name in wanted and not spec.timed]
         try:
-            settings = EvalConfig(tuple(names), task, config.batch_size, seed, networks.device, networks.precision)
+            settings = EvalConfig(
+                tuple(names), task, config.batch_size, seed, networks.device, networks.precision, restorer=restorer
+            )
             run = Context(cache=context.cache, networks=networks, progress=context.progress)
             repeated = evaluate([loaded for _, loaded in adapters], images, settings, run)
             _discard(repeated)

@@ -14,12 +14,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
 
-from tokbench.data import dataset
 from tokbench.data.dataset import Dataset
 from tokbench.data.preprocess import check_library
 from tokbench.data.reading import ReadOptions
 from tokbench.data.sources.base import Source
 from tokbench.errors import DataError, UsageError
+from tokbench.modalities.open import open_dataset as open_path
 from tokbench.paths import slug
 from tokbench.protocol.protocol import Protocol, load_protocol
 from tokbench.protocol.rounding import to_uint8
@@ -102,7 +102,7 @@ def open_dataset(
     if isinstance(data, str | Path):
         place = None if root is None else Path(root)
         reading = ReadOptions(split, column, follow_links, first)
-        return dataset.open_dataset(str(data), rules, size, limit, place, reading)
+        return open_path(str(data), rules, size, limit, place, reading)
     if split is not None or column is not None or follow_links:
         raise UsageError("split, column and follow_links apply only to data given as a path")
     for name, value in (("limit", limit), ("size", size)):

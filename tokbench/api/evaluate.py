@@ -20,6 +20,7 @@ from tokbench.errors import AdapterError, UsageError
 from tokbench.evaluation.config import Context, EvalConfig, Progress
 from tokbench.evaluation.evaluate import evaluate as run
 from tokbench.evaluation.finished import Plan, merged, plan_remaining
+from tokbench.evaluation.restore import Restorer
 from tokbench.evaluation.tasks import Task, parse_task
 from tokbench.extractors.backend import Precision
 from tokbench.io.left_out import describe_left_out
@@ -27,7 +28,7 @@ from tokbench.metrics import registry as metrics
 from tokbench.paths import cache_dir
 from tokbench.protocol.protocol import Protocol, load_protocol
 from tokbench.results.result import Result
-from tokbench.tokenizers.registry import LoadedAdapter
+from tokbench.tokenizers.registry import LoadedAdapter, load_adapter
 
 _LOG = logging.getLogger("tokbench")
 
@@ -39,6 +40,8 @@ class Options(TypedDict, total=False):
     size: int | None
     limit: int | None
     protocol: str | Protocol
+    degrade: str | None
+    restore: str | None
     task: str
     name: str | None
     value_range: tuple[float, float]
@@ -70,6 +73,8 @@ def evaluate(
     size: int | None = None,
     limit: int | None = None,
     protocol: str | Protocol = "tokbench",
+    degrade: str | None = None,
+    restore: str | None = None,
     task: str = "reconstruct",
     name: str | None = None,
     value_range: tuple[float, float] = (-1.0, 1.0),
@@ -102,7 +107,10 @@ def evaluate(
     Metrics and images:
     metrics: names, as a list or separated by commas (see `tokbench list metrics`); None selects the default metrics.
     size: images are resized and cropped to size x size px. limit: use only the first images. protocol: a name, a .toml
-    file or a `tokbench.Protocol`. task: `reconstruct`, `truncate-8` (first 8 tokens), `perturb` or `perturb-code`.
+    file or a `tokbench.Protocol`. degrade: damage of the images that the model gets, such as `rain:0.5`, `noise:25`,
+    `blur:1.5` or `jpeg:20`; its output is compared with the clean images. restore: an adapter that restores
+    the damaged images first. task: `reconstruct`, `truncate-8` (first 8
+    tokens), `perturb` or `perturb-code`.
 
     Properties of models without a spec (they apply to all such models of the call):
     name: the name in the result (default: that of the class or function). value_range: range of input and output
@@ -142,9 +150,11 @@ def evaluate(
     if precision not in get_args(Precision):
         raise UsageError(f"precision must be {' or '.join(get_args(Precision))}, but is {precision!r}")
     models = named(model, name)
-    rules = protocol if isinstance(protocol, Protocol) else load_protocol(str(protocol))
-    task_object, chosen = _metrics_of(task, metrics, rules)
-    if out is not None and task_object.label.kind == "perturb":
+    rules = (protocol if isinstance(protocol, Protocol) else load_protocol(str(protocol))).degraded(degrade)
+    if restore and not rules.degrade:
+        raise UsageError("restore= requires degrade=, which damages the images that it restores")
+    parsed = _task_of(task)
+    if out is not None and parsed.label.kind == "perturb":
         raise UsageError("out= is not available for task='perturb'; save its result with result.save(folder)")
     settings = Settings((value_range[0], value_range[1]), multiple, input_size, codebook_size, seed)
     chosen_device = choose_device(device or own_device(list(models.values())))
@@ -152,6 +162,7 @@ def evaluate(
     root_folder = None if root is None else Path(root)
     with preserved(models.values(), chosen_device) as as_before:
         dataset = _opened(data, rules, size, limit, root_folder)
+        chosen = _metrics_of(parsed, metrics, rules, dataset.modality)
         loaded = as_adapters(
             models,
             settings,
@@ -162,7 +173,10 @@ def evaluate(
             allow_download=allow_download,
         )
         with _Bars(progress) as bars:
-            config = EvalConfig(tuple(chosen), task_object, batch_size, seed, chosen_device, precision)
+            restorer = None
+            if restore:
+                restorer = Restorer(load_adapter(restore, chosen_device, root_folder, allow_download))
+            config = EvalConfig(tuple(chosen), parsed, batch_size, seed, chosen_device, precision, restorer=restorer)
             context = Context(folder, allow_download=allow_download, warn=_LOG.warning, progress=bars)
             results = _measure(loaded, dataset, config, context, None if out is None else Path(out).expanduser())
     _log(results, dataset, requested=metrics is not None)
@@ -202,16 +216,24 @@ def _check_counts(least: int, **arguments: int | None) -> None:
             raise UsageError(f"{name} must be an integer of at least {least}, but is {value!r}")
 
 
-def _metrics_of(task: str, names: str | Iterable[str] | None, rules: Protocol) -> tuple[Task, list[str]]:
-    """Return the task of a name and the metrics to compute for it. Raises UsageError."""
+def _task_of(task: str) -> Task:
+    """Return the task of a name. Raises UsageError."""
     parsed = parse_task(task)
     if not parsed.paired:
         raise UsageError("samples of generators are evaluated only by the command 'tokbench eval --task generate'")
+    return parsed
+
+
+def _metrics_of(
+    parsed: Task, names: str | Iterable[str] | None, rules: Protocol, modality: metric_names.Modality
+) -> list[str]:
+    """Return the metrics to compute for a task on data of one kind. Raises UsageError."""
     given = names if names is None or isinstance(names, str) else ",".join(names)
     if parsed.label.kind == "perturb":
-        every = metrics.choose(",".join(metric_names.defaults("perturb")) if given is None else given, rules)
-        return parsed, metric_names.measurable(every, strict=given not in (None, "all"))
-    return parsed, metrics.choose_for(parsed.label.kind, given, rules)
+        asked = ",".join(metric_names.defaults("perturb", modality)) if given is None else given
+        every = metrics.choose(asked, rules, modality)
+        return metric_names.measurable(every, strict=given not in (None, "all"))
+    return metrics.choose_for(parsed.label.kind, given, rules, modality)
 
 
 def _opened(data: Any, rules: Protocol, size: int | None, limit: int | None, root: Path | None) -> Dataset:
@@ -220,7 +242,7 @@ def _opened(data: Any, rules: Protocol, size: int | None, limit: int | None, roo
         return open_dataset(data, protocol=rules, size=size, limit=limit, root=root)
     given = {"size": (size, data.size), "limit": (limit, data.limit)}
     conflicts = [name for name, (asked, own) in given.items() if asked not in (None, own)]
-    if rules.sha256 != data.protocol.sha256 and rules.name != "tokbench":
+    if rules.sha256 != data.protocol.sha256 and (rules.name != "tokbench" or rules.degrade):
         conflicts.append("protocol")
     if conflicts:
         raise UsageError(
@@ -230,9 +252,17 @@ def _opened(data: Any, rules: Protocol, size: int | None, limit: int | None, roo
 
 
 def _first_image(dataset: Dataset) -> Tensor:
-    """Return one image (1, 3, H, W) in [0, 1]. Raises DataError if none can be read."""
+    """Return one image, or frame of a clip, (1, 3, H, W) in [0, 1], from which the spec of an object is inferred.
+
+    Raises DataError if none can be read, UsageError for data without images.
+    """
     for images in dataset.batches(1):
-        return images.reference
+        if dataset.modality not in ("image", "video"):
+            raise UsageError(
+                f"{dataset.name} has data of the kind {dataset.modality}; give a tokbench.Tokenizer whose spec has "
+                f'modalities=("{dataset.modality}",)'
+            )
+        return images.reference[:, 0] if images.reference.dim() == 5 else images.reference
     dataset.refuse_empty()
     raise AssertionError("refuse_empty accepted a dataset without images")
 

@@ -9,6 +9,7 @@ import click
 
 from tokbench._version import __version__
 from tokbench.cli.audit import audit
+from tokbench.cli.bd_rate import bd_rate
 from tokbench.cli.cache import cache
 from tokbench.cli.check import check
 from tokbench.cli.compare import compare
@@ -20,6 +21,7 @@ from tokbench.cli.options import Group, add_debug_option
 from tokbench.cli.plan import plan
 from tokbench.cli.prune import prune
 from tokbench.cli.report import report, view
+from tokbench.cli.sizes import sizes
 from tokbench.cli.stats import stats
 from tokbench.cli.train import train
 
@@ -34,8 +36,8 @@ def main() -> None:
 
 
 _COMMANDS = (
-    eval_, list_, show, leaderboard, weights, stats, compare, plan, check, contract, audit, train, prune, report, view,
-    cache, import_tokbench,
+    eval_, list_, show, leaderboard, weights, stats, compare, bd_rate, sizes, plan, check, contract, audit, train,
+    prune, report, view, cache, import_tokbench,
 )  # fmt: skip
 
 for command in _COMMANDS:

@@ -159,7 +159,7 @@ def check(
         and (data is None or path or result.dataset == data)
     ]
     if path:
-        from tokbench.data.dataset import open_dataset
+        from tokbench.modalities.open import open_dataset
         from tokbench.protocol.protocol import TOKBENCH
 
         assert data is not None

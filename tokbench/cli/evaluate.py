@@ -15,6 +15,7 @@ from tokbench.api.device import choose_device
 from tokbench.cli.options import (
     batch_size_option,
     data_option,
+    degrade_option,
     device_option,
     download_option,
     limit_option,
@@ -48,7 +49,9 @@ from tokbench.tokenizers.checkpoint_names import named_argument
 @data_option
 @reading_options("first", "pair")
 @click.option(
-    "--metrics", "metric_names", help="Comma-separated metric names, or 'all' [default: see 'tokbench list metrics']."
+    "--metrics",
+    "metric_names",
+    help="Comma-separated names of metrics or groups, or 'all' [default: see 'tokbench list metrics'].",
 )
 @click.option(
     "--suite",
@@ -63,6 +66,12 @@ from tokbench.tokenizers.checkpoint_names import named_argument
 @limit_option
 @size_option
 @protocol_option
+@degrade_option
+@click.option(
+    "--restore",
+    metavar="ADAPTER",
+    help="With --degrade: an adapter that restores the images before the others get them, such as drsformer.d24.",
+)
 @reference_option
 @reference_is_option
 @reference_mismatch_option
@@ -129,6 +138,8 @@ def eval_(
     limit: int | None,
     size: int | None,
     protocol: str,
+    degrade: str | None,
+    restore: str | None,
     reference: Path | None,
     reference_is: str | None,
     reference_mismatch: str | None,
@@ -195,29 +206,36 @@ def eval_(
         names = [name.strip() for name in data.split(",")] if "data" in given else list(chosen_suite.data)
         size, protocol = chosen_suite.size, chosen_suite.faithful if faithful else chosen_suite.protocol
         metric_names = metric_names or ",".join(chosen_suite.metrics)
+        if faithful and not chosen_suite.faithful:
+            raise UsageError(f"--suite {suite} has no steps that only other code does; omit --faithful")
         if task == "generate":
             raise UsageError(f"--suite {suite} evaluates reconstructions and cannot be combined with --task generate")
     elif faithful:
         raise UsageError("--faithful requires --suite")
     if skip_existing and task in ("perturb", "generate"):
         raise UsageError(f"--skip-existing cannot be combined with --task {task}")
-    rules = load_protocol(protocol)
+    rules = load_protocol(protocol).degraded(degrade)
+    if restore and not rules.degrade:
+        raise UsageError("--restore requires --degrade, which damages the images that it restores")
+    from tokbench.modalities.open import modality_of, open_dataset  # it imports torch
+
+    modality = modality_of(names[0], root, reading)
     if task == "perturb":
-        requested = ",".join(defaults("perturb")) if metric_names is None else metric_names
-        chosen = measurable(registry.choose(requested, rules), strict=listed)
+        requested = ",".join(defaults("perturb", modality)) if metric_names is None else metric_names
+        chosen = measurable(registry.choose(requested, rules, modality), strict=listed)
     else:
-        chosen = registry.choose_for(task, metric_names, rules)
+        chosen = registry.choose_for(task, metric_names, rules, modality)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--out {out} cannot be written ({error.strerror})") from error
 
-    from tokbench.data.dataset import open_dataset
     from tokbench.data.stream import ImageStream
     from tokbench.evaluation.config import Context, EvalConfig
     from tokbench.evaluation.distributed import ranks
     from tokbench.evaluation.evaluate import evaluate
     from tokbench.evaluation.finished import Plan, merged, plan_remaining
+    from tokbench.evaluation.restore import Restorer
     from tokbench.evaluation.sample_plan import plan_samples, statistics_of
     from tokbench.evaluation.tasks import RECONSTRUCT, Decode, Generate, Perturb, Truncate
     from tokbench.extractors.pool import ExtractorPool
@@ -225,7 +243,7 @@ def eval_(
     from tokbench.paths import cache_dir
     from tokbench.results.result import Result, failure
     from tokbench.tokenizers.builtin.images import ImageFolder
-    from tokbench.tokenizers.registry import load_adapters
+    from tokbench.tokenizers.registry import load_adapter, load_adapters
 
     chosen_task = {
         "truncate": Truncate(counts), "perturb": Perturb(anchor or "latent"), "generate": Generate(cfg),
@@ -286,6 +304,10 @@ def eval_(
         streams: list[ImageStream] = []
         if chosen_task.paired:  # before loading adapters, which can take long
             streams = [open_dataset(name, rules, size, limit, root, reading) for name in names]
+            if any(stream.modality != modality for stream in streams):
+                raise UsageError(
+                    "the datasets are of several kinds, which have different metrics; evaluate them one by one"
+                )
         with redirect_stdout(sys.stderr):  # output of adapters must not mix with the results on stdout
             loaded, not_loaded = load_adapters(adapters, device, root, allow_download, reading)
         if not chosen_task.paired:
@@ -297,7 +319,9 @@ def eval_(
                 say_left_out(left_out)
         unloaded = {(name, chosen_task.name): reason for name, reason in not_loaded.items()}
         networks = ExtractorPool(device, allow_download, precision)
-        config = EvalConfig(tuple(chosen), chosen_task, batch_size, seed, device, precision, statistics)
+        with redirect_stdout(sys.stderr):
+            restorer = Restorer(load_adapter(restore, device, root, allow_download)) if restore else None
+        config = EvalConfig(tuple(chosen), chosen_task, batch_size, seed, device, precision, statistics, restorer)
         for dataset in streams:
             plan = Plan({}, [(config, loaded)] if loaded else [])
             if skip_existing:

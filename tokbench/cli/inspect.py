@@ -107,6 +107,7 @@ def leaderboard(out: Path, form: Form | None) -> None:
     table with the rows of all tables is printed.
     """
     from tokbench.errors import NoResults
+    from tokbench.pruning.kinds import KINDS
     from tokbench.pruning.result import load_all
     from tokbench.pruning.table import write as write_pruning
     from tokbench.results import rate_curves, reported, semantic_table
@@ -121,7 +122,7 @@ def leaderboard(out: Path, form: Form | None) -> None:
         written += [*write(out, found), *rate_curves.write(out), *semantic_table.write(out, found)]
         written += reported.write(out)
     except NoResults:
-        if not load_all(out):
+        if not any(load_all(out, kind) for kind in KINDS):
             raise
     written += write_pruning(out)
     delete_stale(out, written)  # last: an interrupted command loses no table

@@ -13,7 +13,7 @@ from tokbench.errors import TokbenchError, UsageError, did_you_mean
 from tokbench.extractors.specs import EXTRACTORS
 from tokbench.io.counts import count_of
 from tokbench.io.left_out import describe_left_out
-from tokbench.metric_names import METRICS, defaults
+from tokbench.metric_names import EVERY_MODALITY, METRICS, Modality, defaults, groups
 from tokbench.paths import dataset_folders
 from tokbench.protocol.protocol import load_protocol, protocols
 from tokbench.results.columns import column_of
@@ -77,6 +77,15 @@ def _find_adapters(root: Path | None) -> Iterator[_Listed]:
         yield _Listed(name, str(variant.config.get("summary", "")), learned and not obstacle, obstacle)
 
 
+_ITEMS: dict[Modality, tuple[str, str]] = {
+    "image": ("images", "px"),
+    "video": ("clips", "px"),
+    "sound": ("recordings", "Hz"),
+    "shape": ("shapes", "voxels"),
+}
+"""The items of a dataset of each modality, and the unit of its size."""
+
+
 def datasets(root: Path | None) -> list[str]:
     """Return one line per dataset, with the availability of its images on this machine."""
     from tokbench.data.dataset_folder import describe
@@ -94,21 +103,23 @@ def datasets(root: Path | None) -> list[str]:
             else:
                 availability = "found" if locate_data(stored, described) else "not found"
             count = f"{described['count']:,}" if "count" in described else "all"
-            found.append((name, f"{count} images, {described['size']} px, {availability}: {described['title']}"))
+            items, unit = _ITEMS[described.get("modality", "image")]
+            found.append((name, f"{count} {items}, {described['size']} {unit}, {availability}: {described['title']}"))
         except TokbenchError as error:
             found.append((name, f"broken: {error}"))
     return _columns(found)
 
 
 def metrics(root: Path | None) -> list[str]:
-    """Return one line per metric; a star marks the default metrics."""
-    starred = defaults("reconstruct")
+    """Return one line per metric and per group; a star marks the default metrics."""
+    starred = {name for modality in EVERY_MODALITY for name in defaults("reconstruct", modality)}
     rows = []
     for name, spec in METRICS.items():
         source = "" if METRICS.is_builtin(name) else f" (package {METRICS.package(name)})"
         rows.append((f"{name}{' *' if name in starred else ''}", f"{spec.summary}{source}"))
     rows += [(one.name, f"not available: {one}") for one in (*METRICS.broken, *EXTRACTORS.broken)]
-    return [*_columns(rows), "", "* computed when --metrics is not given"]
+    selected = [f"--metrics {name} selects {', '.join(members)}" for name, members in groups().items()]
+    return [*_columns(rows), "", "* computed when --metrics is not given", *selected]
 
 
 def protocol_lines(root: Path | None) -> list[str]:

@@ -57,6 +57,12 @@ batch_size_option = click.option(
 protocol_option = click.option(
     "--protocol", default="tokbench", show_default=True, help="Evaluation protocol: a name or a .toml file."
 )
+degrade_option = click.option(
+    "--degrade",
+    metavar="KIND:LEVEL",
+    help="Damage the images before the tokenizer gets them, and compare with the clean ones: rain:LEVEL (0 to 1), "
+    "noise:SIGMA (levels of 255), blur:SIGMA (pixels) or jpeg:QUALITY (1 to 95).",
+)
 reference_option = click.option(
     "--reference",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

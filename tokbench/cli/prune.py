@@ -1,10 +1,9 @@
-"""`tokbench prune`: measures accuracy and speed of token reduction inside a classifier."""
+"""`tokbench prune`: measures accuracy and speed of token reduction in classifiers and vision-language models."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -26,18 +25,15 @@ from tokbench.cli.options import (
 from tokbench.data.reading import ReadOptions
 from tokbench.errors import MissingWeights, UsageError
 
-if TYPE_CHECKING:
-    from tokbench.pruning.result import PruningRow
-
 
 @click.command()
 @click.argument("methods", metavar="METHOD...", nargs=-1)
-@click.option("--model", default="vit_tiny_imagenet.d12", show_default=True, help="Network name, or timm:NAME[@FILE].")
+@click.option(
+    "--model", default="vit_tiny_imagenet.d12", show_default=True, help="Network name, timm:NAME[@FILE], or hf:FOLDER."
+)
 @click.option(
     "--keep",
-    default="0.9,0.7,0.5,0.3",
-    show_default=True,
-    help="Comma-separated shares of tokens kept per stage, in (0, 1].",
+    help="Comma-separated shares of tokens kept, in (0, 1] [default: 0.9,0.7,0.5,0.3; of a vlm 0.5,0.25,0.1,0.05].",
 )
 @data_option
 @reading_options("first")
@@ -76,7 +72,7 @@ if TYPE_CHECKING:
 def prune(
     methods: tuple[str, ...],
     model: str,
-    keep: str,
+    keep: str | None,
     data: str,
     reading: ReadOptions,
     limit: int | None,
@@ -94,13 +90,15 @@ def prune(
 ) -> None:
     """Measure token-reduction methods: accuracy relative to the full network, FLOPs and wall-clock time.
 
-    METHOD is a name printed by --list; 'all' selects every method that needs no training, and the controls.
+    METHOD is a name printed by --list with the same --model; 'all' selects every method that needs no training, and the
+    controls. The model is a classifier or a vision-language model (mini_vlm.base, hf:FOLDER), which answers questions
+    about the data sets scenes and scenes-heldout.
 
-    The images need labels: a Parquet file with an integer column `label`, or a folder, zip or tar with one folder per
-    class. Folders must be named like the network's classes (ImageNet: WordNet ids) or listed in classes.txt; otherwise
-    their number must equal the network's number of classes, and they are matched in sorted order. A subset of the
-    classes is enough. --limit N takes an even sample of class folders, otherwise the first N images; they must not all
-    have the same label, and a warning is printed if they cover few classes.
+    The images of a classifier need labels: a Parquet file with an integer column `label`, or a folder, zip or tar with
+    one folder per class. Folders must be named like the network's classes (ImageNet: WordNet ids) or listed in
+    classes.txt; otherwise their number must equal the network's number of classes, and they are matched in sorted
+    order. A subset of the classes is enough. --limit N takes an even sample of class folders, otherwise the first N
+    images; they must not all have the same label, and a warning is printed if they cover few classes.
 
     Rows that are already measured are kept, so repeat the command to resume after an interruption. Timings whose
     control deviates by more than 3 %, which indicates other load on the machine, are repeated up to --tries times.
@@ -108,56 +106,57 @@ def prune(
     For a pose lifter (--model h2ot.dense), METHOD is the name of another one, or `all`; the sequences are drawn, and
     --limit is their number.
 
+    For a detector (--model focus_detr.d4_dense --data scenes-128), METHOD is learned, random or norm, or the name of
+    another detector, which is compared with the full network.
+
     Exit status: 1 if a method failed (the others still run) or an image could not be read.
     """
-    from tokbench.pruning.candidates import CONTROLS, known
-    from tokbench.pruning.methods import METHODS
+    from tokbench.pruning.kinds import PruneRequest, kind_named, kind_of_model
 
+    kind = kind_named(kind_of_model(model, root))
     if listing:
-        click.echo("\n".join(known(root)))
+        click.echo("\n".join(kind.known(root)))
         return
     if not methods:
         raise UsageError("missing METHOD; see --list")
     from tokbench.pruning.pose import is_pose_lifter
 
     if is_pose_lifter(model, root):
-        chosen = choose_device(device)
-        _lift(methods, model, limit, _batch_sizes(batches, chosen), repetitions, tries, chosen, root, out)
+        _lift(methods, model, limit, _batch_sizes(batches), repetitions, tries, choose_device(device), root, out)
         return
-    from tokbench.pruning import table
-    from tokbench.pruning.benchmark import BenchmarkConfig, PruningBenchmark, read_keeps
-    from tokbench.pruning.models import load_classifier, open_labelled
-    from tokbench.pruning.result import labels_text
+    from tokbench.pruning.benchmark import read_keeps
+    from tokbench.pruning.detection import is_detector
 
-    keeps = read_keeps(keep)
+    if is_detector(model, root):
+        _detect(methods, model, keep, data, reading, limit, batches, repetitions, device, root, out)
+        return
+
+    keeps = read_keeps(keep or kind.keeps)
     chosen_device = choose_device(device)
-    names = [name for given in methods for name in ((*METHODS, *CONTROLS) if given == "all" else (given,))]
-    sizes = _batch_sizes(batches, chosen_device)
-    classifier = load_classifier(model, chosen_device, root, allow_download)
-    images = open_labelled(data, classifier, limit, root, reading)
-    say_left_out(images.dataset.left_out)
-    say(f"labels: {labels_text(images.labels.facts(images.dataset.names))}")
-    config = BenchmarkConfig("eager" if kernel == "eager" else "sdpa", sizes, repetitions, round_to, rates, tries)
+    names = [name for given in methods for name in (kind.methods if given == "all" else (given,))]
+    request = PruneRequest(
+        model, data, chosen_device, root, limit, reading, _batch_sizes(batches), repetitions, tries, kernel, round_to,
+        rates, allow_download,
+    )  # fmt: skip
+    benchmark = kind.open(request, say)
+    say_left_out(benchmark.dataset.left_out)
     failed, results = False, {}
     rows = 0
     with stoppable(lambda: f"{rows} rows were saved; repeat the command to resume"), progress_bar() as bar:
-        benchmark = PruningBenchmark(
-            classifier, images, chosen_device, config, root, lambda text: say(f"warning: {text}")
-        )
-        for name in dict.fromkeys(names):
+        for name in dict.fromkeys([*benchmark.controls, *names]):
             try:
                 for result, key in benchmark.run(name, keeps, out, bar):
                     results[result.path], rows = result, rows + 1
-                    say(f"{name} {key}: {_summary(result.rows[key])}")
+                    say(f"{name} {key}: {kind.summary(result.rows[key])}")
             except (UsageError, MissingWeights) as error:
                 say(f"failed {name}: {str(error).removeprefix(f'{name}: ')}")
                 failed = True
-    for image, reason in images.dataset.unreadable:
+    for image, reason in benchmark.dataset.unreadable:
         say(f"unreadable image {image}: {reason.removeprefix(f'{image}: ')}")
     if results:
         members = list(results.values())
-        click.echo(f"{table.legend(members)}{table.markdown(members)}", nl=False)
-    if failed or images.dataset.unreadable:
+        click.echo(f"{kind.legend(members)}{kind.markdown(members)}", nl=False)
+    if failed or benchmark.dataset.unreadable:
         sys.exit(1)
 
 
@@ -165,7 +164,7 @@ def _lift(
     methods: tuple[str, ...],
     model: str,
     limit: int | None,
-    batches: tuple[int, ...],
+    batches: tuple[int, ...] | None,
     repetitions: int,
     tries: int,
     device: str,
@@ -183,7 +182,7 @@ def _lift(
                 "frames are set in their TOML files; leave it out"
             )
     names = [name for given in methods for name in (pose.pose_lifters(root) if given == "all" else (given,))]
-    config = pose.PoseConfig(limit or pose.SEQUENCES, batches, repetitions, tries)
+    config = pose.PoseConfig(limit or pose.SEQUENCES, (1, 32) if batches is None else batches, repetitions, tries)
     rows = []
     with stoppable(lambda: "nothing was saved; repeat the command"), progress_bar() as bar:
         benchmark = pose.PoseBenchmark(model, device, config, root)
@@ -194,16 +193,43 @@ def _lift(
     click.echo(pose.markdown(rows, pose.pose_findings(rows, root)), nl=False)
 
 
-def _summary(row: PruningRow) -> str:
-    from tokbench.pruning.table import faster
+def _detect(
+    methods: tuple[str, ...],
+    model: str,
+    keep: str | None,
+    data: str,
+    reading: ReadOptions,
+    limit: int | None,
+    batches: str | None,
+    repetitions: int,
+    device: str | None,
+    root: Path | None,
+    out: Path,
+) -> None:
+    """Measure a detector; METHOD is `learned`, `random`, `norm`, `all` for these three, or the name of a detector."""
+    from tokbench.pruning import detection
+    from tokbench.pruning.benchmark import read_keeps
 
-    times = [f"batch {timing.batch}: {faster(timing.speedup)}" for timing in row.pace]
-    return ", ".join([f"top-1 {100 * row.top1.value:.1f} %", *times])
+    chosen_device = choose_device(device)
+    names = [name for given in methods for name in (detection.SELECTIONS if given == "all" else (given,))]
+    sizes = _batch_sizes(batches)
+    config = detection.DetectionConfig(
+        tuple(read_keeps(keep or detection.KEEPS)), (1, 32) if sizes is None else sizes, repetitions, limit
+    )
+    dataset = detection.open_detection_data(data, limit, root, reading)
+    rows = []
+    with stoppable(lambda: "nothing was saved; the measurement of a detector cannot be resumed"), progress_bar() as bar:
+        benchmark = detection.DetectionBenchmark(model, dataset, chosen_device, config, root)
+        for row in benchmark.rows(list(dict.fromkeys(names)), bar):
+            rows.append(row)
+            say(f"{row.method} {row.keep or ''}: AP50 {100 * row.precision.values['ap50']:.1f} %")
+    say(f"wrote {benchmark.save(rows, out)}")
+    click.echo(detection.markdown(rows, model), nl=False)
 
 
-def _batch_sizes(text: str | None, device: str) -> tuple[int, ...]:
+def _batch_sizes(text: str | None) -> tuple[int, ...] | None:
     if text is None:
-        return (1, 32) if device == "cpu" else (1, 32, 128)
+        return None
     try:
         sizes = tuple(int(part) for part in text.split(","))
     except ValueError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from reprlib import repr as shortened
 from typing import Any
@@ -91,6 +91,25 @@ def ratio_of_face(box: Box, image_size: tuple[int, int]) -> float:
     higher than wide, so a rule with the height would also fit; the longer side is chosen as in the rule for words.
     """
     return max(box[2] - box[0], box[3] - box[1]) / max(image_size)
+
+
+def reading_order(boxes: Sequence[Sequence[float]]) -> list[int]:
+    """Return the positions of boxes (x1, y1, x2, y2) row by row from the top, each row from left to right.
+
+    A box belongs to a row if its centre is less than half a height, that of the lower of the two, below the centre of
+    the row's highest box. Columns of text are read across, which is no problem where two readings are compared.
+    """
+    centres = [(box[1] + box[3]) / 2 for box in boxes]
+    rows: list[list[int]] = []
+    for place in sorted(range(len(boxes)), key=lambda place: (centres[place], boxes[place][0])):
+        if rows:
+            first = rows[-1][0]
+            height = min(boxes[one][3] - boxes[one][1] for one in (first, place))
+            if centres[place] - centres[first] < height / 2:
+                rows[-1].append(place)
+                continue
+        rows.append([place])
+    return [place for row in rows for place in sorted(row, key=lambda place: (boxes[place][0], place))]
 
 
 def parse(text: str, name: str) -> object:

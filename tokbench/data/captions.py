@@ -38,8 +38,8 @@ def captions_of(source: Source, rule: str | None, class_names: Path | None) -> C
     rule: the entry `captions` of the dataset.toml. class_names: file with one class name per line, in the order of the
     labels. Raises DataError if the rule is unknown, or if the names are missing or do not fit the labels.
     """
-    if isinstance(source, SyntheticSource):
-        return Captions("exact, version 1", lambda position, image: source.caption(position))
+    if isinstance(source, SyntheticSource) and (caption := source.captions()):
+        return Captions("exact, version 1", lambda position, image: caption(position))
     if rule is None:
         return None
     if rule != CLASS_AND_COLOUR or class_names is None:

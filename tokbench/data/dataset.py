@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from tokbench.data.annotations import Annotations
 from tokbench.data.captions import Captions, captions_of
 from tokbench.data.class_folders import labels_of
 from tokbench.data.dataset_folder import describe, locate, search_folders
 from tokbench.data.decode import exif_orientation
-from tokbench.data.loader import ImageLoader, PreparedImage
+from tokbench.data.degrade import degrade
+from tokbench.data.loader import ImageLoader, PreparedImage, to_bchw
 from tokbench.data.preprocess import check_library, prepare, refuse_unstorable, wrong_size_message
 from tokbench.data.reading import DEFAULTS, ReadOptions
 from tokbench.data.sources.annotated import AnnotatedSource, annotate, open_layout
@@ -23,9 +26,10 @@ from tokbench.data.sources.base import Source
 from tokbench.data.sources.manifest import Manifest
 from tokbench.data.sources.open import open_source, open_sources, sort_by
 from tokbench.data.sources.patterns import folder_of, is_path
-from tokbench.data.sources.synthetic import SyntheticSource
+from tokbench.data.sources.synthetic import open_recipe
 from tokbench.data.splits import canonical_split
 from tokbench.data.stream import (
+    CHUNK,
     AnnotatedImage,
     Bindable,
     ImageStream,
@@ -36,10 +40,12 @@ from tokbench.data.stream import (
     all_spans,
     spans,
 )
-from tokbench.errors import DataError, TokbenchError, UnreadableImage, UsageError, did_you_mean
+from tokbench.errors import DataError, NotApplicable, TokbenchError, UnreadableImage, UsageError, did_you_mean
 from tokbench.io.left_out import describe_left_out, left_out_remedy
 from tokbench.paths import dataset_folders, slug
+from tokbench.protocol.degradation import Degradation
 from tokbench.protocol.protocol import Protocol
+from tokbench.protocol.rounding import from_uint8
 
 _FEW_ODD = 20
 """Without a size, one in this many images may differ in size from the others, and becomes an unreadable image."""
@@ -74,7 +80,7 @@ class Dataset(ImageStream):
     native_size: int | None = None
     sampling: Sampling = "first"
     with_labels: bool = False
-    shape: tuple[int, int] | None = None
+    shape: tuple[int, ...] | None = None
     common_size: tuple[int, int] | None = None
     captions: Captions | None = None
     seen: ReadLog = field(default_factory=ReadLog, repr=False)
@@ -137,6 +143,11 @@ class Dataset(ImageStream):
     def labels_sha256(self) -> str | None:
         labels = self._labels if self.with_labels or self.captions else None
         return None if labels is None else hashlib.sha256(repr(sorted(labels.items())).encode()).hexdigest()
+
+    @cached_property
+    def degradation(self) -> Degradation | None:
+        """How the protocol degrades images before a tokenizer gets them, or None."""
+        return self.protocol.degradation
 
     @cached_property
     def _labels(self) -> dict[str, int] | None:
@@ -209,6 +220,22 @@ class Dataset(ImageStream):
         self.shape, self.seen = None, ReadLog()
         return ImageLoader(self, spans(len(self), batch_size, share))
 
+    def others(self, count: int) -> ImageLoader:
+        """Return an iterator over an even sample of the images after the first `limit` ones, CHUNK images at a time.
+
+        It does not change the log of this dataset. Raises NotApplicable if the dataset has no other images.
+        """
+        first, rest = len(self), self.available - len(self)
+        if not rest:
+            raise NotApplicable(
+                f"{self.name}: all {self.available:,} images are evaluated, so there are no others whose latents could "
+                "be neighbours; give a smaller --limit"
+            )
+        count = min(count, rest)
+        positions = [first + number * rest // count for number in range(count)]
+        beside = replace(self, seen=ReadLog(), with_labels=False)
+        return ImageLoader(beside, [positions[start : start + CHUNK] for start in range(0, count, CHUNK)])
+
     def bind(self, model: Bindable) -> None:
         # A model that pairs by order needs the order of the whole dataset, which an even sample changes.
         every = sorted(self.source.names) if self.sampling == "even" else self.source.names
@@ -255,6 +282,13 @@ class Dataset(ImageStream):
                 "size and shape of the others"
             ) from error
 
+    def shape_of(self, pixels: np.ndarray) -> tuple[int, ...]:
+        return pixels.shape[:2]
+
+    def collate(self, pixels: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        levels = to_bchw(pixels)
+        return from_uint8(levels), levels if levels.dtype == torch.uint8 else None
+
     def _prepared(self, position: int) -> PreparedImage:
         image = self.source.open(position)
         if self.common_size is not None and image.size != self.common_size:
@@ -276,7 +310,12 @@ class Dataset(ImageStream):
         if marked:
             digest.update(marked.known.to_json().encode())
         caption = self.captions.of(position, image) if self.captions else None
-        return PreparedImage(pixels, original, marked, digest.hexdigest(), upscaled, exif_orientation(image), caption)
+        # The digest is that of the clean image, so that features of references are shared with runs on clean images.
+        degraded = None if self.degradation is None else degrade(pixels, self.degradation)
+        orientation = exif_orientation(image)
+        return PreparedImage(
+            pixels, original, marked, digest.hexdigest(), upscaled, orientation, caption, degraded=degraded
+        )
 
 
 def open_dataset(
@@ -307,8 +346,8 @@ def open_dataset(
         parts = [slug(folder_of(data).resolve().name)]
         parts += [slug(canonical_split(reading.split))] if reading.split else []
         parts += [slug(reading.column)] if reading.column else []
-        name = f"{'-'.join(parts)}-{_fingerprint(source)}"
-        sampling = _sample(source, limit, reading.first)
+        name = f"{'-'.join(parts)}-{fingerprint(source)}"
+        sampling = even_sample(source, limit, reading.first)
         dataset = Dataset(name, source, protocol, size, limit, native_size=None, sampling=sampling)
     else:
         hint = did_you_mean(data, folders)
@@ -327,10 +366,12 @@ def _named(
 ) -> Dataset:
     description = describe(folder)
     stored = description.get("folder", name)
+    if (modality := description.get("modality", "image")) != "image":
+        raise DataError(f"dataset {name} has data of the kind {modality}, of which this command reads no images")
     if manifest := description.get("manifest"):
         source: Source = Manifest(folder / manifest)
     elif recipe := description.get("recipe"):
-        source = SyntheticSource(recipe, description["split"], description["count"])
+        source = open_recipe(recipe, description["split"], description["count"])
     else:
         paths = locate(stored, description)
         if not paths:
@@ -358,7 +399,7 @@ def _named(
     return Dataset(name, source, protocol, size or own_size, limit, native_size=own_size, captions=captions)
 
 
-def _sample(source: Source, limit: int | None, first: bool) -> Sampling:
+def even_sample(source: Source, limit: int | None, first: bool) -> Sampling:
     """Reorder the images in class folders so that the first `limit` images are an even sample over the sorted list.
 
     Sources without class folders, and those whose order is given (lists of paths, Parquet files, shards), are not
@@ -376,5 +417,5 @@ def _sample(source: Source, limit: int | None, first: bool) -> Sampling:
     return "even"
 
 
-def _fingerprint(source: Source) -> str:
+def fingerprint(source: Source) -> str:
     return hashlib.sha256(repr(source.listing()).encode()).hexdigest()[:6]

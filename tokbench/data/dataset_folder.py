@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tokbench.errors import DataError
+from tokbench.metric_names import Modality
 from tokbench.paths import cache_dir
 from tokbench.validate import Count, Positive, convert
 
@@ -18,7 +19,10 @@ class _DatasetFile:
     """The required and optional keys of dataset.toml. Other keys are allowed and not checked.
 
     recipe, split: which synthetic images are drawn (`tokbench.data.sources.synthetic`). captions: the rule for captions
-    (`tokbench.data.captions`). class_names: file with one class name per line, relative to the folder.
+    (`tokbench.data.captions`). class_names: file with one class name per line, relative to the folder. modality: what
+    the items are (`tokbench.modalities`); `size` is then the side of frames, samples a second, or voxels per side.
+    where, label: the values that rows must have by column, and the column of labels, for Parquet files of other
+    modalities than images.
     """
 
     title: str
@@ -35,6 +39,9 @@ class _DatasetFile:
     split: str | None = None
     captions: str | None = None
     class_names: str | None = None
+    modality: Modality = "image"
+    where: dict[str, str] | None = None
+    label: str | None = None
 
     def __post_init__(self) -> None:
         if self.layout:  # the number of sets may vary, so it has no count

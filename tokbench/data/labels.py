@@ -82,7 +82,10 @@ def find_labels(
     if isinstance(dataset.source, Table):
         labels = _labels_from_column(dataset, dataset.source, classes)
     elif isinstance(dataset.source, SyntheticSource):
-        labels = Labels(dataset.source.labels(), classes, "drawn with the images")
+        drawn = dataset.source.labels()
+        if drawn is None:
+            raise DataError(f"{dataset.name}: its drawn images have no labels")
+        labels = Labels(drawn, classes, "drawn with the images")
     else:
         labels = _labels_from_folders(dataset, classes, known, listed)
     for image, label in labels.by_name.items():

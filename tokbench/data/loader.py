@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from tokbench.data.sources.base import Source
 from tokbench.data.stream import AnnotatedImage, PairedBatch, ReadLog
 from tokbench.errors import UnreadableImage
+from tokbench.metric_names import Modality
 from tokbench.protocol.rounding import from_uint8
 
 
@@ -25,7 +26,10 @@ class PreparedImage:
     pixels: (H, W, 3), uint8 or float32 levels in [0, 255]. original: the whole file's pixels (h, w, 3), if the protocol
     compares with them. marked: the annotated image, if the dataset has annotations. digest: SHA-256 of these fields.
     upscaled: whether the image was smaller than the size. orientation: EXIF orientation, which is ignored. caption:
-    its caption, if the dataset has captions.
+    its caption, if the dataset has captions. extra: further arrays by name (`ImageBatch.extra`). degraded: the pixels
+    that the tokenizer gets instead, uint8 (H, W, 3), if the protocol degrades images.
+
+    An item that is no image has another shape than (H, W, 3), which its dataset defines.
     """
 
     pixels: np.ndarray
@@ -35,14 +39,23 @@ class PreparedImage:
     upscaled: bool
     orientation: int = 1
     caption: str | None = None
+    extra: Mapping[str, np.ndarray] = field(default_factory=dict)
+    degraded: np.ndarray | None = None
 
 
 class Readable(Protocol):
     """The part of a dataset that the loader uses."""
 
+    modality: ClassVar[Modality]
     source: Source
-    shape: tuple[int, int] | None
+    shape: tuple[int, ...] | None
     seen: ReadLog
+
+    def shape_of(self, pixels: np.ndarray) -> tuple[int, ...]:
+        """Return the shape that all preprocessed items must have, as in `ImageStream.shape`."""
+
+    def collate(self, pixels: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        """Return the values in [0, 1] of stacked items, and their levels, uint8, where the values are 8-bit levels."""
 
     @property
     def labels(self) -> Mapping[str, int] | None:
@@ -90,9 +103,10 @@ class ImageLoader:
         for position, task in zip(span, tasks, strict=True):
             try:
                 image = task.result()
+                shape = dataset.shape_of(image.pixels)
                 if dataset.shape is None:
-                    dataset.shape = (image.pixels.shape[0], image.pixels.shape[1])
-                elif image.pixels.shape[:2] != dataset.shape:
+                    dataset.shape = shape
+                elif shape != dataset.shape:
                     raise UnreadableImage(f"{dataset.source.names[position]}: its size changed during the run")
             except UnreadableImage as error:
                 seen.unreadable[position] = str(error)
@@ -105,24 +119,32 @@ class ImageLoader:
         if not readable:
             return None
         marked = [image.marked for _, image in readable if image.marked]
+        degraded = [image.degraded for _, image in readable if image.degraded is not None]
         captions = [image.caption for _, image in readable if image.caption is not None]
         names = [dataset.source.names[position] for position, _ in readable]
         labels = dataset.labels
-        levels = _to_bchw(np.stack([image.pixels for _, image in readable]))
+        reference, levels = dataset.collate(np.stack([image.pixels for _, image in readable]))
+        extra = {
+            name: torch.from_numpy(np.stack([image.extra[name] for _, image in readable]))
+            for name in readable[0][1].extra
+        }
         return PairedBatch(
             torch.tensor([position for position, _ in readable]),
             names,
-            from_uint8(levels),
-            [from_uint8(_to_bchw(image.original[None])) for _, image in readable if image.original is not None] or None,
+            reference,
+            [from_uint8(to_bchw(image.original[None])) for _, image in readable if image.original is not None] or None,
             [image.digest for _, image in readable],
-            levels if levels.dtype == torch.uint8 else None,
+            levels,
             marked or None,
             dataset.shape,
             captions or None,
             None if labels is None else torch.tensor([labels[name] for name in names]),
+            dataset.modality,
+            extra,
+            from_uint8(to_bchw(np.stack(degraded))) if degraded else None,
         )
 
 
-def _to_bchw(pixels: np.ndarray) -> Tensor:
+def to_bchw(pixels: np.ndarray) -> Tensor:
     """Convert an array (B, H, W, 3) to a tensor (B, 3, H, W)."""
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 from torch import Tensor
 
 from tokbench.data.annotations import Annotations
 from tokbench.data.captions import Captions
+from tokbench.errors import NotApplicable
+from tokbench.metric_names import Modality
 from tokbench.protocol.protocol import Protocol as EvaluationProtocol
 
 CHUNK = 32
@@ -51,7 +53,7 @@ class AnnotatedImage:
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """One batch of a stream.
+    """One batch of a stream: images, or items of another kind, which then replace (3, H, W) by their own shape.
 
     index: positions (B,).
     names: names of the images (B).
@@ -64,6 +66,10 @@ class ImageBatch:
     shape: height and width that the output images must have; None if not known yet.
     captions: one per image, if the dataset has captions.
     labels: int64 (B,), if they were requested (`ImageStream.with_labels`) and the dataset has any.
+    modality: what the items are. extra: further tensors (B, ...) by name, which metrics of other modalities use, such
+    as `rates` and `lengths`.
+    degraded: the images that the tokenizer gets instead of the references, float32 (B, 3, H, W) in [0, 1], if the
+    protocol degrades images.
     """
 
     index: Tensor
@@ -73,9 +79,12 @@ class ImageBatch:
     digests: list[str] = field(default_factory=list)
     levels: Tensor | None = None
     marked: list[AnnotatedImage] | None = None
-    shape: tuple[int, int] | None = None
+    shape: tuple[int, ...] | None = None
     captions: list[str] | None = None
     labels: Tensor | None = None
+    modality: Modality = "image"
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    degraded: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,11 @@ class PairedBatch(ImageBatch):
     """A batch in which each image has a reference."""
 
     reference: Tensor
+
+    @property
+    def inputs(self) -> Tensor:
+        """The images that the tokenizer gets, float32 (B, 3, H, W) in [0, 1]."""
+        return self.reference if self.degraded is None else self.degraded
 
 
 @dataclass
@@ -161,18 +175,23 @@ class Bindable(Protocol):
     def bind_dataset(self, names: Sequence[str], all_names: Sequence[str]) -> None:
         """Receive, before a pass, the names of the images of the pass and those of the whole dataset."""
 
+    def bind_rate(self, rate: int) -> None:
+        """Receive, before a pass over waveforms, the samples a second."""
+
 
 class ImageStream(ABC):
     """Images at positions 0 to len - 1 under one protocol, read in batches.
 
-    shape: height and width of the output images, known after the first batch. seen: log of reading the images.
+    modality: what the items are. shape: height and width of the output images, or the whole shape of an item that is
+    no image; known after the first batch. seen: log of reading the images.
     with_labels: whether batches have the labels of the images, if there are any. captions: the rule for captions, if
     there are any.
     """
 
+    modality: ClassVar[Modality] = "image"
     name: str
     protocol: EvaluationProtocol
-    shape: tuple[int, int] | None
+    shape: tuple[int, ...] | None
     seen: ReadLog
     with_labels: bool = False
     captions: Captions | None = None
@@ -209,6 +228,13 @@ class ImageStream(ABC):
     @abstractmethod
     def batches(self, batch_size: int, share: Share = all_spans) -> Loader:
         """Return an iterator over the batches that this process reads."""
+
+    def others(self, count: int) -> Loader:
+        """Return an iterator over at most `count` images of the source that this stream leaves out, an even sample.
+
+        Raises NotApplicable if there are none.
+        """
+        raise NotApplicable("these images have no others beside them")
 
     @abstractmethod
     def bind(self, model: Bindable) -> None:

@@ -15,6 +15,7 @@ from tokbench.data.stream import ImageBatch, ImageStream
 from tokbench.errors import AdapterError, MetricFailure
 from tokbench.evaluation.config import EvalConfig
 from tokbench.evaluation.metric_set import MetricSet, MetricValues, format_error
+from tokbench.evaluation.neighbours import Neighbours
 from tokbench.evaluation.provenance import describe_adapter
 from tokbench.evaluation.reconstruct import RunSettings
 from tokbench.evaluation.run_checkpoint import RunCheckpoint
@@ -57,7 +58,11 @@ class AdapterRun:
         if not self.description:
             return
         with self._errors_end_run("the metrics cannot be created"):
-            self.metrics = MetricSet.create(self.adapter.model, self.step, self.config, networks, self.images)
+            cache = references if self.adapter.resumable else ReferenceFeatures()
+            others = Neighbours(self.adapter.model, self.images, self.description, self.config, cache)
+            self.metrics = MetricSet.create(
+                self.adapter.model, self.step, self.config, networks, self.images, others.tokens
+            )
             self.checkpoint.metrics = self.metrics
         self.references = references
 

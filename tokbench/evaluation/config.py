@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tokbench.evaluation.distributed import ALONE, ProcessGroup
+from tokbench.evaluation.restore import Restorer
 from tokbench.evaluation.tasks import RECONSTRUCT, Task
 from tokbench.extractors.backend import Precision
 from tokbench.extractors.pool import ExtractorPool
@@ -24,7 +25,8 @@ class EvalConfig:
     metrics: names of metrics (`tokbench list metrics`). task: what is done with the tokens. batch_size: images per
     model call, halved where memory is exhausted. seed: the seed of bootstrap intervals and of decoders that sample.
     device: `cpu`, `cuda` or `cuda:N`. precision: of the networks that metrics read. statistics: the statistics that
-    distributions are compared with instead of those of the references.
+    distributions are compared with instead of those of the references. restorer: restores degraded images before the
+    adapters get them; None for none.
     """
 
     metrics: tuple[str, ...]
@@ -34,6 +36,7 @@ class EvalConfig:
     device: str = "cpu"
     precision: Precision = "float32"
     statistics: FidStatistics | None = None
+    restorer: Restorer | None = None
 
 
 @dataclass

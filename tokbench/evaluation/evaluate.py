@@ -7,22 +7,25 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from tokbench.data.stream import CHUNK, ImageStream, Loader, whole_chunks
+from tokbench.data.stream import CHUNK, ImageStream, Loader, PairedBatch, whole_chunks
 from tokbench.errors import DataError
 from tokbench.evaluation.adapter_run import AdapterRun
 from tokbench.evaluation.checkpoint import Checkpoint
 from tokbench.evaluation.config import Context, EvalConfig
 from tokbench.evaluation.gather import gather
 from tokbench.evaluation.metric_set import format_error
+from tokbench.evaluation.reconstruct import RunSettings
 from tokbench.evaluation.run_result import collect, settings, versions
 from tokbench.evaluation.steps import TokenTransform
 from tokbench.io.hashing import code_of, code_of_class
 from tokbench.metric_names import METRICS
 from tokbench.metrics.batch import Batch, DerivedCache
 from tokbench.metrics.feature_cache import ReferenceFeatures
+from tokbench.modalities.registry import MODALITIES
 from tokbench.paths import PACKAGE
 from tokbench.results.result import Result
 from tokbench.timing import device_name, exact_kernels, trim_heap
+from tokbench.tokenizers.builtin.images import ImageFolder
 from tokbench.tokenizers.registry import LoadedAdapter
 from tokbench.tokenizers.user_code import with_place
 
@@ -73,7 +76,10 @@ def evaluate(
 
 def bind_adapter(adapter: LoadedAdapter, stream: ImageStream, device: str) -> str | None:
     """Bind an adapter to the images and move its networks to the device. Returns an error message, or None."""
+    if stream.protocol.degrade and isinstance(adapter.model, ImageFolder):
+        return f"{adapter.name}: its images exist already; reconstruct degraded images and leave out --degrade"
     try:
+        MODALITIES[stream.modality].check(adapter.model.spec)
         stream.bind(adapter.model)
         if adapter.model.module is not None:
             adapter.model.module.eval().to(device)
@@ -87,6 +93,8 @@ def _runs(adapter: LoadedAdapter, stream: ImageStream, config: EvalConfig) -> li
     run has an error, too, where the adapter cannot do its transform."""
     steps: Sequence[TokenTransform] = [TokenTransform(config.task.name)]
     error = bind_adapter(adapter, stream, config.device)
+    if error is None and stream.modality not in config.task.modalities:
+        error = f"the task {config.task.name} exists for images only"
     if error is None:
         try:
             steps = config.task.steps(adapter.model)
@@ -130,6 +138,8 @@ def _pass(runs: Sequence[AdapterRun], stream: ImageStream, config: EvalConfig, c
         context.progress("images", finished, loader.total)
         for number, images in enumerate(loader):
             memo = DerivedCache()
+            if config.restorer is not None and isinstance(images, PairedBatch):
+                images = config.restorer.restored(images, RunSettings(config.device, config.batch_size, config.seed))
             active = [run for run in runs if run.error is None]
             for position, run in enumerate(active):
                 advance = partial(_advance, context, finished, loader, position, len(active))

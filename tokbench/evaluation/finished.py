@@ -17,7 +17,7 @@ from tokbench.extractors.pool import ExtractorPool
 from tokbench.extractors.specs import EXTRACTORS
 from tokbench.metric_names import METRICS, metric_of
 from tokbench.protocol.protocol import describe_protocol
-from tokbench.results.result import Result, load, settings
+from tokbench.results.result import Result, load, settings, side_of
 from tokbench.timing import device_name
 from tokbench.tokenizers.registry import LoadedAdapter
 from tokbench.weights.registry import KNOWN_WEIGHTS, is_present
@@ -105,7 +105,7 @@ def _agrees(
     data, summary = earlier.provenance["data"], stream.summary()
     if (data["limit"], data["available"]) != (summary.limited, summary.available):
         return False
-    if stream.side is not None and (data["width"], data["height"]) != (stream.side, stream.side):
+    if stream.side is not None and side_of(data) != stream.side:
         return False
     if (config.statistics is None) != ("reference" not in earlier.provenance):
         return False
@@ -120,6 +120,7 @@ def _agrees(
             "seed": config.seed,
             "precision": config.precision,
             "device": config.device.partition(":")[0],
+            "restore": config.restorer.description if config.restorer else {},
         },
     )
     return not now.differs_from(earlier)

@@ -42,7 +42,7 @@ def gather(
         stream.seen.merge(facts["seen"])
         ours, theirs = stream.shape, facts["shape"]
         if ours and theirs and tuple(theirs) != ours:
-            sizes = f"{theirs[1]}x{theirs[0]}, and rank 0 of {ours[1]}x{ours[0]}"
+            sizes = ", and rank 0 of ".join("x".join(map(str, reversed(shape))) for shape in (theirs, ours))
             raise DataError(f"rank {facts['rank']} read images of {sizes}; make all images one size")
         stream.shape = stream.shape or theirs
         for run, (error, chunks, rotated) in zip(runs, facts["runs"], strict=True):

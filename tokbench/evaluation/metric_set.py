@@ -20,15 +20,16 @@ from tokbench.metric_names import METRICS, MetricName
 from tokbench.metrics.base import Metric
 from tokbench.metrics.batch import Batch
 from tokbench.metrics.feature_cache import ReferenceFeatures
-from tokbench.metrics.output_checks import OutputChecks
 from tokbench.metrics.precision_probe import FirstImages, PrecisionProbe
-from tokbench.metrics.registry import MetricContext, broken_plugin, create_metric
+from tokbench.metrics.registry import MetricContext, broken_plugin, create_metric, no_other_images
 from tokbench.metrics.sample_store import SampleStore
+from tokbench.modalities.registry import MODALITIES
 from tokbench.results.warning import ResultWarning
 from tokbench.stats.bootstrap import metric_entry
 from tokbench.stats.split_half import SplitHalves
 from tokbench.stats.spread import Spread
 from tokbench.tokenizers.base import ImageModel
+from tokbench.tokenizers.tokens import Tokens
 
 _OUTPUTS = "(outputs)"
 """The name of the output checks in errors and in a checkpoint."""
@@ -53,15 +54,21 @@ class MetricSet:
         config: EvalConfig,
         networks: ExtractorPool,
         images: ImageStream,
+        neighbours: Callable[[], Tokens] = no_other_images,
     ) -> MetricSet:
-        """Create the metrics that a configuration requests for a stream of images."""
+        """Create the metrics that a configuration requests for a stream of images.
+
+        neighbours: the tokens of images outside the run.
+        """
         has_references = images.unpaired is not None
         protocol = images.protocol
         created, paired, first = cls(), config.task.paired, FirstImages()
 
         def build(name: str, networks: ExtractorPool, for_run: bool = True) -> Metric:
             labels = partial(labels_by_position, images.unpaired or images)
-            context = MetricContext(networks, model, protocol, config.batch_size, paired=paired, labels=labels)
+            context = MetricContext(
+                networks, model, protocol, config.batch_size, paired=paired, labels=labels, neighbours=neighbours
+            )
             if for_run:
                 guidance = step.recorded.get("guidance")
                 context = replace(
@@ -86,7 +93,8 @@ class MetricSet:
                     pass
             created.metrics[name] = metric
         if step.checked:
-            created.checks[_OUTPUTS] = OutputChecks(model.spec, paired)
+            degraded = bool(protocol.degrade)
+            created.checks[_OUTPUTS] = MODALITIES[images.modality].output_checks(model.spec, paired, degraded)
         return created
 
     @property

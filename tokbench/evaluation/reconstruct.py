@@ -12,12 +12,12 @@ from tokbench.data.stream import CHUNK, PairedBatch
 from tokbench.evaluation.seeds import image_seeds
 from tokbench.evaluation.steps import StepOutput, TokenTransform
 from tokbench.metrics.batch import Batch, DerivedCache, Timing
+from tokbench.modalities.registry import MODALITIES
 from tokbench.timing import measure_peak_memory
 from tokbench.tokenizers.base import ImageModel
 from tokbench.tokenizers.captioned import bind_captions
 from tokbench.tokenizers.contract import NUM_PROBED, check_images
 from tokbench.tokenizers.decoded import DecodedValues
-from tokbench.tokenizers.tiling import fit
 from tokbench.tokenizers.tokens import Tokens
 
 
@@ -44,13 +44,15 @@ def reconstruct(
 ) -> Batch:
     """Run one batch through a token transform. The output is clamped to [0, 1].
 
+    The model gets the degraded images if the protocol degrades them; everything is compared with the clean ones.
     memo: stores values derived from the references for the other adapters of this pass. Raises AdapterError where the
     tokenizer breaks its contract or needs captions that the images do not have.
     """
     low, high = model.spec.range
     references, device, batch_size = images.reference, settings.device, settings.batch_size
-    plan = fit(model.spec, references.shape[2], references.shape[3])
-    tiles = plan.cut(references)
+    plan = MODALITIES[images.modality].plan(model.spec, references.shape[1:])
+    tiles = plan.cut(images.inputs)
+    expected = tiles if images.degraded is None else plan.cut(references)
     names = [name for name in images.names for _ in range(plan.tiles)]
     captions = [caption for caption in images.captions for _ in range(plan.tiles)] if images.captions else None
     seeds = image_seeds(settings.seed, images.index.tolist(), plan.tiles)
@@ -64,7 +66,7 @@ def reconstruct(
             bound = bind_captions(model, captions[span] if captions else None)
             output = step.run(bound, part, names[span], seeds[span], memo, device)
             extremes = check_images(output.decoded, part, model, names[span], step.in_range)
-            pieces.append(_finish(output.decoded, model, extremes, tiles[span], values))
+            pieces.append(_finish(output.decoded, model, extremes, expected[span], values))
             outputs.append(replace(output, decoded=pieces[-1][:0]))
             settings.advance(min(start + batch_size, len(tiles)) / len(tiles))
         return outputs, pieces
@@ -91,6 +93,9 @@ def reconstruct(
         decoded=values.columns(plan.tiles) if values else None,
         captions=images.captions,
         labels=images.labels,
+        tiles=plan.tiles,
+        extra=images.extra,
+        degraded=images.degraded,
         reference_memo=memo,
         image_memo=memo
         if torch.equal(image, references)

@@ -129,6 +129,6 @@ class RunCheckpoint:
 
 
 def _digests(output: Tensor) -> np.ndarray:
-    """Return the sha256 of each output image (B, 3, H, W) as 8-bit pixels."""
-    pixels = to_uint8(output).permute(0, 2, 3, 1).numpy()
+    """Return the sha256 of each output image (B, 3, H, W), or item of another shape, as 8-bit levels."""
+    pixels = to_uint8(output).movedim(1, -1).numpy()
     return np.array([hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest() for image in pixels])

@@ -5,20 +5,21 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from tokbench._version import __version__
-from tokbench.errors import MissingWeights
+from tokbench.errors import MissingWeights, NotApplicable
 from tokbench.evaluation.adapter_run import AdapterRun
+from tokbench.modalities.registry import MODALITIES
 from tokbench.protocol.protocol import describe_protocol
 from tokbench.results.result import Result
 from tokbench.results.warning import ResultWarning, few_images
 from tokbench.stats.split_half import SplitHalves
 from tokbench.tokenizers.builtin.images import ImageFolder
 from tokbench.tokenizers.captioned import CaptionedTokenizer
-from tokbench.tokenizers.tiling import fit
 
 _VERSIONS = ("torch", "torchvision", "numpy", "pillow", "scikit-image", "torch-fidelity", "lpips")
 
@@ -31,7 +32,8 @@ def versions() -> dict[str, str]:
 def settings(run: AdapterRun) -> dict[str, Any]:
     """Return the settings that a result records and that are part of a checkpoint's key."""
     config = run.config
-    return {"seed": config.seed, "precision": config.precision, "device": config.device.partition(":")[0]}
+    restore = {} if config.restorer is None else {"restore": config.restorer.description}
+    return {"seed": config.seed, "precision": config.precision, "device": config.device.partition(":")[0]} | restore
 
 
 def collect(run: AdapterRun, done: Callable[[str], None]) -> Result:
@@ -44,9 +46,12 @@ def collect(run: AdapterRun, done: Callable[[str], None]) -> Result:
         number.setdefault("n", read.count)
     # A failed run has no numbers to warn about.
     few = few_images(read.count, numbers.values, read.references) if run.error is None else None
-    height, width = stream.shape or (0, 0)  # none where the run failed
+    modality = MODALITIES[stream.modality]
+    note: str | None = None
     adapter = run.description | run.step.recorded
-    if note := fit(run.adapter.model.spec, height, width).describe():
+    with suppress(NotApplicable):  # a shape that the adapter does not take is the error of the run
+        note = modality.plan(run.adapter.model.spec, stream.shape).describe() if stream.shape else None
+    if note:
         adapter["fitted"] = note
     if fingerprint := run.checkpoint.fingerprint():
         adapter["fingerprint"] = fingerprint
@@ -65,13 +70,12 @@ def collect(run: AdapterRun, done: Callable[[str], None]) -> Result:
             "adapter": adapter,
             "data": {
                 "sha256": read.sha256,
-                "width": width,
-                "height": height,
                 "own_size": read.native_size,
                 "available": read.available,
                 "limit": read.limited,
                 "enlarged": read.num_upscaled,
             }
+            | modality.describe_data(stream)
             | ({"sampling": read.sampling} if read.limited else {})
             | ({"captions": stream.captions.rule} if captioned and stream.captions else {})
             | ({"left_out": read.left_out} if read.left_out else {}),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MARKED = {
     "rapidocr": "rapidocr:RapidOCR",
+    "rapidocr-page": "rapidocr_page:RapidOCRPage",
     "easyocr": "easyocr:EasyOCR",
     "parseq": "parseq:PARSeq",
     "dlib": "dlib_face:DlibFace",

@@ -48,16 +48,19 @@ EXTRACTORS: PluginRegistry[ExtractorSpec] = PluginRegistry(
         ExtractorSpec("efficientnet-lite0", "tokbench.extractors.efficientnet:EfficientNetLite0"),
         ExtractorSpec("lpips-alex", "tokbench.extractors.lpips:LPIPSNetwork", options={"net": "alex"}),
         ExtractorSpec("lpips-vgg", "tokbench.extractors.lpips:LPIPSNetwork", options={"net": "vgg"}),
+        ExtractorSpec("dists", "tokbench.extractors.dists:DISTSNetwork"),
         ExtractorSpec(
             "dinov2-vitl14",
-            "tokbench.extractors.scripted:ScriptedNetwork",
+            "tokbench.extractors.provided:ProvidedNetwork",
             options={"network": "dinov2-vitl14", "side": 224, "norm": "imagenet"},
         ),
         ExtractorSpec(
             "clip-vitl14-336",
-            "tokbench.extractors.scripted:ScriptedNetwork",
+            "tokbench.extractors.provided:ProvidedNetwork",
             options={"network": "clip-vitl14-336", "side": 336, "norm": "clip"},
         ),
+        ExtractorSpec("i3d-styleganv", "tokbench.extractors.i3d:I3D", options={"convention": "styleganv"}),
+        ExtractorSpec("i3d-tats", "tokbench.extractors.i3d:I3D", options={"convention": "tats"}),
     ],
 )
 

@@ -17,10 +17,14 @@ from tokbench.metric_names.perturbation import cell_name as cell_name
 from tokbench.metric_names.perturbation import deltas as deltas
 from tokbench.metric_names.registry import METRICS as METRICS
 from tokbench.metric_names.registry import defaults as defaults
+from tokbench.metric_names.registry import groups as groups
 from tokbench.metric_names.registry import measurable as measurable
+from tokbench.metric_names.registry import metrics_for as metrics_for
 from tokbench.metric_names.registry import perturbable as perturbable
 from tokbench.metric_names.registry import register_metric as register_metric
+from tokbench.metric_names.spec import EVERY_MODALITY as EVERY_MODALITY
 from tokbench.metric_names.spec import MetricSpec as MetricSpec
+from tokbench.metric_names.spec import Modality as Modality
 from tokbench.metric_names.spec import NumberSpec as NumberSpec
 from tokbench.metric_names.spec import Section as Section
 from tokbench.metric_names.spec import TaskKind as TaskKind

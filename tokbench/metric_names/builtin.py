@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tokbench.metric_names.constants import (
     BITS,
     EXACT,
     FACE_DISTANCE,
     GPT,
+    LATENT,
     MODEL,
     PAIRS,
     PROBE,
     SHARE,
     SIMILARITY,
 )
+from tokbench.metric_names.latent_specs import latent_specs
+from tokbench.metric_names.modality_specs import shape_specs, sound_specs, video_specs
 from tokbench.metric_names.paired_specs import decoder_specs, pixels_specs, semantics_specs
 from tokbench.metric_names.set_specs import distances_specs, samples_specs
-from tokbench.metric_names.spec import MetricSpec, NumberSpec, Section, Tolerance
+from tokbench.metric_names.spec import EVERY_MODALITY, MetricSpec, NumberSpec, Section, Tolerance
 
 
 def _rate() -> MetricSpec:
@@ -107,7 +112,7 @@ def _codes() -> list[MetricSpec]:
         needs_codebook=True,
         section=Section.CODES,
     )
-    return [codebook, coding, code_prediction, uniformity, swap]
+    return [*(replace(one, modalities=EVERY_MODALITY) for one in (codebook, coding, code_prediction, uniformity)), swap]
 
 
 def _token_probes() -> list[MetricSpec]:
@@ -123,8 +128,10 @@ def _token_probes() -> list[MetricSpec]:
         ),
         "tokbench.metrics.probe:Probe",
         wants=("model",),
-        requires=("image", "tokens", "labels"),
+        requires=("tokens", "labels"),
         section=Section.CODES,
+        modalities=EVERY_MODALITY,
+        group=LATENT,
     )
     retrieval = MetricSpec(
         "retrieval",
@@ -193,6 +200,23 @@ def _annotated(reader: str, suffix: str, title: str, summary: str) -> MetricSpec
     )  # fmt: skip
 
 
+def _page_text() -> MetricSpec:
+    """Return the spec of the text of whole pages."""
+    return MetricSpec(
+        "text_pages",
+        "NED of the text that RapidOCR's PP-OCRv6 finds and reads in whole pages",
+        (
+            NumberSpec("page_ned", "NED", 4, True, SHARE),
+            NumberSpec("page_ned_truth", "NED to the true text", 4, True, SHARE),
+            NumberSpec("page_ned_original", "NED to the true text, original", 4, None, SHARE),
+        ),
+        "tokbench.metrics.page_text:PageText",
+        wants=("protocol",),
+        reader="rapidocr-page",
+        section=Section.ANNOTATED,
+    )
+
+
 def _machine() -> list[MetricSpec]:
     cost = MetricSpec(
         "cost",
@@ -231,6 +255,7 @@ def _machine() -> list[MetricSpec]:
         default_for=("reconstruct", "truncate", "generate", "decode"),
         timed=True,
         section=Section.SPEED,
+        modalities=EVERY_MODALITY,
     )
     return [cost, speed]
 
@@ -244,9 +269,11 @@ BUILTIN: tuple[MetricSpec, ...] = (
     *samples_specs(),
     *_codes(),
     *_token_probes(),
+    *latent_specs(),
     _annotated("rapidocr", "", "", "T-ACC, T-NED and CER of words, by RapidOCR's PP-OCRv6"),
     _annotated("easyocr", "_easyocr", " EasyOCR", "T-ACC, T-NED and CER of words, by EasyOCR"),
     _annotated("parseq", "_parseq", " PARSeq", "T-ACC, T-NED and CER of words, by docTR's PARSeq, as in TokBench"),
+    _page_text(),
     _annotated("dlib", "", "", "F-Sim, detection and rank-1 identity of faces, by dlib's network"),
     _annotated(
         "insightface",
@@ -261,4 +288,7 @@ BUILTIN: tuple[MetricSpec, ...] = (
         "F-Sim, detection and rank-1 identity of faces, by InsightFace's buffalo_l",
     ),
     *_machine(),
+    *video_specs(),
+    *sound_specs(),
+    *shape_specs(),
 )

@@ -32,3 +32,6 @@ PROBE, GPT = Tolerance(absolute=4e-3), Tolerance(relative=1e-2)
 
 SETS = ("name", "protocol", "statistics", "paired")
 COMPARES = ("features", "reference")
+
+LATENT = "latent"
+"""The group of the latent report: `--metrics latent` selects all its metrics."""

@@ -46,10 +46,32 @@ def pixels_specs() -> list[MetricSpec]:
             **lpips,
         ),
         _per_image(
+            "dists", "DISTS", "mean DISTS, VGG-16", False, "perceptual:DISTS", network="dists", default_for=(),
+            wants=("name", "protocol"),
+        ),
+        _per_image(
             "color_shift", "color shift", "mean difference of the mean R, G and B of an image, in levels", False,
             "color:ColorShift", default_for=(),
         ),
+        _restoration(),
     ]  # fmt: skip
+
+
+def _restoration() -> MetricSpec:
+    """Return the spec of the metric that every run with degraded input has."""
+    return MetricSpec(
+        "restoration",
+        "PSNR of the degraded input, and the gain of the output over it; computed with --degrade",
+        (
+            NumberSpec("input_psnr", "input PSNR", 2, None, Tolerance(absolute=1e-3), unit="dB"),
+            NumberSpec("psnr_gain", "PSNR gain", 2, True, Tolerance(absolute=1e-3), unit="dB"),
+        ),
+        "tokbench.metrics.restoration:Restoration",
+        wants=("protocol",),
+        requires=("reference", "image", "degraded"),
+        reads=("psnr",),
+        section=Section.PAIRED,
+    )
 
 
 def decoder_specs() -> list[MetricSpec]:

@@ -10,7 +10,7 @@ from tokbench.errors import UsageError
 from tokbench.metric_names.builtin import BUILTIN
 from tokbench.metric_names.perturbation import EXTENSIONS
 from tokbench.metric_names.plugins import PluginRegistry
-from tokbench.metric_names.spec import MetricSpec, TaskKind
+from tokbench.metric_names.spec import MetricSpec, Modality, TaskKind
 
 METRICS: PluginRegistry[MetricSpec] = PluginRegistry("metric", "tokbench.metrics", MetricSpec, BUILTIN)
 
@@ -34,9 +34,23 @@ def register_metric(spec: MetricSpec, cls: _Class | None = None) -> Callable[[_C
     return register
 
 
-def defaults(task: TaskKind) -> list[str]:
-    """Return the metrics that a task computes when `--metrics` is not given."""
-    return [name for name, spec in METRICS.items() if task in spec.default_for]
+def metrics_for(modality: Modality) -> list[str]:
+    """Return all metrics that are computed on data of one kind."""
+    return [name for name, spec in METRICS.items() if modality in spec.modalities]
+
+
+def defaults(task: TaskKind, modality: Modality = "image") -> list[str]:
+    """Return the metrics that a task computes on data of one kind when `--metrics` is not given."""
+    return [name for name in metrics_for(modality) if task in METRICS[name].default_for]
+
+
+def groups() -> dict[str, list[str]]:
+    """Return the metrics of every group by the name of the group."""
+    found: dict[str, list[str]] = {}
+    for name, spec in METRICS.items():
+        if spec.group:
+            found.setdefault(spec.group, []).append(name)
+    return found
 
 
 def perturbable() -> dict[str, str]:

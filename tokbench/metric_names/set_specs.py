@@ -84,7 +84,7 @@ def _more_networks() -> list[MetricSpec]:
     found = [
         _frechet(
             NumberSpec(f"fd_{end}", f"FD-{title}", 3, False, DISTANCE),
-            f"Fréchet distance, {said}, exported by the user",
+            f"Fréchet distance, {said}, provided by the user",
             "features",
             network=network,
             paired=None,
@@ -108,7 +108,7 @@ def _more_networks() -> list[MetricSpec]:
             ),
         ]  # fmt: skip
     cmmd = NumberSpec("cmmd", "CMMD", 4, False, DISTANCE)
-    said = "kernel distance, CLIP ViT-L/14 at 336 px, exported by the user"
+    said = "kernel distance, CLIP ViT-L/14 at 336 px, provided by the user"
     return [*found, MetricSpec("cmmd", said, (cmmd,), "tokbench.metrics.cmmd:CMMD", CLIP, "features", **given)]
 
 

@@ -21,8 +21,15 @@ SPANS: dict[Span, str] = {"": "", "all": " (all)", "curve": ""}
 """The spans of a score of words or faces, with their titles: the mean of three bins, the mean of all
 words or faces, and a curve over sizes."""
 
-Field = Literal["reference", "image", "tokens", "timing", "marked", "labels", "captions", "baseline", "seams"]
+Field = Literal[
+    "reference", "image", "tokens", "timing", "marked", "labels", "captions", "baseline", "seams", "degraded"
+]
 """A field of `tokbench.metrics.batch.Batch`."""
+
+Modality = Literal["image", "video", "sound", "shape"]
+"""What a stream consists of: images, clips, waveforms or voxels (`tokbench.modalities`)."""
+
+EVERY_MODALITY: tuple[Modality, ...] = get_args(Modality)
 
 TaskKind = Literal["reconstruct", "truncate", "perturb", "generate", "decode"]
 
@@ -40,10 +47,11 @@ class Section(IntEnum):
     PERTURBED = 4
     ANNOTATED = 5
     CODES = 6
-    SIZE = 7
-    COST = 8
-    SPEED = 9
-    ADDED = 10
+    LATENTS = 7
+    SIZE = 8
+    COST = 9
+    SPEED = 10
+    ADDED = 11
     """The section of metrics that other packages add."""
 
 
@@ -114,6 +122,8 @@ class MetricSpec:
     needs_codebook: whether it exists only for tokenizers with a codebook.
     extrapolated: whether its numbers are extrapolated to infinitely many images (`rfid_infinity`).
     section: the section of its columns in tables.
+    modalities: the kinds of data on which it is computed.
+    group: a name in `--metrics` that selects all metrics of a group, or "".
     """
 
     name: str
@@ -134,6 +144,8 @@ class MetricSpec:
     needs_codebook: bool = False
     extrapolated: bool = False
     section: Section = Section.ADDED
+    modalities: tuple[Modality, ...] = ("image",)
+    group: str = ""
 
     @property
     def perturbable(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal
@@ -53,18 +53,27 @@ class Timing:
 @dataclass
 class DerivedCache:
     """Values derived from one set of images, each computed once: rounded images, levels, features of networks,
-    thumbnails; `perturbations`, which the cells of one tokenizer's grid share; `encodings` (tokens and the seconds of
-    encode) and `baselines`, which the variants of one decoder share."""
+    thumbnails; `parts`, the caches of parts of the items, such as frames; `perturbations`, which the cells of one
+    tokenizer's grid share; `encodings` (tokens and the seconds of encode) and `baselines`, which the variants of one
+    decoder share; `images` that were made of these, such as those decoded from changed tokens, with the values derived
+    from them."""
 
     rounded: dict[Rounding, Tensor] = field(default_factory=dict)
     levels: dict[Rounding, Tensor] = field(default_factory=dict)
+    parts: dict[str, DerivedCache] = field(default_factory=dict)
     features: dict[tuple[str, int], dict[str, Tensor]] = field(default_factory=dict)
     perturbations: dict[tuple[int, ...], Callable[[float, int], Tokens]] = field(default_factory=dict)
     encodings: dict[tuple[int, ...], tuple[Tokens, float]] = field(default_factory=dict)
     baselines: dict[int, tuple[Tensor, DerivedCache]] = field(default_factory=dict)
+    images: dict[tuple[str, int], tuple[Tensor, DerivedCache]] = field(default_factory=dict)
     thumbnails: np.ndarray | None = None
     lock: RLock = field(default_factory=RLock, repr=False)
     """Protects the values, since metrics without a network run in parallel to those with one."""
+
+    def part(self, name: str) -> DerivedCache:
+        """Return the cache of the values derived from one part of every item, by the name of the part."""
+        with self.lock:
+            return self.parts.setdefault(name, DerivedCache())
 
 
 @dataclass
@@ -78,8 +87,10 @@ class Batch:
     captions, labels: a caption and a label, int64 (B,), of each image; the label of a sample is the class that it was
     drawn for. baseline: the images (B, 3, H, W) that the
     decoder itself makes of the same tokens, where `image` is that of a variant of the decoder. seams: where the tiles
-    of the variant begin and end. A field that a task does not produce is None, and `require` raises MissingField for
-    it.
+    of the variant begin and end. tiles: the number of pieces in which the model got each image. extra: further tensors
+    of the items by name (`tokbench.data.stream.ImageBatch`). degraded: the images (B, 3, H, W) that the tokenizer got
+    instead of the references. Items of other modalities have their own shape instead of (3, H, W). A field that a task
+    does not produce is None, and `require` raises MissingField for it.
 
     Values derived from `reference` are stored in `reference_memo`, which all adapters share for these images; values
     derived from `image` in `image_memo`, from `baseline` in `baseline_memo`. `references` stores the features of all
@@ -100,6 +111,9 @@ class Batch:
     labels: Tensor | None = None
     baseline: Tensor | None = None
     seams: Seams | None = None
+    tiles: int = 1
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    degraded: Tensor | None = None
     reference_memo: DerivedCache = field(default_factory=DerivedCache)
     image_memo: DerivedCache = field(default_factory=DerivedCache)
     baseline_memo: DerivedCache = field(default_factory=DerivedCache)
@@ -122,6 +136,8 @@ class Batch:
             labels=None if self.labels is None else self.labels[:count],
             decoded={name: values[:count] for name, values in self.decoded.items()} if self.decoded else None,
             baseline=None if self.baseline is None else self.baseline[:count],
+            extra={name: values[:count] for name, values in self.extra.items()},
+            degraded=None if self.degraded is None else self.degraded[:count],
             reference_memo=DerivedCache(),
             image_memo=DerivedCache(),
             baseline_memo=DerivedCache(),
@@ -147,9 +163,17 @@ class Batch:
             raise MissingField(f"needs a dataset with {_OF_DATASETS[name]} (tokbench list datasets)")
         if value is None and name in ("baseline", "seams"):
             raise MissingField("needs a variant of the decoder; give --task decode")
+        if value is None and name == "degraded":
+            raise MissingField("needs degraded input; give --degrade")
         if value is None:
             raise MissingField(f"needs '{name}', which this adapter does not produce in this task")
         return value
+
+    def require_extra(self, name: str) -> Tensor:
+        """Return a further tensor (B, ...) of the items. Raises MissingField where the dataset does not have it."""
+        if name not in self.extra:
+            raise MissingField(f"needs '{name}', which these data do not have (docs/data.md)")
+        return self.extra[name]
 
     def rounded(self, side: Literal["reference", "image"], rounding: Rounding = "nearest") -> Tensor:
         """Return one side's images (B, 3, H, W) on the 8-bit grid, or unchanged for `none`. The tensor is cached: do

@@ -134,7 +134,7 @@ class FidStatistics:
             if what not in self.mismatch:
                 raise NotApplicable(f"{self.name} {reason}, or accept the difference with --reference-mismatch {what}")
 
-    def differences(self, protocol: Protocol, shape: tuple[int, int] | None = None) -> dict[str, str]:
+    def differences(self, protocol: Protocol, shape: tuple[int, ...] | None = None) -> dict[str, str]:
         """Return the `MISMATCHES` in which the file differs from a run's images, each with both values and the
         remedy."""
         reasons = {}
@@ -165,7 +165,7 @@ class FidStatistics:
         ]
         return f"({sides[0]}), but this run prepares references with {protocol.name} ({sides[1]})" if keys else None
 
-    def describe(self, protocol: Protocol, shape: tuple[int, int] | None) -> dict[str, Any]:
+    def describe(self, protocol: Protocol, shape: tuple[int, ...] | None) -> dict[str, Any]:
         """Return what a result records about its reference: the file, what is known of its images, what the user
         stated, and how they differ from the run's images."""
         names = {name: _plain(getattr(self, name)) for name in ("dataset", "protocol")}

@@ -71,12 +71,13 @@ compared."""
 class OutputChecks(Metric):
     """Stores measurements of each image and turns them into warnings at the end.
 
-    paired: whether each image belongs to one reference.
+    paired: whether each image belongs to one reference. degraded: whether the tokenizer gets degraded images; these
+    can be brighter or darker than their references, so brightness is not checked.
     """
 
-    def __init__(self, spec: TokenizerSpec, paired: bool) -> None:
+    def __init__(self, spec: TokenizerSpec, paired: bool, degraded: bool = False) -> None:
         super().__init__()
-        self._range, self._paired = spec.range, paired
+        self._range, self._paired, self._degraded = spec.range, paired, degraded
 
     def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
         """Return columns of the image, `flat`, `digest` and `thumbnail`, those of `Batch.decoded`, and of the reference
@@ -107,7 +108,8 @@ class OutputChecks(Metric):
         checks = [self._constant(), self._copies(), self._outside()]
         if self._paired:
             wrong_range = self._wrong_range()
-            checks += [wrong_range, None if wrong_range else self._brightness(), self._rotated(), self._mispaired()]
+            unlike = None if wrong_range or self._degraded else self._brightness()
+            checks += [wrong_range, unlike, self._rotated(), self._mispaired()]
         return [warning for warning in checks if warning]
 
     def _counted(self, kind: str, count: int, text: str) -> ResultWarning:

@@ -1,4 +1,4 @@
-"""LPIPS (Zhang et al. 2018), version 0.1, with the linear heads of the `lpips` package."""
+"""Distances of networks: LPIPS (Zhang et al. 2018), version 0.1, and DISTS (Ding et al. 2020)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from tokbench.metrics.batch import Batch
 from tokbench.protocol.protocol import TOKBENCH, Protocol
 
 if TYPE_CHECKING:
+    from tokbench.extractors.dists import DISTSNetwork
     from tokbench.extractors.lpips import LPIPSNetwork
+    from tokbench.protocol.protocol import Rounding
 
 
 SHARED_UP_TO = 512 * 512
@@ -22,14 +24,14 @@ SHARED_UP_TO = 512 * 512
 memory."""
 
 
-class LPIPS(PerImageMetric):
-    """Mean LPIPS distance of image and reference at their own size, scaled to [-1, 1] as the package expects."""
+class _NetworkDistance(PerImageMetric):
+    """The mean distance of image and reference at their own size, by a network with a method `distance`."""
 
     bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
 
-    def __init__(self, name: str, network: LPIPSNetwork, protocol: Protocol = TOKBENCH) -> None:
+    def __init__(self, name: str, network: LPIPSNetwork | DISTSNetwork, rounding: Rounding) -> None:
         super().__init__()
-        self._name, self._network, self._rounding = name, network, protocol.rounding_of(protocol.lpips)
+        self._name, self._network, self._rounding = name, network, rounding
 
     def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
         image, reference = (batch.rounded(side, self._rounding) for side in ("image", "reference"))
@@ -47,3 +49,17 @@ class LPIPS(PerImageMetric):
 
     def provenance(self) -> dict[str, str]:
         return self._network.describe()
+
+
+class LPIPS(_NetworkDistance):
+    """Mean LPIPS distance, with images scaled to [-1, 1] as the `lpips` package expects."""
+
+    def __init__(self, name: str, network: LPIPSNetwork, protocol: Protocol = TOKBENCH) -> None:
+        super().__init__(name, network, protocol.rounding_of(protocol.lpips))
+
+
+class DISTS(_NetworkDistance):
+    """Mean DISTS distance: 0 for equal images. It was fitted to tolerate resampled texture."""
+
+    def __init__(self, name: str, network: DISTSNetwork, protocol: Protocol = TOKBENCH) -> None:
+        super().__init__(name, network, protocol.rounding)

@@ -13,7 +13,6 @@ from tokbench.metrics.base import WholeSetMetric
 from tokbench.metrics.batch import Batch
 from tokbench.metrics.classify import nearest_classes, ridge_classes, scaled
 from tokbench.tokenizers.base import ImageModel, Tokenizer
-from tokbench.tokenizers.tiling import fit
 from tokbench.tokenizers.tokens import Tokens
 
 FOLDS = 5
@@ -24,6 +23,9 @@ FEWEST = 50
 
 MAX_VALUES = 1 << 15
 """The largest number of values of an image's tokens: 2,000 images then take 256 MiB."""
+
+FIRST = (1, 10)
+"""Numbers of first tokens that are probed."""
 
 Classifier = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
@@ -55,26 +57,30 @@ class Probe(WholeSetMetric):
 
         Raises NotApplicable where tokens are not vectors or are too many, or where images were cut into tiles.
         """
+        rows, used = self._rows(batch)
+        if rows[0].numel() > MAX_VALUES:
+            raise NotApplicable(f"an image's tokens have {rows[0].numel():,} values; at most {MAX_VALUES:,} are probed")
+        pooled = rows.sum(1) / used.sum(1, keepdim=True).clamp(min=1)
+        return {"all": rows.flatten(1).numpy(), "pooled": pooled.numpy()} | _labels(batch)
+
+    def _rows(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the tokens of each image as vectors (B, N, D), 0 after its last token, and whether it uses each token,
+        bool (B, N)."""
         tokens: Tokens = batch.require("tokens")
-        labels: Tensor = batch.require("labels")
-        height, width = batch.require("image").shape[2:]
         model = self._model
         if not isinstance(model, Tokenizer):
             raise NotApplicable(f"{model.spec.name}: it is not a tokenizer, so its tokens are not vectors")
-        if fit(model.spec, height, width).tiles > 1:
-            raise NotApplicable(f"{model.spec.name}: images of {width}x{height} px are cut into tiles; give --size")
+        if batch.tiles > 1:
+            cut = f"each item is cut into {batch.tiles} pieces, whose tokens are no single set"
+            raise NotApplicable(f"{model.spec.name}: {cut}; give --size")
         with torch.inference_mode():
             vectors = model.vectors(tokens).float().cpu()
         rows = vectors.flatten(1, -2) if vectors.dim() > 2 else vectors[:, None]
-        if rows[0].numel() > MAX_VALUES:
-            raise NotApplicable(f"an image's tokens have {rows[0].numel():,} values; at most {MAX_VALUES:,} are probed")
         lengths = tokens.length.cpu()
         used = torch.ones(rows.shape[:2], dtype=torch.bool)
         if len(tokens.streams) == 1 and int(lengths.max()) <= rows.shape[1]:  # positions after the last token are empty
             used = torch.arange(rows.shape[1]) < lengths[:, None]
-        rows = rows * used[..., None]
-        pooled = rows.sum(1) / used.sum(1, keepdim=True).clamp(min=1)
-        return {"all": rows.flatten(1).numpy(), "pooled": pooled.numpy(), "label": labels.cpu().numpy()}
+        return rows * used[..., None], used
 
     def provenance(self) -> dict[str, str]:
         return {
@@ -95,16 +101,47 @@ class Probe(WholeSetMetric):
             raise NotApplicable("all images have the same label")
         fold = np.random.default_rng(0).permutation(count) % FOLDS
         results = {}
-        kinds: list[tuple[str, Classifier]] = [("linear", ridge_classes), ("knn", nearest_classes)]
-        for column, suffix in (("all", ""), ("pooled", "_pooled")):
+        for number, column, classify in self._probes():
             features = scaled(torch.from_numpy(self.rows.column(column)).double())
-            for kind, classify in kinds:
-                results[f"probe_{kind}{suffix}"] = _correct(features, labels, fold, classify, len(present))
-            if column == "all" and self._model.spec.kind == "continuous":
+            if number.endswith(_NOISY):
                 noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(0), dtype=features.dtype)
-                noisy = (features + noise * features.ne(0).any(0)) / 2
-                results["probe_knn_noisy"] = _correct(noisy, labels, fold, nearest_classes, len(present))
+                features = (features + noise * features.ne(0).any(0)) / 2
+            results[number] = _correct(features, labels, fold, classify, len(present))
         return results
+
+    def _probes(self) -> list[tuple[str, str, Classifier]]:
+        """Return the name of each number, its column of features and its classifier."""
+        kinds: list[tuple[str, Classifier]] = [("linear", ridge_classes), ("knn", nearest_classes)]
+        columns = (("all", ""), ("pooled", "_pooled"))
+        found = [(f"probe_{kind}{end}", column, classify) for column, end in columns for kind, classify in kinds]
+        continuous = self._model.spec.kind == "continuous"
+        return found + ([(f"probe_knn{_NOISY}", "all", nearest_classes)] if continuous else [])
+
+
+_NOISY = "_noisy"
+"""The ending of a number whose features are mixed with noise."""
+
+
+class FirstTokensProbe(Probe):
+    """`probe_first_1`, `probe_first_10`: accuracy of the same linear probe on the first token, and on the first 10
+    tokens, in the order in which they are stored (arXiv:2605.06207). A tokenizer with fewer tokens lacks the number.
+    """
+
+    def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
+        """Return the values of the first tokens, and the label. Raises NotApplicable where tokens are not vectors."""
+        rows, _ = self._rows(batch)
+        return {f"first {count}": rows[:, :count].flatten(1).numpy() for count in FIRST if count <= rows.shape[1]} | (
+            _labels(batch)
+        )
+
+    def _probes(self) -> list[tuple[str, str, Classifier]]:
+        present = [count for count in FIRST if f"first {count}" in self.rows.names]
+        return [(f"probe_first_{count}", f"first {count}", ridge_classes) for count in present]
+
+
+def _labels(batch: Batch) -> dict[str, np.ndarray]:
+    labels: Tensor = batch.require("labels")
+    return {"label": labels.cpu().numpy()}
 
 
 def _correct(features: Tensor, labels: np.ndarray, fold: np.ndarray, classify: Classifier, classes: int) -> np.ndarray:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
+from tokbench.data.synthetic.raster import Box
 from tokbench.nn.losses import Perceptual
 
 
@@ -19,7 +21,9 @@ class TrainingData:
     pixels: uint8 (N, 3, H, W). labels: int64 (N,), if the dataset has labels. tokens: (1, N, ...) tokens of the images,
     or (2, N, ...) with the tokens of the mirrored images second, if the model is built on another one. features: (N, P,
     D) on a square grid of P positions in row-major order, if there is a teacher. captions: int64 (N, L), the numbers of
-    the captions' words (`tokbench.data.vocabulary`), if the dataset has captions.
+    the captions' words (`tokbench.data.vocabulary`), if the dataset has captions. boxes: float32 (N, M, 5), the class,
+    left, top, right and bottom edge of each object's box in shares of the side, if the dataset has boxes; rows of class
+    -1 fill up images with fewer than M objects.
     """
 
     pixels: Tensor
@@ -27,13 +31,14 @@ class TrainingData:
     tokens: Tensor | None = None
     features: Tensor | None = None
     captions: Tensor | None = None
+    boxes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     @property
     def sha256(self) -> str:
-        """Hex SHA-256 digest of all pixels and labels, from which captions follow."""
+        """Hex SHA-256 digest of all pixels and labels, from which captions and boxes follow."""
         digest = hashlib.sha256(self.pixels.cpu().numpy().tobytes())
         if self.labels is not None:
             digest.update(self.labels.cpu().numpy().tobytes())
@@ -46,7 +51,8 @@ class TrainingBatch:
 
     images: (B, 3, H, W) in [-1, 1]. labels: int64 (B,), if the dataset has labels. tokens: (B, ...) from a frozen
     tokenizer. features: (B, P, D) from a teacher; those of a mirrored image are the mirrored features of the image.
-    captions: int64 (B, L); in those of a mirrored image, `left` and `right` are exchanged.
+    captions: int64 (B, L); in those of a mirrored image, `left` and `right` are exchanged. boxes: (B, M, 5); those of a
+    mirrored image are mirrored.
     """
 
     images: Tensor
@@ -54,6 +60,16 @@ class TrainingBatch:
     tokens: Tensor | None = None
     features: Tensor | None = None
     captions: Tensor | None = None
+    boxes: Tensor | None = None
+
+
+def padded_boxes(boxes: Sequence[Sequence[Box]]) -> Tensor:
+    """Return the boxes of N images as float32 (N, M, 5), filled up with rows of class -1 to the largest number."""
+    padded = torch.full((len(boxes), max(map(len, boxes)), 5), -1.0)
+    for row, own in zip(padded, boxes, strict=True):
+        if own:
+            row[: len(own)] = torch.tensor(own)
+    return padded
 
 
 class Trainable(nn.Module, ABC):

@@ -7,12 +7,14 @@ import json
 import math
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 from tokbench.errors import UsageError, did_you_mean
+from tokbench.protocol.degradation import Degradation
 from tokbench.validate import convert, unknown_keys
 
 Rounding = Literal["nearest", "truncate", "truncate-signed", "none"]
@@ -95,6 +97,34 @@ class InceptionScore:
 
 
 @dataclass(frozen=True)
+class Video:
+    """Which frames of a video form a clip: `frames` frames from its beginning, every `stride`-th one."""
+
+    frames: int = 16
+    stride: int = 1
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Which part of a recording is evaluated: its first `seconds`. Shorter recordings are padded with silence, which
+    metrics leave out."""
+
+    seconds: float = 1.0
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Settings of the metrics of 3-D shapes.
+
+    tau: the largest distance of a correct point of the F-score, as a share of the side of the grid. threshold: the
+    occupancy above which a voxel belongs to the shape.
+    """
+
+    tau: float = 0.05
+    threshold: float = 0.5
+
+
+@dataclass(frozen=True)
 class PublishedSetup:
     """The setup in the original publication, for readers and warnings. It changes no value, so it is not hashed."""
 
@@ -119,6 +149,8 @@ class Protocol:
     storage: reconstructions stay in memory, or are encoded as PNG or `jpeg.q<quality>` (Pillow, 4:2:0) and decoded.
     reference: the distribution that samples are compared with: the same crops, the whole original files, or a
     statistics file.
+    degrade: how the tokenizer's input is damaged, `rain:0.5` or another `Degradation`, while the reference is the clean
+    image; empty for no damage.
     """
 
     name: str
@@ -132,17 +164,23 @@ class Protocol:
     rounding: Rounding = "nearest"
     storage: str = "memory"
     reference: Literal["crop", "original", "statistics"] = "crop"
+    degrade: str = ""
     psnr: Psnr = field(default_factory=Psnr)
     ssim: Ssim = field(default_factory=Ssim)
     lpips: Lpips = field(default_factory=Lpips)
     features: Features = field(default_factory=Features)
     inception_score: InceptionScore = field(default_factory=InceptionScore)
+    video: Video = field(default_factory=Video)
+    sound: Sound = field(default_factory=Sound)
+    shapes: Shapes = field(default_factory=Shapes)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"memory|png|jpeg\.q([0-9]|[1-9][0-9]|100)", self.storage):
             raise UsageError(
                 f"protocol '{self.name}': storage = '{self.storage}'; it must be memory, png or jpeg.q<0-100>"
             )
+        if self.degrade:
+            object.__setattr__(self, "degrade", str(Degradation.parse(self.degrade)))  # one form for the hash
         area = self.filter == "area"
         antialiased = {"pillow": True, "opencv": area, "tensor": self.antialias or area}
         if self.antialias != antialiased[self.library]:
@@ -167,11 +205,24 @@ class Protocol:
             raise UsageError(f"protocol '{self.name}': batch_size, splits, split_size and range must be positive")
         if not 0 <= self.psnr.epsilon < math.inf:
             raise UsageError(f"protocol '{self.name}': epsilon must be finite and not negative")
+        if min(self.video.frames, self.video.stride) < 1 or not 0 < self.sound.seconds < math.inf:
+            raise UsageError(f"protocol '{self.name}': frames, stride and seconds must be positive")
+        if not (0 < self.shapes.tau < math.inf and 0 <= self.shapes.threshold < 1):
+            raise UsageError(f"protocol '{self.name}': tau must be positive, and threshold in [0, 1)")
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of all fields that change metric values (all but name, summary, source and published)."""
+        """SHA-256 of all fields that change metric values (all but name, summary, source and published).
+
+        The tables of modalities other than images count only where they differ from the default, so that the hashes of
+        protocols of images do not depend on them.
+        """
         hashed = {key: value for key, value in asdict(self).items() if key not in _UNHASHED}
+        for key, kind in _MODALITIES.items():
+            if getattr(self, key) == kind():
+                del hashed[key]
+        if not self.degrade:  # hashes from before the field existed stay valid
+            del hashed["degrade"]
         return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -197,6 +248,24 @@ class Protocol:
         """Return the rounding that a metric uses: the one in its table, else the protocol's."""
         return part.rounding or self.rounding
 
+    @property
+    def degradation(self) -> Degradation | None:
+        """How the tokenizer's input is damaged, or None."""
+        return Degradation.parse(self.degrade) if self.degrade else None
+
+    def degraded(self, text: str | None) -> Protocol:
+        """Return the protocol with the degradation `KIND:LEVEL`; the same protocol for None.
+
+        Raises UsageError if there is no such degradation, or if the protocol has another one.
+        """
+        if text is None:
+            return self
+        if self.degrade and self.degrade != str(Degradation.parse(text)):
+            raise UsageError(
+                f"protocol '{self.name}' degrades images by {self.degrade} already; remove --degrade {text}"
+            )
+        return replace(self, degrade=text)
+
     def with_changes(self, name: str, **changes: Any) -> Protocol:
         """Return a copy with another name and other settings.
 
@@ -214,7 +283,8 @@ TOKBENCH = Protocol("tokbench")
 
 _UNHASHED = ("name", "summary", "source", "published")
 _TABLES = {"published": PublishedSetup, "psnr": Psnr, "ssim": Ssim, "lpips": Lpips, "features": Features,
-           "inception_score": InceptionScore}  # fmt: skip
+           "inception_score": InceptionScore, "video": Video, "sound": Sound, "shapes": Shapes}  # fmt: skip
+_MODALITIES: dict[str, type] = {"video": Video, "sound": Sound, "shapes": Shapes}
 _FOLDER = files("tokbench.protocol").joinpath("presets")
 
 
@@ -260,11 +330,21 @@ def _read(name: str, content: dict[str, Any]) -> Protocol:
     return convert(content | {"name": name}, Protocol, f"protocol '{name}'", UsageError)
 
 
+def recorded_protocol(entry: Mapping[str, Any]) -> Protocol:
+    """Return the protocol that a result records, with its degradation. entry: as `describe_protocol` returns it.
+
+    Raises UsageError if there is no such protocol now.
+    """
+    return load_protocol(entry["name"]).degraded(entry.get("degrade"))
+
+
 def describe_protocol(protocol: Protocol) -> dict[str, Any]:
-    """Return the entry of a protocol in a result: name, hash, the published size and number of images, and `reference`
-    where distributions are compared with whole original files."""
+    """Return the entry of a protocol in a result: name, hash, the published size and number of images, `reference`
+    where distributions are compared with whole original files, and `degrade` where the input is damaged."""
     published = {key: value for key in ("size", "num_images") if (value := getattr(protocol.published, key))}
     entry: dict[str, Any] = {"name": protocol.name, "sha256": protocol.sha256}
     if protocol.reference == "original":  # tables must show it
         entry["reference"] = protocol.reference
+    if protocol.degrade:
+        entry["degrade"] = protocol.degrade
     return entry | ({"published": published} if published else {})

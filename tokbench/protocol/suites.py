@@ -10,14 +10,14 @@ class Suite:
     """One suite.
 
     size: side in pixels. protocol: name of the protocol. faithful: name of the protocol that also reproduces steps
-    specific to the original code.
+    specific to the original code, if it has any.
     """
 
     data: tuple[str, ...]
     size: int
     protocol: str
-    faithful: str
     metrics: tuple[str, ...]
+    faithful: str = ""
 
 
 def _tokbench(size: int) -> Suite:
@@ -29,10 +29,20 @@ def _tokbench(size: int) -> Suite:
         ("tokbench-text", "tokbench-faces"),
         size,
         "tokbench-peer",
-        "tokbench-peer-jpeg",
         ("rate", "text", "text_parseq", "faces", "faces_insightface"),
+        "tokbench-peer-jpeg",
     )
 
 
-SUITES = {f"tokbench-{size}": _tokbench(size) for size in (256, 512, 1024)}
+def _photos(data: str, size: int) -> Suite:
+    """Return a suite for quality, speed and memory on large photos."""
+    return Suite((data,), size, "tokbench", ("rate", "psnr", "ssim", "ms_ssim", "lpips", "speed"))
+
+
+SUITES = {
+    **{f"tokbench-{size}": _tokbench(size) for size in (256, 512, 1024)},
+    "photos-512": _photos("photos-512", 512),
+    "photos-1024": _photos("clic-2020", 1024),
+    "documents-256": Suite(("documents",), 256, "tokbench", ("rate", "psnr", "ssim", "lpips", "text_pages")),
+}
 """All suites by name."""

@@ -23,6 +23,7 @@ from tokbench.protocol.protocol import describe_protocol
 from tokbench.pruning import paired_timing
 from tokbench.pruning.candidates import candidates_of, with_own_network
 from tokbench.pruning.flops import FORMULA
+from tokbench.pruning.kinds import Progress
 from tokbench.pruning.measure import (
     Candidate,
     Predictions,
@@ -43,8 +44,6 @@ from tokbench.timing import device_name
 
 WHOLE = "whole"
 """Name of the full network in results and tables."""
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,8 @@ class PruningBenchmark:
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.classifier, self.images, self.device, self.config, self.root = classifier, images, device, config, root
-        self.warn = warn
+        self.warn, self.dataset = warn, images.dataset
+        self.controls: tuple[str, ...] = ()
         self.whole = Candidate(WHOLE, WHOLE, None, classifier.vit, classifier.vit)
         self.kernels: dict[int, Kernel] = {}
         """The faster attention kernel of the full network, by batch size."""
@@ -196,7 +196,7 @@ class PruningBenchmark:
             "short": classifier.short,
             "provenance": {
                 "device": device_name(self.device),
-                "processor": _processor(self.device),
+                "processor": processor_of(self.device),
                 "kernel": self.config.kernel,
                 "repetitions": self.config.repetitions,
                 "round_to": self.config.round_to,
@@ -224,7 +224,7 @@ def training_of(candidate: Candidate) -> Training:
     return candidate.training if candidate.pruner is None else candidate.pruner.training
 
 
-def _processor(device: str) -> str:
+def processor_of(device: str) -> str:
     """Return the CPU's name, if known, and its instruction set, which selects its kernels; empty for other devices."""
     if device != "cpu":
         return ""

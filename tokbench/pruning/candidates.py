@@ -18,7 +18,7 @@ from tokbench.pruning.distil import Slimmed
 from tokbench.pruning.flops import counts_of, flops
 from tokbench.pruning.measure import Candidate
 from tokbench.pruning.methods import METHODS, TRAINED
-from tokbench.pruning.models import ImageClassifier
+from tokbench.pruning.models import ImageClassifier, as_classifier
 from tokbench.pruning.pruner import Pruner, budget
 from tokbench.pruning.resolution import LowerResolution
 from tokbench.pruning.search import RateSearch
@@ -100,6 +100,7 @@ def of_network(name: str, toml: Path, device: str, method: str | None = None) ->
     Raises MissingWeights, and UsageError for networks of other kinds.
     """
     variant, network = open_network(name, toml)
+    network = as_classifier(network)
     weights = {path.name: sha256_of(path) for path in shard_paths(variant.file)}
     keep: float | None = None
     pruner: Pruner | None = None

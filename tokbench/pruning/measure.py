@@ -148,22 +148,23 @@ def counted_flops(candidate: Candidate, images: Tensor, round_to: int = 1) -> in
     return int(counter.get_total_flops())
 
 
-def _rounded(value: float) -> float:
-    rounded = round_significant(value)
-    assert rounded is not None  # times and their ratios are never NaN
-    return rounded
+def rounded(value: float) -> float:
+    found = round_significant(value)
+    assert found is not None  # times and their ratios are never NaN
+    return found
 
 
-def _speedup(timing: PairedTiming) -> Speedup:
+def speedup_of(timing: PairedTiming, parts: int = 1) -> Speedup:
+    """Return the speed-up of a timing; milliseconds are those of one of `parts` equal parts of a call."""
     low, high = timing.interval()
     return Speedup(
-        value=_rounded(timing.ratio),
-        low=_rounded(low),
-        high=_rounded(high),
-        control=_rounded(timing.control),
+        value=rounded(timing.ratio),
+        low=rounded(low),
+        high=rounded(high),
+        control=rounded(timing.control),
         measured=timing.measured,
-        whole_ms=_rounded(float(np.median(timing.first)) * 1000),
-        ms=_rounded(float(np.median(timing.second)) * 1000),
+        whole_ms=rounded(float(np.median(timing.first)) * 1000 / parts),
+        ms=rounded(float(np.median(timing.second)) * 1000 / parts),
         repetitions=timing.second.size,
     )
 
@@ -215,11 +216,11 @@ def time_candidate(
     return BatchTiming(
         batch,
         best,
-        _speedup(timings[best]),
-        _speedup(timings[kernel]),
-        selector_ms=_rounded(spent * 1000),
-        peak_mib=None if peak is None else _rounded(peak),
-        whole_peak_mib=None if whole_peak is None else _rounded(whole_peak),
+        speedup_of(timings[best]),
+        speedup_of(timings[kernel]),
+        selector_ms=rounded(spent * 1000),
+        peak_mib=None if peak is None else rounded(peak),
+        whole_peak_mib=None if whole_peak is None else rounded(whole_peak),
     )
 
 

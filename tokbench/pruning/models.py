@@ -16,6 +16,7 @@ from tokbench.data.dataset_folder import describe, locate
 from tokbench.data.labels import ClassNames, Labels, find_labels, listed_classes
 from tokbench.data.reading import DEFAULTS, ReadOptions
 from tokbench.data.sources.patterns import folder_of
+from tokbench.data.sources.synthetic import SyntheticSource
 from tokbench.data.sources.table import Table
 from tokbench.errors import MissingWeights, UsageError
 from tokbench.evaluation.seeds import image_seeds
@@ -23,6 +24,7 @@ from tokbench.io.hashing import sha256_of
 from tokbench.nn.classifier import Classifier
 from tokbench.paths import dataset_folders
 from tokbench.protocol.protocol import TOKBENCH
+from tokbench.pruning.aclip import AClip
 from tokbench.pruning.vit import recognise
 from tokbench.tokenizers.registry import network_files
 from tokbench.tokenizers.training_record import read_record
@@ -87,6 +89,7 @@ def _trained_here(name: str, root: Path | None) -> ImageClassifier:
             f"unknown network '{name}'; available: {', '.join(files) or 'none'}, and {PREFIX}ARCHITECTURE[@FILE]"
         )
     variant, network = open_network(name, files[name])
+    network = as_classifier(network)
     if type(network) is not Classifier:
         raise UsageError(f"{name} is a {type(network).__name__}, not a classifier whose tokens can be reduced")
     side = image_side(network.vit)
@@ -95,6 +98,11 @@ def _trained_here(name: str, root: Path | None) -> ImageClassifier:
     return ImageClassifier(
         name, network.vit, side, side, half, half, weights=weights, training=read_record(files[name])
     )
+
+
+def as_classifier(network: nn.Module) -> nn.Module:
+    """Return the network, or the zero-shot classifier of one that was trained with captions."""
+    return network.zero_shot() if isinstance(network, AClip) else network
 
 
 def image_side(vit: Any) -> int:
@@ -193,7 +201,8 @@ def open_labelled(
     )
     dataset = open_dataset(data, protocol, classifier.scaled, limit, root, reading)
     classes = recognise(classifier.vit).sizes.classes
-    column = isinstance(dataset.source, Table)  # Parquet labels are integers and need no names
+    # The labels of Parquet files and of drawn images are integers and need no names.
+    column = isinstance(dataset.source, Table | SyntheticSource)
     listed = None if column else listed_classes(dataset, _location(data, root))
     return LabelledImages(dataset, find_labels(dataset, classes, classifier.classes, listed), classifier)
 

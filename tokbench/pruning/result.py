@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import GenericAlias
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from tokbench.io.atomic import folder_lock, write_atomically
 from tokbench.io.json import loads_strict
 from tokbench.metric_names import PRUNING_PREFIX
 from tokbench.paths import slug
+from tokbench.pruning.kinds import CLASSIFIER, KINDS, kind_named
 from tokbench.validate import Count, Number, Positive, convert
 
 
@@ -133,18 +135,24 @@ class _About:
 @dataclass(frozen=True)
 class _File:
     about: _About
-    rows: dict[str, PruningRow]
+    rows: dict[str, dict[str, Any]]
 
 
 @dataclass
 class PruningResult:
     """One method on one network, data set and device.
 
-    about: what was measured, with provenance; two runs whose `about` differs are not mixed. rows: by keep, as text.
+    about: what was measured, with provenance; two runs whose `about` differs are not mixed. rows: by keep, as text;
+    their class depends on the kind of the model (`tokbench.pruning.kinds`).
     """
 
     about: dict[str, Any]
-    rows: dict[str, PruningRow] = field(default_factory=dict)
+    rows: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """The kind of the model, a key of `tokbench.pruning.kinds.KINDS`; results of classifiers do not state it."""
+        return str(self.about.get("kind", CLASSIFIER))
 
     @property
     def group(self) -> str:
@@ -188,8 +196,14 @@ def load(path: Path) -> PruningResult:
         facts = loads_strict(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ResultError(f"{path} is not readable ({str(error)[:200]}); delete it and run again") from error
-    rows = convert(facts, _File, str(path), ResultError, "; delete it and run again").rows
-    return PruningResult(facts["about"], rows)
+    remedy = "; delete it and run again"
+    convert(facts, _File, str(path), ResultError, remedy)
+    result = PruningResult(facts["about"])
+    if result.kind not in KINDS:
+        raise ResultError(f"{path}: unknown kind {result.kind!r} of model, not one of {', '.join(KINDS)}{remedy}")
+    file: Any = msgspec.defstruct("File", [("rows", GenericAlias(dict, (str, kind_named(result.kind).row)))])
+    result.rows = convert({"rows": facts["rows"]}, file, str(path), ResultError, remedy).rows
+    return result
 
 
 def labels_text(labels: Mapping[str, Any]) -> str:
@@ -197,9 +211,10 @@ def labels_text(labels: Mapping[str, Any]) -> str:
     return f"{labels['rule']}; {labels['present']:,} of {labels['classes']:,} classes occur"
 
 
-def load_all(out: Path) -> list[PruningResult]:
-    """Load all pruning results in a results folder, sorted by path."""
-    return [load(path) for path in sorted(out.glob(f"*/{PRUNING_PREFIX}*.json")) if path.parent.name != "leaderboard"]
+def load_all(out: Path, kind: str = CLASSIFIER) -> list[PruningResult]:
+    """Load all pruning results of models of one kind in a results folder, sorted by path."""
+    paths = [path for path in sorted(out.glob(f"*/{PRUNING_PREFIX}*.json")) if path.parent.name != "leaderboard"]
+    return [one for one in map(load, paths) if one.kind == kind]
 
 
 def packed(right: np.ndarray) -> str:

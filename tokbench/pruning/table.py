@@ -12,6 +12,7 @@ import pandas as pd
 
 from tokbench.io.counts import count_of
 from tokbench.paths import slug
+from tokbench.pruning.kinds import CLASSIFIER, KINDS, kind_named
 from tokbench.pruning.result import Estimate, PruningResult, PruningRow, Speedup, labels_text, load_all
 from tokbench.results.markdown import table
 
@@ -25,7 +26,7 @@ def groups(found: Sequence[PruningResult]) -> dict[str, list[PruningResult]]:
     """Return the results by the name of their table; a table has one device, network, weights, images and kernel.
 
     A table is named by its device. If a device has several tables, their names also contain network and dataset, and a
-    hash if these are equal, too.
+    hash if these are equal, too. Tables of other models than classifiers also have the kind in their names.
     """
     sets: dict[str, list[PruningResult]] = {}
     for one in found:
@@ -40,11 +41,12 @@ def groups(found: Sequence[PruningResult]) -> dict[str, list[PruningResult]]:
     tables = {}
     for (same, members), device, long in zip(sets.items(), devices, longer, strict=True):
         digest = f".{hashlib.sha256(same.encode()).hexdigest()[:8]}" if longer.count(long) > 1 else ""
-        tables[f"pruning-{device}" if devices.count(device) == 1 else f"pruning-{long}{digest}"] = members
+        kind = "" if members[0].kind == CLASSIFIER else f"{members[0].kind}-"
+        tables[f"pruning-{kind}{device if devices.count(device) == 1 else f'{long}{digest}'}"] = members
     return dict(sorted(tables.items()))
 
 
-def rows(found: Sequence[PruningResult]) -> list[tuple[PruningResult, float | None, PruningRow]]:
+def rows(found: Sequence[PruningResult]) -> list[tuple[PruningResult, float | None, Any]]:
     """Return every row with its result and keep: untrained methods first, then by method and decreasing keep."""
     listed = []
     for one in sorted(found, key=lambda one: (one.about["training"] != "none", one.about["method"])):
@@ -131,7 +133,7 @@ def _line(
     cells = [
         title + (" (short)" if undertrained(row) else ""), "-" if keep is None else f"{keep:g}",
         f"{100 * row.top1.value:.1f}",
-        _gap(row.top1_gap),
+        gap_text(row.top1_gap),
         f"{100 * row.top5.value:.1f}",
         f"{100 * row.agreement.value:.1f}", f"{row.gflops:.2f}", f"{row.whole_gflops / row.gflops:.2f}",
     ]  # fmt: skip
@@ -150,7 +152,7 @@ def _line(
     return cells
 
 
-def _gap(gap: Estimate) -> str:
+def gap_text(gap: Estimate) -> str:
     if gap.low is None or gap.high is None:
         return f"{100 * gap.value:+.1f}"
     return f"{100 * gap.value:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
@@ -203,13 +205,19 @@ def _labels_note(labels: dict[str, Any]) -> str:
 
 
 def write(out: Path) -> list[Path]:
-    """Write `leaderboard/pruning-<device>.csv` and `.md` in a results folder; return their paths."""
+    """Write `leaderboard/pruning-<table>.csv` and `.md` of all kinds of models in a results folder; return their
+    paths."""
     folder = out / "leaderboard"
     written = []
-    for name, members in groups(load_all(out)).items():
-        csv, md = folder / f"{name}.csv", folder / f"{name}.md"
-        folder.mkdir(parents=True, exist_ok=True)
-        csv.write_text(frame(members).to_csv(index=False, lineterminator="\n"), encoding="utf-8", newline="\n")
-        md.write_text(f"# {name}\n\n{legend(members)}{markdown(members)}", encoding="utf-8", newline="\n")
-        written += [csv, md]
+    for kind in KINDS:
+        for name, members in groups(load_all(out, kind)).items():
+            shown = kind_named(kind)
+            csv, md = folder / f"{name}.csv", folder / f"{name}.md"
+            folder.mkdir(parents=True, exist_ok=True)
+            text = f"# {name}\n\n{shown.legend(members)}{shown.markdown(members)}"
+            csv.write_text(
+                shown.frame(members).to_csv(index=False, lineterminator="\n"), encoding="utf-8", newline="\n"
+            )
+            md.write_text(text, encoding="utf-8", newline="\n")
+            written += [csv, md]
     return written

@@ -18,7 +18,7 @@ from tokbench.report.page_table import Cell, PageRow, PageTable
 from tokbench.report.pruning_tables import TASK
 from tokbench.results.columns import column_of
 
-CODECS = ("jpeg", "webp", "avif", "resize")
+CODECS = ("jpeg", "webp", "avif", "jpeg2000", "jxl", "resize")
 
 CEILING = "only resized (ceiling)"
 """The name of the curve of images that were only resized, which has its own colour."""
@@ -249,7 +249,8 @@ def _generators(table: PageTable, tables: Sequence[PageTable]) -> list[dict[str,
     """Plot gFID of generators (or FD-EfficientNet, if there is no gFID) over metrics of their tokenizers."""
     of_tokenizers: dict[str, dict[str, float]] = {}
     for one in tables:
-        if one.dataset == table.dataset and one.task in ("reconstruct", "perturb"):
+        same = (one.dataset, one.protocol) == (table.dataset, table.protocol)
+        if same and one.task in ("reconstruct", "perturb"):
             for row in one.rows:
                 values = zip(one.columns, row.values, strict=True)
                 known = {column.field: cell.value for column, cell in values if cell and cell.value is not None}

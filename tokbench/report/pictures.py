@@ -19,21 +19,23 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tokbench.data.dataset import Dataset, open_dataset
+from tokbench.data.dataset import Dataset
 from tokbench.data.reading import DEFAULTS
-from tokbench.errors import TokbenchError
+from tokbench.errors import DataError, TokbenchError
 from tokbench.evaluation.provenance import describe_adapter
 from tokbench.evaluation.reconstruct import RunSettings, reconstruct
 from tokbench.evaluation.steps import plain_step
 from tokbench.io.atomic import write_atomically
 from tokbench.metrics.batch import Batch, DerivedCache
 from tokbench.metrics.psnr import PSNR
+from tokbench.modalities.open import open_dataset
+from tokbench.modalities.registry import MODALITIES
 from tokbench.paths import slug
-from tokbench.protocol.protocol import load_protocol
+from tokbench.protocol.protocol import load_protocol, recorded_protocol
 from tokbench.report import worst_crops
 from tokbench.report.differing import differing_images
 from tokbench.results.columns import column_of
-from tokbench.results.result import Result
+from tokbench.results.result import Result, side_of
 from tokbench.tokenizers.base import Generator
 from tokbench.tokenizers.registry import BUILTIN, LoadedAdapter, adapter_files, load_adapter
 
@@ -41,7 +43,6 @@ SHOWN, SIZE = 8, 256
 """Number of embedded photos that are shown for every adapter, and their side in pixels."""
 WORST = 3
 """Worst images shown per metric."""
-BY = ("psnr", "ssim", "lpips")
 CASES = 6
 """Words or faces per sheet."""
 AMPLIFIED = 4
@@ -90,7 +91,9 @@ def pictures(results: Sequence[Result], out: Path, root: Path | None, progress: 
             with suppress(TokbenchError):
                 adapter = load_adapter(name, root=root)
                 own = [result for result in results if result.adapter == name and result.task == "reconstruct"]
-                if not isinstance(adapter.model, Generator):
+                if "image" not in adapter.model.spec.modalities:
+                    _add_worst(found, adapter, describe_adapter(adapter), own, out, root)
+                elif not isinstance(adapter.model, Generator):
                     _add_adapter(found, adapter, own, dataset, places, out, root)
                     for table, chosen in differing.items():
                         _add_differing(found, adapter, own, (table, chosen), out, root)
@@ -106,13 +109,13 @@ def existing(results: Sequence[Result], out: Path) -> Pictures:
     found, images = Pictures(), dict[str, Path]()
     for name in dict.fromkeys(result.adapter for result in results):
         folder = out / "pictures" / slug(name)
+        if worst := _content(folder / "worst.json"):
+            found.worst[name] = worst
         if not (shown := _content(folder / "shown.json")):
             continue
         images |= {image: out / "pictures" / "original" / f"{slug(image)}.webp" for image in shown}
         found.adapters.append(name)
         found.reconstructions[name] = shown
-        if worst := _content(folder / "worst.json"):
-            found.worst[name] = worst
         for result in results:
             if result.adapter == name:
                 if chosen := _content(folder / f"{_DIFFERING}-{slug(result.group)}.json"):
@@ -150,9 +153,21 @@ def _add_adapter(
         folder / "shown.json", [described, digests], lambda: _shown(adapter, dataset, places, folder, out)
     )
     found.adapters.append(adapter.name)
-    if worst := _worst(adapter, described, results, folder, out, root):
-        found.worst[adapter.name] = worst
+    _add_worst(found, adapter, described, results, out, root)
     found.sheets += _sheets(adapter, described, results, folder, out, root)
+
+
+def _add_worst(
+    found: Pictures,
+    adapter: LoadedAdapter,
+    described: dict[str, Any],
+    results: Sequence[Result],
+    out: Path,
+    root: Path | None,
+) -> None:
+    """Add the worst items of one adapter. Raises TokbenchError if it fails on an item."""
+    if worst := _worst(adapter, described, results, out / "pictures" / slug(adapter.name), out, root):
+        found.worst[adapter.name] = worst
 
 
 def _cached(index: Path, about: Any, make: Callable[[], T]) -> T:
@@ -182,7 +197,7 @@ def _originals(dataset: Dataset, places: Sequence[int]) -> list[tuple[int, torch
 
 def _reconstructed(adapter: LoadedAdapter, dataset: Dataset, places: Sequence[int]) -> list[tuple[int, Batch]]:
     """Return (position, reconstructed batch of one image) for some positions."""
-    adapter.model.bind_dataset(dataset.names, dataset.source.names)
+    dataset.bind(adapter.model)
     if adapter.model.module is not None:
         adapter.model.module.eval()
     spans, step = [range(place, place + 1) for place in places], plain_step(adapter.model)
@@ -237,7 +252,8 @@ def _worst(
 ) -> Worst:
     """Return the images with the worst values by metric, for the first of its results whose dataset is available."""
     for result in results:
-        if not (numbers := [number for number in BY if number in result.per_image]):
+        modality = MODALITIES[result.provenance["data"].get("modality", "image")]
+        if not (numbers := [number for number in modality.ranked_by if number in result.per_image]):
             continue
         try:
             dataset = _dataset_of(result, root)
@@ -292,13 +308,14 @@ def _differing_of(
 def _worst_of(
     adapter: LoadedAdapter, dataset: Dataset, chosen: dict[str, list[tuple[int, float]]], folder: Path, out: Path
 ) -> Worst:
+    picture = MODALITIES[dataset.modality].picture
     places, files = sorted({place for own in chosen.values() for place, _ in own}), {}
     for place, batch in _reconstructed(adapter, dataset, places):
         stem = slug(f"{dataset.name}-{dataset.names[place]}")
         files[place] = {
             "name": f"{dataset.name}, {dataset.names[place]}",
-            "original": _written(batch.rounded("reference"), folder / "worst" / f"{stem}.original.webp", out),
-            "file": _written(batch.rounded("image"), folder / "worst" / f"{stem}.webp", out),
+            "original": _written(picture(batch.rounded("reference")), folder / "worst" / f"{stem}.original.webp", out),
+            "file": _written(picture(batch.rounded("image")), folder / "worst" / f"{stem}.webp", out),
         }
     found = {}
     for number, own in chosen.items():
@@ -310,11 +327,12 @@ def _worst_of(
 
 
 def _dataset_of(result: Result, root: Path | None) -> Dataset:
-    """Open the images of a result. Raises DataError if they are not available."""
-    data, protocol = result.provenance["data"], result.provenance["protocol"]["name"]
-    size = data["width"] if data["width"] == data["height"] else None
+    """Open the images of a result. Raises DataError if they are not available, or if an adapter restored them first."""
+    if "restore" in result.provenance:
+        raise DataError(f"{result.adapter} on {result.group}: pictures of restored input are not made")
+    data, protocol = result.provenance["data"], recorded_protocol(result.provenance["protocol"])
     reading = DEFAULTS.recorded(result.provenance)
-    return open_dataset(result.dataset, load_protocol(protocol), size, data["limit"], root, reading)
+    return open_dataset(result.dataset, protocol, side_of(data), data["limit"], root, reading)
 
 
 def _sheets(

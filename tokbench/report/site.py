@@ -22,7 +22,7 @@ from tokbench.io.atomic import write_atomically
 from tokbench.metric_names import PRUNING_PREFIX as PRUNED
 from tokbench.paths import slug
 from tokbench.pruning.result import load_all
-from tokbench.report import pruning_tables, values
+from tokbench.report import pruning_tables, values, vlm_tables
 from tokbench.report.charts import charts
 from tokbench.report.page_table import Cell, PageRow, PageTable
 from tokbench.report.pictures import existing, pictures
@@ -60,7 +60,7 @@ def build(
     found, files = read_all(results), adapter_files(root)
     page_tables = tables(found, files, lambda done, total: progress("tables", done, total))
     page_tables = values.write(page_tables, found, out)
-    page_tables += pruning_tables.tables(load_all(results))
+    page_tables += pruning_tables.tables(load_all(results)) + vlm_tables.tables(load_all(results, "vlm"))
     shown = pictures(found, out, root, progress) if with_pictures else existing(found, out)
     families = _families(files, {result.adapter.partition(".")[0] for result in found})
     data = {

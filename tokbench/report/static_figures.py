@@ -27,7 +27,9 @@ from tokbench.tokenizers.registry import load_adapter
 from tokbench.training.zoo import trainable_adapters
 
 SIZE, SCALE, LABEL, COUNT = 64, 2, 230, 8
-CODECS = ("jpeg", "webp", "avif")
+CODECS = ("jpeg", "webp", "avif", "jpeg2000", "jxl")
+_STYLES: dict[str, Any] = {"webp": "--", "avif": ":", "jpeg2000": "-.", "jxl": (0, (6, 1, 1, 1, 1, 1)), "pca": "--"}
+"""Line styles of curves; the others are solid."""
 
 
 def sheet(root: Path, target: Path) -> None:
@@ -85,7 +87,7 @@ def rates(root: Path, target: Path) -> None:
             axis.plot(
                 [bits for bits, _ in points], [value for _, value in points], label=label, markersize=4, linewidth=1,
                 marker="x" if codec else "+" if label in floors else "osD^v"[place // 10], color=color,
-                linestyle={"jpeg": "-", "webp": "--", "avif": ":", "pca": "--"}.get(label, "-"),
+                linestyle=_STYLES.get(label, "-"),
             )  # fmt: skip
         axis.set_xscale("log")
         axis.set_xlabel("bits per image of 64x64 px")

@@ -18,7 +18,7 @@ from tokbench.results import leaderboard, markdown
 from tokbench.results.cells import cells, sort_key
 from tokbench.results.columns import Column
 from tokbench.results.floors import FLOOR_NOTE, FloorDistance, Floors
-from tokbench.results.result import Result
+from tokbench.results.result import Result, side_of
 
 FIRST = (
     "bpp", "bits_per_image", "psnr", "ssim", "lpips", "rfid", "rfid_768", "fd_efficientnet", "gfid", "gfid_768",
@@ -57,7 +57,7 @@ def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> 
         task=table_of_task(results[0].task)[0],
         size=f"{data['width']}x{data['height']}",
         n=max(result.num_images for result in results),
-        protocol=results[0].provenance["protocol"]["name"],
+        protocol=_protocol_of(results[0]),
         legend=markdown.legend(results, order=False).replace("`", "") + _readers(results),
         columns=[
             PageColumn(
@@ -229,6 +229,13 @@ def row_details(result: Result, settings: list[dict[str, str]]) -> dict[str, Any
     }
 
 
+def _protocol_of(result: Result) -> str:
+    """Return the name of the protocol, with the degradation of the input if there is one."""
+    rules, restorer = result.provenance["protocol"], result.provenance.get("restore")
+    degraded = [rules["degrade"]] if rules.get("degrade") else []
+    return ", ".join([rules["name"], *degraded, *([f"restored by {restorer['name']}"] if restorer else [])])
+
+
 def command(result: Result) -> str:
     """Return the command that computes the metrics of a row again.
 
@@ -246,11 +253,15 @@ def command(result: Result) -> str:
     if data["limit"]:
         words += ["--limit", str(data["limit"])]
         words += [] if named or task.kind == "generate" or data.get("sampling") == "even" else ["--first"]
-    square = data["width"] == data["height"]
-    if square and data["own_size"] != data["width"] and (named or task.kind != "generate"):
-        words += ["--size", str(data["width"])]
+    side = side_of(data)
+    if side and data["own_size"] != side and (named or task.kind != "generate"):
+        words += ["--size", str(side)]
     if (protocol := provenance["protocol"]["name"]) != "tokbench":
         words += ["--protocol", protocol if protocol in protocols() else f"{protocol}.toml"]
+    if degrade := provenance["protocol"].get("degrade"):
+        words += ["--degrade", degrade]
+    if restorer := provenance.get("restore"):
+        words += ["--restore", restorer.get("source", restorer["name"])]
     if task.kind != "reconstruct":
         words += ["--task", task.kind]
     if task.tokens is not None:

@@ -108,13 +108,19 @@ def _is_floor(result: Result) -> bool:
 
 def _images(result: Result) -> tuple[str, str, str]:
     """Return the key of the images that a result is about: rows with equal keys can be compared."""
-    return result.dataset, result.provenance["data"]["sha256"], result.provenance["protocol"]["sha256"]
+    return result.dataset, result.provenance["data"]["sha256"], _input(result)
+
+
+def _input(result: Result) -> str:
+    """Return the key of the protocol and of the restorer of degraded images, if there is one."""
+    restorer = result.provenance.get("restore", {}).get("name", "")
+    return f"{result.provenance['protocol']['sha256']}{restorer}"
 
 
 def _setup(result: Result, tokenizer: str) -> tuple[object, ...]:
     """Return the key of a tokenizer's reconstructions, whatever the number of images."""
     data = result.provenance["data"]
-    return tokenizer, result.dataset, result.provenance["protocol"]["sha256"], data["width"], data["height"]
+    return tokenizer, result.dataset, _input(result), data["width"], data["height"]
 
 
 def _value(result: Result, number: str) -> float | None:

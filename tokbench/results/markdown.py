@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,9 +155,15 @@ def context(results: Sequence[Result]) -> str:
         what = f"{counts} {'sample' if single else 'samples'} of {size} against {reference}, unpaired"
     return (
         f"{what}, "
-        f"protocol `{protocol['name']}` ({protocol['sha256'][:8]}), "
+        f"protocol `{protocol['name']}` ({protocol['sha256'][:8]}), {_degraded(provenance)}"
         f"pixels {data['sha256'][:8]}.{reference_note(results)}"
     )
+
+
+def _degraded(provenance: Mapping[str, Any]) -> str:
+    damage, restorer = provenance["protocol"].get("degrade"), provenance.get("restore")
+    restored = f", restored by `{restorer['name']}`" if restorer else ""
+    return f"input degraded by {damage}{restored} and compared with the clean images, " if damage else ""
 
 
 def _fitted(results: Sequence[Result]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,6 +20,7 @@ from tokbench.io.atomic import folder_lock, write_atomically
 from tokbench.io.json import loads_strict
 from tokbench.io.npz import read_npz
 from tokbench.metric_names import FOUND, MetricName, kind_of_task, table_of_task
+from tokbench.protocol.degradation import Degradation
 from tokbench.results import warning as result_warning
 from tokbench.results.adapter_facts import differences
 from tokbench.results.columns import column_of
@@ -167,7 +168,10 @@ class Result:
 
     @property
     def group(self) -> str:
-        """`<dataset>[.s512][.n2000][.ref-1a2b3c4d][@protocol]-<task>`: the key of a result among those of an adapter.
+        """The key of a result within an adapter:
+        `<dataset>[.s512][.n2000][.ref-1a2b3c4d][.rain-0.5][.restored-x][@protocol]-<task>`.
+
+        Data other than images have their `extent` instead of the size, such as `.t16` for clips of 16 frames.
 
         It contains `ref` if distributions were compared with a statistics file. `.even2000` instead of `.n2000` marks
         an even sample over class folders instead of the first images.
@@ -175,11 +179,19 @@ class Result:
         data, protocol = self.provenance["data"], self.provenance["protocol"]["name"]
         side = f"{data['width']}" if data["width"] == data["height"] else f"{data['width']}x{data['height']}"
         size = "" if data["own_size"] is not None and side == str(data["own_size"]) else f".s{side}"
+        size = f".{data['extent']}" if data.get("extent") else size
         how = "even" if data.get("sampling") == "even" else "n"
         limit = f".{how}{data['limit']}" if data["limit"] else ""
         statistics = self.provenance.get("reference")
         reference = f".ref-{statistics['sha256'][:8]}" if statistics else ""
-        return f"{self.dataset}{size}{limit}{reference}{'' if protocol == 'tokbench' else '@' + protocol}-{self.task}"
+        rules = "" if protocol == "tokbench" else f"@{protocol}"
+        return f"{self.dataset}{size}{limit}{reference}{self._degraded}{rules}-{self.task}"
+
+    @property
+    def _degraded(self) -> str:
+        damage, restorer = self.provenance["protocol"].get("degrade"), self.provenance.get("restore")
+        restored = f".restored-{restorer['name']}" if restorer else ""
+        return f".{Degradation.parse(damage).slug}{restored}" if damage else restored
 
     @property
     def path(self) -> Path:
@@ -206,6 +218,7 @@ class Result:
         before, now = earlier.provenance, self.provenance
         changes = [key for key in ("data", "protocol") if before[key]["sha256"] != now[key]["sha256"]]
         changes += differences(before["adapter"], now["adapter"])
+        changes += [f"restorer's {text}" for text in differences(before.get("restore", {}), now.get("restore", {}))]
         return changes + [f"{key} {before[key]} -> {now[key]}" for key in RUN if before[key] != now[key]]
 
     def save(self, out: str | Path) -> tuple[Path, str]:
@@ -265,6 +278,14 @@ def settings(result: Result, name: str) -> dict[str, str]:
     """
     recorded = result.provenance.get("metrics", {}).get(name, {})
     return {key: value for key, value in recorded.items() if not key.startswith((FOUND, EFFECT))}
+
+
+def side_of(data: Mapping[str, Any]) -> int | None:
+    """Return the `--size` that reads the data of a result again: the side of square images in pixels, or the resolution
+    that the result states; None for other images."""
+    square = data["width"] if data["width"] == data["height"] else None
+    side: int | None = data.get("side", square)
+    return side
 
 
 def failure(adapter: str, dataset: str, task: str, error: str, bad: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, UnsetType
 
 from tokbench.errors import ResultError
+from tokbench.metric_names import Modality
+from tokbench.protocol.degradation import Degradation
 from tokbench.results.warning import ResultWarning
 from tokbench.validate import LARGEST, Count, Number, PlainName, Positive, convert
 
@@ -79,7 +81,10 @@ class AdapterFacts:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """The images. The hash is part of file names."""
+    """The images, or items of another modality. Hash and extent are part of file names.
+
+    side: the resolution of items that are not square images: the sampling rate of waveforms in Hz.
+    """
 
     sha256: PlainName
     width: Positive
@@ -90,6 +95,9 @@ class DataFacts:
     sampling: Literal["first", "even"] = "first"
     left_out: dict[str, Count] = field(default_factory=dict)
     captions: str = ""
+    modality: Modality = "image"
+    extent: PlainName | UnsetType = UNSET
+    side: Positive | UnsetType = UNSET
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,11 @@ class ProtocolFacts:
     sha256: PlainName
     reference: str = ""
     published: dict[str, Count] = field(default_factory=dict)
+    degrade: str = ""
+
+    def __post_init__(self) -> None:
+        if self.degrade:
+            Degradation.parse(self.degrade)
 
 
 @dataclass(frozen=True)
@@ -119,8 +132,17 @@ class ReferenceFacts:
 
 
 @dataclass(frozen=True)
+class RestorerFacts:
+    """The adapter that restored degraded images first. Its name is part of file names."""
+
+    name: PlainName
+    kind: str
+
+
+@dataclass(frozen=True)
 class Provenance:
-    """How the metrics were computed. metrics: the settings of each metric. reference and versions are optional."""
+    """How the metrics were computed. metrics: the settings of each metric. restore, reference and versions are
+    optional."""
 
     adapter: AdapterFacts
     data: DataFacts
@@ -130,6 +152,7 @@ class Provenance:
     precision: str
     device: str
     reference: ReferenceFacts | UnsetType = UNSET
+    restore: RestorerFacts | UnsetType = UNSET
     versions: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -29,6 +29,9 @@ def identity(result: Result) -> dict[str, Any]:
     data, protocol = provenance["data"], provenance["protocol"]
     weights = provenance["adapter"].get("parameters_sha256")
     reference = provenance.get("reference")
+    # Tables in which nothing is degraded have none of these columns.
+    degraded = {"degrade": protocol["degrade"]} if protocol.get("degrade") else {}
+    degraded |= {"restore": provenance["restore"]["name"]} if "restore" in provenance else {}
     return {
         "data": result.dataset,
         "task": result.task,
@@ -40,7 +43,7 @@ def identity(result: Result) -> dict[str, Any]:
         "reference_sha256": reference["sha256"][:_DIGITS] if reference else None,
         "weights_sha256": weights[:_DIGITS] if weights else None,
         "device": provenance["device"],
-    }
+    } | degraded
 
 
 def tidy(results: Iterable[Result]) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tokbench.errors import MissingField
 from tokbench.extractors.pool import ExtractorPool
-from tokbench.metric_names import METRICS, MetricName, MetricSpec
+from tokbench.metric_names import METRICS, MetricName, MetricSpec, Section
 from tokbench.metric_names.spec import Field
 from tokbench.metrics.base import Metric
 from tokbench.metrics.batch import Batch, DerivedCache, Timing
@@ -60,16 +60,16 @@ class MetricSubject:
         return metric, metric.compute()
 
 
-def example_batch() -> Batch:
-    """Return twelve photos (12, 3, 256, 256) as references, with noisy copies as images, tokens, timings,
-    captions and labels."""
+def example_batch(model: Tokenizer | None = None) -> Batch:
+    """Return twelve photos (12, 3, 256, 256) as references, with noisy copies as images, tokens of `model` (by default
+    codes), timings, captions and labels."""
     reference = torch.cat([photos(), photos().flip(3)])
     noise = 0.05 * torch.randn(reference.shape, generator=torch.Generator().manual_seed(0))
     image = ((reference + noise).clamp(0, 1) * 255).round() / 255
     count = len(image)
     timing = Timing(0.5 * count, 0.25 * count)
     captions = [f"a photo of the number {number % 7}, mostly grey" for number in range(count)]
-    tokens, labels = ExampleTokenizer().encode(image), torch.arange(count) % 3
+    tokens, labels = (model or ExampleTokenizer()).encode(image), torch.arange(count) % 3
     return Batch(torch.arange(count), reference, image, tokens, timing, captions=captions, labels=labels)
 
 
@@ -99,6 +99,30 @@ class ExampleTokenizer(TextAligned, Captioner, Tokenizer):
         return [f"a photo of the number {int(codes.sum()) % 7}, mostly grey" for codes in tokens.tensor]
 
 
+class ExampleLatents(Tokenizer):
+    """A tokenizer whose latents are means of 8 x 8 pixels; decoding repeats them."""
+
+    spec = TokenizerSpec("example", "continuous", multiple=8, downsample=8)
+
+    def encode(self, images: Tensor) -> Tokens:
+        small = torch.nn.functional.avg_pool2d(images, 8)
+        return Tokens.from_latents(small, small[0, 0].numel())
+
+    def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
+        return tokens.tensor.float().repeat_interleave(8, 2).repeat_interleave(8, 3)
+
+
+def example_model(spec: MetricSpec | None) -> Tokenizer:
+    """Return the tokenizer with which a metric is tested: one with latents for metrics of latents, else with codes."""
+    latents = spec is not None and spec.section == Section.LATENTS and not spec.needs_codebook
+    return ExampleLatents() if latents else ExampleTokenizer()
+
+
+def example_context(networks: ExtractorPool, model: Tokenizer, batch: Batch, **more: Any) -> MetricContext:
+    """Return the values with which a metric of a batch is created. Mirrored references are its neighbours."""
+    return MetricContext(networks, model, neighbours=lambda: model.encode(batch.require("reference").flip(3)), **more)
+
+
 def _select(batch: Batch, places: list[int]) -> Batch:
     share = len(places) / len(batch)
     timing = batch.timing
@@ -113,6 +137,7 @@ def _select(batch: Batch, places: list[int]) -> Batch:
         captions=None if batch.captions is None else [batch.captions[place] for place in places],
         labels=None if batch.labels is None else batch.labels[places],
         baseline=None if batch.baseline is None else batch.baseline[places],
+        degraded=None if batch.degraded is None else batch.degraded[places],
         reference_memo=DerivedCache(),
         image_memo=DerivedCache(),
         baseline_memo=DerivedCache(),
@@ -289,9 +314,11 @@ def check_metric(
     """
     if isinstance(metric, str | MetricSpec):
         spec: MetricSpec | None = METRICS[metric if isinstance(metric, str) else metric.name]
-        context = MetricContext(networks or ExtractorPool(), ExampleTokenizer())
+        model = example_model(spec)
+        batch = batch or example_batch(model)
+        context = example_context(networks or ExtractorPool(), model, batch)
         name = spec.name if spec else ""
-        subject = MetricSubject(lambda: create_metric(name, context), batch or example_batch(), spec)
+        subject = MetricSubject(lambda: create_metric(name, context), batch, spec)
     else:
         subject = MetricSubject(metric, batch or example_batch())
     return run_requirements(METRIC_REQUIREMENTS, subject)

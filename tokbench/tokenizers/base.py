@@ -42,6 +42,14 @@ class ImageModel(ABC):
         """
         return
 
+    def bind_rate(self, rate: int) -> None:
+        """Bind the model to waveforms of `rate` samples a second. The evaluation calls this once, before the first
+        batch of waveforms.
+
+        The default does nothing. Raises NotApplicable if the model does not take waveforms of this rate.
+        """
+        return
+
 
 class PrecomputedImages(ImageModel):
     """A model whose tokens cannot be read: reconstructions computed by another program, or an autoencoder stored as one

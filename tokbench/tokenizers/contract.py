@@ -97,7 +97,7 @@ def check_tokens(tokens: Tokens, part: Tensor, model: ImageModel, names: Sequenc
     if whole:
         _check_length(tokens, part, spec, names)
         _check_bits(tokens, spec, names)
-    elif (declared := spec.tokens_at(part.shape[2], part.shape[3])) and int(tokens.length.max()) > declared:
+    elif (declared := spec.tokens_of(part.shape[1:])) and int(tokens.length.max()) > declared:
         raise AdapterError(f"{name}: an image has {int(tokens.length.max())} tokens, but its spec declares {declared}")
 
 
@@ -125,7 +125,7 @@ def _check_streams(tokens: Tokens, part: Tensor, spec: TokenizerSpec, names: Seq
                 f"{names[0]} it has {encoded.groups}; give groups={encoded.groups}"
             )
         positions = encoded.data.shape[1:-1] if encoded.groups > 1 else encoded.data.shape[1:]
-        if spec.downsample is not None and spec.num_tokens is None and len(positions) == 2:
+        if spec.downsample is not None and spec.num_tokens is None and len(positions) == 2 and part.dim() == 4:
             grid = tuple(side // spec.downsample for side in part.shape[2:])
             if tuple(positions) != grid:
                 raise AdapterError(
@@ -145,7 +145,7 @@ def _check_streams(tokens: Tokens, part: Tensor, spec: TokenizerSpec, names: Seq
 def _check_length(tokens: Tokens, part: Tensor, spec: TokenizerSpec, names: Sequence[str]) -> None:
     """Check the number of tokens: 0 for a codec, else the declared number, or at most that number if the spec is
     `variable`."""
-    declared = spec.tokens_at(part.shape[2], part.shape[3])
+    declared = spec.tokens_of(part.shape[1:])
     if spec.kind == "codec":
         declared = 0
     elif declared is None:

@@ -95,7 +95,7 @@ class DecodedValues:
         self._outside.append(outside)
         if reference is None:
             return
-        count = min(self._left, len(decoded))
+        count = min(self._left, len(decoded)) if decoded.dim() == 4 else 0  # the other readings are those of images
         self._left -= count
         errors = torch.full((len(decoded), 1 + len(READINGS)), torch.nan)
         if count:

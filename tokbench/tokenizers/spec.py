@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tokbench.errors import AdapterError
+from tokbench.metric_names.spec import EVERY_MODALITY, Modality
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,12 @@ class TokenizerSpec:
     - prefixes: any number of first tokens of an image decode to an image, too.
     - groups: how many indices form one token (`Tokens.from_indices`); by default the number that `bits_per_token`
       implies, or one.
+    - modalities: the kinds of data that `encode` takes, as (B, 3, H, W) images, (B, T, 3, H, W) clips, (B, C, N)
+      waveforms or (B, 4, D, D, D) voxels of occupancy and colour. Clips are passed frame by frame to tokenizers of
+      images alone. For waveforms and voxels, `multiple` and `downsample` count samples and voxels per axis.
+    - temporal: frames per token in time; the number of frames must be a multiple of it.
+    - first_frame: the first frame of a clip has tokens of its own, and only the others are counted by `temporal`.
+    - causal: whether no output depends on later input, for waveforms and clips; None if unknown.
 
     Raises AdapterError if two fields contradict each other.
     """
@@ -45,6 +53,10 @@ class TokenizerSpec:
     variable: bool = False
     prefixes: bool = False
     groups: int | None = None
+    modalities: tuple[Modality, ...] = ("image",)
+    temporal: int = 1
+    first_frame: bool = False
+    causal: bool | None = None
 
     def __post_init__(self) -> None:
         bits, groups = check_spec(self)
@@ -59,6 +71,20 @@ class TokenizerSpec:
         if self.downsample is not None:
             return (height // self.downsample) * (width // self.downsample)
         return None
+
+    def tokens_of(self, shape: Sequence[int]) -> int | None:
+        """Return the number of tokens of one item of this shape that meets the size rules, or None if the spec does
+        not define it.
+
+        shape: that of an image (3, H, W), a clip (T, 3, H, W), a waveform (C, N) or voxels (4, D, D, D).
+        """
+        if self.num_tokens is not None or self.downsample is None:
+            return self.num_tokens
+        if len(shape) == 4 and shape[1] == 3:
+            first = int(self.first_frame)
+            steps = first + (shape[0] - first) // self.temporal
+            return steps * math.prod(side // self.downsample for side in shape[2:])
+        return math.prod(side // self.downsample for side in shape[1:])
 
 
 KINDS = {"discrete": "index", "continuous": "latent", "codec": "bytes", "images": None}
@@ -103,9 +129,11 @@ def _check_numbers(spec: TokenizerSpec) -> None:
     ends = spec.range if isinstance(spec.range, tuple | list) else ()
     if len(ends) != 2 or not all(map(_is_finite, ends)) or ends[0] >= ends[1]:
         raise _refuse(spec, f"says range {spec.range!r}", "give two numbers, the lower one first")
-    for name in ("multiple", "size", "downsample", "num_tokens", "groups"):
+    if not spec.modalities or not set(spec.modalities) <= set(EVERY_MODALITY):
+        raise _refuse(spec, f"says modalities={spec.modalities!r}", f"give some of {', '.join(EVERY_MODALITY)}")
+    for name in ("multiple", "size", "downsample", "num_tokens", "groups", "temporal"):
         value = getattr(spec, name)
-        if not _is_positive(value) and (value is not None or name == "multiple"):
+        if not _is_positive(value) and (value is not None or name in ("multiple", "temporal")):
             raise _refuse(spec, f"says {name}={value!r}", "give a positive integer")
     bits = spec.bits_per_token
     if bits is not None and (not _is_finite(bits) or bits < 0):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -151,24 +151,32 @@ class Tokens:
         return replace(self, streams={name: replace(stream, data=data)})
 
     def crop(self, grid: tuple[int, int], rows: slice, columns: slice, name: str = "these tokens") -> Tokens:
-        """Return the tokens in a rectangle of the grid of each image. Lengths and bits shrink in proportion.
+        """Return the tokens in a rectangle of the grid of each image. Arguments and errors are those of `map_grid`."""
+        return self.map_grid(grid, lambda data: data[..., rows, columns], name)
 
-        grid: (rows, columns) of the whole grid. name: the name of the tokenizer, for messages. Raises NotApplicable if
-        a stream does not hold one token per place of the grid: indices (B, h, w, ...), latents (B, C, h, w) or (B, h,
-        w, C).
+    def map_grid(
+        self, grid: tuple[int, int], transform: Callable[[Tensor], Tensor], name: str = "these tokens"
+    ) -> Tokens:
+        """Return tokens whose grids were transformed, for example cropped or flipped.
+
+        grid: (rows, columns) of the grid of each image. transform: maps data (..., rows, columns) to the data of
+        another grid; lengths and bits change in proportion to the number of its places. name: the name of the
+        tokenizer, for messages. Raises NotApplicable if a stream does not hold one token per place of the grid: indices
+        (B, h, w, ...), latents (B, C, h, w) or (B, h, w, C).
         """
-        share = len(range(grid[0])[rows]) * len(range(grid[1])[columns]) / (grid[0] * grid[1])
-        streams = {}
+        streams, share = {}, 1.0
         for key, stream in self.streams.items():
             data = stream.data
             shape = tuple(data.shape) if isinstance(data, Tensor) else ()
             if isinstance(data, Tensor) and stream.kind == "latent" and len(shape) == 4 and shape[2:] == grid:
-                cut = data[:, :, rows, columns]
+                axes = (2, 3)
             elif isinstance(data, Tensor) and stream.kind != "bytes" and shape[1:3] == grid:
-                cut = data[:, rows, columns]
+                axes = (1, 2)
             else:
                 raise NotApplicable(f"{name}: its stream '{key}' of shape {shape} is not a grid of {grid[0]}x{grid[1]}")
-            streams[key] = replace(stream, data=cut)
+            changed = transform(data.movedim(axes, (-2, -1)))
+            share = changed.shape[-2] * changed.shape[-1] / (grid[0] * grid[1])
+            streams[key] = replace(stream, data=changed.movedim((-2, -1), axes).contiguous())
         return Tokens(streams, (self.length * share).round().to(self.length.dtype), self.bits * share)
 
     def truncate(self, count: int, variable: bool = False) -> Tokens:

@@ -89,15 +89,16 @@ def batches(data: TrainingData, recipe: TrainConfig, device: str, step: int = 0)
 
 
 def _batch(data: TrainingData, images: Tensor, indices: Tensor, mirrored: Tensor) -> TrainingBatch:
-    """Return the batch of `images`, with the labels, tokens, features and captions of the images `indices` on their
-    device."""
-    labels, tokens, features, captions = (
+    """Return the batch of `images`, with the labels, tokens, features, captions and boxes of the images `indices` on
+    their device."""
+    labels, tokens, features, captions, boxes = (
         None if values is None else values.to(images.device)
         for values in (
             None if data.labels is None else data.labels[indices],
             None if data.tokens is None else data.tokens[mirrored.to(data.tokens.device, torch.long), indices],
             None if data.features is None else data.features[indices].float(),
             None if data.captions is None else data.captions[indices],
+            None if data.boxes is None else data.boxes[indices],
         )
     )
     if features is not None:
@@ -106,7 +107,11 @@ def _batch(data: TrainingData, images: Tensor, indices: Tensor, mirrored: Tensor
         features = torch.where(mirrored.to(images.device)[:, None, None], flipped, features)
     if captions is not None:
         captions = torch.where(mirrored.to(images.device)[:, None], mirror_captions(captions), captions)
-    return TrainingBatch(images, labels, tokens, features, captions)
+    if boxes is not None:
+        kind, left, top, right, bottom = boxes.unbind(2)
+        turned = torch.stack([kind, 1 - right, top, 1 - left, bottom], 2)
+        boxes = torch.where(mirrored.to(images.device)[:, None, None], turned, boxes)
+    return TrainingBatch(images, labels, tokens, features, captions, boxes)
 
 
 def stream(seed: int, purpose: str, index: int) -> int:

@@ -17,13 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from tokbench.data.dataset import Dataset
+from tokbench.data.sources.synthetic import SyntheticSource
+from tokbench.data.synthetic.raster import Box
 from tokbench.data.vocabulary import encode_captions
 from tokbench.errors import AdapterError, DataError, MissingWeights, UsageError
 from tokbench.io.atomic import write_atomically
 from tokbench.io.hashing import sha256_of
 from tokbench.nn.priors.prior import Prior, PriorGenerator
 from tokbench.nn.tokenizer import BottleneckAutoencoder
-from tokbench.nn.trainable import FittedModel, Trainable, TrainingBatch, TrainingData
+from tokbench.nn.trainable import FittedModel, Trainable, TrainingBatch, TrainingData, padded_boxes
 from tokbench.tokenizers.base import ImageModel, Tokenizer
 from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.registry import (
@@ -92,18 +94,21 @@ def _bases(config: dict[str, Any]) -> list[str]:
 def load_training_data(
     dataset: Dataset, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> TrainingData:
-    """Return all images of a dataset, their labels if its source has any, and their captions if it has any.
+    """Return all images of a dataset, and their labels, captions and boxes if it has any.
 
     The images are sorted by name, so that their order does not depend on how they are stored. Unreadable images are
     left out with a warning. Raises DataError if no image can be read.
     """
     found, names, captions, reader = [], list[str](), list[str](), dataset.batches(256)
+    boxes: list[list[Box]] = []
     for images in reader:
         reader.prefetch()
         levels = images.levels if images.levels is not None else (images.reference * 255).round()
         found.append(levels.to(torch.uint8))
         names += images.names
         captions += images.captions or []
+        if isinstance(dataset.source, SyntheticSource):
+            boxes += [dataset.source.boxes(position) for position in images.index.tolist()]
         progress(reader.done, reader.total)
     if not found:
         raise DataError(f"{dataset.name}: no image could be read")
@@ -113,7 +118,8 @@ def load_training_data(
     known = dataset.source.labels()
     labels = None if known is None else torch.tensor([known[names[place]] for place in order])
     encoded = encode_captions(captions)[order] if captions else None
-    return TrainingData(torch.cat(found)[order], labels, captions=encoded)
+    padded = padded_boxes(boxes)[order] if any(boxes) else None
+    return TrainingData(torch.cat(found)[order], labels, captions=encoded, boxes=padded)
 
 
 def recipe_of(variant: AdapterConfig, profile: str, changes: dict[str, Any]) -> TrainConfig:

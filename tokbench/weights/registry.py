@@ -53,6 +53,8 @@ _CHUNK, _TIMEOUT, _RETRIES = 1 << 20, 60, 2
 
 _TORCHVISION = "https://download.pytorch.org/models/"
 
+_VGG16 = WeightFile("vgg16-397923af.pth", "397923af", "torchvision's VGG-16", url=_TORCHVISION + "vgg16-397923af.pth")
+
 KNOWN_WEIGHTS: dict[str, tuple[WeightFile, ...]] = {
     INCEPTION: (
         WeightFile(
@@ -82,8 +84,16 @@ KNOWN_WEIGHTS: dict[str, tuple[WeightFile, ...]] = {
             "the convolutions of the same file; any file with this hash",
         ),
     ),
-    "lpips-vgg": (
-        WeightFile("vgg16-397923af.pth", "397923af", "torchvision's VGG-16", url=_TORCHVISION + "vgg16-397923af.pth"),
+    "lpips-vgg": (_VGG16,),
+    "dists": (_VGG16,),
+    "dists-channels": (
+        WeightFile(
+            "weights.pt",
+            "f5e65c96230b7f6ca995691647d482237e4cab8a50c5c4a5784f219ef0748218",
+            "pip install DISTS-pytorch",
+            wheel=("DISTS_pytorch", "weights.pt"),
+            note="the weights of the channels, for dists",
+        ),
     ),
     "efficientnet-lite0": (
         WeightFile(
@@ -94,11 +104,25 @@ KNOWN_WEIGHTS: dict[str, tuple[WeightFile, ...]] = {
         ),
     ),
     "dinov2-vitl14": (
+        WeightFile(
+            "dinov2-vitl14.safetensors",
+            "",
+            "model.safetensors of facebook/dinov2-large on the Hugging Face hub, renamed",
+        ),
         WeightFile("dinov2-vitl14.ts", "", "an export of the published network as TorchScript (docs/weights.md)"),
     ),
     "clip-vitl14-336": (
+        WeightFile(
+            "clip-vitl14-336.safetensors",
+            "",
+            "the weights of openai/clip-vit-large-patch14-336 as safetensors (docs/weights.md)",
+        ),
         WeightFile("clip-vitl14-336.ts", "", "an export of the published network as TorchScript (docs/weights.md)"),
     ),
+    "i3d-styleganv": (
+        WeightFile("i3d_torchscript.pt", "", "the TorchScript file of StyleGAN-V's authors (docs/video.md)"),
+    ),
+    "i3d-tats": (WeightFile("i3d-tats.ts", "", "an export of the I3D network of TATS as TorchScript (docs/video.md)"),),
     "rapidocr": (
         WeightFile(
             "PP-OCRv6_rec_small.onnx",
@@ -106,6 +130,16 @@ KNOWN_WEIGHTS: dict[str, tuple[WeightFile, ...]] = {
             "pip install 'rapidocr>=3.10'",
             url="https://www.modelscope.cn/models/RapidAI/RapidOCR/resolve/v3.10.0/onnx/PP-OCRv6/rec/PP-OCRv6_rec_small.onnx",
             wheel=("rapidocr", "models/PP-OCRv6_rec_small.onnx"),
+        ),
+    ),
+    "rapidocr-page": (
+        WeightFile(
+            "PP-OCRv6_det_small.onnx",
+            "090f04abcd9d9a7498bc4ebf677e4cb9bdce1fe4197ddb7e529f1ef44e1ff94f",
+            "pip install 'rapidocr>=3.10'",
+            url="https://www.modelscope.cn/models/RapidAI/RapidOCR/resolve/v3.10.0/onnx/PP-OCRv6/det/PP-OCRv6_det_small.onnx",
+            wheel=("rapidocr", "models/PP-OCRv6_det_small.onnx"),
+            note="finds the lines of a page; the network rapidocr reads them",
         ),
     ),
     "easyocr": (

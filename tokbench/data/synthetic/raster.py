@@ -11,6 +11,9 @@ import numpy as np
 Inside = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Maps coordinates u (to the right) and v (downwards), in units of the radius, to whether a point is inside a shape."""
 
+Box = tuple[int, float, float, float, float]
+"""The class of an object, and the left, top, right and bottom edge of its box in shares of the side of the image."""
+
 T = TypeVar("T")
 
 _SAMPLES = 3

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from tokbench.data.synthetic.glyphs import bitmap
-from tokbench.data.synthetic.raster import Draws, Inside, add_shape, to_pixels
+from tokbench.data.synthetic.raster import Box, Draws, Inside, add_shape, to_pixels
 
 SIDE = 64
 """Height and width of the images in pixels."""
@@ -198,9 +198,9 @@ def label_of(scene: Scene) -> int:
     return _PAIRS.index((scene.main.shape, scene.main.colour))
 
 
-def draw(scene: Scene) -> np.ndarray:
-    """Return the pixels of a scene, uint8 (64, 64, 3)."""
-    line = (np.arange(SIDE) + 0.5) / SIDE * 2 - 1
+def draw(scene: Scene, side: int = SIDE) -> np.ndarray:
+    """Return the pixels of a scene, uint8 (side, side, 3). side: a multiple of 32."""
+    line = (np.arange(side) + 0.5) / side * 2 - 1
     level = BACKGROUNDS[scene.background] + scene.slope[0] * line[None, :] + scene.slope[1] * line[:, None]
     canvas = np.repeat(level[:, :, None], 3, axis=2)
     for one in scene.objects:
@@ -212,13 +212,47 @@ def draw(scene: Scene) -> np.ndarray:
 
 
 def _draw_word(canvas: np.ndarray, word: SceneObject) -> None:
-    """Draw a word whose letters have 10x14 pixels, moved into the image where it would leave it."""
-    dots = bitmap(word.text).repeat(2, axis=0).repeat(2, axis=1)
+    """Draw a word whose letters have 10x14 pixels at 64 px, moved into the image where it would leave it."""
+    dots, top, left = _placed_word(word, len(canvas))
+    canvas[top : top + dots.shape[0], left : left + dots.shape[1]][dots] = word.rgb
+
+
+def _placed_word(word: SceneObject, side: int) -> tuple[np.ndarray, int, int]:
+    """Return the pixels of a word, bool (h, w), and the row and the column of the first one."""
+    scale = side // 32
+    dots = bitmap(word.text).repeat(scale, axis=0).repeat(scale, axis=1)
     top, left = (
-        min(max(int(middle * SIDE - length / 2), 1), SIDE - 1 - length)
+        min(max(int(middle * side - length / 2), 1), side - 1 - length)
         for middle, length in zip((word.y, word.x), dots.shape, strict=True)
     )
-    canvas[top : top + dots.shape[0], left : left + dots.shape[1]][dots] = word.rgb
+    return dots, top, left
+
+
+BOX_CLASSES = (*SHAPES, "word")
+"""The classes of the boxes of `boxes_of`."""
+
+_REACH = {"square": (0.85, 0.85, 0.85, 0.85), "triangle": (0.99, 1.0, 0.99, 0.8)}
+"""How far a shape reaches to the left, top, right and bottom, in units of its radius, where that is not 1."""
+
+
+def boxes_of(scene: Scene, side: int = SIDE) -> list[Box]:
+    """Return the boxes of all objects, each (class, left, top, right, bottom), in the order of the objects.
+
+    The class is a position in BOX_CLASSES; edges are in shares of the side.
+    """
+    boxes: list[Box] = []
+    for one in scene.objects:
+        if one.text:
+            dots, top, left = _placed_word(one, side)
+            rows, columns = (np.flatnonzero(dots.any(axis)) for axis in (1, 0))
+            pixels = left + columns[0], top + rows[0], left + columns[-1] + 1, top + rows[-1] + 1
+            edges = [float(edge) / side for edge in pixels]
+        else:
+            reach = [share * one.radius for share in _REACH.get(one.shape, (1.0, 1.0, 1.0, 1.0))]
+            edges = [one.x - reach[0], one.y - reach[1], one.x + reach[2], one.y + reach[3]]
+        left_edge, top_edge, right, bottom = (min(max(edge, 0.0), 1.0) for edge in edges)
+        boxes.append((BOX_CLASSES.index(one.shape), left_edge, top_edge, right, bottom))
+    return boxes
 
 
 def vocabulary() -> set[str]:

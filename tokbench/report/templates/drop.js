@@ -1,7 +1,8 @@
   // Result files and folders that are dropped onto the page: they are read in the browser and join the tables.
 
+  const number = (value) => typeof value === "number" && Number.isFinite(value), text = (value) => typeof value === "string", map = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
+
   function refuse(facts) { // what is wrong with a result, as tokbench.results.schema checks it, or ""
-    const number = (value) => typeof value === "number" && Number.isFinite(value), text = (value) => typeof value === "string", map = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
     if (!map(facts) || !text(facts.adapter) || !map(facts.provenance)) return "it is no result of tokbench eval";
     if ((facts.schema_version ?? 1) > rules.schema) return "it was written by a newer version of tokbench; make the page with that version";
     if (facts.error) return `the adapter failed: ${facts.error}`;
@@ -29,7 +30,9 @@
     const size = (images.own_size ?? null) !== null && side === String(images.own_size) ? "" : `.s${side}`;
     const limit = images.limit ? `.${images.sampling === "even" ? "even" : "n"}${images.limit}` : "";
     const statistics = reference ? `.ref-${String(reference.sha256).slice(0, 8)}` : "";
-    return `${facts.dataset}${size}${limit}${statistics}${protocol.name === "tokbench" ? "" : "@" + protocol.name}-${tableOfTask(facts.task)[0]}`;
+    const restorer = facts.provenance.restore, restored = map(restorer) && text(restorer.name) ? `.restored-${restorer.name}` : "";
+    const degraded = (text(protocol.degrade) ? `.${protocol.degrade.replace(":", "-")}` : "") + restored;
+    return `${facts.dataset}${size}${limit}${statistics}${degraded}${protocol.name === "tokbench" ? "" : "@" + protocol.name}-${tableOfTask(facts.task)[0]}`;
   }
   function tableFor(facts) { // the table of the same images and protocol, or a new one
     const group = tableName(facts), { data: images, protocol } = facts.provenance, sha256 = [images.sha256, protocol.sha256];
@@ -38,7 +41,7 @@
     if (known) return known;
     const name = members.length ? `${group}.${sha256.map((hash) => hash.slice(0, 8)).join(".")}` : group;
     const legend = `Dropped results: ${facts.num_images.toLocaleString("en")} images of ${images.width}x${images.height} px, protocol ${protocol.name} (${sha256[1].slice(0, 8)}), pixels ${sha256[0].slice(0, 8)}. ± is half of the 95 % interval over images.`;
-    const made = { name, dataset: facts.dataset, task: tableOfTask(facts.task)[0], size: `${images.width}x${images.height}`, n: facts.num_images, protocol: protocol.name, legend, columns: [], rows: [], settings: [], sha256 };
+    const made = { name, dataset: facts.dataset, task: tableOfTask(facts.task)[0], size: `${images.width}x${images.height}`, n: facts.num_images, protocol: text(protocol.degrade) ? `${protocol.name}, ${protocol.degrade}` : protocol.name, legend, columns: [], rows: [], settings: [], sha256 };
     data.tables.push(made);
     return made;
   }

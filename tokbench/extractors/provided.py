@@ -1,4 +1,4 @@
-"""Networks that users export as TorchScript: DINOv2 and CLIP, whose code and weights are not part of tokbench."""
+"""Networks whose weights users provide, as safetensors or exported as TorchScript: DINOv2 and CLIP."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import warnings
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokbench.errors import MissingWeights, UsageError
 from tokbench.extractors.backend import Backend
 from tokbench.extractors.network import FeatureExtractor
+from tokbench.extractors.vit import SHAPES, ViT, rename
 from tokbench.weights.registry import LocalWeights
+from tokbench.weights.state_dict import load_strict, read_state
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """The channel means and standard deviations of ImageNet, with which DINOv2 was trained."""
@@ -20,30 +22,24 @@ CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711
 NORMS = {"imagenet": IMAGENET, "clip": CLIP}
 
 
-class ScriptedNetwork(FeatureExtractor):
-    """Layer `features`: the vectors (B, D) that a TorchScript module returns for normalised images (B, 3, side, side).
+class ProvidedNetwork(FeatureExtractor):
+    """Layer `features`: the vectors (B, D) that a network returns for normalised images (B, 3, side, side).
 
-    The whole image is resized to side x side (bicubic with antialiasing, clamped to [0, 1]); it is not cropped, since
-    the evaluated images are crops already. The module always runs in PyTorch and float32. A TorchScript file is a
-    program: use only files whose author you trust.
+    A .safetensors file holds the weights of `tokbench.extractors.vit`; any other file is a TorchScript module, which
+    is a program: use only files whose author you trust. The whole image is resized to side x side (bicubic with
+    antialiasing, clamped to [0, 1]); it is not cropped, since the evaluated images are crops already. The network
+    always runs in PyTorch and float32.
     """
 
     def __init__(
         self, found: LocalWeights, backend: Backend | None = None, *, network: str, side: int, norm: str
     ) -> None:
-        """norm: a key of NORMS. Raises MissingWeights if the file is not TorchScript."""
+        """network: a key of SHAPES. norm: a key of NORMS. Raises MissingWeights if the file holds something else."""
         super().__init__(Backend((backend or Backend()).device, library="torch"))
         self.name, self.sha256, self._side = network, found.sha256, side
         self._mean, self._std = (torch.tensor(values).view(3, 1, 1) for values in NORMS[norm])
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # PyTorch deprecates the format, which users still have
-                self.net = torch.jit.load(found.path, map_location=self.backend.device).eval()
-        except (RuntimeError, ValueError, OSError) as error:
-            raise MissingWeights(
-                f"{network}: {found.path} is not a TorchScript file ({' '.join(str(error).split())[:120]}); export the "
-                "network as docs/weights.md describes"
-            ) from error
+        net = _load_vit(network, found) if found.path.suffix == ".safetensors" else _load_script(network, found)
+        self.net = net.to(self.backend.device).eval()
 
     def request_layer(self, layer: str) -> None:
         if layer != "features":
@@ -67,3 +63,23 @@ class ScriptedNetwork(FeatureExtractor):
                 )
             parts.append(found.float())
         return {"features": torch.cat(parts)}
+
+
+def _load_vit(network: str, found: LocalWeights) -> nn.Module:
+    with torch.device("meta"):  # nothing is allocated or drawn from the random generator
+        net = ViT(SHAPES[network])
+    load_strict(network, net, rename(read_state(network, found)), found)
+    return net
+
+
+def _load_script(network: str, found: LocalWeights) -> nn.Module:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # PyTorch deprecates the format, which users still have
+            script: nn.Module = torch.jit.load(found.path, map_location="cpu")
+    except (RuntimeError, ValueError, OSError) as error:
+        raise MissingWeights(
+            f"{network}: {found.path} is not a TorchScript file ({' '.join(str(error).split())[:120]}); export the "
+            "network as docs/weights.md describes"
+        ) from error
+    return script

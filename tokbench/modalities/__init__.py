@@ -1,0 +1,1 @@
+"""The kinds of data that one evaluation loop measures: images, clips, waveforms and voxels."""

@@ -1,0 +1,145 @@
+"""Tables of results on vision-language models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from tokbench.io.counts import count_of
+from tokbench.pruning.result import Estimate, PruningResult, Speedup
+from tokbench.pruning.table import NONE, faster, gap_text, rows, shared
+from tokbench.pruning.vlm.claims import findings, most_fragile
+from tokbench.pruning.vlm.methods import CONTROLS
+from tokbench.pruning.vlm.result import JUDGED, VlmRow
+from tokbench.results.markdown import table
+
+
+def markdown(found: Sequence[PruningResult]) -> str:
+    """Return a Markdown table of all rows, and one of the verdicts on the papers' claims."""
+    kinds, named = types_of(found), shared(found)
+    head = ["method", "keep", "applied %", "correct %", "less the whole's", *(f"{kind} %" for kind in kinds)]
+    head += ["most fragile", "GFLOPs", "x fewer", "KV KiB", "x faster, end to end", "ms", "x faster, prefill", "ms"]
+    head += ["of it choosing", "x faster, per word", "ms"]
+    body = []
+    for one, keep, row in rows(found):
+        method = one.about["method"]
+        title = named.get(method, row.title) + (
+            ", control" if method in CONTROLS and "control" not in row.title else ""
+        )
+        body.append([title, f"{keep:g}", *_cells(row, kinds), *_times(row)])
+    text = f"\n{table(head, body)}"
+    judged = [
+        [
+            one.claim.text, f"{one.claim.method} - {one.claim.other}", f"{one.keep:g}",
+            gap_text(Estimate(one.difference, one.low, one.high, 0)), one.verdict,
+        ]
+        for one in findings(found)
+    ]  # fmt: skip
+    if judged:
+        text += f"\n## Claims\n\n{table(['claim', 'rows', 'keep', 'difference %', 'verdict'], judged)}"
+    return text
+
+
+def types_of(found: Sequence[PruningResult]) -> list[str]:
+    """Return the types of questions in a table, sorted."""
+    return sorted({kind for one in found for row in one.rows.values() for kind in row.types})
+
+
+def _cells(row: VlmRow, kinds: Sequence[str]) -> list[str]:
+    accuracies = [f"{100 * row.types[kind].accuracy.value:.1f}" if kind in row.types else "-" for kind in kinds]
+    return [
+        f"{100 * row.applied:.1f}", f"{100 * row.accuracy.value:.1f}", gap_text(row.gap), *accuracies,
+        most_fragile(row) or "-", f"{row.gflops:.3f}", f"{row.whole_gflops / row.gflops:.2f}",
+        f"{row.kv_bytes / 1024:.0f}",
+    ]  # fmt: skip
+
+
+def _times(row: VlmRow) -> list[str]:
+    if row.pace is None:
+        return ["-"] * 7
+    total, prefill, word = row.pace.total, row.pace.prefill, row.pace.decode
+    choosing = f"{100 * row.pace.selector_ms / prefill.ms:.0f} %"
+    return [
+        faster(total), f"{total.ms:.2f}", faster(prefill), f"{prefill.ms:.2f}", choosing,
+        faster(word), f"{word.ms:.2f}",
+    ]  # fmt: skip
+
+
+def legend(found: Sequence[PruningResult]) -> str:
+    """Return the conditions of the measurements and an explanation of the columns, as Markdown."""
+    about = found[0].about
+    provenance, whole = about["provenance"], about["whole"]
+    first: VlmRow = next(iter(found[0].rows.values()))
+    processor = f" {provenance['processor']}" if provenance["processor"] else ""
+    floors = ", ".join(
+        f"{kind} {100 * one.whole:.1f} (floor {100 * one.floor:.1f}, {whole['types'][kind]:,} questions)"
+        for kind, one in sorted(first.types.items())
+    )
+    text = (
+        f"`{about['model']}` on {count_of(about['num_questions'], 'question')} about "
+        f"{count_of(about['num_images'], 'image')} of {about['dataset']}, {provenance['data']['side']} px; "
+        f"{provenance['device']}{processor}. Intervals are 95 %, accuracy's paired by question.\n\n"
+        f"With all tokens, {100 * whole['accuracy']:.1f} % of the answers are correct; by type in %: {floors}. The "
+        "floor is the share of the most frequent answer.\n\n"
+    )
+    if "without_demonstrations" in whole:
+        text += f"Without the demonstrations, {100 * whole['without_demonstrations']:.1f} % are correct.\n\n"
+    text += (
+        "`keep`: the share of visual tokens that a method's last selection leaves; VFlowOpt's is the mean over layers. "
+        "`applied`: the share of visual tokens that entered a layer, counted and averaged over layers and questions; "
+        "rows with equal `keep` compare only as far as it is equal. `most fragile`: the type of questions that lost "
+        "the largest share of its advantage over the floor, among those that lost significantly.\n\n"
+        f"GFLOPs of a prefill: {first.whole_gflops:.3f} with all tokens; {provenance['formula']}. KV cache with all "
+        f"tokens: {first.whole_kv_bytes / 1024:.0f} KiB.\n"
+    )
+    if any(row.pace for one in found for row in one.rows.values()):
+        text += (
+            "\nTimes at batch 1, in turns with all tokens: end to end from pixels to the answer, prefill of the "
+            f'decoder, and each further word. "{NONE}" where the interval holds 1 or all tokens against themselves are '
+            "off by 3 %.\n"
+        )
+    if whole["accuracy"] < JUDGED:
+        text += (
+            f"\n**Not judged**: with all tokens, less than {100 * JUDGED:.0f} % of the answers are correct, so that "
+            "the accuracy of a row says nothing of its method.\n"
+        )
+    return text
+
+
+def frame(found: Sequence[PruningResult]) -> pd.DataFrame:
+    """Return all measurements, one row per method and keep."""
+    records = []
+    for one, keep, row in rows(found):
+        about = one.about
+        record = {
+            "method": about["method"], "keep": keep, "applied": row.applied, "model": about["model"],
+            "dataset": about["dataset"], "num_images": about["num_images"], "num_questions": about["num_questions"],
+            "accuracy_whole": about["whole"]["accuracy"], "side": row.side, "gflops": row.gflops,
+            "gflops_whole": row.whole_gflops, "kv_bytes": row.kv_bytes, "kv_bytes_whole": row.whole_kv_bytes,
+            "visual_tokens_last": row.visual[-1], "parameters_seconds": row.parameters_seconds,
+        }  # fmt: skip
+        for name, estimate in (("accuracy", row.accuracy), ("gap", row.gap)):
+            record |= {f"{name}{end}": getattr(estimate, key) for end, key in _ENDS.items()}
+        for kind, own in row.types.items():
+            for name, estimate in (("accuracy", own.accuracy), ("gap", own.gap)):
+                record |= {f"{name}_{kind}{end}": getattr(estimate, key) for end, key in _ENDS.items()}
+            record |= {f"accuracy_whole_{kind}": own.whole, f"floor_{kind}": own.floor}
+        if row.pace is not None:
+            record["selector_ms"] = row.pace.selector_ms
+            for name in ("total", "prefill", "decode"):
+                record |= _speedup(f"speedup_{name}", getattr(row.pace, name))
+        records.append(record)
+    return pd.DataFrame.from_records(records)
+
+
+_ENDS = {"": "value", "_low": "low", "_high": "high"}
+
+
+def _speedup(name: str, speedup: Speedup) -> dict[str, float | bool]:
+    ends = {f"{name}{end}": getattr(speedup, key) for end, key in _ENDS.items()}
+    short = name.removeprefix("speedup_")
+    return ends | {
+        f"control_{short}": speedup.control, f"measured_{short}": speedup.measured, f"ms_{short}": speedup.ms,
+        f"whole_ms_{short}": speedup.whole_ms,
+    }  # fmt: skip
