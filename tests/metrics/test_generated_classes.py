@@ -17,10 +17,13 @@ from tokbench.errors import NotApplicable
 from tokbench.evaluation.sample_plan import SamplePlan
 from tokbench.evaluation.tasks import Generate
 from tokbench.extractors.pool import ExtractorPool
+from tokbench.metrics.base import Metric
+from tokbench.metrics.batch import Batch
 from tokbench.metrics.generated_classes import GeneratedClasses
 from tokbench.metrics.registry import MetricContext, create_metric
 from tokbench.protocol.protocol import load_protocol
 from tokbench.results.result import Result
+from tokbench.stats.split_half import SplitHalves
 from tokbench.tokenizers.base import Generator
 from tokbench.tokenizers.registry import adapter_files, open_variant
 from tokbench.tokenizers.tokens import Tokens
@@ -101,3 +104,27 @@ def test_parts_that_do_not_make_up_the_classes_are_refused(
     context = MetricContext(networks, painter, paired=False, labels=some_labels)
     with pytest.raises(NotApplicable, match="whose product is the number of classes, 96"):
         create_metric("generated_classes", context)
+
+
+def test_shards_in_any_order_give_the_numbers_of_the_whole(networks: ExtractorPool) -> None:
+    painter, generator = Painter(), torch.Generator().manual_seed(0)
+    painter.classes, painter.factors = 3, {}
+    context = MetricContext(networks, painter, labels=some_labels)
+    reference, image = torch.rand(2, 24, 3, 16, 16, generator=generator)
+
+    def measured(*shards: list[int]) -> Metric:
+        metrics = []
+        for positions in shards:
+            metrics.append(create_metric("generated_classes", context))
+            index = torch.tensor(positions)
+            metrics[-1].update(Batch(index, reference[positions], image[positions], labels=index % 3))
+        for other in metrics[1:]:
+            metrics[0].merge(other)
+        return metrics[0]
+
+    whole, merged = measured(list(range(24))), measured([23, 1, 5, 7], [0, *range(8, 23)], [6, 2, 3, 4])
+    assert whole.compute().keys() == {"class_accuracy", "class_diversity"}
+    assert merged.compute() == pytest.approx(whole.compute(), rel=1e-9)
+    halves = SplitHalves("x", 24)
+    expected, made = (one.replicates(halves)["class_diversity"].as_array() for one in (whole, merged))
+    np.testing.assert_allclose(made, expected, rtol=1e-9)
