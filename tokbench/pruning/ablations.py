@@ -18,7 +18,8 @@ COLUMNS = {name: Column(name, title, 4, True) for name, title in (("ap50", "AP50
 def pruning_findings(claims: Iterable[Ablation], found: Sequence[PruningResult]) -> list[Finding]:
     """Return a finding for each ablation, number and table that contains rows of both networks.
 
-    found: results on models of one kind. The verdict is "cannot tell" for networks that were trained too briefly, whatever the difference.
+    found: results on models of one kind. The verdict is "cannot tell" for networks that were trained too briefly,
+    whatever the difference.
     """
     findings, tables = [], groups(found)
     for ablation in claims:
