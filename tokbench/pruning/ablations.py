@@ -9,12 +9,17 @@ from tokbench.analysis.compare import Difference, Verdict
 from tokbench.pruning.kinds import kind_named
 from tokbench.pruning.result import PruningResult, TimedRow
 from tokbench.pruning.table import groups, undertrained
+from tokbench.results.columns import Column
+
+COLUMNS = {name: Column(name, title, 4, True) for name, title in (("ap50", "AP50"), ("ap", "AP"))}
+"""Columns of numbers that no metric measures."""
 
 
 def pruning_findings(claims: Iterable[Ablation], found: Sequence[PruningResult]) -> list[Finding]:
     """Return a finding for each ablation, number and table that contains rows of both networks.
 
-    The verdict is "cannot tell" for networks that were trained too briefly, whatever the difference.
+    found: results on models of one kind. The verdict is "cannot tell" for networks that were trained too briefly,
+    whatever the difference.
     """
     findings, tables = [], groups(found)
     for ablation in claims:

@@ -187,13 +187,8 @@ def labels_text(labels: Mapping[str, Any]) -> str:
 
 def load_all(out: Path, kind: str = CLASSIFIER) -> list[PruningResult]:
     """Load all pruning results of models of one kind in a results folder, sorted by path."""
-    return [one for one in load_every(out) if one.kind == kind]
-
-
-def load_every(out: Path) -> list[PruningResult]:
-    """Load the pruning results of models of all kinds in a results folder, sorted by path."""
     paths = [path for path in sorted(out.glob(f"*/{PRUNING_PREFIX}*.json")) if path.parent.name != "leaderboard"]
-    return list(map(load, paths))
+    return [one for one in map(load, paths) if one.kind == kind]
 
 
 def row_key(keep: float | None) -> str:
