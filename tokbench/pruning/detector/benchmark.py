@@ -139,7 +139,8 @@ class DetectorBenchmark(Benchmark[DetectorCandidate, DetectorRow]):
             first, second = partial(whole, *given), partial(network, *given)
             timing = time_in_turns(first, second, self.config.repetitions, self.device)
             peaks = [measure_peak_memory(call, self.device)[1] for call in (second, first)]
-        return DetectorTiming(batch, speedup_of(timing), *(None if peak is None else rounded(peak) for peak in peaks))
+        own, full = (None if peak is None else rounded(peak) for peak in peaks)
+        return DetectorTiming(batch, speedup_of(timing), own, full)
 
     def about(self, candidate: DetectorCandidate) -> dict[str, Any]:
         whole = {name: rounded(self.precision.values[name]) for name in NUMBERS}
