@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 from tokbench.pruning.benchmark import BenchmarkConfig
 from tokbench.pruning.claims import Comparison, compare_shares
@@ -12,7 +13,7 @@ from tokbench.pruning.classifier.benchmark import ClassifierBenchmark
 from tokbench.pruning.classifier.candidates import CONTROLS, NUMBERS, known
 from tokbench.pruning.classifier.models import load_classifier, open_labelled
 from tokbench.pruning.classifier.result import ClassifierRow
-from tokbench.pruning.kinds import ModelKind, PruneRequest
+from tokbench.pruning.kinds import ModelKind, PruneRequest, Tables
 from tokbench.pruning.methods import METHODS
 from tokbench.pruning.result import PruningResult, labels_text
 from tokbench.pruning.table import faster
@@ -22,7 +23,7 @@ class Classifiers(ModelKind):
     """Accuracy is top-1, against labels of the images."""
 
     row = ClassifierRow
-    table = tables
+    table: ClassVar[Tables] = tables
     numbers = NUMBERS
     keeps = "0.9,0.7,0.5,0.3"
     methods = (*METHODS, *CONTROLS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from tokbench.pruning.detector.benchmark import DetectorBenchmark
 from tokbench.pruning.detector.candidates import SELECTIONS, known, load_detector
 from tokbench.pruning.detector.claims import CLAIMS
 from tokbench.pruning.detector.result import DetectorRow
-from tokbench.pruning.kinds import ModelKind, PruneRequest, refuse_classifier_options
+from tokbench.pruning.kinds import ModelKind, PruneRequest, Tables, refuse_classifier_options
 from tokbench.pruning.result import PruningResult
 from tokbench.pruning.table import faster
 
@@ -26,11 +27,11 @@ class Detectors(ModelKind):
     """Accuracy is average precision, against boxes of the images."""
 
     row = DetectorRow
-    table = tables
+    table: ClassVar[Tables] = tables
     numbers = NUMBERS
     claims = CLAIMS
     keeps = "0.9,0.7,0.5,0.3"
-    methods: tuple[str, ...] = tuple(SELECTIONS)
+    methods: ClassVar[tuple[str, ...]] = tuple(SELECTIONS)
 
     def known(self, root: Path | None) -> list[str]:
         return known(root)
@@ -52,10 +53,10 @@ class Detectors(ModelKind):
         self, number: str, first: tuple[PruningResult, DetectorRow], second: tuple[PruningResult, DetectorRow]
     ) -> Comparison:
         (one, row), (_, other) = first, second
-        values = [float(getattr(which, number).value) for which in (row, other)]
+        value, other_value = (float(getattr(which, number).value) for which in (row, other))
         without = np.subtract(row.without[number], other.without[number])
-        low, high = interval_without(values[0] - values[1], without)
-        return Comparison(*values, low, high, one.about["num_images"])
+        low, high = interval_without(value - other_value, without)
+        return Comparison(value, other_value, low, high, one.about["num_images"])
 
 
 KIND = Detectors()

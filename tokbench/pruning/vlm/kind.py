@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 from tokbench.data.dataset import open_dataset
 from tokbench.errors import UsageError
 from tokbench.protocol.protocol import TOKBENCH
 from tokbench.pruning.claims import Comparison, compare_shares
-from tokbench.pruning.kinds import ModelKind, PruneRequest, refuse_classifier_options
+from tokbench.pruning.kinds import ModelKind, PruneRequest, Tables, refuse_classifier_options
 from tokbench.pruning.result import PruningResult
 from tokbench.pruning.table import faster
 from tokbench.pruning.vlm import table as tables
@@ -26,7 +27,7 @@ class VisionLanguageModels(ModelKind):
     """Accuracy is the share of questions that are answered correctly."""
 
     row = VlmRow
-    table = tables
+    table: ClassVar[Tables] = tables
     numbers = ("accuracy",)
     claims = CLAIMS
     keeps = "0.5,0.25,0.1,0.05"
