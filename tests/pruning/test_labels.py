@@ -13,7 +13,7 @@ from click.testing import Result
 
 from tokbench.pruning.benchmark import BenchmarkConfig
 from tokbench.pruning.classifier.benchmark import ClassifierBenchmark
-from tokbench.pruning.classifier.models import ImageClassifier, load_classifier, open_labelled
+from tokbench.pruning.classifier.models import load_classifier, open_labelled
 from tokbench.pruning.result import load_all
 
 Prune = Callable[..., Result]
@@ -105,7 +105,7 @@ def test_labels_under_which_a_trained_network_is_no_better_than_chance_are_doubt
     words = ["random", "--keep", "1", "--batches", "0", "--out", str(tmp_path)]
     warning = "0 % of 24 images are classified correctly, but chance is 25 %: are the labels those of this network?"
     assert warning not in prune(*words, data=str(tmp_path / "wrong.parquet")).output  # trained for two steps
-    monkeypatch.setattr(ImageClassifier, "short", False)
+    monkeypatch.setattr(ClassifierBenchmark, "short", False)
     done = prune(*words, data=str(tmp_path / "wrong.parquet"))
     assert done.exit_code == 0 and f"warning: {warning}" in done.stderr and f"**Warning:** {warning}" in done.stdout
     (one,) = load_all(tmp_path)

@@ -119,3 +119,13 @@ def test_facts_with_a_row_without_its_numbers_are_named(tmp_path: Path) -> None:
         path.write_text(json.dumps(whole | {"rows": rows}))
         with pytest.raises(ResultError, match=rf"rows\['0\.5'\]\.top5\.value {message}"):
             load(path)
+
+
+def test_a_short_training_is_judged_if_the_full_model_is_accurate_after_one() -> None:
+    share = Estimate(0.5, 0.4, 0.6, 10)
+    row = ClassifierRow("x", "m", share, share, share, share, share, "00", [(5, 5)], 1.0, 1.0, 1.0, 0, 0, "cpu", {}, [])
+    assert not table.undertrained(PruningResult({"training_profile": "cpu", "short": False}), row)
+    assert table.undertrained(PruningResult({"training_profile": "cpu", "short": True}), row)
+    assert table.undertrained(PruningResult({"training_profile": "gpu", "short": False}), row)
+    assert table.undertrained(PruningResult({"short": False}), row)  # older files do not state the profile
+    assert not table.undertrained(PruningResult({"short": True}), replace(row, training_profile="gpu"))

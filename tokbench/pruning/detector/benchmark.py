@@ -138,9 +138,13 @@ class DetectorBenchmark(Benchmark[DetectorCandidate, DetectorRow]):
         with self.whole.ready() as whole, candidate.ready() as network:
             first, second = partial(whole, *given), partial(network, *given)
             timing = time_in_turns(first, second, self.config.repetitions, self.device)
-            peaks = [measure_peak_memory(call, self.device)[1] for call in (second, first)]
-        own, full = (None if peak is None else rounded(peak) for peak in peaks)
-        return DetectorTiming(batch, speedup_of(timing), own, full)
+            peak, whole_peak = (measure_peak_memory(call, self.device)[1] for call in (second, first))
+        return DetectorTiming(
+            batch,
+            speedup_of(timing),
+            peak_mib=None if peak is None else rounded(peak),
+            whole_peak_mib=None if whole_peak is None else rounded(whole_peak),
+        )
 
     def about(self, candidate: DetectorCandidate) -> dict[str, Any]:
         whole = {name: rounded(self.precision.values[name]) for name in NUMBERS}

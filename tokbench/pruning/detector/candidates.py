@@ -117,9 +117,16 @@ def candidates_of(
     elif name in detectors(root):
         other = load_detector(name, device, root)
         encoder = other.network.encoder
-        own_keep = encoder.keep if encoder.keep < 1 else None
         yield DetectorCandidate(
-            name, name, own_keep, encoder.selection, other, "weights", other.weights, other.training, other.claims
+            name,
+            name,
+            encoder.keep if encoder.keep < 1 else None,
+            encoder.selection,
+            other,
+            "weights",
+            other.weights,
+            other.training,
+            other.claims,
         )
     else:
         raise UsageError(f"unknown method '{name}'; available: {', '.join(known(root))}")

@@ -53,10 +53,10 @@ class Detectors(ModelKind):
         self, number: str, first: tuple[PruningResult, DetectorRow], second: tuple[PruningResult, DetectorRow]
     ) -> Comparison:
         (one, row), (_, other) = first, second
-        ours, theirs = (float(getattr(which, number).value) for which in (row, other))
+        value, other_value = (float(getattr(which, number).value) for which in (row, other))
         without = np.subtract(row.without[number], other.without[number])
-        low, high = interval_without(ours - theirs, without)
-        return Comparison(ours, theirs, low, high, one.about["num_images"])
+        low, high = interval_without(value - other_value, without)
+        return Comparison(value, other_value, low, high, one.about["num_images"])
 
 
 KIND = Detectors()
