@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +23,10 @@ from tokbench.pruning.clips.cluster import k_medoids, spectral
 from tokbench.pruning.clips.kind import KIND
 from tokbench.pruning.clips.methods import METHODS, Pooling, Uniform
 from tokbench.pruning.clips.network import ClipClassifier
-from tokbench.pruning.clips.table import findings
 from tokbench.pruning.kinds import PruneRequest
-from tokbench.pruning.result import PruningResult, load_all, packed
+from tokbench.pruning.result import load_all
 from tokbench.pruning.table import write
+from tokbench.report.pruning_tables import tables
 
 SMALL = Shape(width=16, depth=3, heads=2)
 
@@ -198,23 +197,17 @@ def test_wrong_usage_exits_with_the_remedy(root: Path, tmp_path: Path) -> None:
 
 
 def test_times_include_clustering(root: Path) -> None:
-    request = PruneRequest(
-        "small.base", "sprites", "cpu", root, 2, DEFAULTS, (1,), 2, 1, "sdpa", 1, None, False
-    )  # fmt: skip
+    request = PruneRequest("small.base", "sprites", "cpu", root, 2, DEFAULTS, (1,), 2, 1, "sdpa", 1, None, False)
     benchmark = KIND.open(request, lambda text: None)
-    benchmark.whole(lambda what, done, total: None)
-    (way,) = benchmark.ways("k_medoids", [0.0625])
-    timing = benchmark.time(way, 1, 1)
+    benchmark.measure_full(lambda what, done, total: None)
+    (candidate,) = benchmark.candidates("k_medoids", [0.0625])
+    timing = benchmark.time(candidate, 1)
     assert 0 < timing.selector_ms < timing.speedup.ms
+    assert timing.speedups == (timing.speedup,)
 
 
-def test_claims_are_judged_from_paired_rows() -> None:
-    right = {"k_medoids": np.ones(60), "uniform": np.arange(60) % 2.0, "pooling": np.ones(60)}
-    rows = {}
-    for method, values in right.items():
-        about = {"method": method, "num_images": 60, "short": False, "training": "none"}
-        rows[method] = PruningResult(about, {"0.25": type("Row", (), {"right": packed(values)})()})
-    verdicts = {one.claim.other: one.verdict for one in findings(list(rows.values()))}
-    assert verdicts == {"uniform": "holds", "pooling": "cannot tell"}
-    weak = [replace(one, about=one.about | {"short": True}) for one in rows.values()]
-    assert {one.verdict for one in findings(weak)} == {"not judged"}
+def test_the_page_shows_every_row(root: Path, tmp_path: Path) -> None:
+    assert prune(root, "small.own", "--keep", "0.25", "--out", str(tmp_path)).exit_code == 0
+    (shown,) = tables(load_all(tmp_path, "clip"))
+    assert {row.adapter.split()[0] for row in shown.rows} == {"uniform", "pooling", "small.own"}
+    assert all(len(row.values) == len(shown.columns) for row in shown.rows)

@@ -13,7 +13,17 @@ from tokbench.tokenizers.registry import BUILTIN, adapter_files, read_variant
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.taxonomy import _DOMAINS, _TABLE, Taxonomy, described, taxonomy_of
 
-NO_TOKENIZERS = {"drsformer", "enat", "flow", "gpt", "maskgit", "teacher", "token_shuffle"}
+NO_TOKENIZERS = {
+    "disco_token",
+    "drsformer",
+    "enat",
+    "flow",
+    "gpt",
+    "maskgit",
+    "style_tokenizer",
+    "teacher",
+    "token_shuffle",
+}
 """Families of generators and of other networks."""
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -95,7 +94,7 @@ class WaveAutoencoder(BottleneckAutoencoder):
     """
 
     perceptual = 0.0  # its network takes images
-    modalities: ClassVar[tuple[Modality, ...]] = ("sound",)
+    modalities: tuple[Modality, ...] = ("sound",)
 
     def __init__(
         self,

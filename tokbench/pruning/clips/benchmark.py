@@ -1,10 +1,7 @@
-"""The benchmark of classifiers of clips: measures methods at several keeps, and saves every measured row."""
+"""The benchmark of classifiers of clips: accuracy, operations, and time relative to the full network."""
 
 from __future__ import annotations
 
-import copy
-import importlib.metadata
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,277 +12,177 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokbench import timing
-from tokbench._version import __version__
 from tokbench.data.dataset import Dataset
-from tokbench.errors import DataError, UsageError
-from tokbench.io.hashing import code_of, sha256_of
-from tokbench.paths import PACKAGE
-from tokbench.protocol.protocol import describe_protocol
-from tokbench.pruning import paired_timing
-from tokbench.pruning.benchmark import WHOLE, processor_of
-from tokbench.pruning.clips.methods import CONTROLS, METHODS, ClipReducer
-from tokbench.pruning.clips.network import FORMULA, ClipClassifier, ClipNetwork
+from tokbench.errors import DataError
+from tokbench.pruning.benchmark import Benchmark, BenchmarkConfig, FullModel, label_of
+from tokbench.pruning.claims import JUDGED, claims_about
+from tokbench.pruning.clips.candidates import ClipCandidate, LoadedNetwork, candidates_of
+from tokbench.pruning.clips.methods import CONTROLS
+from tokbench.pruning.clips.network import FORMULA, ClipClassifier
 from tokbench.pruning.clips.result import ClipRow, ClipTiming
-from tokbench.pruning.kinds import Progress, PruneRequest
-from tokbench.pruning.measure import TRIES, rounded, speedup_of
-from tokbench.pruning.paired_timing import STEADY, time_in_turns
-from tokbench.pruning.result import Estimate, PruningResult, packed
+from tokbench.pruning.kinds import Progress
+from tokbench.pruning.paired_timing import TRIES, rounded, speedup_of, time_in_turns
+from tokbench.pruning.result import Estimate, packed
 from tokbench.stats.bootstrap import bootstrap_pairs, mean, metric_entry, share_interval
-from tokbench.timing import device_name
-from tokbench.tokenizers.registry import network_files
-from tokbench.tokenizers.training_record import read_record
-from tokbench.training.zoo import open_network
-from tokbench.weights.shards import shard_paths
 
-_BATCH = 32
-
-
-@dataclass(frozen=True)
-class LoadedClassifier:
-    """A trained classifier on its device. weights: hashes by file. seconds: of its training."""
-
-    name: str
-    network: ClipNetwork
-    weights: dict[str, str]
-    seconds: float
-
-
-def load_clip_classifier(name: str, device: str, root: Path | None) -> LoadedClassifier:
-    """Load a network in eval mode. Raises UsageError for other networks, MissingWeights if it was not trained."""
-    toml = network_files(root)[name]
-    variant, network = open_network(name, toml)
-    if not isinstance(network, ClipNetwork):
-        raise UsageError(f"{name} is a {type(network).__name__}, not a classifier of clips")
-    weights = {path.name: sha256_of(path) for path in shard_paths(variant.file)}
-    seconds = float(read_record(toml).get("seconds", 0.0))
-    return LoadedClassifier(name, network.to(device).eval().requires_grad_(False), weights, seconds)
-
-
-@dataclass(frozen=True)
-class _Way:
-    """One way to run a classifier: with a reducer at a keep, or as it was trained if `keep` is None."""
-
-    loaded: LoadedClassifier
-    reducer: ClipReducer | None
-    keep: float | None
-
-    @property
-    def key(self) -> str:
-        return WHOLE if self.keep is None else f"{self.keep:g}"
-
-    def forward(self, clips: Tensor, masks: Tensor | None = None) -> Tensor:
-        with self.loaded.network.using(self.reducer, self.keep or 1.0):
-            logits: Tensor = self.loaded.network(clips, masks)
-        return logits
-
-    def tokens(self, clips: Tensor, masks: Tensor | None) -> Tensor:
-        with self.loaded.network.using(self.reducer, self.keep or 1.0):
-            return self.loaded.network.tokens(clips, masks)
-
-    def flops(self, frames: int) -> int:
-        with self.loaded.network.using(self.reducer, self.keep or 1.0):
-            return self.loaded.network.flops(frames)
+CHUNK = 32
+"""Clips per batch when measuring accuracy."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Of N clips: the most likely class and the number of tokens, int64 (N,)."""
+    """Of N clips: positions, labels, the most likely class and the number of tokens, int64 (N,).
 
+    still: bool (N,), whether the camera stands still; None if the data do not state it.
+    """
+
+    index: np.ndarray
+    labels: np.ndarray
     classes: np.ndarray
     tokens: np.ndarray
+    still: np.ndarray | None
+
+    @property
+    def right(self) -> np.ndarray:
+        """Whether the most likely class is correct, (N,), 1 or 0."""
+        return (self.classes == self.labels).astype(float)
 
 
-class ClipBenchmark:
-    """Benchmark of token reduction in one classifier, on one data set of clips and device."""
+class ClipBenchmark(Benchmark[ClipCandidate, ClipRow]):
+    """Benchmark of ways to reduce the tokens of one classifier, on one data set of clips and device."""
 
-    def __init__(self, model: LoadedClassifier, dataset: Dataset, request: PruneRequest) -> None:
+    kind, packages, formula = "clip", ("torch", "numpy"), FORMULA
+
+    def __init__(
+        self,
+        loaded: LoadedNetwork,
+        dataset: Dataset,
+        device: str,
+        config: BenchmarkConfig,
+        root: Path | None,
+        warn: Callable[[str], None],
+    ) -> None:
         """Raises DataError if the clips have no labels, or labels that the network does not have."""
-        self.model, self.dataset, self.request = model, dataset, request
-        labels = dataset.source.labels()
+        labels, classes = dataset.source.labels(), loaded.network.classes
         if labels is None:
             raise DataError(f"{dataset.name} has no labels; use clips with labels, such as sprites")
-        if max(labels.values()) >= model.network.classes:
+        if max(labels.values()) >= classes:
             raise DataError(
-                f"{dataset.name} has the label {max(labels.values())}, but {model.name} has {model.network.classes} "
-                "classes; use the data that it was trained for"
+                f"{dataset.name} has the label {max(labels.values())}, but {loaded.name} has {classes} classes; use "
+                "the data that it was trained for"
             )
-        self.labels = labels
-        self._whole: Predictions | None = None
-        self._truth = np.zeros(0, np.int64)
-        self._still: np.ndarray | None = None
+        profile = loaded.training.get("recipe", {}).get("profile")
+        full = FullModel(loaded.name, device, loaded.network.size, loaded.weights, profile)
+        super().__init__(full, dataset, config, warn)
+        self.device, self.root, self.labels = device, root, labels
+        self.whole = ClipCandidate("full", "full", None, None, loaded)
+        self._full: Predictions | None = None
         self._shape: tuple[int, ...] = ()
 
     @property
     def controls(self) -> tuple[str, ...]:
-        return CONTROLS if isinstance(self.model.network, ClipClassifier) else ()
+        return CONTROLS if isinstance(self.whole.loaded.network, ClipClassifier) else ()
 
-    def run(
-        self, name: str, keeps: Sequence[float], out: Path, progress: Progress
-    ) -> Iterator[tuple[PruningResult, str]]:
-        """Measure the rows of a method that are not in `out` yet; yield the result and the row's key after each row.
+    def candidates(self, name: str, keeps: Sequence[float]) -> Iterator[ClipCandidate]:
+        return candidates_of(name, self.whole.loaded, keeps, self.device, self.root)
 
-        name: a method, or another network, which is measured as it was trained. Raises UsageError for an unknown method
-        or an unsuitable keep, MissingWeights for a network that was not trained.
-        """
-        whole = self.whole(progress)
-        for way in self.ways(name, keeps):
-            result = PruningResult(self.about(name, way)).resumed(out)
-            key = way.key
-            row = result.rows.get(key)
-            if row is None or row.weights != way.loaded.weights:
-                row = result.rows[key] = self.row(way, whole, progress)
-                result.save(out)
-            for batch in self.batches:
-                known = {pace.batch: pace for pace in row.pace}
-                while batch not in known or (_disturbed(known[batch]) and known[batch].tries < self.request.tries):
-                    progress(f"{name} {key} batch sizes", len(row.pace), len(self.batches))
-                    known[batch] = self.time(way, batch, known[batch].tries + 1 if batch in known else 1)
-                    row.pace = [known[size] for size in sorted(known)]
-                    result.save(out)
-            yield result, key
+    def measure_full(self, progress: Progress) -> None:
+        if self._full is None:
+            self._full = self.predict(self.whole, progress)
+            if self.short:
+                self.warn(
+                    f"the full network classifies {100 * self.full.right.mean():.1f} % of the clips correctly; below "
+                    f"{100 * JUDGED:.0f} %, no verdict on a method is drawn"
+                )
 
     @property
-    def batches(self) -> tuple[int, ...]:
-        return (1,) if self.request.batches is None else self.request.batches
+    def full(self) -> Predictions:
+        """The predictions of the full network."""
+        assert self._full is not None  # `run` calls `measure_full` first
+        return self._full
 
-    def ways(self, name: str, keeps: Sequence[float]) -> Iterator[_Way]:
-        if name in METHODS:
-            for keep in keeps:
-                if keep == 1:
-                    raise UsageError("at keep 1 there is nothing to reduce; use a smaller keep")
-                yield _Way(self.model, METHODS[name](), keep)
-        elif name in network_files(self.request.root):
-            if name == self.model.name:
-                raise UsageError(f"{name} is the model itself, with which all rows are compared")
-            own = load_clip_classifier(name, self.request.device, self.request.root)
-            network = own.network
-            if isinstance(network, ClipClassifier) and network.reducer is not None:
-                yield _Way(own, network.reducer, network.keep)
-            else:
-                yield _Way(own, None, None)
-        else:
-            raise UsageError(f"unknown method '{name}'; available: {', '.join(METHODS)}, and networks of this kind")
+    @property
+    def num_images(self) -> int:
+        return len(self.full.index)
 
-    def whole(self, progress: Progress) -> Predictions:
-        """Return the predictions with all tokens, computed once."""
-        if self._whole is None:
-            self._whole = self.predict(_Way(self.model, None, None), partial(progress, "whole clips"))
-        return self._whole
+    @property
+    def short(self) -> bool:
+        return bool(self.full.right.mean() < JUDGED)
 
     @torch.inference_mode()
-    def predict(self, way: _Way, progress: Callable[[int, int], None]) -> Predictions:
-        found, tokens, truth, still = list[Tensor](), list[Tensor](), list[int](), list[Tensor]()
-        reader = self.dataset.batches(_BATCH)
+    def predict(self, candidate: ClipCandidate, progress: Progress) -> Predictions:
+        index, labels, still = list[int](), list[int](), list[Tensor]()
+        classes, tokens = list[Tensor](), list[Tensor]()
+        reader = self.dataset.batches(CHUNK)
         for batch in reader:
             reader.prefetch()
             self._shape = tuple(batch.reference.shape[1:])
-            clips, masks = batch.reference.to(self.request.device) * 2 - 1, batch.extra.get("masks")
-            masks = None if masks is None else masks.to(self.request.device)
-            found.append(way.forward(clips, masks).argmax(1).cpu())
-            tokens.append(way.tokens(clips, masks).cpu())
-            truth += [self.labels[name] for name in batch.names]
+            clips, masks = batch.reference.to(self.device) * 2 - 1, batch.extra.get("masks")
+            masks = None if masks is None else masks.to(self.device)
+            classes.append(candidate.forward(clips, masks).argmax(1).cpu())
+            tokens.append(candidate.tokens(clips, masks).cpu())
+            index += batch.index.tolist()
+            labels += [self.labels[name] for name in batch.names]
             if "flow" in batch.extra and "masks" in batch.extra:
                 ground = batch.extra["masks"][:, 1:, None] == 0
                 still.append((batch.extra["flow"] * ground).flatten(1).abs().amax(1) == 0)
-            progress(reader.done, reader.total)
+            progress(f"{label_of(candidate)} clips", reader.done, reader.total)
         self.dataset.refuse_empty()
-        self._truth = np.array(truth)
-        self._still = torch.cat(still).numpy() if still else None
-        return Predictions(torch.cat(found).numpy(), torch.cat(tokens).numpy())
+        return Predictions(
+            np.array(index), np.array(labels), torch.cat(classes).numpy(), torch.cat(tokens).numpy(),
+            torch.cat(still).numpy() if still else None,
+        )  # fmt: skip
 
-    def row(self, way: _Way, whole: Predictions, progress: Progress) -> ClipRow:
-        """Measure one way, without its timings."""
-        own = self.predict(way, partial(progress, f"{way.key} clips"))
-        if own.classes.shape != whole.classes.shape:
+    def row(self, candidate: ClipCandidate, progress: Progress) -> ClipRow:
+        """Raises DataError if another pass could not read the same clips."""
+        own, full, trained = self.predict(candidate, progress), self.full, candidate.trained
+        if not np.array_equal(own.index, full.index):
             raise DataError("some clips could be read in only one of two passes; run the command again")
-        right, right_whole, agree = (
-            values.astype(float)
-            for values in (own.classes == self._truth, whole.classes == self._truth, own.classes == whole.classes)
-        )
-        cameras = {} if self._still is None else {"still": right[self._still], "panning": right[~self._still]}
-        gap = metric_entry(mean(right) - mean(right_whole), bootstrap_pairs(right_whole, right, 0))
+        cameras = {} if own.still is None else {"still": own.right[own.still], "panning": own.right[~own.still]}
+        gap = metric_entry(mean(own.right) - mean(full.right), bootstrap_pairs(full.right, own.right, 0))
         frames = self._shape[0]
         return ClipRow(
-            title=_title(self.model, way),
-            network=way.loaded.name,
-            top1=_share(right),
-            gap=Estimate(**gap),
-            agreement=_share(agree),
-            right=packed(right),
+            title=candidate.title,
+            network=candidate.loaded.name,
+            top1=_share(own.right),
+            top1_gap=Estimate(**gap),
+            agreement=_share((own.classes == full.classes).astype(float)),
+            right=packed(own.right),
             cameras={camera: _share(values) for camera, values in cameras.items() if len(values)},
             tokens=rounded(float(own.tokens.mean())),
             most_tokens=int(own.tokens.max()),
-            gflops=way.flops(frames) / 1e9,
-            whole_gflops=_Way(self.model, None, None).flops(frames) / 1e9,
-            training_seconds=0.0 if way.loaded is self.model else way.loaded.seconds,
-            weights=way.loaded.weights,
+            gflops=candidate.flops(frames) / 1e9,
+            whole_gflops=self.whole.flops(frames) / 1e9,
+            training_seconds=trained.get("seconds", 0),
+            training_images=trained.get("images", 0),
+            training_profile=trained.get("recipe", {}).get("profile"),
+            weights=candidate.weights,
+            pace=[],
         )
 
     @torch.inference_mode()
-    def time(self, way: _Way, batch: int, tries: int) -> ClipTiming:
-        """Time one batch of noise with the reduction, in turns with all tokens. Its masks are one object."""
+    def time(self, candidate: ClipCandidate, batch: int) -> ClipTiming:
+        """Time a batch of noise; its exact masks show one object."""
         noise = torch.rand(batch, *self._shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
-        clips = noise.to(self.request.device)
+        clips = noise.to(self.device)
         masks = torch.zeros_like(clips[:, :, 0], dtype=torch.uint8)
-        first, second = _Way(self.model, None, None), _Way(copy.deepcopy(way.loaded), way.reducer, way.keep)
-        timed = time_in_turns(
-            partial(first.forward, clips, masks), partial(second.forward, clips, masks), self.request.repetitions,
-            self.request.device,
-        )  # fmt: skip
-        network, spent = second.loaded.network, list[float]()
+        first, second = (partial(one.forward, clips, masks) for one in (self.whole, candidate))
+        timing = time_in_turns(first, second, self.config.repetitions, self.device)
+        network, spent = candidate.loaded.network, list[float]()
         network.timing = True
         for _ in range(TRIES):
             network.reducing_seconds = 0.0
-            second.forward(clips, masks)
+            second()
             spent.append(network.reducing_seconds)
-        return ClipTiming(batch, speedup_of(timed), rounded(float(np.median(spent)) * 1000), tries)
+        network.timing = False
+        return ClipTiming(batch, speedup_of(timing), rounded(float(np.median(spent)) * 1000))
 
-    def about(self, name: str, way: _Way) -> dict[str, Any]:
-        """Return the metadata shared by all rows of a method."""
-        dataset, model, whole = self.dataset, self.model, self._whole
-        assert whole is not None
-        counts = np.bincount(self._truth)
-        accuracy, floor = float((whole.classes == self._truth).mean()), float(counts.max() / counts.sum())
-        return {
-            "kind": "clip",
-            "model": model.name,
-            "method": name,
-            "title": _title(model, way),
-            "source": METHODS[name].source if name in METHODS else "trained here",
-            "training": "none" if name in METHODS else "weights",
-            "dataset": dataset.name,
-            "num_images": len(whole.classes),
-            "whole": {"accuracy": rounded(accuracy), "floor": rounded(floor)},
-            "short": accuracy < (1 + floor) / 2,
-            "provenance": {
-                "device": device_name(self.request.device),
-                "processor": processor_of(self.request.device),
-                "kernel": "sdpa",
-                "repetitions": self.request.repetitions,
-                "round_to": 1,
-                "formula": FORMULA,
-                "weights": model.weights,
-                "data": {"sha256": dataset.sha256, "limit": dataset.limit, "side": self._shape[-1]},
-                "protocol": describe_protocol(dataset.protocol),
-                "code_sha256": code_of(PACKAGE / "pruning", *map(Path, (paired_timing.__file__, timing.__file__))),
-                "versions": {"tokbench": __version__, "python": platform.python_version()}
-                | {package: importlib.metadata.version(package) for package in ("torch", "numpy")},
-            },
-        }
-
-
-def _title(model: LoadedClassifier, way: _Way) -> str:
-    if way.reducer is None:
-        return way.loaded.name
-    return way.reducer.title if way.loaded is model else f"{way.reducer.title}, {way.loaded.name}"
+    def about(self, candidate: ClipCandidate) -> dict[str, Any]:
+        counts = np.bincount(self.full.labels)
+        whole = {"top1": rounded(float(self.full.right.mean())), "floor": rounded(float(counts.max() / counts.sum()))}
+        return super().about(candidate) | {"whole": whole} | claims_about(candidate.claims)
 
 
 def _share(values: np.ndarray) -> Estimate:
     """Return the share of ones among values (n,) with its interval."""
     return Estimate(**metric_entry(mean(values), share_interval(values)))
-
-
-def _disturbed(timing: ClipTiming) -> bool:
-    """Return whether the control deviates, which indicates other load on the machine."""
-    return abs(timing.speedup.control - 1) > STEADY

@@ -1,56 +1,62 @@
-"""The kind `clip`: classifiers of clips."""
+"""The kind `clip`: networks that name the class of a clip."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-
-import pandas as pd
+from typing import ClassVar
 
 from tokbench.errors import UsageError
 from tokbench.modalities.open import open_dataset
 from tokbench.protocol.protocol import TOKBENCH
-from tokbench.pruning.clips import table
-from tokbench.pruning.clips.benchmark import ClipBenchmark, load_clip_classifier
+from tokbench.pruning.benchmark import BenchmarkConfig
+from tokbench.pruning.claims import Comparison, compare_shares
+from tokbench.pruning.clips import table as tables
+from tokbench.pruning.clips.benchmark import ClipBenchmark
+from tokbench.pruning.clips.candidates import NUMBERS, known, load_network
+from tokbench.pruning.clips.claims import CLAIMS
 from tokbench.pruning.clips.methods import METHODS
 from tokbench.pruning.clips.result import ClipRow
-from tokbench.pruning.kinds import ModelKind, PruneRequest, kind_of_model
+from tokbench.pruning.kinds import ModelKind, PruneRequest, Tables, refuse_classifier_options
 from tokbench.pruning.result import PruningResult
 from tokbench.pruning.table import faster
-from tokbench.tokenizers.registry import network_files
 
 
 class ClipClassifiers(ModelKind):
-    """Accuracy is the share of clips whose most likely class is correct."""
+    """Accuracy is top-1, against labels of the clips."""
 
     row = ClipRow
+    table: ClassVar[Tables] = tables
+    numbers = NUMBERS
+    claims = CLAIMS
     keeps = "0.25,0.125,0.0625"
     methods = tuple(METHODS)
 
     def known(self, root: Path | None) -> list[str]:
-        return [*METHODS, *(name for name in network_files(root) if kind_of_model(name, root) == "clip")]
+        return known(root)
 
     def open(self, request: PruneRequest, say: Callable[[str], None]) -> ClipBenchmark:
-        if request.rates is not None or request.round_to != 1 or request.kernel != "sdpa":
-            raise UsageError("--rates, --round-to and --kernel are options of classifiers of images; leave them out")
-        model = load_clip_classifier(request.model, request.device, request.root)
-        dataset = open_dataset(request.data, TOKBENCH, model.network.size, request.limit, request.root, request.reading)
+        refuse_classifier_options(request)
+        config = BenchmarkConfig.of_request(request, (1,))
+        loaded = load_network(request.model, request.device, request.root)
+        dataset = open_dataset(
+            request.data, TOKBENCH, loaded.network.size, request.limit, request.root, request.reading
+        )
         if dataset.modality != "video":
             raise UsageError(f"{request.model} classifies clips, and {request.data} has none; use --data sprites")
-        return ClipBenchmark(model, dataset, request)
+        return ClipBenchmark(
+            loaded, dataset, request.device, config, request.root, lambda text: say(f"warning: {text}")
+        )
 
     def summary(self, row: ClipRow) -> str:
         times = [f"batch {timing.batch}: {faster(timing.speedup)}" for timing in row.pace]
         return ", ".join([f"{100 * row.top1.value:.1f} % correct, {row.tokens:,.0f} tokens", *times])
 
-    def legend(self, found: Sequence[PruningResult]) -> str:
-        return table.legend(found)
-
-    def markdown(self, found: Sequence[PruningResult]) -> str:
-        return table.markdown(found)
-
-    def frame(self, found: Sequence[PruningResult]) -> pd.DataFrame:
-        return table.frame(found)
+    def compare(
+        self, number: str, first: tuple[PruningResult, ClipRow], second: tuple[PruningResult, ClipRow]
+    ) -> Comparison:
+        (one, row), (_, other) = first, second
+        return compare_shares(row.right, other.right, one.about["num_images"])
 
 
 KIND = ClipClassifiers()

@@ -42,6 +42,11 @@ class ClipNetwork(Trainable):
     def flops(self, frames: int) -> int:
         """Return the FLOPs of one clip, without what chooses or makes tokens."""
 
+    @property
+    def trained_with(self) -> tuple[ClipReducer | None, float | None]:
+        """The method that reduced tokens in the training and the share that it kept; None for all tokens."""
+        return None, None
+
     @contextmanager
     def using(self, reducer: ClipReducer | None, keep: float) -> Iterator[None]:
         """Reduce tokens by this method inside the `with` block, or keep all if it is None."""
@@ -134,6 +139,10 @@ class ClipClassifier(ClipNetwork):
         if count < 1:
             raise UsageError(f"keep {self.keep:g} leaves no token of a segment; use a larger keep")
         return count
+
+    @property
+    def trained_with(self) -> tuple[ClipReducer | None, float | None]:
+        return self.reducer, None if self.reducer is None else self.keep
 
     @contextmanager
     def using(self, reducer: ClipReducer | None, keep: float) -> Iterator[None]:
