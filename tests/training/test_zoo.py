@@ -38,6 +38,7 @@ NAMES = [
     and not name.startswith("dates_audio.")  # it is trained on recordings: tests/adapters/test_sound_families.py
     and not name.startswith("style_tokenizer.")  # images of 32 px: tests/adapters/test_conditioning_families.py
     and not name.startswith("omnitokenizer.")  # it is trained on clips: tests/adapters/test_omnitokenizer.py
+    and read_variant(toml).get("prune_kind") != "clip"  # they are trained on clips: tests/pruning/test_clips.py
     and not name.startswith("kmeans.")  # it needs more patches than a few images have: tests/adapters/test_kmeans.py
     and name != "mini_vlm.icl"  # a prompt has more images than these batches: tests/nn/test_vlm.py
 ]
