@@ -137,3 +137,10 @@ def test_a_trained_model_is_evaluated_on_clips(name: str, data: TrainingData) ->
     assert result["tokens_per_clip"].value == tokens
     assert result["bits_per_clip"].value == 4 * tokens
     assert result["frame_psnr"].value > 10
+
+
+def test_a_model_of_clips_is_evaluated_on_images(started: Any) -> None:
+    images = open_dataset("samples", TOKBENCH, 64, 2)
+    result = evaluate_model(LearnedTokenizer("omnitokenizer.joint", started), images, ["psnr", "rate"])
+    assert result["tokens_per_image"].value == 64 and result["bits_per_image"].value == 256
+    assert result["psnr"].value > 5

@@ -51,7 +51,7 @@ class TrainingData:
 
     @property
     def sha256(self) -> str:
-        """Hex SHA-256 digest of all pixels and labels, from which captions and boxes follow."""
+        """Hex SHA-256 digest of all pixels and labels, from which captions, boxes and masks follow."""
         digest = hashlib.sha256(self.pixels.cpu().numpy().tobytes())
         if self.labels is not None:
             digest.update(self.labels.cpu().numpy().tobytes())
