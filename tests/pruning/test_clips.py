@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from tokbench.pruning.clips.kind import KIND
 from tokbench.pruning.clips.methods import METHODS, Pooling, Uniform
 from tokbench.pruning.clips.network import ClipClassifier
 from tokbench.pruning.kinds import PruneRequest
+from tokbench.pruning.paired_timing import TRIES, WARM_UP
 from tokbench.pruning.result import load_all
 from tokbench.pruning.table import write
 from tokbench.report.pruning_tables import tables
@@ -196,14 +198,24 @@ def test_wrong_usage_exits_with_the_remedy(root: Path, tmp_path: Path) -> None:
     assert listed.output.split() == [*METHODS, "small.base", "small.own"]
 
 
-def test_times_include_clustering(root: Path) -> None:
+def test_times_include_clustering(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     request = PruneRequest("small.base", "sprites", "cpu", root, 2, DEFAULTS, (1,), 2, 1, "sdpa", 1, None, False)
     benchmark = KIND.open(request, lambda text: None)
     benchmark.measure_full(lambda what, done, total: None)
     (candidate,) = benchmark.candidates("k_medoids", [0.0625])
+    calls = []
+    chosen = METHODS["k_medoids"].chosen  # type: ignore[attr-defined]
+
+    def counted(self: Any, tokens: Tensor, count: int) -> Tensor:
+        calls.append(count)
+        found: Tensor = chosen(self, tokens, count)
+        return found
+
+    monkeypatch.setattr(METHODS["k_medoids"], "chosen", counted)
     timing = benchmark.time(candidate, 1)
-    assert 0 < timing.selector_ms < timing.speedup.ms
-    assert timing.speedups == (timing.speedup,)
+    rounds = 2  # of two timings of the method each
+    assert calls == [16] * (WARM_UP + 2 * rounds + TRIES)
+    assert timing.selector_ms > 0 and timing.speedups == (timing.speedup,)
 
 
 def test_the_page_shows_every_row(root: Path, tmp_path: Path) -> None:
