@@ -99,7 +99,7 @@ def train(
     Exit status: 1 if an adapter could not be trained (the others still are).
     """
     changes = _budget(budget) | {"seed": seed}
-    from tokbench.data.dataset import open_dataset
+    from tokbench.modalities.open import open_dataset
     from tokbench.protocol.protocol import load_protocol
     from tokbench.training.plan import choose_data, chosen, describe_plan, make_plan
     from tokbench.training.states import describe_data

@@ -18,7 +18,8 @@ from tokbench.nn.losses import Perceptual
 class TrainingData:
     """A training set.
 
-    pixels: uint8 (N, 3, H, W). labels: int64 (N,), if the dataset has labels. tokens: (1, N, ...) tokens of the images,
+    pixels: the items (N, ...), as uint8 levels or as float32 values in [0, 1]: images (N, 3, H, W) or data of another
+    modality, such as waveforms (N, C, T). labels: int64 (N,), if the dataset has labels. tokens: (1, N, ...) tokens of the images,
     or (2, N, ...) with the tokens of the mirrored images second, if the model is built on another one. features: (N, P,
     D) on a square grid of P positions in row-major order, if there is a teacher. captions: int64 (N, L), the numbers of
     the captions' words (`tokbench.data.vocabulary`), if the dataset has captions. boxes: float32 (N, M, 5), the class,
@@ -37,6 +38,16 @@ class TrainingData:
         return len(self.pixels)
 
     @property
+    def has_images(self) -> bool:
+        """Whether the items are images, which may be mirrored."""
+        return self.pixels.dim() == 4
+
+    def values(self, indices: Tensor, device: str) -> Tensor:
+        """Return the items at `indices`, int64 (B,) on the device of `pixels`, as float32 (B, ...) in [-1, 1]."""
+        chosen = self.pixels[indices].to(device, non_blocking=True)
+        return chosen.float().div_(127.5 if chosen.dtype == torch.uint8 else 0.5).sub_(1)
+
+    @property
     def sha256(self) -> str:
         """Hex SHA-256 digest of all pixels and labels, from which captions and boxes follow."""
         digest = hashlib.sha256(self.pixels.cpu().numpy().tobytes())
@@ -49,7 +60,7 @@ class TrainingData:
 class TrainingBatch:
     """The input of one training step.
 
-    images: (B, 3, H, W) in [-1, 1]. labels: int64 (B,), if the dataset has labels. tokens: (B, ...) from a frozen
+    images: (B, 3, H, W), or items of another modality, in [-1, 1]. labels: int64 (B,), if the dataset has labels. tokens: (B, ...) from a frozen
     tokenizer. features: (B, P, D) from a teacher; those of a mirrored image are the mirrored features of the image.
     captions: int64 (B, L); in those of a mirrored image, `left` and `right` are exchanged. boxes: (B, M, 5); those of a
     mirrored image are mirrored.

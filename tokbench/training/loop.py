@@ -65,9 +65,11 @@ class TrainingStopped(Exception):
 def batches(data: TrainingData, recipe: TrainConfig, device: str, step: int = 0) -> Iterator[TrainingBatch]:
     """Yield batches indefinitely, starting at `step`; each epoch has another order, half of the images are mirrored.
 
-    Raises AdapterError if there are fewer images than a batch needs.
+    Raises AdapterError if there are fewer images than a batch needs, or if items that are no images would be mirrored.
     """
-    pixels, count = data.pixels, len(data)
+    count = len(data)
+    if recipe.flip and not data.has_images:
+        raise AdapterError("only images can be mirrored, and the training data are none: state flip = false in [training]")
     steps_per_epoch = count // recipe.batch
     if not steps_per_epoch:
         raise AdapterError(f"{count} images do not fill a batch of {recipe.batch}")
@@ -77,9 +79,10 @@ def batches(data: TrainingData, recipe: TrainConfig, device: str, step: int = 0)
             epoch = step // steps_per_epoch
             order = torch.randperm(count, generator=generator.manual_seed(stream(recipe.seed, "order", epoch)))
         start = step % steps_per_epoch * recipe.batch
-        indices = order[start : start + recipe.batch].to(pixels.device)
-        images = pixels[indices].to(device, non_blocking=True).float().div_(127.5).sub_(1)
-        images = images.contiguous(memory_format=torch.channels_last)
+        indices = order[start : start + recipe.batch].to(data.pixels.device)
+        images = data.values(indices, device)
+        if data.has_images:
+            images = images.contiguous(memory_format=torch.channels_last)
         uniform = torch.rand(recipe.batch, generator=generator.manual_seed(stream(recipe.seed, "mirror", step)))
         mirrored = (uniform < 0.5) & recipe.flip
         if recipe.flip:
@@ -200,8 +203,8 @@ def fit(model: FittedModel, data: TrainingData, recipe: TrainConfig, device: str
     for base in getattr(model, "bases", {}).values():
         base.to(device).eval()
     start, cpu_start = time.monotonic(), time.process_time()
-    parts = data.pixels.split(256)
-    model.fit(part.to(device).float().div_(127.5).sub_(1) for part in parts)
+    parts = torch.arange(len(data), device=data.pixels.device).split(256)
+    model.fit(data.values(part, device) for part in parts)
     seconds, cpu_seconds = round(time.monotonic() - start, 1), round(time.process_time() - cpu_start, 1)
     return TrainRecord(
         _device(device), seconds, len(data), 0, recipe.seed, {}, cpu_seconds=cpu_seconds, precision="float32"
@@ -223,7 +226,7 @@ def _first_images(data: TrainingData, recipe: TrainConfig, device: str) -> Train
     generator = torch.Generator().manual_seed(stream(recipe.seed, "start", 0))
     indices = torch.randperm(len(data), generator=generator)[:START]
     indices = indices.to(data.pixels.device)
-    images = data.pixels[indices].to(device).float().div_(127.5).sub_(1)
+    images = data.values(indices, device)
     return _batch(data, images, indices, torch.zeros(len(indices), dtype=torch.bool))
 
 

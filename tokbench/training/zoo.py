@@ -94,7 +94,8 @@ def _bases(config: dict[str, Any]) -> list[str]:
 def load_training_data(
     dataset: Dataset, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> TrainingData:
-    """Return all images of a dataset, and their labels, captions and boxes if it has any.
+    """Return all items of a dataset, and their labels, captions and boxes if it has any. Images become uint8 levels;
+    items of other modalities that are no levels, such as waveforms, stay float32.
 
     The images are sorted by name, so that their order does not depend on how they are stored. Unreadable images are
     left out with a warning. Raises DataError if no image can be read.
@@ -103,8 +104,11 @@ def load_training_data(
     boxes: list[list[Box]] = []
     for images in reader:
         reader.prefetch()
-        levels = images.levels if images.levels is not None else (images.reference * 255).round()
-        found.append(levels.to(torch.uint8))
+        if images.levels is not None:
+            found.append(images.levels.to(torch.uint8))
+        else:
+            is_image = dataset.modality == "image"
+            found.append((images.reference * 255).round().to(torch.uint8) if is_image else images.reference)
         names += images.names
         captions += images.captions or []
         if isinstance(dataset.source, SyntheticSource):
