@@ -69,7 +69,9 @@ def batches(data: TrainingData, recipe: TrainConfig, device: str, step: int = 0)
     """
     count = len(data)
     if recipe.flip and not data.has_images:
-        raise AdapterError("only images can be mirrored, and the training data are none: state flip = false in [training]")
+        raise AdapterError(
+            "only images can be mirrored, and the training data are none: state flip = false in [training]"
+        )
     steps_per_epoch = count // recipe.batch
     if not steps_per_epoch:
         raise AdapterError(f"{count} images do not fill a batch of {recipe.batch}")
