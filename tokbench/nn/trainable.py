@@ -19,12 +19,12 @@ class TrainingData:
     """A training set.
 
     pixels: the items (N, ...), as uint8 levels or as float32 values in [0, 1]: images (N, 3, H, W) or data of another
-    modality, such as waveforms (N, C, T). labels: int64 (N,), if the dataset has labels. tokens: (1, N, ...) tokens of the images,
-    or (2, N, ...) with the tokens of the mirrored images second, if the model is built on another one. features: (N, P,
-    D) on a square grid of P positions in row-major order, if there is a teacher. captions: int64 (N, L), the numbers of
-    the captions' words (`tokbench.data.vocabulary`), if the dataset has captions. boxes: float32 (N, M, 5), the class,
-    left, top, right and bottom edge of each object's box in shares of the side, if the dataset has boxes; rows of class
-    -1 fill up images with fewer than M objects.
+    modality, such as waveforms (N, C, T). labels: int64 (N,), if the dataset has labels. tokens: (1, N, ...) tokens of
+    the images, or (2, N, ...) with the tokens of the mirrored images second, if the model is built on another one.
+    features: (N, P, D) on a square grid of P positions in row-major order, if there is a teacher. captions: int64
+    (N, L), the numbers of the captions' words (`tokbench.data.vocabulary`), if the dataset has captions. boxes: float32
+    (N, M, 5), the class, left, top, right and bottom edge of each object's box in shares of the side, if the dataset
+    has boxes; rows of class -1 fill up images with fewer than M objects.
     """
 
     pixels: Tensor
@@ -60,10 +60,10 @@ class TrainingData:
 class TrainingBatch:
     """The input of one training step.
 
-    images: (B, 3, H, W), or items of another modality, in [-1, 1]. labels: int64 (B,), if the dataset has labels. tokens: (B, ...) from a frozen
-    tokenizer. features: (B, P, D) from a teacher; those of a mirrored image are the mirrored features of the image.
-    captions: int64 (B, L); in those of a mirrored image, `left` and `right` are exchanged. boxes: (B, M, 5); those of a
-    mirrored image are mirrored.
+    images: (B, 3, H, W), or items of another modality, in [-1, 1]. labels: int64 (B,), if the dataset has labels.
+    tokens: (B, ...) from a frozen tokenizer. features: (B, P, D) from a teacher; those of a mirrored image are the
+    mirrored features of the image. captions: int64 (B, L); in those of a mirrored image, `left` and `right` are
+    exchanged. boxes: (B, M, 5); those of a mirrored image are mirrored.
     """
 
     images: Tensor
