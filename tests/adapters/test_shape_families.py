@@ -89,7 +89,7 @@ def test_a_tokenizer_of_shapes_is_trained_and_evaluated(shapes: TrainingData, tm
     options = TrainOptions("solids, 8 shapes", changes={"images": 160, "batch": 8, "rate": 3e-3})
     _, record = train_adapter("vat3d.b63", folder / "b63.toml", shapes, options)
     assert set(record.curve) == {"occupancy", "colour", "divergence", "bottleneck"}
-    assert record.curve["occupancy"][-1] < 0.6 < record.curve["occupancy"][0]
+    assert record.curve["occupancy"][-1] < record.curve["occupancy"][0] < 0.47  # the entropy of a constant answer
 
     adapter = load_adapter("vat3d.b63", root=tmp_path)
     model = adapter.model

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from tokbench.metric_names import Anchor
+from tokbench.metric_names import Anchor, Modality
 from tokbench.nn.perturb import BitPerturber, CodePerturber
 from tokbench.nn.quantizers.bits import BernoulliBits
 from tokbench.nn.quantizers.bottleneck import Bottleneck
@@ -28,13 +28,17 @@ class BottleneckAutoencoder(Autoencoder):
 
     size: the only supported image side in px; None if every multiple of `step` is supported. tokens: the number of
     tokens per image; None if there is one for each `step` x `step` px. shortcut: linear maps that are added to both
-    networks; they are fitted before the training, so that the networks start from PCA.
+    networks; they are fitted before the training, so that the networks start from PCA. modalities, causal: as in
+    `TokenizerSpec`. For items of other shapes than images, `images` and `pixels` below are these items, and `step`
+    counts samples along every axis after the channels.
     """
 
     bottleneck: Bottleneck
     size: int | None = None
     tokens: int | None = None
     step: int = 8
+    modalities: tuple[Modality, ...] = ("image",)
+    causal: bool | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,6 +128,8 @@ class LearnedTokenizer(Tokenizer):
             bits_per_token=bits if discrete else bits * bottleneck.dim,
             variable=variable,
             prefixes=prefixes,
+            modalities=model.modalities,
+            causal=model.causal,
         )
 
     def encode(self, images: Tensor) -> Tokens:

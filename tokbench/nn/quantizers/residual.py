@@ -92,9 +92,9 @@ class MultiScale(Quantizer, ABC):
 
     The scale i has `lengths[i]` positions, the last one those of the latents. For each scale, the residual of the
     latents is downsampled, quantized, upsampled and added to the sum. The indices are int64 (B, M, 1) with M =
-    `positions` = the sum of the lengths, coarsest scale first; anchors are (B, M, 1, D). As in VAR, the loss is the mean
-    over scales of the loss between the latents and the sum so far. G = 1. options: as for `VectorQuantizer`; entries
-    are not normalised, and the codebook is updated once per batch from all scales.
+    `positions` = the sum of the lengths, coarsest scale first; anchors are (B, M, 1, D). As in VAR, the loss is the
+    mean over scales of the loss between the latents and the sum so far. G = 1. options: as for `VectorQuantizer`;
+    entries are not normalised, and the codebook is updated once per batch from all scales.
     Raises ValueError unless `lengths` increase, and in `forward` for another number of latents.
     """
 
