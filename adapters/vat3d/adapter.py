@@ -4,7 +4,6 @@ Representation in 512-Byte", arXiv:2412.02202)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +35,7 @@ class VAT3D(BottleneckAutoencoder):
     """
 
     perceptual = 0.0  # its network takes images
-    modalities: ClassVar[tuple[Modality, ...]] = ("shape",)
+    modalities: tuple[Modality, ...] = ("shape",)
     bottleneck: SequenceVQ
 
     def __init__(

@@ -81,11 +81,12 @@ class TriplaneHead(nn.Module):
         planes = self.planes(features)
         extent = planes.shape[2]
         x, y, z = points // extent**2, points // extent % extent, points % extent
-        found = 0
-        for plane, (row, column) in zip(planes.flatten(2, 3).unbind(1), ((x, y), (x, z), (y, z)), strict=True):
-            index = (row * extent + column)[..., None].expand(-1, -1, plane.shape[2])
-            found = found + plane.gather(1, index)
-        return self.network(found)
+        pairs = zip(planes.flatten(2, 3).unbind(1), ((x, y), (x, z), (y, z)), strict=True)
+        cells = [
+            plane.gather(1, (row * extent + column)[..., None].expand(-1, -1, plane.shape[2]))
+            for plane, (row, column) in pairs
+        ]
+        return self.network(cells[0] + cells[1] + cells[2])
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the values (B, 4, D, D, D) of all voxels."""
