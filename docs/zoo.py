@@ -15,7 +15,8 @@ from typing import Any
 
 from tokbench.analysis.ablations import Finding, ablations, findings
 from tokbench.metric_names import MetricName
-from tokbench.pruning.ablations import pruning_findings
+from tokbench.pruning.ablations import COLUMNS, pruning_findings
+from tokbench.pruning.kinds import KINDS
 from tokbench.pruning.result import load_all
 from tokbench.results import leaderboard, markdown
 from tokbench.results.columns import column_of
@@ -84,7 +85,8 @@ def verdicts(found: Sequence[Finding]) -> str:
     head = ["claim", "ablated model", "metric", "results", "full", "ablated", "ablated - full", "verdict"]
     rows = []
     for one in found:
-        gap, column = one.difference, column_of(one.difference.number)[1]
+        gap = one.difference
+        column = COLUMNS.get(gap.number) or column_of(gap.number)[1]
         shown = [f"{value:,.{column.digits}f}" if value is not None else "none" for value in (gap.first, gap.second)]
         spread = f"{gap.gap:+,.{column.digits}f} [{gap.low:+,.{column.digits}f}, {gap.high:+,.{column.digits}f}]"
         rows.append(
@@ -155,7 +157,8 @@ def main() -> int:
     results, stale = leaderboard.read_all(ROOT / "results"), 0
     pages = [path for path in sorted((ROOT / "adapters").glob("*/README.md")) if "<!-- zoo:" in path.read_text("utf-8")]
     found = findings(ablations(adapter_files(ROOT)), results)
-    found += pruning_findings(ablations(network_files(ROOT)), load_all(ROOT / "results"))
+    for kind in KINDS:
+        found += pruning_findings(ablations(network_files(ROOT)), load_all(ROOT / "results", kind))
     texts = {path: filled(path.read_text("utf-8"), results, found) for path in pages}
     tables = {"trainings": trainings(records()), "verdicts": verdicts(found), "bits": equal_bits(results)}
     page = ROOT / "docs" / "zoo.md"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -108,6 +108,7 @@ class AToken(BottleneckAutoencoder):
         super().__init__()
         self.bottleneck, self.extra, self.gram = kl, dict(extra), gram
         self.modalities = ("image", *cast("list[Modality]", list(extra)))
+        self.temporal = FRAMES if "video" in extra else 1
         pixels, voxels = FRAMES * 3 * PATCH**2, 4 * PATCH**3
         self.embed = nn.ModuleDict({"video": nn.Linear(pixels, width)})
         self.heads = nn.ModuleDict({"video": nn.Linear(width, pixels)})
@@ -218,15 +219,6 @@ def occupied_patches(voxels: Tensor) -> Tensor:
     return F.max_pool3d((voxels[:, 0] > 0).float(), PATCH) > 0
 
 
-class ATokenTokenizer(LearnedTokenizer):
-    """The tokenizer of images, and of clips and voxels if the model was trained on them."""
-
-    def __init__(self, name: str, model: AToken) -> None:
-        super().__init__(name, model)
-        if "video" in model.modalities:
-            self.spec = replace(self.spec, temporal=FRAMES)
-
-
 def model(variant: AdapterConfig) -> AToken:
     """Build the untrained model that a TOML file describes."""
     given = dict(variant.config["model"])
@@ -234,6 +226,6 @@ def model(variant: AdapterConfig) -> AToken:
     return AToken(kl=kl, extra=given.pop("extra", {}), **given)
 
 
-def load(variant: AdapterConfig, device: str) -> ATokenTokenizer:
+def load(variant: AdapterConfig, device: str) -> LearnedTokenizer:
     """Load the trained tokenizer. Raises MissingWeights if it is not trained."""
-    return ATokenTokenizer(variant.name, load_trained(variant, model(variant)))
+    return LearnedTokenizer(variant.name, load_trained(variant, model(variant)))

@@ -342,7 +342,7 @@ class _Opened(Exception):
         (("stats", "make", "--out", "s.npz"), "tokbench.data.dataset"),
         (("stats", "verify", "s.npz", "--reference-is", "inception-2015-12-05:tf1:float32"), "tokbench.data.dataset"),
         (("check",), "tokbench.data.dataset"),
-        (("prune", "random"), "tokbench.pruning.models"),
+        (("prune", "random"), "tokbench.pruning.classifier.models"),
         (("train", "vq.toy"), "tokbench.data.dataset"),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",
@@ -359,7 +359,7 @@ def test_every_command_that_opens_images_hands_the_options_on(
     np.savez("s.npz", mu=np.zeros(64), sigma=np.eye(64), tokbench=json.dumps({"layers": ["64"]}))
     monkeypatch.setattr("tokbench.extractors.pool.ExtractorPool.get", lambda *arguments: _Reader())
     monkeypatch.setattr("tokbench.training.plan.chosen", lambda *arguments: {})
-    monkeypatch.setattr("tokbench.pruning.models.load_classifier", lambda *arguments: _Classifier())
+    monkeypatch.setattr("tokbench.pruning.classifier.models.load_classifier", lambda *arguments: _Classifier())
     monkeypatch.setattr(f"{place}.open_dataset", opened)
     done = cli(*command, "--data", ".", "--split", "val", "--column", "x", "--follow-links")
     assert isinstance(done.exception, _Opened), done.output

@@ -10,7 +10,7 @@ import pytest
 from tokbench.data.colours import NAMES, colour_names, main_colour
 from tokbench.data.dataset import open_dataset
 from tokbench.data.sources.synthetic import RECIPES, SyntheticSource
-from tokbench.data.synthetic import phantoms, scenes
+from tokbench.data.synthetic import phantoms, scenes, styled
 from tokbench.data.synthetic.raster import noise
 from tokbench.data.vocabulary import LENGTH, UNKNOWN, WORDS, encode_captions, split_words
 from tokbench.errors import DataError
@@ -23,7 +23,10 @@ def digest(pixels: list[np.ndarray]) -> str:
     return hashlib.sha256(np.stack(pixels).tobytes()).hexdigest()[:16]
 
 
-@pytest.mark.parametrize("recipe, expected", [("scenes", "bc2332788243585f"), ("phantoms", "efebdc67f3af4c17")])
+@pytest.mark.parametrize(
+    "recipe, expected",
+    [("scenes", "bc2332788243585f"), ("phantoms", "efebdc67f3af4c17"), ("styled", "be7a362afbd1c55f")],
+)
 def test_the_pixels_never_change(recipe: str, expected: str) -> None:
     """Results name these data sets, so the same name must always mean the same pixels."""
     source = SyntheticSource(recipe, "test", 64)
@@ -200,3 +203,28 @@ def test_tiny_imagenet_has_captions_of_class_and_colour(tmp_path, monkeypatch: p
     assert captions([0, 1]) == ["a photo of a goldfish, mostly orange", "a photo of an acorn, mostly green"]
     with pytest.raises(DataError, match="lists 2 classes, but there is a label 2"):
         captions([0, 2])
+
+
+def test_styled_images_have_the_content_of_their_caption_and_the_colours_of_their_style() -> None:
+    """The caption is that of the content, and images of one style differ less in their mean colour than styles do."""
+    count = len(styled.STYLES)
+    means = np.zeros((len(styled.CONTENTS), count, 3))
+    for label in range(styled.CLASSES):
+        image = styled.make_styled("test", label, label)
+        shape, size = styled.CONTENTS[label // count]
+        assert styled.label_of(image) == label and len(image.places) == (1 if size == "large" else 3)
+        assert shape in styled.caption_of(image) and size in styled.caption_of(image)
+        assert not set(styled.caption_of(image).split()) & (set(styled.STYLES) | set(scenes.COLOURS))
+        means[label // count, label % count] = styled.draw(image).mean((0, 1))
+    spread = means.std(axis=0).mean()
+    assert means.mean(0).std(0).mean() > 3 * spread
+
+
+def test_every_style_shows_the_shape() -> None:
+    """A pixel in the middle of a large shape differs from the paper's corner in most images of each style."""
+    for style in range(len(styled.STYLES)):
+        gaps = []
+        for position in range(12):
+            pixels = styled.draw(styled.make_styled("test", position, style)).astype(float)  # content 0: a large circle
+            gaps.append(np.abs(pixels[4:28, 4:28].mean((0, 1)) - pixels[:3, :3].mean((0, 1))).max())
+        assert np.median(gaps) > 12, list(styled.STYLES)[style]

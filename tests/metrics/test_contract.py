@@ -27,12 +27,14 @@ QUICK = ("numbers are finite and declared in the spec", "batch fields are requir
 
 
 # `cost` times a generator by itself and looks at no batch: tests/evaluation/test_generate.py. `swap` decodes with the
-# model, which must have holistic tokens: tests/metrics/test_swap.py.
+# model, which must have holistic tokens: tests/metrics/test_swap.py. `generated_classes` needs a generator with
+# classes: tests/metrics/test_generated_classes.py.
+ELSEWHERE = {"cost", "swap", "generated_classes"}
 # Distances of latents differ in their networks only, so one network is enough.
 SAME_CLASS = {f"{name}{end}" for name in ("lowpass_rfid", "ifid", "ifid_top10") for end in ("", "_768")}
 
 
-@pytest.fixture(params=[name for name in metrics_for("image") if name not in {"cost", "swap"} | SAME_CLASS])
+@pytest.fixture(params=[name for name in metrics_for("image") if name not in ELSEWHERE | SAME_CLASS])
 def metric_name(request: pytest.FixtureRequest) -> str:
     return request.param
 

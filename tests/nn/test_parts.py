@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -250,3 +252,13 @@ def test_contrast_is_least_where_pairs_agree_and_equal_captions_match() -> None:
     same = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=torch.bool)
     swapped = one[[1, 0, 2, 3]]
     torch.testing.assert_close(losses.contrast(one, swapped, same), losses.contrast(one, one, same))
+
+
+def test_supervised_contrast_by_hand() -> None:
+    """Two vectors of one label and one of another, at right angles: each of the two must find the other."""
+    vectors, labels = torch.tensor([[2.0, 0.0], [0.0, 1.0], [-3.0, 0.0]]), torch.tensor([0, 0, 1])
+    first = math.log(1 + math.exp(-1 / 0.5))  # similarities 0 to its partner, -1 to the third
+    second = math.log(2)  # 0 to both
+    found = losses.supervised_contrast(vectors, labels, temperature=0.5)
+    assert found.item() == pytest.approx((first + second) / 2, rel=1e-5)
+    assert losses.supervised_contrast(vectors, torch.arange(3)).item() == 0

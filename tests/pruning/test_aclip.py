@@ -19,7 +19,7 @@ from tokbench.nn.classifier import Classifier
 from tokbench.nn.trainable import TrainingBatch
 from tokbench.protocol.protocol import TOKBENCH
 from tokbench.pruning.aclip import AClip, cell_means, cls_attention, overlaps
-from tokbench.pruning.models import as_classifier
+from tokbench.pruning.classifier.models import as_classifier
 from tokbench.pruning.vit import recognise
 from tokbench.training.zoo import load_training_data
 

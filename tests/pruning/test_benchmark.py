@@ -22,10 +22,12 @@ from tokbench.cli import main
 from tokbench.errors import ResultError
 from tokbench.pruning import table
 from tokbench.pruning.ablations import pruning_findings
-from tokbench.pruning.benchmark import PruningBenchmark
-from tokbench.pruning.measure import Candidate
-from tokbench.pruning.models import load_classifier
-from tokbench.pruning.result import BatchTiming, Speedup, load, load_all, packed, unpacked
+from tokbench.pruning.classifier import table as classifier_table
+from tokbench.pruning.classifier.benchmark import ClassifierBenchmark
+from tokbench.pruning.classifier.measure import Candidate
+from tokbench.pruning.classifier.models import load_classifier
+from tokbench.pruning.classifier.result import BatchTiming
+from tokbench.pruning.result import Speedup, load, load_all, packed, unpacked
 from tokbench.report.static_figures import pruning
 from tokbench.results.leaderboard import read_all
 from tokbench.tokenizers.registry import open_variant
@@ -99,13 +101,13 @@ def test_times_whose_control_is_off_are_taken_again(prune: Prune, tmp_path: Path
     """There are at most three runs; the last one is kept. A failure at another keep does not discard them."""
     taken: list[float | None] = []
 
-    def time(bench: PruningBenchmark, arm: Candidate, batch: int) -> BatchTiming:
+    def time(bench: ClassifierBenchmark, arm: Candidate, batch: int) -> BatchTiming:
         taken.append(arm.keep)
         steady = taken.count(arm.keep) > 1 and arm.keep == 0.5
         speedup = Speedup(1.5, 1.4, 1.6, 1.0 if steady else 1.04, steady, 1.5, 1.0, 30)
         return BatchTiming(batch, "sdpa", speedup, speedup, 0.0)
 
-    monkeypatch.setattr(PruningBenchmark, "time", time)
+    monkeypatch.setattr(ClassifierBenchmark, "time", time)
     words = ["random", "sit_slim", "--out", str(tmp_path), "--keep"]
     assert prune(*words, "0.5,0.25").exit_code == 1  # SiT has nothing for 0.25
     found = {one.about["method"]: one.rows for one in load_all(tmp_path)}
@@ -184,9 +186,9 @@ def test_each_network_has_its_own_file_and_a_new_training_replaces_its_row(prune
     found = {one.about["method"]: one for one in load_all(tmp_path)}
     assert found.keys() == {"sit_slim", "small.sit"}
     assert found["small.sit"].rows["0.5"].title == "SiT, small.sit"
-    text = table.markdown(list(found.values()))
+    text = classifier_table.markdown(list(found.values()))
     assert "| SiT (small.sit)" in text and "| SiT (sit_slim)" in text
-    assert "(sit_slim)" not in table.markdown([found["sit_slim"]])
+    assert "(sit_slim)" not in classifier_table.markdown([found["sit_slim"]])
     path = tmp_path / found["sit_slim"].path
     facts = json.loads(path.read_text())
     facts["rows"]["0.5"] |= {"weights": {"sit.safetensors": "of another training"}, "gflops": -1}

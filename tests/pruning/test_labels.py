@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 
-from tokbench.pruning.benchmark import BenchmarkConfig, PruningBenchmark
-from tokbench.pruning.models import ImageClassifier, load_classifier, open_labelled
+from tokbench.pruning.benchmark import BenchmarkConfig
+from tokbench.pruning.classifier.benchmark import ClassifierBenchmark
+from tokbench.pruning.classifier.models import load_classifier, open_labelled
 from tokbench.pruning.result import load_all
 
 Prune = Callable[..., Result]
@@ -91,10 +92,11 @@ def test_labels_under_which_a_trained_network_is_no_better_than_chance_are_doubt
     pruning_root: Path, prune: Prune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subject = load_classifier("small.whole", "cpu", pruning_root)
-    bench = PruningBenchmark(
+    bench = ClassifierBenchmark(
         subject, open_labelled(str(pruning_root / "images.parquet"), subject, None), "cpu", BenchmarkConfig()
     )
-    named = bench.predictions(lambda what, done, total: None).top[:, 0]
+    bench.measure_full(lambda what, done, total: None)
+    named = bench.predictions.top[:, 0]
     wrong = (named + 1 + np.arange(24) % 2) % 4
     table_ = (
         pq.read_table(pruning_root / "images.parquet").drop_columns(["label"]).append_column("label", pa.array(wrong))
@@ -103,7 +105,7 @@ def test_labels_under_which_a_trained_network_is_no_better_than_chance_are_doubt
     words = ["random", "--keep", "1", "--batches", "0", "--out", str(tmp_path)]
     warning = "0 % of 24 images are classified correctly, but chance is 25 %: are the labels those of this network?"
     assert warning not in prune(*words, data=str(tmp_path / "wrong.parquet")).output  # trained for two steps
-    monkeypatch.setattr(ImageClassifier, "short", False)
+    monkeypatch.setattr(ClassifierBenchmark, "short", False)
     done = prune(*words, data=str(tmp_path / "wrong.parquet"))
     assert done.exit_code == 0 and f"warning: {warning}" in done.stderr and f"**Warning:** {warning}" in done.stdout
     (one,) = load_all(tmp_path)

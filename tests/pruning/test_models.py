@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tokbench.errors import MissingWeights
-from tokbench.pruning.models import load_classifier, open_labelled
+from tokbench.pruning.classifier.models import load_classifier, open_labelled
 
 timm = pytest.importorskip("timm", reason="timm is not installed: pip install 'tokbench[prune]'")
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokbench.errors import UsageError
+from tokbench.pruning.classifier.measure import with_kernel
 from tokbench.pruning.diffrate import DEIT_S, DiffRate, Rates
 from tokbench.pruning.evit import EViT
 from tokbench.pruning.flops import counts_of, dense, flops
-from tokbench.pruning.measure import with_kernel
 from tokbench.pruning.methods import METHODS
 from tokbench.pruning.pruner import Pruner, budget, stages
 from tokbench.pruning.resolution import LowerResolution

@@ -16,10 +16,11 @@ from torch import nn
 
 from tokbench.errors import DataError, ResultError, UsageError
 from tokbench.pruning import table
-from tokbench.pruning.candidates import with_own_network
-from tokbench.pruning.measure import Candidate, Predictions, accuracy, best_kernel, time_candidate
+from tokbench.pruning.classifier.candidates import with_own_network
+from tokbench.pruning.classifier.measure import Candidate, Predictions, accuracy, best_kernel, time_candidate
+from tokbench.pruning.classifier.result import ClassifierRow
 from tokbench.pruning.paired_timing import PairedTiming, time_in_turns
-from tokbench.pruning.result import Estimate, PruningResult, PruningRow, Speedup, load
+from tokbench.pruning.result import Estimate, PruningResult, Speedup, load
 
 
 def test_a_duel_is_of_medians_with_an_interval_and_a_control() -> None:
@@ -104,7 +105,7 @@ def test_facts_with_a_row_without_its_numbers_are_named(tmp_path: Path) -> None:
     about = {"model": "m", "method": "x", "title": "x", "training": "none", "dataset": "d", "num_images": 1,
              "short": False, "provenance": provenance}  # fmt: skip
     share = Estimate(0.5, 0.4, 0.6, 1)
-    row = PruningRow("x", "m", share, share, share, share, share, "00", [(5, 5)], 1.0, 1.0, 1.0, 0, 0, None, {}, [])
+    row = ClassifierRow("x", "m", share, share, share, share, share, "00", [(5, 5)], 1.0, 1.0, 1.0, 0, 0, None, {}, [])
     path = PruningResult(about, {"0.5": row}).save(tmp_path)
     assert load(path) == PruningResult(about, {"0.5": row})
     whole = json.loads(path.read_text())
@@ -118,3 +119,13 @@ def test_facts_with_a_row_without_its_numbers_are_named(tmp_path: Path) -> None:
         path.write_text(json.dumps(whole | {"rows": rows}))
         with pytest.raises(ResultError, match=rf"rows\['0\.5'\]\.top5\.value {message}"):
             load(path)
+
+
+def test_a_short_training_is_judged_if_the_full_model_is_accurate_after_one() -> None:
+    share = Estimate(0.5, 0.4, 0.6, 10)
+    row = ClassifierRow("x", "m", share, share, share, share, share, "00", [(5, 5)], 1.0, 1.0, 1.0, 0, 0, "cpu", {}, [])
+    assert not table.undertrained(PruningResult({"training_profile": "cpu", "short": False}), row)
+    assert table.undertrained(PruningResult({"training_profile": "cpu", "short": True}), row)
+    assert table.undertrained(PruningResult({"training_profile": "gpu", "short": False}), row)
+    assert table.undertrained(PruningResult({"short": False}), row)  # older files do not state the profile
+    assert not table.undertrained(PruningResult({"short": True}), replace(row, training_profile="gpu"))

@@ -17,13 +17,14 @@ from vlm_models import prompts, small_model
 
 from tokbench.cli import main
 from tokbench.errors import ResultError
+from tokbench.pruning.claims import findings
 from tokbench.pruning.kinds import kind_of_model
 from tokbench.pruning.result import Estimate, PruningResult, load, load_all, packed
-from tokbench.pruning.vlm.claims import findings, most_fragile, verdict_of
 from tokbench.pruning.vlm.measure import Answers, compare, time_method
 from tokbench.pruning.vlm.methods import METHODS
 from tokbench.pruning.vlm.result import TypeAccuracy, VlmRow
-from tokbench.report import vlm_tables
+from tokbench.pruning.vlm.table import most_fragile
+from tokbench.report import pruning_tables
 
 TRAINING = """
 [training]
@@ -101,7 +102,7 @@ def test_rows_are_measured_once_with_their_controls(prune: Callable[..., Result]
     assert again.output.endswith(table.read_text().split("\n", 2)[2])
     header, *lines = table.with_suffix(".csv").read_text().splitlines()
     assert header.startswith("method,keep,applied,") and len(lines) == 8
-    (page,) = vlm_tables.tables(list(load_all(tmp_path, "vlm")))
+    (page,) = pruning_tables.tables(list(load_all(tmp_path, "vlm")))
     assert len(page.rows) == 8 and all(len(one.values) == len(page.columns) for one in page.rows)
     path = next(path for path in files if "divprune" in path.name)
     broken = json.loads(path.read_text())
@@ -145,7 +146,7 @@ def test_what_cannot_be_measured_is_refused(prune: Callable[..., Result], root: 
 def test_times_are_measured_in_three_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tokbench.pruning.paired_timing.WARM_UP", 1)
     model, pruner = small_model(), METHODS["fastv"]()
-    timing = time_method(model, prompts(count=1), pruner, 0.1, 2, 1)
+    timing = time_method(model, prompts(count=1), pruner, 0.1, 2)
     assert min(timing.prefill.ms, timing.decode.ms, timing.total.ms, timing.selector_ms) > 0
     assert timing.selector_ms < 10 * timing.prefill.ms and timing.prefill.repetitions == 4
 
@@ -179,14 +180,14 @@ def test_verdicts_follow_from_the_rows() -> None:
     rng = np.random.default_rng(0)
     strong, weak = rng.random(400) < 0.9, rng.random(400) < 0.6
 
-    def result(method: str, right: Any, whole: float = 0.9) -> PruningResult:
-        about = {"method": method, "num_questions": 400, "whole": {"accuracy": whole}}
+    def result(method: str, right: Any, short: bool = False) -> PruningResult:
+        about = {"kind": "vlm", "method": method, "num_questions": 400, "short": short}
         return PruningResult(about, {key: row(right) for key in ("0.5", "0.1")})
 
     found = list(findings([result("divprune", strong), result("topk_cls", weak), result("random", strong)]))
     named = {(one.claim.other, one.keep): one.verdict for one in found}
     assert named == {("topk_cls", 0.1): "holds", ("random", 0.5): "cannot tell", ("random", 0.1): "cannot tell"}
     (other,) = findings([result("divprune", weak), result("topk_cls", strong)])
-    assert other.verdict == "does not hold" and other.difference < -0.2
-    (short,) = findings([result("divprune", strong, 0.7), result("topk_cls", weak, 0.7)])
-    assert short.verdict == "not judged" and verdict_of(0.1, 0.2, 0.8) == "holds"
+    assert other.verdict == "does not hold" and other.comparison.difference < -0.2
+    (short,) = findings([result("divprune", strong, short=True), result("topk_cls", weak, short=True)])
+    assert short.verdict == "not judged"

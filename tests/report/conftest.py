@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from checkout import ROOT
 
-from tokbench.pruning.result import BatchTiming, Estimate, PruningResult, PruningRow, Speedup
+from tokbench.pruning.classifier.result import BatchTiming, ClassifierRow
+from tokbench.pruning.result import Estimate, PruningResult, Speedup
 from tokbench.report.site import build
 
 LOCAL = ("file:", "data:")
@@ -45,7 +46,7 @@ def reduced(method: str, paces: dict[float, tuple[float, bool]], training: str =
     for keep, (faster, measured) in paces.items():
         share = Estimate(keep, keep - 0.1, keep + 0.1, 100)
         speedup = Speedup(faster, keep - 0.1, keep + 0.1, 1.0, measured, 10.0 * faster, 10.0, 30)
-        rows[f"{keep:g}"] = PruningRow(
+        rows[f"{keep:g}"] = ClassifierRow(
             title=method, network="vit.d12", top1=share, top5=share, agreement=share, top1_gap=share, top5_gap=share,
             right="00", tokens=[(257, 257)], gflops=keep, whole_gflops=1.0, counted_gflops=keep, training_seconds=0,
             training_images=0, training_profile=None, weights={"w": "e" * 64},

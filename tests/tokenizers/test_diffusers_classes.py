@@ -241,7 +241,7 @@ def test_noise_inside_a_decoder_belongs_to_the_image(tmp_path: Path, images: Ten
 def test_an_autoencoder_on_a_representation(tmp_path: Path, images: Tensor) -> None:
     pytest.importorskip("transformers", reason="AutoencoderRAE builds its encoder with transformers")
     config = {
-        "encoder_type": "mae", "encoder_hidden_size": 32, "encoder_patch_size": 4, "encoder_num_hidden_layers": 1,
+        "encoder_type": "mae", "encoder_hidden_size": 64, "encoder_patch_size": 4, "encoder_num_hidden_layers": 1,
         "decoder_hidden_size": 32, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2,
         "decoder_intermediate_size": 32, "patch_size": 8, "encoder_input_size": 16, "scaling_factor": 3.0,
     }  # fmt: skip

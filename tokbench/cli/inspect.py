@@ -18,8 +18,9 @@ from tokbench.metric_names import kind_of_task
 @click.option("--family", help="With adapters: list only this family, for example jpeg or kmeans.")
 @click.option("--trained", is_flag=True, help="With adapters: list only networks that have trained weights here.")
 @click.option("--all", "every", is_flag=True, help="With adapters: also list those that cannot run here, and why.")
+@click.option("--details", is_flag=True, help="With adapters: list quantizer, training paradigm and domain instead.")
 @root_option
-def list_(what: str, family: str | None, trained: bool, every: bool, root: Path | None) -> None:
+def list_(what: str, family: str | None, trained: bool, every: bool, details: bool, root: Path | None) -> None:
     """List the available adapters, datasets, metrics or protocols.
 
     An adapter is listed if it can run here, that is, if its weights and packages are on this machine.
@@ -27,9 +28,9 @@ def list_(what: str, family: str | None, trained: bool, every: bool, root: Path 
     from tokbench.cli import listing
 
     if what == "adapters":
-        lines = listing.adapters(root, family, trained, every)
-    elif family or trained or every:
-        raise UsageError("--family, --trained and --all are filters of 'tokbench list adapters'")
+        lines = (listing.adapter_details if details else listing.adapters)(root, family, trained, every)
+    elif family or trained or every or details:
+        raise UsageError("--family, --trained, --all and --details are options of 'tokbench list adapters'")
     else:
         lines = listing.LISTS[what](root)
     click.echo("\n".join(lines))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from tokbench.errors import TokbenchError, UsageError, did_you_mean
+from tokbench.errors import AdapterError, TokbenchError, UsageError, did_you_mean
 from tokbench.extractors.specs import EXTRACTORS
 from tokbench.io.counts import count_of
 from tokbench.io.left_out import describe_left_out
@@ -19,7 +19,8 @@ from tokbench.protocol.protocol import load_protocol, protocols
 from tokbench.results.columns import column_of
 from tokbench.results.result import Result
 from tokbench.tokenizers.config import AdapterConfig
-from tokbench.tokenizers.registry import BUILTIN_SUMMARIES, adapter_files
+from tokbench.tokenizers.registry import BUILTIN_SUMMARIES, adapter_files, read_variant
+from tokbench.tokenizers.taxonomy import taxonomy_of
 from tokbench.weights.registry import KNOWN_WEIGHTS, WeightFile, is_present, locate, search_dirs
 from tokbench.weights.shards import shard_paths
 
@@ -42,12 +43,7 @@ def adapters(root: Path | None, family: str | None = None, trained: bool = False
     also list adapters that cannot run here, with the reason. Broken adapters are always listed.
     Raises UsageError if no adapter belongs to the family.
     """
-    found = list(_find_adapters(root))
-    families = dict.fromkeys(re.split(r"[.:]", one.name)[0] for one in found)
-    if family is not None:
-        if family not in families:
-            raise UsageError(f"no family '{family}'; {did_you_mean(family, families)}there are: {', '.join(families)}")
-        found = [one for one in found if re.split(r"[.:]", one.name)[0] == family]
+    found = _of_family(list(_find_adapters(root)), family)
     if trained:
         found = [one for one in found if one.trained]
     shown = [one for one in found if every or not one.obstacle]
@@ -55,6 +51,37 @@ def adapters(root: Path | None, family: str | None = None, trained: bool = False
     if hidden := len(found) - len(shown):
         lines += ["", f"{count_of(hidden, 'more adapter')} cannot run here, for lack of weights or packages: --all"]
     return lines
+
+
+def adapter_details(
+    root: Path | None, family: str | None = None, trained: bool = False, every: bool = False
+) -> list[str]:
+    """Return one line per tokenizer: its quantizer, training paradigm and domain.
+
+    Arguments and errors are those of `adapters`. Adapters that are no tokenizers, or broken, are left out.
+    """
+    files, rows = adapter_files(root), [("tokenizer", "quantizer", "training", "domain")]
+    for one in _of_family(list(_find_adapters(root)), family):
+        try:
+            name = _PLACEHOLDER.sub("", one.name)
+            found = taxonomy_of(name, read_variant(files[one.name]) if one.name in files else {})
+        except AdapterError:  # the list without details states what is wrong
+            continue
+        if found.quantizer and (every or not one.obstacle) and (one.trained or not trained):
+            rows.append((one.name, found.quantizer, found.training, found.domain or "-"))
+    return _columns(rows)
+
+
+_PLACEHOLDER = re.compile(r"\..*<.*")
+"""The argument in the name of a built-in family, as in `jpeg.q<quality>`."""
+
+
+def _of_family(found: list[_Listed], family: str | None) -> list[_Listed]:
+    """Return the adapters of a family, or all without one. Raises UsageError if there are none."""
+    families = dict.fromkeys(re.split(r"[.:]", one.name)[0] for one in found)
+    if family is not None and family not in families:
+        raise UsageError(f"no family '{family}'; {did_you_mean(family, families)}there are: {', '.join(families)}")
+    return [one for one in found if family is None or re.split(r"[.:]", one.name)[0] == family]
 
 
 def _find_adapters(root: Path | None) -> Iterator[_Listed]:

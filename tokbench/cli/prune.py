@@ -1,4 +1,4 @@
-"""`tokbench prune`: measures accuracy and speed of token reduction in classifiers and vision-language models."""
+"""`tokbench prune`: measures accuracy and speed of token reduction in three kinds of models."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from tokbench.api.device import choose_device
 from tokbench.cli.options import (
@@ -90,8 +91,9 @@ def prune(
     """Measure token-reduction methods: accuracy relative to the full network, FLOPs and wall-clock time.
 
     METHOD is a name printed by --list with the same --model; 'all' selects every method that needs no training, and the
-    controls. The model is a classifier or a vision-language model (mini_vlm.base, hf:FOLDER), which answers questions
-    about the data sets scenes and scenes-heldout.
+    controls. The model is a classifier, a detector or a vision-language model. A detector (focus_detr.d4_dense) needs
+    images with boxes (--data scenes-128). A vision-language model (mini_vlm.base, hf:FOLDER) answers questions about
+    the data sets scenes and scenes-heldout.
 
     The images of a classifier need labels: a Parquet file with an integer column `label`, or a folder, zip or tar with
     one folder per class. Folders must be named like the network's classes (ImageNet: WordNet ids) or listed in
@@ -102,8 +104,8 @@ def prune(
     Rows that are already measured are kept, so repeat the command to resume after an interruption. Timings whose
     control deviates by more than 3 %, which indicates other load on the machine, are repeated up to --tries times.
 
-    For a detector (--model focus_detr.d4_dense --data scenes-128), METHOD is learned, random or norm, or the name of
-    another detector, which is compared with the full network.
+    For a pose lifter (--model h2ot.dense), METHOD is the name of another one, or `all`; the sequences are drawn, and
+    --limit is their number.
 
     Exit status: 1 if a method failed (the others still run) or an image could not be read.
     """
@@ -116,10 +118,11 @@ def prune(
     if not methods:
         raise UsageError("missing METHOD; see --list")
     from tokbench.pruning.benchmark import read_keeps
-    from tokbench.pruning.detection import is_detector
+    from tokbench.pruning.pose import is_pose_lifter
 
-    if is_detector(model, root):
-        _detect(methods, model, keep, data, reading, limit, batches, repetitions, device, root, out)
+    if is_pose_lifter(model, root):
+        device = choose_device(device)
+        _lift(methods, model, limit, _batch_sizes(batches), repetitions, tries, device, root, out)
         return
 
     keeps = read_keeps(keep or kind.keeps)
@@ -146,43 +149,42 @@ def prune(
         say(f"unreadable image {image}: {reason.removeprefix(f'{image}: ')}")
     if results:
         members = list(results.values())
-        click.echo(f"{kind.legend(members)}{kind.markdown(members)}", nl=False)
+        click.echo(f"{kind.table.legend(members)}{kind.table.markdown(members)}", nl=False)
     if failed or benchmark.dataset.unreadable:
         sys.exit(1)
 
 
-def _detect(
+def _lift(
     methods: tuple[str, ...],
     model: str,
-    keep: str | None,
-    data: str,
-    reading: ReadOptions,
     limit: int | None,
-    batches: str | None,
+    batches: tuple[int, ...] | None,
     repetitions: int,
-    device: str | None,
+    tries: int,
+    device: str,
     root: Path | None,
     out: Path,
 ) -> None:
-    """Measure a detector; METHOD is `learned`, `random`, `norm`, `all` for these three, or the name of a detector."""
-    from tokbench.pruning import detection
-    from tokbench.pruning.benchmark import read_keeps
+    """Measure pose lifters; METHOD is the name of one, or `all`."""
+    from tokbench.pruning import pose
 
-    chosen_device = choose_device(device)
-    names = [name for given in methods for name in (detection.SELECTIONS if given == "all" else (given,))]
-    sizes = _batch_sizes(batches)
-    config = detection.DetectionConfig(
-        tuple(read_keeps(keep or detection.KEEPS)), (1, 32) if sizes is None else sizes, repetitions, limit
-    )
-    dataset = detection.open_detection_data(data, limit, root, reading)
+    context = click.get_current_context()
+    for option in ("data", "keep", "kernel", "round_to", "rates"):
+        if context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
+            raise UsageError(
+                f"--{option.replace('_', '-')} is not an option of pose lifters, whose sequences are drawn and whose "
+                "frames are set in their TOML files; leave it out"
+            )
+    names = [name for given in methods for name in (pose.pose_lifters(root) if given == "all" else (given,))]
+    config = pose.PoseConfig(limit or pose.SEQUENCES, (1, 32) if batches is None else batches, repetitions, tries)
     rows = []
-    with stoppable(lambda: "nothing was saved; the measurement of a detector cannot be resumed"), progress_bar() as bar:
-        benchmark = detection.DetectionBenchmark(model, dataset, chosen_device, config, root)
+    with stoppable(lambda: "nothing was saved; repeat the command"), progress_bar() as bar:
+        benchmark = pose.PoseBenchmark(model, device, config, root)
         for row in benchmark.rows(list(dict.fromkeys(names)), bar):
             rows.append(row)
-            say(f"{row.method} {row.keep or ''}: AP50 {100 * row.precision.values['ap50']:.1f} %")
+            say(f"{row.name}: {row.errors.mean():.1f} mm")
     say(f"wrote {benchmark.save(rows, out)}")
-    click.echo(detection.markdown(rows, model), nl=False)
+    click.echo(pose.markdown(rows, pose.pose_findings(rows, root)), nl=False)
 
 
 def _batch_sizes(text: str | None) -> tuple[int, ...] | None:

@@ -18,6 +18,7 @@ from tokbench.data.class_folders import labels_of
 from tokbench.data.dataset_folder import describe, locate, search_folders
 from tokbench.data.decode import exif_orientation
 from tokbench.data.degrade import degrade
+from tokbench.data.even_sample import even_sample, fingerprint
 from tokbench.data.loader import ImageLoader, PreparedImage, to_bchw
 from tokbench.data.preprocess import check_library, prepare, refuse_unstorable, wrong_size_message
 from tokbench.data.reading import DEFAULTS, ReadOptions
@@ -397,25 +398,3 @@ def _named(
     captions = captions_of(source, description.get("captions"), folder / names if names else None)
     own_size = description["size"]
     return Dataset(name, source, protocol, size or own_size, limit, native_size=own_size, captions=captions)
-
-
-def even_sample(source: Source, limit: int | None, first: bool) -> Sampling:
-    """Reorder the images in class folders so that the first `limit` images are an even sample over the sorted list.
-
-    Sources without class folders, and those whose order is given (lists of paths, Parquet files, shards), are not
-    changed.
-    """
-    count = len(source.names)
-    if first or limit is None or not 0 < limit < count or not source.sorted_by_name:
-        return "first"
-    folders = {name.rpartition("/")[0] for name in source.names}
-    if len(folders) < 2 or "" in folders:
-        return "first"
-    chosen = [i * count // limit for i in range(limit)]
-    others = set(range(count)).difference(chosen)
-    source.reorder([*chosen, *sorted(others)])
-    return "even"
-
-
-def fingerprint(source: Source) -> str:
-    return hashlib.sha256(repr(source.listing()).encode()).hexdigest()[:6]

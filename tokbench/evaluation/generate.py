@@ -103,6 +103,7 @@ def _draw(model: Generator, images_to_draw: ImageBatch, guidance: float, setting
         tokens=Tokens.cat(tokens),
         timing=Timing(sampling, decoding, peak, batch_size, sampled=True),
         decoded=values.columns(1),
+        labels=labels,
     )
 
 

@@ -65,7 +65,7 @@ class MetricSet:
         created, paired, first = cls(), config.task.paired, FirstImages()
 
         def build(name: str, networks: ExtractorPool, for_run: bool = True) -> Metric:
-            labels = partial(labels_by_position, images)
+            labels = partial(labels_by_position, images.unpaired or images)
             context = MetricContext(
                 networks, model, protocol, config.batch_size, paired=paired, labels=labels, neighbours=neighbours
             )

@@ -13,6 +13,7 @@ from tokbench.tokenizers.builtin.images import ImageFolder
 from tokbench.tokenizers.code_identity import identify
 from tokbench.tokenizers.held_code import networks_of
 from tokbench.tokenizers.registry import LoadedAdapter
+from tokbench.tokenizers.taxonomy import described
 from tokbench.weights.hashing import hash_module
 
 
@@ -43,6 +44,7 @@ def describe_adapter(adapter: LoadedAdapter) -> dict[str, Any]:
         "config_sha256": adapter.model.config,
         "unused_tensors": adapter.unused,
         "weights_in_part": adapter.in_part,
+        "taxonomy": described(adapter.taxonomy, spec),
         "pair": adapter.model.pair if isinstance(adapter.model, ImageFolder) and adapter.model.pair != "name" else "",
     }
     facts |= {key: value for key, value in optional.items() if value}

@@ -128,7 +128,7 @@ def _token_probes() -> list[MetricSpec]:
         ),
         "tokbench.metrics.probe:Probe",
         wants=("model",),
-        requires=("image", "tokens", "labels"),
+        requires=("tokens", "labels"),
         section=Section.CODES,
         modalities=EVERY_MODALITY,
         group=LATENT,

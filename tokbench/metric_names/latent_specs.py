@@ -121,7 +121,7 @@ def _codes() -> list[MetricSpec]:
             first,
             "tokbench.metrics.probe:FirstTokensProbe",
             wants=("model",),
-            requires=("image", "tokens", "labels"),
+            requires=("tokens", "labels"),
             section=Section.LATENTS,
             group=LATENT,
         ),

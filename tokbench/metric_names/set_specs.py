@@ -12,6 +12,7 @@ from tokbench.metric_names.constants import (
     EFFICIENTNET,
     INCEPTION,
     KERNEL,
+    PROBE,
     SETS,
     SHARE,
 )
@@ -111,6 +112,10 @@ def _more_networks() -> list[MetricSpec]:
     return [*found, MetricSpec("cmmd", said, (cmmd,), "tokbench.metrics.cmmd:CMMD", CLIP, "features", **given)]
 
 
+_JUDGED = ("class", "content", "style")
+"""What judges name: the class of a sample, and the parts of it (`Generator.factors`)."""
+
+
 def samples_specs() -> list[MetricSpec]:
     found = []
     for layer in ("2048", "768", "192", "64"):
@@ -156,4 +161,22 @@ def samples_specs() -> list[MetricSpec]:
                 section=Section.SAMPLES,
             )
         )
+    found.append(
+        MetricSpec(
+            "generated_classes",
+            "of samples: share whose class a probe on the references names, and differences within a class",
+            (
+                *(NumberSpec(f"{part}_accuracy", f"{part} accuracy", 4, True, PROBE) for part in _JUDGED),
+                NumberSpec("class_diversity", "class diversity", 4, None, Tolerance(relative=1e-3)),
+            ),
+            "tokbench.metrics.generated_classes:GeneratedClasses",
+            INCEPTION,
+            "768",
+            (*SETS, "model", "labels"),
+            ("image", "labels"),
+            paired=False,
+            reads=COMPARES,
+            section=Section.SAMPLES,
+        )
+    )
     return found

@@ -84,7 +84,8 @@ class Batch:
     rounded; metrics get them from `rounded` with their protocol's rounding. original: the whole image files, each (1,
     3, h, w), where the protocol compares with them. marked: the decoded image files with the annotations of their words
     and faces. decoded: measurements of the decoded values before they were clamped (`tokbench.tokenizers.decoded`).
-    captions, labels: a caption and a label, int64 (B,), of each image. baseline: the images (B, 3, H, W) that the
+    captions, labels: a caption and a label, int64 (B,), of each image; the label of a sample is the class that it was
+    drawn for. baseline: the images (B, 3, H, W) that the
     decoder itself makes of the same tokens, where `image` is that of a variant of the decoder. seams: where the tiles
     of the variant begin and end. tiles: the number of pieces in which the model got each image. extra: further tensors
     of the items by name (`tokbench.data.stream.ImageBatch`). degraded: the images (B, 3, H, W) that the tokenizer got

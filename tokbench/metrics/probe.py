@@ -71,9 +71,8 @@ class Probe(WholeSetMetric):
         if not isinstance(model, Tokenizer):
             raise NotApplicable(f"{model.spec.name}: it is not a tokenizer, so its tokens are not vectors")
         if batch.tiles > 1:
-            height, width = batch.require("image").shape[-2:]
-            what = f"{width}x{height} px are cut into {batch.tiles} pieces"
-            raise NotApplicable(f"{model.spec.name}: items of {what}, whose tokens are no single set; give --size")
+            cut = f"each item is cut into {batch.tiles} pieces, whose tokens are no single set"
+            raise NotApplicable(f"{model.spec.name}: {cut}; give --size")
         with torch.inference_mode():
             vectors = model.vectors(tokens).float().cpu()
         rows = vectors.flatten(1, -2) if vectors.dim() > 2 else vectors[:, None]

@@ -114,8 +114,9 @@ class MetricContext:
     networks: the frozen networks. model: the tokenizer or generator. protocol: the evaluation protocol. batch_size:
     images per model call. statistics: reference statistics that replace those of the dataset's images. paired: whether
     each image is made from one reference. guidance: the scale at which a generator is sampled. has_references: whether
-    reference images exist in addition to statistics, for metrics that need the images. labels: the labels of the images
-    for a number of classes. neighbours: the tokens of images of the dataset that the run does not evaluate.
+    reference images exist in addition to statistics, for metrics that need the images. labels: the labels of the
+    images, or of the references if samples are compared with them, for a number of classes. neighbours: the tokens of
+    images of the dataset that the run does not evaluate.
     """
 
     networks: ExtractorPool

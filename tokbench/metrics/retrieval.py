@@ -17,7 +17,21 @@ RANKS = (1, 5)
 """The numbers of best candidates among which the right one must be."""
 
 
-class Retrieval(WholeSetMetric):
+class TextAlignedMetric(WholeSetMetric):
+    """A metric of tokenizers that embed tokens and captions in one space."""
+
+    def __init__(self, model: ImageModel) -> None:
+        """Raises NotApplicable for models that do not inherit TextAligned."""
+        if not isinstance(model, TextAligned):
+            raise NotApplicable(
+                f"{model.spec.name}: it does not embed tokens and captions in one space; classes that inherit "
+                "TextAligned do"
+            )
+        super().__init__()
+        self._model: TextAligned = model
+
+
+class Retrieval(TextAlignedMetric):
     """`image_to_caption_r1` and `_r5`: the share of images whose caption is among the 1 or 5 most similar of all
     different captions. `caption_to_image_r1` and `_r5`: the share of images for whose caption the 1 or 5 most similar
     images include one with that caption. All are in 0..1.
@@ -27,15 +41,6 @@ class Retrieval(WholeSetMetric):
     constant embeddings find nothing. The numbers depend on how many images there are. Intervals come from resampling
     the images' results, with all candidates kept.
     """
-
-    def __init__(self, model: ImageModel) -> None:
-        if not isinstance(model, TextAligned):
-            raise NotApplicable(
-                f"{model.spec.name}: it does not embed tokens and captions in one space; classes that inherit "
-                "TextAligned do"
-            )
-        super().__init__()
-        self._model: TextAligned = model
 
     def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
         captions: list[str] = batch.require("captions")

@@ -8,13 +8,11 @@ import torch.nn.functional as F
 
 from tokbench.data.captions import class_of_caption, class_prompts
 from tokbench.errors import NotApplicable
-from tokbench.metrics.base import WholeSetMetric
 from tokbench.metrics.batch import Batch
-from tokbench.tokenizers.base import ImageModel
-from tokbench.tokenizers.captioned import TextAligned
+from tokbench.metrics.retrieval import TextAlignedMetric
 
 
-class ZeroShot(WholeSetMetric):
+class ZeroShot(TextAlignedMetric):
     """`zero_shot_top1`: the share of images, in 0..1, whose embedding is most similar to that of their own class.
 
     As in CLIP (arXiv:2103.00020), the embedding of a class is the normalised mean of the normalised embeddings of its
@@ -22,16 +20,6 @@ class ZeroShot(WholeSetMetric):
     its class. The classes are those of the images that are evaluated; chance is one divided by their number. A class
     that is as similar as the right one counts as an error. Intervals come from resampling the images' results.
     """
-
-    def __init__(self, model: ImageModel) -> None:
-        """Raises NotApplicable for models that do not inherit TextAligned."""
-        if not isinstance(model, TextAligned):
-            raise NotApplicable(
-                f"{model.spec.name}: it does not embed tokens and captions in one space; classes that inherit "
-                "TextAligned do"
-            )
-        super().__init__()
-        self._model: TextAligned = model
 
     def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
         with torch.inference_mode():

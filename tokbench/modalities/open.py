@@ -11,6 +11,7 @@ from typing import Any
 from tokbench.data import dataset as images
 from tokbench.data.dataset import Dataset
 from tokbench.data.dataset_folder import describe, locate, search_folders
+from tokbench.data.even_sample import even_sample, fingerprint
 from tokbench.data.reading import DEFAULTS, ReadOptions
 from tokbench.data.sources.base import Source, is_hidden, is_image
 from tokbench.data.sources.patterns import is_path, is_pattern
@@ -93,10 +94,8 @@ def open_dataset(
     else:
         source = reader.files(path)
     split = f"-{slug(canonical_split(reading.split))}" if reading.split else ""
-    sampling = images.even_sample(source, limit, reading.first)
-    opened = reader.dataset(
-        f"{name}{split}-{images.fingerprint(source)}", source, protocol, size, limit, sampling=sampling
-    )
+    sampling = even_sample(source, limit, reading.first)
+    opened = reader.dataset(f"{name}{split}-{fingerprint(source)}", source, protocol, size, limit, sampling=sampling)
     opened.check_sizes()
     return opened
 

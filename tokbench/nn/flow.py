@@ -87,24 +87,31 @@ class FlowDecoder(nn.Module):
         per_position = [part.repeat_interleave(counts, 1, output_size=int(x.shape[1])) for part in modulation]
         return x, per_position, condition
 
-    @torch.no_grad()
     def sample(
-        self, tokens: Tensor, seeds: Sequence[int], steps: int, guidance: float = 1.0, keep: Tensor | None = None
+        self,
+        tokens: Tensor,
+        seeds: Sequence[int],
+        steps: int,
+        guidance: float = 1.0,
+        keep: Tensor | None = None,
+        differentiable: int = 0,
     ) -> Tensor:
         """Sample latents (B, N, C) in `steps` Euler steps of equal length; the noise depends on `seeds` (B,) only.
 
         guidance: scale of classifier-free guidance (Ho and Salimans, arXiv:2207.12598),
-        v = v_without + guidance (v_with - v_without); 1 disables it.
+        v = v_without + guidance (v_with - v_without); 1 disables it. differentiable: number of last steps through which
+        gradients flow to `tokens`.
         """
         x = seeded_noise(seeds, (self.patches, self.channels)).to(tokens)
         none_kept = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         for step in range(steps):
-            time = torch.full((len(x),), 1 - step / steps, device=x.device)
-            velocity = self(x, time, tokens, keep)
-            if guidance != 1:
-                without = self(x, time, tokens, none_kept)
-                velocity = without + guidance * (velocity - without)
-            x = x - velocity / steps
+            with torch.set_grad_enabled(step >= steps - differentiable):
+                time = torch.full((len(x),), 1 - step / steps, device=x.device)
+                velocity = self(x, time, tokens, keep)
+                if guidance != 1:
+                    without = self(x, time, tokens, none_kept)
+                    velocity = without + guidance * (velocity - without)
+                x = x - velocity / steps
         return x
 
 

@@ -88,3 +88,18 @@ def contrast(
     target = (1 - smoothing) * matches / matches.sum(1, keepdim=True) + smoothing / len(matches)
     both = (similarity, similarity.transpose(-1, -2))
     return torch.stack([-(target * F.log_softmax(each, -1)).sum(-1).mean() for each in both]).mean()
+
+
+def supervised_contrast(vectors: Tensor, labels: Tensor, temperature: float = TEMPERATURE) -> Tensor:
+    """Return the supervised contrastive loss (Khosla et al., arXiv:2004.11362) of a batch, a scalar in nats.
+
+    vectors: (B, D), normalised here. labels: (B,). Each vector must find the others of its label among all others of
+    the batch; vectors without another one of their label do not count. The loss is 0 if there are no pairs.
+    """
+    unit = F.normalize(vectors.float(), dim=1)
+    itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    found = (unit @ unit.T / temperature).masked_fill(itself, -torch.inf).log_softmax(1).masked_fill(itself, 0.0)
+    same = (labels[:, None] == labels) & ~itself
+    counts = same.sum(1)
+    each = -(found * same).sum(1)[counts > 0] / counts[counts > 0]
+    return each.mean() if len(each) else found.sum() * 0

@@ -28,9 +28,9 @@ class BottleneckAutoencoder(Autoencoder):
 
     size: the only supported image side in px; None if every multiple of `step` is supported. tokens: the number of
     tokens per image; None if there is one for each `step` x `step` px. shortcut: linear maps that are added to both
-    networks; they are fitted before the training, so that the networks start from PCA. modalities, causal: as in
-    `TokenizerSpec`. For items of other shapes than images, `images` and `pixels` below are these items, and `step`
-    counts samples along every axis after the channels.
+    networks; they are fitted before the training, so that the networks start from PCA. modalities, causal, temporal,
+    first_frame: as in `TokenizerSpec`. For items of other shapes than images, `images` and `pixels` below are these
+    items, and `step` counts samples along every axis after the channels.
     """
 
     bottleneck: Bottleneck
@@ -39,6 +39,8 @@ class BottleneckAutoencoder(Autoencoder):
     step: int = 8
     modalities: tuple[Modality, ...] = ("image",)
     causal: bool | None = None
+    temporal: int = 1
+    first_frame: bool = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -130,6 +132,8 @@ class LearnedTokenizer(Tokenizer):
             prefixes=prefixes,
             modalities=model.modalities,
             causal=model.causal,
+            temporal=model.temporal,
+            first_frame=model.first_frame,
         )
 
     def encode(self, images: Tensor) -> Tokens:

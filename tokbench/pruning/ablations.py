@@ -1,4 +1,4 @@
-"""Ablations of pruned networks: the change of top-1 without a component of their training, paired by image."""
+"""Ablations of pruned networks: the change of a number without a component of their training, paired by image."""
 
 from __future__ import annotations
 
@@ -6,35 +6,47 @@ from collections.abc import Iterable, Sequence
 
 from tokbench.analysis.ablations import Ablation, Finding
 from tokbench.analysis.compare import Difference, Verdict
-from tokbench.pruning.result import PruningResult, PruningRow, unpacked
+from tokbench.pruning.kinds import kind_named
+from tokbench.pruning.result import PruningResult, TimedRow
 from tokbench.pruning.table import groups, undertrained
-from tokbench.stats.bootstrap import bootstrap_pairs
+from tokbench.results.columns import Column
 
-NUMBER = "top1"
+COLUMNS = {name: Column(name, title, 4, True) for name, title in (("ap50", "AP50"), ("ap", "AP"))}
+"""Columns of numbers that no metric measures."""
 
 
 def pruning_findings(claims: Iterable[Ablation], found: Sequence[PruningResult]) -> list[Finding]:
-    """Return a finding for each ablation of top-1 and each table that contains both networks.
+    """Return a finding for each ablation, number and table that contains rows of both networks.
 
-    The verdict is "cannot tell" for networks that were trained too briefly, whatever the difference.
+    found: results on models of one kind. The verdict is "cannot tell" for networks that were trained too briefly,
+    whatever the difference.
     """
-    findings = []
+    findings, tables = [], groups(found)
     for ablation in claims:
-        for name, members in groups(found).items() if NUMBER in ablation.numbers else ():
-            rows = {row.network: (one, row) for one in members for row in one.rows.values()}
+        for name, members in tables.items():
+            rows = {row.network: (one, row) for one in members for row in one.rows.values() if _own_network(one, row)}
             if ablation.of in rows and ablation.ablated in rows:
-                findings.append(Finding(ablation, name, _difference(*rows[ablation.of], *rows[ablation.ablated])))
+                numbers = [number for number in ablation.numbers if number in kind_named(members[0].kind).numbers]
+                findings += [
+                    Finding(ablation, name, _difference(number, rows[ablation.of], rows[ablation.ablated]))
+                    for number in numbers
+                ]
     return findings
 
 
-def _difference(one: PruningResult, row: PruningRow, other: PruningResult, ablated: PruningRow) -> Difference:
-    """Return the paired difference of top-1, ablated minus full."""
-    count = one.about["num_images"]
-    first, second = (unpacked(which.right, count) for which in (row, ablated))
-    interval = bootstrap_pairs(first, second, 0)
-    short = any(result.about["short"] for result in (one, other)) or undertrained(row) or undertrained(ablated)
-    verdict: Verdict = "worse" if interval.high < 0 else "better" if interval.low > 0 else "cannot tell"
-    full, without = float(first.mean()), float(second.mean())
+def _own_network(one: PruningResult, row: TimedRow) -> bool:
+    """Return whether a row is that of a trained network, not of a method in the model of the table."""
+    network, model = getattr(row, "network", None), one.about["model"]
+    return network is not None and (network != model or one.about["method"] == model)
+
+
+def _difference(
+    number: str, full: tuple[PruningResult, TimedRow], ablated: tuple[PruningResult, TimedRow]
+) -> Difference:
+    """Return the paired difference of a number, ablated minus full."""
+    found = kind_named(full[0].kind).compare(number, ablated, full)
+    short = any(result.about["short"] or undertrained(result, row) for result, row in (full, ablated))
+    verdict: Verdict = "worse" if found.high < 0 else "better" if found.low > 0 else "cannot tell"
     if short:
         verdict = "cannot tell"
-    return Difference(NUMBER, full, without, without - full, interval.low, interval.high, count, verdict)
+    return Difference(number, found.second, found.first, found.difference, found.low, found.high, found.n, verdict)

@@ -1,4 +1,4 @@
-"""The pruning benchmark: measures methods at several keep ratios and saves every row as soon as it is measured."""
+"""The part of the benchmark that all kinds of models share: rows are saved when they are measured, and runs resume."""
 
 from __future__ import annotations
 
@@ -6,44 +6,26 @@ import importlib.metadata
 import itertools
 import platform
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 
 from tokbench import timing
 from tokbench._version import __version__
-from tokbench.data.labels import at_chance
+from tokbench.data.dataset import Dataset
 from tokbench.errors import UsageError
 from tokbench.io.hashing import code_of
 from tokbench.paths import PACKAGE
 from tokbench.protocol.protocol import describe_protocol
-from tokbench.pruning import paired_timing
-from tokbench.pruning.candidates import candidates_of, with_own_network
-from tokbench.pruning.flops import FORMULA
-from tokbench.pruning.kinds import Progress
-from tokbench.pruning.measure import (
-    Candidate,
-    Predictions,
-    accuracy,
-    best_kernel,
-    check_same,
-    counted_flops,
-    disturbed,
-    gflops,
-    predict,
-    time_candidate,
-)
-from tokbench.pruning.models import ImageClassifier, LabelledImages
-from tokbench.pruning.pruner import Training
-from tokbench.pruning.result import BatchTiming, PruningResult, PruningRow, packed
-from tokbench.pruning.vit import Kernel, images_like, recognise
+from tokbench.pruning.kinds import Progress, PruneRequest
+from tokbench.pruning.paired_timing import disturbed
+from tokbench.pruning.result import PruningResult, TimedRow, row_key
+from tokbench.pruning.vit import Kernel
 from tokbench.timing import device_name
-
-WHOLE = "whole"
-"""Name of the full network in results and tables."""
 
 
 @dataclass(frozen=True)
@@ -62,25 +44,110 @@ class BenchmarkConfig:
     rates: str | None = None
     tries: int = 3
 
+    @staticmethod
+    def of_request(request: PruneRequest, batches: tuple[int, ...]) -> BenchmarkConfig:
+        """Return the settings of a command. batches: the batch sizes if the command names none."""
+        return BenchmarkConfig(
+            "eager" if request.kernel == "eager" else "sdpa",
+            batches if request.batches is None else request.batches,
+            request.repetitions,
+            request.round_to,
+            request.rates,
+            request.tries,
+        )
 
-class PruningBenchmark:
-    """Benchmark of token-reduction methods in one network, on one dataset and device."""
+
+@dataclass(frozen=True)
+class FullModel:
+    """The model whose tokens are reduced.
+
+    name: in results. weights: SHA-256 by file. side: of its images in pixels. training_profile: of its training, None
+    if it is unknown.
+    """
+
+    name: str
+    device: str
+    side: int
+    weights: dict[str, str]
+    training_profile: str | None = None
+
+
+class Reduction(Protocol):
+    """One way to run a model.
+
+    keep: None if it has no keep ratio. method_title: the title of the method, equal for all keeps. training: what was
+    trained for it. weights: hashes by file of a network that was trained for it.
+    """
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def method_title(self) -> str: ...
+
+    @property
+    def keep(self) -> float | None: ...
+
+    @property
+    def training(self) -> str: ...
+
+    @property
+    def weights(self) -> dict[str, str]: ...
+
+
+C = TypeVar("C", bound=Reduction)
+R = TypeVar("R", bound=TimedRow)
+
+
+class Benchmark(ABC, Generic[C, R]):
+    """Measures methods that reduce the tokens of one model, on one data set and device.
+
+    kind: key of `tokbench.pruning.kinds.KINDS`. formula: how FLOPs are counted, as text. packages: those whose versions
+    are recorded.
+    """
+
+    kind: ClassVar[str]
+    formula: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]]
 
     def __init__(
-        self,
-        classifier: ImageClassifier,
-        images: LabelledImages,
-        device: str,
-        config: BenchmarkConfig,
-        root: Path | None = None,
-        warn: Callable[[str], None] = lambda text: None,
+        self, model: FullModel, dataset: Dataset, config: BenchmarkConfig, warn: Callable[[str], None]
     ) -> None:
-        self.classifier, self.images, self.device, self.config, self.root = classifier, images, device, config, root
-        self.warn, self.dataset = warn, images.dataset
-        self.controls: tuple[str, ...] = ()
-        self.whole = Candidate(WHOLE, WHOLE, None, classifier.vit, classifier.vit)
-        self.kernels: dict[int, Kernel] = {}
-        """The faster attention kernel of the full network, by batch size."""
+        self.model, self.dataset, self.config, self.warn = model, dataset, config, warn
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """Methods that every run measures as well."""
+        return ()
+
+    @abstractmethod
+    def candidates(self, name: str, keeps: Sequence[float]) -> Iterator[C]:
+        """Yield the ways to run the model that belong to a METHOD name.
+
+        Raises UsageError or MissingWeights if the method or a keep is not available.
+        """
+
+    @abstractmethod
+    def measure_full(self, progress: Progress) -> None:
+        """Measure the full model, once; `row` and `about` are called afterwards."""
+
+    @abstractmethod
+    def row(self, candidate: C, progress: Progress) -> R:
+        """Measure one row, without its timings."""
+
+    @abstractmethod
+    def time(self, candidate: C, batch: int) -> Any:
+        """Return the timing of one row at one batch size, which has `speedups` and `tries`."""
+
+    @property
+    @abstractmethod
+    def num_images(self) -> int:
+        """The number of measured images."""
+
+    @property
+    @abstractmethod
+    def short(self) -> bool:
+        """Whether the full model is too weak for a verdict on a method."""
 
     def run(
         self, name: str, keeps: Sequence[float], out: Path, progress: Progress
@@ -89,139 +156,59 @@ class PruningBenchmark:
 
         Raises UsageError or MissingWeights if a method or keep is not available; earlier rows stay saved.
         """
-        candidates = candidates_of(name, self.classifier, keeps, self.device, self.config.rates, self.root)
+        candidates = self.candidates(name, keeps)
         first = next(candidates)  # raises for an unknown method before the images are read
-        whole = self.predictions(progress)  # this pass also computes the dataset's hash
+        self.measure_full(progress)  # this pass also computes the dataset's hash
         for candidate in itertools.chain([first], candidates):
-            if candidate.pruner is not None:
-                check_same(candidate.vit, candidate.pruner)
-            result = PruningResult(self.about(candidate, whole)).resumed(out)
-            key = WHOLE if candidate.keep is None else f"{candidate.keep:g}"
+            result, key = PruningResult(self.about(candidate)).resumed(out), row_key(candidate.keep)
             row = result.rows.get(key)
             if row is None or row.weights != candidate.weights:  # not measured yet, or trained again
-                row = result.rows[key] = self.row(candidate, whole, progress)
+                row = result.rows[key] = self.row(candidate, progress)
                 result.save(out)
-            for batch in self.config.batches:
-                known = {pace.batch: pace for pace in row.pace}
-                while batch not in known or (disturbed(known[batch]) and known[batch].tries < self.config.tries):
-                    progress(f"{_label(candidate)} batch sizes", len(row.pace), len(self.config.batches))
-                    tries = known[batch].tries if batch in known else 0
-                    known[batch] = replace(self.time(candidate, batch), tries=tries + 1)
-                    row.pace = [known[size] for size in sorted(known)]
+            for place, batch in enumerate(self.config.batches):
+                known = row.timing(batch)
+                while known is None or (disturbed(known) and known.tries < self.config.tries):
+                    progress(f"{label_of(candidate)} batch sizes", place, len(self.config.batches))
+                    tries = known.tries if known else 0
+                    known = replace(self.time(candidate, batch), tries=tries + 1)
+                    row.add_timing(known)
                     result.save(out)
             yield result, key
 
-    def predictions(self, progress: Progress) -> Predictions:
-        """Return the predictions of the full network, computed once."""
-        if self._predictions is None:
-            self._predictions, _ = predict(
-                self.whole,
-                self.images,
-                self.device,
-                "sdpa",
-                1,
-                lambda done, total: progress("whole images", done, total),
-            )
-            for text in self.warnings(self._predictions):
-                self.warn(text)
-        return self._predictions
-
-    def warnings(self, whole: Predictions) -> list[str]:
-        """Return reasons to doubt that the labels match the network.
-
-        An undertrained network is not checked for accuracy at chance level.
-        """
-        labels, right = self.images.labels, int(whole.first.sum())
-        chance = None if self.classifier.short else at_chance(right, len(whole.labels), labels.classes)
-        return [*labels.warnings, *([chance] if chance else [])]
-
-    _predictions: Predictions | None = None
-
-    def row(self, candidate: Candidate, whole: Predictions, progress: Progress) -> PruningRow:
-        """Measure one candidate, without its timings."""
-        config = self.config
-        own, counts = predict(
-            candidate, self.images, self.device, config.kernel, config.round_to,
-            lambda done, total: progress(f"{_label(candidate)} images", done, total),
-        )  # fmt: skip
-        found = accuracy(own, whole)
-        formula, formula_whole = gflops(counts, candidate, self.whole)
-        images = images_like(recognise(self.classifier.vit), 1)
-        # Nothing is known about the training of rates that the user gives.
-        given_rates = training_of(candidate) != "none" and not candidate.trained
-        unknown = None if given_rates else 0
-        return PruningRow(
-            title=candidate.title,
-            network=candidate.network or self.classifier.name,
-            top1=found["top1"],
-            top5=found["top5"],
-            agreement=found["agreement"],
-            top1_gap=found["top1_gap"],
-            top5_gap=found["top5_gap"],
-            right=packed(own.first),
-            tokens=list(counts),
-            gflops=formula,
-            whole_gflops=formula_whole,
-            counted_gflops=counted_flops(candidate, images, config.round_to) / 1e9,
-            training_seconds=candidate.trained.get("seconds", unknown),
-            training_images=candidate.trained.get("images", unknown),
-            training_profile=candidate.trained.get("recipe", {}).get("profile"),
-            weights=candidate.weights,
-            pace=[],
-        )
-
-    def time(self, candidate: Candidate, batch: int) -> BatchTiming:
-        """Time one candidate at one batch size."""
-        config = self.config
-        if batch not in self.kernels:
-            self.kernels[batch] = best_kernel(self.whole, batch, self.device, config.repetitions)
-        return time_candidate(
-            with_own_network(candidate), self.whole, batch, self.device, self.kernels[batch], config.kernel,
-            config.repetitions, config.round_to,
-        )  # fmt: skip
-
-    def about(self, candidate: Candidate, whole: Predictions) -> dict[str, Any]:
-        """Return the metadata shared by all rows of a method. whole: the predictions of the full network."""
-        dataset, classifier = self.images.dataset, self.classifier
-        measured = [dataset.source.names[position] for position in whole.index.tolist()]
-        title = candidate.pruner.title if candidate.pruner else candidate.title.split(",")[0]
-        packages = ("torch", "timm", "numpy")
+    def about(self, candidate: C) -> dict[str, Any]:
+        """Return the metadata shared by all rows of a method."""
+        dataset, config = self.dataset, self.config
         return {
-            "model": classifier.name,
+            "kind": self.kind,
+            "model": self.model.name,
             "method": candidate.method,
-            "title": title,
-            "training": training_of(candidate),
+            "title": candidate.method_title,
+            "training": candidate.training,
+            "training_profile": self.model.training_profile,
             "dataset": dataset.name,
-            "num_images": len(measured),
-            "short": classifier.short,
+            "num_images": self.num_images,
+            "short": self.short,
             "provenance": {
-                "device": device_name(self.device),
-                "processor": processor_of(self.device),
-                "kernel": self.config.kernel,
-                "repetitions": self.config.repetitions,
-                "round_to": self.config.round_to,
-                "formula": FORMULA,
-                "weights": classifier.weights,
-                "data": {"sha256": dataset.sha256, "limit": dataset.limit, "side": classifier.side}
+                "device": device_name(self.model.device),
+                "processor": processor_of(self.model.device),
+                "kernel": config.kernel,
+                "repetitions": config.repetitions,
+                "round_to": config.round_to,
+                "formula": self.formula,
+                "weights": self.model.weights,
+                "data": {"sha256": dataset.sha256, "limit": dataset.limit, "side": self.model.side}
                 | ({"sampling": dataset.sampling} if dataset.sampling == "even" else {}),
-                "labels": self.images.labels.facts(measured) | {"warnings": self.warnings(whole)},
                 "protocol": describe_protocol(dataset.protocol),
-                "code_sha256": code_of(PACKAGE / "pruning", *map(Path, _TIMING)),
+                "code_sha256": code_of(PACKAGE / "pruning", Path(timing.__file__)),
                 "versions": {"tokbench": __version__, "python": platform.python_version()}
-                | {package: importlib.metadata.version(package) for package in packages},
+                | {package: importlib.metadata.version(package) for package in self.packages},
             },
         }
 
 
-def _label(candidate: Candidate) -> str:
-    return f"{candidate.method} {candidate.keep:g}" if candidate.keep else candidate.method
-
-
-_TIMING = (paired_timing.__file__, timing.__file__)
-
-
-def training_of(candidate: Candidate) -> Training:
-    return candidate.training if candidate.pruner is None else candidate.pruner.training
+def label_of(candidate: Reduction) -> str:
+    """Return a candidate's method and keep, for progress messages."""
+    return candidate.method if candidate.keep is None else f"{candidate.method} {candidate.keep:g}"
 
 
 def processor_of(device: str) -> str:

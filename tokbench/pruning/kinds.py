@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -15,14 +15,16 @@ from tokbench.tokenizers.registry import network_files, read_variant
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tokbench.data.dataset import Dataset
     from tokbench.data.reading import ReadOptions
+    from tokbench.pruning.benchmark import Benchmark
+    from tokbench.pruning.claims import Claim, Comparison
     from tokbench.pruning.result import PruningResult
 
 CLASSIFIER = "classifier"
 
 KINDS = {
-    CLASSIFIER: "tokbench.pruning.classifiers",
+    CLASSIFIER: "tokbench.pruning.classifier.kind",
+    "detector": "tokbench.pruning.detector.kind",
     "vlm": "tokbench.pruning.vlm.kind",
 }
 """The module of each kind, which defines `KIND`, an instance of ModelKind."""
@@ -57,32 +59,34 @@ class PruneRequest:
     allow_download: bool
 
 
-class Benchmark(Protocol):
-    """Measures the methods of one model on one data set.
+class Tables(Protocol):
+    """How the results of one table are shown; each kind has a module with these functions."""
 
-    controls: methods that every run measures as well.
-    """
+    def legend(self, found: Sequence[PruningResult]) -> str:
+        """Return the conditions of the measurements, as Markdown."""
+        ...
 
-    @property
-    def dataset(self) -> Dataset: ...
+    def markdown(self, found: Sequence[PruningResult]) -> str:
+        """Return a table of the rows and the verdicts on the claims, as Markdown."""
+        ...
 
-    @property
-    def controls(self) -> tuple[str, ...]: ...
-
-    def run(
-        self, name: str, keeps: Sequence[float], out: Path, progress: Progress
-    ) -> Iterator[tuple[PruningResult, str]]:
-        """Measure the rows of a method that are not in `out` yet; yield the result and the row's key after each row."""
+    def frame(self, found: Sequence[PruningResult]) -> pd.DataFrame:
+        """Return all measurements, one row per method and keep."""
         ...
 
 
 class ModelKind(ABC):
     """What depends on the kind of a model.
 
-    row: dataclass of a row in the result files. keeps: the default of --keep. methods: those that `all` stands for.
+    row: dataclass of a row in the result files. table: shows results. numbers: the fields of a row that `compare`
+    compares. claims: the papers' claims about methods. keeps: the default of --keep. methods: those that `all` stands
+    for.
     """
 
     row: ClassVar[type]
+    table: ClassVar[Tables]
+    numbers: ClassVar[tuple[str, ...]]
+    claims: ClassVar[tuple[Claim, ...]] = ()
     keeps: ClassVar[str]
     methods: ClassVar[tuple[str, ...]]
 
@@ -91,7 +95,7 @@ class ModelKind(ABC):
         """Return all METHOD names."""
 
     @abstractmethod
-    def open(self, request: PruneRequest, say: Callable[[str], None]) -> Benchmark:
+    def open(self, request: PruneRequest, say: Callable[[str], None]) -> Benchmark[Any, Any]:
         """Load the model and open the data set. say: prints a message."""
 
     @abstractmethod
@@ -99,16 +103,8 @@ class ModelKind(ABC):
         """Return one line about a measured row."""
 
     @abstractmethod
-    def legend(self, found: Sequence[PruningResult]) -> str:
-        """Return the conditions of a table's measurements, as Markdown."""
-
-    @abstractmethod
-    def markdown(self, found: Sequence[PruningResult]) -> str:
-        """Return a table, as Markdown."""
-
-    @abstractmethod
-    def frame(self, found: Sequence[PruningResult]) -> pd.DataFrame:
-        """Return all measurements of a table, one row per method and keep."""
+    def compare(self, number: str, first: tuple[PruningResult, Any], second: tuple[PruningResult, Any]) -> Comparison:
+        """Compare a number of two rows of one table, each given with its result."""
 
 
 def kind_named(name: str) -> ModelKind:
@@ -126,7 +122,18 @@ def kind_of_model(model: str, root: Path | None) -> str:
         if model.startswith(prefix):
             return name
     files = network_files(root)
-    name = read_variant(files[model]).get("prune_kind", CLASSIFIER) if model in files else CLASSIFIER
-    if name not in KINDS:
-        raise UsageError(f"{model}: prune_kind = {name!r} in its TOML file; it must be one of {', '.join(KINDS)}")
-    return str(name)
+    return kind_of_network(model, files[model]) if model in files else CLASSIFIER
+
+
+def kind_of_network(name: str, toml: Path) -> str:
+    """Return the key of the kind of a network. Raises UsageError if its TOML file names an unknown kind."""
+    kind = read_variant(toml).get("prune_kind", CLASSIFIER)
+    if kind not in KINDS:
+        raise UsageError(f"{name}: prune_kind = {kind!r} in its TOML file; it must be one of {', '.join(KINDS)}")
+    return str(kind)
+
+
+def refuse_classifier_options(request: PruneRequest) -> None:
+    """Raise UsageError if an option is given that only classifiers have."""
+    if request.rates is not None or request.round_to != 1 or request.kernel != "sdpa":
+        raise UsageError("--rates, --round-to and --kernel are options of classifiers; leave them out for this model")

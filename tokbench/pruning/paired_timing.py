@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from tokbench.stats.bootstrap import RESAMPLES, percentile_interval
+from tokbench.pruning.result import Speedup
+from tokbench.stats.bootstrap import RESAMPLES, percentile_interval, round_significant
 from tokbench.timing import timed
 
 STEADY = 0.03
 """Maximum deviation of the control from 1."""
 WARM_UP = 10
 """Untimed calls of each function for every shape; they select kernels and allocate memory."""
+TRIES = 5
+"""Passes for timing the selection of tokens."""
 
 
 @dataclass(frozen=True)
@@ -61,3 +65,40 @@ def time_in_turns(
         for place, call in enumerate((first, second, second, first)):
             row[place] = timed(call, device)[1]
     return PairedTiming(seconds[:, [0, 3]], seconds[:, 1:3])
+
+
+def rounded(value: float) -> float:
+    """Return a finite number, rounded for a result file."""
+    found = round_significant(value)
+    assert found is not None  # shares, times and their ratios are never NaN
+    return found
+
+
+def speedup_of(timing: PairedTiming, parts: int = 1) -> Speedup:
+    """Return the speed-up of a timing; milliseconds are those of one of `parts` equal parts of a call."""
+    low, high = timing.interval()
+    return Speedup(
+        value=rounded(timing.ratio),
+        low=rounded(low),
+        high=rounded(high),
+        control=rounded(timing.control),
+        measured=timing.measured,
+        whole_ms=rounded(float(np.median(timing.first)) * 1000 / parts),
+        ms=rounded(float(np.median(timing.second)) * 1000 / parts),
+        repetitions=timing.second.size,
+    )
+
+
+class Timing(Protocol):
+    """A timing in a row. speedups: all that were measured for it. tries: the number of timing runs."""
+
+    @property
+    def speedups(self) -> tuple[Speedup, ...]: ...
+
+    @property
+    def tries(self) -> int: ...
+
+
+def disturbed(timing: Timing) -> bool:
+    """Return whether a control timing deviates, which indicates other load on the machine."""
+    return any(abs(one.control - 1) > STEADY for one in timing.speedups)

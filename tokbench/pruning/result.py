@@ -20,6 +20,9 @@ from tokbench.paths import slug
 from tokbench.pruning.kinds import CLASSIFIER, KINDS, kind_named
 from tokbench.validate import Count, Number, Positive, convert
 
+WHOLE = "whole"
+"""Key of a row without a keep ratio, such as that of a smaller network."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -52,52 +55,23 @@ class Speedup:
     repetitions: Count
 
 
-@dataclass(frozen=True)
-class BatchTiming:
-    """Timing at one batch size.
+class TimedRow:
+    """A row of a result file, with its timings. The class of the rows depends on the kind of the model.
 
-    speedup: relative to the full network with its faster kernel (best_kernel). speedup_same_kernel: relative to the
-    full network with the row's kernel. selector_ms: milliseconds per pass that selecting and merging tokens take.
-    peak_mib, whole_peak_mib: peak memory, None where the device does not report it. tries: number of timing runs, which
-    older files do not record.
+    weights: hashes by file of a network that was trained for the row. pace: timings, sorted by batch size.
     """
 
-    batch: Positive
-    best_kernel: str
-    speedup: Speedup
-    speedup_same_kernel: Speedup
-    selector_ms: Number
-    peak_mib: Number | None = None
-    whole_peak_mib: Number | None = None
-    tries: Count = 1
-
-
-@dataclass
-class PruningRow:
-    """The measurements of a method at one keep ratio.
-
-    right: the correctly classified images, as `packed` returns them. tokens: the numbers of tokens that enter and leave
-    each block. gflops: GFLOPs per image by the formula; counted_gflops: by PyTorch's counter. weights: hashes by file.
-    pace: timings, sorted by batch size. training_seconds, training_images: None where the training is unknown.
-    """
-
-    title: str
-    network: str
-    top1: Estimate
-    top5: Estimate
-    agreement: Estimate
-    top1_gap: Estimate
-    top5_gap: Estimate
-    right: str
-    tokens: list[tuple[Count, Count]]
-    gflops: Number
-    whole_gflops: Number
-    counted_gflops: Number
-    training_seconds: int | float | None
-    training_images: Count | None
-    training_profile: str | None
     weights: dict[str, str]
-    pace: list[BatchTiming]
+    pace: Any
+
+    def timing(self, batch: int) -> Any:
+        """Return the timing at a batch size, None if there is none."""
+        return next((one for one in self.pace if one.batch == batch), None)
+
+    def add_timing(self, timing: Any) -> None:
+        """Add a timing; it replaces the one at the same batch size."""
+        others = [one for one in self.pace if one.batch != timing.batch]
+        self.pace = sorted([*others, timing], key=lambda one: one.batch)
 
 
 @dataclass(frozen=True)
@@ -215,6 +189,16 @@ def load_all(out: Path, kind: str = CLASSIFIER) -> list[PruningResult]:
     """Load all pruning results of models of one kind in a results folder, sorted by path."""
     paths = [path for path in sorted(out.glob(f"*/{PRUNING_PREFIX}*.json")) if path.parent.name != "leaderboard"]
     return [one for one in map(load, paths) if one.kind == kind]
+
+
+def row_key(keep: float | None) -> str:
+    """Return the key of a row in its file."""
+    return WHOLE if keep is None else f"{keep:g}"
+
+
+def keep_of_row(key: str) -> float | None:
+    """Return the keep of a row from its key: the inverse of `row_key`."""
+    return None if key == WHOLE else float(key)
 
 
 def packed(right: np.ndarray) -> str:

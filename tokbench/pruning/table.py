@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from tokbench.io.counts import count_of
 from tokbench.paths import slug
 from tokbench.pruning.kinds import CLASSIFIER, KINDS, kind_named
-from tokbench.pruning.result import Estimate, PruningResult, PruningRow, Speedup, labels_text, load_all
-from tokbench.results.markdown import table
+from tokbench.pruning.result import Estimate, PruningResult, Speedup, keep_of_row, load_all
 
 NONE = "none measured"
-
-FREE = "Nothing trained for it"
-LEARNED = "Trained for it"
 
 
 def groups(found: Sequence[PruningResult]) -> dict[str, list[PruningResult]]:
@@ -50,9 +44,18 @@ def rows(found: Sequence[PruningResult]) -> list[tuple[PruningResult, float | No
     """Return every row with its result and keep: untrained methods first, then by method and decreasing keep."""
     listed = []
     for one in sorted(found, key=lambda one: (one.about["training"] != "none", one.about["method"])):
-        keeps = [(None if key == "whole" else float(key), row) for key, row in one.rows.items()]
-        listed += [(one, keep, row) for keep, row in sorted(keeps, key=lambda pair: -(pair[0] or 2))]
+        listed += [(one, keep_of_row(key), one.rows[key]) for key in sorted(one.rows, key=row_order)]
     return listed
+
+
+def batches_of(found: Sequence[PruningResult]) -> list[int]:
+    """Return the batch sizes of the timings in a table, sorted."""
+    return sorted({timing.batch for one in found for row in one.rows.values() for timing in row.pace})
+
+
+def row_order(key: str) -> float:
+    """Return the sort key of a row's key: rows without a keep come first, then those with the largest keep."""
+    return -(keep_of_row(key) or 2)
 
 
 def shared(found: Sequence[PruningResult]) -> dict[str, str]:
@@ -65,38 +68,20 @@ def shared(found: Sequence[PruningResult]) -> dict[str, str]:
     }
 
 
-def frame(found: Sequence[PruningResult]) -> pd.DataFrame:
-    """Return all measurements, one row per method and keep."""
-    records = []
-    for one, keep, row in rows(found):
-        record = {
-            "method": one.about["method"], "keep": keep, "training": one.about["training"],
-            "training_seconds": row.training_seconds, "training_images": row.training_images,
-            "model": one.about["model"], "dataset": one.about["dataset"], "num_images": one.about["num_images"],
-            "gflops": row.gflops, "gflops_whole": row.whole_gflops, "gflops_counted": row.counted_gflops,
-            "tokens_last": row.tokens[-1][1],
-        }  # fmt: skip
-        for number in ("top1", "top1_gap", "top5", "top5_gap", "agreement"):
-            record |= {f"{number}{end}": getattr(getattr(row, number), key) for end, key in _ENDS.items()}
-        for pace in row.pace:
-            for number, speedup in (("speedup", pace.speedup), ("speedup_same_kernel", pace.speedup_same_kernel)):
-                record |= {f"{number}_b{pace.batch}{end}": getattr(speedup, key) for end, key in _ENDS.items()}
-            speedup, same = pace.speedup, pace.speedup_same_kernel
-            record |= {
-                f"control_b{pace.batch}": speedup.control, f"measured_b{pace.batch}": speedup.measured,
-                f"control_same_kernel_b{pace.batch}": same.control,
-                f"measured_same_kernel_b{pace.batch}": same.measured,
-                f"ms_b{pace.batch}": speedup.ms, f"whole_ms_b{pace.batch}": speedup.whole_ms,
-                f"images_per_second_b{pace.batch}": pace.batch / speedup.ms * 1000,
-                f"selector_ms_b{pace.batch}": pace.selector_ms,
-                f"peak_mib_b{pace.batch}": pace.peak_mib,
-                f"whole_peak_mib_b{pace.batch}": pace.whole_peak_mib,
-            }  # fmt: skip
-        records.append(record)
-    return pd.DataFrame.from_records(records)
-
-
 _ENDS = {"": "value", "_low": "low", "_high": "high"}
+
+
+def estimate_fields(name: str, estimate: Estimate | Speedup) -> dict[str, float | None]:
+    """Return a value and the ends of its interval as fields of a CSV file: `<name>`, `<name>_low`, `<name>_high`."""
+    return {f"{name}{end}": getattr(estimate, key) for end, key in _ENDS.items()}
+
+
+def speedup_fields(suffix: str, speedup: Speedup) -> dict[str, float | bool | None]:
+    """Return a speed-up as fields of a CSV file, named `speedup_<suffix>` and so on."""
+    return estimate_fields(f"speedup_{suffix}", speedup) | {
+        f"control_{suffix}": speedup.control, f"measured_{suffix}": speedup.measured, f"ms_{suffix}": speedup.ms,
+        f"whole_ms_{suffix}": speedup.whole_ms,
+    }  # fmt: skip
 
 
 def faster(speedup: Speedup) -> str:
@@ -106,102 +91,21 @@ def faster(speedup: Speedup) -> str:
     return f"{speedup.value:.2f} [{speedup.low:.2f}, {speedup.high:.2f}]"
 
 
-def markdown(found: Sequence[PruningResult]) -> str:
-    """Return a Markdown table of the methods that need no training, and one of the trained methods."""
-    batches = sorted({pace.batch for one in found for row in one.rows.values() for pace in row.pace})
-    head = ["method", "keep", "top-1 %", "less the whole's", "top-5 %", "agreement %", "GFLOPs", "x fewer"]
-    for batch in batches:
-        head += [f"x faster, batch {batch}", f"ms, batch {batch}", f"of it choosing, batch {batch}"]
-    head += [f"MiB at its peak, batch {batch}" for batch in batches[-1:]]
-    text, named = "", shared(found)
-    for title, trained in ((FREE, False), (LEARNED, True)):
-        chosen = [entry for entry in rows(found) if (entry[0].about["training"] != "none") == trained]
-        if not chosen:
-            continue
-        cost = ["training s", "of it images"] if trained else []
-        body = [
-            _line(one, named.get(one.about["method"], row.title), keep, row, batches, trained)
-            for one, keep, row in chosen
-        ]
-        text += f"\n## {title}\n\n{table([*head, *cost], body)}"
-    return text
+def gap_text(gap: float, low: float | None, high: float | None) -> str:
+    """Return a difference of two shares and its interval as text, in %."""
+    text = f"{100 * gap:+.1f}"
+    return text if low is None or high is None or math.isnan(low) else f"{text} [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
-def _line(
-    one: PruningResult, title: str, keep: float | None, row: PruningRow, batches: Sequence[int], trained: bool
-) -> list[str]:
-    cells = [
-        title + (" (short)" if undertrained(row) else ""), "-" if keep is None else f"{keep:g}",
-        f"{100 * row.top1.value:.1f}",
-        gap_text(row.top1_gap),
-        f"{100 * row.top5.value:.1f}",
-        f"{100 * row.agreement.value:.1f}", f"{row.gflops:.2f}", f"{row.whole_gflops / row.gflops:.2f}",
-    ]  # fmt: skip
-    by_batch = {pace.batch: pace for pace in row.pace}
-    for batch in batches:
-        if (pace := by_batch.get(batch)) is None:
-            cells += ["-"] * 3
-            continue
-        speedup = pace.speedup
-        cells += [faster(speedup), f"{speedup.ms:.1f}", f"{100 * pace.selector_ms / speedup.ms:.0f} %"]
-    for batch in batches[-1:]:
-        peak = by_batch[batch].peak_mib if batch in by_batch else None
-        cells.append("-" if peak is None else f"{peak:,.0f}")
-    if trained:
-        cells += ["-" if cost is None else f"{cost:,.0f}" for cost in (row.training_seconds, row.training_images)]
-    return cells
+def undertrained(result: PruningResult, row: Any) -> bool:
+    """Return whether the training of a row was too short for a meaningful accuracy.
 
-
-def gap_text(gap: Estimate) -> str:
-    if gap.low is None or gap.high is None:
-        return f"{100 * gap.value:+.1f}"
-    return f"{100 * gap.value:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
-
-
-def undertrained(row: PruningRow) -> bool:
-    """Return whether the training of a row was too short for a meaningful accuracy."""
-    return row.training_profile == "cpu"
-
-
-def legend(found: Sequence[PruningResult]) -> str:
-    """Return the conditions of the measurements and an explanation of the columns, as Markdown."""
-    about = found[0].about
-    provenance, first = about["provenance"], next(iter(found[0].rows.values()))
-    processor = f" {provenance['processor']}" if provenance["processor"] else ""
-    paces = [pace for one in found for row in one.rows.values() for pace in row.pace]
-    text = (
-        f"`{about['model']}` on {count_of(about['num_images'], 'image')} of {about['dataset']}, "
-        f"{provenance['data']['side']} px; "
-        f"{provenance['device']}{processor}, float32, attention by {provenance['kernel']}. "
-        "Intervals are 95 %, accuracy's paired by image. `keep`: the share of tokens that each of "
-        "three stages keeps; methods that cut elsewhere are set to the FLOPs of that, but for SiT (its paper's counts) "
-        "and lower resolution (whole patches).\n\n"
-        f"GFLOPs: {first.whole_gflops:.3f} for the whole network; {provenance['formula']}.\n"
-    )
-    text += _labels_note(provenance.get("labels", {}))
-    if paces:
-        kernels = sorted({f"{pace.best_kernel} at batch {pace.batch}" for pace in paces})
-        text += (
-            f"\nTimes faster than the whole network by its faster kernel ({', '.join(kernels)}), the two in turns, "
-            f'{min(pace.speedup.repetitions for pace in paces)} or more timings each; "{NONE}" where the '
-            "interval holds 1 or the whole network against itself is off by 3 %. Against the same kernel: in the CSV. "
-            "A row's ms are of its own minutes, and a machine's pace drifts: rows compare by their ratios.\n"
-        )
-    if not about["short"] and any(undertrained(row) for one in found for row in one.rows.values()):
-        text += "\n(short): trained on a CPU for minutes, so that its accuracy says nothing of the method.\n"
-    if about["short"]:
-        text += (
-            "\n**short**: the network was trained on a CPU for minutes. Its accuracy says nothing of the methods, and "
-            "no verdict on accuracy is drawn; token counts, operations and times do not depend on it.\n"
-        )
-    return text
-
-
-def _labels_note(labels: dict[str, Any]) -> str:
-    """Return the origin of the labels and the warnings about them; empty for older results without labels."""
-    if not labels:
-        return ""
-    return f"\nLabels: {labels_text(labels)}.\n" + "".join(f"\n**Warning:** {text}\n" for text in labels["warnings"])
+    A training of minutes on a CPU is too short, unless the full model reaches an accuracy that is judged with it.
+    """
+    about = result.about
+    sufficient = about.get("training_profile") == "cpu" and not about["short"]
+    profile = getattr(row, "training_profile", None)  # rows of vision-language models have none
+    return profile == "cpu" and not sufficient
 
 
 def write(out: Path) -> list[Path]:
@@ -211,7 +115,7 @@ def write(out: Path) -> list[Path]:
     written = []
     for kind in KINDS:
         for name, members in groups(load_all(out, kind)).items():
-            shown = kind_named(kind)
+            shown = kind_named(kind).table
             csv, md = folder / f"{name}.csv", folder / f"{name}.md"
             folder.mkdir(parents=True, exist_ok=True)
             text = f"# {name}\n\n{shown.legend(members)}{shown.markdown(members)}"

@@ -272,10 +272,15 @@ def _generators(table: PageTable, tables: Sequence[PageTable]) -> list[dict[str,
     return plots
 
 
+_PRUNING_AXES = {"agreement": "agreement with the full network, %", "top1": "top-1, %", "ap50": "AP50, %"}
+"""Titles of the accuracy axis, by column."""
+
+
 def _pruning(table: PageTable) -> list[dict[str, Any]]:
     """Plot accuracy over measured speed-up and over the reduction of FLOPs, side by side."""
     places = {column.field: place for place, column in enumerate(table.columns)}
-    field, points = "agreement" if table.short else "top1", []
+    field = "agreement" if table.short and "agreement" in places else table.columns[0].field
+    points: list[Point] = []
     for row in table.rows:
         for batch in table.batches or ():
             if (faster := row.values[places[f"speedup_b{batch}"]]) is not None:
@@ -285,7 +290,7 @@ def _pruning(table: PageTable) -> list[dict[str, Any]]:
                 points.append(point | {"fewer": fewer.value, "speedup": faster.replacement or ""})
     if not points:
         return []
-    height = "agreement with the full network, %" if table.short else "top-1, %"
+    height = _PRUNING_AXES[field]
     hover = [
         alt.Tooltip("label:N", title="row"),
         alt.Tooltip("speedup:N", title="speed-up"),

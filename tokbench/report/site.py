@@ -21,8 +21,9 @@ from tokbench.errors import AdapterError
 from tokbench.io.atomic import write_atomically
 from tokbench.metric_names import PRUNING_PREFIX as PRUNED
 from tokbench.paths import slug
+from tokbench.pruning.kinds import KINDS
 from tokbench.pruning.result import load_all
-from tokbench.report import pruning_tables, values, vlm_tables
+from tokbench.report import pruning_tables, values
 from tokbench.report.charts import charts
 from tokbench.report.page_table import Cell, PageRow, PageTable
 from tokbench.report.pictures import existing, pictures
@@ -60,7 +61,8 @@ def build(
     found, files = read_all(results), adapter_files(root)
     page_tables = tables(found, files, lambda done, total: progress("tables", done, total))
     page_tables = values.write(page_tables, found, out)
-    page_tables += pruning_tables.tables(load_all(results)) + vlm_tables.tables(load_all(results, "vlm"))
+    for kind in KINDS:
+        page_tables += pruning_tables.tables(load_all(results, kind))
     shown = pictures(found, out, root, progress) if with_pictures else existing(found, out)
     families = _families(files, {result.adapter.partition(".")[0] for result in found})
     data = {

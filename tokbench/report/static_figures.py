@@ -16,7 +16,8 @@ from tokbench.evaluation.steps import plain_step
 from tokbench.metrics.batch import DerivedCache
 from tokbench.protocol.protocol import TOKBENCH
 from tokbench.protocol.rounding import to_uint8
-from tokbench.pruning.result import PruningRow, Speedup, load_all
+from tokbench.pruning.classifier.result import ClassifierRow
+from tokbench.pruning.result import Speedup, load_all
 from tokbench.pruning.table import groups as reduced_groups
 from tokbench.pruning.table import shared
 from tokbench.results.floors import FLOOR
@@ -164,7 +165,7 @@ def pruning(root: Path, target: Path) -> None:
     figure.savefig(target, metadata={"Date": None})
 
 
-def _speedups(rows: Sequence[PruningRow], batch: int) -> list[Speedup]:
+def _speedups(rows: Sequence[ClassifierRow], batch: int) -> list[Speedup]:
     """Return the speed-ups of rows at one batch size."""
     return [next(pace for pace in row.pace if pace.batch == batch).speedup for row in rows]
 

@@ -10,7 +10,7 @@ _UNKNOWN = ("modules", "packages")
 _NAMED = (*_UNKNOWN, "files")
 """Keys whose values are objects that are compared name by name."""
 
-_IGNORED = ("source", "fitted", "unused_tensors", "weights_in_part")
+_IGNORED = ("source", "fitted", "unused_tensors", "weights_in_part", "taxonomy")
 """Keys that do not identify an adapter, because the hashes of its code and parameters do."""
 
 

@@ -16,6 +16,7 @@ from tokbench.results.cells import cells, sort_key
 from tokbench.results.floors import Floors
 from tokbench.results.markdown import legend, markdown
 from tokbench.results.result import Result, load
+from tokbench.results.taxonomy import taxonomy_columns
 from tokbench.results.tidy import TIDY, identity, tidy
 from tokbench.stats.bootstrap import round_significant
 
@@ -53,15 +54,17 @@ def frame(results: Sequence[Result], floors: Floors | None = None) -> pd.DataFra
     """Return the table of a CSV file: one row per result, sorted by bits per pixel.
 
     The columns are the JSON names of the metrics, and `<name>_low` and `<name>_high` for the ends of intervals. The
-    columns `floor`, `psnr_minus_floor` and `lpips_minus_floor` exist if at least one row has a floor. The last columns
-    are those of `identity`. floors: the floors of the rows; None for those among the results.
+    columns `floor`, `psnr_minus_floor` and `lpips_minus_floor` exist if at least one row has a floor, those
+    of the taxonomy if rows differ in them. The last columns are those of `identity`. floors: the floors of the rows;
+    None for those among the results.
     """
     floors = Floors(results) if floors is None else floors
     results = sorted(results, key=sort_key)
     columns, rows = cells(results)
     distances = [floors.distance(result) for result in results]
+    taxonomy = taxonomy_columns(results)
     records = []
-    for result, row, distance in zip(results, rows, distances, strict=True):
+    for place, (result, row, distance) in enumerate(zip(results, rows, distances, strict=True)):
         record: dict[str, Any] = {
             "adapter": result.adapter,
             "kind": result.provenance["adapter"]["kind"],
@@ -81,6 +84,7 @@ def frame(results: Sequence[Result], floors: Floors | None = None) -> pd.DataFra
             )
         if any(other.warnings for other in results):
             record["warnings"] = "; ".join(warning.text for warning in result.warnings)
+        record |= {name: entries[place] or None for name, entries in taxonomy.items()}
         records.append(record | identity(result))
     return pd.DataFrame.from_records(records)
 

@@ -15,6 +15,7 @@ from tokbench.results.columns import Column, section_of
 from tokbench.results.floors import FLOOR_NOTE, Floors
 from tokbench.results.reference_note import reference_note
 from tokbench.results.result import Result
+from tokbench.results.taxonomy import taxonomy_columns
 
 
 @dataclass
@@ -58,6 +59,11 @@ def grid(results: Sequence[Result], skip: Sequence[str] = (), floors: Floors | N
         sections[place - 1 : place - 1] = [Section.PAIRED] * len(FLOOR_TITLES)
         for line, distance in zip(body, distances, strict=True):
             line[place:place] = distance.cells() if distance else ("-",) * len(FLOOR_TITLES)
+    for name, entries in taxonomy_columns(results).items():
+        head.append(name)
+        sections.append(Section.ADDED)
+        for line, entry in zip(body, entries, strict=True):
+            line.append(entry or "-")
     warnings = [(result.row, warning.text) for result in results for warning in result.warnings]
     return Grid(head, sections, body, any(distances), warnings)
 

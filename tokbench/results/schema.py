@@ -76,6 +76,7 @@ class AdapterFacts:
     floor: bool = False
     unused_tensors: dict[str, Count] = field(default_factory=dict)
     weights_in_part: PartialWeights | UnsetType = UNSET
+    taxonomy: dict[str, str] = field(default_factory=dict)
     pair: Literal["name", "order"] = "name"
 
 

@@ -193,9 +193,9 @@ def decodes_prefixes(model: ImageModel, images: Tensor) -> None:
     most = model.spec.num_tokens
     if not model.spec.prefixes or most is None:
         raise Inapplicable("its spec does not declare `prefixes`")
-    whole = run(model, images[:2])
+    whole = run(model, images[:1])
     for count in sorted({1, max(1, most // 2), most}):
-        output = run(model, images[:2], step=KeepFirst("contract", count=count))
+        output = run(model, images[:1], step=KeepFirst("contract", count=count))
         length = output.require("tokens").length
         tiles = fit(model.spec, *images.shape[2:]).tiles
         expect((length <= count * tiles).all(), f"a prefix of {count} tokens has {int(length.max())} tokens")

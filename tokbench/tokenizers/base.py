@@ -129,13 +129,15 @@ class Generator(ImageModel):
     """A prior over the tokens of a tokenizer. It maps class labels and seeds to tokens, which that tokenizer decodes.
 
     classes: the number of classes; labels are 0 to classes - 1, and 1 means a generator without labels. guidance: the
-    default scale of classifier-free guidance; 1 is plain conditional sampling. `spec` is the spec of the tokenizer,
-    with the name of the generator.
+    default scale of classifier-free guidance; 1 is plain conditional sampling. factors: the parts of a label
+    (`content`, `style`) and their numbers of values, where a label is a combination of independent parts; the last part
+    varies fastest. `spec` is the spec of the tokenizer, with the name of the generator.
     """
 
     tokenizer: Tokenizer
     classes: int
     guidance: float = 1.0
+    factors: Mapping[str, int] = MappingProxyType({})
 
     @abstractmethod
     def sample(self, labels: Tensor, seeds: Sequence[int], guidance: float) -> Tokens:

@@ -26,6 +26,7 @@ from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.folder_import import import_file, import_folder
 from tokbench.tokenizers.folder_import import imported_folder as imported_folder
 from tokbench.tokenizers.suggestions import prefixed, suggested
+from tokbench.tokenizers.taxonomy import Taxonomy, taxonomy_of
 from tokbench.tokenizers.user_code import check_model, line_of_definition
 from tokbench.tokenizers.user_code import wrap_load_errors as wrap_load_errors
 
@@ -124,6 +125,8 @@ class LoadedAdapter:
     """The sha256 of the parameters, where it was computed for the name; else a result computes it."""
     floor: bool = False
     """Whether its TOML declares it to be a floor (`floor = true`), with which trained tokenizers are compared."""
+    taxonomy: Taxonomy = field(default_factory=Taxonomy)
+    """Its quantizer, training paradigm and domain, from its TOML or the table of `tokbench.tokenizers.taxonomy`."""
     resumable: bool = True
     """Whether an evaluation may continue from an earlier checkpoint. False for an object of this process: it can have
     changed in ways that no hash of its parameters shows."""
@@ -193,7 +196,8 @@ def _load(asked: str, device: str, root: Path | None, allow_download: bool, read
     family, _, argument = asked.partition(".")
     if family in BUILTIN and bool(argument) != (family == "identity"):
         module = importlib.import_module(f"tokbench.tokenizers.builtin.{BUILTIN[family]}")
-        return LoadedAdapter(asked, asked, module.load(asked), {}, used=CodeIdentity())
+        builtin = module.load(asked)
+        return LoadedAdapter(asked, asked, builtin, {}, used=CodeIdentity(), taxonomy=taxonomy_of(asked, {}))
     if Path(asked).exists():
         name, toml = _at_path(Path(asked))
         return _load_variant(name, asked, toml, device, allow_download)
@@ -315,8 +319,9 @@ def _load_variant(name: str, asked: str, toml: Path, device: str, allow_download
     if not isinstance(floor, bool):
         raise AdapterError(f"{toml}: floor = {floor!r} must be true or false")
     return LoadedAdapter(
-        name, asked, model, weights, code.hexdigest(), used, unused, in_part, folders, files, floor=floor
-    )
+        name, asked, model, weights, code.hexdigest(), used, unused, in_part, folders, files, floor=floor,
+        taxonomy=taxonomy_of(name, variant.config),
+    )  # fmt: skip
 
 
 def _used(

@@ -222,11 +222,18 @@ def precision_of(device: str) -> torch.dtype:
 START = 4096
 """Number of images from which a model's initial weights are set (`Trainable.start`)."""
 
+START_VALUES = 1 << 25
+"""The largest number of values of other items, such as clips, from which a model's initial weights are set."""
+
 
 def _first_images(data: TrainingData, recipe: TrainConfig, device: str) -> TrainingBatch:
-    """Return `START` random images with their labels and tokens, or all if there are fewer, without mirroring."""
+    """Return `START` random images with their labels and tokens, or all if there are fewer, without mirroring.
+
+    Of other items, there are at most as many as have `START_VALUES` values.
+    """
     generator = torch.Generator().manual_seed(stream(recipe.seed, "start", 0))
-    indices = torch.randperm(len(data), generator=generator)[:START]
+    count = START if data.has_images else min(START, max(1, START_VALUES // data.pixels[0].numel()))
+    indices = torch.randperm(len(data), generator=generator)[:count]
     indices = indices.to(data.pixels.device)
     images = data.values(indices, device)
     return _batch(data, images, indices, torch.zeros(len(indices), dtype=torch.bool))

@@ -21,7 +21,7 @@ from tokbench.tokenizers.registry import imported_folder
 from tokbench.training.loop import TrainConfig, fingerprint, precision_of
 from tokbench.weights.hashing import hash_module
 
-_DESCRIPTIONS = ("summary", "ablation", "reported")
+_DESCRIPTIONS = ("summary", "ablation", "reported", "taxonomy")
 """Entries of TOML files that describe an adapter and do not affect its training."""
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from tokbench.data.annotations import Annotations
 from tokbench.data.sources.annotated import AnnotatedSource
 from tokbench.data.sources.base import Source
-from tokbench.data.synthetic import documents, phantoms, scenes, textured
+from tokbench.data.synthetic import documents, phantoms, scenes, styled, textured
 from tokbench.data.synthetic.raster import Box
 from tokbench.errors import DataError
 from tokbench.io.hashing import code_of
@@ -61,6 +61,10 @@ RECIPES = {
     "textured": SyntheticRecipe(
         textured.SIDE, ("train", "test"), textured.make_textured, textured.draw, textured.caption_of,
         textured.label_of, textured.vocabulary, textured.boxes_of,
+    ),
+    "styled": SyntheticRecipe(
+        styled.SIDE, ("train", "test"), styled.make_styled, styled.draw, styled.caption_of, styled.label_of,
+        styled.vocabulary,
     ),
     "documents": SyntheticRecipe(
         documents.SIDE, ("test",), documents.make_page, documents.draw, annotations_of=documents.annotations_of

@@ -63,9 +63,25 @@ class Flow(Prior):
         predicted = self.network(noised, time, self.label[dropped * keep][:, None], keep[:, None])
         return {"velocity": (predicted.float() - velocity).square().mean()}
 
-    @torch.no_grad()
     def sample(self, labels: Tensor, seeds: Sequence[int], guidance: float) -> Tensor:
-        latents = self.network.sample(self.label[labels][:, None], seeds, self.steps, guidance)
+        return self.sample_from(self.label[labels], seeds, guidance)
+
+    def sample_from(
+        self,
+        condition: Tensor,
+        seeds: Sequence[int],
+        guidance: float,
+        steps: int | None = None,
+        differentiable: int = 0,
+    ) -> Tensor:
+        """Sample sequences (B, N, C) under condition vectors (B, width), which replace those of classes.
+
+        steps: number of Euler steps; None for those of the prior. differentiable: number of last steps through which
+        gradients flow to `condition`.
+        """
+        latents = self.network.sample(
+            condition[:, None], seeds, steps or self.steps, guidance, differentiable=differentiable
+        )
         return latents.float() * self.deviation + self.mean
 
     def num_function_evaluations(self, guidance: float) -> float:

@@ -66,6 +66,15 @@ class ResidualVQ(Quantizer):
             return int(torch.randint(1, self.groups + 1, ()))
         return self.groups
 
+    def keep_first(self, levels: int) -> None:
+        """Remove all levels but the first ones: fewer indices per position, of which each is as before.
+
+        Raises ValueError unless `levels` is 1 to G.
+        """
+        if not 1 <= levels <= self.groups:
+            raise ValueError(f"levels must be 1 to {self.groups}, not {levels}")
+        self.levels, self.groups = self.levels[:levels], levels  # a slice of a ModuleList is one
+
     def lookup(self, indices: Tensor) -> Tensor:
         """Map int64 (B, N, G) to vectors (B, N, D); -1 adds 0. Raises IndexError for other invalid indices."""
         total = torch.zeros(*indices.shape[:2], self.dim, device=indices.device)

@@ -1,35 +1,27 @@
-"""The benchmark of vision-language models: measures methods at several keeps, and saves every measured row."""
+"""The benchmark of vision-language models: answers, token counts, and time at batch 1."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from tokbench import timing
-from tokbench._version import __version__
 from tokbench.data.dataset import Dataset, open_dataset
 from tokbench.errors import UsageError
-from tokbench.io.hashing import code_of
-from tokbench.paths import PACKAGE
-from tokbench.protocol.protocol import TOKBENCH, describe_protocol
-from tokbench.pruning import paired_timing
-from tokbench.pruning.benchmark import processor_of
+from tokbench.protocol.protocol import TOKBENCH
+from tokbench.pruning.benchmark import Benchmark, BenchmarkConfig, FullModel, label_of
+from tokbench.pruning.claims import JUDGED
 from tokbench.pruning.kinds import Progress, PruneRequest
-from tokbench.pruning.measure import rounded
-from tokbench.pruning.result import PruningResult, packed
-from tokbench.pruning.vlm.measure import Answers, ask, compare, disturbed, time_method
+from tokbench.pruning.paired_timing import rounded
+from tokbench.pruning.result import packed
+from tokbench.pruning.vlm.measure import Answers, ask, compare, time_method
 from tokbench.pruning.vlm.methods import CONTROLS, METHODS
 from tokbench.pruning.vlm.mini import MiniModel, without_demonstrations
 from tokbench.pruning.vlm.model import FORMULA, Asked, Prompt, VisionLanguageModel, flops, kv_bytes
 from tokbench.pruning.vlm.pruner import VlmPruner
-from tokbench.pruning.vlm.result import JUDGED, VlmRow
-from tokbench.timing import device_name
+from tokbench.pruning.vlm.result import VlmRow, VlmTiming
 
 CALIBRATION = 64
 """Images of the calibration set from which prompts are made, at most one batch of each type."""
@@ -37,99 +29,105 @@ CALIBRATION = 64
 SAMPLES = 30
 """Largest number of prompts for calibration; the authors of VFlowOpt use 30."""
 
+COSTS = (flops, kv_bytes)
 
-class VlmBenchmark:
+
+@dataclass(frozen=True)
+class VlmCandidate:
+    """A method at one keep."""
+
+    method: str
+    pruner: VlmPruner
+    keep: float
+    training: str = "none"
+    weights: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def method_title(self) -> str:
+        return self.pruner.title
+
+
+class VlmBenchmark(Benchmark[VlmCandidate, VlmRow]):
     """Benchmark of methods that remove visual tokens, in one model, on one data set and device."""
+
+    kind, formula, packages = "vlm", FORMULA, ("torch", "numpy", "scikit-learn")
 
     def __init__(
         self, model: VisionLanguageModel, dataset: Dataset, request: PruneRequest, warn: Callable[[str], None]
     ) -> None:
-        self.model, self.dataset, self.request, self.warn = model, dataset, request, warn
-        self._whole: Answers | None = None
+        full = FullModel(model.name, model.device, model.side, model.weights)
+        super().__init__(full, dataset, BenchmarkConfig.of_request(request, (1,)), warn)
+        self.vlm, self.root = model, request.root
+        self._full: Answers | None = None
         self._calibration: list[Prompt] | None = None
+        self._seconds: dict[tuple[str, float], float] = {}
         self._alone: float | None = None
 
     @property
     def controls(self) -> tuple[str, ...]:
         """The controls of every table; a model that resizes all images to one size has none at lower resolution."""
-        counts = {count for _, count in self.model.sides()}
+        counts = {count for _, count in self.vlm.sides()}
         return CONTROLS if len(counts) > 1 else tuple(name for name in CONTROLS if name != "lower_resolution")
 
-    def run(
-        self, name: str, keeps: Sequence[float], out: Path, progress: Progress
-    ) -> Iterator[tuple[PruningResult, str]]:
-        """Measure the rows of a method that are not in `out` yet; yield the result and the row's key after each row.
-
-        Raises UsageError if the method is unknown, needs what the model does not have, or removes no token.
-        """
+    def candidates(self, name: str, keeps: Sequence[float]) -> Iterator[VlmCandidate]:
         if name not in METHODS:
             raise UsageError(f"unknown method '{name}'; available: {', '.join(METHODS)}")
         pruner = METHODS[name]()
-        whole = self.whole(progress)
         for keep in keeps:
-            result = PruningResult(self.about(name, pruner, whole)).resumed(out)
-            key = f"{keep:g}"
-            row = result.rows.get(key)
-            seconds = self.calibrate(pruner, keep) if row is None or self.untimed(row) else 0.0
-            if row is None:
-                row = result.rows[key] = self.row(name, pruner, keep, whole, seconds, progress)
-                result.save(out)
-            while self.untimed(row):
-                progress(f"{name} {keep:g} timings", 0, 1)
-                tries = row.pace.tries if row.pace else 0
-                row.pace = time_method(
-                    self.model, self.first_prompt(), pruner, keep, self.request.repetitions, tries + 1
-                )
-                result.save(out)
-            yield result, key
+            yield VlmCandidate(name, pruner, keep)
 
-    def untimed(self, row: VlmRow) -> bool:
-        """Return whether a row must be timed, for the first time or again because the machine was disturbed."""
-        if self.request.batches == ():
-            return False
-        return row.pace is None or (disturbed(row.pace) and row.pace.tries < self.request.tries)
-
-    def whole(self, progress: Progress) -> Answers:
-        """Return the answers with all tokens, computed once."""
-        if self._whole is None:
-            model, dataset = self.model, self.dataset
-            self._whole = ask(model, dataset, None, 1.0, partial(progress, "whole questions"))
-            if self._several():
+    def measure_full(self, progress: Progress) -> None:
+        if self._full is None:
+            model, dataset = self.vlm, self.dataset
+            self._full = ask(model, dataset, None, 1.0, partial(progress, "whole questions"))
+            if isinstance(model, MiniModel) and model.several:
                 alone = ask(model, dataset, None, 1.0, partial(progress, "queries alone"), without_demonstrations)
                 self._alone = float(alone.right.mean())
-            if self._whole.right.mean() < JUDGED:
+            if self.short:
                 self.warn(
-                    f"with all tokens, {100 * self._whole.right.mean():.1f} % of the answers are correct; below "
+                    f"with all tokens, {100 * self.full.right.mean():.1f} % of the answers are correct; below "
                     f"{100 * JUDGED:.0f} %, no verdict on a method is drawn"
                 )
-        return self._whole
 
-    def _several(self) -> bool:
-        return isinstance(self.model, MiniModel) and self.model.several
+    @property
+    def full(self) -> Answers:
+        """The answers with all tokens."""
+        assert self._full is not None  # `run` calls `measure_full` first
+        return self._full
+
+    @property
+    def num_images(self) -> int:
+        return len(self.dataset.names)
+
+    @property
+    def short(self) -> bool:
+        return bool(self.full.right.mean() < JUDGED)
 
     def first_prompt(self) -> Asked:
-        return next(iter(self.model.questions(self.dataset, 1))).first(1)
+        return next(iter(self.vlm.questions(self.dataset, 1))).first(1)
 
-    def calibrate(self, pruner: VlmPruner, keep: float) -> float:
-        """Choose the parameters of a method that has some; return the seconds that this took."""
+    def calibrate(self, candidate: VlmCandidate) -> float:
+        """Choose the parameters of a method that has some, once; return the seconds that this took."""
+        pruner, keep = candidate.pruner, candidate.keep
         if not pruner.calibrates or keep == 1:
             return 0.0
         if self._calibration is None:
-            model = self.model
-            images = open_dataset(model.calibration, TOKBENCH, None, CALIBRATION, self.request.root)
+            model = self.vlm
+            images = open_dataset(model.calibration, TOKBENCH, None, CALIBRATION, self.root)
             asked = list(model.questions(images, CALIBRATION))
             share = max(1, SAMPLES // len(asked))
             self._calibration = [model.embed(one.first(share), model.side) for one in asked]
-        start = time.monotonic()
-        pruner.calibrate(self.model, self._calibration, keep)
-        return time.monotonic() - start
+        key = candidate.method, keep
+        if key not in self._seconds:
+            start = time.monotonic()
+            pruner.calibrate(self.vlm, self._calibration, keep)
+            self._seconds[key] = time.monotonic() - start
+        return self._seconds[key]
 
-    def row(
-        self, name: str, pruner: VlmPruner, keep: float, whole: Answers, seconds: float, progress: Progress
-    ) -> VlmRow:
-        """Measure one keep, without its timings."""
-        sizes = self.model.sizes
-        own = ask(self.model, self.dataset, pruner, keep, partial(progress, f"{name} {keep:g} questions"))
+    def row(self, candidate: VlmCandidate, progress: Progress) -> VlmRow:
+        pruner, keep, whole, seconds = candidate.pruner, candidate.keep, self.full, self.calibrate(candidate)
+        sizes = self.vlm.sizes
+        own = ask(self.vlm, self.dataset, pruner, keep, partial(progress, f"{label_of(candidate)} questions"))
         accuracy, gap, types = compare(own, whole)
         total = float(whole.visual.mean())
         applied = float(own.visual.mean()) / total
@@ -139,7 +137,7 @@ class VlmBenchmark:
                 "to measure: the method does not reduce the tokens of this model"
             )
         costs = {
-            key: [float(sum(of(sizes, lengths) for lengths in found.lengths.tolist())) / len(found.ids) for of in FACTS]
+            key: [float(sum(of(sizes, lengths) for lengths in found.lengths.tolist())) / len(found.ids) for of in COSTS]
             for key, found in (("own", own), ("whole", whole))
         }
         parameters = getattr(pruner, "parameters", {}).get(keep)
@@ -152,7 +150,7 @@ class VlmBenchmark:
             applied=rounded(applied),
             visual=[rounded(value) for value in own.visual.mean(0).tolist()],
             tokens=[rounded(value) for value in own.lengths.mean(0).tolist()],
-            side=pruner.side(self.model, keep),
+            side=pruner.side(self.vlm, keep),
             gflops=costs["own"][0] / 1e9,
             whole_gflops=costs["whole"][0] / 1e9,
             kv_bytes=costs["own"][1],
@@ -161,40 +159,21 @@ class VlmBenchmark:
             parameters={} if parameters is None else asdict(parameters),
         )
 
-    def about(self, name: str, pruner: VlmPruner, whole: Answers) -> dict[str, Any]:
-        """Return the metadata shared by all rows of a method."""
-        dataset, model = self.dataset, self.model
-        return {
-            "kind": "vlm",
-            "model": model.name,
-            "method": name,
-            "title": pruner.title,
-            "source": pruner.source,
-            "training": "none",
-            "dataset": dataset.name,
-            "num_images": len(dataset.names),
-            "num_questions": len(whole.ids),
-            "whole": {
-                "accuracy": rounded(float(whole.right.mean())),
-                "types": {kind: int(sum(one == kind for one in whole.kinds)) for kind in sorted(set(whole.kinds))},
-            }
-            | ({} if self._alone is None else {"without_demonstrations": rounded(self._alone)}),
-            "short": bool(whole.right.mean() < JUDGED),
-            "provenance": {
-                "device": device_name(model.device),
-                "processor": processor_of(model.device),
-                "kernel": "sdpa",
-                "repetitions": self.request.repetitions,
-                "round_to": 1,
-                "formula": FORMULA,
-                "weights": model.weights,
-                "data": {"sha256": dataset.sha256, "limit": dataset.limit, "side": model.side},
-                "protocol": describe_protocol(dataset.protocol),
-                "code_sha256": code_of(PACKAGE / "pruning", *map(Path, (paired_timing.__file__, timing.__file__))),
-                "versions": {"tokbench": __version__, "python": platform.python_version()}
-                | {package: importlib.metadata.version(package) for package in ("torch", "numpy", "scikit-learn")},
-            },
+    def time(self, candidate: VlmCandidate, batch: int) -> VlmTiming:
+        self.calibrate(candidate)
+        repetitions = self.config.repetitions
+        return time_method(self.vlm, self.first_prompt(), candidate.pruner, candidate.keep, repetitions)
+
+    def about(self, candidate: VlmCandidate) -> dict[str, Any]:
+        full = self.full
+        whole = {
+            "accuracy": rounded(float(full.right.mean())),
+            "types": {kind: int(sum(one == kind for one in full.kinds)) for kind in sorted(set(full.kinds))},
         }
-
-
-FACTS = (flops, kv_bytes)
+        if self._alone is not None:
+            whole["without_demonstrations"] = rounded(self._alone)
+        return super().about(candidate) | {
+            "source": candidate.pruner.source,
+            "num_questions": len(full.ids),
+            "whole": whole,
+        }

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-
-import pandas as pd
+from typing import ClassVar
 
 from tokbench.data.dataset import open_dataset
 from tokbench.errors import UsageError
 from tokbench.protocol.protocol import TOKBENCH
-from tokbench.pruning.kinds import ModelKind, PruneRequest
+from tokbench.pruning.claims import Comparison, compare_shares
+from tokbench.pruning.kinds import ModelKind, PruneRequest, Tables, refuse_classifier_options
 from tokbench.pruning.result import PruningResult
 from tokbench.pruning.table import faster
-from tokbench.pruning.vlm import table
+from tokbench.pruning.vlm import table as tables
 from tokbench.pruning.vlm.benchmark import VlmBenchmark
+from tokbench.pruning.vlm.claims import CLAIMS
 from tokbench.pruning.vlm.hf import PREFIX, load_hf
 from tokbench.pruning.vlm.methods import METHODS
 from tokbench.pruning.vlm.mini import load_mini
@@ -26,6 +27,9 @@ class VisionLanguageModels(ModelKind):
     """Accuracy is the share of questions that are answered correctly."""
 
     row = VlmRow
+    table: ClassVar[Tables] = tables
+    numbers = ("accuracy",)
+    claims = CLAIMS
     keeps = "0.5,0.25,0.1,0.05"
     methods = tuple(METHODS)
 
@@ -33,10 +37,7 @@ class VisionLanguageModels(ModelKind):
         return list(METHODS)
 
     def open(self, request: PruneRequest, say: Callable[[str], None]) -> VlmBenchmark:
-        if request.rates is not None or request.round_to != 1 or request.kernel != "sdpa":
-            raise UsageError(
-                "--rates, --round-to and --kernel are options of classifiers; leave them out for this model"
-            )
+        refuse_classifier_options(request)
         if request.batches not in (None, (), (1,)):
             raise UsageError("vision-language models are timed at batch 1; use --batches 1, or 0 to disable timing")
         if request.model.startswith(PREFIX):
@@ -50,14 +51,11 @@ class VisionLanguageModels(ModelKind):
         parts = [f"{100 * row.accuracy.value:.1f} % correct, {100 * row.applied:.0f} % of the visual tokens"]
         return ", ".join(parts + ([f"end to end: {faster(row.pace.total)}"] if row.pace else []))
 
-    def legend(self, found: Sequence[PruningResult]) -> str:
-        return table.legend(found)
-
-    def markdown(self, found: Sequence[PruningResult]) -> str:
-        return table.markdown(found)
-
-    def frame(self, found: Sequence[PruningResult]) -> pd.DataFrame:
-        return table.frame(found)
+    def compare(
+        self, number: str, first: tuple[PruningResult, VlmRow], second: tuple[PruningResult, VlmRow]
+    ) -> Comparison:
+        (one, row), (_, other) = first, second
+        return compare_shares(row.right, other.right, one.about["num_questions"])
 
 
 KIND = VisionLanguageModels()

@@ -14,8 +14,7 @@ from torch import Tensor
 from tokbench.data.dataset import Dataset
 from tokbench.data.questions import majority_shares
 from tokbench.errors import DataError
-from tokbench.pruning.measure import TRIES, rounded, speedup_of
-from tokbench.pruning.paired_timing import STEADY, time_in_turns
+from tokbench.pruning.paired_timing import TRIES, rounded, speedup_of, time_in_turns
 from tokbench.pruning.result import Estimate
 from tokbench.pruning.vlm.model import Asked, VisionLanguageModel
 from tokbench.pruning.vlm.prefill import Prefilled, SelectorClock, generate, prefill
@@ -114,14 +113,9 @@ def _both(own: np.ndarray, whole: np.ndarray) -> tuple[Estimate, Estimate]:
     return Estimate(**accuracy), Estimate(**gap)
 
 
-def disturbed(timing: VlmTiming) -> bool:
-    """Return whether a control timing deviates, which indicates other load on the machine."""
-    return any(abs(one.control - 1) > STEADY for one in (timing.prefill, timing.decode, timing.total))
-
-
 @torch.inference_mode()
 def time_method(
-    model: VisionLanguageModel, asked: Asked, pruner: VlmPruner, keep: float, repetitions: int, tries: int
+    model: VisionLanguageModel, asked: Asked, pruner: VlmPruner, keep: float, repetitions: int
 ) -> VlmTiming:
     """Time one prompt with the method, in turns with all tokens. asked: a single prompt."""
     side, device = pruner.side(model, keep), model.device
@@ -150,5 +144,4 @@ def time_method(
         speedup_of(decoding, DECODED),
         speedup_of(all_of_it),
         rounded(float(np.median(spent)) * 1000),
-        tries,
     )

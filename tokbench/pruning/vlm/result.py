@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from tokbench.pruning.result import Estimate, Speedup
+from tokbench.pruning.result import Estimate, Speedup, TimedRow
 from tokbench.validate import Count, Number, Positive
-
-JUDGED = 0.8
-"""Smallest accuracy with all tokens at which a verdict on a method is drawn."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +37,13 @@ class VlmTiming:
     selector_ms: Number
     tries: Count = 1
 
+    @property
+    def speedups(self) -> tuple[Speedup, ...]:
+        return (self.prefill, self.decode, self.total)
+
 
 @dataclass
-class VlmRow:
+class VlmRow(TimedRow):
     """A row of a result file.
 
     accuracy: share of correct answers; gap: its paired difference to the model with all tokens. right: the correct
@@ -50,6 +51,7 @@ class VlmRow:
     over layers and questions. visual, tokens: mean numbers of visual tokens and of all tokens that enter each layer.
     side: of the images that the encoder gets, in pixels. gflops: of the prefill, mean over questions. kv_bytes: of the
     KV cache after the prefill, mean over questions. parameters_seconds: time to choose the method's parameters.
+    weights: empty, since no method trains a network. pace: at batch 1.
     """
 
     title: str
@@ -68,3 +70,10 @@ class VlmRow:
     parameters_seconds: Number
     parameters: dict[str, Number]
     pace: VlmTiming | None = None
+    weights: dict[str, str] = field(default_factory=dict)
+
+    def timing(self, batch: int) -> VlmTiming | None:
+        return self.pace
+
+    def add_timing(self, timing: VlmTiming) -> None:
+        self.pace = timing

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import pandas as pd
 
 from tokbench.io.counts import count_of
-from tokbench.pruning.result import Estimate, PruningResult, Speedup
-from tokbench.pruning.table import NONE, faster, gap_text, rows, shared
-from tokbench.pruning.vlm.claims import findings, most_fragile
+from tokbench.pruning.claims import JUDGED, claims_table
+from tokbench.pruning.result import PruningResult
+from tokbench.pruning.table import NONE, estimate_fields, faster, gap_text, rows, shared, speedup_fields
 from tokbench.pruning.vlm.methods import CONTROLS
-from tokbench.pruning.vlm.result import JUDGED, VlmRow
+from tokbench.pruning.vlm.result import VlmRow
 from tokbench.results.markdown import table
 
 
@@ -28,17 +28,7 @@ def markdown(found: Sequence[PruningResult]) -> str:
             ", control" if method in CONTROLS and "control" not in row.title else ""
         )
         body.append([title, f"{keep:g}", *_cells(row, kinds), *_times(row)])
-    text = f"\n{table(head, body)}"
-    judged = [
-        [
-            one.claim.text, f"{one.claim.method} - {one.claim.other}", f"{one.keep:g}",
-            gap_text(Estimate(one.difference, one.low, one.high, 0)), one.verdict,
-        ]
-        for one in findings(found)
-    ]  # fmt: skip
-    if judged:
-        text += f"\n## Claims\n\n{table(['claim', 'rows', 'keep', 'difference %', 'verdict'], judged)}"
-    return text
+    return f"\n{table(head, body)}{claims_table(found)}"
 
 
 def types_of(found: Sequence[PruningResult]) -> list[str]:
@@ -49,7 +39,8 @@ def types_of(found: Sequence[PruningResult]) -> list[str]:
 def _cells(row: VlmRow, kinds: Sequence[str]) -> list[str]:
     accuracies = [f"{100 * row.types[kind].accuracy.value:.1f}" if kind in row.types else "-" for kind in kinds]
     return [
-        f"{100 * row.applied:.1f}", f"{100 * row.accuracy.value:.1f}", gap_text(row.gap), *accuracies,
+        f"{100 * row.applied:.1f}", f"{100 * row.accuracy.value:.1f}",
+        gap_text(row.gap.value, row.gap.low, row.gap.high), *accuracies,
         most_fragile(row) or "-", f"{row.gflops:.3f}", f"{row.whole_gflops / row.gflops:.2f}",
         f"{row.kv_bytes / 1024:.0f}",
     ]  # fmt: skip
@@ -99,7 +90,7 @@ def legend(found: Sequence[PruningResult]) -> str:
             f'decoder, and each further word. "{NONE}" where the interval holds 1 or all tokens against themselves are '
             "off by 3 %.\n"
         )
-    if whole["accuracy"] < JUDGED:
+    if about["short"]:
         text += (
             f"\n**Not judged**: with all tokens, less than {100 * JUDGED:.0f} % of the answers are correct, so that "
             "the accuracy of a row says nothing of its method.\n"
@@ -120,26 +111,27 @@ def frame(found: Sequence[PruningResult]) -> pd.DataFrame:
             "visual_tokens_last": row.visual[-1], "parameters_seconds": row.parameters_seconds,
         }  # fmt: skip
         for name, estimate in (("accuracy", row.accuracy), ("gap", row.gap)):
-            record |= {f"{name}{end}": getattr(estimate, key) for end, key in _ENDS.items()}
+            record |= estimate_fields(name, estimate)
         for kind, own in row.types.items():
             for name, estimate in (("accuracy", own.accuracy), ("gap", own.gap)):
-                record |= {f"{name}_{kind}{end}": getattr(estimate, key) for end, key in _ENDS.items()}
+                record |= estimate_fields(f"{name}_{kind}", estimate)
             record |= {f"accuracy_whole_{kind}": own.whole, f"floor_{kind}": own.floor}
         if row.pace is not None:
             record["selector_ms"] = row.pace.selector_ms
             for name in ("total", "prefill", "decode"):
-                record |= _speedup(f"speedup_{name}", getattr(row.pace, name))
+                record |= speedup_fields(name, getattr(row.pace, name))
         records.append(record)
     return pd.DataFrame.from_records(records)
 
 
-_ENDS = {"": "value", "_low": "low", "_high": "high"}
+def most_fragile(row: VlmRow) -> str:
+    """Return the type of questions that loses the largest share of its advantage over the most frequent answer.
 
-
-def _speedup(name: str, speedup: Speedup) -> dict[str, float | bool]:
-    ends = {f"{name}{end}": getattr(speedup, key) for end, key in _ENDS.items()}
-    short = name.removeprefix("speedup_")
-    return ends | {
-        f"control_{short}": speedup.control, f"measured_{short}": speedup.measured, f"ms_{short}": speedup.ms,
-        f"whole_ms_{short}": speedup.whole_ms,
-    }  # fmt: skip
+    Empty if no type loses significantly.
+    """
+    lost = {
+        kind: -one.gap.value / (one.whole - one.floor)
+        for kind, one in row.types.items()
+        if one.gap.high is not None and one.gap.high < 0 and one.whole > one.floor
+    }
+    return max(lost, key=lambda kind: lost[kind]) if lost else ""

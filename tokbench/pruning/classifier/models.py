@@ -56,11 +56,6 @@ class ImageClassifier:
     training: dict[str, Any] = field(default_factory=dict)
     classes: ClassNames | None = None
 
-    @property
-    def short(self) -> bool:
-        """Whether the training was too short for a meaningful accuracy."""
-        return self.training.get("recipe", {}).get("profile") == "cpu"
-
     def prepared(self, images: Tensor) -> Tensor:
         """Crop and normalize images (B, 3, S, S) in [0, 1], S = `scaled`; returns (B, 3, side, side)."""
         edge = (images.shape[-1] - self.side) // 2

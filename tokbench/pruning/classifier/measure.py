@@ -15,19 +15,19 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokbench.errors import DataError, UsageError
+from tokbench.pruning.claims import Claim
+from tokbench.pruning.classifier.models import LabelledImages
+from tokbench.pruning.classifier.result import BatchTiming
 from tokbench.pruning.flops import Counts, dense, flops
-from tokbench.pruning.models import LabelledImages
-from tokbench.pruning.paired_timing import STEADY, PairedTiming, time_in_turns
+from tokbench.pruning.paired_timing import TRIES, rounded, speedup_of, time_in_turns
 from tokbench.pruning.pruner import Pruner, PruningState, Training
-from tokbench.pruning.result import BatchTiming, Estimate, Speedup
+from tokbench.pruning.result import Estimate
 from tokbench.pruning.vit import Kernel, images_like, recognise
-from tokbench.stats.bootstrap import bootstrap_pairs, mean, metric_entry, round_significant, share_interval
+from tokbench.stats.bootstrap import bootstrap_pairs, mean, metric_entry, share_interval
 from tokbench.timing import measure_peak_memory
 
 CHUNK = 50
 """Images per batch when measuring accuracy."""
-TRIES = 5
-"""Passes for timing the selection of tokens."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Candidate:
     """One way to run a classifier: `forward` maps images to logits; `vit` is the transformer inside.
 
     keep: None if the candidate has no keep ratio. trained: its training record, empty if it was not trained. network:
-    its name, if it is not the benchmarked network.
+    its name, if it is not the benchmarked network. claims: those that its TOML file tests as an ablation.
     """
 
     method: str
@@ -48,6 +48,11 @@ class Candidate:
     trained: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
     network: str = ""
+    claims: tuple[Claim, ...] = ()
+
+    @property
+    def method_title(self) -> str:
+        return self.pruner.title if self.pruner else self.title.split(",")[0]
 
     @contextmanager
     def ready(self, kernel: Kernel, round_to: int = 1) -> Iterator[PruningState | None]:
@@ -146,32 +151,6 @@ def counted_flops(candidate: Candidate, images: Tensor, round_to: int = 1) -> in
     with candidate.ready("eager", round_to), FlopCounterMode(display=False) as counter:
         candidate.forward(images[:1])
     return int(counter.get_total_flops())
-
-
-def rounded(value: float) -> float:
-    found = round_significant(value)
-    assert found is not None  # times and their ratios are never NaN
-    return found
-
-
-def speedup_of(timing: PairedTiming, parts: int = 1) -> Speedup:
-    """Return the speed-up of a timing; milliseconds are those of one of `parts` equal parts of a call."""
-    low, high = timing.interval()
-    return Speedup(
-        value=rounded(timing.ratio),
-        low=rounded(low),
-        high=rounded(high),
-        control=rounded(timing.control),
-        measured=timing.measured,
-        whole_ms=rounded(float(np.median(timing.first)) * 1000 / parts),
-        ms=rounded(float(np.median(timing.second)) * 1000 / parts),
-        repetitions=timing.second.size,
-    )
-
-
-def disturbed(timing: BatchTiming) -> bool:
-    """Return whether a control timing deviates, which indicates other load on the machine."""
-    return any(abs(one.control - 1) > STEADY for one in (timing.speedup, timing.speedup_same_kernel))
 
 
 @torch.inference_mode()

@@ -13,12 +13,13 @@ from typing import Any
 from tokbench.errors import MissingWeights, UsageError
 from tokbench.io.hashing import sha256_of
 from tokbench.nn.classifier import Classifier
+from tokbench.pruning.claims import claims_of_network
+from tokbench.pruning.classifier.measure import Candidate
+from tokbench.pruning.classifier.models import ImageClassifier, as_classifier
 from tokbench.pruning.diffrate import DEIT_S, DiffRate, Rates
 from tokbench.pruning.distil import Slimmed
 from tokbench.pruning.flops import counts_of, flops
-from tokbench.pruning.measure import Candidate
 from tokbench.pruning.methods import METHODS, TRAINED
-from tokbench.pruning.models import ImageClassifier, as_classifier
 from tokbench.pruning.pruner import Pruner, budget
 from tokbench.pruning.resolution import LowerResolution
 from tokbench.pruning.search import RateSearch
@@ -30,6 +31,8 @@ from tokbench.weights.shards import shard_paths
 
 CONTROLS = ("lower_resolution",)
 """Controls besides random and strided: baselines that a method should outperform."""
+NUMBERS = ("top1",)
+"""Fields of a row that claims are about."""
 KINDS = {"diffrate": "rates", "sit_slim": "slimmed"}
 """The [model] kind in the TOML file of a network trained for a method, by method."""
 
@@ -56,7 +59,7 @@ def candidates_of(
     if name in METHODS:
         pruner = METHODS[name]()
         for keep in keeps:
-            yield Candidate(name, pruner.title, keep, classifier.vit, classifier.vit, pruner)
+            yield Candidate(name, pruner.title, keep, classifier.vit, classifier.vit, pruner, pruner.training)
     elif name == "diffrate" and rates is not None:
         yield _with_rates(classifier, _read_rates(rates))
     elif name in KINDS:
@@ -115,7 +118,8 @@ def of_network(name: str, toml: Path, device: str, method: str | None = None) ->
     vit: Any = network.vit
     title = f"{name}, whole" if pruner is None else pruner.title if method else f"{pruner.title}, {name}"
     training = pruner.training if pruner else "weights"
-    return Candidate(method or name, title, keep, vit, vit, pruner, training, read_record(toml), weights, name)
+    claims = () if method else claims_of_network(name, toml, NUMBERS)
+    return Candidate(method or name, title, keep, vit, vit, pruner, training, read_record(toml), weights, name, claims)
 
 
 def _with_rates(classifier: ImageClassifier, rates: Rates) -> Candidate:

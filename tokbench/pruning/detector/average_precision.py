@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from tokbench.errors import UsageError
+from tokbench.errors import DataError, UsageError
 from tokbench.pruning.result import Estimate
+from tokbench.stats.bootstrap import Interval, jackknife_deviation, metric_entry, students_t
 
 GROUPS = 20
 """The number of groups of images of the jackknife, each of which is left out once."""
@@ -33,28 +34,44 @@ class Detections:
 
 @dataclass(frozen=True)
 class Precision:
-    """The numbers of a set of images, and those without each group of images, (GROUPS,), by name."""
+    """The numbers of a set of images, and those without each group of images, (GROUPS,), by name.
+
+    index: positions of the images. Fewer images than GROUPS have a group each.
+    """
 
     values: dict[str, float]
     without: dict[str, np.ndarray]
-    count: int
+    index: tuple[int, ...]
 
     def estimate(self, name: str) -> Estimate:
         """Return a number with its 95 % interval, limited to [0, 1]."""
-        low, high = _interval(self.values[name], self.without[name])
-        return Estimate(self.values[name], max(low, 0.0), min(high, 1.0), self.count)
+        low, high = interval_without(self.values[name], self.without[name])
+        return self._estimate(self.values[name], max(low, 0.0), min(high, 1.0))
 
     def gap(self, name: str, whole: Precision) -> Estimate:
-        """Return the difference from the full network on the same images, with its paired 95 % interval."""
+        """Return the difference from the full network, with its paired 95 % interval.
+
+        Raises DataError if the two cover different images.
+        """
+        if self.index != whole.index:
+            raise DataError("some images could be read in only one of two passes; run the command again")
         value = self.values[name] - whole.values[name]
-        return Estimate(value, *_interval(value, self.without[name] - whole.without[name]), self.count)
+        return self._estimate(value, *interval_without(value, self.without[name] - whole.without[name]))
+
+    def _estimate(self, value: float, low: float, high: float) -> Estimate:
+        count = len(self.index)
+        return Estimate(**metric_entry(value, Interval(low, high, count)))
 
 
-def _interval(value: float, without: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % interval of a value from its values without each of the groups (delete-a-group jackknife)."""
-    groups = len(without)
-    deviation = math.sqrt((groups - 1) / groups * float(np.square(without - without.mean()).sum()))
-    return value - 1.96 * deviation, value + 1.96 * deviation
+def interval_without(value: float, without: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % interval of a value from its values without each group of images (delete-a-group jackknife).
+
+    Its ends are NaN for a single group.
+    """
+    if len(without) < 2:
+        return math.nan, math.nan
+    reach = students_t(len(without) - 1) * jackknife_deviation(without)
+    return value - reach, value + reach
 
 
 def _library() -> tuple[Any, Any]:
@@ -65,11 +82,13 @@ def _library() -> tuple[Any, Any]:
     return coco, cocoeval
 
 
-def average_precision(found: Sequence[Detections], truths: Sequence[np.ndarray], side: int) -> Precision:
+def average_precision(
+    found: Sequence[Detections], truths: Sequence[np.ndarray], index: Sequence[int], side: int
+) -> Precision:
     """Return the numbers NUMBERS of N images, in [0, 1].
 
     found: the detections in each image. truths: the true boxes of each image (m, 5), class and corners in shares of the
-    side. side: of the images in pixels. Raises UsageError without pycocotools.
+    side. index: positions of the images. side: of the images in pixels. Raises UsageError without pycocotools.
     """
     coco, cocoeval = _library()
     classes = sorted({int(kind) for own in truths for kind in own[:, 0]})
@@ -102,7 +121,7 @@ def average_precision(found: Sequence[Detections], truths: Sequence[np.ndarray],
             kept = [None if place % count % GROUPS == group else entry for place, entry in enumerate(matched)]
             for name, value in _numbers(evaluation, kept).items():
                 without[name].append(value)
-    return Precision(values, {name: np.array(row) for name, row in without.items()}, count)
+    return Precision(values, {name: np.array(row) for name, row in without.items()}, tuple(index))
 
 
 def _numbers(evaluation: Any, matched: Sequence[Any]) -> dict[str, float]:

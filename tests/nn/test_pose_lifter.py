@@ -1,0 +1,134 @@
+"""Skeletons whose bones keep their lengths, and pose lifters that remove and recover frames."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from tokbench.errors import AdapterError
+from tokbench.nn.pose_lifter import PoseLifter, interpolated, joint_errors, peak_scores
+from tokbench.nn.skeleton import BONES, JOINTS, NOISE, PARENTS, draw_sequences
+from tokbench.nn.trainable import TrainingBatch
+
+FRAMES = 13
+
+
+def made(counts: list[int], select: str = "uniform", recover: str = "interpolate") -> PoseLifter:
+    torch.manual_seed(0)
+    lifter = PoseLifter(FRAMES, counts, select, recover, width=16, heads=2)  # type: ignore[arg-type]
+    with torch.no_grad():
+        for parameter in lifter.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape))
+    return lifter.eval()
+
+
+@pytest.fixture(scope="module")
+def drawn() -> tuple[Tensor, Tensor]:
+    return draw_sequences(range(40, 44), FRAMES)
+
+
+def test_bones_keep_their_lengths_and_joints_move(drawn: tuple[Tensor, Tensor]) -> None:
+    poses = drawn[1]
+    lengths = (poses - poses[:, :, list(PARENTS)]).norm(dim=-1)[:, :, 1:]
+    assert torch.allclose(lengths, torch.tensor(BONES).norm(dim=1)[1:].expand_as(lengths), atol=1e-5)
+    assert (poses[:, 1:] - poses[:, :-1]).norm(dim=-1)[..., 1:].mean() > 0.01
+    assert not poses[:, :, 0].any()
+
+
+def test_a_sequence_depends_on_its_seed_only(drawn: tuple[Tensor, Tensor]) -> None:
+    for whole, alone in zip(drawn, draw_sequences([42], FRAMES), strict=True):
+        assert torch.allclose(whole[2:3], alone, atol=1e-6)
+
+
+def test_points_are_projections_with_noise(drawn: tuple[Tensor, Tensor]) -> None:
+    """The direction from the pelvis to a joint agrees, and the pelvis is in the middle but for the noise."""
+    points, poses = drawn
+    assert points[:, :, 0].std().item() == pytest.approx(NOISE, rel=0.3)
+    flat, seen = poses[:, :, 10, :2], points[:, :, 10]
+    assert torch.nn.functional.cosine_similarity(flat, seen, dim=-1).min() > 0.95
+
+
+def test_interpolation_is_exact_for_straight_paths_at_uneven_places() -> None:
+    path = torch.arange(FRAMES).float()[None, :, None, None] * torch.randn(1, 1, JOINTS, 3) + torch.randn(JOINTS, 3)
+    kept = torch.tensor([[0, 1, 5, 6, 12]])
+    assert torch.allclose(interpolated(path[:, kept[0]], kept, FRAMES), path, atol=1e-4)
+
+
+def test_centres_of_clusters_are_kept() -> None:
+    """Three groups of frames: each has one of the three highest scores."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.eye(3, 8) * 5
+    frames = centres.repeat_interleave(4, 0) + 0.05 * torch.randn(12, 8, generator=generator)
+    best = peak_scores(frames[None]).topk(3, dim=1).indices[0]
+    assert sorted((best // 4).tolist()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "counts, select, recover",
+    [
+        ([13, 13], "uniform", "interpolate"),
+        ([5, 5], "uniform", "interpolate"),
+        ([13, 7, 4], "uniform", "attend"),
+        ([13, 7, 4], "cluster", "attend"),
+        ([13, 5], "attention", "attend"),
+    ],
+)
+def test_the_formula_counts_the_operations(counts: list[int], select: str, recover: str) -> None:
+    lifter, (points, _) = made(counts, select, recover), draw_sequences([1], FRAMES)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        assert lifter(points).shape == (1, FRAMES, JOINTS, 3)
+    chosen = 0
+    if select == "attention":  # one query and key per frame, and their products: choosing counts as 0
+        chosen = 2 * 3 * FRAMES * lifter.width**2 + 2 * FRAMES**2 * lifter.width
+    assert lifter.flops() + chosen == counter.get_total_flops()
+
+
+def test_frames_that_are_not_kept_do_not_matter_before_the_first_block(drawn: tuple[Tensor, Tensor]) -> None:
+    lifter, points = made([5, 5]), drawn[0]
+    other = points.clone()
+    other[:, 1:3] += 1
+    assert torch.equal(lifter(points), lifter(other))
+    assert not torch.allclose(made([13, 5])(points), made([13, 5])(other))
+
+
+@pytest.mark.parametrize("select", ["cluster", "attention"])
+def test_chosen_frames_are_sorted_and_differ(select: str, drawn: tuple[Tensor, Tensor]) -> None:
+    lifter = made([13, 6], select, "attend")
+    chosen = lifter.chosen(torch.randn(4, FRAMES, JOINTS, 16), 6, 1)
+    assert chosen.shape == (4, 6)
+    assert (chosen.diff(dim=1) > 0).all()
+
+
+def test_the_loss_is_the_error_of_drawn_sequences_and_reaches_all_parts() -> None:
+    lifter = made([13, 7, 4], "cluster", "attend").train()
+    batch = TrainingBatch(torch.zeros(3, 3, 8, 8))
+    torch.manual_seed(5)
+    (loss,) = lifter.loss(batch, 0.0).values()
+    loss.backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in lifter.parameters())
+    torch.manual_seed(5)
+    assert torch.equal(lifter.loss(batch, 0.0)["mpjpe"], loss)
+    assert joint_errors(torch.zeros(1, 2, JOINTS, 3), torch.full((1, 2, JOINTS, 3), 2.0)).item() == pytest.approx(
+        math.sqrt(12)
+    )
+
+
+@pytest.mark.parametrize(
+    "counts, select, recover, message",
+    [
+        ([13, 14], "uniform", "interpolate", "none increasing"),
+        ([], "uniform", "interpolate", "give one for each block"),
+        ([13, 7], "cluster", "interpolate", "only select = 'uniform'"),
+        ([7, 7], "attention", "attend", "before the first block"),
+        ([13, 2], "uniform", "interpolate", "must be 3 or more"),
+        ([13], "best", "attend", "select = 'best'"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(counts: list[int], select: str, recover: str, message: str) -> None:
+    with pytest.raises(AdapterError, match=message):
+        made(counts, select, recover)

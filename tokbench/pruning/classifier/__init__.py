@@ -1,0 +1,1 @@
+"""Reduction of tokens in vision transformers that classify images."""

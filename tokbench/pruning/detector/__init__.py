@@ -1,0 +1,1 @@
+"""Reduction of the tokens that the encoder of a detector updates."""
