@@ -44,14 +44,14 @@ class VoxelPatches(nn.Module):
 
     def __init__(self, side: int, patch: int, width: int, fine: int = 32, octaves: int = 3) -> None:
         super().__init__()
-        self.half = patch // 2
-        self.fine = nn.Linear(4 * self.half**3, fine)
+        self.half_patch = patch // 2
+        self.fine = nn.Linear(4 * self.half_patch**3, fine)
         self.embed = nn.Linear(8 * fine + 6 * octaves, width)
         self.register_buffer("places", fourier(side // patch, octaves), persistent=False)
         self.apply(initialise)
 
     def forward(self, voxels: Tensor) -> Tensor:
-        halves = self.fine(cut_voxels((voxels + 1) / 2, self.half)).relu()  # 0 in empty voxels
+        halves = self.fine(cut_voxels((voxels + 1) / 2, self.half_patch)).relu()  # 0 in empty voxels
         patches = cut_voxels(halves.permute(0, 4, 1, 2, 3), 2).flatten(1, 3)
         return self.embed(torch.cat([patches, self.places.expand(len(patches), -1, -1)], 2))
 
