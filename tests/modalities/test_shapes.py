@@ -14,12 +14,14 @@ import torch
 from factories import evaluate_model, run_eval
 from media_files import CUBE, media_batch
 
-from tokbench.errors import UsageError
+from tokbench.errors import NotApplicable, UsageError
 from tokbench.modalities.open import modality_of, open_dataset
 from tokbench.modalities.shapes import solids
 from tokbench.modalities.shapes.metrics import ColourPSNR, IoU, SurfaceDistance
+from tokbench.modalities.shapes.modality import Voxels
 from tokbench.protocol.protocol import TOKBENCH
 from tokbench.tokenizers.registry import load_adapter
+from tokbench.tokenizers.spec import TokenizerSpec
 
 
 def voxels(*points: tuple[int, int, int], side: int = 8, colour: float = 1.0) -> torch.Tensor:
@@ -147,3 +149,11 @@ def test_solids_never_change_and_lie_on_their_surface() -> None:
 
 
 SOLIDS = "47fc09593c16640e"
+
+
+def test_a_tokenizer_of_one_grid_pads_smaller_ones_and_refuses_larger_ones() -> None:
+    spec = TokenizerSpec("any.one", "continuous", size=32, multiple=8, modalities=("shape",))
+    plan = Voxels().plan(spec, (4, 20, 20, 20))
+    assert plan.cut(torch.ones(1, 4, 20, 20, 20)).shape == (1, 4, 32, 32, 32)
+    with pytest.raises(NotApplicable, match="grids of 32 voxels per side, not 40; give --size 32"):
+        Voxels().plan(spec, (4, 40, 40, 40))

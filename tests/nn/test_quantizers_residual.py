@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tokbench.nn.quantizers.residual import MultiScaleVQ, ResidualVQ
+from tokbench.nn.quantizers.residual import MultiScaleVQ, ResidualVQ, SequenceVQ
 from tokbench.nn.quantizers.vq import VectorQuantizer
 
 
@@ -160,6 +160,33 @@ def test_scales_must_fit() -> None:
         quantizer(torch.zeros(1, 16, 2))
     with pytest.raises(ValueError, match="need 5 indices"):
         quantizer.lookup(torch.zeros(1, 4, 1, dtype=torch.int64))
+
+
+# SequenceVQ
+
+
+def test_scales_of_a_sequence_shrink_by_averages_and_grow_linearly() -> None:
+    quantizer, latents = SequenceVQ(8, 3, (1, 2, 6)), torch.randn(2, 6, 3)
+    sums = [total for _, _, total in quantizer.scales(latents, quantizer.table())]
+    anchors, indices = quantizer.anchors(latents)[:, :, 0], quantizer(latents).indices
+    assert torch.allclose(anchors[:, 0], latents.mean(1), atol=1e-6)
+    assert torch.allclose(anchors[:, 1:3], (latents - sums[0]).unflatten(1, (2, 3)).mean(2), atol=1e-6)
+    first, second = quantizer.vq.lookup(indices[:, 1:3]).unbind(1)
+    halfway = torch.tensor([0, 0, 1 / 3, 2 / 3, 1, 1])[:, None]  # the centres of the two thirds are at 1 and 4
+    assert torch.allclose(sums[1] - sums[0], torch.lerp(first[:, None], second[:, None], halfway), atol=1e-6)
+
+
+def test_the_first_codes_of_a_sequence_are_the_coarse_scales() -> None:
+    quantizer, latents = SequenceVQ(16, 4, (1, 2, 4), update="ema", used_from=0.3), torch.randn(2, 4, 4)
+    quantizer.eval()
+    quantized = quantizer(latents)
+    assert quantizer.used_from == 0.3 and quantized.indices.shape == (2, 7, 1)
+    sums = [total for _, _, total in quantizer.scales(latents, quantizer.table())]
+    for codes, total in zip((1, 3, 7), sums, strict=True):
+        assert torch.equal(quantizer.lookup(quantized.indices[:, :codes]), total)
+    assert torch.equal(quantizer.lookup(quantized.indices[:, :0]), torch.zeros(2, 4, 4))
+    with pytest.raises(ValueError, match="have 7 indices, not 8"):
+        quantizer.lookup(torch.zeros(1, 8, 1, dtype=torch.int64))
 
 
 # First codebooks

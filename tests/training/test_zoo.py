@@ -40,6 +40,7 @@ NAMES = [
     and not name.startswith("omnitokenizer.")  # it is trained on clips: tests/adapters/test_omnitokenizer.py
     and read_variant(toml).get("prune_kind") != "clip"  # they are trained on clips: tests/pruning/test_clips.py
     and not name.startswith("kmeans.")  # it needs more patches than a few images have: tests/adapters/test_kmeans.py
+    and not name.startswith("vat3d.")  # it is trained on shapes: tests/adapters/test_shape_families.py
     and name != "mini_vlm.icl"  # a prompt has more images than these batches: tests/nn/test_vlm.py
 ]
 LIMIT = 2_000_000

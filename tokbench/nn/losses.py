@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,11 +26,35 @@ class Perceptual(nn.Module):
         self.net = efficientnet(device)
 
     def forward(self, image: Tensor, reference: Tensor) -> Tensor:
+        return self.distance(*self.features(image, reference))
+
+    def features(self, image: Tensor, reference: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the features (B, D, h, w) at five depths of images and of references, which get no gradient."""
         with torch.no_grad():
             expected = self.net.stages((reference * 127.5 + 127.5 - 127) / 128)
-        found = self.net.stages((image * 127.5 + 127.5 - 127) / 128)
+        return self.net.stages((image * 127.5 + 127.5 - 127) / 128), expected
+
+    @staticmethod
+    def distance(found: Sequence[Tensor], expected: Sequence[Tensor]) -> Tensor:
+        """Return the distance of two results of `features`, a scalar."""
         distances = [(_unit(a) - _unit(b)).square().sum(1).mean() for a, b in zip(found, expected, strict=True)]
         return torch.stack(distances).mean()
+
+
+def gram_distance(found: Sequence[Tensor], expected: Sequence[Tensor]) -> Tensor:
+    """Return the Gram loss between features (B, D, h, w) at several depths (arXiv:1508.06576), a scalar.
+
+    The Gram matrix of an image is the mean over positions of the outer products of its features, here of unit length.
+    The loss is the squared difference of these matrices, summed over entries and averaged over depths and images.
+    """
+    return torch.stack(
+        [(_gram(a) - _gram(b)).square().sum((1, 2)).mean() for a, b in zip(found, expected, strict=True)]
+    ).mean()
+
+
+def _gram(features: Tensor) -> Tensor:
+    vectors = _unit(features).flatten(2)
+    return vectors @ vectors.transpose(1, 2) / vectors.shape[2]
 
 
 def _unit(features: Tensor) -> Tensor:

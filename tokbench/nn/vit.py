@@ -278,15 +278,16 @@ class MaskDecoder(nn.Module):
     """Decodes the first k of `count` latents (B, k, D) to patch features (B, N, width) (TiTok, arXiv:2406.07550).
 
     One learned mask token with the position of each patch is concatenated with the latents. No other token attends to
-    latents where `keep` (B, k) is False. A `context` (B, M, width), if given, is concatenated as well.
+    latents where `keep` (B, k) is False. A `context` (B, M, width), if given, is concatenated as well. positions:
+    embeddings (N, width) of the positions, if these are not the patches of an image.
     """
 
-    def __init__(self, shape: Shape, count: int, dim: int) -> None:
+    def __init__(self, shape: Shape, count: int, dim: int, positions: nn.Parameter | None = None) -> None:
         super().__init__()
         self.embed = nn.Linear(dim, shape.width)
         self.places = random_parameter(count, shape.width)
         self.mask_token = random_parameter(1, shape.width)
-        self.positions = sincos_positions(shape.side, shape.width)
+        self.positions = sincos_positions(shape.side, shape.width) if positions is None else positions
         self.body = Transformer(shape.width, shape.depth, shape.heads)
 
     def forward(self, latents: Tensor, keep: Tensor | None = None, context: Tensor | None = None) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tokbench.data.stream import ImageStream
+from tokbench.errors import NotApplicable
 from tokbench.metrics.base import Metric
 from tokbench.modalities.base import Modality, PaddedPlan, round_up
 from tokbench.modalities.checks import ItemChecks
@@ -23,7 +24,12 @@ class Voxels(Modality):
     ranked_by = ("iou", "f_score", "colour_psnr")
 
     def plan(self, spec: TokenizerSpec, shape: Sequence[int]) -> PaddedPlan:
+        """Raises NotApplicable if a tokenizer of one grid takes a smaller one."""
         channels, *sides = shape
+        if spec.size is not None and max(sides) > spec.size:
+            raise NotApplicable(
+                f"{spec.name}: it takes grids of {spec.size} voxels per side, not {max(sides)}; give --size {spec.size}"
+            )
         padded = (channels, *(round_up(side, spec.size or spec.multiple) for side in sides))
         return PaddedPlan(tuple(shape), padded, 0.0)
 

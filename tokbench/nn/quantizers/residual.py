@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Unpack, cast
 
@@ -95,15 +96,15 @@ class ResidualVQ(Quantizer):
         return torch.cat(found, dim=2)
 
 
-class MultiScaleVQ(Quantizer):
-    """Quantizes a square map with one codebook at increasing resolution (VAR, arXiv:2404.02905, without convolutions).
+class MultiScale(Quantizer, ABC):
+    """Quantizes latents with one codebook at increasing resolution; subclasses define how latents are resized.
 
-    For each side s of `sides` the residual of the map is downsampled to s x s by area averaging, quantized, upsampled
-    bicubically and added to the sum. N must be the last side squared. The indices are int64 (B, M, 1) with
-    M = `positions` = the sum of s^2, coarsest scale first, each scale in row-major order; anchors are (B, M, 1, D). As
-    in VAR, the loss is the mean over scales of the loss between the latents and the sum so far. G = 1. options: as for
-    `VectorQuantizer`; entries are not normalised, and the codebook is updated once per batch from all scales.
-    Raises ValueError unless `sides` increase, and in `forward` for another N.
+    The scale i has `lengths[i]` positions, the last one those of the latents. For each scale, the residual of the
+    latents is downsampled, quantized, upsampled and added to the sum. The indices are int64 (B, M, 1) with M =
+    `positions` = the sum of the lengths, coarsest scale first; anchors are (B, M, 1, D). As in VAR, the loss is the
+    mean over scales of the loss between the latents and the sum so far. G = 1. options: as for `VectorQuantizer`;
+    entries are not normalised, and the codebook is updated once per batch from all scales.
+    Raises ValueError unless `lengths` increase, and in `forward` for another number of latents.
     """
 
     groups = 1
@@ -111,31 +112,40 @@ class MultiScaleVQ(Quantizer):
     positions: int
 
     def __init__(
-        self, codebook_size: int, dim: int, sides: Sequence[int] = (1, 2, 4, 8), **options: Unpack[VQOptions]
-    ) -> None:
+        self, codebook_size: int, dim: int, lengths: Sequence[int], *, used_from: float = 0.0,
+        **options: Unpack[VQOptions],
+    ) -> None:  # fmt: skip
         super().__init__()
-        if list(sides) != sorted(set(sides)) or min(sides, default=0) < 1:
-            raise ValueError(f"sides must be positive and increase, not {list(sides)}")
-        self.codebook_size, self.dim, self.sides = codebook_size, dim, tuple(sides)
-        self.positions = sum(side**2 for side in sides)
+        if list(lengths) != sorted(set(lengths)) or min(lengths, default=0) < 1:
+            raise ValueError(f"the numbers of positions of the scales must be positive and increase, not {[*lengths]}")
+        self.codebook_size, self.dim, self.lengths, self.used_from = codebook_size, dim, tuple(lengths), used_from
+        self.positions = sum(lengths)
         self.vq = VectorQuantizer(codebook_size, dim, normalised=False, **options)
+
+    @abstractmethod
+    def downsample(self, latents: Tensor, length: int) -> Tensor:
+        """Downsample latents (B, N, D) to (B, length, D)."""
+
+    @abstractmethod
+    def upsample(self, vectors: Tensor) -> Tensor:
+        """Upsample vectors (B, n, D) of a scale to full resolution (B, N, D)."""
 
     @torch.no_grad()
     def start(self, latents: Tensor) -> None:
         """Set the codebook to k-means centres of the residuals of all scales, in `START_ROUNDS` rounds.
 
-        latents: (M, D), of maps of the last side squared positions each. The residuals of a scale depend on the entries
-        that the coarser scales chose, so each round clusters those of the codebook before; the first round takes
-        residuals of the exact averages.
+        latents: (M, D), of items of N positions each. The residuals of a scale depend on the entries that the coarser
+        scales chose, so each round clusters those of the codebook before; the first round takes residuals of the exact
+        averages.
         """
-        maps = latents.float().unflatten(0, (-1, self.sides[-1] ** 2))[: START_LATENTS // self.positions]
-        anchors, total = [], torch.zeros_like(maps)
-        for side in self.sides:
-            anchors.append(self.resize(maps - total, side, "area"))
+        items = latents.float().unflatten(0, (-1, self.lengths[-1]))[: START_LATENTS // self.positions]
+        anchors, total = [], torch.zeros_like(items)
+        for length in self.lengths:
+            anchors.append(self.downsample(items - total, length))
             total = total + self.upsample(anchors[-1])
         self.vq.start(torch.cat(anchors, dim=1).flatten(0, 1))
         for _ in range(START_ROUNDS - 1):
-            self.vq.start(self.anchors(maps).flatten(0, 2))
+            self.vq.start(self.anchors(items).flatten(0, 2))
 
     def forward(self, latents: Tensor) -> Quantized:
         """Quantize (B, N, D) to vectors (B, N, D) and indices (B, M, 1); the statistics cover all scales."""
@@ -149,37 +159,28 @@ class MultiScaleVQ(Quantizer):
         return Quantized(self.vq.passed(latents, sums[-1]), chosen, loss, usage(chosen, self.codebook_size))
 
     def scales(self, latents: Tensor, table: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield for each side s: anchors (B, s^2, 1, D), indices (B, s^2, 1) and the sum so far (B, N, D)."""
-        if latents.shape[1] != self.sides[-1] ** 2:
-            raise ValueError(f"a {self.sides[-1]} x {self.sides[-1]} map does not have {latents.shape[1]} positions")
+        """Yield for each scale of n positions: anchors (B, n, 1, D), indices (B, n, 1) and the sum so far (B, N, D)."""
+        if latents.shape[1] != self.lengths[-1]:
+            raise ValueError(f"{latents.shape[1]} positions are not the {self.lengths[-1]} of the finest scale")
         total = torch.zeros_like(latents)
-        for side in self.sides:
-            anchors = self.resize(latents - total.detach(), side, "area")[:, :, None]
+        for length in self.lengths:
+            anchors = self.downsample(latents - total.detach(), length)[:, :, None]
             indices = nearest(anchors, table)[..., 0]
             total = total + self.upsample(F.embedding(indices[..., 0], table[0]))
             yield anchors, indices, total
 
-    def upsample(self, vectors: Tensor) -> Tensor:
-        """Upsample a map (B, s^2, D) to full resolution (B, N, D)."""
-        return self.resize(vectors, self.sides[-1], "bicubic")
-
-    @staticmethod
-    def resize(values: Tensor, side: int, mode: str) -> Tensor:
-        """Resize a square map (B, n^2, D) to (B, side^2, D) with an interpolation `mode` of torch."""
-        source = math.isqrt(values.shape[1])
-        if source == side:
-            return values
-        grid = values.transpose(1, 2).unflatten(2, (source, source))
-        return F.interpolate(grid, size=(side, side), mode=mode).flatten(2).transpose(1, 2)
-
     def lookup(self, indices: Tensor) -> Tensor:
         """Map int64 (B, M, 1) to vectors (B, N, D). Raises IndexError for a wrong index, ValueError for another M."""
         if indices.shape[1] != self.positions:
-            raise ValueError(f"sides {self.sides} need {self.positions} indices, not {indices.shape[1]}")
-        total = torch.zeros(len(indices), self.sides[-1] ** 2, self.dim, device=indices.device)
-        for chosen in indices.split([side**2 for side in self.sides], dim=1):
-            total = total + self.upsample(self.vq.lookup(chosen))
-        return total
+            raise ValueError(
+                f"scales of {self.lengths} positions need {self.positions} indices, not {indices.shape[1]}"
+            )
+        return self.summed(self.vq.lookup(indices))
+
+    def summed(self, vectors: Tensor) -> Tensor:
+        """Return the sum of the upsampled scales (B, N, D) of the entries (B, M, D)."""
+        parts = [self.upsample(part) for part in vectors.split(self.lengths, dim=1)]
+        return sum(parts[1:], parts[0])
 
     def table(self) -> Tensor:
         """Return the entries (1, K, D)."""
@@ -188,3 +189,54 @@ class MultiScaleVQ(Quantizer):
     def anchors(self, latents: Tensor) -> Tensor:
         """Return the residuals (B, M, 1, D) that the scales quantize, if each position chooses the nearest entry."""
         return torch.cat([anchors for anchors, _, _ in self.scales(latents.float(), self.table())], dim=1)
+
+
+class MultiScaleVQ(MultiScale):
+    """Quantizes a square map with one codebook at increasing resolution (VAR, arXiv:2404.02905, without convolutions).
+
+    A scale has s x s positions in row-major order for each side s of `sides`; N is the last side squared. Maps are
+    downsampled by area averaging and upsampled bicubically. options: see `MultiScale`.
+    """
+
+    def __init__(
+        self, codebook_size: int, dim: int, sides: Sequence[int] = (1, 2, 4, 8), **options: Unpack[VQOptions]
+    ) -> None:
+        super().__init__(codebook_size, dim, [side**2 for side in sides], **options)
+
+    def downsample(self, latents: Tensor, length: int) -> Tensor:
+        return self._resized(latents, length, "area")
+
+    def upsample(self, vectors: Tensor) -> Tensor:
+        return self._resized(vectors, self.lengths[-1], "bicubic")
+
+    @staticmethod
+    def _resized(values: Tensor, length: int, mode: str) -> Tensor:
+        source, side = math.isqrt(values.shape[1]), math.isqrt(length)
+        if source == side:
+            return values
+        grid = values.transpose(1, 2).unflatten(2, (source, source))
+        return F.interpolate(grid, size=(side, side), mode=mode).flatten(2).transpose(1, 2)
+
+
+class SequenceVQ(MultiScale):
+    """Quantizes a sequence with one codebook at increasing resolution, as VAR does maps (arXiv:2404.02905).
+
+    Sequences are downsampled by averages of neighbours and upsampled linearly. The first k indices have vectors of
+    their own: entries that are missing add 0. options: see `MultiScale`.
+    """
+
+    def downsample(self, latents: Tensor, length: int) -> Tensor:
+        return F.adaptive_avg_pool1d(latents.transpose(1, 2), length).transpose(1, 2)
+
+    def upsample(self, vectors: Tensor) -> Tensor:
+        return F.interpolate(vectors.transpose(1, 2), size=self.lengths[-1], mode="linear").transpose(1, 2)
+
+    def lookup(self, indices: Tensor) -> Tensor:
+        """Map the first k indices, int64 (B, k, 1), to vectors (B, N, D). Raises IndexError for a wrong index,
+        ValueError for more than M indices."""
+        missing = self.positions - indices.shape[1]
+        if missing < 0:
+            raise ValueError(
+                f"scales of {self.lengths} positions have {self.positions} indices, not {indices.shape[1]}"
+            )
+        return self.summed(F.pad(self.vq.lookup(indices), (0, 0, 0, missing)))
