@@ -1,4 +1,4 @@
-"""Times dense and top-k channel attention in turns: `python benchmarks/sparse_attention.py`.
+"""Times dense and top-k channel attention alternately: `python benchmarks/sparse_attention.py`.
 
 The sparse maps are selected from the full map of scores, so the selection comes on top of dense attention. `mix` is
 the learned mix of four sparsities of DRSformer, `one map each` the same mix with one product of map and values for each

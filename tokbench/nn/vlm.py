@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -120,8 +121,9 @@ class VisionLanguage(Trainable):
     pool: int = 1
 
     @property
+    @abstractmethod
     def encoder(self) -> MiniVLM:
-        raise NotImplementedError
+        """The model whose patch encoder and projector make the visual tokens."""
 
     def visual_tokens(self, features: Tensor) -> Tensor:
         """Return the visual tokens (B, N, width) of the encoder's features (B, 1 + P, D), N = P / pool^2."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from tokbench.report.page_table import Cell, PageColumn
 COSTS = [PageColumn("gflops", "GFLOPs", 3, False), PageColumn("fewer", "FLOPs reduction", 2, True)]
 
 
-class View:
+class View(ABC):
     """The columns of one kind of model.
 
     reference: what differences and speed-ups are relative to. by_batch: whether rows are timed at several batch sizes.
@@ -26,13 +27,13 @@ class View:
     by_batch: ClassVar[bool] = True
     more_columns: ClassVar[list[PageColumn]] = []
 
+    @abstractmethod
     def columns(self, found: Sequence[PruningResult]) -> list[PageColumn]:
         """Return the columns before the costs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def cells(self, row: Any, found: Sequence[PruningResult]) -> list[Cell | None]:
         """Return a cell for each of `columns`."""
-        raise NotImplementedError
 
     def more_cells(self, row: Any) -> list[Cell | None]:
         """Return a cell for each of `more_columns`."""

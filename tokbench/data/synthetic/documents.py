@@ -1,7 +1,7 @@
 """Pages of text of 256x256 pixels: nine kinds of layout, in Latin and in Japanese letters, with the text of every line.
 
 The kinds are those of OmniDoc-TokenBench (arXiv:2605.13565), which crops its images from real documents. Here code lays
-out words that are drawn by lot, at the sizes of letters that crops of documents have at 256 pixels. FreeType draws the
+out words that are chosen at random, at the sizes of letters that crops of documents have at 256 pixels. FreeType draws the
 letters, so that another version of it may change some pixels; the hash of the pixels in results tells them apart.
 """
 
@@ -79,7 +79,7 @@ class Page:
 
 
 class _Writer:
-    """Collects the lines and areas of a page whose words are drawn by lot."""
+    """Collects the lines and areas of a page whose words are chosen at random."""
 
     def __init__(self, draws: Draws, script: Script) -> None:
         self.draws, self.words = draws, WORDS[script]

@@ -117,7 +117,7 @@ def _both(own: np.ndarray, whole: np.ndarray) -> tuple[Estimate, Estimate]:
 def time_method(
     model: VisionLanguageModel, asked: Asked, pruner: VlmPruner, keep: float, repetitions: int
 ) -> VlmTiming:
-    """Time one prompt with the method, in turns with all tokens. asked: a single prompt."""
+    """Time one prompt with the method and with all tokens alternately. asked: a single prompt."""
     side, device = pruner.side(model, keep), model.device
     whole_prompt, prompt = model.embed(asked, model.side), model.embed(asked, side)
     whole, own = prefill(model, whole_prompt, None, 1.0), prefill(model, prompt, pruner, keep)
