@@ -1,8 +1,8 @@
 """Pages of text of 256x256 pixels: nine kinds of layout, in Latin and in Japanese letters, with the text of every line.
 
 The kinds are those of OmniDoc-TokenBench (arXiv:2605.13565), which crops its images from real documents. Here code lays
-out words that are chosen at random, at the sizes of letters that crops of documents have at 256 pixels. FreeType draws the
-letters, so that another version of it may change some pixels; the hash of the pixels in results tells them apart.
+out random words, with letters as large as in crops of documents at 256 pixels. FreeType draws the letters, so another
+version of it may change some pixels; the hash of the pixels in results shows this.
 """
 
 from __future__ import annotations
