@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -106,3 +108,43 @@ def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Backend().library == "torch"
     with pytest.raises(UsageError, match="installed"):
         Backend(library="openvino")
+
+
+@needs_openvino
+def test_an_interruption_waits_for_the_requests_that_run(images, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They read and write arrays that are freed after it; such a process crashed."""
+    import openvino
+
+    running: set[int] = set()
+    create = openvino.CompiledModel.create_infer_request
+
+    class Request:
+        def __init__(self, request: Any, number: int) -> None:
+            self.request, self.number = request, number
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.request, name)
+
+        def set_input_tensor(self, tensor: Any) -> None:
+            if self.number == 2:
+                raise KeyboardInterrupt
+            self.request.set_input_tensor(tensor)
+
+        def start_async(self) -> None:
+            running.add(self.number)
+            started.append(self.number)
+            self.request.start_async()
+
+        def wait(self) -> None:
+            self.request.wait()
+            running.discard(self.number)
+
+    started: list[int] = []
+    numbers = itertools.count()
+    monkeypatch.setattr(
+        openvino.CompiledModel, "create_infer_request", lambda self: Request(create(self), next(numbers))
+    )
+    run = Backend(library="openvino").compile(Small().eval(), images)
+    with pytest.raises(KeyboardInterrupt):
+        run(images)
+    assert started == [0, 1] and not running

@@ -127,15 +127,19 @@ class Backend:
             inputs = images.contiguous().numpy()
             # OpenVINO writes each part into the output array: copying features would take a tenth of LPIPS's time.
             outputs = [np.empty((len(inputs), *shape), dtype=np.float32) for shape in shapes]
-            for number, start in enumerate(range(0, len(inputs), size)):
-                request, span = requests[number % parts], slice(start, start + size)
-                request.wait()
-                request.set_input_tensor(share(inputs[span]))
-                for position, output in enumerate(outputs):
-                    request.set_output_tensor(position, share(output[span]))
-                request.start_async()
-            for request in requests:
-                request.wait()
+            try:
+                for number, start in enumerate(range(0, len(inputs), size)):
+                    request, span = requests[number % parts], slice(start, start + size)
+                    request.wait()
+                    request.set_input_tensor(share(inputs[span]))
+                    for position, output in enumerate(outputs):
+                        request.set_output_tensor(position, share(output[span]))
+                    request.start_async()
+            finally:
+                # Also after an interruption, since the requests that still run read and write these arrays: a process
+                # that was stopped by a signal crashed when the arrays were freed.
+                for request in requests:
+                    request.wait()
             return [torch.from_numpy(output) for output in outputs]
 
         return run
