@@ -1,11 +1,12 @@
 # `make demo` and `make test` install everything into .venv once; they need Python 3.11 or 3.12 and a package index.
-# PYTHON=... chooses the interpreter, JOBS=... the number of test processes.
+# PYTHON=... chooses the interpreter, JOBS=... the number of test processes. Three keep two cores busy, because tests wait
+# for browsers and for processes that they start.
 #
 # uv installs the packages because it is several times faster than pip; it uses pip's index if one is configured.
 # If uv fails, pip installs the same lock file: the same versions with the same hashes.
 
 SHELL := /bin/sh
-JOBS ?= 2
+JOBS ?= 3
 DEMO_ADAPTERS ?= identity resize.2 jpeg.q10 jpeg.q50 jpeg.q90 webp.q50 avif.q50 toy.p8
 
 # `python3.12` may be on the path without being usable (pyenv), so every candidate is tried. Creating an environment

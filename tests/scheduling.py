@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
 
 TOGETHER = {
     "evaluation/test_ranks.py": "processes", "evaluation/test_resume.py": "processes",
@@ -29,5 +34,22 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     class Together(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             return TOGETHER.get(nodeid.partition("::")[0].removeprefix("tests/"), nodeid)
+
+        def remove_node(self, node: WorkerController) -> str | None:
+            """Return the test in which a process died, and hand its other tests to the others.
+
+            The class above would hand on finished sets as well, for which no process ever reports an end, so the run
+            would wait for ever; and the fatal test again, so the next process would die.
+            """
+            workload = self.assigned_work.pop(node)
+            left = [test for tests in workload.values() for test, done in tests.items() if not done]
+            if not left:
+                return None
+            for scope, tests in workload.items():
+                if others := {test: False for test, done in tests.items() if not done and test != left[0]}:
+                    self.workqueue[scope] = others
+            for other in self.assigned_work:
+                self._reschedule(other)
+            return left[0]
 
     return Together(config, log)
