@@ -28,6 +28,13 @@ def test_importing_the_package_imports_no_library() -> None:
     assert python(code).strip() == "[]"
 
 
+def test_images_are_opened_without_the_packages_of_other_data() -> None:
+    """They made every command slower by a third."""
+    names = "('scipy', 'av', 'soundfile', 'trimesh')"
+    code = f"import sys, tokbench.modalities.open; print([name for name in {names} if name in sys.modules])"
+    assert python(code).strip() == "[]"
+
+
 def test_every_public_name_is_there() -> None:
     assert set(tokbench.__all__) <= set(dir(tokbench))
     for name in tokbench.__all__:

@@ -7,7 +7,6 @@ from math import gcd
 from typing import ClassVar
 
 import numpy as np
-from scipy.signal import resample_poly
 
 from tokbench.data.stream import Bindable
 from tokbench.errors import DataError, UnreadableImage
@@ -64,6 +63,8 @@ class SoundDataset(MediaDataset):
             up, down = target // common, rate // common
             if max(up, down) > _MAX_FACTOR:
                 raise UnreadableImage(f"{name}: {rate} Hz cannot be resampled to {target} Hz; give --size {rate}")
+            from scipy.signal import resample_poly  # slow to import, and most datasets are images
+
             wave = np.clip(resample_poly(wave.astype(np.float64), up, down), -1, 1).astype(np.float32)
         count = round(seconds * target)
         length = min(len(wave), count)

@@ -13,7 +13,6 @@ from tokbench.data.stream import ImageStream
 from tokbench.errors import NotApplicable
 from tokbench.metrics.base import Metric
 from tokbench.modalities.base import Modality, PaddedPlan, Plan, round_up
-from tokbench.modalities.video.frames import MiddleFrameChecks
 from tokbench.tokenizers.spec import TokenizerSpec
 from tokbench.tokenizers.tiling import TilingPlan, fit
 
@@ -73,6 +72,8 @@ class Clips(Modality):
         return {"width": width, "height": height, "modality": self.name, "extent": f"t{frames}{size}"}
 
     def output_checks(self, spec: TokenizerSpec, paired: bool, degraded: bool) -> Metric:
+        from tokbench.modalities.video.frames import MiddleFrameChecks  # it imports SciPy, which images do not need
+
         return MiddleFrameChecks(spec, paired)
 
     def picture(self, items: Tensor) -> Tensor:
