@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import torch
 from checkout import ROOT
 from click.testing import CliRunner
+from signalled import STOPPED, exit_status
 from two_families import write_two_families
 
 from tokbench.cli import main
@@ -117,46 +117,24 @@ def test_a_training_goes_on_after_its_checkout_was_moved(
     assert not list((root / ".cache" / "training").glob("*.pt"))
 
 
-class StoppedBySignal(Exception):
-    pass
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_a_training_write_a_checkpoint(
-    root: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
-) -> None:
+def test_a_signal_lets_a_training_write_a_checkpoint(root: Path, number: signal.Signals) -> None:
     """Also with one job, nothing but a few steps is lost, long before the checkpoint of each minute; the figures of the
     record are those of both parts together."""
-    monkeypatch.setattr("tokbench.training.loop.KEPT", 3600.0)
     (root / ".git").touch()
     toml, seen = toml_of(root, "lower.v1"), list[int]()
     toml.write_text("[training]\nbatch = 2\nimages = 100\n")
-    planned, options = {"lower.v1": toml}, TrainOptions("none")
-
-    def report(what: str, done: int, total: int) -> None:
-        seen.append(done)
-        if seen == [20, 40]:
-            os.kill(os.getpid(), number)
-
-    def stop(number: int, frame: object) -> None:
-        raise StoppedBySignal
-
-    before = signal.signal(number, stop)
-    try:
-        with pytest.raises(StoppedBySignal):
-            list(trainings(planned, MATERIAL, options, 1, report, root))
-        assert signal.getsignal(number) is stop
-    finally:
-        signal.signal(number, before)
-    assert seen == [20, 40]
+    assert exit_status("lower.v1", toml, MATERIAL, 40, number) == STOPPED
     (state,) = (root / ".cache" / "training").glob("*.pt")
     saved = torch.load(state, weights_only=True)
     assert saved["step"] == 20
     saved |= {"seconds": 500.0, "cpu_seconds": 900.0, "devices": ["CPU, 99 threads"]}
     torch.save(saved, state)
-    (outcome,) = trainings(planned, MATERIAL, options, 1, report, root)
+    (outcome,) = trainings(
+        {"lower.v1": toml}, MATERIAL, TrainOptions("none"), 1, lambda what, done, total: seen.append(done), root
+    )
     record = outcome.record
-    assert seen == [20, 40, 60, 80, 100] and record is not None
+    assert seen == [60, 80, 100] and record is not None
     assert record.images == 100 and record.steps == 50 and len(record.curve["weight"]) == 5
     assert 500 <= record.seconds < 560 and 900 <= record.cpu_seconds < 960
     assert record.device == f"CPU, 99 threads, then CPU, {torch.get_num_threads()} threads"
