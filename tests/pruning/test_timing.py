@@ -99,13 +99,21 @@ def test_broken_facts_are_named(tmp_path: Path, text: str) -> None:
         load(path)
 
 
+def classifier_row(profile: str | None) -> ClassifierRow:
+    share = Estimate(0.5, 0.4, 0.6, 1)
+    return ClassifierRow(
+        title="x", network="m", top1=share, top5=share, agreement=share, top1_gap=share, top5_gap=share, right="00",
+        tokens=[(5, 5)], gflops=1.0, whole_gflops=1.0, counted_gflops=1.0, training_seconds=0, training_images=0,
+        training_profile=profile, weights={}, pace=[],
+    )  # fmt: skip
+
+
 def test_facts_with_a_row_without_its_numbers_are_named(tmp_path: Path) -> None:
     provenance = {"device": "cpu", "processor": "", "kernel": "sdpa", "round_to": 1, "formula": "", "weights": {},
             "data": {"limit": None, "side": 64, "sha256": "d"}}  # fmt: skip
     about = {"model": "m", "method": "x", "title": "x", "training": "none", "dataset": "d", "num_images": 1,
              "short": False, "provenance": provenance}  # fmt: skip
-    share = Estimate(0.5, 0.4, 0.6, 1)
-    row = ClassifierRow("x", "m", share, share, share, share, share, "00", [(5, 5)], 1.0, 1.0, 1.0, 0, 0, None, {}, [])
+    row = classifier_row(None)
     path = PruningResult(about, {"0.5": row}).save(tmp_path)
     assert load(path) == PruningResult(about, {"0.5": row})
     whole = json.loads(path.read_text())
@@ -122,8 +130,7 @@ def test_facts_with_a_row_without_its_numbers_are_named(tmp_path: Path) -> None:
 
 
 def test_a_short_training_is_judged_if_the_full_model_is_accurate_after_one() -> None:
-    share = Estimate(0.5, 0.4, 0.6, 10)
-    row = ClassifierRow("x", "m", share, share, share, share, share, "00", [(5, 5)], 1.0, 1.0, 1.0, 0, 0, "cpu", {}, [])
+    row = classifier_row("cpu")
     assert not table.undertrained(PruningResult({"training_profile": "cpu", "short": False}), row)
     assert table.undertrained(PruningResult({"training_profile": "cpu", "short": True}), row)
     assert table.undertrained(PruningResult({"training_profile": "gpu", "short": False}), row)

@@ -8,12 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
-from tokbench.pruning.result import Speedup
+from tokbench.pruning.result import STEADY, BatchTiming, Speedup
 from tokbench.stats.bootstrap import RESAMPLES, percentile_interval, round_significant
-from tokbench.timing import timed
+from tokbench.timing import measure_peak_memory, timed
 
-STEADY = 0.03
-"""Maximum deviation of the control from 1."""
 WARM_UP = 10
 """Untimed calls of each function for every shape; they select kernels and allocate memory."""
 TRIES = 5
@@ -87,6 +85,21 @@ def speedup_of(timing: PairedTiming, parts: int = 1) -> Speedup:
         ms=rounded(float(np.median(timing.second)) * 1000 / parts),
         repetitions=timing.second.size,
     )
+
+
+def time_batch(
+    first: Callable[[], object], second: Callable[[], object], batch: int, repetitions: int, device: str
+) -> BatchTiming:
+    """Return the timing of a pass of the full network, `first`, and of the reduced one, with their peak memory."""
+    timing = time_in_turns(first, second, repetitions, device)
+    peak, whole_peak = (peak_mib(call, device) for call in (second, first))
+    return BatchTiming(batch=batch, speedup=speedup_of(timing), peak_mib=peak, whole_peak_mib=whole_peak)
+
+
+def peak_mib(call: Callable[[], object], device: str) -> float | None:
+    """Return the peak memory of a call in MiB, rounded for a result file; None where it cannot be measured."""
+    peak = measure_peak_memory(call, device)[1]
+    return None if peak is None else rounded(peak)
 
 
 class Timing(Protocol):
