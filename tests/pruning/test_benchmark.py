@@ -79,7 +79,7 @@ def test_everything_is_measured_kept_and_not_measured_again(prune: Prune, tmp_pa
     files = {path: path.read_bytes() for path in out.rglob("*.json")}
     again = prune(*words, str(out))
     assert {path: path.read_bytes() for path in out.rglob("*.json")} == files  # times, too
-    assert "**short**" in again.output and "## Nothing trained for it" in again.output
+    assert "**Not judged**" in again.output and "## Without training" in again.output
     boards = CliRunner().invoke(main, ["leaderboard", "--out", str(out)])
     assert boards.exit_code == 0 and boards.output.count("wrote ") == 2  # there are no tables of tokenizers
     csv, md = table.write(out)
@@ -87,7 +87,7 @@ def test_everything_is_measured_kept_and_not_measured_again(prune: Prune, tmp_pa
     header, *lines = csv.read_text().splitlines()
     assert header.startswith("method,keep,training,") and len(lines) == 9
     text = md.read_text()
-    assert "## Trained for it" in text and "| SiT" in text
+    assert "## With training" in text and "| SiT" in text
     with pytest.raises(ResultError, match="contains no results"):
         read_all(out)
     # With a tokenizer's result, both kinds of tables are written.

@@ -23,7 +23,7 @@ from tokbench.pruning.paired_timing import PairedTiming, time_in_turns
 from tokbench.pruning.result import Estimate, PruningResult, Speedup, load
 
 
-def test_a_duel_is_of_medians_with_an_interval_and_a_control() -> None:
+def test_a_paired_timing_is_the_ratio_of_medians_with_an_interval_and_a_control() -> None:
     drawn = np.random.default_rng(0)
     noise = drawn.normal(1, 0.005, (20, 4))
     first, second = 0.3 * noise[:, :2], 0.2 * noise[:, 2:]
@@ -32,7 +32,7 @@ def test_a_duel_is_of_medians_with_an_interval_and_a_control() -> None:
     assert low < timing.ratio < high
     assert timing.ratio == pytest.approx(1.5, rel=0.01)
     assert timing.measured
-    assert not PairedTiming(first, 0.3 * noise[:, 2:]).measured  # the interval holds 1
+    assert not PairedTiming(first, 0.3 * noise[:, 2:]).measured  # the interval contains 1
     crooked = first.copy()
     crooked[::2, 0] *= 1.2
     crooked[1::2, 1] *= 1.2  # half of the calls, not by their place in a round
@@ -42,7 +42,7 @@ def test_a_duel_is_of_medians_with_an_interval_and_a_control() -> None:
     assert abs(PairedTiming(placed, second).control - 1) < 0.03
 
 
-def test_a_duel_runs_in_turns_after_a_warm_up() -> None:
+def test_calls_alternate_after_a_warm_up() -> None:
     calls: list[str] = []
     timing = time_in_turns(lambda: calls.append("a"), lambda: calls.append("b"), 30, "cpu")
     assert timing.first.size == timing.second.size == 30

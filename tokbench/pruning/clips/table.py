@@ -34,9 +34,9 @@ from tokbench.results.markdown import table
 def markdown(found: Sequence[PruningResult]) -> str:
     """Return a Markdown table of all rows, and one of the verdicts on the claims."""
     sizes, cameras = batches_of(found), cameras_of(found)
-    head = ["method", "keep", "tokens", "at most", "correct %", "less the full one's", "agreement %"]
+    head = ["method", "keep", "tokens", "at most", "correct %", "difference to full", "agreement %"]
     head += [*(f"correct %, {camera} camera" for camera in cameras), "GFLOPs", "x fewer"]
-    head += time_head(sizes, "of it making tokens")
+    head += time_head(sizes, "making tokens")
     body = []
     for one, keep, row in rows(found):
         title = f"{row.title}, control" if one.about["method"] in CONTROLS else titled(one, row, row.title)

@@ -34,7 +34,7 @@ from tokbench.results.markdown import table
 def markdown(found: Sequence[PruningResult]) -> str:
     """Return a Markdown table of all rows, and one of the verdicts on the papers' claims."""
     sizes = batches_of(found)
-    less = "less the full one's"
+    less = "difference to full"
     head = ["method", "keep", "AP50 %", less, "AP %", less, "tokens", "GFLOPs", "x fewer", *time_head(sizes)]
     body = [
         [titled(one, row, row.title), keep_text(keep), *_cells(row), *time_cells(row, sizes)]

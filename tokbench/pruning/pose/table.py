@@ -33,7 +33,7 @@ MILLIMETRES = NumberStyle("mm", 1, False)
 def markdown(found: Sequence[PruningResult]) -> str:
     """Return a Markdown table of all rows, and one of the verdicts on the claims."""
     sizes = batches_of(found)
-    head = ["network", "frames", "MPJPE mm", "less the full one's", "GFLOPs", "x fewer", *time_head(sizes)]
+    head = ["network", "frames", "MPJPE mm", "difference to full", "GFLOPs", "x fewer", *time_head(sizes)]
     body = [
         [titled(one, row, row.title), *_cells(row), *time_cells(row, sizes)] for one, _, row in rows(found)
     ]  # fmt: skip

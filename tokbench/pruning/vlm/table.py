@@ -29,9 +29,9 @@ from tokbench.results.markdown import table
 def markdown(found: Sequence[PruningResult]) -> str:
     """Return a Markdown table of all rows, and one of the verdicts on the papers' claims."""
     kinds, named = types_of(found), shared(found)
-    head = ["method", "keep", "applied %", "correct %", "less the whole's", *(f"{kind} %" for kind in kinds)]
+    head = ["method", "keep", "applied %", "correct %", "difference to full", *(f"{kind} %" for kind in kinds)]
     head += ["most fragile", "GFLOPs", "x fewer", "KV KiB", "x faster, end to end", "ms", "x faster, prefill", "ms"]
-    head += ["of it choosing", "x faster, per word", "ms"]
+    head += ["selection", "x faster, decoding a word", "ms"]
     body = []
     for one, keep, row in rows(found):
         method = one.about["method"]
