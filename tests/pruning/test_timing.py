@@ -19,7 +19,7 @@ from tokbench.pruning import table
 from tokbench.pruning.classifier.candidates import with_own_network
 from tokbench.pruning.classifier.measure import Candidate, Predictions, accuracy, best_kernel, time_candidate
 from tokbench.pruning.classifier.result import ClassifierRow
-from tokbench.pruning.paired_timing import PairedTiming, time_in_turns
+from tokbench.pruning.paired_timing import PairedTiming, time_alternately
 from tokbench.pruning.result import Estimate, PruningResult, Speedup, load
 
 
@@ -44,7 +44,7 @@ def test_a_paired_timing_is_the_ratio_of_medians_with_an_interval_and_a_control(
 
 def test_calls_alternate_after_a_warm_up() -> None:
     calls: list[str] = []
-    timing = time_in_turns(lambda: calls.append("a"), lambda: calls.append("b"), 30, "cpu")
+    timing = time_alternately(lambda: calls.append("a"), lambda: calls.append("b"), 30, "cpu")
     assert timing.first.size == timing.second.size == 30
     assert "".join(calls) == "ab" * 10 + "abba" * 15
 

@@ -51,7 +51,7 @@ class PairedTiming:
         return not low <= 1 <= high and abs(self.control - 1) <= STEADY
 
 
-def time_in_turns(
+def time_alternately(
     first: Callable[[], object], second: Callable[[], object], repetitions: int, device: str
 ) -> PairedTiming:
     """Time each call at least `repetitions` times after a warm-up, with device synchronization."""
@@ -91,7 +91,7 @@ def time_batch(
     first: Callable[[], object], second: Callable[[], object], batch: int, repetitions: int, device: str
 ) -> BatchTiming:
     """Return the timing of a pass of the full network, `first`, and of the reduced one, with their peak memory."""
-    timing = time_in_turns(first, second, repetitions, device)
+    timing = time_alternately(first, second, repetitions, device)
     peak, whole_peak = (peak_mib(call, device) for call in (second, first))
     return BatchTiming(batch=batch, speedup=speedup_of(timing), peak_mib=peak, whole_peak_mib=whole_peak)
 

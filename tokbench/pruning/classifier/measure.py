@@ -19,7 +19,7 @@ from tokbench.pruning.claims import Claim
 from tokbench.pruning.classifier.models import LabelledImages
 from tokbench.pruning.classifier.result import ClassifierTiming
 from tokbench.pruning.flops import Counts, dense, flops
-from tokbench.pruning.paired_timing import TRIES, peak_mib, rounded, speedup_of, time_in_turns
+from tokbench.pruning.paired_timing import TRIES, peak_mib, rounded, speedup_of, time_alternately
 from tokbench.pruning.pruner import Pruner, PruningState, Training
 from tokbench.pruning.result import Estimate
 from tokbench.pruning.vit import Kernel, images_like, recognise
@@ -157,7 +157,7 @@ def best_kernel(whole: Candidate, batch: int, device: str, repetitions: int) -> 
     """Return the kernel with which the full network is faster at this batch size, by interleaved timing."""
     images, other = images_like(recognise(whole.vit), batch), copy.deepcopy(whole.vit)
     with with_kernel(whole.vit, "sdpa"), with_kernel(other, "eager"):
-        timing = time_in_turns(partial(whole.vit, images), partial(other, images), repetitions, device)
+        timing = time_alternately(partial(whole.vit, images), partial(other, images), repetitions, device)
     return "eager" if timing.ratio > 1 else "sdpa"
 
 
@@ -184,7 +184,7 @@ def time_candidate(
         timings = {}
         for tried in dict.fromkeys((best, kernel)):
             with whole.ready(tried):
-                timings[tried] = time_in_turns(
+                timings[tried] = time_alternately(
                     partial(whole.forward, images), partial(candidate.forward, images), repetitions, device
                 )
                 if tried == best:
