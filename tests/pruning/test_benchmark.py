@@ -26,7 +26,7 @@ from tokbench.pruning.classifier import table as classifier_table
 from tokbench.pruning.classifier.benchmark import ClassifierBenchmark
 from tokbench.pruning.classifier.measure import Candidate
 from tokbench.pruning.classifier.models import load_classifier
-from tokbench.pruning.classifier.result import BatchTiming
+from tokbench.pruning.classifier.result import ClassifierTiming
 from tokbench.pruning.result import Speedup, load, load_all, packed, unpacked
 from tokbench.report.static_figures import pruning
 from tokbench.results.leaderboard import read_all
@@ -79,7 +79,7 @@ def test_everything_is_measured_kept_and_not_measured_again(prune: Prune, tmp_pa
     files = {path: path.read_bytes() for path in out.rglob("*.json")}
     again = prune(*words, str(out))
     assert {path: path.read_bytes() for path in out.rglob("*.json")} == files  # times, too
-    assert "**short**" in again.output and "## Nothing trained for it" in again.output
+    assert "**Not judged**" in again.output and "## Without training" in again.output
     boards = CliRunner().invoke(main, ["leaderboard", "--out", str(out)])
     assert boards.exit_code == 0 and boards.output.count("wrote ") == 2  # there are no tables of tokenizers
     csv, md = table.write(out)
@@ -87,7 +87,7 @@ def test_everything_is_measured_kept_and_not_measured_again(prune: Prune, tmp_pa
     header, *lines = csv.read_text().splitlines()
     assert header.startswith("method,keep,training,") and len(lines) == 9
     text = md.read_text()
-    assert "## Trained for it" in text and "| SiT" in text
+    assert "## With training" in text and "| SiT" in text
     with pytest.raises(ResultError, match="contains no results"):
         read_all(out)
     # With a tokenizer's result, both kinds of tables are written.
@@ -101,11 +101,13 @@ def test_times_whose_control_is_off_are_taken_again(prune: Prune, tmp_path: Path
     """There are at most three runs; the last one is kept. A failure at another keep does not discard them."""
     taken: list[float | None] = []
 
-    def time(bench: ClassifierBenchmark, arm: Candidate, batch: int) -> BatchTiming:
+    def time(bench: ClassifierBenchmark, arm: Candidate, batch: int) -> ClassifierTiming:
         taken.append(arm.keep)
         steady = taken.count(arm.keep) > 1 and arm.keep == 0.5
         speedup = Speedup(1.5, 1.4, 1.6, 1.0 if steady else 1.04, steady, 1.5, 1.0, 30)
-        return BatchTiming(batch, "sdpa", speedup, speedup, 0.0)
+        return ClassifierTiming(
+            batch=batch, best_kernel="sdpa", speedup=speedup, speedup_same_kernel=speedup, selector_ms=0.0
+        )
 
     monkeypatch.setattr(ClassifierBenchmark, "time", time)
     words = ["random", "sit_slim", "--out", str(tmp_path), "--keep"]

@@ -184,7 +184,7 @@ def test_what_cannot_be_measured_is_refused(prune: Callable[..., Result], root: 
     unknown = prune("best", "--keep", "0.5", "--out", tmp_path)
     assert unknown.exit_code == 1 and "failed best: unknown method 'best'; available: learned, random" in unknown.output
     for words, message in (
-        (("--round-to", 8), "options of classifiers"),
+        (("--round-to", 8), "--round-to does not apply to detectors"),
         (("--model", "small.none"), "unknown network 'small.none'"),
         (("--data", "scenes-64"), "scenes-64"),
     ):
@@ -198,8 +198,10 @@ def test_verdicts_follow_from_the_rows() -> None:
         one = Estimate(value, value, value, 100)
         without = (value + noise * np.random.default_rng(0).normal(size=20)).tolist()
         row = DetectorRow(
-            method, "d", one, one, one, one, {"ap50": without, "ap": without}, [1], 1.0, 2.0, 0, 0, None, {}, []
-        )
+            title=method, network="d", ap50=one, ap=one, ap50_gap=one, ap_gap=one,
+            without={"ap50": without, "ap": without}, tokens=[1], gflops=1.0, whole_gflops=2.0, training_seconds=0,
+            training_images=0, training_profile=None, weights={}, pace=[],
+        )  # fmt: skip
         about = {"kind": "detector", "method": method, "num_images": 100, "short": short}
         return PruningResult(about, {"0.5": row, "1": row})
 

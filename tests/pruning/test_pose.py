@@ -1,9 +1,9 @@
-"""`tokbench prune` of pose lifters: rows, the file, findings, and wrong usage."""
+"""`tokbench prune` of pose lifters: rows, times, verdicts, the page, and wrong usage."""
 
 from __future__ import annotations
 
-import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,24 @@ from checkout import ROOT
 from click.testing import CliRunner
 from safetensors.torch import save_file
 
+from tokbench.analysis.ablations import ablations
 from tokbench.cli import main
-from tokbench.pruning.pose import PoseRow, markdown, pose_findings
-from tokbench.tokenizers.registry import open_variant
+from tokbench.data.reading import DEFAULTS
+from tokbench.nn.skeleton import draw_sequences
+from tokbench.pruning.ablations import pruning_findings
+from tokbench.pruning.claims import claims_about, claims_of_network, claims_table, findings
+from tokbench.pruning.kinds import PruneRequest
+from tokbench.pruning.pose.benchmark import PoseErrors
+from tokbench.pruning.pose.kind import KIND
+from tokbench.pruning.pose.result import PoseRow
+from tokbench.pruning.pose.sequences import FIRST_SEED
+from tokbench.pruning.result import Estimate, PruningResult, load_all
+from tokbench.pruning.table import write
+from tokbench.report.pruning_tables import tables
+from tokbench.tokenizers.registry import network_files, open_variant
 
 TOML = """
-kind = "pose"
+prune_kind = "pose"
 [model]
 frames = 7
 counts = {counts}
@@ -58,27 +70,54 @@ def prune(*words: object) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_rows_are_measured_on_the_same_sequences_and_saved(project: Path, tmp_path: Path) -> None:
-    words = ["all", "--model", "h2ot.whole", "--root", project, "--out", tmp_path / "out", "--limit", "6"]
-    code, output = prune(*words, "--batches", "0", "--device", "cpu")
+def test_rows_are_saved_compared_and_resumed(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    words = ["--model", "h2ot.whole", "--root", project, "--out", out, "--limit", "6", "--device", "cpu"]
+    code, output = prune("h2ot.pruned", *words, "--batches", "0")
     assert code == 0, output
-    (file,) = (tmp_path / "out" / "h2ot.whole" / "pose").iterdir()
-    facts = json.loads(file.read_text())
-    rows = {row["method"]: row for row in facts["rows"]}
-    assert list(rows) == ["h2ot.whole", "h2ot.pruned", "h2ot.third"]
-    assert rows["h2ot.whole"]["mpjpe_gap"]["value"] == 0
-    gap = rows["h2ot.third"]["mpjpe"]["value"] - rows["h2ot.whole"]["mpjpe"]["value"]
-    assert rows["h2ot.third"]["mpjpe_gap"]["value"] == pytest.approx(gap, rel=1e-4)
-    assert rows["h2ot.third"]["gflops"] < rows["h2ot.pruned"]["gflops"] < rows["h2ot.whole"]["gflops"]
-    assert "| h2ot.pruned" in output and "7, 3" in output
+    (first,) = out.glob("h2ot.whole/prune-*.json")
+    before = first.read_bytes()
+    code, output = prune("all", *words, "--batches", "0")
+    assert code == 0, output
+    assert first.read_bytes() == before  # its row is not measured again
+    found = {one.about["method"]: one for one in load_all(out, "pose")}
+    assert found.keys() == {"h2ot.pruned", "h2ot.third"}
+    pruned, third = (found[name].rows["whole"] for name in ("h2ot.pruned", "h2ot.third"))
+    assert third.gflops < pruned.gflops < pruned.whole_gflops and pruned.frames == [7, 3]
+    assert len(pruned.errors) == pruned.mpjpe.n == 6
+    assert pruned.mpjpe.value == pytest.approx(np.mean(pruned.errors))
+    whole = found["h2ot.pruned"].about["whole"]
+    assert pruned.mpjpe_gap.value == pytest.approx(pruned.mpjpe.value - whole["value"])
+    assert "| h2ot.pruned" in output and "7, 3" in output and "Frames that are read and then pruned help." in output
+    assert "not judged" in output and "warning: the full network has an error of" in output
+    (page,) = tables(load_all(out, "pose"))
+    assert all(len(row.values) == len(page.columns) for row in page.rows) and page.size == "7 frames"
+    assert page.rows[0].details["command"].split(" --limit")[0] == "tokbench prune h2ot.pruned --model h2ot.whole"
+    assert [path.name.startswith("pruning-pose-") for path in write(out)] == [True, True]
+
+
+def test_times_of_a_saved_row_are_added(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokbench.pruning.paired_timing.WARM_UP", 1)
+    words = ["h2ot.pruned", "--model", "h2ot.whole", "--root", project, "--out", tmp_path, "--limit", "2"]
+    words += ["--device", "cpu", "--tries", "1", "--batches"]
+    assert prune(*words, "0")[0] == 0
+    (before,) = load_all(tmp_path, "pose")
+    code, output = prune(*words, "2")
+    assert code == 0, output
+    (after,) = load_all(tmp_path, "pose")
+    (timing,) = after.rows["whole"].pace
+    assert timing.batch == 2 and timing.speedup.repetitions == 30 and "x faster, batch 2" in output
+    assert replace(after.rows["whole"], pace=[]) == before.rows["whole"]
 
 
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["h2ot.other"], "'h2ot.other' is no pose lifter; available: h2ot.pruned"),
-        (["all", "--data", "samples"], "--data is not an option of pose lifters"),
-        (["all", "--keep", "0.5"], "--keep is not an option of pose lifters"),
+        (["h2ot.other"], "unknown method 'h2ot.other'; available: h2ot.pruned"),
+        (["h2ot.whole"], "h2ot.whole is the model itself"),
+        (["all", "--data", "samples"], "--data does not apply to pose lifters"),
+        (["all", "--keep", "0.5"], "--keep does not apply to pose lifters"),
+        (["all", "--round-to", "8", "--first"], "--first, --round-to does not apply to pose lifters"),
     ],
 )
 def test_wrong_usage_is_refused(words: list[str], message: str, project: Path, tmp_path: Path) -> None:
@@ -87,24 +126,56 @@ def test_wrong_usage_is_refused(words: list[str], message: str, project: Path, t
     assert message in output
 
 
-def row(name: str, errors: list[float], short: bool = False) -> PoseRow:
-    return PoseRow(name, np.array(errors), (7, 7), 1.0, {}, {}, short)
+def result(name: str, errors: np.ndarray, short: bool = False) -> PruningResult:
+    estimate = Estimate(float(errors.mean()), None, None, len(errors))
+    row = PoseRow(
+        title=name, network=name, mpjpe=estimate, mpjpe_gap=estimate, errors=errors.tolist(), frames=[7, 7], gflops=1.0,
+        whole_gflops=1.0, training_seconds=0, training_images=0, training_profile=None, weights={}, pace=[],
+    )  # fmt: skip
+    data = {"limit": len(errors), "side": 7, "sha256": "d"}
+    provenance = {"device": "cpu", "processor": "", "kernel": "sdpa", "round_to": 1, "weights": {}, "data": data}
+    about = {
+        "kind": "pose",
+        "model": "h2ot.whole",
+        "method": name,
+        "training": "weights",
+        "title": name,
+        "short": short,
+    }
+    about |= {"dataset": "skeleton", "num_images": len(errors), "provenance": provenance}
+    return PruningResult(about, {"whole": row})
 
 
 @pytest.mark.parametrize(
-    "more, short, verdict",
+    "more, short, claim, ablation",
     [
-        (5.0, False, "supported"),
-        (-5.0, False, "not supported"),
-        (5.0, True, "cannot tell"),
-        (0.0, False, "cannot tell"),
+        (5.0, False, "holds", "supported"),
+        (-5.0, False, "does not hold", "not supported"),
+        (5.0, True, "not judged", "cannot tell"),
+        (0.0, False, "cannot tell", "cannot tell"),
     ],
 )
-def test_findings_follow_the_paired_difference(more: float, short: bool, verdict: str, project: Path) -> None:
+def test_a_smaller_error_is_better(more: float, short: bool, claim: str, ablation: str, project: Path) -> None:
     base = np.random.default_rng(0).normal(100, 20, 60)
     noise = np.random.default_rng(1).normal(0, 1, 60)
-    rows = [row("h2ot.pruned", list(base)), row("h2ot.third", list(base + noise - noise.mean() + more), short)]
-    (finding,) = pose_findings(rows, project)
-    assert finding.verdict == verdict
-    assert f"**{verdict}**" in markdown(rows, [finding])
-    assert not pose_findings(rows[:1], project)
+    members = [result("h2ot.pruned", base, short), result("h2ot.third", base + noise - noise.mean() + more, short)]
+    files = network_files(project)
+    (finding,) = pruning_findings(ablations(files), members)
+    assert finding.verdict == ablation and finding.difference.gap == pytest.approx(more, abs=1e-9)
+    members[1].about |= claims_about(claims_of_network("h2ot.third", files["h2ot.third"], KIND.numbers))
+    (stated,) = findings(members)
+    assert stated.verdict == claim and stated.comparison.difference == pytest.approx(-more, abs=1e-9)
+    assert f"{stated.comparison.difference:+.1f} [" in claims_table(members)
+    assert "difference mm" in claims_table(members)
+
+
+def test_the_floor_is_the_error_of_the_mean_pose(project: Path) -> None:
+    request = PruneRequest("h2ot.whole", "", "cpu", project, 5, DEFAULTS, (), 30, 1, "sdpa", 1, None, False)
+    benchmark = KIND.open(request, lambda text: None)
+    benchmark.measure_full(lambda what, done, total: None)
+    poses = draw_sequences(range(FIRST_SEED, FIRST_SEED + 5), 7)[1].double().numpy()
+    floor = np.linalg.norm(poses - poses.mean((0, 1)), axis=-1).mean() * 1000
+    assert benchmark.full.floor == pytest.approx(floor, rel=1e-5)
+    for share, short in ((0.19, False), (0.21, True)):
+        benchmark._full = PoseErrors(np.full(5, share * floor), floor)
+        assert benchmark.short == short

@@ -19,11 +19,11 @@ from tokbench.pruning import table
 from tokbench.pruning.classifier.candidates import with_own_network
 from tokbench.pruning.classifier.measure import Candidate, Predictions, accuracy, best_kernel, time_candidate
 from tokbench.pruning.classifier.result import ClassifierRow
-from tokbench.pruning.paired_timing import PairedTiming, time_in_turns
+from tokbench.pruning.paired_timing import PairedTiming, time_alternately
 from tokbench.pruning.result import Estimate, PruningResult, Speedup, load
 
 
-def test_a_duel_is_of_medians_with_an_interval_and_a_control() -> None:
+def test_a_paired_timing_is_the_ratio_of_medians_with_an_interval_and_a_control() -> None:
     drawn = np.random.default_rng(0)
     noise = drawn.normal(1, 0.005, (20, 4))
     first, second = 0.3 * noise[:, :2], 0.2 * noise[:, 2:]
@@ -32,7 +32,7 @@ def test_a_duel_is_of_medians_with_an_interval_and_a_control() -> None:
     assert low < timing.ratio < high
     assert timing.ratio == pytest.approx(1.5, rel=0.01)
     assert timing.measured
-    assert not PairedTiming(first, 0.3 * noise[:, 2:]).measured  # the interval holds 1
+    assert not PairedTiming(first, 0.3 * noise[:, 2:]).measured  # the interval contains 1
     crooked = first.copy()
     crooked[::2, 0] *= 1.2
     crooked[1::2, 1] *= 1.2  # half of the calls, not by their place in a round
@@ -42,9 +42,9 @@ def test_a_duel_is_of_medians_with_an_interval_and_a_control() -> None:
     assert abs(PairedTiming(placed, second).control - 1) < 0.03
 
 
-def test_a_duel_runs_in_turns_after_a_warm_up() -> None:
+def test_calls_alternate_after_a_warm_up() -> None:
     calls: list[str] = []
-    timing = time_in_turns(lambda: calls.append("a"), lambda: calls.append("b"), 30, "cpu")
+    timing = time_alternately(lambda: calls.append("a"), lambda: calls.append("b"), 30, "cpu")
     assert timing.first.size == timing.second.size == 30
     assert "".join(calls) == "ab" * 10 + "abba" * 15
 
@@ -99,13 +99,21 @@ def test_broken_facts_are_named(tmp_path: Path, text: str) -> None:
         load(path)
 
 
+def classifier_row(profile: str | None) -> ClassifierRow:
+    share = Estimate(0.5, 0.4, 0.6, 1)
+    return ClassifierRow(
+        title="x", network="m", top1=share, top5=share, agreement=share, top1_gap=share, top5_gap=share, right="00",
+        tokens=[(5, 5)], gflops=1.0, whole_gflops=1.0, counted_gflops=1.0, training_seconds=0, training_images=0,
+        training_profile=profile, weights={}, pace=[],
+    )  # fmt: skip
+
+
 def test_facts_with_a_row_without_its_numbers_are_named(tmp_path: Path) -> None:
     provenance = {"device": "cpu", "processor": "", "kernel": "sdpa", "round_to": 1, "formula": "", "weights": {},
             "data": {"limit": None, "side": 64, "sha256": "d"}}  # fmt: skip
     about = {"model": "m", "method": "x", "title": "x", "training": "none", "dataset": "d", "num_images": 1,
              "short": False, "provenance": provenance}  # fmt: skip
-    share = Estimate(0.5, 0.4, 0.6, 1)
-    row = ClassifierRow("x", "m", share, share, share, share, share, "00", [(5, 5)], 1.0, 1.0, 1.0, 0, 0, None, {}, [])
+    row = classifier_row(None)
     path = PruningResult(about, {"0.5": row}).save(tmp_path)
     assert load(path) == PruningResult(about, {"0.5": row})
     whole = json.loads(path.read_text())
@@ -122,8 +130,7 @@ def test_facts_with_a_row_without_its_numbers_are_named(tmp_path: Path) -> None:
 
 
 def test_a_short_training_is_judged_if_the_full_model_is_accurate_after_one() -> None:
-    share = Estimate(0.5, 0.4, 0.6, 10)
-    row = ClassifierRow("x", "m", share, share, share, share, share, "00", [(5, 5)], 1.0, 1.0, 1.0, 0, 0, "cpu", {}, [])
+    row = classifier_row("cpu")
     assert not table.undertrained(PruningResult({"training_profile": "cpu", "short": False}), row)
     assert table.undertrained(PruningResult({"training_profile": "cpu", "short": True}), row)
     assert table.undertrained(PruningResult({"training_profile": "gpu", "short": False}), row)

@@ -132,7 +132,10 @@ def test_what_cannot_be_measured_is_refused(prune: Callable[..., Result], root: 
     assert "failed todre_stage2: no visual token was removed from any of" in idle.output
     unknown = prune("evit", "--keep", "0.5", *out, limit=2)
     assert "failed evit: unknown method 'evit'" in unknown.output
-    for words, message in ((("--round-to", "8"), "options of classifiers"), (("--batches", "32"), "timed at batch 1")):
+    for words, message in (
+        (("--round-to", "8"), "--round-to does not apply to vision-language models"),
+        (("--batches", "32"), "timed at batch 1"),
+    ):
         refused = prune("random", *words, *out)
         assert refused.exit_code == 2 and message in refused.output
     write_labelled_noise(root / "noise.parquet", 4, 2)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from checkout import ROOT
 
-from tokbench.pruning.classifier.result import BatchTiming, ClassifierRow
+from tokbench.pruning.classifier.result import ClassifierRow, ClassifierTiming
 from tokbench.pruning.result import Estimate, PruningResult, Speedup
 from tokbench.report.site import build
 
@@ -50,7 +50,9 @@ def reduced(method: str, paces: dict[float, tuple[float, bool]], training: str =
             title=method, network="vit.d12", top1=share, top5=share, agreement=share, top1_gap=share, top5_gap=share,
             right="00", tokens=[(257, 257)], gflops=keep, whole_gflops=1.0, counted_gflops=keep, training_seconds=0,
             training_images=0, training_profile=None, weights={"w": "e" * 64},
-            pace=[BatchTiming(32, "sdpa", speedup, speedup, 1.0)],
+            pace=[ClassifierTiming(
+                batch=32, best_kernel="sdpa", speedup=speedup, speedup_same_kernel=speedup, selector_ms=1.0
+            )],
         )  # fmt: skip
     return PruningResult(about | {"num_images": 100, "short": False, "provenance": made | {"data": data}}, rows)
 

@@ -1,4 +1,4 @@
-"""`tokbench prune`: measures accuracy and speed of token reduction in three kinds of models."""
+"""`tokbench prune`: measures accuracy and speed of token reduction in several kinds of models."""
 
 from __future__ import annotations
 
@@ -92,10 +92,12 @@ def prune(
     """Measure token-reduction methods: accuracy relative to the full network, FLOPs and wall-clock time.
 
     METHOD is a name printed by --list with the same --model; 'all' selects every method that needs no training, and the
-    controls. The model is a classifier, a detector, a classifier of clips or a vision-language model. A detector
-    (focus_detr.d4_dense) needs images with boxes (--data scenes-128), and a classifier of clips (centerclip.d4,
-    trajvit.patches) clips with labels (--data sprites). A vision-language model (mini_vlm.base, hf:FOLDER) answers
-    questions about the data sets scenes and scenes-heldout.
+    controls. The model is a classifier, a detector, a classifier of clips, a vision-language model or a pose lifter. A
+    detector (focus_detr.d4_dense) needs images with boxes (--data scenes-128), and a classifier of clips
+    (centerclip.d4, trajvit.patches) clips with labels (--data sprites). A vision-language model (mini_vlm.base,
+    hf:FOLDER) answers questions about the data sets scenes and scenes-heldout. A pose lifter (h2ot.dense) is compared
+    with other ones, 'all' of them or those that are named, on sequences that are drawn; --limit is their number, and
+    --data and --keep do not apply.
 
     The images of a classifier need labels: a Parquet file with an integer column `label`, or a folder, zip or tar with
     one folder per class. Folders must be named like the network's classes (ImageNet: WordNet ids) or listed in
@@ -106,12 +108,9 @@ def prune(
     Rows that are already measured are kept, so repeat the command to resume after an interruption. Timings whose
     control deviates by more than 3 %, which indicates other load on the machine, are repeated up to --tries times.
 
-    For a pose lifter (--model h2ot.dense), METHOD is the name of another one, or `all`; the sequences are drawn, and
-    --limit is their number.
-
     Exit status: 1 if a method failed (the others still run) or an image could not be read.
     """
-    from tokbench.pruning.kinds import PruneRequest, kind_named, kind_of_model
+    from tokbench.pruning.kinds import PruneRequest, kind_named, kind_of_model, refuse_unused
 
     kind = kind_named(kind_of_model(model, root))
     if listing:
@@ -120,16 +119,13 @@ def prune(
     if not methods:
         raise UsageError("missing METHOD; see --list")
     from tokbench.pruning.benchmark import read_keeps
-    from tokbench.pruning.pose import is_pose_lifter
 
-    if is_pose_lifter(model, root):
-        device = choose_device(device)
-        _lift(methods, model, limit, _batch_sizes(batches), repetitions, tries, device, root, out)
-        return
-
-    keeps = read_keeps(keep or kind.keeps)
+    context = click.get_current_context()
+    refuse_unused(kind, (name for name in context.params if _given(context, name)))
+    chosen_keep = keep or kind.keeps
+    keeps = read_keeps(chosen_keep) if chosen_keep else []
     chosen_device = choose_device(device)
-    names = [name for given in methods for name in (kind.methods if given == "all" else (given,))]
+    names = [name for given in methods for name in (kind.methods(model, root) if given == "all" else (given,))]
     request = PruneRequest(
         model, data, chosen_device, root, limit, reading, _batch_sizes(batches), repetitions, tries, kernel, round_to,
         rates, allow_download,
@@ -156,37 +152,9 @@ def prune(
         sys.exit(1)
 
 
-def _lift(
-    methods: tuple[str, ...],
-    model: str,
-    limit: int | None,
-    batches: tuple[int, ...] | None,
-    repetitions: int,
-    tries: int,
-    device: str,
-    root: Path | None,
-    out: Path,
-) -> None:
-    """Measure pose lifters; METHOD is the name of one, or `all`."""
-    from tokbench.pruning import pose
-
-    context = click.get_current_context()
-    for option in ("data", "keep", "kernel", "round_to", "rates"):
-        if context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
-            raise UsageError(
-                f"--{option.replace('_', '-')} is not an option of pose lifters, whose sequences are drawn and whose "
-                "frames are set in their TOML files; leave it out"
-            )
-    names = [name for given in methods for name in (pose.pose_lifters(root) if given == "all" else (given,))]
-    config = pose.PoseConfig(limit or pose.SEQUENCES, (1, 32) if batches is None else batches, repetitions, tries)
-    rows = []
-    with stoppable(lambda: "nothing was saved; repeat the command"), progress_bar() as bar:
-        benchmark = pose.PoseBenchmark(model, device, config, root)
-        for row in benchmark.rows(list(dict.fromkeys(names)), bar):
-            rows.append(row)
-            say(f"{row.name}: {row.errors.mean():.1f} mm")
-    say(f"wrote {benchmark.save(rows, out)}")
-    click.echo(pose.markdown(rows, pose.pose_findings(rows, root)), nl=False)
+def _given(context: click.Context, name: str) -> bool:
+    """Return whether an argument comes from the command line."""
+    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def _batch_sizes(text: str | None) -> tuple[int, ...] | None:

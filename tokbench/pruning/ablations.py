@@ -6,13 +6,18 @@ from collections.abc import Iterable, Sequence
 
 from tokbench.analysis.ablations import Ablation, Finding
 from tokbench.analysis.compare import Difference, Verdict
+from tokbench.pruning.claims import verdict_of
 from tokbench.pruning.kinds import kind_named
 from tokbench.pruning.result import PruningResult, TimedRow
 from tokbench.pruning.table import groups, undertrained
 from tokbench.results.columns import Column
 
-COLUMNS = {name: Column(name, title, 4, True) for name, title in (("ap50", "AP50"), ("ap", "AP"))}
+COLUMNS = {name: Column(name, title, 4, True) for name, title in (("ap50", "AP50"), ("ap", "AP"))} | {
+    "mpjpe": Column("mpjpe", "MPJPE", 1, False, "mm")
+}
 """Columns of numbers that no metric measures."""
+
+_COMPARED: dict[str, Verdict] = {"holds": "better", "does not hold": "worse"}
 
 
 def pruning_findings(claims: Iterable[Ablation], found: Sequence[PruningResult]) -> list[Finding]:
@@ -44,9 +49,8 @@ def _difference(
     number: str, full: tuple[PruningResult, TimedRow], ablated: tuple[PruningResult, TimedRow]
 ) -> Difference:
     """Return the paired difference of a number, ablated minus full."""
-    found = kind_named(full[0].kind).compare(number, ablated, full)
+    kind = kind_named(full[0].kind)
+    found = kind.compare(number, ablated, full)
     short = any(result.about["short"] or undertrained(result, row) for result, row in (full, ablated))
-    verdict: Verdict = "worse" if found.high < 0 else "better" if found.low > 0 else "cannot tell"
-    if short:
-        verdict = "cannot tell"
+    verdict = _COMPARED.get(verdict_of(found, short, kind.style.higher_is_better), "cannot tell")
     return Difference(number, found.second, found.first, found.difference, found.low, found.high, found.n, verdict)

@@ -16,10 +16,10 @@ import torch
 
 from tokbench import timing
 from tokbench._version import __version__
-from tokbench.data.dataset import Dataset
 from tokbench.errors import UsageError
 from tokbench.io.hashing import code_of
 from tokbench.paths import PACKAGE
+from tokbench.protocol.protocol import Protocol as DataProtocol
 from tokbench.protocol.protocol import describe_protocol
 from tokbench.pruning.kinds import Progress, PruneRequest
 from tokbench.pruning.paired_timing import disturbed
@@ -61,8 +61,8 @@ class BenchmarkConfig:
 class FullModel:
     """The model whose tokens are reduced.
 
-    name: in results. weights: SHA-256 by file. side: of its images in pixels. training_profile: of its training, None
-    if it is unknown.
+    name: in results. weights: SHA-256 by file. side: of its images in pixels, or the length of its sequences.
+    training_profile: of its training, None if it is unknown.
     """
 
     name: str
@@ -95,25 +95,59 @@ class Reduction(Protocol):
     def weights(self) -> dict[str, str]: ...
 
 
+class MeasuredData(Protocol):
+    """The data on which a model is measured, such as a `Dataset`.
+
+    limit: None if all data are read. sampling: `even` or `first`. sha256: of the data that were read. protocol: how
+    they are preprocessed, None if they are not. left_out: files that are not read, by suffix. unreadable: name and
+    reason of what could not be read.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def limit(self) -> int | None: ...
+
+    @property
+    def sampling(self) -> str: ...
+
+    @property
+    def sha256(self) -> str: ...
+
+    @property
+    def protocol(self) -> DataProtocol | None: ...
+
+    @property
+    def left_out(self) -> dict[str, int]: ...
+
+    @property
+    def unreadable(self) -> list[tuple[str, str]]: ...
+
+
 C = TypeVar("C", bound=Reduction)
 R = TypeVar("R", bound=TimedRow)
+F = TypeVar("F")
+D = TypeVar("D", bound=MeasuredData)
 
 
-class Benchmark(ABC, Generic[C, R]):
-    """Measures methods that reduce the tokens of one model, on one data set and device.
+class Benchmark(ABC, Generic[C, R, F, D]):
+    """Measures methods that reduce the tokens of one model, on data D and one device. F: what is measured of the full
+    model.
 
     kind: key of `tokbench.pruning.kinds.KINDS`. formula: how FLOPs are counted, as text. packages: those whose versions
-    are recorded.
+    are recorded. sources: further files of the package, besides those of tokbench.pruning, whose code determines the
+    numbers; results of other code are measured again.
     """
 
     kind: ClassVar[str]
     formula: ClassVar[str]
     packages: ClassVar[tuple[str, ...]]
+    sources: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(
-        self, model: FullModel, dataset: Dataset, config: BenchmarkConfig, warn: Callable[[str], None]
-    ) -> None:
+    def __init__(self, model: FullModel, dataset: D, config: BenchmarkConfig, warn: Callable[[str], None]) -> None:
         self.model, self.dataset, self.config, self.warn = model, dataset, config, warn
+        self._full: F | None = None
 
     @property
     def controls(self) -> tuple[str, ...]:
@@ -128,8 +162,31 @@ class Benchmark(ABC, Generic[C, R]):
         """
 
     @abstractmethod
+    def measure_whole(self, progress: Progress) -> F:
+        """Measure the full model."""
+
     def measure_full(self, progress: Progress) -> None:
-        """Measure the full model, once; `row` and `about` are called afterwards."""
+        """Measure the full model, once, and print the warnings; `row` and `about` are called afterwards."""
+        if self._full is None:
+            self._full = self.measure_whole(progress)
+            for text in self.warnings:
+                self.warn(text)
+
+    @property
+    def full(self) -> F:
+        """What was measured of the full model."""
+        assert self._full is not None  # `run` calls `measure_full` first
+        return self._full
+
+    @property
+    @abstractmethod
+    def quality(self) -> str:
+        """The quality of the full model and the smallest one that is judged, as the beginning of a sentence."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """Warnings about the full model."""
+        return [f"{self.quality}, no verdict on a method is drawn"] if self.short else []
 
     @abstractmethod
     def row(self, candidate: C, progress: Progress) -> R:
@@ -198,11 +255,13 @@ class Benchmark(ABC, Generic[C, R]):
                 "weights": self.model.weights,
                 "data": {"sha256": dataset.sha256, "limit": dataset.limit, "side": self.model.side}
                 | ({"sampling": dataset.sampling} if dataset.sampling == "even" else {}),
-                "protocol": describe_protocol(dataset.protocol),
-                "code_sha256": code_of(PACKAGE / "pruning", Path(timing.__file__)),
+                "code_sha256": code_of(
+                    PACKAGE / "pruning", Path(timing.__file__), *(PACKAGE / source for source in self.sources)
+                ),
                 "versions": {"tokbench": __version__, "python": platform.python_version()}
                 | {package: importlib.metadata.version(package) for package in self.packages},
-            },
+            }
+            | ({"protocol": describe_protocol(dataset.protocol)} if dataset.protocol else {}),
         }
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from tokbench.analysis.ablations import ablations
 from tokbench.pruning.kinds import ModelKind, kind_named
 from tokbench.pruning.result import PruningResult, keep_of_row, unpacked
-from tokbench.pruning.table import gap_text, row_order, undertrained
+from tokbench.pruning.table import row_order, undertrained
 from tokbench.results.markdown import table
 from tokbench.stats.bootstrap import bootstrap_pairs
 
@@ -61,11 +61,11 @@ class Finding:
     verdict: Verdict
 
 
-def compare_shares(first: str, second: str, count: int) -> Comparison:
-    """Compare the shares of correct answers to `count` questions. first, second: as `result.packed` returns them."""
-    one, other = unpacked(first, count), unpacked(second, count)
+def compare_right(first: tuple[PruningResult, Any], second: tuple[PruningResult, Any], count: str) -> Comparison:
+    """Compare the shares of correct answers of two rows. count: the field of `about` with the number of answers."""
+    one, other = (unpacked(row.right, result.about[count]) for result, row in (first, second))
     interval = bootstrap_pairs(other, one, 0)
-    return Comparison(float(one.mean()), float(other.mean()), interval.low, interval.high, count)
+    return Comparison(float(one.mean()), float(other.mean()), interval.low, interval.high, len(one))
 
 
 def claims_of_network(name: str, toml: Path, numbers: Sequence[str]) -> tuple[Claim, ...]:
@@ -102,25 +102,32 @@ def findings(found: Sequence[PruningResult]) -> Iterator[Finding]:
             pair = (one, one.rows[key]), (other, other.rows[key])
             comparison = kind.compare(claim.number, *pair)
             short = one.about["short"] or any(undertrained(*each) for each in pair)
-            yield Finding(claim, keep, comparison, verdict_of(comparison, short))
+            yield Finding(claim, keep, comparison, verdict_of(comparison, short, kind.style.higher_is_better))
 
 
-def verdict_of(comparison: Comparison, short: bool) -> Verdict:
-    """Return the verdict on a claim. short: whether the full model or a row is too weak for a verdict."""
+def verdict_of(comparison: Comparison, short: bool, higher_is_better: bool = True) -> Verdict:
+    """Return the verdict on the claim that the first number is better.
+
+    short: whether the full model or a row is too weak for a verdict.
+    """
     if short:
         return "not judged"
-    return "holds" if comparison.low > 0 else "does not hold" if comparison.high < 0 else "cannot tell"
+    above, below = comparison.low > 0, comparison.high < 0
+    better, worse = (above, below) if higher_is_better else (below, above)
+    return "holds" if better else "does not hold" if worse else "cannot tell"
 
 
 def claims_table(found: Sequence[PruningResult]) -> str:
     """Return the verdicts on the claims as a section in Markdown; empty without claims."""
+    style = kind_named(found[0].kind).style
     body = [
         [
             one.claim.text, f"{one.claim.method} - {one.claim.other}", "-" if one.keep is None else f"{one.keep:g}",
-            gap_text(one.comparison.difference, one.comparison.low, one.comparison.high), one.verdict,
+            style.gap(one.comparison.difference, one.comparison.low, one.comparison.high), one.verdict,
         ]
         for one in findings(found)
     ]  # fmt: skip
     if not body:
         return ""
-    return f"\n## Claims\n\n{table(['claim', 'rows', 'keep', 'difference %', 'verdict'], body)}"
+    head = ["claim", "rows", "keep", f"difference {style.unit}", "verdict"]
+    return f"\n## Claims\n\n{table(head, body)}"

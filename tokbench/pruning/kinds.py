@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -27,6 +28,7 @@ KINDS = {
     "detector": "tokbench.pruning.detector.kind",
     "vlm": "tokbench.pruning.vlm.kind",
     "clip": "tokbench.pruning.clips.kind",
+    "pose": "tokbench.pruning.pose.kind",
 }
 """The module of each kind, which defines `KIND`, an instance of ModelKind."""
 
@@ -76,27 +78,63 @@ class Tables(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class NumberStyle:
+    """How the numbers that a kind compares are shown. factor: of a number in a table. unit: there."""
+
+    unit: str
+    factor: float
+    higher_is_better: bool
+
+    def gap(self, value: float, low: float | None, high: float | None) -> str:
+        """Return a difference and its interval as text; an interval that cannot be computed is left out."""
+        text = f"{self.factor * value:+.1f}"
+        if low is None or high is None or math.isnan(low):
+            return text
+        return f"{text} [{self.factor * low:+.1f}, {self.factor * high:+.1f}]"
+
+    def with_interval(self, value: float, low: float | None, high: float | None) -> str:
+        """Return a number and its interval as text; an interval that cannot be computed is left out."""
+        text = f"{self.factor * value:.1f}"
+        if low is None or high is None or math.isnan(low):
+            return text
+        return f"{text} [{self.factor * low:.1f}, {self.factor * high:.1f}]"
+
+
+SHARE = NumberStyle("%", 100, True)
+CLASSIFIER_OPTIONS = ("rates", "round_to", "kernel")
+"""Arguments of `tokbench prune` that apply to classifiers only."""
+
+
 class ModelKind(ABC):
     """What depends on the kind of a model.
 
-    row: dataclass of a row in the result files. table: shows results. numbers: the fields of a row that `compare`
-    compares. claims: the papers' claims about methods. keeps: the default of --keep. methods: those that `all` stands
-    for.
+    plural: what the models are called in messages. row: dataclass of a row in the result files. table: shows results.
+    numbers: the fields of a row that `compare` compares. style: how they are shown. claims: the papers' claims about
+    methods. keeps: the default of --keep, "" if methods have no keep ratio. unused: arguments of `tokbench prune` that
+    do not apply.
     """
+
+    plural: ClassVar[str]
 
     row: ClassVar[type]
     table: ClassVar[Tables]
     numbers: ClassVar[tuple[str, ...]]
+    style: ClassVar[NumberStyle] = SHARE
     claims: ClassVar[tuple[Claim, ...]] = ()
     keeps: ClassVar[str]
-    methods: ClassVar[tuple[str, ...]]
+    unused: ClassVar[tuple[str, ...]] = CLASSIFIER_OPTIONS
 
     @abstractmethod
     def known(self, root: Path | None) -> list[str]:
         """Return all METHOD names."""
 
     @abstractmethod
-    def open(self, request: PruneRequest, say: Callable[[str], None]) -> Benchmark[Any, Any]:
+    def methods(self, model: str, root: Path | None) -> Sequence[str]:
+        """Return the METHOD names that `all` stands for."""
+
+    @abstractmethod
+    def open(self, request: PruneRequest, say: Callable[[str], None]) -> Benchmark[Any, Any, Any, Any]:
         """Load the model and open the data set. say: prints a message."""
 
     @abstractmethod
@@ -134,7 +172,8 @@ def kind_of_network(name: str, toml: Path) -> str:
     return str(kind)
 
 
-def refuse_classifier_options(request: PruneRequest) -> None:
-    """Raise UsageError if an option is given that only classifiers have."""
-    if request.rates is not None or request.round_to != 1 or request.kernel != "sdpa":
-        raise UsageError("--rates, --round-to and --kernel are options of classifiers; leave them out for this model")
+def refuse_unused(kind: ModelKind, given: Iterable[str]) -> None:
+    """Raise UsageError if an option was given that does not apply to a kind. given: names of arguments of `prune`."""
+    if unused := sorted(set(given) & set(kind.unused)):
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
+        raise UsageError(f"{options} does not apply to {kind.plural}; leave it out")

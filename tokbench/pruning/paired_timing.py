@@ -8,12 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
-from tokbench.pruning.result import Speedup
+from tokbench.pruning.result import STEADY, BatchTiming, Speedup
 from tokbench.stats.bootstrap import RESAMPLES, percentile_interval, round_significant
-from tokbench.timing import timed
+from tokbench.timing import measure_peak_memory, timed
 
-STEADY = 0.03
-"""Maximum deviation of the control from 1."""
 WARM_UP = 10
 """Untimed calls of each function for every shape; they select kernels and allocate memory."""
 TRIES = 5
@@ -53,7 +51,7 @@ class PairedTiming:
         return not low <= 1 <= high and abs(self.control - 1) <= STEADY
 
 
-def time_in_turns(
+def time_alternately(
     first: Callable[[], object], second: Callable[[], object], repetitions: int, device: str
 ) -> PairedTiming:
     """Time each call at least `repetitions` times after a warm-up, with device synchronization."""
@@ -87,6 +85,21 @@ def speedup_of(timing: PairedTiming, parts: int = 1) -> Speedup:
         ms=rounded(float(np.median(timing.second)) * 1000 / parts),
         repetitions=timing.second.size,
     )
+
+
+def time_batch(
+    first: Callable[[], object], second: Callable[[], object], batch: int, repetitions: int, device: str
+) -> BatchTiming:
+    """Return the timing of a pass of the full network, `first`, and of the reduced one, with their peak memory."""
+    timing = time_alternately(first, second, repetitions, device)
+    peak, whole_peak = (peak_mib(call, device) for call in (second, first))
+    return BatchTiming(batch=batch, speedup=speedup_of(timing), peak_mib=peak, whole_peak_mib=whole_peak)
+
+
+def peak_mib(call: Callable[[], object], device: str) -> float | None:
+    """Return the peak memory of a call in MiB, rounded for a result file; None where it cannot be measured."""
+    peak = measure_peak_memory(call, device)[1]
+    return None if peak is None else rounded(peak)
 
 
 class Timing(Protocol):

@@ -23,6 +23,9 @@ from tokbench.validate import Count, Number, Positive, convert
 WHOLE = "whole"
 """Key of a row without a keep ratio, such as that of a smaller network."""
 
+STEADY = 0.03
+"""Maximum deviation of a control timing from 1."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -55,6 +58,36 @@ class Speedup:
     repetitions: Count
 
 
+@dataclass(frozen=True, kw_only=True)
+class BatchTiming:
+    """Timing at one batch size.
+
+    speedup: over the full network. peak_mib, whole_peak_mib: peak memory of a pass, None where the device does not
+    report it. tries: number of timing runs, which older files do not record.
+    """
+
+    batch: Positive
+    speedup: Speedup
+    peak_mib: Number | None = None
+    whole_peak_mib: Number | None = None
+    tries: Count = 1
+
+    @property
+    def speedups(self) -> tuple[Speedup, ...]:
+        """All speed-ups that were measured, whose controls decide whether the timing is repeated."""
+        return (self.speedup,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectorTiming(BatchTiming):
+    """Timing of a network in which the choice of tokens is timed separately.
+
+    selector_ms: milliseconds of a pass that choosing, merging or making tokens takes.
+    """
+
+    selector_ms: Number
+
+
 class TimedRow:
     """A row of a result file, with its timings. The class of the rows depends on the kind of the model.
 
@@ -64,6 +97,11 @@ class TimedRow:
     weights: dict[str, str]
     pace: Any
 
+    @property
+    def timings(self) -> list[Any]:
+        """All timings."""
+        return list(self.pace)
+
     def timing(self, batch: int) -> Any:
         """Return the timing at a batch size, None if there is none."""
         return next((one for one in self.pace if one.batch == batch), None)
@@ -72,6 +110,26 @@ class TimedRow:
         """Add a timing; it replaces the one at the same batch size."""
         others = [one for one in self.pace if one.batch != timing.batch]
         self.pace = sorted([*others, timing], key=lambda one: one.batch)
+
+
+@dataclass(kw_only=True)
+class NetworkRow(TimedRow):
+    """The part of a row that all kinds share whose rows are networks and are timed by batch size.
+
+    network: the network that was run. gflops, whole_gflops: of one input, of it and of the full network.
+    training_seconds, training_images, training_profile: of a network that was trained for the row, else 0, 0 and None;
+    seconds and images are None where the training is unknown.
+    """
+
+    title: str
+    network: str
+    gflops: Number
+    whole_gflops: Number
+    training_seconds: int | float | None
+    training_images: Count | None
+    training_profile: str | None
+    weights: dict[str, str]
+    pace: Any
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tokbench.paths import slug
-from tokbench.pruning.kinds import CLASSIFIER, KINDS, kind_named
-from tokbench.pruning.result import Estimate, PruningResult, Speedup, keep_of_row, load_all
+from tokbench.pruning.kinds import CLASSIFIER, KINDS, SHARE, kind_named
+from tokbench.pruning.result import (
+    STEADY,
+    BatchTiming,
+    Estimate,
+    NetworkRow,
+    PruningResult,
+    Speedup,
+    TimedRow,
+    keep_of_row,
+    load_all,
+)
 
 NONE = "none measured"
 
@@ -50,7 +59,12 @@ def rows(found: Sequence[PruningResult]) -> list[tuple[PruningResult, float | No
 
 def batches_of(found: Sequence[PruningResult]) -> list[int]:
     """Return the batch sizes of the timings in a table, sorted."""
-    return sorted({timing.batch for one in found for row in one.rows.values() for timing in row.pace})
+    return sorted({timing.batch for row in rows_of(found) for timing in row.timings})
+
+
+def rows_of(found: Sequence[PruningResult]) -> Iterator[Any]:
+    """Yield all rows of a table."""
+    return (row for one in found for row in one.rows.values())
 
 
 def row_order(key: str) -> float:
@@ -91,10 +105,100 @@ def faster(speedup: Speedup) -> str:
     return f"{speedup.value:.2f} [{speedup.low:.2f}, {speedup.high:.2f}]"
 
 
-def gap_text(gap: float, low: float | None, high: float | None) -> str:
+def gap_text(gap: Estimate) -> str:
     """Return a difference of two shares and its interval as text, in %."""
-    text = f"{100 * gap:+.1f}"
-    return text if low is None or high is None or math.isnan(low) else f"{text} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return SHARE.gap(gap.value, gap.low, gap.high)
+
+
+def with_speeds(text: str, row: TimedRow) -> str:
+    """Return text about a row with its speed-ups by batch size."""
+    return ", ".join([text, *(f"batch {timing.batch}: {faster(timing.speedup)}" for timing in row.timings)])
+
+
+def time_head(batches: Sequence[int], selecting: str = "") -> list[str]:
+    """Return the titles of the columns of `time_cells`. selecting: that of the share of choosing tokens, if shown."""
+    titles = ["x faster", "ms", *([selecting] if selecting else [])]
+    return [f"{title}, batch {batch}" for batch in batches for title in titles]
+
+
+def time_cells(row: TimedRow, batches: Sequence[int], selecting: bool = False) -> list[str]:
+    """Return the speed-up and the milliseconds of a row at each batch size, with the share of choosing tokens."""
+    cells = []
+    for batch in batches:
+        if (timing := row.timing(batch)) is None:
+            cells += ["-"] * (3 if selecting else 2)
+            continue
+        cells += [faster(timing.speedup), f"{timing.speedup.ms:.1f}"]
+        cells += [f"{100 * timing.selector_ms / timing.speedup.ms:.0f} %"] if selecting else []
+    return cells
+
+
+def time_fields(timing: BatchTiming) -> dict[str, float | bool | None]:
+    """Return a timing at one batch size as fields of a CSV file."""
+    size = f"b{timing.batch}"
+    return speedup_fields(size, timing.speedup) | {
+        f"peak_mib_{size}": timing.peak_mib, f"whole_peak_mib_{size}": timing.whole_peak_mib,
+    }  # fmt: skip
+
+
+def network_fields(one: PruningResult, keep: float | None, row: NetworkRow) -> dict[str, Any]:
+    """Return the fields of a row of a CSV file that do not depend on the kind."""
+    about = one.about
+    return {
+        "method": about["method"], "keep": keep, "training": about["training"],
+        "training_seconds": row.training_seconds, "training_images": row.training_images, "model": about["model"],
+        "dataset": about["dataset"], "num_images": about["num_images"], "gflops": row.gflops,
+        "gflops_whole": row.whole_gflops,
+    }  # fmt: skip
+
+
+def keep_text(keep: float | None) -> str:
+    """Return a keep ratio as text."""
+    return "-" if keep is None else f"{keep:g}"
+
+
+def conditions(about: dict[str, Any], counted: str, unit: str = "px") -> str:
+    """Return the model, the data and the device of a table as the beginning of a sentence.
+
+    counted: the number of inputs, as text. unit: of their size.
+    """
+    provenance = about["provenance"]
+    processor = f" {provenance['processor']}" if provenance["processor"] else ""
+    return (
+        f"`{about['model']}` on {counted} of {about['dataset']}, {provenance['data']['side']} {unit}; "
+        f"{provenance['device']}{processor}"
+    )
+
+
+def time_note(found: Sequence[PruningResult], subject: str) -> str:
+    """Return how the times of a table were measured, as a paragraph; empty without times. subject: of the sentence."""
+    repetitions = [speedup.repetitions for row in rows_of(found) for one in row.timings for speedup in one.speedups]
+    if not repetitions:
+        return ""
+    return (
+        f"\n{subject} are measured alternately with the full model, with {min(repetitions)} or more timings of each. "
+        f'"{NONE}": the interval contains 1, or the full model compared with itself deviates by more than '
+        f"{100 * STEADY:.0f} %. The speed of a machine varies between the measurements of two rows, so compare rows by "
+        "their ratios, not by their milliseconds.\n"
+    )
+
+
+def quality_note(found: Sequence[PruningResult], weak: str) -> str:
+    """Return which rows are not judged, as paragraphs. weak: why the full model is not, if it is not."""
+    text = ""
+    if found[0].about["short"]:
+        text += (
+            f"\n**Not judged**: {weak}, so no verdict on accuracy is drawn. Token counts, FLOPs and times do not "
+            "depend on it.\n"
+        )
+    if any(undertrained(one, row) for one in found for row in one.rows.values()):
+        text += "\n(short): the network was trained on a CPU for minutes, so no verdict on its accuracy is drawn.\n"
+    return text
+
+
+def titled(one: PruningResult, row: Any, title: str) -> str:
+    """Return the title of a row, marked if its training was short."""
+    return f"{title} (short)" if undertrained(one, row) else title
 
 
 def undertrained(result: PruningResult, row: Any) -> bool:

@@ -36,7 +36,7 @@ def _table(name: str, members: Sequence[PruningResult]) -> PageTable:
         name=name,
         dataset=about["dataset"],
         task=TASK,
-        size=f"{side}x{side}",
+        size=view.size(side),
         n=about["num_images"],
         protocol=about["provenance"].get("protocol", {}).get("name", "tokbench"),
         legend=" ".join(legend.split()),
@@ -65,7 +65,9 @@ def _row_details(result: PruningResult, keep: float | None, row: Any) -> dict[st
     keep: the keep ratio; None for a model without one.
     """
     about, provenance, view = result.about, result.about["provenance"], VIEWS[result.kind]
-    words = ["tokbench", "prune", about["method"], "--model", about["model"], "--data", about["dataset"]]
+    unused = kind_named(result.kind).unused
+    words = ["tokbench", "prune", about["method"], "--model", about["model"]]
+    words += ["--data", about["dataset"]] if "data" not in unused else []
     words += ["--keep", f"{keep:g}"] if keep is not None else []
     words += ["--limit", str(provenance["data"]["limit"])] if provenance["data"]["limit"] else []
     words += ["--kernel", provenance["kernel"]] if provenance["kernel"] != "sdpa" else []
@@ -75,7 +77,7 @@ def _row_details(result: PruningResult, keep: float | None, row: Any) -> dict[st
     words += view.more_options(row)
     return {
         "command": shlex.join(words),
-        "data": f"{about['dataset']}, pixels {provenance['data']['sha256'][:12]}",
+        "data": f"{about['dataset']}, SHA-256 {provenance['data']['sha256'][:12]}",
         "n": about["num_images"],
         "precision": "float32",
         "device": f"{provenance['device']} {provenance['processor']}".strip(),

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from tokbench.pruning.clips.table import cameras_of
 from tokbench.pruning.detector.table import mean_tokens
+from tokbench.pruning.pose.table import mean_frames
 from tokbench.pruning.result import Estimate, PruningResult, Speedup
 from tokbench.pruning.table import NONE
 from tokbench.pruning.vlm.table import types_of
@@ -38,6 +39,10 @@ class View(ABC):
     def more_cells(self, row: Any) -> list[Cell | None]:
         """Return a cell for each of `more_columns`."""
         return []
+
+    def size(self, side: int) -> str:
+        """Return the size of the inputs as text. side: as results state it."""
+        return f"{side}x{side}"
 
     def batches_option(self, row: Any) -> str:
         """Return the value of --batches that measures a row again."""
@@ -133,11 +138,29 @@ class ClipView(View):
         return [*shares, Cell(row.tokens), *(percent_cell(one) if one else None for one in cameras)]
 
 
+class PoseView(View):
+    reference = "the full network on the same sequences"
+
+    def size(self, side: int) -> str:
+        return f"{side} frames"
+
+    def columns(self, found: Sequence[PruningResult]) -> list[PageColumn]:
+        return [
+            PageColumn("mpjpe", "MPJPE mm", 1, False), PageColumn("mpjpe_gap", "MPJPE difference mm", 1, False),
+            PageColumn("frames", "frames in a block", 1, None),
+        ]  # fmt: skip
+
+    def cells(self, row: Any, found: Sequence[PruningResult]) -> list[Cell | None]:
+        errors = (Cell(one.value, one.low, one.high) for one in (row.mpjpe, row.mpjpe_gap))
+        return [*errors, Cell(mean_frames(row))]
+
+
 VIEWS: dict[str, View] = {
     "classifier": ClassifierView(),
     "detector": DetectorView(),
     "vlm": VlmView(),
     "clip": ClipView(),
+    "pose": PoseView(),
 }
 
 

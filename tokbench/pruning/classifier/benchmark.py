@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tokbench.data.dataset import Dataset
 from tokbench.data.labels import at_chance
 from tokbench.pruning.benchmark import Benchmark, BenchmarkConfig, FullModel, label_of
 from tokbench.pruning.claims import JUDGED, claims_about
@@ -23,17 +24,18 @@ from tokbench.pruning.classifier.measure import (
     time_candidate,
 )
 from tokbench.pruning.classifier.models import ImageClassifier, LabelledImages
-from tokbench.pruning.classifier.result import BatchTiming, ClassifierRow
+from tokbench.pruning.classifier.result import ClassifierRow, ClassifierTiming
 from tokbench.pruning.flops import FORMULA
 from tokbench.pruning.kinds import CLASSIFIER, Progress
 from tokbench.pruning.result import WHOLE, packed
 from tokbench.pruning.vit import Kernel, images_like, recognise
 
 
-class ClassifierBenchmark(Benchmark[Candidate, ClassifierRow]):
+class ClassifierBenchmark(Benchmark[Candidate, ClassifierRow, Predictions, Dataset]):
     """Benchmark of token-reduction methods in one classifier, on one dataset and device."""
 
     kind, formula, packages = CLASSIFIER, FORMULA, ("torch", "timm", "numpy")
+    sources = ("nn/classifier.py", "nn/text.py")
 
     def __init__(
         self,
@@ -51,7 +53,6 @@ class ClassifierBenchmark(Benchmark[Candidate, ClassifierRow]):
         self.whole = Candidate(WHOLE, WHOLE, None, classifier.vit, classifier.vit)
         self.kernels: dict[int, Kernel] = {}
         """The faster attention kernel of the full network, by batch size."""
-        self._predictions: Predictions | None = None
 
     def candidates(self, name: str, keeps: Sequence[float]) -> Iterator[Candidate]:
         for candidate in candidates_of(name, self.classifier, keeps, self.device, self.config.rates, self.root):
@@ -59,28 +60,22 @@ class ClassifierBenchmark(Benchmark[Candidate, ClassifierRow]):
                 check_same(candidate.vit, candidate.pruner)
             yield candidate
 
-    def measure_full(self, progress: Progress) -> None:
-        if self._predictions is None:
-            self._predictions, _ = predict(
-                self.whole, self.images, self.device, "sdpa", 1, partial(progress, "whole images")
-            )
-            for text in self.warnings:
-                self.warn(text)
-
-    @property
-    def predictions(self) -> Predictions:
-        """The predictions of the full network."""
-        assert self._predictions is not None  # `run` calls `measure_full` first
-        return self._predictions
+    def measure_whole(self, progress: Progress) -> Predictions:
+        found, _ = predict(self.whole, self.images, self.device, "sdpa", 1, partial(progress, "whole images"))
+        return found
 
     @property
     def num_images(self) -> int:
-        return len(self.predictions.index)
+        return len(self.full.index)
 
     @property
     def short(self) -> bool:
         """Whether the network was trained on a CPU for minutes and does not reach an accuracy that is judged."""
-        return self.model.training_profile == "cpu" and bool(self.predictions.first.mean() < JUDGED)
+        return self.model.training_profile == "cpu" and bool(self.full.first.mean() < JUDGED)
+
+    @property
+    def quality(self) -> str:
+        return f"the full network classifies {100 * self.full.first.mean():.1f} % correctly; below {100 * JUDGED:.0f} %"
 
     @property
     def warnings(self) -> list[str]:
@@ -88,7 +83,7 @@ class ClassifierBenchmark(Benchmark[Candidate, ClassifierRow]):
 
         An undertrained network is not checked for accuracy at chance level.
         """
-        labels, whole = self.images.labels, self.predictions
+        labels, whole = self.images.labels, self.full
         chance = None if self.short else at_chance(int(whole.first.sum()), len(whole.labels), labels.classes)
         return [*labels.warnings, *([chance] if chance else [])]
 
@@ -98,7 +93,7 @@ class ClassifierBenchmark(Benchmark[Candidate, ClassifierRow]):
             candidate, self.images, self.device, config.kernel, config.round_to,
             partial(progress, f"{label_of(candidate)} images"),
         )  # fmt: skip
-        found = accuracy(own, self.predictions)
+        found = accuracy(own, self.full)
         formula, formula_whole = gflops(counts, candidate, self.whole)
         images = images_like(recognise(self.classifier.vit), 1)
         # Nothing is known about the training of rates that the user gives.
@@ -124,7 +119,7 @@ class ClassifierBenchmark(Benchmark[Candidate, ClassifierRow]):
             pace=[],
         )
 
-    def time(self, candidate: Candidate, batch: int) -> BatchTiming:
+    def time(self, candidate: Candidate, batch: int) -> ClassifierTiming:
         config = self.config
         if batch not in self.kernels:
             self.kernels[batch] = best_kernel(self.whole, batch, self.device, config.repetitions)
@@ -135,6 +130,6 @@ class ClassifierBenchmark(Benchmark[Candidate, ClassifierRow]):
 
     def about(self, candidate: Candidate) -> dict[str, Any]:
         about, dataset = super().about(candidate), self.dataset
-        measured = [dataset.source.names[position] for position in self.predictions.index.tolist()]
+        measured = [dataset.source.names[position] for position in self.full.index.tolist()]
         about["provenance"]["labels"] = self.images.labels.facts(measured) | {"warnings": self.warnings}
         return about | claims_about(candidate.claims)

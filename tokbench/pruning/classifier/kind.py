@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from tokbench.pruning.benchmark import BenchmarkConfig
-from tokbench.pruning.claims import Comparison, compare_shares
+from tokbench.pruning.claims import Comparison, compare_right
 from tokbench.pruning.classifier import table as tables
 from tokbench.pruning.classifier.benchmark import ClassifierBenchmark
 from tokbench.pruning.classifier.candidates import CONTROLS, NUMBERS, known
@@ -16,20 +16,24 @@ from tokbench.pruning.classifier.result import ClassifierRow
 from tokbench.pruning.kinds import ModelKind, PruneRequest, Tables
 from tokbench.pruning.methods import METHODS
 from tokbench.pruning.result import PruningResult, labels_text
-from tokbench.pruning.table import faster
+from tokbench.pruning.table import with_speeds
 
 
 class Classifiers(ModelKind):
     """Accuracy is top-1, against labels of the images."""
 
+    plural = "classifiers"
     row = ClassifierRow
     table: ClassVar[Tables] = tables
     numbers = NUMBERS
     keeps = "0.9,0.7,0.5,0.3"
-    methods = (*METHODS, *CONTROLS)
+    unused = ()
 
     def known(self, root: Path | None) -> list[str]:
         return known(root)
+
+    def methods(self, model: str, root: Path | None) -> Sequence[str]:
+        return (*METHODS, *CONTROLS)
 
     def open(self, request: PruneRequest, say: Callable[[str], None]) -> ClassifierBenchmark:
         config = BenchmarkConfig.of_request(request, (1, 32) if request.device == "cpu" else (1, 32, 128))
@@ -41,14 +45,12 @@ class Classifiers(ModelKind):
         )
 
     def summary(self, row: ClassifierRow) -> str:
-        times = [f"batch {timing.batch}: {faster(timing.speedup)}" for timing in row.pace]
-        return ", ".join([f"top-1 {100 * row.top1.value:.1f} %", *times])
+        return with_speeds(f"top-1 {100 * row.top1.value:.1f} %", row)
 
     def compare(
         self, number: str, first: tuple[PruningResult, ClassifierRow], second: tuple[PruningResult, ClassifierRow]
     ) -> Comparison:
-        (one, row), (_, other) = first, second
-        return compare_shares(row.right, other.right, one.about["num_images"])
+        return compare_right(first, second, "num_images")
 
 
 KIND = Classifiers()

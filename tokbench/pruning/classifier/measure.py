@@ -17,14 +17,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from tokbench.errors import DataError, UsageError
 from tokbench.pruning.claims import Claim
 from tokbench.pruning.classifier.models import LabelledImages
-from tokbench.pruning.classifier.result import BatchTiming
+from tokbench.pruning.classifier.result import ClassifierTiming
 from tokbench.pruning.flops import Counts, dense, flops
-from tokbench.pruning.paired_timing import TRIES, rounded, speedup_of, time_in_turns
+from tokbench.pruning.paired_timing import TRIES, peak_mib, rounded, speedup_of, time_alternately
 from tokbench.pruning.pruner import Pruner, PruningState, Training
 from tokbench.pruning.result import Estimate
 from tokbench.pruning.vit import Kernel, images_like, recognise
 from tokbench.stats.bootstrap import bootstrap_pairs, mean, metric_entry, share_interval
-from tokbench.timing import measure_peak_memory
 
 CHUNK = 50
 """Images per batch when measuring accuracy."""
@@ -158,7 +157,7 @@ def best_kernel(whole: Candidate, batch: int, device: str, repetitions: int) -> 
     """Return the kernel with which the full network is faster at this batch size, by interleaved timing."""
     images, other = images_like(recognise(whole.vit), batch), copy.deepcopy(whole.vit)
     with with_kernel(whole.vit, "sdpa"), with_kernel(other, "eager"):
-        timing = time_in_turns(partial(whole.vit, images), partial(other, images), repetitions, device)
+        timing = time_alternately(partial(whole.vit, images), partial(other, images), repetitions, device)
     return "eager" if timing.ratio > 1 else "sdpa"
 
 
@@ -172,7 +171,7 @@ def time_candidate(
     kernel: Kernel,
     repetitions: int,
     round_to: int = 1,
-) -> BatchTiming:
+) -> ClassifierTiming:
     """Time one batch of the candidate, interleaved with the full network.
 
     The full network runs with its `best` kernel and with the candidate's `kernel`. Raises UsageError if both share one
@@ -185,21 +184,21 @@ def time_candidate(
         timings = {}
         for tried in dict.fromkeys((best, kernel)):
             with whole.ready(tried):
-                timings[tried] = time_in_turns(
+                timings[tried] = time_alternately(
                     partial(whole.forward, images), partial(candidate.forward, images), repetitions, device
                 )
                 if tried == best:
-                    whole_peak = measure_peak_memory(partial(whole.forward, images), device)[1]
-        peak = measure_peak_memory(partial(candidate.forward, images), device)[1]
+                    whole_peak = peak_mib(partial(whole.forward, images), device)
+        peak = peak_mib(partial(candidate.forward, images), device)
         spent = _selection_seconds(candidate, state, images)
-    return BatchTiming(
-        batch,
-        best,
-        speedup_of(timings[best]),
-        speedup_of(timings[kernel]),
+    return ClassifierTiming(
+        batch=batch,
+        best_kernel=best,
+        speedup=speedup_of(timings[best]),
+        speedup_same_kernel=speedup_of(timings[kernel]),
         selector_ms=rounded(spent * 1000),
-        peak_mib=None if peak is None else rounded(peak),
-        whole_peak_mib=None if whole_peak is None else rounded(whole_peak),
+        peak_mib=peak,
+        whole_peak_mib=whole_peak,
     )
 
 

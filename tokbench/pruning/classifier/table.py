@@ -8,27 +8,37 @@ from typing import Any
 import pandas as pd
 
 from tokbench.io.counts import count_of
-from tokbench.pruning.claims import claims_table
+from tokbench.pruning.claims import JUDGED, claims_table
 from tokbench.pruning.classifier.result import ClassifierRow
 from tokbench.pruning.result import PruningResult, labels_text
-from tokbench.pruning.table import NONE, batches_of, estimate_fields, faster, gap_text, rows, shared, undertrained
+from tokbench.pruning.table import (
+    batches_of,
+    conditions,
+    estimate_fields,
+    gap_text,
+    keep_text,
+    network_fields,
+    quality_note,
+    rows,
+    rows_of,
+    shared,
+    time_cells,
+    time_head,
+    time_note,
+    titled,
+)
 from tokbench.results.markdown import table
 
-FREE = "Nothing trained for it"
-LEARNED = "Trained for it"
+FREE = "Without training"
+LEARNED = "With training"
 
 
 def frame(found: Sequence[PruningResult]) -> pd.DataFrame:
     """Return all measurements, one row per method and keep."""
     records = []
     for one, keep, row in rows(found):
-        record = {
-            "method": one.about["method"], "keep": keep, "training": one.about["training"],
-            "training_seconds": row.training_seconds, "training_images": row.training_images,
-            "model": one.about["model"], "dataset": one.about["dataset"], "num_images": one.about["num_images"],
-            "gflops": row.gflops, "gflops_whole": row.whole_gflops, "gflops_counted": row.counted_gflops,
-            "tokens_last": row.tokens[-1][1],
-        }  # fmt: skip
+        record = network_fields(one, keep, row)
+        record |= {"gflops_counted": row.counted_gflops, "tokens_last": row.tokens[-1][1]}
         for number in ("top1", "top1_gap", "top5", "top5_gap", "agreement"):
             record |= estimate_fields(number, getattr(row, number))
         for pace in row.pace:
@@ -52,16 +62,15 @@ def frame(found: Sequence[PruningResult]) -> pd.DataFrame:
 def markdown(found: Sequence[PruningResult]) -> str:
     """Return a Markdown table of the methods that need no training, and one of the trained methods."""
     batches = batches_of(found)
-    head = ["method", "keep", "top-1 %", "less the whole's", "top-5 %", "agreement %", "GFLOPs", "x fewer"]
-    for batch in batches:
-        head += [f"x faster, batch {batch}", f"ms, batch {batch}", f"of it choosing, batch {batch}"]
-    head += [f"MiB at its peak, batch {batch}" for batch in batches[-1:]]
+    head = ["method", "keep", "top-1 %", "difference to full", "top-5 %", "agreement %", "GFLOPs", "x fewer"]
+    head += time_head(batches, "selection")
+    head += [f"peak MiB, batch {batch}" for batch in batches[-1:]]
     text, named = "", shared(found)
     for title, trained in ((FREE, False), (LEARNED, True)):
         chosen = [entry for entry in rows(found) if (entry[0].about["training"] != "none") == trained]
         if not chosen:
             continue
-        cost = ["training s", "of it images"] if trained else []
+        cost = ["training s", "training images"] if trained else []
         body = [
             _line(one, named.get(one.about["method"], row.title), keep, row, batches, trained)
             for one, keep, row in chosen
@@ -74,22 +83,14 @@ def _line(
     one: PruningResult, title: str, keep: float | None, row: ClassifierRow, batches: Sequence[int], trained: bool
 ) -> list[str]:
     cells = [
-        title + (" (short)" if undertrained(one, row) else ""), "-" if keep is None else f"{keep:g}",
-        f"{100 * row.top1.value:.1f}",
-        gap_text(row.top1_gap.value, row.top1_gap.low, row.top1_gap.high),
+        titled(one, row, title), keep_text(keep), f"{100 * row.top1.value:.1f}", gap_text(row.top1_gap),
         f"{100 * row.top5.value:.1f}",
         f"{100 * row.agreement.value:.1f}", f"{row.gflops:.2f}", f"{row.whole_gflops / row.gflops:.2f}",
     ]  # fmt: skip
-    by_batch = {pace.batch: pace for pace in row.pace}
-    for batch in batches:
-        if (pace := by_batch.get(batch)) is None:
-            cells += ["-"] * 3
-            continue
-        speedup = pace.speedup
-        cells += [faster(speedup), f"{speedup.ms:.1f}", f"{100 * pace.selector_ms / speedup.ms:.0f} %"]
+    cells += time_cells(row, batches, selecting=True)
     for batch in batches[-1:]:
-        peak = by_batch[batch].peak_mib if batch in by_batch else None
-        cells.append("-" if peak is None else f"{peak:,.0f}")
+        timing = row.timing(batch)
+        cells.append("-" if timing is None or timing.peak_mib is None else f"{timing.peak_mib:,.0f}")
     if trained:
         cells += ["-" if cost is None else f"{cost:,.0f}" for cost in (row.training_seconds, row.training_images)]
     return cells
@@ -98,35 +99,23 @@ def _line(
 def legend(found: Sequence[PruningResult]) -> str:
     """Return the conditions of the measurements and an explanation of the columns, as Markdown."""
     about = found[0].about
-    provenance, first = about["provenance"], next(iter(found[0].rows.values()))
-    processor = f" {provenance['processor']}" if provenance["processor"] else ""
-    paces = [pace for one in found for row in one.rows.values() for pace in row.pace]
+    provenance, first = about["provenance"], next(rows_of(found))
     text = (
-        f"`{about['model']}` on {count_of(about['num_images'], 'image')} of {about['dataset']}, "
-        f"{provenance['data']['side']} px; "
-        f"{provenance['device']}{processor}, float32, attention by {provenance['kernel']}. "
-        "Intervals are 95 %, accuracy's paired by image. `keep`: the share of tokens that each of "
-        "three stages keeps; methods that cut elsewhere are set to the FLOPs of that, but for SiT (its paper's counts) "
-        "and lower resolution (whole patches).\n\n"
-        f"GFLOPs: {first.whole_gflops:.3f} for the whole network; {provenance['formula']}.\n"
+        f"{conditions(about, count_of(about['num_images'], 'image'))}, float32, attention by {provenance['kernel']}. "
+        "Intervals are 95 %, those of accuracy paired by image. `keep`: the share of tokens that each of three stages "
+        "keeps. Methods that reduce tokens elsewhere have equal FLOPs, except SiT (the token counts of its paper) and "
+        "lower resolution (whole patches).\n\n"
+        f"GFLOPs: {first.whole_gflops:.3f} for the full network; {provenance['formula']}.\n"
     )
     text += _labels_note(provenance.get("labels", {}))
-    if paces:
-        kernels = sorted({f"{pace.best_kernel} at batch {pace.batch}" for pace in paces})
+    text += time_note(found, "Times of a batch")
+    if kernels := sorted({f"{one.best_kernel} at batch {one.batch}" for row in rows_of(found) for one in row.timings}):
         text += (
-            f"\nTimes faster than the whole network by its faster kernel ({', '.join(kernels)}), the two in turns, "
-            f'{min(pace.speedup.repetitions for pace in paces)} or more timings each; "{NONE}" where the '
-            "interval holds 1 or the whole network against itself is off by 3 %. Against the same kernel: in the CSV. "
-            "A row's ms are of its own minutes, and a machine's pace drifts: rows compare by their ratios.\n"
+            f"\nThe full network was timed with its faster kernel ({', '.join(kernels)}). The CSV also contains the "
+            "speed-ups relative to the full network with the kernel of the row.\n"
         )
-    if not about["short"] and any(undertrained(one, row) for one in found for row in one.rows.values()):
-        text += "\n(short): trained on a CPU for minutes, so that its accuracy says nothing of the method.\n"
-    if about["short"]:
-        text += (
-            "\n**short**: the network was trained on a CPU for minutes. Its accuracy says nothing of the methods, and "
-            "no verdict on accuracy is drawn; token counts, operations and times do not depend on it.\n"
-        )
-    return text
+    weak = f"the full network was trained on a CPU for minutes and classifies less than {100 * JUDGED:.0f} % correctly"
+    return text + quality_note(found, weak)
 
 
 def _labels_note(labels: dict[str, Any]) -> str:

@@ -16,13 +16,14 @@ from tokbench.data.dataset import Dataset
 from tokbench.errors import DataError
 from tokbench.pruning.benchmark import Benchmark, BenchmarkConfig, FullModel, label_of
 from tokbench.pruning.claims import JUDGED, claims_about
-from tokbench.pruning.clips.candidates import ClipCandidate, LoadedNetwork, candidates_of
+from tokbench.pruning.clips.candidates import KEY, ClipCandidate, candidates_of
 from tokbench.pruning.clips.methods import CONTROLS
-from tokbench.pruning.clips.network import FORMULA, ClipClassifier
-from tokbench.pruning.clips.result import ClipRow, ClipTiming
+from tokbench.pruning.clips.network import FORMULA, ClipClassifier, ClipNetwork
+from tokbench.pruning.clips.result import ClipRow
 from tokbench.pruning.kinds import Progress
-from tokbench.pruning.paired_timing import TRIES, rounded, speedup_of, time_in_turns
-from tokbench.pruning.result import Estimate, packed
+from tokbench.pruning.paired_timing import TRIES, rounded, time_batch
+from tokbench.pruning.result import Estimate, SelectorTiming, packed
+from tokbench.pruning.trained import TrainedNetwork
 from tokbench.stats.bootstrap import bootstrap_pairs, mean, metric_entry, share_interval
 
 CHUNK = 32
@@ -48,14 +49,15 @@ class Predictions:
         return (self.classes == self.labels).astype(float)
 
 
-class ClipBenchmark(Benchmark[ClipCandidate, ClipRow]):
+class ClipBenchmark(Benchmark[ClipCandidate, ClipRow, Predictions, Dataset]):
     """Benchmark of ways to reduce the tokens of one classifier, on one data set of clips and device."""
 
-    kind, packages, formula = "clip", ("torch", "numpy"), FORMULA
+    kind, packages, formula = KEY, ("torch", "numpy"), FORMULA
+    sources = ("nn/vit.py",)
 
     def __init__(
         self,
-        loaded: LoadedNetwork,
+        loaded: TrainedNetwork[ClipNetwork],
         dataset: Dataset,
         device: str,
         config: BenchmarkConfig,
@@ -71,12 +73,10 @@ class ClipBenchmark(Benchmark[ClipCandidate, ClipRow]):
                 f"{dataset.name} has the label {max(labels.values())}, but {loaded.name} has {classes} classes; use "
                 "the data that it was trained for"
             )
-        profile = loaded.training.get("recipe", {}).get("profile")
-        full = FullModel(loaded.name, device, loaded.network.size, loaded.weights, profile)
+        full = FullModel(loaded.name, device, loaded.network.size, loaded.weights, loaded.profile)
         super().__init__(full, dataset, config, warn)
         self.device, self.root, self.labels = device, root, labels
-        self.whole = ClipCandidate("full", "full", None, None, loaded)
-        self._full: Predictions | None = None
+        self.whole = ClipCandidate("full", "full", None, loaded)
         self._shape: tuple[int, ...] = ()
 
     @property
@@ -86,20 +86,13 @@ class ClipBenchmark(Benchmark[ClipCandidate, ClipRow]):
     def candidates(self, name: str, keeps: Sequence[float]) -> Iterator[ClipCandidate]:
         return candidates_of(name, self.whole.loaded, keeps, self.device, self.root)
 
-    def measure_full(self, progress: Progress) -> None:
-        if self._full is None:
-            self._full = self.predict(self.whole, progress)
-            if self.short:
-                self.warn(
-                    f"the full network classifies {100 * self.full.right.mean():.1f} % of the clips correctly; below "
-                    f"{100 * JUDGED:.0f} %, no verdict on a method is drawn"
-                )
+    def measure_whole(self, progress: Progress) -> Predictions:
+        return self.predict(self.whole, progress)
 
     @property
-    def full(self) -> Predictions:
-        """The predictions of the full network."""
-        assert self._full is not None  # `run` calls `measure_full` first
-        return self._full
+    def quality(self) -> str:
+        share = 100 * self.full.right.mean()
+        return f"the full network classifies {share:.1f} % of the clips correctly; below {100 * JUDGED:.0f} %"
 
     @property
     def num_images(self) -> int:
@@ -135,15 +128,13 @@ class ClipBenchmark(Benchmark[ClipCandidate, ClipRow]):
 
     def row(self, candidate: ClipCandidate, progress: Progress) -> ClipRow:
         """Raises DataError if another pass could not read the same clips."""
-        own, full, trained = self.predict(candidate, progress), self.full, candidate.trained
+        own, full = self.predict(candidate, progress), self.full
         if not np.array_equal(own.index, full.index):
             raise DataError("some clips could be read in only one of two passes; run the command again")
         cameras = {} if own.still is None else {"still": own.right[own.still], "panning": own.right[~own.still]}
         gap = metric_entry(mean(own.right) - mean(full.right), bootstrap_pairs(full.right, own.right, 0))
         frames = self._shape[0]
         return ClipRow(
-            title=candidate.title,
-            network=candidate.loaded.name,
             top1=_share(own.right),
             top1_gap=Estimate(**gap),
             agreement=_share((own.classes == full.classes).astype(float)),
@@ -153,21 +144,17 @@ class ClipBenchmark(Benchmark[ClipCandidate, ClipRow]):
             most_tokens=int(own.tokens.max()),
             gflops=candidate.flops(frames) / 1e9,
             whole_gflops=self.whole.flops(frames) / 1e9,
-            training_seconds=trained.get("seconds", 0),
-            training_images=trained.get("images", 0),
-            training_profile=trained.get("recipe", {}).get("profile"),
-            weights=candidate.weights,
-            pace=[],
+            **candidate.row_fields(),
         )
 
     @torch.inference_mode()
-    def time(self, candidate: ClipCandidate, batch: int) -> ClipTiming:
+    def time(self, candidate: ClipCandidate, batch: int) -> SelectorTiming:
         """Time a batch of noise; its exact masks show one object."""
         noise = torch.rand(batch, *self._shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
         clips = noise.to(self.device)
         masks = torch.zeros_like(clips[:, :, 0], dtype=torch.uint8)
         first, second = (partial(one.forward, clips, masks) for one in (self.whole, candidate))
-        timing = time_in_turns(first, second, self.config.repetitions, self.device)
+        timing = time_batch(first, second, batch, self.config.repetitions, self.device)
         network, spent = candidate.loaded.network, list[float]()
         network.timing = True
         for _ in range(TRIES):
@@ -175,7 +162,7 @@ class ClipBenchmark(Benchmark[ClipCandidate, ClipRow]):
             second()
             spent.append(network.reducing_seconds)
         network.timing = False
-        return ClipTiming(batch, speedup_of(timing), rounded(float(np.median(spent)) * 1000))
+        return SelectorTiming(**vars(timing), selector_ms=rounded(float(np.median(spent)) * 1000))
 
     def about(self, candidate: ClipCandidate) -> dict[str, Any]:
         counts = np.bincount(self.full.labels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,33 +10,35 @@ from tokbench.errors import UsageError
 from tokbench.modalities.open import open_dataset
 from tokbench.protocol.protocol import TOKBENCH
 from tokbench.pruning.benchmark import BenchmarkConfig
-from tokbench.pruning.claims import Comparison, compare_shares
+from tokbench.pruning.claims import Comparison, compare_right
 from tokbench.pruning.clips import table as tables
 from tokbench.pruning.clips.benchmark import ClipBenchmark
 from tokbench.pruning.clips.candidates import NUMBERS, known, load_network
 from tokbench.pruning.clips.claims import CLAIMS
 from tokbench.pruning.clips.methods import METHODS
 from tokbench.pruning.clips.result import ClipRow
-from tokbench.pruning.kinds import ModelKind, PruneRequest, Tables, refuse_classifier_options
+from tokbench.pruning.kinds import ModelKind, PruneRequest, Tables
 from tokbench.pruning.result import PruningResult
-from tokbench.pruning.table import faster
+from tokbench.pruning.table import with_speeds
 
 
 class ClipClassifiers(ModelKind):
     """Accuracy is top-1, against labels of the clips."""
 
+    plural = "classifiers of clips"
     row = ClipRow
     table: ClassVar[Tables] = tables
     numbers = NUMBERS
     claims = CLAIMS
     keeps = "0.25,0.125,0.0625"
-    methods = tuple(METHODS)
 
     def known(self, root: Path | None) -> list[str]:
         return known(root)
 
+    def methods(self, model: str, root: Path | None) -> Sequence[str]:
+        return tuple(METHODS)
+
     def open(self, request: PruneRequest, say: Callable[[str], None]) -> ClipBenchmark:
-        refuse_classifier_options(request)
         config = BenchmarkConfig.of_request(request, (1,))
         loaded = load_network(request.model, request.device, request.root)
         dataset = open_dataset(
@@ -49,14 +51,12 @@ class ClipClassifiers(ModelKind):
         )
 
     def summary(self, row: ClipRow) -> str:
-        times = [f"batch {timing.batch}: {faster(timing.speedup)}" for timing in row.pace]
-        return ", ".join([f"{100 * row.top1.value:.1f} % correct, {row.tokens:,.0f} tokens", *times])
+        return with_speeds(f"{100 * row.top1.value:.1f} % correct, {row.tokens:,.0f} tokens", row)
 
     def compare(
         self, number: str, first: tuple[PruningResult, ClipRow], second: tuple[PruningResult, ClipRow]
     ) -> Comparison:
-        (one, row), (_, other) = first, second
-        return compare_shares(row.right, other.right, one.about["num_images"])
+        return compare_right(first, second, "num_images")
 
 
 KIND = ClipClassifiers()

@@ -5,25 +5,21 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from tokbench.errors import UsageError
-from tokbench.io.hashing import sha256_of
 from tokbench.nn.detection import corners
 from tokbench.nn.detr import FocusDETR
 from tokbench.nn.focus import Selection
-from tokbench.pruning.claims import Claim, claims_of_network
 from tokbench.pruning.detector.average_precision import NUMBERS, Detections
-from tokbench.pruning.kinds import kind_of_network
-from tokbench.tokenizers.registry import network_files
-from tokbench.tokenizers.training_record import read_record
-from tokbench.training.zoo import open_network
-from tokbench.weights.shards import shard_paths
+from tokbench.pruning.trained import NetworkCandidate, TrainedNetwork, load_trained, networks_of_kind
+
+KEY = "detector"
+"""The key of the kind in `tokbench.pruning.kinds.KINDS`."""
 
 SELECTIONS: dict[Selection, str] = {
     "learned": "learned foreground scores",
@@ -34,74 +30,32 @@ SELECTIONS: dict[Selection, str] = {
 
 
 @dataclass(frozen=True)
-class Detector:
-    """A trained detector in eval mode.
+class DetectorCandidate(NetworkCandidate[FocusDETR]):
+    """One way to run a detector. keep: share of the tokens that the first layer updates; None if all layers update all
+    tokens."""
 
-    weights: SHA-256 by file. training: its training record. claims: those that its TOML file tests as an ablation.
-    """
-
-    name: str
-    network: FocusDETR
-    weights: dict[str, str]
-    training: dict[str, Any]
-    claims: tuple[Claim, ...]
-
-
-@dataclass(frozen=True)
-class DetectorCandidate:
-    """One way to run a detector.
-
-    keep: share of the tokens that the first layer updates; None if all layers update all tokens. detector: that of the
-    table, or another one with its own weights, of which `weights`, `trained` and `claims` are.
-    """
-
-    method: str
-    title: str
-    keep: float | None
-    selection: Selection
-    detector: Detector
-    training: str = "none"
-    weights: dict[str, str] = field(default_factory=dict)
-    trained: dict[str, Any] = field(default_factory=dict)
-    claims: tuple[Claim, ...] = ()
-
-    @property
-    def method_title(self) -> str:
-        return self.title
+    selection: Selection = "learned"
 
     @contextmanager
     def ready(self) -> Iterator[FocusDETR]:
         """Update only the chosen tokens inside the `with` block; yield the network."""
-        network = self.detector.network
+        network = self.loaded.network
         with applied(network, self.keep or 1.0, self.selection):
             yield network
 
 
-def detectors(root: Path | None) -> list[str]:
-    """Return the names of the detectors in adapters/*/network.py."""
-    return [name for name, toml in network_files(root).items() if kind_of_network(name, toml) == "detector"]
-
-
 def known(root: Path | None) -> list[str]:
     """Return all METHOD names."""
-    return [*SELECTIONS, *detectors(root)]
+    return [*SELECTIONS, *networks_of_kind(KEY, root)]
 
 
-def load_detector(name: str, device: str, root: Path | None) -> Detector:
+def load_detector(name: str, device: str, root: Path | None) -> TrainedNetwork[FocusDETR]:
     """Load a trained detector. Raises MissingWeights, and UsageError for other networks."""
-    if name not in detectors(root):
-        raise UsageError(f"unknown detector '{name}'; available: {', '.join(detectors(root))}")
-    toml = network_files(root)[name]
-    variant, network = open_network(name, toml)
-    if not isinstance(network, FocusDETR):
-        raise UsageError(f"{name} is a {type(network).__name__}, not a detector whose tokens can be reduced")
-    weights = {path.name: sha256_of(path) for path in shard_paths(variant.file)}
-    network.to(device).eval().requires_grad_(False)
-    return Detector(name, network, weights, read_record(toml), claims_of_network(name, toml, NUMBERS))
+    return load_trained(name, KEY, FocusDETR, NUMBERS, device, root)
 
 
 def candidates_of(
-    name: str, full: Detector, keeps: Sequence[float], device: str, root: Path | None
+    name: str, full: TrainedNetwork[FocusDETR], keeps: Sequence[float], device: str, root: Path | None
 ) -> Iterator[DetectorCandidate]:
     """Yield one candidate per keep of a selection, or a single one of another detector, at the keep of its training.
 
@@ -110,24 +64,14 @@ def candidates_of(
     """
     if name in SELECTIONS:
         selection = next(one for one in SELECTIONS if one == name)
-        network = copy.deepcopy(full.network)
-        own = Detector(full.name, network, full.weights, full.training, ())
+        copied = replace(full, network=copy.deepcopy(full.network))
         for keep in keeps:
-            yield DetectorCandidate(name, SELECTIONS[selection], keep, selection, own)
-    elif name in detectors(root):
+            yield DetectorCandidate(name, SELECTIONS[selection], keep, copied, selection=selection)
+    elif name in networks_of_kind(KEY, root):
         other = load_detector(name, device, root)
         encoder = other.network.encoder
-        yield DetectorCandidate(
-            name,
-            name,
-            encoder.keep if encoder.keep < 1 else None,
-            encoder.selection,
-            other,
-            "weights",
-            other.weights,
-            other.training,
-            other.claims,
-        )
+        keep_of = encoder.keep if encoder.keep < 1 else None
+        yield DetectorCandidate(name, name, keep_of, other, own=True, selection=encoder.selection)
     else:
         raise UsageError(f"unknown method '{name}'; available: {', '.join(known(root))}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,26 +18,28 @@ from tokbench.pruning.detector.benchmark import DetectorBenchmark
 from tokbench.pruning.detector.candidates import SELECTIONS, known, load_detector
 from tokbench.pruning.detector.claims import CLAIMS
 from tokbench.pruning.detector.result import DetectorRow
-from tokbench.pruning.kinds import ModelKind, PruneRequest, Tables, refuse_classifier_options
+from tokbench.pruning.kinds import ModelKind, PruneRequest, Tables
 from tokbench.pruning.result import PruningResult
-from tokbench.pruning.table import faster
+from tokbench.pruning.table import with_speeds
 
 
 class Detectors(ModelKind):
     """Accuracy is average precision, against boxes of the images."""
 
+    plural = "detectors"
     row = DetectorRow
     table: ClassVar[Tables] = tables
     numbers = NUMBERS
     claims = CLAIMS
     keeps = "0.9,0.7,0.5,0.3"
-    methods: ClassVar[tuple[str, ...]] = tuple(SELECTIONS)
 
     def known(self, root: Path | None) -> list[str]:
         return known(root)
 
+    def methods(self, model: str, root: Path | None) -> Sequence[str]:
+        return tuple(SELECTIONS)
+
     def open(self, request: PruneRequest, say: Callable[[str], None]) -> DetectorBenchmark:
-        refuse_classifier_options(request)
         config = BenchmarkConfig.of_request(request, (1, 32))
         detector = load_detector(request.model, request.device, request.root)
         dataset = open_dataset(request.data, TOKBENCH, None, request.limit, request.root, request.reading)
@@ -46,8 +48,7 @@ class Detectors(ModelKind):
         )
 
     def summary(self, row: DetectorRow) -> str:
-        times = [f"batch {timing.batch}: {faster(timing.speedup)}" for timing in row.pace]
-        return ", ".join([f"AP50 {100 * row.ap50.value:.1f} %", *times])
+        return with_speeds(f"AP50 {100 * row.ap50.value:.1f} %", row)
 
     def compare(
         self, number: str, first: tuple[PruningResult, DetectorRow], second: tuple[PruningResult, DetectorRow]

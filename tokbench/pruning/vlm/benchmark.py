@@ -47,10 +47,11 @@ class VlmCandidate:
         return self.pruner.title
 
 
-class VlmBenchmark(Benchmark[VlmCandidate, VlmRow]):
+class VlmBenchmark(Benchmark[VlmCandidate, VlmRow, Answers, Dataset]):
     """Benchmark of methods that remove visual tokens, in one model, on one data set and device."""
 
     kind, formula, packages = "vlm", FORMULA, ("torch", "numpy", "scikit-learn")
+    sources = ("nn/vlm.py", "nn/vit.py", "nn/masks.py", "data/questions.py")
 
     def __init__(
         self, model: VisionLanguageModel, dataset: Dataset, request: PruneRequest, warn: Callable[[str], None]
@@ -58,7 +59,6 @@ class VlmBenchmark(Benchmark[VlmCandidate, VlmRow]):
         full = FullModel(model.name, model.device, model.side, model.weights)
         super().__init__(full, dataset, BenchmarkConfig.of_request(request, (1,)), warn)
         self.vlm, self.root = model, request.root
-        self._full: Answers | None = None
         self._calibration: list[Prompt] | None = None
         self._seconds: dict[tuple[str, float], float] = {}
         self._alone: float | None = None
@@ -76,24 +76,17 @@ class VlmBenchmark(Benchmark[VlmCandidate, VlmRow]):
         for keep in keeps:
             yield VlmCandidate(name, pruner, keep)
 
-    def measure_full(self, progress: Progress) -> None:
-        if self._full is None:
-            model, dataset = self.vlm, self.dataset
-            self._full = ask(model, dataset, None, 1.0, partial(progress, "whole questions"))
-            if isinstance(model, MiniModel) and model.several:
-                alone = ask(model, dataset, None, 1.0, partial(progress, "queries alone"), without_demonstrations)
-                self._alone = float(alone.right.mean())
-            if self.short:
-                self.warn(
-                    f"with all tokens, {100 * self.full.right.mean():.1f} % of the answers are correct; below "
-                    f"{100 * JUDGED:.0f} %, no verdict on a method is drawn"
-                )
+    def measure_whole(self, progress: Progress) -> Answers:
+        model, dataset = self.vlm, self.dataset
+        if isinstance(model, MiniModel) and model.several:
+            alone = ask(model, dataset, None, 1.0, partial(progress, "queries alone"), without_demonstrations)
+            self._alone = float(alone.right.mean())
+        return ask(model, dataset, None, 1.0, partial(progress, "whole questions"))
 
     @property
-    def full(self) -> Answers:
-        """The answers with all tokens."""
-        assert self._full is not None  # `run` calls `measure_full` first
-        return self._full
+    def quality(self) -> str:
+        right = 100 * self.full.right.mean()
+        return f"with all tokens, {right:.1f} % of the answers are correct; below {100 * JUDGED:.0f} %"
 
     @property
     def num_images(self) -> int:

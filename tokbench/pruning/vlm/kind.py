@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from tokbench.data.dataset import open_dataset
 from tokbench.errors import UsageError
 from tokbench.protocol.protocol import TOKBENCH
-from tokbench.pruning.claims import Comparison, compare_shares
-from tokbench.pruning.kinds import ModelKind, PruneRequest, Tables, refuse_classifier_options
+from tokbench.pruning.claims import Comparison, compare_right
+from tokbench.pruning.kinds import ModelKind, PruneRequest, Tables
 from tokbench.pruning.result import PruningResult
 from tokbench.pruning.table import faster
 from tokbench.pruning.vlm import table as tables
@@ -26,18 +26,20 @@ from tokbench.pruning.vlm.result import VlmRow
 class VisionLanguageModels(ModelKind):
     """Accuracy is the share of questions that are answered correctly."""
 
+    plural = "vision-language models"
     row = VlmRow
     table: ClassVar[Tables] = tables
     numbers = ("accuracy",)
     claims = CLAIMS
     keeps = "0.5,0.25,0.1,0.05"
-    methods = tuple(METHODS)
 
     def known(self, root: Path | None) -> list[str]:
         return list(METHODS)
 
+    def methods(self, model: str, root: Path | None) -> Sequence[str]:
+        return tuple(METHODS)
+
     def open(self, request: PruneRequest, say: Callable[[str], None]) -> VlmBenchmark:
-        refuse_classifier_options(request)
         if request.batches not in (None, (), (1,)):
             raise UsageError("vision-language models are timed at batch 1; use --batches 1, or 0 to disable timing")
         if request.model.startswith(PREFIX):
@@ -54,8 +56,7 @@ class VisionLanguageModels(ModelKind):
     def compare(
         self, number: str, first: tuple[PruningResult, VlmRow], second: tuple[PruningResult, VlmRow]
     ) -> Comparison:
-        (one, row), (_, other) = first, second
-        return compare_shares(row.right, other.right, one.about["num_questions"])
+        return compare_right(first, second, "num_questions")
 
 
 KIND = VisionLanguageModels()

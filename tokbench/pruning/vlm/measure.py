@@ -14,7 +14,7 @@ from torch import Tensor
 from tokbench.data.dataset import Dataset
 from tokbench.data.questions import majority_shares
 from tokbench.errors import DataError
-from tokbench.pruning.paired_timing import TRIES, rounded, speedup_of, time_in_turns
+from tokbench.pruning.paired_timing import TRIES, rounded, speedup_of, time_alternately
 from tokbench.pruning.result import Estimate
 from tokbench.pruning.vlm.model import Asked, VisionLanguageModel
 from tokbench.pruning.vlm.prefill import Prefilled, SelectorClock, generate, prefill
@@ -126,7 +126,7 @@ def time_method(
         generate(model, run(model, asked, chosen, share), ANSWER)
 
     timings = [
-        time_in_turns(first, second, repetitions, device)
+        time_alternately(first, second, repetitions, device)
         for first, second in (
             (partial(prefill, model, whole_prompt, None, 1.0), partial(prefill, model, prompt, pruner, keep)),
             (partial(generate, model, whole, DECODED + 1), partial(generate, model, own, DECODED + 1)),

@@ -72,6 +72,10 @@ class VlmRow(TimedRow):
     pace: VlmTiming | None = None
     weights: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def timings(self) -> list[VlmTiming]:
+        return [] if self.pace is None else [self.pace]
+
     def timing(self, batch: int) -> VlmTiming | None:
         return self.pace
 

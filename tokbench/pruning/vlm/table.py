@@ -9,7 +9,18 @@ import pandas as pd
 from tokbench.io.counts import count_of
 from tokbench.pruning.claims import JUDGED, claims_table
 from tokbench.pruning.result import PruningResult
-from tokbench.pruning.table import NONE, estimate_fields, faster, gap_text, rows, shared, speedup_fields
+from tokbench.pruning.table import (
+    conditions,
+    estimate_fields,
+    faster,
+    gap_text,
+    quality_note,
+    rows,
+    rows_of,
+    shared,
+    speedup_fields,
+    time_note,
+)
 from tokbench.pruning.vlm.methods import CONTROLS
 from tokbench.pruning.vlm.result import VlmRow
 from tokbench.results.markdown import table
@@ -18,9 +29,9 @@ from tokbench.results.markdown import table
 def markdown(found: Sequence[PruningResult]) -> str:
     """Return a Markdown table of all rows, and one of the verdicts on the papers' claims."""
     kinds, named = types_of(found), shared(found)
-    head = ["method", "keep", "applied %", "correct %", "less the whole's", *(f"{kind} %" for kind in kinds)]
+    head = ["method", "keep", "applied %", "correct %", "difference to full", *(f"{kind} %" for kind in kinds)]
     head += ["most fragile", "GFLOPs", "x fewer", "KV KiB", "x faster, end to end", "ms", "x faster, prefill", "ms"]
-    head += ["of it choosing", "x faster, per word", "ms"]
+    head += ["selection", "x faster, decoding a word", "ms"]
     body = []
     for one, keep, row in rows(found):
         method = one.about["method"]
@@ -40,7 +51,7 @@ def _cells(row: VlmRow, kinds: Sequence[str]) -> list[str]:
     accuracies = [f"{100 * row.types[kind].accuracy.value:.1f}" if kind in row.types else "-" for kind in kinds]
     return [
         f"{100 * row.applied:.1f}", f"{100 * row.accuracy.value:.1f}",
-        gap_text(row.gap.value, row.gap.low, row.gap.high), *accuracies,
+        gap_text(row.gap), *accuracies,
         most_fragile(row) or "-", f"{row.gflops:.3f}", f"{row.whole_gflops / row.gflops:.2f}",
         f"{row.kv_bytes / 1024:.0f}",
     ]  # fmt: skip
@@ -61,16 +72,14 @@ def legend(found: Sequence[PruningResult]) -> str:
     """Return the conditions of the measurements and an explanation of the columns, as Markdown."""
     about = found[0].about
     provenance, whole = about["provenance"], about["whole"]
-    first: VlmRow = next(iter(found[0].rows.values()))
-    processor = f" {provenance['processor']}" if provenance["processor"] else ""
+    first: VlmRow = next(rows_of(found))
+    counted = f"{count_of(about['num_questions'], 'question')} about {count_of(about['num_images'], 'image')}"
     floors = ", ".join(
         f"{kind} {100 * one.whole:.1f} (floor {100 * one.floor:.1f}, {whole['types'][kind]:,} questions)"
         for kind, one in sorted(first.types.items())
     )
     text = (
-        f"`{about['model']}` on {count_of(about['num_questions'], 'question')} about "
-        f"{count_of(about['num_images'], 'image')} of {about['dataset']}, {provenance['data']['side']} px; "
-        f"{provenance['device']}{processor}. Intervals are 95 %, accuracy's paired by question.\n\n"
+        f"{conditions(about, counted)}. Intervals are 95 %, those of accuracy paired by question.\n\n"
         f"With all tokens, {100 * whole['accuracy']:.1f} % of the answers are correct; by type in %: {floors}. The "
         "floor is the share of the most frequent answer.\n\n"
     )
@@ -84,18 +93,10 @@ def legend(found: Sequence[PruningResult]) -> str:
         f"GFLOPs of a prefill: {first.whole_gflops:.3f} with all tokens; {provenance['formula']}. KV cache with all "
         f"tokens: {first.whole_kv_bytes / 1024:.0f} KiB.\n"
     )
-    if any(row.pace for one in found for row in one.rows.values()):
-        text += (
-            "\nTimes at batch 1, in turns with all tokens: end to end from pixels to the answer, prefill of the "
-            f'decoder, and each further word. "{NONE}" where the interval holds 1 or all tokens against themselves are '
-            "off by 3 %.\n"
-        )
-    if about["short"]:
-        text += (
-            f"\n**Not judged**: with all tokens, less than {100 * JUDGED:.0f} % of the answers are correct, so that "
-            "the accuracy of a row says nothing of its method.\n"
-        )
-    return text
+    text += time_note(
+        found, "Times at batch 1 (end to end from pixels to the answer, prefill of the decoder, and each further word)"
+    )
+    return text + quality_note(found, f"with all tokens, less than {100 * JUDGED:.0f} % of the answers are correct")
 
 
 def frame(found: Sequence[PruningResult]) -> pd.DataFrame:
