@@ -90,8 +90,7 @@ def pairs(results: Iterable[Result], family: str, dataset: str, task: str = "gen
     drawn = [
         one
         for one in comparable
-        if one.task == task
-        and chosen.get(one.provenance["adapter"].get("tokenizer")) == _SEED.sub("", one.adapter)
+        if one.task == task and chosen.get(one.provenance["adapter"].get("tokenizer")) == _SEED.sub("", one.adapter)
     ]
     tokenizer_of = {one.adapter: one.provenance["adapter"]["tokenizer"] for one in drawn}
     generated = _at_one_count(drawn)

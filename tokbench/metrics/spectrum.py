@@ -17,7 +17,7 @@ from tokbench.metrics.base import PerImageMetric
 from tokbench.metrics.batch import Batch, DerivedCache
 from tokbench.metrics.feature_cache import ReferenceFeatures
 from tokbench.metrics.frechet import Frechet
-from tokbench.metrics.latents import decode_tokens, grid_of, grid_vectors, latents_of
+from tokbench.metrics.latents import decode_tokens, grid_of, grid_vectors, latents_of, with_layout
 from tokbench.metrics.sample_store import SampleStore
 from tokbench.tokenizers.base import ImageModel
 
@@ -127,7 +127,7 @@ class LowPassFrechet(Frechet):
             if key not in batch.image_memo.images:
                 size = tuple(reference.shape[2:])
                 latents_of(self._model, tokens)
-                filtered = tokens.map_grid(
+                filtered = with_layout(self._model, tokens).map_grid(
                     grid_of(self._model, size),
                     lambda data: low_pass(data.cpu()).to(data),
                     self._model.spec.name,
