@@ -136,6 +136,20 @@ def test_seeds_of_one_generator_are_averaged() -> None:
     assert [one["gfid_768"] for one in found.seeds] == [8.0, 9.0, 13.0]
 
 
+def test_a_generator_of_a_tokenizer_with_another_seed_is_no_seed_of_the_generator() -> None:
+    results = []
+    for end, value in (("", 8.0), ("_seed1", 12.0)):
+        results += [
+            result(f"vq.a{end}", "reconstruct", "rfid_768", value),
+            result(f"gpt.vq_a{end}", "generate", "gfid_768", value, tokenizer=f"vq.a{end}"),
+        ]
+    found = {one.tokenizer: one for one in pairs(results, "gpt", "tiny")}
+    assert {name: one.generated for name, one in found.items()} == {
+        "vq.a": {"gfid_768": 8.0}, "vq.a_seed1": {"gfid_768": 12.0},
+    }  # fmt: skip
+    assert not any(one.seeds for one in found.values())
+
+
 @pytest.mark.slow
 def test_seeds_that_change_the_order_widen_the_interval() -> None:
     def interval(spread: float) -> tuple[float, float]:
@@ -162,6 +176,8 @@ def test_the_conclusion_names_what_is_shown_and_what_is_not() -> None:
     assert "The opposite order is shown for PSNR." in text  # a higher PSNR with a higher gFID
     assert "Nothing is shown (the interval contains 0) for LDS." in text
     assert "By chance alone, 0.1 of 3 intervals would exclude 0." in text
+    undirected = [replace(one, numbers={"lds": -one.numbers["rfid_768"]}) for one in found]
+    assert "gFID-768 is ranked alike by LDS (ρ -1.00)." in conclusion(correlations(undirected))
     null = [replace(one, numbers={"lds": one.numbers["lds"]}) for one in found]
     assert conclusion(correlations(null)).startswith("- No number is shown to rank these tokenizers as gFID-768 does.")
     assert conclusion(correlations(found[:3])) == ""

@@ -1,4 +1,4 @@
-"""Accuracy of drawn classes by judges, and diversity within a class, on samples whose classes are known."""
+"""Accuracy of drawn classes by probes, and diversity within a class, on samples whose classes are known."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ def references() -> Dataset:
     return open_dataset("styled", load_protocol("tokbench"), None, 300, None)
 
 
-def judged(model: Generator, references: Dataset, networks: ExtractorPool, count: int = 192) -> Result:
+def evaluated(model: Generator, references: Dataset, networks: ExtractorPool, count: int = 192) -> Result:
     plan = SamplePlan(references.name, references.protocol, count, references)
     result = evaluate_model(model, plan, ["generated_classes"], task=Generate(), networks=networks)
     assert result.error is None, result.error
     return result
 
 
-def test_each_part_of_a_label_has_a_judge(references: Dataset, networks: ExtractorPool) -> None:
-    right = judged(Painter(), references, networks).metrics
+def test_each_part_of_a_label_has_a_probe(references: Dataset, networks: ExtractorPool) -> None:
+    right = evaluated(Painter(), references, networks).metrics
     assert set(right) == {"class_accuracy", "content_accuracy", "style_accuracy", "class_diversity"}
     assert right["style_accuracy"]["value"] > 0.9
     assert right["content_accuracy"]["value"] > 2 / len(CONTENTS)
@@ -72,13 +72,13 @@ def test_each_part_of_a_label_has_a_judge(references: Dataset, networks: Extract
 
 
 def test_another_style_is_noticed_and_the_content_is_not_affected(references: Dataset, networks: ExtractorPool) -> None:
-    other = judged(Painter(shift=1), references, networks, count=96).metrics
+    other = evaluated(Painter(shift=1), references, networks, count=96).metrics
     assert other["style_accuracy"]["value"] < 0.1 and other["class_accuracy"]["value"] < 0.1
     assert other["content_accuracy"]["value"] > 2 / len(CONTENTS)
 
 
 def test_equal_samples_have_no_diversity(references: Dataset, networks: ExtractorPool) -> None:
-    same = judged(Painter(same=True), references, networks).metrics
+    same = evaluated(Painter(same=True), references, networks).metrics
     assert same["class_diversity"]["value"] == pytest.approx(0, abs=1e-6)
 
 
@@ -91,7 +91,7 @@ def test_diversity_by_hand() -> None:
 
 def test_references_without_the_classes_are_refused(photo_folder: object, networks: ExtractorPool) -> None:
     photos = open_dataset(str(photo_folder), load_protocol("tokbench"), 32, None, None)
-    result = judged(Painter(), photos, networks, count=4)
+    result = evaluated(Painter(), photos, networks, count=4)
     assert list(result.skipped) == ["generated_classes"]
 
 

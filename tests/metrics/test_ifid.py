@@ -14,7 +14,12 @@ from torch import Tensor
 
 from tokbench.data.dataset import open_dataset
 from tokbench.errors import NotApplicable
+from tokbench.evaluation.config import EvalConfig
+from tokbench.evaluation.neighbours import Neighbours
+from tokbench.evaluation.reconstruct import RunSettings
+from tokbench.evaluation.restore import Restorer
 from tokbench.metrics.batch import Batch
+from tokbench.metrics.feature_cache import ReferenceFeatures
 from tokbench.metrics.frechet import distance_of_sets
 from tokbench.metrics.ifid import (
     TOP,
@@ -31,6 +36,7 @@ from tokbench.tokenizers.base import Tokenizer
 from tokbench.tokenizers.tokens import Tokens
 
 SIDE = 64
+NOISY = TOKBENCH.degraded("noise:20")
 
 
 def photos(count: int, seed: int) -> Tensor:
@@ -158,6 +164,23 @@ def test_neighbours_are_the_images_outside_the_run_and_are_encoded_once(
     assert {name: again.metrics[name] for name in names} == {name: first.metrics[name] for name in names}
     whole = run(None)
     assert "give a smaller --limit" in whole.skipped["ifd_efficientnet"]
+
+
+def test_neighbours_are_degraded_and_restored_as_the_images_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All three runs share a cache, whose names are hashes of the clean pixels."""
+    monkeypatch.setattr("tokbench.evaluation.neighbours.COUNT", 3)
+    model = ExampleLatents()
+    restorer = Restorer(loaded(ExampleLatents(), "restorer"))
+    for rules, restored in ((TOKBENCH, None), (NOISY, None), (NOISY, restorer)):
+        images = open_dataset("samples", rules, limit=100)
+        config = EvalConfig(("ifd_efficientnet",), restorer=restored)
+        found = Neighbours(model, images, {"name": "example"}, config, ReferenceFeatures(tmp_path)).tokens()
+        (batch,) = images.others(3)
+        given = batch if restored is None else restored.restored(batch, RunSettings("cpu", 8))
+        assert torch.equal(found.tensor, model.encode(given.inputs).tensor)
+        assert rules is TOKBENCH or not torch.equal(given.inputs, batch.reference)
 
 
 def test_others_are_an_even_sample_of_the_rest() -> None:

@@ -190,6 +190,26 @@ def test_a_cosine_of_the_transform_is_in_its_own_bin() -> None:
     assert low_pass(high) == pytest.approx(torch.zeros(16, 16), abs=1e-5)
 
 
+def test_a_bin_is_the_mean_power_without_the_constant() -> None:
+    """The first bin of 16 x 16 has the frequencies (0, 0), (0, 1) and (1, 0), of which the first does not count."""
+    places = (torch.arange(16) + 0.5) * math.pi / 16
+    low, high = torch.cos(places).expand(16, 16), torch.cos(15 * places)[:, None] * torch.cos(15 * places)
+    shares = spectrum((3 + 0.1 * low + 2 * high)[None, None])[0]
+    band = np.hypot(*np.indices((16, 16))) / math.hypot(15, 15) * 16
+    last = int((band.astype(int).clip(max=15) == 15).sum())
+    powers = 0.1**2 * 128 / 2, 2**2 * 64 / last  # a cosine has the mean square 1/2
+    assert shares[0] / shares[15] == pytest.approx(np.log1p(powers[0]) / np.log1p(powers[1]), rel=1e-4)
+
+
+def test_an_image_of_one_colour_has_no_spectrum_and_is_left_out() -> None:
+    images = photos(3)
+    images[1] = 0.3
+    metric = SpectralMatch(Pixels())
+    metric.update(batch_of(Pixels(), images))
+    assert np.isnan(metric.per_image()["spectral_match"][1]).tolist() == [False, True, False]
+    assert metric.compute()["spectral_match"] > 0
+
+
 def test_a_grid_of_a_few_tokens_has_no_spectrum() -> None:
     images = torch.zeros(1, 3, 8, 8)
     with pytest.raises(NotApplicable, match="2x2"):
@@ -246,6 +266,12 @@ def brute_force(vectors: Tensor) -> tuple[float, float]:
             if distance >= 6 / 16 * max(vectors.shape[:2]):
                 far.append(cosine)
     return float(np.mean(near)), float(np.mean(far))
+
+
+def test_neighbours_are_not_distant_on_the_smallest_grid() -> None:
+    """Of 2 x 2 tokens only the diagonal ones are distant; these are equal here, and neighbours are orthogonal."""
+    vectors = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]])[None]
+    assert float(local_minus_distant(vectors)) == pytest.approx(-1)
 
 
 def test_lds_equals_the_sum_over_all_pairs() -> None:

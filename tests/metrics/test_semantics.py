@@ -142,6 +142,40 @@ def test_latents_of_either_layout_are_the_same_vectors(layout: tuple[int, ...], 
     assert torch.equal(Latents().vectors(tokens), vectors)
 
 
+class Cubes(Tokenizer):
+    """Latents of one token per 8 x 8 px with as many channels as an image of 32 px has rows of tokens."""
+
+    def __init__(self, channels_last: bool, size: int | None = None, stated: bool | None = None) -> None:
+        self.spec = TokenizerSpec("cubes", "continuous", multiple=8, downsample=8, size=size)
+        self.axes, self.stated = (0, 2, 3, 1) if channels_last else (0, 1, 2, 3), stated
+
+    def encode(self, images: Tensor) -> Tokens:
+        means = F.avg_pool2d(images, 8)
+        latents = torch.cat([means, means[:, :1] ** 2], 1)
+        return Tokens.from_latents(latents.permute(self.axes), latents[0, 0].numel(), self.stated)
+
+    def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
+        latents = tokens.tensor.float().permute(np.argsort(self.axes).tolist())
+        return latents[:, :3].repeat_interleave(8, 2).repeat_interleave(8, 3)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_layout_of_a_cube_of_latents_is_found_or_stated(channels_last: bool) -> None:
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    expected = F.avg_pool2d(images, 8).permute(0, 2, 3, 1)
+    for model in (Cubes(channels_last), Cubes(channels_last, 32, channels_last)):
+        tokens = model.encode(images)
+        torch.testing.assert_close(model.vectors(tokens)[..., :3], expected, atol=1e-3, rtol=0)
+        flipped = model.with_layout(tokens).map_grid((4, 4), lambda maps: maps.flip(-1))
+        torch.testing.assert_close(model.decode(flipped, [0, 1]), model.decode(tokens, [0, 1]).flip(-1))
+    model = Cubes(channels_last, 32)
+    tokens = model.encode(images)
+    with pytest.raises(NotApplicable, match="can have their channels first or last"):
+        model.vectors(tokens)
+    with pytest.raises(NotApplicable, match="can have their channels first or last"):
+        model.with_layout(tokens).map_grid((4, 4), lambda maps: maps.flip(-1))
+
+
 def test_codes_without_vectors_are_refused() -> None:
     class Codes(Latents):
         spec = TokenizerSpec("codes", "discrete", num_tokens=4, codebook={"codes": 8})

@@ -87,7 +87,12 @@ def pairs(results: Iterable[Result], family: str, dataset: str, task: str = "gen
     measured = {one.adapter for one in tokenizers}
     chosen = {tokenizer: generator for tokenizer, generator in generators.items() if tokenizer in measured}
     numbers = _at_one_count([one for one in tokenizers if one.adapter in chosen])
-    drawn = [one for one in comparable if one.task == task and _SEED.sub("", one.adapter) in chosen.values()]
+    drawn = [
+        one
+        for one in comparable
+        if one.task == task and chosen.get(one.provenance["adapter"].get("tokenizer")) == _SEED.sub("", one.adapter)
+    ]
+    tokenizer_of = {one.adapter: one.provenance["adapter"]["tokenizer"] for one in drawn}
     generated = _at_one_count(drawn)
     discrete = {
         one.adapter: one.provenance["adapter"].get("bits_per_token")
@@ -96,7 +101,7 @@ def pairs(results: Iterable[Result], family: str, dataset: str, task: str = "gen
     }
     found = []
     for tokenizer, generator in sorted(chosen.items()):
-        seeds = tuple(values for name, values in sorted(generated.items()) if _SEED.sub("", name) == generator)
+        seeds = tuple(values for name, values in sorted(generated.items()) if tokenizer_of[name] == tokenizer)
         found.append(
             TokenizerGeneratorPair(
                 tokenizer,
@@ -216,9 +221,9 @@ def markdown(found: Sequence[Correlation]) -> str:
 def conclusion(found: Sequence[Correlation]) -> str:
     """Return, for each number of the generators, which numbers of the tokenizers rank all tokenizers as it does.
 
-    A number does if the 95 % interval of Spearman's rho excludes 0 on the side that its direction predicts. Numbers
-    whose interval contains 0 are named, too: nothing is shown about them. The text is a Markdown list, empty if there
-    is no interval.
+    A number does if the 95 % interval of Spearman's rho excludes 0 on the side that its direction predicts; for a number
+    without a direction, rho is stated. Numbers whose interval contains 0 are named, too: nothing is shown about them.
+    The text is a Markdown list, empty if there is no interval.
     """
     sentences = []
     for generated in OF_GENERATORS:
@@ -231,7 +236,8 @@ def conclusion(found: Sequence[Correlation]) -> str:
             column = column_of(one.number)[1]
             clear = np.sign(one.rho_interval[0]) == np.sign(one.rho_interval[1]) != 0
             expected = column.more is None or (one.rho < 0) == column.more
-            sides[(1 if expected else -1) if clear else 0].append(column.title)
+            side = (1 if expected else -1) if clear else 0
+            sides[side].append(f"{column.title} (ρ {one.rho:+.2f})" if side and column.more is None else column.title)
         title = column_of(generated)[1].title
         text = f"{title} is ranked alike by {', '.join(sides[1])}." if sides[1] else (
             f"No number is shown to rank these tokenizers as {title} does."

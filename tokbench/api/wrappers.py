@@ -260,7 +260,7 @@ class ModelTokenizer(Tokenizer):
                 self._codebook.learn(encoded.codes, encoded.latents)
             return tokens
         assert encoded.latents is not None
-        return Tokens.from_latents(encoded.latents, _positions(encoded.latents))
+        return Tokens.from_latents(encoded.latents, _positions(encoded.latents), channels_last=False)
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         given = tokens.tensor if self._codebook is None else self._codebook.vectors(tokens.tensor)

@@ -46,8 +46,9 @@ class ReferenceDecode(TokenTransform):
         assert isinstance(model, Tokenizer)
         key = id(unbound(model)), *seeds
         if key not in memo.encodings:
-            memo.encodings[key] = timed(partial(model.encode, images), device)
-            contract.check_tokens(memo.encodings[key][0], images, model, names)
+            tokens, encoding = timed(partial(model.encode, images), device)
+            contract.check_tokens(tokens, images, model, names)
+            memo.encodings[key] = model.with_layout(tokens), encoding
         tokens, encoding = memo.encodings[key]
         height, width = images.shape[2:]
         decoded, decoding = timed(partial(self.decode, model, tokens, seeds, (height, width)), device)

@@ -112,8 +112,8 @@ def _more_networks() -> list[MetricSpec]:
     return [*found, MetricSpec("cmmd", said, (cmmd,), "tokbench.metrics.cmmd:CMMD", CLIP, "features", **given)]
 
 
-_JUDGED = ("class", "content", "style")
-"""What judges name: the class of a sample, and the parts of it (`Generator.factors`)."""
+_PREDICTED = ("class", "content", "style")
+"""What probes predict: the class of a sample, and the parts of it (`Generator.factors`)."""
 
 
 def samples_specs() -> list[MetricSpec]:
@@ -164,9 +164,9 @@ def samples_specs() -> list[MetricSpec]:
     found.append(
         MetricSpec(
             "generated_classes",
-            "of samples: share whose class a probe on the references names, and differences within a class",
+            "of samples: share whose class a probe on the references predicts, and differences within a class",
             (
-                *(NumberSpec(f"{part}_accuracy", f"{part} accuracy", 4, True, PROBE) for part in _JUDGED),
+                *(NumberSpec(f"{part}_accuracy", f"{part} accuracy", 4, True, PROBE) for part in _PREDICTED),
                 NumberSpec("class_diversity", "class diversity", 4, None, Tolerance(relative=1e-3)),
             ),
             "tokbench.metrics.generated_classes:GeneratedClasses",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tokbench.metrics.base import PerImageMetric
 from tokbench.metrics.batch import Batch
-from tokbench.metrics.latents import Size, decode_tokens, grid_of
+from tokbench.metrics.latents import Size, decode_tokens, grid_of, with_layout
 from tokbench.tokenizers.base import ImageModel
 from tokbench.tokenizers.tiling import fit
 from tokbench.tokenizers.tokens import Tokens
@@ -61,9 +61,9 @@ class Equivariance(PerImageMetric):
     def _pairs(self, batch: Batch) -> Iterator[_Pair]:
         reference: Tensor = batch.require("reference")
         image: Tensor = batch.require("image")
-        tokens: Tokens = batch.require("tokens")
         height, width = reference.shape[2:]
         grid, name = grid_of(self._model, (height, width)), self._model.spec.name
+        tokens = with_layout(self._model, batch.require("tokens"))
 
         def rotate(maps: Tensor) -> Tensor:
             return maps.rot90(1, (-2, -1))

@@ -29,17 +29,17 @@ PARTS = ("content", "style")
 
 
 class GeneratedClasses(Distribution):
-    """`class_accuracy`: the share of samples whose class a judge names, in 0..1. `class_diversity`: the mean distance
+    """`class_accuracy`: the share of samples whose class a probe predicts, in 0..1. `class_diversity`: the mean distance
     of two samples of one class, divided by that of two references of one class; 1 is as diverse as the references.
 
-    The judge is a ridge regression on one-hot labels, fitted on the features of all references, in a network and a
+    The probe is a ridge regression on one-hot labels, fitted on the features of all references, in a network and a
     layer that a generator must not have been tuned with. Chance is one divided by the number of classes. Where labels
     are combinations of parts (`Generator.factors`), such as content and style, `content_accuracy` and `style_accuracy`
-    come from a judge of their own each.
+    come from a probe of their own each.
 
     Distances are Euclidean in the same features, averaged over all pairs of a class and then over the classes with two
     or more samples. The interval of an accuracy comes from resampling the samples and does not contain the variation of
-    the fitted judge; that of the diversity comes from halves of the samples and of the references.
+    the fitted probe; that of the diversity comes from halves of the samples and of the references.
     """
 
     def __init__(self, model: ImageModel, labels: LabelsOf, **given: Any) -> None:
@@ -55,16 +55,16 @@ class GeneratedClasses(Distribution):
         return super().per_sample(batch) | {"label": batch.require("labels").cpu().numpy()}
 
     def _right(self) -> dict[str, np.ndarray]:
-        """Return whether the judges name each sample's class and the parts of it, float64 (n,), by number."""
+        """Return whether the probes predict each sample's class and the parts of it, float64 (n,), by number."""
         reference, image = self._all_features()
         if self._cached is None or self._cached[0] != len(image):
             train, test = (torch.from_numpy(part).double() for part in (reference, image))
             known, drawn = self._reference_labels(), self.rows.column("label")
             results = {}
             for name, (step, count) in self._parts.items():
-                judge = torch.from_numpy(known // step % count)
-                named = ridge_classes(train, judge, test, count).numpy()
-                results[name] = (named == drawn // step % count).astype(np.float64)
+                labels = torch.from_numpy(known // step % count)
+                predicted = ridge_classes(train, labels, test, count).numpy()
+                results[name] = (predicted == drawn // step % count).astype(np.float64)
             self._cached = len(image), results
         return self._cached[1]
 
@@ -104,7 +104,7 @@ class GeneratedClasses(Distribution):
 
     def provenance(self) -> dict[str, str]:
         return super().provenance() | {
-            "judge": f"ridge regression on the references' labels: {self._described.rule}",
+            "probe": f"ridge regression on the references' labels: {self._described.rule}",
             "labels": hashlib.sha256(self._labels.tobytes()).hexdigest(),
         }
 

@@ -69,6 +69,12 @@ def grid_vectors(model: ImageModel, tokens: Tokens, size: Size) -> Tensor:
     return vectors.reshape(len(vectors), rows, columns, -1)
 
 
+def with_layout(model: ImageModel, tokens: Tokens) -> Tokens:
+    """Return tokens whose latents state their layout if their shape does not show it, as `Tokenizer.with_layout`."""
+    assert isinstance(model, Tokenizer)
+    return model.with_layout(tokens)
+
+
 def latents_of(model: ImageModel, tokens: Tokens) -> Tensor:
     """Return the only stream of continuous tokens, float32 (B, ...). Raises NotApplicable for other tokens."""
     streams = list(tokens.streams.values())

@@ -21,7 +21,7 @@ FAR = 6 / 16
 
 class Locality(PerImageMetric):
     """`lds`: mean cosine of the vectors of neighbouring tokens (left, right, above, below) minus that of distant ones,
-    whose Manhattan distance is at least 6/16 of the longer side of the grid; the mean over images.
+    whose Manhattan distance is at least 6/16 of the longer side of the grid, and at least 2; the mean over images.
 
     Vectors are not centred, as in the authors' code. Vectors of length 0 have the cosine 0 to all others.
     """
@@ -55,6 +55,6 @@ def local_minus_distant(vectors: Tensor) -> Tensor:
     down, across = (torch.fft.fftfreq(2 * side, 1 / (2 * side)).abs() for side in (rows, columns))
     distance = down[:, None] + across
     pairs = (rows - down).clamp(min=0)[:, None] * (columns - across).clamp(min=0)
-    near, far = distance == 1, (distance >= FAR * max(rows, columns)) & (pairs > 0) & (distance > 0)
+    near, far = distance == 1, (distance >= max(2.0, FAR * max(rows, columns))) & (pairs > 0)
     means = [(sums * some).sum((1, 2)) / (pairs * some).sum() for some in (near, far)]
     return means[0] - means[1]

@@ -17,12 +17,15 @@ from tokbench.metrics.base import PerImageMetric
 from tokbench.metrics.batch import Batch, DerivedCache
 from tokbench.metrics.feature_cache import ReferenceFeatures
 from tokbench.metrics.frechet import Frechet
-from tokbench.metrics.latents import decode_tokens, grid_of, grid_vectors, latents_of
+from tokbench.metrics.latents import decode_tokens, grid_of, grid_vectors, latents_of, with_layout
 from tokbench.metrics.sample_store import SampleStore
 from tokbench.tokenizers.base import ImageModel
 
 BINS = 16
 """Number of radial bins of a spectrum."""
+
+_ROUNDING = 1e-10
+"""The share of the constant's power below which all other power comes from rounding in float32."""
 
 SMALLEST = 4
 """The smallest side of a grid whose spectrum is compared."""
@@ -35,7 +38,8 @@ class SpectralMatch(PerImageMetric):
     A spectrum is the power of the orthonormal DCT, mean over the channels, without the constant, averaged in 16 radial
     bins; log(1 + power) is divided by its sum. The image, in [-1, 1], is reduced to the size of the grid by a bicubic
     filter with antialiasing. The divergence is that of the latents' spectrum from the image's. It depends on the scale
-    of the latents, since log(1 + power) does. Codes are compared by their vectors.
+    of the latents, since log(1 + power) does. Codes are compared by their vectors. Images of one colour have no spectrum
+    and are left out.
     """
 
     bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
@@ -54,7 +58,8 @@ class SpectralMatch(PerImageMetric):
         small = F.interpolate(reference * 2 - 1, size=grid, mode="bicubic", antialias=True)
         ours, theirs = spectrum(vectors.movedim(-1, 1)), spectrum(small)
         ratio = np.log(np.maximum(theirs, 1e-12)) - np.log(np.maximum(ours, 1e-12))
-        return {"spectral_match": np.maximum(0.0, (theirs * ratio).sum(1))}
+        divergence = np.maximum(0.0, (theirs * ratio).sum(1))
+        return {"spectral_match": np.where(theirs.any(1), divergence, np.nan)}
 
     def provenance(self) -> dict[str, str]:
         return {"bins": str(BINS)}
@@ -63,13 +68,15 @@ class SpectralMatch(PerImageMetric):
 def spectrum(maps: Tensor) -> np.ndarray:
     """Return the normalized radial spectra, float64 (B, 16), of maps (B, C, h, w). A constant map has zeros."""
     power = (dctn(maps.double().numpy(), axes=(-2, -1), norm="ortho") ** 2).mean(1)
-    power[:, 0, 0] = 0
+    constant, power[:, 0, 0] = power[:, 0, 0].copy(), 0
+    power[power.sum((1, 2)) <= _ROUNDING * constant] = 0
     height, width = power.shape[1:]
     radius = np.hypot(*np.meshgrid(np.arange(height), np.arange(width), indexing="ij"))
     band = np.minimum((radius / radius.max() * BINS).astype(np.int64), BINS - 1).ravel()
-    counts = np.maximum(np.bincount(band, minlength=BINS), 1)
+    counts = np.bincount(band, minlength=BINS)
+    counts[0] -= 1  # the constant
     sums = np.stack([np.bincount(band, one.ravel(), BINS) for one in power])
-    logs = np.log1p(sums / counts)
+    logs = np.log1p(sums / np.maximum(counts, 1))
     return np.asarray(logs / np.maximum(logs.sum(1, keepdims=True), 1e-300))
 
 
@@ -120,7 +127,7 @@ class LowPassFrechet(Frechet):
             if key not in batch.image_memo.images:
                 size = tuple(reference.shape[2:])
                 latents_of(self._model, tokens)
-                filtered = tokens.map_grid(
+                filtered = with_layout(self._model, tokens).map_grid(
                     grid_of(self._model, size),
                     lambda data: low_pass(data.cpu()).to(data),
                     self._model.spec.name,

@@ -16,8 +16,8 @@ class ZeroShot(TextAlignedMetric):
     """`zero_shot_top1`: the share of images, in 0..1, whose embedding is most similar to that of their own class.
 
     As in CLIP (arXiv:2103.00020), the embedding of a class is the normalised mean of the normalised embeddings of its
-    captions: "a photo of a <class>, mostly <colour>" with every colour. So the colour of an image says nothing about
-    its class. The classes are those of the images that are evaluated; chance is one divided by their number. A class
+    captions: "a photo of a <class>, mostly <colour>" with every colour. The colour of an image
+    therefore does not help to find its class. The classes are those of the images that are evaluated; chance is one divided by their number. A class
     that is as similar as the right one counts as an error. Intervals come from resampling the images' results.
     """
 

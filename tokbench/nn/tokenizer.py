@@ -149,7 +149,8 @@ class LearnedTokenizer(Tokenizer):
             if bottleneck.positions is None:
                 indices = indices.unflatten(1, position)
             return Tokens.from_indices(indices, bottleneck.codebook_size, groups=bottleneck.groups)
-        return Tokens.from_latents(bottleneck(flat)[0].unflatten(1, position), tokens=math.prod(position))
+        rows = bottleneck(flat)[0].unflatten(1, position)
+        return Tokens.from_latents(rows, math.prod(position), channels_last=True)
 
     def vectors(self, tokens: Tokens) -> Tensor:
         """Return the inputs of the decoder, (B, *position, D), computed from the tokens alone."""

@@ -3,8 +3,10 @@ keep it."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -15,7 +17,7 @@ from tokbench.errors import NotApplicable
 from tokbench.metric_names import Anchor
 from tokbench.tokenizers.perturb import LatentNoise, Perturber
 from tokbench.tokenizers.spec import TokenizerSpec
-from tokbench.tokenizers.tokens import Tokens
+from tokbench.tokenizers.tokens import Tokens, unknown_layout
 
 
 class ImageModel(ABC):
@@ -89,7 +91,8 @@ class Tokenizer(ImageModel):
         """Return the tokens as vectors, floats (B, *position, D), one for each position. The metric `probe` reads them.
 
         This method returns latents, with the channels moved to the last axis if they come first. A class with codes
-        overrides it and looks them up. Raises NotApplicable for codes and for codecs.
+        overrides it and looks them up. Raises NotApplicable for codes and for codecs, and for a grid whose channels can
+        be first or last (`with_layout`).
         """
         if self.spec.kind != "continuous":
             what = "a codec has no vectors" if self.spec.kind == "codec" else "it does not define vectors of its codes"
@@ -99,11 +102,40 @@ class Tokenizer(ImageModel):
         channels, rest = divmod(latents[0].numel(), count)
         if rest or latents.dim() < 2:
             raise NotApplicable(f"{self.spec.name}: latents {tuple(latents.shape[1:])} are not {count} vectors")
+        if latents.dim() == 4 and latents.shape[1] == latents.shape[3] == channels:
+            channels_last = self.with_layout(tokens).single_stream().channels_last
+            if channels_last is None:
+                raise NotApplicable(f"{self.spec.name}: {unknown_layout(latents.shape[1:])}")
+            return latents if channels_last else latents.movedim(1, -1)
         if latents.shape[-1] == channels:
             return latents
         if latents.shape[1] == channels:
             return latents.movedim(1, -1)
         return latents.reshape(len(latents), count, channels)
+
+    def with_layout(self, tokens: Tokens) -> Tokens:
+        """Return tokens whose latents (B, n, m, n) state whether their channels come last.
+
+        A small image of 2 by 3 tokens is encoded to find it. Tokens are returned as they are if their shape shows the
+        layout, if they state it, or if the tokenizer takes images of one size only or has no grid.
+        """
+        name, stream = next(iter(tokens.streams.items()))
+        data, step = stream.data, self.spec.downsample
+        if len(tokens.streams) > 1 or stream.kind != "latent" or stream.channels_last is not None:
+            return tokens
+        if not isinstance(data, Tensor) or data.dim() != 4 or data.shape[1] != data.shape[3]:
+            return tokens
+        if step is None or self.spec.size is not None:
+            return tokens
+        unit = math.lcm(step, self.spec.multiple)
+        grid = 2 * unit // step, 3 * unit // step
+        blank = torch.zeros(1, 3, 2 * unit, 3 * unit, device=data.device) + sum(self.spec.range) / 2
+        with torch.inference_mode():
+            shape = tuple(self.encode(blank).tensor.shape)
+        channels_last = shape[1:3] == grid
+        if channels_last == (shape[2:] == grid):
+            return tokens
+        return replace(tokens, streams={name: replace(stream, channels_last=channels_last)})
 
     def swap(self, tokens: Tokens, others: Tokens) -> Tokens:
         """Return `tokens` with the holistic tokens, those of the whole image, of `others`, image by image.

@@ -23,7 +23,8 @@ class TokenStream:
     - kind `index`: int64 (B, ...) with values in [0, codebook_size). Every axis after the first counts positions,
       except that with `groups` above 1 the last axis holds that many indices, each into its own codebook, which form
       one token.
-    - kind `latent`: float16 (B, ...), continuous values in the layout that the decoder expects.
+    - kind `latent`: float16 (B, ...), continuous values in the layout that the decoder expects. channels_last: whether
+      a grid is (B, h, w, C) and not (B, C, h, w); None if only its shape shows it, which a cube does not.
     - kind `bytes`: B byte strings, the files that a codec writes, or raw samples as uint8 (B, ...).
     """
 
@@ -31,6 +32,7 @@ class TokenStream:
     data: Tensor | tuple[bytes, ...]
     codebook_size: int | None = None
     groups: int = 1
+    channels_last: bool | None = None
 
     def __len__(self) -> int:
         return len(self.data)
@@ -83,8 +85,10 @@ class Tokens:
         return Tokens(streams, length.cpu(), full_bits * length.cpu() / count + math.log2(count))
 
     @staticmethod
-    def from_latents(latents: Tensor, tokens: int) -> Tokens:
+    def from_latents(latents: Tensor, tokens: int, channels_last: bool | None = None) -> Tokens:
         """Return continuous tokens from float (B, ...), which holds `tokens` vectors per image.
+
+        channels_last: whether a grid of them is (B, h, w, C), or (B, C, h, w); needed if both fit its shape.
 
         Values are stored as float16 and decoded from float16, so they cost 16 bits each. Raises AdapterError if
         float16 cannot represent them (NaN, infinite, beyond 65504).
@@ -95,7 +99,7 @@ class Tokens:
         batch = len(latents)
         bits = 16.0 * (stored[0].numel() if batch else 0)
         return Tokens(
-            {"latents": TokenStream("latent", stored)},
+            {"latents": TokenStream("latent", stored, channels_last=channels_last)},
             torch.full((batch,), tokens),
             torch.full((batch,), bits, dtype=torch.float64),
         )
@@ -162,18 +166,22 @@ class Tokens:
         grid: (rows, columns) of the grid of each image. transform: maps data (..., rows, columns) to the data of
         another grid; lengths and bits change in proportion to the number of its places. name: the name of the
         tokenizer, for messages. Raises NotApplicable if a stream does not hold one token per place of the grid: indices
-        (B, h, w, ...), latents (B, C, h, w) or (B, h, w, C).
+        (B, h, w, ...), latents (B, C, h, w) or (B, h, w, C); or if both fit latents that do not state their layout
+        (`Tokenizer.with_layout`).
         """
         streams, share = {}, 1.0
         for key, stream in self.streams.items():
             data = stream.data
             shape = tuple(data.shape) if isinstance(data, Tensor) else ()
-            if isinstance(data, Tensor) and stream.kind == "latent" and len(shape) == 4 and shape[2:] == grid:
-                axes = (2, 3)
-            elif isinstance(data, Tensor) and stream.kind != "bytes" and shape[1:3] == grid:
-                axes = (1, 2)
-            else:
+            first = (
+                stream.kind == "latent" and len(shape) == 4 and shape[2:] == grid and stream.channels_last is not True
+            )
+            last = stream.kind != "bytes" and shape[1:3] == grid and stream.channels_last is not False
+            if not isinstance(data, Tensor) or not (first or last):
                 raise NotApplicable(f"{name}: its stream '{key}' of shape {shape} is not a grid of {grid[0]}x{grid[1]}")
+            if first and last:
+                raise NotApplicable(f"{name}: {unknown_layout(shape[1:])}")
+            axes = (2, 3) if first else (1, 2)
             changed = transform(data.movedim(axes, (-2, -1)))
             share = changed.shape[-2] * changed.shape[-1] / (grid[0] * grid[1])
             streams[key] = replace(stream, data=changed.movedim((-2, -1), axes).contiguous())
@@ -251,3 +259,11 @@ class Tokens:
                     joined = joined.take_along_dim(order.reshape(order.shape + (1,) * len(last)), 1)
             streams[name] = replace(stream, data=joined)
         return Tokens(streams, self.length.reshape(-1, per_image).sum(1), self.bits.reshape(-1, per_image).sum(1))
+
+
+def unknown_layout(shape: Sequence[int]) -> str:
+    """Return the message for latents of an image whose shape fits (C, h, w) and (h, w, C)."""
+    return (
+        f"latents of shape {tuple(shape)} can have their channels first or last; give another --size, or state "
+        "`channels_last` in `Tokens.from_latents`"
+    )

@@ -55,7 +55,7 @@ class Continuous(Tokenizer):
             latents = self._latents(given, images)
         if latents.dim() == 5:
             latents = _only_frame(latents, self.spec.name, "encoded to")
-        return Tokens.from_latents(latents, tokens=latents.shape[2] * latents.shape[3])
+        return Tokens.from_latents(latents, latents.shape[2] * latents.shape[3], channels_last=False)
 
     def _latents(self, given: Tensor, images: Tensor) -> Tensor:
         encoded = self._net.encode(given)

@@ -139,7 +139,7 @@ class ScriptedPair(Tokenizer):
         coded = self._code(images)
         if self.spec.kind == "discrete":
             return Tokens.from_indices(coded, self.spec.codebook["codes"])
-        return Tokens.from_latents(coded, tokens=coded.shape[2] * coded.shape[3])
+        return Tokens.from_latents(coded, coded.shape[2] * coded.shape[3], channels_last=False)
 
     def decode(self, tokens: Tokens, seeds: Sequence[int]) -> Tensor:
         return _first(self._decoder(tokens.tensor.to(self._input))).float()
