@@ -44,6 +44,4 @@ def test_adapters_at_several_sizes_are_rows(tmp_path: Path) -> None:
 def test_a_dataset_of_one_size_is_refused(tmp_path: Path) -> None:
     result("a", 512).save(tmp_path)
     run = CliRunner().invoke(main, ["sizes", "photos", "--out", str(tmp_path)])
-    assert (
-        run.exit_code == 2 and "no adapter with reconstructions of as many images of photos at two sizes" in run.output
-    )
+    assert run.exit_code == 2 and "no adapter with reconstructions of photos at two sizes" in run.output

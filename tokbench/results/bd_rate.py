@@ -51,7 +51,7 @@ def rate_changes(results: Sequence[Result], anchor: str, numbers: Sequence[str] 
     """Return the changes of the rate of all other curves and rows of a table, compared with `anchor`.
 
     results: rows of one table. anchor: a family of codecs with at least four rows, such as `jpeg`. Raises UsageError if
-    the table has no such curve, and for a number that does not say whether higher is better.
+    the table has no such curve, and for a number without a better direction.
     """
     for number in numbers:
         if column_of(number)[1].more is None:
