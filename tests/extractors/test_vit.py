@@ -89,12 +89,16 @@ def normalised(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) 
     return (images - mean_of) / std_of
 
 
-@pytest.mark.parametrize("names", ["authors", "transformers"])
+@pytest.mark.parametrize("names", ["authors", "transformers 4", "transformers 5"])
 def test_dinov2_equals_timm(folder: Path, names: str) -> None:
     net = dino()
     state = dict(net.state_dict())
-    if names == "transformers":
+    if names == "transformers 4":
         state = in_transformers(state, DINO_NAMES, ("query", "key", "value"))
+    elif names == "transformers 5":
+        attention = {"attn.qkv": "attention.QKV", "attn.proj": "attention.o_proj"}
+        state = in_transformers(state, DINO_NAMES | attention, ("q_proj", "k_proj", "v_proj"))
+    if names != "authors":
         state = {
             name.replace("norm.", "layernorm.") if name.startswith("norm.") else name: state[name] for name in state
         }

@@ -66,6 +66,30 @@ def test_reasons_are_given_instead_of_numbers() -> None:
     assert reasons["taef2", "lpips"].startswith("lpips was not measured for taef2, jpeg.q0")
 
 
+def test_rows_with_exact_images_are_left_out_of_curves_of_psnr() -> None:
+    """The PSNR of a row is the mean over the images that are not exact, which are not those of its rate."""
+    lossless, partly = row("webp.q100", 3.2, 99.0), row("webp.q95", 1.6, 47.0)
+    lossless.metrics["psnr"] |= {"value": None, "n": 0}
+    partly.metrics["psnr"] |= {"n": IMAGES - 1}
+    rows = [*codec("jpeg", 0.1), *codec("webp", 0.05), lossless, partly, row("jxl.q100", 3.0, 99.0)]
+    rows[-1].metrics["psnr"] |= {"value": None, "n": 0}
+    single, curve = rate_changes(rows, "jpeg", ["psnr"])
+    assert (curve.points, curve.percent) == (5, pytest.approx(-50)) and curve.interval is not None
+    assert (single.name, single.percent, single.reason) == ("jxl.q100", None, "psnr exists for 0 of 30 images")
+    backward, other = rate_changes(rows, "webp", ["psnr"])
+    assert (backward.name, backward.percent) == ("jpeg", pytest.approx(100)) and other.percent is None
+
+
+def test_a_codec_with_one_row_is_that_row() -> None:
+    (found,) = rate_changes([*codec("jpeg", 0.1), row("avif.q50", 0.2, 29.0)], "jpeg", ["psnr"])
+    assert (found.name, found.percent) == ("avif.q50", pytest.approx(0))
+
+
+def test_results_without_a_rate_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"these results have no bpp \(metric rate\)"):
+        rate_changes([make_result(metrics={"psnr": {"value": 30.0}})], "jpeg")
+
+
 def test_an_anchor_without_a_curve_and_a_number_without_a_direction_are_refused() -> None:
     rows = [*codec("jpeg", 0.1), row("taef2", 0.4, 29.0)]
     with pytest.raises(UsageError, match="the anchor 'webp' is no codec with at least 4 rows here; there are: jpeg"):

@@ -13,11 +13,11 @@ from tokbench.cli import main
 from tokbench.results.result import Result
 
 
-def result(adapter: str, side: int, protocol: str = "tokbench", num_images: int = 4) -> Result:
+def result(adapter: str, side: int, protocol: str = "tokbench", num_images: int = 4, **rules: str) -> Result:
     numbers = {"psnr": 30 + side / 256, "decode_images_per_second": 8.0, "peak_memory_mib": side / 2}
     return make_result(
         adapter, {name: {"value": value, "low": None, "high": None} for name, value in numbers.items()},
-        dataset="photos", num_images=num_images, protocol={"name": protocol, "sha256": "b" * 64},
+        dataset="photos", num_images=num_images, protocol={"name": protocol, "sha256": "b" * 64, **rules},
         data={"width": side, "height": side, "own_size": 512, "limit": num_images},
     )  # fmt: skip
 
@@ -27,6 +27,10 @@ def test_adapters_at_several_sizes_are_rows(tmp_path: Path) -> None:
         result(adapter, side).save(tmp_path)
     result("b", 512, "flux-vae").save(tmp_path)  # another protocol is another measurement
     result("a", 256, num_images=2).save(tmp_path)  # fewer images of the same size
+    result("c", 256).save(tmp_path)
+    result("c", 512, num_images=2).save(tmp_path)  # other sizes have other images
+    result("d", 256).save(tmp_path)
+    result("d", 512, degrade="noise:10.0").save(tmp_path)  # another measurement
     run = CliRunner().invoke(main, ["sizes", "photos", "--out", str(tmp_path), "--json"])
     assert run.exit_code == 0, run.output
     rows = json.loads(run.stdout)

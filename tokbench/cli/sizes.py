@@ -21,9 +21,10 @@ from tokbench.errors import UsageError
 def sizes(data: str, protocol: str, as_json: bool, out: Path) -> None:
     """Show quality, time and memory against the size of the images.
 
-    DATA is the name of a dataset of which the folder has results at two or more sizes, for example those of
-    'tokbench eval ADAPTER --data photos-512 --size 256' and of '--size 512'. Times are milliseconds per megapixel, so
-    that they are equal where the time is proportional to the number of pixels; the peak memory is that of a batch.
+    DATA is the name of a dataset of which the folder has results at two or more sizes with equal numbers of images, for
+    example those of 'tokbench eval ADAPTER --data photos-512 --size 256' and of '--size 512'. Times are milliseconds
+    per megapixel, so that they are equal where the time is proportional to the number of pixels; the peak memory is
+    that of a batch.
     """
     from tokbench.results.columns import column_of
     from tokbench.results.leaderboard import read_all
@@ -32,8 +33,8 @@ def sizes(data: str, protocol: str, as_json: bool, out: Path) -> None:
     found = at_sizes(read_all(out), data, protocol)
     if not found:
         raise UsageError(
-            f"{out} has no adapter with reconstructions of {data} at two sizes under protocol {protocol}; "
-            f"evaluate it with --data {data} and another --size"
+            f"{out} has no adapter with reconstructions of {data} at two sizes, with equal numbers of images, under "
+            f"protocol {protocol}; evaluate it with --data {data}, the same --limit and another --size"
         )
     if as_json:
         click.echo(json.dumps([asdict(row) for row in found], indent=1, allow_nan=False))

@@ -109,13 +109,15 @@ _NAMES = {
     r"blocks\.(\d+)\.attn\.(qkv|proj)": r"blocks.\1.\2",
     r"blocks\.(\d+)\.mlp\.(fc\d)": r"blocks.\1.\2",
     r"blocks\.(\d+)\.ls(\d)\.gamma": r"blocks.\1.gamma\2",
-    # DINOv2 in transformers.
+    # DINOv2 in transformers, and the names of attention in files that version 5 writes.
     r"embeddings\.cls_token": "cls_token",
     r"embeddings\.position_embeddings": "pos_embed",
     r"embeddings\.patch_embeddings\.projection": "patch_embed",
     r"encoder\.layer\.(\d+)\.(norm\d)": r"blocks.\1.\2",
     r"encoder\.layer\.(\d+)\.attention\.attention\.(query|key|value)": r"blocks.\1.\2",
     r"encoder\.layer\.(\d+)\.attention\.output\.dense": r"blocks.\1.proj",
+    r"encoder\.layer\.(\d+)\.attention\.([qkv])_proj": r"blocks.\1.\2",
+    r"encoder\.layer\.(\d+)\.attention\.o_proj": r"blocks.\1.proj",
     r"encoder\.layer\.(\d+)\.layer_scale(\d)\.lambda1": r"blocks.\1.gamma\2",
     r"encoder\.layer\.(\d+)\.mlp\.(fc\d)": r"blocks.\1.\2",
     r"layernorm": "norm",

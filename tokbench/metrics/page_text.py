@@ -28,7 +28,7 @@ class PageText(PerImageMetric):
 
     `page_ned_truth` compares the reading of the image with the true text, for datasets with annotated words, and
     `page_ned_original` that of the original, which is the ceiling that the network sets. White space does not count in
-    these two, since the annotations do not say where lines are joined; words are in reading order.
+    these two, since annotations do not define where lines are joined; words are in reading order.
     """
 
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)

@@ -32,7 +32,7 @@ _SETTING = re.compile(r"[a-z]+\d+")
 class RateChange:
     """The change of the rate of one curve or row at equal quality.
 
-    name: a family of codecs, or a row. number: the quality measure. points: the number of rows of the curve. percent:
+    name: a family of codecs, or a row. number: the quality measure. points: the number of rows that were used. percent:
     the change of the rate, or None with a `reason`. interval: of `percent`, over images, if the results have values per
     image. low, high: the range of qualities that was compared; equal for a single row.
     """
@@ -51,23 +51,26 @@ def rate_changes(results: Sequence[Result], anchor: str, numbers: Sequence[str] 
     """Return the changes of the rate of all other curves and rows of a table, compared with `anchor`.
 
     results: rows of one table. anchor: a family of codecs with at least four rows, such as `jpeg`. Raises UsageError if
-    the table has no such curve, and for a number that does not say whether higher is better.
+    the table has no such curve, and for a number without a better direction.
     """
     for number in numbers:
         if column_of(number)[1].more is None:
             raise UsageError(f"{number} is no measure of quality; give for example {', '.join(NUMBERS)}")
     curves = _curves(results)
+    if not curves:
+        raise UsageError(f"these results have no {column_of(RATE)[1].title} (metric rate), which is what is compared")
     if len(curves.get(anchor, ())) < MIN_POINTS:
         known = ", ".join(name for name, rows in curves.items() if len(rows) >= MIN_POINTS)
         raise UsageError(
             f"the anchor '{anchor}' is no codec with at least {MIN_POINTS} rows here; there are: {known or 'none'}"
         )
-    return [
-        _change(name, rows, curves[anchor], number)
-        for number in numbers
-        for name, rows in sorted(curves.items())
-        if name != anchor
-    ]
+    found = []
+    for number in numbers:
+        most = max(_num_values(row, number) for rows in curves.values() for row in rows)
+        found += [
+            _change(name, rows, curves[anchor], number, most) for name, rows in sorted(curves.items()) if name != anchor
+        ]
+    return found
 
 
 def _curves(results: Sequence[Result]) -> dict[str, list[Result]]:
@@ -82,7 +85,30 @@ def _curves(results: Sequence[Result]) -> dict[str, list[Result]]:
     return found
 
 
-def _change(name: str, rows: Sequence[Result], anchors: Sequence[Result], number: str) -> RateChange:
+def _num_values(row: Result, number: str) -> int:
+    """Return the number of images that the value of a row is from; 0 if it was not measured."""
+    entry = row.metrics.get(number)
+    return 0 if entry is None else int(entry.get("n", row.num_images))
+
+
+def _whole(rows: Sequence[Result], number: str, most: int) -> list[Result]:
+    """Return the rows of a curve without those that have the number for a part of the images only.
+
+    The PSNR of images that are reproduced exactly is not defined. The mean of the others belongs to other images than
+    the rate.
+    """
+    return [row for row in rows if number not in row.metrics or _num_values(row, number) == most]
+
+
+def _change(name: str, rows: Sequence[Result], anchors: Sequence[Result], number: str, most: int) -> RateChange:
+    """most: the largest number of images that a row of the table has the number for."""
+    given, rows, anchors = rows, _whole(rows, number, most), _whole(anchors, number, most)
+    if not rows:
+        exact = ", ".join(row.row for row in given)
+        reason = f"{number} exists for {_num_values(given[0], number)} of {most} images"
+        return RateChange(exact, number, len(given), reason=reason)
+    if len(rows) == 1:
+        name = rows[0].row
     lacking = [row.row for row in (*rows, *anchors) if row.metrics.get(number, {}).get("value") is None]
     if lacking:
         return RateChange(name, number, len(rows), reason=f"{number} was not measured for {', '.join(lacking)}")

@@ -34,20 +34,20 @@ class AtSize:
 def at_sizes(results: Sequence[Result], dataset: str, protocol: str = "tokbench") -> list[AtSize]:
     """Return the reconstructions of one dataset at all sizes, for adapters with at least two, by adapter and size.
 
-    protocol: the name of the protocol of the results.
+    All sizes of an adapter have the same number of images: the one with most sizes, and of several, the largest.
+    Results of degraded images are left out. protocol: the name of the protocol of the results.
     """
-    found: dict[str, dict[tuple[int, int], Result]] = {}
+    found: dict[str, dict[int, dict[tuple[int, int], Result]]] = {}
     for result in results:
-        data = result.provenance["data"]
-        wanted = result.dataset == dataset and result.task == "reconstruct"
-        if wanted and result.provenance["protocol"]["name"] == protocol:
-            sizes = found.setdefault(result.row, {})
-            size = data["width"], data["height"]
-            if size not in sizes or sizes[size].num_images < result.num_images:  # the run on most images
-                sizes[size] = result
+        data, rules = result.provenance["data"], result.provenance["protocol"]
+        wanted = result.dataset == dataset and result.task == "reconstruct" and rules["name"] == protocol
+        if wanted and "width" in data and "degrade" not in rules:
+            sizes = found.setdefault(result.row, {}).setdefault(result.num_images, {})
+            sizes[data["width"], data["height"]] = result
     return [
         _at_size(result, width, height)
-        for _, sizes in sorted(found.items())
+        for _, counts in sorted(found.items())
+        for sizes in [max(counts.items(), key=lambda item: (len(item[1]), item[0]))[1]]
         if len(sizes) > 1
         for (width, height), result in sorted(sizes.items())
     ]

@@ -271,7 +271,7 @@ KINDS: dict[str, Callable[[_Writer], None]] = {
 
 
 def make_page(split: Split, position: int) -> Page:
-    """Return the page at a position. Kinds take turns, and scripts after each round of kinds.
+    """Return the page at a position. The kind changes with every page, and the script after all nine kinds.
 
     Raises DataError if the fonts are not on this machine.
     """
