@@ -73,7 +73,7 @@ def _images(data: str, limit: int | None, pixels: bool) -> tuple[str, Iterator[t
     from tokbench.data.dataset import open_dataset
     from tokbench.data.sources.npz import NpzSource
     from tokbench.protocol.protocol import load_protocol
-    from tokbench.training.zoo import load_training_data
+    from tokbench.training.data import load_training_data
 
     dataset = open_dataset(data, load_protocol("tokbench"), None, limit)
     if not pixels and not isinstance(dataset.source, NpzSource):

@@ -15,8 +15,9 @@ from tokbench.nn.tokenizer import LearnedTokenizer
 from tokbench.nn.trainable import TrainingBatch, TrainingData
 from tokbench.protocol.protocol import TOKBENCH, Video
 from tokbench.tokenizers.registry import adapter_files, open_variant
+from tokbench.training.data import load_training_data
 from tokbench.training.loop import TrainConfig, train
-from tokbench.training.zoo import load_training_data, untrained
+from tokbench.training.zoo import untrained
 
 FIVE = TOKBENCH.with_changes("five", video=Video(frames=5))
 

@@ -16,7 +16,8 @@ from tokbench.nn.tokenizer import LearnedTokenizer
 from tokbench.nn.trainable import TrainingBatch, TrainingData
 from tokbench.protocol.protocol import TOKBENCH
 from tokbench.tokenizers.registry import adapter_files, load_adapter, open_variant
-from tokbench.training.zoo import TrainOptions, load_training_data, train_adapter, untrained
+from tokbench.training.data import load_training_data
+from tokbench.training.zoo import TrainOptions, train_adapter, untrained
 
 FILES = {name: toml for name, toml in adapter_files(ROOT).items() if name.startswith("vat3d.")}
 

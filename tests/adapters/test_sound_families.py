@@ -18,7 +18,8 @@ from tokbench.nn.tokenizer import LearnedTokenizer
 from tokbench.nn.trainable import TrainingData
 from tokbench.protocol.protocol import TOKBENCH, Sound
 from tokbench.tokenizers.registry import adapter_files, load_adapter, open_variant
-from tokbench.training.zoo import TrainOptions, load_training_data, train_adapter, untrained
+from tokbench.training.data import load_training_data
+from tokbench.training.zoo import TrainOptions, train_adapter, untrained
 
 FILES = {name: toml for name, toml in adapter_files(ROOT).items() if name.startswith("dates_audio.")}
 TRAINED = [name for name, toml in FILES.items() if "training" in open_variant(name, toml)[0].config]

@@ -195,7 +195,7 @@ def test_image_tokenizers_run_frame_by_frame_and_clip_tokenizers_whole() -> None
     names = ("clip_rate", "frame_psnr", "flicker", "warp_error", "speed")
     image, whole = run_eval([load_adapter("jpeg.q50"), loaded(Halves())], data, names)
     assert image.error is None and whole.error is None
-    assert image.provenance["adapter"]["fitted"] == "frame by frame"
+    assert image.provenance["adapter"]["fitted"] == "passed frame by frame"
     assert whole.provenance["adapter"].get("fitted") is None
     assert whole["tokens_per_clip"].value == 2 * 8 * 8
     assert whole["warp_error_original"].value == pytest.approx(0, abs=1e-5)

@@ -21,7 +21,7 @@ from tokbench.protocol.protocol import TOKBENCH
 from tokbench.pruning.aclip import AClip, cell_means, cls_attention, overlaps
 from tokbench.pruning.classifier.models import as_classifier
 from tokbench.pruning.vit import recognise
-from tokbench.training.zoo import load_training_data
+from tokbench.training.data import load_training_data
 
 COUNT = 6
 

@@ -15,7 +15,7 @@ from image_files import solid, write_parquet
 from tokbench.data.dataset import open_dataset
 from tokbench.nn.trainable import TrainingData
 from tokbench.protocol.protocol import TOKBENCH
-from tokbench.training.zoo import load_training_data
+from tokbench.training.data import load_training_data
 
 GPU = runpy.run_path(str(ROOT / "benchmarks" / "gpu.py"))
 MIB = 1 << 20

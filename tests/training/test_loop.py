@@ -17,16 +17,9 @@ from tokbench.errors import AdapterError, MissingWeights
 from tokbench.nn.trainable import Autoencoder, Trainable, TrainingBatch, TrainingData
 from tokbench.protocol.protocol import TOKBENCH
 from tokbench.tokenizers.config import AdapterConfig
+from tokbench.training.data import load_training_data
 from tokbench.training.loop import TrainConfig, batches, train
-from tokbench.training.zoo import (
-    PROFILES,
-    dependencies,
-    load_trained,
-    load_training_data,
-    recipe_of,
-    save_trained,
-    trainable_adapters,
-)
+from tokbench.training.zoo import PROFILES, dependencies, load_trained, recipe_of, save_trained, trainable_adapters
 from tokbench.weights.shards import LARGEST, shard_paths
 
 PIXELS = torch.randint(0, 256, (40, 3, 8, 8), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)

@@ -38,7 +38,7 @@ from tokbench.cli.tables import Form, TablePrinter, format_option
 from tokbench.data.reading import ReadOptions
 from tokbench.errors import DataError, TokbenchError, UsageError
 from tokbench.io.counts import count_of
-from tokbench.metric_names import ANCHORS, Anchor, TaskKind, defaults, measurable, table_of_task
+from tokbench.metric_names import ANCHORS, ITEMS, Anchor, TaskKind, defaults, measurable, refuse_task, table_of_task
 from tokbench.protocol.suites import SUITES
 from tokbench.tokenizers.checkpoint_names import named_argument
 
@@ -220,6 +220,7 @@ def eval_(
     from tokbench.modalities.open import modality_of, open_dataset  # it imports torch
 
     modality = modality_of(names[0], root, reading)
+    refuse_task(task, modality)
     if task == "perturb":
         requested = ",".join(defaults("perturb", modality)) if metric_names is None else metric_names
         chosen = measurable(registry.choose(requested, rules, modality), strict=listed)
@@ -254,18 +255,18 @@ def eval_(
         loaded: list[Any], dataset: ImageStream, config: EvalConfig, networks: ExtractorPool, process: Any
     ) -> tuple[list[Result], dict[Key, str]]:
         """Return the results on one dataset, and the reasons for missing ones by adapter and task."""
-        done = (0, len(dataset))
+        done, noun = (0, len(dataset)), ITEMS[dataset.modality].noun
 
         def resume_hint() -> str:
             if no_cache:
                 return "nothing was kept because of --no-cache"
-            return f"{done[0]:,} of {count_of(done[1], 'image')} were read; repeat the command to resume"
+            return f"{done[0]:,} of {count_of(done[1], noun)} were read; repeat the command to resume"
 
         with redirect_stdout(sys.stderr), stoppable(resume_hint), progress_bar(quiet=not process.first) as bar:
 
             def progress(what: str, count: int, total: int) -> None:
                 nonlocal done
-                done = (count, total) if what == "images" else done
+                done = (count, total) if what == f"{noun}s" else done
                 bar(what, count, total)
 
             try:

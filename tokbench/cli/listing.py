@@ -13,10 +13,11 @@ from tokbench.errors import AdapterError, TokbenchError, UsageError, did_you_mea
 from tokbench.extractors.specs import EXTRACTORS
 from tokbench.io.counts import count_of
 from tokbench.io.left_out import describe_left_out
-from tokbench.metric_names import EVERY_MODALITY, METRICS, Modality, defaults, groups
+from tokbench.metric_names import EVERY_MODALITY, ITEMS, METRICS, defaults, groups
 from tokbench.paths import dataset_folders
 from tokbench.protocol.protocol import load_protocol, protocols
 from tokbench.results.columns import column_of
+from tokbench.results.items import describe_size, noun_of
 from tokbench.results.result import Result
 from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.registry import BUILTIN_SUMMARIES, adapter_files, read_variant
@@ -104,15 +105,6 @@ def _find_adapters(root: Path | None) -> Iterator[_Listed]:
         yield _Listed(name, str(variant.config.get("summary", "")), learned and not obstacle, obstacle)
 
 
-_ITEMS: dict[Modality, tuple[str, str]] = {
-    "image": ("images", "px"),
-    "video": ("clips", "px"),
-    "sound": ("recordings", "Hz"),
-    "shape": ("shapes", "voxels"),
-}
-"""The items of a dataset of each modality, and the unit of its size."""
-
-
 def datasets(root: Path | None) -> list[str]:
     """Return one line per dataset, with the availability of its images on this machine."""
     from tokbench.data.dataset_folder import describe
@@ -130,8 +122,8 @@ def datasets(root: Path | None) -> list[str]:
             else:
                 availability = "found" if locate_data(stored, described) else "not found"
             count = f"{described['count']:,}" if "count" in described else "all"
-            items, unit = _ITEMS[described.get("modality", "image")]
-            found.append((name, f"{count} {items}, {described['size']} {unit}, {availability}: {described['title']}"))
+            noun, unit = ITEMS[described.get("modality", "image")]
+            found.append((name, f"{count} {noun}s, {described['size']} {unit}, {availability}: {described['title']}"))
         except TokbenchError as error:
             found.append((name, f"broken: {error}"))
     return _columns(found)
@@ -226,8 +218,8 @@ def show(result: Result) -> str:
     """Return one result as text: metrics, warnings, skipped metrics and provenance."""
     provenance = result.provenance
     lines = [
-        f"{result.adapter} on {result.group}: {count_of(result.num_images, 'image')} of "
-        f"{provenance['data']['width']}x{provenance['data']['height']} px",
+        f"{result.adapter} on {result.group}: {count_of(result.num_images, noun_of(result))} of "
+        f"{describe_size(provenance['data'])}",
         "",
     ]
     rows = []
@@ -242,7 +234,7 @@ def show(result: Result) -> str:
     lines += _columns(rows)
     lines += [f"warning: {warning.text}" for warning in result.warnings]
     lines += [f"skipped {metric}: {reason}" for metric, reason in result.skipped.items()]
-    lines += [f"unreadable image {bad['name']}: {bad['reason']}" for bad in result.bad_images]
+    lines += [f"unreadable {noun_of(result)} {bad['name']}: {bad['reason']}" for bad in result.bad_images]
     lines += ["", f"data       sha256 {provenance['data']['sha256']}"]
     if left_out := provenance["data"].get("left_out"):
         lines += [f"left out   {describe_left_out(left_out)}"]

@@ -25,6 +25,7 @@ from tokbench.cli.options import (
 from tokbench.data.reading import ReadOptions
 from tokbench.errors import UsageError
 from tokbench.io.counts import count_of
+from tokbench.metric_names import ITEMS
 
 if TYPE_CHECKING:
     from tokbench.nn.trainable import TrainingData
@@ -101,10 +102,11 @@ def train(
     changes = _budget(budget) | {"seed": seed}
     from tokbench.modalities.open import open_dataset
     from tokbench.protocol.protocol import load_protocol
+    from tokbench.training.data import load_training_data
     from tokbench.training.plan import choose_data, chosen, describe_plan, make_plan
     from tokbench.training.states import describe_data
     from tokbench.training.workers import trainings
-    from tokbench.training.zoo import TrainOptions, load_training_data
+    from tokbench.training.zoo import TrainOptions
 
     wanted = chosen(adapters, everything, root)
     data, others = choose_data(wanted, data, everything)
@@ -115,22 +117,22 @@ def train(
     profile = profile or ("gpu" if chosen_device.startswith("cuda") else "cpu")
     dataset = open_dataset(data, load_protocol("tokbench"), None, limit, root, reading)
     say_left_out(dataset.left_out)
-    failed = False
+    failed, noun = False, ITEMS[dataset.modality].noun
     with stoppable(lambda: "repeat the command to resume; at most the last minute is lost"), progress_bar() as bar:
 
         @cache
         def images() -> TrainingData:
-            return load_training_data(dataset, lambda done, total: bar("images read", done, total))
+            return load_training_data(dataset, lambda done, total: bar(f"{noun}s read", done, total))
 
         @cache
         def description() -> str:
             return describe_data(dataset.name, len(images()), images().sha256)
 
-        options = TrainOptions("", profile, changes, chosen_device, out)
+        options = TrainOptions("", profile, changes, chosen_device, out, noun)
         plan = make_plan(wanted, options, len(dataset), description, root=root, by_cost=everything, retrain=retrain)
         for name in plan.up_to_date:
             say(f"skipped {name}: up to date; --retrain trains again")
-        click.echo("\n".join(describe_plan(plan, jobs)))
+        click.echo("\n".join(describe_plan(plan, jobs, noun)))
         if dry_run or not plan.trainings:
             return
         planned = {training.name: training.toml for training in plan.trainings}
@@ -143,7 +145,7 @@ def train(
             last = ", ".join(f"{term} {curve[-1]:g}" for term, curve in record.curve.items())
             speed = record.images / record.seconds if record.seconds else float("inf")
             say(
-                f"wrote {outcome.path}: {count_of(record.images, 'image')} in {record.seconds:,.0f} s "
+                f"wrote {outcome.path}: {count_of(record.images, noun)} in {record.seconds:,.0f} s "
                 f"({speed:.0f}/s); {last}"
             )
     if failed:

@@ -14,8 +14,8 @@ from tokbench.extractors.pool import ExtractorPool
 from tokbench.metrics.fid_statistics import FidStatistics
 
 Progress = Callable[[str, int, int], None]
-"""Called with the current stage ("images", "references" or "intervals"), the number of finished items, and
-their total."""
+"""Called with the current stage ("images", or the items of another modality, "references" or "intervals"), the number
+of finished items, and their total."""
 
 
 @dataclass(frozen=True)

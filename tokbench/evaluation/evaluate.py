@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from tokbench.evaluation.reconstruct import RunSettings
 from tokbench.evaluation.run_result import collect, settings, versions
 from tokbench.evaluation.steps import TokenTransform
 from tokbench.io.hashing import code_of, code_of_class
-from tokbench.metric_names import METRICS
+from tokbench.metric_names import METRICS, refuse_task
 from tokbench.metrics.batch import Batch, DerivedCache
 from tokbench.metrics.feature_cache import ReferenceFeatures
 from tokbench.modalities.registry import MODALITIES
@@ -93,10 +93,9 @@ def _runs(adapter: LoadedAdapter, stream: ImageStream, config: EvalConfig) -> li
     run has an error, too, where the adapter cannot do its transform."""
     steps: Sequence[TokenTransform] = [TokenTransform(config.task.name)]
     error = bind_adapter(adapter, stream, config.device)
-    if error is None and stream.modality not in config.task.modalities:
-        error = f"the task {config.task.name} exists for images only"
     if error is None:
         try:
+            refuse_task(config.task.label.kind, stream.modality)
             steps = config.task.steps(adapter.model)
         except Exception as refusal:  # third-party code may raise any exception
             error = with_place(format_error(refusal), refusal, adapter.folders)
@@ -135,32 +134,36 @@ def _pass(runs: Sequence[AdapterRun], stream: ImageStream, config: EvalConfig, c
     loader = stream.batches(whole_chunks(config.batch_size), context.ranks.share)
     with exact_kernels(), ThreadPoolExecutor(1, "metrics") as executor:
         finished = 0
-        context.progress("images", finished, loader.total)
+        progress = partial(context.progress, f"{MODALITIES[stream.modality].noun}s")
+        progress(finished, loader.total)
         for number, images in enumerate(loader):
             memo = DerivedCache()
             if config.restorer is not None and isinstance(images, PairedBatch):
                 images = config.restorer.restored(images, RunSettings(config.device, config.batch_size, config.seed))
             active = [run for run in runs if run.error is None]
             for position, run in enumerate(active):
-                advance = partial(_advance, context, finished, loader, position, len(active))
+                advance = partial(_advance, progress, finished, loader, position, len(active))
                 # The next images are decoded during the last adapter's metrics. Earlier they would slow down another
                 # adapter's model and count as its memory.
                 run.process(images, memo, executor, loader.prefetch if run is active[-1] else _do_nothing, advance)
             finished = loader.done
             if number % _TRIM_INTERVAL == 0:
                 trim_heap()
-            context.progress("images", loader.done, loader.total)
+            progress(loader.done, loader.total)
             if all(run.error for run in runs):
                 break
 
 
-def _advance(context: Context, before: int, loader: Loader, position: int, count: int, share: float) -> None:
+def _advance(
+    progress: Callable[[int, int], None], before: int, loader: Loader, position: int, count: int, share: float
+) -> None:
     """Report the progress inside a batch: the images of a batch count in proportion to the finished model calls.
 
-    before: number of images in earlier batches. position, count: the adapter's position among those of the pass. share:
-    the share of the batch that this adapter has finished.
+    progress: called with the number of finished images and the total. before: number of images in earlier batches.
+    position, count: the adapter's position among those of the pass. share: the share of the batch that this adapter has
+    finished.
     """
-    context.progress("images", before + int((loader.done - before) * (position + share) / count), loader.total)
+    progress(before + int((loader.done - before) * (position + share) / count), loader.total)
 
 
 def _do_nothing() -> None:

@@ -44,9 +44,10 @@ def collect(run: AdapterRun, done: Callable[[str], None]) -> Result:
     numbers = run.compute(SplitHalves(read.sha256, read.count, read.pairs), done)
     for number in numbers.values.values():
         number.setdefault("n", read.count)
-    # A failed run has no numbers to warn about.
-    few = few_images(read.count, numbers.values, read.references) if run.error is None else None
     modality = MODALITIES[stream.modality]
+    few: ResultWarning | None = None
+    if run.error is None:  # a failed run has no numbers to warn about
+        few = few_images(read.count, numbers.values, read.references, modality.noun)
     note: str | None = None
     adapter = run.description | run.step.recorded
     with suppress(NotApplicable):  # a shape that the adapter does not take is the error of the run

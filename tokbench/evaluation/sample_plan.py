@@ -13,6 +13,7 @@ from tokbench.data.dataset import Dataset
 from tokbench.data.sources.npz import MEMBER
 from tokbench.data.stream import Bindable, ImageBatch, ImageStream, ReadLog, Share, StreamSummary, all_spans, spans
 from tokbench.errors import UsageError
+from tokbench.metric_names import refuse_task
 from tokbench.metrics.fid_statistics import KEYS, FidStatistics, load_statistics
 from tokbench.paths import slug
 from tokbench.protocol.protocol import Protocol
@@ -168,6 +169,7 @@ def plan_samples(
 
     if statistics is None:
         dataset = opened()
+        refuse_task("generate", dataset.modality)
         return SamplePlan(dataset.name, rules, count or len(dataset), dataset)
     if split:
         raise UsageError("--split selects images, but a statistics file describes one fixed set of images")

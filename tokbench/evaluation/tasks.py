@@ -15,7 +15,7 @@ from tokbench.evaluation.perturb_result import aggregate_cells
 from tokbench.evaluation.provenance import describe_adapter
 from tokbench.evaluation.reconstruct import RunSettings, reconstruct
 from tokbench.evaluation.steps import KeepFirst, PerturbTokens, TokenTransform, plain_step
-from tokbench.metric_names import ALPHAS, EVERY_MODALITY, Anchor, Modality, TaskName, deltas
+from tokbench.metric_names import ALPHAS, Anchor, TaskName, deltas
 from tokbench.metrics.batch import Batch, DerivedCache
 from tokbench.results.result import Result
 from tokbench.tokenizers.base import Generator, ImageModel, PrecomputedImages, Tokenizer
@@ -27,12 +27,10 @@ from tokbench.tokenizers.registry import load_adapter
 class Task:
     """The task `reconstruct`, and the base class of tasks.
 
-    paired: whether each output belongs to one reference image, so that the pass runs over the references. modalities:
-    the kinds of data that it exists for.
+    paired: whether each output belongs to one reference image, so that the pass runs over the references.
     """
 
     paired: ClassVar[bool] = True
-    modalities: ClassVar[tuple[Modality, ...]] = EVERY_MODALITY
 
     @property
     def label(self) -> TaskName:
@@ -133,7 +131,6 @@ class Generate(Task):
     """
 
     paired: ClassVar[bool] = False
-    modalities: ClassVar[tuple[Modality, ...]] = ("image",)
     guidance: float | None = None
 
     def __post_init__(self) -> None:
@@ -173,8 +170,6 @@ class Decode(Task):
     variants: the variants, and None for the decoder itself. root, allow_download: where the adapters of other decoders
     are found, and whether their weights may be downloaded.
     """
-
-    modalities: ClassVar[tuple[Modality, ...]] = ("image",)
 
     variants: tuple[DecoderVariant | None, ...]
     root: Path | None = None

@@ -21,8 +21,10 @@ from tokbench.metric_names.registry import groups as groups
 from tokbench.metric_names.registry import measurable as measurable
 from tokbench.metric_names.registry import metrics_for as metrics_for
 from tokbench.metric_names.registry import perturbable as perturbable
+from tokbench.metric_names.registry import refuse_task as refuse_task
 from tokbench.metric_names.registry import register_metric as register_metric
 from tokbench.metric_names.spec import EVERY_MODALITY as EVERY_MODALITY
+from tokbench.metric_names.spec import ITEMS as ITEMS
 from tokbench.metric_names.spec import MetricSpec as MetricSpec
 from tokbench.metric_names.spec import Modality as Modality
 from tokbench.metric_names.spec import NumberSpec as NumberSpec

@@ -10,7 +10,7 @@ from tokbench.errors import UsageError
 from tokbench.metric_names.builtin import BUILTIN
 from tokbench.metric_names.perturbation import EXTENSIONS
 from tokbench.metric_names.plugins import PluginRegistry
-from tokbench.metric_names.spec import MetricSpec, Modality, TaskKind
+from tokbench.metric_names.spec import ITEMS, TASK_MODALITIES, MetricSpec, Modality, TaskKind
 
 METRICS: PluginRegistry[MetricSpec] = PluginRegistry("metric", "tokbench.metrics", MetricSpec, BUILTIN)
 
@@ -51,6 +51,16 @@ def groups() -> dict[str, list[str]]:
         if spec.group:
             found.setdefault(spec.group, []).append(name)
     return found
+
+
+def refuse_task(task: TaskKind, modality: Modality) -> None:
+    """Raise UsageError if a task does not exist for a modality."""
+    if modality not in (known := TASK_MODALITIES[task]):
+        raise UsageError(f"--task {task} exists for {_nouns(known)} only, and these data are {_nouns([modality])}")
+
+
+def _nouns(modalities: Sequence[Modality]) -> str:
+    return ", ".join(f"{ITEMS[modality].noun}s" for modality in modalities)
 
 
 def perturbable() -> dict[str, str]:

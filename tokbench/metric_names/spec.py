@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from tokbench.errors import UsageError
 from tokbench.stats.naming import INFINITY
@@ -31,7 +31,31 @@ Modality = Literal["image", "video", "sound", "shape"]
 
 EVERY_MODALITY: tuple[Modality, ...] = get_args(Modality)
 
+
+class Items(NamedTuple):
+    """The noun of one item of a modality, for messages, and the unit of its size."""
+
+    noun: str
+    unit: str
+
+
+ITEMS: dict[Modality, Items] = {
+    "image": Items("image", "px"),
+    "video": Items("clip", "px"),
+    "sound": Items("recording", "Hz"),
+    "shape": Items("shape", "voxels"),
+}
+
 TaskKind = Literal["reconstruct", "truncate", "perturb", "generate", "decode"]
+
+TASK_MODALITIES: dict[TaskKind, tuple[Modality, ...]] = {
+    "reconstruct": EVERY_MODALITY,
+    "truncate": EVERY_MODALITY,
+    "perturb": ("image",),
+    "generate": ("image",),
+    "decode": ("image",),
+}
+"""The modalities for which each task exists."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _RESERVED = (INFINITY, *(f"_{end}" for end in (*get_args(Version)[1:], *get_args(Span)[1:])))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tokbench.data.stream import ImageStream
 from tokbench.errors import NotApplicable
+from tokbench.metric_names import ITEMS
 from tokbench.metric_names import Modality as ModalityName
 from tokbench.metrics.base import Metric
 from tokbench.tokenizers.spec import TokenizerSpec
@@ -71,15 +72,19 @@ class PaddedPlan:
 
 
 class Modality(ABC):
-    """One kind of data. name: its name in specs and results. noun: one item, for messages. ranked_by: the numbers by
-    which the page chooses the worst items.
+    """One kind of data. name: its name in specs and results. ranked_by: the numbers by which the page chooses the worst
+    items.
 
     The values of all items lie in [0, 1], and the loop maps them to the range that a tokenizer declares.
     """
 
     name: ClassVar[ModalityName]
-    noun: ClassVar[str]
     ranked_by: ClassVar[tuple[str, ...]]
+
+    @property
+    def noun(self) -> str:
+        """One item, for messages."""
+        return ITEMS[self.name].noun
 
     def check(self, spec: TokenizerSpec) -> None:
         """Raise NotApplicable if a tokenizer does not take this kind of data."""

@@ -19,7 +19,6 @@ class Images(Modality):
     """Images, padded and cut into tiles where a tokenizer requires it."""
 
     name = "image"
-    noun = "image"
     ranked_by = ("psnr", "ssim", "lpips")
 
     def plan(self, spec: TokenizerSpec, shape: Sequence[int]) -> TilingPlan:

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -52,9 +53,10 @@ class TrainingData:
     @property
     def sha256(self) -> str:
         """Hex SHA-256 digest of all pixels and labels, from which captions, boxes and masks follow."""
-        digest = hashlib.sha256(self.pixels.cpu().numpy().tobytes())
-        if self.labels is not None:
-            digest.update(self.labels.cpu().numpy().tobytes())
+        digest = hashlib.sha256()
+        for values in (self.pixels, self.labels):
+            if values is not None:
+                digest.update(np.ascontiguousarray(values.cpu().numpy()).data)  # no copy: it may be large
         return digest.hexdigest()
 
 

@@ -13,6 +13,7 @@ from tokbench.metric_names import CAVEAT, MetricName, Section, base_metric, kind
 from tokbench.results.cells import cells, sort_key
 from tokbench.results.columns import Column, section_of
 from tokbench.results.floors import FLOOR_NOTE, Floors
+from tokbench.results.items import describe_size, noun_of
 from tokbench.results.reference_note import reference_note
 from tokbench.results.result import Result
 from tokbench.results.taxonomy import taxonomy_columns
@@ -142,7 +143,7 @@ def legend(results: Sequence[Result], *, order: bool = True) -> str:
     sentences = [context(results), "Sorted by bits."] if order and "bpp" in metrics else [context(results)]
     if any(map(base_metric, metrics)):
         sentences.append(CAVEAT)
-    sentences.append("± is half of the 95 % interval over images.")
+    sentences.append(f"± is half of the 95 % interval over {noun_of(results[0])}s.")
     return f"{' '.join(sentences)}{_fitted(results)}{_published(results)}{_left_out(results)}"
 
 
@@ -151,9 +152,9 @@ def context(results: Sequence[Result]) -> str:
     provenance = results[0].provenance
     data, protocol = provenance["data"], provenance["protocol"]
     counts = " or ".join(f"{count:,}" for count in sorted({result.num_images for result in results}))
-    size = f"{data['width']}x{data['height']} px"
+    size, noun = describe_size(data), noun_of(results[0])
     single = all(result.num_images == 1 for result in results)
-    what = f"{counts} {'image' if single else 'images'} of {size}"
+    what = f"{counts} {noun}{'' if single else 's'} of {size}"
     if kind_of_task(results[0].task) == "generate":
         reference = f"{count_of(data['available'], 'image')} of {results[0].dataset}"
         if "reference" in provenance:
@@ -178,7 +179,7 @@ def _fitted(results: Sequence[Result]) -> str:
     for result in results:
         if note := result.provenance["adapter"].get("fitted"):
             adapters.setdefault(note, []).append(result.row)
-    return "".join(f" For {', '.join(names)} images were {note}." for note, names in adapters.items())
+    return "".join(f" For {', '.join(names)} {noun_of(results[0])}s were {note}." for note, names in adapters.items())
 
 
 def _left_out(results: Sequence[Result]) -> str:

@@ -19,7 +19,7 @@ from tokbench.errors import ResultError
 from tokbench.io.atomic import folder_lock, write_atomically
 from tokbench.io.json import loads_strict
 from tokbench.io.npz import read_npz
-from tokbench.metric_names import FOUND, MetricName, kind_of_task, table_of_task
+from tokbench.metric_names import FOUND, ITEMS, MetricName, kind_of_task, table_of_task
 from tokbench.protocol.degradation import Degradation
 from tokbench.results import warning as result_warning
 from tokbench.results.adapter_facts import differences
@@ -262,7 +262,8 @@ def _merge(earlier: Result, later: Result) -> Result:
     references = 0
     if kind_of_task(later.task) == "generate":
         references = provenance["data"].get("available", 0) - len(later.bad_images)
-    few = result_warning.few_images(later.num_images, metrics, references or None)
+    noun = ITEMS[provenance["data"].get("modality", "image")].noun
+    few = result_warning.few_images(later.num_images, metrics, references or None, noun)
     return Result(
         later.adapter, later.dataset, later.task, later.num_images, metrics, skipped, later.bad_images, provenance,
         per_image=per_image, replicates=earlier.replicates | later.replicates,

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
+from tokbench.io.counts import count_of
 from tokbench.validate import Count
 
 _Filled = Annotated[str, Meta(min_length=1)]
@@ -38,23 +39,23 @@ FEW = 20
 
 
 def few_images(
-    count: int, metrics: Mapping[str, Mapping[str, Any]], references: int | None = None
+    count: int, metrics: Mapping[str, Mapping[str, Any]], references: int | None = None, noun: str = "image"
 ) -> ResultWarning | None:
     """Return a warning about values from few images, or None.
 
     If there are few images, it concerns all metrics, else those that are defined for few images. Bins of words and
     faces are excluded, because tables show their sizes. references: number of images that samples are compared with;
-    None if each image has its own reference.
+    None if each image has its own reference. noun: one item.
     """
     parts = []
     if count < FEW:
-        what = "a single image has no interval" if count == 1 else "intervals are wide and distances mean little"
-        parts.append(f"from {count} image{'s' * (count != 1)}: {what}")
+        what = f"a single {noun} has no interval" if count == 1 else "intervals are wide and distances mean little"
+        parts.append(f"from {count_of(count, noun)}: {what}")
     else:
         counts = {name: one["n"] for name, one in metrics.items() if "." not in name and 0 < one.get("n", count) < FEW}
-        parts += [f"{name} is from {n} image{'s' * (n != 1)} of {count:,}" for name, n in counts.items()]
+        parts += [f"{name} is from {count_of(n, noun)} of {count:,}" for name, n in counts.items()]
     if references is not None and references < FEW:
-        parts.append(f"compared with {references} reference image{'s' * (references != 1)}")
+        parts.append(f"compared with {count_of(references, f'reference {noun}')}")
     return ResultWarning("few_images", "; ".join(parts), min(count, references or count), None) if parts else None
 
 

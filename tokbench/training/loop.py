@@ -74,7 +74,7 @@ def batches(data: TrainingData, recipe: TrainConfig, device: str, step: int = 0)
         )
     steps_per_epoch = count // recipe.batch
     if not steps_per_epoch:
-        raise AdapterError(f"{count} images do not fill a batch of {recipe.batch}")
+        raise AdapterError(f"{count} training items do not fill a batch of {recipe.batch}")
     epoch, order, generator = -1, torch.zeros(0), torch.Generator()
     while True:
         if step // steps_per_epoch != epoch:

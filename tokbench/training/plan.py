@@ -229,11 +229,12 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def describe_plan(plan: Plan, jobs: int) -> list[str]:
-    """Return the lines of a table of the trainings and of a sentence about the total time."""
+def describe_plan(plan: Plan, jobs: int, noun: str = "image") -> list[str]:
+    """Return the lines of a table of the trainings and of a sentence about the total time. noun: one item of the
+    data."""
     if not plan.trainings:
         return ["nothing to train"]
-    rows = [("adapter", "images", "estimate")]
+    rows = [("adapter", f"{noun}s", "estimate")]
     for one in plan.trainings:
         images = "-" if one.images is None else f"{one.images:,}"
         rows.append((one.name, images, "unknown" if one.seconds is None else duration(one.seconds)))

@@ -178,7 +178,7 @@ def _train_one(name: str, toml: Path, data: TrainingData, options: TrainOptions,
     """Train an adapter. A signal that ends the process takes effect after a checkpoint was written."""
 
     def progress(share: float, images: int, speed: float, terms: dict[str, float]) -> None:
-        report(f"{name} images", images, round(images / share) if share else images)
+        report(f"{name} {options.noun}s", images, round(images / share) if share else images)
 
     termination = _Termination()
     try:
@@ -188,7 +188,7 @@ def _train_one(name: str, toml: Path, data: TrainingData, options: TrainOptions,
             data,
             options,
             progress=progress,
-            encoding=lambda done, total: report(f"{name} images encoded", done, total),
+            encoding=lambda done, total: report(f"{name} {options.noun}s encoded", done, total),
             should_stop=termination.requested,
         )
     except TokbenchError as error:

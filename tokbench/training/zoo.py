@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -16,16 +15,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from tokbench.data.dataset import Dataset
-from tokbench.data.sources.synthetic import SyntheticSource
-from tokbench.data.synthetic.raster import Box
-from tokbench.data.vocabulary import encode_captions
-from tokbench.errors import AdapterError, DataError, MissingWeights, UsageError
+from tokbench.errors import AdapterError, MissingWeights, UsageError
 from tokbench.io.atomic import write_atomically
 from tokbench.io.hashing import sha256_of
 from tokbench.nn.priors.prior import Prior, PriorGenerator
 from tokbench.nn.tokenizer import BottleneckAutoencoder
-from tokbench.nn.trainable import FittedModel, Trainable, TrainingBatch, TrainingData, padded_boxes
+from tokbench.nn.trainable import FittedModel, Trainable, TrainingBatch, TrainingData
 from tokbench.tokenizers.base import ImageModel, Tokenizer
 from tokbench.tokenizers.config import AdapterConfig
 from tokbench.tokenizers.registry import (
@@ -45,8 +40,6 @@ from tokbench.weights.registry import LocalWeights, WeightFile
 from tokbench.weights.shards import shard_paths, write_weights
 from tokbench.weights.state_dict import load_strict, read_state
 from tokbench.weights.storage import StorageCheck, loss_check, psnr_check, stored_weights
-
-_LOG = logging.getLogger("tokbench")
 
 PROFILES = {
     "cpu": TrainConfig(images=96_000, batch=16, rate=1e-3),
@@ -91,45 +84,6 @@ def _bases(config: dict[str, Any]) -> list[str]:
     return [config[key] for key in ("base", "teacher", "prior") if key in config]
 
 
-def load_training_data(
-    dataset: Dataset, progress: Callable[[int, int], None] = lambda done, total: None
-) -> TrainingData:
-    """Return all items of a dataset, and their labels, captions, boxes and masks if it has any. Images become uint8
-    levels; items of other modalities that are no levels, such as waveforms, stay float32.
-
-    The images are sorted by name, so that their order does not depend on how they are stored. Unreadable images are
-    left out with a warning. Raises DataError if no image can be read.
-    """
-    found, names, captions, reader = [], list[str](), list[str](), dataset.batches(256)
-    boxes: list[list[Box]] = []
-    masks: list[Tensor] = []
-    for images in reader:
-        reader.prefetch()
-        if images.levels is not None:
-            found.append(images.levels.to(torch.uint8))
-        else:
-            is_image = dataset.modality == "image"
-            found.append((images.reference * 255).round().to(torch.uint8) if is_image else images.reference)
-        names += images.names
-        captions += images.captions or []
-        if isinstance(dataset.source, SyntheticSource):
-            boxes += [dataset.source.boxes(position) for position in images.index.tolist()]
-        if "masks" in images.extra:
-            masks.append(images.extra["masks"])
-        progress(reader.done, reader.total)
-    if not found:
-        raise DataError(f"{dataset.name}: no image could be read")
-    for name, reason in dataset.unreadable:
-        _LOG.warning("left out %s: %s", name, reason)
-    order = sorted(range(len(names)), key=names.__getitem__)
-    known = dataset.source.labels()
-    labels = None if known is None else torch.tensor([known[names[place]] for place in order])
-    encoded = encode_captions(captions)[order] if captions else None
-    padded = padded_boxes(boxes)[order] if any(boxes) else None
-    shown = torch.cat(masks)[order] if masks else None
-    return TrainingData(torch.cat(found)[order], labels, captions=encoded, boxes=padded, masks=shown)
-
-
 def recipe_of(variant: AdapterConfig, profile: str, changes: dict[str, Any]) -> TrainConfig:
     """Return the hyperparameters of a profile, changed first by the TOML and then by `changes`.
 
@@ -152,7 +106,8 @@ class TrainOptions:
 
     data: the name and hash of the images, for the training record. profile: a key of PROFILES. changes: fields of
     TrainConfig that replace those of the profile and of the TOML. out: the folder for weights and training records,
-    as adapters/<family>/<variant>.safetensors and .training.json; None for the folder of each TOML.
+    as adapters/<family>/<variant>.safetensors and .training.json; None for the folder of each TOML. noun: one item of
+    the data, for messages.
     """
 
     data: str
@@ -160,6 +115,7 @@ class TrainOptions:
     changes: dict[str, Any] = field(default_factory=dict)
     device: str = "cpu"
     out: Path | None = None
+    noun: str = "image"
 
 
 def train_adapter(

@@ -20,7 +20,6 @@ class Voxels(Modality):
     """Coloured voxels, padded with empty ones to the multiple that a tokenizer requires."""
 
     name = "shape"
-    noun = "shape"
     ranked_by = ("iou", "f_score", "colour_psnr")
 
     def plan(self, spec: TokenizerSpec, shape: Sequence[int]) -> PaddedPlan:

@@ -22,7 +22,6 @@ class Waveforms(Modality):
     """Waveforms, padded with silence to the multiple of samples that a tokenizer requires."""
 
     name = "sound"
-    noun = "recording"
     ranked_by = ("si_sdr", "log_mel", "mr_stft")
 
     def plan(self, spec: TokenizerSpec, shape: Sequence[int]) -> PaddedPlan:

@@ -36,14 +36,13 @@ class FramePlan:
 
     def describe(self) -> str:
         inner = self.inner.describe()
-        return f"frame by frame{f', {inner}' if inner else ''}"
+        return f"passed frame by frame{f', {inner}' if inner else ''}"
 
 
 class Clips(Modality):
     """Clips. A tokenizer of images alone gets every frame as an image."""
 
     name = "video"
-    noun = "clip"
     ranked_by = ("frame_psnr", "frame_ssim", "frame_lpips", "flicker")
 
     def check(self, spec: TokenizerSpec) -> None:
