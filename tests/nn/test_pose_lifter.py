@@ -12,8 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tokbench.errors import AdapterError
 from tokbench.nn.pose_lifter import PoseLifter, interpolated, joint_errors, peak_scores
-from tokbench.nn.skeleton import BONES, JOINTS, NOISE, PARENTS, draw_sequences
+from tokbench.nn.skeleton import BONES, JOINTS, NOISE, PARENTS, SEEDS, draw_sequences
 from tokbench.nn.trainable import TrainingBatch
+from tokbench.pruning.pose import FIRST_SEED, SEQUENCES
 
 FRAMES = 13
 
@@ -43,6 +44,24 @@ def test_bones_keep_their_lengths_and_joints_move(drawn: tuple[Tensor, Tensor]) 
 def test_a_sequence_depends_on_its_seed_only(drawn: tuple[Tensor, Tensor]) -> None:
     for whole, alone in zip(drawn, draw_sequences([42], FRAMES), strict=True):
         assert torch.allclose(whole[2:3], alone, atol=1e-6)
+
+
+def test_test_sequences_are_not_those_of_the_training() -> None:
+    """torch ignores the upper 32 bits of a seed, so that a large seed would give a sequence of the training."""
+    batch, asked = TrainingBatch(torch.zeros(64, 3, 8, 8)), list[int]()
+    with pytest.MonkeyPatch.context() as patch:
+
+        def record(seeds: list[int], frames: int) -> tuple[Tensor, Tensor]:
+            asked.extend(seeds)
+            return draw_sequences(seeds, frames)
+
+        patch.setattr("tokbench.nn.pose_lifter.draw_sequences", record)
+        made([3]).loss(batch, 0.0)
+    assert max(asked) < FIRST_SEED <= FIRST_SEED + SEQUENCES < SEEDS
+    assert not torch.equal(draw_sequences([FIRST_SEED], FRAMES)[1], draw_sequences([0], FRAMES)[1])
+    for seed in (-1, SEEDS, 1 << 40):
+        with pytest.raises(ValueError, match="give seeds from 0 to 4294967295"):
+            draw_sequences([seed], FRAMES)
 
 
 def test_points_are_projections_with_noise(drawn: tuple[Tensor, Tensor]) -> None:

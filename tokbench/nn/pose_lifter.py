@@ -23,7 +23,8 @@ Recover = Literal["interpolate", "attend"]
 NEIGHBOURS = 2
 """Number of nearest neighbours of the density in the clustering."""
 
-SEEDS = 2**31
+TRAINING_SEEDS = 2**31
+"""Training draws seeds below this number; test sequences have larger ones."""
 
 
 class PoseLifter(Trainable):
@@ -113,7 +114,7 @@ class PoseLifter(Trainable):
         return found.unflatten(0, (len(x), JOINTS)).transpose(1, 2)
 
     def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
-        seeds = torch.randint(SEEDS, (len(batch.images),)).tolist()
+        seeds = torch.randint(TRAINING_SEEDS, (len(batch.images),)).tolist()
         points, poses = (values.to(batch.images.device) for values in draw_sequences(seeds, self.frames))
         return {"mpjpe": joint_errors(self(points).float(), poses).mean()}
 
