@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import tomllib
 
 import pytest
 import torch
+from checkout import ROOT
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -44,6 +46,20 @@ def test_bones_keep_their_lengths_and_joints_move(drawn: tuple[Tensor, Tensor]) 
 def test_a_sequence_depends_on_its_seed_only(drawn: tuple[Tensor, Tensor]) -> None:
     for whole, alone in zip(drawn, draw_sequences([42], FRAMES), strict=True):
         assert torch.allclose(whole[2:3], alone, atol=1e-6)
+
+
+def test_frames_of_the_networks_stay_evenly_spaced_in_several_steps() -> None:
+    """With other numbers of frames, the gaps would alternate, and interpolation would decide the comparison."""
+    means = set[float]()
+    for name in ("tps", "tps_hier"):
+        given = tomllib.loads((ROOT / "adapters" / "h2ot" / f"{name}.toml").read_text())["model"]
+        lifter, frames = PoseLifter(**given), torch.arange(given["frames"])
+        for number, count in enumerate(lifter.counts):
+            frames = frames[lifter.chosen(torch.zeros(1, len(frames), JOINTS, 1), count, number)[0]]
+        even = (given["frames"] - 1) / (len(frames) - 1)
+        assert frames[0] == 0 and frames[-1] == 80 and frames.diff().max() < 1.5 * even
+        means.add(sum(lifter.counts) / len(lifter.counts))
+    assert means == {40.5}
 
 
 def test_test_sequences_are_not_those_of_the_training() -> None:
