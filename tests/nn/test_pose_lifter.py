@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import tomllib
 
 import pytest
 import torch
+from checkout import ROOT
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokbench.errors import AdapterError
 from tokbench.nn.pose_lifter import PoseLifter, interpolated, joint_errors, peak_scores
-from tokbench.nn.skeleton import BONES, JOINTS, NOISE, PARENTS, draw_sequences
+from tokbench.nn.skeleton import BONES, JOINTS, NOISE, PARENTS, SEEDS, _forward_kinematics, draw_sequences
 from tokbench.nn.trainable import TrainingBatch
+from tokbench.nn.vit import Block
+from tokbench.pruning.pose import FIRST_SEED, SEQUENCES
 
 FRAMES = 13
 
@@ -45,12 +49,70 @@ def test_a_sequence_depends_on_its_seed_only(drawn: tuple[Tensor, Tensor]) -> No
         assert torch.allclose(whole[2:3], alone, atol=1e-6)
 
 
-def test_points_are_projections_with_noise(drawn: tuple[Tensor, Tensor]) -> None:
-    """The direction from the pelvis to a joint agrees, and the pelvis is in the middle but for the noise."""
+def test_frames_of_the_networks_stay_evenly_spaced_in_several_steps() -> None:
+    """With other numbers of frames, the gaps would alternate, and interpolation would decide the comparison."""
+    means = set[float]()
+    for name in ("tps", "tps_hier"):
+        given = tomllib.loads((ROOT / "adapters" / "h2ot" / f"{name}.toml").read_text())["model"]
+        lifter, frames = PoseLifter(**given), torch.arange(given["frames"])
+        for number, count in enumerate(lifter.counts):
+            frames = frames[lifter.chosen(torch.zeros(1, len(frames), JOINTS, 1), count, number)[0]]
+        gaps = frames.diff()
+        assert frames[0] == 0 and frames[-1] == 80 and gaps.max() <= 1.5 * gaps.min()
+        means.add(sum(lifter.counts) / len(lifter.counts))
+    assert means == {40.5}
+
+
+def test_test_sequences_are_not_those_of_the_training() -> None:
+    """torch ignores the upper 32 bits of a seed, so that a large seed would give a sequence of the training."""
+    batch, asked = TrainingBatch(torch.zeros(64, 3, 8, 8)), list[int]()
+    with pytest.MonkeyPatch.context() as patch:
+
+        def record(seeds: list[int], frames: int) -> tuple[Tensor, Tensor]:
+            asked.extend(seeds)
+            return draw_sequences(seeds, frames)
+
+        patch.setattr("tokbench.nn.pose_lifter.draw_sequences", record)
+        made([3]).loss(batch, 0.0)
+    assert max(asked) < FIRST_SEED <= FIRST_SEED + SEQUENCES < SEEDS
+    assert not torch.equal(draw_sequences([FIRST_SEED], FRAMES)[1], draw_sequences([0], FRAMES)[1])
+    for seed in (-1, SEEDS, 1 << 40):
+        with pytest.raises(ValueError, match="give seeds from 0 to 4294967295"):
+            draw_sequences([seed], FRAMES)
+
+
+def test_points_are_projections_with_noise(drawn: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without noise, every joint of a sequence is seen from the same distance between 4 and 6."""
     points, poses = drawn
     assert points[:, :, 0].std().item() == pytest.approx(NOISE, rel=0.3)
-    flat, seen = poses[:, :, 10, :2], points[:, :, 10]
-    assert torch.nn.functional.cosine_similarity(flat, seen, dim=-1).min() > 0.95
+    monkeypatch.setattr("tokbench.nn.skeleton.NOISE", 0)
+    exact = draw_sequences(range(40, 44), FRAMES)[0]
+    for axis in (0, 1):
+        distance = 2 * poses[:, :, 10, axis] / exact[:, :, 10, axis] - poses[:, :, 10, 2]
+        assert torch.allclose(distance, distance[:, :1].expand_as(distance), atol=1e-3)
+        assert distance.min() >= 4 and distance.max() <= 6
+    assert (points - exact).std().item() == pytest.approx(NOISE, rel=0.05)
+
+
+def test_a_joint_turns_the_bones_below_it_and_the_camera_turns_all() -> None:
+    """The left arm is lifted to the side (about z), and its elbow is then bent about the axis x of the lifted arm."""
+    local = torch.eye(3).repeat(1, 1, JOINTS, 1, 1)
+    local[0, 0, 11] = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    local[0, 0, 12] = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+    front = _forward_kinematics(local, torch.tensor([[0, 0.5, 0.5, 0]]), torch.zeros(1))[0, 0]
+    shoulder = torch.tensor([0.16, 0.49, 0])
+    elbow, wrist = shoulder + torch.tensor([0.28, 0, 0]), shoulder + torch.tensor([0.28, 0, -0.25])
+    torch.testing.assert_close(front[11:14], torch.stack([shoulder, elbow, wrist]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(front[6], torch.tensor([0.13, -0.89, 0]), atol=1e-6, rtol=0)
+    side = _forward_kinematics(local, torch.tensor([[0.25, 0.5, 0.5, 0]]), torch.zeros(1))[0, 0]  # a quarter turn
+    torch.testing.assert_close(side, front @ torch.tensor([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]]), atol=1e-6, rtol=0)
+
+
+def test_motion_is_as_slow_as_the_card_states() -> None:
+    poses = draw_sequences(range(FIRST_SEED, FIRST_SEED + 40), 81)[1]
+    kept = torch.linspace(0, 80, 27).round().long()
+    errors = joint_errors(interpolated(poses[:, kept], kept.expand(40, -1), 81), poses)
+    assert errors.mean().item() == pytest.approx(0.00505, rel=0.1)
 
 
 def test_interpolation_is_exact_for_straight_paths_at_uneven_places() -> None:
@@ -66,6 +128,57 @@ def test_centres_of_clusters_are_kept() -> None:
     frames = centres.repeat_interleave(4, 0) + 0.05 * torch.randn(12, 8, generator=generator)
     best = peak_scores(frames[None]).topk(3, dim=1).indices[0]
     assert sorted((best // 4).tolist()) == [0, 1, 2]
+
+
+def test_scores_of_centres_are_density_times_distance() -> None:
+    frames = torch.randn(9, 4, generator=torch.Generator().manual_seed(2))
+    apart = [[(one - other).norm().item() / 2 for other in frames] for one in frames]
+    near = [sorted(row)[1:3] for row in apart]
+    density = [math.exp(-(first**2 + second**2) / 2) for first, second in near]
+    expected = [
+        own * min((row[other] for other in range(9) if density[other] > own), default=max(row))
+        for own, row in zip(density, apart, strict=True)
+    ]
+    torch.testing.assert_close(peak_scores(frames[None])[0], torch.tensor(expected), atol=1e-4, rtol=0)
+
+
+def test_frames_that_receive_most_attention_are_kept() -> None:
+    lifter = made([13, 6], "attention", "attend")
+    x = torch.randn(2, FRAMES, JOINTS, 16)
+    block = lifter.temporal[0]
+    assert isinstance(block, Block)
+    for place, frames in enumerate(x.mean(2)):
+        received = torch.zeros(FRAMES)
+        for head in range(2):
+            own = slice(8 * head, 8 * head + 8)
+            query, key = (
+                layer(block.norm(frames))[:, own] for layer in (block.attention.query, block.attention.key_value)
+            )
+            received += (query @ key.T / 8**0.5).softmax(1).sum(0)  # of one query over all frames, then of all queries
+        best = sorted(received.argsort(descending=True)[:6].tolist())
+        assert lifter.chosen(x, 6, 1)[place].tolist() == best
+
+
+@pytest.mark.parametrize("select, recover", [("uniform", "interpolate"), ("cluster", "attend"), ("attention", "attend")])
+def test_sequences_do_not_influence_each_other(select: str, recover: str, drawn: tuple[Tensor, Tensor]) -> None:
+    lifter, points = made([13, 7, 4], select, recover), drawn[0]
+    together = lifter(points)
+    for place in range(len(points)):
+        torch.testing.assert_close(lifter(points[place : place + 1])[0], together[place], atol=1e-5, rtol=1e-4)
+
+
+def test_poses_are_interpolated_between_the_frames_they_belong_to(
+    drawn: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = list[Tensor]()
+
+    def record(poses: Tensor, places: Tensor, frames: int) -> Tensor:
+        kept.append(places)
+        return interpolated(poses, places, frames)
+
+    monkeypatch.setattr("tokbench.nn.pose_lifter.interpolated", record)
+    made([13, 7, 4])(drawn[0])
+    assert kept[0].tolist() == [[0, 4, 8, 12]] * 4
 
 
 @pytest.mark.parametrize(

@@ -23,14 +23,15 @@ Recover = Literal["interpolate", "attend"]
 NEIGHBOURS = 2
 """Number of nearest neighbours of the density in the clustering."""
 
-SEEDS = 2**31
+TRAINING_SEEDS = 2**31
+"""Training draws seeds below this number; test sequences have larger ones."""
 
 
 class PoseLifter(Trainable):
     """Maps 2-D joints (B, F, 17, 2) to 3-D joints (B, F, 17, 3) in metres.
 
     counts: number of frames that enter each pair of blocks (one over joints, one over frames); it never increases.
-    select: how frames are chosen where it decreases: `uniform` (TPS), evenly spaced; `cluster` (TPC), centres of
+    select: how frames are chosen where it decreases: `uniform` (TPS), evenly spaced among those before; `cluster` (TPC), centres of
     density peaks of the frames' mean tokens; `attention` (TPA), those that receive most attention. recover:
     `interpolate` (TRI), 3-D joints of the remaining frames are interpolated linearly; `attend` (TRA), one learned query
     per frame attends to the remaining frames. Training draws new sequences in every step; the batch gives their number
@@ -113,7 +114,7 @@ class PoseLifter(Trainable):
         return found.unflatten(0, (len(x), JOINTS)).transpose(1, 2)
 
     def loss(self, batch: TrainingBatch, progress: float) -> dict[str, Tensor]:
-        seeds = torch.randint(SEEDS, (len(batch.images),)).tolist()
+        seeds = torch.randint(TRAINING_SEEDS, (len(batch.images),)).tolist()
         points, poses = (values.to(batch.images.device) for values in draw_sequences(seeds, self.frames))
         return {"mpjpe": joint_errors(self(points).float(), poses).mean()}
 

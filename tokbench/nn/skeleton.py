@@ -26,7 +26,7 @@ BONES = (
 """The vector from each joint's parent to the joint, in metres, if no joint is rotated; y points up."""
 
 REACH = (0.15, 0.7, 0.8, 0.0, 0.7, 0.8, 0.0, 0.2, 0.2, 0.3, 0.0, 0.9, 0.9, 0.0, 0.9, 0.9, 0.0)
-"""Amplitude of each joint's rotation about each axis, in radians."""
+"""The largest amplitude of each of the waves of a joint's rotation vector, in radians."""
 
 WAVES = 3
 """Number of sine waves that are added per angle."""
@@ -38,12 +38,19 @@ NOISE = 0.01
 """Standard deviation of the error of 2-D joints; a person is about 0.7 high in the same unit."""
 
 
+SEEDS = 2**32
+"""Number of different seeds: torch's generator uses the lowest 32 bits of a seed only."""
+
+
 def draw_sequences(seeds: Sequence[int], frames: int) -> tuple[Tensor, Tensor]:
-    """Return 2-D joints (B, F, 17, 2) and 3-D joints (B, F, 17, 3) of one sequence per seed.
+    """Return 2-D joints (B, F, 17, 2) and 3-D joints (B, F, 17, 3) of one sequence per seed, from 0 to SEEDS - 1.
 
     3-D joints are in metres in the coordinates of the camera, relative to the pelvis. 2-D joints are their perspective
-    projection plus noise, as a detector would find them.
+    projection plus noise, as a detector would find them. Raises ValueError for other seeds, whose sequences would be
+    those of smaller ones.
     """
+    if min(seeds) < 0 or max(seeds) >= SEEDS:
+        raise ValueError(f"seeds {min(seeds)} to {max(seeds)}: give seeds from 0 to {SEEDS - 1}")
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     uniform = torch.stack([torch.rand(JOINTS * 3, WAVES, 3, generator=generator) for generator in generators])
     view = torch.stack([torch.rand(4, generator=generator) for generator in generators])

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from tokbench.io.hashing import code_of
+from tokbench.nn.pose_lifter import TRAINING_SEEDS
 from tokbench.nn.skeleton import draw_sequences
 from tokbench.paths import PACKAGE
 from tokbench.protocol.protocol import Protocol
@@ -16,8 +17,8 @@ from tokbench.protocol.protocol import Protocol
 SEQUENCES = 500
 """Default number of test sequences."""
 
-FIRST_SEED = 1 << 40
-"""Seed of the first test sequence. Training draws seeds below `pose_lifter.SEEDS`, so it sees none of these."""
+FIRST_SEED = TRAINING_SEEDS
+"""Seed of the first test sequence. Training draws smaller seeds, so it sees none of these."""
 
 CHUNK = 25
 """Sequences per batch when measuring errors."""
