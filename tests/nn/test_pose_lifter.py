@@ -17,7 +17,7 @@ from tokbench.nn.pose_lifter import PoseLifter, interpolated, joint_errors, peak
 from tokbench.nn.skeleton import BONES, JOINTS, NOISE, PARENTS, SEEDS, _forward_kinematics, draw_sequences
 from tokbench.nn.trainable import TrainingBatch
 from tokbench.nn.vit import Block
-from tokbench.pruning.pose import FIRST_SEED, SEQUENCES
+from tokbench.pruning.pose.sequences import FIRST_SEED, SEQUENCES
 
 FRAMES = 13
 
@@ -159,7 +159,9 @@ def test_frames_that_receive_most_attention_are_kept() -> None:
         assert lifter.chosen(x, 6, 1)[place].tolist() == best
 
 
-@pytest.mark.parametrize("select, recover", [("uniform", "interpolate"), ("cluster", "attend"), ("attention", "attend")])
+@pytest.mark.parametrize(
+    "select, recover", [("uniform", "interpolate"), ("cluster", "attend"), ("attention", "attend")]
+)
 def test_sequences_do_not_influence_each_other(select: str, recover: str, drawn: tuple[Tensor, Tensor]) -> None:
     lifter, points = made([13, 7, 4], select, recover), drawn[0]
     together = lifter(points)

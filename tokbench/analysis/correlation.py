@@ -221,9 +221,9 @@ def markdown(found: Sequence[Correlation]) -> str:
 def conclusion(found: Sequence[Correlation]) -> str:
     """Return, for each number of the generators, which numbers of the tokenizers rank all tokenizers as it does.
 
-    A number does if the 95 % interval of Spearman's rho excludes 0 on the side that its direction predicts; for a number
-    without a direction, rho is stated. Numbers whose interval contains 0 are named, too: nothing is shown about them.
-    The text is a Markdown list, empty if there is no interval.
+    A number does if the 95 % interval of Spearman's rho excludes 0 on the side that its direction predicts; for a
+    number without a direction, rho is stated. Numbers whose interval contains 0 are named, too: nothing is shown about
+    them. The text is a Markdown list, empty if there is no interval.
     """
     sentences = []
     for generated in OF_GENERATORS:

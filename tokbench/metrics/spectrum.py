@@ -38,8 +38,8 @@ class SpectralMatch(PerImageMetric):
     A spectrum is the power of the orthonormal DCT, mean over the channels, without the constant, averaged in 16 radial
     bins; log(1 + power) is divided by its sum. The image, in [-1, 1], is reduced to the size of the grid by a bicubic
     filter with antialiasing. The divergence is that of the latents' spectrum from the image's. It depends on the scale
-    of the latents, since log(1 + power) does. Codes are compared by their vectors. Images of one colour have no spectrum
-    and are left out.
+    of the latents, since log(1 + power) does. Codes are compared by their vectors. Images of one colour have no
+    spectrum and are left out.
     """
 
     bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)

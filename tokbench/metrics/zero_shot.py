@@ -16,9 +16,9 @@ class ZeroShot(TextAlignedMetric):
     """`zero_shot_top1`: the share of images, in 0..1, whose embedding is most similar to that of their own class.
 
     As in CLIP (arXiv:2103.00020), the embedding of a class is the normalised mean of the normalised embeddings of its
-    captions: "a photo of a <class>, mostly <colour>" with every colour. The colour of an image
-    therefore does not help to find its class. The classes are those of the images that are evaluated; chance is one divided by their number. A class
-    that is as similar as the right one counts as an error. Intervals come from resampling the images' results.
+    captions: "a photo of a <class>, mostly <colour>" with every colour. The colour of an image therefore does not help
+    to find its class. The classes are those of the images that are evaluated; chance is one divided by their number. A
+    class that is as similar as the right one counts as an error. Intervals come from resampling the images' results.
     """
 
     def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:

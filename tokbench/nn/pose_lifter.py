@@ -31,11 +31,11 @@ class PoseLifter(Trainable):
     """Maps 2-D joints (B, F, 17, 2) to 3-D joints (B, F, 17, 3) in metres.
 
     counts: number of frames that enter each pair of blocks (one over joints, one over frames); it never increases.
-    select: how frames are chosen where it decreases: `uniform` (TPS), evenly spaced among those before; `cluster` (TPC), centres of
-    density peaks of the frames' mean tokens; `attention` (TPA), those that receive most attention. recover:
-    `interpolate` (TRI), 3-D joints of the remaining frames are interpolated linearly; `attend` (TRA), one learned query
-    per frame attends to the remaining frames. Training draws new sequences in every step; the batch gives their number
-    only. Raises AdapterError if these do not fit.
+    select: how frames are chosen where it decreases: `uniform` (TPS), evenly spaced among those before; `cluster`
+    (TPC), centres of density peaks of the frames' mean tokens; `attention` (TPA), those that receive most attention.
+    recover: `interpolate` (TRI), 3-D joints of the remaining frames are interpolated linearly; `attend` (TRA), one
+    learned query per frame attends to the remaining frames. Training draws new sequences in every step; the batch gives
+    their number only. Raises AdapterError if these do not fit.
     """
 
     def __init__(
