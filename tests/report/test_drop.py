@@ -15,6 +15,8 @@ import pytest
 from checkout import ROOT
 
 from tokbench.report.site import build
+from tokbench.report.tables import tables
+from tokbench.results.result import load
 
 pytestmark = pytest.mark.slow
 
@@ -269,3 +271,19 @@ def test_a_damaged_npz_and_a_hostile_name(open_site: Any, sites: Path, tmp_path:
     assert page.locator("tr.dropped th").inner_text() == hostile
     page.set_input_files("#choose-files", str(tmp_path / "notes.txt"))
     page.wait_for_function("document.getElementById('drop-note').textContent.includes('No result was among')")
+
+
+def test_sound_gets_a_table_of_its_own(open_site: Any, sites: Path, tmp_path: Path, cli: Any) -> None:
+    """The name of the table, the nouns and the size are those of a new report."""
+    cli("eval", "pcm.b8", "--data", "tones", "--limit", 2, "--metrics", "sound_rate", "--out", tmp_path / "results")
+    (path,) = (tmp_path / "results").rglob("*.json")
+    (table,) = tables([load(path)], {}, lambda done, total: None)
+    page = open_site(sites / "part")
+    page.set_input_files("#choose-files", str(path))
+    assert f"1 result joined 1 table: {table.name}" in joined(page)
+    page.select_option("#table", table.name)
+    legend = page.inner_text("#legend")
+    assert "Dropped results: 2 recordings of 8,000 samples at 8,000 Hz" in legend
+    page.select_option("#size", table.size, timeout=10_000)
+    assert "interval over recordings" in legend
+    assert "2 recordings of 8,000 samples at 8,000 Hz" in table.legend

@@ -30,7 +30,8 @@ PARTS = ("content", "style")
 
 class GeneratedClasses(Distribution):
     """`class_accuracy`: the share of samples whose class a probe predicts, in 0..1. `class_diversity`: the mean
-    distance of two samples of one class, divided by that of two references of one class; 1 is as diverse as the references.
+    distance of two samples of one class, divided by that of two references of one class; 1 is as diverse as the
+    references.
 
     The probe is a ridge regression on one-hot labels, fitted on the features of all references, in a network and a
     layer that a generator must not have been tuned with. Chance is one divided by the number of classes. Where labels

@@ -42,7 +42,7 @@ class View(ABC):
 
     def size(self, side: int) -> str:
         """Return the size of the inputs as text. side: as results state it."""
-        return f"{side}x{side}"
+        return f"{side}x{side} px"
 
     def batches_option(self, row: Any) -> str:
         """Return the value of --batches that measures a row again."""

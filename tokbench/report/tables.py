@@ -18,6 +18,7 @@ from tokbench.results import leaderboard, markdown
 from tokbench.results.cells import cells, sort_key
 from tokbench.results.columns import Column
 from tokbench.results.floors import FLOOR_NOTE, FloorDistance, Floors
+from tokbench.results.items import describe_size
 from tokbench.results.result import Result, side_of
 
 FIRST = (
@@ -55,7 +56,7 @@ def _table(name: str, results: Sequence[Result], layouts: Mapping[str, str]) -> 
         name=name,
         dataset=results[0].dataset,
         task=table_of_task(results[0].task)[0],
-        size=f"{data['width']}x{data['height']}",
+        size=describe_size(data),
         n=max(result.num_images for result in results),
         protocol=_protocol_of(results[0]),
         legend=markdown.legend(results, order=False).replace("`", "") + _readers(results),

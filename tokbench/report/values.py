@@ -19,7 +19,7 @@ import numpy as np
 
 from tokbench.analysis.compare import SEED
 from tokbench.io.atomic import write_atomically
-from tokbench.metric_names import FOUND, MetricName
+from tokbench.metric_names import FOUND, ITEMS, MetricName
 from tokbench.paths import slug
 from tokbench.report.page_table import PageTable
 from tokbench.results import leaderboard
@@ -74,8 +74,9 @@ def rules(results: Sequence[Result]) -> dict[str, Any]:
     """Return what the script needs to read results and to compare them as `tokbench.analysis.compare` does.
 
     columns: `[field, title, digits, more, form]` in order, of all known columns and those of the results. form: "cell"
-    or "version" if the number is a detail where its name has a part, "curve" if it always is, "" otherwise. state,
-    increment: those of the PCG64 generator, as hexadecimal numbers, from which the resamples are drawn.
+    or "version" if the number is a detail where its name has a part, "curve" if it always is, "" otherwise. items: noun
+    and unit of the items by modality. state, increment: those of the PCG64 generator, as hexadecimal numbers, from
+    which the resamples are drawn.
     """
     known = [column.field for column in columns()]
     bases = {MetricName.parse(number).base for result in results for number in result.metrics}
@@ -85,6 +86,7 @@ def rules(results: Sequence[Result]) -> dict[str, Any]:
         "schema": SCHEMA_VERSION,
         "columns": [_column(field) for field in listed],
         "infinity": INFINITY,
+        "items": {modality: [items.noun, items.unit] for modality, items in ITEMS.items()},
         "found": [FOUND, EFFECT],
         "derived": {name: how.values for name, how in bootstrap.DERIVED.items()},
         "state": f"{pcg64['state']:x}",

@@ -9,7 +9,7 @@
     const { data: images, protocol, adapter, metrics } = facts.provenance;
     for (const key of ["dataset", "task"]) if (!text(facts[key])) return `'${key}' must be text`;
     if (!Number.isInteger(facts.num_images)) return "'num_images' must be a whole number";
-    if (!map(images) || !text(images.sha256) || !number(images.width) || !number(images.height)) return "'provenance.data' is incomplete";
+    if (!map(images) || !text(images.sha256) || !number(images.width) || !number(images.height) || (images.modality === "sound" && !number(images.side))) return "'provenance.data' is incomplete";
     if (!map(protocol) || !text(protocol.sha256) || !text(protocol.name)) return "'provenance.protocol' is incomplete";
     if (!map(adapter) || !text(adapter.kind) || !map(metrics)) return "'provenance.adapter' or 'provenance.metrics' is incomplete";
     if (!Array.isArray(facts.warnings ?? []) || !(facts.warnings ?? []).every(map)) return "'warnings' is damaged";
@@ -27,12 +27,17 @@
   function tableName(facts) { // as tokbench.results.result.Result.table
     const { data: images, protocol, reference } = facts.provenance;
     const side = images.width === images.height ? `${images.width}` : `${images.width}x${images.height}`;
-    const size = (images.own_size ?? null) !== null && side === String(images.own_size) ? "" : `.s${side}`;
+    const size = text(images.extent) ? `.${images.extent}` : (images.own_size ?? null) !== null && side === String(images.own_size) ? "" : `.s${side}`;
     const limit = images.limit ? `.${images.sampling === "even" ? "even" : "n"}${images.limit}` : "";
     const statistics = reference ? `.ref-${String(reference.sha256).slice(0, 8)}` : "";
     const restorer = facts.provenance.restore, restored = map(restorer) && text(restorer.name) ? `.restored-${restorer.name}` : "";
     const degraded = (text(protocol.degrade) ? `.${protocol.degrade.replace(":", "-")}` : "") + restored;
     return `${facts.dataset}${size}${limit}${statistics}${degraded}${protocol.name === "tokbench" ? "" : "@" + protocol.name}-${tableOfTask(facts.task)[0]}`;
+  }
+  function describeItems(images, count) { // as tokbench.results.items
+    const [noun, unit] = rules.items[images.modality ?? "image"] ?? ["item", "values"], { width, height } = images, whole = (value) => value.toLocaleString("en");
+    const size = images.modality === "sound" ? `${whole(width)} samples at ${whole(images.side)}` : images.modality === "shape" ? `${width}x${width}x${width}` : `${width}x${height}`;
+    return { items: `${whole(count)} ${noun}${count === 1 ? "" : "s"} of ${size} ${unit}`, noun, size: `${size} ${unit}` };
   }
   function tableFor(facts) { // the table of the same images and protocol, or a new one
     const group = tableName(facts), { data: images, protocol } = facts.provenance, sha256 = [images.sha256, protocol.sha256];
@@ -40,8 +45,9 @@
     const known = members.find((one) => String(one.sha256) === String(sha256));
     if (known) return known;
     const name = members.length ? `${group}.${sha256.map((hash) => hash.slice(0, 8)).join(".")}` : group;
-    const legend = `Dropped results: ${facts.num_images.toLocaleString("en")} images of ${images.width}x${images.height} px, protocol ${protocol.name} (${sha256[1].slice(0, 8)}), pixels ${sha256[0].slice(0, 8)}. ± is half of the 95 % interval over images.`;
-    const made = { name, dataset: facts.dataset, task: tableOfTask(facts.task)[0], size: `${images.width}x${images.height}`, n: facts.num_images, protocol: text(protocol.degrade) ? `${protocol.name}, ${protocol.degrade}` : protocol.name, legend, columns: [], rows: [], settings: [], sha256 };
+    const { items, noun, size } = describeItems(images, facts.num_images);
+    const legend = `Dropped results: ${items}, protocol ${protocol.name} (${sha256[1].slice(0, 8)}), pixels ${sha256[0].slice(0, 8)}. ± is half of the 95 % interval over ${noun}s.`;
+    const made = { name, dataset: facts.dataset, task: tableOfTask(facts.task)[0], size, n: facts.num_images, protocol: text(protocol.degrade) ? `${protocol.name}, ${protocol.degrade}` : protocol.name, legend, columns: [], rows: [], settings: [], sha256 };
     data.tables.push(made);
     return made;
   }
