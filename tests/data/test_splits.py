@@ -359,7 +359,7 @@ def test_every_command_that_opens_images_hands_the_options_on(
     np.savez("s.npz", mu=np.zeros(64), sigma=np.eye(64), tokbench=json.dumps({"layers": ["64"]}))
     monkeypatch.setattr("tokbench.extractors.pool.ExtractorPool.get", lambda *arguments: _Reader())
     monkeypatch.setattr("tokbench.training.plan.chosen", lambda *arguments: {})
-    monkeypatch.setattr("tokbench.pruning.classifier.models.load_classifier", lambda *arguments: _Classifier())
+    monkeypatch.setattr("tokbench.pruning.classifier.kind.load_classifier", lambda *arguments: _Classifier())
     monkeypatch.setattr(f"{place}.open_dataset", opened)
     done = cli(*command, "--data", ".", "--split", "val", "--column", "x", "--follow-links")
     assert isinstance(done.exception, _Opened), done.output

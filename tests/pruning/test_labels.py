@@ -96,7 +96,7 @@ def test_labels_under_which_a_trained_network_is_no_better_than_chance_are_doubt
         subject, open_labelled(str(pruning_root / "images.parquet"), subject, None), "cpu", BenchmarkConfig()
     )
     bench.measure_full(lambda what, done, total: None)
-    named = bench.predictions.top[:, 0]
+    named = bench.full.top[:, 0]
     wrong = (named + 1 + np.arange(24) % 2) % 4
     table_ = (
         pq.read_table(pruning_root / "images.parquet").drop_columns(["label"]).append_column("label", pa.array(wrong))
