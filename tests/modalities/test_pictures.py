@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -64,3 +66,17 @@ def test_the_worst_items_of_every_kind_are_shown(tmp_path: Path) -> None:
         for one in worst:
             assert min(Image.open(tmp_path / one["file"]).size) > 8
             assert Image.open(tmp_path / one["file"]).size == Image.open(tmp_path / one["original"]).size
+            shape = Image.open(tmp_path / one["file"]).size
+            assert (one["width"], one["height"]) == shape
+            assert ("file_sound" in one) == ("original_sound" in one) == (data == "tones")
+
+
+def test_a_recording_is_played_at_its_rate() -> None:
+    item = 0.5 + 0.25 * torch.sin(2 * torch.pi * torch.arange(800) / 8)[None].repeat(2, 1)
+    item[1] = 1
+    with wave.open(io.BytesIO(MODALITIES["sound"].recording(item, 8000) or b"")) as file:
+        assert (file.getnchannels(), file.getframerate(), file.getnframes()) == (2, 8000, 800)
+        samples = np.frombuffer(file.readframes(800), "<i2").reshape(800, 2)
+    assert np.abs(samples[:, 0] / 32767 - (2 * item[0].numpy() - 1)).max() < 1e-4
+    assert (samples[:, 1] == 32767).all()
+    assert MODALITIES["image"].recording(torch.zeros(3, 8, 8), 8) is None

@@ -133,6 +133,17 @@ def test_no_pictures_shows_those_that_are_there(
     assert page.locator("#image option").count() == 8
 
 
+def test_recordings_with_the_worst_values_can_be_played(open_site: Any, tmp_path: Path, cli: Any) -> None:
+    cli("eval", "pcm.b4", "--data", "tones", "--limit", 2, "--metrics", "si_sdr", "--out", tmp_path / "results")
+    build(tmp_path / "results", tmp_path / "site")
+    page = open_site(tmp_path / "site")
+    page.locator("#pictures").scroll_into_view_if_needed()
+    loading = "await new Promise(done => { audio.onloadedmetadata = done; audio.load(); });"
+    loaded = f"async audio => {{ {loading} return audio.duration; }}"
+    assert [player.evaluate(loaded) for player in page.locator("#worst audio").all()] == [1.0] * 4
+    assert page.locator("#worst audio").first.get_attribute("aria-label").endswith("original")
+
+
 VIEWS = ["#tables", "#comparison", "#plots", "#pictures", "#adapters"]
 
 

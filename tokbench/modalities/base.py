@@ -112,6 +112,11 @@ class Modality(ABC):
     def picture(self, items: Tensor) -> Tensor:
         """Return images (B, 3, h, w) in [0, 1] that show items (B, ...) on the page."""
 
+    def recording(self, item: Tensor, side: int | None) -> bytes | None:
+        """Return an audio file of one item for the player of the page, or None if it has no sound. side: of the
+        dataset."""
+        return None
+
 
 def round_up(length: int, multiple: int) -> int:
     """Return the smallest multiple that is not below `length`."""

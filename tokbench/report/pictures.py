@@ -50,7 +50,7 @@ AMPLIFIED = 4
 
 Progress = Callable[[str, int, int], None]
 
-_FORMAT = 3
+_FORMAT = 4
 """Version of the cached index files."""
 
 _DIFFERING = "differing"
@@ -66,7 +66,7 @@ class Pictures:
     images: list[dict[str, Any]] = field(default_factory=list)
     adapters: list[str] = field(default_factory=list)
     reconstructions: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
-    worst: dict[str, dict[str, list[dict[str, str]]]] = field(default_factory=dict)
+    worst: dict[str, dict[str, list[dict[str, Any]]]] = field(default_factory=dict)
     sheets: list[dict[str, Any]] = field(default_factory=list)
     differing: dict[str, dict[str, dict[str, dict[str, str]]]] = field(default_factory=dict)
     """By table, adapter and image: the files of the original and of the reconstruction."""
@@ -239,7 +239,7 @@ def _saved(image: Image.Image, path: Path, out: Path) -> str:
     return path.relative_to(out).as_posix()
 
 
-Worst = dict[str, list[dict[str, str]]]
+Worst = dict[str, list[dict[str, Any]]]
 
 
 def _worst(
@@ -308,15 +308,21 @@ def _differing_of(
 def _worst_of(
     adapter: LoadedAdapter, dataset: Dataset, chosen: dict[str, list[tuple[int, float]]], folder: Path, out: Path
 ) -> Worst:
-    picture = MODALITIES[dataset.modality].picture
+    modality = MODALITIES[dataset.modality]
     places, files = sorted({place for own in chosen.values() for place, _ in own}), {}
     for place, batch in _reconstructed(adapter, dataset, places):
-        stem = slug(f"{dataset.name}-{dataset.names[place]}")
-        files[place] = {
-            "name": f"{dataset.name}, {dataset.names[place]}",
-            "original": _written(picture(batch.rounded("reference")), folder / "worst" / f"{stem}.original.webp", out),
-            "file": _written(picture(batch.rounded("image")), folder / "worst" / f"{stem}.webp", out),
-        }
+        stem = folder / "worst" / slug(f"{dataset.name}-{dataset.names[place]}")
+        item: dict[str, Any] = {"name": f"{dataset.name}, {dataset.names[place]}"}
+        for key, which, suffix in (("original", "reference", ".original"), ("file", "image", "")):
+            values = batch.rounded(which)
+            picture = modality.picture(values)
+            item |= {"height": picture.shape[2], "width": picture.shape[3]}
+            item[key] = _written(picture, stem.with_name(f"{stem.name}{suffix}.webp"), out)
+            if recording := modality.recording(values[0], dataset.side):
+                sound = stem.with_name(f"{stem.name}{suffix}.wav")
+                write_atomically(sound, recording)
+                item[f"{key}_sound"] = sound.relative_to(out).as_posix()
+        files[place] = item
     found = {}
     for number, own in chosen.items():
         column = column_of(number)[1]

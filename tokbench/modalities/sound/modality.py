@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import wave
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,6 +46,18 @@ class Waveforms(Modality):
         spectra = torch.stft(waves, FFT, FFT // 4, window=window, pad_mode="constant", return_complex=True).abs()
         levels = 20 * torch.log10(spectra.clamp(min=1e-6) / (window.sum() / 2))
         return ((levels.flip(1) + 80) / 80).clamp(0, 1)[:, None].expand(-1, 3, -1, -1)
+
+    def recording(self, item: Tensor, side: int | None) -> bytes:
+        """Return a WAV file of 16-bit samples. side: samples a second."""
+        assert side is not None
+        samples = ((2 * item.clamp(0, 1) - 1) * 32767).round().to(torch.int16).T.contiguous()
+        buffer = io.BytesIO()
+        with wave.open(buffer, "wb") as file:
+            file.setnchannels(samples.shape[1])
+            file.setsampwidth(2)
+            file.setframerate(side)
+            file.writeframes(samples.numpy().astype("<i2").tobytes())
+        return buffer.getvalue()
 
 
 FFT = 256

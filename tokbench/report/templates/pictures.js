@@ -26,8 +26,12 @@
     options(at("worst-of"), having, of);
     options(at("worst-by"), Object.keys(worst[of]), by);
     at("worst").replaceChildren(...worst[of][by].map((one) => {
-      const figure = make("figure");
-      for (const src of [one.original, one.file]) figure.append(make("img", undefined, { loading: "lazy", alt: `${one.name}, ${src === one.file ? of : "original"}`, width: 128, height: 128, src }));
+      const figure = make("figure", undefined, { className: one.width > one.height ? "wide" : "" });
+      for (const [which, src, sound] of [["original", one.original, one.original_sound], [of, one.file, one.file_sound]]) {
+        const alt = `${one.name}, ${which}`;
+        figure.append(make("img", undefined, { loading: "lazy", alt, width: Math.round(128 * one.width / one.height), height: 128, src }));
+        if (sound) figure.append(make("audio", undefined, { controls: true, preload: "none", ariaLabel: alt, src: sound }));
+      }
       figure.append(make("figcaption", `${one.name}: ${one.caption}`));
       return figure;
     }));
