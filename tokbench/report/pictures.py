@@ -313,8 +313,8 @@ def _worst_of(
     for place, batch in _reconstructed(adapter, dataset, places):
         stem = folder / "worst" / slug(f"{dataset.name}-{dataset.names[place]}")
         item: dict[str, Any] = {"name": f"{dataset.name}, {dataset.names[place]}"}
-        for key, which, suffix in (("original", "reference", ".original"), ("file", "image", "")):
-            values = batch.rounded(which)
+        reference, image = batch.rounded("reference"), batch.rounded("image")
+        for key, values, suffix in (("original", reference, ".original"), ("file", image, "")):
             picture = modality.picture(values)
             item |= {"height": picture.shape[2], "width": picture.shape[3]}
             item[key] = _written(picture, stem.with_name(f"{stem.name}{suffix}.webp"), out)
