@@ -104,6 +104,13 @@ def sound_specs() -> list[MetricSpec]:
     si_sdr = NumberSpec("si_sdr", "SI-SDR", 2, True, _DB, unit="dB")
     mel = NumberSpec("log_mel", "log-mel distance", 4, False, MEAN)
     stft = NumberSpec("mr_stft", "multi-resolution STFT", 4, False, MEAN)
+    scores = (
+        NumberSpec("dnsmos", "DNSMOS", 2, True, MEAN),
+        NumberSpec("dnsmos_original", "DNSMOS of originals", 2, None, MEAN),
+        NumberSpec("dnsmos_signal", "DNSMOS signal", 2, True, MEAN),
+        NumberSpec("dnsmos_background", "DNSMOS background", 2, True, MEAN),
+        NumberSpec("dnsmos_p808", "DNSMOS P.808", 2, True, MEAN),
+    )
     lookahead = (
         NumberSpec("streamable", "streamable", 0, True, EXACT),
         NumberSpec("lookahead_ms", "look-ahead ms", 1, False, EXACT, unit="ms"),
@@ -119,6 +126,7 @@ def sound_specs() -> list[MetricSpec]:
             "mr_stft", "spectral convergence and log-magnitude difference at three resolutions", (stft,),
             "sound.spectra:MultiResolutionStft",
         ),
+        of("dnsmos", "listening scores of speech that networks predict", scores, "sound.dnsmos:Dnsmos", default_for=()),
         of(
             "streamable", "whether outputs depend on later input, measured, and on how much of it", lookahead,
             "sound.rate:Streamable", wants=("model", "device"), section=Section.COST, paired=True,
