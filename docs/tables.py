@@ -2,6 +2,7 @@
 
 From results/: a marker names a leaderboard and, optionally, numbers to leave out and adapters to show:
     <!-- table: samples-reconstruct -lpips identity jpeg.q50 -->
+`bits: photos-512-reconstruct jpeg` is the change of the bits at equal quality, compared with a codec.
 From the code, between markers of their name: `protocols` from the preset files, `metrics` from the registry of metrics
 and the columns of the leaderboards, `weights` from the list of known weight files, `commands` from the command line,
 `reported: DATASET` from the published values in a dataset.toml.
@@ -21,6 +22,7 @@ from tokbench.cli import main as commands
 from tokbench.metric_names import EVERY_MODALITY, METRICS, MetricName
 from tokbench.protocol.protocol import TOKBENCH, load_protocol, protocols
 from tokbench.results import leaderboard, markdown
+from tokbench.results.bd_rate import NUMBERS, rate_changes
 from tokbench.results.columns import column_of
 from tokbench.results.floors import Floors
 from tokbench.results.markdown import table
@@ -29,6 +31,7 @@ from tokbench.weights.registry import KNOWN_WEIGHTS
 ROOT = Path(__file__).resolve().parent.parent
 MARKED = re.compile(r"<!-- table: (\S+)([^\n]*?) -->\n.*?<!-- /table -->", re.DOTALL)
 REPORTED = re.compile(r"<!-- reported: (\S+) -->\n.*?<!-- /reported: \1 -->", re.DOTALL)
+BITS = re.compile(r"<!-- bits: (\S+) (\S+) -->\n.*?<!-- /bits -->", re.DOTALL)
 # Speeds are one machine's; the rest is in results/leaderboard/.
 LEFT_OUT = (
     "bits_per_image", "exact", "rfid_192", "rfid_64", "kid", "kid_768", "perplexity", "codebook_entropy", "parameters",
@@ -52,6 +55,23 @@ def with_results(text: str) -> str:
         return f"{head}{body}\n{markdown.legend(rows)}\n<!-- /table -->"
 
     return MARKED.sub(written, text)
+
+
+def with_bits(text: str) -> str:
+    """The text with every marked table of `tokbench bd-rate` written again; rows that have no number are left out."""
+    tables = leaderboard.groups(leaderboard.read_all(ROOT / "results"))
+
+    def written(match: re.Match[str]) -> str:
+        changes: dict[str, dict[str, str]] = {}
+        for one in rate_changes(tables[match[1]], match[2]):
+            if one.percent is not None:
+                part = f" ({one.interval.low:+.0f} to {one.interval.high:+.0f})" if one.interval else ""
+                changes.setdefault(one.name, {})[one.number] = f"{one.percent:+.0f} %{part}"
+        rows = [[f"`{name}`", *(own.get(number, "-") for number in NUMBERS)] for name, own in changes.items()]
+        head = ["bits compared with " + match[2], *(f"at equal {column_of(number)[1].title}" for number in NUMBERS)]
+        return f"<!-- bits: {match[1]} {match[2]} -->\n{table(head, rows, markup=True)}<!-- /bits -->"
+
+    return BITS.sub(written, text)
 
 
 def protocol_table() -> str:
@@ -152,6 +172,7 @@ WRITTEN: dict[str, Callable[[str], str]] = {
     "docs/protocols.md": marked("protocols", protocol_table),
     "docs/metrics.md": marked("metrics", metric_table),
     "docs/documents.md": with_reported,
+    "docs/compression.md": with_bits,
     "docs/weights.md": marked("weights", weight_table),
     "docs/cli.md": marked("commands", command_table),
 }
