@@ -253,6 +253,10 @@ def test_a_recipe_with_an_unknown_field_names_it(tmp_path: Path) -> None:
     changed = recipe_of(AdapterConfig("x.y", tmp_path, {"training": {"gpu": {"batch": 7}}}), "gpu", {"seconds": 5.0})
     assert (changed.batch, changed.images, changed.seconds) == (7, None, 5.0)
     assert recipe_of(AdapterConfig("x.y", tmp_path, {"training": {}}), "cpu", {}) == PROFILES["cpu"]
+    timed = recipe_of(AdapterConfig("x.y", tmp_path, {"training": {"images": 9, "cpu": {"seconds": 5.0}}}), "cpu", {})
+    assert (timed.images, timed.seconds) == (None, 5.0)
+    with pytest.raises(AdapterError, match="images or seconds, not both"):
+        recipe_of(AdapterConfig("x.y", tmp_path, {"training": {"images": 9, "seconds": 5.0}}), "cpu", {})
 
 
 def test_images_and_labels_are_sorted_by_name(tmp_path: Path) -> None:

@@ -85,19 +85,23 @@ def _bases(config: dict[str, Any]) -> list[str]:
 
 
 def recipe_of(variant: AdapterConfig, profile: str, changes: dict[str, Any]) -> TrainConfig:
-    """Return the hyperparameters of a profile, changed first by the TOML and then by `changes`.
+    """Return the hyperparameters of a profile, changed first by the TOML and then by `changes`. A budget replaces the
+    earlier one, in images or in seconds.
 
-    Raises AdapterError for unknown fields in the TOML.
+    Raises AdapterError for unknown fields in the TOML, and for two budgets in one of its tables.
     """
-    table = variant.config.get("training", {})
-    own = {key: value for key, value in table.items() if key not in (*PROFILES, "data")} | table.get(profile, {})
-    try:
-        recipe = replace(PROFILES[profile], **own)
-    except TypeError as error:
-        raise AdapterError(f"{variant.name}: [training] of its TOML: {error}") from error
-    if {"images", "seconds"} & changes.keys():
-        recipe = replace(recipe, images=None, seconds=None)
-    return replace(recipe, **changes)
+    table, recipe = variant.config.get("training", {}), PROFILES[profile]
+    common = {key: value for key, value in table.items() if key not in (*PROFILES, "data")}
+    for given in (common, table.get(profile, {}), changes):
+        if budgets := {"images", "seconds"} & given.keys():
+            if len(budgets) > 1:
+                raise AdapterError(f"{variant.name}: [training] of its TOML: give images or seconds, not both")
+            recipe = replace(recipe, images=None, seconds=None)
+        try:
+            recipe = replace(recipe, **given)
+        except TypeError as error:
+            raise AdapterError(f"{variant.name}: [training] of its TOML: {error}") from error
+    return recipe
 
 
 @dataclass(frozen=True)
