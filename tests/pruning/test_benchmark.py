@@ -317,5 +317,7 @@ def test_a_file_of_timms_weights_is_run(pruning_root: Path, tmp_path: Path, file
 
 def test_the_list_names_methods_and_networks() -> None:
     listed = CliRunner().invoke(main, ["prune", "--list"]).output.split()
-    assert {"random", "evit", "diffrate", "sit_slim", "lower_resolution", "vit_tiny_imagenet.d6"} <= set(listed)
+    assert {"random", "evit", "diffrate", "sit_slim", "lower_resolution", "vit_tiny_imagenet.d6", "aclip.full"} <= set(
+        listed
+    )
     assert "vit_tiny_imagenet.sit50" not in listed

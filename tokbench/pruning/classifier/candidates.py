@@ -19,6 +19,7 @@ from tokbench.pruning.classifier.models import ImageClassifier, as_classifier
 from tokbench.pruning.diffrate import DEIT_S, DiffRate, Rates
 from tokbench.pruning.distil import Slimmed
 from tokbench.pruning.flops import counts_of, flops
+from tokbench.pruning.kinds import CLASSIFIER
 from tokbench.pruning.methods import METHODS, TRAINED
 from tokbench.pruning.pruner import Pruner, budget
 from tokbench.pruning.resolution import LowerResolution
@@ -39,7 +40,8 @@ KINDS = {"diffrate": "rates", "sit_slim": "slimmed"}
 
 def known(root: Path | None = None) -> list[str]:
     """Return all METHOD names of `tokbench prune`, except networks outside the root."""
-    own = [name for name, toml in network_files(root).items() if _kind(read_variant(toml)) == "dense"]
+    variants = {name: read_variant(toml) for name, toml in network_files(root).items()}
+    own = [name for name, one in variants.items() if _kind(one) == "dense" or one.get("prune_kind") == CLASSIFIER]
     return [*METHODS, *TRAINED, *CONTROLS, *own]
 
 
