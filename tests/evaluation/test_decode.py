@@ -15,9 +15,13 @@ from torch import Tensor, nn
 
 from tokbench.analysis.compare import differences
 from tokbench.data.dataset import open_dataset
+from tokbench.data.stream import PairedBatch
 from tokbench.errors import ResultError, UsageError
+from tokbench.evaluation.decode import ReferenceDecode, decode_batch
+from tokbench.evaluation.reconstruct import RunSettings
 from tokbench.evaluation.tasks import RECONSTRUCT, Decode, parse_task
 from tokbench.metric_names import defaults
+from tokbench.metrics.batch import DerivedCache
 from tokbench.protocol.protocol import TOKBENCH
 from tokbench.report import worst_seams
 from tokbench.report.worst_crops import FONT, GAP, HEIGHT, WIDTH
@@ -204,3 +208,13 @@ def test_the_worst_tile_borders_are_drawn(made: list[Result], folder: Path) -> N
     assert jumps[0] > 20 + jumps[1]
     with pytest.raises(ResultError, match="no tile borders"):
         worst_seams.picture(made[0], 2, loaded(Mixing()), data)
+
+
+def test_progress_counts_the_decoder_itself() -> None:
+    """It decodes everything before the first variant, and no call of a model passes without a sign."""
+    model, memo, seen = Mixing(), DerivedCache(), list[float]()
+    images = PairedBatch(torch.arange(4), list("abcd"), torch.rand(4, 3, 16, 16))
+    for step in Decode.of(["tiles=8"]).steps(model):
+        assert isinstance(step, ReferenceDecode)
+        decode_batch(model, images, step, RunSettings("cpu", 2, advance=seen.append), memo)
+    assert seen == [0.25, 0.5, 0.75, 1.0, 0.5, 1.0]

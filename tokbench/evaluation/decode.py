@@ -99,9 +99,11 @@ def decode_batch(
     alone. Raises AdapterError where the tokenizer breaks its contract.
     """
     if id(model) not in memo.baselines:
-        quiet = replace(settings, measure_memory=False, probe=False, advance=lambda share: None)
-        image = reconstruct(model, images, ReferenceDecode(), quiet, memo).require("image")
+        advance = settings.advance  # the decoder itself is the first half of the first step
+        first = replace(settings, measure_memory=False, probe=False, advance=lambda share: advance(share / 2))
+        image = reconstruct(model, images, ReferenceDecode(), first, memo).require("image")
         memo.baselines[id(model)] = image, DerivedCache()
+        settings = replace(settings, advance=lambda share: advance((1 + share) / 2))
     baseline, baseline_memo = memo.baselines[id(model)]
     batch = reconstruct(model, images, step, settings, memo)
     height, width = baseline.shape[2:]
