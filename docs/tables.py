@@ -173,6 +173,7 @@ WRITTEN: dict[str, Callable[[str], str]] = {
     "docs/metrics.md": marked("metrics", metric_table),
     "docs/documents.md": with_reported,
     "docs/compression.md": with_bits,
+    "docs/decoders.md": with_results,
     "docs/weights.md": marked("weights", weight_table),
     "docs/cli.md": marked("commands", command_table),
 }
