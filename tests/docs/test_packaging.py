@@ -105,8 +105,9 @@ def test_project_declares_lower_bounds_and_no_caps() -> None:
         assert requirement.url is None, str(requirement)
 
 
-def test_all_is_every_extra() -> None:
-    extras = project()["optional-dependencies"]
+def test_all_is_every_extra_but_that_of_one_optional_metric() -> None:
+    """`speech` brings a compiler (numba), which takes more time and space than all of tokbench."""
+    extras = set(project()["optional-dependencies"]) - {"speech"}
     assert {str(r) for r in declared("all")} == {str(r) for name in extras for r in declared(name)}
 
 

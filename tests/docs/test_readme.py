@@ -189,7 +189,9 @@ def test_committed_results_are_whole(root: Path) -> None:
         assert len(result.per_image["index"]) == result.num_images, path
         task = result.task.partition("-")[0]
         of_all = [name for name in result.metrics if base_metric(name) == "psnr" and not is_single_cell(name)]
-        numbers = {"perturb": of_all, "generate": ["bpp"]}.get(task, ["psnr", "ssim", "lpips", "bpp"])
+        numbers = {"perturb": of_all, "generate": ["bpp"], "decode": ["psnr", "ssim", "lpips"]}.get(
+            task, ["psnr", "ssim", "lpips", "bpp"]
+        )
         assert numbers, path
         for number in numbers:
             value = result.metrics[number]["value"]

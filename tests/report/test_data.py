@@ -33,6 +33,7 @@ from tokbench.report.static_figures import rates
 from tokbench.report.tables import command, tables
 from tokbench.results.leaderboard import read_all
 from tokbench.results.result import Result
+from tokbench.tokenizers.decoder_variant import DecoderVariant
 from tokbench.tokenizers.registry import adapter_files
 
 COMMITTED = read_all(ROOT / "results")
@@ -88,7 +89,7 @@ def untied(results: list[Result]) -> list[Result]:
 @pytest.mark.slow
 def test_cells_hold_what_results_hold() -> None:
     results = COMMITTED
-    by_row = {(one.group, one.adapter): one for one in results}
+    by_row = {(one.table, one.row): one for one in results}
     seen = 0
     for table in tables(untied(results), {}, lambda *_: None):
         for row in table.rows:
@@ -123,6 +124,7 @@ def test_the_command_asks_for_just_that_row(result: Result) -> None:
     task += f"-{asked['tokens']}" if asked["tokens"] else ""
     task += f"-cfg{asked['cfg']:g}" if asked["cfg"] is not None else ""
     task += f"-{asked['anchor']}" if asked["anchor"] else ""
+    task += "".join(f"-{DecoderVariant.parse(text)}" for text in asked["decoders"])
     assert f"{asked['data']}{size}{limit}{protocol}-{task}" == result.group
 
 
