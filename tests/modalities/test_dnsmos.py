@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from factories import run_eval
 
 from tokbench.errors import MissingWeights
-from tokbench.metrics.batch import Batch
+from tokbench.metrics.batch import Batch, DerivedCache
 from tokbench.modalities.open import open_dataset
 from tokbench.modalities.sound.dnsmos import RATE, Dnsmos
 from tokbench.protocol.protocol import TOKBENCH
@@ -45,7 +46,7 @@ def pair(rate: float, length: int) -> Batch:
 
 def test_the_networks_get_the_encoded_part_at_their_rate(heard: list[np.ndarray]) -> None:
     found = Dnsmos().per_sample(pair(8000, 4000))
-    output, original = heard
+    original, output = heard
     assert output.shape == original.shape == (8000,)  # half a second
     assert not original.any()
     wanted = 0.8 * np.sin(2 * np.pi * 100 * np.arange(8000) / RATE)
@@ -63,7 +64,15 @@ def test_the_networks_get_the_encoded_part_at_their_rate(heard: list[np.ndarray]
 def test_samples_at_the_rate_are_passed_on(heard: list[np.ndarray]) -> None:
     batch = pair(16000, 16000)
     Dnsmos().per_sample(batch)
-    assert np.array_equal(heard[0], (2 * batch.require("image")[0, 0] - 1).double().numpy())
+    assert np.array_equal(heard[1], (2 * batch.require("image")[0, 0] - 1).double().numpy())
+
+
+def test_originals_are_scored_once_for_all_adapters(heard: list[np.ndarray]) -> None:
+    one = pair(16000, 16000)
+    other = replace(one, image=one.require("image") / 2 + 0.25, image_memo=DerivedCache())
+    first, second = (Dnsmos().per_sample(batch) for batch in (one, other))
+    assert len(heard) == 3
+    assert first["dnsmos_original"] == second["dnsmos_original"] and first["dnsmos"] > second["dnsmos"]
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

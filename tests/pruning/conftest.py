@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from checkout import ROOT
 from click.testing import CliRunner, Result
 from image_files import write_labelled_noise
+from small_networks import train_networks
 
 from tokbench.cli import main
 
@@ -38,10 +37,6 @@ num_heads = 2"""
 def pruning_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root with small networks trained for two steps, and images of four classes."""
     root = tmp_path_factory.mktemp("prune")
-    folder = root / "adapters" / "small"
-    folder.mkdir(parents=True)
-    (root / "datasets").mkdir()
-    shutil.copy(ROOT / "adapters" / "vit_tiny_imagenet" / "network.py", folder)
     base = 'base = "small.whole"'
     texts = {
         "whole": VIT.format(base="", model=SHAPE.format(depth=8)),
@@ -50,17 +45,10 @@ def pruning_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "sit": VIT.format(base=base, model='kind = "slimmed"\nkeep = 0.5'),
         "rates": VIT.format(base=base, model='kind = "rates"\nkeep = 0.5'),
     }
-    for name, text in texts.items():
-        (folder / f"{name}.toml").write_text(text)
     write_labelled_noise(root / "images.parquet", 24, 4)
     write_labelled_noise(root / "three.parquet", 6, 3)
     pq.write_table(pq.read_table(root / "images.parquet").drop_columns(["label"]), root / "bare.parquet")
-    trained = CliRunner().invoke(
-        main,
-        ["train", *(f"small.{name}" for name in texts), "--data", str(root / "images.parquet"), "--root", str(root)],
-    )
-    assert trained.exit_code == 0, trained.output
-    return root
+    return train_networks(root, "vit_tiny_imagenet", texts, "--data", root / "images.parquet")
 
 
 @pytest.fixture

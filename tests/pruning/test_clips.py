@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checkout import ROOT
 from click.testing import CliRunner, Result
+from small_networks import train_networks
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -154,17 +153,9 @@ batch = 8
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root with a classifier and one that was trained with medoids, both trained for one step."""
+    texts = {"base": TOML.format(method=""), "own": TOML.format(method='method = "k_medoids"\nkeep = 0.125')}
     root = tmp_path_factory.mktemp("clips")
-    folder = root / "adapters" / "small"
-    folder.mkdir(parents=True)
-    shutil.copy(ROOT / "adapters" / "centerclip" / "network.py", folder)
-    (folder / "base.toml").write_text(TOML.format(method=""))
-    (folder / "own.toml").write_text(TOML.format(method='method = "k_medoids"\nkeep = 0.125'))
-    for name in ("sprites", "sprites-train"):
-        shutil.copytree(ROOT / "datasets" / name, root / "datasets" / name)
-    trained = CliRunner().invoke(main, ["train", "small.base", "small.own", "--limit", "8", "--root", str(root)])
-    assert trained.exit_code == 0, trained.output
-    return root
+    return train_networks(root, "centerclip", texts, "--limit", 8, datasets=("sprites", "sprites-train"))
 
 
 def prune(root: Path, *words: str, data: str = "sprites") -> Result:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkout import ROOT
 from click.testing import CliRunner, Result
+from small_networks import train_networks
 
 from tokbench.analysis.ablations import ablations
 from tokbench.cli import main
@@ -109,19 +108,13 @@ def test_detections_are_the_best_pairs_and_settings_are_restored() -> None:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root with two small detectors, trained for two steps."""
+    texts = {
+        "full": SMALL.format(keep=1.0),
+        "half": SMALL.format(keep=0.5) + ABLATION.format(of="small.other"),
+        "other": SMALL.format(keep=0.5),
+    }
     root = tmp_path_factory.mktemp("detector")
-    folder = root / "adapters" / "small"
-    folder.mkdir(parents=True)
-    shutil.copy(ROOT / "adapters" / "focus_detr" / "network.py", folder)
-    (folder / "full.toml").write_text(SMALL.format(keep=1.0))
-    (folder / "half.toml").write_text(SMALL.format(keep=0.5) + ABLATION.format(of="small.other"))
-    (folder / "other.toml").write_text(SMALL.format(keep=0.5))
-    for name in ("scenes-128", "scenes-128-train"):
-        shutil.copytree(ROOT / "datasets" / name, root / "datasets" / name)
-    words = ["train", "small.full", "small.half", "small.other", "--limit", "16", "--root", str(root)]
-    trained = CliRunner().invoke(main, words)
-    assert trained.exit_code == 0, trained.output
-    return root
+    return train_networks(root, "focus_detr", texts, "--limit", 16, datasets=("scenes-128", "scenes-128-train"))
 
 
 @pytest.fixture

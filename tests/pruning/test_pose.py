@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from checkout import ROOT
 from click.testing import CliRunner
 from safetensors.torch import save_file
+from small_networks import write_networks
 
 from tokbench.analysis.ablations import ablations
 from tokbench.cli import main
@@ -53,12 +52,11 @@ tasks = ["prune"]
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A project with three trained pose lifters: with all frames, with pruned frames, and on every third frame."""
-    folder = tmp_path / "project" / "adapters" / "h2ot"
-    folder.mkdir(parents=True)
-    shutil.copy(ROOT / "adapters" / "h2ot" / "network.py", folder)
-    for name, counts in (("whole", [7, 7]), ("pruned", [7, 3]), ("third", [3, 3])):
+    frames = {"whole": [7, 7], "pruned": [7, 3], "third": [3, 3]}
+    texts = {name: TOML.format(counts=counts) + CLAIM * (name == "third") for name, counts in frames.items()}
+    folder = write_networks(tmp_path / "project", "h2ot", texts, "h2ot")
+    for name in texts:
         toml = folder / f"{name}.toml"
-        toml.write_text(TOML.format(counts=counts) + (CLAIM if name == "third" else ""))
         variant, module = open_variant(f"h2ot.{name}", toml)
         torch.manual_seed(0)
         save_file(module.model(variant).state_dict(), toml.with_suffix(".safetensors"))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from checkout import ROOT
 from click.testing import CliRunner
+from small_networks import train_networks
 from torch import Tensor
 
 from tokbench.cli import main
@@ -114,16 +113,9 @@ batch = 8
 
 
 def test_networks_with_their_own_tokens_are_rows(tmp_path: Path) -> None:
-    folder, out = tmp_path / "adapters" / "small", tmp_path / "out"
-    folder.mkdir(parents=True)
-    shutil.copy(ROOT / "adapters" / "trajvit" / "network.py", folder)
-    for source in ("oracle", "tracked", "patches"):
-        (folder / f"{source}.toml").write_text(TOML.format(source=source))
-    for name in ("sprites", "sprites-train"):
-        shutil.copytree(ROOT / "datasets" / name, tmp_path / "datasets" / name)
-    names, given = [f"small.{source}" for source in ("oracle", "tracked")], ["--root", str(tmp_path)]
-    trained = CliRunner().invoke(main, ["train", *names, "small.patches", "--limit", "8", *given])
-    assert trained.exit_code == 0, trained.output
+    out, texts = tmp_path / "out", {one: TOML.format(source=one) for one in ("oracle", "tracked", "patches")}
+    train_networks(tmp_path, "trajvit", texts, "--limit", 8, datasets=("sprites", "sprites-train"))
+    names, given = ["small.oracle", "small.tracked"], ["--root", str(tmp_path)]
     words = ["--model", "small.patches", "--data", "sprites", "--limit", "4", "--batches", "0", "--out", str(out)]
     done = CliRunner().invoke(main, ["prune", *names, *words, *given])
     assert done.exit_code == 0, done.output

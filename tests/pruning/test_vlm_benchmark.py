@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from checkout import ROOT
 from click.testing import CliRunner, Result
 from image_files import write_labelled_noise
+from small_networks import train_networks
 from vlm_models import prompts, small_model
 
 from tokbench.cli import main
@@ -44,7 +43,7 @@ vision_depth = 1
 vision_heads = 2
 """
 CONTEXT = """summary = "small"
-base = "mini.base"
+base = "small.base"
 prune_kind = "vlm"
 [model]
 share = 0.1
@@ -54,23 +53,14 @@ share = 0.1
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root with both models, trained for one step."""
+    texts = {"base": BASE + TRAINING, "icl": CONTEXT + TRAINING}
     root = tmp_path_factory.mktemp("vlm")
-    folder = root / "adapters" / "mini"
-    folder.mkdir(parents=True)
-    shutil.copy(ROOT / "adapters" / "mini_vlm" / "network.py", folder)
-    (folder / "base.toml").write_text(BASE + TRAINING)
-    (folder / "icl.toml").write_text(CONTEXT + TRAINING)
-    for name in ("scenes", "scenes-train"):
-        shutil.copytree(ROOT / "datasets" / name, root / "datasets" / name)
-    words = ["train", "mini.base", "mini.icl", "--limit", "32", "--root", str(root)]
-    trained = CliRunner().invoke(main, words)
-    assert trained.exit_code == 0, trained.output
-    return root
+    return train_networks(root, "mini_vlm", texts, "--limit", 32, datasets=("scenes", "scenes-train"))
 
 
 @pytest.fixture
 def prune(root: Path) -> Callable[..., Result]:
-    def run(*words: str, data: str = "scenes", model: str = "mini.base", limit: int = 6) -> Result:
+    def run(*words: str, data: str = "scenes", model: str = "small.base", limit: int = 6) -> Result:
         given = ["--model", model, "--data", data, "--root", str(root), "--limit", str(limit), "--batches", "0"]
         return CliRunner().invoke(main, ["prune", *given, *words])
 
@@ -117,7 +107,7 @@ def test_rows_are_measured_once_with_their_controls(prune: Callable[..., Result]
 
 @pytest.mark.slow
 def test_prompts_with_several_images(prune: Callable[..., Result], tmp_path: Path) -> None:
-    done = prune("catp", "--keep", "0.25", "--out", str(tmp_path), model="mini.icl", limit=40)
+    done = prune("catp", "--keep", "0.25", "--out", str(tmp_path), model="small.icl", limit=40)
     assert done.exit_code == 0, done.output
     found = {one.about["method"]: one for one in load_all(tmp_path, "vlm")}["catp"]
     assert found.about["whole"]["without_demonstrations"] <= 1 and "Without the demonstrations" in done.output

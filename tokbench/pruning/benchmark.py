@@ -145,8 +145,9 @@ class Benchmark(ABC, Generic[C, R, F, D]):
     packages: ClassVar[tuple[str, ...]]
     sources: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, model: FullModel, dataset: D, config: BenchmarkConfig, warn: Callable[[str], None]) -> None:
-        self.model, self.dataset, self.config, self.warn = model, dataset, config, warn
+    def __init__(self, model: FullModel, dataset: D, config: BenchmarkConfig, say: Callable[[str], None]) -> None:
+        """say: prints a message."""
+        self.model, self.dataset, self.config, self.say = model, dataset, config, say
         self._full: F | None = None
 
     @property
@@ -170,7 +171,7 @@ class Benchmark(ABC, Generic[C, R, F, D]):
         if self._full is None:
             self._full = self.measure_whole(progress)
             for text in self.warnings:
-                self.warn(text)
+                self.say(f"warning: {text}")
 
     @property
     def full(self) -> F:

@@ -72,9 +72,9 @@ class NetworkCandidate(Generic[N]):
 
     def row_fields(self) -> dict[str, Any]:
         """Return the fields of a NetworkRow that do not depend on a measurement."""
-        trained = self.loaded.training if self.own else {}
+        trained, unknown = (self.loaded.training, None) if self.own else ({}, 0)
         return {"title": self.title, "network": self.loaded.name, "weights": self.weights, "pace": []} | {
-            "training_seconds": trained.get("seconds", 0), "training_images": trained.get("images", 0),
+            "training_seconds": trained.get("seconds", unknown), "training_images": trained.get("images", unknown),
             "training_profile": profile_of(trained),
         }  # fmt: skip
 

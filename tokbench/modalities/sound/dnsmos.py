@@ -7,9 +7,10 @@ from collections.abc import Callable
 from importlib.metadata import version
 from math import gcd
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from tokbench.errors import MissingWeights
@@ -22,6 +23,13 @@ RATE = 16000
 
 FILES = ("sig_bak_ovr.onnx", "model_v8.onnx")
 """The networks in the wheel of speechmos: of the three scores of P.835, and of P.808."""
+
+NUMBERS = {
+    "dnsmos": "ovrl_mos", "dnsmos_signal": "sig_mos", "dnsmos_background": "bak_mos", "dnsmos_p808": "p808_mos",
+}  # fmt: skip
+"""The numbers of the metric, and their names in the package."""
+
+_MEMO = "dnsmos", 0
 
 
 class Dnsmos(PerImageMetric):
@@ -40,18 +48,23 @@ class Dnsmos(PerImageMetric):
         self._score = _library()
 
     def per_sample(self, batch: Batch) -> dict[str, np.ndarray]:
-        image, reference = (2 * batch.require(side)[:, 0] - 1 for side in ("image", "reference"))
-        lengths, rates = (batch.require_extra(name).tolist() for name in ("lengths", "rates"))
-        scores = [self._scores(wave[:length], rate) for wave, length, rate in zip(image, lengths, rates, strict=True)]
-        originals = [
-            self._scores(wave[:length], rate)["ovrl_mos"]
-            for wave, length, rate in zip(reference, lengths, rates, strict=True)
-        ]
-        names = {"": "ovrl_mos", "_signal": "sig_mos", "_background": "bak_mos", "_p808": "p808_mos"}
-        found = {f"dnsmos{part}": np.array([float(own[key]) for own in scores]) for part, key in names.items()}
-        return found | {"dnsmos_original": np.array(originals, dtype=np.float64)}
+        memo = batch.reference_memo
+        if _MEMO not in memo.features:  # they are the same for all adapters
+            memo.features[_MEMO] = self._scores(batch, "reference")
+        found = {name: values.numpy() for name, values in self._scores(batch, "image").items()}
+        return found | {"dnsmos_original": memo.features[_MEMO]["dnsmos"].numpy()}
 
-    def _scores(self, wave: Tensor, rate: float) -> dict[str, Any]:
+    def _scores(self, batch: Batch, side: Literal["image", "reference"]) -> dict[str, Tensor]:
+        """Return the scores of one side's recordings, float64 (B,), by number."""
+        waves = 2 * batch.require(side)[:, 0] - 1
+        lengths, rates = (batch.require_extra(name).tolist() for name in ("lengths", "rates"))
+        found = [self._scored(wave[:length], rate) for wave, length, rate in zip(waves, lengths, rates, strict=True)]
+        return {
+            number: torch.tensor([float(one[key]) for one in found], dtype=torch.float64)
+            for number, key in NUMBERS.items()
+        }
+
+    def _scored(self, wave: Tensor, rate: float) -> dict[str, Any]:
         samples = wave.double().numpy()
         if rate != RATE:
             from scipy.signal import resample_poly

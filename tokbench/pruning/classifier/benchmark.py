@@ -44,11 +44,11 @@ class ClassifierBenchmark(Benchmark[Candidate, ClassifierRow, Predictions, Datas
         device: str,
         config: BenchmarkConfig,
         root: Path | None = None,
-        warn: Callable[[str], None] = lambda text: None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         profile = classifier.training.get("recipe", {}).get("profile")
         model = FullModel(classifier.name, device, classifier.side, classifier.weights, profile)
-        super().__init__(model, images.dataset, config, warn)
+        super().__init__(model, images.dataset, config, say)
         self.classifier, self.images, self.device, self.root = classifier, images, device, root
         self.whole = Candidate(WHOLE, WHOLE, None, classifier.vit, classifier.vit)
         self.kernels: dict[int, Kernel] = {}

@@ -40,9 +40,7 @@ class Classifiers(ModelKind):
         classifier = load_classifier(request.model, request.device, request.root, request.allow_download)
         images = open_labelled(request.data, classifier, request.limit, request.root, request.reading)
         say(f"labels: {labels_text(images.labels.facts(images.dataset.names))}")
-        return ClassifierBenchmark(
-            classifier, images, request.device, config, request.root, lambda text: say(f"warning: {text}")
-        )
+        return ClassifierBenchmark(classifier, images, request.device, config, request.root, say)
 
     def summary(self, row: ClassifierRow) -> str:
         return with_speeds(f"top-1 {100 * row.top1.value:.1f} %", row)

@@ -62,7 +62,7 @@ class ClipBenchmark(Benchmark[ClipCandidate, ClipRow, Predictions, Dataset]):
         device: str,
         config: BenchmarkConfig,
         root: Path | None,
-        warn: Callable[[str], None],
+        say: Callable[[str], None],
     ) -> None:
         """Raises DataError if the clips have no labels, or labels that the network does not have."""
         labels, classes = dataset.source.labels(), loaded.network.classes
@@ -74,7 +74,7 @@ class ClipBenchmark(Benchmark[ClipCandidate, ClipRow, Predictions, Dataset]):
                 "the data that it was trained for"
             )
         full = FullModel(loaded.name, device, loaded.network.size, loaded.weights, loaded.profile)
-        super().__init__(full, dataset, config, warn)
+        super().__init__(full, dataset, config, say)
         self.device, self.root, self.labels = device, root, labels
         self.whole = ClipCandidate("full", "full", None, loaded)
         self._shape: tuple[int, ...] = ()

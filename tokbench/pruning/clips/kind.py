@@ -46,9 +46,7 @@ class ClipClassifiers(ModelKind):
         )
         if dataset.modality != "video":
             raise UsageError(f"{request.model} classifies clips, and {request.data} has none; use --data sprites")
-        return ClipBenchmark(
-            loaded, dataset, request.device, config, request.root, lambda text: say(f"warning: {text}")
-        )
+        return ClipBenchmark(loaded, dataset, request.device, config, request.root, say)
 
     def summary(self, row: ClipRow) -> str:
         return with_speeds(f"{100 * row.top1.value:.1f} % correct, {row.tokens:,.0f} tokens", row)

@@ -54,14 +54,14 @@ class DetectorBenchmark(Benchmark[DetectorCandidate, DetectorRow, Measured, Data
         device: str,
         config: BenchmarkConfig,
         root: Path | None,
-        warn: Callable[[str], None],
+        say: Callable[[str], None],
     ) -> None:
         """Raises DataError if the data set has no boxes."""
         source = dataset.source
         if not isinstance(source, SyntheticSource) or not source.boxes(0):
             raise DataError(f"{dataset.name} has no boxes; use a dataset with boxes, such as scenes-128")
         full = FullModel(detector.name, device, detector.network.size, detector.weights, detector.profile)
-        super().__init__(full, dataset, config, warn)
+        super().__init__(full, dataset, config, say)
         self.device, self.root, self.source = device, root, source
         self.whole = DetectorCandidate("full", "full", None, detector)
 

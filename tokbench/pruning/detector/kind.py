@@ -43,9 +43,7 @@ class Detectors(ModelKind):
         config = BenchmarkConfig.of_request(request, (1, 32))
         detector = load_detector(request.model, request.device, request.root)
         dataset = open_dataset(request.data, TOKBENCH, None, request.limit, request.root, request.reading)
-        return DetectorBenchmark(
-            detector, dataset, request.device, config, request.root, lambda text: say(f"warning: {text}")
-        )
+        return DetectorBenchmark(detector, dataset, request.device, config, request.root, say)
 
     def summary(self, row: DetectorRow) -> str:
         return with_speeds(f"AP50 {100 * row.ap50.value:.1f} %", row)

@@ -62,10 +62,10 @@ class PoseBenchmark(Benchmark[PoseCandidate, PoseRow, PoseErrors, PoseSequences]
         device: str,
         config: BenchmarkConfig,
         root: Path | None,
-        warn: Callable[[str], None],
+        say: Callable[[str], None],
     ) -> None:
         full = FullModel(loaded.name, device, loaded.network.frames, loaded.weights, loaded.profile)
-        super().__init__(full, sequences, config, warn)
+        super().__init__(full, sequences, config, say)
         self.device, self.root = device, root
         self.whole = PoseCandidate("full", "full", None, loaded)
 

@@ -43,9 +43,7 @@ class PoseLifters(ModelKind):
         config = BenchmarkConfig.of_request(request, (1, 32))
         loaded = load_lifter(request.model, request.device, request.root)
         sequences = PoseSequences(request.limit or SEQUENCES, loaded.network.frames)
-        return PoseBenchmark(
-            loaded, sequences, request.device, config, request.root, lambda text: say(f"warning: {text}")
-        )
+        return PoseBenchmark(loaded, sequences, request.device, config, request.root, say)
 
     def summary(self, row: PoseRow) -> str:
         return with_speeds(f"{row.mpjpe.value:.1f} mm", row)

@@ -54,10 +54,10 @@ class VlmBenchmark(Benchmark[VlmCandidate, VlmRow, Answers, Dataset]):
     sources = ("nn/vlm.py", "nn/vit.py", "nn/masks.py", "data/questions.py")
 
     def __init__(
-        self, model: VisionLanguageModel, dataset: Dataset, request: PruneRequest, warn: Callable[[str], None]
+        self, model: VisionLanguageModel, dataset: Dataset, request: PruneRequest, say: Callable[[str], None]
     ) -> None:
         full = FullModel(model.name, model.device, model.side, model.weights)
-        super().__init__(full, dataset, BenchmarkConfig.of_request(request, (1,)), warn)
+        super().__init__(full, dataset, BenchmarkConfig.of_request(request, (1,)), say)
         self.vlm, self.root = model, request.root
         self._calibration: list[Prompt] | None = None
         self._seconds: dict[tuple[str, float], float] = {}

@@ -47,7 +47,7 @@ class VisionLanguageModels(ModelKind):
         else:
             model = load_mini(request.model, request.device, request.root)
         dataset = open_dataset(request.data, TOKBENCH, model.side, request.limit, request.root, request.reading)
-        return VlmBenchmark(model, dataset, request, lambda text: say(f"warning: {text}"))
+        return VlmBenchmark(model, dataset, request, say)
 
     def summary(self, row: VlmRow) -> str:
         parts = [f"{100 * row.accuracy.value:.1f} % correct, {100 * row.applied:.0f} % of the visual tokens"]
