@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from tokbench.paths import slug
 from tokbench.pruning.kinds import CLASSIFIER, KINDS, SHARE, kind_named
@@ -16,6 +18,7 @@ from tokbench.pruning.result import (
     Estimate,
     NetworkRow,
     PruningResult,
+    SelectorTiming,
     Speedup,
     TimedRow,
     keep_of_row,
@@ -138,10 +141,32 @@ def time_fields(timing: BatchTiming) -> dict[str, float | bool | None]:
     size = f"b{timing.batch}"
     return speedup_fields(size, timing.speedup) | {
         f"peak_mib_{size}": timing.peak_mib, f"whole_peak_mib_{size}": timing.whole_peak_mib,
+        **({f"selector_ms_{size}": timing.selector_ms} if isinstance(timing, SelectorTiming) else {}),
     }  # fmt: skip
 
 
-def network_fields(one: PruningResult, keep: float | None, row: NetworkRow) -> dict[str, Any]:
+def network_frame(
+    found: Sequence[PruningResult],
+    numbers: Sequence[str],
+    more: Callable[[PruningResult, Any], dict[str, Any]],
+    times: Callable[[Any], dict[str, Any]] = time_fields,
+) -> pd.DataFrame:
+    """Return all measurements, one row per method and keep, as a kind's table is written to a CSV file.
+
+    numbers: the estimates of a row. more: returns further fields of a row. times: returns those of a timing.
+    """
+    records = []
+    for one, keep, row in rows(found):
+        record = _network_fields(one, keep, row) | more(one, row)
+        for number in numbers:
+            record |= estimate_fields(number, getattr(row, number))
+        for timing in row.timings:
+            record |= times(timing)
+        records.append(record)
+    return pd.DataFrame.from_records(records)
+
+
+def _network_fields(one: PruningResult, keep: float | None, row: NetworkRow) -> dict[str, Any]:
     """Return the fields of a row of a CSV file that do not depend on the kind."""
     about = one.about
     return {

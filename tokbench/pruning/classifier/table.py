@@ -9,7 +9,7 @@ import pandas as pd
 
 from tokbench.io.counts import count_of
 from tokbench.pruning.claims import JUDGED, claims_table
-from tokbench.pruning.classifier.result import ClassifierRow
+from tokbench.pruning.classifier.result import ClassifierRow, ClassifierTiming
 from tokbench.pruning.result import PruningResult, labels_text
 from tokbench.pruning.table import (
     batches_of,
@@ -17,7 +17,7 @@ from tokbench.pruning.table import (
     estimate_fields,
     gap_text,
     keep_text,
-    network_fields,
+    network_frame,
     quality_note,
     rows,
     rows_of,
@@ -35,28 +35,24 @@ LEARNED = "With training"
 
 def frame(found: Sequence[PruningResult]) -> pd.DataFrame:
     """Return all measurements, one row per method and keep."""
-    records = []
-    for one, keep, row in rows(found):
-        record = network_fields(one, keep, row)
-        record |= {"gflops_counted": row.counted_gflops, "tokens_last": row.tokens[-1][1]}
-        for number in ("top1", "top1_gap", "top5", "top5_gap", "agreement"):
-            record |= estimate_fields(number, getattr(row, number))
-        for pace in row.pace:
-            for number, speedup in (("speedup", pace.speedup), ("speedup_same_kernel", pace.speedup_same_kernel)):
-                record |= estimate_fields(f"{number}_b{pace.batch}", speedup)
-            speedup, same = pace.speedup, pace.speedup_same_kernel
-            record |= {
-                f"control_b{pace.batch}": speedup.control, f"measured_b{pace.batch}": speedup.measured,
-                f"control_same_kernel_b{pace.batch}": same.control,
-                f"measured_same_kernel_b{pace.batch}": same.measured,
-                f"ms_b{pace.batch}": speedup.ms, f"whole_ms_b{pace.batch}": speedup.whole_ms,
-                f"images_per_second_b{pace.batch}": pace.batch / speedup.ms * 1000,
-                f"selector_ms_b{pace.batch}": pace.selector_ms,
-                f"peak_mib_b{pace.batch}": pace.peak_mib,
-                f"whole_peak_mib_b{pace.batch}": pace.whole_peak_mib,
-            }  # fmt: skip
-        records.append(record)
-    return pd.DataFrame.from_records(records)
+    return network_frame(
+        found,
+        ("top1", "top1_gap", "top5", "top5_gap", "agreement"),
+        lambda one, row: {"gflops_counted": row.counted_gflops, "tokens_last": row.tokens[-1][1]},
+        _time_fields,
+    )
+
+
+def _time_fields(pace: ClassifierTiming) -> dict[str, Any]:
+    speedup, same, batch = pace.speedup, pace.speedup_same_kernel, pace.batch
+    both = estimate_fields(f"speedup_b{batch}", speedup) | estimate_fields(f"speedup_same_kernel_b{batch}", same)
+    return both | {
+        f"control_b{batch}": speedup.control, f"measured_b{batch}": speedup.measured,
+        f"control_same_kernel_b{batch}": same.control, f"measured_same_kernel_b{batch}": same.measured,
+        f"ms_b{batch}": speedup.ms, f"whole_ms_b{batch}": speedup.whole_ms,
+        f"images_per_second_b{batch}": batch / speedup.ms * 1000, f"selector_ms_b{batch}": pace.selector_ms,
+        f"peak_mib_b{batch}": pace.peak_mib, f"whole_peak_mib_b{batch}": pace.whole_peak_mib,
+    }  # fmt: skip
 
 
 def markdown(found: Sequence[PruningResult]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -18,12 +19,11 @@ from tokbench.pruning.table import (
     estimate_fields,
     gap_text,
     keep_text,
-    network_fields,
+    network_frame,
     quality_note,
     rows,
     rows_of,
     time_cells,
-    time_fields,
     time_head,
     time_note,
     titled,
@@ -84,15 +84,11 @@ def legend(found: Sequence[PruningResult]) -> str:
 
 def frame(found: Sequence[PruningResult]) -> pd.DataFrame:
     """Return all measurements, one row per method and keep."""
-    records = []
-    for one, keep, row in rows(found):
-        record = network_fields(one, keep, row)
-        record |= {"top1_whole": one.about["whole"]["top1"], "tokens": row.tokens, "most_tokens": row.most_tokens}
-        for number in ("top1", "top1_gap", "agreement"):
-            record |= estimate_fields(number, getattr(row, number))
+
+    def more(one: PruningResult, row: ClipRow) -> dict[str, Any]:
+        record = {"top1_whole": one.about["whole"]["top1"], "tokens": row.tokens, "most_tokens": row.most_tokens}
         for camera, estimate in row.cameras.items():
             record |= estimate_fields(f"top1_{camera}", estimate)
-        for timing in row.pace:
-            record |= time_fields(timing) | {f"selector_ms_b{timing.batch}": timing.selector_ms}
-        records.append(record)
-    return pd.DataFrame.from_records(records)
+        return record
+
+    return network_frame(found, ("top1", "top1_gap", "agreement"), more)

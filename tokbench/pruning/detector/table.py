@@ -15,15 +15,13 @@ from tokbench.pruning.result import Estimate, PruningResult
 from tokbench.pruning.table import (
     batches_of,
     conditions,
-    estimate_fields,
     gap_text,
     keep_text,
-    network_fields,
+    network_frame,
     quality_note,
     rows,
     rows_of,
     time_cells,
-    time_fields,
     time_head,
     time_note,
     titled,
@@ -79,13 +77,9 @@ def legend(found: Sequence[PruningResult]) -> str:
 
 def frame(found: Sequence[PruningResult]) -> pd.DataFrame:
     """Return all measurements, one row per method and keep."""
-    records = []
-    for one, keep, row in rows(found):
-        record = network_fields(one, keep, row) | {"tokens": mean_tokens(row)}
-        for number in NUMBERS:
-            record |= {f"{number}_whole": one.about["whole"][number]} | estimate_fields(number, getattr(row, number))
-            record |= estimate_fields(f"{number}_gap", getattr(row, f"{number}_gap"))
-        for timing in row.pace:
-            record |= time_fields(timing)
-        records.append(record)
-    return pd.DataFrame.from_records(records)
+    numbers = [f"{number}{suffix}" for number in NUMBERS for suffix in ("", "_gap")]
+    return network_frame(
+        found,
+        numbers,
+        lambda one, row: {"tokens": mean_tokens(row)} | {f"{name}_whole": one.about["whole"][name] for name in NUMBERS},
+    )

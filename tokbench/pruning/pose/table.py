@@ -14,13 +14,11 @@ from tokbench.pruning.result import PruningResult
 from tokbench.pruning.table import (
     batches_of,
     conditions,
-    estimate_fields,
-    network_fields,
+    network_frame,
     quality_note,
     rows,
     rows_of,
     time_cells,
-    time_fields,
     time_head,
     time_note,
     titled,
@@ -75,15 +73,9 @@ def legend(found: Sequence[PruningResult]) -> str:
 
 def frame(found: Sequence[PruningResult]) -> pd.DataFrame:
     """Return all measurements, one row per network."""
-    records = []
-    for one, keep, row in rows(found):
-        record = network_fields(one, keep, row) | {
-            "frames_mean": mean_frames(row), "mpjpe_whole": one.about["whole"]["value"],
-            "mpjpe_floor": one.about["whole"]["floor"],
-        }  # fmt: skip
-        for number in ("mpjpe", "mpjpe_gap"):
-            record |= estimate_fields(number, getattr(row, number))
-        for timing in row.pace:
-            record |= time_fields(timing)
-        records.append(record)
-    return pd.DataFrame.from_records(records)
+
+    def more(one: PruningResult, row: PoseRow) -> dict[str, float]:
+        whole = one.about["whole"]
+        return {"frames_mean": mean_frames(row), "mpjpe_whole": whole["value"], "mpjpe_floor": whole["floor"]}
+
+    return network_frame(found, ("mpjpe", "mpjpe_gap"), more)
