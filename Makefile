@@ -7,6 +7,8 @@
 
 SHELL := /bin/sh
 JOBS ?= 3
+# Consecutive tests go to one process, so that a fixture of a file is made once rather than in each process.
+PYTEST := .venv/bin/pytest -n $(JOBS) --dist worksteal
 DEMO_ADAPTERS ?= identity resize.2 jpeg.q10 jpeg.q50 jpeg.q90 webp.q50 avif.q50 toy.p8
 
 # `python3.12` may be on the path without being usable (pyenv), so every candidate is tried. Creating an environment
@@ -37,10 +39,10 @@ demo: venv  ## install, evaluate codecs and the toy adapter on the embedded imag
 
 # One thread per test process, because several processes with several threads each slow each other down.
 test: venv .venv/.browser  ## install, run the tests
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/pytest -n $(JOBS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PYTEST)
 
 test-fast: venv  ## run the tests that are not marked as slow, for daily work
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/pytest -n $(JOBS) -m "not slow"
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PYTEST) -m "not slow"
 
 lint: venv  ## check style (ruff), layers (import-linter), types (mypy) and the size of the committed weights
 	.venv/bin/ruff check
