@@ -18,7 +18,7 @@ from tokbench.pruning.result import Estimate, PruningResult, Speedup
 from tokbench.report.site import build
 
 LOCAL = ("file:", "data:")
-SHOWN = ("identity", "jpeg.q10", "jpeg.q50", "jpeg.q90", "taef2", "toy.p8")
+SHOWN = ("identity", "jpeg.q10", "jpeg.q50", "jpeg.q90", "resize.2", "toy.p8")
 HOSTILE = "evil.<img src=x onerror=window.harmed=1>"
 CARD = """# Evil
 
@@ -77,7 +77,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "results" / "evil" / "samples-reconstruct.json").write_text(json.dumps(facts))
     reduced("tome", {0.7: (1.4, True), 0.5: (1.01, False)}).save(made / "results")
     reduced("sit_slim", {0.5: (1.9, True)}, "distilled").save(made / "results")
-    for family in ("toy", "taef2", "titok"):
+    for family in ("toy", "titok"):
         shutil.copytree(ROOT / "adapters" / family, made / "root" / "adapters" / family)
     (made / "root" / "adapters" / "evil").mkdir()
     (made / "root" / "adapters" / "evil" / "adapter.py").write_text("")

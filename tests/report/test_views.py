@@ -106,7 +106,7 @@ def test_points_are_labelled_and_coloured_by_family(opened: Any) -> None:
     page = opened("#table=samples-reconstruct")
     page.wait_for_selector("#figure svg path")
     legend = page.locator("#figure .role-legend-label text").all_text_contents()
-    assert {"jpeg", "taef2", "toy"} <= set(legend)
+    assert {"jpeg", "resize", "toy"} <= set(legend)
     points = page.locator("#figure .mark-symbol.role-mark path")
     assert len({point.get_attribute("fill") for point in points.all()}) == len(set(legend))
     visible = "[...document.querySelectorAll('#figure .mark-text.role-mark text[opacity=\"1\"]')]"
