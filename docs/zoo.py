@@ -16,7 +16,7 @@ from typing import Any
 from tokbench.analysis.ablations import Finding, ablations, findings
 from tokbench.metric_names import MetricName
 from tokbench.pruning.ablations import COLUMNS, pruning_findings
-from tokbench.pruning.kinds import KINDS
+from tokbench.pruning.kind_names import KINDS
 from tokbench.pruning.result import load_all
 from tokbench.results import leaderboard, markdown
 from tokbench.results.columns import column_of

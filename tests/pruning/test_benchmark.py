@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from tokbench.analysis.ablations import Ablation
 from tokbench.cli import main
 from tokbench.errors import ResultError
-from tokbench.pruning import table
+from tokbench.pruning import leaderboards, table
 from tokbench.pruning.ablations import pruning_findings
 from tokbench.pruning.classifier import table as classifier_table
 from tokbench.pruning.classifier.benchmark import ClassifierBenchmark
@@ -82,7 +82,7 @@ def test_everything_is_measured_kept_and_not_measured_again(prune: Prune, tmp_pa
     assert "**Not judged**" in again.output and "## Without training" in again.output
     boards = CliRunner().invoke(main, ["leaderboard", "--out", str(out)])
     assert boards.exit_code == 0 and boards.output.count("wrote ") == 2  # there are no tables of tokenizers
-    csv, md = table.write(out)
+    csv, md = leaderboards.write(out)
     assert csv.name.startswith("pruning-") and csv.suffix == ".csv"
     header, *lines = csv.read_text().splitlines()
     assert header.startswith("method,keep,training,") and len(lines) == 9

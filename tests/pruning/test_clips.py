@@ -23,10 +23,10 @@ from tokbench.pruning.clips.cluster import k_medoids, spectral
 from tokbench.pruning.clips.kind import KIND
 from tokbench.pruning.clips.methods import METHODS, Pooling, Uniform
 from tokbench.pruning.clips.network import ClipClassifier
-from tokbench.pruning.kinds import PruneRequest
+from tokbench.pruning.leaderboards import write
 from tokbench.pruning.paired_timing import TRIES, WARM_UP
+from tokbench.pruning.request import PruneRequest
 from tokbench.pruning.result import load_all
-from tokbench.pruning.table import write
 from tokbench.report.pruning_tables import tables
 
 SMALL = Shape(width=16, depth=3, heads=2)

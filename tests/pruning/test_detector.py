@@ -18,12 +18,12 @@ from tokbench.data.synthetic.scenes import boxes_of, draw, make_scene
 from tokbench.errors import DataError
 from tokbench.nn.detr import FocusDETR
 from tokbench.pruning.ablations import pruning_findings
-from tokbench.pruning.claims import findings
 from tokbench.pruning.detector.average_precision import Detections, Precision, average_precision
 from tokbench.pruning.detector.candidates import applied, detect
 from tokbench.pruning.detector.result import DetectorRow
-from tokbench.pruning.kinds import kind_of_model
+from tokbench.pruning.kind_names import kind_of_model
 from tokbench.pruning.result import Estimate, PruningResult, load_all
+from tokbench.pruning.verdicts import findings
 from tokbench.report import pruning_tables
 from tokbench.tokenizers.registry import network_files
 

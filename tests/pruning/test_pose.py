@@ -17,14 +17,15 @@ from tokbench.cli import main
 from tokbench.data.reading import DEFAULTS
 from tokbench.nn.skeleton import draw_sequences
 from tokbench.pruning.ablations import pruning_findings
-from tokbench.pruning.claims import claims_about, claims_of_network, claims_table, findings
-from tokbench.pruning.kinds import PruneRequest
+from tokbench.pruning.claims import claims_about, claims_of_network
+from tokbench.pruning.leaderboards import write
 from tokbench.pruning.pose.benchmark import PoseErrors
 from tokbench.pruning.pose.kind import KIND
 from tokbench.pruning.pose.result import PoseRow
 from tokbench.pruning.pose.sequences import FIRST_SEED
+from tokbench.pruning.request import PruneRequest
 from tokbench.pruning.result import Estimate, PruningResult, load_all
-from tokbench.pruning.table import write
+from tokbench.pruning.verdicts import claims_table, findings
 from tokbench.report.pruning_tables import tables
 from tokbench.tokenizers.registry import network_files, open_variant
 

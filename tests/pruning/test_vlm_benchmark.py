@@ -16,9 +16,9 @@ from vlm_models import prompts, small_model
 
 from tokbench.cli import main
 from tokbench.errors import ResultError
-from tokbench.pruning.claims import findings
-from tokbench.pruning.kinds import kind_of_model
+from tokbench.pruning.kind_names import kind_of_model
 from tokbench.pruning.result import Estimate, PruningResult, load, load_all, packed
+from tokbench.pruning.verdicts import findings
 from tokbench.pruning.vlm.measure import Answers, compare, time_method
 from tokbench.pruning.vlm.methods import METHODS
 from tokbench.pruning.vlm.result import TypeAccuracy, VlmRow

@@ -265,15 +265,19 @@ def test_the_search_improves_on_what_it_starts_from(monkeypatch: pytest.MonkeyPa
     prompt = model.embed(asked, model.side)
     whole = prefill(model, prompt, None, 1.0).features
 
-    def value(parameters: FlowParameters) -> float:
+    def pruner_of(parameters: FlowParameters) -> VFlowOpt:
         pruner = VFlowOpt()
         pruner.parameters = {0.1: parameters}
-        return float(F.cosine_similarity(prefill(model, prompt, pruner, 0.1).features, whole).mean())
+        return pruner
+
+    def value(parameters: FlowParameters) -> float:
+        pruned = prefill(model, prompt, pruner_of(parameters), 0.1)
+        return float(F.cosine_similarity(pruned.features, whole).mean())
 
     start = untuned(6, 0.1, 8)
-    found = search(VFlowOpt(), model, [prompt], 0.1, start, 8)
+    found = search(pruner_of, model, [prompt], 0.1, start, 8)
     assert value(found) >= value(start)
-    assert found == search(VFlowOpt(), model, [prompt], 0.1, start, 8)
+    assert found == search(pruner_of, model, [prompt], 0.1, start, 8)
     with pytest.raises(UsageError, match="call calibrate first"):
         prefill(model, prompt, VFlowOpt(), 0.1)
 

@@ -171,7 +171,7 @@ def test_stale_tables_are_deleted_after_the_others_are_written(tmp_path: Path, m
     stale.parent.mkdir()
     stale.write_text("old")
     with monkeypatch.context() as patch:
-        patch.setattr("tokbench.pruning.table.write", interrupt)
+        patch.setattr("tokbench.pruning.leaderboards.write", interrupt)
         assert CliRunner().invoke(main, ["leaderboard", "--out", str(tmp_path)]).exit_code != 0
     assert stale.read_text() == "old"
     assert CliRunner().invoke(main, ["leaderboard", "--out", str(tmp_path)]).exit_code == 0

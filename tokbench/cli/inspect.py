@@ -108,9 +108,9 @@ def leaderboard(out: Path, form: Form | None) -> None:
     table with the rows of all tables is printed.
     """
     from tokbench.errors import NoResults
-    from tokbench.pruning.kinds import KINDS
+    from tokbench.pruning.kind_names import KINDS
+    from tokbench.pruning.leaderboards import write as write_pruning
     from tokbench.pruning.result import load_all
-    from tokbench.pruning.table import write as write_pruning
     from tokbench.results import rate_curves, reported, semantic_table
     from tokbench.results.floors import Floors
     from tokbench.results.leaderboard import delete_stale, groups, read_all, write

@@ -110,7 +110,9 @@ def prune(
 
     Exit status: 1 if a method failed (the others still run) or an image could not be read.
     """
-    from tokbench.pruning.kinds import PruneRequest, kind_named, kind_of_model, refuse_unused
+    from tokbench.pruning.kind_names import kind_of_model
+    from tokbench.pruning.kinds import kind_named, refuse_unused
+    from tokbench.pruning.request import PruneRequest
 
     kind = kind_named(kind_of_model(model, root))
     if listing:

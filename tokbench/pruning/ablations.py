@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from tokbench.analysis.ablations import Ablation, Finding
 from tokbench.analysis.compare import Difference, Verdict
-from tokbench.pruning.claims import verdict_of
 from tokbench.pruning.kinds import kind_named
 from tokbench.pruning.result import PruningResult, TimedRow
 from tokbench.pruning.table import groups, undertrained
+from tokbench.pruning.verdicts import verdict_of
 from tokbench.results.columns import Column
 
 COLUMNS = {name: Column(name, title, 4, True) for name, title in (("ap50", "AP50"), ("ap", "AP"))} | {

@@ -21,8 +21,8 @@ from tokbench.io.hashing import code_of
 from tokbench.paths import PACKAGE
 from tokbench.protocol.protocol import Protocol as DataProtocol
 from tokbench.protocol.protocol import describe_protocol
-from tokbench.pruning.kinds import Progress, PruneRequest
 from tokbench.pruning.paired_timing import disturbed
+from tokbench.pruning.request import Progress, PruneRequest
 from tokbench.pruning.result import PruningResult, TimedRow, row_key
 from tokbench.pruning.vit import Kernel
 from tokbench.timing import device_name
@@ -135,9 +135,9 @@ class Benchmark(ABC, Generic[C, R, F, D]):
     """Measures methods that reduce the tokens of one model, on data D and one device. F: what is measured of the full
     model.
 
-    kind: key of `tokbench.pruning.kinds.KINDS`. formula: how FLOPs are counted, as text. packages: those whose versions
-    are recorded. sources: further files of the package, besides those of tokbench.pruning, whose code determines the
-    numbers; results of other code are measured again.
+    kind: key of `tokbench.pruning.kind_names.KINDS`. formula: how FLOPs are counted, as text. packages: those whose
+    versions are recorded. sources: further files of the package, besides those of tokbench.pruning, whose code
+    determines the numbers; results of other code are measured again.
     """
 
     kind: ClassVar[str]

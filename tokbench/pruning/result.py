@@ -17,7 +17,7 @@ from tokbench.io.atomic import folder_lock, write_atomically
 from tokbench.io.json import loads_strict
 from tokbench.metric_names import PRUNING_PREFIX
 from tokbench.paths import slug
-from tokbench.pruning.kinds import CLASSIFIER, KINDS, kind_named
+from tokbench.pruning.kind_names import CLASSIFIER, KINDS, row_class
 from tokbench.validate import Count, Number, Positive, convert
 
 WHOLE = "whole"
@@ -183,7 +183,7 @@ class PruningResult:
 
     @property
     def kind(self) -> str:
-        """The kind of the model, a key of `tokbench.pruning.kinds.KINDS`; results of classifiers do not state it."""
+        """The kind of the model, a key of `kind_names.KINDS`; results of classifiers do not state it."""
         return str(self.about.get("kind", CLASSIFIER))
 
     @property
@@ -233,7 +233,7 @@ def load(path: Path) -> PruningResult:
     result = PruningResult(facts["about"])
     if result.kind not in KINDS:
         raise ResultError(f"{path}: unknown kind {result.kind!r} of model, not one of {', '.join(KINDS)}{remedy}")
-    file: Any = msgspec.defstruct("File", [("rows", GenericAlias(dict, (str, kind_named(result.kind).row)))])
+    file: Any = msgspec.defstruct("File", [("rows", GenericAlias(dict, (str, row_class(result.kind))))])
     result.rows = convert({"rows": facts["rows"]}, file, str(path), ResultError, remedy).rows
     return result
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from tokbench.paths import slug
-from tokbench.pruning.kinds import CLASSIFIER, KINDS, SHARE, kind_named
+from tokbench.pruning.kind_names import CLASSIFIER
+from tokbench.pruning.number_style import SHARE
 from tokbench.pruning.result import (
     STEADY,
     BatchTiming,
@@ -22,7 +22,6 @@ from tokbench.pruning.result import (
     Speedup,
     TimedRow,
     keep_of_row,
-    load_all,
 )
 
 NONE = "none measured"
@@ -235,22 +234,3 @@ def undertrained(result: PruningResult, row: Any) -> bool:
     sufficient = about.get("training_profile") == "cpu" and not about["short"]
     profile = getattr(row, "training_profile", None)  # rows of vision-language models have none
     return profile == "cpu" and not sufficient
-
-
-def write(out: Path) -> list[Path]:
-    """Write `leaderboard/pruning-<table>.csv` and `.md` of all kinds of models in a results folder; return their
-    paths."""
-    folder = out / "leaderboard"
-    written = []
-    for kind in KINDS:
-        for name, members in groups(load_all(out, kind)).items():
-            shown = kind_named(kind).table
-            csv, md = folder / f"{name}.csv", folder / f"{name}.md"
-            folder.mkdir(parents=True, exist_ok=True)
-            text = f"# {name}\n\n{shown.legend(members)}{shown.markdown(members)}"
-            csv.write_text(
-                shown.frame(members).to_csv(index=False, lineterminator="\n"), encoding="utf-8", newline="\n"
-            )
-            md.write_text(text, encoding="utf-8", newline="\n")
-            written += [csv, md]
-    return written

@@ -12,7 +12,7 @@ from torch import nn
 from tokbench.errors import UsageError
 from tokbench.io.hashing import sha256_of
 from tokbench.pruning.claims import Claim, claims_of_network
-from tokbench.pruning.kinds import kind_of_network
+from tokbench.pruning.kind_names import kind_of_network
 from tokbench.tokenizers.registry import network_files
 from tokbench.tokenizers.training_record import read_record
 from tokbench.training.zoo import open_network

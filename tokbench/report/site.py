@@ -21,7 +21,7 @@ from tokbench.errors import AdapterError
 from tokbench.io.atomic import write_atomically
 from tokbench.metric_names import PRUNING_PREFIX as PRUNED
 from tokbench.paths import slug
-from tokbench.pruning.kinds import KINDS
+from tokbench.pruning.kind_names import KINDS
 from tokbench.pruning.result import load_all
 from tokbench.report import pruning_tables, values
 from tokbench.report.charts import charts

@@ -11,7 +11,7 @@ import torch
 from tokbench.errors import NotApplicable
 from tokbench.metrics.base import PerImageMetric
 from tokbench.metrics.batch import Batch
-from tokbench.modalities.registry import MODALITIES
+from tokbench.modalities.sound.modality import Waveforms
 from tokbench.tokenizers.base import ImageModel, Tokenizer
 from tokbench.tokenizers.tokens import Tokens
 
@@ -68,7 +68,7 @@ class Streamable(PerImageMetric):
         model = self._model
         if not isinstance(model, Tokenizer):
             raise NotApplicable(f"{model.spec.name}: it is not a tokenizer")
-        plan = MODALITIES["sound"].plan(model.spec, waves.shape[1:])
+        plan = Waveforms().plan(model.spec, waves.shape[1:])
         middle, (low, high) = waves.shape[-1] // 2, model.spec.range
         changed = waves.clone()
         noise = torch.rand(waves[..., middle:].shape, generator=torch.Generator().manual_seed(0))

@@ -26,7 +26,8 @@ from tokbench.pruning.classifier.measure import (
 from tokbench.pruning.classifier.models import ImageClassifier, LabelledImages
 from tokbench.pruning.classifier.result import ClassifierRow, ClassifierTiming
 from tokbench.pruning.flops import FORMULA
-from tokbench.pruning.kinds import CLASSIFIER, Progress
+from tokbench.pruning.kind_names import CLASSIFIER
+from tokbench.pruning.request import Progress
 from tokbench.pruning.result import WHOLE, packed
 from tokbench.pruning.vit import Kernel, images_like, recognise
 

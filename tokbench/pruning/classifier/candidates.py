@@ -19,7 +19,7 @@ from tokbench.pruning.classifier.models import ImageClassifier, as_classifier
 from tokbench.pruning.diffrate import DEIT_S, DiffRate, Rates
 from tokbench.pruning.distil import Slimmed
 from tokbench.pruning.flops import counts_of, flops
-from tokbench.pruning.kinds import CLASSIFIER
+from tokbench.pruning.kind_names import CLASSIFIER
 from tokbench.pruning.methods import METHODS, TRAINED
 from tokbench.pruning.pruner import Pruner, budget
 from tokbench.pruning.resolution import LowerResolution

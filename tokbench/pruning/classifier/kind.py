@@ -13,8 +13,9 @@ from tokbench.pruning.classifier.benchmark import ClassifierBenchmark
 from tokbench.pruning.classifier.candidates import CONTROLS, NUMBERS, known
 from tokbench.pruning.classifier.models import load_classifier, open_labelled
 from tokbench.pruning.classifier.result import ClassifierRow
-from tokbench.pruning.kinds import ModelKind, PruneRequest, Tables
+from tokbench.pruning.kinds import ModelKind, Tables
 from tokbench.pruning.methods import METHODS
+from tokbench.pruning.request import PruneRequest
 from tokbench.pruning.result import PruningResult, labels_text
 from tokbench.pruning.table import with_speeds
 

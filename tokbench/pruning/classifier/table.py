@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from tokbench.io.counts import count_of
-from tokbench.pruning.claims import JUDGED, claims_table
+from tokbench.pruning.claims import JUDGED
 from tokbench.pruning.classifier.result import ClassifierRow, ClassifierTiming
 from tokbench.pruning.result import PruningResult, labels_text
 from tokbench.pruning.table import (
@@ -27,6 +27,7 @@ from tokbench.pruning.table import (
     time_note,
     titled,
 )
+from tokbench.pruning.verdicts import claims_table
 from tokbench.results.markdown import table
 
 FREE = "Without training"

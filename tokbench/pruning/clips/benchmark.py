@@ -20,8 +20,8 @@ from tokbench.pruning.clips.candidates import KEY, ClipCandidate, candidates_of
 from tokbench.pruning.clips.methods import CONTROLS
 from tokbench.pruning.clips.network import FORMULA, ClipClassifier, ClipNetwork
 from tokbench.pruning.clips.result import ClipRow
-from tokbench.pruning.kinds import Progress
 from tokbench.pruning.paired_timing import TRIES, rounded, time_batch
+from tokbench.pruning.request import Progress
 from tokbench.pruning.result import Estimate, SelectorTiming, packed
 from tokbench.pruning.trained import TrainedNetwork
 from tokbench.stats.bootstrap import bootstrap_pairs, mean, metric_entry, share_interval

@@ -15,7 +15,7 @@ from tokbench.pruning.clips.network import ClipNetwork
 from tokbench.pruning.trained import NetworkCandidate, TrainedNetwork, load_trained, networks_of_kind
 
 KEY = "clip"
-"""The key of the kind in `tokbench.pruning.kinds.KINDS`."""
+"""The key of the kind in `tokbench.pruning.kind_names.KINDS`."""
 
 NUMBERS = ("top1",)
 """The fields of a row that claims compare."""

@@ -17,7 +17,8 @@ from tokbench.pruning.clips.candidates import NUMBERS, known, load_network
 from tokbench.pruning.clips.claims import CLAIMS
 from tokbench.pruning.clips.methods import METHODS
 from tokbench.pruning.clips.result import ClipRow
-from tokbench.pruning.kinds import ModelKind, PruneRequest, Tables
+from tokbench.pruning.kinds import ModelKind, Tables
+from tokbench.pruning.request import PruneRequest
 from tokbench.pruning.result import PruningResult
 from tokbench.pruning.table import with_speeds
 

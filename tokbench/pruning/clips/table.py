@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from tokbench.io.counts import count_of
-from tokbench.pruning.claims import JUDGED, claims_table
+from tokbench.pruning.claims import JUDGED
 from tokbench.pruning.clips.methods import CONTROLS
 from tokbench.pruning.clips.result import ClipRow
-from tokbench.pruning.kinds import SHARE
+from tokbench.pruning.number_style import SHARE
 from tokbench.pruning.result import PruningResult
 from tokbench.pruning.table import (
     batches_of,
@@ -28,6 +28,7 @@ from tokbench.pruning.table import (
     time_note,
     titled,
 )
+from tokbench.pruning.verdicts import claims_table
 from tokbench.results.markdown import table
 
 

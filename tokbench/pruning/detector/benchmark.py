@@ -22,8 +22,8 @@ from tokbench.pruning.claims import JUDGED, claims_about
 from tokbench.pruning.detector.average_precision import NUMBERS, Detections, Precision, average_precision
 from tokbench.pruning.detector.candidates import KEY, DetectorCandidate, candidates_of, detect
 from tokbench.pruning.detector.result import DetectorRow
-from tokbench.pruning.kinds import Progress
 from tokbench.pruning.paired_timing import rounded, time_batch
+from tokbench.pruning.request import Progress
 from tokbench.pruning.result import BatchTiming
 from tokbench.pruning.trained import TrainedNetwork
 

@@ -19,7 +19,7 @@ from tokbench.pruning.detector.average_precision import NUMBERS, Detections
 from tokbench.pruning.trained import NetworkCandidate, TrainedNetwork, load_trained, networks_of_kind
 
 KEY = "detector"
-"""The key of the kind in `tokbench.pruning.kinds.KINDS`."""
+"""The key of the kind in `tokbench.pruning.kind_names.KINDS`."""
 
 SELECTIONS: dict[Selection, str] = {
     "learned": "learned foreground scores",

@@ -18,7 +18,8 @@ from tokbench.pruning.detector.benchmark import DetectorBenchmark
 from tokbench.pruning.detector.candidates import SELECTIONS, known, load_detector
 from tokbench.pruning.detector.claims import CLAIMS
 from tokbench.pruning.detector.result import DetectorRow
-from tokbench.pruning.kinds import ModelKind, PruneRequest, Tables
+from tokbench.pruning.kinds import ModelKind, Tables
+from tokbench.pruning.request import PruneRequest
 from tokbench.pruning.result import PruningResult
 from tokbench.pruning.table import with_speeds
 

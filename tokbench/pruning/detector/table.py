@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import pandas as pd
 
 from tokbench.io.counts import count_of
-from tokbench.pruning.claims import JUDGED, claims_table
+from tokbench.pruning.claims import JUDGED
 from tokbench.pruning.detector.average_precision import NUMBERS
 from tokbench.pruning.detector.result import DetectorRow
-from tokbench.pruning.kinds import SHARE
+from tokbench.pruning.number_style import SHARE
 from tokbench.pruning.result import Estimate, PruningResult
 from tokbench.pruning.table import (
     batches_of,
@@ -26,6 +26,7 @@ from tokbench.pruning.table import (
     time_note,
     titled,
 )
+from tokbench.pruning.verdicts import claims_table
 from tokbench.results.markdown import table
 
 

@@ -15,16 +15,16 @@ from tokbench.errors import UsageError
 from tokbench.nn.pose_lifter import PoseLifter, joint_errors
 from tokbench.pruning.benchmark import Benchmark, BenchmarkConfig, FullModel, label_of
 from tokbench.pruning.claims import JUDGED, claims_about
-from tokbench.pruning.kinds import Progress
 from tokbench.pruning.paired_timing import rounded, time_batch
 from tokbench.pruning.pose.result import PoseRow
 from tokbench.pruning.pose.sequences import PoseSequences
+from tokbench.pruning.request import Progress
 from tokbench.pruning.result import BatchTiming, Estimate
 from tokbench.pruning.trained import NetworkCandidate, TrainedNetwork, load_trained, networks_of_kind
 from tokbench.stats.bootstrap import bootstrap, bootstrap_pairs, mean, metric_entry
 
 KEY = "pose"
-"""The key of the kind in `tokbench.pruning.kinds.KINDS`."""
+"""The key of the kind in `tokbench.pruning.kind_names.KINDS`."""
 
 NUMBERS = ("mpjpe",)
 """The fields of a row that claims compare."""

@@ -10,11 +10,12 @@ import numpy as np
 
 from tokbench.pruning.benchmark import BenchmarkConfig
 from tokbench.pruning.claims import Comparison
-from tokbench.pruning.kinds import CLASSIFIER_OPTIONS, ModelKind, PruneRequest, Tables
+from tokbench.pruning.kinds import CLASSIFIER_OPTIONS, ModelKind, Tables
 from tokbench.pruning.pose import table as tables
 from tokbench.pruning.pose.benchmark import KEY, NUMBERS, PoseBenchmark, load_lifter
 from tokbench.pruning.pose.result import PoseRow
 from tokbench.pruning.pose.sequences import SEQUENCES, PoseSequences
+from tokbench.pruning.request import PruneRequest
 from tokbench.pruning.result import PruningResult
 from tokbench.pruning.table import with_speeds
 from tokbench.pruning.trained import networks_of_kind

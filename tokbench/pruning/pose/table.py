@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from tokbench.io.counts import count_of
-from tokbench.pruning.claims import JUDGED, claims_table
-from tokbench.pruning.kinds import NumberStyle
+from tokbench.pruning.claims import JUDGED
+from tokbench.pruning.number_style import NumberStyle
 from tokbench.pruning.pose.result import PoseRow
 from tokbench.pruning.result import PruningResult
 from tokbench.pruning.table import (
@@ -23,6 +23,7 @@ from tokbench.pruning.table import (
     time_note,
     titled,
 )
+from tokbench.pruning.verdicts import claims_table
 from tokbench.results.markdown import table
 
 MILLIMETRES = NumberStyle("mm", 1, False)

@@ -13,8 +13,8 @@ from tokbench.errors import UsageError
 from tokbench.protocol.protocol import TOKBENCH
 from tokbench.pruning.benchmark import Benchmark, BenchmarkConfig, FullModel, label_of
 from tokbench.pruning.claims import JUDGED
-from tokbench.pruning.kinds import Progress, PruneRequest
 from tokbench.pruning.paired_timing import rounded
+from tokbench.pruning.request import Progress, PruneRequest
 from tokbench.pruning.result import packed
 from tokbench.pruning.vlm.measure import Answers, ask, compare, time_method
 from tokbench.pruning.vlm.methods import CONTROLS, METHODS

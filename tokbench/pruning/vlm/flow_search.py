@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch.nn.functional as F
@@ -18,9 +16,7 @@ from tokbench.errors import UsageError
 from tokbench.pruning.vlm.flow_parameters import FlowParameters, third_share
 from tokbench.pruning.vlm.model import Prompt, VisionLanguageModel
 from tokbench.pruning.vlm.prefill import prefill
-
-if TYPE_CHECKING:
-    from tokbench.pruning.vlm.vflowopt import VFlowOpt
+from tokbench.pruning.vlm.pruner import VlmPruner
 
 STARTS, CALLS = 12, 40
 """Random parameters that are tried first, and evaluations in all; the authors use 27 and 300."""
@@ -30,7 +26,7 @@ CANDIDATES = 512
 
 
 def search(
-    pruner: VFlowOpt,
+    pruner_of: Callable[[FlowParameters], VlmPruner],
     model: VisionLanguageModel,
     prompts: Sequence[Prompt],
     keep: float,
@@ -39,15 +35,16 @@ def search(
 ) -> FlowParameters:
     """Return the parameters with the largest mean cosine between the decoder's final features with and without pruning.
 
-    The features are those of the last token of each prompt. The third share follows from the budget `keep`. side:
-    tokens along the image. The untuned `start` is tried as well, so that the result is never worse on these prompts.
+    pruner_of: returns the pruner with given parameters. The features are those of the last token of each prompt. The
+    third share follows from the budget `keep`. side: tokens along the image. The untuned `start` is tried as well, so
+    that the result is never worse on these prompts.
     """
-    rng, trial = np.random.default_rng(0), copy.copy(pruner)
+    rng = np.random.default_rng(0)
     whole = [prefill(model, prompt, None, 1.0).features for prompt in prompts]
 
     def value(parameters: FlowParameters) -> float:
-        trial.parameters = {keep: parameters}
-        found = [prefill(model, prompt, trial, keep).features for prompt in prompts]
+        pruner = pruner_of(parameters)
+        found = [prefill(model, prompt, pruner, keep).features for prompt in prompts]
         cosines = [float(F.cosine_similarity(a, b).mean()) for a, b in zip(found, whole, strict=True)]
         return float(np.mean(cosines))
 

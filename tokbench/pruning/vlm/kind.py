@@ -10,7 +10,8 @@ from tokbench.data.dataset import open_dataset
 from tokbench.errors import UsageError
 from tokbench.protocol.protocol import TOKBENCH
 from tokbench.pruning.claims import Comparison, compare_right
-from tokbench.pruning.kinds import ModelKind, PruneRequest, Tables
+from tokbench.pruning.kinds import ModelKind, Tables
+from tokbench.pruning.request import PruneRequest
 from tokbench.pruning.result import PruningResult
 from tokbench.pruning.table import faster
 from tokbench.pruning.vlm import table as tables

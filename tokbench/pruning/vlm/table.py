@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from tokbench.io.counts import count_of
-from tokbench.pruning.claims import JUDGED, claims_table
+from tokbench.pruning.claims import JUDGED
 from tokbench.pruning.result import PruningResult
 from tokbench.pruning.table import (
     conditions,
@@ -21,6 +21,7 @@ from tokbench.pruning.table import (
     speedup_fields,
     time_note,
 )
+from tokbench.pruning.verdicts import claims_table
 from tokbench.pruning.vlm.methods import CONTROLS
 from tokbench.pruning.vlm.result import VlmRow
 from tokbench.results.markdown import table

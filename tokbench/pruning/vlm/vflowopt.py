@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -38,7 +39,12 @@ class VFlowOpt(VlmPruner):
         start = untuned(depth, keep, side)
         self.parameters[keep] = start
         if self.tuned and keep < 1:
-            self.parameters[keep] = search(self, model, prompts, keep, start, side)
+            self.parameters[keep] = search(lambda own: self._with({keep: own}), model, prompts, keep, start, side)
+
+    def _with(self, parameters: dict[float, FlowParameters]) -> VFlowOpt:
+        other = copy.copy(self)
+        other.parameters = parameters
+        return other
 
     def before(self, prompt: Prompt, keep: float) -> Prompt:
         own = self._own(keep)
