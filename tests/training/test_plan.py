@@ -131,6 +131,18 @@ def test_other_weights_of_a_base_are_noticed(tmp_path: Path) -> None:
     assert "upper.v1" in train(tmp_path, "upper.v1", "--dry-run").stdout
 
 
+def test_a_record_without_its_bases_is_not_up_to_date(tmp_path: Path) -> None:
+    """Earlier versions did not record the weights of the bases, which may be others now."""
+    write_two_families(tmp_path, tmp_path / "photos")
+    train(tmp_path, "--all")
+    for path in tmp_path.glob("adapters/*/v1.training.json"):
+        record = json.loads(path.read_text())
+        record["recipe"].pop("bases", None)
+        path.write_text(json.dumps(record))
+    assert "upper.v1" in train(tmp_path, "upper.v1", "--dry-run").stdout
+    assert train(tmp_path, "lower.v1", "--dry-run").stdout == "nothing to train\n"
+
+
 def test_the_recipe_of_a_record_counts(root: Path) -> None:
     train(root, "mini.c4")
     path = root / "adapters/mini/c4.training.json"

@@ -210,13 +210,13 @@ def _is_up_to_date(known: _Known, options: TrainOptions, data: Callable[[], str]
             return False
         if content_of(str(recipe.get("data"))) != content_of(data()):
             return False
-        if "bases" not in recipe:
-            return True
+        if "bases" not in recipe and "base" not in variant.config:
+            return True  # nothing is below it; earlier versions recorded no bases at all
         with weights_from(options.out):
             model = untrained(
                 *open_variant(variant.name, variant.folder / f"{variant.file.stem}.toml"), known.recipe.seed
             )
-            return base_hashes(model) == recipe["bases"]
+            return base_hashes(model) == recipe.get("bases", [])
     except TokbenchError:  # a base or a weight file is missing; the training reports it
         return False
 
