@@ -174,6 +174,9 @@ WRITTEN: dict[str, Callable[[str], str]] = {
     "docs/documents.md": with_reported,
     "docs/compression.md": with_bits,
     "docs/decoders.md": with_results,
+    "docs/video.md": with_results,
+    "docs/sound.md": with_results,
+    "docs/shapes.md": with_results,
     "docs/weights.md": marked("weights", weight_table),
     "docs/cli.md": marked("commands", command_table),
 }

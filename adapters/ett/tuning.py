@@ -38,6 +38,8 @@ class Tuned(ConvAutoencoder):
     of its own that it learns for each index.
     """
 
+    loss_checked_at = (1.0,)
+
     def __init__(
         self,
         quantizer: IndexBackpropagation,

@@ -86,7 +86,7 @@ class RecTok(GridAutoencoder):
         images = batch.images
         if progress >= FINE_TUNED_FROM:
             with torch.no_grad():
-                vectors = self.squeeze(self.latents(images))[0]
+                vectors = self.latents(images).float().chunk(2, dim=-1)[0]  # the posterior's means, as in evaluation
             return self.compare(self.pixels(vectors), images, progress)
         low, high = RATIOS
         ratio = max(0.0, low + (high - low) * float(torch.rand(()))) if self.masked else 0.0

@@ -61,8 +61,9 @@ class SEED(TeacherAutoencoder):
     draws the latents of a frozen autoencoder.
 
     First the queries are trained by contrast with captions, then they are frozen, and the codes learn to reconstruct
-    them. The image embedding is the mean of the teacher's features. Every query is contrasted, and the embeddings are
-    predicted from the first k codes for each k, so that first codes can be decoded and compared with captions, too.
+    them. The image embedding is the mean of the teacher's features. For each k, the mean of the first k queries is
+    contrasted, so that a query adds to the earlier ones instead of repeating them, and the embeddings are predicted
+    from the first k codes, so that first codes can be decoded and compared with captions, too.
 
     around: the frozen autoencoder. count: number of codes. ordered: whether a query attends to earlier queries only;
     otherwise to all (the ablation). steps, guidance: number of Euler steps and guidance scale of decoding.
@@ -70,6 +71,7 @@ class SEED(TeacherAutoencoder):
 
     perceptual = 0.0
     kept_out = ("temperature",)
+    loss_checked_at = (0.0, 1.0)
     mean: Tensor
     deviation: Tensor
 
@@ -135,21 +137,23 @@ class SEED(TeacherAutoencoder):
         return self.down(self.embeddings(features))
 
     def contrast(self, embeddings: Tensor, captions: Tensor) -> Tensor:
-        """Return the contrastive loss between each query's embedding and the captions of the batch, both ways.
+        """Return the contrastive loss between the mean of the first k queries' embeddings, for each k, and the captions
+        of the batch, both ways.
 
         embeddings: (B, count, width). captions: int64 (B, L). Equal captions count as matches of each other's images.
         """
         same = (captions[:, None] == captions[None]).all(2)
         found = self.caption_embedding(captions)
-        return contrast(embeddings.transpose(0, 1), found, same, self.temperature.exp(), SMOOTHING)
+        sums = embeddings.float().cumsum(1)  # their direction is that of the means
+        return contrast(sums.transpose(0, 1), found, same, self.temperature.exp(), SMOOTHING)
 
     def caption_embedding(self, captions: Tensor) -> Tensor:
         """Return the embeddings (B, width) of captions, the numbers of their words (B, L)."""
         return pool_words(self.text(captions)).float()
 
     def code_embedding(self, vectors: Tensor) -> Tensor:
-        """Return the embedding (B, width) of the last of the first k codes' queries, from their vectors (B, k, dim)."""
-        return self.read_embeddings(self.up(vectors))[:, -1]
+        """Return the mean embedding (B, width) of the first k codes' queries, from their vectors (B, k, dim)."""
+        return self.read_embeddings(self.up(vectors)).mean(1)
 
     def image_embedding(self, vectors: Tensor) -> Tensor:
         """Predict the image embedding, scaled, from the first 1 to k codes (B, k, DIM); vectors are (B, k, dim)."""

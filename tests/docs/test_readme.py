@@ -7,6 +7,7 @@ import itertools
 import re
 import shlex
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -189,8 +190,14 @@ def test_committed_results_are_whole(root: Path) -> None:
         assert len(result.per_image["index"]) == result.num_images, path
         task = result.task.partition("-")[0]
         of_all = [name for name in result.metrics if base_metric(name) == "psnr" and not is_single_cell(name)]
+        of_others = {
+            "video": ["frame_psnr", "clip_psnr", "frame_ssim", "frame_lpips"],
+            "sound": ["si_sdr", "log_mel", "mr_stft", "sound_kbps"],
+            "shape": ["iou", "chamfer", "f_score", "bytes_per_shape"],
+        }
+        modality = tomllib.loads((root / "datasets" / result.dataset / "dataset.toml").read_text()).get("modality")
         numbers = {"perturb": of_all, "generate": ["bpp"], "decode": ["psnr", "ssim", "lpips"]}.get(
-            task, ["psnr", "ssim", "lpips", "bpp"]
+            task, of_others.get(modality, ["psnr", "ssim", "lpips", "bpp"])
         )
         assert numbers, path
         for number in numbers:

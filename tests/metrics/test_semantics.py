@@ -308,12 +308,25 @@ def test_a_markov_source_is_predicted_to_its_entropy(short, monkeypatch: pytest.
     numbers = predicted(codes, size)
     assert expected - 0.12 < numbers["gpt_bits_per_token"] < expected + 0.15
     assert numbers["gpt_bits_share"] == pytest.approx(numbers["gpt_bits_per_token"] / 3, rel=1e-5)
+    assert numbers["gpt_order0_share"] == pytest.approx(
+        numbers["gpt_bits_share"], rel=0.01
+    )  # all codes are as frequent
 
 
 @pytest.mark.slow
 def test_equally_likely_codes_cannot_be_predicted(short) -> None:
     numbers = predicted(np.random.default_rng(1).integers(0, 4, (1500, 8, 2)), 4, groups=2)
     assert 3.99 < numbers["gpt_bits_per_token"] < 4.15
+
+
+@pytest.mark.slow
+def test_a_codebook_of_which_little_is_used_is_no_easier_to_predict_than_its_frequencies(short) -> None:
+    """Independent codes: one value in nine of ten places, else one of 15 others."""
+    rng = np.random.default_rng(3)
+    codes = np.where(rng.random((1500, 8)) < 0.9, 0, rng.integers(1, 16, (1500, 8)))
+    numbers = predicted(codes, 32)
+    assert numbers["gpt_bits_share"] < 0.25
+    assert 0.98 < numbers["gpt_order0_share"] < 1.15
 
 
 @pytest.mark.slow

@@ -118,6 +118,9 @@ def test_the_command_asks_for_just_that_row(result: Result) -> None:
     assert all(metric_of(number) in metrics for number in result.metrics if not is_single_cell(number))
     dataset = describe(dataset_folders()[asked["data"]])
     size = f".s{asked['size']}" if asked["size"] not in (None, dataset["size"]) else ""
+    if extent := result.provenance["data"].get("extent"):  # of clips, recordings and shapes
+        assert asked["size"] in (None, dataset["size"])
+        size = f".{extent}"
     limit = f".n{asked['limit']}" if asked["limit"] else ""
     protocol = "" if asked["protocol"] == "tokbench" else f"@{asked['protocol']}"
     task = asked["task"]

@@ -253,6 +253,12 @@ def test_a_recipe_with_an_unknown_field_names_it(tmp_path: Path) -> None:
     changed = recipe_of(AdapterConfig("x.y", tmp_path, {"training": {"gpu": {"batch": 7}}}), "gpu", {"seconds": 5.0})
     assert (changed.batch, changed.images, changed.seconds) == (7, None, 5.0)
     assert recipe_of(AdapterConfig("x.y", tmp_path, {"training": {}}), "cpu", {}) == PROFILES["cpu"]
+    quarter = AdapterConfig("x.y", tmp_path, {"training": {"part": 0.25}})
+    assert recipe_of(quarter, "cpu", {}).images == 24_000
+    assert recipe_of(quarter, "gpu", {"images": 800}).images == 200
+    assert recipe_of(quarter, "cpu", {"seconds": 8.0}).seconds == 2
+    with pytest.raises(AdapterError, match="part must be above 0"):
+        recipe_of(AdapterConfig("x.y", tmp_path, {"training": {"part": 0}}), "cpu", {})
     timed = recipe_of(AdapterConfig("x.y", tmp_path, {"training": {"images": 9, "cpu": {"seconds": 5.0}}}), "cpu", {})
     assert (timed.images, timed.seconds) == (None, 5.0)
     with pytest.raises(AdapterError, match="images or seconds, not both"):

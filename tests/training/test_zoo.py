@@ -71,9 +71,10 @@ class Zoo:
         )
 
     def trained(self, name: str) -> TrainRecord:
-        options = TrainOptions("four images", changes={"images": 4, "batch": 2})
         for one, toml in self._files.items():
             if one not in self._records and one in {name, *self._below[name]}:
+                part = read_variant(toml)["training"].get("part", 1)
+                options = TrainOptions("four images", changes={"images": round(4 / part), "batch": 2})
                 path, self._records[one] = train_adapter(one, toml, self._material, options)
                 assert path == toml.with_suffix(".safetensors")
                 parts = shard_paths(path)

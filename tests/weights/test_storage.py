@@ -46,7 +46,7 @@ def scripted(*values: float, seen: list[Tensor] | None = None, net: Net | None =
 
 
 def test_int8_if_it_loses_less_than_the_limit() -> None:
-    state, facts = stored_weights(Net(), check=scripted(-20.0, -19.981))
+    state, facts = stored_weights(Net(), (), scripted(-20.0, -19.981))
     assert facts == {"dtype": "int8", "int8_loss": 0.019, "limit": 0.02, "unit": "dB PSNR", "images": 7}
     assert {name for name, value in state.items() if value.dtype == torch.int8} == {"layer.weight", "recoveries.weight"}
     assert state["bottleneck.codebook"].dtype == state["statistics"].dtype == torch.float16
@@ -54,17 +54,26 @@ def test_int8_if_it_loses_less_than_the_limit() -> None:
 
 @pytest.mark.parametrize("after, loss", [(-19.979, 0.021), (-15.0, 5.0), (math.nan, None), (math.inf, None)])
 def test_float16_if_it_loses_more(after: float, loss: float | None) -> None:
-    state, facts = stored_weights(Net(), check=scripted(-20.0, after))
+    state, facts = stored_weights(Net(), (), scripted(-20.0, after))
     assert (facts["dtype"], facts["int8_loss"]) == ("float16", loss)
     assert {value.dtype for value in state.values()} == {torch.float16}
     assert torch.equal(state["layer.weight"], Net().layer.weight.half())
+
+
+def test_all_checks_must_pass_and_the_closest_to_its_limit_is_recorded() -> None:
+    loss = StorageCheck(scripted(1.0, 1.1).evaluate, lambda before: 0.05, "training loss", 3)
+    _, facts = stored_weights(Net(), (), scripted(-20.0, -19.981), loss)
+    assert facts == {"dtype": "float16", "int8_loss": 0.1, "limit": 0.05, "unit": "training loss", "images": 3}
+    loss = StorageCheck(scripted(1.0, 1.001).evaluate, lambda before: 0.05, "training loss", 3)
+    _, facts = stored_weights(Net(), (), scripted(-20.0, -19.981), loss)
+    assert (facts["dtype"], facts["unit"]) == ("int8", "dB PSNR")
 
 
 def test_the_second_measurement_sees_the_int8_weights_and_the_model_keeps_its_own() -> None:
     net = Net().train()
     seen: list[Tensor] = []
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    state, _ = stored_weights(net, check=scripted(1.0, 1.0, seen=seen, net=net))
+    state, _ = stored_weights(net, (), scripted(1.0, 1.0, seen=seen, net=net))
     assert torch.equal(seen[0], before["layer.weight"])
     expected = state["layer.weight"].float() * state["layer.weight.scale"][:, None]
     assert torch.equal(seen[1], expected) and not torch.equal(seen[1], seen[0])
@@ -82,7 +91,7 @@ def test_the_model_keeps_its_weights_if_the_measurement_fails() -> None:
         return 0.0
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        stored_weights(net, check=StorageCheck(evaluate, lambda before: 1.0, "training loss", 1))
+        stored_weights(net, (), StorageCheck(evaluate, lambda before: 1.0, "training loss", 1))
     assert torch.equal(net.layer.weight, Net().layer.weight) and net.training
 
 
@@ -105,14 +114,14 @@ def test_without_a_check_or_without_large_tensors_weights_are_float16() -> None:
     def never() -> float:
         raise AssertionError
 
-    assert stored_weights(nn.LayerNorm(8), check=StorageCheck(never, lambda before: 1.0, "", 1))[1] == {
+    assert stored_weights(nn.LayerNorm(8), (), StorageCheck(never, lambda before: 1.0, "", 1))[1] == {
         "dtype": "float16"
     }
 
 
 def test_trained_weights_that_cannot_be_measured_are_refused() -> None:
     with pytest.raises(AdapterError, match="found nan dB PSNR for the trained weights"):
-        stored_weights(Net(), check=scripted(math.nan, 1.0))
+        stored_weights(Net(), (), scripted(math.nan, 1.0))
 
 
 def test_both_measurements_draw_the_same_random_numbers_and_leave_the_generator_alone() -> None:
@@ -126,7 +135,7 @@ def test_both_measurements_draw_the_same_random_numbers_and_leave_the_generator_
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    stored_weights(net, check=StorageCheck(evaluate, lambda before: 1.0, "training loss", 1))
+    stored_weights(net, (), StorageCheck(evaluate, lambda before: 1.0, "training loss", 1))
     assert torch.equal(*drawn)
     assert torch.equal(torch.rand(3), expected)
 
@@ -168,7 +177,7 @@ def test_models_on_a_gpu_are_stored_as_on_the_cpu() -> None:
         def evaluate(net: Net = net, inputs: Tensor = inputs) -> float:
             return float(net.layer(inputs).square().mean() + torch.rand((), device=inputs.device))
 
-        state, facts = stored_weights(net, check=StorageCheck(evaluate, lambda before: 1.0, "training loss", 4))
+        state, facts = stored_weights(net, (), StorageCheck(evaluate, lambda before: 1.0, "training loss", 4))
         assert facts["dtype"] == "int8" and abs(facts["int8_loss"]) < 0.1
         assert net.layer.weight.device.type == device
         states.append(state)

@@ -81,6 +81,7 @@ def _codes() -> list[MetricSpec]:
         (
             NumberSpec("gpt_bits_per_token", "GPT bits/token", 3, False, GPT, unit="bits/token"),
             NumberSpec("gpt_bits_share", "GPT bits / nominal", 4, False, GPT),
+            NumberSpec("gpt_order0_share", "GPT bits / order-0", 4, False, GPT),
         ),
         "tokbench.metrics.code_prediction:CodePrediction",
         requires=("tokens",),

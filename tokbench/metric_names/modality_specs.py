@@ -112,7 +112,7 @@ def sound_specs() -> list[MetricSpec]:
         NumberSpec("dnsmos_p808", "DNSMOS P.808", 2, True, MEAN),
     )
     lookahead = (
-        NumberSpec("streamable", "streamable", 0, True, EXACT),
+        NumberSpec("streamable", "streamable", 2, True, EXACT),
         NumberSpec("lookahead_ms", "look-ahead ms", 1, False, EXACT, unit="ms"),
     )
     return [
@@ -128,7 +128,7 @@ def sound_specs() -> list[MetricSpec]:
         ),
         of("dnsmos", "listening scores of speech that networks predict", scores, "sound.dnsmos:Dnsmos", default_for=()),
         of(
-            "streamable", "whether outputs depend on later input, measured, and on how much of it", lookahead,
+            "streamable", "whether outputs depend on later input and on how much, measured with noise", lookahead,
             "sound.rate:Streamable", wants=("model", "device"), section=Section.COST, paired=True,
         ),
     ]  # fmt: skip

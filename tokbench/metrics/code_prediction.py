@@ -54,6 +54,8 @@ class CodePrediction(TokenMetric):
     """`gpt_bits_per_token`: cross-entropy, in bits per token, of a small GPT on the codes of images that it was not
     trained on; the mean over these images. `gpt_bits_share`: the same relative to the bits of equally likely codes,
     log2 K each, which compares tokenizers with codebooks of different sizes: 1 means that nothing can be predicted.
+    `gpt_order0_share`: relative to the bits of the frequencies of codes, which compares how much follows from earlier
+    codes even if one tokenizer uses fewer of its codes.
 
     The network is the same for every tokenizer: a decoder-only transformer (2 blocks of width 64) without labels, which
     reads the codes of an image in the order in which they are stored, stream after stream, and the indices of a token
@@ -111,9 +113,16 @@ class CodePrediction(TokenMetric):
             network = train_network(digits, torch.from_numpy(train))
         bits = network.bits(digits, torch.from_numpy(test))
         nominal = (digits.counts[torch.from_numpy(test)].numpy() * digits.nominal).sum(1)
-        index, values = self.rows.index(), np.full((2, count), np.nan)  # images of the training have no value
-        values[:, test] = bits / digits.tokens[test], bits / np.maximum(nominal, 1e-9)
-        return {"gpt_bits_per_token": (index, values[0]), "gpt_bits_share": (index, values[1])}
+        order0 = frequency_bits(digits, torch.from_numpy(train), torch.from_numpy(test))
+        found = {
+            "gpt_bits_per_token": bits / digits.tokens[test],
+            "gpt_bits_share": bits / np.maximum(nominal, 1e-9),
+            "gpt_order0_share": bits / np.maximum(order0, 1e-9),
+        }
+        every = {name: np.full(count, np.nan) for name in found}  # images of the training have no value
+        for name, values in found.items():
+            every[name][test] = values
+        return {name: (self.rows.index(), values) for name, values in every.items()}
 
     def _digits(self) -> Digits:
         lengths, single = self.lengths(), len(self.streams()) == 1
@@ -139,6 +148,19 @@ class CodePrediction(TokenMetric):
             np.maximum(lengths, 1).astype(np.float64),
             np.array(nominal),
         )
+
+
+def frequency_bits(digits: Digits, train: Tensor, test: Tensor) -> np.ndarray:
+    """Return the bits of the images `test` (m,), float64 (m,), if each digit costs what the frequency of its value in
+    the images `train` (n,) says. Half an occurrence is added to each value, so that new ones have a frequency."""
+    bits = np.zeros(len(test))
+    for kind, size in enumerate(digits.sizes):
+        at = digits.kind == kind
+        rows, used = digits.rows[:, at], digits.counts[:, at]
+        counts = torch.bincount(rows[train][used[train]], minlength=size).double() + 0.5
+        costs = -(counts / counts.sum()).log2()
+        bits += (costs[rows[test]] * used[test]).sum(1).numpy()
+    return bits
 
 
 def split_base(size: int) -> list[int]:

@@ -93,10 +93,12 @@ class Trainable(nn.Module, ABC):
 
     helpers: frozen networks used by the loss. bases: frozen models of other adapters that this model is built on. Both
     are plain dicts, so their parameters are neither trained nor stored with the model. kept_out: name prefixes of
-    parameters that are trained but not stored.
+    parameters that are trained but not stored. loss_checked_at: shares of the training at whose loss int8 weights are
+    checked, for autoencoders whose reconstructions do not use all of their networks.
     """
 
     kept_out: tuple[str, ...] = ()
+    loss_checked_at: tuple[float, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from itertools import islice
 from pathlib import Path
@@ -86,12 +87,17 @@ def _bases(config: dict[str, Any]) -> list[str]:
 
 def recipe_of(variant: AdapterConfig, profile: str, changes: dict[str, Any]) -> TrainConfig:
     """Return the hyperparameters of a profile, changed first by the TOML and then by `changes`. A budget replaces the
-    earlier one, in images or in seconds.
+    earlier one, in images or in seconds. `part` in the TOML is the share of it that an ablation of the training length
+    gets, whatever the budget is.
 
-    Raises AdapterError for unknown fields in the TOML, and for two budgets in one of its tables.
+    Raises AdapterError for unknown fields in the TOML, for two budgets in one of its tables, and for a part that is not
+    above 0 and at most 1.
     """
     table, recipe = variant.config.get("training", {}), PROFILES[profile]
-    common = {key: value for key, value in table.items() if key not in (*PROFILES, "data")}
+    part = table.get("part", 1)
+    if not isinstance(part, int | float) or not 0 < part <= 1:
+        raise AdapterError(f"{variant.name}: [training] of its TOML: part must be above 0 and at most 1, not {part!r}")
+    common = {key: value for key, value in table.items() if key not in (*PROFILES, "data", "part")}
     for given in (common, table.get(profile, {}), changes):
         if budgets := {"images", "seconds"} & given.keys():
             if len(budgets) > 1:
@@ -101,7 +107,10 @@ def recipe_of(variant: AdapterConfig, profile: str, changes: dict[str, Any]) -> 
             recipe = replace(recipe, **given)
         except TypeError as error:
             raise AdapterError(f"{variant.name}: [training] of its TOML: {error}") from error
-    return recipe
+    if recipe.images is not None:
+        return replace(recipe, images=max(1, round(recipe.images * part)))
+    assert recipe.seconds is not None
+    return replace(recipe, seconds=recipe.seconds * part)
 
 
 @dataclass(frozen=True)
@@ -307,7 +316,7 @@ def save_trained(
     may be endless. Without examples, weights become float16.
     """
     left_out = tuple(getattr(model, "kept_out", ()))
-    state, record.recipe["storage"] = stored_weights(model, left_out, _storage_check(model, examples))
+    state, record.recipe["storage"] = stored_weights(model, left_out, *_storage_checks(model, examples))
     target.with_suffix(".training.json").unlink(missing_ok=True)  # an interruption leaves no record of other weights
     write_weights(state, target)
     record.recipe["data"] = data
@@ -318,9 +327,9 @@ CHECKED_IMAGES = 256
 """Number of training images on which float32 and int8 weights are compared."""
 
 
-def _storage_check(model: nn.Module, examples: Iterable[TrainingBatch]) -> StorageCheck | None:
-    """Return the comparison by PSNR for autoencoders and by training loss for other trained models; None for fitted
-    models, which are small, and if there are no examples."""
+def _storage_checks(model: nn.Module, examples: Iterable[TrainingBatch]) -> list[StorageCheck]:
+    """Return the comparison by PSNR for autoencoders, with those by loss that they ask for, and by training loss for
+    other trained models; nothing for fitted models, which are small, and if there are no examples."""
     chosen: list[TrainingBatch] = []
     count = 0
     for batch in examples:
@@ -328,11 +337,16 @@ def _storage_check(model: nn.Module, examples: Iterable[TrainingBatch]) -> Stora
         count += len(batch.images)
         if count >= CHECKED_IMAGES:
             break
-    if chosen and isinstance(model, BottleneckAutoencoder):
-        return psnr_check(model.reconstruct, [(batch, batch.images) for batch in chosen])
-    if chosen and isinstance(model, Trainable):
-        return loss_check(lambda batch: model.loss(batch, 1.0), chosen, count)
-    return None
+    if not chosen or not isinstance(model, Trainable):
+        return []
+    if not isinstance(model, BottleneckAutoencoder):
+        return [loss_check(lambda batch: model.loss(batch, 1.0), chosen, count)]
+    by_loss = [loss_check(partial(_loss_at, model, share), chosen, count) for share in model.loss_checked_at]
+    return [psnr_check(model.reconstruct, [(batch, batch.images) for batch in chosen]), *by_loss]
+
+
+def _loss_at(model: Trainable, share: float, batch: TrainingBatch) -> dict[str, Tensor]:
+    return model.loss(batch, share)
 
 
 def load_trained(variant: AdapterConfig, model: M) -> M:

@@ -76,14 +76,15 @@ def largest_loss_increase(before: float) -> float:
 
 
 def stored_weights(
-    model: nn.Module, left_out: tuple[str, ...] = (), check: StorageCheck | None = None
+    model: nn.Module, left_out: tuple[str, ...] = (), *checks: StorageCheck
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors to be stored for a model, and a description of the storage for its training record.
 
     The description has the entry `dtype`, int8 or float16; if the choice was measured, also `int8_loss` (how much worse
-    int8 is), `limit`, `unit` and `images`. left_out: prefixes of names that are not stored. check: without one, nothing
-    becomes int8. The model can be on any device, and its weights and mode do not change. Raises AdapterError if the
-    check does not return a finite number for the trained weights.
+    int8 is), `limit`, `unit` and `images` of the check that came closest to its limit. left_out: prefixes of names that
+    are not stored. checks: all must pass; without one, nothing becomes int8. The model can be on any device, and its
+    weights and mode do not change. Raises AdapterError if a check does not return a finite number for the trained
+    weights.
     """
     state = {
         name: value.detach().to("cpu", copy=True)
@@ -91,23 +92,32 @@ def stored_weights(
         if not name.startswith(left_out)
     }
     compact = compress(state, _float16_names(model))
-    if check is None or not is_int8(compact):
+    if not checks or not is_int8(compact):
         return compress(state, state.keys()), {"dtype": "float16"}
-    before = _evaluated(model, check)
-    if not math.isfinite(before):
-        raise AdapterError(f"the check of the stored weights found {before} {check.unit} for the trained weights")
+    befores = [_evaluated(model, check) for check in checks]
+    for before, check in zip(befores, checks, strict=True):
+        if not math.isfinite(before):
+            raise AdapterError(f"the check of the stored weights found {before} {check.unit} for the trained weights")
     with _replaced(model, expand(compact), state):
-        increase = _evaluated(model, check) - before
-    limit = check.limit(before)
-    chosen = increase < limit  # False also for NaN
+        increases = [_evaluated(model, check) - before for before, check in zip(befores, checks, strict=True)]
+    limits = [check.limit(before) for before, check in zip(befores, checks, strict=True)]
+    pairs = list(zip(increases, limits, strict=True))
+    chosen = all(increase < limit for increase, limit in pairs)  # False also for NaN
+    worst = max(range(len(checks)), key=lambda number: _closeness(*pairs[number]))
+    increase, limit = pairs[worst]
     facts = {
         "dtype": "int8" if chosen else "float16",
         "int8_loss": float(f"{increase:.3g}") if math.isfinite(increase) else None,
         "limit": float(f"{limit:.3g}"),
-        "unit": check.unit,
-        "images": check.examples,
+        "unit": checks[worst].unit,
+        "images": checks[worst].examples,
     }
     return compact if chosen else compress(state, state.keys()), facts
+
+
+def _closeness(increase: float, limit: float) -> float:
+    """Return how much of its limit an increase reaches; infinite if it is not finite."""
+    return increase / limit if math.isfinite(increase) and limit > 0 else math.inf
 
 
 def _float16_names(model: nn.Module) -> Collection[str]:

@@ -41,9 +41,10 @@ class Streamable(PerImageMetric):
     """`streamable` (0 or 1) and `lookahead_ms`: by how much the earliest output sample that depends on the second half
     of the input precedes that half, in milliseconds.
 
-    The second half is replaced by noise of a fixed seed, and both waveforms are encoded and decoded. A causal tokenizer
-    with frames of F samples has at most F - 1 samples of look-ahead. `streamable` is 1 if the look-ahead is at most a
-    fifth of the half. Only the first recordings of a run are used, since the model runs twice for each.
+    Two waveforms of noise with the same first half are encoded and decoded. A causal tokenizer with frames of F samples
+    has at most F - 1 samples of look-ahead. `streamable` is 1 if the look-ahead is at most a fifth of the half. It is
+    noise rather than the recording, since a codec stores silence before the middle in the same way whatever follows.
+    Only the first recordings of a run have values, since the model runs twice for each.
     """
 
     bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
@@ -58,21 +59,22 @@ class Streamable(PerImageMetric):
         values = np.full(len(batch), np.nan)
         early = np.flatnonzero(batch.index.numpy() < RECORDINGS)
         if len(early):
-            values[early] = self._lookahead(reference[early]) / rates[early] * 1000
+            noises = torch.stack([_noise(reference[0], int(number)) for number in batch.index[early]])
+            values[early] = self._lookahead(noises, _noise(reference[0], RECORDINGS)) / rates[early] * 1000
         half = reference.shape[-1] / 2 / rates * 1000
         return {"lookahead_ms": values, "streamable": np.where(np.isnan(values), np.nan, values <= SHARE * half)}
 
     @torch.inference_mode()
-    def _lookahead(self, waves: torch.Tensor) -> np.ndarray:
-        """Return the look-ahead (B,) in samples of waveforms (B, C, N) in [0, 1]."""
+    def _lookahead(self, waves: torch.Tensor, other: torch.Tensor) -> np.ndarray:
+        """Return the look-ahead (B,) in samples of waveforms (B, C, N) in [0, 1] whose second half becomes that of
+        `other` (C, N)."""
         model = self._model
         if not isinstance(model, Tokenizer):
             raise NotApplicable(f"{model.spec.name}: it is not a tokenizer")
         plan = Waveforms().plan(model.spec, waves.shape[1:])
         middle, (low, high) = waves.shape[-1] // 2, model.spec.range
         changed = waves.clone()
-        noise = torch.rand(waves[..., middle:].shape, generator=torch.Generator().manual_seed(0))
-        changed[..., middle:] = 0.5 + (noise - 0.5) / 2
+        changed[..., middle:] = other[..., middle:]
         decoded = []
         for given in (waves, changed):
             pieces = plan.cut(given).to(self._device) * (high - low) + low
@@ -80,6 +82,11 @@ class Streamable(PerImageMetric):
         differs = (decoded[0] - decoded[1]).abs().amax(1) > DIFFERENCE * (high - low)
         first = torch.where(differs.any(1), differs.int().argmax(1), middle)
         return (middle - first).clamp(min=0).numpy()
+
+
+def _noise(like: torch.Tensor, seed: int) -> torch.Tensor:
+    """Return noise of half the full scale in the shape of a waveform."""
+    return 0.25 + torch.rand(like.shape, generator=torch.Generator().manual_seed(seed)) / 2
 
 
 RECORDINGS, SHARE = 4, 0.2
